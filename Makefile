@@ -1,0 +1,64 @@
+# `make test` sets everything up by itself: it needs Python 3.11 or later with pip, and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ENV2 := .venv
+ENV3 := .venv-openai3
+PYTEST_ARGS ?=
+
+# openai 2 with everything, LlamaIndex included; and openai 3, which LlamaIndex's own openai package excludes.
+EXTRAS2 := all
+EXTRAS3 := langchain,storage
+# What openai 3 can change: how models are asked, and what stands on that.
+TESTS3 := tests/lm
+
+.PHONY: test check lint bench matrix constraints clean test-openai2 test-openai3
+
+test: test-openai2 test-openai3
+
+test-openai2: $(ENV2)/ready
+	$(ENV2)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-openai3: $(ENV3)/ready
+	$(ENV3)/bin/python -m pytest $(TESTS3) $(PYTEST_ARGS)
+
+check: lint test
+
+lint: $(ENV2)/ready
+	$(ENV2)/bin/ruff check .
+	$(ENV2)/bin/ruff format --check .
+	$(ENV2)/bin/mypy
+
+bench: $(ENV2)/ready $(ENV3)/ready
+	$(ENV2)/bin/python -m tests.bench
+
+# The tests under every supported Python that is on this machine.
+matrix:
+	@set -e; for version in 3.11 3.12 3.13; do \
+	  if command -v python$$version >/dev/null && python$$version -c 'import sys' 2>/dev/null; then \
+	    $(MAKE) --no-print-directory PYTHON=$$(command -v python$$version) ENV2=.venv-py$$version ENV3=.venv-py$$version-openai3 test; \
+	  else echo "python$$version is not here"; fi; done
+
+# uv, because pip alone takes half an hour over this set; venv without pip, because Debian splits ensurepip off.
+define make_env
+	rm -rf $(1)
+	$(PYTHON) -m venv --without-pip $(1)
+	$(PYTHON) -m pip --disable-pip-version-check --python $(1)/bin/python install --quiet uv
+	$(1)/bin/uv pip install --quiet --python $(1)/bin/python --constraint tests/constraints-$(3).txt \
+	  --editable '.[$(2)]' --group $(3)
+	touch $(1)/ready
+endef
+
+$(ENV2)/ready: pyproject.toml tests/constraints-openai2.txt
+	$(call make_env,$(ENV2),$(EXTRAS2),openai2)
+
+$(ENV3)/ready: pyproject.toml tests/constraints-openai3.txt
+	$(call make_env,$(ENV3),$(EXTRAS3),openai3)
+
+# Takes the newest versions that fit together. Names and versions only: an address in a committed file would be a leak.
+constraints: $(ENV2)/ready
+	$(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --extra all --group openai2 -o tests/constraints-openai2.txt pyproject.toml
+	$(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --extra langchain --extra storage --group openai3 -o tests/constraints-openai3.txt pyproject.toml
+
+clean:
+	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

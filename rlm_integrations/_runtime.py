@@ -1,0 +1,84 @@
+"""All process-wide state and nothing else.
+
+Everything that outlives a call and is shared by runs, threads and event loops is kept here: made once, closed when the interpreter
+ends, and dropped in a forked process, which must not use what its parent holds.
+"""
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A shared object that holds something of the operating system."""
+
+    def close(self) -> None:
+        """Release everything; the interpreter is ending. Called once, takes no more than two seconds."""
+
+    def abandon(self) -> None:
+        """Let go of what a fork inherited, without disturbing the parent that still uses it."""
+
+
+_lock = threading.RLock()
+_shared: dict[Hashable, Any] = {}
+
+
+def shared(key: Hashable, make: Callable[[], T]) -> T:
+    """The process's one object of this key, made by `make` at the first call."""
+    with _lock:
+        if key not in _shared:
+            _shared[key] = make()
+        return cast("T", _shared[key])
+
+
+def forget(key: Hashable) -> None:
+    """Drop the object of this key, so that the next `shared` makes it anew; the caller has closed it."""
+    with _lock:
+        _shared.pop(key, None)
+
+
+class _Threads(ThreadPoolExecutor):
+    """A few threads for our own short work. Never for user code: that may wait for more of itself."""
+
+    def close(self) -> None:
+        self.shutdown(wait=False, cancel_futures=True)
+
+    def abandon(self) -> None:
+        """Threads do not survive a fork; there is nothing to release."""
+
+
+async def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a short piece of our own work off the event loop: encoding, hashing, parsing, starting a process."""
+    threads = shared("threads", lambda: _Threads(max_workers=4, thread_name_prefix="rlm-work"))
+    return await asyncio.wrap_future(threads.submit(function, *args, **kwargs))
+
+
+def _close_all() -> None:
+    with _lock:
+        things = list(_shared.values())
+        _shared.clear()
+    for thing in reversed(things):
+        if isinstance(thing, Closable):
+            thing.close()
+
+
+def _drop_all() -> None:
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it at the fork, and is not here to release it
+    _lock = threading.RLock()
+    things = list(_shared.values())
+    _shared.clear()
+    for thing in things:
+        if isinstance(thing, Closable):
+            thing.abandon()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_drop_all)

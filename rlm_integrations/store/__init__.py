@@ -1,0 +1,1 @@
+"""Findings with their source spans, seen by all workers at once."""

@@ -1,0 +1,31 @@
+"""What holds for every test: the network is closed but for this machine."""
+
+import ipaddress
+import sys
+from typing import Any
+
+LOOPBACK_NAMES = {"localhost", None, ""}
+
+
+def _is_loopback(host: Any) -> bool:
+    if isinstance(host, bytes):
+        host = host.decode("ascii", "replace")
+    if host in LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _close_network(event: str, args: tuple[Any, ...]) -> None:
+    """An audit hook, so no client can slip past it: connects and look-ups reach this machine or fail."""
+    if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
+        address = args[1]
+        if isinstance(address, tuple) and not _is_loopback(address[0]):
+            raise RuntimeError(f"tests reach only this machine, not {address[0]!r}")
+    elif event in {"socket.getaddrinfo", "socket.gethostbyname"} and not _is_loopback(args[0]):
+        raise RuntimeError(f"tests reach only this machine, not {args[0]!r}")
+
+
+sys.addaudithook(_close_network)

@@ -1,0 +1,104 @@
+"""The folder list is the architecture: imports go one way, names are exported once, importing is light."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rlm_integrations
+
+PACKAGE = Path(rlm_integrations.__file__).parent
+# Each layer imports its own and those before it.
+LAYERS = [{"root"}, {"lm", "sandbox", "store", "storage"}, {"engine"}, {"langchain", "llama_index", "report", "cli"}]
+# Imports against the direction: lazy, inside a function, each with its reason.
+LAZY_EXCEPTIONS: set[tuple[str, str]] = set()
+FACADE = {"__init__", "__main__"}  # the package's front shows names of every layer
+
+
+def layer_of(module: str) -> int:
+    part = module.split(".", maxsplit=1)[0]
+    for number, parts in enumerate(LAYERS):
+        if part in parts:
+            return number
+    return 0
+
+
+def imports_of(path: Path, text: str | None = None) -> list[str]:
+    """The modules of this package that a file imports, relative to the package."""
+    package = ["rlm_integrations", *path.relative_to(PACKAGE).parts[:-1]]
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if text is None else text)):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found += [module, *(f"{module}.{name.name}" for name in node.names)]
+    return [name.removeprefix("rlm_integrations.") for name in found if name.startswith("rlm_integrations.")]
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def test_imports_go_one_way() -> None:
+    """Root modules <- lm, sandbox, store, storage <- engine <- faces: nothing imports to its right, nor beside."""
+    wrong = []
+    for path in modules():
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if module in FACADE:
+            continue
+        for target in imports_of(path):
+            same_part = module.split(".")[0] == target.split(".")[0]
+            own, other = layer_of(module), layer_of(target)
+            beside = own == other and own > 0 and not same_part
+            if (other > own or beside) and (module, target) not in LAZY_EXCEPTIONS:
+                wrong.append(f"{module} imports {target}")
+    assert wrong == []
+
+
+def test_a_wrong_direction_is_seen() -> None:
+    """The check above can fail: it reads absolute, relative and aliased imports."""
+    text = "from rlm_integrations.engine import loop\nfrom ..sandbox import base\nimport rlm_integrations.cli as c\n"
+    found = imports_of(PACKAGE / "lm" / "probe.py", text)
+    assert {"engine", "engine.loop", "sandbox", "sandbox.base", "cli"} <= set(found)
+    assert layer_of("engine.loop") > layer_of("lm.probe")
+
+
+def packages() -> list[str]:
+    return ["rlm_integrations", *(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "rlm_integrations.") if m.ispkg)]
+
+
+@pytest.mark.parametrize("name", packages())
+def test_exported_names_are_sorted_and_there(name: str) -> None:
+    """`__all__` of every package is sorted, complete and true."""
+    module = importlib.import_module(name)
+    exported = getattr(module, "__all__", [])
+    assert exported == sorted(exported)
+    assert all(hasattr(module, each) for each in exported)
+
+
+HEAVY = [
+    "aiohttp",
+    "genai_prices",
+    "httpx",
+    "httpx2",
+    "langchain_core",
+    "llama_index",
+    "openai",
+    "pydantic",
+    "requests",
+    "sqlalchemy",
+    "tqdm",
+]
+
+
+def test_importing_loads_no_framework_and_no_client() -> None:
+    """`import rlm_integrations` leaves frameworks, clients and databases alone."""
+    code = f"import sys, rlm_integrations; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
