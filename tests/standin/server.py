@@ -1,0 +1,295 @@
+"""The server: one asyncio protocol per connection, timers instead of tasks, so that a call costs a few dozen microseconds."""
+
+import asyncio
+import dataclasses
+import json
+import random
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tests.standin.faults import Chooser
+from tests.standin.replies import ERRORS, completion, error_of, events, faulty, head, reply_to, retry_after
+from tests.standin.settings import Ask, Fault, Reply, Settings, revive
+from tests.standin.stats import Call, Kept, Stats
+
+JSON = {"content-type": "application/json"}
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
+
+
+class StandIn:
+    """The stand-in on one event loop; its methods may be called from any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.base_url = ""
+        self._server: asyncio.Server | None = None
+        self.connections: set[Connection] = set()
+        self.reset()
+
+    async def start(self) -> None:
+        """Listen on a free port of this machine."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self, loop), "127.0.0.1", 0, backlog=2048)
+        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+
+    async def stop(self) -> None:
+        """Close the port and every connection, answered or not."""
+        assert self._server is not None
+        self._server.close()
+        for connection in list(self.connections):
+            connection.end()
+        while self.connections:
+            await asyncio.sleep(0)
+        await self._server.wait_closed()
+
+    def change(self, **fields: Any) -> None:
+        """Other settings from now on; those not named stay."""
+        settings = dataclasses.replace(self.settings, **fields)
+        if "faults" in fields or "seed" in fields:
+            self._chooser = Chooser(settings)
+        self.settings = settings
+
+    def reset(self) -> None:
+        """Forget all counts and records; calls that are open stay so, uncounted."""
+        self._chooser = Chooser(self.settings)
+        self._jitter = random.Random(self.settings.seed)
+        self._calls: list[Call] = []
+        self._kept: list[Kept] = []
+        self._open: set[int] = set()
+        self.counts = {"most_in_flight": 0, "aborted": 0, "bytes_in": 0, "bytes_out": 0, "connections": 0}
+
+    def stats(self) -> Stats:
+        """The counts."""
+        return Stats(calls=len(self._calls), in_flight=len(self._open), **self.counts)
+
+    def calls(self) -> list[Call]:
+        """One record for each chat completion, in order of arrival."""
+        return list(self._calls)
+
+    def requests(self) -> list[Kept]:
+        """The requests as they came, where `keep_requests` is set."""
+        return list(self._kept)
+
+    def control(self, verb: str, body: bytes) -> Any:
+        """The same methods for the process form."""
+        match verb:
+            case "change":
+                return self.change(**revive(json.loads(body)))
+            case "reset":
+                return self.reset()
+            case "stats":
+                return dataclasses.asdict(self.stats())
+            case "calls":
+                return [dataclasses.asdict(call) for call in self.calls()]
+            case _:
+                return [dataclasses.asdict(kept) for kept in self.requests()]
+
+    def arrived(self, ask_model: str, stream: bool) -> Call:
+        """The record of a call that has just been read."""
+        call = Call(len(self._calls), ask_model, time.monotonic(), stream=stream)
+        self._calls.append(call)
+        self._open.add(id(call))
+        self.counts["most_in_flight"] = max(self.counts["most_in_flight"], len(self._open))
+        return call
+
+    def ended(self, call: Call, *, aborted: bool = False) -> None:
+        """A call got all that it will get."""
+        call.ended = time.monotonic()
+        call.aborted = aborted
+        if id(call) in self._open:  # not one from before a reset
+            self._open.discard(id(call))
+            self.counts["aborted"] += aborted
+
+    def keep(self, kept: Kept) -> None:
+        self._kept.append(kept)
+
+    def fault_of(self, ask: Ask) -> Fault | None:
+        """What goes wrong with this call, if anything."""
+        settings = self.settings
+        if settings.api_key is not None and ask.headers.get("authorization") != f"Bearer {settings.api_key}":
+            return Fault("auth")
+        if settings.capacity is not None and len(self._open) > settings.capacity:
+            return Fault("rate_limit")
+        return self._chooser.choose(ask.number, ask.prompt)
+
+    def delay(self) -> float:
+        """Seconds until the answer of the call that has just arrived."""
+        settings = self.settings
+        delay = settings.latency
+        if settings.jitter:
+            delay = max(0.0, delay + self._jitter.uniform(-settings.jitter, settings.jitter))
+        if settings.slow_above:
+            delay *= max(1.0, len(self._open) / settings.slow_above)
+        return delay
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection; requests are answered one after another."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, standin: StandIn, loop: asyncio.AbstractEventLoop) -> None:
+        self._standin = standin
+        self._loop = loop
+        self._buffer = bytearray()
+        self._head: tuple[str, str, dict[str, str], int] | None = None  # method, path, headers, total length
+        self._call: Call | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._standin.connections.add(self)
+        self._standin.counts["connections"] += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._standin.connections.discard(self)
+        self._stop(aborted=True)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._read()
+
+    def end(self) -> None:
+        """The server stops."""
+        self._stop()
+        self.transport.abort()
+
+    def _stop(self, *, aborted: bool = False) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._call is not None:
+            call, self._call = self._call, None
+            self._standin.ended(call, aborted=aborted)
+
+    def _read(self) -> None:
+        while self._call is None and not self.transport.is_closing():
+            if self._head is None:
+                end = self._buffer.find(b"\r\n\r\n")
+                if end < 0:
+                    return
+                lines = self._buffer[:end].decode("latin-1").split("\r\n")
+                method, path, _ = lines[0].split(" ", 2)
+                pairs = (line.partition(":") for line in lines[1:])
+                headers = {name.lower(): value.strip() for name, _, value in pairs}
+                self._head = (method, path, headers, end + 4 + int(headers.get("content-length", 0)))
+            method, path, headers, total = self._head
+            if len(self._buffer) < total:
+                return
+            body = bytes(self._buffer[total - int(headers.get("content-length", 0)) : total])
+            del self._buffer[:total]
+            self._head = None
+            self._route(method, path, headers, body, total)
+
+    def _route(self, method: str, path: str, headers: dict[str, str], body: bytes, size: int) -> None:
+        standin = self._standin
+        if path.startswith("/control/"):
+            self.transport.write(self._json(200, standin.control(path.removeprefix("/control/"), body)))
+            return
+        standin.counts["bytes_in"] += size
+        if "transfer-encoding" in headers:
+            self._send(self._json(411, error_of("bad_request", "a body needs a content-length here")))
+            self.transport.close()
+        elif (method, path) == ("POST", "/v1/chat/completions"):
+            self._chat(headers, body)
+        elif (method, path) == ("GET", "/v1/models"):
+            models = [{"id": each, "object": "model", "created": 0, "owned_by": "stand-in"} for each in standin.settings.models]
+            self._send(self._json(200, {"object": "list", "data": models}))
+        else:
+            self._send(self._json(404, error_of("bad_request", f"Unknown request URL: {method} {path}")))
+
+    def _chat(self, headers: dict[str, str], raw: bytes) -> None:
+        standin = self._standin
+        try:
+            body = json.loads(raw)
+            model, prompt = str(body["model"]), str(body["messages"][-1]["content"])
+        except (ValueError, LookupError, TypeError) as error:
+            self._send(self._json(400, error_of("bad_request", f"Not a chat completion: {error!r}")))
+            return
+        call = self._call = standin.arrived(model, bool(body.get("stream")))
+        ask = Ask(call.number, model, prompt, body, headers)
+        if standin.settings.keep_requests:
+            standin.keep(Kept(call.number, headers, body))
+        fault = standin.fault_of(ask)
+        call.fault = fault.kind if fault else None
+        if delay := standin.delay():
+            self._timer = self._loop.call_later(delay, self._answer, call, ask, fault)
+        else:
+            self._answer(call, ask, fault)
+
+    def _answer(self, call: Call, ask: Ask, fault: Fault | None) -> None:
+        kind = call.fault
+        if kind == "content_type":
+            self._finish(call, 200, b"<html><body>Sign in to the network</body></html>", {"content-type": "text/html"})
+            return
+        if fault is not None and kind in ERRORS and not (call.stream and kind == "error_body"):
+            status = ERRORS[fault.kind][0]
+            self._finish(call, status, json.dumps(error_of(fault.kind)).encode(), JSON | retry_after(fault))
+            return
+        if not call.stream and kind == "hang":
+            return
+        if not call.stream and kind == "reset":
+            self._reset()
+            return
+        reply = faulty(reply_to(ask, self._standin.settings.scripts.get(ask.model)), kind)
+        if call.stream:
+            self._stream(call, ask, reply)
+            return
+        body = json.dumps(completion(ask, reply, kind)).encode()
+        if kind == "truncated":
+            body = body[: len(body) // 2]
+        length = {"content-length": str(len(body) + 9)} if kind == "cut" else {}
+        self._finish(call, 200, body, JSON | length)
+        if kind in {"close", "cut"}:
+            self.transport.close()
+
+    def _stream(self, call: Call, ask: Ask, reply: Reply) -> None:
+        call.status = 200
+        self._send(head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked", **self._standin.settings.headers}))
+        self._piece(call, events(ask, reply, call.fault, self._standin.settings.piece), 0)
+
+    def _piece(self, call: Call, pieces: Iterator[bytes], count: int) -> None:
+        interval = self._standin.settings.piece_interval
+        for piece in pieces:
+            self._send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            count += 1
+            if count == 2 and call.fault == "hang":
+                return
+            if count == 2 and call.fault == "reset":
+                self._timer = self._loop.call_later(0.01, self._reset)  # a moment, so that the client reads what came before
+                return
+            if interval:
+                self._timer = self._loop.call_later(interval, self._piece, call, pieces, count)
+                return
+        if call.fault == "cut":
+            self._stop()
+            self.transport.close()
+            return
+        self._send(b"0\r\n\r\n")
+        self._done()
+
+    def _finish(self, call: Call, status: int, body: bytes, headers: dict[str, str]) -> None:
+        call.status = status
+        self._send(head(status, {"content-length": str(len(body)), **headers, **self._standin.settings.headers}) + body)
+        self._done()
+
+    def _done(self) -> None:
+        self._stop()
+        if self._buffer:
+            self._read()
+
+    def _reset(self) -> None:
+        self._stop()
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.transport.abort()
+
+    def _send(self, data: bytes) -> None:
+        self._standin.counts["bytes_out"] += len(data)
+        self.transport.write(data)
+
+    def _json(self, status: int, value: Any) -> bytes:
+        body = json.dumps(value).encode()
+        return head(status, {"content-length": str(len(body)), **JSON, **self._standin.settings.headers}) + body
