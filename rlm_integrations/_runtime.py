@@ -55,10 +55,14 @@ class _Threads(ThreadPoolExecutor):
         """Threads do not survive a fork; there is nothing to release."""
 
 
+def threads(name: str, count: int) -> ThreadPoolExecutor:
+    """The process's few threads of this name, for our own short work."""
+    return shared(("threads", name), lambda: _Threads(max_workers=count, thread_name_prefix=f"rlm-{name}"))
+
+
 async def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a short piece of our own work off the event loop: encoding, hashing, parsing, starting a process."""
-    threads = shared("threads", lambda: _Threads(max_workers=4, thread_name_prefix="rlm-work"))
-    return await asyncio.wrap_future(threads.submit(function, *args, **kwargs))
+    return await asyncio.wrap_future(threads("work", 4).submit(function, *args, **kwargs))
 
 
 def _close_all() -> None:
