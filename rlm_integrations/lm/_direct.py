@@ -1,0 +1,105 @@
+"""The SDK's aiohttp client with a shorter way to aiohttp. Imported on first use: it loads openai and aiohttp."""
+
+import importlib
+import io
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import openai
+from yarl import URL
+
+__all__ = ["DirectClient", "httpx"]
+
+if TYPE_CHECKING:
+    import httpx
+else:
+    # openai 2 is built on httpx, openai 3 on its successor httpx2.
+    httpx = importlib.import_module("httpx" if openai.__version__.startswith("2.") else "httpx2")
+
+OURS = {b"host", b"connection", b"content-length", b"accept-encoding"}  # headers that aiohttp writes itself
+LARGE = 2**20  # aiohttp warns of plain bytes above this size: they would be written in one piece
+
+
+class DirectClient(openai.DefaultAioHttpClient):
+    """Sends by aiohttp itself, without the general machinery on the way, for less than half of its time.
+
+    Proxies, redirects and whatever else is unusual go the SDK's own way. Failures are httpx's errors, as the SDK expects; a lost
+    connection is a connection error here, where the SDK's own way calls it a timeout.
+    """
+
+    def build_request(
+        self, method: str, url: Any, *, headers: Any = None, timeout: Any = None, content: Any = None, **more: Any
+    ) -> "httpx.Request":
+        """The request that the SDK composed, without merging this client's own (empty) headers, cookies and parameters into it."""
+        if any(more.values()) or not isinstance(content, bytes):
+            return super().build_request(method, url, headers=headers, timeout=timeout, content=content, **more)
+        limits = timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout)
+        return httpx.Request(method, url, headers=headers, content=content, extensions={"timeout": limits.as_dict()})
+
+    async def send(self, request: "httpx.Request", *, stream: bool = False, **more: Any) -> "httpx.Response":
+        """The response, read in full unless it is a stream."""
+        if more or self._transport_for_url(request.url) is not self._transport:
+            return await super().send(request, stream=stream, **more)
+        session = self._session()
+        timeout = request.extensions["timeout"]
+        body = request.content
+        with errors_of_httpx(request):
+            response = await session.request(
+                request.method,
+                URL(str(request.url), encoded=True),
+                headers=[
+                    (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw if name.lower() not in OURS
+                ],
+                data=io.BytesIO(body) if len(body) > LARGE else body,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=timeout["pool"], sock_connect=timeout["connect"], sock_read=timeout["read"]
+                ),
+            )
+            if 300 <= response.status < 400:
+                response.release()
+                return await super().send(request, stream=stream)
+            headers = [(name, value) for name, value in response.raw_headers if name.lower() != b"content-encoding"]
+            if stream:
+                return httpx.Response(response.status, headers=headers, stream=_Body(request, response), request=request)
+            async with response:
+                content = await response.read()
+        return httpx.Response(response.status, headers=headers, content=content, request=request)
+
+    def _session(self) -> aiohttp.ClientSession:
+        transport: Any = self._transport
+        if not isinstance(transport.client, aiohttp.ClientSession):
+            transport.client = transport.get_client()
+        session: aiohttp.ClientSession = transport.client
+        return session
+
+
+class _Body(httpx.AsyncByteStream):
+    """A response's bytes as they come."""
+
+    def __init__(self, request: "httpx.Request", response: aiohttp.ClientResponse) -> None:
+        self._request = request
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with errors_of_httpx(self._request):
+            async for piece in self._response.content.iter_any():
+                yield piece
+
+    async def aclose(self) -> None:
+        self._response.close()  # a stream that was left early cannot be used again
+
+
+@contextmanager
+def errors_of_httpx(request: "httpx.Request") -> Iterator[None]:
+    """Turns the failures of aiohttp into those that the SDK expects."""
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise httpx.ConnectTimeout(str(error), request=request) from error
+    except TimeoutError as error:
+        raise httpx.ReadTimeout(str(error), request=request) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise httpx.ConnectError(str(error) or type(error).__name__, request=request) from error

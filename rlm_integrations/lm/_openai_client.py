@@ -1,0 +1,95 @@
+"""One loop's client of the official SDK. Imported on first use: it loads openai."""
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import openai
+from openai._base_client import get_platform
+
+from rlm_integrations.errors import ModelError
+from rlm_integrations.lm._direct import DirectClient, httpx
+from rlm_integrations.lm._failures import model_error, status_error
+
+PATH = "/chat/completions"
+CONNECT = 15.0  # seconds for a connection, of those for the whole call
+SECRET = 8  # characters from which a key is one worth hiding; "x" or "none" would garble messages
+
+
+class OpenAIClient:
+    """Sends bodies of chat completions and gives back parsed JSON; each failure is a `ModelError`."""
+
+    def __init__(self, base_url: str, api_key: str, transport: str, timeout: float | None, where: str) -> None:
+        self._key = api_key
+        self._where = where
+        self._sdk = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key or "none",
+            timeout=openai.Timeout(timeout, connect=timeout and min(timeout, CONNECT)),
+            max_retries=0,  # the batch and the loop retry, and count what they do
+            http_client=DirectClient() if transport == "aiohttp" else None,
+        )
+        # The SDK would ask for it at the first call, in the loop's default executor, which may be full of threads that wait for us.
+        self._sdk._platform = get_platform()  # noqa: SLF001
+        self._headers: dict[str, Any] = {} if api_key else {"Authorization": openai.Omit()}
+
+    async def ask(self, body: bytes, headers: Mapping[str, str]) -> Any:
+        """The response's JSON."""
+        try:
+            response = await self._sdk.post(PATH, cast_to=httpx.Response, content=body, options={"headers": {**self._headers, **headers}})
+        except openai.OpenAIError as error:
+            failure = self._failure(error)
+        else:
+            return self._parsed(response)
+        raise failure  # not where it was caught: the SDK's error would be its context, key and all
+
+    async def stream(self, body: bytes, headers: Mapping[str, str]) -> AsyncGenerator[Any, None]:
+        """The JSON of each event as it comes."""
+        try:
+            stream = await self._sdk.post(
+                PATH,
+                cast_to=object,
+                content=body,
+                options={"headers": {**self._headers, **headers}},
+                stream=True,
+                stream_cls=openai.AsyncStream[object],
+            )
+            try:
+                async for event in stream:
+                    yield event
+            finally:
+                await stream.close()
+        except (openai.OpenAIError, httpx.TransportError, ValueError) as error:
+            failure = self._failure(error)
+        else:
+            return
+        raise failure
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._sdk.close()
+
+    def _parsed(self, response: Any) -> Any:
+        try:
+            body = json.loads(response.content)
+        except (ValueError, RecursionError):
+            kind = response.headers.get("content-type", "nothing that it names")
+            if "json" in kind:
+                raise ModelError(f"{self._where} sent JSON that breaks off or is none", type="bad_response", retryable=True) from None
+            raise ModelError(f"{self._where} sent {kind} instead of JSON (check base_url)", type="bad_response") from None
+        if isinstance(body, dict) and body.get("error"):
+            raise self._hidden(status_error(None, body["error"], self._where))
+        return body
+
+    def _failure(self, error: Exception) -> ModelError:
+        failure = model_error(error, self._where)
+        failure.__cause__ = error
+        return self._hidden(failure)
+
+    def _hidden(self, failure: ModelError) -> ModelError:
+        """The failure without the key, which some gateways repeat in their errors; then its cause is left out too."""
+        cause = failure.__cause__
+        if len(self._key) >= SECRET and any(self._key in text for text in (str(failure), str(cause), repr(cause and cause.__cause__))):
+            failure.args = (str(failure).replace(self._key, "[key]"),)
+            failure.__cause__ = None
+        return failure

@@ -1,0 +1,223 @@
+"""Models that speak OpenAI's Chat Completions: OpenAI itself, vLLM, Ollama, gateways."""
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from rlm_integrations._runtime import offload
+from rlm_integrations.errors import InputError, ModelError
+from rlm_integrations.lm._per_loop import PerLoop
+from rlm_integrations.lm._replies import answer, completion_of, usage_of
+from rlm_integrations.records import Completion, Request
+
+if TYPE_CHECKING:
+    from rlm_integrations.lm._openai_client import OpenAIClient
+
+Transport = Literal["aiohttp", "sdk"]
+
+OPENAI = "https://api.openai.com/v1"
+TRANSPORTS = ("aiohttp", "sdk")
+OURS = frozenset({"messages", "model", "n", "stream", "stream_options"})  # parameters that this class decides
+LARGE = 500_000  # characters of a request from which encoding it would hold up the loop
+
+
+class OpenAILM:
+    """A model behind OpenAI's Chat Completions, asked by the official SDK.
+
+    It may be used on any number of event loops and threads: each loop has a client of its own, closed when the loop ends.
+
+    Args:
+        model: The provider's name of the model.
+        base_url: Where the provider answers, without "/chat/completions"; OPENAI_BASE_URL or OpenAI itself by default.
+        api_key: The key; OPENAI_API_KEY by default. Without one, OpenAI itself is refused here, where the user writes the model's name
+            and not at the first call; a server of one's own may need none. It is in no repr, error, log or pickle.
+        transport: "aiohttp", or "sdk" for the SDK's default one, which openai 2 slows down from 50 calls at once on.
+        timeout: Seconds that one call may take in all; in a stream, that the next piece may take. None waits for ever.
+        context_window: How many tokens the model reads at once, if known.
+        params: Parameters of every call, in the provider's names, such as `{"temperature": 0}`; those of a request come over them.
+        headers: Further headers of a call, from its request.
+
+    Calls fail with a `ModelError` of one of these types; those marked * are `retryable`:
+        rate_limit*, overloaded* (503), server* (other 5xx), timeout*, connection*,
+        bad_response* (half a JSON text, no choices, a stream that breaks off; a page that is no JSON is not retryable),
+        empty* (no content; not retryable where it was cut before its first word), refusal, tool_calls,
+        auth, quota, not_found, bad_request, context_length, input (a request that cannot be sent).
+    """
+
+    __slots__ = ("__weakref__", "_clients", "_key", "base_url", "context_window", "headers", "name", "params", "timeout", "transport")
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        transport: Transport = "aiohttp",
+        timeout: float | None = 600.0,
+        context_window: int | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Callable[[Request], Mapping[str, str]] | None = None,
+    ) -> None:
+        if transport not in TRANSPORTS:
+            raise InputError(f"transport is one of {TRANSPORTS}, not {transport!r}")
+        if timeout is not None and not timeout > 0:
+            raise InputError(f"timeout is a number of seconds above zero, or None, not {timeout!r}")
+        if context_window is not None and context_window < 1:
+            raise InputError(f"context_window is a number of tokens, or None, not {context_window!r}")
+        if wrong := OURS & set(params or ()):
+            raise InputError(f"params cannot hold {sorted(wrong)}: those are not free in a chat completion asked from here")
+        self.name = _checked_name(model)
+        self.context_window = context_window
+        self.base_url = _checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI)
+        self.transport = transport
+        self.timeout = timeout
+        self.params = dict(params or {})
+        self.headers = headers
+        self._key = _checked_key(api_key, self.base_url)
+        where = f"{model!r} at {self.base_url}"
+        self._clients = PerLoop(partial(_open, self.base_url, self._key, transport, timeout, where), _close)
+
+    @property
+    def limit_key(self) -> tuple[str, str, str]:
+        """What shares the provider's limits: the address, a hash of the key, and the model."""
+        return self.base_url, hashlib.sha256(self._key.encode()).hexdigest()[:16], self.name
+
+    async def complete(self, request: Request) -> Completion:
+        """The model's answer; one that was cut has the `finish_reason` "length".
+
+        Raises:
+            ModelError: There is none; the class says of which types.
+        """
+        body = await self._body(request)
+        client = await self._clients.get()
+        try:
+            async with asyncio.timeout(self.timeout):
+                reply = await client.ask(body, self.headers(request) if self.headers else {})
+        except TimeoutError:
+            raise ModelError(f"{self.name!r} did not answer in {self.timeout:g} s", type="timeout", retryable=True) from None
+        return completion_of(reply, self.name)
+
+    async def astream(self, request: Request) -> AsyncGenerator[str | Completion, None]:
+        """The pieces of the answer's text as they come, and last the whole `Completion`.
+
+        Raises:
+            ModelError: As `complete`; after some pieces too.
+        """
+        body = await self._body(request, stream=True, stream_options={"include_usage": True})
+        client = await self._clients.get()
+        text: list[str] = []
+        refusal, calls, finish, usage, model = "", False, None, None, self.name
+        async with aclosing(client.stream(body, self.headers(request) if self.headers else {})) as events:
+            async for event in events:
+                try:
+                    usage = usage_of(event) or usage
+                    model = event.get("model") or model
+                    choice = (event.get("choices") or [{}])[0]
+                    delta = choice.get("delta") or {}
+                    finish = choice.get("finish_reason") or finish
+                    refusal += delta.get("refusal") or ""
+                    calls = calls or bool(delta.get("tool_calls"))
+                    piece = delta.get("content")
+                except (TypeError, AttributeError, LookupError):
+                    raise ModelError(
+                        f"{model!r} sent an event that is none: {str(event)[:200]}", type="bad_response", retryable=True
+                    ) from None
+                if piece is not None:
+                    text.append(piece)
+                if piece:
+                    yield piece
+        if finish is None:
+            raise ModelError(f"{model!r} broke off in the middle of its answer", type="bad_response", retryable=True)
+        yield answer("".join(text) if text else None, finish, refusal, calls, usage, model)
+
+    async def _body(self, request: Request, **more: Any) -> bytes:
+        if wrong := OURS & request.params.keys():
+            raise ModelError(f"a request's params cannot hold {sorted(wrong)}", type="input")
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        body = {"model": self.name, "messages": messages, **self.params, **request.params, **more}
+        try:
+            if sum(len(message.content) for message in request.messages) < LARGE:
+                return _encode(body)
+            return await offload(_encode, body)
+        except UnicodeEncodeError as error:
+            place = f"character {error.start} of the request, {error.object[error.start]!r}, is half of a surrogate pair"
+            raise ModelError(f"the prompt is no valid Unicode text: {place}", type="input") from None
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"the request cannot be written as JSON: {error}", type="input") from None
+
+    def __repr__(self) -> str:
+        return f"OpenAILM({self.name!r}, base_url={self.base_url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the key: whoever loads the pickle has a key of their own in OPENAI_API_KEY."""
+        fields = ("base_url", "transport", "timeout", "context_window", "params", "headers")
+        return _restore, (self.name, {name: getattr(self, name) for name in fields})
+
+    def __copy__(self) -> Self:
+        """Itself: nothing in it changes, and its clients are best shared."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself, as above."""
+        return self
+
+
+def _restore(model: str, fields: dict[str, Any]) -> OpenAILM:
+    return OpenAILM(model, **fields)
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _open(base_url: str, api_key: str, transport: Transport, timeout: float | None, where: str) -> "OpenAIClient":
+    from rlm_integrations.lm._openai_client import OpenAIClient
+
+    return OpenAIClient(base_url, api_key, transport, timeout, where)
+
+
+async def _close(client: "OpenAIClient") -> None:
+    await client.close()
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not name or name != name.strip():
+        raise InputError(f"a model's name is a text without blanks around it, such as 'gpt-5-mini', not {name!r}")
+    return name
+
+
+def _checked_url(url: str) -> str:
+    """The address without its last slash."""
+    hint = "a base_url looks like 'https://api.openai.com/v1' or 'http://localhost:8000/v1'"
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it checks it
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"{hint}, not {url!r}") from None
+    if parts.username is not None or parts.password is not None:
+        raise InputError("a base_url holds no user or password: give the key as api_key")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or url != url.strip():
+        raise InputError(f"{hint}, not {url!r}")
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        raise InputError(f"{hint}: leave '/chat/completions' out of {url!r}")
+    return url.rstrip("/")
+
+
+def _checked_key(given: object, base_url: str) -> str:
+    """The key, or "" where the server may do without."""
+    if given is None:
+        given = os.environ.get("OPENAI_API_KEY", "")
+    elif not isinstance(given, str) or not given.strip():
+        raise InputError("api_key is no text, or an empty one: leave it out to take OPENAI_API_KEY")
+    key = str(given).strip()  # a key read from a file brings its line's end
+    if not key and f".{urlsplit(base_url).hostname}".endswith(".openai.com"):
+        raise InputError("no key for OpenAI: give api_key=…, set OPENAI_API_KEY, or use the model 'offline', which needs none")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InputError("the key in api_key or OPENAI_API_KEY holds blanks or characters that no key has")
+    return key
