@@ -1,0 +1,185 @@
+"""What a context may be: texts, paths and the documents of frameworks, read one after another into a fixed-width run."""
+
+import codecs
+import hashlib
+import os
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from io import IOBase
+from pathlib import Path
+from typing import Any, Final
+
+from rlm_integrations._fixed_width import BLOCK, AsciiFile, Run, Writer, identity, open_regular
+from rlm_integrations.errors import ContextError
+
+_STEP: Final = 4 * BLOCK
+# Encodings in which every byte below 128 is that ASCII character, wherever it stands.
+_ASCII_AS_IT_IS: Final = {"ascii", "utf-8", "iso8859-1", "iso8859-15", "cp1252"}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text to be, with what came with it.
+
+    Attributes:
+        content: The text, or the path of the file that holds it.
+        metadata: In JSON's types.
+        id: The document's own id, where it has one.
+    """
+
+    content: str | os.PathLike[Any]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+    def read(self, writer: Writer, encoding: str, errors: str) -> tuple[Run, str]:
+        """The text at fixed width, written by `writer` if it has to be, and the sha256 of its UTF-8.
+
+        Raises:
+            ContextError: The file cannot be read as text.
+        """
+        if not isinstance(self.content, str):
+            return _read_file(os.fsdecode(self.content), writer, encoding, errors)
+        writer.append(self.content)
+        return writer.finish()
+
+
+def check_encoding(encoding: str, errors: str) -> None:
+    """Refuse what Python cannot decode with.
+
+    Raises:
+        ContextError: There is no such encoding, or no such way to treat errors.
+    """
+    try:
+        b"".decode(encoding)
+        codecs.getincrementaldecoder(encoding)
+        codecs.lookup_error(errors)
+    except LookupError as error:
+        raise ContextError(f"{error}: choose an encoding such as 'utf-8', and errors such as 'strict' or 'replace'") from error
+
+
+def document(thing: object) -> Document | None:
+    """The thing as one document, or None if it is none."""
+    if isinstance(thing, str):
+        return Document(thing)
+    if isinstance(thing, os.PathLike):
+        return Document(thing, {"file": Path(os.fsdecode(thing)).name})
+    metadata = getattr(thing, "metadata", None)
+    if not isinstance(metadata, Mapping):
+        return None
+    text = getattr(thing, "page_content", None)  # LangChain
+    if not isinstance(text, str):
+        get_content = getattr(thing, "get_content", None)  # LlamaIndex; by default without the metadata
+        text = get_content() if callable(get_content) else getattr(thing, "text", None)
+    if not isinstance(text, str):
+        return None
+    own_id = getattr(thing, "id_", None) or getattr(thing, "id", None)
+    return Document(text, json_safe(metadata), None if own_id is None else str(own_id))
+
+
+def documents(context: object) -> Iterator[Document]:
+    """The documents that a list, a generator or another iterable yields, one at a time.
+
+    Raises:
+        ContextError: The context, or one of its items, is no document.
+    """
+    if isinstance(context, str | bytes | bytearray | memoryview | Mapping | AbstractSet | IOBase) or not isinstance(context, Iterable):
+        raise ContextError(f"the context is {_described(context)}")
+    for number, item in enumerate(context):
+        found = document(item)
+        if found is None:
+            raise ContextError(f"item {number} of the context is {_described(item)}")
+        yield found
+
+
+def _described(thing: object) -> str:
+    """What was given instead of a document, and what to do about it."""
+    if thing is None:
+        return "None: pass a text, a path, a document, or a list of these"
+    kind = type(thing).__name__
+    if isinstance(thing, bytes | bytearray | memoryview):
+        return f"{kind}, not text: decode it first, such as context.decode('utf-8'), or pass the file's path"
+    if isinstance(thing, Mapping):
+        return f"a {kind}: pass the texts in it as a list, or json.dumps(…) of it"
+    if isinstance(thing, AbstractSet):
+        return f"a {kind}, which has no order: pass a list, such as sorted(…)"
+    if isinstance(thing, IOBase):
+        return f"an open file ({kind}): pass its path, or what it says, file.read()"
+    if isinstance(thing, AsyncIterable):
+        return f"asynchronous ({kind}): collect it first, [item async for item in …]"
+    if isinstance(thing, list | tuple):
+        return f"a {kind}: pass one flat list of texts, paths or documents"
+    return f"of type {kind}: pass a text, a path, a document, or a list of these"
+
+
+def json_safe(value: object, depth: int = 0) -> Any:
+    """A copy in JSON's types; what JSON does not know becomes its text, as does what is nested beyond reason."""
+    if value is None or isinstance(value, bool):
+        return value
+    for plain in (str, int):
+        if isinstance(value, plain):
+            return plain(value)
+    if isinstance(value, float) and value - value == 0:  # neither infinite nor nan
+        return float(value)
+    if depth < 20:
+        if isinstance(value, Mapping):
+            return {str(key): json_safe(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list | tuple | AbstractSet):
+            return [json_safe(item, depth + 1) for item in value]
+    return str(value)
+
+
+def _read_file(path: str, writer: Writer, encoding: str, errors: str) -> tuple[Run, str]:
+    fd, before = open_regular(path)
+    try:
+        as_it_is = before.st_size and codecs.lookup(encoding).name in _ASCII_AS_IT_IS
+        found = (_ascii_run(fd, path, before) if as_it_is else None) or _decoded(fd, path, writer, encoding, errors)
+        if identity(os.fstat(fd)) != identity(before):
+            raise ContextError(f"{path!r} changed while it was read: wait until it is written, then start again")
+    except OSError as error:
+        raise ContextError(f"{path!r} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
+    return found
+
+
+def _ascii_run(fd: int, path: str, info: os.stat_result) -> tuple[Run, str] | None:
+    """The file as it lies on the disk, or None where it holds more than ASCII."""
+    digest = hashlib.sha256()
+    size = 0
+    while data := os.pread(fd, _STEP, size):
+        if not data.isascii():
+            return None
+        digest.update(data)
+        size += len(data)
+    return Run(AsciiFile(Path(path).absolute(), identity(info)), 0, size, 1, b""), digest.hexdigest()
+
+
+def _decoded(fd: int, path: str, writer: Writer, encoding: str, errors: str) -> tuple[Run, str]:
+    """The file decoded in steps."""
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    size = 0
+    more = True
+    while more:
+        data = os.pread(fd, _STEP, size)
+        size += len(data)
+        more = bool(data)
+        try:
+            writer.append(decoder.decode(data, final=not more))
+        except UnicodeDecodeError as error:
+            offset = size - len(error.object) + error.start
+            where = f"byte 0x{error.object[error.start]:02x} at offset {offset:,}, line {_line(fd, offset, encoding):,}"
+            raise _not_text(path, encoding, f"{where} ({error.reason})") from error
+        except UnicodeError as error:
+            raise _not_text(path, encoding, str(error)) from error
+    return writer.finish()
+
+
+def _not_text(path: str, encoding: str, what: str) -> ContextError:
+    return ContextError(f"{path!r} is no {encoding} text: {what}; pass the encoding that it has, or errors='replace'")
+
+
+def _line(fd: int, offset: int, encoding: str) -> int:
+    """The number, counted from 1, of the line in which this byte stands."""
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    return 1 + sum(decoder.decode(os.pread(fd, min(_STEP, offset - at), at)).count("\n") for at in range(0, offset, _STEP))

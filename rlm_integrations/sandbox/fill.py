@@ -1,0 +1,90 @@
+"""How the child gets its text: a new str filled straight from a descriptor, so that there is never a second copy of the text.
+
+Runs in the child: standard library only. It writes into a str that nobody else has seen yet, as the interpreter's own C code does, and
+checks first that this interpreter lays a str out as expected.
+"""
+
+import ctypes
+import os
+import sys
+
+STEP = 1 << 18  # characters read at once where they are checked or narrowed on their way; a shorter text takes one read
+
+_new = ctypes.pythonapi.PyUnicode_New
+_new.restype, _new.argtypes = ctypes.py_object, (ctypes.c_ssize_t, ctypes.c_uint32)
+_from_data = ctypes.pythonapi.PyUnicode_FromKindAndData
+_from_data.restype, _from_data.argtypes = ctypes.py_object, (ctypes.c_int, ctypes.c_char_p, ctypes.c_ssize_t)
+
+
+def fill(fd: int, offset: int, chars: int, stored: int, maxchar: int) -> str:
+    """The text that lies in a file at fixed width.
+
+    Args:
+        fd: A descriptor of the file; its position is neither used nor moved.
+        offset: The text's first byte.
+        chars: How many characters it has.
+        stored: Bytes a character takes in the file: 1, 2 or 4, in this machine's byte order.
+        maxchar: The least of 127, 255, 65,535 and 1,114,111 that no character exceeds. It may need less width than `stored`.
+
+    Raises:
+        EOFError: The file ends before the text does.
+        ValueError: The text was said to be ASCII, and is not.
+    """
+    text: str
+    if chars <= STEP:
+        data = bytearray(chars * stored)
+        _read(fd, memoryview(data), offset)
+        text = _from_data(stored, bytes(data), chars)
+        if maxchar < 128 and not text.isascii():
+            raise ValueError("the text was said to be ASCII, and is not")
+        return text
+    width = 1 if maxchar < 1 << 8 else 2 if maxchar < 1 << 16 else 4
+    text = _new(chars, maxchar)
+    characters = (ctypes.c_char * (chars * width)).from_address(id(text) + _header(width, maxchar))
+    with memoryview(characters).cast("B") as whole:
+        if stored == width and maxchar > 127:
+            _read(fd, whole, offset)
+        else:
+            _fill_in_steps(whole, width, fd, offset, stored, maxchar)
+    return text
+
+
+def _fill_in_steps(whole: memoryview, width: int, fd: int, offset: int, stored: int, maxchar: int) -> None:
+    for at in range(0, len(whole), STEP * width):
+        part = whole[at : at + STEP * width]
+        data = bytearray(len(part) // width * stored)
+        _read(fd, memoryview(data), offset + at // width * stored)
+        data = _narrowed(data, stored, width)
+        # A file may be written to at any time, and a str that claims to be ASCII must be.
+        if maxchar < 128 and not data.isascii():
+            raise ValueError("the text was said to be ASCII, and is not")
+        part[:] = data
+
+
+def _narrowed(data: bytearray, stored: int, width: int) -> bytearray:
+    """The characters at a smaller width, which is wide enough for them."""
+    if stored == width:
+        return data
+    low = 0 if sys.byteorder == "little" else stored // width - 1  # which part of a character holds its value
+    if width == 1:
+        return data[low::stored]
+    return bytearray(memoryview(data).cast("H")[low::2])
+
+
+def _read(fd: int, part: memoryview, offset: int) -> None:
+    """Fill all of it from there."""
+    done = 0
+    while done < len(part):
+        count = os.preadv(fd, [part[done : done + (8 << 20)]], offset + done)
+        if count == 0:
+            raise EOFError(f"the file ends {len(part) - done} bytes before the text does")
+        done += count
+
+
+def _header(width: int, maxchar: int) -> int:
+    """Bytes before the first character of a str of this class."""
+    sample = chr(maxchar) * 2  # not one: single characters may be shared and carry more
+    size = sys.getsizeof(sample) - 3 * width
+    if ctypes.string_at(id(sample) + size, 2 * width) != b"".join(ord(each).to_bytes(width, sys.byteorder) for each in sample):
+        raise RuntimeError(f"Python {sys.version.split()[0]} lays a str out in a way that is not known here")
+    return size
