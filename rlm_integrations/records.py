@@ -1,8 +1,10 @@
 """Frozen data that everybody speaks. Only the standard library is imported here: the sandbox's child reads it too."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
+
+from .errors import InputError
 
 Role = Literal["system", "user", "assistant"]
 
@@ -110,3 +112,59 @@ class SpanRef:
     start: int
     end: int
     unit: Literal["chars"] = "chars"
+
+
+@dataclass(frozen=True, slots=True)
+class HostFunction:
+    """A function of the host that model code may call by its name.
+
+    Attributes:
+        name: Its name in the REPL; `store.create` makes an object `store` with a method.
+        signature: Its parameters, as `help` shows them. Whether a call fits them is the gate's to check: nothing else may reach it unchecked.
+        doc: What else `help` shows.
+        aliases: Further names for the same function.
+    """
+
+    name: str
+    signature: str = "(*args, **kwargs)"
+    doc: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Everything that bounds a run, beside its `Budget`.
+
+    Attributes:
+        memory: Bytes of address space that the code of one REPL may take beside the context itself.
+        block_seconds: How long one block may compute: wall time while no call to the host is open, and processor time in any case.
+        block_wall_seconds: How long one block may take in all, waiting for models included.
+        grace_seconds: How long an interrupted block may clean up before its process is killed.
+        calls_per_block: How many calls to the host one block may make; a whole batch is one call.
+        calls_in_flight: How many of them may be open at once; further ones wait.
+        threads: How many threads one REPL may have.
+        stdout_kept: Characters of a block's standard output that are kept, from its start.
+        stderr_kept: Likewise for its standard error.
+        message_bytes: How much memory the arguments of one call may take.
+    """
+
+    memory: int = 2 << 30
+    block_seconds: float = 60.0
+    block_wall_seconds: float = 3600.0
+    grace_seconds: float = 1.0
+    calls_per_block: int = 2_000
+    calls_in_flight: int = 64
+    threads: int = 256
+    stdout_kept: int = 200_000
+    stderr_kept: int = 20_000
+    message_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"Limits({each.name}={value!r}): a number is needed")
+            if not value > 0:
+                raise InputError(f"Limits({each.name}={value!r}): it must be greater than 0")
+            if each.type is int and not isinstance(value, int):
+                raise InputError(f"Limits({each.name}={value!r}): a whole number is needed")

@@ -1,0 +1,213 @@
+"""One block while it runs: its calls, its output, its limits."""
+
+import asyncio
+import signal
+import time
+from typing import TYPE_CHECKING, Any, get_args
+
+from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final, Status
+from rlm_integrations.sandbox.repl import MESSAGE_KEPT, TRACEBACK_KEPT, VARIABLES_SHOWN, Stream
+from rlm_integrations.sandbox.wire import WireError
+
+if TYPE_CHECKING:
+    from rlm_integrations.sandbox.process import ProcessSession
+
+_WATCH = 0.25  # seconds between two looks at what the process uses
+_NAME_KEPT = 200  # characters of a variable's name or kind
+
+
+class LostError(Exception):
+    """The session has ended against our will."""
+
+
+class Block:
+    """Follows one block from its start to its result. What the child sends is checked field by field.
+
+    Attributes:
+        killed_because: Why the watch has killed the process, if it has.
+        fault: What the gate raised, if it failed.
+    """
+
+    def __init__(self, session: "ProcessSession", number: int) -> None:
+        self.killed_because = ""
+        self.fault: BaseException | None = None
+        self._session = session
+        self._limits = session.limits
+        self._number = number
+        self._host_calls = 0
+        self._open: dict[int, tuple[asyncio.Task[None], int]] = {}  # calls and what they weigh
+        self._slot: asyncio.Future[None] | None = None
+        self._output: list[tuple[str, str]] = []
+        self._room = {"stdout": self._limits.stdout_kept, "stderr": self._limits.stderr_kept}
+        self._interrupted_because = ""
+        self._kill_at = float("inf")
+        self._begun = time.monotonic()
+        self._computing_since: float | None = self._begun
+        self._computed = 0.0
+        self._cpu_before = session.child.cpu_seconds()
+        self._watch = asyncio.get_running_loop().call_later(min(_WATCH, self._limits.block_seconds), self._look)
+
+    async def follow(self) -> ExecutionResult:
+        """Answer the child until it says that the block is done."""
+        while True:
+            await self._slot_free()
+            message = await self._session.receive()
+            match message:
+                case {"op": "out", "pieces": list() as pieces}:
+                    self._take_output(pieces)
+                case {"op": "call", "call": int() as call, "block": int() as block, "function": str() as function}:
+                    await self._take_call(block, call, function, message.get("args"), message.get("kwargs"))
+                case {"op": "done", "block": self._number}:
+                    return self._done(message)
+                case _:
+                    raise WireError(f"an unexpected message {message['op'][:20]!r}")
+
+    async def stop(self) -> None:
+        """End the watch and every call that is still open."""
+        self._watch.cancel()
+        tasks = [task for task, _ in self._open.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def interrupt(self, reason: str) -> None:
+        """Ask the code to end; the process is killed where it does not."""
+        if not self._interrupted_because:
+            self._interrupted_because = reason
+            self._kill_at = time.monotonic() + self._limits.grace_seconds
+            self._session.child.signal(signal.SIGINT)
+            self._watch.cancel()
+            self._look()
+
+    def result(self, status: Status, error: ExecutionError | None, **more: Any) -> ExecutionResult:
+        """What is known of the block."""
+        texts = {stream: _clean("".join(text for each, text in self._output if each == stream)) for stream in self._room}
+        return ExecutionResult(
+            status=status,
+            stdout=texts["stdout"],
+            stderr=texts["stderr"],
+            output=_clean("".join(text for _, text in self._output)),
+            error=error,
+            elapsed=time.monotonic() - self._begun,
+            host_calls=self._host_calls,
+            **more,
+        )
+
+    # Calls.
+
+    async def _slot_free(self) -> None:
+        """Wait while too many calls are open: what is not read cannot flood the host."""
+        while (
+            len(self._open) >= self._limits.calls_in_flight or sum(weight for _, weight in self._open.values()) > self._limits.message_bytes
+        ):
+            if self.killed_because or self.fault:
+                raise LostError
+            self._slot = asyncio.get_running_loop().create_future()
+            await self._slot
+
+    def _wake(self) -> None:
+        if self._slot is not None and not self._slot.done():
+            self._slot.set_result(None)
+
+    async def _take_call(self, block: int, call: int, function: str, args: Any, kwargs: Any) -> None:
+        if not isinstance(args, list) or not isinstance(kwargs, dict) or call in self._open:
+            raise WireError("a malformed call")
+        refusal = ""
+        if block != self._number:
+            refusal = f"block {block}, which makes this call, has ended"
+        elif self._host_calls >= self._limits.calls_per_block:
+            refusal = f"this block has made {self._host_calls} calls already, which is its limit; use llm_batch, or go on in another block"
+        if refusal:
+            await self._session.send({"op": "answer", "call": call, "error": "RuntimeError", "message": refusal})
+            return
+        self._host_calls += 1
+        if self._computing_since is not None:
+            self._computed += time.monotonic() - self._computing_since
+            self._computing_since = None
+        task = asyncio.ensure_future(self._session.answer(block, call, function, args, kwargs))
+        self._open[call] = task, self._session.received_weight
+        task.add_done_callback(lambda done: self._call_done(call, done))
+
+    def _call_done(self, call: int, task: "asyncio.Task[None]") -> None:
+        self._open.pop(call, None)
+        if not self._open:
+            self._computing_since = time.monotonic()
+        if not task.cancelled() and (fault := task.exception()) is not None and not isinstance(fault, ConnectionError):
+            self.fault = self.fault or fault
+            self._session.child.kill()
+        self._wake()
+
+    # Limits.
+
+    def _look(self) -> None:
+        """Compare what the block uses with what it may; interrupt first, then kill."""
+        now = time.monotonic()
+        wall = now - self._begun
+        computed = self._computed + (now - self._computing_since if self._computing_since is not None else 0.0)
+        # The processor's time as well: a thread that keeps one call open would stop the other clock while the rest computes.
+        used = max(computed, self._session.child.cpu_seconds() - self._cpu_before)
+        if self._session.child.threads() > self._limits.threads:
+            self._kill(f"it had more than {self._limits.threads} threads")
+        elif now >= self._kill_at:
+            self._kill(f"{self._interrupted_because}, did not end within {self._limits.grace_seconds:g} s, and its process was killed")
+        elif used >= self._limits.block_seconds:
+            self.interrupt(f"it computed for more than {self._limits.block_seconds:g} s")
+        elif wall >= self._limits.block_wall_seconds:
+            self.interrupt(f"it took more than {self._limits.block_wall_seconds:g} s in all")
+        if self.killed_because:
+            return
+        left = min(self._kill_at - now, self._limits.block_seconds - used, self._limits.block_wall_seconds - wall)
+        if self._interrupted_because:
+            left = self._kill_at - now
+        self._watch.cancel()
+        self._watch = asyncio.get_running_loop().call_later(max(0.001, min(_WATCH, left)), self._look)
+
+    def _kill(self, reason: str) -> None:
+        self.killed_because = reason
+        self._session.child.kill()
+        self._wake()
+
+    # What the child sends.
+
+    def _take_output(self, pieces: list[Any]) -> None:
+        for piece in pieces:
+            match piece:
+                case [str() as stream, str() as text] if stream in get_args(Stream) and len(text) <= self._room[stream]:
+                    self._room[stream] -= len(text)
+                    self._output.append((stream, text))
+                case _:
+                    raise WireError("output that is malformed or beyond its bound")
+
+    def _done(self, message: dict[str, Any]) -> ExecutionResult:
+        error: ExecutionError | None = None
+        match message.get("error"):
+            case None:
+                pass
+            case {"type": str() as kind, "message": str() as text, "traceback": str() as trace}:
+                error = ExecutionError(_clean(kind[:_NAME_KEPT]), _clean(text[:MESSAGE_KEPT]), _clean(trace[:TRACEBACK_KEPT]))
+            case _:
+                raise WireError("a malformed error")
+        final: Final | None = None
+        match message.get("final"):
+            case None:
+                pass
+            case {"value": value, "evidence": list() as evidence}:
+                final = Final(value, tuple(evidence))
+            case _:
+                raise WireError("a malformed final")
+        dropped, variables = message.get("dropped"), message.get("locals")
+        if type(dropped) is not int or dropped < 0 or not isinstance(variables, dict) or len(variables) > VARIABLES_SHOWN + 1:
+            raise WireError("a malformed end of a block")
+        status: Status = "error" if error is not None else "ok"
+        if self._interrupted_because and message.get("interrupted") is True:
+            status = "interrupted"
+            error = ExecutionError(
+                "Interrupted", f"{self._interrupted_because}; what it had bound before is kept", error.traceback if error else ""
+            )
+        described = {_clean(str(name)[:_NAME_KEPT]): _clean(str(kind)[:_NAME_KEPT]) for name, kind in variables.items()}
+        return self.result(status, error, final=final, locals=described, dropped=dropped)
+
+
+def _clean(text: str) -> str:
+    """Text that can be shown and encoded: lone surrogates become their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

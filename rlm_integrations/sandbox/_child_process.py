@@ -1,0 +1,118 @@
+"""The operating system's side of a session: a process, seen from the host."""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import SandboxError, SandboxUnavailableError
+from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
+
+_GONE = 2.0  # seconds that a killed process may take to be gone
+INSTEAD = "or choose sandbox='inprocess', which gives model code the whole of this process"
+
+
+class Child:
+    """A child of the fork server, by its pidfd. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self.layers: Mapping[str, str] = {}
+        self._lock = threading.Lock()
+        self._pidfd = -1
+        self._pid = 0
+        self._killed = False
+        self._host = os.getpid()
+
+    def adopt(self, pidfd: int, pid: int) -> None:
+        """Take over a process that was just forked."""
+        with self._lock:
+            self._pidfd, self._pid = pidfd, pid
+        if self._killed:
+            self.kill()
+
+    def begin(self, connection: socket.socket, opening: dict[str, Any], context: Corpus) -> None:
+        """Send what a session begins with, and wait until the child says that it is sealed. Blocks."""
+        try:
+            handover = context.handover()
+            pieces = [[each.file, each.offset, each.chars, each.stored, each.maxchar] for each in handover.pieces]
+            Encoder().encode({**opening, "names": [source.name for source in context.sources], "pieces": pieces}, connection.sendall)
+            for descriptor in handover.files():
+                socket.send_fds(connection, [b"F"], [descriptor])
+            message = _read_message(connection)
+        except (OSError, WireError) as error:
+            raise SandboxError(f"the sandbox's process ended while it was starting ({error})") from error
+        match message:
+            case {"op": "ready", "layers": dict() as layers}:
+                self.layers = {str(name): str(state) for name, state in layers.items()}
+            case {"op": "refused", "layer": str() as layer}:
+                raise SandboxUnavailableError(
+                    f"the sandbox 'process' cannot protect this machine from model code here: {layer}. "
+                    f"Run where the kernel offers it, {INSTEAD}"
+                )
+            case _:
+                raise SandboxError(f"the sandbox's process did not start: {str(message.get('error'))[:500]}")
+
+    def signal(self, number: int) -> None:
+        """Send a signal; a process that is gone does not mind."""
+        with self._lock:
+            if self._pidfd >= 0 and self._host == os.getpid():
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        """End the process at once; whoever waits for its socket is woken."""
+        self._killed = True
+        self.signal(signal.SIGKILL)
+
+    def cpu_seconds(self) -> float:
+        """The processor time that the process has used so far."""
+        try:
+            return time.clock_gettime((~self._pid << 3) | 2)  # the clock of a process's processor time, as clock_getcpuclockid makes it
+        except OSError:
+            return 0.0
+
+    def threads(self) -> int:
+        """How many threads the process has."""
+        try:
+            with open(f"/proc/{self._pid}/stat", "rb") as file:
+                return int(file.read().rpartition(b") ")[2].split()[17])
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def release(self) -> None:
+        """Kill the process, wait until it is gone, and give back its descriptor. Safe to call twice."""
+        if self._host != os.getpid():
+            return  # a fork of the host: the process is not ours to end
+        self.kill()
+        with self._lock:
+            pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0:
+            gone = select.poll()
+            gone.register(pidfd, select.POLLIN)
+            gone.poll(_GONE * 1000)
+            os.close(pidfd)
+
+
+def _read_message(connection: socket.socket) -> dict[str, Any]:
+    decoder = Decoder(1 << 20)
+    while True:
+        length = decoder.check_length(LENGTH.unpack(_read(connection, LENGTH.size))[0])
+        message = decoder.decode(_read(connection, length))
+        if message is not None:
+            return message
+
+
+def _read(connection: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        piece = connection.recv(length - len(data))
+        if not piece:
+            raise ConnectionResetError("it hung up")
+        data += piece
+    return data

@@ -1,0 +1,158 @@
+"""The contract between the engine and whatever runs model code.
+
+A sandbox only asks: `(block, function, args, kwargs)`. The engine's gate validates (arguments are hostile), reserves budget,
+journals, traces and answers; each call is a task of its own. A later sandbox (another interpreter, another machine) speaks the same
+contract and passes the same tests.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.records import HostFunction, Limits
+
+Gate = Callable[[int, str, list[Any], dict[str, Any]], Awaitable[Any]]
+
+
+class HostCallError(Exception):
+    """How a gate refuses a call: the REPL raises it to the model's code under the name of a builtin exception.
+
+    Any other exception of a gate is a fault of the host: it ends the session and is raised from `execute`.
+    """
+
+    def __init__(self, message: str, *, type: str = "RuntimeError") -> None:  # noqa: A002 - the field's name is the contract
+        super().__init__(message)
+        self.type = type
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionError:
+    """What a block raised: the exception's type and text, and a traceback that names the model's lines and nothing of ours."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What code handed to FINAL, as it came out of the sandbox: a claim until the engine has checked it.
+
+    Attributes:
+        value: None, bool, int, float, str, list, dict, or `wire.Opaque` for anything else.
+        evidence: SpanRefs and quotes, or whatever else the code put there.
+    """
+
+    value: Any
+    evidence: tuple[Any, ...] = ()
+
+
+Status = Literal["ok", "error", "interrupted", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionResult:
+    """What one block did.
+
+    Attributes:
+        stdout: What it printed, from the start up to `Limits.stdout_kept` characters.
+        stderr: Likewise, up to `Limits.stderr_kept`.
+        output: Both, in the order in which they were written.
+        dropped: How many characters of both were not kept.
+        error: What it raised, why it was interrupted, or how the session was lost.
+        final: What it handed to FINAL, if it did.
+        locals: Its variables and what they are: "str, 2,310 characters"; never their contents.
+        elapsed: Seconds that it took, calls to the host included.
+        host_calls: How many calls to the host it made.
+        status: "interrupted" keeps the session and its variables, "lost" has ended it.
+    """
+
+    status: Status
+    stdout: str = ""
+    stderr: str = ""
+    output: str = ""
+    dropped: int = 0
+    error: ExecutionError | None = None
+    final: Final | None = None
+    locals: Mapping[str, str] = field(default_factory=dict)
+    elapsed: float = 0.0
+    host_calls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a sandbox can do; its tests check that it says so truly.
+
+    Attributes:
+        isolated: Model code cannot reach files, network, other processes or the host's memory.
+        bounded: Memory and computing time of a block are limited.
+        interruptible: A running block can be ended from outside, whatever it does.
+        captures_streams: `sys.stdout` and `sys.stderr` of model code are its own, not only `print`.
+        snapshots: A session can be saved and opened again.
+    """
+
+    isolated: bool
+    bounded: bool
+    interruptible: bool
+    captures_streams: bool
+    snapshots: bool = False
+
+
+class Session(Protocol):
+    """One REPL with its variables, on the event loop that opened it. One block at a time."""
+
+    layers: Mapping[str, str]
+
+    async def execute(self, code: str, block: int) -> ExecutionResult:
+        """Run one block of model code. Cancelling it ends the session at once and leaves no process behind.
+
+        Raises:
+            SandboxClosedError: The session was closed or cancelled.
+            Exception: What the gate raised, if it was no `HostCallError`; the session is closed then.
+        """
+        ...
+
+    async def set_vars(self, variables: Mapping[str, Any]) -> None:
+        """Bind variables of the REPL to plain values."""
+        ...
+
+    async def interrupt(self) -> None:
+        """End the running block and keep the session; nothing happens where none runs."""
+        ...
+
+    async def close(self) -> None:
+        """End the session at once."""
+        ...
+
+
+class Sandbox(Protocol):
+    """A place where sessions can be opened."""
+
+    name: str
+    capabilities: Capabilities
+
+    async def open(
+        self,
+        context: Corpus,
+        functions: Sequence[HostFunction],
+        gate: Gate,
+        limits: Limits,
+        seed: int = 0,
+        now: float | None = None,
+    ) -> Session:
+        """A REPL in which `context` is bound and these functions can be called.
+
+        Args:
+            context: The document.
+            functions: What model code may call.
+            gate: Answers the calls.
+            limits: What bounds the session.
+            seed: Where `random` begins.
+            now: Where the clock begins, in seconds since the epoch; None shows the real time.
+
+        Raises:
+            SandboxUnavailableError: A layer of protection is missing here.
+            SandboxError: The session could not be started.
+        """
+        ...

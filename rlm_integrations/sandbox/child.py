@@ -1,0 +1,220 @@
+"""The sandbox's child: takes its context, seals itself, runs blocks until its host hangs up.
+
+It is forked by `forkserver` and never returns. Whatever it sends, its host takes for hostile.
+"""
+
+import asyncio
+import contextvars
+import itertools
+import os
+import queue
+import random
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NoReturn
+
+from ..records import HostFunction
+from . import harden, repl, wire
+from .clock import pin_clock
+from .fill import fill
+
+_THREAD_STACK = 512 << 10  # bytes; the default of 8 MB would soon exhaust the address space
+_READ = 1 << 20
+
+
+class Channel:
+    """The socket to the host: frames written by any thread, read by one."""
+
+    def __init__(self, session: socket.socket) -> None:
+        self._socket = session
+        self._file = session.fileno()
+        self._write_lock = threading.RLock()
+        self._encoder = wire.Encoder(repl.opaque)
+        self._decoder = wire.Decoder()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write a message; raises ValueError where a value cannot cross."""
+        self._encoder.encode(message, self._write)
+
+    def _write(self, frame: bytes) -> None:
+        rest = memoryview(frame)
+        with self._write_lock:
+            while rest:
+                rest = rest[os.write(self._file, rest[:_READ]) :]
+
+    def receive(self) -> dict[str, Any]:
+        """The next message; the host's hanging up ends this process."""
+        while True:
+            length = wire.Decoder.check_length(wire.LENGTH.unpack(self._read(wire.LENGTH.size))[0])
+            message = self._decoder.decode(self._read(length))
+            if message is not None:
+                return message
+
+    def _read(self, length: int) -> bytearray:
+        data = bytearray(length)
+        view = memoryview(data)
+        while view:
+            count = os.readv(self._file, [view])
+            if count == 0:
+                os._exit(0)
+            view = view[count:]
+        return data
+
+    def receive_file(self) -> int:
+        """The next file descriptor that the host hands over."""
+        _, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1)
+        if not descriptors:
+            os._exit(0)
+        return descriptors[0]
+
+
+def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
+    """Everything that a child does in its life."""
+    channel = Channel(session)
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.setsid()
+        os.environ.clear()
+        opening = channel.receive()
+        texts = _take_context(channel, opening["pieces"])
+        layers = plan.seal(parent=parent, memory=opening["memory"])
+        child = Child(channel, opening, texts)
+        channel.send({"op": "ready", "layers": layers})
+        child.serve()
+    except harden.LayerMissingError as error:
+        channel.send({"op": "refused", "layer": str(error.args[1])})
+    except BaseException as error:  # noqa: BLE001 - whatever happened, the host is to know and this process is to end
+        channel.send({"op": "failed", "error": f"{type(error).__name__}: {error}"})
+    finally:
+        os._exit(1)
+
+
+def _take_context(channel: Channel, pieces: list[list[int]]) -> list[str]:
+    """The texts of the context, filled from the files that the host hands over one after the other."""
+    texts = [""] * len(pieces)
+    of_file: dict[int, list[int]] = {}
+    for place, piece in enumerate(pieces):
+        of_file.setdefault(piece[0], []).append(place)
+    for file in sorted(of_file):
+        descriptor = channel.receive_file()
+        for place in of_file[file]:
+            texts[place] = fill(descriptor, *pieces[place][1:])
+        os.close(descriptor)
+    return texts
+
+
+class Child:
+    """A REPL behind a channel. The main thread runs blocks, since signals reach only that; a second thread reads."""
+
+    def __init__(self, channel: Channel, opening: Mapping[str, Any], texts: list[str]) -> None:
+        self._channel = channel
+        self._answers: dict[int, Future[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._blocks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        threading.stack_size(_THREAD_STACK)
+        output = repl.Output(
+            {"stdout": opening["stdout_kept"], "stderr": opening["stderr_kept"]},
+            lambda pieces: channel.send({"op": "out", "pieces": pieces}),
+        )
+        self._streams = repl.OutputStream(output, "stdout"), repl.OutputStream(output, "stderr")
+        if opening["now"] is not None:
+            pin_clock(opening["now"])
+        reserved: dict[str, Any] = dict(zip(opening["names"], texts, strict=True))
+        reserved["context"] = texts if opening["is_list"] else texts[0]
+        reserved["context_metadata"] = opening["metadata"]
+        functions = [HostFunction(name, signature, doc, tuple(aliases)) for name, signature, doc, aliases in opening["functions"]]
+        self._repl = repl.Repl(self._call, functions, reserved, output)
+        random.seed(opening["seed"])
+        self._path = list(sys.path)
+        repl.forbid_builtins()
+        _allow_nested_asyncio_run()
+        sys.argv[:] = ["repl"]
+
+    def serve(self) -> NoReturn:
+        """Run blocks as they come."""
+        threading.Thread(target=self._read, daemon=True, name="host").start()
+        while True:
+            message = self._blocks.get()
+            if message["op"] == "vars":
+                self._repl.namespace.update(message["values"])
+                self._channel.send({"op": "done", "block": message["block"]})
+                continue
+            signal.signal(signal.SIGINT, self._interrupt)
+            sys.stdout, sys.stderr = self._streams
+            sys.path[:] = self._path
+            done = self._repl.execute(message["code"], message["block"])
+            try:
+                self._channel.send({"op": "done", "block": message["block"], **done})
+            except (ValueError, RecursionError) as error:
+                refused = {
+                    "type": "ValueError",
+                    "message": f"FINAL: {error}; hand over a plain text, number, list or dict",
+                    "traceback": "",
+                }
+                self._channel.send({"op": "done", "block": message["block"], **done, "final": None, "error": refused})
+
+    def _interrupt(self, _number: int, _frame: Any) -> None:
+        if self._repl.running:
+            self._repl.interrupted = True
+            raise KeyboardInterrupt
+
+    def _call(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> "Future[Any]":
+        answer: Future[Any] = Future()
+        answer.set_running_or_notify_cancel()  # the host works on it from now on: giving up waiting does not take it back
+        number = next(self._numbers)
+        self._answers[number] = answer
+        try:
+            self._channel.send({"op": "call", "block": block, "call": number, "function": function, "args": args, "kwargs": kwargs})
+        except BaseException:
+            self._answers.pop(number, None)
+            raise
+        return answer
+
+    def _read(self) -> None:
+        try:
+            self._read_messages()
+        finally:
+            os._exit(1)  # no memory for an answer, say: without a reader every call would wait for ever
+
+    def _read_messages(self) -> None:
+        while True:
+            message = self._channel.receive()
+            if message["op"] != "answer":
+                self._blocks.put(message)
+                continue
+            answer = self._answers.pop(message["call"], None)
+            if answer is None:
+                continue
+            if "error" in message:
+                answer.set_exception(_exception(message["error"], message["message"]))
+            else:
+                answer.set_result(message["value"])
+
+
+def _exception(name: str, message: str) -> Exception:
+    """The builtin exception of this name."""
+    import builtins
+
+    kind = getattr(builtins, name, None)
+    return kind(message) if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError(f"{name}: {message}")
+
+
+def _allow_nested_asyncio_run() -> None:
+    """`asyncio.run(main())` in a block that also awaits at its top level would be refused: its loop already runs. Give it a thread."""
+    real_run = asyncio.run
+
+    def run(main: Coroutine[Any, Any, Any], **options: Any) -> Any:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return real_run(main, **options)
+        call: Callable[..., Any] = contextvars.copy_context().run
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(call, real_run, main, **options).result()
+
+    asyncio.run = run

@@ -1,0 +1,208 @@
+"""The fork server: a clean interpreter that forks one child per session, and the host's handle on it.
+
+The host never forks itself: its memory holds keys. It starts one server per process with an empty environment; the server loads the
+standard library once and then, for each request on its socket, forks a child. A request is one atomic message with the child's end of the
+session's socket; the answer (a pidfd) comes on that same socket, so that no reply can reach the wrong session.
+"""
+
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Sequence
+
+from . import child, harden
+
+_PID = struct.Struct(">i")
+READY, FORKED, REFUSED = b"R", b"P", b"E"
+
+# What model code imports, and what these import later by themselves: where nothing can be opened, only this is there.
+PRELOAD = """
+abc argparse array ast asyncio base64 binascii bisect builtins bz2 calendar cmath cmd code codecs collections collections.abc colorsys
+concurrent.futures concurrent.futures.thread configparser contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib dis
+email.message email.parser email.policy email.utils enum errno fnmatch fractions functools gc getpass glob graphlib gzip hashlib heapq hmac
+html html.entities html.parser importlib inspect io ipaddress itertools json keyword linecache locale logging lzma math mimetypes mmap
+numbers operator os pathlib pickle pkgutil platform pprint queue random re reprlib sched secrets select selectors shlex shutil signal
+sqlite3 stat statistics string stringprep struct sys tempfile textwrap threading time timeit token tokenize tomllib traceback types typing
+unicodedata unittest.mock urllib.parse uuid warnings weakref xml.dom.minidom xml.etree.ElementTree zipfile zlib zoneinfo
+_strptime _pydecimal encodings.ascii encodings.idna encodings.latin_1 encodings.utf_8 encodings.utf_8_sig encodings.utf_16
+encodings.utf_16_le encodings.utf_16_be encodings.utf_32 encodings.utf_32_le encodings.utf_32_be encodings.cp1252 encodings.cp437
+encodings.unicode_escape encodings.raw_unicode_escape encodings.punycode encodings.hex_codec encodings.rot_13 encodings.mbcs
+""".split()
+
+
+def _preload(extra: Sequence[str]) -> list[str]:
+    """Import what children will need; the folders and files of the extra packages."""
+    import importlib
+
+    for name in PRELOAD:
+        try:
+            importlib.import_module(name)
+        except ImportError:  # a build of Python may lack bz2, sqlite3 and the like
+            continue
+    paths: list[str] = []
+    for name in extra:
+        module = importlib.import_module(name)
+        paths += list(getattr(module, "__path__", None) or [module.__file__ or ""])
+    return [path for path in paths if path]
+
+
+def _standard_library() -> list[str]:
+    """The files and folders of the standard library, without the packages that are installed beside it."""
+    import sysconfig
+
+    found = ["/usr/share/zoneinfo", "/etc/localtime", "/dev/null", "/dev/urandom"]
+    for folder in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}:
+        found += [os.path.join(folder, name) for name in os.listdir(folder) if name not in {"site-packages", "dist-packages"}]
+    return found
+
+
+def serve(descriptor: int, extra: Sequence[str]) -> None:
+    """What the server process does until its host closes the socket or ends."""
+    import gc
+
+    requests = socket.socket(fileno=descriptor)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
+    readable = [*_standard_library(), *_preload(extra)]
+    library = set(readable)
+    sys.path[:] = [path for path in sys.path if path.endswith(("lib-dynload", ".zip")) or path + "/os.py" in library]
+    plan = harden.Plan.make(readable)
+    gc.collect()
+    gc.freeze()  # keeps the collector of the children from copying every page
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.close(null)
+    requests.sendall(READY)
+    own = os.getpid()
+    while True:
+        _, descriptors, _, _ = socket.recv_fds(requests, 16, 1)
+        if not descriptors:
+            os._exit(0)  # the host has gone; the children's parent-death signals end them
+        session = socket.socket(fileno=descriptors[0])
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _send(session, REFUSED + _PID.pack(error.errno or 0), [])
+            session.close()
+            continue
+        if pid == 0:
+            requests.close()
+            child.main(session, plan, own)  # never returns
+        try:
+            process = os.pidfd_open(pid)
+            _send(session, FORKED + _PID.pack(pid), [process])
+            os.close(process)
+        except OSError as error:
+            _send(session, REFUSED + _PID.pack(error.errno or 0), [])
+        session.close()
+
+
+def _send(session: socket.socket, message: bytes, descriptors: list[int]) -> None:
+    """Answer on the session's socket; a host that has given up in the meantime is no trouble of ours."""
+    try:
+        socket.send_fds(session, [message], descriptors)
+    except OSError:
+        return
+
+
+# The child's interpreter gets this package's modules without the package's own __init__, which belongs to the host.
+_BOOT = """
+import sys, types
+for name, path in (("rlm_integrations", sys.argv[1]), ("rlm_integrations.sandbox", sys.argv[1] + "/sandbox")):
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__path__ = [path]
+from rlm_integrations.sandbox import forkserver
+forkserver.serve(int(sys.argv[2]), sys.argv[3:])
+"""
+
+
+class ServerGoneError(OSError):
+    """The server ended; a new one may be started."""
+
+
+class ForkServer:
+    """The host's handle on its server, usable from any thread.
+
+    Args:
+        python: The interpreter to run.
+        preload: Packages that model code may import beside the standard library.
+
+    Raises:
+        OSError: The server did not start; the message ends with what it wrote.
+    """
+
+    def __init__(self, python: str, preload: Sequence[str] = ()) -> None:
+        import subprocess
+
+        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._closing = threading.Lock()
+        log = os.memfd_create("rlm-server-log", os.MFD_CLOEXEC)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the interpreter is the caller's own choice
+                [python, "-s", "-B", "-P", "-c", _BOOT, package, str(theirs.fileno()), *preload],
+                pass_fds=[theirs.fileno()],
+                # A fixed hash seed makes sets come out in the same order when a run is replayed.
+                env={"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2", "LC_ALL": "C.UTF-8"},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C in the host's terminal is the host's
+            )
+            theirs.close()
+            if self._socket.recv(1) != READY:
+                self.close()
+                written = os.pread(log, 1 << 16, 0).decode("utf-8", "replace").strip()
+                raise OSError(f"the sandbox's server did not start: {written.splitlines()[-1] if written else 'it wrote nothing'}")
+        finally:
+            theirs.close()
+            os.close(log)
+
+    def fork(self) -> tuple[socket.socket, int, int]:
+        """A new child: the session's socket, its pidfd, its process id.
+
+        Raises:
+            ServerGoneError: The server has ended.
+            OSError: The machine refused a further process.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                socket.send_fds(self._socket, [b"S"], [theirs.fileno()])
+            answer, descriptors, _, _ = socket.recv_fds(ours, 1 + _PID.size, 1)
+            while 0 < len(answer) < 1 + _PID.size:
+                answer += ours.recv(1 + _PID.size - len(answer))
+        except (BrokenPipeError, ConnectionError) as error:
+            ours.close()
+            raise ServerGoneError("the sandbox's server has ended") from error
+        except BaseException:
+            ours.close()
+            raise
+        if not descriptors:
+            ours.close()
+            if not answer:
+                raise ServerGoneError("the sandbox's server has ended")
+            number = _PID.unpack_from(answer, 1)[0]
+            raise OSError(number, f"no further process: {os.strerror(number)}")
+        return ours, descriptors[0], _PID.unpack_from(answer, 1)[0]
+
+    def close(self) -> None:
+        """End the server, and with it all its children."""
+        import subprocess
+
+        with self._closing:
+            self._socket.close()
+            try:
+                self._process.wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def abandon(self) -> None:
+        """Let go of the parent's server in a forked process: closing this copy of the socket leaves the parent's open."""
+        self._socket.close()
+        self._process.returncode = 0  # it is the parent's child, not ours: nothing to wait for, nothing to warn about

@@ -1,0 +1,150 @@
+"""Model code in the host's own process: for debugging, by explicit name only. It protects nothing."""
+
+import asyncio
+import ctypes
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import SandboxClosedError
+from rlm_integrations.records import HostFunction, Limits
+from rlm_integrations.sandbox.base import Capabilities, ExecutionError, ExecutionResult, Final, Gate, HostCallError
+from rlm_integrations.sandbox.repl import Output, OutputStream, Repl, Stream, opaque
+from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder
+
+
+class InProcessSandbox:
+    """Sessions in a thread of the host: model code can do whatever the host can, and only `print` is its own."""
+
+    name = "inprocess"
+    capabilities = Capabilities(isolated=False, bounded=False, interruptible=False, captures_streams=False)
+
+    def __init__(self) -> None:
+        warnings.warn(
+            "sandbox='inprocess' runs model code inside this process, with its files, network and keys: for debugging only",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    async def open(
+        self,
+        context: Corpus,
+        functions: Sequence[HostFunction],
+        gate: Gate,
+        limits: Limits,
+        seed: int = 0,  # noqa: ARG002 - `random` and the clock are the host's own, and not ours to set
+        now: float | None = None,  # noqa: ARG002 - likewise
+    ) -> "InProcessSession":
+        """A REPL in this process; see `Sandbox.open`."""
+        texts = [context.text(source.name) for source in context.sources]
+        reserved: dict[str, Any] = dict(zip([source.name for source in context.sources], texts, strict=True))
+        reserved["context"] = texts if context.is_list else texts[0]
+        reserved["context_metadata"] = context.metadata
+        return InProcessSession(reserved, functions, gate, limits)
+
+
+class InProcessSession:
+    """One REPL, its blocks each in a thread. See `Session`."""
+
+    layers: Mapping[str, str] = {}
+
+    def __init__(self, reserved: dict[str, Any], functions: Sequence[HostFunction], gate: Gate, limits: Limits) -> None:
+        self._gate = gate
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._slots = asyncio.Semaphore(limits.calls_in_flight)
+        self._busy = asyncio.Lock()
+        self._closed = False
+        self._host_calls = 0
+        self._thread: threading.Thread | None = None
+        self._pieces: list[tuple[Stream, str]] = []
+        output = Output({"stdout": limits.stdout_kept, "stderr": limits.stderr_kept}, self._pieces.extend)
+        reserved["print"] = partial(print, file=OutputStream(output, "stdout"))
+        self._repl = Repl(self._call, functions, reserved, output)
+
+    async def execute(self, code: str, block: int) -> ExecutionResult:
+        """Run one block; see `Session.execute`. A cancelled block is asked to end, and left behind if it does not."""
+        async with self._busy:
+            if self._closed:
+                raise SandboxClosedError("this session was closed; open another one")
+            self._pieces.clear()
+            self._host_calls = 0
+            done: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+
+            def finish(outcome: dict[str, Any]) -> None:
+                if not done.done():
+                    done.set_result(outcome)
+
+            def run() -> None:
+                self._loop.call_soon_threadsafe(finish, self._repl.execute(code, block))
+
+            self._thread = threading.Thread(target=run, daemon=True, name="rlm-inprocess")
+            self._thread.start()
+            try:
+                return self._result(await done)
+            except asyncio.CancelledError:
+                await self.close()
+                raise
+            finally:
+                self._thread = None
+
+    def _result(self, done: dict[str, Any]) -> ExecutionResult:
+        texts = {stream: "".join(text for each, text in self._pieces if each == stream) for stream in ("stdout", "stderr")}
+        final = done["final"]
+        if final is not None:
+            final = _crossed({"op": "final", **final})
+        return ExecutionResult(
+            status="interrupted" if done["interrupted"] else "error" if done["error"] else "ok",
+            **texts,
+            output="".join(text for _, text in self._pieces),
+            dropped=done["dropped"],
+            error=ExecutionError(**done["error"]) if done["error"] else None,
+            final=Final(final["value"], tuple(final["evidence"])) if final else None,
+            locals=done["locals"],
+            elapsed=done["elapsed"],
+            host_calls=self._host_calls,
+        )
+
+    def _call(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> "Future[Any]":
+        self._host_calls += 1
+        call = _crossed({"op": "call", "args": args, "kwargs": kwargs})
+        return asyncio.run_coroutine_threadsafe(self._answer(block, function, call["args"], call["kwargs"]), self._loop)
+
+    async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        import builtins
+
+        async with self._slots:
+            try:
+                return _crossed({"op": "answer", "value": await self._gate(block, function, args, kwargs)})["value"]
+            except HostCallError as refusal:
+                kind = getattr(builtins, refusal.type, RuntimeError)
+                raise kind(str(refusal)) from None
+
+    async def set_vars(self, variables: Mapping[str, Any]) -> None:
+        """Bind variables; see `Session.set_vars`."""
+        self._repl.namespace.update(_crossed({"op": "vars", "values": dict(variables)})["values"])
+
+    async def interrupt(self) -> None:
+        """Ask the running block to end; code that does not come back to the interpreter goes on."""
+        if self._thread is not None and self._thread.ident is not None and self._repl.running:
+            self._repl.interrupted = True
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread.ident), ctypes.py_object(KeyboardInterrupt))
+
+    async def close(self) -> None:
+        """End the session; a block that still runs is asked to end."""
+        self._closed = True
+        await self.interrupt()
+
+
+def _crossed(message: dict[str, Any]) -> dict[str, Any]:
+    """The message as it would arrive over a wire, so that code behaves as it does in a real sandbox."""
+    frames: list[bytes] = []
+    Encoder(opaque).encode(message, frames.append)
+    decoder = Decoder()
+    for frame in frames:
+        message = decoder.decode(memoryview(frame)[LENGTH.size :]) or message
+    return message

@@ -1,0 +1,259 @@
+"""The default sandbox on Linux: one hardened CPython process per session, forked by a clean server. This is the host's side."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlm_integrations import _runtime
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import SandboxClosedError, SandboxError, SandboxUnavailableError
+from rlm_integrations.records import HostFunction, Limits
+from rlm_integrations.sandbox._block import Block, LostError
+from rlm_integrations.sandbox._child_process import Child
+from rlm_integrations.sandbox.base import Capabilities, ExecutionError, ExecutionResult, Gate, HostCallError
+from rlm_integrations.sandbox.forkserver import ForkServer, ServerGoneError
+from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
+
+_OFF_LOOP = 256 << 10  # bytes of a message from which it is packed or parsed in a thread
+
+
+class ProcessSandbox:
+    """Sessions in hardened processes of their own.
+
+    Args:
+        python: The interpreter of the sessions; the host's own by default.
+        preload: Packages that model code may import beside the standard library. They are imported before the sandbox closes.
+    """
+
+    name = "process"
+    capabilities = Capabilities(isolated=True, bounded=True, interruptible=True, captures_streams=True)
+
+    def __init__(self, *, python: str | None = None, preload: Sequence[str] = ()) -> None:
+        self._python = python or sys.executable
+        self._preload = tuple(preload)
+
+    async def open(
+        self,
+        context: Corpus,
+        functions: Sequence[HostFunction],
+        gate: Gate,
+        limits: Limits,
+        seed: int = 0,
+        now: float | None = None,
+    ) -> "ProcessSession":
+        """A REPL of its own process; see `Sandbox.open`."""
+        if sys.platform != "linux":
+            raise SandboxUnavailableError(
+                f"the sandbox 'process' needs Linux, and this is {sys.platform!r}: run on Linux (a container will do), "
+                "or choose sandbox='inprocess', which gives model code the whole of this process"
+            )
+        opening = {
+            "op": "open",
+            "functions": [[each.name, each.signature, each.doc, list(each.aliases)] for each in functions],
+            "memory": limits.memory,
+            "stdout_kept": limits.stdout_kept,
+            "stderr_kept": limits.stderr_kept,
+            "seed": seed,
+            "now": now,
+            "is_list": context.is_list,
+            "metadata": context.metadata,
+        }
+        child = Child()
+        try:
+            connection = await _runtime.offload(self._start, child, opening, context)
+        except asyncio.CancelledError:
+            child.kill()  # unblocks the thread, which then releases what it holds
+            raise
+        reader, writer = await asyncio.open_connection(sock=connection)
+        return ProcessSession(child, reader, writer, [each.name for each in functions], gate, limits)
+
+    def _start(self, child: Child, opening: dict[str, Any], context: Corpus) -> socket.socket:
+        """Fork a child, hand it its context and wait until it says that it is sealed. Blocks; runs in a thread of ours."""
+        try:
+            connection = self._fork(child)
+            try:
+                child.begin(connection, opening, context)
+            except BaseException:
+                connection.close()
+                raise
+        except BaseException:
+            child.release()
+            raise
+        return connection
+
+    def _fork(self, child: Child) -> socket.socket:
+        key = ("fork server", self._python, self._preload)
+        for _ in range(2):
+            try:
+                server = _runtime.shared(key, lambda: ForkServer(self._python, self._preload))
+            except OSError as error:
+                raise SandboxError(str(error)) from error
+            try:
+                connection, pidfd, pid = server.fork()
+            except ServerGoneError:
+                _runtime.forget(key, server)
+                server.close()
+            except OSError as error:
+                raise SandboxError(str(error)) from error
+            else:
+                child.adopt(pidfd, pid)
+                return connection
+        raise SandboxError("the sandbox's server ended twice in a row; is the machine out of memory?")
+
+
+class ProcessSession:
+    """One child and its REPL. See `Session`."""
+
+    def __init__(
+        self,
+        child: Child,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        functions: Sequence[str],
+        gate: Gate,
+        limits: Limits,
+    ) -> None:
+        self.layers = child.layers
+        self.limits = limits
+        self.child = child
+        self._functions = frozenset(functions)
+        self._gate = gate
+        self._reader = reader
+        self._writer = writer
+        self._encoder = Encoder()
+        self._decoder = Decoder(limits.message_bytes)
+        self._sending = asyncio.Lock()
+        self._busy = asyncio.Lock()
+        self._running: Block | None = None
+        self._lost = ""
+        self._closed = False
+        # A session that nobody closes ends with its object: a child that rests would never see its socket close.
+        self._release = weakref.finalize(self, child.release)
+
+    async def execute(self, code: str, block: int) -> ExecutionResult:
+        """Run one block; see `Session.execute`."""
+        async with self._busy:
+            self._check_open()
+            if self._lost:
+                return _lost_result(self._lost, None)
+            running = self._running = Block(self, block)
+            try:
+                self.child.signal(signal.SIGCONT)
+                await self.send({"op": "run", "code": code, "block": block})
+                result = await running.follow()
+            except (LostError, WireError, ConnectionError, asyncio.IncompleteReadError) as error:
+                self._lost = running.killed_because or _how_lost(error)
+                await self._end()
+                if running.fault is not None:
+                    self._closed = True
+                    raise running.fault from None
+                return _lost_result(self._lost, running)
+            except BaseException:
+                self._closed = True
+                await self._end()
+                raise
+            finally:
+                self._running = None
+                await running.stop()
+            self.child.signal(signal.SIGSTOP)  # threads that the block left behind rest until the next one
+            return result
+
+    async def set_vars(self, variables: Mapping[str, Any]) -> None:
+        """Bind variables; see `Session.set_vars`."""
+        async with self._busy:
+            self._check_open()
+            if self._lost:
+                raise SandboxError(f"the session was lost: {self._lost}")
+            self.child.signal(signal.SIGCONT)
+            await self.send({"op": "vars", "values": dict(variables), "block": -1})
+            while (await self.receive())["op"] != "done":
+                continue  # what threads of an earlier block still say
+            self.child.signal(signal.SIGSTOP)
+
+    async def interrupt(self) -> None:
+        """End the running block; see `Session.interrupt`."""
+        if self._running is not None:
+            self._running.interrupt("it was interrupted from outside")
+
+    async def close(self) -> None:
+        """End the session at once."""
+        self._closed = True
+        await self._end()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SandboxClosedError("this session was closed; open another one")
+
+    async def _end(self) -> None:
+        """Kill the process, wait until it is gone and give everything back. Safe to call twice."""
+        self.child.kill()
+        self._writer.transport.abort()
+        await asyncio.shield(asyncio.ensure_future(_runtime.offload(self._release)))
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Write a message; a large one is packed off the loop, and each waits for the one before."""
+        frames: list[bytes] = []
+        if _is_large(message):
+            await _runtime.offload(self._encoder.encode, message, frames.append)
+        else:
+            self._encoder.encode(message, frames.append)
+        async with self._sending:
+            for frame in frames:
+                self._writer.write(frame)
+                await self._writer.drain()
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message of the child, which is hostile: whoever uses a field checks it first."""
+        while True:
+            length = self._decoder.check_length(LENGTH.unpack(await self._reader.readexactly(LENGTH.size))[0])
+            frame = await self._reader.readexactly(length)
+            large = length > _OFF_LOOP
+            message = await _runtime.offload(self._decoder.decode, frame) if large else self._decoder.decode(frame)
+            if message is not None:
+                return message
+
+    @property
+    def received_weight(self) -> int:
+        """Bytes that the last message takes in memory."""
+        return self._decoder.weight
+
+    async def answer(self, block: int, number: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Ask the gate, and send the child what it says."""
+        reply: dict[str, Any]
+        if function not in self._functions:
+            reply = {"error": "NameError", "message": f"{function!r} is not a function of this session"}
+        else:
+            try:
+                reply = {"value": await self._gate(block, function, args, kwargs)}
+            except HostCallError as refusal:
+                reply = {"error": refusal.type, "message": str(refusal)}
+        await self.send({"op": "answer", "call": number, **reply})
+
+
+def _is_large(value: Any, budget: int = _OFF_LOOP) -> bool:
+    """Whether a value is worth a thread, judged by its texts without walking far."""
+    if isinstance(value, str):
+        return len(value) > budget
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return len(value) > budget >> 6 or any(_is_large(item, budget // len(value)) for item in value)
+    return False
+
+
+def _how_lost(error: Exception) -> str:
+    if isinstance(error, WireError):
+        return f"its process broke the protocol ({error}) and was killed"
+    return "its process ended by itself: it crashed, ran out of memory, or was killed from outside"
+
+
+def _lost_result(reason: str, block: Block | None) -> ExecutionResult:
+    error = ExecutionError("SandboxLost", f"the REPL and its variables are gone: {reason}")
+    return block.result("lost", error) if block is not None else ExecutionResult(status="lost", error=error)

@@ -1,0 +1,131 @@
+"""Model code made ready to run: what models write around their code is forgiven, and host calls that they await run at the same time.
+
+Host functions are plain functions that wait. A model may still write `await llm_query(p)` or
+`asyncio.gather(*[llm_query(p) for p in prompts])`; a call in such a place becomes a coroutine, so that it neither fails nor runs alone.
+"""
+
+import ast
+import textwrap
+from collections.abc import Collection
+from types import CodeType
+from typing import Any
+
+AWAITABLE = "__rlm_awaitable__"  # the name under which the REPL binds the function that turns a host function into its async twin
+
+_LABELS = {"repl", "python", "py", "python3"}
+_GATHERERS = {"gather", "create_task", "ensure_future", "wait", "wait_for", "as_completed", "shield", "run_until_complete"}
+
+
+def parse(code: str, file: str) -> ast.Module:
+    """The block's syntax tree. A stray label line is passed over, a block that is indented as a whole is taken as it was meant.
+
+    Raises:
+        SyntaxError: It is no Python.
+    """
+    first, _, rest = code.lstrip("\n").partition("\n")
+    if first.strip().lower() in _LABELS:
+        code = code[: len(code) - len(code.lstrip("\n"))] + "\n" + rest
+    try:
+        return ast.parse(code, file)
+    except IndentationError:
+        dedented = textwrap.dedent(code)
+        if dedented == code:
+            raise
+        return ast.parse(dedented, file)
+
+
+def compile_block(tree: ast.Module, file: str, functions: Collection[str], flags: int) -> tuple[CodeType, CodeType | None]:
+    """The block as code, and its last statement apart if that is an expression, whose value is then shown."""
+    _awaited_calls(tree, functions)
+    last: ast.Expression | None = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        statement = tree.body.pop()
+        last = ast.Expression(statement.value) if isinstance(statement, ast.Expr) else None
+    flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    body = compile(tree, file, "exec", flags=flags, dont_inherit=True)
+    # What the block imported from __future__ holds for its last line too.
+    flags |= body.co_flags & _FUTURE_FLAGS
+    return body, compile(last, file, "eval", flags=flags, dont_inherit=True) if last is not None else None
+
+
+def future_flags(code: CodeType) -> int:
+    """What the code imported from __future__, for the blocks after it."""
+    return code.co_flags & _FUTURE_FLAGS
+
+
+def _all_future_flags() -> int:
+    import __future__
+
+    flags = 0
+    for name in __future__.all_feature_names:
+        flags |= getattr(__future__, name).compiler_flag
+    return flags
+
+
+_FUTURE_FLAGS = _all_future_flags()
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return ""
+
+
+def _awaited_calls(tree: ast.Module, functions: Collection[str]) -> None:
+    """Turn host calls that stand where a coroutine is expected into coroutines, in place."""
+    if not any(isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.AsyncFunctionDef) for node in ast.walk(tree)) and not any(
+        _gathers(node) for node in ast.walk(tree)
+    ):
+        return
+    collected: set[str] = set()  # names whose elements are awaited somewhere
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Await):
+            _mark(node.value, functions, collected)
+        elif isinstance(node, ast.Call) and _gathers(node):
+            for argument in node.args:
+                _mark(argument, functions, collected)
+    for node in ast.walk(tree):
+        match node:
+            case ast.For(target=ast.Name(id=name), iter=ast.Name(id=source)) if name in collected:
+                collected.add(source)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in collected:
+                _mark(value, functions, set())
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="append"), args=[value]) if name in collected:
+                _mark(value, functions, set())
+
+
+def _gathers(node: Any) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    name = _dotted(node.func)
+    return name == "asyncio.run" or name.rpartition(".")[2] in _GATHERERS
+
+
+def _mark(node: ast.expr, functions: Collection[str], names: set[str]) -> None:
+    """Rewrite the host calls that are elements of this expression; collect the variables that are."""
+    match node:
+        case ast.Name(id=name):
+            names.add(name)
+        case ast.Call() if _dotted(node.func) in functions:
+            async_twin = ast.Call(func=ast.Name(id=AWAITABLE, ctx=ast.Load()), args=[node.func], keywords=[])
+            ast.copy_location(async_twin, node.func)
+            ast.copy_location(async_twin.func, node.func)
+            node.func = async_twin
+        case ast.Starred(value=value):
+            _mark(value, functions, names)
+        case ast.List(elts=elements) | ast.Tuple(elts=elements) | ast.Set(elts=elements):
+            for element in elements:
+                _mark(element, functions, names)
+        case ast.ListComp(elt=element) | ast.GeneratorExp(elt=element) | ast.SetComp(elt=element):
+            _mark(element, functions, names)
+        case ast.IfExp(body=body, orelse=orelse):
+            _mark(body, functions, names)
+            _mark(orelse, functions, names)
+        case ast.Call() if _gathers(node):
+            pass  # it has its own turn
+        case _:
+            pass

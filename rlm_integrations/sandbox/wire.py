@@ -1,0 +1,258 @@
+"""How host and sandbox speak: frames over a stream socket, the same code at both ends.
+
+A frame is `u32 length, u32 header length, header, blobs`, lengths big-endian. The header is JSON; texts longer than a line leave it and
+follow as blobs, in the order in which the header names them, so that a reader consumes lengths strictly in order and a small frame can
+never claim to be large. A message that would make a large frame is sent in parts: long lists and long texts go ahead piece by piece under a
+number that the message then names.
+
+No pickle, no marshal: what arrives is None, bool, int, float, str, list, dict with text keys, and the tagged values below. Whoever reads
+treats the other side as hostile; what breaks these rules raises `WireError`, and nothing else.
+"""
+
+import itertools
+import json
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..records import LLMError, SpanRef
+
+FRAME_CAP = 64 << 20  # bytes; a longer frame breaks the rules
+HEADER_CAP = 4 << 20  # bytes: JSON of 60 MB holds its reader for 12 s
+PART = 2 << 20  # where a writer begins a further part, in bytes of blobs, or eight times the weight of header
+INLINE = 256  # characters up to which a text stays in the header
+PIECE = 1 << 20  # characters of one piece of a long text
+LONE = 4096  # characters from which a text goes ahead by itself once its frame is full
+DEPTH_CAP = 100  # nesting of one value
+OBJECT = 64  # bytes that a value takes in memory, however short it was on the wire
+
+_LENGTHS = struct.Struct(">II")
+LENGTH = struct.Struct(">I")
+
+
+class WireError(ValueError):
+    """The other side broke the rules of the wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """What stands for a value that cannot cross, such as an instance of a class of the model's own: its type and its text."""
+
+    type: str
+    text: str
+
+
+class _Frame:
+    """What one frame will hold; `weight` estimates its size in bytes."""
+
+    __slots__ = ("blobs", "weight")
+
+    def __init__(self) -> None:
+        self.blobs: list[bytes] = []
+        self.weight = 0
+
+
+class Encoder:
+    """Turns messages into frames; several threads may use one, since parts have numbers of their own.
+
+    Args:
+        opaque: Makes the `Opaque` of a value that cannot cross.
+    """
+
+    def __init__(self, opaque: Callable[[Any], Opaque] | None = None) -> None:
+        self._opaque = opaque or (lambda value: Opaque(type(value).__name__, ""))
+        self._numbers = itertools.count(1)
+
+    def encode(self, message: dict[str, Any], emit: Callable[[bytes], None]) -> None:
+        """Hand the frames of a message to `emit`, in order.
+
+        Raises:
+            ValueError: The message nests too deep, or holds a number that JSON cannot hold.
+        """
+        frame = _Frame()
+        header = {key: self._value(value, frame, emit, 0) for key, value in message.items()}
+        emit(_join(header, frame.blobs))
+
+    def _value(self, value: Any, frame: _Frame, emit: Callable[[bytes], None], depth: int) -> Any:
+        if depth > DEPTH_CAP:
+            raise ValueError(f"a value nests deeper than {DEPTH_CAP} levels")
+        if value is None or value is True or value is False:
+            frame.weight += 8
+            return value
+        if isinstance(value, LLMError):
+            return {"$e": self._list([value.type, value.message, value.retries], frame, emit, depth)}
+        if isinstance(value, str):
+            return self._text(value, frame, emit)
+        if isinstance(value, int):
+            frame.weight += 160
+            return int(value)
+        if isinstance(value, float):
+            frame.weight += 160
+            return float(value)
+        if isinstance(value, list | tuple | set | frozenset):
+            return self._list(value, frame, emit, depth)
+        if isinstance(value, dict):
+            if any(str(key).startswith("$") for key in value):
+                pairs = [[str(key), item] for key, item in value.items()]
+                return {"$d": self._list(pairs, frame, emit, depth)}
+            return {self._key(key, frame): self._value(item, frame, emit, depth + 1) for key, item in value.items()}
+        if isinstance(value, SpanRef):
+            return {"$s": self._list([value.source, value.start, value.end], frame, emit, depth)}
+        opaque = value if isinstance(value, Opaque) else self._opaque(value)
+        return {"$x": self._list([opaque.type, opaque.text], frame, emit, depth)}
+
+    @staticmethod
+    def _key(key: Any, frame: _Frame) -> str:
+        text = str(key)
+        frame.weight += 8 * (len(text) + 4)
+        return text
+
+    def _text(self, text: str, frame: _Frame, emit: Callable[[bytes], None]) -> Any:
+        if len(text) <= INLINE:
+            frame.weight += 8 * (len(text) + 4)
+            return str(text)
+        if len(text) > PIECE or (frame.weight > PART and len(text) > LONE):
+            number = next(self._numbers)
+            for start in range(0, len(text), PIECE):
+                blob = _utf8(text[start : start + PIECE])
+                emit(_join({"op": "part", "part": number, "items": [{"$b": len(blob)}]}, [blob]))
+            frame.weight += 160
+            return {"$j": number}
+        blob = _utf8(text)
+        frame.blobs.append(blob)
+        frame.weight += len(blob) + 160
+        return {"$b": len(blob)}
+
+    def _list(self, values: Iterable[Any], frame: _Frame, emit: Callable[[bytes], None], depth: int) -> Any:
+        items: list[Any] = []
+        own = _Frame()
+        number = 0
+        for value in values:
+            items.append(self._value(value, own, emit, depth + 1))
+            if own.weight > PART:
+                number = number or next(self._numbers)
+                emit(_join({"op": "part", "part": number, "items": items}, own.blobs))
+                items, own = [], _Frame()
+        if number:
+            if items:
+                emit(_join({"op": "part", "part": number, "items": items}, own.blobs))
+            frame.weight += 160
+            return {"$l": number}
+        frame.blobs += own.blobs
+        frame.weight += own.weight + 16
+        return items
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _join(header: dict[str, Any], blobs: list[bytes]) -> bytes:
+    packed = json.dumps(header, separators=(",", ":")).encode("ascii")
+    length = LENGTH.size + len(packed) + sum(map(len, blobs))
+    if len(packed) > HEADER_CAP or length > FRAME_CAP:
+        raise ValueError("a value holds too many small parts to cross at once")
+    return b"".join([_LENGTHS.pack(length, len(packed)), packed, *blobs])
+
+
+class Decoder:
+    """Turns frames back into messages, keeping the parts of messages that are still to come.
+
+    Args:
+        part_cap: How many bytes parts may take while they wait for their message. None trusts the other side: only the sandbox does,
+            of its host.
+    """
+
+    def __init__(self, part_cap: int | None = None) -> None:
+        self._part_cap = part_cap
+        self._parts: dict[int, list[Any]] = {}
+        self._held = 0
+        self._values = 0  # at most how many values the last header holds
+        self.weight = 0  # bytes that the last message takes in memory, its parts included
+
+    @staticmethod
+    def check_length(length: int) -> int:
+        """The length that a frame declares, if a frame may have it."""
+        if not LENGTH.size <= length <= FRAME_CAP:
+            raise WireError(f"a frame of {length} bytes")
+        return length
+
+    def forget_parts(self) -> None:
+        """Drop the parts whose message never came."""
+        self._parts.clear()
+        self._held = 0
+
+    def decode(self, frame: bytes | bytearray | memoryview) -> dict[str, Any] | None:
+        """The message that this frame completes, or None for a part of a later one. `frame` begins after its length.
+
+        Raises:
+            WireError: The frame breaks the rules.
+        """
+        held = self._held
+        try:
+            message = self._parse(memoryview(frame))
+        except WireError:
+            raise
+        except (ValueError, RecursionError, TypeError, KeyError, struct.error) as error:
+            raise WireError(f"a frame that does not parse: {type(error).__name__}") from error
+        if not isinstance(message, dict) or not isinstance(message.get("op"), str):
+            raise WireError("a frame that is no message")
+        weight = len(frame) + OBJECT * self._values
+        if message["op"] != "part":
+            self.weight = weight + held
+            return message
+        number, items = message.get("part"), message.get("items")
+        if type(number) is not int or type(items) is not list:
+            raise WireError("a part without number or items")
+        self._held += weight
+        if self._part_cap is not None and self._held > self._part_cap:
+            raise WireError(f"parts of more than {self._part_cap} bytes")
+        self._parts.setdefault(number, []).extend(items)
+        return None
+
+    def _parse(self, frame: memoryview) -> Any:
+        (header_length,) = LENGTH.unpack_from(frame)
+        position = LENGTH.size + header_length
+        if header_length > HEADER_CAP or position > len(frame):
+            raise WireError("a header longer than its frame or the cap")
+
+        def untag(pairs: dict[str, Any]) -> Any:
+            nonlocal position
+            tag = next((key for key in pairs if key.startswith("$")), None)
+            if tag is None:
+                return pairs
+            value = pairs[tag]
+            if len(pairs) != 1:
+                raise WireError("a tag among keys")
+            if tag == "$b":
+                if type(value) is not int or value < 0 or position + value > len(frame):
+                    raise WireError("a blob longer than its frame")
+                text = str(frame[position : position + value], "utf-8", "surrogatepass")
+                position += value
+                return text
+            return self._untagged(tag, value)
+
+        packed = bytes(frame[LENGTH.size : position])
+        self._values = packed.count(b",") + packed.count(b"[") + packed.count(b"{")
+        header = json.loads(packed.decode("ascii"), object_hook=untag)
+        if position != len(frame):
+            raise WireError("bytes that no blob claims")
+        return header
+
+    def _untagged(self, tag: str, value: Any) -> Any:
+        match tag, value:
+            case "$l" | "$j", int() if value in self._parts:
+                items = self._parts.pop(value)
+                if not self._parts:
+                    self._held = 0
+                return items if tag == "$l" else "".join(items)
+            case "$d", list():
+                return {str(key): item for key, item in value}
+            case "$s", [str() as source, int() as start, int() as end] if type(start) is type(end) is int:
+                return SpanRef(source, start, end)
+            case "$e", [str() as kind, str() as message, int() as retries] if type(retries) is int:
+                return LLMError(kind, message, retries)
+            case "$x", [str() as name, str() as text]:
+                return Opaque(name, text)
+        raise WireError(f"an unknown or malformed tag {tag[:10]!r}")
