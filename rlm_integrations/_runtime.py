@@ -29,6 +29,7 @@ class Closable(Protocol):
 
 _lock = threading.RLock()
 _shared: dict[Hashable, Any] = {}
+_inherited: list[Any] = []  # what a forked process has dropped: kept, because finalizers would act on what is the parent's
 
 
 def shared(key: Hashable, make: Callable[[], T]) -> T:
@@ -39,10 +40,11 @@ def shared(key: Hashable, make: Callable[[], T]) -> T:
         return cast("T", _shared[key])
 
 
-def forget(key: Hashable) -> None:
-    """Drop the object of this key, so that the next `shared` makes it anew; the caller has closed it."""
+def forget(key: Hashable, thing: object) -> None:
+    """Drop this object, so that the next `shared` makes a new one; the caller closes it. Another thread may have been first."""
     with _lock:
-        _shared.pop(key, None)
+        if _shared.get(key) is thing:
+            del _shared[key]
 
 
 class _Threads(ThreadPoolExecutor):
@@ -66,10 +68,10 @@ async def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
 
 
 def _close_all() -> None:
-    with _lock:
-        things = list(_shared.values())
-        _shared.clear()
-    for thing in reversed(things):
+    while _shared:
+        with _lock:
+            # The portal first: what runs on it uses the rest to clean up. Then the newest, which may stand on older ones.
+            thing = _shared.pop("portal" if "portal" in _shared else next(reversed(_shared)))
         if isinstance(thing, Closable):
             thing.close()
 
@@ -79,6 +81,7 @@ def _drop_all() -> None:
     _lock = threading.RLock()
     things = list(_shared.values())
     _shared.clear()
+    _inherited.extend(things)
     for thing in things:
         if isinstance(thing, Closable):
             thing.abandon()

@@ -5,6 +5,7 @@ RLMError
 │   ├── ContextError                   a context that cannot be read: wrong type, missing file, bytes that are no text
 │   └── QueryError                     a store query that does not parse; `column` points at the place
 ├── MissingExtraError (also ImportError)   a feature whose packages are not installed; names the extra
+├── LoopError (also RuntimeError)      a synchronous call where it could only wait for itself
 ├── ModelError                         a model could not be asked, or did not answer usably
 └── SandboxError                       model code could not be run
     ├── SandboxUnavailableError        a protection that this machine does not offer; names what can be chosen instead
@@ -45,6 +46,10 @@ class MissingExtraError(RLMError, ImportError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs packages that are not installed: pip install 'rlm-integrations[{extra}]'")
         self.extra = extra
+
+
+class LoopError(RLMError, RuntimeError):
+    """A synchronous call on the event loop that it would wait for."""
 
 
 class ModelError(RLMError):

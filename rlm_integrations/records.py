@@ -104,6 +104,38 @@ class LLMError(str):
         return (LLMError, (self.type, self.message, self.retries))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """What became of one call of a model, its further tries included.
+
+    Attributes:
+        reply: What the model wrote, or the `LLMError` in its place.
+        model: The name by which the provider answered; where there was no answer, the name by which it was asked.
+        usage: Tokens as the provider counted them for the answer, or None where it did not say.
+        cost: What the answer cost in US dollars, or None where that is not known or was not looked up. Never zero for "unknown".
+        finish_reason: Why the model stopped, in the provider's word.
+        retries: How many further tries were made.
+        wait: How many seconds it waited for its turn, before all tries together.
+        start: When the first try was sent, in seconds of `time.monotonic()`; when it failed, where none was.
+        end: When the answer had come, or the last try had failed.
+    """
+
+    reply: str
+    model: str
+    usage: Usage | None = None
+    cost: float | None = None
+    finish_reason: str | None = None
+    retries: int = 0
+    wait: float = 0.0
+    start: float = 0.0
+    end: float = 0.0
+
+    @property
+    def error(self) -> LLMError | None:
+        """Why there is no answer, or None where there is one."""
+        return self.reply if isinstance(self.reply, LLMError) else None
+
+
 @dataclass(frozen=True, slots=True)
 class SpanRef:
     """A piece of one source: the characters from `start` up to, not including, `end`."""

@@ -1,0 +1,197 @@
+"""The portal: one event loop in one daemon thread, on which every synchronous door runs its coroutines."""
+
+import asyncio
+import os
+import selectors
+import stat
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
+from contextvars import Context, copy_context
+from typing import Any, Generic, TypeVar, cast
+
+from rlm_integrations._runtime import shared
+from rlm_integrations.errors import LoopError
+
+T = TypeVar("T")
+
+SECONDS_TO_CLOSE = 2.0
+
+
+def portal() -> "Portal":
+    """The process's portal; started at its first use, and anew in a forked process."""
+    return shared("portal", Portal)
+
+
+def blocked_loops() -> set[asyncio.AbstractEventLoop]:
+    """The event loops that stand still because a synchronous call was made inside them; what their tasks hold, they hold for long."""
+    return shared("blocked loops", set)
+
+
+class Portal:
+    """Runs coroutines for synchronous callers: from any thread, any number at once, also inside a running event loop (which waits)."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()  # our own, because a forked process must close it: see `abandon`
+        self.loop = asyncio.SelectorEventLoop(self._selector)
+        self.closing = False
+        self._inherited: list[object] = []
+        self._thread = threading.Thread(target=self._serve, name="rlm-portal", daemon=True)
+        self._thread.start()
+
+    def is_here(self) -> bool:
+        """Whether the caller runs on the portal's own thread."""
+        return threading.current_thread() is self._thread
+
+    def run(self, coroutine: Coroutine[Any, Any, T], *, context: Context | None = None) -> T:
+        """What the coroutine returns or raises.
+
+        It sees the caller's context variables. Where the wait is interrupted, by Ctrl-C above all, the coroutine is cancelled and has
+        ended before the exception goes on.
+
+        Raises:
+            LoopError: The caller runs on the portal itself, in an async function that a synchronous door started.
+        """
+        if self.is_here():
+            coroutine.close()
+            raise LoopError(
+                "this synchronous call was made on the library's own event loop and would wait for itself: "
+                "await the async form instead (allm_batch, acompletion …), or call it in a thread"
+            )
+        call = _Call(self, coroutine, context or copy_context())
+        with _blocking():
+            try:
+                self.loop.call_soon_threadsafe(call.start)
+                return call.done.result()
+            except BaseException:
+                if not call.done.done():  # the wait was interrupted; else this is what the coroutine raised
+                    call.cancel()
+                raise
+            finally:
+                del call  # it holds the exception, whose traceback holds this frame
+
+    def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        """The generator's items, each awaited on the portal. Closing the iterator early closes the generator and waits for that."""
+        context = copy_context()  # one for all steps, so that what the generator sets stays set
+        end = object()
+
+        async def step() -> T | object:
+            return await anext(items, end)
+
+        try:
+            while (item := self.run(step(), context=context)) is not end:
+                yield cast("T", item)
+        finally:
+            self._end(items, context)
+
+    def _end(self, items: AsyncGenerator[Any, None], context: Context) -> None:
+        async def close() -> None:
+            await items.aclose()
+
+        if self.closing:
+            return  # the end of the loop closes its generators
+        if self.is_here():  # a dropped iterator is collected wherever its last reference goes
+            self.loop.call_soon(_Call(self, close(), context).start)
+        else:
+            self.run(close(), context=context)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while not self.closing:
+            # A task that raises one of these throws it through the loop too; its caller gets it from the task.
+            with suppress(SystemExit, KeyboardInterrupt):
+                self.loop.run_forever()
+        self.loop.run_until_complete(self._finish())
+        self.loop.close()
+
+    async def _finish(self) -> None:
+        """Cancel what runs and close what is open, a little sooner than `close` stops waiting."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS_TO_CLOSE * 0.9):
+                tasks = asyncio.all_tasks() - {asyncio.current_task()}
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await self.loop.shutdown_asyncgens()
+                await self.loop.shutdown_default_executor()
+
+    def close(self) -> None:
+        """End the loop and its thread. What still runs is cancelled; nobody is left to be told."""
+        self.closing = True
+        with suppress(RuntimeError):  # it is closed
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(SECONDS_TO_CLOSE)
+
+    def abandon(self) -> None:
+        """In a forked process: let go of the parent's connections without a word to them.
+
+        To close the loop would take its sockets out of the selector that the parent still uses. So the selector is closed first, which
+        concerns this process alone, and each inherited socket's number is pointed at /dev/null: a connection that the parent closes is
+        not held open here. The objects stay, for ever: finalizers of half-done tasks would act on what is the parent's.
+        """
+        self.closing = True
+        keys = list(self._selector.get_map().values())
+        self._inherited += [*keys, *asyncio.all_tasks(self.loop)]  # and the frame of the thread, which is gone, holds `self`
+        self._selector.close()
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for key in keys:
+            with suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(key.fd).st_mode):
+                    os.dup2(null, key.fd, inheritable=False)
+        os.close(null)
+
+
+class _Call(Generic[T]):
+    """One coroutine on its way through the portal."""
+
+    __slots__ = ("_context", "_coroutine", "_portal", "_task", "done")
+
+    def __init__(self, portal: Portal, coroutine: Coroutine[Any, Any, T], context: Context) -> None:
+        self._portal = portal
+        self._coroutine = coroutine
+        self._context = context
+        self._task: asyncio.Task[T] | None = None
+        self.done: Future[T] = Future()
+
+    def start(self) -> None:
+        """On the loop: begin."""
+        self._task = self._portal.loop.create_task(self._coroutine, context=self._context)
+        self._task.add_done_callback(self._deliver)
+
+    def cancel(self) -> None:
+        """In the thread that waits: cancel, and wait until it has ended."""
+        self._portal.loop.call_soon_threadsafe(self._cancel)
+        wait([self.done])
+
+    def _cancel(self) -> None:
+        if self._task is None:  # the interruption came before the start
+            self._coroutine.close()
+            self.done.set_exception(asyncio.CancelledError())
+        else:
+            self._task.cancel()
+
+    def _deliver(self, task: asyncio.Task[T]) -> None:
+        if self._portal.closing:
+            return  # only daemon threads still wait, and end with the interpreter: an exception would be printed
+        if task.cancelled():
+            self.done.set_exception(asyncio.CancelledError())
+        elif error := task.exception():
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(task.result())
+
+
+@contextmanager
+def _blocking() -> Iterator[None]:
+    """Note that this thread's running loop, if any, stands still meanwhile."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        yield
+        return
+    blocked_loops().add(loop)
+    try:
+        yield
+    finally:
+        blocked_loops().discard(loop)

@@ -1,0 +1,145 @@
+"""The one stream of events. Everything visible (callbacks, progress, traces, pages) consumes it; nothing else reports.
+
+A hook is any callable that takes one event. It is called on the event loop that does the work, so it must be quick; its return value is
+ignored, and its exceptions never break a run.
+"""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlm_integrations._runtime import shared
+from rlm_integrations.records import CallRecord, LLMError, Request
+
+logger = logging.getLogger("rlm_integrations")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all events have in common.
+
+    Attributes:
+        id: The thing that it happened to: the same in its started, finished and failed events, unique within the process.
+        parent: The id of what that thing is part of, or None.
+        at: When, in seconds of `time.monotonic()`.
+    """
+
+    id: str
+    parent: str | None = None
+    at: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStarted(Event):
+    """A model is going to be asked; the call may still have to wait for its turn."""
+
+    model: str
+    request: Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRetried(Event):
+    """One try failed, and another will follow.
+
+    Attributes:
+        error: Why it failed; its `retries` counts the one that follows.
+        delay: After how many seconds at least the next try follows.
+    """
+
+    error: LLMError
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFinished(Event):
+    """A model answered."""
+
+    record: CallRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFailed(Event):
+    """A call came to nothing; `record.reply` is the `LLMError`. Its type is "cancelled" where the caller gave up."""
+
+    record: CallRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchStarted(Event):
+    """A batch begins; `total` is None where its prompts come from a generator."""
+
+    total: int | None
+    max_concurrent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchProgress(Event):
+    """One more prompt of a batch is done; `failed` is the part of `done` that came to nothing."""
+
+    done: int
+    total: int | None
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFinished(Event):
+    """A batch is over: all its prompts are done, its caller gave up, or its source of prompts raised."""
+
+    done: int
+    total: int | None
+    failed: int
+    outcome: Literal["completed", "cancelled", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimiterChanged(Event):
+    """A model's limiter moved its ceiling or its pause since this caller last looked. The limiter serves the whole process.
+
+    Attributes:
+        model: The model's name.
+        ceiling: How many calls may be in flight now.
+        in_use: How many are.
+        waiting: How many wait for their turn.
+        paused_until: Nobody asks before this time of `time.monotonic()`; None where there is no pause.
+    """
+
+    model: str
+    ceiling: int
+    in_use: int
+    waiting: int
+    paused_until: float | None
+
+
+Hook = Callable[[Event], object]
+
+
+class Emitter:
+    """Hands events to a hook. False where there is none, so that nobody makes events for nothing."""
+
+    __slots__ = ("_broken", "_hook")
+
+    def __init__(self, hook: Hook | None = None) -> None:
+        self._hook = hook
+        self._broken = False
+
+    def __bool__(self) -> bool:
+        return self._hook is not None
+
+    def __call__(self, event: Event) -> None:
+        """Hand the event over. The first exception of the hook is logged, further ones are not: there may be thousands."""
+        if self._hook is None:
+            return
+        try:
+            self._hook(event)
+        except Exception:
+            if not self._broken:
+                self._broken = True
+                logger.exception("on_event raised on %s; the run goes on, and further exceptions of it are not shown", type(event).__name__)
+
+
+def new_id(kind: str) -> str:
+    """An id such as "call-17", not given twice in a process."""
+    return f"{kind}-{next(shared('event ids', lambda: itertools.count(1)))}"

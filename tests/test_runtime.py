@@ -1,0 +1,365 @@
+"""The portal and what else outlives a call: synchronous doors, contexts, interruptions, forks, the interpreter's end."""
+
+import asyncio
+import contextvars
+import gc
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from rlm_integrations._portal import Portal, blocked_loops, portal
+from rlm_integrations.errors import LoopError
+
+NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME")
+
+
+async def where() -> tuple[asyncio.AbstractEventLoop, int]:
+    await asyncio.sleep(0)
+    return asyncio.get_running_loop(), threading.get_ident()
+
+
+def script(code: str, *, timeout: float = 20, strict: bool = True) -> subprocess.CompletedProcess[str]:
+    """The code in an interpreter of its own; Python 3.12 warns of every fork in a process with threads, which is what is tested here."""
+    options = ["-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning"] if strict else []
+    return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def test_all_calls_share_one_loop_in_one_thread() -> None:
+    """Whoever calls, from whichever thread, gets the same loop; the thread is a daemon, and not the caller's."""
+    first = portal().run(where())
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(portal().run(where()))) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(found) == {first}
+    assert first[1] != threading.get_ident()
+    assert len([thread for thread in threading.enumerate() if thread.name == "rlm-portal" and thread.daemon]) == 1
+
+
+def test_calls_from_many_threads_run_at_once() -> None:
+    """No call waits for another's: sixteen of them meet at one barrier."""
+
+    async def body() -> Callable[[], Coroutine[Any, Any, None]]:
+        barrier = asyncio.Barrier(16)
+
+        async def meet() -> None:
+            async with asyncio.timeout(10):
+                await barrier.wait()
+
+        return meet
+
+    meet = portal().run(body())
+    threads = [threading.Thread(target=lambda: portal().run(meet())) for _ in range(15)]
+    for thread in threads:
+        thread.start()
+    portal().run(meet())
+    for thread in threads:
+        thread.join()
+
+
+async def test_inside_a_running_loop() -> None:
+    """A synchronous call inside a running loop (Jupyter) works, on another loop, and says meanwhile that this one stands still."""
+
+    async def look() -> set[asyncio.AbstractEventLoop]:
+        return set(blocked_loops())
+
+    loop, _ = portal().run(where())
+    assert loop is not asyncio.get_running_loop()
+    assert portal().run(look()) == {asyncio.get_running_loop()}
+    assert blocked_loops() == set()
+
+
+def test_context_variables_are_seen_and_stay_apart() -> None:
+    """A coroutine sees its caller's context variables, and what it sets stays its own."""
+
+    async def read_and_set() -> str:
+        seen = NAME.get()
+        NAME.set("changed")
+        return seen
+
+    NAME.set("caller")
+    assert portal().run(read_and_set()) == "caller"
+    assert NAME.get() == "caller"
+
+
+def test_exceptions_come_through_as_they_are() -> None:
+    """The caller gets the very exception that the coroutine raised, SystemExit included, and the portal lives on."""
+    for error in (ValueError("v"), SystemExit(3), StopAsyncIteration()):
+
+        async def fail(error: BaseException = error) -> None:
+            raise error
+
+        with pytest.raises(type(error)) as caught:
+            portal().run(fail())
+        assert caught.value is error
+    assert portal().run(where())
+
+
+def test_an_exception_is_not_kept() -> None:
+    """No reference to a raised exception stays behind: its traceback would keep the caller's variables alive."""
+
+    class MarkedError(Exception):
+        pass
+
+    async def fail() -> None:
+        raise MarkedError
+
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            portal().run(fail())
+        except MarkedError as error:
+            reference = weakref.ref(error)
+        portal().run(where())
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+def test_a_synchronous_call_on_the_portal_itself_is_refused() -> None:
+    """It would wait for itself for ever: it raises instead, and says what to do."""
+
+    async def nested() -> None:
+        portal().run(where())
+
+    with pytest.raises(LoopError, match="await the async form"):
+        portal().run(nested())
+
+
+def test_a_thread_started_on_the_portal_may_call_it() -> None:
+    """Synchronous code in a thread, which a coroutine on the portal waits for, calls synchronous doors as anybody."""
+
+    async def outer() -> object:
+        return await asyncio.to_thread(lambda: portal().run(where()))
+
+    assert portal().run(outer()) == portal().run(where())
+
+
+def test_an_interruption_cancels_waits_and_goes_on() -> None:
+    """On Ctrl-C the coroutine is cancelled, its clean-up ends, and then KeyboardInterrupt is raised."""
+    code = """
+import asyncio, os, signal, threading
+from rlm_integrations._portal import portal
+async def body():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0.05)
+        print("cleaned up", flush=True)
+        raise
+try:
+    portal().run(body())
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+async def more(): return "works"
+print(portal().run(more()))
+"""
+    done = script(code)
+    assert (done.stdout.split("\n"), done.stderr) == (["cleaned up", "interrupted", "works", ""], "")
+
+
+async def count(to: int, log: list[str]) -> AsyncGenerator[int, None]:
+    try:
+        for n in range(to):
+            await asyncio.sleep(0)
+            yield n
+    finally:
+        await asyncio.sleep(0)
+        log.append("closed")
+
+
+def test_iterate_gives_all_items() -> None:
+    """An async generator is a plain iterator through the portal, and is closed at its end."""
+    log: list[str] = []
+    assert list(portal().iterate(count(5, log))) == [0, 1, 2, 3, 4]
+    assert log == ["closed"]
+
+
+@pytest.mark.parametrize("how", ["close", "drop"])
+def test_iterate_closes_early(how: str) -> None:
+    """An iterator that is closed or dropped before its end has closed its generator when that statement is over."""
+    log: list[str] = []
+    items = portal().iterate(count(5, log))
+    assert next(items) == 0
+    if how == "close":
+        items.close()
+    else:
+        del items
+    assert log == ["closed"]
+
+
+def test_iterate_passes_exceptions_and_keeps_one_context() -> None:
+    """The generator's exception reaches the caller, and its context variables live from step to step."""
+
+    async def body() -> AsyncGenerator[str, None]:
+        NAME.set("inside")
+        yield "first"
+        yield NAME.get()
+        raise ValueError("over")
+
+    NAME.set("caller")
+    items = portal().iterate(body())
+    assert [next(items), next(items)] == ["first", "inside"]
+    with pytest.raises(ValueError, match="over"):
+        next(items)
+    assert NAME.get() == "caller"
+
+
+def test_iterate_that_is_collected_on_the_portal() -> None:
+    """An iterator whose last reference goes on the portal's own thread closes its generator without waiting for itself."""
+    log: list[str] = []
+    box = [portal().iterate(count(5, log))]
+    next(box[0])
+
+    async def drop() -> None:
+        box.clear()
+        async with asyncio.timeout(10):
+            while not log:
+                await asyncio.sleep(0)
+
+    portal().run(drop())
+    assert log == ["closed"]
+
+
+def test_after_fork() -> None:
+    """A forked process gets a portal of its own, and leaves the parent's loop and connections to the parent."""
+    code = """
+import asyncio, os, socket
+from rlm_integrations._portal import portal
+listener = socket.create_server(("127.0.0.1", 0))
+async def connect():
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    asyncio.create_task(wait(reader), name="waits")
+    return writer
+async def wait(reader):
+    try: print("read", (await reader.read()).decode(), flush=True)
+    finally: print("task over in", "parent" if os.getpid() == parent else "child", flush=True)
+async def pid(): return os.getpid()
+async def write(writer): writer.write(b"hello"); await writer.drain()
+async def close(writer): writer.close(); await writer.wait_closed()
+parent = os.getpid()
+writer = portal().run(connect())
+server = listener.accept()[0]
+listener.close()
+hold, release = os.pipe()
+before = portal()
+child = os.fork()
+if child == 0:
+    os.close(release)
+    assert portal() is not before and portal().run(pid()) == os.getpid()
+    os.read(hold, 1)   # until the parent is done
+    raise SystemExit(7)
+assert portal() is before and portal().run(pid()) == parent
+portal().run(write(writer))
+assert server.recv(100) == b"hello"
+server.sendall(b"answer"); server.shutdown(socket.SHUT_WR)
+portal().run(asyncio.sleep(0.05))
+portal().run(close(writer))
+server.settimeout(5)
+assert server.recv(100) == b"", "the child holds the connection open"
+server.close()
+os.write(release, b"x")
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    done = script(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "read answer\ntask over in parent\n", "")
+
+
+def test_fork_in_the_middle_of_calls() -> None:
+    """A process forked while other threads are inside calls of the portal can use its own at once, again and again."""
+    code = """
+import asyncio, os, threading
+from rlm_integrations._portal import portal
+async def nap(): await asyncio.sleep(0.001)
+over = False
+def work():
+    while not over: portal().run(nap())
+threads = [threading.Thread(target=work) for _ in range(4)]
+for t in threads: t.start()
+codes = []
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        over = True
+        for _ in range(3): portal().run(nap())
+        os._exit(5)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+over = True
+for t in threads: t.join()
+print(codes)
+"""
+    done = script(code)
+    assert (done.stdout, done.stderr) == (f"{[5] * 10}\n", "")
+
+
+BUSY = """
+import asyncio, threading
+from rlm_integrations._portal import portal
+async def hang():
+    try: await asyncio.sleep(60)
+    finally: print("cancelled", flush=True)
+async def numbers():
+    try:
+        yield 1
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0)
+        print("closed", flush=True)
+started = threading.Event()
+async def start():
+    globals()["task"] = asyncio.create_task(hang())
+    await asyncio.sleep(0)
+portal().run(start())
+items = portal().iterate(numbers()); next(items)
+threading.Thread(target=lambda: portal().run(hang()), daemon=True).start()
+async def settle():
+    while len(asyncio.all_tasks()) < 3: await asyncio.sleep(0)
+portal().run(settle())
+"""
+
+
+@pytest.mark.parametrize("ending", ["", "raise SystemExit(0)", "import sys; sys.exit()"])
+def test_the_interpreter_ends_in_order_and_in_silence(ending: str) -> None:
+    """At exit tasks are cancelled, generators closed, the thread joined; nothing is printed, though a daemon thread still waits."""
+    done = script(BUSY + ending)
+    assert (sorted(done.stdout.split()), done.stderr, done.returncode) == (["cancelled", "cancelled", "closed"], "", 0)
+
+
+def test_the_interpreter_ends_though_a_task_does_not() -> None:
+    """What refuses to be cancelled holds up the exit for two seconds, not for ever."""
+    code = """
+import asyncio
+from rlm_integrations._portal import portal
+async def stubborn():
+    while True:
+        try: await asyncio.sleep(60)
+        except asyncio.CancelledError: pass
+async def start():
+    globals()["task"] = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+portal().run(start())
+"""
+    start = time.monotonic()
+    done = script(code)
+    assert time.monotonic() - start < 5
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_closing_leaves_no_thread() -> None:
+    """`close` joins the thread, and is quick where nothing runs."""
+    own = Portal()
+    assert own.run(where())[0] is own.loop
+    start = time.monotonic()
+    own.close()
+    assert time.monotonic() - start < 1
+    assert own.loop.is_closed()
