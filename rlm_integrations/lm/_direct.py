@@ -4,6 +4,7 @@ import importlib
 import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -35,6 +36,8 @@ class DirectClient(openai.DefaultAioHttpClient):
         """The request that the SDK composed, without merging this client's own (empty) headers, cookies and parameters into it."""
         if any(more.values()) or not isinstance(content, bytes):
             return super().build_request(method, url, headers=headers, timeout=timeout, content=content, **more)
+        if isinstance(url, str):
+            url = _parsed(url)
         limits = timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout)
         return httpx.Request(method, url, headers=headers, content=content, extensions={"timeout": limits.as_dict()})
 
@@ -74,6 +77,11 @@ class DirectClient(openai.DefaultAioHttpClient):
             transport.client = transport.get_client()
         session: aiohttp.ClientSession = transport.client
         return session
+
+
+@lru_cache(maxsize=64)
+def _parsed(url: str) -> "httpx.URL":
+    return httpx.URL(url)
 
 
 class _Body(httpx.AsyncByteStream):

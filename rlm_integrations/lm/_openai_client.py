@@ -11,7 +11,6 @@ from rlm_integrations.errors import ModelError
 from rlm_integrations.lm._direct import DirectClient, httpx
 from rlm_integrations.lm._failures import model_error, status_error
 
-PATH = "/chat/completions"
 CONNECT = 15.0  # seconds for a connection, of those for the whole call
 SECRET = 8  # characters from which a key is one worth hiding; "x" or "none" would garble messages
 
@@ -21,6 +20,7 @@ class OpenAIClient:
 
     def __init__(self, base_url: str, api_key: str, transport: str, timeout: float | None, where: str) -> None:
         self._key = api_key
+        self._url = f"{base_url}/chat/completions"  # in full: the SDK takes longer to join one
         self._where = where
         self._sdk = openai.AsyncOpenAI(
             base_url=base_url,
@@ -36,7 +36,7 @@ class OpenAIClient:
     async def ask(self, body: bytes, headers: Mapping[str, str]) -> Any:
         """The response's JSON."""
         try:
-            response = await self._sdk.post(PATH, cast_to=httpx.Response, content=body, options={"headers": {**self._headers, **headers}})
+            response = await self._sdk.post(self._url, cast_to=httpx.Response, content=body, options={"headers": {**self._headers, **headers}})
         except openai.OpenAIError as error:
             failure = self._failure(error)
         else:
@@ -47,7 +47,7 @@ class OpenAIClient:
         """The JSON of each event as it comes."""
         try:
             stream = await self._sdk.post(
-                PATH,
+                self._url,
                 cast_to=object,
                 content=body,
                 options={"headers": {**self._headers, **headers}},

@@ -4,82 +4,129 @@ import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from rlm_integrations._runtime import offload
+from rlm_integrations._runtime import offload, shared
 
 T = TypeVar("T")
 
-
-class _Open(Generic[T]):
-    """A loop's resource, the generator that holds it open, and the task that opens it."""
-
-    __slots__ = ("holder", "opening", "resource")
-
-    resource: T | None
-    holder: AsyncGenerator[T, None]
-    opening: asyncio.Task[T]
-
-    async def open(self) -> T:
-        self.resource = await anext(self.holder)
-        return self.resource
+SECONDS_TO_CLOSE = 1.0
 
 
 class PerLoop(Generic[T]):
     """Makes a resource at its first use on a loop, and closes it on that loop.
 
     An async generator holds the resource: `asyncio.run`, and all else that ends a loop properly, closes it, and its `finally` closes
-    the resource. Where this object goes first, the generator's own finalizer does the same.
+    the resource. Where this object goes first, or the interpreter ends before the loop, the generator is closed from here.
 
     Args:
         make: Makes the resource; runs off the loop, because it may take long.
         close: Closes it; runs on its loop.
     """
 
-    __slots__ = ("__weakref__", "_by_loop", "_close", "_make")
+    __slots__ = ("__weakref__", "_close", "_entries", "_make")
 
     def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
         self._make = make
         self._close = close
-        self._by_loop: dict[asyncio.AbstractEventLoop, _Open[T]] = {}  # each entry is touched by its loop's thread alone
-        weakref.finalize(self, _finish_dead, self._by_loop)
+        self._entries: dict[asyncio.AbstractEventLoop, _Entry[T]] = {}  # each is touched by its loop's thread alone
+        weakref.finalize(self, _dropped, self._entries).atexit = False
 
     async def get(self) -> T:
         """The running loop's resource."""
         loop = asyncio.get_running_loop()
-        entry = self._by_loop.get(loop)
+        entry = self._entries.get(loop)
         if entry is None:
-            _finish_dead(self._by_loop)
-            entry = self._by_loop[loop] = _Open()
-            entry.resource = None
-            entry.holder = _hold(self._make, self._close, self._by_loop, loop)
-            entry.opening = loop.create_task(entry.open())
+            _held().end_dead()
+            entry = self._entries[loop] = _Entry(loop, self._make, self._close, self._entries)
         if entry.resource is not None:
             return entry.resource
         return await asyncio.shield(entry.opening)  # shared: one caller's cancellation is not another's
 
 
-async def _hold(
-    make: Callable[[], T],
-    close: Callable[[T], Awaitable[None]],
-    by_loop: dict[asyncio.AbstractEventLoop, _Open[T]],
-    loop: asyncio.AbstractEventLoop,
-) -> AsyncGenerator[T, None]:
-    """Knows nothing of the `PerLoop`, which can so be collected while this waits."""
-    resource = None
-    try:
-        resource = await offload(make)
-        yield resource
-    finally:
-        by_loop.pop(loop, None)
-        if resource is not None:
-            await close(resource)
+class _Entry(Generic[T]):
+    """A loop's resource, the generator that holds it, and the task that opens it."""
 
+    __slots__ = ("holder", "loop", "opening", "resource")
 
-def _finish_dead(by_loop: dict[asyncio.AbstractEventLoop, _Open[T]]) -> None:
-    """Release what belongs to loops that were closed without closing their generators: driven by hand, nobody else will."""
-    for loop in list(by_loop):
-        if loop.is_closed():
-            entry = by_loop.pop(loop)
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        make: Callable[[], T],
+        close: Callable[[T], Awaitable[None]],
+        entries: "dict[asyncio.AbstractEventLoop, _Entry[T]]",
+    ) -> None:
+        self.loop = loop
+        self.resource: T | None = None
+        self.holder = self._hold(make, close, entries)
+        self.opening = loop.create_task(self._open())
+
+    async def _open(self) -> T:
+        self.resource = await anext(self.holder)
+        return self.resource
+
+    async def _hold(
+        self, make: Callable[[], T], close: Callable[[T], Awaitable[None]], entries: "dict[asyncio.AbstractEventLoop, _Entry[T]]"
+    ) -> AsyncGenerator[T, None]:
+        held, resource = _held(), None
+        held.entries.add(self)
+        try:
+            resource = await offload(make)
+            yield resource
+        finally:
+            entries.pop(self.loop, None)
+            held.entries.discard(self)
+            if resource is not None:
+                await close(resource)
+
+    async def _end(self) -> None:
+        await self.holder.aclose()
+
+    def end(self, *, wait: bool) -> None:
+        """Close it from outside its loop; without waiting, one whose loop stands still is left to the end of that loop."""
+        if self.loop.is_closed():  # by hand: nobody else will, and what must wait for the loop waits in vain
             with suppress(StopIteration, RuntimeError):
-                entry.holder.aclose().send(None)
+                self.holder.aclose().__await__().send(None)
+        elif self.loop.is_running():
+            ended = asyncio.run_coroutine_threadsafe(self._end(), self.loop)
+            if wait:
+                with suppress(Exception):
+                    ended.result(SECONDS_TO_CLOSE)
+        elif wait:
+            with suppress(Exception):
+                self.loop.run_until_complete(asyncio.wait_for(self._end(), SECONDS_TO_CLOSE))
+
+
+class _Held:
+    """All that is open in this process.
+
+    A client is so never garbage together with what would close it. In a forked process the parent's list is kept for ever and not
+    touched: to close what it holds would reach into the parent's loops.
+    """
+
+    def __init__(self) -> None:
+        self.entries: set[_Entry[Any]] = set()
+
+    def end_dead(self) -> None:
+        """Release what belongs to loops that were closed without closing their generators."""
+        for entry in list(self.entries):
+            if entry.loop.is_closed():
+                entry.end(wait=False)
+
+    def close(self) -> None:
+        """The interpreter ends."""
+        for entry in list(self.entries):
+            entry.end(wait=True)
+
+    def abandon(self) -> None:
+        """See above."""
+
+
+def _held() -> _Held:
+    return shared("open clients", _Held)
+
+
+def _dropped(entries: dict[asyncio.AbstractEventLoop, _Entry[Any]]) -> None:
+    for entry in list(entries.values()):
+        if entry in _held().entries:  # else it is the parent's
+            entry.end(wait=False)
