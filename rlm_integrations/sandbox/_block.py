@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, get_args
 
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final, Status
-from rlm_integrations.sandbox.repl import MESSAGE_KEPT, TRACEBACK_KEPT, VARIABLES_SHOWN, Stream
+from rlm_integrations.sandbox.repl import MESSAGE_KEPT, TRACEBACK_KEPT, VARIABLES_SHOWN, Stream, printable
 from rlm_integrations.sandbox.wire import WireError
 
 if TYPE_CHECKING:
@@ -81,12 +81,12 @@ class Block:
 
     def result(self, status: Status, error: ExecutionError | None, **more: Any) -> ExecutionResult:
         """What is known of the block."""
-        texts = {stream: _clean("".join(text for each, text in self._output if each == stream)) for stream in self._room}
+        texts = {stream: printable("".join(text for each, text in self._output if each == stream)) for stream in self._room}
         return ExecutionResult(
             status=status,
             stdout=texts["stdout"],
             stderr=texts["stderr"],
-            output=_clean("".join(text for _, text in self._output)),
+            output=printable("".join(text for _, text in self._output)),
             error=error,
             elapsed=time.monotonic() - self._begun,
             host_calls=self._host_calls,
@@ -184,7 +184,7 @@ class Block:
             case None:
                 pass
             case {"type": str() as kind, "message": str() as text, "traceback": str() as trace}:
-                error = ExecutionError(_clean(kind[:_NAME_KEPT]), _clean(text[:MESSAGE_KEPT]), _clean(trace[:TRACEBACK_KEPT]))
+                error = ExecutionError(printable(kind[:_NAME_KEPT]), printable(text[:MESSAGE_KEPT]), printable(trace[:TRACEBACK_KEPT]))
             case _:
                 raise WireError("a malformed error")
         final: Final | None = None
@@ -204,10 +204,5 @@ class Block:
             error = ExecutionError(
                 "Interrupted", f"{self._interrupted_because}; what it had bound before is kept", error.traceback if error else ""
             )
-        described = {_clean(str(name)[:_NAME_KEPT]): _clean(str(kind)[:_NAME_KEPT]) for name, kind in variables.items()}
+        described = {printable(str(name)[:_NAME_KEPT]): printable(str(kind)[:_NAME_KEPT]) for name, kind in variables.items()}
         return self.result(status, error, final=final, locals=described, dropped=dropped)
-
-
-def _clean(text: str) -> str:
-    """Text that can be shown and encoded: lone surrogates become their escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

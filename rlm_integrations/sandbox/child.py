@@ -13,6 +13,8 @@ import signal
 import socket
 import sys
 import threading
+import types
+import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -128,10 +130,13 @@ class Child:
         reserved["context"] = texts if opening["is_list"] else texts[0]
         reserved["context_metadata"] = opening["metadata"]
         functions = [HostFunction(name, signature, doc, tuple(aliases)) for name, signature, doc, aliases in opening["functions"]]
-        self._repl = repl.Repl(self._call, functions, reserved, output)
+        module = sys.modules["__main__"] = types.ModuleType("__main__")  # where pickle and the like look for the model's classes
+        self._repl = repl.Repl(self._call, functions, reserved, output, module.__dict__)
         random.seed(opening["seed"])
         self._path = list(sys.path)
         repl.forbid_builtins()
+        for noise in (DeprecationWarning, SyntaxWarning):  # an invalid escape in a pattern, say: nothing that a model should read about
+            warnings.simplefilter("ignore", noise)
         _allow_nested_asyncio_run()
         sys.argv[:] = ["repl"]
 

@@ -154,13 +154,18 @@ class ForkServer:
                 start_new_session=True,  # Ctrl-C in the host's terminal is the host's
             )
             theirs.close()
-            if self._socket.recv(1) != READY:
-                self.close()
-                written = os.pread(log, 1 << 16, 0).decode("utf-8", "replace").strip()
-                raise OSError(f"the sandbox's server did not start: {written.splitlines()[-1] if written else 'it wrote nothing'}")
+            ready = self._socket.recv(1) == READY
+            written = b"" if ready else os.pread(log, 1 << 16, 0)
+        except BaseException:
+            self._socket.close()
+            raise
         finally:
             theirs.close()
             os.close(log)
+        if not ready:
+            self.close()
+            reason = written.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            raise OSError(f"the sandbox's server did not start: {reason or 'it wrote nothing'}")
 
     def fork(self) -> tuple[socket.socket, int, int]:
         """A new child: the session's socket, its pidfd, its process id.

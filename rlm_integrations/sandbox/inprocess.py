@@ -1,6 +1,7 @@
 """Model code in the host's own process: for debugging, by explicit name only. It protects nothing."""
 
 import asyncio
+import contextlib
 import ctypes
 import threading
 import warnings
@@ -9,11 +10,12 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError
 from rlm_integrations.records import HostFunction, Limits
 from rlm_integrations.sandbox.base import Capabilities, ExecutionError, ExecutionResult, Final, Gate, HostCallError
-from rlm_integrations.sandbox.repl import Output, OutputStream, Repl, Stream, opaque
+from rlm_integrations.sandbox.repl import Output, OutputStream, Repl, Stream, opaque, printable
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder
 
 
@@ -60,6 +62,7 @@ class InProcessSession:
         self._busy = asyncio.Lock()
         self._closed = False
         self._host_calls = 0
+        self._open: set[Future[Any]] = set()
         self._thread: threading.Thread | None = None
         self._pieces: list[tuple[Stream, str]] = []
         output = Output({"stdout": limits.stdout_kept, "stderr": limits.stderr_kept}, self._pieces.extend)
@@ -80,7 +83,11 @@ class InProcessSession:
                     done.set_result(outcome)
 
             def run() -> None:
-                self._loop.call_soon_threadsafe(finish, self._repl.execute(code, block))
+                outcome = self._repl.execute(code, block)
+                if self._closed:
+                    self._repl.close()
+                with contextlib.suppress(RuntimeError):  # the loop of a block that was left behind may be closed by now
+                    self._loop.call_soon_threadsafe(finish, outcome)
 
             self._thread = threading.Thread(target=run, daemon=True, name="rlm-inprocess")
             self._thread.start()
@@ -93,16 +100,16 @@ class InProcessSession:
                 self._thread = None
 
     def _result(self, done: dict[str, Any]) -> ExecutionResult:
-        texts = {stream: "".join(text for each, text in self._pieces if each == stream) for stream in ("stdout", "stderr")}
+        texts = {stream: printable("".join(text for each, text in self._pieces if each == stream)) for stream in ("stdout", "stderr")}
         final = done["final"]
         if final is not None:
             final = _crossed({"op": "final", **final})
         return ExecutionResult(
             status="interrupted" if done["interrupted"] else "error" if done["error"] else "ok",
             **texts,
-            output="".join(text for _, text in self._pieces),
+            output=printable("".join(text for _, text in self._pieces)),
             dropped=done["dropped"],
-            error=ExecutionError(**done["error"]) if done["error"] else None,
+            error=ExecutionError(**{key: printable(text) for key, text in done["error"].items()}) if done["error"] else None,
             final=Final(final["value"], tuple(final["evidence"])) if final else None,
             locals=done["locals"],
             elapsed=done["elapsed"],
@@ -112,7 +119,10 @@ class InProcessSession:
     def _call(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> "Future[Any]":
         self._host_calls += 1
         call = _crossed({"op": "call", "args": args, "kwargs": kwargs})
-        return asyncio.run_coroutine_threadsafe(self._answer(block, function, call["args"], call["kwargs"]), self._loop)
+        answer = asyncio.run_coroutine_threadsafe(self._answer(block, function, call["args"], call["kwargs"]), self._loop)
+        self._open.add(answer)
+        answer.add_done_callback(self._open.discard)
+        return answer
 
     async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         import builtins
@@ -137,7 +147,11 @@ class InProcessSession:
     async def close(self) -> None:
         """End the session; a block that still runs is asked to end."""
         self._closed = True
+        for call in list(self._open):
+            call.cancel()
         await self.interrupt()
+        if self._thread is None:
+            await _runtime.offload(self._repl.close)
 
 
 def _crossed(message: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
@@ -31,6 +31,11 @@ _FLUSH = 1 << 16
 
 _OURS = os.path.dirname(os.path.abspath(__file__))
 _LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+
+
+def printable(text: str) -> str:
+    """Text that every encoding of Unicode holds: lone surrogates become their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Output:
@@ -135,9 +140,17 @@ class Repl:
         functions: The host's functions.
         reserved: Further names that are bound again before each block, such as `context`.
         output: Takes what the code prints.
+        namespace: Where its variables live; a new one by default.
     """
 
-    def __init__(self, call: Call, functions: Sequence[HostFunction], reserved: Mapping[str, Any], output: Output) -> None:
+    def __init__(
+        self,
+        call: Call,
+        functions: Sequence[HostFunction],
+        reserved: Mapping[str, Any],
+        output: Output,
+        namespace: dict[str, Any] | None = None,
+    ) -> None:
         self._call = call
         self._output = output
         self._block = 0
@@ -166,7 +179,8 @@ class Repl:
         }
         self._given = {*self._reserved, *self._stubs, *(name.partition(".")[0] for name in self._stubs)}
         self._answer = {"content": "", "ready": False}
-        self.namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__, "answer": self._answer}
+        self.namespace: dict[str, Any] = {} if namespace is None else namespace
+        self.namespace.update({"__name__": "__main__", "__builtins__": __builtins__, "answer": self._answer})
         self._bind()
 
     # What model code finds in its namespace.
@@ -257,8 +271,8 @@ class Repl:
                 error = {"type": "SystemExit", "message": str(leaving.code)[:MESSAGE_KEPT], "traceback": ""}
         except BaseException as raised:  # noqa: BLE001 - whatever model code raises is its result
             error = _describe(raised)
-        if self._runner is not None and (error is not None or self.interrupted):
-            self._close_loop()
+        if error is not None:
+            self.close()
         self._output.flush()
         if self._final is None:
             self._final = self._final_of_answer()
@@ -284,24 +298,39 @@ class Repl:
         )
         body, last = rewrite.compile_block(tree, file, self._stubs.keys(), self._flags)
         self._flags |= rewrite.future_flags(body)
-        self._evaluate(body)
+        steps = [body] if last is None else [body, last]
+        value: Any = None
+        if any(step.co_flags & inspect.CO_COROUTINE for step in steps):
+            value = self._in_loop(self._await_steps(steps))
+        else:
+            for step in steps:
+                value = eval(step, self.namespace)  # noqa: S307 - running model code is what this is for
+            if inspect.iscoroutine(value):  # the model forgot to await it
+                value = self._in_loop(value)
         if last is not None:
-            self._show(self._evaluate(last))
+            self._show(value)
 
-    def _evaluate(self, code: types.CodeType) -> Any:
-        value = eval(code, self.namespace)  # noqa: S307 - running model code is what this is for
-        if inspect.iscoroutine(value):  # top-level await, or a coroutine that the model forgot to await
-            if self._runner is None:
-                self._runner = asyncio.Runner()
-            value = self._runner.run(value)
+    async def _await_steps(self, steps: Sequence[types.CodeType]) -> Any:
+        value: Any = None
+        for step in steps:
+            value = eval(step, self.namespace)  # noqa: S307 - see above
+            if inspect.iscoroutine(value):
+                value = await value
         return value
 
-    def _close_loop(self) -> None:
+    def _in_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run on the session's own event loop, so that a later block can await what this one began."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(work)
+
+    def close(self) -> None:
+        """End the tasks and the event loop that blocks have left behind."""
         runner, self._runner = self._runner, None
         try:
             if runner is not None:
                 runner.close()
-        except BaseException:  # noqa: BLE001, S110 - what an interrupted block left in its loop cannot matter any more
+        except BaseException:  # noqa: BLE001, S110 - what model code left in its loop may raise anything, and cannot matter any more
             pass
 
     def _show(self, value: Any) -> None:
@@ -355,8 +384,10 @@ def _describe(error: BaseException) -> dict[str, str]:
 
 def _strip(whole: traceback.TracebackException) -> None:
     frames = []
+    inside = True  # in our machinery, and in what it calls of the library, until the model's next frame
     for frame in whole.stack:
-        if frame.filename.startswith((_OURS, "<string>", "<frozen")):
+        inside = not frame.filename.startswith("<block-") and (inside or frame.filename.startswith(_OURS))
+        if inside or frame.filename.startswith("<frozen"):
             continue
         if frame.filename.startswith(_LIBRARY):
             frame.filename = frame.filename.removeprefix(_LIBRARY)

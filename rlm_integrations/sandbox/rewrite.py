@@ -6,9 +6,10 @@ Host functions are plain functions that wait. A model may still write `await llm
 
 import ast
 import textwrap
+from collections import Counter
 from collections.abc import Collection
 from types import CodeType
-from typing import Any
+from typing import TypeGuard
 
 AWAITABLE = "__rlm_awaitable__"  # the name under which the REPL binds the function that turns a host function into its async twin
 
@@ -75,21 +76,22 @@ def _dotted(node: ast.expr) -> str:
 
 def _awaited_calls(tree: ast.Module, functions: Collection[str]) -> None:
     """Turn host calls that stand where a coroutine is expected into coroutines, in place."""
-    if not any(isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.AsyncFunctionDef) for node in ast.walk(tree)) and not any(
-        _gathers(node) for node in ast.walk(tree)
-    ):
-        return
-    collected: set[str] = set()  # names whose elements are awaited somewhere
+    gathered: set[str] = set()  # variables whose value, or whose elements, are handed to asyncio
+    awaited: set[str] = set()  # variables that are awaited themselves
     for node in ast.walk(tree):
         if isinstance(node, ast.Await):
-            _mark(node.value, functions, collected)
-        elif isinstance(node, ast.Call) and _gathers(node):
+            _mark(node.value, functions, awaited)
+        elif _gathers(node):
             for argument in node.args:
-                _mark(argument, functions, collected)
+                _mark(argument, functions, gathered)
     for node in ast.walk(tree):
         match node:
-            case ast.For(target=ast.Name(id=name), iter=ast.Name(id=source)) if name in collected:
-                collected.add(source)
+            case ast.For(target=ast.Name(id=name), iter=ast.Name(id=source)) if name in awaited:
+                gathered.add(source)
+    # A reply that is also used as a text must stay one: it can be awaited all the same.
+    awaits = Counter(node.value.id for node in ast.walk(tree) if isinstance(node, ast.Await) and isinstance(node.value, ast.Name))
+    uses = Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    collected = gathered | {name for name in awaited if uses[name] == awaits[name]}
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in collected:
@@ -98,7 +100,7 @@ def _awaited_calls(tree: ast.Module, functions: Collection[str]) -> None:
                 _mark(value, functions, set())
 
 
-def _gathers(node: Any) -> bool:
+def _gathers(node: ast.AST) -> TypeGuard[ast.Call]:
     if not isinstance(node, ast.Call):
         return False
     name = _dotted(node.func)
@@ -125,7 +127,5 @@ def _mark(node: ast.expr, functions: Collection[str], names: set[str]) -> None:
         case ast.IfExp(body=body, orelse=orelse):
             _mark(body, functions, names)
             _mark(orelse, functions, names)
-        case ast.Call() if _gathers(node):
-            pass  # it has its own turn
         case _:
-            pass
+            return

@@ -19,7 +19,7 @@ from typing import Any
 from ..records import LLMError, SpanRef
 
 FRAME_CAP = 64 << 20  # bytes; a longer frame breaks the rules
-HEADER_CAP = 4 << 20  # bytes: JSON of 60 MB holds its reader for 12 s
+HEADER_CAP = 1 << 20  # bytes: JSON of 60 MB would hold its reader for 12 s, this at its worst for a tenth of one
 PART = 2 << 20  # where a writer begins a further part, in bytes of blobs, or eight times the weight of header
 INLINE = 256  # characters up to which a text stays in the header
 PIECE = 1 << 20  # characters of one piece of a long text

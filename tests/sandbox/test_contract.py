@@ -1,0 +1,504 @@
+"""What every sandbox must do with the code that models really write. The numbers are the cases of the facts about models."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from rlm_integrations.errors import InputError, SandboxClosedError
+from rlm_integrations.records import Limits, LLMError, SpanRef
+from rlm_integrations.sandbox import sandbox_named
+from rlm_integrations.sandbox.base import ExecutionResult, Sandbox, Session
+from rlm_integrations.sandbox.wire import Opaque
+
+Run = Callable[[str], Awaitable[ExecutionResult]]
+
+
+def test_an_unknown_name_is_refused() -> None:
+    """A sandbox that does not exist is named in the error, and so are those that do."""
+    with pytest.raises(InputError, match=r"'docker'.*'process'.*'inprocess'"):
+        sandbox_named("docker")
+
+
+async def test_capabilities_are_true(sandbox: Sandbox, run: Run) -> None:
+    """What a sandbox says that it cannot do is so: its code reads files, or it does not."""
+    result = await run("with open('/etc/passwd') as file: file.read(1)")
+    assert (result.status == "error") is sandbox.capabilities.isolated
+    result = await run("import sys; sys.stdout.write('') is None or 'own' if type(sys.stdout).__name__ == 'OutputStream' else 'host'")
+    assert ("own" in result.stdout) is sandbox.capabilities.captures_streams
+
+
+# Case 3: a block that raises half way.
+
+
+async def test_case_03_what_was_bound_before_an_error_stays_bound(run: Run) -> None:
+    """Names, imports and paid replies survive the error that follows them."""
+    result = await run("import math\npaid = llm_query('p')\nx = 1\nraise ValueError('half way')\ny = 2")
+    assert (result.status, result.error and result.error.type, result.error and result.error.message) == ("error", "ValueError", "half way")
+    result = await run("(paid, x, math.pi > 3, 'y' in globals())")
+    assert result.stdout == "('echo: p', 1, True, False)\n"
+
+
+# Case 4: any builtin.
+
+
+async def test_case_04_every_builtin_exists(run: Run) -> None:
+    """frozenset, globals, SyntaxError, callable and all the others are there."""
+    result = await run("x = (frozenset([1]), callable(len), SyntaxError, globals(), __import__('re'), type, vars, memoryview)\nlen(x)")
+    assert result.stdout == "8\n"
+
+
+async def test_case_04_a_forbidden_builtin_says_so(sandbox: Sandbox, run: Run) -> None:
+    """input() has an error of its own, which tells the model what to do instead."""
+    if not sandbox.capabilities.isolated:
+        pytest.skip("in the host's own process builtins are the host's, and pytest closes its standard input")
+    result = await run("input('your name?')")
+    assert result.error is not None
+    assert (result.error.type, "input() does not work here" in result.error.message) == ("RuntimeError", True)
+    result = await run("breakpoint()")
+    assert result.error is not None
+    assert "breakpoint() does not work here" in result.error.message
+
+
+# Case 5: a bare name or call as last statement.
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("x = 3\nx", "3\n"),
+        ("'text'", "'text'\n"),
+        ("len(context)", "19\n"),
+        ("None", ""),
+        ("print('a')", "a\n"),
+        ("print('a'); 5", "a\n5\n"),
+        ("x = 1", ""),
+        ("for i in range(2):\n    i", ""),
+        ("'a' * 20_000", "'" + "a" * 10_000 + "'… (20,000 in all)\n"),
+    ],
+)
+async def test_case_05_the_last_expression_is_shown(run: Run, code: str, shown: str) -> None:
+    """Its value is echoed as in any REPL; a very long text is shown from its start with its length."""
+    assert (await run(code)).stdout == shown
+
+
+async def test_case_05_show_vars_lists_what_the_model_made(run: Run) -> None:
+    """SHOW_VARS() names variables and kinds, never contents, and none of the names that were given."""
+    await run("found = ['a', 'b']\nimport re\ndef helper(): pass\nsecret = 'do not repeat me'")
+    result = await run("SHOW_VARS()")
+    assert result.stdout == "found: list of 2\nhelper: function\nsecret: str, 16 characters\n"
+    assert result.locals == {"found": "list of 2", "helper": "function", "secret": "str, 16 characters"}
+
+
+# Case 7, 9, 17: FINAL.
+
+
+@pytest.mark.parametrize("name", ["FINAL", "SUBMIT", "final_answer"])
+async def test_case_07_final_is_a_real_function(run: Run, name: str) -> None:
+    """Its argument is evaluated, never read as text; the dialects are the same function."""
+    result = await run(f'a = "x"; b = "y"\n{name}(a + ", ally " + b)')
+    assert result.final is not None
+    assert (result.status, result.final.value, result.stdout) == ("ok", "x, ally y", "")
+
+
+async def test_case_07_final_takes_evidence(run: Run) -> None:
+    """Spans and quotes come through as they are."""
+    result = await run("FINAL('a', evidence=[SpanRef('context_0', 4, 9), 'a quote'])")
+    assert result.final is not None
+    assert result.final.evidence == (SpanRef("context_0", 4, 9), "a quote")
+
+
+async def test_case_09_final_var_resolves_a_variable(run: Run) -> None:
+    """By its name in quotes, by its bare name, and as any other value."""
+    for code in ("FINAL_VAR('x')", "FINAL_VAR(x)", "FINAL_VAR(x + 0)"):
+        result = await run(f"x = 42\n{code}")
+        assert result.final is not None
+        assert result.final.value == 42
+    result = await run("s = 'the answer'\nFINAL_VAR(s)")
+    assert result.final is not None
+    assert result.final.value == "the answer"
+
+
+async def test_case_17_final_var_of_an_unknown_name_is_no_answer(run: Run) -> None:
+    """The model is told which variables there are."""
+    result = await run("total = 3\nFINAL_VAR('14')")
+    assert (result.final, result.error and result.error.type) == (None, "NameError")
+    assert result.error is not None
+    assert "'14'" in result.error.message
+    assert "total" in result.error.message
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "answer['content'] = 'done'; answer['ready'] = True",
+        "answer['ready'] = True\nanswer['content'] = 'done'",
+        "answer = {'content': 'done', 'ready': True}",
+    ],
+)
+async def test_dialect_answer_dict(run: Run, code: str) -> None:
+    """`answer["ready"] = True` finishes, whichever key is set first, and only once."""
+    result = await run(code)
+    assert result.final is not None
+    assert result.final.value == "done"
+    assert (await run("1")).final is None
+
+
+async def test_dialect_answer_may_be_a_variable_of_the_models_own(run: Run) -> None:
+    """A model that keeps its own `answer` finds it again in the next block."""
+    assert (await run("answer = llm_query('q')")).final is None
+    assert (await run("answer")).stdout == "'echo: q'\n"
+
+
+async def test_a_final_of_any_kind_of_value_arrives(run: Run) -> None:
+    """JSON values as they are, tuples and sets as lists, anything else by its type and text."""
+    result = await run("FINAL({'a': (1, 2.5, None, True), 'b': {1: 'x'}})")
+    assert result.final is not None
+    assert result.final.value == {"a": [1, 2.5, None, True], "b": {"1": "x"}}
+    result = await run("class Thing:\n    def __str__(self): return 'a thing'\nFINAL(Thing())")
+    assert result.final is not None
+    assert result.final.value == Opaque("Thing", "a thing")
+
+
+async def test_a_final_that_cannot_cross_is_an_error(sandbox: Sandbox, run: Run) -> None:
+    """A list that holds itself is refused with words, and the session goes on."""
+    if not sandbox.capabilities.isolated:
+        pytest.skip("nothing crosses a wire in the host's own process, so there is nothing to refuse there")
+    result = await run("loop = []; loop.append(loop); FINAL(loop)")
+    assert (result.status, result.final) == ("error", None)
+    assert result.error is not None
+    assert "nests deeper" in result.error.message
+    assert (await run("1")).status == "ok"
+
+
+# Case 15: what models write around their code.
+
+
+async def test_case_15_future_imports_come_first(run: Run) -> None:
+    """`from __future__` works at the head of a block, and holds for later ones."""
+    assert (await run("from __future__ import annotations\ndef f(x: Undefined): return x\nf(1)")).stdout == "1\n"
+    assert (await run("def g(x: AlsoUndefined): return x\ng(2)")).stdout == "2\n"
+
+
+@pytest.mark.parametrize("label", ["repl", "python", "Python", "py"])
+async def test_case_15_a_stray_label_line_is_passed_over(run: Run, label: str) -> None:
+    """A fence's label that slipped into the code does not fail it, and lines keep their numbers."""
+    result = await run(f"{label}\nx = 1\n1/0")
+    assert result.error is not None
+    assert (result.error.type, "line 3" in result.error.traceback) == ("ZeroDivisionError", True)
+
+
+async def test_case_15_a_block_indented_as_a_whole_runs(run: Run) -> None:
+    """Code from a list item keeps its indentation and means what it says."""
+    assert (await run("    x = 1\n    if x:\n        print('yes')")).stdout == "yes\n"
+
+
+async def test_case_15_top_level_await(run: Run) -> None:
+    """`await` works at the top level, and tasks of one block can be awaited in the next."""
+    assert (
+        await run("import asyncio\nawait asyncio.sleep(0)\nt = asyncio.create_task(asyncio.sleep(0, 'late'))\nawait llm_query('a')")
+    ).stdout == "'echo: a'\n"
+    assert (await run("await t")).stdout == "'late'\n"
+
+
+async def test_case_15_asyncio_run(run: Run) -> None:
+    """`asyncio.run` works, also where it is the last expression, or the coroutine was never awaited."""
+    code = "import asyncio\nasync def main():\n    return await llm_query('b')\n"
+    assert (await run(code + "asyncio.run(main())")).stdout == "'echo: b'\n"
+    assert (await run(code + "main()")).stdout == "'echo: b'\n"
+
+
+async def test_case_15_asyncio_run_beside_await(sandbox: Sandbox, run: Run) -> None:
+    """`asyncio.run` works even in a block that awaits at its top level, where Python itself would refuse it."""
+    if not sandbox.capabilities.isolated:
+        pytest.skip("asyncio.run of the host's own process is not ours to change")
+    code = "import asyncio\nasync def main():\n    return await llm_query('c')\nawait asyncio.sleep(0)\nasyncio.run(main())"
+    assert (await run(code)).stdout == "'echo: c'\n"
+
+
+async def test_case_15_reserved_names_are_restored(run: Run) -> None:
+    """`context` and the host's functions are themselves again in the next block, whatever the last made of them."""
+    await run("context = 'gone'; llm_query = None; FINAL = 3; store = 'mine'; context_0 = 1; del SHOW_VARS")
+    result = await run("(context, context_0, llm_query('x'), store.create('a', 'b'), callable(SHOW_VARS), callable(FINAL))")
+    assert result.stdout == "('the quick brown fox', 'the quick brown fox', 'echo: x', 'worker_A_000001', True, True)\n"
+
+
+# Calls.
+
+
+async def test_calls_carry_their_block_and_arguments(run: Run, gate: Any) -> None:
+    """The gate sees block, function and arguments as they were written; an alias is its function."""
+    await run("llm_query('one', model='fast')\nask('two')")
+    await run("store.create(type='note', description='d')")
+    assert gate.calls == [
+        (1, "llm_query", ["one"], {"model": "fast"}),
+        (1, "llm_query", ["two"], {}),
+        (2, "store.create", [], {"type": "note", "description": "d"}),
+    ]
+
+
+async def test_arguments_of_any_kind_cross(run: Run, gate: Any) -> None:
+    """Spans, errors, sets, keys that look like the wire's own tags, lone surrogates: all arrive as they are; the rest is named."""
+    await run(
+        "llm_batch([None, 1, 2.5, 'x', SpanRef('context_0', 1, 2), LLMError('timeout', 'm', 3), {'$b': 5, 'k': {1}}, '\\ud800', object()])"
+    )
+    arrived = gate.calls[0][2][0]
+    assert arrived[:-1] == [None, 1, 2.5, "x", SpanRef("context_0", 1, 2), LLMError("timeout", "m", 3), {"$b": 5, "k": [1]}, "\ud800"]
+    assert isinstance(arrived[5], LLMError)
+    assert isinstance(arrived[-1], Opaque)
+    assert arrived[-1].type == "object"
+
+
+async def test_answers_of_any_kind_cross(run: Run, gate: Any) -> None:
+    """What the host gives arrives whole: None, numbers, nested data, spans, typed errors."""
+    gate.gifts["all"] = [None, 1.5, {"$x": ["y", {"deep": [SpanRef("context_0", 0, 1)]}]}, LLMError("server", "broken", 2)]
+    result = await run("v = give('all')\n(v[:3], type(v[3]).__name__, v[3].type, v[3].retries, str(v[3]), isinstance(v[3], LLMError))")
+    assert result.stdout == (
+        "([None, 1.5, {'$x': ['y', {'deep': [SpanRef(source='context_0', start=0, end=1, unit='chars')]}]}], "
+        "'LLMError', 'server', 2, 'Error: server: broken', True)\n"
+    )
+
+
+async def test_a_refused_call_raises_in_the_models_code(run: Run) -> None:
+    """The exception has the name and words that the gate chose, and its traceback names the model's line alone."""
+    result = await run("x = 1\nfail('ValueError', 'prompts must be texts')\n")
+    assert result.error is not None
+    assert (result.error.type, result.error.message) == ("ValueError", "prompts must be texts")
+    assert result.error.traceback.count("File") == 1
+    assert (await run("try:\n    fail('NoSuchError', 'm')\nexcept RuntimeError as e:\n    print('caught', x)")).stdout == "caught 1\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import asyncio\nawait asyncio.gather(together(), together(), together())",
+        "import asyncio\nasync def one():\n    return await together()\nawait asyncio.gather(*[one() for _ in range(3)])",
+        "import asyncio\nawait asyncio.gather(*[together() for _ in range(3)])",
+        "import asyncio\nawait asyncio.gather(*(together() for _ in range(3)))",
+        "import asyncio\ntasks = [together() for _ in range(3)]\nawait asyncio.gather(*tasks)",
+        "import asyncio\ntasks = []\nfor _ in range(3):\n    tasks.append(together())\nawait asyncio.gather(*tasks)",
+        "import asyncio\na = together()\nb = together()\nc = together()\nawait asyncio.gather(a, b, c)",
+        "import asyncio\nts = [asyncio.create_task(together()) for _ in range(3)]\n[await t for t in ts]",
+        "import asyncio\nasync def main():\n    return await asyncio.gather(together(), together(), together())\nasyncio.run(main())",
+        (
+            "from concurrent.futures import ThreadPoolExecutor\n"
+            "with ThreadPoolExecutor(3) as pool:\n    r = list(pool.map(lambda _: together(), range(3)))\nr"
+        ),
+        (
+            "import threading\nr = []\nts = [threading.Thread(target=lambda: r.append(together())) for _ in range(3)]\n"
+            "[t.start() for t in ts]\n[t.join() for t in ts]\nr"
+        ),
+    ],
+)
+async def test_calls_run_at_the_same_time(run: Run, code: str) -> None:
+    """Awaited, gathered, collected or threaded: three calls that answer only together are answered."""
+    result = await asyncio.wait_for(run(code), 10)
+    assert result.stdout == "['met', 'met', 'met']\n", result.error
+
+
+async def test_a_reply_may_be_awaited_late(run: Run) -> None:
+    """A call that was not awaited where it stands gives its reply, which can still be awaited."""
+    assert (await run("r = llm_query('x')\nprint(r.upper())\nawait r")).stdout == "ECHO: X\n'echo: x'\n"
+    assert (await run("r = llm_batch(['x'])\nprint(r[0])\nawait r")).stdout == "echo: x\n['echo: x']\n"
+
+
+async def test_190_gathered_calls_all_answer(run: Run, gate: Any) -> None:
+    """More calls than may be open at once wait for their turn, and none is lost or swapped."""
+    result = await run(
+        "import asyncio\nr = await asyncio.gather(*[llm_query(str(i)) for i in range(190)])\nr == [f'echo: {i}' for i in range(190)]"
+    )
+    assert (result.stdout, result.host_calls) == ("True\n", 190)
+    assert gate.most_open <= Limits().calls_in_flight
+
+
+async def test_a_batch_of_large_prompts_crosses_in_frames(run: Run, gate: Any) -> None:
+    """Prompts and replies of several MB, and one text of 20 MB, arrive as they were."""
+    result = await run(
+        "p = [str(i) * 100_000 for i in range(100)] + ['x' * 20_000_000]\nr = llm_batch(p)\nr == ['echo: ' + each for each in p]"
+    )
+    assert result.stdout == "True\n", result.error
+    assert len(gate.calls[0][2][0]) == 101
+
+
+async def test_a_fault_of_the_gate_is_raised_to_the_host(session: Session, sandbox: Sandbox) -> None:
+    """An exception that is no refusal is a fault of ours: it reaches whoever asked, not the model, and ends the session."""
+    if not sandbox.capabilities.isolated:
+        pytest.skip("in the host's own process the model's code sees the exception: they share it")
+    with pytest.raises(ZeroDivisionError, match="a fault of the host"):
+        await session.execute("store.search()", 1)
+    with pytest.raises(SandboxClosedError):
+        await session.execute("1", 2)
+
+
+# Output.
+
+
+async def test_print_keeps_its_order_around_calls(run: Run) -> None:
+    """Lines come in the order in which they were written."""
+    assert (await run("print(1)\nllm_query('x')\nprint(2, end='')\nprint('', 3, sep='|')")).stdout == "1\n2|3\n"
+
+
+async def test_output_is_bounded_and_what_was_dropped_is_counted(open_session: Any) -> None:
+    """The first characters are kept and the rest counted; the next block starts afresh."""
+    session = await open_session(limits=Limits(stdout_kept=1000))
+    result = await session.execute("for i in range(100_000): print('0123456789', end='')", 1)
+    assert (len(result.stdout), result.stdout[:12], result.dropped) == (1000, "012345678901", 999_000)
+    assert (await session.execute("print('again')", 2)).stdout == "again\n"
+
+
+async def test_lone_surrogates_do_not_break_anything(run: Run) -> None:
+    """Text that no encoding holds is shown by its escapes."""
+    result = await run("print('a\\ud800b')\nraise ValueError('\\udfff')")
+    assert result.error is not None
+    assert (result.stdout.encode(), result.error.message.encode()) == (b"a\\ud800b\n", b"\\udfff")
+
+
+# Errors.
+
+
+async def test_a_traceback_names_the_models_lines_and_nothing_of_ours(run: Run) -> None:
+    """Block, line and source of the model's code, the library's frames without paths of this machine, none of the sandbox's."""
+    await run("def parse(text):\n    import json\n    return json.loads(text)")
+    result = await run("x = 1\nparse('{')")
+    assert result.error is not None
+    trace = result.error.traceback
+    assert 'File "<block-2>", line 2, in <module>\n    parse(' in trace
+    assert 'File "<block-1>", line 3, in parse\n    return json.loads(text)' in trace
+    assert 'File "json/decoder.py"' in trace
+    assert "rlm_integrations" not in trace
+    assert "/" not in trace.replace("json/", "")
+
+
+async def test_a_syntax_error_points_at_its_place(run: Run) -> None:
+    """It names the line, and nothing of the block ran."""
+    result = await run("print('ran')\nx = = 1")
+    assert result.error is not None
+    assert (result.stdout, result.error.type) == ("", "SyntaxError")
+    assert 'File "<block-1>", line 2' in result.error.traceback
+
+
+async def test_linked_exceptions_are_shown(run: Run) -> None:
+    """`raise … from …` keeps both, cleaned alike."""
+    result = await run("try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise KeyError('missing') from e")
+    assert result.error is not None
+    assert "ZeroDivisionError: division by zero" in result.error.traceback
+    assert "rlm_integrations" not in result.error.traceback
+
+
+async def test_system_exit_is_survived(run: Run) -> None:
+    """exit() ends the block, not the session; with a message it is an error."""
+    result = await run("x = 5\nprint('before')\nexit()\nprint('after')")
+    assert (result.status, result.stdout) == ("ok", "before\n")
+    assert (await run("x")).stdout == "5\n"
+    result = await run("import sys; sys.exit('no way')")
+    assert result.error is not None
+    assert (result.error.type, result.error.message) == ("SystemExit", "no way")
+
+
+async def test_endless_recursion_is_an_error(run: Run) -> None:
+    """A RecursionError comes back bounded, and the session goes on."""
+    result = await run("def f(n): return f(n + 1)\nf(0)")
+    assert result.error is not None
+    assert (result.error.type, len(result.error.traceback) <= 4000) == ("RecursionError", True)
+    assert (await run("1 + 1")).stdout == "2\n"
+
+
+async def test_an_exception_whose_text_raises_is_described(run: Run) -> None:
+    """A hostile __str__ or __repr__ costs its text, nothing else."""
+    result = await run("class Bad(Exception):\n    def __str__(self): raise RuntimeError('no')\nraise Bad()")
+    assert result.error is not None
+    assert result.error.type == "Bad"
+    result = await run("class Worse:\n    def __repr__(self): raise KeyError('k')\nWorse()")
+    assert result.error is not None
+    assert result.error.type == "KeyError"
+
+
+# The language as a whole.
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("def numbers():\n    yield from range(3)\nlist(numbers())", "[0, 1, 2]\n"),
+        ("x = 1\ndel x\n'x' in globals()", "False\n"),
+        ("class A:\n    def f(self): return 1\nclass B(A):\n    def f(self): return super().f() + 1\nB().f()", "2\n"),
+        ("count = 0\ndef add():\n    global count\n    count += 1\nadd()\ncount", "1\n"),
+        ("import re\nre.sub(r'\\w+', lambda m: m.group().upper(), 'ab cd')", "'AB CD'\n"),
+        ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\nP(1)", "P(x=1)\n"),
+        ("import collections, json\njson.dumps(collections.Counter('aab'))", '\'{"a": 2, "b": 1}\'\n'),
+        ("f'{3.14159:.2f} {12:>5} {\"x\"!r}'", "\"3.14    12 'x'\"\n"),
+        ("with __import__('contextlib').suppress(KeyError):\n    {}['x']\n'on'", "'on'\n"),
+        ("match {'a': 1}:\n    case {'a': n}:\n        print(n)", "1\n"),
+        ("squares = [i * i for i in range(4)]\n[s for s in squares if s > len(squares) - 3]", "[4, 9]\n"),
+        ("data = '1,2\\n3,4'\nimport csv, io\nlist(csv.reader(io.StringIO(data)))", "[['1', '2'], ['3', '4']]\n"),
+        ("import statistics, textwrap, datetime, decimal\nstatistics.mean([1, 2, 3])", "2\n"),
+        ("import sqlite3\ndb = sqlite3.connect(':memory:')\ndb.execute('select 1+1').fetchone()", "(2,)\n"),
+    ],
+)
+async def test_the_language_works(run: Run, code: str, shown: str) -> None:
+    """Generators, deletion, inheritance, globals, callables in re.sub, the usual modules."""
+    result = await run(code)
+    assert result.stdout == shown, result.error
+
+
+async def test_classes_of_the_model_can_be_pickled(sandbox: Sandbox, run: Run) -> None:
+    """Its namespace is the module `__main__`, as in any script."""
+    if not sandbox.capabilities.isolated:
+        pytest.skip("the host's own process has a __main__ already")
+    assert (await run("import pickle\nclass K: pass\ntype(pickle.loads(pickle.dumps(K()))).__name__")).stdout == "'K'\n"
+
+
+async def test_warnings_of_the_models_style_cost_no_output(sandbox: Sandbox, run: Run) -> None:
+    """An invalid escape in a pattern is Python's to warn about, not the model's to read."""
+    if not sandbox.capabilities.isolated:
+        pytest.skip("the host's own process keeps its own warnings, which are errors here")
+    result = await run("import re\nre.findall('\\d+', 'a1')")
+    assert (result.stdout, result.stderr) == ("['1']\n", "")
+
+
+# Context.
+
+
+async def test_a_list_is_a_list(open_session: Any) -> None:
+    """Several texts are `context` as a list and `context_0…n` each, with metadata."""
+    session = await open_session(["first", "zweiter é ü", "third 😀"])
+    result = await session.execute("(context, context_1 is context[1], len(context_2), context_metadata['type'])", 1)
+    assert result.stdout.startswith("(['first', 'zweiter é ü', 'third 😀'], True, 7, ")
+
+
+@pytest.mark.parametrize("text", ["", "ascii", "é", "\u2013", "😀", "\ud800", "a\r\nb\rc\n", "x" * 300_000 + "é", "x" * 300_000 + "😀"])
+async def test_any_text_arrives_as_it_is(open_session: Any, text: str) -> None:
+    """Every width, no newline translated, lone surrogates kept; equal to and hashed like any str of the same characters."""
+    session = await open_session(text)
+    code = f"end = {text[-20:]!r}\n(len(context), context[-20:] == end, hash(context[-20:]) == hash(end), ord(max(context, default='a')))"
+    result = await session.execute(code, 1)
+    assert result.stdout == f"({len(text)}, True, True, {ord(max(text, default='a'))})\n"
+
+
+async def test_variables_can_be_set(session: Session) -> None:
+    """The host binds plain values between blocks."""
+    await session.set_vars({"given": [1, "two", None]})
+    assert (await session.execute("given", 1)).stdout == "[1, 'two', None]\n"
+
+
+async def test_a_closed_session_says_so(session: Session) -> None:
+    """After close, a use is an error that says what to do; closing twice is no harm."""
+    await session.close()
+    await session.close()
+    with pytest.raises(SandboxClosedError, match="open another one"):
+        await session.execute("1", 1)
+
+
+async def test_cancelling_gives_control_back_at_once(session: Session, gate: Any) -> None:
+    """A cancelled block returns within a second, its calls are cancelled, and the session is closed."""
+    task = asyncio.ensure_future(session.execute("slow(60)", 1))
+    while not gate.open:
+        await asyncio.sleep(0.001)
+    begun = asyncio.get_running_loop().time()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asyncio.get_running_loop().time() - begun < 1
+    with pytest.raises(SandboxClosedError):
+        await session.execute("1", 2)

@@ -1,0 +1,213 @@
+"""The wire's rules, read as a hostile peer would."""
+
+import json
+import struct
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlm_integrations.records import LLMError, SpanRef
+from rlm_integrations.sandbox.wire import FRAME_CAP, HEADER_CAP, Decoder, Encoder, Opaque, WireError
+
+TEXTS = st.text(st.characters(exclude_categories=[]), max_size=600)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | TEXTS
+    | st.builds(SpanRef, TEXTS, st.integers(), st.integers())
+    | st.builds(LLMError, TEXTS, TEXTS, st.integers())
+    | st.builds(Opaque, TEXTS, TEXTS),
+    lambda inner: (
+        st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(["a", "$b", "$x", "$l", "$d", "op"]) | TEXTS, inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+def frames_of(message: dict[str, Any]) -> list[bytes]:
+    frames: list[bytes] = []
+    Encoder().encode(message, frames.append)
+    return frames
+
+
+def body(frame: bytes) -> memoryview:
+    return memoryview(frame)[4:]
+
+
+def crossed(message: dict[str, Any]) -> dict[str, Any]:
+    decoder = Decoder(1 << 30)
+    last = None
+    for frame in frames_of(message):
+        assert last is None
+        assert struct.unpack_from(">I", frame)[0] == len(frame) - 4 <= FRAME_CAP
+        last = decoder.decode(body(frame))
+    assert last is not None
+    return last
+
+
+def raw(header: object, blobs: bytes = b"") -> bytes:
+    """A frame as a peer could make it by hand, without its length."""
+    packed = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack(">I", len(packed)) + packed + blobs
+
+
+@given(VALUES)
+def test_every_value_crosses_as_it_is(value: Any) -> None:
+    """What is sent is what arrives, types included, whatever its texts and keys."""
+    message = crossed({"op": "x", "value": value})
+    assert message == {"op": "x", "value": value}
+    assert repr(message["value"]) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["p" * 100] * 100_000,
+        ["p" * 10_000] * 1_000,
+        "t" * 5_000_000,
+        {"deep": [["x" * 900_000] * 5] * 5},
+        {str(i): "v" * 5_000 for i in range(2_000)},
+        LLMError("t", "m" * 3_000_000, 1),
+        ["é" * 700_000, "😀" * 700_000],
+    ],
+)
+def test_large_values_cross_in_frames_under_the_cap(value: Any) -> None:
+    """However a value is large, by many items, long texts or both, it crosses in parts that a reader can hold."""
+    assert crossed({"op": "x", "value": value})["value"] == value
+
+
+def test_tuples_sets_and_odd_keys_become_plain(value: Any = None) -> None:
+    """Tuples and sets arrive as lists, keys as texts, subclasses of texts and numbers as their base."""
+
+    class Word(str):
+        __slots__ = ()
+
+    arrived = crossed({"op": "x", "value": [(1, 2), {3}, {4: 5}, Word("w"), True]})["value"]
+    assert arrived == [[1, 2], [3], {"4": 5}, "w", True]
+    assert type(arrived[3]) is str
+
+
+def test_an_endless_value_is_refused() -> None:
+    """A list that holds itself is an error, not an endless loop."""
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(ValueError, match="deeper than 100"):
+        frames_of({"op": "x", "value": loop})
+
+
+def test_a_number_too_long_for_json_is_refused() -> None:
+    """A number of ten thousand digits is an error of the sender."""
+    with pytest.raises(ValueError, match="digits"):
+        frames_of({"op": "x", "value": 10**10_000})
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (b"", "does not parse"),
+        (b"\0\0\0\xff{}", "header longer"),
+        (struct.pack(">I", HEADER_CAP + 1) + b" " * (HEADER_CAP + 1), "header longer"),
+        (raw(b"{"), "does not parse"),
+        (raw(b"\xff\xfe"), "does not parse"),
+        (raw([1]), "no message"),
+        (raw({"no": "op"}), "no message"),
+        (raw({"op": 5}), "no message"),
+        (raw({"op": "x", "v": {"$b": 10}}, b"short"), "blob longer"),
+        (raw({"op": "x", "v": {"$b": -1}}), "blob longer"),
+        (raw({"op": "x", "v": {"$b": True}}, b"a"), "blob longer"),
+        (raw({"op": "x", "v": {"$b": 1.0}}, b"a"), "blob longer"),
+        (raw({"op": "x"}, b"unclaimed"), "no blob claims"),
+        (raw({"op": "x", "v": [{"$b": 3}, {"$b": 3}]}, b"abc"), "blob longer"),
+        (raw({"op": "x", "v": {"$b": 2}}, b"\xff\xff"), "does not parse"),
+        (raw({"op": "x", "v": {"$b": 1, "k": 1}}, b"a"), "a tag among keys"),
+        (raw({"op": "x", "v": {"$l": 99}}), "malformed tag"),
+        (raw({"op": "x", "v": {"$j": "1"}}), "malformed tag"),
+        (raw({"op": "x", "v": {"$d": [["k"]]}}), "does not parse"),
+        (raw({"op": "x", "v": {"$d": 5}}), "malformed tag"),
+        (raw({"op": "x", "v": {"$s": ["a", 1]}}), "malformed tag"),
+        (raw({"op": "x", "v": {"$s": ["a", True, 2]}}), "malformed tag"),
+        (raw({"op": "x", "v": {"$e": ["a", "b", "c"]}}), "malformed tag"),
+        (raw({"op": "x", "v": {"$x": [1, 2]}}), "malformed tag"),
+        (raw({"op": "x", "v": {"$evil": 1}}), "malformed tag"),
+        (raw({"op": "part", "part": "1", "items": []}), "part without"),
+        (raw({"op": "part", "part": True, "items": []}), "part without"),
+        (raw({"op": "part", "part": 1, "items": "x"}), "part without"),
+        (raw(b'{"op":"x","v":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "does not parse"),
+        (raw(b'{"op":"x","v":' + b"9" * 100_000 + b"}"), "does not parse"),
+    ],
+)
+def test_a_frame_that_breaks_the_rules_is_a_wire_error(frame: bytes, reason: str) -> None:
+    """Lengths that lie, tags that are malformed, JSON that is none: one kind of error, whatever was sent."""
+    with pytest.raises(WireError, match=reason):
+        Decoder(1 << 20).decode(frame)
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=300), st.booleans())
+def test_noise_is_a_wire_error(noise: bytes, framed: bool) -> None:
+    """Bytes of any kind give a message or a WireError, nothing else."""
+    try:
+        message = Decoder(1 << 20).decode(raw(noise) if framed else noise)
+    except WireError:
+        return
+    assert message is None or isinstance(message["op"], str)
+
+
+@pytest.mark.parametrize("length", [0, 3, FRAME_CAP + 1, 2**32 - 1])
+def test_trap_02_a_frame_has_a_bounded_length(length: int) -> None:
+    """A length beyond the cap is refused before anything is read."""
+    with pytest.raises(WireError, match="frame of"):
+        Decoder.check_length(length)
+
+
+def test_trap_01_small_frames_never_grow_large() -> None:
+    """Every byte of text that arrives was sent: a frame that names the same blob twice runs out of bytes."""
+    text = b"x" * 1_000
+    claims = [{"$b": 1_000} for _ in range(50_000)]
+    with pytest.raises(WireError, match="blob longer"):
+        Decoder(1 << 20).decode(raw({"op": "x", "v": claims}, text))
+
+
+@pytest.mark.parametrize("items", [b"[],", b"{},", b'"",', b"0,"])
+def test_trap_01_parts_that_never_end_are_cut_off(items: bytes) -> None:
+    """Parts count with what they take in memory, so that three bytes on the wire are not a hundred in the host."""
+    decoder = Decoder(1 << 20)
+    packed = b'{"op":"part","part":1,"items":[' + items * 2_000 + b"0]}"
+    with pytest.raises(WireError, match="parts of more"):
+        for _ in range(1_000):
+            decoder.decode(raw(packed))
+
+
+def test_forgotten_parts_take_nothing() -> None:
+    """After forget_parts the bound begins anew."""
+    decoder = Decoder(100_000)
+    for _ in range(100):
+        decoder.decode(raw({"op": "part", "part": 1, "items": ["x" * 200] * 100}))
+        decoder.forget_parts()
+
+
+def test_trap_02_the_largest_header_parses_in_time() -> None:
+    """A header of the worst JSON, as large as the cap, takes under a second."""
+    packed = b'{"op":"x","v":[' + b"[]," * ((HEADER_CAP - 100) // 3) + b"0]}"
+    begun = time.perf_counter()
+    Decoder(1 << 30).decode(raw(packed))
+    assert time.perf_counter() - begun < 1
+
+
+def test_trap_10_a_dict_with_the_wires_own_keys_crosses() -> None:
+    """User data that looks like a tag is data."""
+    value = {"$b": 5, "$l": [1], "x": {"$d": [["$s", ["a", 0, 1]]]}}
+    assert crossed({"op": "x", "value": value})["value"] == value
+
+
+def test_weight_tells_what_a_message_takes() -> None:
+    """The weight of a message counts its parts."""
+    decoder = Decoder(1 << 30)
+    for frame in frames_of({"op": "x", "value": ["y" * 100_000] * 100}):
+        decoder.decode(body(frame))
+    assert 10_000_000 < decoder.weight < 11_000_000
