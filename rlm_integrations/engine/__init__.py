@@ -1,0 +1,1 @@
+"""How a run goes from a question to a checked answer."""

@@ -1,0 +1,148 @@
+"""Finals in prose: `FINAL(…)` that a model writes beside its code. Pure functions of the text."""
+
+import ast
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rlm_integrations.engine._python import LONGEST, read_python
+
+_MOST_TRIED = 5  # candidates per reply, so that pages of repetition cost no more than one
+
+_CALL = re.compile(r"\b(FINAL_VAR|FINAL|SUBMIT|final_answer)[ \t]*\(")
+_MARKUP = "*_`>#\"' \t\r"
+_SENTENCE_ENDS = (".", "!", "?", ":", "…", "\u3002")
+_TOKEN = re.compile(r"\\.|\"\"\"|'''|[\"'()]", re.DOTALL)
+_QUOTE = re.compile(r"\s*[bfrBFR]{0,2}[\"']")
+# What may stand after a final in its line. Where the next line goes on in lower case, a sentence was wrapped.
+_LINE_END = re.compile(r"[*_`\"'.;,!)\]]*[ \t\r]*(?:#[^\n]*)?(?:\Z|\n(?![a-z]))")
+_REPLY_END = re.compile(r"[\s*_`\"'.;,!)\]]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ProseFinal:
+    """A final that a model wrote outside its code, which its REPL has yet to resolve.
+
+    Attributes:
+        kind: "value" is the answer as it stands. "variable" is the name that FINAL_VAR was given; without such a variable it is no
+            final. "name" is a bare word: the variable if there is one, else the answer. "expression" is Python: its value, or where
+            running it fails, the answer as it stands.
+        text: The answer, the name, or the expression's source.
+        code: The same as a call to run in the REPL.
+    """
+
+    kind: Literal["value", "variable", "name", "expression"]
+    text: str
+    code: str
+
+
+def find_final(text: str, segments: Sequence[tuple[int, int]]) -> ProseFinal | None:
+    """The last final in these pieces of prose that stands where a final may stand; the last piece ends the reply."""
+    tried = 0
+    for segment in reversed(segments):
+        for call in reversed(deque(_CALL.finditer(text, *segment), maxlen=50)):
+            place = _place(text, call.start(), segment)
+            if place is None or (place == "sentence" and segment is not segments[-1]):
+                continue
+            if (tried := tried + 1) > _MOST_TRIED:
+                return None
+            end = _end_of_call(text, call.end(), segment[1])
+            after = _LINE_END if place == "line" else _REPLY_END
+            if end is not None and after.match(text, end, segment[1]):
+                return _read(call.group(1), text[call.end() : end - 1].strip())
+    return None
+
+
+def end_of_final_over(text: str, start: int, stop: int) -> int | None:
+    """Where a final ends that begins in this prose and whose quoted argument runs on past it, over the fences that it quotes."""
+    calls = deque(_CALL.finditer(text, start, stop), maxlen=1)
+    if not calls or _place(text, calls[0].start(), (start, stop)) != "line" or not _QUOTE.match(text, calls[0].end()):
+        return None
+    end = _closing(text, calls[0].end(), len(text), quotes=True)
+    return end if end is not None and end > stop and _LINE_END.match(text, end) else None
+
+
+def is_final(tree: ast.Module) -> bool:
+    """Whether the code is nothing but one such call, perhaps glued to a word: `accordingly.FINAL(x)`."""
+    match tree.body:
+        case [ast.Expr(value=ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)))]:
+            return _CALL.fullmatch(f"{name}(") is not None
+    return False
+
+
+def _place(text: str, at: int, segment: tuple[int, int]) -> Literal["line", "sentence"] | None:
+    """Whether a call stands at the start of a line, or after the end of a sentence."""
+    line = max(text.rfind("\n", segment[0], at) + 1, segment[0])
+    before = text[max(line, at - 200) : at].strip(_MARKUP)
+    if not before:
+        return "line"
+    # "1. FINAL(x)" is an item of a plan.
+    return "sentence" if before.endswith(_SENTENCE_ENDS) and any(char.isalpha() for char in before) else None
+
+
+def _end_of_call(text: str, start: int, stop: int) -> int | None:
+    """The place after the parenthesis that closes a call, whose argument may be Python or plain words with apostrophes."""
+    as_code = _closing(text, start, stop, quotes=True)
+    as_words = _closing(text, start, stop, quotes=False)
+    if as_code is None or (not _QUOTE.match(text, start) and isinstance(read_python(f"FINAL({text[start : as_code - 1]})"), str)):
+        return as_words
+    return as_code
+
+
+def _closing(text: str, start: int, stop: int, *, quotes: bool) -> int | None:
+    depth, quote = 1, ""
+    for match in _TOKEN.finditer(text, start, min(stop, start + LONGEST)):
+        piece = match.group()
+        if piece[0] == "\\":
+            continue
+        if quote:
+            if piece.startswith(quote):
+                quote = ""
+        elif piece == "(":
+            depth += 1
+        elif piece == ")":
+            depth -= 1
+            if depth == 0:
+                return match.end()
+        elif quotes:
+            quote = piece
+    return None
+
+
+def _read(function: str, argument: str) -> ProseFinal | None:
+    """What the call hands over; None where it is empty, as in "call FINAL()"."""
+    if not argument:
+        return None
+    call = _as_call(argument)
+    value = call.args[0] if call is not None and len(call.args) == 1 and not call.keywords else None
+    if function == "FINAL_VAR" and (value is None or isinstance(value, ast.Name | ast.Constant)):
+        name = _unquoted(argument)
+        return ProseFinal("variable", name, f"FINAL_VAR({name!r})")
+    if call is None:
+        text = _unquoted(argument)
+        return ProseFinal("value", text, f"FINAL({text!r})")
+    if isinstance(value, ast.Name):
+        return ProseFinal("name", value.id, f"FINAL({value.id})")
+    try:
+        literal = ast.literal_eval(value) if value is not None else None
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return ProseFinal("expression", argument, f"FINAL({argument})")
+    if value is None:
+        return ProseFinal("expression", argument, f"FINAL({argument})")
+    return ProseFinal("value", literal if isinstance(literal, str) else argument, f"FINAL({argument})")
+
+
+def _as_call(argument: str) -> ast.Call | None:
+    match read_python(f"FINAL({argument})"):
+        case ast.Module(body=[ast.Expr(value=ast.Call(func=ast.Name(id="FINAL")) as call)]):
+            return call
+    return None
+
+
+def _unquoted(argument: str) -> str:
+    for quote in ('"""', "'''", '"', "'", "`"):
+        if len(argument) >= 2 * len(quote) and argument.startswith(quote) and argument.endswith(quote):
+            return argument[len(quote) : -len(quote)]
+    return argument

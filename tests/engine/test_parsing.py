@@ -1,0 +1,420 @@
+"""How replies are read: each case of real models by its number, and what else they write."""
+
+import textwrap
+
+import pytest
+
+from rlm_integrations.engine.parsing import Block, Note, ProseFinal, Reply, parse
+
+
+def codes(reply: Reply) -> list[str]:
+    """What would be run."""
+    return [block.code for block in reply.blocks if block.note is None]
+
+
+def kinds(reply: Reply) -> list[str]:
+    return [note.kind for note in reply.notes]
+
+
+def block(code: str, label: str = "repl", fence: str = "```") -> str:
+    return f"{fence}{label}\n{code}\n{fence}\n"
+
+
+def test_case_01_a_fence_glued_to_prose_opens_and_a_mention_does_not() -> None:
+    """The real block runs; prose that mentions fenced `repl` blocks opens nothing."""
+    text = (
+        "I write ```repl``` fences, so `repl` blocks, or ```repl code``` in a line. Let me do that now.```repl\nprint(context[:9])\n```\n"
+    )
+    assert parse(text) == Reply(blocks=(Block("repl", "print(context[:9])"),))
+    assert codes(parse("Put it between ```repl\nand a closing fence.\n\n" + block("a = 1"))) == ["a = 1"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'fence = "```"\nprint(fence)',
+        'prompt = f"""Answer as\n```json\n{{"a": 1}}\n```\nand no more"""\nprint(llm_query(prompt))',
+        "prompt = '''Text:\n```\nabc\n```\n\n```repl\nprint(1)\n```\n'''\nprint(prompt)",
+        'import re\nfound = re.findall(r"```(?:json)?\\n(.*?)```", reply)',
+        "# ```\nx = 1\n# it ends with ```\ny = 2",
+        'text = "<|im_start|>"\nprint("""\nREPL output:\n""")\nFINAL("x")',
+    ],
+)
+def test_case_02_backticks_in_the_code_do_not_cut_it(code: str) -> None:
+    """The block closes at the first fence after which the code parses."""
+    assert parse(f"So:\n{block(code)}\nLet us see.") == Reply(blocks=(Block("repl", code),))
+
+
+def test_case_02_a_cut_block_never_runs() -> None:
+    """Code that parses at no fence is not run, nor is anything after it, which may be a piece of it."""
+    text = block('x = = 1\ntext = """\n```python\nwipe()\n```\n"""') + block("y = 1")
+    reply = parse(text)
+    assert codes(reply) == []
+    assert kinds(reply) == ["not_python"]
+    assert reply.notes[0].detail.startswith("SyntaxError: ")
+    assert parse(block("x = = 1")).notes == (Note("not_python", "SyntaxError: invalid syntax (line 1)"),)
+
+
+@pytest.mark.parametrize(
+    "text", ["FINAL(random_number)", "I am done.\n\nFINAL(random_number)\n", "**FINAL(random_number)**", "SUBMIT(random_number)"]
+)
+def test_case_06_a_bare_name_in_prose_is_a_name(text: str) -> None:
+    """FINAL of a bare word names a variable, if there is one."""
+    assert parse(text).final == ProseFinal("name", "random_number", "FINAL(random_number)")
+
+
+def test_case_07_finals_in_code_are_code() -> None:
+    """Rules about prose never look inside a fence."""
+    code = 'FINAL(a + ", ally " + b)'
+    assert parse(block(code)) == Reply(blocks=(Block("repl", code),))
+    assert parse(block(code, label="")) == Reply(blocks=(Block("", code),))
+    assert parse("```text\nFINAL(1)\n```").final is None
+    assert parse('```repl\ns = """\nFINAL(1)\n"""\n```').final is None
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        'I shall finish with either FINAL_VAR(name) or FINAL("answer").',
+        'I shall finish with either FINAL_VAR(name) or\nFINAL("answer") when I know it.',
+        "My plan:\n1. Look.\n2. FINAL(answer)\n- FINAL_VAR(x)\n",
+    ],
+)
+def test_case_08_a_plan_is_not_final(prose: str) -> None:
+    """Finals that prose talks about do not count, before code or after it."""
+    for text in (f"{prose}\n{block('print(1)')}", f"{block('print(1)')}\n{prose}", prose):
+        assert parse(text).final is None
+
+
+def test_case_09_code_and_a_final_in_one_reply() -> None:
+    """The blocks come with the final, whichever stands first; beside a block that is not run the final is refused."""
+    final = ProseFinal("variable", "x", "FINAL_VAR('x')")
+    assert parse(block("x = 1") + "\nFINAL_VAR(x)") == Reply((Block("repl", "x = 1"),), final)
+    assert parse("FINAL_VAR(x)\n\n" + block("x = 1")) == Reply((Block("repl", "x = 1"),), final)
+    assert parse("```repl\nx = 1\n```FINAL_VAR(x)").final == final
+    failed = parse(block("x = = 1") + "\nFINAL_VAR(x)")
+    assert failed.final is None
+    assert kinds(failed) == ["not_python", "final_refused"]
+
+
+def test_case_10_a_last_reply_is_read_like_any_other() -> None:
+    """A block that ends in FINAL_VAR(x) is a block."""
+    assert codes(parse("Final answer:\n" + block("x = 2\nFINAL_VAR(x)"))) == ["x = 2\nFINAL_VAR(x)"]
+
+
+@pytest.mark.parametrize(
+    "token", ["<|im_start|>", "<|im_end|>\n<|im_start|>", "<|endoftext|>", "<\uff5cUser\uff5c>", "<start_of_turn>", "[INST]"]
+)
+def test_case_11_a_leaked_chat_token_ends_the_reply(token: str) -> None:
+    """What follows the token is an invented dialogue and does not count."""
+    before = "Let me look.\n" + block("a = 1")
+    reply = parse(f"{before}{token}user\nREPL output: 3\n{block('b = 2')}\nFINAL(3)")
+    assert codes(reply) == ["a = 1"]
+    assert reply.final is None
+    assert reply.cut == len(before)
+    assert kinds(reply) == ["chat_token"]
+
+
+def test_case_11_tokens_around_a_whole_reply_do_no_harm() -> None:
+    """A token that opens or ends a reply takes nothing away and is not worth a word; nor is one that prose quotes."""
+    assert codes(parse("<|im_start|>assistant\n" + block("a = 1") + "<|im_end|>")) == ["a = 1"]
+    assert parse("<|im_start|>assistant\n" + block("a = 1") + "<|im_end|>").notes == ()
+    assert codes(parse("The text has `<|im_start|>` in it.\n" + block("a = 1"))) == ["a = 1"]
+    final = parse("FINAL(42)<|eot_id|>").final
+    assert final is not None
+    assert final.text == "42"
+
+
+@pytest.mark.parametrize(
+    "invention",
+    [
+        "REPL output:",
+        "**REPL Output:**",
+        "Output:\n```\n7\n```",
+        "The output is:",
+        "### Execution output",
+        "[Output]",
+        "stdout: 7",
+        "Observation: 7",
+        "Code executed:",
+        "REPL output (7 characters):",
+        "Output of block 1:",
+        "Human: go on",
+        "User:",
+        "```output\n7\n```",
+    ],
+)
+def test_case_12_only_what_precedes_an_invented_output_counts(invention: str) -> None:
+    """A model that writes the REPL's output itself goes on from fiction."""
+    before = "So.\n" + block("a = 1")
+    reply = parse(f"{before}{invention}\n7\n\nSo I go on:\n{block('b = 2')}\nFINAL(7)")
+    assert codes(reply) == ["a = 1"]
+    assert reply.final is None
+    assert reply.cut == len(before)
+    assert kinds(reply) == ["invented_output"]
+
+
+@pytest.mark.parametrize(
+    "prose", ["Expected output: a number.", "Output the result next.", "User questions come next:", "Next, the output."]
+)
+def test_case_12_prose_about_output_is_no_invention(prose: str) -> None:
+    """Words about output cut nothing, nor does any output before the first block."""
+    assert codes(parse(f"{block('a = 1')}{prose}\n{block('b = 2')}")) == ["a = 1", "b = 2"]
+    assert codes(parse(f"Output:\n7\n{block('b = 2')}")) == ["b = 2"]
+
+
+@pytest.mark.parametrize("label", ["repl", "python", ""])
+def test_case_14_a_fence_that_never_closes_is_not_run(label: str) -> None:
+    """Pages of repetition, cut by the limit, give nothing but the word that the fence was not closed."""
+    reply = parse(f"Now:\n```{label}\n" + "print(context[0])\nthe same\n" * 600)
+    assert codes(reply) == []
+    assert kinds(reply) == ["unclosed_fence"]
+    assert kinds(parse(f"FINAL(1)\n```{label}\n" + "x = 1\n" * 3_000)) == ["unclosed_fence", "final_refused"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from __future__ import annotations\nx: int = 1",
+        "repl\nx = 1",
+        "python\nfrom __future__ import annotations",
+        "import asyncio\nasyncio.run(main())",
+        "replies = await asyncio.gather(*[llm_query(p) for p in prompts])",
+        "async with lock:\n    x = await f()",
+        "context = context[:100]",
+    ],
+)
+def test_case_15_unusual_code_runs(code: str) -> None:
+    """Future imports, label lines, top-level await and a rebound context are code like any other."""
+    assert parse(block(code)) == Reply(blocks=(Block("repl", code),))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```repl\nx = 1\n```\n```\n",
+        "```repl\nx = 1\n```\n\n```\n\nThat is all.",
+        "````repl\nx = 1\n````",
+        "``````repl\nx = 1\n``````",
+        "````repl\nx = 1\n```",
+        "```repl\nx = 1\n````",
+        "```REPL\nx = 1\n```",
+        "```Python\nx = 1\n```",
+        "```  repl  \nx = 1\n```  ",
+        "  ```repl\nx = 1\n  ```",
+        "1. Look:\n   ```python\nx = 1\n   ```",
+        "~~~repl\nx = 1\n~~~",
+        "~~~\nx = 1\n~~~",
+        "```repl\r\nx = 1\r\n```\r\n",
+        "```repl\nx = 1```",
+        "```repl\nx = 1\n``` Now we wait.",
+        "```repl\n\nx = 1\n\n\n```",
+        "* ```repl\nx = 1\n```",
+        '```python title="a.py"\nx = 1\n```',
+        "```{python}\nx = 1\n```",
+        "```repl:\nx = 1\n```",
+        "x = 1\n```",
+    ],
+)
+def test_case_16_odd_fences_are_found(text: str) -> None:
+    """Doubled, longer, shorter, glued, indented, upper-case and tilde fences hold the block, and are not worth a word."""
+    reply = parse(text)
+    assert [code.strip() for code in codes(reply)] == ["x = 1"]
+    assert reply.notes == ()
+
+
+def test_case_16_an_indented_block_is_kept_for_the_sandbox_to_dedent() -> None:
+    """A block that is indented as a whole counts as Python."""
+    reply = parse("1. Do this:\n   ```repl\n   if x:\n       y = 1\n   ```\n")
+    assert [textwrap.dedent(code) for code in codes(reply)] == ["if x:\n    y = 1"]
+
+
+def test_case_16_what_follows_a_doubled_fence_is_read_on() -> None:
+    """After a doubled closing fence neither a block nor a final is lost."""
+    reply = parse("```repl\nx = 1\n```\n```\nNext:\n```repl\ny = 2\n```\n```\n\nFINAL_VAR(y)")
+    assert codes(reply) == ["x = 1", "y = 2"]
+    assert reply.final == ProseFinal("variable", "y", "FINAL_VAR('y')")
+    assert codes(parse("```repl\nx = 1\n```\n```\ny = f(2)\n```\n")) == ["x = 1", "y = f(2)"]
+
+
+@pytest.mark.parametrize("text", ['FINAL_VAR("14")', "FINAL_VAR(14)", "FINAL_VAR('14')\n", 'accordingly.FINAL_VAR("14")'])
+def test_case_17_a_variable_that_may_not_exist_is_named_as_such(text: str) -> None:
+    """FINAL_VAR always names a variable; whether there is one is for the REPL to say."""
+    assert parse(text).final == ProseFinal("variable", "14", "FINAL_VAR('14')")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The result is FINAL(42)",
+        "The result is FINAL(42), as we saw.",
+        "So FINAL(42) would be right. Let me check.",
+        "I could say this. FINAL(42) But I am not sure.",
+        "It would be\nFINAL(42)\nbut only if x holds.",
+        "FINAL(42) would be the answer if x held.",
+        "FINAL(42",
+        "FINAL()",
+        "MY_FINAL(42)",
+    ],
+)
+def test_case_18_reasoning_about_a_final_is_not_final(text: str) -> None:
+    """A final in the middle of a sentence does not count, nor one that never closes."""
+    assert parse(text).final is None
+
+
+@pytest.mark.parametrize(
+    ("text", "final"),
+    [
+        ("FINAL(func(a, b))", ProseFinal("expression", "func(a, b)", "FINAL(func(a, b))")),
+        ('FINAL(f(")"))', ProseFinal("expression", 'f(")")', 'FINAL(f(")"))')),
+        ('FINAL(a + ", ally " + b)', ProseFinal("expression", 'a + ", ally " + b', 'FINAL(a + ", ally " + b)')),
+        ("FINAL(f'{x}')", ProseFinal("expression", "f'{x}'", "FINAL(f'{x}')")),
+        ("FINAL(x, evidence=[s])", ProseFinal("expression", "x, evidence=[s]", "FINAL(x, evidence=[s])")),
+        ("FINAL_VAR(found['a'])", ProseFinal("expression", "found['a']", "FINAL(found['a'])")),
+        ("FINAL(42)", ProseFinal("value", "42", "FINAL(42)")),
+        ('FINAL("42")', ProseFinal("value", "42", 'FINAL("42")')),
+        ("FINAL([1, 2])", ProseFinal("value", "[1, 2]", "FINAL([1, 2])")),
+        ("FINAL(The king (of Spain) left.)", ProseFinal("value", "The king (of Spain) left.", "FINAL('The king (of Spain) left.')")),
+        ("FINAL(It's 5 o'clock (or so).)", ProseFinal("value", "It's 5 o'clock (or so).", "FINAL(\"It's 5 o'clock (or so).\")")),
+        ('FINAL("two\nlines")', ProseFinal("value", "two\nlines", "FINAL('two\\nlines')")),
+        ('FINAL("""two\n\nlines (a)""")', ProseFinal("value", "two\n\nlines (a)", 'FINAL("""two\n\nlines (a)""")')),
+        ("FINAL(\n  'a (b'\n)", ProseFinal("value", "a (b", "FINAL('a (b')")),
+        ("FINAL(**Paris**, the *capital*)", ProseFinal("value", "**Paris**, the *capital*", "FINAL('**Paris**, the *capital*')")),
+        ("FINAL(Paris (France))", ProseFinal("expression", "Paris (France)", "FINAL(Paris (France))")),
+        ("FINAL(C:\\dir\\new)", ProseFinal("value", "C:\\dir\\new", "FINAL('C:\\\\dir\\\\new')")),
+    ],
+)
+def test_case_18_a_final_alone_is_read_to_its_own_parenthesis(text: str, final: ProseFinal) -> None:
+    """Parentheses balance, quotes may hold some, words need none; the call can be run as code."""
+    for written in (text, f"Now I know.\n{text}\n\nThat is all.", f"Now I know.{text}", f"`{text}`", f"> **{text}**."):
+        assert parse(written).final == final
+    compile(final.code, "final", "exec")
+
+
+@pytest.mark.parametrize("language", ["json", "bash", "JavaScript", "text", "c++"])
+def test_case_19_another_language_is_named(language: str) -> None:
+    """A block that is no Python is not run, its language is told, and nothing else is lost."""
+    reply = parse(f'```{language}\n{{"a": 1}}\n```\n{block("x = 1")}FINAL_VAR(x)')
+    assert reply.blocks == (
+        Block(language.lower(), '{"a": 1}', Note("other_language", language.lower())),
+        Block("repl", "x = 1"),
+    )
+    assert kinds(reply) == ["other_language"]
+    assert reply.final is not None
+    assert kinds(parse(f'```{language}\n{{"a": 1}}\n')) == ["unclosed_fence"]
+
+
+@pytest.mark.parametrize("function", ["FINAL", "SUBMIT", "final_answer"])
+def test_dialects_in_prose(function: str) -> None:
+    """Other libraries' names for FINAL count as FINAL."""
+    assert parse(f"Done.\n{function}('x')").final == ProseFinal("value", "x", "FINAL('x')")
+    assert parse(f"I should {function}('x') later").final is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I am done: FINAL(42)",
+        "accordingly.FINAL(42)",
+        "(That holds!) So it is. FINAL(42).",
+        "Is it? `FINAL(42)`\n\n",
+        "FINAL(41)\n\nWait, no.\n\nFINAL(42)",
+        "FINAL(42)  # the answer",
+    ],
+)
+def test_a_final_after_a_sentence_ends_the_reply(text: str) -> None:
+    """Glued to a sentence a final counts where nothing follows; of several the last one counts."""
+    final = parse(text).final
+    assert final is not None
+    assert final.text == "42"
+
+
+def test_a_final_may_quote_fences() -> None:
+    """An answer that holds a fenced block is an answer, and its block does not run."""
+    answer = "Do this:\n\n```python\nprint(1)\n```\n\nand be glad."
+    reply = parse(f'FINAL("""{answer}""")\n')
+    assert reply == Reply(final=ProseFinal("value", answer, f'FINAL("""{answer}""")'))
+
+
+def test_several_blocks_keep_their_order() -> None:
+    """All blocks of a reply run, labelled or not, with prose between them."""
+    text = f"First.\n{block('a = 1')}Then.\n{block('b = f(2)', label='')}Last.\n{block('c = 3', label='python')}"
+    assert [(each.language, each.code) for each in parse(text).blocks] == [("repl", "a = 1"), ("", "b = f(2)"), ("python", "c = 3")]
+
+
+def test_a_missing_closing_fence_before_the_next_block_is_forgiven() -> None:
+    """A block that is whole closes where the next one opens."""
+    assert codes(parse("```repl\na = 1\n```repl\nb = 2\n```\n")) == ["a = 1", "b = 2"]
+    assert codes(parse('```repl\na = 1\n```json\n{"a": 1}\n```\n')) == ["a = 1"]
+
+
+@pytest.mark.parametrize("quoted", ["The king left.", "48213", "yes, no", "Answer: Paris", "| a | b |\n|---|---|", ""])
+def test_an_unlabelled_fence_around_words_is_a_quotation(quoted: str) -> None:
+    """Only code in an unlabelled fence is a block; words are neither run nor an error."""
+    reply = parse(f"It says:\n```\n{quoted}\n```\nFINAL(42)")
+    assert reply == Reply(final=ProseFinal("value", "42", "FINAL(42)"))
+
+
+def test_a_stray_fence_hides_nothing() -> None:
+    """A fence that nobody opened does not swallow the block after it."""
+    assert codes(parse("Some words.\n```\nMore words.\n" + block("a = 1"))) == ["a = 1"]
+    assert codes(parse(block("a = 1") + "Words.\n```")) == ["a = 1"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "print(context[:500])",
+        "import re\nfound = re.findall('x', context)\nfound[:3]",
+        "repl\nx = 1",
+        "x = 5\nFINAL(x)",
+        "for line in context.splitlines():\n    if 'a' in line:\n        print(line)",
+        "  \nanswer['content'] = 'x'\nanswer['ready'] = True\n",
+        "await llm_query('x')",
+        "print(1)<|im_end|>",
+    ],
+)
+def test_a_reply_that_is_all_code_needs_no_fence(text: str) -> None:
+    """What parses as a whole and calls or binds something is code."""
+    assert codes(parse(text)) == [text.removesuffix("<|im_end|>").strip()]
+    assert parse(text).final is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "   \n",
+        "Yes",
+        "yes, no",
+        "Answer: Paris",
+        "answer: 42",
+        "not sure",
+        "Paris (France)",
+        "pass",
+        "x",
+        "'quoted'",
+        "Yes\nprint(1)",
+        "Let me look.\nprint(context[:5])",
+        "I think that the answer is 42.",
+    ],
+)
+def test_words_are_no_code(text: str) -> None:
+    """Prose that happens to be Python is prose."""
+    assert parse(text) == Reply()
+
+
+@pytest.mark.parametrize(
+    "thoughts",
+    ["<think>Maybe FINAL(1)\n\nFINAL(1)\n```repl\nwrong()\n```\n</think>\n", "Maybe.\nFINAL(1)\n```repl\nwrong()\n```\n</think>\n\n"],
+)
+def test_thoughts_do_not_count(thoughts: str) -> None:
+    """What a model thinks aloud is neither run nor final, though its server left the tags in the text."""
+    assert codes(parse(f"{thoughts}So:\n{block('right()')}")) == ["right()"]
+    assert parse(f"{thoughts}So it is no final.") == Reply()
+    assert codes(parse(block("parts = text.split('</think>')"))) == ["parts = text.split('</think>')"]
+
+
+def test_notes_of_python_s_parser_make_no_warnings() -> None:
+    """Invalid escapes in a model's code are no warning of the host, which tests turn into errors."""
+    assert codes(parse(block("re.findall('\\d', context)"))) == ["re.findall('\\d', context)"]
