@@ -9,6 +9,7 @@ from typing import Any
 import openai
 
 from rlm_integrations.errors import ModelError
+from rlm_integrations.lm._direct import httpx
 
 # HTTP status: type and whether asking again may help. What is not here goes by its class: 4xx is "bad_request", 5xx "server".
 BY_STATUS = {
@@ -42,9 +43,10 @@ def model_error(error: Exception, where: str) -> ModelError:
     """What a failure of the SDK is to us; `where` names the model in the message."""
     if isinstance(error, openai.APIStatusError):
         return status_error(error.status_code, error.body, where, error.response.headers)
-    if isinstance(error, openai.APITimeoutError):
+    # In the middle of a stream, openai 2 lets errors of httpx through.
+    if isinstance(error, (openai.APITimeoutError, httpx.TimeoutException)):
         return ModelError(f"{where} did not answer in time", type="timeout", retryable=True)
-    if isinstance(error, openai.APIConnectionError):
+    if isinstance(error, (openai.APIConnectionError, httpx.TransportError)):
         return ModelError(f"{where} cannot be reached: {error.__cause__ or error}", type="connection", retryable=True)
     if isinstance(error, openai.APIError):  # an error event in a stream
         return status_error(None, error.body, where)
@@ -59,8 +61,8 @@ def status_error(status: int | None, body: Any, where: str, headers: Mapping[str
     if status is None:
         status = code if isinstance(code, int) else 500
     kind, retryable = BY_STATUS.get(status, ("server", True) if status >= 500 else ("bad_request", False))
-    if code in BY_CODE or fields.get("type") in BY_CODE:
-        kind, retryable = BY_CODE[code if code in BY_CODE else fields["type"]]
+    if said_code := next((BY_CODE[each] for each in (code, fields.get("type")) if isinstance(each, str) and each in BY_CODE), None):
+        kind, retryable = said_code
     elif kind == "bad_request" and ("context length" in said or "context window" in said):
         kind = "context_length"
     if headers is not None and "x-should-retry" in headers:

@@ -36,7 +36,9 @@ class OpenAIClient:
     async def ask(self, body: bytes, headers: Mapping[str, str]) -> Any:
         """The response's JSON."""
         try:
-            response = await self._sdk.post(self._url, cast_to=httpx.Response, content=body, options={"headers": {**self._headers, **headers}})
+            response = await self._sdk.post(
+                self._url, cast_to=httpx.Response, content=body, options={"headers": {**self._headers, **headers}}
+            )
         except openai.OpenAIError as error:
             failure = self._failure(error)
         else:
@@ -55,6 +57,10 @@ class OpenAIClient:
                 stream_cls=openai.AsyncStream[object],
             )
             try:
+                kind = stream.response.headers.get("content-type", "")
+                if "json" in kind or "html" in kind:  # no stream, but a plain reply or a page
+                    await stream.response.aread()
+                    yield self._parsed(stream.response)
                 async for event in stream:
                     yield event
             finally:

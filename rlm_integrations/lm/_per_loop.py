@@ -45,9 +45,9 @@ class PerLoop(Generic[T]):
 
 
 class _Entry(Generic[T]):
-    """A loop's resource, the generator that holds it, and the task that opens it."""
+    """A loop's resource, the generator that holds it, and the tasks that open and close it."""
 
-    __slots__ = ("holder", "loop", "opening", "resource")
+    __slots__ = ("ending", "holder", "loop", "opening", "resource")
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class _Entry(Generic[T]):
         self.loop = loop
         self.resource: T | None = None
         self.holder = self._hold(make, close, entries)
+        self.ending: asyncio.Task[None] | None = None
         self.opening = loop.create_task(self._open())
 
     async def _open(self) -> T:
@@ -82,18 +83,30 @@ class _Entry(Generic[T]):
     async def _end(self) -> None:
         await self.holder.aclose()
 
-    def end(self, *, wait: bool) -> None:
-        """Close it from outside its loop; without waiting, one whose loop stands still is left to the end of that loop."""
-        if self.loop.is_closed():  # by hand: nobody else will, and what must wait for the loop waits in vain
-            with suppress(StopIteration, RuntimeError):
-                self.holder.aclose().__await__().send(None)
-        elif self.loop.is_running():
-            ended = asyncio.run_coroutine_threadsafe(self._end(), self.loop)
-            if wait:
-                with suppress(Exception):
-                    ended.result(SECONDS_TO_CLOSE)
-        elif wait:
-            with suppress(Exception):
+    def end_soon(self) -> None:
+        """Close it on its loop, a moment later: a loop that is about to end does so itself, and would cancel us in the middle.
+
+        One whose loop stands still is left to the end of that loop.
+        """
+        if self.loop.is_running():
+            self.loop.call_soon_threadsafe(self.loop.call_later, SECONDS_TO_CLOSE, self._start_to_end)
+
+    def _start_to_end(self) -> None:
+        self.ending = self.loop.create_task(self._end())
+
+    def end_dead(self) -> None:
+        """Release what belongs to a closed loop: by hand, nobody else will; what would have to wait for the loop waits in vain."""
+        with suppress(StopIteration, RuntimeError):
+            self.holder.aclose().__await__().send(None)
+
+    def end_now(self) -> None:
+        """Close it from outside its loop, and wait for that."""
+        with suppress(Exception):
+            if self.loop.is_closed():
+                self.end_dead()
+            elif self.loop.is_running():
+                asyncio.run_coroutine_threadsafe(self._end(), self.loop).result(SECONDS_TO_CLOSE)
+            else:
                 self.loop.run_until_complete(asyncio.wait_for(self._end(), SECONDS_TO_CLOSE))
 
 
@@ -111,12 +124,12 @@ class _Held:
         """Release what belongs to loops that were closed without closing their generators."""
         for entry in list(self.entries):
             if entry.loop.is_closed():
-                entry.end(wait=False)
+                entry.end_dead()
 
     def close(self) -> None:
         """The interpreter ends."""
         for entry in list(self.entries):
-            entry.end(wait=True)
+            entry.end_now()
 
     def abandon(self) -> None:
         """See above."""
@@ -129,4 +142,4 @@ def _held() -> _Held:
 def _dropped(entries: dict[asyncio.AbstractEventLoop, _Entry[Any]]) -> None:
     for entry in list(entries.values()):
         if entry in _held().entries:  # else it is the parent's
-            entry.end(wait=False)
+            entry.end_soon()

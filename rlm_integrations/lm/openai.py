@@ -119,7 +119,7 @@ class OpenAILM:
                     usage = usage_of(event) or usage
                     model = event.get("model") or model
                     choice = (event.get("choices") or [{}])[0]
-                    delta = choice.get("delta") or {}
+                    delta = choice.get("delta") or choice.get("message") or {}  # the whole message where the server does not stream
                     finish = choice.get("finish_reason") or finish
                     refusal += delta.get("refusal") or ""
                     calls = calls or bool(delta.get("tool_calls"))
@@ -128,13 +128,12 @@ class OpenAILM:
                     raise ModelError(
                         f"{model!r} sent an event that is none: {str(event)[:200]}", type="bad_response", retryable=True
                     ) from None
-                if piece is not None:
-                    text.append(piece)
                 if piece:
+                    text.append(piece)
                     yield piece
         if finish is None:
             raise ModelError(f"{model!r} broke off in the middle of its answer", type="bad_response", retryable=True)
-        yield answer("".join(text) if text else None, finish, refusal, calls, usage, model)
+        yield answer("".join(text) or None, finish, refusal, calls, usage, model)
 
     async def _body(self, request: Request, **more: Any) -> bytes:
         if wrong := OURS & request.params.keys():
@@ -146,8 +145,8 @@ class OpenAILM:
                 return _encode(body)
             return await offload(_encode, body)
         except UnicodeEncodeError as error:
-            place = f"character {error.start} of the request, {error.object[error.start]!r}, is half of a surrogate pair"
-            raise ModelError(f"the prompt is no valid Unicode text: {place}", type="input") from None
+            before, half = error.object[max(0, error.start - 40) : error.start], error.object[error.start]
+            raise ModelError(f"no valid Unicode text: {before!r} is followed by {half!r}, half of a pair", type="input") from None
         except (TypeError, ValueError) as error:
             raise ModelError(f"the request cannot be written as JSON: {error}", type="input") from None
 

@@ -18,6 +18,7 @@ ERRORS = {
     "server": (500, "server_error", None, "The server had an error"),
     "unavailable": (503, "server_error", None, "The engine is overloaded"),
     "auth": (401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided"),
+    "echo_key": (401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided"),
     "bad_request": (400, "invalid_request_error", None, "Invalid value"),
     "context_length": (400, "invalid_request_error", "context_length_exceeded", "This model's maximum context length is 8192 tokens"),
     "not_found": (404, "invalid_request_error", "model_not_found", "The model does not exist"),

@@ -226,8 +226,8 @@ class Connection(asyncio.Protocol):
             self._finish(call, 200, b"<html><body>Sign in to the network</body></html>", {"content-type": "text/html"})
             return
         if fault is not None and kind in ERRORS and not (call.stream and kind == "error_body"):
-            status = ERRORS[fault.kind][0]
-            self._finish(call, status, json.dumps(error_of(fault.kind)).encode(), JSON | retry_after(fault))
+            message = f"no such key: {ask.headers.get('authorization')}" if kind == "echo_key" else ""
+            self._finish(call, ERRORS[fault.kind][0], json.dumps(error_of(fault.kind, message)).encode(), JSON | retry_after(fault))
             return
         if not call.stream and kind == "hang":
             return

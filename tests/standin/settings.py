@@ -11,6 +11,7 @@ FaultKind = Literal[
     "server",  # 500
     "unavailable",  # 503, with Retry-After where `retry_after` says so
     "auth",  # 401
+    "echo_key",  # 401 with the request's key in its message
     "bad_request",  # 400
     "context_length",  # 400 "context_length_exceeded"
     "not_found",  # 404: no such model

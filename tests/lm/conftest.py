@@ -1,0 +1,27 @@
+"""What tests of models share: a stand-in provider, and an environment without keys and proxies."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rlm_integrations.records import Message, Request
+from tests.standin import StandIn, serve
+
+VARIABLES = ["OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"]
+VARIABLES += [name for base in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (base, base.lower())]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[StandIn]:
+    async with serve(keep_requests=True) as standin:
+        yield standin
+
+
+def request_of(prompt: str, **fields: object) -> Request:
+    return Request((Message("user", prompt),), **fields)

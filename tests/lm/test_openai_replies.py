@@ -1,0 +1,115 @@
+"""Each odd reply has a defined meaning, over real sockets and by hand."""
+
+from typing import Any
+
+import pytest
+
+from rlm_integrations.errors import ModelError
+from rlm_integrations.lm._replies import completion_of
+from rlm_integrations.lm.openai import OpenAILM
+from rlm_integrations.records import Completion, Usage
+from tests.lm.conftest import request_of
+from tests.standin import Fault, StandIn, answer_to
+
+ODD = [
+    ("null_content", "empty", True, "sent no content"),
+    ("refusal", "refusal", False, "I cannot help with that."),
+    ("content_filter", "refusal", False, "content filter"),
+    ("tool_calls", "tool_calls", False, "leave `tools` out"),
+    ("empty_choices", "bad_response", True, ""),
+    ("error_body", "server", True, "The upstream provider failed"),
+]
+
+
+@pytest.mark.parametrize("door", ["complete", "astream"])
+@pytest.mark.parametrize(("fault", "kind", "retryable", "hint"), ODD)
+async def test_a_reply_without_an_answer(server: StandIn, door: str, fault: Any, kind: str, retryable: bool, hint: str) -> None:
+    """No content, a refusal, tool calls, no choices: an error of its own type, the same plain and streamed."""
+    server.change(faults=[Fault(fault)])
+    lm = OpenAILM("sub", base_url=server.base_url, api_key="sk-0123456789")
+    with pytest.raises(ModelError) as caught:
+        if door == "complete":
+            await lm.complete(request_of("x"))
+        else:
+            [piece async for piece in lm.astream(request_of("x"))]
+    assert (caught.value.type, caught.value.retryable) == (kind, retryable)
+    assert hint in str(caught.value)
+    assert "'sub'" in str(caught.value)
+
+
+async def test_an_answer_cut_by_length_is_an_answer(server: StandIn) -> None:
+    """What there is of it comes back, and the finish reason says that it was cut."""
+    server.change(faults=[Fault("length")])
+    answer = await OpenAILM("sub", base_url=server.base_url, api_key="k").complete(request_of("x"))
+    assert (answer.text, answer.finish_reason) == (answer_to("x")[:6], "length")
+
+
+async def test_an_answer_without_counts(server: StandIn) -> None:
+    """Where the provider counts nothing, usage is None: unknown, not zero."""
+    server.change(faults=[Fault("no_usage")])
+    assert (await OpenAILM("sub", base_url=server.base_url, api_key="k").complete(request_of("x"))).usage is None
+
+
+def body(message: Any, finish_reason: Any = "stop", **more: Any) -> dict[str, Any]:
+    return {"model": "m", "choices": [{"message": message, "finish_reason": finish_reason}], **more}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (body({"content": ""}), Completion("", None, "m", "stop")),  # some questions have no answer
+        (body({"content": "x", "tool_calls": [{}]}, "tool_calls"), Completion("x", None, "m", "tool_calls")),
+        (body({"content": "x"}, "content_filter"), Completion("x", None, "m", "content_filter")),
+        (body({"content": "x"}, None), Completion("x", None, "m", None)),
+        (
+            body({"content": [{"type": "text", "text": "a"}, {"type": "thinking"}, {"type": "text", "text": "b"}]}),
+            Completion("ab", None, "m", "stop"),
+        ),
+        ({"choices": [{"message": {"content": "x"}}]}, Completion("x", None, "asked", None)),
+    ],
+)
+def test_odd_answers_that_are_answers(given: dict[str, Any], expected: Completion) -> None:
+    """An empty text, text beside tool calls, a list of parts, a missing finish reason or model: the text counts."""
+    assert completion_of(given, "asked") == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "retryable"),
+    [
+        (body({"content": ""}, "length"), "empty", False),  # all tokens went into thinking
+        (body({"content": None}, "length"), "empty", False),
+        (body({"content": None, "tool_calls": []}), "empty", True),
+        (body({"content": "", "refusal": "no"}), "refusal", False),
+        (body({"content": 5}), "bad_response", True),
+        (body({"content": [{"text": "a"}]}), "bad_response", True),
+        (body(None), "bad_response", True),
+        ({"choices": None}, "bad_response", True),
+        ({"choices": [None]}, "bad_response", True),
+        ([], "bad_response", True),
+        ("text", "bad_response", True),
+        (None, "bad_response", True),
+    ],
+)
+def test_odd_answers_that_are_none(given: Any, kind: str, retryable: bool) -> None:
+    """Whatever JSON comes, the outcome is an answer or a typed error."""
+    with pytest.raises(ModelError) as caught:
+        completion_of(given, "asked")
+    assert (caught.value.type, caught.value.retryable) == (kind, retryable)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 2}, Usage(3, 2)),
+        ({"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": None, "completion_tokens_details": {}}, Usage(3, 2)),
+        ({"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": None}}, Usage(3, 2)),
+        ({"prompt_tokens": 3}, None),
+        ({"prompt_tokens": "3", "completion_tokens": 2}, None),
+        ({"prompt_tokens": -1, "completion_tokens": 2}, None),
+        ("many", None),
+        (None, None),
+    ],
+)
+def test_counts_are_whole_or_unknown(given: Any, expected: Usage | None) -> None:
+    """Half a count is no count: a budget must not take it for a small one."""
+    assert completion_of(body({"content": "x"}, usage=given), "m").usage == expected
