@@ -14,7 +14,8 @@ Three forms, one surface. Each takes a `Settings` or its fields, and gives a `St
     server.requests()            list of Kept (number, headers, body) where `keep_requests=True`
     server.reset()               all counts, records and fault schedules start again; calls get their numbers from 0
 
-It answers `POST /v1/chat/completions` (plain and `"stream": true`) and `GET /v1/models`. Unless a script says otherwise, the answer to a
+It answers `POST /v1/chat/completions` (plain and `"stream": true`) and `GET /v1/models`, redirects what is under `/moved/` to the same
+path without it, and stands for any host as a proxy. Unless a script says otherwise, the answer to a
 prompt (the content of the last message) is `answer_to(prompt)`, so a test can tell a right answer from another prompt's.
 
     Settings.scripts = {"root-model": ["first reply", Reply("second", finish_reason="length")]}     # by model name; other models echo

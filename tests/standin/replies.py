@@ -9,7 +9,15 @@ from typing import Any
 from tests.standin.settings import Ask, Fault, Reply, Script, Usage
 
 CREATED = 1_700_000_000  # fixed, so that answers are the same at every run
-PHRASES = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 411: "Length Required", 429: "Too Many Requests"}
+PHRASES = {
+    200: "OK",
+    307: "Temporary Redirect",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    411: "Length Required",
+    429: "Too Many Requests",
+}
 PHRASES |= {500: "Internal Server Error", 503: "Service Unavailable"}
 # Kind of fault: status, `error.type`, `error.code`, `error.message`.
 ERRORS = {

@@ -2,13 +2,16 @@
 
 import asyncio
 import dataclasses
+import gzip
 import json
 import random
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.standin.faults import Chooser
 from tests.standin.replies import ERRORS, completion, error_of, events, faulty, head, reply_to, retry_after
@@ -32,8 +35,12 @@ class StandIn:
     async def start(self) -> None:
         """Listen on a free port of this machine."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self, loop), "127.0.0.1", 0, backlog=2048)
-        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        tls = None
+        if self.settings.certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(*self.settings.certificate)
+        self._server = await loop.create_server(lambda: Connection(self, loop), "127.0.0.1", 0, backlog=2048, ssl=tls)
+        self.base_url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
 
     async def stop(self) -> None:
         """Close the port and every connection, answered or not."""
@@ -190,7 +197,10 @@ class Connection(asyncio.Protocol):
             self.transport.write(self._json(200, standin.control(path.removeprefix("/control/"), body)))
             return
         standin.counts["bytes_in"] += size
-        if "transfer-encoding" in headers:
+        path = urlsplit(path).path  # whole addresses come to a proxy
+        if path.startswith("/moved/"):
+            self._send(head(307, {"location": path.removeprefix("/moved"), "content-length": "0"}))
+        elif "transfer-encoding" in headers:
             self._send(self._json(411, error_of("bad_request", "a body needs a content-length here")))
             self.transport.close()
         elif (method, path) == ("POST", "/v1/chat/completions"):
@@ -241,8 +251,10 @@ class Connection(asyncio.Protocol):
         body = json.dumps(completion(ask, reply, kind)).encode()
         if kind == "truncated":
             body = body[: len(body) // 2]
-        length = {"content-length": str(len(body) + 9)} if kind == "cut" else {}
-        self._finish(call, 200, body, JSON | length)
+        more = {"content-length": str(len(body) + 9)} if kind == "cut" else {}
+        if self._standin.settings.compress and "gzip" in ask.headers.get("accept-encoding", ""):
+            body, more = gzip.compress(body), {"content-encoding": "gzip"}
+        self._finish(call, 200, body, JSON | more)
         if kind in {"close", "cut"}:
             self.transport.close()
 

@@ -109,6 +109,8 @@ class Settings:
         models: What `/v1/models` lists.
         api_key: Where set, a request with another key gets 401.
         headers: Sent with every answer.
+        compress: Answers are sent with gzip where the request accepts it.
+        certificate: Files of a certificate and its key: then it speaks TLS, from the start on.
         keep_requests: Keep headers and bodies of all chat completions, for `requests()`.
     """
 
@@ -124,6 +126,8 @@ class Settings:
     models: Sequence[str] = ("root", "sub")
     api_key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    compress: bool = False
+    certificate: tuple[str, str] | None = None
     keep_requests: bool = False
 
     def __post_init__(self) -> None:
