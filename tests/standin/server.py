@@ -245,7 +245,7 @@ class Connection(asyncio.Protocol):
             self._reset()
             return
         reply = faulty(reply_to(ask, self._standin.settings.scripts.get(ask.model)), kind)
-        if call.stream:
+        if call.stream and kind != "no_stream":
             self._stream(call, ask, reply)
             return
         body = json.dumps(completion(ask, reply, kind)).encode()
@@ -270,16 +270,16 @@ class Connection(asyncio.Protocol):
             count += 1
             if count == 2 and call.fault == "hang":
                 return
+            if count == 2 and call.fault == "cut":
+                self._stop()
+                self.transport.close()
+                return
             if count == 2 and call.fault == "reset":
                 self._timer = self._loop.call_later(0.01, self._reset)  # a moment, so that the client reads what came before
                 return
             if interval:
                 self._timer = self._loop.call_later(interval, self._piece, call, pieces, count)
                 return
-        if call.fault == "cut":
-            self._stop()
-            self.transport.close()
-            return
         self._send(b"0\r\n\r\n")
         self._done()
 

@@ -19,7 +19,7 @@ FaultKind = Literal[
     "reset",  # the connection is reset; a stream's after its first piece
     "close",  # a right answer, then the connection is closed without a word, as an idle keep-alive connection is
     "truncated",  # JSON cut in half under a matching length; a stream ends in mid-answer without [DONE]
-    "cut",  # less body than content-length announced, then the end
+    "cut",  # less body than content-length announced, then the end; a stream ends after its first piece
     "content_type",  # 200 with an HTML page
     "error_body",  # 200 with an error object instead of choices, as some gateways do; a stream sends it as an event
     "empty_choices",
@@ -28,6 +28,7 @@ FaultKind = Literal[
     "tool_calls",
     "length",  # the answer cut short, finish_reason "length"
     "content_filter",  # no text, finish_reason "content_filter"
+    "no_stream",  # a plain answer though a stream was asked for
     "no_usage",  # a right answer without token counts
 ]
 

@@ -1,0 +1,68 @@
+"""Streams show the answer while it is written, and end in the same `Completion`."""
+
+import asyncio
+import time
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from rlm_integrations.errors import ModelError
+from rlm_integrations.lm.openai import OpenAILM
+from tests.lm.conftest import request_of
+from tests.standin import Fault, StandIn, answer_to
+
+
+def model(server: StandIn, **options: Any) -> OpenAILM:
+    return OpenAILM("sub", base_url=server.base_url, api_key="sk-0123456789", **options)
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
+async def test_pieces_and_then_the_whole(server: StandIn, transport: Any) -> None:
+    """The pieces joined are the text; the last item is what `complete` gives, token counts included."""
+    server.change(piece=3)
+    lm = model(server, transport=transport)
+    *pieces, last = [piece async for piece in lm.astream(request_of("x"))]
+    assert len(pieces) > 5
+    assert "".join(pieces) == answer_to("x")
+    assert last == await lm.complete(request_of("x"))
+
+
+async def test_pieces_come_as_they_are_written(server: StandIn) -> None:
+    """The first piece is there long before the last is sent."""
+    server.change(piece=4, piece_interval=0.1)
+    start = time.monotonic()
+    async with aclosing(model(server).astream(request_of("x"))) as pieces:
+        assert await anext(pieces) == answer_to("x")[:4]
+    assert time.monotonic() - start < 0.5
+
+
+async def test_leaving_early_aborts_the_stream(server: StandIn) -> None:
+    """Whoever stops reading pays for no more: the server sees the connection go, and other calls go on."""
+    server.change(piece=1, piece_interval=0.05)
+    lm = model(server)
+    async with aclosing(lm.astream(request_of("x"))) as pieces:
+        await anext(pieces)
+    async with asyncio.timeout(2):
+        while not server.stats().aborted:
+            await asyncio.sleep(0.002)
+    server.change(piece_interval=0)
+    assert [piece async for piece in lm.astream(request_of("x"))][-1].text == answer_to("x")
+
+
+@pytest.mark.parametrize("fault", ["truncated", "cut"])
+async def test_a_stream_that_breaks_off_is_no_answer(server: StandIn, fault: Any) -> None:
+    """What came before is shown, but no `Completion`: a retryable error."""
+    server.change(faults=[Fault(fault)], piece=4)
+    async with aclosing(model(server).astream(request_of("x"))) as pieces:
+        assert await anext(pieces) == answer_to("x")[:4]
+        with pytest.raises(ModelError) as caught:
+            await anext(pieces)
+    assert caught.value.retryable
+
+
+async def test_a_server_that_does_not_stream(server: StandIn) -> None:
+    """A plain reply to a request for a stream is one piece and the whole."""
+    server.change(faults=[Fault("no_stream")])
+    lm = model(server)
+    assert [piece async for piece in lm.astream(request_of("x"))] == [answer_to("x"), await lm.complete(request_of("x"))]
