@@ -1,0 +1,85 @@
+"""Prices are those of the list, cached tokens cost less, and what has no price is unknown, never free."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rlm_integrations.lm import pricing
+from rlm_integrations.lm.pricing import cost, has_price
+from rlm_integrations.records import Usage
+
+CALL = Usage(input_tokens=1_000_000, output_tokens=100_000)
+
+
+def test_a_call_costs_its_tokens() -> None:
+    """Input and output at the list's price; reasoning is output that was counted already."""
+    assert cost(CALL, "gpt-4o") == pytest.approx(2.5 + 1.0)
+    assert cost(Usage(1_000_000, 100_000, 0, 90_000), "gpt-4o") == pytest.approx(3.5)
+    assert cost(Usage(), "gpt-4o") == 0.0
+
+
+def test_cached_tokens_cost_what_cached_tokens_cost() -> None:
+    """They are part of the input and cheaper; where the list has no price for them, they cost what input costs."""
+    assert cost(Usage(1_000_000, 0, 400_000), "gpt-4o") == pytest.approx(0.6 * 2.5 + 0.4 * 1.25)
+    assert cost(Usage(1_000_000, 0, 400_000), "mistral-large-latest") == cost(Usage(1_000_000, 0), "mistral-large-latest") > 0
+    assert cost(Usage(100, 0, 400), "gpt-4o") == cost(Usage(100, 0, 100), "gpt-4o")  # more cached than read: a provider's slip
+
+
+@pytest.mark.parametrize("name", ["gpt-4o-2024-08-06", "openai/gpt-4o", "GPT-4o"])
+def test_names_as_providers_and_gateways_write_them(name: str) -> None:
+    """A dated name, a vendor before a slash and another case mean the same model."""
+    assert cost(CALL, name) == cost(CALL, "gpt-4o")
+
+
+@pytest.mark.parametrize("name", ["sub", "", "no-such-model", "llama3.1:8b", "gpt-99", "text-embedding-3-small", "claude-x"])
+def test_what_has_no_price_is_unknown(name: str) -> None:
+    """No price is None, so that a cost budget can refuse the model; an embedding's price is none for answers."""
+    assert cost(CALL, name) is None
+    assert not has_price(name)
+
+
+def test_no_listed_price_is_zero_by_accident() -> None:
+    """The list holds models without any price; every model that we price costs something for input and output."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    names = [model.id for provider in get_snapshot().providers for model in provider.models]
+    assert len(names) > 500
+    for usage in (Usage(input_tokens=10**6), Usage(output_tokens=10**6)):
+        assert [name for name in names if cost(usage, name) == 0] == []
+
+
+def test_an_address_tells_the_provider() -> None:
+    """A provider known by its address has its own prices; a gateway that is not known is priced by the model's name."""
+    assert has_price("openai/gpt-4o", base_url="https://openrouter.ai/api/v1")
+    assert has_price("meta-llama/llama-3.3-70b-instruct", base_url="https://openrouter.ai/api/v1")
+    assert not has_price("meta-llama/llama-3.3-70b-instruct")
+    assert cost(CALL, "gpt-4o", base_url="http://127.0.0.1:1/v1") == cost(CALL, "gpt-4o")
+    assert cost(CALL, "gpt-4o", base_url="https://api.openai.com/v1") == cost(CALL, "gpt-4o")
+
+
+def test_the_offline_model_is_free() -> None:
+    """It costs nothing, and that is known."""
+    assert cost(CALL, "offline") == 0.0
+    assert has_price("offline")
+
+
+async def test_prepare_reads_the_list() -> None:
+    """After it, prices are there."""
+    await pricing.prepare()
+    assert has_price("gpt-5-mini")
+
+
+def test_the_list_is_read_on_first_use_and_nothing_is_fetched() -> None:
+    """Importing this loads no price list; a price opens no socket."""
+    code = """
+import sys
+def refuse(event, args):
+    if event.startswith("socket."):
+        raise RuntimeError(event)
+sys.addaudithook(refuse)
+from rlm_integrations.lm.pricing import has_price
+assert "genai_prices" not in sys.modules
+assert has_price("gpt-5-mini")
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
