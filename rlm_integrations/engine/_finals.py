@@ -4,6 +4,7 @@ import ast
 import re
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,9 +87,9 @@ def _end_of_call(text: str, start: int, stop: int) -> int | None:
     """The place after the parenthesis that closes a call, whose argument may be Python or plain words with apostrophes."""
     as_code = _closing(text, start, stop, quotes=True)
     as_words = _closing(text, start, stop, quotes=False)
-    if as_code is None or (not _QUOTE.match(text, start) and isinstance(read_python(f"FINAL({text[start : as_code - 1]})"), str)):
-        return as_words
-    return as_code
+    if as_code is None or as_code == as_words or _QUOTE.match(text, start):
+        return as_code or as_words
+    return as_words if isinstance(read_python(f"FINAL({text[start : as_code - 1]})"), str) else as_code
 
 
 def _closing(text: str, start: int, stop: int, *, quotes: bool) -> int | None:
@@ -125,13 +126,11 @@ def _read(function: str, argument: str) -> ProseFinal | None:
         return ProseFinal("value", text, f"FINAL({text!r})")
     if isinstance(value, ast.Name):
         return ProseFinal("name", value.id, f"FINAL({value.id})")
-    try:
-        literal = ast.literal_eval(value) if value is not None else None
-    except (ValueError, TypeError, MemoryError, RecursionError):
-        return ProseFinal("expression", argument, f"FINAL({argument})")
-    if value is None:
-        return ProseFinal("expression", argument, f"FINAL({argument})")
-    return ProseFinal("value", literal if isinstance(literal, str) else argument, f"FINAL({argument})")
+    if value is not None:
+        with suppress(ValueError, TypeError, MemoryError, RecursionError):
+            literal = ast.literal_eval(value)
+            return ProseFinal("value", literal if isinstance(literal, str) else argument, f"FINAL({argument})")
+    return ProseFinal("expression", argument, f"FINAL({argument})")
 
 
 def _as_call(argument: str) -> ast.Call | None:

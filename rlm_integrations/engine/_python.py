@@ -13,14 +13,20 @@ def read_python(code: str) -> ast.Module | str:
     """The syntax tree, or what is wrong with the code in a few words."""
     if len(code) > LONGEST:
         return f"it is longer than {LONGEST:,} characters"
-    # A model's "\d" is its own affair. A filter for this one name, since to catch warnings is not safe among threads.
-    warnings.filterwarnings("ignore", module=_FILE)
+    _silence()
     try:
         return rewrite.parse(code, _FILE)
     except SyntaxError as error:
         return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     except (ValueError, MemoryError, RecursionError) as error:  # null bytes, lone surrogates, thousands of brackets
         return f"{type(error).__name__}: {str(error) or 'nested too deeply'}"
+
+
+def _silence() -> None:
+    """Let the parser be silent about a model's invalid escapes: one filter for one name, as catching warnings is not safe among threads."""
+    # Once only: every change of the filters makes Python repeat warnings that it has shown.
+    if not any(getattr(module, "pattern", None) == _FILE for _, _, _, module, _ in warnings.filters):
+        warnings.filterwarnings("ignore", module=_FILE)
 
 
 def is_plainly_code(tree: ast.Module) -> bool:

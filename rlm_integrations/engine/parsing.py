@@ -247,7 +247,7 @@ class _Reader:
     def _takes_bare_code(self, start: int) -> bool:
         """Whether the reply is code without a fence. A lone FINAL(…) is read as prose, where a bare word may be the answer."""
         stop = self.prose[-1][1]
-        opener = next((fence for fence in self.fences if fence.opens), None)
+        opener = next((fence for fence in self.fences if fence.opens and fence.start < stop), None)
         if opener is not None:
             if opener.language or self.text[opener.end : stop].strip():
                 return False

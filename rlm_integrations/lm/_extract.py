@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-MOST_TERMS = 32  # of one question; a longer one is no search but a text
+_MOST_TERMS = 32  # of one question; a longer one is no search but a text
 _UNIT = 500  # characters: a sentence that is longer is read in parts
 _QUOTE = 1_000  # characters of one quote, neighbours included
 _ENOUGH = 0.4  # share of the question's weight that a quote must hold
@@ -107,7 +107,7 @@ def read_question(text: str) -> Question:
         if folded in _STOP_WORDS or (len(folded) == 1 and not is_number and folded.isascii()):
             continue
         for each in _stems(folded):
-            if len(words) < MOST_TERMS:
+            if len(words) < _MOST_TERMS:
                 words.setdefault(each, word if word.isascii() or len(each) > 2 else each)
             if each in words and (is_number or each in quoted or (capitals_count and position > 0 and word[0].isupper())):
                 names.add(each)
@@ -139,25 +139,24 @@ def extract(question: Question, passage: str) -> list[str]:
     hits = _hits(question, passage, units)
     weights = _weights(question, hits, len(units))
     total = sum(weights.values())
-    found: list[tuple[float, int, int, frozenset[str]]] = []
+    found: list[tuple[float, int, int]] = []
     for at, here in hits.items():
         before = hits.get(at - 1, frozenset()) - here
-        joined = before and units[at][1] - units[at - 1][0] <= _QUOTE
-        held = here | before if joined else here
+        is_joined = bool(before) and units[at][1] - units[at - 1][0] <= _QUOTE
+        held = here | before if is_joined else here
         # What only the sentence before holds counts less: "… the Lisbon vault. Its code is …".
         share = sum(weight * (1.0 if each in here else 0.75) for each, weight in weights.items() if each in held) / total
         if share >= _ENOUGH and (not question.names or question.names & held):
-            start, end = units[at - 1 if joined else at][0], units[at][1]
+            start, end = units[at - 1 if is_joined else at][0], units[at][1]
             # Of two that hold the same, the shorter says less beside it.
-            found.append((share - (end - start) / 100_000, start, end, held))
-    found.sort(key=lambda each: (-each[0], each[1]))
-    quotes: list[str] = []
+            found.append((share - (end - start) / 100_000, start, end))
     taken: list[tuple[int, int]] = []
-    for _, start, end, _ in found:
+    for _, start, end in sorted(found, key=lambda each: (-each[0], each[1])):
+        if len(taken) == (_MANY if question.wants_all else _FEW):
+            break
         if all(end <= first or start >= last for first, last in taken):
             taken.append((start, end))
-            quotes.append(_line(passage[start:end]))
-    return quotes[: _MANY if question.wants_all else _FEW]
+    return [_line(passage[start:end]) for start, end in taken]
 
 
 def _hits(question: Question, passage: str, units: list[tuple[int, int]]) -> dict[int, frozenset[str]]:

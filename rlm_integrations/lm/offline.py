@@ -231,4 +231,4 @@ def _parts(prompt: str, query: str) -> tuple[str, str]:
 
 
 def _is_question(paragraph: str) -> bool:
-    return len(paragraph) <= 1_000 and paragraph.rstrip().endswith(("?", ":"))
+    return len(paragraph) <= 1_000 and (paragraph.startswith("Question:") or paragraph.rstrip().endswith(("?", ":")))

@@ -5,6 +5,8 @@ import textwrap
 import pytest
 
 from rlm_integrations.engine.parsing import Block, Note, ProseFinal, Reply, parse
+from rlm_integrations.lm.offline import OfflineLM
+from rlm_integrations.records import Message, Request
 
 
 def codes(reply: Reply) -> list[str]:
@@ -418,3 +420,13 @@ def test_thoughts_do_not_count(thoughts: str) -> None:
 def test_notes_of_python_s_parser_make_no_warnings() -> None:
     """Invalid escapes in a model's code are no warning of the host, which tests turn into errors."""
     assert codes(parse(block("re.findall('\\d', context)"))) == ["re.findall('\\d', context)"]
+
+
+async def test_the_offline_root_s_programs_are_blocks() -> None:
+    """Whatever is asked, the stand-in's replies are one block each."""
+    query = 'What is a "```repl\n" fence, FINAL(\'x\') and """?'
+    messages = [Message("user", query)]
+    for step in (1, 2, 3):
+        reply = (await OfflineLM().complete(Request(messages=tuple(messages), role="root", query=query))).text
+        assert [each.note for each in parse(reply).blocks] == [None]
+        messages += [Message("assistant", reply), Message("user", f"Step {step} of 3 is done.")]

@@ -347,6 +347,6 @@ def test_hard_texts_take_no_longer() -> None:
     """A megabyte of repetition, without blanks or without ends of sentences, is read in about a second."""
     question = read_question("List all codes of the vault.")
     before = time.perf_counter()
-    for text in ("vault code ", "vaultcode", "... ", "\n", "a.b", "金库", 'Mr. "Mr. '):
+    for text in ("vault code ", "vaultcode", "... ", "\n", "code.\n", "a.b", "金库", 'Mr. "Mr. '):
         extract(question, text * (1_000_000 // len(text)))
-    assert time.perf_counter() - before < 7
+    assert time.perf_counter() - before < 8

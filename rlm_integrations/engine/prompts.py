@@ -1,0 +1,232 @@
+"""Every word that the engine says to a root model: what it is told first, what it sees of its code's output, and how it is set right."""
+
+import json
+from collections.abc import Mapping, Sequence
+from string import Template
+from typing import Any
+
+from rlm_integrations.engine.parsing import Note
+from rlm_integrations.records import HostFunction
+from rlm_integrations.sandbox.base import ExecutionResult
+
+OPENING = 200  # characters of the context that the model sees before it looks itself
+_SOURCES_LISTED = 10
+_VARIABLES_LISTED = 30
+_CHUNK, _LARGEST_CHUNK = 10_000, 100_000
+_CHARACTERS_PER_TOKEN = 3  # on the safe side, and room for the question and the reply
+
+_SYSTEM = Template("""\
+You answer a question about a document that is too long to be read at once. It is the variable `context` of a Python REPL. You do not
+see it: you write code that looks into it, and you see what the code prints.
+
+Write code in a fenced block, then stop; what it printed comes in the next message. Never write output yourself.
+
+```repl
+print(type(context), len(context))
+print(context[:1000])
+```
+
+Variables, imports and functions stay from block to block. The standard library is there; files, the network and other processes are
+not. What is printed is shown up to $shown characters: print little, and keep results in variables.
+
+In the REPL:
+- `context`: the text, or a list of texts; `context_0`, `context_1`, … are its sources, `context_metadata` what is known of each.
+- `llm_query(prompt, model=None) -> str`: ask a language model, which sees nothing but the prompt.
+- `llm_batch(prompts, max_concurrent=10, model=None) -> list[str]`: ask many at once; the order is kept, a failed one begins with "Error:".
+- `parallel_query("… {chunk} …", chunks) -> list[str]`: the same prompt over many chunks at once.
+- `recursive_lm(query, context_subset) -> str`: have a question over a part of the context answered, $child;
+  `recursive_batch([{"query": …, "context": …}, …]) -> list[str]`: several at once.
+- `cite("exact quote", source=None) -> SpanRef | None`: where the document says so word for word, None if it does not.
+- `SHOW_VARS()`: your variables.
+- `FINAL(value, evidence=[…])`: finish; evidence holds what `cite` gave. `FINAL_VAR("name")`: finish with a variable.
+$models
+How to work:
+1. Look at the beginning and at the structure; search with `re` where the words are known.
+2. Where meaning matters, cut the text at sensible borders into chunks of $chunks and ask about all of
+   them in one batch. Do not loop over llm_query: every call would wait for the one before. Not
+
+       for chunk in chunks:
+           notes.append(llm_query(f"Quote what is said of the treaty.\\n\\n{chunk}"))
+
+   but
+
+```repl
+chunks = [context[at : at + 50_000] for at in range(0, len(context), 50_000)]
+replies = llm_batch([f"Quote each sentence about the treaty, or say NONE.\\n\\n{chunk}" for chunk in chunks])
+notes = [reply for reply in replies if not reply.startswith(("NONE", "Error:"))]
+print(len(notes), "of", len(chunks), notes[:2])
+```
+
+3. Put together what came back, in code or by one more llm_query, check it against the text, and finish in a block:
+
+```repl
+answer = llm_query("Answer from these notes: when was the treaty signed?\\n\\n" + "\\n".join(notes))
+FINAL(answer, evidence=[span for note in notes if (span := cite(note))])
+```
+
+Finish once you know. Where the document does not say, say so.
+""")
+
+_STORE = """
+If it helps, there is a store for findings, which everything in this run shares and can search; for simple questions variables will do.
+- `store.create(type, description, content, backrefs=None, parents=None, tags=None) -> id`: keep a finding; backrefs are SpanRefs.
+- `store.search('type=claim tag=x desc~"word"', limit=50)`, `store.search_text("any words")`, `store.summary()`, `store.get(id)`.
+- `store.llm_map([{"name": …, "prompt": …}, …]) -> batch id`, `store.llm_reduce(ids, prompt)`: ask in parallel and keep the replies.
+- `rlm_worker(prompt, store_cards=None)`, `rlm_worker_batched(tasks, max_parallel=8)`: have workers explore; they return commits, which
+  `apply_commit(commit)` merges into the store.
+"""
+
+
+def system(
+    *,
+    shown: int,
+    sub_window: int | None = None,
+    children: bool = False,
+    models: Sequence[str] = (),
+    tools: Sequence[HostFunction] = (),
+    store: bool = True,
+    schema: Mapping[str, Any] | None = None,
+) -> str:
+    """The system prompt.
+
+    Args:
+        shown: How many characters of output the model is shown.
+        sub_window: How many tokens the sub-model reads at once, if that is known.
+        children: Whether `recursive_lm` starts runs of their own; else it asks the sub-model.
+        models: The names that `model=` takes; the first is the default.
+        tools: The user's own functions.
+        store: Whether the run has a store.
+        schema: The JSON schema of the answer, if it has a type.
+    """
+    named = f"- `model=` takes one of {', '.join(map(repr, models))}; the first is the default.\n" if len(models) > 1 else ""
+    child = "by a model with a REPL of its own, so the part may be long" if children else "by one call of a model that reads it whole"
+    parts = [_SYSTEM.substitute(shown=f"{shown:,}", chunks=_chunks(sub_window), models=named, child=child)]
+    if tools:
+        parts.append("\nTools, functions of the REPL too:\n" + "".join(map(_tool, tools)))
+    if store:
+        parts.append(_STORE)
+    if schema is not None:
+        parts.append(f"\nThe value given to FINAL must fit this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}\n")
+    return "".join(parts)
+
+
+def _chunks(sub_window: int | None) -> str:
+    largest = _LARGEST_CHUNK if sub_window is None else min(sub_window * _CHARACTERS_PER_TOKEN, _LARGEST_CHUNK)
+    return f"{_CHUNK:,} to {largest:,} characters" if largest > _CHUNK else f"at most {largest:,} characters"
+
+
+def _tool(tool: HostFunction) -> str:
+    doc = " ".join(tool.doc.split())
+    return f"- `{tool.name}{tool.signature}`{': ' if doc else ''}{doc}\n"
+
+
+def question(query: str, *, lengths: Sequence[int], is_list: bool, opening: str) -> str:
+    """The question, and what the context is: type, size, number of sources and how it begins; never the context.
+
+    Args:
+        query: The user's question.
+        lengths: How many characters each source has.
+        is_list: Whether `context` is a list of texts.
+        opening: How the first source begins.
+    """
+    if not any(lengths):
+        return f"Question: {query}\n\nThe context is empty: there is no text in it."
+    kind = f"a list of {len(lengths):,} texts" if is_list else "a text"
+    lines = [f"Question: {query}", "", f"The context is {kind} of {sum(lengths):,} characters{' in all' if is_list else ''}."]
+    if is_list:
+        listed = ", ".join(f"context_{number}: {length:,}" for number, length in enumerate(lengths[:_SOURCES_LISTED]))
+        more = len(lengths) - _SOURCES_LISTED
+        lines.append(f"Characters of each: {listed}{f', and {more:,} more' if more > 0 else ''}.")
+    lines.append(f"It begins: {opening[:OPENING]!r}")
+    return "\n".join(lines)
+
+
+def observation(results: Sequence[ExecutionResult], *, written: int, shown: int) -> str:
+    """What the blocks of one reply did, as the model sees it.
+
+    Args:
+        results: Of the blocks that ran, in order.
+        written: How many blocks there were to run.
+        shown: How many characters of output are shown, in all blocks together; what is left out is counted.
+    """
+    parts = []
+    for number, result in enumerate(results, 1):
+        of = f" of block {number} of {written}" if written > 1 else ""
+        printed = _bounded(result.output.rstrip("\n"), shown // written, result.dropped)
+        parts.append(f"REPL output{of}:\n{printed}" if printed else f"REPL output{of}: nothing was printed.{_variables(result.locals)}")
+        if result.error is not None:
+            parts.append(result.error.traceback.rstrip() or f"{result.error.type}: {result.error.message}")
+        if result.status == "lost":
+            parts.append("The REPL is a new one: variables of earlier blocks are gone.")
+    if len(results) < written:
+        parts.append(f"The code after block {len(results)} was not run, because it failed.")
+    return "\n".join(parts)
+
+
+def _bounded(text: str, shown: int, dropped: int) -> str:
+    """The beginning and the end of an output, with a count of what is left out between."""
+    left_out = len(text) - shown
+    if left_out <= 0 and not dropped:
+        return text
+    head = text[: shown * 3 // 4] if left_out > 0 else text
+    tail = text[len(text) - shown // 4 :] if left_out > 0 and shown >= 4 and not dropped else ""
+    hidden = len(text) + dropped - len(head) - len(tail)
+    return f"{head}\n[… {hidden:,} of {len(text) + dropped:,} characters left out …]\n{tail}".rstrip("\n")
+
+
+def _variables(kinds: Mapping[str, str]) -> str:
+    if not kinds:
+        return ""
+    listed = ", ".join(f"{name} ({kind})" for name, kind in list(kinds.items())[:_VARIABLES_LISTED])
+    return f" Variables: {listed}{', …' if len(kinds) > _VARIABLES_LISTED else ''}."
+
+
+def note(about: Note) -> str:
+    """What the model is told about its own reply."""
+    match about.kind:
+        case "unclosed_fence":
+            return "Your block was not run: its fence was not closed. Write it again, shorter if it was cut, and close it with ```."
+        case "not_python":
+            return f"Your block was not run: it is no Python. {about.detail}"
+        case "other_language":
+            return f"Your {about.detail} block was not run: only Python runs here, in a ```repl block."
+        case "chat_token":
+            return f"Your reply was cut at {about.detail}: what followed was written in another's place."
+        case "invented_output":
+            return (
+                f"Your reply was cut at {about.detail!r}: you wrote the REPL's output yourself. What it really printed is in this message."
+            )
+        case "final_refused":
+            return "Your final answer was not taken, because a block of the same reply failed. Mend the block first."
+
+
+NOTHING_TO_DO = (
+    "Your reply had neither a block of code nor a final answer. Write code in a ```repl block, or finish in one with "
+    "FINAL(value, evidence=[…])."
+)
+REPEATED = (
+    "Your reply was the same as the one before, word for word, and so is its result. Do something else, or finish with what you have."
+)
+
+
+def unknown_variable(name: str, kinds: Mapping[str, str]) -> str:
+    """Why FINAL_VAR of this name is no final."""
+    return f"FINAL_VAR({name!r}): there is no such variable.{_variables(kinds) or ' There are none yet.'} For a text, use FINAL."
+
+
+def invalid(error: str) -> str:
+    """Why a typed answer was not taken."""
+    return f"Your final answer was not taken, because it does not fit the schema:\n{error}\nGive a value to FINAL that does."
+
+
+def closing(reason: str) -> str:
+    """The request for a best answer when a run must end."""
+    return (
+        f"This is the last turn: {reason}. No model can be asked any more. Give the best answer that what you found allows, in a block: "
+        "FINAL(value, evidence=[…]) or FINAL_VAR(name). Say what it leaves open."
+    )
+
+
+def compacted(characters: int) -> str:
+    """What stands for an old output that the history no longer holds."""
+    return f"[{characters:,} characters of output are no longer shown; variables still hold their values]"

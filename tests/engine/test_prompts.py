@@ -1,0 +1,161 @@
+"""What the engine says to a model: pinned, short, and of one piece with what reads it."""
+
+import hashlib
+import re
+from typing import get_args
+
+import pytest
+
+from rlm_integrations.engine import prompts
+from rlm_integrations.engine.parsing import Note, NoteKind, parse
+from rlm_integrations.lm import offline
+from rlm_integrations.records import HostFunction
+from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult
+
+NAMES = "context context_0 context_metadata llm_query llm_batch parallel_query recursive_lm recursive_batch".split()
+NAMES += "cite SpanRef SHOW_VARS FINAL FINAL_VAR".split()
+STORE_NAMES = "store.create store.search store.search_text store.summary store.get store.llm_map store.llm_reduce".split()
+WORKER_NAMES = "rlm_worker rlm_worker_batched apply_commit".split()
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_the_system_prompt_is_pinned() -> None:
+    """A change of these words is a decision: it changes runs, cassettes and providers' caches."""
+    assert digest(prompts.system(shown=8_000)) == "802abd2346625c7c"
+    assert digest(prompts.system(shown=8_000, store=False)) == "fa873f69e2573b3b"
+
+
+def test_the_system_prompt_is_short_and_says_what_there_is() -> None:
+    """Under 700 words with the store, every name of the REPL, and the one rule that saves most time."""
+    text = prompts.system(shown=8_000)
+    assert len(text.split()) < 700
+    for name in (*NAMES, *STORE_NAMES, *WORKER_NAMES):
+        assert name in text
+    assert "Do not loop over llm_query" in text
+    assert "10,000 to 100,000 characters" in text
+    assert "8,000 characters" in text
+
+
+def test_its_examples_are_code_that_would_run() -> None:
+    """What the prompt shows is read as blocks by the very parser that reads the model's replies."""
+    reply = parse(prompts.system(shown=8_000))
+    assert [block.language for block in reply.blocks] == ["repl"] * 3
+    assert reply.notes == ()
+
+
+def test_without_a_store_there_is_no_trace_of_it() -> None:
+    """`store_mode="none"` removes store, workers and commits."""
+    assert not re.search(r"\bstore|worker|commit", prompts.system(shown=8_000, store=False))
+
+
+def test_options_are_said_only_where_they_are_set() -> None:
+    """Registered models, tools, children, a schema and a small window each add their words."""
+    tools = [HostFunction("lookup", "(key: str) -> str", "Look up a key.\n\nIn the register.", ()), HostFunction("ping", "()")]
+    text = prompts.system(
+        shown=8_000,
+        sub_window=8_000,
+        children=True,
+        models=["fast", "strong"],
+        tools=tools,
+        store=False,
+        schema={"type": "integer", "title": "é"},
+    )
+    assert "`model=` takes one of 'fast', 'strong'" in text
+    assert "- `lookup(key: str) -> str`: Look up a key. In the register.\n- `ping()`\n" in text
+    assert '{"type": "integer", "title": "é"}' in text
+    assert "10,000 to 24,000 characters" in text
+    assert "a REPL of its own" in text
+    plain = prompts.system(shown=8_000, models=["only"], store=False)
+    assert not any(word in plain for word in ("only", "Tools", "schema"))
+    assert "at most 6,000 characters" in prompts.system(shown=8_000, sub_window=2_000)
+
+
+def test_the_question_shows_the_size_and_never_the_context() -> None:
+    """Type, size, number of sources and two hundred characters: the message does not grow with the document."""
+    opening = "Call me Ishmael.\n" * 1_000
+    text = prompts.question("Who speaks?", lengths=[len(opening)], is_list=False, opening=opening)
+    assert text == f"Question: Who speaks?\n\nThe context is a text of 17,000 characters.\nIt begins: {opening[:200]!r}"
+    many = prompts.question("Who?", lengths=[10] * 20_000, is_list=True, opening="a")
+    assert "a list of 20,000 texts of 200,000 characters in all" in many
+    assert "context_9: 10, and 19,990 more." in many
+    assert len(many) < 500
+    assert prompts.question("Who?", lengths=[], is_list=True, opening="").endswith("The context is empty: there is no text in it.")
+
+
+def test_output_is_shown_whole_if_short_and_counted_if_not() -> None:
+    """A long output keeps its beginning and its end; what is left out is counted, what was never kept included."""
+    assert prompts.observation([ExecutionResult("ok", output="3\n")], written=1, shown=100) == "REPL output:\n3"
+    long = "".join(f"{number:05}\n" for number in range(1_000))
+    text = prompts.observation([ExecutionResult("ok", output=long)], written=1, shown=600)
+    assert text.startswith("REPL output:\n00000\n")
+    assert text.endswith("00999")
+    assert "5,399 of 5,999 characters left out" in text
+    cut = prompts.observation([ExecutionResult("ok", output=long, dropped=4_001)], written=1, shown=600)
+    assert "9,550 of 10,000 characters left out" in cut
+    assert "00999" not in cut
+    assert "[… 7 of 12 characters left out …]" in prompts.observation(
+        [ExecutionResult("ok", output="abcde", dropped=7)], written=1, shown=600
+    )
+
+
+def test_silence_is_answered_with_the_variables() -> None:
+    """A block that prints nothing is told so, and what it has made."""
+    result = ExecutionResult("ok", locals={"notes": "list of 3"})
+    assert prompts.observation([result], written=1, shown=100) == "REPL output: nothing was printed. Variables: notes (list of 3)."
+
+
+def test_errors_and_what_was_not_run_are_told() -> None:
+    """The traceback follows the output; blocks after a failed one are not passed over in silence."""
+    error = ExecutionError(
+        "NameError", "name 'x' is not defined", "Traceback (most recent call last):\n  …\nNameError: name 'x' is not defined\n"
+    )
+    results = [ExecutionResult("ok", output="1"), ExecutionResult("error", output="2", error=error)]
+    assert prompts.observation(results, written=3, shown=100) == (
+        "REPL output of block 1 of 3:\n1\nREPL output of block 2 of 3:\n2\nTraceback (most recent call last):\n  …\n"
+        "NameError: name 'x' is not defined\nThe code after block 2 was not run, because it failed."
+    )
+    lost = ExecutionResult("lost", error=ExecutionError("MemoryError", "the process was killed"))
+    text = prompts.observation([lost], written=1, shown=100)
+    assert "MemoryError: the process was killed" in text
+    assert "variables of earlier blocks are gone" in text
+
+
+@pytest.mark.parametrize("written", [1, 3])
+def test_an_imitated_observation_is_known_as_an_invention(written: int) -> None:
+    """A model that writes the message which it has seen after its own block is cut there."""
+    for output in ("7", ""):
+        imitated = prompts.observation([ExecutionResult("ok", output=output)], written=written, shown=100)
+        reply = parse(f"```repl\nx = 1\n```\n{imitated}\n```repl\ny = 2\n```\n")
+        assert [note.kind for note in reply.notes] == ["invented_output"]
+        assert [block.code for block in reply.blocks] == ["x = 1"]
+
+
+@pytest.mark.parametrize("kind", get_args(NoteKind))
+def test_every_note_has_its_words(kind: NoteKind) -> None:
+    """Each thing that parsing finds is told in a sentence that says what to do or what was done."""
+    text = prompts.note(Note(kind, "json"))
+    assert text.startswith("Your ")
+    assert text.endswith((".", "json"))
+
+
+def test_nudges_say_what_to_do() -> None:
+    """Repeated, empty, unresolved and invalid replies each get their own words."""
+    assert "word for word" in prompts.REPEATED
+    assert "```repl" in prompts.NOTHING_TO_DO
+    assert prompts.unknown_variable("14", {"x": "int"}) == (
+        "FINAL_VAR('14'): there is no such variable. Variables: x (int). For a text, use FINAL."
+    )
+    assert "There are none yet." in prompts.unknown_variable("14", {})
+    assert "3 is not a string" in prompts.invalid("3 is not a string")
+    assert "12,000 characters" in prompts.compacted(12_000)
+
+
+def test_the_closing_request_is_the_one_that_offline_knows() -> None:
+    """The offline root tells the closing request by these words, and they stand at the end of the last message."""
+    text = prompts.closing("20 turns are used up")
+    assert offline.CLOSING in text[-1_000:]
+    assert "20 turns are used up" in text
+    assert parse(text).final is None
