@@ -5,16 +5,19 @@ import os
 import selectors
 import stat
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from contextvars import Context, copy_context
-from typing import Any, Generic, TypeVar, cast
+from contextvars import Context, ContextVar, copy_context
+from functools import partial, wraps
+from queue import SimpleQueue
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from rlm_integrations._runtime import shared
 from rlm_integrations.errors import LoopError
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 SECONDS_TO_CLOSE = 2.0
 
@@ -22,6 +25,14 @@ SECONDS_TO_CLOSE = 2.0
 def portal() -> "Portal":
     """The process's portal; started at its first use, and anew in a forked process."""
     return shared("portal", Portal)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def blocked_loops() -> set[asyncio.AbstractEventLoop]:
@@ -44,7 +55,7 @@ class Portal:
         """Whether the caller runs on the portal's own thread."""
         return threading.current_thread() is self._thread
 
-    def run(self, coroutine: Coroutine[Any, Any, T], *, context: Context | None = None) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """What the coroutine returns or raises.
 
         It sees the caller's context variables. Where the wait is interrupted, by Ctrl-C above all, the coroutine is cancelled and has
@@ -53,16 +64,37 @@ class Portal:
         Raises:
             LoopError: The caller runs on the portal itself, in an async function that a synchronous door started.
         """
+        context, caller = copy_context(), _Caller()
+        context.run(_CALLER.set, caller)
+        return self._run(coroutine, context, caller)
+
+    def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        """The generator's items, each awaited on the portal. Closing the iterator early closes the generator and waits for that."""
+        context, caller = copy_context(), _Caller()  # the same for all steps, so that what the generator sets stays set
+        context.run(_CALLER.set, caller)
+        end = object()
+
+        async def step() -> T | object:
+            return await anext(items, end)
+
+        try:
+            while (item := self._run(step(), context, caller)) is not end:
+                yield cast("T", item)
+        finally:
+            self._end(items, context)
+
+    def _run(self, coroutine: Coroutine[Any, Any, T], context: Context, caller: "_Caller") -> T:
         if self.is_here():
             coroutine.close()
             raise LoopError(
                 "this synchronous call was made on the library's own event loop and would wait for itself: "
                 "await the async form instead (allm_batch, acompletion …), or call it in a thread"
             )
-        call = _Call(self, coroutine, context or copy_context())
+        call = _Call(self, coroutine, context)
         with _blocking():
             try:
                 self.loop.call_soon_threadsafe(call.start)
+                caller.serve(call.done)
                 return call.done.result()
             except BaseException:
                 if not call.done.done():  # the wait was interrupted; else this is what the coroutine raised
@@ -70,20 +102,6 @@ class Portal:
                 raise
             finally:
                 del call  # it holds the exception, whose traceback holds this frame
-
-    def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
-        """The generator's items, each awaited on the portal. Closing the iterator early closes the generator and waits for that."""
-        context = copy_context()  # one for all steps, so that what the generator sets stays set
-        end = object()
-
-        async def step() -> T | object:
-            return await anext(items, end)
-
-        try:
-            while (item := self.run(step(), context=context)) is not end:
-                yield cast("T", item)
-        finally:
-            self._end(items, context)
 
     def _end(self, items: AsyncGenerator[Any, None], context: Context) -> None:
         async def close() -> None:
@@ -94,7 +112,7 @@ class Portal:
         if self.is_here():  # a dropped iterator is collected wherever its last reference goes
             self.loop.call_soon(_Call(self, close(), context).start)
         else:
-            self.run(close(), context=context)
+            self._run(close(), context, _Caller())
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -114,7 +132,6 @@ class Portal:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self.loop.shutdown_asyncgens()
-                await self.loop.shutdown_default_executor()
 
     def close(self) -> None:
         """End the loop and its thread. What still runs is cancelled; nobody is left to be told."""
@@ -140,6 +157,73 @@ class Portal:
                 if stat.S_ISSOCK(os.fstat(key.fd).st_mode):
                     os.dup2(null, key.fd, inheritable=False)
         os.close(null)
+
+
+class _Caller:
+    """The thread that waits for a coroutine on the portal: it does meanwhile what it is asked to."""
+
+    def __init__(self) -> None:
+        self._requests: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    async def do(self, function: Callable[[], T]) -> T:
+        """The function's result, from that thread."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def request() -> None:
+            try:
+                end = partial(future.set_result, function())
+            except Exception as error:  # noqa: BLE001 - it is raised where the function was asked for
+                end = partial(future.set_exception, error)
+            loop.call_soon_threadsafe(lambda: None if future.done() else end())
+
+        self._requests.put(request)
+        return await future
+
+    def serve(self, done: Future[Any]) -> None:
+        """In that thread: do what is asked until this future is done."""
+        done.add_done_callback(lambda _: self._requests.put(None))
+        while (request := self._requests.get()) is not None:
+            request()
+
+
+_CALLER: ContextVar[_Caller | None] = ContextVar("caller", default=None)
+
+
+async def pulled_by_caller(items: Iterable[T]) -> AsyncGenerator[T, None]:
+    """The items, pulled in the thread that made the synchronous call, or here where there was none.
+
+    An iterable of the user's may read a database cursor, which belongs to its thread, or make synchronous calls of this library.
+    """
+    caller, iterator, end = _CALLER.get(), iter(items), object()
+
+    def pull() -> T | object:
+        return next(iterator, end)
+
+    while (item := pull() if caller is None else await caller.do(pull)) is not end:
+        yield cast("T", item)
+
+
+def synchronous(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """The same function for synchronous callers; its name is the async one's without the "a" before it."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return portal().run(function(*args, **kwargs))
+
+    call.__name__ = call.__qualname__ = function.__name__.removeprefix("a")
+    return call
+
+
+def iterating(function: Callable[P, AsyncGenerator[T, None]]) -> Callable[P, Iterator[T]]:
+    """The same generator function for synchronous callers; its name is the async one's without the "a" before it."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return portal().iterate(function(*args, **kwargs))
+
+    call.__name__ = call.__qualname__ = function.__name__.removeprefix("a")
+    return call
 
 
 class _Call(Generic[T]):
@@ -185,13 +269,11 @@ class _Call(Generic[T]):
 @contextmanager
 def _blocking() -> Iterator[None]:
     """Note that this thread's running loop, if any, stands still meanwhile."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        yield
-        return
-    blocked_loops().add(loop)
+    loop = running_loop()
+    if loop is not None:
+        blocked_loops().add(loop)
     try:
         yield
     finally:
-        blocked_loops().discard(loop)
+        if loop is not None:
+            blocked_loops().discard(loop)

@@ -117,27 +117,26 @@ Hook = Callable[[Event], object]
 
 
 class Emitter:
-    """Hands events to a hook. False where there is none, so that nobody makes events for nothing."""
+    """Hands events to hooks. False where there are none, so that nobody makes events for nothing."""
 
-    __slots__ = ("_broken", "_hook")
+    __slots__ = ("_broken", "_hooks")
 
-    def __init__(self, hook: Hook | None = None) -> None:
-        self._hook = hook
-        self._broken = False
+    def __init__(self, *hooks: Hook | None) -> None:
+        self._hooks = [hook for hook in hooks if hook is not None]
+        self._broken: set[int] = set()
 
     def __bool__(self) -> bool:
-        return self._hook is not None
+        return bool(self._hooks)
 
     def __call__(self, event: Event) -> None:
-        """Hand the event over. The first exception of the hook is logged, further ones are not: there may be thousands."""
-        if self._hook is None:
-            return
-        try:
-            self._hook(event)
-        except Exception:
-            if not self._broken:
-                self._broken = True
-                logger.exception("on_event raised on %s; the run goes on, and further exceptions of it are not shown", type(event).__name__)
+        """Hand the event over. A hook's first exception is logged, further ones are not: there may be thousands."""
+        for number, hook in enumerate(self._hooks):
+            try:
+                hook(event)
+            except Exception:
+                if number not in self._broken:
+                    self._broken.add(number)
+                    logger.exception("%r raised on %s; the run goes on, and it is not logged again", hook, type(event).__name__)
 
 
 def new_id(kind: str) -> str:

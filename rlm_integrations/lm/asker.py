@@ -1,0 +1,217 @@
+"""One way to ask a model: through its limiter, within a time, with further tries, with events. For single calls and batches alike."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
+
+from rlm_integrations.errors import InputError, ModelError
+from rlm_integrations.events import CallFailed, CallFinished, CallRetried, CallStarted, Emitter, LimiterChanged, new_id
+from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.limiter import Limiter, Verdict, limiter_of
+from rlm_integrations.records import CallRecord, Completion, LLMError, Request
+
+REFUSALS = frozenset({"overloaded", "rate_limit"})  # the types of `ModelError` by which a provider says that it has too much to do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often and for how long one call is tried again. Only failures that may pass are; between tries it waits, holding nobody up.
+
+    Attributes:
+        failures: Further tries after a failure of the server or the connection.
+        refusals: Further tries after the provider said that it has too much to do (429, 503).
+        timeouts: Further tries after no answer came in time.
+        seconds: No further try begins so long after the first one began.
+        first_delay: How many seconds the first wait takes at most; each wait of a kind takes twice as long as the one before,
+            and a random part of up to a half of it is left out. Where the provider says how long to wait, it is that at least.
+        longest_delay: How many seconds a wait takes at most.
+    """
+
+    failures: int = 5
+    refusals: int = 20
+    timeouts: int = 1
+    seconds: float = 90.0
+    first_delay: float = 0.1
+    longest_delay: float = 10.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not (isinstance(value, int | float) and value >= 0):
+                raise InputError(f"Retry({each.name}={value!r}): a number that is not below 0 is needed")
+
+    def delay(self, kind: str, made: int) -> float | None:
+        """Seconds to wait before the next try after a failure of this kind, of which so many tries were made; None for no further one."""
+        allowed: int = getattr(self, kind)
+        if made >= allowed:
+            return None
+        return min(self.longest_delay, self.first_delay * 2.0**made) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
+
+
+class Asker:
+    """Asks one model on behalf of one run or batch.
+
+    Args:
+        lm: The model.
+        group: On whose behalf; between groups the limiter is fair. A new one by default.
+        limiter: Its limiter; the process's own for this model by default.
+        retry: When to try again.
+        timeout: Seconds that one try may take once it has its turn, or None.
+        emit: Takes the events.
+        parent: The id in the events of what the calls are part of.
+    """
+
+    def __init__(
+        self,
+        lm: LM,
+        *,
+        group: Hashable = None,
+        limiter: Limiter | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        emit: Emitter | None = None,
+        parent: str | None = None,
+    ) -> None:
+        self.lm = lm
+        self._group = object() if group is None else group
+        self._limiter = limiter_of(lm) if limiter is None else limiter
+        self._retry = retry or Retry()
+        self._timeout = timeout
+        self._emit = emit or Emitter()
+        self._parent = parent
+        self._version = self._limiter.version  # of the limiter, as last told
+
+    async def ask(self, request: Request) -> CallRecord:
+        """What became of the call; a failure is a value too. Only cancellation is raised, and no try follows it."""
+        call = self._start(request)
+        try:
+            while True:
+                result = await self._try(request, call)
+                if isinstance(result, Completion):
+                    return self._end(call, result)
+                delay = self._delay(result, call)
+                error = LLMError(result.type, str(result), call.retries + (delay is not None))
+                if delay is None:
+                    return self._end(call, error)
+                call.retries += 1
+                if self._emit:
+                    self._emit(CallRetried(id=call.id, parent=self._parent, error=error, delay=delay))
+                await asyncio.sleep(delay)
+        except asyncio.CancelledError:
+            self._end(call, LLMError("cancelled", "the caller gave up", call.retries))
+            raise
+
+    def fail(self, request: Request, error: LLMError) -> CallRecord:
+        """The record of a call that cannot be made, with its events."""
+        return self._end(self._start(request), error)
+
+    async def _try(self, request: Request, call: "_Call") -> Completion | ModelError:
+        asked = time.monotonic()
+        try:
+            slot = await self._limiter.acquire(self._group, patience=self._retry.seconds)
+        except ModelError as error:
+            return error
+        now = time.monotonic()
+        call.waited += now - asked
+        call.start = call.start or now
+        self._tell()
+        verdict: Verdict = "other"
+        retry_after = None
+        try:
+            result = await self._complete(request)
+            if isinstance(result, Completion):
+                verdict = "answered"
+            elif result.type in REFUSALS:
+                verdict, retry_after = "refused", result.retry_after
+            return result
+        finally:
+            self._limiter.release(slot, verdict, retry_after=retry_after)
+            self._tell()
+
+    async def _complete(self, request: Request) -> Completion | ModelError:
+        """One answer. Whatever goes wrong in a model's own code becomes a value, because it concerns this one call."""
+        name = self.lm.name
+        try:
+            async with asyncio.timeout(self._timeout):
+                completion = await self.lm.complete(request)
+        except ModelError as error:
+            return error
+        except TimeoutError as error:
+            in_time = f"within {self._timeout:g} s" if self._timeout else f"in time: {error}"
+            return ModelError(f"{name} did not answer {in_time}", type="timeout", retryable=True)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return ModelError(f"{name} cancelled the call by itself", type="error", retryable=True)
+        except Exception as error:  # noqa: BLE001 - one slot of a batch fails, not the batch
+            return ModelError(f"{name} raised {type(error).__name__}: {error}", type="error")
+        answer: object = completion  # a model of the user's may return anything
+        if not isinstance(answer, Completion):
+            return ModelError(f"{name} returned {type(answer).__name__}, not a Completion", type="error")
+        return answer
+
+    def _delay(self, error: ModelError, call: "_Call") -> float | None:
+        kind = "refusals" if error.type in REFUSALS else "timeouts" if error.type == "timeout" else "failures"
+        delay = self._retry.delay(kind, call.made[kind]) if error.retryable else None
+        if delay is None:
+            return None
+        call.made[kind] += 1
+        delay = max(delay, error.retry_after or 0.0)
+        return delay if time.monotonic() - call.start + delay < self._retry.seconds else None
+
+    def _start(self, request: Request) -> "_Call":
+        call = _Call(new_id("call") if self._emit else "")
+        if self._emit:
+            self._emit(CallStarted(id=call.id, parent=self._parent, model=self.lm.name, request=request))
+        return call
+
+    def _end(self, call: "_Call", result: Completion | LLMError) -> CallRecord:
+        end = time.monotonic()
+        answer = Completion(result) if isinstance(result, LLMError) else result
+        record = CallRecord(
+            reply=answer.text,
+            model=answer.model or self.lm.name,
+            usage=answer.usage,
+            finish_reason=answer.finish_reason,
+            retries=call.retries,
+            wait=call.waited,
+            start=call.start or end,
+            end=end,
+        )
+        if self._emit:
+            kind = CallFailed if isinstance(result, LLMError) else CallFinished
+            self._emit(kind(id=call.id, parent=self._parent, at=end, record=record))
+        return record
+
+    def _tell(self) -> None:
+        """Say that the limiter changed, if it did since this was last said here."""
+        if self._emit and self._limiter.version != self._version:
+            self._version = self._limiter.version
+            state = self._limiter.state()
+            event = LimiterChanged(
+                id=f"limiter of {self.lm.name}",
+                parent=self._parent,
+                ceiling=state.ceiling,
+                in_use=state.in_use,
+                waiting=state.waiting,
+                paused_until=state.paused_until,
+                model=self.lm.name,
+            )
+            self._emit(event)
+
+
+class _Call:
+    """What is known of a call that is not over."""
+
+    __slots__ = ("id", "made", "retries", "start", "waited")
+
+    def __init__(self, id_: str) -> None:
+        self.id = id_
+        self.made: Counter[str] = Counter()  # further tries by kind of failure
+        self.retries = 0
+        self.start = 0.0  # when the first try was sent
+        self.waited = 0.0

@@ -1,0 +1,288 @@
+"""Many prompts to one model, a few at a time: an answer or a typed error for each, in order or as they come."""
+
+import asyncio
+import hashlib
+import math
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence, Sized
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from reprlib import repr as shown  # bounded: values may be long
+from typing import Any, Literal, TypedDict, Unpack
+
+from rlm_integrations._portal import iterating, pulled_by_caller, synchronous
+from rlm_integrations._runtime import offload
+from rlm_integrations.errors import InputError
+from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, Emitter, Event, Hook, new_id
+from rlm_integrations.lm import pricing
+from rlm_integrations.lm._progress import Bar
+from rlm_integrations.lm.asker import Asker, Retry
+from rlm_integrations.lm.pool import pool
+from rlm_integrations.lm.prompts import checked_template, filled, messages_of
+from rlm_integrations.lm.resolve import resolve
+from rlm_integrations.records import CallRecord, LLMError, Message, Request, Usage
+
+Prompt = str | Sequence[Message | Mapping[str, str]]
+OnProgress = Callable[[int, int | None, int], object]
+_Numbered = tuple[int, CallRecord]
+
+
+class BatchOptions(TypedDict, total=False):
+    """The options of all batches; `allm_batch` says what they mean."""
+
+    max_concurrent: int
+    timeout: float | None
+    show_progress: bool
+    on_progress: OnProgress | None
+    dedupe: bool
+    params: Mapping[str, Any] | None
+    retry: Retry | None
+    on_event: Hook | None
+
+
+async def allm_batch(
+    prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+    llm: object,
+    *,
+    max_concurrent: int = 10,
+    timeout: float | None = None,  # noqa: ASYNC109 - of each call, not of the batch
+    show_progress: bool = False,
+    on_progress: OnProgress | None = None,
+    dedupe: bool = False,
+    params: Mapping[str, Any] | None = None,
+    retry: Retry | None = None,
+    on_event: Hook | None = None,
+) -> list[str]:
+    """The model's replies, in the order of the prompts. A call that failed leaves an `LLMError` in its place, and the others go on.
+
+    Args:
+        prompts: A list, or any other iterable or async iterable: it is pulled as calls become free. A prompt is a text, or a list of
+            `Message`s or {"role": …, "content": …} dicts. What cannot be sent gets an `LLMError` of type "input"; one that is an
+            `LLMError`, from an earlier batch, stays as it is.
+        llm: A model's name, or a model.
+        max_concurrent: How many calls of this batch are in flight at most. The model's limiter may allow fewer for a time.
+        timeout: Seconds that one try of a call may take.
+        show_progress: Whether to show a progress bar on stderr.
+        on_progress: Called with how many prompts are done, how many there are (None where that is not known), and how many of them failed.
+        dedupe: Whether to ask identical prompts once. Otherwise each is a call of its own, as voting needs it.
+        params: Parameters of every call in the provider's names, such as {"temperature": 0}.
+        retry: When failed calls are tried again.
+        on_event: Takes the batch's events.
+
+    Raises:
+        InputError: An argument cannot work.
+        Exception: What the iterable of prompts raised, after the calls that were under way.
+    """
+    options = BatchOptions(
+        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
+        dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+    )  # fmt: skip
+    return [record.reply for record in await _Batch(prompts, llm, options).records()]
+
+
+def allm_batch_iter(
+    prompts: Iterable[Prompt] | AsyncIterable[Prompt], llm: object, **options: Unpack[BatchOptions]
+) -> AsyncGenerator[tuple[int, str], None]:
+    """Each prompt's number and the reply to it, as they complete; otherwise like `allm_batch`, with its options.
+
+    Prompts are pulled as replies are taken, so memory stays bounded however many there are. Closing the iterator early cancels the calls
+    that are under way.
+    """
+    return _flat(_Batch(prompts, llm, options).groups())
+
+
+async def allm_batch_records(
+    prompts: Iterable[Prompt] | AsyncIterable[Prompt], llm: object, **options: Unpack[BatchOptions]
+) -> list[CallRecord]:
+    """What became of each call, in the order of the prompts: reply, tokens, cost, tries, times. The options are those of `allm_batch`.
+
+    With `dedupe`, the record of a prompt that was not asked again has the reply and counts no tokens and no cost.
+    """
+    return await _Batch(prompts, llm, options, priced=True).records()
+
+
+async def aparallel_query(
+    template: str, chunks: Iterable[str] | AsyncIterable[str], llm: object, **options: Unpack[BatchOptions]
+) -> list[str]:
+    """The model's replies to a template filled with each chunk, in the order of the chunks.
+
+    Args:
+        template: A prompt that holds {chunk}, which each chunk replaces. All else stays as it is, other braces and those of a chunk too.
+        chunks: The texts.
+        llm: A model's name, or a model.
+        options: Those of `allm_batch`.
+    """
+    prepare = partial(filled, checked_template(template))
+    return [record.reply for record in await _Batch(chunks, llm, options, prepare=prepare).records()]
+
+
+async def _flat(groups: AsyncGenerator[list[_Numbered], None]) -> AsyncGenerator[tuple[int, str], None]:
+    async with aclosing(groups):
+        async for group in groups:
+            for index, record in group:
+                yield index, record.reply
+
+
+llm_batch = synchronous(allm_batch)
+llm_batch_iter = iterating(allm_batch_iter)
+llm_batch_records = synchronous(allm_batch_records)
+parallel_query = synchronous(aparallel_query)
+
+
+class _Batch:
+    """One batch, from its arguments to its end.
+
+    Args:
+        source: The prompts, or what `prepare` makes prompts of.
+        llm: The model.
+        options: As `allm_batch` says.
+        prepare: Makes a conversation of one item, or says why not.
+        priced: Whether to look up what each call cost.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any] | AsyncIterable[Any],
+        llm: object,
+        options: BatchOptions,
+        *,
+        prepare: Callable[[Any], tuple[Message, ...] | LLMError] = messages_of,
+        priced: bool = False,
+    ) -> None:
+        self._source = _checked_source(source)
+        self._llm = llm
+        self._prepare = prepare
+        self._priced = priced
+        self._concurrent = _checked_count(options.get("max_concurrent", 10))
+        self._timeout = _checked_timeout(options.get("timeout"))
+        self._retry = options.get("retry")
+        self._params = options.get("params") or {}
+        self._asked: dict[bytes, CallRecord | list[int]] | None = {} if options.get("dedupe") else None
+        self._total = len(source) if isinstance(source, Sized) else None
+        self._done = self._failed = 0
+        self._id = new_id("batch")
+        self._emit = Emitter(options.get("on_event"))
+        bar = Bar("prompts") if options.get("show_progress") else None
+        report = partial(_report, on_progress) if (on_progress := options.get("on_progress")) else None
+        self._progress = Emitter(self._emit or None, bar, report)
+
+    async def records(self) -> list[CallRecord]:
+        """All records, in the order of the prompts."""
+        records: list[CallRecord | None] = [None] * (self._total or 0)
+        async with aclosing(self.groups()) as groups:
+            async for group in groups:
+                for index, record in group:
+                    records += [None] * (index + 1 - len(records))
+                    records[index] = record
+        return [record for record in records if record is not None]
+
+    async def groups(self) -> AsyncGenerator[list[_Numbered], None]:
+        """Numbered records as they come; those that are there at the same time, together."""
+        lm = await offload(resolve, self._llm) if isinstance(self._llm, str) else resolve(self._llm)
+        if self._priced:
+            await pricing.prepare()
+        asker = Asker(lm, timeout=self._timeout, retry=self._retry, emit=self._emit, parent=self._id)
+        queue: asyncio.Queue[_Numbered | None] = asyncio.Queue(self._concurrent)
+        self._progress(BatchStarted(id=self._id, total=self._total, max_concurrent=self._concurrent))
+        task = asyncio.create_task(self._run(asker, queue))
+        outcome: Literal["completed", "cancelled", "failed"] = "cancelled"
+        try:
+            over = False
+            while not over:
+                group = [await queue.get()]
+                while not queue.empty():
+                    group.append(queue.get_nowait())
+                over = group[-1] is None
+                if found := [each for each in group if each is not None]:
+                    yield found
+            outcome = "failed"
+            await task
+            outcome = "completed"
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # looked at, so that asyncio does not report it as forgotten
+            end = BatchFinished(id=self._id, done=self._done, total=self._total, failed=self._failed, outcome=outcome)
+            self._progress(end)
+
+    async def _run(self, asker: Asker, queue: "asyncio.Queue[_Numbered | None]") -> None:
+        # A list is read here. All else may be the user's own code.
+        source = self._source if isinstance(self._source, Sequence | AsyncIterable) else pulled_by_caller(self._source)
+        workers = self._concurrent if self._total is None else min(self._concurrent, self._total)
+        try:
+            await pool(source, partial(self._work, asker, queue), workers)
+        except Exception:
+            await queue.put(None)
+            raise
+        await queue.put(None)
+
+    async def _work(self, asker: Asker, queue: "asyncio.Queue[_Numbered | None]", index: int, item: Any) -> None:
+        messages = self._prepare(item)
+        if isinstance(messages, LLMError):
+            await self._deliver(queue, index, asker.fail(Request(()), messages))
+        elif self._asked is None:
+            await self._deliver(queue, index, await self._ask(asker, messages))
+        elif (known := self._asked.get(key := _digest(messages))) is None:
+            same = self._asked[key] = []
+            record = self._asked[key] = await self._ask(asker, messages)
+            await self._deliver(queue, index, record)
+            for each in same:
+                await self._deliver(queue, each, _again(record))
+        elif isinstance(known, list):
+            known.append(index)  # whoever asks delivers this one too
+        else:
+            await self._deliver(queue, index, _again(known))
+
+    async def _ask(self, asker: Asker, messages: tuple[Message, ...]) -> CallRecord:
+        record = await asker.ask(Request(messages, self._params))
+        if self._priced and record.usage is not None:
+            record = replace(record, cost=pricing.cost(record.usage, record.model, base_url=getattr(asker.lm, "base_url", None)))
+        return record
+
+    async def _deliver(self, queue: "asyncio.Queue[_Numbered | None]", index: int, record: CallRecord) -> None:
+        self._done += 1
+        self._failed += record.error is not None
+        if self._progress:
+            self._progress(BatchProgress(id=self._id, done=self._done, total=self._total, failed=self._failed))
+        await queue.put((index, record))
+
+
+def _digest(messages: tuple[Message, ...]) -> bytes:
+    """What identical prompts share; a few bytes, so that a million prompts need not be kept."""
+    digest = hashlib.sha256()
+    for message in messages:
+        content = message.content.encode()
+        digest.update(b"%b %d " % (message.role.encode(), len(content)))
+        digest.update(content)
+    return digest.digest()
+
+
+def _again(record: CallRecord) -> CallRecord:
+    """The record of a prompt that was not asked, because an identical one was."""
+    return replace(record, usage=Usage(), cost=0.0, retries=0, wait=0.0)
+
+
+def _report(on_progress: OnProgress, event: Event) -> None:
+    if isinstance(event, BatchProgress):
+        on_progress(event.done, event.total, event.failed)
+
+
+def _checked_source(source: Any) -> Iterable[Any] | AsyncIterable[Any]:
+    if isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable | AsyncIterable):
+        raise InputError(f"a batch takes a list, or another iterable, of prompts, not {shown(source)}; for a single prompt, write [prompt]")
+    return source
+
+
+def _checked_count(count: Any) -> int:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InputError(f"max_concurrent is a whole number from 1 on, not {shown(count)}")
+    return count
+
+
+def _checked_timeout(seconds: Any) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise InputError(f"timeout is a number of seconds above 0, or None for no limit, not {shown(seconds)}")
+    return float(seconds)

@@ -1,0 +1,323 @@
+"""How many calls of one model may be in flight: as many as its provider bears, shared by all runs, threads and event loops."""
+
+import asyncio
+import threading
+import time
+import weakref
+from collections import Counter, OrderedDict, deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from rlm_integrations._portal import blocked_loops, running_loop
+from rlm_integrations._runtime import shared
+from rlm_integrations.errors import ModelError
+from rlm_integrations.lm._pace import Pace
+from rlm_integrations.lm.base import LM, RateLimited
+
+CAP = 1_000  # calls of one model in flight at most; about what one process has file descriptors for
+MOST_IDLE = 256  # limiters kept though nobody uses them
+OFTEN = 0.25  # share of refusals among the last answers from which the ceiling rises slowly
+WEIGHT = 1 / 20  # of the newest answer in that share
+
+Verdict = Literal["answered", "refused", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimiterState:
+    """What a limiter looks like at one moment; the fields are those of `events.LimiterChanged`."""
+
+    ceiling: int
+    in_use: int
+    waiting: int
+    paused_until: float | None
+
+
+class Slot:
+    """The right to make one call.
+
+    Attributes:
+        group: For whom.
+        since: When it was given, in seconds of `time.monotonic()`.
+        beside: How many were given out then, this one included.
+    """
+
+    __slots__ = ("beside", "group", "loop", "since")
+
+    def __init__(self, group: Hashable, loop: asyncio.AbstractEventLoop, beside: int) -> None:
+        self.group = group
+        self.loop = loop
+        self.beside = beside
+        self.since = time.monotonic()
+
+
+class _Waiter:
+    """Somebody who waits for a slot. Its future ends when it has one, or should look again."""
+
+    __slots__ = ("future", "group", "loop", "slot")
+
+    def __init__(self, group: Hashable, loop: asyncio.AbstractEventLoop) -> None:
+        self.group = group
+        self.loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
+        self.slot: Slot | None = None
+
+    def wake(self) -> bool:
+        """End the wait, from any thread; False where its loop is closed."""
+        if running_loop() is self.loop:
+            self._end()
+            return True
+        try:
+            self.loop.call_soon_threadsafe(self._end)
+        except RuntimeError:
+            return False
+        return True
+
+    def _end(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Limiter:
+    """Gives out slots up to a ceiling that follows what the provider bears.
+
+    The ceiling starts at `cap`. A refusal (429, 503), or an overload that shows in the response times (see `Pace`), halves it, from what
+    was in flight, once per round trip. Every answer raises it by one, or by one per round trip while refusals are frequent. It never
+    falls below one. Where a provider says how long to wait, nobody gets a slot before that.
+
+    Slots go to the waiting group (a run, a batch) that has the fewest, and among equals in turn, so that ten prompts need not wait for a
+    thousand.
+
+    What is held on an event loop that a synchronous call holds up cannot come back before that call is over, which may itself need a slot
+    here: such slots do not count.
+    """
+
+    def __init__(self, name: str, cap: int = CAP) -> None:
+        self.name = name
+        self.version = 0  # grows with every change of the ceiling or the pause
+        self._cap = cap
+        self._ceiling = float(cap)
+        self._lock = threading.Lock()
+        self._slots: set[Slot] = set()
+        self._held: Counter[Hashable] = Counter()  # slots by group
+        self._queues: dict[Hashable, OrderedDict[_Waiter, None]] = {}  # those who wait, by group, in turn
+        self._back: deque[_Waiter | tuple[Slot, Verdict, float | None] | None] = deque()  # what is not entered yet: see `_settle`
+        self._pace = Pace()
+        self._refusals = 0.0  # their share among the last answers
+        self._halved_at = 0.0
+        self._paused_until = 0.0
+
+    def state(self) -> LimiterState:
+        """What it looks like now."""
+        with self._lock:
+            waiting = sum(map(len, self._queues.values()))
+            state = LimiterState(int(self._ceiling), len(self._slots), waiting, self._paused_until if self._pause() > 0 else None)
+        self._settle()
+        return state
+
+    def is_idle(self) -> bool:
+        """Whether nobody has a slot or waits for one."""
+        return not self._slots and not self._queues
+
+    async def acquire(self, group: Hashable, *, patience: float = float("inf")) -> Slot:
+        """A slot, as soon as there is one for this group. Each must be given back by `release`.
+
+        Raises:
+            ModelError: The provider asked everybody to wait for longer than `patience` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            slot = waiter = None
+            with self._lock:
+                pause = self._pause()
+                if pause <= 0 and not self._queues and self._room() > 0:
+                    slot = self._take(group, loop)
+                elif pause <= patience:
+                    waiter = _Waiter(group, loop)
+                    self._queues.setdefault(group, OrderedDict())[waiter] = None
+                    self._back.append(None)  # there may be room beside those who wait, where a loop is held up
+            if self._back:
+                self._settle()
+            if slot is None and waiter is None:
+                message = f"{self.name}: its provider asked to wait {pause:.0f} s, which is longer than a call is tried"
+                raise ModelError(message, type="rate_limit", retry_after=pause)
+            if waiter is not None:
+                slot = await self._wait(waiter, pause)
+            if slot is not None:
+                return slot
+
+    async def _wait(self, waiter: _Waiter, pause: float) -> Slot | None:
+        timer = waiter.loop.call_later(pause + 0.001, self._look) if pause > 0 else None  # timers may be a little early
+        try:
+            await waiter.future
+        except BaseException:
+            self._leave(waiter)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        slot = waiter.slot
+        if slot is not None and self._pause() > 0:  # it began after the slot was given
+            self.release(slot, "other")
+            return None
+        return slot
+
+    def release(self, slot: Slot, verdict: Verdict, *, retry_after: float | None = None) -> None:
+        """Give a slot back, from any thread, and say what became of the call. A second time does nothing.
+
+        Args:
+            slot: What `acquire` gave.
+            verdict: "answered" for an answer, "refused" where the provider said that it is overloaded, "other" for all else.
+            retry_after: How many seconds it asked to wait.
+        """
+        self._back.append((slot, verdict, retry_after))
+        self._settle()
+
+    def _leave(self, waiter: _Waiter) -> None:
+        self._back.append(waiter)
+        self._settle()
+
+    def _look(self) -> None:
+        self._back.append(None)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Enter what came back, and give out what is free.
+
+        The lock is never waited for here, because a slot may come back while this very thread holds the lock: when the garbage collector
+        closes a coroutine that was never finished. Whoever holds the lock settles when it has let go.
+        """
+        while self._back and self._lock.acquire(blocking=False):
+            try:
+                awake: list[_Waiter] = []
+                while self._back:
+                    match self._back.popleft():
+                        case (slot, verdict, retry_after):
+                            awake += self._take_back(slot, verdict, retry_after)
+                        case _Waiter() as waiter:
+                            self._dismiss(waiter)
+                awake += self._give_out()
+            finally:
+                self._lock.release()
+            for waiter in awake:
+                if not waiter.wake():
+                    self._back.append(waiter)
+
+    # What follows runs under the lock.
+
+    def _pause(self) -> float:
+        return self._paused_until - time.monotonic() if self._paused_until else 0.0
+
+    def _room(self) -> int:
+        room = int(self._ceiling) - len(self._slots)
+        if room <= 0 and (blocked := blocked_loops()):
+            room += sum(slot.loop in blocked for slot in self._slots)
+        return room
+
+    def _take(self, group: Hashable, loop: asyncio.AbstractEventLoop) -> Slot:
+        slot = Slot(group, loop, len(self._slots) + 1)
+        self._slots.add(slot)
+        self._held[group] += 1
+        return slot
+
+    def _give_out(self) -> list[_Waiter]:
+        awake = []
+        while self._queues and self._pause() <= 0 and self._room() > 0:
+            group = min(self._queues, key=self._held.__getitem__)
+            queue = self._queues.pop(group)
+            waiter, _ = queue.popitem(last=False)
+            if queue:
+                self._queues[group] = queue
+            waiter.slot = self._take(group, waiter.loop)
+            awake.append(waiter)
+        return awake
+
+    def _dismiss(self, waiter: _Waiter) -> None:
+        queue = self._queues.get(waiter.group)
+        if queue and waiter in queue:
+            del queue[waiter]
+            if not queue:
+                del self._queues[waiter.group]
+        elif waiter.slot is not None:
+            self._take_back(waiter.slot, "other", None)
+
+    def _take_back(self, slot: Slot, verdict: Verdict, retry_after: float | None) -> list[_Waiter]:
+        """Those who should look again, because a pause began."""
+        if slot not in self._slots:
+            return []
+        beside = max(slot.beside, len(self._slots))
+        self._slots.discard(slot)
+        self._held[slot.group] -= 1
+        if not self._held[slot.group]:
+            del self._held[slot.group]
+        if verdict == "answered":
+            self._refusals -= self._refusals * WEIGHT
+            if self._pace.answered(time.monotonic() - slot.since, beside):
+                self._halve(beside)
+            elif not self._pace.overloaded and self._ceiling < self._cap:
+                self._move(min(self._cap, self._ceiling + (1 if self._refusals <= OFTEN else 1 / self._ceiling)))
+        elif verdict == "refused":
+            self._refusals += (1 - self._refusals) * WEIGHT
+            if slot.since > self._halved_at:  # not one that was on its way when the ceiling was halved
+                self._halve(beside)
+            if retry_after:
+                return self._begin_pause(time.monotonic() + retry_after)
+        return []
+
+    def _halve(self, beside: int) -> None:
+        self._halved_at = time.monotonic()
+        self._move(max(1.0, min(self._ceiling, beside) // 2))
+
+    def _move(self, ceiling: float) -> None:
+        self.version += int(ceiling) != int(self._ceiling)
+        self._ceiling = ceiling
+
+    def _begin_pause(self, until: float) -> list[_Waiter]:
+        if until <= self._paused_until:
+            return []
+        self._paused_until = until
+        self.version += 1
+        awake = [waiter for queue in self._queues.values() for waiter in queue]
+        self._queues.clear()
+        return awake
+
+
+class _Limiters:
+    """All limiters of a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_key: OrderedDict[Hashable, tuple[Limiter, object]] = OrderedDict()
+        self._by_object: dict[int, tuple[Limiter, weakref.ref[LM]]] = {}
+
+    def of(self, lm: LM) -> Limiter:
+        with self._lock:
+            if isinstance(lm, RateLimited):
+                return self._keyed(lm.limit_key, lm.name, None)
+            if entry := self._by_object.get(id(lm)):
+                return entry[0]
+            try:
+                reference = weakref.ref(lm, partial(_forget, self._by_object, id(lm)))
+            except TypeError:  # a class with slots and without `__weakref__`: kept itself, for as long as its limiter
+                return self._keyed(("object", id(lm)), lm.name, lm)
+            limiter = Limiter(lm.name)
+            self._by_object[id(lm)] = limiter, reference
+            return limiter
+
+    def _keyed(self, key: Hashable, name: str, kept: object) -> Limiter:
+        if key not in self._by_key:
+            for old in [old for old, (limiter, _) in self._by_key.items() if limiter.is_idle()][: -MOST_IDLE + 1]:
+                del self._by_key[old]
+            self._by_key[key] = Limiter(name), kept
+        self._by_key.move_to_end(key)
+        return self._by_key[key][0]
+
+
+def _forget(by_object: dict[int, tuple[Limiter, weakref.ref[LM]]], key: int, _: object) -> None:
+    by_object.pop(key, None)  # no lock: the garbage collector may call this anywhere
+
+
+def limiter_of(lm: LM) -> Limiter:
+    """The process's limiter of this model: that of its `limit_key`, which several objects may share, or its own for as long as it lives."""
+    return shared("limiters", _Limiters).of(lm)
