@@ -11,7 +11,7 @@ import aiohttp
 import openai
 from yarl import URL
 
-__all__ = ["DirectClient", "httpx"]
+__all__ = ["DirectClient", "httpx", "parsed"]
 
 if TYPE_CHECKING:
     import httpx
@@ -37,7 +37,7 @@ class DirectClient(openai.DefaultAioHttpClient):
         if any(more.values()) or not isinstance(content, bytes):
             return super().build_request(method, url, headers=headers, timeout=timeout, content=content, **more)
         if isinstance(url, str):
-            url = _parsed(url)
+            url = parsed(url)
         limits = timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout)
         return httpx.Request(method, url, headers=headers, content=content, extensions={"timeout": limits.as_dict()})
 
@@ -80,7 +80,8 @@ class DirectClient(openai.DefaultAioHttpClient):
 
 
 @lru_cache(maxsize=64)
-def _parsed(url: str) -> "httpx.URL":
+def parsed(url: str) -> "httpx.URL":
+    """The address, which is the same at every call."""
     return httpx.URL(url)
 
 

@@ -8,11 +8,18 @@ import openai
 from openai._base_client import get_platform
 
 from rlm_integrations.errors import ModelError
-from rlm_integrations.lm._direct import DirectClient, httpx
+from rlm_integrations.lm._direct import DirectClient, httpx, parsed
 from rlm_integrations.lm._failures import model_error, status_error
 
 CONNECT = 15.0  # seconds for a connection, of those for the whole call
 SECRET = 8  # characters from which a key is one worth hiding; "x" or "none" would garble messages
+
+
+class _SDK(openai.AsyncOpenAI):
+    """The SDK's client, which would parse our one address, given in full, at every call."""
+
+    def _prepare_url(self, url: str) -> httpx.URL:
+        return parsed(url)
 
 
 class OpenAIClient:
@@ -20,12 +27,13 @@ class OpenAIClient:
 
     def __init__(self, base_url: str, api_key: str, transport: str, timeout: float | None, where: str) -> None:
         self._key = api_key
-        self._url = f"{base_url}/chat/completions"  # in full: the SDK takes longer to join one
+        self._url = f"{base_url}/chat/completions"
         self._where = where
-        self._sdk = openai.AsyncOpenAI(
+        self._next_piece = openai.Timeout(timeout, connect=timeout and min(timeout, CONNECT))
+        self._sdk = _SDK(
             base_url=base_url,
             api_key=api_key or "none",
-            timeout=openai.Timeout(timeout, connect=timeout and min(timeout, CONNECT)),
+            timeout=openai.Timeout(None, connect=self._next_piece.connect),  # a plain call is timed as a whole, by who makes it
             max_retries=0,  # the batch and the loop retry, and count what they do
             http_client=DirectClient() if transport == "aiohttp" else None,
         )
@@ -52,7 +60,7 @@ class OpenAIClient:
                 self._url,
                 cast_to=object,
                 content=body,
-                options={"headers": {**self._headers, **headers}},
+                options={"headers": {**self._headers, **headers}, "timeout": self._next_piece},
                 stream=True,
                 stream_cls=openai.AsyncStream[object],
             )
@@ -61,8 +69,9 @@ class OpenAIClient:
                 if "json" in kind or "html" in kind:  # no stream, but a plain reply or a page
                     await stream.response.aread()
                     yield self._parsed(stream.response)
-                async for event in stream:
-                    yield event
+                else:
+                    async for event in stream:
+                        yield event
             finally:
                 await stream.close()
         except (openai.OpenAIError, httpx.TransportError, ValueError) as error:

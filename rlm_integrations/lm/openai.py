@@ -88,6 +88,10 @@ class OpenAILM:
         """What shares the provider's limits: the address, a hash of the key, and the model."""
         return self.base_url, hashlib.sha256(self._key.encode()).hexdigest()[:16], self.name
 
+    async def prepare(self) -> None:
+        """Make the running loop's client now. Else the first call does, which takes it a second: the SDK is loaded then."""
+        await self._clients.get()
+
     async def complete(self, request: Request) -> Completion:
         """The model's answer; one that was cut has the `finish_reason` "length".
 
