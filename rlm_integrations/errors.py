@@ -7,6 +7,7 @@ RLMError
 ├── MissingExtraError (also ImportError)   a feature whose packages are not installed; names the extra
 ├── LoopError (also RuntimeError)      a synchronous call where it could only wait for itself
 ├── ModelError                         a model could not be asked, or did not answer usably
+├── BudgetExceededError                a run spent its budget and was told to raise; has the partial result
 └── SandboxError                       model code could not be run
     ├── SandboxUnavailableError        a protection that this machine does not offer; names what can be chosen instead
     └── SandboxClosedError             the session was closed or cancelled before this use
@@ -67,6 +68,19 @@ class ModelError(RLMError):
         self.type = type
         self.retryable = retryable
         self.retry_after = retry_after
+
+
+class BudgetExceededError(RLMError):
+    """A run spent its budget, and `Budget(on_exceeded="raise")` was given.
+
+    Args:
+        message: What was spent.
+        result: The `RLMResult` with the best answer so far, and what was spent on it.
+    """
+
+    def __init__(self, message: str, *, result: object) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class SandboxError(RLMError):

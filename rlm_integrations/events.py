@@ -9,10 +9,13 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rlm_integrations._runtime import shared
 from rlm_integrations.records import CallRecord, LLMError, Request
+
+if TYPE_CHECKING:
+    from rlm_integrations.result import Execution, Iteration, RLMResult
 
 logger = logging.getLogger("rlm_integrations")
 
@@ -111,6 +114,67 @@ class LimiterChanged(Event):
     in_use: int
     waiting: int
     paused_until: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A run begins; `parent` is the run that it is a child of.
+
+    Attributes:
+        query: The question.
+        path: The run's place in its tree, "r" for the root.
+        depth: 0 for the root.
+        characters: How long its document is.
+    """
+
+    query: str
+    path: str
+    depth: int
+    characters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnStarted(Event):
+    """The root model is asked for its next turn."""
+
+    iteration: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockStarted(Event):
+    """A block of the model's code is going to run."""
+
+    block: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockFinished(Event):
+    """A block is done; `execution` is a `result.Execution`."""
+
+    execution: "Execution"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnFinished(Event):
+    """A turn is over; `turn` is a `result.Iteration`."""
+
+    turn: "Iteration"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildFinished(Event):
+    """A child run is over; its answer goes to the code that asked."""
+
+    answer: str
+    stop_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """The run is over. The last event of every stream."""
+
+    result: "RLMResult"
 
 
 Hook = Callable[[Event], object]

@@ -146,13 +146,69 @@ class SpanRef:
     unit: Literal["chars"] = "chars"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreObject:
+    """An object of the shared store, as `get`, `children` and `parents` return it.
+
+    Over a wire it is `to_dict()`, plain JSON, and in the REPL what `from_dict` makes of that: the same object, whose fields are read as
+    attributes or as keys (`found.content`, `found["content"]`). Its content is a copy: changing it changes nothing in the store.
+
+    Attributes:
+        id: `worker_A_000001`, or with slashes where it came in a commit or an import.
+        type: A word such as "note", "claim" or "summary"; the writer's choice.
+        description: What a reader of a list of objects sees.
+        content: Any JSON value.
+        backrefs: The places in the document that it rests on.
+        parents: The ids of the objects that it was made from.
+        tags: Words to find it by.
+        worker: Who wrote it.
+        seq: The number of the event that created it.
+        ts: When that was, in seconds since 1970.
+        links: What it "supports", "contradicts" or "refines": pairs of such a word and an id.
+        invalid: Why it was invalidated, or None.
+    """
+
+    id: str
+    type: str
+    description: str
+    content: Any
+    backrefs: tuple[SpanRef, ...]
+    parents: tuple[str, ...]
+    tags: tuple[str, ...]
+    worker: str
+    seq: int
+    ts: float
+    links: tuple[tuple[str, str], ...] = ()
+    invalid: str | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        """The field of this name, so that objects read like the dicts that queries return."""
+        if key not in self.__slots__:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object as plain JSON."""
+        plain = {key: getattr(self, key) for key in self.__slots__}
+        backrefs = [{"source": span.source, "start": span.start, "end": span.end} for span in self.backrefs]
+        lists = {"parents": list(self.parents), "tags": list(self.tags), "links": [list(link) for link in self.links]}
+        return {**plain, "backrefs": backrefs, **lists}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The object that `to_dict` wrote."""
+        backrefs = tuple(SpanRef(**span) for span in data["backrefs"])
+        links = tuple((str(word), str(other)) for word, other in data["links"])
+        return cls(**{**data, "backrefs": backrefs, "parents": tuple(data["parents"]), "tags": tuple(data["tags"]), "links": links})
+
+
 @dataclass(frozen=True, slots=True)
 class HostFunction:
     """A function of the host that model code may call by its name.
 
     Attributes:
         name: Its name in the REPL; `store.create` makes an object `store` with a method.
-        signature: Its parameters, as `help` shows them. Whether a call fits them is the gate's to check: nothing else may reach it unchecked.
+        signature: Its parameters, as `help` shows them. Whether a call fits them is the gate's to check.
         doc: What else `help` shows.
         aliases: Further names for the same function.
     """
@@ -178,6 +234,13 @@ class Limits:
         stdout_kept: Characters of a block's standard output that are kept, from its start.
         stderr_kept: Likewise for its standard error.
         message_bytes: How much memory the arguments of one call may take.
+        stdout_shown: Characters of a block's output that the model is shown, the first and the last of them.
+        call_seconds: How long one try of a call to a model may take once it has its turn.
+        reply_tokens: How many tokens a reply may have while tokens or cost are limited; it is reserved before each call.
+        decode_errors: What stands for bytes of a file that are no text, as Python's codecs name it: "strict" refuses them.
+        single_call_below: A context of fewer characters is answered by one call, without a REPL; 0 for never.
+        compact_at: The part of the root model's window at which older outputs in its conversation are shortened.
+        window: The root model's window in tokens, where the model does not say.
     """
 
     memory: int = 2 << 30
@@ -190,13 +253,53 @@ class Limits:
     stdout_kept: int = 200_000
     stderr_kept: int = 20_000
     message_bytes: int = 1 << 30
+    stdout_shown: int = 10_000
+    call_seconds: float = 300.0
+    reply_tokens: int = 8_192
+    decode_errors: str = "strict"
+    single_call_below: int = 0
+    compact_at: float = 0.7
+    window: int = 128_000
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
+            if each.type is str:
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise InputError(f"Limits({each.name}={value!r}): a number is needed")
-            if not value > 0:
+            if value < 0 or (value == 0 and each.default != 0):
                 raise InputError(f"Limits({each.name}={value!r}): it must be greater than 0")
             if each.type is int and not isinstance(value, int):
                 raise InputError(f"Limits({each.name}={value!r}): a whole number is needed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a run may spend, its children included. What is None has no bound.
+
+    Attributes:
+        max_calls: Calls to models, the root's own included; further tries of one call count once.
+        max_tokens: Input and output tokens in sum.
+        max_cost: US dollars. Refused before the first call for a model without a known price.
+        max_seconds: Wall time.
+        on_exceeded: "partial" gives the best answer so far, with its `stop_reason`; "raise" raises `BudgetExceededError`, which has it.
+    """
+
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    max_seconds: float | None = None
+    on_exceeded: Literal["partial", "raise"] = "partial"
+
+    def __post_init__(self) -> None:
+        for name in ("max_calls", "max_tokens", "max_cost", "max_seconds"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise InputError(f"Budget({name}={value!r}): a number greater than 0 is needed, or None for no bound")
+            if name in {"max_calls", "max_tokens"} and not isinstance(value, int):
+                raise InputError(f"Budget({name}={value!r}): a whole number is needed")
+        if self.on_exceeded not in {"partial", "raise"}:
+            raise InputError(f"Budget(on_exceeded={self.on_exceeded!r}): choose 'partial' or 'raise'")

@@ -31,7 +31,11 @@ def imports_of(path: Path, text: str | None = None) -> list[str]:
     """The modules of this package that a file imports, relative to the package."""
     package = ["rlm_integrations", *path.relative_to(PACKAGE).parts[:-1]]
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if text is None else text)):
+    tree = ast.parse(path.read_text(encoding="utf-8") if text is None else text)
+    for_types = {id(inner) for node in ast.walk(tree) if _is_type_checking(node) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             found += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -39,6 +43,11 @@ def imports_of(path: Path, text: str | None = None) -> list[str]:
             module = ".".join([*base, *([node.module] if node.module else [])])
             found += [module, *(f"{module}.{name.name}" for name in node.names)]
     return [name.removeprefix("rlm_integrations.") for name in found if name.startswith("rlm_integrations.")]
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    """Whether this is an `if TYPE_CHECKING:`, whose imports no program ever makes."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def modules() -> list[Path]:

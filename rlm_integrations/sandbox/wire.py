@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..records import LLMError, SpanRef
+from ..records import LLMError, SpanRef, StoreObject
 
 FRAME_CAP = 64 << 20  # bytes; a longer frame breaks the rules
 HEADER_CAP = 1 << 20  # bytes: JSON of 60 MB would hold its reader for 12 s, this at its worst for a tenth of one
@@ -99,6 +99,8 @@ class Encoder:
             return {self._key(key, frame): self._value(item, frame, emit, depth + 1) for key, item in value.items()}
         if isinstance(value, SpanRef):
             return {"$s": self._list([value.source, value.start, value.end], frame, emit, depth)}
+        if isinstance(value, StoreObject):
+            return {"$o": self._value(value.to_dict(), frame, emit, depth + 1)}
         opaque = value if isinstance(value, Opaque) else self._opaque(value)
         return {"$x": self._list([opaque.type, opaque.text], frame, emit, depth)}
 
@@ -253,6 +255,8 @@ class Decoder:
                 return SpanRef(source, start, end)
             case "$e", [str() as kind, str() as message, int() as retries] if type(retries) is int:
                 return LLMError(kind, message, retries)
+            case "$o", dict():
+                return StoreObject.from_dict(value)
             case "$x", [str() as name, str() as text]:
                 return Opaque(name, text)
         raise WireError(f"an unknown or malformed tag {tag[:10]!r}")

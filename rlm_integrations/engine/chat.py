@@ -1,0 +1,82 @@
+"""Several questions over one context and one REPL."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from rlm_integrations._portal import portal
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.loop import Repl
+from rlm_integrations.errors import InputError
+from rlm_integrations.events import Emitter, Hook
+from rlm_integrations.records import Message
+from rlm_integrations.result import RLMResult
+
+Complete = Callable[..., Awaitable[RLMResult]]
+
+
+class Chat:
+    """A conversation: variables and messages of earlier questions stay. Close it, or use it in a `with`.
+
+    It lives on the event loop of its first question: ask either through `completion` or through `acompletion` on one loop.
+    """
+
+    def __init__(
+        self, complete: Complete, corpus: Callable[[object], Awaitable[Corpus]], context: object, hooks: Sequence[Hook | None]
+    ) -> None:
+        self._complete = complete
+        self._corpus = corpus
+        self._context = context
+        self._hooks = hooks
+        self._repl: Repl | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._history: list[Message] = []
+        self._turn = asyncio.Lock()
+        self._closed = False
+
+    async def acompletion(self, query: str) -> RLMResult:
+        """The answer to the next question; see `RLM.acompletion`."""
+        self._check()
+        async with self._turn:
+            if self._repl is None:
+                self._loop = asyncio.get_running_loop()
+                self._repl = Repl(await self._corpus(self._context))
+            result = await self._complete(query, self._context, Emitter(*self._hooks), repl=self._repl, history=self._history)
+            self._history = list(result.messages)
+            return result
+
+    def completion(self, query: str) -> RLMResult:
+        """The same for scripts, threads and notebooks."""
+        return portal().run(self.acompletion(query))
+
+    async def aclose(self) -> None:
+        """End the REPL and let go of the document."""
+        self._closed = True
+        repl, self._repl = self._repl, None
+        if repl is not None:
+            await repl.close()
+            if repl.corpus is not self._context:
+                repl.corpus.close()
+
+    def close(self) -> None:
+        """The same for scripts, threads and notebooks."""
+        portal().run(self.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise InputError("this session was closed; begin another with RLM.session")
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise InputError("this session began on another event loop: use completion() throughout, or acompletion() on one loop")

@@ -1,0 +1,69 @@
+"""Child runs: on the same loop, with the same clients, limiter, budget and store, over a part of the document."""
+
+from collections.abc import Sequence
+
+from rlm_integrations import _runtime
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.answer import Typed
+from rlm_integrations.engine.host import Asked, Spawn
+from rlm_integrations.engine.loop import Repl, Run
+from rlm_integrations.engine.tree import Tree
+from rlm_integrations.errors import ModelError
+from rlm_integrations.events import ChildFinished, RunStarted
+from rlm_integrations.records import LLMError, SpanRef
+from rlm_integrations.result import Iteration
+from rlm_integrations.spans import PromptPieces
+
+
+class Children:
+    """Starts the child runs of one tree."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    def of(self, parent: str, depth: int, corpus: Corpus) -> Spawn:
+        """How a run at this path and depth, over this document, has a child answer.
+
+        The child's turns go with its answer; a child that fails answers with an `LLMError`, so its parent goes on.
+        """
+
+        async def spawn(asked: Asked) -> tuple[str, tuple[Iteration, ...]]:
+            tree = self._tree
+            own = corpus if asked.context is None else await self._part(asked.context)
+            repl = Repl(own)
+            run = Run(
+                tree,
+                repl,
+                query=asked.query,
+                path=asked.path,
+                depth=depth + 1,
+                typed=Typed(),
+                spawn=self.of(asked.path, depth + 1, own),
+                worker=asked.worker or asked.path.replace("/", "_"),
+            )
+            tree.emit(RunStarted(id=run.id, parent=parent, query=asked.query, path=asked.path, depth=depth + 1, characters=own.characters))
+            try:
+                outcome = await run.run([])
+                reply = outcome.answer or LLMError("empty", f"the child run gave no answer ({outcome.stop_reason})")
+            except ModelError as error:
+                reply = LLMError(error.type, str(error))
+            finally:
+                await repl.close()
+                if own is not corpus:
+                    own.close()
+            tree.emit(ChildFinished(id=run.id, parent=parent, answer=reply, stop_reason=run.outcome.stop_reason))
+            return reply, tuple(run.outcome.turns)
+
+        return spawn
+
+    async def _part(self, context: str | list[str]) -> Corpus:
+        """What code handed over, as a document: what of it is the root's is shared, and can be cited."""
+        texts = [context] if isinstance(context, str) else context
+        parts = [_part(pieces) for pieces in await self._tree.pieces(texts)]
+        return await _runtime.offload(self._tree.corpus.slice, parts, is_list=not isinstance(context, str))
+
+
+def _part(pieces: PromptPieces) -> SpanRef | str | Sequence[SpanRef | str]:
+    if len(pieces.pieces) == 1:
+        return pieces.pieces[0]
+    return pieces.pieces or ""

@@ -1,0 +1,141 @@
+"""The one door: every call of model code passes here. What comes in is hostile until it is checked."""
+
+import asyncio
+import hashlib
+import inspect
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_integrations import _runtime
+from rlm_integrations.errors import InputError, RLMError
+from rlm_integrations.records import HostFunction, SpanRef, StoreObject
+from rlm_integrations.sandbox.base import HostCallError
+from rlm_integrations.sandbox.wire import Opaque
+
+_OFF_LOOP = 1 << 18  # characters of arguments from which they are hashed in a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who a call is, the same in a replay of its block whatever order threads ran in.
+
+    Attributes:
+        run: The path of the run that makes it.
+        block: The block.
+        function: What is called.
+        digest: SHA-256 of the arguments.
+        occurrence: How many calls of the same block, function and arguments came before.
+        number: How many calls of the same block and function came before. For names: `r.2/b.17`.
+    """
+
+    run: str
+    block: int
+    function: str
+    digest: str
+    occurrence: int
+    number: int
+
+    @property
+    def identity(self) -> tuple[str, int, str, str, int]:
+        """What a journal knows the call by."""
+        return (self.run, self.block, self.function, self.digest, self.occurrence)
+
+    def path(self, letter: str) -> str:
+        """A readable place: the run, the block, a letter for the kind and, from the second on, the number."""
+        return f"{self.run}.{self.block}/{letter}{self.number + 1 if self.number else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A host function and what answers it, given the call and the arguments."""
+
+    spec: HostFunction
+    answer: Callable[..., Awaitable[Any]]
+
+
+class Gate:
+    """Gives calls their identity, checks that their arguments fit, and has them answered.
+
+    Identities are given in the order in which calls arrive, before anything is awaited that could change it.
+    """
+
+    def __init__(self, run: str, functions: Sequence[Function]) -> None:
+        self.run = run
+        self._functions = {function.spec.name: function for function in functions}
+        self._signatures = {function.spec.name: inspect.signature(function.answer) for function in functions}
+        self._seen: Counter[tuple[int, str, str]] = Counter()
+        self._numbers: Counter[tuple[int, str]] = Counter()
+        self._arrivals = asyncio.Lock()  # first come, first served
+
+    @property
+    def specs(self) -> list[HostFunction]:
+        """What the REPL offers."""
+        return [function.spec for function in self._functions.values()]
+
+    async def __call__(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Answer one call; see `sandbox.base.Gate`."""
+        async with self._arrivals:
+            call = await self._identify(block, function, args, kwargs)
+        try:
+            bound = self._signatures[function].bind(call, *args, **kwargs)
+        except TypeError as error:
+            raise HostCallError(f"{function}{self._functions[function].spec.signature}: {error}", type="TypeError") from None
+        try:
+            return await self._functions[function].answer(*bound.args, **bound.kwargs)
+        except InputError as error:
+            raise HostCallError(str(error), type="ValueError") from error
+        except RLMError as error:
+            raise HostCallError(str(error)) from error
+
+    async def _identify(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Call:
+        large = _characters(args) + _characters(list(kwargs.values())) > _OFF_LOOP
+        digest = await _runtime.offload(digest_of, args, kwargs) if large else digest_of(args, kwargs)
+        occurrence, number = self._seen[block, function, digest], self._numbers[block, function]
+        self._seen[block, function, digest] += 1
+        self._numbers[block, function] += 1
+        return Call(self.run, block, function, digest, occurrence, number)
+
+
+def digest_of(args: list[Any], kwargs: dict[str, Any]) -> str:
+    """SHA-256 of arguments in a canonical form: every value by its type and length, keys in order."""
+    digest = hashlib.sha256()
+    _feed(digest.update, [args, kwargs])
+    return digest.hexdigest()
+
+
+def _feed(update: Callable[[bytes], None], value: Any) -> None:
+    match value:
+        case str():
+            text = value.encode("utf-8", "surrogatepass")
+            update(b"s%d:" % len(text))
+            update(text)
+        case list() | tuple():
+            update(b"l%d:" % len(value))
+            for item in value:
+                _feed(update, item)
+        case dict():
+            update(b"d%d:" % len(value))
+            for key in sorted(value):
+                _feed(update, key)
+                _feed(update, value[key])
+        case SpanRef():
+            _feed(update, ["span", value.source, value.start, value.end])
+        case StoreObject():
+            _feed(update, ["object", value.id])
+        case Opaque():
+            _feed(update, ["opaque", value.type, value.text])
+        case _:
+            _feed(update, f"{type(value).__name__} {value!r}")
+
+
+def _characters(value: Any) -> int:
+    """About how many characters there are in a value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list | tuple):
+        return sum(map(_characters, value)) + len(value)
+    if isinstance(value, dict):
+        return sum(map(_characters, value.values())) + len(value)
+    return 8

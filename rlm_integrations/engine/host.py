@@ -1,0 +1,425 @@
+"""What REPL code may call, as the host answers it. Every argument is hostile: its type and size are checked here."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_integrations import _runtime
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.gate import Call, Function
+from rlm_integrations.engine.tools import Tool
+from rlm_integrations.engine.tree import Tree
+from rlm_integrations.errors import InputError
+from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.pool import pool
+from rlm_integrations.lm.prompts import CHUNK
+from rlm_integrations.records import CallRecord, HostFunction, LLMError, SpanRef
+from rlm_integrations.result import Iteration, SubCall
+from rlm_integrations.sandbox.base import HostCallError
+from rlm_integrations.spans import find_quote
+from rlm_integrations.store import WorkerStoreProxy
+from rlm_integrations.store.commit import apply_commit, commit_of
+from rlm_integrations.store.derive import llm_map, llm_reduce
+from rlm_integrations.store.events import StoreEvent
+from rlm_integrations.store.shared import REPL_METHODS
+
+_CHARACTERS_PER_TOKEN = 3
+_UNKNOWN_WINDOW = 32_000  # tokens that a sub-model is taken to read where it does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question for a child run.
+
+    Attributes:
+        path: The child's place in the tree.
+        query: The question.
+        context: The text or the texts, as code handed them over; None for the whole document of the run that asks.
+        worker: The child's name in the store, "" for one like its path.
+    """
+
+    path: str
+    query: str
+    context: str | list[str] | None
+    worker: str
+
+
+Spawn = Callable[[Asked], Awaitable[tuple[str, tuple[Iteration, ...]]]]
+
+
+class Notebook:
+    """What the block that runs now has done so far: calls, batches, writes."""
+
+    def __init__(self) -> None:
+        self.subcalls: list[SubCall] = []
+        self.batches: list[Mapping[str, Any]] = []
+        self.store_events: list[Mapping[str, Any]] = []
+
+    def note_store(self, event: StoreEvent) -> None:
+        """Keep what was written to the store; called in the thread that wrote."""
+        brief = event.brief()
+        self.store_events.append({name: brief.get(name) for name in ("op", "id", "type", "description", "worker", "ts")})
+
+
+class Host:
+    """Answers the calls of one run's REPL.
+
+    Args:
+        tree: What the run shares with the others of its tree.
+        corpus: The run's own document.
+        query: The run's question.
+        depth: The run's depth.
+        spawn: Has a child run answer a question.
+        worker: The run's name in the store.
+        parent: The id of the run in the events.
+    """
+
+    def __init__(self, tree: Tree, corpus: Corpus, *, query: str, depth: int, spawn: Spawn, worker: str, parent: str) -> None:
+        self._tree = tree
+        self._corpus = corpus
+        self._query = query
+        self._depth = depth
+        self._spawn = spawn
+        self._parent = parent
+        self._store: WorkerStoreProxy | None = None
+        if tree.store is not None:
+            self._store = tree.store.worker(worker, on_event=self._note_store)
+        self.notebook = Notebook()
+
+    def _note_store(self, event: StoreEvent) -> None:
+        self.notebook.note_store(event)
+
+    def functions(self) -> list[Function]:
+        """Everything that the REPL may call."""
+        found = [
+            Function(HostFunction("llm_query", "(prompt, model=None)", "Ask a language model; it sees the prompt alone."), self.llm_query),
+            Function(
+                HostFunction(
+                    "llm_batch",
+                    "(prompts, max_concurrent=10, model=None)",
+                    "Ask many at once, in order; a failed one is an LLMError, which begins with 'Error:'.",
+                    ("llm_query_batched",),
+                ),
+                self.llm_batch,
+            ),
+            Function(HostFunction("parallel_query", "(template, chunks, max_concurrent=10, model=None)"), self.parallel_query),
+            Function(HostFunction("recursive_lm", "(query, context_subset)", "", ("rlm_query",)), self.recursive_lm),
+            Function(HostFunction("recursive_batch", "(tasks)", "", ("rlm_query_batched",)), self.recursive_batch),
+            Function(HostFunction("cite", "(quote, source=None)", "Where the document says so word for word, or None."), self.cite),
+        ]
+        if self._store is not None:
+            found += [
+                Function(HostFunction("rlm_worker", "(prompt, store_cards=None)"), self.rlm_worker),
+                Function(HostFunction("rlm_worker_batched", "(tasks, max_parallel=8)"), self.rlm_worker_batched),
+                Function(HostFunction("apply_commit", "(commit, batch_prefix='')"), self.apply_commit),
+                Function(HostFunction("store.llm_map", "(tasks)"), self.llm_map),
+                Function(HostFunction("store.llm_reduce", "(ids_or_query, prompt)"), self.llm_reduce),
+                *[Function(HostFunction(f"store.{name}"), self._store_method(name)) for name in sorted(REPL_METHODS)],
+            ]
+        return found + [Function(tool.spec, _tool_answer(tool)) for tool in self._tree.settings.tools]
+
+    # Models.
+
+    async def llm_query(self, call: Call, prompt: Any, model: Any = None) -> str:
+        """Ask a model once."""
+        lm = self._model(model)
+        if not isinstance(prompt, str):
+            raise HostCallError(f"llm_query: the prompt must be a text, not {_kind(prompt)}", type="TypeError")
+        return (await self._ask_all("llm_query", [call.path("q")], [prompt], lm, 1))[0]
+
+    async def llm_batch(self, call: Call, prompts: Any, max_concurrent: Any = 10, model: Any = None) -> list[str]:
+        """Ask a model many prompts at once."""
+        lm, width = self._model(model), self._width(max_concurrent)
+        if not isinstance(prompts, list):
+            raise HostCallError(f"llm_batch: the prompts must be a list of texts, not {_kind(prompts)}", type="TypeError")
+        begun = time.monotonic()
+        paths = [f"{call.path('b')}.{number}" for number in range(len(prompts))]
+        replies = await self._ask_all("llm_batch", paths, prompts, lm, width)
+        self._note_batch(len(prompts), lm, begun)
+        return replies
+
+    async def parallel_query(self, call: Call, template: Any, chunks: Any, max_concurrent: Any = 10, model: Any = None) -> list[str]:
+        """Ask the same about many chunks at once; only the literal {chunk} is replaced."""
+        if not isinstance(template, str) or CHUNK not in template:
+            raise HostCallError(f"parallel_query: the template must be a text that holds {CHUNK}, not {_kind(template)}", type="ValueError")
+        if not isinstance(chunks, list):
+            raise HostCallError(f"parallel_query: the chunks must be a list of texts, not {_kind(chunks)}", type="TypeError")
+        lm, width = self._model(model), self._width(max_concurrent)
+        begun = time.monotonic()
+        prompts = [template.replace(CHUNK, chunk) if isinstance(chunk, str) else chunk for chunk in chunks]
+        paths = [f"{call.path('p')}.{number}" for number in range(len(prompts))]
+        replies = await self._ask_all("parallel_query", paths, prompts, lm, width)
+        self._note_batch(len(prompts), lm, begun)
+        return replies
+
+    async def _ask_all(
+        self,
+        function: str,
+        paths: Sequence[str],
+        prompts: Sequence[Any],
+        lm: LM,
+        width: int,
+        tell: Callable[[int, str], None] = lambda _number, _reply: None,
+    ) -> list[str]:
+        replies: list[str] = [""] * len(prompts)
+        records: dict[int, CallRecord] = {}
+
+        async def one(number: int, prompt: Any) -> None:
+            refused = _refusal(prompt)
+            if refused is not None:
+                replies[number] = refused
+                tell(number, refused)
+                return
+            request = self._tree.request(prompt, path=paths[number], query=self._query, depth=self._depth + 1)
+            records[number] = record = await self._tree.ask(lm, request, parent=self._parent)
+            replies[number] = record.reply
+            tell(number, record.reply)
+
+        try:
+            await pool(prompts, one, min(width, max(1, len(prompts))))
+        finally:
+            asked = sorted(records)
+            pieces = await self._tree.pieces([prompts[number] for number in asked]) if asked else []
+            for number, made in zip(asked, pieces, strict=True):
+                record = records[number]
+                self.notebook.subcalls.append(
+                    SubCall(
+                        path=paths[number],
+                        function=function,
+                        model=record.model,
+                        prompt=made,
+                        reply=record.reply,
+                        depth=self._depth + 1,
+                        start=self._tree.since(record.start),
+                        end=self._tree.since(record.end),
+                        wait=record.wait,
+                        retries=record.retries,
+                        usage=record.usage,
+                    )
+                )
+        return replies
+
+    def _note_batch(self, count: int, lm: LM, begun: float) -> None:
+        spent = time.monotonic() - begun
+        self.notebook.batches.append({"prompts_count": count, "model": lm.name, "execution_time": spent, "ts": time.time()})
+
+    def _model(self, name: Any) -> LM:
+        """A registered model: never an address, which could be anybody's."""
+        subs = self._tree.settings.subs
+        if name is None:
+            return self._tree.settings.sub
+        if isinstance(name, str) and name in subs:
+            return subs[name]
+        shown = repr(name[:60]) if isinstance(name, str) else _kind(name)
+        raise HostCallError(f"model={shown} is not registered; there are: {', '.join(map(repr, subs))}", type="ValueError")
+
+    def _width(self, width: Any) -> int:
+        if type(width) is not int or width < 1:
+            raise HostCallError("max_concurrent must be a whole number from 1 on", type="ValueError")
+        return min(width, self._tree.settings.max_parallel_calls)
+
+    # Children.
+
+    async def recursive_lm(self, call: Call, query: Any, context_subset: Any) -> str:
+        """Have a question over a part of the document answered: by a child run, or at the limit of depth by the sub-model."""
+        return await self._child("recursive_lm", call.path("c"), query, context_subset)
+
+    async def recursive_batch(self, call: Call, tasks: Any) -> list[str]:
+        """Have several answered at once; a task that is none fails alone."""
+        if not isinstance(tasks, list):
+            raise HostCallError('recursive_batch: a list of {"query": …, "context": …} is needed', type="TypeError")
+        replies: list[str] = [""] * len(tasks)
+
+        async def one(number: int, task: Any) -> None:
+            given = task if isinstance(task, dict) else {}
+            path = f"{call.path('c')}.{number}"
+            try:
+                replies[number] = await self._child("recursive_batch", path, given.get("query"), given.get("context"))
+            except HostCallError as error:
+                replies[number] = LLMError("input", str(error))
+
+        await pool(tasks, one, max(1, min(len(tasks), self._tree.settings.max_parallel_calls)))
+        return replies
+
+    async def _child(self, function: str, path: str, query: Any, context: Any) -> str:
+        if not isinstance(query, str) or not query.strip():
+            raise HostCallError(f"{function}: the query must be a text that is not empty", type="ValueError")
+        if not isinstance(context, str) and not (isinstance(context, list) and all(isinstance(each, str) for each in context)):
+            raise HostCallError(f"{function}: the context must be a text or a list of texts, not {_kind(context)}", type="TypeError")
+        return await self._answered(function, Asked(path, query, context, ""))
+
+    async def _answered(self, function: str, asked: Asked) -> str:
+        """The answer of a child run, or of the sub-model where the depth allows no child."""
+        if self._depth + 1 >= self._tree.settings.max_depth:
+            texts = [asked.context] if isinstance(asked.context, str) else asked.context or []
+            prompt = "\n\n".join([f"Question: {asked.query}", *texts])
+            return (await self._ask_all(function, [asked.path], [prompt], self._tree.settings.sub, 1))[0]
+        begun = time.monotonic()
+        reply, turns = await self._spawn(asked)
+        self.notebook.subcalls.append(
+            SubCall(
+                path=asked.path,
+                function=function,
+                model="",
+                prompt=(await self._tree.pieces([asked.query]))[0],
+                reply=reply,
+                depth=self._depth + 1,
+                start=self._tree.since(begun),
+                end=self._tree.since(time.monotonic()),
+                turns=turns,
+            )
+        )
+        return reply
+
+    # Workers.
+
+    async def rlm_worker(self, call: Call, prompt: Any, store_cards: Any = None) -> dict[str, Any]:
+        """Have a child explore the whole document; its answer is a commit."""
+        return await self._work(prompt, store_cards, call.path("w"))
+
+    async def rlm_worker_batched(self, call: Call, tasks: Any, max_parallel: Any = 8) -> list[dict[str, Any]]:
+        """Several workers at once; a task is a prompt, or {"prompt", "store_cards"}."""
+        if not isinstance(tasks, list):
+            raise HostCallError("rlm_worker_batched: a list of prompts is needed", type="TypeError")
+        commits: list[dict[str, Any]] = [{} for _ in tasks]
+
+        async def one(number: int, task: Any) -> None:
+            prompt, cards = (task.get("prompt"), task.get("store_cards")) if isinstance(task, dict) else (task, None)
+            path = f"{call.path('w')}.{number}"
+            try:
+                commits[number] = await self._work(prompt, cards, path)
+            except HostCallError as error:
+                commits[number] = {**commit_of({"creates": []}, path), "error": str(error)}
+
+        await pool(tasks, one, max(1, min(len(tasks), self._width(max_parallel))))
+        return commits
+
+    async def _work(self, prompt: Any, cards: Any, path: str) -> dict[str, Any]:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise HostCallError("rlm_worker: the prompt must be a text that is not empty", type="ValueError")
+        self._tree.workers += 1
+        known = f"\n\nKnown so far:\n{cards}" if cards else ""
+        reply = await self._answered("rlm_worker", Asked(path, f"{prompt}{known}\n\n{_COMMIT}", None, f"worker_{self._tree.workers}"))
+        if isinstance(reply, LLMError):
+            return {**commit_of({"creates": []}, _commit_id(path)), "error": str(reply)}
+        return commit_of(reply, _commit_id(path))
+
+    async def apply_commit(self, _call: Call, commit: Any, batch_prefix: Any = "") -> dict[str, Any]:
+        """Merge a worker's commit into the store."""
+        return await _runtime.offload(apply_commit, self._required_store(), commit, batch_prefix)
+
+    # The document and the store.
+
+    async def cite(self, _call: Call, quote: Any, source: Any = None) -> SpanRef | None:
+        """Where the run's document holds these words."""
+        if not isinstance(quote, str) or not isinstance(source, str | None):
+            raise HostCallError(f"cite: the quote must be a text, not {_kind(quote)}", type="TypeError")
+        hits = await _runtime.offload(find_quote, self._corpus, quote, source, limit=1)
+        return hits[0].span if hits else None
+
+    def _required_store(self) -> WorkerStoreProxy:
+        if self._store is None:
+            raise HostCallError("this run has no store")
+        return self._store
+
+    def _store_method(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._required_store(), name)
+
+        async def answer(_call: Call, /, *args: Any, **kwargs: Any) -> Any:
+            if name == "create":
+                args, kwargs = self._lifted(args, kwargs)
+            try:
+                return await _runtime.offload(method, *args, **kwargs)
+            except TypeError as error:  # the arguments do not fit
+                raise HostCallError(f"store.{name}: {error}", type="TypeError") from None
+
+        return answer
+
+    def _lifted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of `create` with the spans of this run's document as spans of the root's."""
+        if len(args) > 3:
+            args = (*args[:3], self._lift(args[3]), *args[4:])
+        elif "backrefs" in kwargs:
+            kwargs = {**kwargs, "backrefs": self._lift(kwargs["backrefs"])}
+        return args, kwargs
+
+    def _lift(self, backrefs: Any) -> Any:
+        if not isinstance(backrefs, list):
+            return backrefs
+        lifted = []
+        for span in backrefs:
+            ours = self._corpus.lift(span) if isinstance(span, SpanRef) else span
+            if ours is None:
+                raise InputError(f"{span} holds words that are not the document's: only the document can be referred to")
+            lifted.append(ours)
+        return lifted
+
+    async def llm_map(self, call: Call, tasks: Any) -> str:
+        """Ask every task's prompt and keep the replies."""
+        return await llm_map(self._required_store(), tasks, self._store_asker(call, "m"))
+
+    async def llm_reduce(self, call: Call, ids_or_query: Any, prompt: Any) -> str:
+        """Fold objects into one."""
+        window = (self._tree.settings.sub.context_window or _UNKNOWN_WINDOW) * _CHARACTERS_PER_TOKEN
+        return await llm_reduce(self._required_store(), ids_or_query, prompt, self._store_asker(call, "f"), window=window)
+
+    def _store_asker(self, call: Call, letter: str) -> Callable[[Sequence[str]], AsyncGenerator[tuple[int, str], None]]:
+        rounds = 0
+
+        async def ask(prompts: Sequence[str]) -> AsyncGenerator[tuple[int, str], None]:
+            nonlocal rounds
+            rounds += 1
+            begun, coming = time.monotonic(), asyncio.Queue[tuple[int, str] | None]()
+            paths = [f"{call.path(letter)}.{rounds}.{number}" for number in range(len(prompts))]
+            sub, width = self._tree.settings.sub, self._tree.settings.max_parallel_calls
+            asking = asyncio.ensure_future(
+                self._ask_all(call.function, paths, prompts, sub, width, lambda number, reply: coming.put_nowait((number, reply)))
+            )
+            asking.add_done_callback(lambda _: coming.put_nowait(None))
+            try:
+                while (arrived := await coming.get()) is not None:
+                    yield arrived
+                await asking
+                self._note_batch(len(prompts), sub, begun)
+            finally:
+                asking.cancel()
+                await asyncio.wait({asking})
+
+        return ask
+
+
+def _tool_answer(tool: Tool) -> Callable[..., Awaitable[Any]]:
+    async def answer(_call: Call, /, *args: Any, **kwargs: Any) -> Any:
+        return await tool(*args, **kwargs)
+
+    return answer
+
+
+_COMMIT = (
+    "Finish with FINAL of a dict: "
+    '{"creates": [{"id": "e1", "type": "evidence", "description": "…", "content": "…", "backrefs": [], "tags": []}], '
+    '"links": [], "proposes_updates": []}.'
+)
+
+
+def _commit_id(path: str) -> str:
+    return path.replace("/", "_")
+
+
+def _refusal(prompt: Any) -> LLMError | None:
+    """Why a prompt is not sent, in its slot."""
+    if isinstance(prompt, LLMError):
+        return prompt
+    if not isinstance(prompt, str):
+        return LLMError("input", f"a prompt must be a text, not {_kind(prompt)}")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        return LLMError("input", f"the prompt holds half of a surrogate pair at {error.start}, which cannot be sent")
+    return None
+
+
+def _kind(value: Any) -> str:
+    return getattr(value, "type", type(value).__name__) if not isinstance(value, str) else "a text"

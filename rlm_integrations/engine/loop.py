@@ -1,0 +1,343 @@
+"""One run, from its question to its answer: ask the root model, run its code, show it what that printed, until it finishes."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_integrations import _runtime
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine import prompts
+from rlm_integrations.engine.answer import InvalidAnswerError, Typed
+from rlm_integrations.engine.budget import BudgetSpentError, estimate
+from rlm_integrations.engine.citations import verified
+from rlm_integrations.engine.gate import Gate
+from rlm_integrations.engine.host import Host, Notebook, Spawn
+from rlm_integrations.engine.parsing import Reply, parse
+from rlm_integrations.engine.tree import Tree
+from rlm_integrations.errors import ModelError
+from rlm_integrations.events import BlockFinished, BlockStarted, TurnFinished, TurnStarted, new_id
+from rlm_integrations.records import CallRecord, Message, Request
+from rlm_integrations.result import Citation, Execution, Iteration, StopReason
+from rlm_integrations.sandbox.base import ExecutionResult, Final, Session
+
+REPEATS = 5  # the same reply so often ends a run
+LOSSES = 2  # lost sandboxes that are replaced
+_PARSED_OFF_LOOP = 10_000  # characters of a reply
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How far a run has come, and in the end what became of it."""
+
+    answer: Any = ""
+    citations: list[Citation] = field(default_factory=list)
+    dropped_citations: int = 0
+    stop_reason: StopReason = "max_iterations"
+    turns: list[Iteration] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    error: str | None = None
+
+
+class Repl:
+    """The sandbox session of a run, replaced where it is lost, and kept by a chat for its next question."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self.session: Session | None = None
+        self.blocks = 0
+        self.losses = 0
+        self.gate: Gate | None = None
+
+    async def open(self, tree: Tree) -> Session:
+        """The session, opened at first use."""
+        if self.session is None:
+            settings = tree.settings
+            specs = self.gate.specs if self.gate is not None else []
+            self.session = await settings.sandbox.open(self.corpus, specs, self._answer, settings.limits)
+        return self.session
+
+    async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if self.gate is None:
+            raise RuntimeError("a REPL without a gate")
+        return await self.gate(block, function, args, kwargs)
+
+    async def lose(self) -> None:
+        """Give the lost session back; the next block gets a new one."""
+        self.losses += 1
+        await self.close()
+
+    async def close(self) -> None:
+        """End the session."""
+        session, self.session = self.session, None
+        if session is not None:
+            await session.close()
+
+
+class Run:
+    """One run of the loop over one document.
+
+    Args:
+        tree: What it shares with the other runs of its tree.
+        repl: Its REPL.
+        query: The question.
+        path: Its place in the tree, "r" for the root.
+        depth: 0 for the root.
+        typed: What kind of answer is wanted.
+        spawn: Has a child run answer a question.
+        worker: Its name in the store.
+
+    Attributes:
+        id: Its id in the events.
+        outcome: How far it has come.
+    """
+
+    def __init__(self, tree: Tree, repl: Repl, *, query: str, path: str, depth: int, typed: Typed, spawn: Spawn, worker: str) -> None:
+        self.id = new_id("run")
+        self.outcome = Outcome()
+        self._tree = tree
+        self._repl = repl
+        self.query = query
+        self._path = path
+        self._depth = depth
+        self.typed = typed
+        self._host = Host(tree, repl.corpus, query=query, depth=depth, spawn=spawn, worker=worker, parent=self.id)
+        repl.gate = Gate(path, self._host.functions())
+        self._messages = self.outcome.messages
+        self._refused: Any = None  # the last answer that was not taken
+
+    async def run(self, history: list[Message]) -> Outcome:
+        """Take turns until an answer, or a limit; the outcome, whichever it was.
+
+        Raises:
+            ModelError: The root model failed at its very first call: there is nothing to give.
+        """
+        outcome, settings = self.outcome, self._tree.settings
+        self._messages += history or [Message("system", self._system())]
+        self._messages.append(Message("user", self._question()))
+        with self._deadline():
+            try:
+                for number in range(1, settings.max_iterations + 1):
+                    if await self._turn(number):
+                        return outcome
+                await self._close("the limit of turns is reached")
+            except BudgetSpentError as spent:
+                outcome.stop_reason = spent.reason
+                if spent.reason in {"budget_calls", "budget_tokens"}:
+                    await self._close("the budget is spent")
+        if outcome.answer == "" and outcome.stop_reason != "final":
+            outcome.answer = self._partial()
+        return outcome
+
+    async def _turn(self, number: int, *, closing: bool = False) -> bool:
+        """One turn: ask, run, show. Whether the run is over."""
+        outcome, emit = self.outcome, self._tree.emit
+        emit(TurnStarted(id=self.id, iteration=number))
+        record = await self._ask(number, closing=closing)
+        if record.error is not None:
+            if not outcome.turns:
+                raise ModelError(f"{self._tree.settings.root.name}: {record.error.message}", type=record.error.type)
+            outcome.stop_reason, outcome.error = "model_error", str(record.error)
+            return True
+        reply = await _runtime.offload(parse, record.reply) if len(record.reply) > _PARSED_OFF_LOOP else parse(record.reply)
+        said = record.reply[: reply.cut]
+        self._messages.append(Message("assistant", said))
+        executions, results = await self._run_blocks(reply)
+        note = await self._finish(reply, results, executions)
+        turn = Iteration(
+            iteration=number,
+            reply=record.reply,
+            executions=tuple(executions),
+            note=note or "",
+            start=self._tree.since(record.start),
+            end=self._tree.since(asyncio.get_running_loop().time()),
+            usage=record.usage,
+        )
+        outcome.turns.append(turn)
+        emit(TurnFinished(id=self.id, turn=turn))
+        if note is None:
+            outcome.stop_reason = "final"
+            return True
+        return self._is_stuck() or self._observe(reply, results, note)
+
+    async def _ask(self, number: int, *, closing: bool) -> CallRecord:
+        self._compact()
+        root, purse = self._tree.settings.root, self._tree.purse
+        purse.tokens_kept_back = max(purse.tokens_kept_back, estimate(self._messages) + purse.reply_tokens)
+        path = f"{self._path}.{number}"
+        request = Request(tuple(self._messages), self._tree.params(), "root", self.query, path, self._depth)
+        try:
+            async with asyncio.timeout(purse.seconds_left()):
+                return await self._tree.ask(root, request, parent=self.id, closing=closing)
+        except TimeoutError:
+            raise BudgetSpentError("budget_seconds") from None
+
+    async def _run_blocks(self, reply: Reply) -> tuple[list[Execution], list[ExecutionResult]]:
+        """Run what may be run, in order, until one fails."""
+        executions: list[Execution] = []
+        results: list[ExecutionResult] = []
+        for block in reply.blocks:
+            if block.note is not None:
+                continue
+            execution, result = await self._execute(block.code)
+            executions.append(execution)
+            results.append(result)
+            if result.status != "ok":
+                break
+        return executions, results
+
+    async def _execute(self, code: str) -> tuple[Execution, ExecutionResult]:
+        session = await self._repl.open(self._tree)
+        self._repl.blocks += 1
+        number, notebook = self._repl.blocks, Notebook()
+        self._host.notebook = notebook
+        self._tree.emit(BlockStarted(id=self.id, block=number, code=code))
+        result = await session.execute(code, number)
+        if result.status == "lost":
+            await self._repl.lose()
+        execution = Execution(
+            block=number,
+            code=code,
+            status=result.status,
+            stdout=result.stdout,
+            stderr=result.stderr,
+            output=result.output,
+            dropped=result.dropped,
+            error=None if result.error is None else result.error.traceback or f"{result.error.type}: {result.error.message}",
+            elapsed=result.elapsed,
+            store_events=tuple(notebook.store_events),
+            batch_calls=tuple(notebook.batches),
+            subcalls=tuple(notebook.subcalls),
+        )
+        self._tree.emit(BlockFinished(id=self.id, execution=execution))
+        return execution, result
+
+    async def _finish(self, reply: Reply, results: list[ExecutionResult], executions: list[Execution]) -> str | None:
+        """None where the reply finished the run; else what the model is told about its final, or "" where there was none."""
+        failed = any(result.status != "ok" for result in results)
+        final = next((result.final for result in reversed(results) if result.final is not None), None)
+        if final is None and reply.final is not None and not failed:
+            execution, result = await self._execute(reply.final.code)
+            executions.append(execution)
+            final = result.final
+            if final is None and reply.final.kind == "variable":
+                return prompts.unknown_variable(reply.final.text, result.locals)
+            final = final or Final(reply.final.text)
+        if final is None:
+            return ""
+        if failed:
+            self._refused = final
+            return "" if reply.final is None else prompts.note(next(note for note in reply.notes if note.kind == "final_refused"))
+        try:
+            answer = await _runtime.offload(self.typed.read, final.value)
+        except InvalidAnswerError as error:
+            self._refused = final
+            return prompts.invalid(str(error))
+        outcome = self.outcome
+        outcome.answer = answer
+        found = await _runtime.offload(verified, final.evidence, self._repl.corpus, self._tree.corpus)
+        outcome.citations, outcome.dropped_citations = found
+        return None
+
+    def _observe(self, reply: Reply, results: list[ExecutionResult], note: str) -> bool:
+        """Tell the model what its turn did. Whether a limit ends the run here."""
+        parts = [prompts.observation(results, written=len(results), shown=self._tree.settings.limits.stdout_shown)] if results else []
+        parts += [prompts.note(each) for each in reply.notes]
+        parts += [note] if note and note not in parts else []
+        if len(self.outcome.turns) > 1 and self.outcome.turns[-1].reply == self.outcome.turns[-2].reply:
+            parts.append(prompts.REPEATED)
+        self._messages.append(Message("user", "\n\n".join(parts) or prompts.NOTHING_TO_DO))
+        if self._repl.losses > LOSSES:
+            self.outcome.stop_reason, self.outcome.error = "sandbox_lost", results[-1].error.message if results[-1].error else None
+            return True
+        if self._tree.purse.spent_out is not None:
+            raise BudgetSpentError(self._tree.purse.spent_out)
+        return False
+
+    def _is_stuck(self) -> bool:
+        turns = self.outcome.turns
+        if len(turns) >= REPEATS and all(turn.reply == turns[-1].reply for turn in turns[-REPEATS:]):
+            self.outcome.stop_reason = "repeated_reply"
+            return True
+        return False
+
+    async def _close(self, reason: str) -> None:
+        """Ask once for the best answer that what was found allows; its code runs, and asks nobody any more."""
+        stop_reason = self.outcome.stop_reason
+        self._messages.append(Message("user", prompts.closing(reason)))
+        self._tree.purse.closed = True
+        try:
+            await self._turn(len(self.outcome.turns) + 1, closing=True)
+        except BudgetSpentError:
+            pass
+        except ModelError as error:
+            self.outcome.error = str(error)
+        self.outcome.stop_reason = stop_reason
+
+    def _partial(self) -> Any:
+        """The best that there is without a final: an answer that was refused, or what was printed or said last."""
+        if self._refused is not None:
+            return self.typed.text(self._refused.value)
+        for turn in reversed(self.outcome.turns):
+            for execution in reversed(turn.executions):
+                if execution.stdout.strip():
+                    return execution.stdout.strip()
+            if not turn.executions and turn.reply.strip():
+                return turn.reply.strip()
+        return ""
+
+    @contextlib.contextmanager
+    def _deadline(self) -> Iterator[None]:
+        """While the run lasts, its time interrupts the block that runs when it is over."""
+        left = self._tree.purse.seconds_left()
+        if left is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        interrupts: set[asyncio.Task[None]] = set()
+
+        def over() -> None:
+            self._tree.purse.spent_out = self._tree.purse.spent_out or "budget_seconds"
+            if self._repl.session is not None:
+                interrupts.add(asyncio.ensure_future(self._repl.session.interrupt()))
+
+        timer = loop.call_later(max(0.0, left), over)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    # What the model reads.
+
+    def _system(self) -> str:
+        settings = self._tree.settings
+        return prompts.system(
+            shown=settings.limits.stdout_shown,
+            sub_window=settings.sub.context_window,
+            children=self._depth + 1 < settings.max_depth,
+            models=list(settings.subs),
+            tools=[tool.spec for tool in settings.tools],
+            store=self._tree.store is not None,
+            schema=self.typed.schema,
+        )
+
+    def _question(self) -> str:
+        corpus = self._repl.corpus
+        lengths = [source.length for source in corpus.sources]
+        first = corpus.sources[0] if corpus.sources else None
+        opening = corpus.text(first.name, 0, min(prompts.OPENING, first.length)) if first is not None else ""
+        return prompts.question(self.query, lengths=lengths, is_list=corpus.is_list, opening=opening)
+
+    def _compact(self) -> None:
+        """Shorten all but the latest outputs once the conversation nears the window; its beginning then changes once, not at each turn."""
+        settings = self._tree.settings
+        window = settings.root.context_window or settings.limits.window
+        if estimate(self._messages) <= window * settings.limits.compact_at:
+            return
+        users = [at for at, message in enumerate(self._messages) if message.role == "user"]
+        for at in users[1:-2]:
+            text = self._messages[at].content
+            shortened = prompts.compacted(len(text))
+            if len(text) > 2 * len(shortened):
+                self._messages[at] = Message("user", shortened)

@@ -1,0 +1,241 @@
+"""The façade: what users make and ask. Each door is here once, as a coroutine; the synchronous ones go through the portal."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from rlm_integrations import _runtime
+from rlm_integrations._portal import portal
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.answer import Typed
+from rlm_integrations.engine.chat import Chat
+from rlm_integrations.engine.children import Children
+from rlm_integrations.engine.loop import Outcome, Repl, Run
+from rlm_integrations.engine.show import shown_by
+from rlm_integrations.engine.single import answer_at_once
+from rlm_integrations.engine.tools import tools_of
+from rlm_integrations.engine.tree import Settings, Tree
+from rlm_integrations.errors import BudgetExceededError, InputError
+from rlm_integrations.events import Emitter, Event, Hook, RunFinished, RunStarted
+from rlm_integrations.lm import pricing
+from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.resolve import resolve
+from rlm_integrations.records import Budget, Limits, Message
+from rlm_integrations.result import RLMResult, StopReason
+from rlm_integrations.sandbox import sandbox_named
+from rlm_integrations.sandbox.base import Sandbox
+
+RESERVED = {
+    *"llm_query llm_query_batched llm_batch parallel_query recursive_lm recursive_batch rlm_query rlm_query_batched rlm_worker".split(),
+    *"rlm_worker_batched apply_commit cite store context context_metadata answer FINAL FINAL_VAR SUBMIT final_answer SHOW_VARS".split(),
+    *"SpanRef LLMError".split(),
+}
+
+
+class RLM:
+    """Answers questions over documents that no model's window holds.
+
+    Args:
+        root_llm: The model that writes code: a name such as "gpt-5-mini", "offline", or an object; see `lm.resolve`.
+        sub_llm: The model that its code asks; the root's by default. A dict registers several by name, the first being the default.
+        max_iterations: Turns of the root model.
+        max_depth: From which depth on a child is one call of the sub-model, and no run with a REPL of its own.
+        max_parallel_calls: Calls to models at once, in the whole tree of a run.
+        store_mode: "shared" gives code a store for findings, "none" does not.
+        budget: What a run may spend; see `Budget`.
+        limits: Everything else that bounds it; see `Limits`.
+        output_type: Any type that pydantic validates, for answers of that type.
+        sandbox: Where model code runs: "process", "inprocess" (for debugging), or a `Sandbox`.
+        tools: Plain functions, sync or async, that code may call by their names.
+        storage: Where runs are kept. Not in this version: only None is taken.
+        show_progress: Whether a bar on stderr shows the calls.
+        verbose: Whether each turn is printed on stderr.
+        on_event: Called with each event; see `events`.
+
+    Raises:
+        InputError: An argument cannot work; nothing was spent.
+    """
+
+    def __init__(
+        self,
+        root_llm: object,
+        sub_llm: object = None,
+        *,
+        max_iterations: int = 20,
+        max_depth: int = 1,
+        max_parallel_calls: int = 10,
+        store_mode: Literal["shared", "none"] = "shared",
+        budget: Budget | None = None,
+        limits: Limits | None = None,
+        output_type: Any = None,
+        sandbox: str | Sandbox = "process",
+        tools: Sequence[Callable[..., Any]] = (),
+        storage: None = None,
+        show_progress: bool = False,
+        verbose: bool = False,
+        on_event: Hook | None = None,
+    ) -> None:
+        for name, value in (("max_iterations", max_iterations), ("max_depth", max_depth), ("max_parallel_calls", max_parallel_calls)):
+            if type(value) is not int or value < 1:
+                raise InputError(f"{name}={value!r}: a whole number from 1 on is needed")
+        if store_mode not in {"shared", "none"}:
+            raise InputError(f"store_mode={store_mode!r}: choose 'shared' or 'none'")
+        if storage is not None:
+            raise InputError("storage=…: this version keeps no runs; leave it out, and keep results with RLMResult.save")
+        for kind, given in (("budget", budget), ("limits", limits)):
+            if given is not None and not isinstance(given, Budget if kind == "budget" else Limits):
+                raise InputError(f"{kind} must be a {kind.capitalize()}, not {type(given).__name__}")
+        root = resolve(root_llm)
+        self._settings = Settings(
+            root=root,
+            subs=_subs(sub_llm, root),
+            max_iterations=max_iterations,
+            max_depth=max_depth,
+            max_parallel_calls=max_parallel_calls,
+            store_mode=store_mode,
+            budget=budget or Budget(),
+            limits=limits or Limits(),
+            output_type=output_type,
+            sandbox=sandbox_named(sandbox),
+            tools=tools_of(tools, RESERVED),
+        )
+        self._typed = Typed(output_type)
+        self._hooks: list[Hook | None] = [on_event, *shown_by(verbose=verbose, progress=show_progress)]
+
+    # Doors.
+
+    async def acompletion(self, query: str, context: object) -> RLMResult:
+        """The answer to a question over a context, on the caller's event loop.
+
+        Args:
+            query: The question.
+            context: A text, a list of texts or documents, or a `pathlib.Path`; see `Corpus.build`.
+
+        Raises:
+            InputError: The question or the context cannot work.
+            ModelError: The root model failed at its first call.
+            BudgetExceededError: The budget is spent, and it says "raise".
+        """
+        return await self._complete(query, context, Emitter(*self._hooks))
+
+    def completion(self, query: str, context: object) -> RLMResult:
+        """The same for scripts, threads and notebooks."""
+        return portal().run(self.acompletion(query, context))
+
+    async def astream(self, query: str, context: object) -> AsyncGenerator[Event, None]:
+        """The events of a run as they come; the last one is `RunFinished`, which has the result. Closing it cancels the run."""
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        run = asyncio.ensure_future(self._complete(query, context, Emitter(*self._hooks, events.put_nowait)))
+        run.add_done_callback(lambda _: events.put_nowait(None))
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            await run
+        finally:
+            run.cancel()
+            await asyncio.wait({run})
+
+    def stream(self, query: str, context: object) -> Iterator[Event]:
+        """The same for scripts, threads and notebooks."""
+        return portal().iterate(self.astream(query, context))
+
+    def query(self, query: str, context: object) -> tuple[Any, list[dict[str, Any]]]:
+        """The answer and the turns that led to it, as plain dicts; `step["subcalls"]` counts a turn's calls to models."""
+        result = self.completion(query, context)
+        steps = []
+        for turn, plain in zip(result.trajectory, result.to_dict()["trajectory"], strict=True):
+            steps.append({**plain, "subcalls": sum(len(execution.subcalls) for execution in turn.executions)})
+        return result.answer, steps
+
+    def session(self, context: object) -> Chat:
+        """Several questions over one context and one REPL, whose variables stay; each has a store of its own."""
+        return Chat(self._complete, self._corpus, context, self._hooks)
+
+    # What is behind them.
+
+    async def _corpus(self, context: object) -> Corpus:
+        if isinstance(context, Corpus):
+            return context
+        return await _runtime.offload(Corpus.build, context, errors=self._settings.limits.decode_errors)
+
+    async def _complete(
+        self, query: str, context: object, emit: Emitter, *, repl: Repl | None = None, history: Sequence[Message] = ()
+    ) -> RLMResult:
+        query = _question(query)
+        await self._check_prices()
+        corpus = await self._corpus(context) if repl is None else repl.corpus
+        tree = Tree(self._settings, corpus, secrets.token_hex(8), emit)
+        own = Repl(corpus) if repl is None else repl
+        run = Run(tree, own, query=query, path="r", depth=0, typed=self._typed, spawn=Children(tree).of("r", 0, corpus), worker="root")
+        emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
+        layers: Mapping[str, str] = {}
+        try:
+            if corpus.characters < self._settings.limits.single_call_below:
+                await answer_at_once(tree, run)
+            else:
+                await run.run(list(history))
+            layers = own.session.layers if own.session is not None else {}
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                run.outcome.stop_reason = "cancelled"
+                emit(RunFinished(id=run.id, result=_result(tree, run.outcome, layers)))
+            raise
+        finally:
+            if repl is None:
+                await own.close()
+                if corpus is not context:
+                    corpus.close()
+        result = await _runtime.offload(_result, tree, run.outcome, layers)
+        emit(RunFinished(id=run.id, result=result))
+        if result.stop_reason.startswith("budget") and self._settings.budget.on_exceeded == "raise":
+            raise BudgetExceededError(f"the run's budget is spent ({result.stop_reason}); the error has the partial result", result=result)
+        return result
+
+    async def _check_prices(self) -> None:
+        """A cost limit needs prices before the first call."""
+        if self._settings.budget.max_cost is None:
+            return
+        await pricing.prepare()
+        for lm in (self._settings.root, *self._settings.subs.values()):
+            if not pricing.has_price(lm.name):
+                raise InputError(f"max_cost cannot hold: there is no known price of {lm.name!r}; limit max_tokens or max_calls instead")
+
+
+def _question(given: object) -> str:
+    if not isinstance(given, str) or not given.strip():
+        raise InputError(f"the question must be a text that is not empty, not {given!r}")
+    return given
+
+
+def _subs(given: object, root: LM) -> dict[str, LM]:
+    """The models that code may ask, by name, the default first."""
+    if given is None:
+        return {root.name: root}
+    if not isinstance(given, Mapping):
+        lm = resolve(given)
+        return {lm.name: lm}
+    if not given or not all(isinstance(name, str) and name for name in given):
+        raise InputError('sub_llm as a dict needs a name for each model: {"fast": …, "strong": …}')
+    return {name: resolve(model) for name, model in given.items()}
+
+
+def _result(tree: Tree, outcome: Outcome, layers: Mapping[str, str]) -> RLMResult:
+    stop_reason: StopReason = outcome.stop_reason
+    return RLMResult(
+        answer=outcome.answer,
+        citations=tuple(outcome.citations),
+        stop_reason=stop_reason,
+        iterations=len(outcome.turns),
+        total_calls=tree.purse.calls,
+        spent=tree.purse.tally(),
+        trajectory=tuple(outcome.turns),
+        messages=tuple(outcome.messages),
+        run_id=tree.run_id,
+        dropped_citations=outcome.dropped_citations,
+        error=outcome.error,
+        elapsed=time.monotonic() - tree.begun,
+        layers=dict(layers),
+        store=tree.store,
+    )

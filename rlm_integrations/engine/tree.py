@@ -1,0 +1,115 @@
+"""What all runs of one tree share: the models, the purse, the store, the document, and the one way to ask a model."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_integrations import _runtime
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.budget import BudgetSpentError, Purse
+from rlm_integrations.engine.tools import Tool
+from rlm_integrations.events import Emitter
+from rlm_integrations.lm.asker import Asker
+from rlm_integrations.lm.base import LM
+from rlm_integrations.records import Budget, CallRecord, Limits, LLMError, Message, Request
+from rlm_integrations.sandbox.base import Sandbox
+from rlm_integrations.spans import Locator, PromptPieces
+from rlm_integrations.store import SharedStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a user has set; see `RLM`."""
+
+    root: LM
+    subs: Mapping[str, LM]
+    max_iterations: int
+    max_depth: int
+    max_parallel_calls: int
+    store_mode: str
+    budget: Budget
+    limits: Limits
+    output_type: Any
+    sandbox: Sandbox
+    tools: Sequence[Tool]
+
+    @property
+    def sub(self) -> LM:
+        """The model that code asks where it names none."""
+        return next(iter(self.subs.values()))
+
+
+class Tree:
+    """One run and its children."""
+
+    def __init__(self, settings: Settings, corpus: Corpus, run_id: str, emit: Emitter) -> None:
+        self.settings = settings
+        self.corpus = corpus
+        self.run_id = run_id
+        self.emit = emit
+        self.store = SharedStore(corpus) if settings.store_mode == "shared" else None
+        self.purse = Purse(settings.budget, settings.limits.reply_tokens)
+        self.begun = time.monotonic()
+        self.workers = 0
+        self._slots = asyncio.Semaphore(settings.max_parallel_calls)
+        self._askers: dict[tuple[int, str], Asker] = {}
+        self._locator: Locator | None = None
+        self._locating = asyncio.Lock()
+
+    def since(self, at: float) -> float:
+        """A time of `time.monotonic()` as seconds since the run began."""
+        return max(0.0, at - self.begun)
+
+    async def ask(self, lm: LM, request: Request, *, parent: str, closing: bool = False) -> CallRecord:
+        """Ask a model within the budget, at most `max_parallel_calls` at a time; a refusal of the budget is a failed call.
+
+        Raises:
+            BudgetSpentError: The root's own call has no budget left.
+        """
+        try:
+            reservation = await self.purse.reserve(request.messages, lm.name, request.depth, closing=closing)
+        except BudgetSpentError as spent:
+            if request.role == "root":
+                raise
+            return self._asker(lm, parent).fail(request, LLMError("budget", f"the run's budget is spent ({spent.reason})"))
+        record: CallRecord | None = None
+        try:
+            async with self._slots:
+                record = await self._asker(lm, parent).ask(request)
+        finally:
+            self.purse.settle(reservation, record)
+        return record
+
+    def params(self) -> dict[str, Any]:
+        """What every request says beside its messages: the bound of its reply, while what is reserved must hold."""
+        return {"max_completion_tokens": self.settings.limits.reply_tokens} if self.purse.limits_replies else {}
+
+    def request(self, prompt: str, *, path: str, query: str, depth: int) -> Request:
+        """A prompt of code to a sub-model."""
+        return Request((Message("user", prompt),), params=self.params(), role="sub", query=query, path=path, depth=depth)
+
+    def _asker(self, lm: LM, parent: str) -> Asker:
+        key = (id(lm), parent)
+        if key not in self._askers:
+            timeout = self.settings.limits.call_seconds
+            self._askers[key] = Asker(lm, group=self.run_id, timeout=timeout, emit=self.emit, parent=parent)
+        return self._askers[key]
+
+    async def pieces(self, prompts: Sequence[str]) -> list[PromptPieces]:
+        """The prompts as words of their own and spans of the document, found off the event loop."""
+        async with self._locating:
+            if self._locator is None:
+                self._locator = await _runtime.offload(Locator, self.corpus)
+        return await _runtime.offload(_locate, self._locator, prompts)
+
+
+def _locate(locator: Locator, prompts: Sequence[str]) -> list[PromptPieces]:
+    located: list[PromptPieces] = []
+    last = None
+    for prompt in prompts:
+        located.append(locator.locate(prompt, after=last))
+        spans = located[-1].spans
+        last = spans[-1] if spans else last
+    return located

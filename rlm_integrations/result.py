@@ -1,0 +1,297 @@
+"""What a run leaves: its answer, where that stands in the document, and the record of how it came about."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from rlm_integrations.errors import InputError
+from rlm_integrations.records import LLMError, Message, SpanRef, Usage
+from rlm_integrations.spans import PromptPieces
+
+if TYPE_CHECKING:
+    from rlm_integrations.store import SharedStore
+
+SCHEMA = 1
+
+StopReason = Literal[
+    "final",
+    "max_iterations",
+    "budget_calls",
+    "budget_tokens",
+    "budget_cost",
+    "budget_seconds",
+    "repeated_reply",
+    "model_error",
+    "sandbox_lost",
+    "cancelled",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A place in the document that supports the answer. `document[start:end] == quote` was checked when it was made.
+
+    Attributes:
+        source: The name of the text, `context_0` and so on.
+        start: Its first character there.
+        end: The character after its last.
+        quote: The document's own words.
+        metadata: What the document said about that text.
+    """
+
+    source: str
+    start: int
+    end: int
+    quote: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubCall:
+    """One call to a model that code made, or a child run.
+
+    Attributes:
+        path: Its place in the run, such as `r.2/b.17`; the same at every replay.
+        function: What the code called.
+        model: Who answered, "" for a child run.
+        prompt: Its own words, and the document's by span.
+        reply: The answer; an `LLMError` where there is none.
+        depth: 1 for the calls of the root's code, and so on.
+        start: When it was sent, in seconds since the run began.
+        end: When it was over.
+        wait: Seconds that it waited for its turn.
+        retries: Further tries that it took.
+        usage: Tokens, or None where the provider did not say.
+        turns: What a child run did.
+    """
+
+    path: str
+    function: str
+    model: str
+    prompt: PromptPieces
+    reply: str
+    depth: int
+    start: float
+    end: float
+    wait: float = 0.0
+    retries: int = 0
+    usage: Usage | None = None
+    turns: tuple["Iteration", ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """One block that was run.
+
+    Attributes:
+        block: Its number in the run.
+        code: What was run.
+        status: "ok", "error", "interrupted" or "lost".
+        stdout: What it printed, up to `Limits.stdout_kept` characters.
+        stderr: Likewise.
+        output: Both in the order in which they were written.
+        dropped: Characters that were not kept.
+        error: The traceback, or None.
+        elapsed: Seconds.
+        store_events: What it wrote to the store: `op`, `id`, `type`, `description`, `worker`, `ts`.
+        batch_calls: Its batches: `prompts_count`, `model`, `execution_time`, `ts`.
+        subcalls: Its calls to models and child runs, in the order in which they ended.
+    """
+
+    block: int
+    code: str
+    status: str
+    stdout: str = ""
+    stderr: str = ""
+    output: str = ""
+    dropped: int = 0
+    error: str | None = None
+    elapsed: float = 0.0
+    store_events: tuple[Mapping[str, Any], ...] = ()
+    batch_calls: tuple[Mapping[str, Any], ...] = ()
+    subcalls: tuple[SubCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Iteration:
+    """One turn of the root model.
+
+    Attributes:
+        iteration: Its number, from 1.
+        reply: What the model wrote.
+        executions: The blocks that were run.
+        note: What the model was told beside their output, or "".
+        start: When the model was asked, in seconds since the run began.
+        end: When its blocks were done.
+        usage: The tokens of the root's call.
+    """
+
+    iteration: int
+    reply: str
+    executions: tuple[Execution, ...] = ()
+    note: str = ""
+    start: float = 0.0
+    end: float = 0.0
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What calls took.
+
+    Attributes:
+        calls: How many there were.
+        usage: Their tokens, as far as providers said.
+        cost: US dollars, or None ("unknown") where any of them has no price.
+    """
+
+    calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: float | None = 0.0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        """Both in sum."""
+        cost = None if self.cost is None or other.cost is None else self.cost + other.cost
+        return Spent(self.calls + other.calls, self.usage + other.usage, cost)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a run took, its children included.
+
+    Attributes:
+        by_model: By the name of the model.
+        by_depth: 0 for the root's own calls, 1 for those of its code, and so on.
+        total: All in all.
+    """
+
+    by_model: Mapping[str, Spent] = field(default_factory=dict)
+    by_depth: Mapping[int, Spent] = field(default_factory=dict)
+    total: Spent = field(default_factory=Spent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RLMResult:
+    """What a run leaves.
+
+    Attributes:
+        answer: The answer: a text, or an instance of `output_type`.
+        citations: Verified places in the document; see `Citation`.
+        stop_reason: How the run ended; "final" is the only end that the model chose.
+        iterations: How many turns the root model took.
+        total_calls: Calls to models: root, sub and child.
+        spent: What they took, by model and by depth.
+        trajectory: Every turn.
+        messages: The conversation with the root model.
+        run_id: The run's name.
+        dropped_citations: How many of the model's citations were not in the document, and are not shown.
+        error: What went wrong, for the stops that are errors.
+        elapsed: Seconds.
+        layers: The layers of the sandbox that were on.
+        store: What was found on the way; None with `store_mode="none"`.
+    """
+
+    answer: Any
+    citations: tuple[Citation, ...] = ()
+    stop_reason: StopReason = "final"
+    iterations: int = 0
+    total_calls: int = 0
+    spent: Tally = field(default_factory=Tally)
+    trajectory: tuple[Iteration, ...] = ()
+    messages: tuple[Message, ...] = ()
+    run_id: str = ""
+    dropped_citations: int = 0
+    error: str | None = None
+    elapsed: float = 0.0
+    layers: Mapping[str, str] = field(default_factory=dict)
+    store: "SharedStore | None" = field(default=None, compare=False, repr=False)
+
+    @property
+    def usage(self) -> Mapping[str, Usage]:
+        """Tokens by model; by depth they stand in `spent`."""
+        return {model: spent.usage for model, spent in self.spent.by_model.items()}
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars, or None where a model has no known price; by model and by depth they stand in `spent`."""
+        return self.spent.total.cost
+
+    @property
+    def repl_history(self) -> tuple[Execution, ...]:
+        """Every block that was run, in order."""
+        return tuple(execution for turn in self.trajectory for execution in turn.executions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain JSON, but for the store, which has an export of its own."""
+        return {"schema": SCHEMA, **{name: _plain(getattr(self, name)) for name in self.__slots__ if name != "store"}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The result that `to_dict` wrote.
+
+        Raises:
+            InputError: It is of another version, or no result.
+        """
+        if data.get("schema") != SCHEMA:
+            raise InputError(f"this is no result of schema {SCHEMA}, but of {data.get('schema')!r}: use the version that wrote it")
+        fields = {name: value for name, value in data.items() if name != "schema"}
+        fields["citations"] = tuple(Citation(**each) for each in data["citations"])
+        fields["trajectory"] = tuple(_iteration(each) for each in data["trajectory"])
+        fields["messages"] = tuple(Message(**each) for each in data["messages"])
+        tally = data["spent"]
+        fields["spent"] = Tally(
+            {model: _spent(each) for model, each in tally["by_model"].items()},
+            {int(depth): _spent(each) for depth, each in tally["by_depth"].items()},
+            _spent(tally["total"]),
+        )
+        return cls(**fields)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the result to a file as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=True), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Any value of a result as JSON."""
+    if isinstance(value, LLMError):
+        return {"error": {"type": value.type, "message": value.message, "retries": value.retries}}
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if hasattr(value, "model_dump"):  # an instance of a pydantic `output_type`
+        return value.model_dump(mode="json")
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return str(value)
+
+
+def _iteration(data: Mapping[str, Any]) -> Iteration:
+    executions = tuple(_execution(each) for each in data["executions"])
+    return Iteration(**{**data, "executions": executions, "usage": _usage(data["usage"])})
+
+
+def _execution(data: Mapping[str, Any]) -> Execution:
+    lists = {name: tuple(data[name]) for name in ("store_events", "batch_calls")}
+    return Execution(**{**data, **lists, "subcalls": tuple(_subcall(each) for each in data["subcalls"])})
+
+
+def _subcall(data: Mapping[str, Any]) -> SubCall:
+    prompt = data["prompt"]
+    pieces = tuple(each if isinstance(each, str) else SpanRef(**each) for each in prompt["pieces"])
+    reply = data["reply"] if isinstance(data["reply"], str) else LLMError(**data["reply"]["error"])
+    known = {"prompt": PromptPieces(pieces, tuple(prompt["ambiguous"]), prompt["sha256"]), "reply": reply, "usage": _usage(data["usage"])}
+    return SubCall(**{**data, **known, "turns": tuple(_iteration(each) for each in data["turns"])})
+
+
+def _usage(data: Mapping[str, int] | None) -> Usage | None:
+    return None if data is None else Usage(**data)
+
+
+def _spent(data: Mapping[str, Any]) -> Spent:
+    return Spent(data["calls"], Usage(**data["usage"]), data["cost"])
