@@ -29,6 +29,7 @@ BY_CODE = {
     "insufficient_quota": ("quota", False),
     "content_filter": ("refusal", False),
     "content_policy_violation": ("refusal", False),
+    "rate_limit_exceeded": ("rate_limit", True),
     "model_not_found": ("not_found", False),
 }
 ADVICE = {
@@ -59,10 +60,10 @@ def status_error(status: int | None, body: Any, where: str, headers: Mapping[str
     said = str(fields.get("message") or body or "no reason given")[:500]
     code = fields.get("code")
     if status is None:
-        status = code if isinstance(code, int) else 500
+        status = code if isinstance(code, int) and 400 <= code < 600 else 500
     kind, retryable = BY_STATUS.get(status, ("server", True) if status >= 500 else ("bad_request", False))
-    if said_code := next((BY_CODE[each] for each in (code, fields.get("type")) if isinstance(each, str) and each in BY_CODE), None):
-        kind, retryable = said_code
+    if known := [BY_CODE[each] for each in (code, fields.get("type")) if isinstance(each, str) and each in BY_CODE]:
+        kind, retryable = known[0]
     elif kind == "bad_request" and ("context length" in said or "context window" in said):
         kind = "context_length"
     if headers is not None and "x-should-retry" in headers:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from rlm_integrations._runtime import offload
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.lm._per_loop import PerLoop
-from rlm_integrations.lm._replies import answer, completion_of, usage_of
+from rlm_integrations.lm._replies import Streamed, completion_of
 from rlm_integrations.records import Completion, Request
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ Transport = Literal["aiohttp", "sdk"]
 
 OPENAI = "https://api.openai.com/v1"
 TRANSPORTS = ("aiohttp", "sdk")
-OURS = frozenset({"messages", "model", "n", "stream", "stream_options"})  # parameters that this class decides
+OURS = frozenset({"messages", "model", "n", "stream", "stream_options"})
+HANDS_OFF = "a call's messages, model and streaming are decided elsewhere, and it has one answer"
 LARGE = 500_000  # characters of a request from which encoding it would hold up the loop
 
 
@@ -66,17 +67,15 @@ class OpenAILM:
     ) -> None:
         if transport not in TRANSPORTS:
             raise InputError(f"transport is one of {TRANSPORTS}, not {transport!r}")
-        if timeout is not None and not timeout > 0:
-            raise InputError(f"timeout is a number of seconds above zero, or None, not {timeout!r}")
-        if context_window is not None and context_window < 1:
-            raise InputError(f"context_window is a number of tokens, or None, not {context_window!r}")
         if wrong := OURS & set(params or ()):
-            raise InputError(f"params cannot hold {sorted(wrong)}: those are not free in a chat completion asked from here")
+            raise InputError(f"params cannot hold {sorted(wrong)}: {HANDS_OFF}")
+        _check_above_zero("timeout", timeout)
+        _check_above_zero("context_window", context_window)
         self.name = _checked_name(model)
-        self.context_window = context_window
-        self.base_url = _checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI)
+        self.base_url = _checked_url((os.environ.get("OPENAI_BASE_URL") or OPENAI) if base_url is None else base_url)
         self.transport = transport
         self.timeout = timeout
+        self.context_window = context_window
         self.params = dict(params or {})
         self.headers = headers
         self._key = _checked_key(api_key, self.base_url)
@@ -115,33 +114,16 @@ class OpenAILM:
         """
         body = await self._body(request, stream=True, stream_options={"include_usage": True})
         client = await self._clients.get()
-        text: list[str] = []
-        refusal, calls, finish, usage, model = "", False, None, None, self.name
+        streamed = Streamed(self.name)
         async with aclosing(client.stream(body, self.headers(request) if self.headers else {})) as events:
             async for event in events:
-                try:
-                    usage = usage_of(event) or usage
-                    model = event.get("model") or model
-                    choice = (event.get("choices") or [{}])[0]
-                    delta = choice.get("delta") or choice.get("message") or {}  # the whole message where the server does not stream
-                    finish = choice.get("finish_reason") or finish
-                    refusal += delta.get("refusal") or ""
-                    calls = calls or bool(delta.get("tool_calls"))
-                    piece = delta.get("content")
-                except (TypeError, AttributeError, LookupError):
-                    raise ModelError(
-                        f"{model!r} sent an event that is none: {str(event)[:200]}", type="bad_response", retryable=True
-                    ) from None
-                if piece:
-                    text.append(piece)
+                if piece := streamed.add(event):
                     yield piece
-        if finish is None:
-            raise ModelError(f"{model!r} broke off in the middle of its answer", type="bad_response", retryable=True)
-        yield answer("".join(text) or None, finish, refusal, calls, usage, model)
+        yield streamed.completion()
 
     async def _body(self, request: Request, **more: Any) -> bytes:
         if wrong := OURS & request.params.keys():
-            raise ModelError(f"a request's params cannot hold {sorted(wrong)}", type="input")
+            raise ModelError(f"params cannot hold {sorted(wrong)}: {HANDS_OFF}", type="input")
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
         body = {"model": self.name, "messages": messages, **self.params, **request.params, **more}
         try:
@@ -187,6 +169,11 @@ def _open(base_url: str, api_key: str, transport: Transport, timeout: float | No
 
 async def _close(client: "OpenAIClient") -> None:
     await client.close()
+
+
+def _check_above_zero(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, int | float) and value > 0):
+        raise InputError(f"{name} is a number above zero, or None, not {value!r}")
 
 
 def _checked_name(name: object) -> str:

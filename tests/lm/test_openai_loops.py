@@ -73,6 +73,16 @@ async def test_the_first_calls_share_one_client() -> None:
     assert closed == []
 
 
+async def test_a_model_can_be_prepared() -> None:
+    """`prepare` makes the client that the first call then finds, so that no timeout of a call pays for it."""
+    with serve_in_thread() as server:
+        lm = OpenAILM("sub", base_url=server.base_url, timeout=5)
+        await lm.prepare()
+        client = await lm._clients.get()
+        await ask(lm, 1)
+        assert await lm._clients.get() is client
+
+
 async def test_a_client_that_could_not_be_made_is_made_again() -> None:
     """A failure goes to those who waited; the next use tries afresh."""
     tries = []

@@ -1,11 +1,16 @@
 """Each odd reply has a defined meaning, over real sockets and by hand."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given as for_all
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from rlm_integrations.errors import ModelError
-from rlm_integrations.lm._replies import completion_of
+from rlm_integrations.lm._failures import status_error
+from rlm_integrations.lm._replies import Streamed, completion_of
 from rlm_integrations.lm.openai import OpenAILM
 from rlm_integrations.records import Completion, Usage
 from tests.lm.conftest import request_of
@@ -113,3 +118,49 @@ def test_odd_answers_that_are_none(given: Any, kind: str, retryable: bool) -> No
 def test_counts_are_whole_or_unknown(given: Any, expected: Usage | None) -> None:
     """Half a count is no count: a budget must not take it for a small one."""
     assert completion_of(body({"content": "x"}, usage=given), "m").usage == expected
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8
+)
+MESSAGE = st.fixed_dictionaries({}, optional={"content": st.text() | JSON, "refusal": JSON, "tool_calls": JSON})
+EVENT = st.fixed_dictionaries(
+    {"choices": st.lists(st.fixed_dictionaries({"delta": MESSAGE | JSON, "finish_reason": JSON}) | JSON, max_size=2)}
+)
+CHOICE = st.fixed_dictionaries({"message": MESSAGE | JSON}, optional={"finish_reason": JSON})
+USAGE = st.fixed_dictionaries({}, optional={"prompt_tokens": JSON, "completion_tokens": JSON, "prompt_tokens_details": JSON})
+BODY = st.fixed_dictionaries({"choices": st.lists(CHOICE | JSON, max_size=2) | JSON}, optional={"usage": USAGE | JSON, "model": JSON})
+
+
+@settings(deadline=None)
+@for_all(BODY | JSON)
+def test_any_body_is_an_answer_or_a_typed_error(body: Any) -> None:
+    """Nothing else comes out, whatever a provider sends."""
+    with suppress(ModelError):
+        assert_whole(completion_of(body, "m"))
+
+
+@settings(deadline=None)
+@for_all(st.lists(EVENT | JSON, max_size=4))
+def test_any_stream_is_an_answer_or_a_typed_error(events: list[Any]) -> None:
+    """The same for streams; each piece is a text."""
+    streamed = Streamed("m")
+    with suppress(ModelError):
+        pieces = [streamed.add(event) for event in events]
+        whole = streamed.completion()
+        assert_whole(whole)
+        assert whole.text == "".join(pieces)
+
+
+def assert_whole(completion: Completion) -> None:
+    assert isinstance(completion.text, str)
+    assert isinstance(completion.model, str)
+    assert completion.finish_reason is None or isinstance(completion.finish_reason, str)
+
+
+@settings(deadline=None)
+@for_all(st.none() | st.integers(400, 599), st.fixed_dictionaries({}, optional={"message": JSON, "code": JSON, "type": JSON}) | JSON)
+def test_any_error_body_is_a_typed_error(status: int | None, body: Any) -> None:
+    """An error's body may be anything too."""
+    assert isinstance(status_error(status, body, "m"), ModelError)
