@@ -1,0 +1,109 @@
+"""What may enter a store. The callers are programs that models wrote: every argument is looked at, and every message says what would do."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+from rlm_integrations.errors import InputError
+from rlm_integrations.records import SpanRef
+from rlm_integrations.store.query import MOST
+
+NAME_CHARS: Final = 200  # of a type, a tag, a part of an id
+ID_CHARS: Final = 1_000
+DESCRIPTION_CHARS: Final = 2_000
+ENTRIES: Final = 1_000  # tags, parents or backrefs of one object
+
+_PART = re.compile(r"[^/\x00-\x1f\x7f]+")
+
+
+class SpanText(Protocol):
+    """The document as a store sees it; `corpus.Corpus` is one."""
+
+    def length(self, source: str, /) -> int:
+        """How many characters a source has; raises `InputError` for an unknown one."""
+        ...
+
+    def text(self, source: str, start: int, end: int, /) -> str:
+        """Its characters from `start` up to, not including, `end`."""
+        ...
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: never long, and nothing of an unknown class is run."""
+    if isinstance(value, str):
+        return repr(str.__str__(value) if len(value) <= 80 else f"{value[:80]}…")
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
+    return repr(value) if value is None or isinstance(value, int | float) else f"a {type(value).__name__}"
+
+
+def text(name: str, value: object, most: int) -> str:
+    """A text that may be empty."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be a text, not {shown(value)}")
+    if len(value) > most:
+        raise InputError(f"{name} of {len(value):,} characters is longer than {most:,}: put what is long into content")
+    return value if type(value) is str else str.__str__(value)
+
+
+def word(name: str, value: object, most: int = NAME_CHARS) -> str:
+    """A text that says something, for a type, a tag or an id."""
+    checked = text(name, value, most)
+    if not checked or checked.isspace():
+        raise InputError(f"{name} must not be empty")
+    return checked
+
+
+def part(name: str, value: object) -> str:
+    """A part of an id: without the slash, which joins parts."""
+    checked = word(name, value)
+    if not _PART.fullmatch(checked):
+        raise InputError(f"{name} must have no slashes or control characters: {shown(value)}")
+    return checked
+
+
+def several(name: str, value: Any, one: Callable[[str, Any], Any]) -> tuple[Any, ...]:
+    """Each different entry of a list once, in order; None is an empty list, and a text or a span alone is a list of one."""
+    if value is None:
+        return ()
+    if isinstance(value, str | dict | SpanRef):
+        value = (value,)
+    elif not isinstance(value, list | tuple | set | frozenset):
+        raise InputError(f"{name} must be a list, not {shown(value)}")
+    if len(value) > ENTRIES:
+        raise InputError(f"{name} has {len(value):,} entries, more than {ENTRIES:,}: make several objects and one that has them as parents")
+    return tuple(dict.fromkeys([one(f"{name}[{at}]", entry) for at, entry in enumerate(value)]))
+
+
+def span(name: str, value: Any) -> SpanRef:
+    """A span by its shape: a `SpanRef`, or what JSON has for it."""
+    if isinstance(value, dict):
+        if not {"source", "start", "end"} <= value.keys() <= {"source", "start", "end", "unit"} or value.get("unit", "chars") != "chars":
+            raise InputError(f'{name} must be SpanRef(source, start, end) or {{"source": …, "start": …, "end": …}}, in characters')
+        value = SpanRef(value["source"], value["start"], value["end"])
+    elif value is None:
+        raise InputError(f"{name} is None, which cite() gives for a text that it does not find: leave it out, or cite exact words")
+    elif not isinstance(value, SpanRef):
+        raise InputError(f"{name} must be SpanRef(source, start, end), not {shown(value)}")
+    source = word(f"{name}.source", value.source)
+    for field, number in (("start", value.start), ("end", value.end)):
+        if type(number) is not int:
+            raise InputError(f"{name}.{field} must be a whole number, not {shown(number)}")
+    if not 0 <= value.start <= value.end:
+        raise InputError(f"{name} runs from {shown(value.start)} to {shown(value.end)}: it must be 0 <= start <= end")
+    return SpanRef(source, value.start, value.end)
+
+
+def spans_exist(spans: Iterable[SpanRef], corpus: SpanText) -> None:
+    """Refuse spans that the document has no text for."""
+    for span in spans:
+        length = corpus.length(span.source)
+        if span.end > length:
+            raise InputError(f"{span.source!r} has {length:,} characters: no span can end at {shown(span.end)}")
+
+
+def limit(value: Any) -> int:
+    """How many results a caller wants."""
+    if type(value) is not int or not 1 <= value <= MOST:
+        raise InputError(f"limit must be a number from 1 to {MOST:,}, not {shown(value)}")
+    return value

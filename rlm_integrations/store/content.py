@@ -1,0 +1,85 @@
+"""What an object holds: any JSON value, kept as text, so that nobody can change it later and it never needs a copy."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_integrations.errors import InputError
+
+CONTENT_CHARS = 10_000_000
+DEPTH = 64  # nesting: the wire to a sandbox carries little more
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """A JSON value other than a text, as it is written."""
+
+    text: str
+
+
+Content = str | Json  # a text is kept as it is
+
+
+def encode(value: Any) -> Content:
+    """The value as it is kept: what `json` makes of it, so a tuple becomes a list and a number as key a text.
+
+    Raises:
+        InputError: It is no JSON, nests too deep or is too long.
+    """
+    content: Content
+    if isinstance(value, str):
+        content = str.__str__(value)
+        length = len(content)
+    else:
+        try:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"content must be JSON (text, number, true, false, None, list, dict), but: {error}. "
+                "Turn other values into text or dicts; pass spans as backrefs=[…]"
+            ) from None
+        if text.count("[") + text.count("{") > DEPTH and _deeper(value, DEPTH):
+            raise InputError(f"content nests deeper than {DEPTH} levels")
+        content = Json(text)
+        length = len(text)
+    if length > CONTENT_CHARS:
+        raise InputError(f"content of {length:,} characters is longer than {CONTENT_CHARS:,}: split it over several objects")
+    return content
+
+
+def decode(content: Content) -> Any:
+    """The value, made anew at each call."""
+    return content if isinstance(content, str) else json.loads(content.text)
+
+
+def length(content: Content) -> int:
+    """How many characters the content takes."""
+    return len(content) if isinstance(content, str) else len(content.text)
+
+
+def text_of(content: Content) -> str:
+    """What a search reads: a text as it is; of other values each key, text and number on a line of its own."""
+    return content if isinstance(content, str) else "\n".join(_words(json.loads(content.text)))
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return levels == 0 or any(_deeper(item, levels - 1) for item in value)
+
+
+def _words(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _words(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _words(item)
+    elif isinstance(value, str):
+        yield value
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)

@@ -1,0 +1,179 @@
+"""A store as a file: a line that names the format, then one line of JSON for each event, in ASCII."""
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Never
+
+from rlm_integrations.errors import InputError
+from rlm_integrations.store import checks
+from rlm_integrations.store.content import decode
+from rlm_integrations.store.draft import draft
+from rlm_integrations.store.events import LINK_TYPES, Created, Invalidated, Linked, StoreEvent
+from rlm_integrations.store.ledger import Ledger
+from rlm_integrations.store.view import View
+
+HEADER: Final = {"format": "rlm-integrations-store", "version": 1}
+COMMON: Final = ("op", "seq", "ts", "worker", "id", "type")
+FIELDS: Final = {
+    "create": {*COMMON, "description", "content", "backrefs", "parents", "tags", "takes"},
+    "invalidate": {*COMMON, "reason"},
+    "link": {*COMMON, "dst"},
+}
+
+
+def write(events: Iterable[StoreEvent], path: str | os.PathLike[str]) -> None:
+    """Write the file complete, or leave what was there.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    target = Path(path)
+    draft_file = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            with draft_file.open("x", encoding="ascii", newline="\n") as file:
+                file.write(json.dumps(HEADER) + "\n")
+                file.writelines(json.dumps(_line(event)) + "\n" for event in events)
+                file.flush()
+                os.fsync(file.fileno())
+            draft_file.replace(target)
+        finally:
+            draft_file.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"the store cannot be written to {str(target)!r}: {error.strerror}") from error
+
+
+def read(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> None:
+    """Take in all events of a file, or none.
+
+    Raises:
+        InputError: It cannot be read, is no export, or does not fit what the store holds.
+    """
+    if prefix:
+        checks.part("prefix", prefix)
+    source = Path(path)
+    try:
+        with source.open(encoding="ascii", newline="\n") as file:
+            events = _Reader(ledger.corpus).events(file)
+    except OSError as error:
+        raise InputError(f"{str(source)!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(source)!r} is no exported store: there is a byte that is not ASCII") from error
+    except InputError as error:
+        raise InputError(f"{str(source)!r} cannot be imported: {error}") from None
+    ledger.append(lambda view, seq, _: _prefixed(view, seq, events, prefix) if view.seq else events)
+
+
+def _prefixed(view: View, seq: int, events: Sequence[StoreEvent], prefix: str) -> list[StoreEvent]:
+    """The events as they fit behind those that a store has."""
+    ids = [event.id for event in events if isinstance(event, Created)]
+    if prefix:
+        taken = next((f"{prefix}/{id_}" for id_ in ids if f"{prefix}/{id_}" in view.row_of), None)
+        if taken:
+            raise InputError(f"the store has an object {taken!r} already: import under another prefix than {prefix!r}")
+    else:
+        number = 1
+        while any(f"import{number}/{id_}" in view.row_of for id_ in ids):
+            number += 1
+        prefix = f"import{number}"
+    return [_moved(event, number, f"{prefix}/") for number, event in enumerate(events, seq)]
+
+
+def _moved(event: StoreEvent, seq: int, prefix: str) -> StoreEvent:
+    moved = replace(event, seq=seq, worker=prefix + event.worker, id=prefix + event.id)
+    if isinstance(moved, Created):
+        return replace(moved, parents=tuple(prefix + parent for parent in moved.parents), takes=0)
+    if isinstance(moved, Linked):
+        return replace(moved, dst=prefix + moved.dst)
+    return moved
+
+
+def _line(event: StoreEvent) -> dict[str, Any]:
+    line = {name: getattr(event, name) for name in ("op", *event.__slots__)}
+    if isinstance(event, Created):
+        line["content"] = decode(event.content)
+        line["backrefs"] = [{"source": span.source, "start": span.start, "end": span.end} for span in event.backrefs]
+    return line
+
+
+class _Reader:
+    """Reads lines that anybody may have written."""
+
+    def __init__(self, corpus: checks.SpanText | None) -> None:
+        self._corpus = corpus
+        self._types: dict[str, str] = {}  # of the objects so far, by id
+        self._invalid: set[str] = set()
+        self._taken: dict[str, int] = {}
+
+    def events(self, lines: Iterable[str]) -> list[StoreEvent]:
+        """The events of a file."""
+        numbered = enumerate(lines, 1)
+        header = self._json(*next(numbered, (1, "")))
+        if header != HEADER:
+            raise InputError(f"line 1 must be {json.dumps(HEADER)}")
+        return list(self._events(numbered))
+
+    def _events(self, numbered: Iterable[tuple[int, str]]) -> Iterator[StoreEvent]:
+        for number, line in numbered:
+            try:
+                yield self._event(number - 1, self._json(number, line))
+            except InputError as error:
+                raise InputError(f"line {number}: {error}") from None
+
+    @staticmethod
+    def _json(number: int, line: str) -> Any:
+        def refuse(constant: str) -> Never:
+            raise ValueError(f"{constant} is no JSON")
+
+        try:
+            return json.loads(line, parse_constant=refuse)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"line {number} is no JSON: {error}") from None
+
+    def _event(self, seq: int, line: Any) -> StoreEvent:
+        op = line.get("op") if isinstance(line, dict) else None
+        if not isinstance(op, str) or op not in FIELDS:
+            raise InputError(f"op must be one of {', '.join(FIELDS)}")
+        if line.keys() != FIELDS[op]:
+            raise InputError(f"{op!r} must have the fields {', '.join(sorted(FIELDS[op]))}")
+        if type(line["seq"]) is not int or line["seq"] != seq:
+            raise InputError(f"seq must be {seq}: events are numbered without gaps")
+        if not isinstance(line["ts"], int | float) or isinstance(line["ts"], bool) or not math.isfinite(line["ts"]):
+            raise InputError(f"ts must be a number, not {checks.shown(line['ts'])}")
+        worker = checks.word("worker", line["worker"], checks.ID_CHARS)
+        if op == "create":
+            return self._created(line, worker)
+        start = (seq, line["ts"], worker, self._known("id", line["id"]))
+        if op == "link":
+            if line["type"] not in LINK_TYPES:
+                raise InputError(f"type must be one of {', '.join(LINK_TYPES)}, not {checks.shown(line['type'])}")
+            return Linked(*start, line["type"], self._known("dst", line["dst"]))
+        if line["id"] in self._invalid or line["type"] != self._types[line["id"]]:
+            raise InputError(f"{line['id']!r} is invalid already, or of another type")
+        self._invalid.add(line["id"])
+        return Invalidated(*start, line["type"], checks.text("reason", line["reason"], checks.DESCRIPTION_CHARS))
+
+    def _created(self, line: dict[str, Any], worker: str) -> Created:
+        own, takes = checks.word("id", line["id"], checks.ID_CHARS), line["takes"]
+        if type(takes) is not int or not 0 <= takes <= 10**9:
+            raise InputError(f"takes must be a number of ids, not {checks.shown(takes)}")
+        self._taken[worker] = self._taken.get(worker, 0) + takes
+        stem, _, number = own.rpartition("_")
+        numbered = stem == worker and number.isascii() and number.isdigit() and own == f"{worker}_{int(number[:12]):06d}"
+        # What comes later gets the numbers from there on: an id must not stand in their way.
+        if own in self._types or not ("/" in own or (numbered and 1 <= int(number) <= self._taken[worker])):
+            raise InputError(f"{own!r} cannot be the id of an object of {worker!r} here")
+        fields = [line[name] for name in ("type", "description", "content", "backrefs", "parents", "tags")]
+        made = draft(*fields, corpus=self._corpus, parent=self._known)
+        self._types[own] = made.type
+        return Created(line["seq"], line["ts"], worker, own, *made, takes)
+
+    def _known(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in self._types:
+            raise InputError(f"{name}: no object before this line has the id {checks.shown(value)}")
+        return value

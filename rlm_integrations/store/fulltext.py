@@ -1,0 +1,242 @@
+"""Full text over a view: words ranked by BM25, and pieces of text found by their trigrams.
+
+SQLite's FTS5 in memory does the work, each index made when it is first asked for and then kept up with what was created since. Where FTS5
+is missing, `scan.Scan` reads every object. Statements take and give many rows at once: Python lets go of its global lock at every step of
+a statement, and beside a busy thread each step may wait 5 ms to have it back.
+"""
+
+import itertools
+import re
+import threading
+import unicodedata
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Protocol
+
+from rlm_integrations.store.content import text_of
+from rlm_integrations.store.events import Created
+
+Skip = Callable[[int], bool]
+
+WORDS: Final = 32  # different words of a free text that count
+SCORED: Final = 4_000  # objects that one search scores: BM25 takes a microsecond for each
+COMMON: Final = 40_000  # a word that so many objects have tells little, and to weigh it takes milliseconds
+FURTHER: Final = 4  # words beside the rare ones that a score takes in
+TRIGRAMS: Final = 6  # of a needle that are looked up; what they find is checked anyway
+READ: Final = {"desc": 5_000, "text": 500}  # so many objects are read sooner than an index is asked
+PAGE: Final = 128  # rows that one statement takes in
+COUNTS: Final = 10_000  # words whose count is remembered
+
+# Scripts without blanks between words: each character is indexed as a word, and pairs of them are looked for.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_CHARACTER = re.compile(f"[{_UNSPACED}]")
+_PART = re.compile(rf"(?P<run>[{_UNSPACED}]+)|[^\W{_UNSPACED}]+")
+_TABLES: Final = {
+    "words": "content='', tokenize='unicode61 remove_diacritics 2'",
+    "desc": "content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'",
+    "text": "content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'",
+}
+# Rows are flushed rarely and merged late, little by little: a third less time for thousands of rows, and the worst time is near the median.
+_TUNING: Final = {"hashsize": 16 << 20, "automerge": 16, "crisismerge": 64}
+
+
+class TextIndex(Protocol):
+    """What a search needs of full text. Safe to use from many threads."""
+
+    def rank(self, rows: Sequence[Created], text: str, limit: int, skip: Skip) -> list[tuple[int, float]]:
+        """The rows that have words of the text, best first, each with its score above 0; of equal ones the newest first."""
+        ...
+
+    def holding(self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool) -> Iterator[list[int]] | None:
+        """In order and in portions, all rows whose "desc" or "text" may contain one of the folded needles.
+
+        None where it is as well to read all rows.
+        """
+        ...
+
+
+def text_index() -> TextIndex:
+    """The best that this Python offers; a warning where that is not an index."""
+    import sqlite3
+
+    try:
+        return FullText()
+    except sqlite3.OperationalError as error:
+        from rlm_integrations.store.scan import Scan
+
+        message = f"this Python's SQLite {sqlite3.sqlite_version} lacks full-text search ({error}): text searches read every object"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return Scan()
+
+
+def folded(event: Created, field: str) -> str:
+    """The text of "desc" or "text" as "contains" compares it."""
+    return (event.description if field == "desc" else text_of(event.content)).casefold()
+
+
+def document(event: Created) -> str:
+    """What free text is searched in: description, tags and content."""
+    return spaced("\n".join((event.description, *event.tags, text_of(event.content))).casefold())
+
+
+def spaced(text: str) -> str:
+    """The text with blanks between all words, also in scripts that have none."""
+    return text if text.isascii() else _CHARACTER.sub(r" \g<0> ", text)
+
+
+def words(text: str) -> list[str]:
+    """The different words of a free text, as far as they count; of a script without blanks the pairs of characters."""
+    found: list[str] = []
+    for part in _PART.finditer(unicodedata.normalize("NFC", text).casefold()):
+        run = part["run"]
+        found += [part[0]] if run is None or len(run) == 1 else map(" ".join, itertools.pairwise(run))
+    return list(dict.fromkeys(found))[:WORDS]
+
+
+class FullText:
+    """The index in SQLite.
+
+    Raises:
+        sqlite3.OperationalError: This SQLite has no FTS5, or one before its trigrams (3.34).
+    """
+
+    def __init__(self) -> None:
+        import sqlite3
+
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        weakref.finalize(self, self._db.close)
+        self._held = dict.fromkeys(_TABLES, 0)  # how many rows each table has taken in
+        self._counts: dict[str, tuple[int, int]] = {}  # by word: how many rows have it, and how many there were
+        for name, options in _TABLES.items():
+            self._db.execute(f"CREATE VIRTUAL TABLE {name} USING fts5(t, {options})")
+            for option, value in _TUNING.items():
+                self._db.execute(f"INSERT INTO {name}({name}, rank) VALUES (?, ?)", (option, value))  # noqa: S608 - names of ours
+
+    def rank(self, rows: Sequence[Created], text: str, limit: int, skip: Skip) -> list[tuple[int, float]]:
+        """As `TextIndex` says.
+
+        Up to `SCORED` objects this is BM25 to the letter. Beyond, the words that few objects have decide which objects are looked at, and
+        of objects that have none of those the newest are.
+        """
+        with self._lock:
+            self._take_in("words", rows)
+            counted = sorted((count, word) for word in map(_quoted, words(_clean(text))) if (count := self._count(word)))
+            telling = [word for count, word in counted if count < COMMON]
+            if not telling:
+                found = self._newest(_all(word for _, word in counted), limit, skip) if counted else {}
+                return list(found.items())
+            below = [total <= SCORED or len(rows) <= SCORED for total in itertools.accumulate(count for count, _ in counted)]
+            rare = list(itertools.compress(telling, below))
+            further = telling[len(rare) :][:FURTHER]
+            scores: dict[int, float] = {}
+            if rare:
+                scores = self._scored(_any(rare), limit, skip)
+            if rare and further:
+                scores |= self._scored(f"({_any(rare)}) AND ({_any(further)})", limit, skip)
+            elif len(further) > 1:
+                scores = self._scored(_all(further), limit, skip)
+            if further and len(scores) < limit:
+                scores = self._scored(_any(rare + further), limit, skip) | scores
+        return sorted(scores.items(), key=lambda item: (-item[1], -item[0]))[:limit]
+
+    def holding(self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool) -> Iterator[list[int]] | None:
+        """As `TextIndex` says: by trigrams, so not for a needle of one or two characters."""
+        if len(rows) <= READ[field] or min(map(len, needles)) < 3:
+            return None
+        with self._lock:
+            self._take_in(field, rows)
+        expression = _any(f"({_all(map(_quoted, _trigrams(_clean(needle))))})" for needle in needles)
+        return self._portions(field, expression, len(rows), newest_first=newest_first)
+
+    def _portions(self, table: str, expression: str, end: int, *, newest_first: bool) -> Iterator[list[int]]:
+        order, beyond, last = ("DESC", "<", end) if newest_first else ("ASC", ">", -1)
+        rows = f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid {beyond} ? ORDER BY rowid {order} LIMIT ?"  # noqa: S608 - names of ours
+        limit = 64
+        while True:
+            with self._lock:
+                (joined,) = self._db.execute(f"SELECT group_concat(rowid) FROM ({rows})", (expression, last, limit)).fetchone()  # noqa: S608 - names of ours
+            found = sorted(map(int, joined.split(",")), reverse=newest_first) if joined else []
+            yield [row for row in found if row < end]
+            if len(found) < limit:
+                return
+            last = found[-1]
+            limit = min(limit * 4, 4096)
+
+    def _take_in(self, table: str, rows: Sequence[Created]) -> None:
+        """Bring a table up to the rows."""
+        make = document if table == "words" else lambda event: folded(event, table)
+        start, end = self._held[table], len(rows)
+        if start >= end:
+            return
+        self._db.execute("BEGIN")
+        try:
+            for first in range(start, end, PAGE):
+                page = rows[first : min(first + PAGE, end)]
+                values = [value for row, event in enumerate(page, first) for value in (row, _clean(make(event)))]
+                self._db.execute(f"INSERT INTO {table}(rowid, t) VALUES {','.join(['(?,?)'] * len(page))}", values)  # noqa: S608 - names of ours
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._held[table] = end
+
+    def _count(self, word: str) -> int:
+        """How many rows have a word, up to `COMMON`; remembered until there are a tenth more rows."""
+        held = self._held["words"]
+        count, then = self._counts.get(word, (0, 0))
+        if count < COMMON and held > then * 1.1:
+            (count,) = self._db.execute("SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", (word, COMMON)).fetchone()
+            if len(self._counts) >= COUNTS:
+                self._counts.clear()
+            self._counts[word] = (count, held)
+        return count
+
+    def _scored(self, expression: str, limit: int, skip: Skip) -> dict[int, float]:
+        """Of the newest `SCORED` rows that match, the best with their scores."""
+        floor = self._db.execute(
+            "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?", (expression, SCORED)
+        ).fetchone()
+        query = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? AND rowid > ? ORDER BY score DESC, rowid DESC LIMIT ?"
+        return self._first(query, (expression, floor[0] if floor else -1), limit, skip)
+
+    def _newest(self, expression: str, limit: int, skip: Skip) -> dict[int, float]:
+        """The newest rows that match, each with the least score."""
+        query = "SELECT rowid, 1e-6 FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT ?"
+        return self._first(query, (expression,), limit, skip)
+
+    def _first(self, query: str, values: tuple[object, ...], limit: int, skip: Skip) -> dict[int, float]:
+        """The first rows of a query but those to skip."""
+        asked = limit
+        while True:
+            found = self._db.execute(query, (*values, asked)).fetchall()
+            kept = {row: score for row, score in found if not skip(row)}
+            if len(kept) >= limit or len(found) < asked:
+                return dict(itertools.islice(kept.items(), limit))
+            asked *= 4
+
+
+def _clean(text: str) -> str:
+    """The text as SQLite can hold it: without lone surrogates and zeros."""
+    text = text.replace("\0", " ")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _any(expressions: Iterable[str]) -> str:
+    return " OR ".join(expressions)
+
+
+def _all(expressions: Iterable[str]) -> str:
+    return " AND ".join(expressions)
+
+
+def _trigrams(needle: str) -> list[str]:
+    """Some trigrams of a needle, from its whole length."""
+    last = len(needle) - 3
+    step = max(3, -(-last // (TRIGRAMS - 1))) if last else 1
+    return [needle[at : at + 3] for at in dict.fromkeys([*range(0, last, step), last])]

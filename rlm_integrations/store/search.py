@@ -1,0 +1,102 @@
+"""From a query and a view to the rows that match: the plan is the smallest index that a term has, and the other terms are checked."""
+
+import heapq
+import itertools
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from rlm_integrations.store.fulltext import TextIndex, folded
+from rlm_integrations.store.query import CONTAINS, Query, Term
+from rlm_integrations.store.view import View
+
+READ: Final = 20_000  # rows of an exact term that are read sooner than a text index is asked
+FIRST, LARGEST = 64, 4096  # portions grow: most queries need few rows
+
+Check = Callable[[list[int]], list[int]]
+
+
+def find(view: View, index: Callable[[], TextIndex], query: Query, limit: int) -> list[int]:
+    """The rows that match, as many and in the order that the query asks for; `limit` holds where it does not say."""
+    limit = query.limit or limit
+    rows = matching(view, index, query)
+    if query.sort in {"newest", "oldest"}:
+        return list(itertools.islice(rows, limit))
+    key = query.sort
+    return heapq.nsmallest(limit, rows, key=lambda row: (getattr(view.rows[row], key), -row))
+
+
+def matching(view: View, index: Callable[[], TextIndex], query: Query) -> Iterator[int]:
+    """All rows that match, the newest first, or the oldest if the query is sorted so."""
+    newest_first = query.sort != "oldest"
+    checks = [_check(view, term) for term in query.terms]
+    if query.invalid == "yes":
+        checks.insert(0, lambda rows: [row for row in rows if row in view.invalid])
+    elif query.invalid == "no" and view.invalid:
+        checks.insert(0, lambda rows: [row for row in rows if row not in view.invalid])
+    for portion in _portions(view, index, query, newest_first=newest_first):
+        rows = portion
+        for check in checks:
+            rows = check(rows)
+        yield from rows
+
+
+def _portions(view: View, index: Callable[[], TextIndex], query: Query, *, newest_first: bool) -> Iterator[list[int]]:
+    """Rows in order that hold all matches: those of the term that has the fewest, or all."""
+    end = len(view.rows)
+    candidates = [rows for term in query.terms if not term.negated and (rows := _indexed(view, term)) is not None]
+    best = min(candidates, key=len, default=range(end))
+    if len(best) > READ or not candidates:
+        for term in query.terms:
+            if term.key in CONTAINS and not term.negated:
+                needles = [value.casefold() for value in term.values]
+                found = index().holding(view.rows, term.key, needles, newest_first=newest_first)
+                if found is not None:
+                    return found
+    return _cut(best, end, newest_first=newest_first)
+
+
+def _indexed(view: View, term: Term) -> "array[int] | list[int] | None":
+    """The rows that have an exact term, in order; None for terms without an index."""
+    if term.key == "id":
+        return sorted(row for value in set(term.values) if (row := view.row_of.get(value)) is not None)
+    postings = view.postings.get(term.key)
+    if postings is not None:
+        found = [postings[value] for value in dict.fromkeys(term.values) if value in postings]
+        if len(found) == 1:
+            return found[0]
+        return sorted(set(itertools.chain.from_iterable(found)))
+    linking = view.linking.get(term.key)
+    if linking is not None or term.key not in CONTAINS:
+        return sorted({row for value in term.values for row in (linking or {}).get(value, ())})
+    return None
+
+
+def _cut(rows: "array[int] | list[int] | range", end: int, *, newest_first: bool) -> Iterator[list[int]]:
+    """Rows in portions, without those that came after `end`."""
+    size = FIRST
+    length = len(rows)
+    done = 0
+    while done < length:
+        portion = rows[max(length - done - size, 0) : length - done][::-1] if newest_first else rows[done : done + size]
+        yield [row for row in portion if row < end]
+        done += size
+        size = min(size * 4, LARGEST)
+
+
+def _check(view: View, term: Term) -> Check:
+    """Keeps of some rows those that meet a term."""
+    rows, values, want = view.rows, frozenset(term.values), not term.negated
+    if term.key == "tag":
+        return lambda some: [row for row in some if values.isdisjoint(rows[row].tags) != want]
+    if term.key == "parent":
+        return lambda some: [row for row in some if values.isdisjoint(rows[row].parents) != want]
+    if term.key == "type":
+        return lambda some: [row for row in some if (rows[row].type in values) == want]
+    if term.key == "worker":
+        return lambda some: [row for row in some if (rows[row].worker in values) == want]
+    if term.key in CONTAINS:
+        needles = [value.casefold() for value in term.values]
+        return lambda some: [row for row in some if any(map(folded(rows[row], term.key).__contains__, needles)) == want]
+    listed = frozenset(_indexed(view, term) or ())
+    return lambda some: [row for row in some if (row in listed) == want]
