@@ -1,8 +1,9 @@
 """What a run leaves: its answer, where that stands in the document, and the record of how it came about."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -158,19 +159,65 @@ class Spent:
         return Spent(self.calls + other.calls, self.usage + other.usage, cost)
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What a run took, its children included.
+Price = Callable[[Usage, str], float | None]
 
-    Attributes:
-        by_model: By the name of the model.
-        by_depth: 0 for the root's own calls, 1 for those of its code, and so on.
-        total: All in all.
+
+class Tally:
+    """What a run took, its children included. It is added up when it is first asked: reading the price list takes a while.
+
+    Args:
+        calls: Of each call the model, the depth, and the tokens, or None where the provider did not say.
+        price: What tokens of a model cost.
     """
 
-    by_model: Mapping[str, Spent] = field(default_factory=dict)
-    by_depth: Mapping[int, Spent] = field(default_factory=dict)
-    total: Spent = field(default_factory=Spent)
+    def __init__(self, calls: Sequence[tuple[str, int, Usage | None]] = (), price: Price = lambda _usage, _model: None) -> None:
+        self._calls = calls
+        self._price = price
+
+    @cached_property
+    def _added_up(self) -> tuple[dict[str, Spent], dict[int, Spent]]:
+        by_model: dict[str, Spent] = {}
+        by_depth: dict[int, Spent] = {}
+        for model, depth, usage in self._calls:
+            spent = Spent(1, usage or Usage(), None if usage is None else self._price(usage, model))
+            by_model[model] = by_model.get(model, Spent()) + spent
+            by_depth[depth] = by_depth.get(depth, Spent()) + spent
+        return by_model, by_depth
+
+    @property
+    def by_model(self) -> Mapping[str, Spent]:
+        """By the name of the model."""
+        return self._added_up[0]
+
+    @property
+    def by_depth(self) -> Mapping[int, Spent]:
+        """0 for the root's own calls, 1 for those of its code, and so on."""
+        return self._added_up[1]
+
+    @property
+    def total(self) -> Spent:
+        """All in all."""
+        return sum(self.by_model.values(), Spent())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tally as plain JSON."""
+        return {"by_model": _plain(self.by_model), "by_depth": _plain(self.by_depth), "total": _plain(self.total)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The tally that `to_dict` wrote."""
+        tally = cls()
+        by_model = {model: _spent(each) for model, each in data["by_model"].items()}
+        tally.__dict__["_added_up"] = by_model, {int(depth): _spent(each) for depth, each in data["by_depth"].items()}
+        return tally
+
+    def __eq__(self, other: object) -> bool:
+        return self._added_up == other._added_up if isinstance(other, Tally) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment] # it holds dicts
+
+    def __repr__(self) -> str:
+        return f"Tally({self.total!r})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,12 +288,7 @@ class RLMResult:
         fields["citations"] = tuple(Citation(**each) for each in data["citations"])
         fields["trajectory"] = tuple(_iteration(each) for each in data["trajectory"])
         fields["messages"] = tuple(Message(**each) for each in data["messages"])
-        tally = data["spent"]
-        fields["spent"] = Tally(
-            {model: _spent(each) for model, each in tally["by_model"].items()},
-            {int(depth): _spent(each) for depth, each in tally["by_depth"].items()},
-            _spent(tally["total"]),
-        )
+        fields["spent"] = Tally.from_dict(data["spent"])
         return cls(**fields)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -264,6 +306,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
+    if isinstance(value, Tally):
+        return value.to_dict()
     if hasattr(value, "model_dump"):  # an instance of a pydantic `output_type`
         return value.model_dump(mode="json")
     if hasattr(value, "__dataclass_fields__"):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from rlm_integrations.lm import pricing
 from rlm_integrations.records import Budget, CallRecord, Message, Usage
-from rlm_integrations.result import Spent, Tally
+from rlm_integrations.result import Tally
 
 Exhausted = Literal["budget_calls", "budget_tokens", "budget_cost", "budget_seconds"]
 
@@ -151,11 +151,5 @@ class Purse:
         return self._calls
 
     def tally(self) -> Tally:
-        """What was spent so far. Reads the price list: call it off the event loop."""
-        by_model: dict[str, Spent] = {}
-        by_depth: dict[int, Spent] = {}
-        for model, depth, usage in list(self._settled):
-            spent = Spent(1, usage or Usage(), None if usage is None else pricing.cost(usage, model))
-            by_model[model] = by_model.get(model, Spent()) + spent
-            by_depth[depth] = by_depth.get(depth, Spent()) + spent
-        return Tally(by_model, by_depth, sum(by_model.values(), Spent()))
+        """What was spent so far."""
+        return Tally(tuple(self._settled), pricing.cost)

@@ -187,7 +187,7 @@ class RLM:
                 await own.close()
                 if corpus is not context:
                     corpus.close()
-        result = await _runtime.offload(_result, tree, run.outcome, layers)
+        result = _result(tree, run.outcome, layers)
         emit(RunFinished(id=run.id, result=result))
         if result.stop_reason.startswith("budget") and self._settings.budget.on_exceeded == "raise":
             raise BudgetExceededError(f"the run's budget is spent ({result.stop_reason}); the error has the partial result", result=result)
