@@ -1,0 +1,200 @@
+"""The loop: what it costs beside the models. A scripted root over real HTTP; the server is a process of its own."""
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rlm_integrations import RLM, Limits, OpenAILM
+from rlm_integrations.records import Message, Request
+from tests.bench.table import Row
+from tests.standin import Call, RemoteStandIn, serve_in_process
+
+TURNS = 20
+TRIVIAL = ["```repl\nx = 1\n```"] * TURNS + ["```repl\nFINAL('done')\n```"]
+LOOP = [
+    "```repl\nprint(len(context), context[:100])\n```",
+    """```repl
+size = len(context) // 20 + 1
+chunks = [context[i:i + size][:5000] for i in range(0, len(context), size)]
+replies = llm_batch(['Say what this is about. ' + chunk for chunk in chunks], max_concurrent=20)
+print(len(replies))
+```""",
+    "```repl\nFINAL(replies[0], evidence=[cite(context[100:160])])\n```",
+]
+LATENCY = 0.05
+
+
+def text_of(size: int) -> str:
+    """Lines that all differ, so that the document's words in prompts have to be found."""
+    lines = "".join(f"line {number:09d} of the document says what it says\n" for number in range(min(size, 1_000_000) // 55 + 1))
+    return (lines * (size // len(lines) + 1))[:size]
+
+
+def at_server(calls: list[Call], begun: float, ended: float) -> float:
+    """Seconds of this time in which at least one request was at the server."""
+    total, reached = 0.0, begun
+    for call in sorted(calls, key=lambda each: each.arrived):
+        start, end = max(call.arrived, reached), min(call.ended or ended, ended)
+        if end > start:
+            total, reached = total + end - start, end
+    return total
+
+
+async def trivial_turns(server: RemoteStandIn) -> float:
+    """Milliseconds a turn, over the bare cost of asking the model the same way."""
+    server.change(scripts={"root": TRIVIAL}, latency=0.0)
+    lm = OpenAILM("root", base_url=server.base_url, api_key="x")
+    rlm = RLM(lm, max_iterations=TURNS + 1)
+    request = Request((Message("user", "x" * 4000),), role="root")
+    runs, bare = [], []
+    for _ in range(7):
+        begun = time.perf_counter()
+        await rlm.acompletion("What is it?", "a small document")
+        runs.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+        for _ in range(TURNS + 1):
+            await lm.complete(request)
+        bare.append(time.perf_counter() - begun)
+    opened = await one_turn(server)
+    return (statistics.median(runs) - opened - statistics.median(bare) * TURNS / (TURNS + 1)) / TURNS * 1e3
+
+
+async def one_turn(server: RemoteStandIn) -> float:
+    """Seconds of a run of one turn: opening and closing, and one call."""
+    server.change(scripts={"root": TRIVIAL[-1:]})
+    rlm = RLM(OpenAILM("root", base_url=server.base_url, api_key="x"))
+    runs = []
+    for _ in range(7):
+        begun = time.perf_counter()
+        await rlm.acompletion("What is it?", "a small document")
+        runs.append(time.perf_counter() - begun)
+    return statistics.median(runs)
+
+
+async def full_loops(server: RemoteStandIn, context: object) -> tuple[float, float]:
+    """Overhead and time to the first model call, of the runs after the first: medians of five."""
+    server.change(scripts={"root": LOOP}, latency=LATENCY)
+    model = {"base_url": server.base_url, "api_key": "x"}
+    rlm = RLM(OpenAILM("root", **model), OpenAILM("sub", **model), max_parallel_calls=20, limits=Limits(memory=8 << 30))
+    overheads, firsts = [], []
+    for _ in range(6):
+        server.reset()
+        begun = time.monotonic()
+        result = await rlm.acompletion("What is it about?", context)
+        ended = time.monotonic()
+        if (result.stop_reason, len(result.citations), result.total_calls) != ("final", 1, 23):
+            raise RuntimeError(f"the run went wrong: {result.stop_reason} {result.total_calls} {result.error} {result.trajectory[-1:]}")
+        calls = server.calls()
+        overheads.append(ended - begun - at_server(calls, begun, ended))
+        firsts.append(min(call.arrived for call in calls) - begun)
+    return statistics.median(overheads[1:]), statistics.median(firsts[1:])
+
+
+FIRST = """
+    import asyncio, sys, time
+    import openai  # takes a second by itself, whoever imports it
+    from tests.bench import engine
+    from rlm_integrations import RLM, OpenAILM
+    model = {"base_url": sys.argv[1], "api_key": "x"}
+    rlm = RLM(OpenAILM("root", **model), OpenAILM("sub", **model), max_parallel_calls=20)
+    begun = time.monotonic()
+    asyncio.run(rlm.acompletion("What is it about?", engine.text_of(200_000)))
+    print(begun, time.monotonic())
+"""
+
+
+def first_run(server: RemoteStandIn) -> float:
+    """The overhead of the first run in a process: median of five processes."""
+    overheads = []
+    for _ in range(5):
+        server.reset()
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(FIRST), server.base_url], capture_output=True, text=True, check=True)
+        begun, ended = map(float, done.stdout.split())
+        overheads.append(ended - begun - at_server(server.calls(), begun, ended))
+    return statistics.median(overheads)
+
+
+MEMORY = """
+    import asyncio, os, sys, threading, time
+    from pathlib import Path
+    from rlm_integrations import RLM, OpenAILM, _runtime
+    from tests.bench import engine
+
+    def kilobytes(pid, field):
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except OSError:
+            return 0
+        return next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)
+
+    def memfds():
+        total = 0
+        for link in Path("/proc/self/fd").iterdir():
+            try:
+                if "memfd" in os.readlink(link):
+                    total += link.stat().st_blocks // 2
+            except OSError:
+                pass
+        return total
+
+    def children():
+        server = next((each for each in list(_runtime._shared.values()) if type(each).__name__ == "ForkServer"), None)
+        if server is None:
+            return []
+        return Path(f"/proc/{server._process.pid}/task/{server._process.pid}/children").read_text().split()
+
+    model = {"base_url": sys.argv[1], "api_key": "x"}
+    rlm = RLM(OpenAILM("root", **model), OpenAILM("sub", **model), max_parallel_calls=20)
+    asyncio.run(rlm.acompletion("warm", "small"))
+    base, peak, done = kilobytes("self", "VmRSS"), 0, False
+
+    def watch():
+        global peak
+        while not done:
+            peak = max(peak, kilobytes("self", "VmRSS") + memfds() + sum(kilobytes(pid, "VmRSS") for pid in children()))
+            time.sleep(0.002)
+
+    watcher = threading.Thread(target=watch); watcher.start()
+    context = Path(sys.argv[2]) if len(sys.argv) > 2 else "0123456789" * 10_000_000
+    asyncio.run(rlm.acompletion("What is it about?", context))
+    done = True; watcher.join()
+    print((peak - base) * 1024)
+"""
+
+
+def peak_memory(server: RemoteStandIn, *arguments: str) -> float:
+    """Bytes that host and child take together at their peak, with a document of 100 MB."""
+    command = [sys.executable, "-c", textwrap.dedent(MEMORY), server.base_url, *arguments]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+async def run() -> list[Row]:
+    rows = []
+    with serve_in_process() as server:
+        rows.append(Row(f"{TURNS} trivial turns, per turn, over the bare cost of asking", await trivial_turns(server), 1.5, "ms"))
+        for size, goal in ((200_000, 0.06), (10_000_000, 0.12), (100_000_000, 0.45)):
+            overhead, first = await full_loops(server, text_of(size))
+            rows.append(Row(f"full loop, 20 sub-calls, {size / 1e6:g} MB: overhead", overhead, goal, "s"))
+        rows.append(Row("time to the first model call, 100 MB, warm", first, 0.25, "s"))
+        server.change(scripts={"root": LOOP}, latency=LATENCY)
+        rows.append(
+            Row(
+                "full loop, 200 kB: overhead of the first run in a process (openai imported)",
+                await asyncio.to_thread(first_run, server),
+                0.41,
+                "s",
+            )
+        )
+        megabytes = await asyncio.to_thread(peak_memory, server) / 1e6
+        rows.append(Row("peak memory at 100 MB given as a str, host and child", megabytes, 3.2 * 100 + 100, "MB"))
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "document.txt"
+            path.write_text("0123456789" * 10_000_000)
+            megabytes = await asyncio.to_thread(peak_memory, server, str(path)) / 1e6
+        rows.append(Row("peak memory at 100 MB given as a path, host and child", megabytes, 2.2 * 100 + 100, "MB"))
+    return rows
