@@ -41,22 +41,28 @@ class Outcome:
 
 
 class Repl:
-    """The sandbox session of a run, replaced where it is lost, and kept by a chat for its next question."""
+    """The sandbox session of a run, opened while the model thinks, replaced where it is lost, and kept by a chat for its next question."""
 
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
-        self.session: Session | None = None
         self.blocks = 0
         self.losses = 0
         self.gate: Gate | None = None
+        self._opening: asyncio.Task[Session] | None = None
 
-    async def open(self, tree: Tree) -> Session:
-        """The session, opened at first use."""
-        if self.session is None:
+    @property
+    def session(self) -> Session | None:
+        """The session, if there is one."""
+        opening = self._opening
+        return opening.result() if opening is not None and opening.done() and not opening.cancelled() and not opening.exception() else None
+
+    def begin(self, tree: Tree) -> "asyncio.Task[Session]":
+        """Begin to open the session, if there is none."""
+        if self._opening is None:
             settings = tree.settings
             specs = self.gate.specs if self.gate is not None else []
-            self.session = await settings.sandbox.open(self.corpus, specs, self._answer, settings.limits)
-        return self.session
+            self._opening = asyncio.ensure_future(settings.sandbox.open(self.corpus, specs, self._answer, settings.limits))
+        return self._opening
 
     async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if self.gate is None:
@@ -69,10 +75,14 @@ class Repl:
         await self.close()
 
     async def close(self) -> None:
-        """End the session."""
-        session, self.session = self.session, None
-        if session is not None:
-            await session.close()
+        """End the session, also one that is still being opened."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        opening.cancel()
+        await asyncio.wait({opening})
+        if not opening.cancelled() and opening.exception() is None:
+            await opening.result().close()
 
 
 class Run:
@@ -116,6 +126,7 @@ class Run:
         outcome, settings = self.outcome, self._tree.settings
         self._messages += history or [Message("system", self._system())]
         self._messages.append(Message("user", self._question()))
+        self._repl.begin(self._tree)
         with self._deadline():
             try:
                 for number in range(1, settings.max_iterations + 1):
@@ -188,7 +199,7 @@ class Run:
         return executions, results
 
     async def _execute(self, code: str) -> tuple[Execution, ExecutionResult]:
-        session = await self._repl.open(self._tree)
+        session = await self._repl.begin(self._tree)
         self._repl.blocks += 1
         number, notebook = self._repl.blocks, Notebook()
         self._host.notebook = notebook
