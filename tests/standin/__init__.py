@@ -21,8 +21,8 @@ prompt (the content of the last message) is `answer_to(prompt)`, so a test can t
     Settings.scripts = {"root-model": ["first reply", Reply("second", finish_reason="length")]}     # by model name; other models echo
     Settings.scripts = {"root-model": function}                                                      # Ask -> str | Reply
 
-A list is indexed by the number of assistant messages in the request, so runs side by side and retries each get the right reply. In the
-process form a function is given as "module:function".
+A list is indexed by the number of assistant messages in the request, so runs side by side and retries each get the right reply. A
+function that raises is a 500 that says so; in the process form it is given as "module:function".
 
     Fault(kind, rate=0.1)             of every 100 calls exactly ten, in a seeded order; rates are whole per cents and share one deck
     Fault(kind, at=(0, 5))            the calls of these numbers

@@ -244,7 +244,11 @@ class Connection(asyncio.Protocol):
         if not call.stream and kind == "reset":
             self._reset()
             return
-        reply = faulty(reply_to(ask, self._standin.settings.scripts.get(ask.model)), kind)
+        try:
+            reply = faulty(reply_to(ask, self._standin.settings.scripts.get(ask.model)), kind)
+        except Exception as error:  # noqa: BLE001 - a script's own mistake, told to whoever runs the test
+            self._finish(call, 500, json.dumps(error_of("server", f"the script raised {error!r}")).encode(), JSON)
+            return
         if call.stream and kind != "no_stream":
             self._stream(call, ask, reply)
             return

@@ -53,10 +53,6 @@ async def test_models_are_listed() -> None:
 
 async def test_a_script_goes_by_the_turn_of_its_conversation() -> None:
     """A list of replies is indexed by the assistant messages so far, so parallel runs and retries agree; a function sees all."""
-
-    def shout(asked: Ask) -> str:
-        return asked.prompt.upper()
-
     async with serve(scripts={"root": ["one", "two"], "loud": shout}) as server, aiohttp.ClientSession() as session:
         said = {"role": "assistant", "content": "one"}
         second = {"model": "root", "messages": [{"role": "user", "content": "q"}, said, {"role": "user", "content": "out"}]}
@@ -196,6 +192,19 @@ async def test_a_key_can_be_asked_for() -> None:
     """With `api_key` set, a request without it gets 401."""
     async with serve(api_key="right") as server, aiohttp.ClientSession() as session:
         assert (await ask(session, server, "x"))[0] == 401
+
+
+def shout(asked: Ask) -> str:
+    return asked.prompt.upper()
+
+
+async def test_a_function_answers_in_another_process() -> None:
+    """There it is given by its name; a function itself is refused with a word on that."""
+    with serve_in_process(scripts={"loud": "tests.standin.test_standin:shout"}) as server:
+        async with aiohttp.ClientSession() as session:
+            assert text((await ask(session, server, "hello", model="loud"))[1]) == "HELLO"
+        with pytest.raises(TypeError, match="module:function"):
+            server.change(scripts={"loud": shout})
 
 
 def test_nothing_is_left_behind() -> None:
