@@ -177,6 +177,13 @@ class RunFinished(Event):
     result: "RLMResult"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed(Event):
+    """The run raised, and has no result; `error` says what. A stream raises it too, after this event."""
+
+    error: str
+
+
 Hook = Callable[[Event], object]
 
 

@@ -1,5 +1,6 @@
 """Child runs: on the same loop, with the same clients, limiter, budget and store, over a part of the document."""
 
+import asyncio
 from collections.abc import Sequence
 
 from rlm_integrations import _runtime
@@ -21,8 +22,8 @@ class Children:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
 
-    def of(self, parent: str, depth: int, corpus: Corpus) -> Spawn:
-        """How a run at this path and depth, over this document, has a child answer.
+    def of(self, depth: int, corpus: Corpus) -> Spawn:
+        """How a run at this depth, over this document, has a child answer.
 
         The child's turns go with its answer; a child that fails answers with an `LLMError`, so its parent goes on.
         """
@@ -38,20 +39,28 @@ class Children:
                 path=asked.path,
                 depth=depth + 1,
                 typed=Typed(),
-                spawn=self.of(asked.path, depth + 1, own),
+                spawn=self.of(depth + 1, own),
                 worker=asked.worker or asked.path.replace("/", "_"),
             )
-            tree.emit(RunStarted(id=run.id, parent=parent, query=asked.query, path=asked.path, depth=depth + 1, characters=own.characters))
+            started = RunStarted(
+                id=run.id, parent=asked.parent, query=asked.query, path=asked.path, depth=depth + 1, characters=own.characters
+            )
+            tree.emit(started)
+            reply: str = LLMError("error", "the child run ended without an answer")
             try:
                 outcome = await run.run([])
                 reply = outcome.answer or LLMError("empty", f"the child run gave no answer ({outcome.stop_reason})")
             except ModelError as error:
+                run.outcome.stop_reason = "model_error"
                 reply = LLMError(error.type, str(error))
+            except asyncio.CancelledError:
+                run.outcome.stop_reason = "cancelled"
+                raise
             finally:
                 await repl.close()
                 if own is not corpus:
                     own.close()
-            tree.emit(ChildFinished(id=run.id, parent=parent, answer=reply, stop_reason=run.outcome.stop_reason))
+                tree.emit(ChildFinished(id=run.id, parent=asked.parent, answer=reply, stop_reason=run.outcome.stop_reason))
             return reply, tuple(run.outcome.turns)
 
         return spawn

@@ -38,12 +38,14 @@ class Asked:
         query: The question.
         context: The text or the texts, as code handed them over; None for the whole document of the run that asks.
         worker: The child's name in the store, "" for one like its path.
+        parent: The id in the events of the run that asks.
     """
 
     path: str
     query: str
     context: str | list[str] | None
     worker: str
+    parent: str
 
 
 Spawn = Callable[[Asked], Awaitable[tuple[str, tuple[Iteration, ...]]]]
@@ -248,7 +250,7 @@ class Host:
             raise HostCallError(f"{function}: the query must be a text that is not empty", type="ValueError")
         if not isinstance(context, str) and not (isinstance(context, list) and all(isinstance(each, str) for each in context)):
             raise HostCallError(f"{function}: the context must be a text or a list of texts, not {_kind(context)}", type="TypeError")
-        return await self._answered(function, Asked(path, query, context, ""))
+        return await self._answered(function, Asked(path, query, context, "", self._parent))
 
     async def _answered(self, function: str, asked: Asked) -> str:
         """The answer of a child run, or of the sub-model where the depth allows no child."""
@@ -301,7 +303,8 @@ class Host:
             raise HostCallError("rlm_worker: the prompt must be a text that is not empty", type="ValueError")
         self._tree.workers += 1
         known = f"\n\nKnown so far:\n{cards}" if cards else ""
-        reply = await self._answered("rlm_worker", Asked(path, f"{prompt}{known}\n\n{_COMMIT}", None, f"worker_{self._tree.workers}"))
+        worker = f"worker_{self._tree.workers}"
+        reply = await self._answered("rlm_worker", Asked(path, f"{prompt}{known}\n\n{_COMMIT}", None, worker, self._parent))
         if isinstance(reply, LLMError):
             return {**commit_of({"creates": []}, _commit_id(path)), "error": str(reply)}
         return commit_of(reply, _commit_id(path))

@@ -18,7 +18,7 @@ from rlm_integrations.engine.single import answer_at_once
 from rlm_integrations.engine.tools import tools_of
 from rlm_integrations.engine.tree import Settings, Tree
 from rlm_integrations.errors import BudgetExceededError, InputError
-from rlm_integrations.events import Emitter, Event, Hook, RunFinished, RunStarted
+from rlm_integrations.events import Emitter, Event, Hook, RunFailed, RunFinished, RunStarted
 from rlm_integrations.lm import pricing
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.resolve import resolve
@@ -168,7 +168,7 @@ class RLM:
         corpus = await self._corpus(context) if repl is None else repl.corpus
         tree = Tree(self._settings, corpus, secrets.token_hex(8), emit)
         own = Repl(corpus) if repl is None else repl
-        run = Run(tree, own, query=query, path="r", depth=0, typed=self._typed, spawn=Children(tree).of("r", 0, corpus), worker="root")
+        run = Run(tree, own, query=query, path="r", depth=0, typed=self._typed, spawn=Children(tree).of(0, corpus), worker="root")
         emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
         layers: Mapping[str, str] = {}
         try:
@@ -181,6 +181,8 @@ class RLM:
             if isinstance(error, asyncio.CancelledError):
                 run.outcome.stop_reason = "cancelled"
                 emit(RunFinished(id=run.id, result=_result(tree, run.outcome, layers)))
+            else:
+                emit(RunFailed(id=run.id, error=f"{type(error).__name__}: {error}"))
             raise
         finally:
             if repl is None:
