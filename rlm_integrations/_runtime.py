@@ -29,15 +29,25 @@ class Closable(Protocol):
 
 _lock = threading.RLock()
 _shared: dict[Hashable, Any] = {}
+_making: dict[Hashable, threading.RLock] = {}  # a lock for each object that is being made: one may take long, the others must not wait
 _inherited: list[Any] = []  # what a forked process has dropped: kept, because finalizers would act on what is the parent's
 
 
 def shared(key: Hashable, make: Callable[[], T]) -> T:
     """The process's one object of this key, made by `make` at the first call."""
     with _lock:
-        if key not in _shared:
-            _shared[key] = make()
-        return cast("T", _shared[key])
+        if key in _shared:
+            return cast("T", _shared[key])
+        making = _making.setdefault(key, threading.RLock())
+    with making:
+        with _lock:
+            if key in _shared:
+                return cast("T", _shared[key])
+        thing = make()
+        with _lock:
+            _shared[key] = thing
+            _making.pop(key, None)
+        return thing
 
 
 def forget(key: Hashable, thing: object) -> None:
@@ -79,6 +89,7 @@ def _close_all() -> None:
 def _drop_all() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it at the fork, and is not here to release it
     _lock = threading.RLock()
+    _making.clear()
     things = list(_shared.values())
     _shared.clear()
     _inherited.extend(things)
