@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from . import child, harden
 
 _PID = struct.Struct(">i")
-READY, FORKED, REFUSED = b"R", b"P", b"E"
+READY, MISSING, FORKED, REFUSED = b"R", b"M", b"P", b"E"
 
 # What model code imports, and what these import later by themselves: where nothing can be opened, only this is there.
 PRELOAD = """
@@ -68,7 +68,11 @@ def serve(descriptor: int, extra: Sequence[str]) -> None:
     readable = [*_standard_library(), *_preload(extra)]
     library = set(readable)
     sys.path[:] = [path for path in sys.path if path.endswith(("lib-dynload", ".zip")) or path + "/os.py" in library]
-    plan = harden.Plan.make(readable)
+    try:
+        plan = harden.Plan.make(readable)
+    except harden.LayerMissingError as error:
+        requests.sendall(MISSING + str(error.args[1]).encode())
+        os._exit(1)
     gc.collect()
     gc.freeze()  # keeps the collector of the children from copying every page
     null = os.open(os.devnull, os.O_RDWR)
@@ -119,6 +123,15 @@ forkserver.serve(int(sys.argv[2]), sys.argv[3:])
 """
 
 
+def _unavailable(layer: str) -> Exception:
+    from rlm_integrations.errors import SandboxUnavailableError
+    from rlm_integrations.sandbox._child_process import INSTEAD
+
+    return SandboxUnavailableError(
+        f"the sandbox 'process' cannot protect this machine from model code here: {layer}. Run on another machine, {INSTEAD}"
+    )
+
+
 class ServerGoneError(OSError):
     """The server ended; a new one may be started."""
 
@@ -132,6 +145,7 @@ class ForkServer:
 
     Raises:
         OSError: The server did not start; the message ends with what it wrote.
+        SandboxUnavailableError: A layer is missing that no child of it could do without.
     """
 
     def __init__(self, python: str, preload: Sequence[str] = ()) -> None:
@@ -154,15 +168,18 @@ class ForkServer:
                 start_new_session=True,  # Ctrl-C in the host's terminal is the host's
             )
             theirs.close()
-            ready = self._socket.recv(1) == READY
-            written = b"" if ready else os.pread(log, 1 << 16, 0)
+            answer = self._socket.recv(1 << 10)
+            written = os.pread(log, 1 << 16, 0)
         except BaseException:
             self._socket.close()
             raise
         finally:
             theirs.close()
             os.close(log)
-        if not ready:
+        if answer.startswith(MISSING):
+            self.close()
+            raise _unavailable(answer[1:].decode())
+        if answer != READY:
             self.close()
             reason = written.decode("utf-8", "replace").strip().rpartition("\n")[2]
             raise OSError(f"the sandbox's server did not start: {reason or 'it wrote nothing'}")

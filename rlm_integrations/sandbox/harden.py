@@ -21,9 +21,11 @@ from ._syscalls import AUDIT_ARCH, FILE_READS, NUMBERS, PLAIN
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 1, 2, 3, 4
-_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 23, 24, 38, 47
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 23, 24, 38, 39, 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITIES_OF_SELF = struct.pack("Ii", 0x20080522, 0)
 _SIGKILL = 9
+_STATM = "/proc/self/statm"
 
 # Classic BPF: load a word, jump if equal / at least / any bit set, return, mask the accumulator.
 _LD, _JEQ, _JGE, _JSET, _RET, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
@@ -83,13 +85,16 @@ def seccomp_program(*, files: bool) -> list[_Rule]:
     def refuse(number: int) -> _Rule:
         return (_RET, 0, 0, _refuse(number))
 
-    def unless_any(argument: int, bits: int, number: int) -> list[_Rule]:
-        return [(_LD, 0, 0, _low(argument)), (_JSET, 0, 1, bits), refuse(number), *allow]
+    def unless_any(argument: int, bits: int, number: int, then: list[_Rule] = allow) -> list[_Rule]:
+        return [(_LD, 0, 0, _low(argument)), (_JSET, 0, 1, bits), refuse(number), *then]
 
-    def only(argument: int, values: Iterable[int], number: int) -> list[_Rule]:
+    def only(argument: int, values: Iterable[int], number: int, then: list[_Rule] = allow) -> list[_Rule]:
         values = list(values)
         checks = [(_JEQ, len(values) - place, 0, value) for place, value in enumerate(values)]
-        return [(_LD, 0, 0, _low(argument)), *checks, refuse(number), *allow]
+        return [(_LD, 0, 0, _low(argument)), *checks, refuse(number), *then]
+
+    def no_other(bits: int) -> int:
+        return 0xFFFFFFFF & ~bits
 
     def null(argument: int, number: int) -> list[_Rule]:
         return [(_LD, 0, 0, _low(argument)), (_JEQ, 0, 2, 0), (_LD, 0, 0, _high(argument)), (_JEQ, 1, 0, 0), refuse(number), *allow]
@@ -112,12 +117,24 @@ def seccomp_program(*, files: bool) -> list[_Rule]:
     on("fcntl", only(1, [0, 1, 2, 3, 4, 1030], errno.EPERM))  # duplicate and flags; no owner, lease, seal or pipe size
     stream_pair = [(_LD, 0, 0, _low(1)), (_AND, 0, 0, 0xF), (_JEQ, 1, 0, 1), refuse(errno.EACCES), *allow]
     on("socketpair", [(_LD, 0, 0, _low(0)), (_JEQ, 1, 0, 1), refuse(errno.EACCES), *stream_pair])  # AF_UNIX, SOCK_STREAM: event loops
-    on("sendto", null(4, errno.EACCES))  # connected sockets only
-    threads = 0x10000 | 0x100 | 0x800  # CLONE_THREAD, CLONE_VM, CLONE_SIGHAND: threads, never processes
-    on("clone", [(_LD, 0, 0, _low(0)), (_AND, 0, 0, threads), (_JEQ, 1, 0, threads), refuse(errno.EPERM), *allow])
+    # Connected sockets only, and no flag but MSG_PEEK, MSG_DONTWAIT, MSG_WAITALL, MSG_NOSIGNAL: out-of-band data were a way out of other
+    # sandboxes (CVE-2025-38236).
+    plain_flags = no_other(0x2 | 0x40 | 0x100 | 0x4000)
+    on("sendto", unless_any(3, plain_flags, errno.EACCES, null(4, errno.EACCES)))
+    on("recvfrom", unless_any(3, plain_flags, errno.EACCES))
+    on("pipe2", unless_any(1, no_other(os.O_CLOEXEC | os.O_NONBLOCK), errno.EPERM))  # no watch queues
+    # Threads that share memory, descriptors and all the rest; never processes, namespaces, or tables of descriptors beyond the limit.
+    threads = 0x10000 | 0x100 | 0x400 | 0x800  # CLONE_THREAD, CLONE_VM, CLONE_FILES, CLONE_SIGHAND
+    library = threads | 0x200 | 0x40000 | 0x80000 | 0x100000 | 0x200000 | 0x400000  # what C libraries add: FS, SYSVSEM, its ids
+    is_thread = [(_LD, 0, 0, _low(0)), (_AND, 0, 0, threads), (_JEQ, 1, 0, threads), refuse(errno.EPERM), *allow]
+    on("clone", unless_any(0, no_other(library), errno.EPERM, is_thread))
     on("clone3", [refuse(errno.ENOSYS)])  # its flags are out of a filter's sight; the C library falls back to clone
     on("prctl", only(0, [15, 16, 0x53564D41], errno.EPERM))  # names of threads and of memory areas
-    on("prlimit64", null(2, errno.EPERM))  # reading limits
+    # What could be asked about other processes is answered for this one alone. A clock below zero is a process's or a device's.
+    on("prlimit64", only(0, [0, _PID], errno.EPERM, null(2, errno.EPERM)))  # reading limits
+    on("sched_getaffinity", only(0, [0, _PID], errno.EPERM))
+    for name in ("clock_gettime", "clock_getres", "clock_nanosleep"):
+        on(name, unless_any(0, 0x80000000, errno.EINVAL))
     on("tgkill", [(_LD, 0, 0, _low(0)), (_JEQ, 1, 0, _PID), refuse(errno.EPERM), *allow])
     return [*rules, refuse(errno.EPERM)]
 
@@ -158,7 +175,7 @@ def _drop_capabilities() -> None:
             _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # needs CAP_SETPCAP; without it there is nothing that an exec could use
         capability += 1
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    _call("capset", struct.pack("Ii", 0x20080522, 0), b"\0" * 24)
+    _call("capset", _CAPABILITIES_OF_SELF, b"\0" * 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,22 +221,17 @@ class Plan:
         Raises:
             LayerMissingError: A layer cannot be put on, or does not hold.
         """
-        status = os.open("/proc/self/status", os.O_RDONLY) if os.path.exists("/proc/self/status") else -1
-        try:
-            _layer("rlimits", lambda: _limit(memory, descriptors))
-            _layer("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1))
-            _layer("capabilities", _drop_capabilities)
-            _layer("not_dumpable", lambda: _prctl(_PR_SET_DUMPABLE, 0))
-            _layer("parent_death", lambda: _prctl(_PR_SET_PDEATHSIG, _SIGKILL))
-            _check_before_filter(parent)
-            if self.ruleset is not None:
-                _layer("landlock", lambda: _call("landlock_restrict_self", self.ruleset, 0))
-                os.close(self.ruleset)
-            _layer("seccomp", self._filter)
-            _check_after_filter(status, files=self.ruleset is not None)
-        finally:
-            if status >= 0:
-                os.close(status)
+        _layer("rlimits", lambda: _limit(memory, descriptors))
+        _layer("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1))
+        _layer("capabilities", _drop_capabilities)
+        _layer("not_dumpable", lambda: _prctl(_PR_SET_DUMPABLE, 0))
+        _layer("parent_death", lambda: _prctl(_PR_SET_PDEATHSIG, _SIGKILL))
+        _check_before_filter(parent)
+        if self.ruleset is not None:
+            _layer("landlock", lambda: _call("landlock_restrict_self", self.ruleset, 0))
+            os.close(self.ruleset)
+        _layer("seccomp", self._filter)
+        _check_after_filter(files=self.ruleset is not None)
         names = ("rlimits", "no_new_privs", "capabilities", "not_dumpable", "parent_death", "seccomp")
         return {
             **dict.fromkeys(names, "on"),
@@ -238,12 +250,14 @@ class Plan:
 def _layer(name: str, put_on: Any) -> None:
     try:
         put_on()
+    except LayerMissingError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise LayerMissingError(errno.ENOSYS, f"{name}: {error}") from error
 
 
 def _limit(memory: int, descriptors: int) -> None:
-    with open("/proc/self/statm", "rb", buffering=0) as statm:
+    with open(_STATM, "rb", buffering=0) as statm:
         in_use = int(statm.read(256).split()[0]) * resource.getpagesize()
     _set_limit(resource.RLIMIT_AS, in_use + memory)
     _set_limit(resource.RLIMIT_NOFILE, descriptors)
@@ -255,6 +269,7 @@ def _set_limit(what: int, limit: int) -> None:
     hard = resource.getrlimit(what)[1]
     value = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(what, (value, value))
+    _must("rlimits", holds=resource.getrlimit(what) == (value, value))
 
 
 def _must(name: str, *, holds: bool) -> None:
@@ -263,7 +278,11 @@ def _must(name: str, *, holds: bool) -> None:
 
 
 def _check_before_filter(parent: int) -> None:
-    """The layers that can be asked for only while prctl is open."""
+    """The layers that can be asked for only while the calls that tell are open."""
+    _must("no_new_privs", holds=_prctl(_PR_GET_NO_NEW_PRIVS) == 1)
+    held = ctypes.create_string_buffer(24)
+    _call("capget", _CAPABILITIES_OF_SELF, held)
+    _must("capabilities", holds=not any(held.raw))  # none inheritable and permitted, so none ambient either
     _must("not_dumpable", holds=_prctl(_PR_GET_DUMPABLE) == 0)
     signal = ctypes.c_int()
     _libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(signal), 0, 0, 0)
@@ -275,24 +294,14 @@ def _errno_of(name: str, *args: Any) -> int:
     return 0 if _libc.syscall(NUMBERS[name], *args) >= 0 else ctypes.get_errno()
 
 
-def _check_after_filter(status: int, *, files: bool) -> None:
-    """Every other layer, by what the kernel says of this process and by trying."""
-    limits = {resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 0, resource.RLIMIT_MSGQUEUE: 0}
-    _must("rlimits", holds=all(resource.getrlimit(what) == (limit, limit) for what, limit in limits.items()))
-    _must("rlimits", holds=resource.getrlimit(resource.RLIMIT_AS)[1] != resource.RLIM_INFINITY)
-    if status >= 0:
-        lines = dict(line.split(":", 1) for line in os.pread(status, 1 << 16, 0).decode("ascii", "replace").splitlines() if ":" in line)
-        said = {key: value.strip() for key, value in lines.items()}
-        _must("no_new_privs", holds=said.get("NoNewPrivs", "1") == "1")
-        _must("capabilities", holds=all(int(said.get(key, "0"), 16) == 0 for key in ("CapInh", "CapPrm", "CapEff", "CapAmb")))
-        _must("seccomp", holds=said.get("Seccomp", "2") == "2")
-    # Each of these would be harmless if it went through, and tells by its error whether it did.
+def _check_after_filter(*, files: bool) -> None:
+    """The filter and Landlock, by trying what would be harmless if it went through, and tells by its error whether it did."""
     _must("seccomp", holds=_errno_of("socket", 2, 1, 0) == errno.EPERM)
     _must("seccomp", holds=_errno_of("kill", 0, 0) == errno.EPERM)
     _must("seccomp", holds=_errno_of("execve", None, None, None) == errno.EPERM)
     _must("seccomp", holds=_errno_of("unshare", 0) == errno.EPERM)
     _must("seccomp", holds=_errno_of("clone", 0x800, 0, 0, 0, 0) == errno.EPERM)  # flags that the kernel refuses with EINVAL by itself
-    writing = _errno_of("openat", -100, b"/dev/null", os.O_WRONLY, 0)
-    _must("seccomp", holds=writing == errno.EACCES)
-    reading = _errno_of("openat", -100, b"/", os.O_RDONLY | os.O_DIRECTORY, 0)
-    _must("landlock" if files else "seccomp", holds=reading == errno.EACCES)
+    _must("seccomp", holds=_errno_of("openat", -100, b"/dev/null", os.O_WRONLY, 0) == errno.EACCES)
+    # The first was read a moment ago, when limits were set; the second may be closed to this user in any case.
+    for path in (_STATM.encode(), b"/"):
+        _must("landlock" if files else "seccomp", holds=_errno_of("openat", -100, path, os.O_RDONLY, 0) == errno.EACCES)
