@@ -7,6 +7,7 @@ from rlm_integrations.engine.citations import verified
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ModelError
+from rlm_integrations.events import TurnFinished, TurnStarted
 from rlm_integrations.records import Message, Request
 from rlm_integrations.result import Iteration
 
@@ -26,6 +27,7 @@ async def answer_at_once(tree: Tree, run: Run) -> None:
     texts = [await _runtime.offload(tree.corpus.text, source.name) for source in tree.corpus.sources]
     outcome.messages += [Message("system", _SYSTEM), Message("user", "\n\n".join([f"Question: {run.query}", *texts]))]
     request = Request(tuple(outcome.messages), tree.params(), "root", run.query, "r.1", 0)
+    tree.emit(TurnStarted(id=run.id, iteration=1))
     try:
         record = await tree.ask(root, request, parent=run.id)
     except BudgetSpentError as spent:
@@ -45,3 +47,4 @@ async def answer_at_once(tree: Tree, run: Run) -> None:
     outcome.citations, outcome.dropped_citations = await _runtime.offload(verified, quotes, tree.corpus, tree.corpus)
     turn = Iteration(iteration=1, reply=record.reply, start=tree.since(record.start), end=tree.since(record.end), usage=record.usage)
     outcome.turns.append(turn)
+    tree.emit(TurnFinished(id=run.id, turn=turn))

@@ -1,12 +1,19 @@
-"""Progress of a batch on stderr."""
+"""Progress on stderr, by tqdm."""
 
 from typing import Any
 
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, Event
 
 
+def bar_class() -> Any:
+    """Tqdm's bar without its monitor, which would leave a thread behind."""
+    from tqdm import tqdm  # type: ignore[import-untyped] # it has no types of its own
+
+    return type("Bar", (tqdm,), {"monitor_interval": 0})
+
+
 class Bar:
-    """A hook that shows a batch's progress by tqdm."""
+    """A hook that shows a batch's progress."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -16,10 +23,7 @@ class Bar:
     def __call__(self, event: Event) -> None:
         """Follow a batch's events."""
         if isinstance(event, BatchStarted):
-            from tqdm import tqdm  # type: ignore[import-untyped] - it has no types of its own
-
-            # Without the monitor, which would leave a thread behind.
-            self._bar = type("Bar", (tqdm,), {"monitor_interval": 0})(total=event.total, desc=self._title, unit="prompt")
+            self._bar = bar_class()(total=event.total, desc=self._title, unit="prompt")
         elif isinstance(event, BatchProgress):
             if event.failed > self._failed:
                 self._failed = event.failed
