@@ -1,58 +1,67 @@
 """Tells from response times alone whether a provider is overloaded."""
 
-import math
-
 LEAST = 8  # answers in a window
-RISE = 2.0  # times slower than usual
-GAIN = 1.1  # times more answers a second: less is no gain
-RELIEF = 0.75  # of the time before; more is no relief
+SLOW = 2.0  # times the usual seconds
+GAIN = 1.25  # times the usual answers a second: less is no gain
+FEWER = 0.8  # times the calls at once: more are about as many
 
 
 class Pace:
     """Watches for the point from which more calls at once only make each of them slower.
 
-    Answers are looked at in windows of about one round trip: their typical time (geometric mean, so that one hanging call weighs little)
-    and how many were in flight beside them, from which follows how many come in a second. Slow answers alone prove nothing: prompts
-    differ, and a provider that batches gives more answers in all while each takes longer. So a window counts as overload where at least
-    as many calls at once as usual took much longer and brought no more answers a second. If fewer at once bring no relief, it was the
-    prompts, and the new times become the usual ones.
+    Answers are counted in windows of about one round trip. The seconds that calls were in flight, all together, by the answers of a window
+    are what one answer takes: unlike a mean of the answers' own times this is not biased towards the quick ones at the start, and a hanging
+    call weighs little.
 
-    Attributes:
-        overloaded: What the last full window said.
+    Slow answers alone prove nothing: prompts differ, and a provider that batches gives more answers in all while each takes longer. So a
+    window is an overload where about as many calls at once as usual, or more, took much longer and brought no more answers a second. If
+    fewer at once then bring no relief, it was the prompts, and the new times become the usual ones.
     """
 
-    __slots__ = ("_beside", "_count", "_logs", "_tried", "_usual", "overloaded")
+    __slots__ = ("_answers", "_at", "_busy", "_flight", "_tried", "_usual")
 
     def __init__(self) -> None:
-        self.overloaded = False
+        self._at = 0.0
+        self._answers = 0
+        self._flight = 0.0  # seconds in flight of all calls in this window
+        self._busy = 0.0  # seconds of this window in which any was
         self._usual: tuple[float, float] | None = None  # calls at once, seconds each: the window with the most answers a second
-        self._tried: float | None = None  # seconds at the last overload, while relief is awaited
-        self._count = 0
-        self._logs = 0.0
-        self._beside = 0
+        self._tried: tuple[float, float] | None = None  # the same of the last window, where that was an overload
 
-    def answered(self, seconds: float, beside: int) -> bool:
-        """Take note of an answer that had so many calls in flight beside it; True where a window ends in overload."""
-        self._count += 1
-        self._logs += math.log(max(seconds, 1e-6))
-        self._beside += beside
-        if self._count < max(LEAST, beside):
+    def passed(self, now: float, calls: int) -> None:
+        """Take note that so many calls have been in flight since this was told last."""
+        if calls:
+            self._flight += calls * (now - self._at)
+            self._busy += now - self._at
+        self._at = now
+
+    def is_slow(self, seconds: float) -> bool:
+        """Whether an answer that took so long took much longer than usual."""
+        return self._usual is not None and seconds > SLOW * self._usual[1]
+
+    def answered(self, calls: int) -> bool:
+        """Take note of an answer, while so many calls were in flight; True where a window ends in overload."""
+        self._answers += 1
+        if self._answers < max(LEAST, calls) or not self._busy:
             return False
-        calls, seconds = self._beside / self._count, math.exp(self._logs / self._count)
-        self._count, self._logs, self._beside = 0, 0.0, 0
-        self.overloaded = self._is_overload(calls, seconds)
-        self._tried = seconds if self.overloaded else None
-        return self.overloaded
+        calls_at_once, seconds = self._flight / self._busy, self._flight / self._answers
+        self._answers, self._flight, self._busy = 0, 0.0, 0.0
+        overload = self._is_overload(calls_at_once, seconds)
+        self._tried = (calls_at_once, seconds) if overload else None
+        return overload
 
     def _is_overload(self, calls: float, seconds: float) -> bool:
         if self._usual is None:
             self._usual = (calls, seconds)
             return False
-        usual_calls, usual_seconds = self._usual
-        slower = seconds > RISE * usual_seconds
-        no_relief = self._tried is not None and seconds > RELIEF * self._tried
-        others = slower and calls < 0.9 * usual_calls and self._tried is None  # fewer calls, much slower: other prompts than before
-        if no_relief or others or calls / seconds > GAIN * usual_calls / usual_seconds:
+        slow = self.is_slow(seconds)
+        gain = calls / seconds > GAIN * self._usual[0] / self._usual[1]
+        if self._tried is None:
+            other_prompts = slow and calls < FEWER * self._usual[0]
+        else:  # relief would be about as many seconds less as there were calls less
+            fewer = calls / self._tried[0]
+            other_prompts = fewer < FEWER and seconds / self._tried[1] > (1 + fewer) / 2
+        if gain or other_prompts:
             self._usual = (calls, seconds)
             return False
-        return slower
+        return slow

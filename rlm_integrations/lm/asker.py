@@ -30,11 +30,11 @@ class Retry:
         longest_delay: How many seconds a wait takes at most.
     """
 
-    failures: int = 5
+    failures: int = 8
     refusals: int = 20
     timeouts: int = 1
     seconds: float = 90.0
-    first_delay: float = 0.1
+    first_delay: float = 0.05
     longest_delay: float = 10.0
 
     def __post_init__(self) -> None:

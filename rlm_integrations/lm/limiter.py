@@ -18,7 +18,7 @@ from rlm_integrations.lm.base import LM, RateLimited
 
 CAP = 1_000  # calls of one model in flight at most; about what one process has file descriptors for
 MOST_IDLE = 256  # limiters kept though nobody uses them
-OFTEN = 0.25  # share of refusals among the last answers from which the ceiling rises slowly
+OFTEN = 0.15  # share of refusals among the last answers from which the ceiling rises slowly
 WEIGHT = 1 / 20  # of the newest answer in that share
 
 Verdict = Literal["answered", "refused", "other"]
@@ -217,6 +217,7 @@ class Limiter:
 
     def _take(self, group: Hashable, loop: asyncio.AbstractEventLoop) -> Slot:
         slot = Slot(group, loop, len(self._slots) + 1)
+        self._pace.passed(slot.since, len(self._slots))
         self._slots.add(slot)
         self._held[group] += 1
         return slot
@@ -246,27 +247,29 @@ class Limiter:
         """Those who should look again, because a pause began."""
         if slot not in self._slots:
             return []
+        now = time.monotonic()
         beside = max(slot.beside, len(self._slots))
+        self._pace.passed(now, len(self._slots))
         self._slots.discard(slot)
         self._held[slot.group] -= 1
         if not self._held[slot.group]:
             del self._held[slot.group]
         if verdict == "answered":
             self._refusals -= self._refusals * WEIGHT
-            if self._pace.answered(time.monotonic() - slot.since, beside):
-                self._halve(beside)
-            elif not self._pace.overloaded and self._ceiling < self._cap:
+            if self._pace.answered(beside):
+                self._halve(now, beside)
+            elif self._ceiling < self._cap and not self._pace.is_slow(now - slot.since):
                 self._move(min(self._cap, self._ceiling + (1 if self._refusals <= OFTEN else 1 / self._ceiling)))
         elif verdict == "refused":
             self._refusals += (1 - self._refusals) * WEIGHT
             if slot.since > self._halved_at:  # not one that was on its way when the ceiling was halved
-                self._halve(beside)
+                self._halve(now, beside)
             if retry_after:
-                return self._begin_pause(time.monotonic() + retry_after)
+                return self._begin_pause(now + retry_after)
         return []
 
-    def _halve(self, beside: int) -> None:
-        self._halved_at = time.monotonic()
+    def _halve(self, now: float, beside: int) -> None:
+        self._halved_at = now
         self._move(max(1.0, min(self._ceiling, beside) // 2))
 
     def _move(self, ceiling: float) -> None:

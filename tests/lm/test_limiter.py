@@ -1,0 +1,432 @@
+"""The limiter: slots across threads and loops, an adaptive ceiling, pauses, fairness, and nothing left behind."""
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from rlm_integrations._portal import portal
+from rlm_integrations.errors import ModelError
+from rlm_integrations.lm import limiter as module
+from rlm_integrations.lm.limiter import CAP, Limiter, Slot, Verdict, limiter_of
+from rlm_integrations.records import Completion, Request
+
+
+async def take(limiter: Limiter, count: int, group: object = "g") -> list[Slot]:
+    return [await limiter.acquire(group) for _ in range(count)]
+
+
+def give(limiter: Limiter, slots: list[Slot], verdict: Verdict, retry_after: float | None = None) -> None:
+    for slot in slots:
+        limiter.release(slot, verdict, retry_after=retry_after)
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def waiting(limiter: Limiter, count: int, group: object = "g") -> AsyncIterator[list[asyncio.Task[Slot]]]:
+    """So many tasks that wait for a slot; those that still do at the end are cancelled."""
+    tasks = [asyncio.create_task(limiter.acquire(group)) for _ in range(count)]
+    await settle()
+    yield tasks
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def got(tasks: list[asyncio.Task[Slot]]) -> list[Slot]:
+    return [task.result() for task in tasks if task.done() and not task.cancelled()]
+
+
+async def test_slots_up_to_the_ceiling() -> None:
+    """As many as the ceiling get a slot at once; the next waits until one comes back; giving back twice frees one only."""
+    limiter = Limiter("m", cap=3)
+    slots = await take(limiter, 3)
+    async with waiting(limiter, 2) as tasks:
+        state = limiter.state()
+        assert (state.ceiling, state.in_use, state.waiting, state.paused_until) == (3, 3, 2, None)
+        limiter.release(slots[0], "other")
+        limiter.release(slots[0], "other")
+        await settle()
+        assert [task.done() for task in tasks] == [True, False]
+    give(limiter, slots[1:] + got(tasks), "other")
+    assert limiter.is_idle()
+
+
+def test_shared_between_loops_and_threads() -> None:
+    """Many loops in many threads never have more slots together than the ceiling, and all get what they ask for."""
+    limiter = Limiter("m", cap=7)
+    lock = threading.Lock()
+    now = most = total = 0
+
+    async def job() -> None:
+        nonlocal now, most, total
+        for _ in range(20):
+            slot = await limiter.acquire(threading.get_ident())
+            with lock:
+                now += 1
+                most = max(most, now)
+                total += 1
+            await asyncio.sleep(0)
+            with lock:
+                now -= 1
+            limiter.release(slot, "other")
+
+    async def jobs() -> None:
+        await asyncio.gather(*(job() for _ in range(20)))
+
+    threads = [threading.Thread(target=asyncio.run, args=(jobs(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (most, total) == (7, 4 * 20 * 20)
+    assert limiter.is_idle()
+
+
+async def test_a_cancelled_waiter_leaves_no_trace() -> None:
+    """Whether it still waits or has just been given a slot, a cancelled waiter's slot goes to the next."""
+    limiter = Limiter("m", cap=1)
+    [slot] = await take(limiter, 1)
+    async with waiting(limiter, 3) as (queued, granted, last):
+        queued.cancel()
+        await settle()
+        assert limiter.state().waiting == 2
+        limiter.release(slot, "other")
+        assert not granted.done()  # it has the slot, and does not know yet
+        granted.cancel()
+        await settle()
+        assert granted.cancelled()
+        assert last.done()
+        limiter.release(last.result(), "other")
+    assert limiter.is_idle()
+
+
+async def test_closed_loops_are_skipped() -> None:
+    """A waiter whose loop was closed does not keep the slot that was meant for it."""
+    limiter = Limiter("m", cap=1)
+    [slot] = await take(limiter, 1)
+    other = asyncio.new_event_loop()
+
+    def start() -> asyncio.Task[Slot]:
+        async def body() -> asyncio.Task[Slot]:
+            task = asyncio.create_task(limiter.acquire("gone"))
+            await settle()
+            return task
+
+        task = other.run_until_complete(body())
+        other.close()
+        return task
+
+    forgotten = await asyncio.to_thread(start)
+    forgotten._log_destroy_pending = False  # type: ignore[attr-defined] - asyncio is right to complain, and it is what is tested
+    async with waiting(limiter, 1, "here") as tasks:
+        limiter.release(slot, "other")
+        await settle()
+        give(limiter, got(tasks), "other")
+        assert len(got(tasks)) == 1
+    assert limiter.is_idle()
+
+
+async def test_a_slot_that_comes_back_while_the_lock_is_held() -> None:
+    """The garbage collector may give a slot back inside the limiter's own work: it neither waits nor is lost."""
+    limiter = Limiter("m", cap=1)
+    [slot] = await take(limiter, 1)
+    with limiter._lock:
+        limiter.release(slot, "other")
+    async with asyncio.timeout(5):
+        limiter.release(await limiter.acquire("g"), "other")
+    assert limiter.is_idle()
+
+
+async def test_one_halving_per_round_trip() -> None:
+    """However many of the calls in flight are refused, the ceiling is halved once; those sent later can halve it again."""
+    limiter = Limiter("m", cap=16)
+    give(limiter, await take(limiter, 16), "refused")
+    assert limiter.state().ceiling == 8
+    slots = await take(limiter, 8)
+    async with waiting(limiter, 1) as tasks:
+        assert not tasks[0].done()
+    give(limiter, slots, "refused")
+    assert limiter.state().ceiling == 4
+
+
+async def test_halving_begins_at_what_was_in_flight() -> None:
+    """A ceiling far above the use would take many refusals to come down to it: half of the use it is."""
+    limiter = Limiter("m", cap=1000)
+    give(limiter, await take(limiter, 20), "refused")
+    assert limiter.state().ceiling == 10
+
+
+async def test_the_floor_is_one() -> None:
+    """Refused for ever, one call is still let through at a time."""
+    limiter = Limiter("m", cap=4)
+    for _ in range(10):
+        give(limiter, await take(limiter, 1), "refused")
+    assert limiter.state().ceiling == 1
+
+
+async def test_answers_raise_the_ceiling_by_one_up_to_the_cap() -> None:
+    """Each answer adds one; what is neither answer nor refusal leaves it alone."""
+    limiter = Limiter("m", cap=8)
+    give(limiter, await take(limiter, 8), "refused")
+    limiter._refusals = 0.0
+    seen = []
+    for verdict in ("answered", "other", "answered", "answered", "answered", "answered"):
+        give(limiter, await take(limiter, 1), verdict)  # type: ignore[arg-type]
+        seen.append(limiter.state().ceiling)
+    assert seen == [5, 5, 6, 7, 8, 8]
+
+
+async def test_frequent_refusals_slow_the_rise() -> None:
+    """Where refusals are frequent, a round trip of answers adds one, not as many as there are."""
+    limiter = Limiter("m", cap=64)
+    for _ in range(3):
+        give(limiter, await take(limiter, limiter.state().ceiling), "refused")
+    assert limiter.state().ceiling == 8
+    give(limiter, await take(limiter, 8), "answered")
+    assert 8 <= limiter.state().ceiling <= 9
+    for _ in range(100):
+        give(limiter, await take(limiter, 1), "answered")
+    assert limiter.state().ceiling > 50
+
+
+async def test_much_slower_answers_halve_the_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clear rise of response times, without more answers a second, counts like a refusal; slow answers do not raise the ceiling."""
+    clock = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock)
+    limiter = Limiter("m", cap=20)
+    slots = await take(limiter, 20)
+    ceilings = []
+    for interval in [0.0025] * 60 + [0.025] * 45:  # suddenly it answers no more than forty times a second, however many are in flight
+        clock += interval
+        give(limiter, [slots.pop(0)], "answered")
+        ceilings.append(limiter.state().ceiling)
+        slots += await take(limiter, min(1, ceilings[-1] - len(slots)))
+    monkeypatch.undo()
+    assert set(ceilings[:60]) == {20}
+    assert sorted(ceilings, reverse=True) == ceilings
+    assert ceilings[-1] == 5
+
+
+async def test_a_pause_holds_for_all() -> None:
+    """After a Retry-After nobody gets a slot before its time, neither those who wait already nor those who come; then all do."""
+    limiter = Limiter("m", cap=4)
+    slots = await take(limiter, 4)
+    async with waiting(limiter, 1) as early:
+        begun = time.monotonic()
+        give(limiter, slots, "refused", retry_after=0.2)
+        async with waiting(limiter, 1) as late:
+            await settle()
+            assert not early[0].done()
+            assert not late[0].done()
+            until = limiter.state().paused_until
+            assert until is not None
+            assert until >= begun + 0.2
+            async with asyncio.timeout(5):
+                for slot in (await early[0], await late[0]):
+                    assert slot.since >= until
+                    limiter.release(slot, "other")
+    assert limiter.state().paused_until is None
+    assert limiter.is_idle()
+
+
+async def test_a_pause_that_begins_after_the_slot_was_given() -> None:
+    """Who was given a slot and has not gone yet stays: the pause holds for it too."""
+    limiter = Limiter("m", cap=2)
+    slots = await take(limiter, 2)
+    async with waiting(limiter, 1) as [task]:
+        limiter.release(slots[0], "answered")
+        begun = time.monotonic()
+        limiter.release(slots[1], "refused", retry_after=0.1)
+        async with asyncio.timeout(5):
+            slot = await task
+        assert time.monotonic() >= begun + 0.1
+        limiter.release(slot, "other")
+    assert limiter.is_idle()
+
+
+def test_a_pause_holds_on_every_loop() -> None:
+    """A pause that one thread's loop heard of holds on another's, and ends there by itself."""
+    limiter = Limiter("m", cap=2)
+    released = threading.Event()
+
+    async def refused() -> float:
+        slot = await limiter.acquire("a")
+        limiter.release(slot, "refused", retry_after=0.2)
+        return time.monotonic()
+
+    async def asks() -> float:
+        released.wait(5)
+        async with asyncio.timeout(5):
+            slot = await limiter.acquire("b")
+        limiter.release(slot, "answered")
+        return time.monotonic()
+
+    times: list[float] = []
+    thread = threading.Thread(target=lambda: times.append(asyncio.run(asks())))
+    thread.start()
+    begun = asyncio.run(refused())
+    released.set()
+    thread.join()
+    assert times[0] - begun >= 0.19
+
+
+async def test_a_pause_beyond_patience_is_an_error() -> None:
+    """Who would have to wait longer than it is willing to gets an error at once, also when it waits already."""
+    limiter = Limiter("m", cap=1)
+    [slot] = await take(limiter, 1)
+    waits = asyncio.create_task(limiter.acquire("g", patience=10))
+    await settle()
+    limiter.release(slot, "refused", retry_after=3600)
+    with pytest.raises(ModelError, match="asked to wait 3600 s") as caught:
+        await waits
+    assert caught.value.type == "rate_limit"
+    assert not caught.value.retryable
+    with pytest.raises(ModelError):
+        await limiter.acquire("g", patience=10)
+    assert limiter.is_idle()
+
+
+async def test_a_small_group_is_not_held_up_by_a_large_one() -> None:
+    """Ten calls that come while a thousand wait are done within three round trips, of which one is the wait for the first free slot."""
+    limiter = Limiter("m", cap=10)
+    async with waiting(limiter, 1000, "large") as large:
+        in_flight = got(large)
+        async with waiting(limiter, 10, "small") as small:
+            trips = 1
+            while len(got(small)) < 10:
+                before = len(got(large)), len(got(small))
+                give(limiter, in_flight, "other")
+                await settle()
+                in_flight = got(large)[before[0] :] + got(small)[before[1] :]
+                assert len(in_flight) == 10
+                trips += 1
+            assert trips <= 3
+            give(limiter, in_flight, "other")
+            await settle()
+
+
+async def test_groups_take_turns() -> None:
+    """Groups that have equally many slots get the next ones in turn."""
+    limiter = Limiter("m", cap=1)
+    [slot] = await take(limiter, 1, "other")
+    order = []
+
+    async def call(group: str) -> None:
+        slot = await limiter.acquire(group)
+        order.append(group)
+        limiter.release(slot, "other")
+
+    calls = [asyncio.create_task(call(group)) for group in "aaabbbccc"]
+    await settle()
+    limiter.release(slot, "other")
+    await asyncio.gather(*calls)
+    assert "".join(order) == "abcabcabc"
+
+
+async def test_slots_on_a_loop_that_stands_still_do_not_count() -> None:
+    """A synchronous call inside a running loop gets a slot though that loop's own tasks hold all: else both would wait for ever."""
+    limiter = Limiter("m", cap=1)
+    [slot] = await take(limiter, 1)
+
+    async def call() -> None:
+        async with asyncio.timeout(5):
+            limiter.release(await limiter.acquire("sync"), "answered")
+
+    portal().run(call())
+    limiter.release(slot, "other")
+    assert limiter.is_idle()
+
+
+async def test_the_version_tells_of_changes() -> None:
+    """Ceiling and pauses move the version; slots that come and go do not."""
+    limiter = Limiter("m", cap=8)
+    give(limiter, await take(limiter, 8), "answered")
+    assert limiter.version == 0
+    give(limiter, await take(limiter, 8), "refused")
+    halved = limiter.version
+    assert halved > 0
+    give(limiter, await take(limiter, 1), "refused", retry_after=0.001)
+    assert limiter.version > halved
+
+
+@dataclass
+class Plain:
+    """A model that shares its limits with nobody; neither hashable nor slotted."""
+
+    name: str = "plain"
+    context_window: int | None = None
+
+    async def complete(self, request: Request) -> Completion:
+        return Completion("")
+
+
+@dataclass
+class Keyed(Plain):
+    limit_key: str = "key"
+
+
+@dataclass(slots=True)
+class Slotted:
+    """A model of which no weak reference can be made."""
+
+    name: str = "slotted"
+    context_window: int | None = None
+
+    async def complete(self, request: Request) -> Completion:
+        return Completion("")
+
+
+def test_one_limiter_for_each_key_or_object() -> None:
+    """Models with the same `limit_key` share a limiter; one without has its own, equal or not."""
+    assert limiter_of(Keyed()) is limiter_of(Keyed("other name"))
+    assert limiter_of(Keyed(limit_key="another")) is not limiter_of(Keyed())
+    one, other = Plain(), Plain()
+    assert limiter_of(one) is limiter_of(one)
+    assert limiter_of(one) is not limiter_of(other)
+    slotted = Slotted()
+    assert limiter_of(slotted) is limiter_of(slotted)
+    assert limiter_of(one).state().ceiling == CAP
+
+
+def test_limiters_of_dead_models_go() -> None:
+    """A model that is gone takes its limiter along; of those kept by key, the longest unused go when there are many."""
+    model = Plain()
+    reference = weakref.ref(limiter_of(model))
+    del model
+    gc.collect()
+    assert reference() is None
+    first = weakref.ref(limiter_of(Keyed(limit_key="first")))
+    for number in range(module.MOST_IDLE + 10):
+        limiter_of(Keyed(limit_key=f"key {number}"))
+        limiter_of(Slotted())
+    assert first() is None
+
+
+async def test_a_limiter_in_use_is_kept() -> None:
+    """However many others come, one with a call in flight is still found by its key."""
+    busy = limiter_of(Keyed(limit_key="busy"))
+    slot = await busy.acquire("g")
+    for number in range(module.MOST_IDLE + 10):
+        limiter_of(Keyed(limit_key=f"key {number}"))
+    assert limiter_of(Keyed(limit_key="busy")) is busy
+    busy.release(slot, "other")
+
+
+async def test_a_slot_is_cheap() -> None:
+    """Without a wait, taking and giving back costs a few microseconds: far from what a call costs."""
+    limiter = Limiter("m")
+    start = time.process_time()
+    for _ in range(2000):
+        limiter.release(await limiter.acquire("g"), "answered")
+    assert (time.process_time() - start) / 2000 < 50e-6
