@@ -64,12 +64,22 @@ class ProcessSandbox:
             "metadata": context.metadata,
         }
         child = Child()
+        starting = asyncio.ensure_future(_runtime.offload(self._start, child, opening, context))
         try:
-            connection = await _runtime.offload(self._start, child, opening, context)
+            connection = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            child.kill()  # unblocks the thread, which then releases what it holds
+            child.kill()  # ends what the thread waits for
+            await asyncio.wait({starting})
+            if starting.exception() is None:
+                starting.result().close()
+                await asyncio.shield(_runtime.offload(child.release))
             raise
-        reader, writer = await asyncio.open_connection(sock=connection)
+        try:
+            reader, writer = await asyncio.open_connection(sock=connection)
+        except BaseException:
+            connection.close()
+            await asyncio.shield(_runtime.offload(child.release))
+            raise
         return ProcessSession(child, reader, writer, [each.name for each in functions], gate, limits)
 
     def _start(self, child: Child, opening: dict[str, Any], context: Corpus) -> socket.socket:

@@ -433,7 +433,7 @@ async def test_an_exception_whose_text_raises_is_described(run: Run) -> None:
         ("squares = [i * i for i in range(4)]\n[s for s in squares if s > len(squares) - 3]", "[4, 9]\n"),
         ("data = '1,2\\n3,4'\nimport csv, io\nlist(csv.reader(io.StringIO(data)))", "[['1', '2'], ['3', '4']]\n"),
         ("import statistics, textwrap, datetime, decimal\nstatistics.mean([1, 2, 3])", "2\n"),
-        ("import sqlite3\ndb = sqlite3.connect(':memory:')\ndb.execute('select 1+1').fetchone()", "(2,)\n"),
+        ("import sqlite3\ndb = sqlite3.connect(':memory:')\nprint(db.execute('select 1+1').fetchone())\ndb.close()", "(2,)\n"),
     ],
 )
 async def test_the_language_works(run: Run, code: str, shown: str) -> None:
