@@ -29,6 +29,7 @@ lint: $(ENV2)/ready
 
 bench: $(ENV2)/ready $(ENV3)/ready
 	$(ENV2)/bin/python -m tests.bench
+	$(ENV3)/bin/python -m tests.bench client
 
 # The tests under every supported Python that is on this machine.
 matrix:
