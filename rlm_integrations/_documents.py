@@ -51,10 +51,10 @@ def check_encoding(encoding: str, errors: str) -> None:
         ContextError: There is no such encoding, or no such way to treat errors.
     """
     try:
-        b"".decode(encoding)
+        b"a".decode(encoding, "replace")
         codecs.getincrementaldecoder(encoding)
         codecs.lookup_error(errors)
-    except LookupError as error:
+    except (LookupError, UnicodeError) as error:
         raise ContextError(f"{error}: choose an encoding such as 'utf-8', and errors such as 'strict' or 'replace'") from error
 
 

@@ -108,18 +108,18 @@ class AsciiFile:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """A descriptor of the same unchanged file."""
-        fd, info = open_regular(self.path)
+        """A descriptor of the same unchanged file; the error may reach a model, so it shows no path."""
+        changed = f"the file {self.path.name!r} is gone, or has changed since it was read: start again with the file as it is now"
+        try:
+            fd, info = open_regular(self.path)
+        except ContextError as error:
+            raise ContextError(changed) from error
         try:
             if identity(info) != self.identity:
-                raise self.changed()
+                raise ContextError(changed)
             yield fd
         finally:
             os.close(fd)
-
-    def changed(self) -> ContextError:
-        """The error that says so; it may reach a model, so it shows no path."""
-        return ContextError(f"the file {self.path.name!r} has changed since it was read: start again with the file as it is now")
 
 
 def identity(info: os.stat_result) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """The document as the host knows it: named texts whose characters are counted, hashed and read in slices.
 
 Offsets are characters (code points) within one text, never of a joined one; new lines are as they were. What was given in memory lies at
-fixed width in one sealed memory file; an ASCII file is used as it is on the disk; any other file is decoded, in steps, into the memory file.
+fixed width in one sealed memory file, an ASCII file is used as it is on the disk, and any other file is decoded in steps into the memory.
 """
 
 import hashlib

@@ -1,0 +1,248 @@
+"""Where texts stand in the document: quotes, and the document's own words inside of prompts."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlm_integrations import spans as module
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import ContextError, InputError
+from rlm_integrations.records import SpanRef
+from rlm_integrations.spans import Hit, Locator, PromptPieces, find_quote
+
+
+def words(count: int, seed: int = 1, character: str = "") -> str:
+    """Text in which no forty characters are there twice."""
+    draw = random.Random(seed)
+    return " ".join("".join(draw.choices("abcdefghijklmnopqrstuvwxyz" + character, k=draw.randint(2, 9))) for _ in range(count))
+
+
+# Quotes
+
+
+def test_a_quote_is_found_exactly() -> None:
+    """The exact words give their place, in whichever source they stand."""
+    with Corpus.build(["nothing here", "she said so, twice"]) as corpus:
+        assert find_quote(corpus, "said so") == [Hit(SpanRef("context_1", 4, 11), exact=True)]
+
+
+def test_a_quote_is_found_across_white_space() -> None:
+    """Other white space between the words still finds them, and the span is that of the document's own text."""
+    text = "first line\r\n\tsecond\u00a0 line, end"
+    with Corpus.build(text) as corpus:
+        (hit,) = find_quote(corpus, "  line second line,\n")
+        assert not hit.exact
+        assert corpus.text(hit.span.source, hit.span.start, hit.span.end) == "line\r\n\tsecond\u00a0 line,"
+
+
+def test_an_exact_place_is_preferred() -> None:
+    """Where the quote stands exactly, places with other white space do not count."""
+    with Corpus.build("one  two, one two") as corpus:
+        assert find_quote(corpus, "one two") == [Hit(SpanRef("context_0", 10, 17), exact=True)]
+
+
+def test_an_ambiguous_quote_has_several_places() -> None:
+    """A quote that stands at several places gives two of them, or as many as are asked for; overlapping places count."""
+    with Corpus.build(["aXbXc", "X", "aaa"]) as corpus:
+        assert [hit.span for hit in find_quote(corpus, "X")] == [SpanRef("context_0", 1, 2), SpanRef("context_0", 3, 4)]
+        assert len(find_quote(corpus, "X", limit=9)) == 3
+        assert len(find_quote(corpus, "X", limit=1)) == 1
+        assert len(find_quote(corpus, "aa")) == 2
+    with Corpus.build("b  c b \n c") as corpus:
+        assert [hit.exact for hit in find_quote(corpus, "b c")] == [False, False]
+
+
+def test_a_quote_in_one_source() -> None:
+    """A source can be named; one that does not exist is an error."""
+    with Corpus.build(["the words", "the words"]) as corpus:
+        assert find_quote(corpus, "words", "context_1") == [Hit(SpanRef("context_1", 4, 9), exact=True)]
+        with pytest.raises(InputError, match="there is no source 'context_7'"):
+            find_quote(corpus, "words", "context_7")
+
+
+@pytest.mark.parametrize("quote", ["", " \n ", "absent", "words the", "a.c", "two(", "\\w+"])
+def test_a_quote_that_is_not_there(quote: str) -> None:
+    """What does not stand in the document has no place: no words, other words, and no pattern is ever meant."""
+    with Corpus.build("the words abc two") as corpus:
+        assert find_quote(corpus, quote) == []
+
+
+def test_the_quote_may_be_written_as_a_pattern() -> None:
+    """Characters that mean something in patterns are found as they stand."""
+    with Corpus.build("f(x)  [a-z]* $5.00?") as corpus:
+        (hit,) = find_quote(corpus, "f(x) [a-z]* $5.00?")
+        assert hit.span == SpanRef("context_0", 0, 19)
+
+
+def test_white_space_has_a_bound() -> None:
+    """Two hundred characters of white space may stand between two words, two hundred and one are a gap."""
+    for count, found in ((200, 1), (201, 0)):
+        with Corpus.build("a" + " " * count + "b") as corpus:
+            assert len(find_quote(corpus, "a b")) == found
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.text("ab \n\u20ac", max_size=60), st.text("ab \u20ac", min_size=1, max_size=6), st.integers(1, 9))
+def test_windows_make_no_difference(text: str, quote: str, window: int) -> None:
+    """However small the windows in which the document is searched, the same places are found as in one text."""
+    places = [at for at in range(len(text)) if text.startswith(quote, at)] if quote.strip() else []
+    with pytest.MonkeyPatch.context() as patch, Corpus.build(text) as corpus:
+        patch.setattr(module, "_WINDOW", window)
+        hits = find_quote(corpus, quote, limit=1000)
+        if places or not quote.strip():
+            assert [hit.span.start for hit in hits] == places
+            assert all(hit.exact for hit in hits)
+        else:
+            assert bool(hits) == (" ".join(quote.split()) in " ".join(text.split()))
+            assert all(text[hit.span.start : hit.span.end].split() == quote.split() for hit in hits)
+
+
+# Prompts
+
+
+def test_a_part_of_the_document_is_found_whole() -> None:
+    """A prompt is its own words and the span, to the character; it is rebuilt exactly."""
+    text = words(20_000)
+    with Corpus.build(text) as corpus:
+        locator = Locator(corpus)
+        for start, length in ((0, 100), (12_345, 100), (777, 50_000), (len(text) - 100, 100)):
+            prompt = f"# What is said here?\n\n{text[start : start + length]}#\nAnswer."
+            pieces = locator.locate(prompt)
+            assert pieces.pieces == ("# What is said here?\n\n", SpanRef("context_0", start, start + length), "#\nAnswer.")
+            assert pieces.ambiguous == ()
+            assert pieces.text(corpus) == prompt
+
+
+def test_several_parts_of_several_sources() -> None:
+    """Parts of different sources are found in one prompt, in its order, at every width."""
+    texts = [words(5000, 1), words(5000, 2, "\u20ac"), words(5000, 3, "\U0001f600")]
+    with Corpus.build(texts) as corpus:
+        prompt = f"{texts[2][100:900]}#{texts[0][50:300]}#{texts[1][1000:20_000]}"
+        spans = (SpanRef("context_2", 100, 900), SpanRef("context_0", 50, 300), SpanRef("context_1", 1000, 20_000))
+        assert Locator(corpus).locate(prompt).spans == spans
+
+
+def test_neighbouring_parts_are_one_span() -> None:
+    """What follows one another in the document too is one span."""
+    text = words(5000)
+    with Corpus.build(text) as corpus:
+        assert Locator(corpus).locate(text[100:500] + text[500:900]).pieces == (SpanRef("context_0", 100, 900),)
+
+
+def test_small_texts_of_a_list_are_found() -> None:
+    """Every text of a list can be found as a whole, however small it is beside the list."""
+    texts = [words(12, seed) for seed in range(500)]
+    with Corpus.build(texts) as corpus:
+        locator = Locator(corpus)
+        for number in (0, 250, 499):
+            assert locator.locate(f"## {texts[number]} ##").spans == (SpanRef(f"context_{number}", 0, len(texts[number])),)
+
+
+def test_a_made_up_prompt_has_no_spans() -> None:
+    """What is not the document's stays words, and so do an empty prompt and one of few characters."""
+    with Corpus.build(words(5000)) as corpus:
+        locator = Locator(corpus)
+        for prompt in ("", "Hi", words(300, seed=9)):
+            assert locator.locate(prompt).pieces == ((prompt,) if prompt else ())
+
+
+def test_an_empty_document() -> None:
+    """A document without text holds no part of any prompt."""
+    for context in ("", [], ["", ""]):
+        with Corpus.build(context) as corpus:
+            assert Locator(corpus).locate("x" * 100).pieces == ("x" * 100,)
+
+
+def test_repeated_text_is_ambiguous_and_the_nearest_is_taken() -> None:
+    """Text that stands at several places is flagged; of these the nearest to the last span is taken, in this prompt or the one before."""
+    page = words(64, seed=5)[:256]  # as long as four strides, so that each copy is indexed at the same places
+    assert len(page) == 256
+    text = page + words(2000, 1)[: 64 * 100] + page + words(2000, 2)[: 64 * 100] + page
+    second, third = 256 + 6400, 2 * (256 + 6400)
+    with Corpus.build(text) as corpus:
+        locator = Locator(corpus)
+        assert locator.stride == 64
+        first = locator.locate(page)
+        assert (first.pieces, first.ambiguous) == ((SpanRef("context_0", 0, 256),), (0,))
+        near_second = locator.locate(f"# {text[second + 300 : second + 600]}# {page}")
+        assert near_second.spans[-1] == SpanRef("context_0", second, second + 256)
+        assert near_second.ambiguous == (3,)
+        assert locator.locate(page, after=SpanRef("context_0", third - 500, third - 300)).spans == (
+            SpanRef("context_0", third, third + 256),
+        )
+
+
+def test_a_longer_match_replaces_what_it_covers() -> None:
+    """A place that only happens to begin alike gives way once more of the prompt shows the true one."""
+    header = words(64, seed=5)[:128]
+    body = words(2000, 1)[: 64 * 50]
+    text = header + words(2000, 2)[: 64 * 50] + "#" * 30 + header + body  # the second header lies between the index's places
+    start = 128 + 3200 + 30
+    with Corpus.build(text) as corpus:
+        assert Locator(corpus).locate(header + body).pieces == (SpanRef("context_0", start, start + 128 + 3200),)
+
+
+def test_a_long_prompt_without_a_hit_is_sampled_and_still_finds_long_parts() -> None:
+    """After much text of its own, a prompt's long part of the document is still found whole."""
+    text = words(20_000)
+    with Corpus.build(text) as corpus:
+        prompt = words(60_000, seed=3) + "#" + text[1000:9000]
+        assert Locator(corpus).locate(prompt).spans == (SpanRef("context_0", 1000, 9000),)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_any_prompt_is_rebuilt_exactly(data: st.DataObject) -> None:
+    """Whatever a repetitive document and a prompt have in common, the pieces are the prompt, in order and without overlap."""
+    line = st.sampled_from(
+        ["=" * 50 + "\n", " " * 45, "2024-01-01 INFO started\n", "2024-01-01 INFO stopped\n", "\ud83d\ude00" * 30, "\u20acx"]
+    )
+    texts = data.draw(st.lists(st.lists(line, max_size=30).map("".join), max_size=3))
+    with Corpus.build(texts) as corpus:
+        joined = "".join(texts)
+        start = data.draw(st.integers(0, len(joined)))
+        prompt = data.draw(st.text(max_size=5)) + joined[start:] + "".join(data.draw(st.lists(line, max_size=10)))
+        pieces = Locator(corpus).locate(prompt)
+        assert pieces.text(corpus) == prompt
+        assert all(isinstance(pieces.pieces[number], SpanRef) for number in pieces.ambiguous)
+
+
+def test_the_index_reads_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places near the edges of what is read at once are indexed like others."""
+    monkeypatch.setattr(module, "_WINDOW", 100)
+    text = words(2000)
+    with Corpus.build(text) as corpus:
+        locator = Locator(corpus)
+        for start in range(0, 2000, 37):
+            assert locator.locate(text[start : start + 87]).spans == (SpanRef("context_0", start, start + 87),)
+
+
+def test_another_document_is_refused() -> None:
+    """Pieces rebuild their prompt from their own document alone."""
+    text = words(500)
+    with Corpus.build(text) as corpus, Corpus.build(text.upper()) as other:
+        pieces = Locator(corpus).locate(text[:300])
+        with pytest.raises(ContextError, match="cannot be rebuilt"):
+            pieces.text(other)
+
+
+def test_a_file_that_has_changed(tmp_path: Path) -> None:
+    """A document on disk that has changed is an error where a prompt is located, never a wrong span."""
+    path = tmp_path / "a.txt"
+    text = words(500)
+    path.write_text(text, encoding="utf-8")
+    with Corpus.build(path) as corpus:
+        locator = Locator(corpus)
+        path.write_text(text.upper() + "!", encoding="utf-8")
+        with pytest.raises(ContextError, match="changed"):
+            locator.locate(text[:300])
+
+
+def test_pieces_are_plain_data() -> None:
+    """Pieces compare by what they hold, and name their spans."""
+    pieces = PromptPieces(("a", SpanRef("context_0", 0, 1)), (), "0" * 64)
+    assert pieces == PromptPieces(("a", SpanRef("context_0", 0, 1)), (), "0" * 64)
+    assert pieces.spans == (SpanRef("context_0", 0, 1),)
