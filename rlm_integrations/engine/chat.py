@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from rlm_integrations import _runtime
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.loop import Repl
@@ -57,7 +58,7 @@ class Chat:
         if repl is not None:
             await repl.close()
             if repl.corpus is not self._context:
-                repl.corpus.close()
+                await _runtime.offload(repl.corpus.close)
 
     def close(self) -> None:
         """The same for scripts, threads and notebooks."""

@@ -59,7 +59,7 @@ class Children:
             finally:
                 await repl.close()
                 if own is not corpus:
-                    own.close()
+                    await _runtime.offload(own.close)
                 tree.emit(ChildFinished(id=run.id, parent=asked.parent, answer=reply, stop_reason=run.outcome.stop_reason))
             return reply, tuple(run.outcome.turns)
 

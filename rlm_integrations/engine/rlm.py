@@ -188,7 +188,7 @@ class RLM:
             if repl is None:
                 await own.close()
                 if corpus is not context:
-                    corpus.close()
+                    await _runtime.offload(corpus.close)  # a gigabyte takes a while to give back
         result = _result(tree, run.outcome, layers)
         emit(RunFinished(id=run.id, result=result))
         if result.stop_reason.startswith("budget") and self._settings.budget.on_exceeded == "raise":

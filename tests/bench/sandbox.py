@@ -120,7 +120,7 @@ async def to_first_block(text: str) -> None:
     session = await open_session(corpus)
     await session.execute("len(context)", 1)
     await session.close()
-    corpus.close()
+    await _runtime.offload(corpus.close)
 
 
 MEMORY = """
