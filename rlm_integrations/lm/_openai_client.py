@@ -9,7 +9,8 @@ from openai._base_client import get_platform
 
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm._direct import DirectClient, httpx, parsed
-from rlm_integrations.lm._failures import model_error, status_error
+from rlm_integrations.lm._failures import model_error
+from rlm_integrations.lm._statuses import status_error
 
 CONNECT = 15.0  # seconds for a connection, of those for the whole call
 SECRET = 8  # characters from which a key is one worth hiding; "x" or "none" would garble messages

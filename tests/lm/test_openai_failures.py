@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from rlm_integrations.errors import ModelError
-from rlm_integrations.lm._failures import retry_after, status_error
+from rlm_integrations.lm._statuses import retry_after, status_error
 from rlm_integrations.lm.openai import OpenAILM
 from tests.lm.conftest import request_of
 from tests.standin import Fault, StandIn, answer_to

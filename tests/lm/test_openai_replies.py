@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from rlm_integrations.errors import ModelError
-from rlm_integrations.lm._failures import status_error
 from rlm_integrations.lm._replies import Streamed, completion_of
+from rlm_integrations.lm._statuses import status_error
 from rlm_integrations.lm.openai import OpenAILM
 from rlm_integrations.records import Completion, Usage
 from tests.lm.conftest import request_of
