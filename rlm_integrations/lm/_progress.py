@@ -7,7 +7,7 @@ from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, 
 
 def bar_class() -> Any:
     """Tqdm's bar without its monitor, which would leave a thread behind."""
-    from tqdm import tqdm  # type: ignore[import-untyped] # it has no types of its own
+    from tqdm import tqdm
 
     return type("Bar", (tqdm,), {"monitor_interval": 0})
 
