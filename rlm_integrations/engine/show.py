@@ -56,7 +56,7 @@ class Turns:
         text = _told(event)
         if text:
             head, *rest = text
-            body = "".join(textwrap.indent(each, "    ", lambda _: True) for each in rest)
+            body = "".join(textwrap.indent(each, "    ") for each in rest)
             print_whole(textwrap.indent(f"[{event.id}] {head}\n{body}", "  " * self._depths.get(event.id, 0)))
         if isinstance(event, ChildFinished | RunFinished | RunFailed):
             self._depths.pop(event.id, None)
