@@ -1,7 +1,7 @@
 """What may enter a store. The callers are programs that models wrote: every argument is looked at, and every message says what would do."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from rlm_integrations.errors import InputError
@@ -94,12 +94,12 @@ def span(name: str, value: Any) -> SpanRef:
     return SpanRef(source, value.start, value.end)
 
 
-def spans_exist(spans: Iterable[SpanRef], corpus: SpanText) -> None:
-    """Refuse spans that the document has no text for."""
+def existing(spans: tuple[SpanRef, ...], corpus: SpanText | None) -> tuple[SpanRef, ...]:
+    """The spans, if the document has text for all of them; without a document they are taken as they are."""
     for span in spans:
-        length = corpus.length(span.source)
-        if span.end > length:
+        if corpus is not None and span.end > (length := corpus.length(span.source)):
             raise InputError(f"{span.source!r} has {length:,} characters: no span can end at {shown(span.end)}")
+    return spans
 
 
 def limit(value: Any) -> int:

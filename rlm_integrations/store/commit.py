@@ -22,7 +22,6 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.store import checks
 from rlm_integrations.store.draft import Draft, draft
 from rlm_integrations.store.events import LINK_TYPES, Created, Linked, StoreEvent
-from rlm_integrations.store.ledger import Ledger
 from rlm_integrations.store.shared import WorkerStoreProxy
 from rlm_integrations.store.view import View
 
@@ -52,7 +51,7 @@ def apply_commit(store: WorkerStoreProxy, commit: Any, batch_prefix: str = "") -
         "error": None,
     }
     try:
-        merge = _Merge(store.ledger, commit, batch_prefix)
+        merge = _Merge(store, commit, batch_prefix)
         events = store.append(lambda view, seq, ts: merge.events(view, seq, ts, store.name))
     except InputError as error:
         return {**result, "error": str(error)}
@@ -81,7 +80,7 @@ def commit_of(reply: Any, commit_id: str) -> dict[str, Any]:
 class _Merge:
     """A commit, checked, and what of it a store does not have yet."""
 
-    def __init__(self, ledger: Ledger, commit: Any, prefix: Any) -> None:
+    def __init__(self, store: WorkerStoreProxy, commit: Any, prefix: Any) -> None:
         if not isinstance(commit, dict):
             raise InputError(f"a commit must be a dict with commit_id, {', '.join(LISTS)}, not {checks.shown(commit)}")
         if commit.get("error"):
@@ -93,7 +92,7 @@ class _Merge:
                 checks.part("batch_prefix", name) for name in checks.text("batch_prefix", prefix, checks.NAME_CHARS).split("/")
             ] + names
         self._base = "/".join(names)
-        self._ledger = ledger
+        self._store = store
         creates, links, updates = (_entries(commit, name) for name in LISTS)
         self.ids = self._local_ids(creates)
         self._drafts = self._in_order({self.ids[entry["id"]]: self._draft(at, entry) for at, entry in enumerate(creates)})
@@ -132,9 +131,9 @@ class _Merge:
 
     def _draft(self, at: int, entry: dict[str, Any]) -> Draft:
         _only(CREATE_FIELDS, entry, f"creates[{at}]")
-        fields = [entry.get(name) for name in ("type", "description", "content", "backrefs", "parents", "tags")]
+        fields = [entry.get(name) for name in ("content", "backrefs", "parents", "tags")]
         try:
-            return draft(*fields, corpus=self._ledger.corpus, parent=self._id)
+            return draft(entry.get("type"), entry.get("description", ""), *fields, spans=self._store.spans, parent=self._id)
         except InputError as error:
             raise InputError(f"creates[{at}]: {error}") from None
 
@@ -151,7 +150,7 @@ class _Merge:
         target = self._id(f"{what}.target", next((entry[name] for name in ("target", "target_id", "id") if name in entry), None))
         description = entry.get("description") or f"proposed update of {target}"
         try:
-            return draft("proposal", description, entry, None, [target], None, corpus=None, parent=lambda _, parent: str(parent))
+            return draft("proposal", description, entry, None, [target], None, spans=tuple, parent=lambda _, parent: str(parent))
         except InputError as error:
             raise InputError(f"{what}: {error}") from None
 
@@ -164,7 +163,7 @@ class _Merge:
 
     def _id(self, name: str, value: Any) -> str:
         """The id in the store of an id of the commit or of the store."""
-        return self.ids[value] if isinstance(value, str) and value in self.ids else self._ledger.existing(name, value)
+        return self.ids[value] if isinstance(value, str) and value in self.ids else self._store.ledger.existing(name, value)
 
 
 def _entries(commit: dict[str, Any], name: str) -> list[dict[str, Any]]:

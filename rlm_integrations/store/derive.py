@@ -152,7 +152,7 @@ def _chosen(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
         raise InputError(f"ids_or_query must be a query or a list of at most {MOST:,} ids, not {checks.shown(ids_or_query)}")
     elif ids_or_query not in view.row_of:
         ids = [card["id"] for card in store.view(ids_or_query, MOST)]
-        if parse(ids_or_query).sort == "newest":
+        if parse(ids_or_query).sort is None:
             ids.reverse()
     elif view.rows[view.row_of[ids_or_query]].type == "batch":
         ids = sorted((child.id for child in store.children(ids_or_query)), key=lambda id_: (len(id_), id_))  # as the tasks stood

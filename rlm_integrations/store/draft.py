@@ -7,6 +7,8 @@ from rlm_integrations.records import SpanRef
 from rlm_integrations.store import checks
 from rlm_integrations.store.content import Content, encode
 
+Spans = tuple[SpanRef, ...]
+
 
 class Draft(NamedTuple):
     """What an object is made of, checked and in the order of the fields of `events.Created`."""
@@ -14,7 +16,7 @@ class Draft(NamedTuple):
     type: str
     description: str
     content: Content
-    backrefs: tuple[SpanRef, ...]
+    backrefs: Spans
     parents: tuple[str, ...]
     tags: tuple[str, ...]
 
@@ -27,25 +29,22 @@ def draft(
     parents: Any,
     tags: Any,
     *,
-    corpus: checks.SpanText | None,
+    spans: Callable[[Spans], Spans],
     parent: Callable[[str, Any], str],
 ) -> Draft:
     """The draft of the arguments of `create`.
 
-    Spans must lie in the corpus; without one, only their shape is checked. `parent` gets the name of an entry for messages and the entry,
-    and gives the id of the parent that is meant, or raises.
+    `spans` gets spans of the right shape and gives them as they are kept, or raises. `parent` gets what messages call an entry, and the
+    entry; it gives the id of the parent that is meant, or raises.
 
     Raises:
         InputError: One of them cannot stand in a store.
     """
-    spans = checks.several("backrefs", backrefs, checks.span)
-    if corpus is not None:
-        checks.spans_exist(spans, corpus)
     return Draft(
         checks.word("type", type),
         checks.text("description", description, checks.DESCRIPTION_CHARS),
         encode(content),
-        spans,
+        spans(checks.several("backrefs", backrefs, checks.span)),
         checks.several("parents", parents, parent),
         checks.several("tags", tags, checks.word),
     )

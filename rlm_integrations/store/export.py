@@ -169,7 +169,7 @@ class _Reader:
         if own in self._types or not ("/" in own or (numbered and 1 <= int(number) <= self._taken[worker])):
             raise InputError(f"{own!r} cannot be the id of an object of {worker!r} here")
         fields = [line[name] for name in ("type", "description", "content", "backrefs", "parents", "tags")]
-        made = draft(*fields, corpus=self._corpus, parent=self._known)
+        made = draft(*fields, spans=lambda spans: checks.existing(spans, self._corpus), parent=self._known)
         self._types[own] = made.type
         return Created(line["seq"], line["ts"], worker, own, *made, takes)
 

@@ -57,17 +57,20 @@ class TextIndex(Protocol):
 
 
 def text_index() -> TextIndex:
-    """The best that this Python offers; a warning where that is not an index."""
-    import sqlite3
-
+    """The best that this Python offers, with a warning where that is no index."""
     try:
-        return FullText()
-    except sqlite3.OperationalError as error:
-        from rlm_integrations.store.scan import Scan
+        import sqlite3
+    except ImportError as error:  # a Python built without it
+        reason = str(error)
+    else:
+        try:
+            return FullText()
+        except sqlite3.OperationalError as error:
+            reason = f"SQLite {sqlite3.sqlite_version}: {error}"
+    from rlm_integrations.store.scan import Scan
 
-        message = f"this Python's SQLite {sqlite3.sqlite_version} lacks full-text search ({error}): text searches read every object"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-        return Scan()
+    warnings.warn(f"this Python lacks full-text search ({reason}): text searches read every object", RuntimeWarning, stacklevel=2)
+    return Scan()
 
 
 def folded(event: Created, field: str) -> str:

@@ -47,10 +47,10 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed query; `limit` is None where it does not say."""
+    """A parsed query. Where it does not say, `sort` and `limit` are None; the newest then comes first."""
 
     terms: tuple[Term, ...] = ()
-    sort: Sort = "newest"
+    sort: Sort | None = None
     limit: int | None = None
     invalid: Invalid = "no"
 
@@ -85,7 +85,7 @@ def parse(text: str) -> Query:
             raise _error(at, f"a blank or the end must follow here, not {text[at]!r}")
         at = _blank(text, at)
     limit = int(options["limit"]) if "limit" in options else None
-    return Query(tuple(terms), cast("Sort", options.get("sort", "newest")), limit, cast("Invalid", options.get("invalid", "no")))
+    return Query(tuple(terms), cast("Sort | None", options.get("sort")), limit, cast("Invalid", options.get("invalid", "no")))
 
 
 def _term(text: str, at: int) -> tuple[Term, int]:

@@ -20,9 +20,9 @@ def find(view: View, index: Callable[[], TextIndex], query: Query, limit: int) -
     """The rows that match, as many and in the order that the query asks for; `limit` holds where it does not say."""
     limit = query.limit or limit
     rows = matching(view, index, query)
-    if query.sort in {"newest", "oldest"}:
-        return list(itertools.islice(rows, limit))
     key = query.sort
+    if key is None or key in {"newest", "oldest"}:
+        return list(itertools.islice(rows, limit))
     return heapq.nsmallest(limit, rows, key=lambda row: (getattr(view.rows[row], key), -row))
 
 

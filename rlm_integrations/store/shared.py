@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from os import PathLike
-from typing import Any, Final, Literal, Self, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from rlm_integrations.errors import InputError
-from rlm_integrations.records import StoreObject
+from rlm_integrations.records import SpanRef, StoreObject
 from rlm_integrations.store import checks
-from rlm_integrations.store.draft import Draft, draft
+from rlm_integrations.store.draft import Draft, Spans, draft
 from rlm_integrations.store.events import LINK_TYPES, Invalidated, Linked, MemoryLog, StoreEvent, StoreLog
 from rlm_integrations.store.fulltext import TextIndex, text_index
 from rlm_integrations.store.ledger import Ledger
@@ -131,6 +131,44 @@ class Reading:
         return [view.card(row) for row in find(view, self._index, query, checks.limit(limit))]
 
 
+class Importer:
+    """`SharedStore.import_(path)`: the store that a file holds; exported again it is the same file, byte for byte.
+
+    `store.import_(path)` imports into a store, and gives it back. Where that holds something already, a prefix and a slash go before ids
+    and workers.
+    """
+
+    def __init__(self, kind: "type[SharedStore]", store: "SharedStore | None") -> None:
+        self._kind = kind
+        self._store = store
+
+    def __call__(self, path: str | PathLike[str], *, corpus: checks.SpanText | None = None, prefix: str = "") -> "SharedStore":
+        """Import a file.
+
+        Args:
+            path: What `export` wrote.
+            corpus: The document that its spans point into, for a store that is made by this.
+            prefix: What goes before ids; without it, the first of "import1", "import2" and so on that is free.
+
+        Raises:
+            InputError: The file cannot be read, is no export or does not fit; nothing was imported.
+        """
+        from rlm_integrations.store.export import read
+
+        if self._store is not None and corpus is not None:
+            raise InputError("this store has its document: give a corpus to SharedStore.import_(path, corpus=…) only")
+        store = self._kind(corpus) if self._store is None else self._store
+        read(store.ledger, path, prefix)
+        return store
+
+
+class ImportInto:
+    """Makes `import_` know whether it was called on the class or on a store."""
+
+    def __get__(self, store: "SharedStore | None", kind: "type[SharedStore]") -> Importer:
+        return Importer(kind, store)
+
+
 class SharedStore(Reading):
     """An append-only log of events, and the view that follows from it. Safe to use from any number of threads and tasks.
 
@@ -184,18 +222,24 @@ class SharedStore(Reading):
         """The number of the latest event, 0 before the first."""
         return self.ledger.view.seq
 
-    def worker(self, name: str, *, on_event: Callable[[StoreEvent], None] | None = None) -> "WorkerStoreProxy":
+    def worker(
+        self, name: str, *, on_event: Callable[[StoreEvent], None] | None = None, lift: Callable[[SpanRef], SpanRef] | None = None
+    ) -> "WorkerStoreProxy":
         """The store as one worker sees it.
 
         Args:
             name: The worker's id, which its objects' ids begin with. All proxies of one name are one worker.
             on_event: Called with each event that this proxy has written, in the thread that wrote it.
+            lift: For a worker whose document is a part of the store's: gives the store's span for one of the worker's, of whatever form
+                that came in, or raises `InputError`.
         """
-        return WorkerStoreProxy(self.ledger, self._index, checks.part("a worker's name", name), on_event)
+        return WorkerStoreProxy(self.ledger, self._index, checks.part("a worker's name", name), on_event, lift)
 
     def rebuild(self) -> None:
         """Make the view anew from the log; nothing changes by it."""
         self.ledger.rebuild()
+
+    import_ = ImportInto()
 
     def export(self, path: str | PathLike[str]) -> None:
         """Write all events to a file, one JSON object a line; the file appears complete or not at all."""
@@ -203,36 +247,21 @@ class SharedStore(Reading):
 
         write(self.ledger.log.since(0), path)
 
-    @classmethod
-    def import_(
-        cls, path: str | PathLike[str], *, corpus: checks.SpanText | None = None, into: Self | None = None, prefix: str = ""
-    ) -> Self:
-        """The store that a file holds. Exported again it is the same file, byte for byte.
-
-        Args:
-            path: What `export` wrote.
-            corpus: The document that its spans point into, for the store that is made here.
-            into: A store to import into instead. Where that holds something already, a prefix and a slash go before ids and workers.
-            prefix: That prefix; without one it is the first of "import1", "import2" and so on that is free.
-
-        Raises:
-            InputError: The file cannot be read, is no export or does not fit; nothing was imported.
-        """
-        from rlm_integrations.store.export import read
-
-        store = cls(corpus) if into is None else into
-        read(store.ledger, path, prefix)
-        return store
-
 
 class WorkerStoreProxy(Reading):
     """A store as one worker sees it: everything can be read, and what is written bears the worker's name."""
 
     def __init__(
-        self, ledger: Ledger, index: Callable[[], TextIndex], worker: str, on_event: Callable[[StoreEvent], None] | None = None
+        self,
+        ledger: Ledger,
+        index: Callable[[], TextIndex],
+        worker: str,
+        on_event: Callable[[StoreEvent], None] | None,
+        lift: Callable[[SpanRef], SpanRef] | None,
     ) -> None:
         super().__init__(ledger, index)
         self.name = worker
+        self._lift = lift
         self._on_event = on_event
 
     def __repr__(self) -> str:
@@ -257,8 +286,7 @@ class WorkerStoreProxy(Reading):
             parents: The ids of objects that it was made from.
             tags: Words to find it by.
         """
-        ledger = self.ledger
-        return self.put(draft(type, description, content, backrefs, parents, tags, corpus=ledger.corpus, parent=ledger.existing))
+        return self.put(draft(type, description, content, backrefs, parents, tags, spans=self.spans, parent=self.ledger.existing))
 
     def invalidate(self, id: str, reason: str) -> None:  # noqa: A002
         """Declare an object wrong: it stays, and queries skip it unless they say `invalid=yes` or `invalid=any`. The first reason stays."""
@@ -286,6 +314,10 @@ class WorkerStoreProxy(Reading):
         """The metadata of the objects that match and that other workers wrote."""
         parsed = parse(query)
         return self._found(replace(parsed, terms=(*parsed.terms, Term("worker", (self.name,), negated=True))), limit)
+
+    def spans(self, spans: Spans) -> Spans:
+        """The worker's spans as spans of the store's document; raises for one that has no place there."""
+        return checks.existing(tuple(map(self._lift, spans)) if self._lift else spans, self.ledger.corpus)
 
     def put(self, made: Draft, *, takes: int = 1, number: int | None = None) -> str:
         """Keep a checked draft, as `Ledger.create` says; its id."""

@@ -38,8 +38,10 @@ def trace(view: View, row: int, corpus: SpanText | None) -> list[TraceStep]:
     room = TEXT_CHARS
     while queue and len(steps) < STEPS:
         row = queue.popleft()
-        spans = [_shown(span, corpus, min(SPAN_CHARS, room)) for span in view.rows[row].backrefs]
-        room -= sum(len(span["text"] or "") for span in spans)
+        spans: list[SpanShown] = []
+        for span in view.rows[row].backrefs:
+            spans.append(_shown(span, corpus, min(SPAN_CHARS, room)))
+            room -= len(spans[-1]["text"] or "")
         steps.append(TraceStep(**view.card(row), depth=depths[row], spans=spans))
         for parent in view.rows[row].parents:
             above = view.row_of[parent]
@@ -52,7 +54,7 @@ def trace(view: View, row: int, corpus: SpanText | None) -> list[TraceStep]:
 def _shown(span: SpanRef, corpus: SpanText | None, most: int) -> SpanShown:
     end = min(span.end, span.start + most)
     try:
-        text = corpus.text(span.source, span.start, end) if corpus else None
+        text = corpus.text(span.source, span.start, end) if corpus is not None else None
     except ContextError:  # the document was closed, or its file has changed
         text = None
     return SpanShown(source=span.source, start=span.start, end=span.end, text=text, cut=span.end - end)

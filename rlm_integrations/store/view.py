@@ -1,5 +1,6 @@
 """What the events of a log amount to: objects, exact-term indexes and counts. Derived from the events alone, and rebuilt at will."""
 
+import sys
 from array import array
 from collections.abc import Iterable
 from typing import Any, Final, NotRequired, TypedDict
@@ -154,7 +155,7 @@ class View:
     def state(self) -> dict[str, Any]:
         """Everything derived, as plain values that can be compared."""
         values = {name: value for name, value in vars(self).items() if not isinstance(value, Tally)}
-        return {**values, "types": self.types.top(len(self.rows)), "tags": self.tags.top(len(self.rows) * 100)}
+        return {**values, "types": self.types.top(sys.maxsize), "tags": self.tags.top(sys.maxsize)}
 
 
 def weight(event: StoreEvent) -> int:

@@ -9,6 +9,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from rlm_integrations.store import SharedStore
 from tests.bench.table import Row, median
@@ -99,8 +100,7 @@ def many_writers(count: int = 1_000) -> float:
 def resident() -> float:
     """Bytes of this process in memory."""
     gc.collect()
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def first_search(store: SharedStore, findings: Iterator[tuple[str, str, str, list[str]]]) -> float:
@@ -151,10 +151,14 @@ def run() -> list[Row]:
         return text[start : start + pick.randint(4, 14)].strip()
 
     kinds = {
-        "search('type=claim tag=x')": (2, lambda pick: f"type={pick.choice(TYPES)} tag=tag{int(pick.paretovariate(0.6)) % 500}", store.search),
-        'search(\'desc~"…"\'), 4 to 14 characters': (5, lambda pick: f'desc~"{piece(pick)}"', store.search),
+        "search('type=claim tag=x')": (
+            2,
+            lambda pick: f"type={pick.choice(TYPES)} tag=tag{int(pick.paretovariate(0.6)) % 500}",
+            store.search,
+        ),
+        "search('desc~\"…\"'), 4 to 14 characters": (5, lambda pick: f'desc~"{piece(pick)}"', store.search),
         "search_text, 1 to 4 words": (5, lambda pick: words(pick, pick.randint(1, 4)), store.search_text),
-        'search(\'text~"…"\'), 4 to 14 characters': (None, lambda pick: f'text~"{piece(pick)}"', store.search),
+        "search('text~\"…\"'), 4 to 14 characters": (None, lambda pick: f'text~"{piece(pick)}"', store.search),
     }
     for what, (goal, make, ask) in kinds.items():
         typical, worst = searches(store, make, ask)
