@@ -1,0 +1,240 @@
+"""Batches: a slot for each prompt, in order, through every door; where prompts come from, and what is none."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from rlm_integrations import LLMError, llm_batch, llm_batch_iter
+from rlm_integrations.errors import InputError
+from rlm_integrations.lm.batch import aparallel_query, parallel_query
+from rlm_integrations.records import Message, Request
+from tests.lm._local import DOORS, Batch, Local
+
+
+@pytest.fixture(params=DOORS, ids=lambda door: door.__name__)
+def batch(request: pytest.FixtureRequest) -> Batch:
+    """Every door in turn."""
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_replies_in_order(batch: Batch) -> None:
+    """As many replies as prompts, each in its prompt's place, never more calls at once than asked for, one call for each prompt."""
+    lm = Local(delay=0.001)
+    assert batch([f"p{n}" for n in range(50)], lm, max_concurrent=7) == [f"re: p{n}" for n in range(50)]
+    assert lm.most == 7
+    assert len(lm.requests) == 50
+
+
+def test_no_prompts_no_replies(batch: Batch) -> None:
+    """An empty list gives an empty list; so does an empty generator."""
+    lm = Local()
+    assert batch([], lm) == []
+    assert batch(iter([]), lm) == []
+    assert lm.requests == []
+
+
+def test_a_bad_prompt_fails_alone(batch: Batch) -> None:
+    """What is no prompt gets a typed error in its own slot, costs no call, and the rest is answered."""
+    lm = Local()
+    first, second, third = batch(["good", None, "good"], lm)
+    assert (first, third) == ("re: good", "re: good")
+    assert isinstance(second, LLMError)
+    assert (second.type, second.retries) == ("input", 0)
+    assert second.startswith("Error: input: a prompt is a text or a list of messages, not None")
+    assert len(lm.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "why"),
+    [
+        (7, "not 7"),
+        (b"bytes", "not b'bytes'"),
+        ([], "empty"),
+        ({"role": "user", "content": "x"}, "a list of messages"),
+        (["text"], "a message is"),
+        ([{"role": "user"}], "a message is"),
+        ([{"role": "robot", "content": "x"}], "role is one of"),
+        ([{"role": ["user"], "content": "x"}], "role is one of"),
+        ([{"role": "user", "content": None}], "content is a text"),
+        ("half \ud800 pair", r"surrogate pair \('\\ud800' at 5\)"),
+        ([Message("user", "\udfff")], "surrogate pair"),
+    ],
+)
+def test_prompts_that_cannot_be_sent(prompt: object, why: str) -> None:
+    """The error says what was wrong and what a prompt is."""
+    [reply] = llm_batch([prompt], Local())  # type: ignore[list-item] - that is what is tested
+    assert isinstance(reply, LLMError)
+    assert reply.type == "input"
+    with pytest.raises(AssertionError, match=why):
+        raise AssertionError(reply.message)
+
+
+def test_prompts_may_be_conversations() -> None:
+    """A prompt is a text, or messages as objects or as dicts; all reach the model as messages, with the parameters."""
+    lm = Local()
+    said = [Message("system", "be brief"), Message("user", "a")]
+    as_dicts = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "b"})
+    assert llm_batch([said, as_dicts, "c"], lm, max_concurrent=1, params={"temperature": 0}) == ["re: a", "re: b", "re: c"]
+    assert lm.requests[0] == Request(tuple(said), {"temperature": 0})
+    assert lm.requests[1].messages == (Message("system", "be brief"), Message("user", "b"))
+
+
+def test_a_failed_reply_as_a_prompt_stays_what_it_is() -> None:
+    """The replies of one batch can be the prompts of the next: an error among them is carried over, not asked about."""
+    lm = Local()
+    error = LLMError("timeout", "too long", 2)
+    assert llm_batch(["a", error], lm) == ["re: a", error]
+    assert parallel_query("sum up: {chunk}", ["a", error], lm) == ["re: sum up: a", error]
+    assert len(lm.requests) == 2
+
+
+async def pausing(prompts: list[str]) -> AsyncIterator[str]:
+    for prompt in prompts:
+        await asyncio.sleep(0)
+        yield prompt
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        tuple,
+        lambda prompts: dict.fromkeys(prompts).keys(),
+        lambda prompts: (prompt for prompt in prompts),
+        pausing,
+    ],
+    ids=["tuple", "view", "generator", "async generator"],
+)
+def test_prompts_may_come_from_any_iterable(batch: Batch, source: Callable[[list[str]], Any]) -> None:
+    """Lists, views, generators and async generators are pulled alike, through every door."""
+    prompts = [f"p{n}" for n in range(25)]
+    assert batch(source(prompts), Local()) == [f"re: {prompt}" for prompt in prompts]
+
+
+def test_a_generator_is_pulled_as_calls_become_free() -> None:
+    """At no time were more prompts pulled than answered, under way, or about to be."""
+    lm = Local(delay=0.001)
+    pulled = 0
+
+    def prompts() -> Iterator[str]:
+        nonlocal pulled
+        for n in range(60):
+            pulled += 1
+            assert pulled <= len(lm.requests) + 4
+            yield f"p{n}"
+
+    assert len(llm_batch(prompts(), lm, max_concurrent=4)) == 60
+
+
+def test_a_generator_runs_in_the_thread_that_called() -> None:
+    """A database cursor, which only its own thread may use, is as good a source as any; so is another batch."""
+    with sqlite3.connect(":memory:") as connection:
+        connection.execute("create table t (text)")
+        connection.executemany("insert into t values (?)", [(f"row {n}",) for n in range(20)])
+        rows = (text for (text,) in connection.execute("select text from t order by rowid"))
+        assert llm_batch(rows, Local()) == [f"re: row {n}" for n in range(20)]
+    connection.close()
+    first = llm_batch_iter(["a", "b"], Local(), max_concurrent=1)
+    assert llm_batch((reply for _, reply in first), Local()) == ["re: re: a", "re: re: b"]
+
+
+def test_a_source_that_raises(batch: Batch) -> None:
+    """Its exception ends the batch as it is, after the calls that were under way."""
+    lm = Local(delay=0.01)
+
+    def prompts() -> Iterator[str]:
+        yield from "abc"
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        batch(prompts(), lm)
+    assert (len(lm.requests), lm.in_flight) == (3, 0)
+
+
+def test_what_was_answered_before_the_source_raised_is_given() -> None:
+    """Read as they complete, the replies of calls that were under way come before the exception."""
+
+    def prompts() -> Iterator[str]:
+        yield from "abc"
+        raise OSError
+
+    replies = llm_batch_iter(prompts(), Local(delay=0.01))
+    assert {next(replies) for _ in range(3)} == {(0, "re: a"), (1, "re: b"), (2, "re: c")}
+    with pytest.raises(OSError):
+        next(replies)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "why"),
+    [
+        ("one text", {}, r"write \[prompt\]"),
+        (b"bytes", {}, r"write \[prompt\]"),
+        ({"role": "user", "content": "x"}, {}, r"write \[prompt\]"),
+        (None, {}, "not None"),
+        (["a"], {"max_concurrent": 0}, "max_concurrent is a whole number from 1 on, not 0"),
+        (["a"], {"max_concurrent": -3}, "max_concurrent"),
+        (["a"], {"max_concurrent": 2.5}, "max_concurrent"),
+        (["a"], {"max_concurrent": True}, "max_concurrent"),
+        (["a"], {"timeout": 0}, "timeout is a number of seconds above 0"),
+        (["a"], {"timeout": -1.5}, "timeout"),
+        (["a"], {"timeout": float("nan")}, "timeout"),
+        (["a"], {"timeout": "soon"}, "timeout"),
+    ],
+)
+def test_bad_arguments_are_clear_errors(batch: Batch, prompts: Any, options: dict[str, Any], why: str) -> None:
+    """What cannot work is refused before anything is asked, and the message says what would."""
+    lm = Local()
+    with pytest.raises(InputError, match=why):
+        batch(prompts, lm, **options)
+    assert lm.requests == []
+
+
+def test_a_model_that_is_none_is_a_clear_error(batch: Batch) -> None:
+    """So is a model that cannot be resolved."""
+    with pytest.raises(InputError, match="a model is"):
+        batch(["a"], 5)
+
+
+def test_the_model_may_be_a_name() -> None:
+    """Strings are resolved: `offline` answers without a network."""
+    [reply] = llm_batch(["hello"], "offline")
+    assert isinstance(reply, str)
+    assert not isinstance(reply, LLMError)
+
+
+def test_context_variables_reach_the_model_and_the_generator() -> None:
+    """Models and generators see the context variables of whoever asks, through the sync door too."""
+    variable: ContextVar[str] = ContextVar("variable")
+    variable.set("mine")
+    assert llm_batch((variable.get() for _ in range(2)), Local(act=lambda prompt: prompt + variable.get())) == ["minemine"] * 2
+
+
+TEMPLATE = 'Answer in JSON like {"found": [{}]}, {0}, {{chunk}}. Text: {chunk}'
+
+
+@pytest.mark.parametrize(
+    "door", [parallel_query, lambda *args, **options: asyncio.run(aparallel_query(*args, **options))], ids=["sync", "async"]
+)
+def test_parallel_query_replaces_the_literal_only(door: Batch) -> None:
+    """Braces in template and chunks mean nothing; {chunk} is replaced wherever it stands, and never inside a chunk."""
+    chunks = ["{chunk}", "{0}", "}{", "100 %s", "\\1 \\g<0>"]
+    assert door(TEMPLATE, chunks, Local()) == ["re: " + TEMPLATE.replace("{chunk}", chunk) for chunk in chunks]
+
+
+def test_parallel_query_over_a_generator_with_a_bad_chunk() -> None:
+    """Chunks are pulled like prompts; one that is no text fails alone."""
+    replies = parallel_query("{chunk}!", iter(["a", 3, "b"]), Local())  # type: ignore[list-item] - that is what is tested
+    assert [replies[0], replies[2]] == ["re: a!", "re: b!"]
+    assert replies[1] == LLMError("input", "a chunk is a text, not 3")
+
+
+@pytest.mark.parametrize("template", ["no place for it", "{ chunk }", "", None])
+def test_a_template_without_a_place_for_the_chunk(template: Any) -> None:
+    """It would ask the same question again and again: a clear error, before anything is asked."""
+    lm = Local()
+    with pytest.raises(InputError, match=r"holds \{chunk\} where each chunk goes"):
+        parallel_query(template, ["a"], lm)
+    assert lm.requests == []
