@@ -112,8 +112,8 @@ def _described(thing: object) -> str:
     return f"of type {kind}: pass a text, a path, a document, or a list of these"
 
 
-def json_safe(value: object, depth: int = 0) -> Any:
-    """A copy in JSON's types; what JSON does not know becomes its text, as does what is nested beyond reason."""
+def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:
+    """A copy in JSON's types. What JSON does not know becomes its text, as does what holds itself or is nested beyond reason."""
     if value is None or isinstance(value, bool):
         return value
     for plain in (str, int):
@@ -121,11 +121,12 @@ def json_safe(value: object, depth: int = 0) -> Any:
             return plain(value)
     if isinstance(value, float) and value - value == 0:  # neither infinite nor nan
         return float(value)
-    if depth < 20:
+    if id(value) not in within and len(within) < 20:
+        within = (*within, id(value))
         if isinstance(value, Mapping):
-            return {str(key): json_safe(item, depth + 1) for key, item in value.items()}
+            return {str(key): json_safe(item, within) for key, item in value.items()}
         if isinstance(value, list | tuple | AbstractSet):
-            return [json_safe(item, depth + 1) for item in value]
+            return [json_safe(item, within) for item in value]
     return str(value)
 
 

@@ -239,6 +239,8 @@ class Corpus:
     def text(self, source: str, start: int = 0, end: int | None = None) -> str:
         """The characters of a source from `start` up to `end`, at a cost that depends on their number alone.
 
+        For whole documents of many megabytes iterate, or fill from the hand-over: the text is held twice for a moment here.
+
         Raises:
             InputError: There is no such source, or no such place in it.
             ContextError: The file that holds it has changed, or the corpus was closed.

@@ -221,7 +221,7 @@ def test_metadata_are_what_the_repl_shows(tmp_path: Path) -> None:
 def test_metadata_are_a_copy_in_json_types() -> None:
     """What JSON does not know becomes text, non-finite numbers and cycles included, and later changes do not reach the corpus."""
     cycle: list[Any] = []
-    cycle.append(cycle)
+    cycle += [cycle] * 9
     metadata = {
         1: (1, 2.5, True, None),
         "when": datetime(2024, 1, 2, tzinfo=UTC),
