@@ -13,7 +13,7 @@ from functools import partial, wraps
 from queue import SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from rlm_integrations._runtime import shared
+from rlm_integrations._runtime import known, shared
 from rlm_integrations.errors import LoopError
 
 T = TypeVar("T")
@@ -25,6 +25,12 @@ SECONDS_TO_CLOSE = 2.0
 def portal() -> "Portal":
     """The process's portal; started at its first use, and anew in a forked process."""
     return shared("portal", Portal)
+
+
+def on_portal() -> bool:
+    """Whether the caller runs on the portal, on behalf of a synchronous door. Starts no portal."""
+    started = known("portal")
+    return isinstance(started, Portal) and started.is_here()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -50,6 +50,11 @@ def shared(key: Hashable, make: Callable[[], T]) -> T:
         return thing
 
 
+def known(key: Hashable) -> object:
+    """The process's object of this key, or None where nobody has made it."""
+    return _shared.get(key)
+
+
 def forget(key: Hashable, thing: object) -> None:
     """Drop this object, so that the next `shared` makes a new one; the caller closes it. Another thread may have been first."""
     with _lock:

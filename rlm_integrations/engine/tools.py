@@ -1,18 +1,21 @@
 """The user's own functions, as model code may call them."""
 
 import asyncio
-import contextvars
+import builtins
 import inspect
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from rlm_integrations._threads import in_thread
 from rlm_integrations.errors import InputError
-from rlm_integrations.records import HostFunction
+from rlm_integrations.records import HostFunction, SpanRef, StoreObject
 from rlm_integrations.sandbox.base import HostCallError
 
-_THREADS = threading.BoundedSemaphore(64)  # of foreign synchronous code at once
+
+_TAKEN = re.compile(r"context_\d+|__\w*")
+_DEEPEST = 50  # of a result
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,18 @@ class Tool:
         """Call it: an async function on this loop, any other in a thread of its own. What it raises, the model's code sees."""
         try:
             if inspect.iscoroutinefunction(self.function):
-                return await self.function(*args, **kwargs)
-            return await in_thread(self.function, *args, **kwargs)
-        except Exception as error:
+                made = await self.function(*args, **kwargs)
+            else:
+                made = await in_thread(self.function, *args, **kwargs)
+            if inspect.isawaitable(made):  # a decorator may hide that a function is async
+                made = await made
+            return _crossing(made)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise HostCallError(f"{self.spec.name}: it was cancelled from within") from None
+        except (Exception, SystemExit) as error:
             raise HostCallError(f"{self.spec.name}: {error}", type=type(error).__name__) from error
 
 
@@ -43,41 +55,30 @@ def tools_of(functions: Sequence[Callable[..., Any]], taken: set[str]) -> list[T
         name = getattr(function, "__name__", "")
         if not inspect.isroutine(function) or not name.isidentifier():
             raise InputError(f"a tool is a plain function with a name, not {function!r}")
-        if name in taken or any(tool.spec.name == name for tool in tools):
-            raise InputError(f"a tool cannot be called {name!r}: the REPL has a function of that name; rename it")
-        doc = inspect.getdoc(function) or ""
-        tools.append(Tool(HostFunction(name, str(inspect.signature(function)), doc), function))
+        if name in taken or _TAKEN.fullmatch(name) or name in dir(builtins) or any(tool.spec.name == name for tool in tools):
+            raise InputError(f"a tool cannot be called {name!r}: the REPL has something of that name; rename it")
+        try:
+            signature = str(inspect.signature(function))
+        except ValueError:
+            raise InputError(f"{name!r} has no signature that the model could be told: wrap it in a function") from None
+        tools.append(Tool(HostFunction(name, signature, inspect.getdoc(function) or ""), function))
     return tools
 
 
-async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run foreign synchronous code in a thread of its own, with the caller's context variables.
-
-    Never in a shared pool: such code may wait for more of its kind. A cancelled call is left behind: nothing can stop it.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def finish(result: Any, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(result)
-        else:
-            done.set_exception(error if not isinstance(error, StopIteration) else RuntimeError("a tool raised StopIteration"))
-
-    def run() -> None:
-        result, error = None, None
-        with _THREADS:
-            try:
-                result = context.run(function, *args, **kwargs)
-            except BaseException as raised:  # noqa: BLE001 - it is raised where the result is awaited
-                error = raised
-        try:
-            loop.call_soon_threadsafe(finish, result, error)
-        except RuntimeError:
-            return  # the loop has ended without waiting
-
-    threading.Thread(target=run, daemon=True, name=f"rlm-tool-{getattr(function, '__name__', '')}").start()
-    return await done
+def _crossing(value: Any, depth: int = 0) -> Any:
+    """What a tool returned, as plain data that can cross into the sandbox; anything else as its text."""
+    if depth > _DEEPEST:
+        raise ValueError(f"its result nests deeper than {_DEEPEST} levels")
+    if isinstance(value, int) and abs(value) >> 10_000:
+        raise ValueError("its result holds a number of thousands of digits")
+    if value is None or isinstance(value, str | int | float | SpanRef | StoreObject):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _crossing(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_crossing(item, depth + 1) for item in value]
+    if hasattr(value, "model_dump") and not isinstance(value, type):  # pydantic's
+        return _crossing(value.model_dump(mode="json"), depth + 1)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _crossing(getattr(value, field.name), depth + 1) for field in fields(value)}
+    return str(value)

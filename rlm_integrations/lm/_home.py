@@ -1,0 +1,114 @@
+"""The one event loop on which a foreign object's async client may be used.
+
+Such a client keeps connections, and a connection belongs to the loop that opened it. Frameworks share clients between loops all the same
+(LangChain even between models): asked on a second loop, they pay for calls whose answers they lose.
+"""
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from rlm_integrations._runtime import shared
+from rlm_integrations.lm._per_loop import PerLoop
+
+T = TypeVar("T")
+
+# Where frameworks and integrations keep the SDK's async client, or that client's own HTTP client.
+ATTRIBUTES = ("root_async_client", "_async_client", "async_client", "_aclient", "_async_http_client")
+
+
+def remembered(kind: str, thing: object, make: Callable[[], T]) -> T:
+    """What was made of this kind for this very object, at its first mention in this process; kept as long as the object lives."""
+    table: dict[int, tuple[Any, weakref.ref[object]]] = shared(("remembered", kind), dict)
+    entry = table.get(id(thing))
+    if entry is None:  # two threads may come here at once, and one wins
+        entry = table.setdefault(id(thing), (make(), weakref.ref(thing, partial(_forget, table, id(thing)))))
+    return cast("T", entry[0])
+
+
+def _forget(table: dict[int, Any], key: int, _: object) -> None:
+    table.pop(key, None)
+
+
+def home_of(model: object) -> "Home":
+    """The home of a model's async client, which other models may share."""
+    anchor = _client_of(model) or model
+    return remembered("homes", anchor, partial(Home, anchor))
+
+
+class Home:
+    """The event loop that came first, until it ends. Then the client's connections are closed, and another loop may come.
+
+    Where the client is none whose connections we know how to close, or the loop is closed without the shutdown that `asyncio.run` and its
+    like give it, no other loop is ever let in: what is left open would be taken for usable there.
+
+    Args:
+        anchor: The HTTP client, or the model where that is not known; only a weak reference is kept.
+    """
+
+    def __init__(self, anchor: object) -> None:
+        self._claim = _Claim(anchor)
+        self._kept = PerLoop(partial(_itself, self._claim), _end)
+
+    async def is_here(self) -> bool:
+        """Whether this is the running loop; it becomes so where none came before."""
+        if not self._claim.take(asyncio.get_running_loop()):
+            return False
+        await self._kept.get()  # so that the loop's end is seen
+        return True
+
+
+class _Claim:
+    """Who has the client."""
+
+    def __init__(self, anchor: object) -> None:
+        self.anchor = weakref.ref(anchor)
+        self._lock = threading.Lock()
+        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+
+    def take(self, loop: asyncio.AbstractEventLoop) -> bool:
+        with self._lock:
+            if self._loop is None:
+                self._loop = weakref.ref(loop)
+            return self._loop() is loop
+
+    def give_up(self) -> None:
+        self._loop = None
+
+
+def _itself(claim: _Claim) -> _Claim:
+    return claim
+
+
+async def _end(claim: _Claim) -> None:
+    """On the loop that ends: close what the client keeps open there. The client itself stays usable: it is the user's."""
+    pools = list(_pools_of(claim.anchor()))
+    for pool in pools:
+        await pool.aclose()
+    if pools:
+        claim.give_up()
+
+
+def _client_of(model: object) -> object | None:
+    """The HTTP client under a model's SDK, if it is of httpx's kind and made already."""
+    for name in ATTRIBUTES:
+        found: Any = None
+        with suppress(Exception):  # some are made when they are looked at
+            found = getattr(model, name, None)
+        for _ in range(3):  # the SDK's resource, the SDK, its HTTP client
+            if hasattr(found, "_transport"):
+                return cast("object", found)
+            found = getattr(found, "_client", None)
+    return None
+
+
+def _pools_of(anchor: object) -> Iterator[Any]:
+    """The pools of connections; a pool may be used again after its `aclose`, which a client may not."""
+    client: Any = anchor if hasattr(anchor, "_transport") else _client_of(anchor)
+    for transport in (client._transport, *client._mounts.values()) if client is not None else ():  # noqa: SLF001 - nothing public leads there
+        if hasattr(transport, "_pool"):
+            yield transport._pool  # noqa: SLF001 - as above

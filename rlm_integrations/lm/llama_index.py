@@ -1,0 +1,89 @@
+"""LlamaIndex's models as models of ours. Imported when one is given, which proves that LlamaIndex is there."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, TextBlock, ToolCallBlock
+from llama_index.core.llms import LLM, CustomLLM
+
+from rlm_integrations.errors import InputError
+from rlm_integrations.lm._replies import usage_of
+from rlm_integrations.lm.foreign import BOUND, ForeignLM, completed, name_from, params_of, usage_from
+from rlm_integrations.records import Completion, Request, Usage
+
+
+class LlamaIndexLM(ForeignLM[ChatResponse]):
+    """An `LLM`, asked by `chat` and `achat`."""
+
+    def __init__(self, model: LLM) -> None:
+        super().__init__(
+            model,
+            ask=model.chat,
+            ask_async=None if type(model).achat is CustomLLM.achat else model.achat,  # that one would block the loop
+            name=name_from(model, "model", "model_name", "deployment_name"),
+            context_window=_window_of(model),
+        )
+        self._in_config = hasattr(model, "_generation_config")  # Google's takes parameters in there
+
+    def arguments(self, request: Request) -> dict[str, Any]:
+        """Messages and parameters. A bound of replies that the object itself sets may win over the request's."""
+        params = params_of(request, "max_tokens")
+        if BOUND in request.params and self._in_config:
+            params["generation_config"] = {"max_output_tokens": params.pop("max_tokens"), **params.get("generation_config", {})}
+        return {**params, "messages": [ChatMessage(message.content, role=MessageRole(message.role)) for message in request.messages]}
+
+    def completion(self, reply: ChatResponse) -> Completion:
+        """What the response says; what the provider sent (`raw`) tells how it ended and what it took."""
+        body = _plain(reply.raw)
+        choice = _plain(next(iter(body.get("choices") or body.get("candidates") or ()), None))
+        sent = _plain(choice.get("message"))
+        texts = [block.text for block in reply.message.blocks if isinstance(block, TextBlock)]
+        text = "".join(texts) if texts else sent.get("content")
+        calls = [block for block in reply.message.blocks if isinstance(block, ToolCallBlock)] or sent.get("tool_calls")
+        reasons = (choice.get("finish_reason"), body.get("stop_reason"), body.get("done_reason"))
+        reason = next((each for each in reasons if each), None)
+        return completed(
+            text, reason, sent.get("refusal"), calls, _usage(body, reply.additional_kwargs), str(body.get("model") or self.name)
+        )
+
+
+def adapt(given: object) -> LlamaIndexLM:
+    """An object of LlamaIndex as a model.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not isinstance(given, LLM):
+        raise InputError(f"of LlamaIndex's objects, an LLM can be asked, not a {type(given).__name__}")
+    return LlamaIndexLM(given)
+
+
+def _window_of(model: LLM) -> int | None:
+    """What the user set it to. The framework's own metadata is often a guess (3,900)."""
+    field = type(model).model_fields.get("context_window")
+    given = getattr(model, "context_window", None)
+    is_set = field is not None and "context_window" in model.model_fields_set and given != field.default
+    return given if is_set and isinstance(given, int) and given > 0 else None
+
+
+def _plain(value: Any) -> Mapping[str, Any]:
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(warnings=False)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _usage(body: Mapping[str, Any], more: Mapping[str, Any]) -> Usage | None:
+    """The provider's counts, as OpenAI, Anthropic, Google and Ollama write them, or as the integration repeats them."""
+    if usage := usage_of(body):
+        return usage
+    counts = _plain(body.get("usage") or body.get("usage_metadata"))
+    if "input_tokens" in counts:  # Anthropic's do not include what was cached
+        cached, written = counts.get("cache_read_input_tokens") or 0, counts.get("cache_creation_input_tokens") or 0
+        return usage_from(counts["input_tokens"] + cached + written, counts.get("output_tokens"), cached)
+    if "prompt_token_count" in counts:  # Google's output does not include what was thought
+        thought = counts.get("thoughts_token_count") or 0
+        output = (counts.get("candidates_token_count") or 0) + thought
+        return usage_from(counts["prompt_token_count"], output, counts.get("cached_content_token_count"), thought)
+    if "prompt_eval_count" in body:
+        return usage_from(body["prompt_eval_count"], body.get("eval_count"))
+    return usage_from(more.get("prompt_tokens"), more.get("completion_tokens"))
