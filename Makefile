@@ -10,7 +10,7 @@ EXTRAS3 := langchain,storage
 # What openai 3 can change: how models are asked, and what stands on that.
 TESTS3 := tests/lm
 
-.PHONY: test check lint bench matrix constraints clean test-openai2 test-openai3
+.PHONY: test check lint bench demo matrix constraints clean test-openai2 test-openai3
 
 test: test-openai2 test-openai3
 
@@ -30,6 +30,10 @@ lint: $(ENV2)/ready
 bench: $(ENV2)/ready $(ENV3)/ready
 	$(ENV2)/bin/python -m tests.bench
 	$(ENV3)/bin/python -m tests.bench client
+
+# Needs no key and no network. `make demo SEED=7` repeats a run.
+demo: $(ENV2)/ready
+	$(ENV2)/bin/python examples/demo.py $(if $(SEED),--seed $(SEED))
 
 # The tests under every supported Python that is on this machine.
 matrix:
