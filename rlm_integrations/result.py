@@ -67,6 +67,8 @@ class SubCall:
         retries: Further tries that it took.
         usage: Tokens, or None where the provider did not say.
         turns: What a child run did.
+        citations: The places of the root's document that a child run gave as evidence; verified, as the result's own.
+        dropped_citations: How many further ones it gave that are not in the document.
     """
 
     path: str
@@ -81,6 +83,8 @@ class SubCall:
     retries: int = 0
     usage: Usage | None = None
     turns: tuple["Iteration", ...] = ()
+    citations: tuple[Citation, ...] = ()
+    dropped_citations: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,7 +334,8 @@ def _subcall(data: Mapping[str, Any]) -> SubCall:
     pieces = tuple(each if isinstance(each, str) else SpanRef(**each) for each in prompt["pieces"])
     reply = data["reply"] if isinstance(data["reply"], str) else LLMError(**data["reply"]["error"])
     known = {"prompt": PromptPieces(pieces, tuple(prompt["ambiguous"]), prompt["sha256"]), "reply": reply, "usage": _usage(data["usage"])}
-    return SubCall(**{**data, **known, "turns": tuple(_iteration(each) for each in data["turns"])})
+    lists = {"turns": tuple(_iteration(each) for each in data["turns"]), "citations": tuple(Citation(**each) for each in data["citations"])}
+    return SubCall(**{**data, **known, **lists})
 
 
 def _usage(data: Mapping[str, int] | None) -> Usage | None:

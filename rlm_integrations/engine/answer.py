@@ -1,7 +1,7 @@
 """What a run answers: the value that came out of the sandbox, as the text or the type that was asked for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlm_integrations.errors import InputError
@@ -21,12 +21,12 @@ class Typed:
         self.schema: Mapping[str, Any] | None = None
         if output_type is None or output_type is str:
             return
-        from pydantic import PydanticUserError, TypeAdapter
+        from pydantic import TypeAdapter
 
         try:
             self._adapter = TypeAdapter(output_type)
             self.schema = self._adapter.json_schema()
-        except PydanticUserError as error:
+        except Exception as error:
             raise InputError(f"output_type={output_type!r} is no type that pydantic validates: {error}") from error
 
     def read(self, value: Any) -> Any:
@@ -37,24 +37,41 @@ class Typed:
         """
         if self._adapter is None:
             return self.text(value)
+        plain = _plain(value)
+        is_json = isinstance(plain, str) and _is_json(plain)
+        try:
+            return self._validated(self._adapter.validate_python, plain)
+        except InvalidAnswerError as as_value:
+            try:  # strict types take a date, a tuple or an enumeration from JSON alone
+                return self._validated(self._adapter.validate_json, plain if is_json else json.dumps(plain))
+            except InvalidAnswerError as as_json:
+                raise (as_json if is_json else as_value) from None
+
+    @staticmethod
+    def _validated(validate: Callable[[Any], Any], value: Any) -> Any:
         from pydantic import ValidationError
 
         try:
-            if isinstance(value, str):
-                try:
-                    return self._adapter.validate_json(value)
-                except ValidationError:
-                    return self._adapter.validate_python(value)
-            return self._adapter.validate_python(_plain(value))
+            return validate(value)
         except ValidationError as error:
             lines = [f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in error.errors(include_url=False)[:10]]
             raise InvalidAnswerError("\n".join(lines)) from error
+        except Exception as error:  # a validator of the user's may raise anything
+            raise InvalidAnswerError(f"{type(error).__name__}: {error}") from error
 
     @staticmethod
     def text(value: Any) -> str:
         """The value as a text."""
         plain = _plain(value)
         return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import Typed
-from rlm_integrations.engine.host import Asked, Spawn
+from rlm_integrations.engine.host import Answered, Asked, Spawn
 from rlm_integrations.engine.loop import Repl, Run
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import ChildFinished, RunStarted
 from rlm_integrations.records import LLMError, SpanRef
-from rlm_integrations.result import Iteration
 from rlm_integrations.spans import PromptPieces
 
 
@@ -28,7 +27,7 @@ class Children:
         The child's turns go with its answer; a child that fails answers with an `LLMError`, so its parent goes on.
         """
 
-        async def spawn(asked: Asked) -> tuple[str, tuple[Iteration, ...]]:
+        async def spawn(asked: Asked) -> Answered:
             tree = self._tree
             own = corpus if asked.context is None else await self._part(asked.context)
             repl = Repl(own)
@@ -40,7 +39,7 @@ class Children:
                 depth=depth + 1,
                 typed=Typed(),
                 spawn=self.of(depth + 1, own),
-                worker=asked.worker or asked.path.replace("/", "_"),
+                worker=asked.path.replace("/", "_"),
             )
             started = RunStarted(
                 id=run.id, parent=asked.parent, query=asked.query, path=asked.path, depth=depth + 1, characters=own.characters
@@ -61,7 +60,7 @@ class Children:
                 if own is not corpus:
                     await _runtime.offload(own.close)
                 tree.emit(ChildFinished(id=run.id, parent=asked.parent, answer=reply, stop_reason=run.outcome.stop_reason))
-            return reply, tuple(run.outcome.turns)
+            return Answered(reply, tuple(run.outcome.turns), tuple(run.outcome.citations), run.outcome.dropped_citations)
 
         return spawn
 

@@ -27,7 +27,6 @@ class Call:
         function: What is called.
         digest: SHA-256 of the arguments.
         occurrence: How many calls of the same block, function and arguments came before.
-        number: How many calls of the same block and function came before. For names: `r.2/b.17`.
     """
 
     run: str
@@ -35,7 +34,6 @@ class Call:
     function: str
     digest: str
     occurrence: int
-    number: int
 
     @property
     def identity(self) -> tuple[str, int, str, str, int]:
@@ -43,8 +41,11 @@ class Call:
         return (self.run, self.block, self.function, self.digest, self.occurrence)
 
     def path(self, letter: str) -> str:
-        """A readable place: the run, the block, a letter for the kind and, from the second on, the number."""
-        return f"{self.run}.{self.block}/{letter}{self.number + 1 if self.number else ''}"
+        """The identity in short, such as `r.2/b1f0c9a3e57`: run, block, a letter for the function, digest, occurrence from the second on.
+
+        Not a number for each call: threads would get them in another order each time.
+        """
+        return f"{self.run}.{self.block}/{letter}{self.digest[:10]}{f'~{self.occurrence + 1}' if self.occurrence else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,6 @@ class Gate:
         self._functions = {function.spec.name: function for function in functions}
         self._signatures = {function.spec.name: inspect.signature(function.answer) for function in functions}
         self._seen: Counter[tuple[int, str, str]] = Counter()
-        self._numbers: Counter[tuple[int, str]] = Counter()
         self._arrivals = asyncio.Lock()  # first come, first served
 
     @property
@@ -92,10 +92,9 @@ class Gate:
     async def _identify(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Call:
         large = _characters(args) + _characters(list(kwargs.values())) > _OFF_LOOP
         digest = await _runtime.offload(digest_of, args, kwargs) if large else digest_of(args, kwargs)
-        occurrence, number = self._seen[block, function, digest], self._numbers[block, function]
+        occurrence = self._seen[block, function, digest]
         self._seen[block, function, digest] += 1
-        self._numbers[block, function] += 1
-        return Call(self.run, block, function, digest, occurrence, number)
+        return Call(self.run, block, function, digest, occurrence)
 
 
 def digest_of(args: list[Any], kwargs: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.budget import BudgetSpentError
 from rlm_integrations.engine.gate import Call, Function
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.engine.tree import Tree
@@ -15,8 +16,8 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.pool import pool
 from rlm_integrations.lm.prompts import CHUNK
-from rlm_integrations.records import CallRecord, HostFunction, LLMError, SpanRef
-from rlm_integrations.result import Iteration, SubCall
+from rlm_integrations.records import CallRecord, HostFunction, LLMError, Message, Request, SpanRef
+from rlm_integrations.result import Citation, Iteration, SubCall
 from rlm_integrations.sandbox.base import HostCallError
 from rlm_integrations.spans import find_quote
 from rlm_integrations.store import WorkerStoreProxy
@@ -37,18 +38,33 @@ class Asked:
         path: The child's place in the tree.
         query: The question.
         context: The text or the texts, as code handed them over; None for the whole document of the run that asks.
-        worker: The child's name in the store, "" for one like its path.
         parent: The id in the events of the run that asks.
     """
 
     path: str
     query: str
     context: str | list[str] | None
-    worker: str
     parent: str
 
 
-Spawn = Callable[[Asked], Awaitable[tuple[str, tuple[Iteration, ...]]]]
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of a child run.
+
+    Attributes:
+        reply: Its answer, or an `LLMError`.
+        turns: What it did.
+        citations: The verified places of the root's document that it gave as evidence.
+        dropped_citations: How many further ones it gave that are not there.
+    """
+
+    reply: str
+    turns: tuple[Iteration, ...]
+    citations: tuple[Citation, ...] = ()
+    dropped_citations: int = 0
+
+
+Spawn = Callable[[Asked], Awaitable[Answered]]
 
 
 class Notebook:
@@ -76,6 +92,10 @@ class Host:
         spawn: Has a child run answer a question.
         worker: The run's name in the store.
         parent: The id of the run in the events.
+
+    Attributes:
+        notebook: What the block that runs now has done.
+        closed: Why no model can be asked any more, or "".
     """
 
     def __init__(self, tree: Tree, corpus: Corpus, *, query: str, depth: int, spawn: Spawn, worker: str, parent: str) -> None:
@@ -87,8 +107,9 @@ class Host:
         self._parent = parent
         self._store: WorkerStoreProxy | None = None
         if tree.store is not None:
-            self._store = tree.store.worker(worker, on_event=self._note_store)
+            self._store = tree.store.worker(worker, on_event=self._note_store, lift=self._lift)
         self.notebook = Notebook()
+        self.closed = ""
 
     def _note_store(self, event: StoreEvent) -> None:
         self.notebook.note_store(event)
@@ -109,7 +130,7 @@ class Host:
             Function(HostFunction("parallel_query", "(template, chunks, max_concurrent=10, model=None)"), self.parallel_query),
             Function(HostFunction("recursive_lm", "(query, context_subset)", "", ("rlm_query",)), self.recursive_lm),
             Function(HostFunction("recursive_batch", "(tasks)", "", ("rlm_query_batched",)), self.recursive_batch),
-            Function(HostFunction("cite", "(quote, source=None)", "Where the document says so word for word, or None."), self.cite),
+            Function(HostFunction("cite", "(quote, source=None)", "Where the document says so word for word, else None."), self.cite),
         ]
         if self._store is not None:
             found += [
@@ -150,7 +171,7 @@ class Host:
             raise HostCallError(f"parallel_query: the chunks must be a list of texts, not {_kind(chunks)}", type="TypeError")
         lm, width = self._model(model), self._width(max_concurrent)
         begun = time.monotonic()
-        prompts = [template.replace(CHUNK, chunk) if isinstance(chunk, str) else chunk for chunk in chunks]
+        prompts = [template.replace(CHUNK, chunk) if _is_text(chunk) else chunk for chunk in chunks]
         paths = [f"{call.path('p')}.{number}" for number in range(len(prompts))]
         replies = await self._ask_all("parallel_query", paths, prompts, lm, width)
         self._note_batch(len(prompts), lm, begun)
@@ -174,8 +195,7 @@ class Host:
                 replies[number] = refused
                 tell(number, refused)
                 return
-            request = self._tree.request(prompt, path=paths[number], query=self._query, depth=self._depth + 1)
-            records[number] = record = await self._tree.ask(lm, request, parent=self._parent)
+            records[number] = record = await self._ask(lm, prompt, paths[number])
             replies[number] = record.reply
             tell(number, record.reply)
 
@@ -202,6 +222,15 @@ class Host:
                     )
                 )
         return replies
+
+    async def _ask(self, lm: LM, prompt: str, path: str) -> CallRecord:
+        request = Request((Message("user", prompt),), role="sub", query=self._query, path=path, depth=self._depth + 1)
+        if self.closed:
+            return self._tree.refuse(lm, request, self.closed, parent=self._parent)
+        try:
+            return await self._tree.ask(lm, request, parent=self._parent)
+        except BudgetSpentError as spent:
+            return self._tree.refuse(lm, request, f"the run's budget is spent ({spent.reason})", parent=self._parent)
 
     def _note_batch(self, count: int, lm: LM, begun: float) -> None:
         spent = time.monotonic() - begun
@@ -250,30 +279,32 @@ class Host:
             raise HostCallError(f"{function}: the query must be a text that is not empty", type="ValueError")
         if not isinstance(context, str) and not (isinstance(context, list) and all(isinstance(each, str) for each in context)):
             raise HostCallError(f"{function}: the context must be a text or a list of texts, not {_kind(context)}", type="TypeError")
-        return await self._answered(function, Asked(path, query, context, "", self._parent))
+        return await self._answered(function, path, query, context)
 
-    async def _answered(self, function: str, asked: Asked) -> str:
-        """The answer of a child run, or of the sub-model where the depth allows no child."""
-        if self._depth + 1 >= self._tree.settings.max_depth:
-            texts = [asked.context] if isinstance(asked.context, str) else asked.context or []
-            prompt = "\n\n".join([f"Question: {asked.query}", *texts])
-            return (await self._ask_all(function, [asked.path], [prompt], self._tree.settings.sub, 1))[0]
+    async def _answered(self, function: str, path: str, query: str, context: str | list[str] | None) -> str:
+        """The answer of a child run, or of the sub-model where the depth allows no child, or nobody can be asked any more."""
+        if self.closed or self._depth + 1 >= self._tree.settings.max_depth:
+            texts = [context] if isinstance(context, str) else context or []
+            prompt = "\n\n".join([f"Question: {query}", *texts])
+            return (await self._ask_all(function, [path], [prompt], self._tree.settings.sub, 1))[0]
         begun = time.monotonic()
-        reply, turns = await self._spawn(asked)
+        child = await self._spawn(Asked(path, query, context, self._parent))
         self.notebook.subcalls.append(
             SubCall(
-                path=asked.path,
+                path=path,
                 function=function,
                 model="",
-                prompt=(await self._tree.pieces([asked.query]))[0],
-                reply=reply,
+                prompt=(await self._tree.pieces([query]))[0],
+                reply=child.reply,
                 depth=self._depth + 1,
                 start=self._tree.since(begun),
                 end=self._tree.since(time.monotonic()),
-                turns=turns,
+                turns=child.turns,
+                citations=child.citations,
+                dropped_citations=child.dropped_citations,
             )
         )
-        return reply
+        return child.reply
 
     # Workers.
 
@@ -293,7 +324,7 @@ class Host:
             try:
                 commits[number] = await self._work(prompt, cards, path)
             except HostCallError as error:
-                commits[number] = {**commit_of({"creates": []}, path), "error": str(error)}
+                commits[number] = {**commit_of({"creates": []}, _commit_id(path)), "error": str(error)}
 
         await pool(tasks, one, max(1, min(len(tasks), self._width(max_parallel))))
         return commits
@@ -301,10 +332,8 @@ class Host:
     async def _work(self, prompt: Any, cards: Any, path: str) -> dict[str, Any]:
         if not isinstance(prompt, str) or not prompt.strip():
             raise HostCallError("rlm_worker: the prompt must be a text that is not empty", type="ValueError")
-        self._tree.workers += 1
         known = f"\n\nKnown so far:\n{cards}" if cards else ""
-        worker = f"worker_{self._tree.workers}"
-        reply = await self._answered("rlm_worker", Asked(path, f"{prompt}{known}\n\n{_COMMIT}", None, worker, self._parent))
+        reply = await self._answered("rlm_worker", path, f"{prompt}{known}\n\n{_COMMIT}", None)
         if isinstance(reply, LLMError):
             return {**commit_of({"creates": []}, _commit_id(path)), "error": str(reply)}
         return commit_of(reply, _commit_id(path))
@@ -331,8 +360,6 @@ class Host:
         method = getattr(self._required_store(), name)
 
         async def answer(_call: Call, /, *args: Any, **kwargs: Any) -> Any:
-            if name == "create":
-                args, kwargs = self._lifted(args, kwargs)
             try:
                 return await _runtime.offload(method, *args, **kwargs)
             except TypeError as error:  # the arguments do not fit
@@ -340,23 +367,11 @@ class Host:
 
         return answer
 
-    def _lifted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of `create` with the spans of this run's document as spans of the root's."""
-        if len(args) > 3:
-            args = (*args[:3], self._lift(args[3]), *args[4:])
-        elif "backrefs" in kwargs:
-            kwargs = {**kwargs, "backrefs": self._lift(kwargs["backrefs"])}
-        return args, kwargs
-
-    def _lift(self, backrefs: Any) -> Any:
-        if not isinstance(backrefs, list):
-            return backrefs
-        lifted = []
-        for span in backrefs:
-            ours = self._corpus.lift(span) if isinstance(span, SpanRef) else span
-            if ours is None:
-                raise InputError(f"{span} holds words that are not the document's: only the document can be referred to")
-            lifted.append(ours)
+    def _lift(self, span: SpanRef) -> SpanRef:
+        """A span of this run's document as one of the root's."""
+        lifted = self._corpus.lift(span)
+        if lifted is None:
+            raise InputError(f"{span} holds words that are not the document's: only the document can be referred to")
         return lifted
 
     async def llm_map(self, call: Call, tasks: Any) -> str:
@@ -409,6 +424,10 @@ _COMMIT = (
 
 def _commit_id(path: str) -> str:
     return path.replace("/", "_")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, LLMError)
 
 
 def _refusal(prompt: Any) -> LLMError | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from rlm_integrations.engine.budget import BudgetSpentError, estimate
 from rlm_integrations.engine.citations import verified
 from rlm_integrations.engine.gate import Gate
 from rlm_integrations.engine.host import Host, Notebook, Spawn
-from rlm_integrations.engine.parsing import Reply, parse
+from rlm_integrations.engine.parsing import Note, Reply, parse
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import BlockFinished, BlockStarted, TurnFinished, TurnStarted, new_id
@@ -63,6 +64,14 @@ class Repl:
             specs = self.gate.specs if self.gate is not None else []
             self._opening = asyncio.ensure_future(settings.sandbox.open(self.corpus, specs, self._answer, settings.limits))
         return self._opening
+
+    async def opened(self, tree: Tree) -> Session:
+        """The session, once it is open."""
+        try:
+            return await self.begin(tree)
+        except BaseException:
+            await self.close()  # the next try begins anew
+            raise
 
     async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if self.gate is None:
@@ -125,18 +134,18 @@ class Run:
         """
         outcome, settings = self.outcome, self._tree.settings
         self._messages += history or [Message("system", self._system())]
-        self._messages.append(Message("user", self._question()))
+        self._say(self._question())
         self._repl.begin(self._tree)
-        with self._deadline():
-            try:
-                for number in range(1, settings.max_iterations + 1):
-                    if await self._turn(number):
-                        return outcome
-                await self._close("the limit of turns is reached")
-            except BudgetSpentError as spent:
-                outcome.stop_reason = spent.reason
-                if spent.reason in {"budget_calls", "budget_tokens"}:
-                    await self._close("the budget is spent")
+        try:
+            for number in range(1, settings.max_iterations + 1):
+                if await self._turn(number):
+                    return outcome
+            await self._close("the limit of turns is reached")
+        except BudgetSpentError as spent:
+            outcome.stop_reason = spent.reason
+            # What is kept back is the root's: the best answer of a child is what it has.
+            if spent.reason in {"budget_calls", "budget_tokens"} and not self._depth:
+                await self._close("the budget is spent")
         if outcome.answer == "" and outcome.stop_reason != "final":
             outcome.answer = self._partial()
         return outcome
@@ -152,8 +161,7 @@ class Run:
             outcome.stop_reason, outcome.error = "model_error", str(record.error)
             return True
         reply = await _runtime.offload(parse, record.reply) if len(record.reply) > _PARSED_OFF_LOOP else parse(record.reply)
-        said = record.reply[: reply.cut]
-        self._messages.append(Message("assistant", said))
+        self._messages.append(Message("assistant", record.reply[: reply.cut].rstrip() or "(nothing)"))
         executions, results = await self._run_blocks(reply)
         note = await self._finish(reply, results, executions)
         turn = Iteration(
@@ -162,7 +170,7 @@ class Run:
             executions=tuple(executions),
             note=note or "",
             start=self._tree.since(record.start),
-            end=self._tree.since(asyncio.get_running_loop().time()),
+            end=self._tree.since(time.monotonic()),
             usage=record.usage,
         )
         outcome.turns.append(turn)
@@ -174,15 +182,12 @@ class Run:
 
     async def _ask(self, number: int, *, closing: bool) -> CallRecord:
         self._compact()
-        root, purse = self._tree.settings.root, self._tree.purse
-        purse.tokens_kept_back = max(purse.tokens_kept_back, estimate(self._messages) + purse.reply_tokens)
-        path = f"{self._path}.{number}"
-        request = Request(tuple(self._messages), self._tree.params(), "root", self.query, path, self._depth)
-        try:
-            async with asyncio.timeout(purse.seconds_left()):
-                return await self._tree.ask(root, request, parent=self.id, closing=closing)
-        except TimeoutError:
-            raise BudgetSpentError("budget_seconds") from None
+        settings, purse = self._tree.settings, self._tree.purse
+        if purse.limits_replies and not self._depth:
+            # The closing request will hold this reply and what its code prints.
+            purse.keep_back(estimate(self._messages) + settings.limits.reply_tokens + settings.limits.stdout_shown // 3 + 1_000)
+        request = Request(tuple(self._messages), role="root", query=self.query, path=f"{self._path}.{number}", depth=self._depth)
+        return await self._tree.ask(settings.root, request, parent=self.id, closing=closing and not self._depth)
 
     async def _run_blocks(self, reply: Reply) -> tuple[list[Execution], list[ExecutionResult]]:
         """Run what may be run, in order, until one fails."""
@@ -199,12 +204,17 @@ class Run:
         return executions, results
 
     async def _execute(self, code: str) -> tuple[Execution, ExecutionResult]:
-        session = await self._repl.begin(self._tree)
+        session = await self._repl.opened(self._tree)
         self._repl.blocks += 1
         number, notebook = self._repl.blocks, Notebook()
         self._host.notebook = notebook
         self._tree.emit(BlockStarted(id=self.id, block=number, code=code))
-        result = await session.execute(code, number)
+        try:
+            with self._deadline(session):
+                result = await session.execute(code, number)
+        except BaseException:
+            await self._repl.close()  # it is over; a chat's next question gets another
+            raise
         if result.status == "lost":
             await self._repl.lose()
         execution = Execution(
@@ -226,9 +236,11 @@ class Run:
 
     async def _finish(self, reply: Reply, results: list[ExecutionResult], executions: list[Execution]) -> str | None:
         """None where the reply finished the run; else what the model is told about its final, or "" where there was none."""
-        failed = any(result.status != "ok" for result in results)
         final = next((result.final for result in reversed(results) if result.final is not None), None)
-        if final is None and reply.final is not None and not failed:
+        if any(result.status != "ok" for result in results):
+            self._refused = final or self._refused
+            return prompts.note(Note("final_refused")) if final or reply.final else ""
+        if final is None and reply.final is not None:
             execution, result = await self._execute(reply.final.code)
             executions.append(execution)
             final = result.final
@@ -237,9 +249,6 @@ class Run:
             final = final or Final(reply.final.text)
         if final is None:
             return ""
-        if failed:
-            self._refused = final
-            return "" if reply.final is None else prompts.note(next(note for note in reply.notes if note.kind == "final_refused"))
         try:
             answer = await _runtime.offload(self.typed.read, final.value)
         except InvalidAnswerError as error:
@@ -253,18 +262,25 @@ class Run:
 
     def _observe(self, reply: Reply, results: list[ExecutionResult], note: str) -> bool:
         """Tell the model what its turn did. Whether a limit ends the run here."""
-        parts = [prompts.observation(results, written=len(results), shown=self._tree.settings.limits.stdout_shown)] if results else []
+        written = sum(block.note is None for block in reply.blocks)
+        parts = [prompts.observation(results, written=written, shown=self._tree.settings.limits.stdout_shown)] if results else []
         parts += [prompts.note(each) for each in reply.notes]
         parts += [note] if note and note not in parts else []
         if len(self.outcome.turns) > 1 and self.outcome.turns[-1].reply == self.outcome.turns[-2].reply:
             parts.append(prompts.REPEATED)
-        self._messages.append(Message("user", "\n\n".join(parts) or prompts.NOTHING_TO_DO))
+        self._say("\n\n".join(parts) or prompts.NOTHING_TO_DO)
         if self._repl.losses > LOSSES:
             self.outcome.stop_reason, self.outcome.error = "sandbox_lost", results[-1].error.message if results[-1].error else None
             return True
         if self._tree.purse.spent_out is not None:
             raise BudgetSpentError(self._tree.purse.spent_out)
         return False
+
+    def _say(self, text: str) -> None:
+        """Add to the conversation as user; two messages in a row become one, because many providers want turns."""
+        if self._messages and self._messages[-1].role == "user":
+            text = f"{self._messages.pop().content}\n\n{text}"
+        self._messages.append(Message("user", text))
 
     def _is_stuck(self) -> bool:
         turns = self.outcome.turns
@@ -276,8 +292,8 @@ class Run:
     async def _close(self, reason: str) -> None:
         """Ask once for the best answer that what was found allows; its code runs, and asks nobody any more."""
         stop_reason = self.outcome.stop_reason
-        self._messages.append(Message("user", prompts.closing(reason)))
-        self._tree.purse.closed = True
+        self._say(prompts.closing(reason))
+        self._host.closed = "this is the last turn, and no model can be asked any more"
         try:
             await self._turn(len(self.outcome.turns) + 1, closing=True)
         except BudgetSpentError:
@@ -299,21 +315,19 @@ class Run:
         return ""
 
     @contextlib.contextmanager
-    def _deadline(self) -> Iterator[None]:
-        """While the run lasts, its time interrupts the block that runs when it is over."""
+    def _deadline(self, session: Session) -> Iterator[None]:
+        """Interrupt the block that runs meanwhile, once the run's time is over."""
         left = self._tree.purse.seconds_left()
         if left is None:
             yield
             return
-        loop = asyncio.get_running_loop()
-        interrupts: set[asyncio.Task[None]] = set()
+        interrupts: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
 
         def over() -> None:
             self._tree.purse.spent_out = self._tree.purse.spent_out or "budget_seconds"
-            if self._repl.session is not None:
-                interrupts.add(asyncio.ensure_future(self._repl.session.interrupt()))
+            interrupts.add(asyncio.ensure_future(session.interrupt()))
 
-        timer = loop.call_later(max(0.0, left), over)
+        timer = asyncio.get_running_loop().call_later(max(0.0, left), over)
         try:
             yield
         finally:

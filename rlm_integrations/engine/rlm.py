@@ -163,10 +163,11 @@ class RLM:
     async def _complete(
         self, query: str, context: object, emit: Emitter, *, repl: Repl | None = None, history: Sequence[Message] = ()
     ) -> RLMResult:
+        begun = time.monotonic()
         query = _question(query)
         await self._check_prices()
         corpus = await self._corpus(context) if repl is None else repl.corpus
-        tree = Tree(self._settings, corpus, secrets.token_hex(8), emit)
+        tree = Tree(self._settings, corpus, secrets.token_hex(8), emit, begun)
         own = Repl(corpus) if repl is None else repl
         run = Run(tree, own, query=query, path="r", depth=0, typed=self._typed, spawn=Children(tree).of(0, corpus), worker="root")
         emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))

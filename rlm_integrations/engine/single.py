@@ -26,7 +26,7 @@ async def answer_at_once(tree: Tree, run: Run) -> None:
     outcome, root = run.outcome, tree.settings.root
     texts = [await _runtime.offload(tree.corpus.text, source.name) for source in tree.corpus.sources]
     outcome.messages += [Message("system", _SYSTEM), Message("user", "\n\n".join([f"Question: {run.query}", *texts]))]
-    request = Request(tuple(outcome.messages), tree.params(), "root", run.query, "r.1", 0)
+    request = Request(tuple(outcome.messages), role="root", query=run.query, path="r.1")
     tree.emit(TurnStarted(id=run.id, iteration=1))
     try:
         record = await tree.ask(root, request, parent=run.id)

@@ -1,19 +1,19 @@
 """What all runs of one tree share: the models, the purse, the store, the document, and the one way to ask a model."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.budget import BudgetSpentError, Purse
+from rlm_integrations.engine.budget import BudgetSpentError, Metered, Purse
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.events import Emitter
 from rlm_integrations.lm.asker import Asker
 from rlm_integrations.lm.base import LM
-from rlm_integrations.records import Budget, CallRecord, Limits, LLMError, Message, Request
+from rlm_integrations.lm.limiter import Limiter, limiter_of
+from rlm_integrations.records import Budget, CallRecord, Limits, LLMError, Request
 from rlm_integrations.sandbox.base import Sandbox
 from rlm_integrations.spans import Locator, PromptPieces
 from rlm_integrations.store import SharedStore
@@ -44,15 +44,14 @@ class Settings:
 class Tree:
     """One run and its children."""
 
-    def __init__(self, settings: Settings, corpus: Corpus, run_id: str, emit: Emitter) -> None:
+    def __init__(self, settings: Settings, corpus: Corpus, run_id: str, emit: Emitter, begun: float) -> None:
         self.settings = settings
         self.corpus = corpus
         self.run_id = run_id
         self.emit = emit
         self.store = SharedStore(corpus) if settings.store_mode == "shared" else None
-        self.purse = Purse(settings.budget, settings.limits.reply_tokens)
-        self.begun = time.monotonic()
-        self.workers = 0
+        self.purse = Purse(settings.budget, settings.limits.reply_tokens, begun)
+        self.begun = begun
         self._slots = asyncio.Semaphore(settings.max_parallel_calls)
         self._askers: dict[tuple[int, str], Asker] = {}
         self._locator: Locator | None = None
@@ -63,39 +62,47 @@ class Tree:
         return max(0.0, at - self.begun)
 
     async def ask(self, lm: LM, request: Request, *, parent: str, closing: bool = False) -> CallRecord:
-        """Ask a model within the budget, at most `max_parallel_calls` at a time; a refusal of the budget is a failed call.
+        """Ask a model within the budget, at most `max_parallel_calls` at a time.
 
         Raises:
-            BudgetSpentError: The root's own call has no budget left.
+            BudgetSpentError: There is no budget left for it.
         """
         try:
-            reservation = await self.purse.reserve(request.messages, lm.name, request.depth, closing=closing)
-        except BudgetSpentError as spent:
-            if request.role == "root":
-                raise
-            return self._asker(lm, parent).fail(request, LLMError("budget", f"the run's budget is spent ({spent.reason})"))
+            async with asyncio.timeout(self.purse.seconds_left()):
+                return await self._ask(lm, request, parent, closing=closing)
+        except TimeoutError:
+            self.purse.spent_out = self.purse.spent_out or "budget_seconds"
+            raise BudgetSpentError("budget_seconds") from None
+
+    async def _ask(self, lm: LM, request: Request, parent: str, *, closing: bool) -> CallRecord:
+        reservation = await self.purse.reserve(request.messages, lm.name, request.depth, closing=closing)
         record: CallRecord | None = None
         try:
             async with self._slots:
-                record = await self._asker(lm, parent).ask(request)
+                if self.purse.limits_replies:
+                    # So that what is reserved holds.
+                    bounded = replace(request, params={**request.params, "max_completion_tokens": reservation.reply_tokens})
+                    metered = Metered(lm, self.purse, reservation)
+                    record = await self._new_asker(metered, limiter_of(lm), parent).ask(bounded)
+                else:
+                    record = await self._asker(lm, parent).ask(request)
         finally:
             self.purse.settle(reservation, record)
         return record
 
-    def params(self) -> dict[str, Any]:
-        """What every request says beside its messages: the bound of its reply, while what is reserved must hold."""
-        return {"max_completion_tokens": self.settings.limits.reply_tokens} if self.purse.limits_replies else {}
-
-    def request(self, prompt: str, *, path: str, query: str, depth: int) -> Request:
-        """A prompt of code to a sub-model."""
-        return Request((Message("user", prompt),), params=self.params(), role="sub", query=query, path=path, depth=depth)
+    def refuse(self, lm: LM, request: Request, why: str, *, parent: str) -> CallRecord:
+        """The record of a call that the budget does not bear."""
+        return self._asker(lm, parent).fail(request, LLMError("budget", why))
 
     def _asker(self, lm: LM, parent: str) -> Asker:
         key = (id(lm), parent)
         if key not in self._askers:
-            timeout = self.settings.limits.call_seconds
-            self._askers[key] = Asker(lm, group=self.run_id, timeout=timeout, emit=self.emit, parent=parent)
+            self._askers[key] = self._new_asker(lm, limiter_of(lm), parent)
         return self._askers[key]
+
+    def _new_asker(self, lm: LM, limiter: Limiter, parent: str) -> Asker:
+        timeout = self.settings.limits.call_seconds
+        return Asker(lm, group=self.run_id, limiter=limiter, timeout=timeout, emit=self.emit, parent=parent)
 
     async def pieces(self, prompts: Sequence[str]) -> list[PromptPieces]:
         """The prompts as words of their own and spans of the document, found off the event loop."""

@@ -1,0 +1,143 @@
+"""What tests of the loop share: scripted models, in this process or behind real HTTP, and a check that nothing is left behind."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_integrations import RLM, OpenAILM, RLMResult, _runtime
+from rlm_integrations.records import Completion, Request, Usage
+from rlm_integrations.sandbox.forkserver import ForkServer
+from tests.standin import StandIn, serve
+
+Answer = Callable[[Request], str | Awaitable[str]]
+
+
+class Scripted:
+    """A model in this process: as root it says the replies of its script in turn, as sub-model what `answer` makes of the prompt.
+
+    A script's turn is the number of replies that the conversation holds already, so runs side by side do not disturb each other. A dict of
+    scripts is for trees: the first key that the question holds chooses.
+    """
+
+    context_window: int | None = None
+
+    def __init__(
+        self, script: Sequence[str] | Mapping[str, Sequence[str]] = (), answer: Answer | None = None, *, name: str = "root"
+    ) -> None:
+        self.name = name
+        self.requests: list[Request] = []
+        self.open = 0
+        self._script = script
+        self._answer = answer or (lambda request: f"re: {request.messages[-1].content}")
+
+    async def complete(self, request: Request) -> Completion:
+        self.requests.append(request)
+        self.open += 1
+        try:
+            text = self._next(request) if request.role == "root" else self._answer(request)
+            if not isinstance(text, str):
+                text = await text
+        finally:
+            self.open -= 1
+        read = sum(len(message.content) for message in request.messages) // 4 + 1
+        return Completion(text, Usage(read, len(text) // 4 + 1), self.name, "stop")
+
+    def _next(self, request: Request) -> str:
+        script = self._script
+        if isinstance(script, Mapping):
+            script = next(replies for key, replies in script.items() if key in request.query)
+        turn = sum(message.role == "assistant" for message in request.messages)
+        return script[turn] if turn < len(script) else f"[the script has no reply {turn}]"
+
+    @property
+    def told(self) -> list[str]:
+        """What the root was told, turn by turn."""
+        return [request.messages[-1].content for request in self.requests if request.role == "root"]
+
+    @property
+    def asked(self) -> list[str]:
+        """The prompts of its sub-calls, in order of arrival."""
+        return [request.messages[-1].content for request in self.requests if request.role == "sub"]
+
+
+def code(*lines: str) -> str:
+    """A reply with one block."""
+    return "\n".join(["```repl", *lines, "```"])
+
+
+def final(expression: str) -> str:
+    """A reply that finishes with the value of an expression."""
+    return code(f"FINAL({expression})")
+
+
+async def run(root: Scripted, context: object = "a small document", question: str = "What is it?", **options: Any) -> RLMResult:
+    """One run of this root, who is its own sub-model."""
+    return await RLM(root, **options).acompletion(question, context)
+
+
+def overlong(seconds: float) -> Answer:
+    """An answer that takes so long that whoever waits for it is cancelled first, or the test fails."""
+
+    async def answer(_request: Request) -> str:
+        await asyncio.sleep(seconds)
+        return "too late"
+
+    return answer
+
+
+def check_citations(result: RLMResult, *texts: str) -> None:
+    """Every citation is the document's own words, looked up without any help of ours."""
+    for citation in result.citations:
+        text = texts[int(citation.source.removeprefix("context_"))]
+        assert text[citation.start : citation.end] == citation.quote != ""
+
+
+def children() -> list[str]:
+    """The processes of sandboxes that are open in this process."""
+    found: list[str] = []
+    for server in [thing for thing in list(_runtime._shared.values()) if isinstance(thing, ForkServer)]:
+        pid = server._process.pid
+        try:
+            found += Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def descriptors() -> int:
+    """How many file descriptors this process has."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def soon(holds: Callable[[], bool], seconds: float = 2.0) -> bool:
+    """Whether this comes to hold in time; it blocks meanwhile, so it is for what other processes and threads do."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """After every test no sandbox is left."""
+    yield
+    assert soon(lambda: not children()), f"sandboxes are left: {children()}"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[StandIn]:
+    """A provider on the test's own loop."""
+    async with serve(keep_requests=True) as standin:
+        yield standin
+
+
+def models(base_url: str, *names: str) -> list[OpenAILM]:
+    """Models behind this provider."""
+    return [OpenAILM(name, base_url=base_url, api_key="a-key") for name in names]
