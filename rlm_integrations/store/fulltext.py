@@ -1,11 +1,12 @@
 """Full text over a view: words ranked by BM25, and pieces of text found by their trigrams.
 
 SQLite's FTS5 in memory does the work, each index made when it is first asked for and then kept up with what was created since. Where FTS5
-is missing, `scan.Scan` reads every object. Statements take and give many rows at once: Python lets go of its global lock at every step of
-a statement, and beside a busy thread each step may wait 5 ms to have it back.
+is missing, `scan.Scan` reads every object. Statements take and give many rows at once: FTS5 flushes after each one that inserts several,
+and Python lets go of its global lock at every step of a statement, to wait up to 5 ms for it beside a busy thread.
 """
 
 import itertools
+import json
 import re
 import threading
 import unicodedata
@@ -20,12 +21,12 @@ from rlm_integrations.store.events import Created
 Skip = Callable[[int], bool]
 
 WORDS: Final = 32  # different words of a free text that count
-SCORED: Final = 4_000  # objects that one search scores: BM25 takes a microsecond for each
-COMMON: Final = 40_000  # a word that so many objects have tells little, and to weigh it takes milliseconds
+SCORED: Final = 3_000  # objects that one search scores: BM25 takes a microsecond for each
+COMMON: Final = 30_000  # a word that so many objects have tells little, and to weigh it takes milliseconds
 FURTHER: Final = 4  # words beside the rare ones that a score takes in
 TRIGRAMS: Final = 6  # of a needle that are looked up; what they find is checked anyway
 READ: Final = {"desc": 5_000, "text": 500}  # so many objects are read sooner than an index is asked
-PAGE: Final = 128  # rows that one statement takes in
+PORTION: Final = 2_000_000  # characters from which on a statement takes in no further text
 COUNTS: Final = 10_000  # words whose count is remembered
 
 # Scripts without blanks between words: each character is indexed as a word, and pairs of them are looked for.
@@ -101,7 +102,7 @@ class FullText:
     """The index in SQLite.
 
     Raises:
-        sqlite3.OperationalError: This SQLite has no FTS5, or one before its trigrams (3.34).
+        sqlite3.OperationalError: This SQLite lacks FTS5, its trigrams (before 3.34), or JSON.
     """
 
     def __init__(self) -> None:
@@ -112,6 +113,7 @@ class FullText:
         weakref.finalize(self, self._db.close)
         self._held = dict.fromkeys(_TABLES, 0)  # how many rows each table has taken in
         self._counts: dict[str, tuple[int, int]] = {}  # by word: how many rows have it, and how many there were
+        self._db.execute("SELECT 1 FROM json_each('[]')")
         for name, options in _TABLES.items():
             self._db.execute(f"CREATE VIRTUAL TABLE {name} USING fts5(t, {options})")
             for option, value in _TUNING.items():
@@ -170,15 +172,20 @@ class FullText:
     def _take_in(self, table: str, rows: Sequence[Created]) -> None:
         """Bring a table up to the rows."""
         make = document if table == "words" else lambda event: folded(event, table)
-        start, end = self._held[table], len(rows)
-        if start >= end:
+        at, end = self._held[table], len(rows)
+        if at >= end:
             return
         self._db.execute("BEGIN")
         try:
-            for first in range(start, end, PAGE):
-                page = rows[first : min(first + PAGE, end)]
-                values = [value for row, event in enumerate(page, first) for value in (row, _clean(make(event)))]
-                self._db.execute(f"INSERT INTO {table}(rowid, t) VALUES {','.join(['(?,?)'] * len(page))}", values)  # noqa: S608 - names of ours
+            while at < end:
+                texts: list[str] = []
+                size = 0
+                while at + len(texts) < end and size < PORTION:
+                    texts.append(_clean(make(rows[at + len(texts)])))
+                    size += len(texts[-1])
+                insert = f"INSERT INTO {table}(rowid, t) SELECT key + ?, value FROM json_each(?)"  # noqa: S608 - names of ours
+                self._db.execute(insert, (at, json.dumps(texts, ensure_ascii=False)))
+                at += len(texts)
             self._db.execute("COMMIT")
         except BaseException:
             self._db.execute("ROLLBACK")
@@ -197,12 +204,16 @@ class FullText:
         return count
 
     def _scored(self, expression: str, limit: int, skip: Skip) -> dict[int, float]:
-        """Of the newest `SCORED` rows that match, the best with their scores."""
-        floor = self._db.execute(
-            "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?", (expression, SCORED)
-        ).fetchone()
+        """The best rows with their scores, of the newest `SCORED` that match, or of more where too many of those are skipped."""
+        last = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
         query = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? AND rowid > ? ORDER BY score DESC, rowid DESC LIMIT ?"
-        return self._first(query, (expression, floor[0] if floor else -1), limit, skip)
+        looked_at = max(SCORED, limit)
+        while True:
+            floor = self._db.execute(last, (expression, looked_at)).fetchone()
+            found = self._first(query, (expression, floor[0] if floor else -1), limit, skip)
+            if floor is None or len(found) == limit:
+                return found
+            looked_at *= 4
 
     def _newest(self, expression: str, limit: int, skip: Skip) -> dict[int, float]:
         """The newest rows that match, each with the least score."""

@@ -87,6 +87,13 @@ def test_two_common_words_are_sought_together(monkeypatch: pytest.MonkeyPatch) -
     assert len(found) == 5
 
 
+def test_invalid_objects_do_not_crowd_out_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of the newest matches are skipped, older ones are found."""
+    monkeypatch.setattr(fulltext, "SCORED", 10)
+    rows = filled(["left filler", "right filler"] * 200).ledger.view.rows
+    assert [row for row, _ in FullText().rank(rows, "left right", 3, lambda row: row >= 7)] == [6, 5, 4]
+
+
 def test_words_that_all_objects_have(monkeypatch: pytest.MonkeyPatch) -> None:
     """A word that very many objects have does not count beside others; alone it gives the newest."""
     monkeypatch.setattr(fulltext, "COMMON", 30)
