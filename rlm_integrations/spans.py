@@ -158,10 +158,10 @@ class Locator:
             self._index(source.name, source.length, base)
 
     def _index(self, name: str, length: int, base: int) -> None:
-        window = self.stride * max(1, _WINDOW // self.stride)
-        for start in range(0, length - _ANCHOR + 1, window):
-            text = self._corpus.text(name, start, min(start + window + _ANCHOR - 1, length))
-            for at in range(0, min(window, len(text) - _ANCHOR + 1), self.stride):
+        window = self.stride * max(1, _WINDOW // self.stride)  # an anchor is shorter than a stride, so none is cut
+        for start in range(0, length, window):
+            text = self._corpus.text(name, start, min(start + window, length))
+            for at in range(0, len(text) - _ANCHOR + 1, self.stride):
                 anchor, place = text[at : at + _ANCHOR], base + start + at
                 if self._places.setdefault(anchor, place) != place:
                     more = self._more.setdefault(anchor, [])
@@ -200,14 +200,10 @@ class Locator:
         while at <= len(prompt) - _ANCHOR:
             stop = min(at + self.stride, len(prompt) - _ANCHOR + 1)
             hit = next((i for i in range(at, stop) if prompt[i : i + _ANCHOR] in self._places), None)
-            if hit is None:
-                missed += stop - at
-                at = stop + min(missed // _PATIENCE, 16) * self.stride
-                continue
-            match = self._longest(prompt, hit, near)
-            if match.length < _SHORTEST:
-                missed += _COST_OF_A_MISS
-                at = hit + 1
+            match = None if hit is None else self._longest(prompt, hit, near)
+            if match is None or match.length < _SHORTEST:
+                missed += stop - at if hit is None else _COST_OF_A_MISS
+                at = (stop if hit is None else hit + 1) + min(missed // _PATIENCE, 16) * self.stride
                 continue
             missed = 0
             at = match.end

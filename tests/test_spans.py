@@ -98,6 +98,16 @@ def test_windows_make_no_difference(text: str, quote: str, window: int) -> None:
         else:
             assert bool(hits) == (" ".join(quote.split()) in " ".join(text.split()))
             assert all(text[hit.span.start : hit.span.end].split() == quote.split() for hit in hits)
+            assert len(set(hits)) == len(hits)
+
+
+@pytest.mark.parametrize("window", range(1, 12))
+def test_windows_make_no_difference_to_white_space(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place with other white space is found once, wherever the windows begin."""
+    monkeypatch.setattr(module, "_WINDOW", window)
+    with Corpus.build("#a \n b" * 3) as corpus:
+        hits = find_quote(corpus, "a b", limit=9)
+        assert [(hit.span.start, hit.span.end) for hit in hits] == [(1, 6), (7, 12), (13, 18)]
 
 
 # Prompts
@@ -188,9 +198,39 @@ def test_a_longer_match_replaces_what_it_covers() -> None:
 def test_a_long_prompt_without_a_hit_is_sampled_and_still_finds_long_parts() -> None:
     """After much text of its own, a prompt's long part of the document is still found whole."""
     text = words(20_000)
+    asked = 0
+
+    class Counting(dict[str, int]):
+        def __contains__(self, key: object) -> bool:
+            nonlocal asked
+            asked += 1
+            return super().__contains__(key)
+
     with Corpus.build(text) as corpus:
-        prompt = words(60_000, seed=3) + "#" + text[1000:9000]
-        assert Locator(corpus).locate(prompt).spans == (SpanRef("context_0", 1000, 9000),)
+        locator = Locator(corpus)
+        locator._places = Counting(locator._places)
+        prompt = words(120_000, seed=3) + "#" + text[1000:9000]
+        assert locator.locate(prompt).spans == (SpanRef("context_0", 1000, 9000),)
+    assert asked < len(prompt) / 3
+
+
+def test_many_short_coincidences_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt full of phrases of the document, each too short for a reference, does not make the document be read for each."""
+    reads = 0
+    text = Corpus.text
+
+    def counted(self: Corpus, source: str, start: int = 0, end: int | None = None) -> str:
+        nonlocal reads
+        reads += 1
+        return text(self, source, start, end)
+
+    with Corpus.build("".join(f"the same words in every one {number:036d}" for number in range(2000))) as corpus:
+        locator = Locator(corpus)
+        assert locator.stride == 64  # as long as a line, so that the phrase is what is indexed
+        monkeypatch.setattr(Corpus, "text", counted)
+        prompt = "".join(f"the same words in every line that is {number}\n" for number in range(5000))
+        assert locator.locate(prompt).pieces == (prompt,)
+    assert 0 < reads < 7000  # one line of the prompt would take seven
 
 
 @settings(deadline=None, max_examples=60)
