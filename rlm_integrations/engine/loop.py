@@ -139,8 +139,9 @@ class Run:
         try:
             for number in range(1, settings.max_iterations + 1):
                 if await self._turn(number):
-                    return outcome
-            await self._close("the limit of turns is reached")
+                    break
+            else:
+                await self._close("the limit of turns is reached")
         except BudgetSpentError as spent:
             outcome.stop_reason = spent.reason
             # What is kept back is the root's: the best answer of a child is what it has.

@@ -1,7 +1,6 @@
 """What tests of the loop share: scripted models, in this process or behind real HTTP, and a check that nothing is left behind."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -111,7 +110,7 @@ def children() -> list[str]:
 
 def descriptors() -> int:
     """How many file descriptors this process has."""
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def soon(holds: Callable[[], bool], seconds: float = 2.0) -> bool:

@@ -1,0 +1,114 @@
+"""Three ways to work on a long document, end to end over real HTTP, each with citations that hold."""
+
+import re
+
+from rlm_integrations import RLM
+from tests.engine.conftest import check_citations, code, models
+from tests.standin import Ask, StandIn
+
+LEDGER = "".join(
+    f"Entry {number}: on day {number % 28 + 1} the mill {'paid' if number % 7 else 'received'} {number * 13 % 997} florins.\n"
+    for number in range(20_000)
+)
+
+
+async def test_peek_grep_calculate(server: StandIn) -> None:
+    """The root looks, searches with `re`, computes in code and cites what it counted: no sub-call at all."""
+    server.change(
+        scripts={
+            "root": [
+                code("print(type(context).__name__, len(context))", "print(context[:120])"),
+                code(
+                    "import re",
+                    "hits = list(re.finditer(r'received (\\d+) florins', context))",
+                    "total = sum(int(hit[1]) for hit in hits)",
+                    "print(len(hits), total)",
+                ),
+                code("FINAL(total, evidence=[cite(context[hit.start() - 40 : hit.end()]) for hit in hits[1:4]])"),
+            ]
+        }
+    )
+    (root,) = models(server.base_url, "root")
+    result = await RLM(root).acompletion("How many florins were received in all?", LEDGER)
+    assert result.answer == str(sum(int(found) for found in re.findall(r"received (\d+) florins", LEDGER)))
+    assert (result.stop_reason, result.iterations, result.total_calls, len(result.citations)) == ("final", 3, 3, 3)
+    check_citations(result, LEDGER)
+    assert [call.model for call in server.calls()] == ["root"] * 3
+
+
+def treaties(asked: Ask) -> str:
+    """A sub-model that quotes what it is asked for, word for word."""
+    return "\n".join(re.findall(r"The treaty of \w+ was signed in \d+\.", asked.prompt)) or "NONE"
+
+
+async def test_partition_map_reduce(server: StandIn) -> None:
+    """The root cuts the document, asks about all parts in one parallel batch, reduces the replies, and cites the quotes."""
+    filler = "Of this year nothing else is told. " * 400
+    names = ["Arras", "Bled", "Como", "Delft", "Enns", "Fulda"]
+    document = "".join(f"{filler}The treaty of {name} was signed in {1500 + at}. {filler}" for at, name in enumerate(names))
+    server.change(
+        latency=0.03,
+        scripts={
+            "root": [
+                code(
+                    "chunks = [context[at : at + 20_000] for at in range(0, len(context), 19_900)]",
+                    "replies = llm_batch([f'Quote each sentence about a treaty, or say NONE.\\n\\n{chunk}' for chunk in chunks])",
+                    "quotes = sorted({line for reply in replies if reply != 'NONE' for line in reply.splitlines()})",
+                    "print(len(chunks), quotes)",
+                ),
+                code("answer_text = llm_query('Which came first?\\n' + '\\n'.join(quotes))", "print(answer_text)"),
+                code("FINAL(answer_text.splitlines()[0], evidence=[cite(quote) for quote in quotes])"),
+            ],
+            "sub": treaties,
+        },
+    )
+    root, sub = models(server.base_url, "root", "sub")
+    result = await RLM(root, sub, max_parallel_calls=8).acompletion("Which treaty came first?", document)
+    assert result.answer == "The treaty of Arras was signed in 1500."
+    assert [citation.quote for citation in result.citations] == [
+        f"The treaty of {name} was signed in {1500 + at}." for at, name in enumerate(names)
+    ]
+    check_citations(result, document)
+    chunks = len(range(0, len(document), 19_900))
+    assert (result.total_calls, server.stats().calls) == (chunks + 4, chunks + 4)
+    assert server.stats().most_in_flight == 8
+    (batch,) = result.repl_history[0].batch_calls
+    assert (batch["prompts_count"], batch["model"]) == (chunks, "sub")
+    assert result.spent.by_depth[0].calls == 3
+    assert result.spent.by_depth[1].calls == chunks + 1
+
+
+def summary(asked: Ask) -> str:
+    """A sub-model whose summary of anything is the chapters that it read of, in order."""
+    return "chapters " + " ".join(dict.fromkeys(re.findall(r"(?:CHAPTER |\b)(\d{1,2})\b", asked.prompt.partition("\n\n")[2])))
+
+
+async def test_hierarchical_summary(server: StandIn) -> None:
+    """The root summarises chapters in parallel, folds the summaries level by level, and cites where each chapter begins."""
+    chapters = [f"CHAPTER {number}\n{'It rained and nobody came. ' * 300}\n" for number in range(1, 17)]
+    document = "".join(chapters)
+    server.change(
+        scripts={
+            "root": [
+                code(
+                    "parts = ['CHAPTER' + part for part in context.split('CHAPTER')[1:]]",
+                    "levels = [llm_batch([f'Summarise.\\n\\n{part}' for part in parts])]",
+                    "while len(levels[-1]) > 1:",
+                    "    last = levels[-1]",
+                    "    groups = [last[at : at + 4] for at in range(0, len(last), 4)]",
+                    "    levels.append(parallel_query('Put together.\\n\\n{chunk}', ['\\n'.join(group) for group in groups]))",
+                    "print([len(level) for level in levels])",
+                ),
+                code("FINAL(levels[-1][0], evidence=[cite(part[:40]) for part in parts])"),
+            ],
+            "sub": summary,
+        }
+    )
+    root, sub = models(server.base_url, "root", "sub")
+    result = await RLM(root, sub).acompletion("What happens in the book?", document)
+    assert result.answer == "chapters " + " ".join(str(number) for number in range(1, 17))
+    assert result.repl_history[0].stdout == "[16, 4, 1]\n"
+    assert [batch["prompts_count"] for batch in result.repl_history[0].batch_calls] == [16, 4, 1]
+    assert len(result.citations) == 16
+    check_citations(result, document)
+    assert [document[each.start :].partition("\n")[0] for each in result.citations] == [f"CHAPTER {at}" for at in range(1, 17)]
