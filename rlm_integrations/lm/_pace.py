@@ -2,6 +2,7 @@
 
 LEAST = 8  # answers in a window
 SLOW = 2.0  # times the usual seconds
+LEAST_RISE = 0.1  # seconds: less may be this machine's own doing
 GAIN = 1.25  # times the usual answers a second: less is no gain
 FEWER = 0.8  # times the calls at once: more are about as many
 
@@ -37,7 +38,7 @@ class Pace:
 
     def is_slow(self, seconds: float) -> bool:
         """Whether an answer that took so long took much longer than usual."""
-        return self._usual is not None and seconds > SLOW * self._usual[1]
+        return self._usual is not None and seconds > max(SLOW * self._usual[1], self._usual[1] + LEAST_RISE)
 
     def answered(self, calls: int) -> bool:
         """Take note of an answer, while so many calls were in flight; True where a window ends in overload."""

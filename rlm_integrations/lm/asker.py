@@ -15,6 +15,8 @@ from rlm_integrations.records import CallRecord, Completion, LLMError, Request
 
 REFUSALS = frozenset({"overloaded", "rate_limit"})  # the types of `ModelError` by which a provider says that it has too much to do
 
+GROWTH = 1.6  # of each wait over the one before: with two, the few calls that fail again and again would hold up the end of a batch
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
@@ -25,12 +27,12 @@ class Retry:
         refusals: Further tries after the provider said that it has too much to do (429, 503).
         timeouts: Further tries after no answer came in time.
         seconds: No further try begins so long after the first one began.
-        first_delay: How many seconds the first wait takes at most; each wait of a kind takes twice as long as the one before,
-            and a random part of up to a half of it is left out. Where the provider says how long to wait, it is that at least.
+        first_delay: How many seconds the first wait takes at most; each wait for the same kind of failure takes 1.6 times as long as
+            the one before. A random part of up to a half of it is left out. Where the provider says how long to wait, it is that at least.
         longest_delay: How many seconds a wait takes at most.
     """
 
-    failures: int = 8
+    failures: int = 10
     refusals: int = 20
     timeouts: int = 1
     seconds: float = 90.0
@@ -48,7 +50,7 @@ class Retry:
         allowed: int = getattr(self, kind)
         if made >= allowed:
             return None
-        return min(self.longest_delay, self.first_delay * 2.0**made) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
+        return min(self.longest_delay, self.first_delay * GROWTH**made) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
 
 
 class Asker:

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence, Sized
-from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from reprlib import repr as shown  # bounded: values may be long
@@ -88,7 +87,7 @@ def allm_batch_iter(
     Prompts are pulled as replies are taken, so memory stays bounded however many there are. Closing the iterator early cancels the calls
     that are under way.
     """
-    return _flat(_Batch(prompts, llm, options).groups())
+    return _Batch(prompts, llm, options).replies()
 
 
 async def allm_batch_records(
@@ -114,13 +113,6 @@ async def aparallel_query(
     """
     prepare = partial(filled, checked_template(template))
     return [record.reply for record in await _Batch(chunks, llm, options, prepare=prepare).records()]
-
-
-async def _flat(groups: AsyncGenerator[list[_Numbered], None]) -> AsyncGenerator[tuple[int, str], None]:
-    async with aclosing(groups):
-        async for group in groups:
-            for index, record in group:
-                yield index, record.reply
 
 
 llm_batch = synchronous(allm_batch)
@@ -160,6 +152,9 @@ class _Batch:
         self._asked: dict[bytes, CallRecord | list[int]] | None = {} if options.get("dedupe") else None
         self._total = len(source) if isinstance(source, Sized) else None
         self._done = self._failed = 0
+        self._outcome: Literal["completed", "cancelled", "failed"] = "cancelled"  # unless the end is reached
+        self._ready: asyncio.Queue[_Numbered | None] = asyncio.Queue(self._concurrent)  # None at the end
+        self._task: asyncio.Task[None]
         self._id = new_id("batch")
         self._emit = Emitter(options.get("on_event"))
         bar = Bar("prompts") if options.get("show_progress") else None
@@ -168,71 +163,83 @@ class _Batch:
 
     async def records(self) -> list[CallRecord]:
         """All records, in the order of the prompts."""
-        records: list[CallRecord | None] = [None] * (self._total or 0)
-        async with aclosing(self.groups()) as groups:
-            async for group in groups:
-                for index, record in group:
-                    records += [None] * (index + 1 - len(records))
-                    records[index] = record
-        return [record for record in records if record is not None]
+        records: dict[int, CallRecord] = {}
+        await self._open()
+        try:
+            while group := await self._next():
+                records.update(group)
+        finally:
+            await self._close()
+        return [records[index] for index in range(len(records))]
 
-    async def groups(self) -> AsyncGenerator[list[_Numbered], None]:
-        """Numbered records as they come; those that are there at the same time, together."""
+    async def replies(self) -> AsyncGenerator[tuple[int, str], None]:
+        """Numbered replies as they come."""
+        # The one generator here: asyncio closes all that are open at its end, and stumbles over those that close others.
+        await self._open()
+        try:
+            while group := await self._next():
+                for index, record in group:
+                    yield index, record.reply
+        finally:
+            await self._close()
+
+    async def _open(self) -> None:
         lm = await offload(resolve, self._llm) if isinstance(self._llm, str) else resolve(self._llm)
         if self._priced:
             await pricing.prepare()
         asker = Asker(lm, timeout=self._timeout, retry=self._retry, emit=self._emit, parent=self._id)
-        queue: asyncio.Queue[_Numbered | None] = asyncio.Queue(self._concurrent)
         self._progress(BatchStarted(id=self._id, total=self._total, max_concurrent=self._concurrent))
-        task = asyncio.create_task(self._run(asker, queue))
-        outcome: Literal["completed", "cancelled", "failed"] = "cancelled"
-        try:
-            over = False
-            while not over:
-                group = [await queue.get()]
-                while not queue.empty():
-                    group.append(queue.get_nowait())
-                over = group[-1] is None
-                if found := [each for each in group if each is not None]:
-                    yield found
-            outcome = "failed"
-            await task
-            outcome = "completed"
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled():
-                task.exception()  # looked at, so that asyncio does not report it as forgotten
-            end = BatchFinished(id=self._id, done=self._done, total=self._total, failed=self._failed, outcome=outcome)
-            self._progress(end)
+        self._task = asyncio.create_task(self._run(asker))
 
-    async def _run(self, asker: Asker, queue: "asyncio.Queue[_Numbered | None]") -> None:
+    async def _next(self) -> list[_Numbered]:
+        """The records that are there, at least one; none at the end."""
+        group = [await self._ready.get()]
+        while not self._ready.empty():
+            group.append(self._ready.get_nowait())
+        found = [each for each in group if each is not None]
+        if not found:
+            self._outcome = "failed"
+            await self._task
+            self._outcome = "completed"
+        elif group[-1] is None:
+            self._ready.put_nowait(None)  # for the next time
+        return found
+
+    async def _close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.exception()  # looked at, so that asyncio does not report it as forgotten
+        end = BatchFinished(id=self._id, done=self._done, total=self._total, failed=self._failed, outcome=self._outcome)
+        self._progress(end)
+
+    async def _run(self, asker: Asker) -> None:
         # A list is read here. All else may be the user's own code.
         source = self._source if isinstance(self._source, Sequence | AsyncIterable) else pulled_by_caller(self._source)
         workers = self._concurrent if self._total is None else min(self._concurrent, self._total)
         try:
-            await pool(source, partial(self._work, asker, queue), workers)
+            await pool(source, partial(self._work, asker), workers)
         except Exception:
-            await queue.put(None)
+            await self._ready.put(None)
             raise
-        await queue.put(None)
+        await self._ready.put(None)
 
-    async def _work(self, asker: Asker, queue: "asyncio.Queue[_Numbered | None]", index: int, item: Any) -> None:
+    async def _work(self, asker: Asker, index: int, item: Any) -> None:
         messages = self._prepare(item)
         if isinstance(messages, LLMError):
-            await self._deliver(queue, index, asker.fail(Request(()), messages))
+            await self._deliver(index, asker.fail(Request(()), messages))
         elif self._asked is None:
-            await self._deliver(queue, index, await self._ask(asker, messages))
+            await self._deliver(index, await self._ask(asker, messages))
         elif (known := self._asked.get(key := _digest(messages))) is None:
             same = self._asked[key] = []
             record = self._asked[key] = await self._ask(asker, messages)
-            await self._deliver(queue, index, record)
+            await self._deliver(index, record)
             for each in same:
-                await self._deliver(queue, each, _again(record))
+                await self._deliver(each, _again(record))
         elif isinstance(known, list):
             known.append(index)  # whoever asks delivers this one too
         else:
-            await self._deliver(queue, index, _again(known))
+            await self._deliver(index, _again(known))
 
     async def _ask(self, asker: Asker, messages: tuple[Message, ...]) -> CallRecord:
         record = await asker.ask(Request(messages, self._params))
@@ -240,12 +247,12 @@ class _Batch:
             record = replace(record, cost=pricing.cost(record.usage, record.model, base_url=getattr(asker.lm, "base_url", None)))
         return record
 
-    async def _deliver(self, queue: "asyncio.Queue[_Numbered | None]", index: int, record: CallRecord) -> None:
+    async def _deliver(self, index: int, record: CallRecord) -> None:
         self._done += 1
         self._failed += record.error is not None
         if self._progress:
             self._progress(BatchProgress(id=self._id, done=self._done, total=self._total, failed=self._failed))
-        await queue.put((index, record))
+        await self._ready.put((index, record))
 
 
 def _digest(messages: tuple[Message, ...]) -> bytes:

@@ -1,0 +1,385 @@
+"""Batches over real sockets: nothing lost, nothing asked twice, nothing left running, whatever the provider does."""
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rlm_integrations import LLMError, allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
+from rlm_integrations.events import CallRetried, Event, LimiterChanged
+from rlm_integrations.lm.asker import Retry
+from rlm_integrations.lm.limiter import limiter_of
+from rlm_integrations.lm.openai import OpenAILM
+from tests.lm.test_openai_loops import ROOT
+from tests.standin import Call, Fault, RemoteStandIn, StandIn, answer_to, serve_in_process, serve_in_thread
+
+COUNT = 0
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with serve_in_thread() as standin:
+        yield standin
+
+
+@pytest.fixture
+def far_server() -> Iterator[RemoteStandIn]:
+    """In a process of its own: for tests that look at times."""
+    with serve_in_process() as standin:
+        yield standin
+
+
+def model(server: StandIn | RemoteStandIn) -> OpenAILM:
+    """A model with a limiter of its own."""
+    global COUNT  # noqa: PLW0603 - a port may come again within one run of the tests
+    COUNT += 1
+    return OpenAILM(f"sub-{COUNT}", base_url=server.base_url)
+
+
+def prompts(count: int, name: str = "p") -> list[str]:
+    return [f"{name}{n}" for n in range(count)]
+
+
+def answers(asked: list[str]) -> list[str]:
+    return [answer_to(prompt) for prompt in asked]
+
+
+def test_batches_through_all_doors_in_turn(server: StandIn) -> None:
+    """Sync and async batches one after another, over new loops and inside running ones, make one call for each prompt, all right."""
+    lm = model(server)
+
+    async def cells(name: str) -> None:
+        """What a notebook does: both kinds in one running loop."""
+        asked = prompts(15, name)
+        assert await allm_batch(asked, lm) == answers(asked)
+        assert llm_batch(asked, lm) == answers(asked)
+        assert await allm_batch(asked, lm) == answers(asked)
+        assert dict(llm_batch_iter(asked, lm)) == dict(enumerate(answers(asked)))
+
+    asked = prompts(25)
+    assert llm_batch(asked, lm) == answers(asked)
+    assert llm_batch(asked, lm) == answers(asked)
+    asyncio.run(cells("a"))
+    assert llm_batch(asked, lm) == answers(asked)
+    asyncio.run(cells("b"))
+    assert asyncio.run(allm_batch(asked, lm)) == answers(asked)
+    assert server.stats().calls == 4 * 25 + 2 * 4 * 15
+
+
+def test_batches_from_many_threads(server: StandIn) -> None:
+    """Threads with sync doors and threads with loops of their own share one model; each gets its own answers."""
+    lm = model(server)
+    wrong = []
+
+    def work(number: int) -> None:
+        asked = prompts(20, f"thread {number} ")
+        for _ in range(3):
+            got = llm_batch(asked, lm) if number % 2 else asyncio.run(allm_batch(asked, lm))
+            if got != answers(asked):
+                wrong.append(got)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert server.stats().calls == 8 * 3 * 20
+
+
+def test_a_thousand_prompts_with_faults(far_server: RemoteStandIn) -> None:
+    """With every tenth call refused and every tenth failing all thousand answers are right, in at most four times the ideal time."""
+    lm = model(far_server)
+    asked = prompts(1000)
+    llm_batch(asked[:50], lm, max_concurrent=50)
+    far_server.reset()
+    far_server.change(latency=0.05, faults=[Fault("rate_limit", rate=0.1), Fault("server", rate=0.1)])
+    start = time.monotonic()
+    assert llm_batch(asked, lm, max_concurrent=50) == answers(asked)
+    assert time.monotonic() - start <= 4 * 1.0
+    stats = far_server.stats()
+    assert stats.most_in_flight <= 50
+    assert 1200 <= stats.calls <= 1300
+
+
+def test_nobody_calls_during_a_pause(far_server: RemoteStandIn) -> None:
+    """After a 429 with Retry-After no call of any batch arrives before its time, and all answers are right."""
+    lm = model(far_server)
+    asked = prompts(150)
+    llm_batch(asked[:20], lm, max_concurrent=20)
+    far_server.reset()
+    far_server.change(latency=0.03, faults=[Fault("rate_limit", at=(60,), retry_after=1)])
+    got: list[list[str]] = []
+    other = threading.Thread(target=lambda: got.append(asyncio.run(allm_batch(asked, lm, max_concurrent=10))))
+    other.start()
+    assert llm_batch(asked, lm, max_concurrent=10) == answers(asked)
+    other.join()
+    assert got == [answers(asked)]
+    calls = far_server.calls()
+    assert len(calls) == 301
+    assert calls_in_pause(calls, 1.0) == []
+
+
+def calls_in_pause(calls: list[Call], seconds: float) -> list[Call]:
+    """Those that arrived after the refusal could be known and before the pause was over."""
+    [refused] = [call for call in calls if call.status == 429]
+    assert refused.ended is not None
+    return [call for call in calls if refused.ended + 0.04 < call.arrived < refused.ended + seconds]
+
+
+@pytest.mark.parametrize("ceiling", [None, 20])
+def test_ten_prompts_beside_a_thousand(far_server: RemoteStandIn, ceiling: int | None) -> None:
+    """A small batch takes at most three times as long beside a large one as alone, also where the limiter lets few calls through."""
+    far_server.change(latency=0.1)
+    lm = model(far_server)
+    small, large = prompts(10, "small"), prompts(1000, "large")
+
+    async def timed() -> float:
+        start = time.monotonic()
+        assert await allm_batch(small, lm) == answers(small)
+        return time.monotonic() - start
+
+    async def both() -> tuple[float, float]:
+        await timed()
+        alone = statistics.median([await timed() for _ in range(3)])
+        if ceiling:
+            limiter_of(lm)._ceiling = limiter_of(lm)._cap = ceiling
+        task = asyncio.create_task(allm_batch(large, lm, max_concurrent=50))
+        await asyncio.sleep(0.35)
+        beside = statistics.median([await timed() for _ in range(3)])
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        return alone, beside
+
+    alone, beside = asyncio.run(both())
+    assert beside <= 3 * alone
+
+
+def test_one_hanging_call_holds_nobody_up(far_server: RemoteStandIn) -> None:
+    """The others are answered meanwhile; its own slot ends as a timeout, tried once more, and its connections are closed."""
+    far_server.change(latency=0.01, faults=[Fault("hang", match="needle")])
+    lm = model(far_server)
+    llm_batch(prompts(5), lm)
+    asked = ["needle", *prompts(60)]
+    start = time.monotonic()
+    ends: dict[int, float] = {}
+    replies: dict[int, str] = {}
+    for index, reply in llm_batch_iter(asked, lm, max_concurrent=4, timeout=0.8):
+        ends[index], replies[index] = time.monotonic() - start, reply
+    hung = replies.pop(0)
+    assert isinstance(hung, LLMError)
+    assert (hung.type, hung.retries) == ("timeout", 1)
+    assert "did not answer within 0.8 s" in hung.message
+    assert [replies[index] for index in range(1, 61)] == answers(asked[1:])
+    assert sorted(ends.values())[-2] < 0.8
+    assert 1.6 <= ends[0] < 3
+    assert far_server.stats().aborted == 2
+
+
+def test_a_timeout_frees_the_slot(server: StandIn) -> None:
+    """With one call at a time, prompts after one that hangs are still answered."""
+    server.change(faults=[Fault("hang", match="needle")])
+    lm = model(server)
+    llm_batch(["warm"], lm)
+    replies = llm_batch(["a", "needle", "b"], lm, max_concurrent=1, timeout=0.5)
+    assert [replies[0], replies[2]] == answers(["a", "b"])
+    assert getattr(replies[1], "type", None) == "timeout"
+    assert limiter_of(lm).is_idle()
+
+
+def settled(server: StandIn | RemoteStandIn, aborted: int) -> bool:
+    """Whether the server sees so many aborted calls, and none open, before long."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        stats = server.stats()
+        if stats.aborted >= aborted and stats.in_flight == 0:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+async def test_cancelling_a_batch(server: StandIn) -> None:
+    """It returns in under a second, the server sees every open call abort, and nothing is asked afterwards."""
+    server.change(faults=[Fault("hang", match="p"), Fault("rate_limit", match="again")])
+    lm = model(server)
+    await allm_batch(["warm"], lm)
+    task = asyncio.create_task(allm_batch([*prompts(30), *["again"] * 300], lm, max_concurrent=50, retry=Retry(first_delay=0.05)))
+    while server.stats().in_flight < 30:
+        await asyncio.sleep(0.01)
+    start = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - start < 1
+    assert await asyncio.to_thread(settled, server, 30)
+    calls = server.stats().calls
+    await asyncio.sleep(0.3)
+    assert server.stats().calls == calls
+    assert limiter_of(lm).is_idle()
+
+
+async def test_leaving_an_iteration_aborts_its_calls(server: StandIn) -> None:
+    """Leaving the loop over the replies and closing it aborts the calls under way."""
+    server.change(faults=[Fault("hang", match="p")])
+    lm = model(server)
+    replies = allm_batch_iter(["quick", *prompts(20)], lm)
+    assert await anext(replies) == (0, answer_to("quick"))
+    while server.stats().in_flight < 10:
+        await asyncio.sleep(0.01)
+    await replies.aclose()
+    assert await asyncio.to_thread(settled, server, 10)
+    assert server.stats().calls == 11
+
+
+def script(code: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """In an interpreter of its own that shows every warning; Python 3.12 warns of every fork in a process with threads."""
+    options = ["-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+    options += ["-W", "ignore::DeprecationWarning:pydantic"]
+    command = [sys.executable, *options, "-c", code, *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+
+
+PREPARE = """
+import os, signal, sys, threading, time
+from rlm_integrations import llm_batch, llm_batch_iter
+from rlm_integrations.lm.openai import OpenAILM
+from tests.standin import answer_to
+lm = OpenAILM("sub", base_url=sys.argv[1])
+def right(name):
+    asked = [f"{name}{n}" for n in range(20)]
+    return llm_batch(asked, lm) == [answer_to(prompt) for prompt in asked]
+assert right("first")
+"""
+
+
+def test_ctrl_c(far_server: RemoteStandIn) -> None:
+    """Ctrl-C in a synchronous batch raises KeyboardInterrupt in under a second, with the sockets aborted, and the next batch works."""
+    far_server.change(faults=[Fault("hang", match="p")])
+    code = """
+def press():
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGINT)
+    pressed.append(time.monotonic())
+pressed = []
+threading.Thread(target=press).start()
+try:
+    llm_batch([f"p{n}" for n in range(50)], lm)
+except KeyboardInterrupt:
+    assert time.monotonic() - pressed[0] < 1
+    assert right("second")
+    print("interrupted")
+"""
+    done = script(PREPARE + code, far_server.base_url)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+    assert settled(far_server, 10)
+    assert far_server.stats().calls == 20 + 10 + 20
+
+
+def test_fork(far_server: RemoteStandIn) -> None:
+    """A process forked after a batch asks over connections of its own, and the parent goes on over its own."""
+    code = """
+for number in range(2):
+    child = os.fork()
+    if child == 0:
+        assert right("child")
+        raise SystemExit(3)
+    assert right("parent")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+print("done")
+"""
+    done = script(PREPARE + code, far_server.base_url)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+    assert far_server.stats().calls == 5 * 20
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "",
+        "replies = llm_batch_iter(['q', *[f'p{n}' for n in range(30)]], lm); print(next(replies))",
+        "threading.Thread(target=lambda: llm_batch([f'p{n}' for n in range(30)], lm), daemon=True).start(); time.sleep(0.3)",
+    ],
+    ids=["after a batch", "in an iteration", "in a daemon thread's batch"],
+)
+def test_the_interpreter_ends_without_noise(far_server: RemoteStandIn, ending: str) -> None:
+    """After a batch or in the middle of one, the interpreter ends at once and in silence, and no call stays open."""
+    far_server.change(faults=[Fault("hang", match="p")])
+    start = time.monotonic()
+    done = script(PREPARE + ending, far_server.base_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert time.monotonic() - start < 20
+    assert settled(far_server, 10 if ending else 0)
+
+
+def test_a_provider_that_bears_few_calls(far_server: RemoteStandIn) -> None:
+    """Where only five calls at once are accepted, fifty are soon no longer tried, every answer is right, and the events tell why."""
+    far_server.change(latency=0.03, capacity=5)
+    lm = model(far_server)
+    events: list[Event] = []
+    asked = prompts(200)
+    assert llm_batch(asked, lm, max_concurrent=50, on_event=events.append) == answers(asked)
+    changes = [event for event in events if isinstance(event, LimiterChanged)]
+    assert changes[0].ceiling <= 25
+    assert min(event.ceiling for event in changes) <= 6
+    assert all(event.model == lm.name for event in changes)
+    assert {event.error.type for event in events if isinstance(event, CallRetried)} == {"rate_limit"}
+    assert far_server.stats().calls < 2.5 * 200
+
+
+def test_events_tell_of_a_pause(server: StandIn) -> None:
+    """A pause shows with its end, on the clock of the events."""
+    server.change(faults=[Fault("rate_limit", at=(0,), retry_after=0.2)])
+    events: list[Event] = []
+    llm_batch(["a"], model(server), on_event=events.append)
+    [change] = [event for event in events if isinstance(event, LimiterChanged) and event.paused_until]
+    assert change.paused_until is not None
+    assert 0.1 < change.paused_until - change.at <= 0.2
+
+
+def test_a_provider_that_slows_down(far_server: RemoteStandIn) -> None:
+    """Where more calls at once only make each slower, the limiter comes down to about what the provider bears, at no cost in time."""
+    far_server.change(latency=0.06, slow_above=8)
+    lm = model(far_server)
+    llm_batch(prompts(60), lm, max_concurrent=8)
+    far_server.reset()
+    asked = prompts(400)
+    start = time.monotonic()
+    assert llm_batch(asked, lm, max_concurrent=80) == answers(asked)
+    assert time.monotonic() - start < 1.6 * 400 / 8 * 0.06
+    times = [call.ended - call.arrived for call in far_server.calls() if call.ended]
+    assert statistics.median(times[200:]) < 0.6 * 80 / 8 * 0.06
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_", "tries"),
+    [
+        ("auth", "auth", 1),
+        ("quota", "quota", 1),
+        ("context_length", "context_length", 1),
+        ("refusal", "refusal", 1),
+        ("server", "server", 3),
+    ],
+)
+def test_failures_keep_their_type(server: StandIn, kind: Any, type_: str, tries: int) -> None:
+    """What cannot pass is not tried again; the slot says what it was, and the prompts beside it are answered."""
+    server.change(faults=[Fault(kind, match="needle")])
+    replies = llm_batch(["a", "needle", "b"], model(server), retry=Retry(failures=2, first_delay=0.001))
+    assert [replies[0], replies[2]] == answers(["a", "b"])
+    assert isinstance(replies[1], LLMError)
+    assert (replies[1].type, replies[1].retries) == (type_, tries - 1)
+    assert server.stats().calls == 2 + tries
+
+
+def test_nobody_there() -> None:
+    """Where nothing listens, each slot says so, after the tries that it may make."""
+    with serve_in_thread() as server:
+        lm = model(server)
+    replies = llm_batch(["a", "b"], lm, retry=Retry(failures=1, first_delay=0.001))
+    assert [(reply.type, reply.retries) for reply in replies if isinstance(reply, LLMError)] == [("connection", 1)] * 2
