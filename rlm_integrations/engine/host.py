@@ -9,6 +9,7 @@ from typing import Any
 from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.budget import BudgetSpentError
+from rlm_integrations.engine.citations import LONGEST
 from rlm_integrations.engine.gate import Call, Function
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.engine.tree import Tree
@@ -27,6 +28,7 @@ from rlm_integrations.store.events import StoreEvent
 from rlm_integrations.store.shared import REPL_METHODS
 
 _CHARACTERS_PER_TOKEN = 3
+_QUICK = {"get", "invalidate", "link"}  # of the store: microseconds, which a thread would cost many times over
 _UNKNOWN_WINDOW = 32_000  # tokens that a sub-model is taken to read where it does not say
 
 
@@ -347,7 +349,9 @@ class Host:
     async def cite(self, _call: Call, quote: Any, source: Any = None) -> SpanRef | None:
         """Where the run's document holds these words."""
         if not isinstance(quote, str) or not isinstance(source, str | None):
-            raise HostCallError(f"cite: the quote must be a text, not {_kind(quote)}", type="TypeError")
+            raise HostCallError(f"cite: quote and source must be texts, not {_kind(quote)} and {_kind(source)}", type="TypeError")
+        if len(quote) > LONGEST:
+            raise HostCallError(f"cite: a quote has at most {LONGEST:,} characters, not {len(quote):,}", type="ValueError")
         hits = await _runtime.offload(find_quote, self._corpus, quote, source, limit=1)
         return hits[0].span if hits else None
 
@@ -361,7 +365,7 @@ class Host:
 
         async def answer(_call: Call, /, *args: Any, **kwargs: Any) -> Any:
             try:
-                return await _runtime.offload(method, *args, **kwargs)
+                return method(*args, **kwargs) if name in _QUICK else await _runtime.offload(method, *args, **kwargs)
             except TypeError as error:  # the arguments do not fit
                 raise HostCallError(f"store.{name}: {error}", type="TypeError") from None
 
