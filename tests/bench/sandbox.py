@@ -123,6 +123,16 @@ async def to_first_block(text: str) -> None:
     await _runtime.offload(corpus.close)
 
 
+async def hundred_megabytes() -> list[Row]:
+    text = "0123456789" * 10_000_000
+    spent = await seconds(lambda: to_first_block(text))
+    held = statistics.median([await watched(to_first_block(text)) for _ in range(5)])
+    return [
+        Row("100 MB text: corpus made to first block run", spent, 0.35, "s"),
+        Row("100 MB text: event loop held at most", held * 1e3, 30, "ms"),
+    ]
+
+
 MEMORY = """
     import asyncio, os, sys, time
     from pathlib import Path
@@ -173,11 +183,7 @@ async def run() -> list[Row]:
     rows.append(Row("host call there and back, 1 MB each way", await inside(session, CALLS.format(size=MB, times=50)) * 1e3, 6, "ms"))
     await session.close()
     rows.append(Row("50 sessions at once, opened, run and closed", await seconds(lambda: fifty(corpus)), 0.6, "s"))
-    text = "0123456789" * 10_000_000
-    rows.append(Row("100 MB text: corpus made to first block run", await seconds(lambda: to_first_block(text)), 0.35, "s"))
-    held = statistics.median([await watched(to_first_block(text)) for _ in range(5)])
-    rows.append(Row("100 MB text: event loop held at most", held * 1e3, 30, "ms"))
-    del text
+    rows += await hundred_megabytes()
     figures = [gigabyte() for _ in range(5)]
     rows.append(Row("1 GB text: corpus made to first block run", statistics.median(each[0] for each in figures), 4, "s"))
     rows.append(Row("1 GB text: memory of the host, its str and the memfd", max(each[1] for each in figures), 2.1, "x"))
