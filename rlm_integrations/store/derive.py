@@ -154,8 +154,9 @@ def _chosen(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
         ids = [card["id"] for card in store.view(ids_or_query, MOST)]
         if parse(ids_or_query).sort is None:
             ids.reverse()
-    elif view.rows[view.row_of[ids_or_query]].type == "batch":
-        ids = sorted((child.id for child in store.children(ids_or_query)), key=lambda id_: (len(id_), id_))  # as the tasks stood
+    elif "llm_map" in view.rows[view.row_of[ids_or_query]].tags:
+        ids = [child.id for child in store.children(ids_or_query) if "llm_map" in child.tags] or [ids_or_query]
+        ids.sort(key=lambda id_: (len(id_), id_))  # as the tasks stood
     else:
         ids = [ids_or_query]
     chosen = [view.rows[view.row_of[id_]] for id_ in ids]

@@ -21,6 +21,7 @@ from rlm_integrations.store.events import Created
 Skip = Callable[[int], bool]
 
 WORDS: Final = 32  # different words of a free text that count
+WORD_CHARS: Final = 200  # longer ones do not: what is a word here may be thousands to SQLite, which takes seconds to find those in a row
 SCORED: Final = 3_000  # objects that one search scores: BM25 takes a microsecond for each
 COMMON: Final = 30_000  # a word that so many objects have tells little, and to weigh it takes milliseconds
 FURTHER: Final = 4  # words beside the rare ones that a score takes in
@@ -32,7 +33,7 @@ COUNTS: Final = 10_000  # words whose count is remembered
 # Scripts without blanks between words: each character is indexed as a word, and pairs of them are looked for.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _CHARACTER = re.compile(f"[{_UNSPACED}]")
-_PART = re.compile(rf"(?P<run>[{_UNSPACED}]+)|[^\W{_UNSPACED}]+")
+_PART = re.compile(rf"(?P<run>[{_UNSPACED}]+)|[^\W_{_UNSPACED}]+")
 _TABLES: Final = {
     "words": "content='', tokenize='unicode61 remove_diacritics 2'",
     "desc": "content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'",
@@ -95,7 +96,7 @@ def words(text: str) -> list[str]:
     for part in _PART.finditer(unicodedata.normalize("NFC", text).casefold()):
         run = part["run"]
         found += [part[0]] if run is None or len(run) == 1 else map(" ".join, itertools.pairwise(run))
-    return list(dict.fromkeys(found))[:WORDS]
+    return list(dict.fromkeys(word for word in found if len(word) <= WORD_CHARS))[:WORDS]
 
 
 class FullText:

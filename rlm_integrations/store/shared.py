@@ -1,10 +1,10 @@
 """The store of one run: findings with their provenance, written by many workers and seen by all of them at once."""
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from os import PathLike
 from typing import Any, Final, Literal, TypedDict
@@ -80,7 +80,10 @@ class Reading:
         return [view.object(view.row_of[parent]) for parent in view.rows[row].parents]
 
     def trace(self, id: str) -> list[TraceStep]:  # noqa: A002
-        """What an object rests on: itself, its parents, theirs and so on, each once, the nearest first, with the text of their spans."""
+        """What an object rests on: itself, its parents, theirs and so on, with the text of their spans.
+
+        Each object stands there once, the nearest first, 1,000 at most. Texts are cut at 2,000 characters, and all together at 1,000,000.
+        """
         row = self.ledger.row("id", id)
         return trace(self.ledger.view, row, self.ledger.corpus)
 
@@ -194,16 +197,7 @@ class SharedStore(Reading):
     ) -> None:
         if backend != "memory":
             raise InputError(f"backend must be 'memory', not {checks.shown(backend)}")
-        lock = threading.Lock()
-        made: list[TextIndex] = []
-
-        def index() -> TextIndex:
-            with lock:
-                if not made:
-                    made.append(text_index())
-                return made[0]
-
-        super().__init__(Ledger(corpus, MemoryLog() if log is None else log, clock, max_size), index)
+        super().__init__(Ledger(corpus, MemoryLog() if log is None else log, clock, max_size), cache(text_index))
 
     def __len__(self) -> int:
         """How many objects there are, invalidated ones aside."""

@@ -242,7 +242,25 @@ class StoreContract:
         assert [several[card["id"]] for card in store.search_text("two words")] == ["3"]
 
     @pytest.mark.parametrize(
-        "text", ["", " ", '"', "'", "a AND", "OR", "NEAR(a b", "col:x", "^a*", "-", "\0", "\ud800", "(" * 500, "a" * 50_000, "the " * 500]
+        "text",
+        [
+            "",
+            " ",
+            '"',
+            "'",
+            "a AND",
+            "OR",
+            "NEAR(a b",
+            "col:x",
+            "^a*",
+            "-",
+            "\0",
+            "\ud800",
+            "(" * 500,
+            "a_" * 50_000,
+            "\u1c89x" * 50_000,
+            "the " * 500,
+        ],
     )
     def test_any_text_will_do(self, store, several, text: str):
         """No text is a syntax error."""

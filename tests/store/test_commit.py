@@ -11,6 +11,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import SpanRef
 from rlm_integrations.store import SharedStore
 from rlm_integrations.store.commit import apply_commit, commit_of
+from tests.store.examples import examples
 
 
 @pytest.fixture
@@ -165,6 +166,7 @@ def test_a_full_store_gives_an_error() -> None:
     assert worker.view() == []
 
 
+@examples(100)
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
     st.sampled_from(["commit_id", "creates", "links", "proposes_updates", "error", "id", "type", "src", "dst", "parents", "target"]), inner
 )))  # fmt: skip

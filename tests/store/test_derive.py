@@ -5,13 +5,14 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import LLMError
 from rlm_integrations.store import SharedStore
 from rlm_integrations.store.derive import llm_map, llm_reduce
+from tests.store.examples import examples
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ async def test_reduce_as_a_tree(worker) -> None:
     assert worker.summary("type=reduction_step")["total"] == 18
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.lists(st.integers(0, 9_000), min_size=1, max_size=12),
     st.integers(1_010, 4_000),

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.store import SharedStore
 from rlm_integrations.store.commit import apply_commit
+from tests.store.examples import examples
 from tests.store.test_properties import built, histories
 
 
@@ -47,7 +48,7 @@ def test_a_round_trip_is_byte_for_byte(store, corpus, tmp_path: Path) -> None:
     assert SharedStore.import_(tmp_path / "first").trace("a_000001")[0]["spans"][0]["text"] is None
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(histories)
 def test_every_history_comes_back(tmp_path_factory: pytest.TempPathFactory, history) -> None:
     """The round trip holds for any history, into an empty store and behind another."""

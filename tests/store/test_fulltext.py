@@ -9,12 +9,13 @@ import threading
 import warnings
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_integrations.store import SharedStore, fulltext
 from rlm_integrations.store.fulltext import FullText, words
 from rlm_integrations.store.scan import Scan
+from tests.store.examples import examples
 
 VOCABULARY = [f"{letter}{number}" for letter in "abc" for number in range(8)]
 
@@ -31,7 +32,7 @@ def nothing(_row: int) -> bool:
     return False
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.lists(st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=12).map(" ".join), min_size=1, max_size=25),
     st.lists(st.sampled_from([*VOCABULARY, "absent"]), max_size=5).map(" ".join),
@@ -110,6 +111,7 @@ def test_words() -> None:
     assert words("PPO ppo, trpo!") == ["ppo", "trpo"]
     assert words("a中国的b x国") == ["a", "中 国", "国 的", "b", "x", "国"]
     assert len(words(" ".join(map(str, range(100))))) == 32
+    assert words("a_b " + "x" * 201) == ["a", "b"]
 
 
 def test_indexes_are_kept_up_and_not_made_anew() -> None:

@@ -4,13 +4,14 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_integrations.store import SharedStore, fulltext
 from rlm_integrations.store.commit import apply_commit
 from rlm_integrations.store.query import parse
 from rlm_integrations.store.view import View
+from tests.store.examples import examples
 
 WORDS = ["ppo", "trpo", "Straße", "atari", "a b", "中国", 'q"q', "x"]
 TYPES, TAGS, WORKERS = ["note", "claim"], ["red", "green", "blue"], ["a", "b"]
@@ -55,6 +56,7 @@ def built(history: list[tuple[str, tuple]]) -> SharedStore:
     return store
 
 
+@examples(100)
 @given(histories)
 def test_the_rebuilt_view_equals_the_live_one(history: list[tuple[str, tuple]]) -> None:
     """After any history, the view made anew from the log is the live one, in every index and count, and so is the one halfway."""
@@ -68,7 +70,7 @@ def test_the_rebuilt_view_equals_the_live_one(history: list[tuple[str, tuple]]) 
     assert half.state() == store.ledger.view.state()
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.lists(histories, min_size=2, max_size=4))
 def test_the_rebuilt_view_equals_the_live_one_after_any_interleaving(some: list[list[tuple[str, tuple]]]) -> None:
     """The same when several threads write their histories at once; nothing is lost, and each worker's numbers run on."""
@@ -92,6 +94,7 @@ def counted(values: dict[str, int]) -> dict[str, int]:
     return {name: count for name, count in values.items() if count}
 
 
+@examples(100)
 @given(histories)
 def test_counts_are_those_of_the_objects(history: list[tuple[str, tuple]]) -> None:
     """The summary that is kept up to date equals a count over all objects, the highest first."""
@@ -139,7 +142,7 @@ def strings(value) -> list[str]:
 
 
 @pytest.mark.parametrize("indexed", [False, True], ids=["read", "indexed"])
-@settings(max_examples=150)
+@examples(150)
 @given(history=histories, asked=st.lists(terms, max_size=4))
 def test_a_query_finds_what_reading_all_finds(indexed: bool, history: list[tuple[str, tuple]], asked: list[str]) -> None:
     """Whichever index answers, a query gives the objects that meet every term, in the order it asks for."""

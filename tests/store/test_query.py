@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from rlm_integrations.errors import InputError, QueryError
 from rlm_integrations.store.query import CONTAINS, EXACT, SINGLE, Query, Term, parse
+from tests.store.examples import examples
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,7 @@ KEYS = st.sampled_from([key for key in (*EXACT, *CONTAINS) if key not in SINGLE]
 VALUES = st.text(min_size=1, max_size=8)
 
 
+@examples(100)
 @given(st.lists(st.tuples(KEYS, st.lists(VALUES, min_size=1, max_size=3), st.booleans(), st.sampled_from("'\"")), max_size=5))
 def test_every_value_can_be_written(terms: list[tuple[str, list[str], bool, str]]) -> None:
     """A value with its backslashes and quotes escaped, in quotes, is read as it was."""
@@ -102,6 +104,7 @@ def test_every_value_can_be_written(terms: list[tuple[str, list[str], bool, str]
     assert parse(text) == Query(tuple(Term(key, tuple(values), negated) for key, values, negated, _ in terms))
 
 
+@examples(100)
 @given(st.text(alphabet=st.one_of(st.sampled_from("typedsc=~|-\"'\\ \nlimt5"), st.characters()), max_size=40))
 def test_any_text_parses_or_points(text: str) -> None:
     """Whatever is asked gives a query, or an error whose column is in the text or just behind it."""
