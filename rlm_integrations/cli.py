@@ -233,8 +233,10 @@ def _print(text: str) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         print(text, flush=True)  # noqa: T201 - this is a command
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet too
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def _say(text: str) -> None:

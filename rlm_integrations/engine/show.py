@@ -157,7 +157,8 @@ class Calls:
             match event:
                 case RunStarted(parent=None):
                     self._runs.add(event.id)
-                    self._bar = self._bar or self._make(desc="models", unit=" calls")
+                    if self._bar is None:
+                        self._bar = self._make(desc="models", unit=" calls")
                 case CallStarted():
                     self._open.add(event.id)
                 case CallFinished() | CallFailed():

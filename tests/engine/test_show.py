@@ -1,0 +1,316 @@
+"""What runs show on stderr: turns and a bar, read from events alone."""
+
+import asyncio
+import io
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from rlm_integrations import RLM
+from rlm_integrations.engine.show import Calls, Turns, bounded, print_whole, printable, shown_by, summary
+from rlm_integrations.errors import ModelError
+from rlm_integrations.events import CallFailed, CallFinished, CallStarted, Event, RunFailed, RunFinished, RunStarted, TurnStarted
+from rlm_integrations.records import CallRecord, Completion, LLMError, Message, Request, Usage
+from rlm_integrations.result import RLMResult
+
+
+class Scripted:
+    """A model of the user's own: as root it gives its replies in turn, as sub-model it hangs, fails or answers as it is asked."""
+
+    name = "scripted"
+    context_window = None
+
+    def __init__(self, *replies: str, child: str = "```repl\nFINAL('of the child')\n```") -> None:
+        self.replies = replies
+        self.child = child
+        self.hanging = 0
+
+    async def complete(self, request: Request) -> Completion:
+        asked = request.messages[-1].content
+        if request.role == "root":
+            turn = sum(message.role == "assistant" for message in request.messages)
+            text = self.replies[turn] if request.depth == 0 else self.child
+        elif asked == "hang":
+            self.hanging += 1
+            await asyncio.Event().wait()
+        elif asked == "fail":
+            raise ModelError("no", type="refusal")
+        else:
+            text = f"answer to {asked}"
+        return Completion(text, Usage(input_tokens=1_200, output_tokens=30), self.name, "stop")
+
+
+def block(code: str) -> str:
+    return f"```repl\n{code}\n```"
+
+
+ASKS = block("replies = llm_batch(['a', 'fail', 'b'])\nprint(replies[0])")
+HANGS = block("llm_batch(['a', 'hang', 'hang'])")
+
+
+def test_each_turn_is_shown_with_its_code_its_output_and_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """`verbose` prints question, code, output, status, calls, tokens and times of a run, in order, and nothing on stdout."""
+    RLM(Scripted(ASKS, block("FINAL('42')")), verbose=True).completion("How  many?", "some text")
+    shown = capsys.readouterr()
+    run = re.match(r"\[(run-\d+)\]", shown.err)
+    assert run is not None
+    lines = [re.sub(r"\d+\.\d\d s", "T s", line.removeprefix(f"[{run[1]}] ")) for line in shown.err.splitlines()]
+    assert lines == [
+        "How many? (9 characters)",
+        "Turn 1",
+        "Block 1:",
+        "    replies = llm_batch(['a', 'fail', 'b'])",
+        "    print(replies[0])",
+        "Block 1: ok, T s, 3 calls (1 failed)",
+        "    answer to a",
+        "Turn 1 took T s, 1,200 tokens read and 30 written",
+        "Turn 2",
+        "Block 2:",
+        "    FINAL('42')",
+        "Block 2: ok, T s",
+        "Turn 2 took T s, 1,200 tokens read and 30 written",
+        "final, 2 turns, 5 calls, T s",
+    ]
+    assert shown.out == ""
+
+
+def test_replies_without_code_and_errors_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A turn without a block shows what the model said; a block that raises shows its traceback."""
+    RLM(Scripted("I am thinking.", block("print(1)\n1 / 0"), block("FINAL(1)")), verbose=True).completion("q", "text")
+    shown = capsys.readouterr().err
+    assert "    I am thinking.\n" in shown
+    assert "Block 1: error, " in shown
+    assert "    ZeroDivisionError: division by zero\n" in shown
+
+
+def test_children_are_indented_and_have_their_own_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    """A child's lines stand further right than its parent's, under its own id, with its answer."""
+    root = Scripted(block("print(recursive_lm('of what?', context[:4]))"), block("FINAL('done')"))
+    RLM(root, max_depth=2, verbose=True).completion("q", "some text")
+    heads = re.findall(r"^( *)\[(run-\d+)\] (.*)", capsys.readouterr().err, re.MULTILINE)
+    depths = {run: {len(indent) for indent, each, _ in heads if each == run} for _, run, _ in heads}
+    assert list(depths.values()) == [{0}, {2}]
+    told = [text for indent, _, text in heads if indent]
+    assert told[0] == "of what? (4 characters)"
+    assert told[-1] == "Child run over: final"
+
+
+class Writes(io.StringIO):
+    """A stderr that keeps what each write brought."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return len(text)
+
+
+async def test_runs_at_the_same_time_never_mix_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every group of lines is one write that begins with its run's id and holds that run's words alone."""
+    monkeypatch.setattr(sys, "stderr", writes := Writes())
+    rlm = RLM(Echo(), verbose=True)
+    await asyncio.gather(*(rlm.acompletion(f"mark-{number}", "text") for number in range(8)))
+    groups = [text for text in writes.writes if text]
+    assert all(re.match(r"\[run-\d+\] ", text) and text.endswith("\n") for text in groups)
+    marks: dict[str, set[str]] = {}
+    for text in groups:
+        marks.setdefault(text.split()[0], set()).update(re.findall(r"mark-\d", text))
+    assert sorted(mark for each in marks.values() for mark in each) == [f"mark-{number}" for number in range(8)]
+
+
+class Echo(Scripted):
+    """Its program prints the question."""
+
+    async def complete(self, request: Request) -> Completion:
+        code = f"for _ in range(20):\n    print({request.query!r})\nFINAL({request.query!r})"
+        return Completion(block(code), Usage(1, 1), self.name, "stop")
+
+
+def test_threads_take_turns_at_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread writes, another one waits, though it has time enough to come in."""
+    inside, met = [], threading.Event()
+
+    class Slow(Writes):
+        def write(self, text: str) -> int:
+            inside.append(text)
+            if len(inside) == 2:
+                met.set()
+            met.wait(0.1)
+            inside.remove(text)
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", slow := Slow())
+    threads = [threading.Thread(target=print_whole, args=(f"line {number}\n",)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(text for text in slow.writes if text) == ["line 0\n", "line 1\n"]
+    assert not met.is_set()
+
+
+def test_long_texts_are_bounded_and_say_by_how_much() -> None:
+    """What is left out in the middle is counted, in characters and in lines; the beginning and the end stay."""
+    long = bounded("a" * 10_000 + "z")
+    assert long.startswith("aaa")
+    assert long.endswith("z\n")
+    assert "… 6,001 characters left out …" in long
+    many = bounded("\n".join(map(str, range(100))))
+    assert many.splitlines()[44:47] == ["44", "… 40 lines left out …", "85"]
+    assert bounded("short\ntext\n\n") == "short\ntext\n"
+    assert bounded(" \n") == bounded("") == ""
+
+
+def test_control_characters_are_spelled_out() -> None:
+    """Nothing that a model or a document says moves the cursor, colours the terminal or turns text round."""
+    assert printable("a\x1b[2Jb\rc\u202ed\x07\te\r\nf") == "a\\x1b[2Jb\\rc\\u202ed\\x07\te\nf"
+
+
+def test_summary_of_a_result() -> None:
+    """One line: how it ended, what it took, and what went wrong."""
+    result = RLMResult(answer="", stop_reason="model_error", iterations=1, total_calls=2, error="Error: timeout:\nlate", elapsed=1.5)
+    assert summary(result) == "model_error, 1 turn, 2 calls, 1.50 s, Error: timeout: late"
+
+
+@pytest.mark.parametrize("stream", [None, "closed", "broken"])
+def test_a_stderr_that_takes_nothing_breaks_nothing(
+    stream: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run goes on where stderr is missing, closed, or a pipe that nobody reads any more."""
+
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    streams: dict[str | None, io.StringIO | None] = {None: None, "closed": io.StringIO(), "broken": Broken()}
+    if stream == "closed":
+        streams["closed"].close()
+    monkeypatch.setattr(sys, "stderr", streams[stream])
+    assert RLM(Scripted(block("FINAL('42')")), verbose=True).completion("q", "text").answer == "42"
+    assert caplog.records == []
+
+
+# The bar.
+
+
+class Shown:
+    """What was written to stderr so far."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        self._text += self._capsys.readouterr().err
+        return self._text
+
+    @property
+    def bar(self) -> str:
+        """How the bar stood last, without its times."""
+        return re.sub(r"\[.*?/s(, )?", "[", self.text.rstrip("\n").rpartition("\r")[2]).strip()
+
+
+@pytest.fixture
+def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Shown]:
+    yield Shown(capsys)
+    assert not [thread for thread in threading.enumerate() if "tqdm" in type(thread).__module__]
+
+
+def test_the_bar_counts_calls_and_failures(stderr: Shown) -> None:
+    """`show_progress` ends with the number of calls that were made, and of those that failed; each run begins anew."""
+    rlm = RLM(Scripted(ASKS, block("FINAL('42')")), show_progress=True)
+    rlm.completion("q", "text")
+    assert stderr.bar == "models: 5 calls [1 failed]"
+    assert stderr.text.endswith("\n")
+    rlm.completion("q", "text")
+    assert stderr.bar == "models: 5 calls [1 failed]"
+
+
+async def test_the_bar_shows_what_is_under_way_and_ends_with_a_cancelled_run(stderr: Shown) -> None:
+    """While calls hang, the bar says so, without waiting for one to end; cancelling closes it, and given-up calls count as nothing."""
+    lm = Scripted(HANGS)
+    run = asyncio.ensure_future(RLM(lm, show_progress=True, verbose=True).acompletion("q", "text"))
+    async with asyncio.timeout(10):
+        while "2 under way" not in stderr.text:
+            await asyncio.sleep(0.01)
+    assert lm.hanging == 2
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert stderr.bar == "models: 2 calls []"
+    assert re.search(r"\[run-\d+\] cancelled, ", stderr.text)
+    written = len(stderr.text)
+    await asyncio.sleep(0.15)  # longer than a drawing that was planned is away
+    assert len(stderr.text) == written
+
+
+def test_the_bar_ends_with_a_run_that_raises(stderr: Shown) -> None:
+    """A root model that fails at once raises, and leaves a finished line."""
+
+    class Failing(Scripted):
+        async def complete(self, request: Request) -> Completion:
+            raise ModelError("no such model", type="not_found")
+
+    with pytest.raises(ModelError, match="no such model"):
+        RLM(Failing(), show_progress=True, verbose=True).completion("q", "text")
+    assert "Run failed: ModelError: scripted: no such model" in stderr.text
+    assert stderr.bar == "models: 1 calls [1 failed]"
+    assert stderr.text.endswith("\n")
+
+
+def finished(number: int, error: LLMError | None = None) -> Event:
+    kind = CallFailed if error else CallFinished
+    return kind(id=f"call-{number}", parent="run-1", record=CallRecord(reply=error or "yes", model="m"))
+
+
+async def test_runs_at_the_same_time_share_a_bar(stderr: Shown) -> None:
+    """One bar for all runs of an RLM, closed by the last of them; what comes later is nobody's."""
+    bar = Calls()
+    result = RLMResult(answer="")
+    for name in ("run-1", "run-2"):
+        bar(RunStarted(id=name, query="q", path="r", depth=0, characters=4))
+    bar(RunStarted(id="run-3", parent="run-1", query="q", path="r.1/c", depth=1, characters=4))
+    for number in range(3):
+        bar(CallStarted(id=f"call-{number}", parent="run-3", model="m", request=Request((Message("user", "hi"),))))
+    bar(finished(0))
+    async with asyncio.timeout(10):
+        while "[2 under way, 2 runs]" not in stderr.bar:
+            await asyncio.sleep(0.01)
+    bar(RunFinished(id="run-1", result=result))
+    assert not stderr.text.endswith("\n")
+    bar(RunFailed(id="run-2", error="boom"))
+    assert stderr.text.endswith("\n")
+    written = stderr.text
+    bar(finished(1, LLMError("cancelled", "the caller gave up")))
+    bar(finished(2))
+    await asyncio.sleep(0.15)  # longer than a drawing that was planned is away
+    assert stderr.text == written
+
+
+def test_lines_make_a_bar_give_way(stderr: Shown) -> None:
+    """A line is never glued to a bar: the bar is cleared first, and drawn again below."""
+    RLM(Scripted(block("FINAL('42')")), show_progress=True, verbose=True).completion("q", "text")
+    heads = [line for line in stderr.text.split("\n") if "[run-" in line]
+    assert len(heads) > 5
+    assert not [line for line in heads if not line.rpartition("\r")[2].startswith("[run-")]
+
+
+def test_hooks_are_made_as_asked() -> None:
+    """Nothing is shown unless it is asked for; unknown events are nothing to show."""
+    assert [type(each) for each in shown_by(verbose=True, progress=True)] == [Turns, Calls]
+    assert list(shown_by(verbose=False, progress=False)) == []
+    Turns()(TurnStarted(id="run-1", iteration=1))
+
+
+def test_a_silent_run_loads_no_bar() -> None:
+    """Without `show_progress`, tqdm is not imported."""
+    run = "from rlm_integrations import RLM; RLM('offline', verbose=True).completion('Who?', 'Anna did.')"
+    done = subprocess.run([sys.executable, "-c", f"import sys; {run}; print('tqdm' in sys.modules)"], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
