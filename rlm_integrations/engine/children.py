@@ -12,7 +12,9 @@ from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import ChildFinished, RunStarted
 from rlm_integrations.records import LLMError, SpanRef
-from rlm_integrations.spans import PromptPieces
+from rlm_integrations.spans import Hit, PromptPieces, find_quote
+
+_MOST_SEARCHED = 1_000_000_000  # characters of the document that are read for short texts of one call
 
 
 class Children:
@@ -67,11 +69,20 @@ class Children:
     async def _part(self, context: str | list[str]) -> Corpus:
         """What code handed over, as a document: what of it is the root's is shared, and can be cited."""
         texts = [context] if isinstance(context, str) else context
-        parts = [_part(pieces) for pieces in await self._tree.pieces(texts)]
-        return await _runtime.offload(self._tree.corpus.slice, parts, is_list=not isinstance(context, str))
+        located = await self._tree.pieces(texts)
+        return await _runtime.offload(_slice, self._tree.corpus, texts, located, is_list=not isinstance(context, str))
 
 
-def _part(pieces: PromptPieces) -> SpanRef | str | Sequence[SpanRef | str]:
-    if len(pieces.pieces) == 1:
-        return pieces.pieces[0]
-    return pieces.pieces or ""
+def _slice(corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces], *, is_list: bool) -> Corpus:
+    parts: list[SpanRef | str | Sequence[SpanRef | str]] = []
+    searched = 0
+    for text, pieces in zip(texts, located, strict=True):
+        hits: list[Hit] = []
+        if not pieces.spans and searched < _MOST_SEARCHED:  # it may be too short for the locator
+            searched += corpus.characters
+            hits = [hit for hit in find_quote(corpus, text, limit=1) if hit.exact]
+        if hits:
+            parts.append(hits[0].span)
+        else:
+            parts.append(pieces.pieces[0] if len(pieces.pieces) == 1 else pieces.pieces or "")
+    return corpus.slice(parts, is_list=is_list)

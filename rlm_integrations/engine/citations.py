@@ -9,8 +9,9 @@ from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation
 from rlm_integrations.spans import find_quote
 
-_MOST = 1_000  # citations of one answer
-_LONGEST = 100_000  # characters of one quote
+MOST = 1_000  # citations of one answer
+LONGEST = 100_000  # characters of one quote
+_MOST_READ = 4_000_000_000  # characters of the document that are read in search of one answer's quotes, which takes about ten seconds
 
 
 def verified(evidence: Iterable[Any], corpus: Corpus, root: Corpus) -> tuple[list[Citation], int]:
@@ -21,17 +22,59 @@ def verified(evidence: Iterable[Any], corpus: Corpus, root: Corpus) -> tuple[lis
         corpus: The run's own document.
         root: The document of the whole tree, which `corpus` is a part of.
     """
-    citations: dict[tuple[str, int, int], Citation] = {}
-    dropped = 0
-    for piece in list(_flat(evidence))[:_MOST]:
-        span = _span(piece, corpus)
-        if span is None:
-            dropped += 1
-            continue
-        source = next(each for each in root.sources if each.name == span.source)
-        quote = root.text(span.source, span.start, span.end)
-        citations[span.source, span.start, span.end] = Citation(span.source, span.start, span.end, quote, dict(source.metadata))
-    return list(citations.values()), dropped
+    return _Check(corpus, root).of(list(_flat(evidence)))
+
+
+class _Check:
+    """Checks one answer's evidence, within bounds."""
+
+    def __init__(self, corpus: Corpus, root: Corpus) -> None:
+        self._corpus = corpus
+        self._root = root
+        self._sources = {source.name: source for source in root.sources}
+        self._read = 0
+        self._found: dict[str, SpanRef | None] = {}
+
+    def of(self, pieces: list[Any]) -> tuple[list[Citation], int]:
+        citations: dict[SpanRef, Citation] = {}
+        dropped = len(pieces[MOST:])
+        for piece in pieces[:MOST]:
+            span = self._lifted(self._place(piece))
+            if span is None:
+                dropped += 1
+            elif span not in citations:
+                quote = self._root.text(span.source, span.start, span.end)
+                citations[span] = Citation(span.source, span.start, span.end, quote, dict(self._sources[span.source].metadata))
+        return list(citations.values()), dropped
+
+    def _place(self, piece: Any) -> SpanRef | None:
+        """The place in the run's document that a piece of evidence means."""
+        match piece:
+            case SpanRef():
+                return piece
+            case str() if len(piece) <= LONGEST:
+                if piece not in self._found:
+                    self._found[piece] = self._search(piece)
+                return self._found[piece]
+            case {"source": str() as source, "start": int() as start, "end": int() as end}:  # as objects of the store have them
+                return SpanRef(source, start, end)
+        return None
+
+    def _search(self, quote: str) -> SpanRef | None:
+        if self._read > _MOST_READ:
+            return None
+        hits = find_quote(self._corpus, quote, limit=1)
+        self._read += hits[0].span.end if hits else 2 * self._corpus.characters
+        return hits[0].span if hits else None
+
+    def _lifted(self, span: SpanRef | None) -> SpanRef | None:
+        """The place in the root's document, or None where there is none."""
+        if span is None or not 0 < span.end - span.start <= LONGEST:
+            return None
+        try:
+            return self._corpus.lift(span)
+        except InputError:
+            return None
 
 
 def _flat(evidence: Iterable[Any]) -> Iterable[Any]:
@@ -40,16 +83,3 @@ def _flat(evidence: Iterable[Any]) -> Iterable[Any]:
             yield from piece
         elif piece is not None:  # what `cite` gives for words that it does not find
             yield piece
-
-
-def _span(piece: Any, corpus: Corpus) -> SpanRef | None:
-    """The place in the root's document, or None where there is none."""
-    if isinstance(piece, str):
-        hits = find_quote(corpus, piece, limit=1) if len(piece) <= _LONGEST else []
-        piece = hits[0].span if hits else None
-    if not isinstance(piece, SpanRef) or not 0 < piece.end - piece.start <= _LONGEST:
-        return None
-    try:
-        return corpus.lift(piece)
-    except InputError:
-        return None
