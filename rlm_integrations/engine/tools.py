@@ -13,7 +13,6 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.records import HostFunction, SpanRef, StoreObject
 from rlm_integrations.sandbox.base import HostCallError
 
-
 _TAKEN = re.compile(r"context_\d+|__\w*")
 _DEEPEST = 50  # of a result
 
