@@ -1,0 +1,98 @@
+"""Batches of 1,000 prompts at 50 ms beside other ways to ask them; and 100,000 from a generator. Medians of five runs in turn."""
+
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from rlm_integrations import allm_batch, allm_batch_iter
+from rlm_integrations.lm.openai import OpenAILM
+from tests.bench._peers import KEY, MODEL, Fan, interleaved, median_cpu, median_wall, peers
+from tests.bench.table import Row
+from tests.standin import Fault, serve_in_process
+
+LATENCY = 0.05
+GOALS = {10: 1.15, 50: 1.4, 100: 1.9}
+PEERS_PROMPTS = {10: 200, 50: 1000, 100: 1000}  # fewer where the ratio is the same and the wait long
+LONG, SHORT = 100_000, 1_000
+
+
+@asynccontextmanager
+async def batch(base_url: str) -> AsyncIterator[Fan]:
+    """What users call, with a limit of time for each call."""
+    lm = OpenAILM(MODEL, base_url=base_url, api_key=KEY)
+
+    async def fan(prompts: Sequence[str], concurrency: int) -> list[str]:
+        return await allm_batch(prompts, lm, max_concurrent=concurrency, timeout=60)
+
+    yield fan
+
+
+async def run() -> list[Row]:
+    """Wall over ideal beside the peers', under faults, and over a long generator."""
+    rows = []
+    with serve_in_process(latency=LATENCY) as server:
+        for concurrency, goal in GOALS.items():
+            rows += await beside_peers(server.base_url, concurrency, goal)
+        for name, peer in peers().items():
+            if "default" in name:  # slow: once, and with fewer prompts
+                found = await interleaved({name: peer}, server.base_url, 200, 100, LATENCY, times=1)
+                rows.append(Row(f"wall over ideal, c=100, {name}, 200 prompts once", median_wall(found[name]), None, "x"))
+        server.change(faults=[Fault("rate_limit", rate=0.1), Fault("server", rate=0.1)])
+        found = await interleaved({"ours": batch}, server.base_url, 1000, 50, LATENCY)
+        rows.append(Row("wall over ideal, c=50, 10 % refused and 10 % failing", median_wall(found["ours"]), 4.0, "x"))
+    return rows + await long_generator()
+
+
+async def beside_peers(base_url: str, concurrency: int, goal: float) -> list[Row]:
+    """Ours and those over aiohttp, which is the quicker transport for all of them."""
+    makers = {"allm_batch": batch} | {name: peer for name, peer in peers().items() if "default" not in name}
+    count = PEERS_PROMPTS[concurrency]
+    found = await interleaved(makers, base_url, count, concurrency, LATENCY)
+    rows = [
+        Row(f"wall over ideal, c={concurrency}, {name}, {count} prompts", median_wall(runs), goal if name == "allm_batch" else None, "x")
+        for name, runs in found.items()
+    ]
+    if count < 1000:
+        ours = await interleaved({"allm_batch": batch}, base_url, 1000, concurrency, LATENCY)
+        rows.append(Row(f"wall over ideal, c={concurrency}, allm_batch, 1000 prompts", median_wall(ours["allm_batch"]), goal, "x"))
+    if concurrency == 100:
+        rows += [Row(f"CPU per call, c=100, {name}", median_cpu(runs), None, "ms") for name, runs in found.items()]
+    return rows
+
+
+async def long_generator() -> list[Row]:
+    """Throughput and memory over a hundred thousand prompts from a generator, against a server that answers at once."""
+    with serve_in_process() as server:
+        lm = OpenAILM(MODEL, base_url=server.base_url, api_key=KEY)
+        await seconds(lm, SHORT)
+        short = [await seconds(lm, SHORT) for _ in range(5)]
+        marks: list[int] = []
+        long = await seconds(lm, LONG, lambda: marks.append(resident()))
+        short += [await seconds(lm, SHORT) for _ in range(5)]
+    throughput = (LONG / long) / (SHORT / statistics.median(short))
+    return [
+        Row("throughput of 100,000 prompts over that of 1,000", throughput, 0.9, "x", at_least=True),
+        Row("memory after 100,000 prompts over that after 5,000", (marks[-1] - marks[4]) / 1e6, 5.0, "MB"),
+        Row("time per call, 100,000 prompts, c=50, no latency", long / LONG * 1000, None, "ms"),
+    ]
+
+
+async def seconds(lm: OpenAILM, count: int, mark: Callable[[], None] | None = None) -> float:
+    """How long so many prompts take; `mark` is called at every thousandth reply."""
+
+    def prompts() -> Iterator[str]:
+        yield from (f"prompt {number}" for number in range(count))
+
+    start, seen = time.perf_counter(), 0
+    async for _ in allm_batch_iter(prompts(), lm, max_concurrent=50):
+        seen += 1
+        if mark and seen % 1000 == 0:
+            mark()
+    return time.perf_counter() - start
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096

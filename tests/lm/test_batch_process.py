@@ -1,0 +1,95 @@
+"""Batches and what can happen to their process: Ctrl-C, a fork, its end. Each in an interpreter of its own."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lm.test_batch_server import settled
+from tests.lm.test_openai_loops import ROOT
+from tests.standin import Fault, RemoteStandIn, serve_in_process
+
+
+@pytest.fixture
+def far_server() -> Iterator[RemoteStandIn]:
+    with serve_in_process(faults=[Fault("hang", match="needle")]) as standin:
+        yield standin
+
+
+def script(code: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """In an interpreter of its own that shows every warning; Python 3.12 warns of every fork in a process with threads."""
+    options = ["-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+    options += ["-W", "ignore::DeprecationWarning:pydantic"]
+    command = [sys.executable, *options, "-c", code, *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+
+
+PREPARE = """
+import os, signal, sys, threading, time
+from rlm_integrations import llm_batch, llm_batch_iter
+from rlm_integrations.lm.openai import OpenAILM
+from tests.standin import answer_to
+lm = OpenAILM("sub", base_url=sys.argv[1])
+def right(name):
+    asked = [f"{name}{n}" for n in range(20)]
+    return llm_batch(asked, lm) == [answer_to(prompt) for prompt in asked]
+assert right("first")
+"""
+
+
+def test_ctrl_c(far_server: RemoteStandIn) -> None:
+    """Ctrl-C in a synchronous batch raises KeyboardInterrupt in under a second, with the sockets aborted, and the next batch works."""
+    code = """
+def press():
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGINT)
+    pressed.append(time.monotonic())
+pressed = []
+threading.Thread(target=press).start()
+try:
+    llm_batch([f"needle {n}" for n in range(50)], lm)
+except KeyboardInterrupt:
+    assert time.monotonic() - pressed[0] < 1
+    assert right("second")
+    print("interrupted")
+"""
+    done = script(PREPARE + code, far_server.base_url)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+    assert settled(far_server, 10)
+    assert far_server.stats().calls == 20 + 10 + 20
+
+
+def test_fork(far_server: RemoteStandIn) -> None:
+    """A process forked after a batch asks over connections of its own, and the parent goes on over its own."""
+    code = """
+for number in range(2):
+    child = os.fork()
+    if child == 0:
+        assert right("child")
+        raise SystemExit(3)
+    assert right("parent")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+print("done")
+"""
+    done = script(PREPARE + code, far_server.base_url)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+    assert far_server.stats().calls == 5 * 20
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "replies = llm_batch_iter(['q', *[f'needle {n}' for n in range(30)]], lm); print(next(replies))",
+        "threading.Thread(target=lambda: llm_batch([f'needle {n}' for n in range(30)], lm), daemon=True).start(); time.sleep(0.3)",
+    ],
+    ids=["in an iteration", "in a daemon thread's batch"],
+)
+def test_the_interpreter_ends_without_noise(far_server: RemoteStandIn, ending: str) -> None:
+    """In the middle of a batch the interpreter ends at once and in silence, and no call stays open."""
+    start = time.monotonic()
+    done = script(PREPARE + ending, far_server.base_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert time.monotonic() - start < 20
+    assert settled(far_server, 10)
