@@ -40,7 +40,7 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Reservation:
     """What is set aside for one call.
 
@@ -148,9 +148,10 @@ class Purse:
     def allows_another_try(self, reservation: Reservation) -> bool:
         """Whether a call whose tries so far may have to be paid may be tried again."""
         reservation.uncounted += 1
-        allowed = self._lacking(None, calls=0, closing=True) is None
+        lacking = self._lacking(None, calls=0, closing=True)
         reservation.uncounted -= 1
-        return allowed
+        self.spent_out = self.spent_out or lacking
+        return lacking is None
 
     def settle(self, reservation: Reservation, record: CallRecord | None) -> None:
         """Replace what was set aside by what the call took; what the provider did not count is taken to be what was set aside."""

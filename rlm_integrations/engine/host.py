@@ -8,7 +8,6 @@ from typing import Any
 
 from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.budget import BudgetSpentError
 from rlm_integrations.engine.citations import LONGEST
 from rlm_integrations.engine.gate import Call, Function
 from rlm_integrations.engine.tools import Tool
@@ -229,10 +228,7 @@ class Host:
         request = Request((Message("user", prompt),), role="sub", query=self._query, path=path, depth=self._depth + 1)
         if self.closed:
             return self._tree.refuse(lm, request, self.closed, parent=self._parent)
-        try:
-            return await self._tree.ask(lm, request, parent=self._parent)
-        except BudgetSpentError as spent:
-            return self._tree.refuse(lm, request, f"the run's budget is spent ({spent.reason})", parent=self._parent)
+        return await self._tree.ask(lm, request, parent=self._parent)
 
     def _note_batch(self, count: int, lm: LM, begun: float) -> None:
         spent = time.monotonic() - begun

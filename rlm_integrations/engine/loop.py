@@ -188,7 +188,10 @@ class Run:
             # The closing request will hold this reply and what its code prints.
             purse.keep_back(estimate(self._messages) + settings.limits.reply_tokens + settings.limits.stdout_shown // 3 + 1_000)
         request = Request(tuple(self._messages), role="root", query=self.query, path=f"{self._path}.{number}", depth=self._depth)
-        return await self._tree.ask(settings.root, request, parent=self.id, closing=closing and not self._depth)
+        record = await self._tree.ask(settings.root, request, parent=self.id, closing=closing and not self._depth)
+        if record.error is not None and record.error.type == "budget":
+            raise BudgetSpentError(purse.spent_out or "budget_calls")
+        return record
 
     async def _run_blocks(self, reply: Reply) -> tuple[list[Execution], list[ExecutionResult]]:
         """Run what may be run, in order, until one fails."""

@@ -2,7 +2,6 @@
 
 from rlm_integrations import _runtime
 from rlm_integrations.engine.answer import InvalidAnswerError
-from rlm_integrations.engine.budget import BudgetSpentError
 from rlm_integrations.engine.citations import verified
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.tree import Tree
@@ -28,10 +27,9 @@ async def answer_at_once(tree: Tree, run: Run) -> None:
     outcome.messages += [Message("system", _SYSTEM), Message("user", "\n\n".join([f"Question: {run.query}", *texts]))]
     request = Request(tuple(outcome.messages), role="root", query=run.query, path="r.1")
     tree.emit(TurnStarted(id=run.id, iteration=1))
-    try:
-        record = await tree.ask(root, request, parent=run.id)
-    except BudgetSpentError as spent:
-        outcome.stop_reason = spent.reason
+    record = await tree.ask(root, request, parent=run.id)
+    if tree.purse.spent_out is not None:
+        outcome.stop_reason = tree.purse.spent_out
         return
     if record.error is not None:
         raise ModelError(f"{root.name}: {record.error.message}", type=record.error.type)

@@ -1,6 +1,7 @@
 """What all runs of one tree share: the models, the purse, the store, the document, and the one way to ask a model."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,15 +65,21 @@ class Tree:
     async def ask(self, lm: LM, request: Request, *, parent: str, closing: bool = False) -> CallRecord:
         """Ask a model within the budget, at most `max_parallel_calls` at a time.
 
-        Raises:
-            BudgetSpentError: There is no budget left for it.
+        What the budget does not bear is a failed call of type "budget", and `purse.spent_out` says why.
         """
         try:
             async with asyncio.timeout(self.purse.seconds_left()):
                 return await self._ask(lm, request, parent, closing=closing)
+        except BudgetSpentError as spent:
+            return self.refuse(lm, request, f"the run's budget is spent ({spent.reason})", parent=parent)
         except TimeoutError:
             self.purse.spent_out = self.purse.spent_out or "budget_seconds"
-            raise BudgetSpentError("budget_seconds") from None
+            now = time.monotonic()
+            return CallRecord(reply=LLMError("budget", "the run's time is over"), model=lm.name, start=now, end=now)
+
+    def refuse(self, lm: LM, request: Request, why: str, *, parent: str) -> CallRecord:
+        """The record of a call that is not made."""
+        return self._asker(lm, parent).fail(request, LLMError("budget", why))
 
     async def _ask(self, lm: LM, request: Request, parent: str, *, closing: bool) -> CallRecord:
         reservation = await self.purse.reserve(request.messages, lm.name, request.depth, closing=closing)
@@ -89,10 +96,6 @@ class Tree:
         finally:
             self.purse.settle(reservation, record)
         return record
-
-    def refuse(self, lm: LM, request: Request, why: str, *, parent: str) -> CallRecord:
-        """The record of a call that the budget does not bear."""
-        return self._asker(lm, parent).fail(request, LLMError("budget", why))
 
     def _asker(self, lm: LM, parent: str) -> Asker:
         key = (id(lm), parent)

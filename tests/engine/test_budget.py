@@ -1,0 +1,328 @@
+"""Budgets are hard: calls, tokens, dollars and seconds, over a whole tree, in the middle of a batch, added up by the server itself."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from rlm_integrations import RLM, Budget, Limits, OpenAILM, RLMResult
+from rlm_integrations.errors import BudgetExceededError, InputError
+from rlm_integrations.events import CallFailed, Event
+from rlm_integrations.lm import pricing
+from rlm_integrations.records import Completion, Request, Usage
+from tests.engine.conftest import Scripted, code, final, models, overlong, run
+from tests.standin import Ask, Fault, Reply, StandIn
+from tests.standin.replies import usage_of
+
+DOCUMENT = "In the year of the comet the harvest failed and the bridge was closed. " * 2_000
+
+
+class Counter:
+    """A provider's own books: every reply that it makes is counted, whoever gets it.
+
+    It answers as root with this script, by turn, and as sub-model with `reply`.
+    """
+
+    def __init__(self, *script: str, reply: str = "nothing of note") -> None:
+        self.script = script
+        self.reply = reply
+        self.tokens = 0
+        self.cost = 0.0
+
+    def __call__(self, ask: Ask) -> Reply:
+        is_root = ask.body["messages"][0]["role"] == "system"
+        text = (self.script[min(ask.turn, len(self.script) - 1)]) if is_root else self.reply
+        most = ask.body.get("max_completion_tokens")
+        reply = Reply(text if most is None else text[: 4 * most - 4])
+        counted = usage_of(ask, reply)
+        self.tokens += counted["total_tokens"]
+        usage = Usage(counted["prompt_tokens"], counted["completion_tokens"])
+        self.cost += pricing.cost(usage, ask.model) or 0.0
+        return reply
+
+
+def rlm_of(server: StandIn, counter: Counter, *, model: str = "root", **options: object) -> RLM:
+    server.change(scripts={model: counter})
+    return RLM(OpenAILM(model, base_url=server.base_url, api_key="a-key"), **options)
+
+
+LOOKS = [
+    code(f"print('look {turn}', context[{turn} * 500 : {turn} * 500 + 400])", "seen = llm_query(context[:3000])") for turn in range(30)
+]
+BATCH = code("replies = llm_batch([f'{n}: ' + context[n * 100 : n * 100 + 2000] for n in range(40)])", "print(replies)")
+
+
+# Calls.
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+async def test_calls_are_never_exceeded(server: StandIn, limit: int) -> None:
+    """The server sees at most so many; the last one is the closing request, unless there is only one."""
+    rlm = rlm_of(server, Counter(*LOOKS), budget=Budget(max_calls=limit))
+    result = await rlm.acompletion("What happened?", DOCUMENT)
+    assert (result.stop_reason, result.total_calls, server.stats().calls) == ("budget_calls", limit, limit)
+    last = server.requests()[-1].body["messages"][-1]["content"]
+    assert ("This is the last turn" in last) == (limit > 1)
+
+
+async def test_the_rest_of_a_batch_is_refused_when_the_calls_are_spent(server: StandIn) -> None:
+    """What was begun is answered, what is left gets an `LLMError` of type "budget" in its slot; order and length are kept."""
+    script = [
+        code("replies = llm_batch([f'p{n}' for n in range(10)], max_concurrent=3)", "kinds = [getattr(r, 'type', r) for r in replies]")
+    ]
+    rlm = rlm_of(server, Counter(*script, code("FINAL(kinds)"), reply="fine"), budget=Budget(max_calls=6))
+    result = await rlm.acompletion("What happened?", DOCUMENT)
+    assert result.answer == str(["fine"] * 4 + ["budget"] * 6).replace("'", '"')
+    assert (result.stop_reason, server.stats().calls) == ("budget_calls", 6)
+    subcalls = result.repl_history[0].subcalls
+    assert [call.reply.startswith("Error: budget") for call in subcalls] == [False] * 4 + [True] * 6
+
+
+async def test_the_closing_turn_asks_nobody(server: StandIn) -> None:
+    """Code of the closing reply runs, and its own calls are refused with a reason."""
+    script = [code("x = 'found'"), code("r = llm_query('more?')", "print(recursive_lm('q', 'c'))", "FINAL(f'{x}; {r}')")]
+    rlm = rlm_of(server, Counter(*script), budget=Budget(max_calls=2))
+    result = await rlm.acompletion("What happened?", DOCUMENT)
+    assert result.answer == "found; Error: budget: this is the last turn, and no model can be asked any more"
+    assert server.stats().calls == 2
+
+
+# Tokens and dollars.
+
+
+@pytest.mark.parametrize("limit", [4_000, 8_000, 20_000, 60_000])
+@pytest.mark.parametrize("script", [LOOKS, [BATCH] * 30], ids=["one by one", "batches"])
+async def test_tokens_are_never_exceeded(server: StandIn, limit: int, script: list[str]) -> None:
+    """The server's own count stays within the limit, and the run still gets somewhere: it asks, and it closes."""
+    counter = Counter(*[f"{block}\nTurn {turn}." for turn, block in enumerate(script)])
+    result = await rlm_of(server, counter, budget=Budget(max_tokens=limit)).acompletion("What happened?", DOCUMENT)
+    assert result.stop_reason == "budget_tokens"
+    assert 0 < counter.tokens <= limit
+    assert result.spent.total.usage.input_tokens + result.spent.total.usage.output_tokens == counter.tokens
+    assert result.answer != ""
+    if limit >= 20_000:
+        assert "This is the last turn" in server.requests()[-1].body["messages"][-1]["content"]
+        assert counter.tokens > limit / 3
+
+
+async def test_dollars_are_never_exceeded(server: StandIn) -> None:
+    """The price list times what the server counted stays within the limit; there is no closing request."""
+    counter = Counter(*[f"{BATCH}\nTurn {turn}." for turn in range(30)])
+    rlm = rlm_of(server, counter, model="gpt-5-mini", budget=Budget(max_cost=0.02))
+    result = await rlm.acompletion("What happened?", DOCUMENT)
+    assert (result.stop_reason, result.answer != "") == ("budget_cost", True)
+    assert 0.005 < counter.cost <= 0.02
+    assert result.cost == pytest.approx(counter.cost)
+    assert "This is the last turn" not in server.requests()[-1].body["messages"][-1]["content"]
+
+
+async def test_a_cost_limit_without_a_price_is_refused_before_the_first_call(server: StandIn) -> None:
+    """Also where only a sub-model has none; the message says what to limit instead."""
+    priced, unknown = models(server.base_url, "gpt-5-mini", "my-own-model")
+    for rlm in (RLM(unknown, budget=Budget(max_cost=1)), RLM(priced, {"a": priced, "b": unknown}, budget=Budget(max_cost=1.0))):
+        with pytest.raises(InputError, match="no known price of 'my-own-model'; limit max_tokens or max_calls"):
+            await rlm.acompletion("What happened?", DOCUMENT)
+    assert server.stats().calls == 0
+
+
+@pytest.mark.parametrize("kind", ["null_content", "no_usage", "rate_limit", "truncated", "empty_choices", "close"])
+async def test_tries_that_fail_are_reckoned_with(server: StandIn, kind: str) -> None:
+    """A provider may want to be paid for a reply that was of no use: with one of five tries failing the limit still holds."""
+    counter = Counter(*[f"{BATCH}\nTurn {turn}." for turn in range(30)])
+    server.change(faults=[Fault(kind, rate=0.2)])
+    result = await rlm_of(server, counter, budget=Budget(max_tokens=60_000)).acompletion("What happened?", DOCUMENT)
+    assert result.stop_reason in {"budget_tokens", "model_error"}
+    assert 0 < counter.tokens <= 60_000
+
+
+async def test_a_reply_that_is_of_no_use_again_and_again_does_not_break_the_limit(server: StandIn) -> None:
+    """Further tries of one call are made only as long as the budget bears them."""
+    counter = Counter(*LOOKS)
+    server.change(faults=[Fault("null_content", match="harvest")])
+    rlm = rlm_of(server, counter, budget=Budget(max_tokens=16_000), limits=Limits(reply_tokens=1_000))
+    result = await rlm.acompletion("What happened?", DOCUMENT)
+    assert counter.tokens <= 16_000
+    assert result.stop_reason == "budget_tokens"
+
+
+async def test_calls_wait_for_what_others_may_give_back(server: StandIn) -> None:
+    """Ten calls at once reserve more than there is, but take less: all get their answers, with replies of full length allowed."""
+    counter = Counter(code("r = llm_batch(['p'] * 30)", "FINAL(sum(x == 'nothing of note' for x in r))"))
+    result = await rlm_of(server, counter, budget=Budget(max_tokens=60_000)).acompletion("What happened?", DOCUMENT)
+    assert (result.answer, result.stop_reason) == ("30", "final")
+    assert {kept.body["max_completion_tokens"] for kept in server.requests()} == {8_192}
+
+
+async def test_a_reply_may_be_as_long_as_what_is_left(server: StandIn) -> None:
+    """Under a small limit replies are bounded more tightly, rather than nobody being asked."""
+    counter = Counter(code("x = 'found'"), code("FINAL(x)"))
+    result = await rlm_of(server, counter, budget=Budget(max_tokens=8_000)).acompletion("What happened?", DOCUMENT)
+    assert (result.answer, result.stop_reason) == ("found", "final")
+    assert all(256 <= kept.body["max_completion_tokens"] < 8_192 for kept in server.requests())
+
+
+async def test_without_a_limit_replies_are_not_bounded(server: StandIn) -> None:
+    """Nothing is said about the length of replies where neither tokens nor cost are limited."""
+    await rlm_of(server, Counter(final("'done'")), budget=Budget(max_calls=5)).acompletion("What happened?", DOCUMENT)
+    assert "max_completion_tokens" not in server.requests()[0].body
+
+
+async def test_text_of_many_bytes_is_not_underestimated(server: StandIn) -> None:
+    """A character of Chinese takes about a token: what does not fit is not sent."""
+    counter = Counter(code("r = llm_query(context[:6000])", "FINAL(r.type)"), final("'closed'"))
+    result = await rlm_of(server, counter, budget=Budget(max_tokens=6_000)).acompletion(
+        "What happened?", "彗星之年收成不好桥也关了" * 1_000
+    )
+    assert result.answer == "budget"
+    assert all(len(kept.body["messages"][-1]["content"]) < 6_000 for kept in server.requests())
+
+
+async def test_children_and_their_tokens_are_counted_together(server: StandIn) -> None:
+    """A tree of runs stays within one limit, and children do not take what is kept back for the root's closing request."""
+    counter = Counter(*[code(f"print(recursive_batch([{{'query': 'q{turn}', 'context': context[:9000]}}] * 6))") for turn in range(9)])
+    rlm = rlm_of(server, counter, max_depth=2, max_iterations=4, budget=Budget(max_tokens=70_000))
+    result = await rlm.acompletion("What happened?", DOCUMENT)
+    assert 0 < counter.tokens <= 70_000
+    assert result.stop_reason == "budget_tokens"
+    last = server.requests()[-1].body["messages"]
+    assert "What happened?" in last[1]["content"]
+    assert "This is the last turn" in last[-1]["content"]
+
+
+# Seconds.
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "while True: pass",
+        "import time\ntime.sleep(60)",
+        "llm_query('slow')",
+        "llm_batch(['slow'] * 5)",
+        "recursive_lm('slow', 'x')",
+        "try:\n    llm_query('slow')\nexcept BaseException:\n    pass\nwhile True: pass",
+        "import re\nre.match(r'(a+)+$', 'a' * 40 + 'b')",
+    ],
+)
+async def test_seconds_interrupt_a_running_block_and_its_calls(block: str) -> None:
+    """Whatever the code does, the run ends in time with what there is, and nothing stays open."""
+    root = Scripted([code("print('seen so far')"), code(block)], overlong(60))
+    begun = time.monotonic()
+    result = await run(root, budget=Budget(max_seconds=0.5), limits=Limits(grace_seconds=0.2))
+    assert 0.5 <= time.monotonic() - begun < 1.5
+    assert (result.stop_reason, result.answer, root.open) == ("budget_seconds", "seen so far", 0)
+    assert result.repl_history[-1].status in {"interrupted", "lost", "error"}
+
+
+async def test_seconds_abort_calls_at_the_server(server: StandIn) -> None:
+    """Sub-calls in flight are closed at the server, and the record says what became of them."""
+    events: list[Event] = []
+    server.change(scripts={"root": [code("print('seen')"), code("r = llm_batch(['a', 'b', 'c'])")]}, faults=[Fault("hang", at=(3, 4))])
+    root, sub = models(server.base_url, "root", "sub")
+    rlm = RLM(root, sub, budget=Budget(max_seconds=0.6), on_event=events.append)
+    result = await rlm.acompletion("What happened?", DOCUMENT)
+    assert (result.stop_reason, result.answer) == ("budget_seconds", "seen")
+    assert [event.record.error.type for event in events if isinstance(event, CallFailed)] == ["cancelled", "cancelled"]
+    subcalls = {call.path[-1]: call.reply[:7] for call in result.repl_history[1].subcalls}
+    assert sorted(subcalls.values()) == ["Error: ", "Error: ", "answer "]
+    await until(lambda: server.stats().in_flight == 0)
+    assert server.stats().aborted == 2
+
+
+async def test_seconds_end_a_root_that_does_not_answer(server: StandIn) -> None:
+    """The root's own call is ended too, from its first turn on; without anything said the answer is empty."""
+    server.change(faults=[Fault("hang")])
+    (root,) = models(server.base_url, "root")
+    begun = time.monotonic()
+    result = await RLM(root, budget=Budget(max_seconds=0.3)).acompletion("What happened?", DOCUMENT)
+    assert time.monotonic() - begun < 1
+    assert (result.stop_reason, result.answer, result.total_calls) == ("budget_seconds", "", 1)
+
+
+async def test_seconds_over_between_two_blocks_stop_the_second() -> None:
+    """Code that begins when the time is over is interrupted at once."""
+    root = Scripted([code("import time", "time.sleep(0.35)") + "\n" + code("while True: pass")])
+    begun = time.monotonic()
+    result = await run(root, budget=Budget(max_seconds=0.3), limits=Limits(grace_seconds=0.2))
+    assert time.monotonic() - begun < 1.2
+    assert result.stop_reason == "budget_seconds"
+
+
+# What a stop gives.
+
+
+SLEEP = code("import time", "time.sleep(5)")
+
+
+@pytest.mark.parametrize(
+    ("script", "answer"),
+    [
+        ([code("FINAL('half an answer')", "1 / 0")], "half an answer"),
+        ([code("print('first')"), code("print('latest')"), code("x = 1")], "latest"),
+        (["It seems to be the comet."], "It seems to be the comet."),
+        ([], ""),
+    ],
+)
+async def test_a_stop_gives_the_best_partial_answer(script: list[str], answer: str) -> None:
+    """An answer that was refused, else what was printed or said last, else nothing."""
+    result = await run(Scripted([*script, SLEEP]), budget=Budget(max_seconds=0.4))
+    assert (result.stop_reason, result.answer) == ("budget_seconds", answer)
+
+
+async def test_a_closing_reply_in_prose_is_the_answer() -> None:
+    """Asked for its best answer, a model may forget FINAL: what it said is the answer all the same."""
+    result = await run(Scripted([code("print('seen')"), "I believe it was the comet."]), max_iterations=1)
+    assert (result.stop_reason, result.answer) == ("max_iterations", "I believe it was the comet.")
+
+
+async def test_a_typed_answer_that_never_fitted_is_given_as_text() -> None:
+    """With `output_type`, what a stop gives is what there is: the value that did not fit, in words."""
+    root = Scripted([final("'many'"), final("'very many'")])
+    result = await run(root, output_type=int, max_iterations=1)
+    assert (result.answer, result.stop_reason) == ("very many", "max_iterations")
+
+
+@pytest.mark.parametrize("budget", [{"max_calls": 2}, {"max_tokens": 5_000}, {"max_seconds": 0.4}])
+async def test_raise_carries_the_partial_result(budget: dict[str, float]) -> None:
+    """`on_exceeded="raise"` raises with the whole result on board: answer, record and what was spent."""
+    last = SLEEP if "max_seconds" in budget else code("print('turn', llm_query(context * 300))")
+    root = Scripted([code("print('seen')"), last, "?"])
+    with pytest.raises(BudgetExceededError, match="the error has the partial result") as caught:
+        await run(root, budget=Budget(**budget, on_exceeded="raise"), limits=Limits(grace_seconds=0.2))
+    result = caught.value.result
+    assert isinstance(result, RLMResult)
+    assert result.stop_reason == next(iter(budget)).replace("max", "budget")
+    assert result.total_calls == len(root.requests) > 0
+    assert result.trajectory[0].executions[0].stdout == "seen\n"
+
+
+async def test_a_run_that_ends_within_its_budget_is_not_touched_by_it() -> None:
+    """With limits far away the result is the same as without."""
+    script = [code("x = llm_query('p')"), code("FINAL(x)")]
+    result = await run(Scripted(script), budget=Budget(max_calls=50, max_tokens=10**6, max_seconds=60.0, on_exceeded="raise"))
+    plain = await run(Scripted(script))
+    assert (result.answer, result.stop_reason, result.total_calls) == (plain.answer, "final", plain.total_calls)
+
+
+class Unhelpful:
+    """A model that counts nothing."""
+
+    name, context_window = "uncounted", None
+
+    async def complete(self, request: Request) -> Completion:
+        return Completion(code("r = llm_batch(['p' * 3000] * 20)") if request.role == "root" else "words")
+
+
+async def test_a_model_that_counts_nothing_is_taken_at_its_reservation() -> None:
+    """Without a count every call costs what was set aside for it, so a limit of tokens ends the run all the same."""
+    result = await RLM(Unhelpful(), budget=Budget(max_tokens=100_000)).acompletion("What?", DOCUMENT)
+    assert result.stop_reason == "budget_tokens"
+    assert result.total_calls < 20
+    assert result.cost is None
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.005)
