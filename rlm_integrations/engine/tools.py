@@ -49,6 +49,8 @@ def tools_of(functions: Sequence[Callable[..., Any]], taken: set[str]) -> list[T
     Raises:
         InputError: One is no plain function, or its name is taken.
     """
+    if not isinstance(functions, list | tuple | set | frozenset):
+        raise InputError(f"tools= is a list of functions, not {functions!r}")
     tools: list[Tool] = []
     for function in functions:
         name = getattr(function, "__name__", "")

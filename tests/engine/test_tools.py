@@ -1,0 +1,233 @@
+"""`tools=`: the user's functions, called from the REPL by name, described in the prompt, and never on the event loop unless async."""
+
+import asyncio
+import contextvars
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from rlm_integrations import RLM
+from rlm_integrations.errors import InputError
+from tests.engine.conftest import Scripted, code, run
+
+
+def look_up(key: str, depth: int = 1) -> str:
+    """Look up a key.
+
+    In the register.
+    """
+    return f"{key} at {depth}"
+
+
+async def test_a_tool_is_called_by_its_name_and_described() -> None:
+    """Positional and keyword arguments arrive; signature and docstring are in the prompt and in `help`."""
+    root = Scripted([code("print(look_up.__doc__)", "FINAL([look_up('a'), look_up('b', depth=2)])")])
+    result = await run(root, tools=[look_up])
+    assert result.answer == '["a at 1", "b at 2"]'
+    assert "- `look_up(key: str, depth: int = 1) -> str`: Look up a key. In the register.\n" in root.requests[0].messages[0].content
+    assert "look_up(key: str, depth: int = 1) -> str" in result.repl_history[0].stdout
+
+
+async def test_a_sync_tool_runs_off_the_loop_and_an_async_one_on_it() -> None:
+    """A plain function blocks nobody; a coroutine may use what lives on the caller's loop."""
+    threads: dict[str, int] = {}
+
+    def plain() -> None:
+        threads["plain"] = threading.get_ident()
+
+    async def native() -> None:
+        threads["native"] = threading.get_ident()
+        await asyncio.sleep(0)
+
+    await run(Scripted([code("plain()", "native()", "FINAL(1)")]), tools=[plain, native])
+    assert threads["plain"] != threading.get_ident() == threads["native"]
+
+
+async def test_tools_see_the_callers_context_variables() -> None:
+    """Tracing and request-bound data reach sync and async tools."""
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+
+    def plain() -> str:
+        return tenant.get()
+
+    async def native() -> str:
+        return tenant.get()
+
+    tenant.set("me")
+    assert (await run(Scripted([code("FINAL([plain(), native()])")]), tools=[plain, native])).answer == '["me", "me"]'
+
+
+async def test_tools_called_from_threads_run_at_the_same_time() -> None:
+    """Code that calls three tools in a thread pool waits for none of them in turn."""
+    barrier = threading.Barrier(3, timeout=5)
+
+    def meet(name: str) -> str:
+        barrier.wait()
+        return name
+
+    block = code(
+        "from concurrent.futures import ThreadPoolExecutor", "with ThreadPoolExecutor(3) as pool:", "    FINAL(list(pool.map(meet, 'abc')))"
+    )
+    assert (await run(Scripted([block]), tools=[meet])).answer == '["a", "b", "c"]'
+
+
+def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+@wrapped
+async def hidden(value: int) -> int:
+    await asyncio.sleep(0)
+    return value + 1
+
+
+async def test_a_decorator_that_hides_a_coroutine_is_seen_through() -> None:
+    """Its result is awaited all the same."""
+    assert (await run(Scripted([code("FINAL(hidden(41))")]), tools=[hidden])).answer == "42"
+
+
+def fails() -> None:
+    raise LookupError("no such entry")
+
+
+async def fails_natively() -> None:
+    raise RuntimeError("the database is closed")
+
+
+def leaves() -> None:
+    raise SystemExit(3)
+
+
+async def gives_up() -> None:
+    raise asyncio.CancelledError
+
+
+class OwnError(Exception):
+    pass
+
+
+def fails_its_own_way() -> None:
+    raise OwnError("in its own words")
+
+
+@pytest.mark.parametrize(
+    ("tool", "told"),
+    [
+        (fails, "LookupError: fails: no such entry"),
+        (fails_natively, "RuntimeError: fails_natively: the database is closed"),
+        (leaves, "leaves: 3"),
+        (gives_up, "gives_up: it was cancelled from within"),
+        (fails_its_own_way, "fails_its_own_way: in its own words"),
+    ],
+)
+async def test_what_a_tool_raises_the_model_can_act_on(tool: Callable[..., Any], told: str) -> None:
+    """Its error is raised in the code under its own name where that is a builtin; the run goes on."""
+    root = Scripted([code(f"{tool.__name__}()"), code("FINAL('went on')")])
+    result = await run(root, tools=[tool])
+    assert result.answer == "went on"
+    assert told in root.told[1]
+
+
+@pytest.mark.parametrize("arguments", ["", "1, 2, 3, 4", "nope=1", "'a', key='b'"])
+async def test_arguments_that_do_not_fit_are_a_type_error(arguments: str) -> None:
+    """A wrong call never reaches the function's body, and names the function."""
+    root = Scripted([code(f"look_up({arguments})"), code("FINAL('went on')")])
+    await run(root, tools=[look_up])
+    assert "TypeError: look_up" in root.told[1]
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+class Row(BaseModel):
+    when: date
+
+
+def give_much() -> Any:
+    return {
+        1: Point(1, 2),
+        "row": Row(when=date(2020, 1, 2)),
+        "set": {5},
+        "tuple": (1, None, True, 2.5),
+        "bytes": b"b",
+        "day": date(2020, 1, 2),
+    }
+
+
+class Awkward:
+    def __str__(self) -> str:
+        raise ValueError("no text for me")
+
+
+def give_nothing_that_crosses(what: str) -> Any:
+    deep: list[Any] = []
+    for _ in range(1_000):
+        deep = [deep]
+    return {"deep": deep, "digits": 10**9_000, "awkward": Awkward()}[what]
+
+
+async def test_results_cross_as_plain_data() -> None:
+    """Records, models and sets become plain data, anything else its text."""
+    result = await run(Scripted([code("import json", "FINAL(json.dumps(give_much(), sort_keys=True))")]), tools=[give_much])
+    assert result.answer == (
+        '{"1": {"x": 1, "y": 2}, "bytes": "b\'b\'", "day": "2020-01-02", "row": {"when": "2020-01-02"}, "set": [5], '
+        '"tuple": [1, null, true, 2.5]}'
+    )
+
+
+@pytest.mark.parametrize("what", ["deep", "digits", "awkward"])
+async def test_results_that_cannot_cross_are_errors(what: str) -> None:
+    """They break neither run nor REPL."""
+    root = Scripted([code(f"x = 1\ngive_nothing_that_crosses({what!r})"), code("FINAL(x)")])
+    assert (await run(root, tools=[give_nothing_that_crosses])).answer == "1"
+    assert "give_nothing_that_crosses: " in root.told[1]
+
+
+async def test_a_tool_may_run_a_run_of_its_own() -> None:
+    """A sync tool that calls a synchronous door, while its own run waits, gets its answer."""
+    inner = RLM(Scripted([code("FINAL('from within')")]))
+
+    def nested() -> str:
+        return inner.completion("And within?", "a document").answer
+
+    assert (await run(Scripted([code("FINAL(nested())")]), tools=[nested])).answer == "from within"
+
+
+def named(name: str) -> Callable[..., Any]:
+    def tool() -> None: ...
+
+    tool.__name__ = name
+    return tool
+
+
+@pytest.mark.parametrize("name", ["llm_query", "context", "context_7", "FINAL", "store", "SpanRef", "print", "answer", "__main__"])
+def test_taken_names_are_refused(name: str) -> None:
+    """A tool cannot hide what the REPL has, builtins included."""
+    with pytest.raises(InputError, match=f"cannot be called '{name}'"):
+        RLM("offline", tools=[named(name)])
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    """The second would hide the first."""
+    with pytest.raises(InputError, match="cannot be called 'twice'"):
+        RLM("offline", tools=[named("twice"), named("twice")])
+
+
+@pytest.mark.parametrize("tools", [[lambda: 1], [functools.partial(look_up, "a")], [Point], ["look_up"], [5], look_up, "look_up", 5])
+def test_what_is_no_plain_function_is_refused(tools: Any) -> None:
+    """Lambdas, classes, partials and names have nothing that a model could be told, and a lone function is no list."""
+    with pytest.raises(InputError, match="tool"):
+        RLM("offline", tools=tools)
