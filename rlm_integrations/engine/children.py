@@ -49,7 +49,7 @@ class Children:
             tree.emit(started)
             reply: str = LLMError("error", "the child run ended without an answer")
             try:
-                outcome = await run.run([])
+                outcome = await run.run()
                 reply = outcome.answer or LLMError("empty", f"the child run gave no answer ({outcome.stop_reason})")
             except ModelError as error:
                 run.outcome.stop_reason = "model_error"

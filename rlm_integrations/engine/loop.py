@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,19 +126,22 @@ class Run:
         self._messages = self.outcome.messages
         self._refused: Any = None  # the last answer that was not taken
 
-    async def run(self, history: list[Message]) -> Outcome:
+    async def run(self, history: Sequence[Message] = ()) -> Outcome:
         """Take turns until an answer, or a limit; the outcome, whichever it was.
+
+        Args:
+            history: The conversation of earlier questions.
 
         Raises:
             ModelError: The root model failed at its very first call: there is nothing to give.
         """
         outcome, settings = self.outcome, self._tree.settings
-        self._messages += history or [Message("system", self._system())]
+        self._messages[:] = history or [Message("system", self._system())]
         self._say(self._question())
         self._repl.begin(self._tree)
         try:
-            for number in range(1, settings.max_iterations + 1):
-                if await self._turn(number):
+            for _ in range(settings.max_iterations):
+                if await self._turn():
                     break
             else:
                 await self._close("the limit of turns is reached")
@@ -151,9 +154,10 @@ class Run:
             outcome.answer = self._partial()
         return outcome
 
-    async def _turn(self, number: int, *, closing: bool = False) -> bool:
+    async def _turn(self, *, closing: bool = False) -> bool:
         """One turn: ask, run, show. Whether the run is over."""
         outcome, emit = self.outcome, self._tree.emit
+        number = len(outcome.turns) + 1
         emit(TurnStarted(id=self.id, iteration=number))
         record = await self._ask(number, closing=closing)
         if record.error is not None:
@@ -299,7 +303,7 @@ class Run:
         self._say(prompts.closing(reason))
         self._host.closed = "this is the last turn, and no model can be asked any more"
         try:
-            await self._turn(len(self.outcome.turns) + 1, closing=True)
+            await self._turn(closing=True)
         except BudgetSpentError:
             pass
         except ModelError as error:

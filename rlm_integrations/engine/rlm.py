@@ -173,10 +173,9 @@ class RLM:
         emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
         layers: Mapping[str, str] = {}
         try:
-            if corpus.characters < self._settings.limits.single_call_below:
-                await answer_at_once(tree, run)
-            else:
-                await run.run(list(history))
+            at_once = corpus.characters < self._settings.limits.single_call_below
+            if not at_once or not await answer_at_once(tree, run, history):
+                await run.run(() if at_once else history)
             layers = own.session.layers if own.session is not None else {}
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):

@@ -1,8 +1,8 @@
 """`output_type`: the schema is in the prompt, what does not fit goes back, what fits is an instance of the type."""
 
-import datetime
 import json
 from dataclasses import dataclass
+from datetime import date
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -16,13 +16,13 @@ from tests.engine.conftest import Scripted, code, final, run
 
 class Treaty(BaseModel):
     name: str
-    signed: datetime.date
+    signed: date
     parties: list[str] = Field(min_length=2)
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(strict=True)
-    signed: datetime.date
+    signed: date
     pair: tuple[int, int]
 
 
@@ -55,10 +55,10 @@ TREATY = "{'name': 'Arras', 'signed': '1500-01-02', 'parties': ['A', 'B']}"
         (Annotated[int, Field(gt=10)], "11", 11),
         (Colour, "'red'", Colour.RED),
         (Place, "{'name': 'Ulm', 'people': 5}", Place("Ulm", 5)),
-        (Treaty, TREATY, Treaty(name="Arras", signed=datetime.date(1500, 1, 2), parties=["A", "B"])),
-        (Treaty, f"__import__('json').dumps({TREATY})", Treaty(name="Arras", signed=datetime.date(1500, 1, 2), parties=["A", "B"])),
-        (Strict, "{'signed': '1500-01-02', 'pair': (1, 2)}", Strict(signed=datetime.date(1500, 1, 2), pair=(1, 2))),
-        (list[Treaty], f"[{TREATY}]", [Treaty(name="Arras", signed=datetime.date(1500, 1, 2), parties=["A", "B"])]),
+        (Treaty, TREATY, Treaty(name="Arras", signed=date(1500, 1, 2), parties=["A", "B"])),
+        (Treaty, f"__import__('json').dumps({TREATY})", Treaty(name="Arras", signed=date(1500, 1, 2), parties=["A", "B"])),
+        (Strict, "{'signed': '1500-01-02', 'pair': (1, 2)}", Strict(signed=date(1500, 1, 2), pair=(1, 2))),
+        (list[Treaty], f"[{TREATY}]", [Treaty(name="Arras", signed=date(1500, 1, 2), parties=["A", "B"])]),
     ],
 )
 async def test_any_type_that_pydantic_validates(output_type: Any, expression: str, expected: Any) -> None:
