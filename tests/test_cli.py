@@ -338,7 +338,7 @@ def test_a_result_that_cannot_be_written() -> None:
     assert err == "rlm-integrations: [Errno 28] No space left on device\n"
 
 
-def test_a_terminal_gets_a_bar_and_no_control_characters() -> None:
+def test_a_terminal_gets_a_bar_and_no_control_characters(run: Callable[..., Shell]) -> None:
     """On a terminal the calls are counted while they run, and what a model says cannot steer the terminal; a pipe gets it as it is."""
     with serve_in_thread(scripts={"root": [block("FINAL('\\x1b[31mred')")]}) as server:
         words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url]
@@ -351,7 +351,7 @@ def test_a_terminal_gets_a_bar_and_no_control_characters() -> None:
             shown += piece
         os.close(terminal)
         assert process.wait() == 0
-        piped = started(*words, "--quiet").communicate()[0]
+        piped = run(*words, "--quiet")[1]
     assert b"models: 1 calls" in shown
     assert b"\\x1b[31mred\r\n" in shown
     assert b"\x1b[31m" not in shown

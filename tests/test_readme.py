@@ -108,8 +108,10 @@ def test_shell_blocks_hold_what_is_run_or_named() -> None:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_the_command_line_of_the_readme(command: str, server: StandIn) -> None:
-    """Every command of the README answers, with a citation."""
+def test_the_command_line_of_the_readme(command: str, server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of the README answers, with a citation; one that names no model, without a key."""
+    if "--model" not in command:
+        monkeypatch.delenv("OPENAI_API_KEY")
     command = command.replace("rlm-integrations ask", f"{sys.executable} -m rlm_integrations ask")
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)

@@ -27,6 +27,7 @@ from rlm_integrations.events import (
     TurnStarted,
 )
 from rlm_integrations.lm._progress import bar_class
+from rlm_integrations.records import LLMError
 from rlm_integrations.result import Execution, Iteration, RLMResult
 
 _SHOWN = (3_000, 1_000)  # characters of a code or an output, from its start and from its end
@@ -86,7 +87,7 @@ def _told(event: Event) -> list[str]:
 
 def _ran(execution: Execution) -> str:
     calls = len(execution.subcalls)
-    failed = sum(call.reply.startswith("Error:") for call in execution.subcalls)
+    failed = sum(isinstance(call.reply, LLMError) for call in execution.subcalls)
     asked = f", {counted(calls, 'call')}{f' ({failed} failed)' if failed else ''}" if calls else ""
     return f"Block {execution.block}: {execution.status}, {execution.elapsed:.2f} s{asked}"
 
