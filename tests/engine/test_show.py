@@ -312,5 +312,6 @@ def test_hooks_are_made_as_asked() -> None:
 def test_a_silent_run_loads_no_bar() -> None:
     """Without `show_progress`, tqdm is not imported."""
     run = "from rlm_integrations import RLM; RLM('offline', verbose=True).completion('Who?', 'Anna did.')"
-    done = subprocess.run([sys.executable, "-c", f"import sys; {run}; print('tqdm' in sys.modules)"], capture_output=True, text=True, check=True)
+    code = f"import sys; {run}; print('tqdm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
