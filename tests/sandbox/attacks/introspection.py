@@ -1,0 +1,191 @@
+"""Attacks that look around: for secrets, for other sessions, for what would undo the layers."""
+
+from tests.sandbox.attacks.case import Attack
+
+ATTACKS = [
+    Attack(
+        name="environment",
+        kind="introspection",
+        must_not="The host's environment, where keys are, is seen.",
+        layer="clean server",
+        ends=("ok",),
+        says="nothing",
+        code=r"""
+            import re
+            found = [f"{key}={value}".encode() for key, value in os.environ.items()]
+            block = ctypes.POINTER(ctypes.c_char_p).in_dll(libc, "environ")
+            place = 0
+            while block and block[place]:
+                found.append(block[place])
+                place += 1
+            libc.getenv.restype = ctypes.c_char_p
+            found.append(libc.getenv(b"ATTACKED_SECRET") or b"")
+            print(re.findall(rb"SECRET\S*", b" ".join(found)) and breach("secret") or "nothing")
+        """,
+    ),
+    Attack(
+        name="objects in memory",
+        kind="introspection",
+        must_not="A secret of the host or the text of another session is an object of this interpreter.",
+        layer="clean server",
+        ends=("ok",),
+        says="nothing",
+        code=r"""
+            import re
+            pattern = re.compile("SECRE" + "T-[0-9a-f]{16}")
+            def texts():
+                seen, rest = set(), [gc.get_objects(), list(sys.modules.values()), sys.orig_argv, list(sys._current_frames().values())]
+                while rest:
+                    each = rest.pop()
+                    if isinstance(each, str):
+                        yield each
+                    elif id(each) not in seen:
+                        seen.add(id(each))
+                        rest.extend(gc.get_referents(each) if not isinstance(each, (int, float, bytes)) else [])
+            print(any(pattern.search(text) for text in texts()) and breach("secret") or "nothing")
+        """,
+    ),
+    Attack(
+        name="the server's files in /proc",
+        kind="introspection",
+        must_not="The memory, the descriptors or the environment of the server are read.",
+        layer="landlock",
+        works=True,
+        code="""
+            parent = os.getppid()
+            open_each(f"/proc/{parent}", "environ mem maps fd cmdline root")
+        """,
+    ),
+    Attack(
+        name="the host's files in /proc",
+        kind="introspection",
+        must_not="The memory, the descriptors, the environment or the command line of the host are read.",
+        layer="landlock",
+        works=True,
+        code='open_each(f"/proc/{HOST}", "environ mem maps fd cmdline task")',
+    ),
+    Attack(
+        name="another session's files in /proc",
+        kind="introspection",
+        must_not="The memory or the state of another session is read.",
+        layer="landlock",
+        works=True,
+        code='open_each(f"/proc/{NEIGHBOUR}", "mem maps status fd stack")',
+    ),
+    Attack(
+        name="its own files in /proc",
+        kind="introspection",
+        must_not="The process reads or rewrites its own memory by file, past what is read-only.",
+        layer="landlock",
+        works=True,
+        code='open_each("/proc/self", "mem maps environ fd status exe cwd")',
+    ),
+    Attack(
+        name="descriptors that are open",
+        kind="introspection",
+        must_not="A descriptor of the server, the host or another session was left open.",
+        layer="clean server",
+        ends=("ok",),
+        says="[(0, 'null'), (1, 'null'), (2, 'null'), (True, 'socket')]".replace("(", r"\(").replace(")", r"\)").replace("[", r"\["),
+        code="""
+            import stat
+            found = []
+            for descriptor in range(1024):
+                try:
+                    mode = os.fstat(descriptor).st_mode
+                except OSError:
+                    continue
+                kind = "null" if os.fstat(descriptor).st_rdev == os.makedev(1, 3) else "socket" if stat.S_ISSOCK(mode) else oct(mode)
+                found.append((descriptor if kind == "null" else descriptor == protocol_socket(), kind))
+            print(found)
+        """,
+    ),
+    Attack(
+        name="the server's own code",
+        kind="introspection",
+        must_not="The code that starts servers and seals children, found among the modules, starts or undoes anything.",
+        layer="seccomp",
+        code="""
+            import resource
+            forkserver, harden = (sys.modules["rlm_integrations.sandbox." + name] for name in ("forkserver", "harden"))
+            plan = harden.Plan(None, "", ())
+            before = resource.getrlimit(resource.RLIMIT_AS)
+            try:
+                plan.seal(parent=os.getppid(), memory=1 << 40)
+                breach("sealed anew")
+            except OSError:
+                pass
+            if resource.getrlimit(resource.RLIMIT_AS) != before:
+                breach("other limits")
+            forkserver.ForkServer(sys.executable)
+            breach("another server")
+        """,
+    ),
+    Attack(
+        name="frames",
+        kind="introspection",
+        must_not="What the machinery's frames still hold (plan, channel, opening) gives anything back that was given up.",
+        layer="seccomp",
+        code="""
+            frame, found = sys._getframe(), {}
+            while frame:
+                found.update(frame.f_locals)
+                frame = frame.f_back
+            attempt(
+                lambda: os.fstat(found["plan"].ruleset if found["plan"].ruleset is not None else -1),
+                lambda: found["session"].shutdown(2),
+                lambda: found["session"].getpeername(),
+                lambda: found["session"].dup().connect("/"),
+                lambda: found["session"].recvmsg(1, 1024),
+            )
+        """,
+    ),
+    Attack(
+        name="patched modules",
+        kind="introspection",
+        must_not="What one session makes of the library reaches another.",
+        layer="own process",
+        ends=("ok", "error", "lost"),
+        says="",
+        keeps=False,
+        code="""
+            import builtins, importlib
+            json.dumps = os.write = time.time = builtins.len = None
+            for module in list(sys.modules.values()):
+                for name in ("loads", "open", "getpid", "fork", "execute", "send"):
+                    if hasattr(module, name):
+                        setattr(module, name, lambda *args, **kwargs: breach("patched"))
+        """,
+    ),
+    Attack(
+        name="patched interpreter",
+        kind="introspection",
+        must_not="What one session writes into the interpreter's own objects reaches another.",
+        layer="own process",
+        ends=("ok", "error", "lost"),
+        says="",
+        keeps=False,
+        code="""
+            for number in (6, 7, 42, 0):
+                ctypes.memset(id(number) + 24, 3, 1)
+            ctypes.memset(id(int) + 64, 0, 64)
+            int("42")
+        """,
+    ),
+    Attack(
+        name="installed packages",
+        kind="introspection",
+        must_not="Packages that are installed beside the library, and what lies among them, are read.",
+        layer="landlock",
+        says="ModuleNotFoundError|PermissionError",
+        code="""
+            for folder in SITE:
+                try:
+                    breach(os.listdir(folder)[:1])
+                except PermissionError:
+                    sys.path.append(folder)
+            import pytest
+            breach("imported")
+        """,
+    ),
+]

@@ -1,0 +1,81 @@
+"""Interpreters for `ProcessSandbox(python=…)` that run the fork server in another world; see `launcher.py`."""
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rlm_integrations import _runtime
+from rlm_integrations.sandbox.process import ProcessSandbox
+from tests.sandbox.attacks.prelude import NUMBERS
+
+NOBODY = 65534
+ROOT = os.geteuid() == 0
+IDENTITIES = ("user", "root") if ROOT else ("user",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """How the kernel answers a system call instead of doing it.
+
+    Attributes:
+        call: Its name.
+        error: The error; 0 is a success that is none.
+        when: Arguments (place, value) that the call must have; the value None stands for any but 0.
+    """
+
+    call: str
+    error: int
+    when: tuple[tuple[int, int | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What is different around a fork server.
+
+    Attributes:
+        user: The user that it becomes, or None to stay who we are.
+        sealed: Whether its children seal themselves.
+        machine: What the machine says that it is, if not the truth.
+        answers: What the kernel does not do.
+    """
+
+    user: int | None = None
+    sealed: bool = True
+    machine: str = ""
+    answers: tuple[Answer, ...] = ()
+
+    @contextlib.contextmanager
+    def sandbox(self) -> Iterator[ProcessSandbox]:
+        """A sandbox whose server lives in this world, and ends with it."""
+        with tempfile.TemporaryDirectory() as folder:
+            python = self._interpreter(Path(folder))
+            try:
+                yield ProcessSandbox(python=python)
+            finally:
+                key = ("fork server", python, ())
+                server = _runtime._shared.get(key)
+                if server is not None:
+                    _runtime.forget(key, server)
+                    server.close()
+
+    def _interpreter(self, folder: Path) -> str:
+        """An executable that takes the interpreter's arguments and runs them in this world."""
+        answers = [{"number": NUMBERS[each.call], "when": each.when, "error": each.error} for each in self.answers]
+        described = json.dumps({**asdict(self), "answers": answers})
+        launcher = Path(__file__).with_name("launcher.py")
+        words = [sys.executable, "-s", "-B", "-P", str(launcher), described]
+        file = folder / "python"
+        file.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        file.chmod(0o755)
+        return str(file)
+
+
+def identity(name: str) -> World:
+    """The world of an ordinary user, or of root."""
+    return World(user=NOBODY if name == "user" and ROOT else None)
