@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
-from typing import ParamSpec, TypeVar
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -19,29 +20,28 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
-    context = copy_context()
+    call = partial(copy_context().run, function, *args, **kwargs)
+    name = f"rlm-{getattr(function, '__name__', 'call')}"
+    threading.Thread(target=_run, args=(call, done, loop), daemon=True, name=name).start()
+    try:
+        return await done
+    finally:
+        del done  # it holds the exception, whose traceback holds this frame
 
-    def finish(result: T | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if isinstance(error, StopIteration):  # no future takes that one
-            error = RuntimeError(f"StopIteration: {error}")
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type] # None is the result then
 
-    def run() -> None:
-        if done.cancelled():
-            return
-        result, error = None, None
-        try:
-            result = context.run(function, *args, **kwargs)
-        except BaseException as raised:  # noqa: BLE001 - it is raised where the result is awaited
-            error = raised
-        with suppress(RuntimeError):  # the loop has ended without waiting
-            loop.call_soon_threadsafe(finish, result, error)
-        del error  # its traceback holds this frame
+def _run(call: Callable[[], T], done: "asyncio.Future[T]", loop: asyncio.AbstractEventLoop) -> None:
+    if done.cancelled():
+        return
+    try:
+        finish = partial(done.set_result, call())
+    except StopIteration as error:  # no future takes that one
+        finish = partial(done.set_exception, RuntimeError(f"StopIteration: {error}"))
+    except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+        finish = partial(done.set_exception, error)
+    with suppress(RuntimeError):  # the loop has ended without waiting
+        loop.call_soon_threadsafe(_finish, done, finish)
 
-    threading.Thread(target=run, daemon=True, name=f"rlm-{getattr(function, '__name__', 'call')}").start()
-    return await done
+
+def _finish(done: "asyncio.Future[Any]", finish: Callable[[], None]) -> None:
+    if not done.done():
+        finish()

@@ -7,7 +7,7 @@ Such a client keeps connections, and a connection belongs to the loop that opene
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -36,8 +36,7 @@ def _forget(table: dict[int, Any], key: int, _: object) -> None:
 
 def home_of(model: object) -> "Home":
     """The home of a model's async client, which other models may share."""
-    anchor = _client_of(model) or model
-    return remembered("homes", anchor, partial(Home, anchor))
+    return remembered("homes", _client_of(model) or model, Home)
 
 
 class Home:
@@ -45,28 +44,30 @@ class Home:
 
     Where the client is none whose connections we know how to close, or the loop is closed without the shutdown that `asyncio.run` and its
     like give it, no other loop is ever let in: what is left open would be taken for usable there.
-
-    Args:
-        anchor: The HTTP client, or the model where that is not known; only a weak reference is kept.
     """
 
-    def __init__(self, anchor: object) -> None:
-        self._claim = _Claim(anchor)
-        self._kept = PerLoop(partial(_itself, self._claim), _end)
+    def __init__(self) -> None:
+        self._tenancy = _Tenancy()
+        self._kept = PerLoop(partial(_itself, self._tenancy), _end)
 
     async def is_here(self) -> bool:
         """Whether this is the running loop; it becomes so where none came before."""
-        if not self._claim.take(asyncio.get_running_loop()):
+        if not self._tenancy.take(asyncio.get_running_loop()):
             return False
         await self._kept.get()  # so that the loop's end is seen
         return True
 
+    def note(self, model: object) -> None:
+        """Find out what is to be closed. Called after a call, because some clients are made by the first."""
+        if not self._tenancy.pools:
+            self._tenancy.pools = _pools_of(_client_of(model))
 
-class _Claim:
-    """Who has the client."""
 
-    def __init__(self, anchor: object) -> None:
-        self.anchor = weakref.ref(anchor)
+class _Tenancy:
+    """Which loop has the client, and the client's pools of connections. The client itself is not kept: it may go before its loop."""
+
+    def __init__(self) -> None:
+        self.pools: list[Any] = []
         self._lock = threading.Lock()
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
 
@@ -80,17 +81,16 @@ class _Claim:
         self._loop = None
 
 
-def _itself(claim: _Claim) -> _Claim:
-    return claim
+def _itself(tenancy: _Tenancy) -> _Tenancy:
+    return tenancy
 
 
-async def _end(claim: _Claim) -> None:
-    """On the loop that ends: close what the client keeps open there. The client itself stays usable: it is the user's."""
-    pools = list(_pools_of(claim.anchor()))
-    for pool in pools:
+async def _end(tenancy: _Tenancy) -> None:
+    """On the loop that ends: close what is open there. A pool may be used again afterwards, as a client may not: that is the user's."""
+    for pool in tenancy.pools:
         await pool.aclose()
-    if pools:
-        claim.give_up()
+    if tenancy.pools:
+        tenancy.give_up()
 
 
 def _client_of(model: object) -> object | None:
@@ -106,9 +106,8 @@ def _client_of(model: object) -> object | None:
     return None
 
 
-def _pools_of(anchor: object) -> Iterator[Any]:
-    """The pools of connections; a pool may be used again after its `aclose`, which a client may not."""
-    client: Any = anchor if hasattr(anchor, "_transport") else _client_of(anchor)
-    for transport in (client._transport, *client._mounts.values()) if client is not None else ():  # noqa: SLF001 - nothing public leads there
-        if hasattr(transport, "_pool"):
-            yield transport._pool  # noqa: SLF001 - as above
+def _pools_of(client: Any) -> list[Any]:
+    if client is None:
+        return []
+    transports = (client._transport, *client._mounts.values())  # noqa: SLF001 - nothing public leads to the pools
+    return [transport._pool for transport in transports if hasattr(transport, "_pool")]  # noqa: SLF001 - as above

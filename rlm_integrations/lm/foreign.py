@@ -79,7 +79,10 @@ class ForeignLM(ABC, Generic[Reply]):
             failure = failure_of(error, repr(self.name), secrets=_secrets(self._model))
         else:
             return self.completion(reply)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback holds this frame, and so the user's object
 
     async def _ask(self, arguments: Mapping[str, Any]) -> Reply:
         if self._call_async is not None and not on_portal():
@@ -89,6 +92,8 @@ class ForeignLM(ABC, Generic[Reply]):
                     return await self._call_async(**arguments)
                 except NotImplementedError:  # many integrations have only half of the methods
                     self._call_async = None
+                finally:
+                    self._home.note(self._model)
         return await in_thread(self._call, **arguments)
 
     @abstractmethod

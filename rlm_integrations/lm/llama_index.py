@@ -1,5 +1,6 @@
 """LlamaIndex's models as models of ours. Imported when one is given, which proves that LlamaIndex is there."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
         super().__init__(
             model,
             ask=model.chat,
-            ask_async=None if type(model).achat is CustomLLM.achat else model.achat,  # that one would block the loop
+            ask_async=None if _is_detour(model) else model.achat,
             name=name_from(model, "model", "model_name", "deployment_name"),
             context_window=_window_of(model),
         )
@@ -58,6 +59,11 @@ def adapt(given: object) -> LlamaIndexLM:
     return LlamaIndexLM(given)
 
 
+def _is_detour(model: LLM) -> bool:
+    """Whether its asynchronous method calls the synchronous one, on the event loop. The framework wraps both in every class anew."""
+    return inspect.unwrap(type(model).achat) is inspect.unwrap(CustomLLM.achat)
+
+
 def _window_of(model: LLM) -> int | None:
     """What the user set it to. The framework's own metadata is often a guess (3,900)."""
     field = type(model).model_fields.get("context_window")
@@ -79,7 +85,8 @@ def _usage(body: Mapping[str, Any], more: Mapping[str, Any]) -> Usage | None:
     counts = _plain(body.get("usage") or body.get("usage_metadata"))
     if "input_tokens" in counts:  # Anthropic's do not include what was cached
         cached, written = counts.get("cache_read_input_tokens") or 0, counts.get("cache_creation_input_tokens") or 0
-        return usage_from(counts["input_tokens"] + cached + written, counts.get("output_tokens"), cached)
+        given = None if counts["input_tokens"] is None else counts["input_tokens"] + cached + written
+        return usage_from(given, counts.get("output_tokens"), cached)
     if "prompt_token_count" in counts:  # Google's output does not include what was thought
         thought = counts.get("thoughts_token_count") or 0
         output = (counts.get("candidates_token_count") or 0) + thought

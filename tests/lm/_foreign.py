@@ -19,8 +19,23 @@ KINDS = [
 ]
 
 
+_made: list[Any] = []
+
+
 def foreign(kind: str, base_url: str, **options: Any) -> Any:
-    """A model of this class that asks `base_url`."""
+    """A model of this class that asks `base_url`, until the end of the test."""
+    _made.append(_foreign(kind, base_url, **options))
+    return _made[-1]
+
+
+def close_all() -> None:
+    """Close the synchronous clients of LlamaIndex's models: where a failed test's traceback keeps one, they would end with a warning."""
+    while _made:
+        if (client := getattr(_made.pop(), "_client", None)) is not None:
+            client.close()
+
+
+def _foreign(kind: str, base_url: str, **options: Any) -> Any:
     if kind == "ChatOpenAI":
         from langchain_openai import ChatOpenAI
 

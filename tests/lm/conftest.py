@@ -1,10 +1,11 @@
 """What tests of models share: a stand-in provider, and an environment without keys and proxies."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from rlm_integrations.records import Message, Request
+from tests.lm import _foreign
 from tests.standin import StandIn, serve
 
 VARIABLES = ["OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"]
@@ -15,6 +16,12 @@ VARIABLES += [name for base in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PR
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def closed_clients() -> Iterator[None]:
+    yield
+    _foreign.close_all()
 
 
 @pytest.fixture

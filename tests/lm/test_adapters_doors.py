@@ -267,6 +267,7 @@ def test_nothing_is_remembered_of_what_is_gone(standin: StandIn) -> None:
     assert len(_home.shared(("remembered", "limits"), dict)) == before["limits"] + 1
     assert _per_loop._held().entries == set()
     del llm
+    _foreign.close_all()
     gc.collect()
     assert len(_home.shared(("remembered", "limits"), dict)) == before["limits"]
 

@@ -1,0 +1,207 @@
+"""What foreign models raise, as our typed errors: over real sockets, and by hand for providers that are not here."""
+
+import http
+import time
+import traceback
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rlm_integrations import LLMError, allm_batch, llm_batch
+from rlm_integrations.errors import ModelError
+from rlm_integrations.lm._foreign_failures import failure_of
+from rlm_integrations.lm.asker import Retry
+from rlm_integrations.lm.resolve import resolve
+from tests.lm._foreign import ANSWERS, KEY, KINDS, MODEL, PROMPTS, foreign
+from tests.lm.conftest import request_of
+from tests.standin import Fault, StandIn, answer_to, serve_in_thread
+
+EACH = pytest.mark.parametrize("kind", KINDS)
+
+
+async def failure_at(server: StandIn, kind: str, fault: Fault, *, door: str = "async", **options: Any) -> ModelError:
+    """The failure of one call, which the object itself tries once only."""
+    server.change(faults=[fault])
+    lm = resolve(foreign(kind, server.base_url, max_retries=0, **options))
+    if door == "sync":
+        lm._call_async = None  # as if on the portal: by the synchronous method
+    with pytest.raises(ModelError) as caught:
+        await lm.complete(request_of("x"))
+    assert server.stats().calls == 1
+    return caught.value
+
+
+FAULTS = [
+    ("rate_limit", "rate_limit", True),
+    ("quota", "quota", False),
+    ("server", "server", True),
+    ("unavailable", "overloaded", True),
+    ("auth", "auth", False),
+    ("bad_request", "bad_request", False),
+    ("context_length", "context_length", False),
+    ("not_found", "not_found", False),
+    ("reset", "connection", True),
+    ("cut", "connection", True),
+    ("empty_choices", "bad_response", True),
+    ("truncated", "bad_response", True),
+]
+
+
+@EACH
+@pytest.mark.parametrize("door", ["async", "sync"])
+@pytest.mark.parametrize(("fault", "expected", "retryable"), FAULTS)
+async def test_each_fault_has_its_type(server: StandIn, kind: str, door: str, fault: Any, expected: str, retryable: bool) -> None:
+    """The types are those of OpenAILM, by both methods; the model is named, and what the framework raised is the cause."""
+    failure = await failure_at(server, kind, Fault(fault), door=door)
+    assert (failure.type, failure.retryable) == (expected, retryable)
+    assert MODEL in str(failure)
+    assert failure.__cause__ is not None
+
+
+@EACH
+@pytest.mark.parametrize("fault", ["content_type", "error_body"])
+async def test_what_is_no_completion(server: StandIn, kind: str, fault: Any) -> None:
+    """A page instead of JSON, an error object under status 200: each framework stumbles over it in its own way, and it is an error."""
+    failure = await failure_at(server, kind, Fault(fault))
+    assert failure.type in {"server", "bad_response", "error"}
+
+
+@EACH
+async def test_the_time_to_wait_arrives(server: StandIn, kind: str) -> None:
+    """Seconds that the provider asks to wait are in the error."""
+    assert (await failure_at(server, kind, Fault("rate_limit", retry_after=2))).retry_after == 2
+
+
+@EACH
+async def test_the_objects_own_timeout(server: StandIn, kind: str) -> None:
+    """It ends the call as a timeout that may be tried again."""
+    failure = await failure_at(server, kind, Fault("hang"), timeout=0.1)
+    assert (failure.type, failure.retryable) == ("timeout", True)
+
+
+@EACH
+async def test_nobody_listens(kind: str) -> None:
+    """A port without a server is a connection error."""
+    with pytest.raises(ModelError) as caught:
+        await resolve(foreign(kind, "http://127.0.0.1:9/v1", max_retries=0)).complete(request_of("x"))
+    assert (caught.value.type, caught.value.retryable) == ("connection", True)
+
+
+@EACH
+async def test_the_key_is_in_no_error(server: StandIn, kind: str) -> None:
+    """A provider that repeats the key in its error does not bring it into messages or tracebacks."""
+    failure = await failure_at(server, kind, Fault("echo_key"))
+    assert failure.type == "auth"
+    assert "[key]" in str(failure)
+    assert KEY not in "".join(traceback.format_exception(failure))
+
+
+@EACH
+def test_retries_are_ours(kind: str) -> None:
+    """With the object's own tries off, refusals and failures in a batch are tried again by us: every answer comes, in few calls more."""
+    with serve_in_thread(faults=[Fault("rate_limit", times=3), Fault("server", times=3)]) as server:
+        llm = foreign(kind, server.base_url, max_retries=0)
+        assert llm_batch(PROMPTS, llm, retry=Retry(first_delay=0.01)) == ANSWERS
+        assert server.stats().calls == len(PROMPTS) + 6
+
+
+async def test_a_pause_holds_for_all_adapters(server: StandIn) -> None:
+    """Retry-After of one call holds up every other call of the same object, through whichever adapter."""
+    server.change(faults=[Fault("rate_limit", at=(0,), retry_after=0.3)])
+    llm = foreign("ChatOpenAI", server.base_url, max_retries=0)
+    assert await allm_batch(["x"], llm) == [answer_to("x")]
+    start = time.monotonic()
+    assert await allm_batch(PROMPTS, llm) == ANSWERS
+    assert time.monotonic() - start < 5
+    first, *others = server.calls()
+    assert min(call.arrived for call in others) - first.arrived >= 0.3
+
+
+async def test_the_objects_own_tries_are_the_users(server: StandIn) -> None:
+    """`max_retries` of the object is left as it is: its tries come on top of ours, and the server counts them."""
+    server.change(faults=[Fault("server", times=2)])
+    llm = foreign("ChatOpenAI", server.base_url, max_retries=2)
+    assert await allm_batch(["x"], llm) == [answer_to("x")]
+    assert (server.stats().calls, llm.max_retries) == (3, 2)
+
+
+async def test_one_failure_is_one_slot(server: StandIn) -> None:
+    """A refused prompt leaves a typed error in its own place."""
+    server.change(faults=[Fault("refusal", match="bad")])
+    replies = await allm_batch(["a", "bad", "b"], foreign("ChatOpenAI", server.base_url))
+    assert (replies[0], replies[2]) == (answer_to("a"), answer_to("b"))
+    assert isinstance(replies[1], LLMError)
+    assert replies[1].type == "refusal"
+
+
+class SomeError(Exception):
+    """An error of some SDK."""
+
+    def __init__(self, message: str = "said", **fields: Any) -> None:
+        super().__init__(message)
+        vars(self).update(fields)
+
+
+def named(name: str, base: type[Exception] = Exception, **fields: Any) -> Exception:
+    error = type(name, (base,), {})("said")
+    vars(error).update(fields)
+    return error
+
+
+def wrapped(cause: Exception) -> Exception:
+    error = named("SomeIntegrationError")
+    error.__cause__ = cause
+    return error
+
+
+QUOTA = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "slow down", "details": [{"retryDelay": "32.5s"}]}}
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+BY_HAND = [
+    (SomeError(status_code=529, body=OVERLOADED), "overloaded", True, None),  # Anthropic
+    (SomeError(status_code=429, response=SimpleNamespace(headers={"retry-after": "7"})), "rate_limit", True, 7),
+    (SomeError(code=429, details=QUOTA), "rate_limit", True, 32.5),  # Google
+    (wrapped(SomeError(code=429, details=QUOTA)), "rate_limit", True, 32.5),
+    (SomeError(code=http.HTTPStatus.SERVICE_UNAVAILABLE), "overloaded", True, None),  # google.api_core
+    (named("ResourceExhausted"), "rate_limit", True, None),
+    (named("DeadlineExceeded"), "timeout", True, None),
+    (SomeError(response={"ResponseMetadata": {"HTTPStatusCode": 400}}), "bad_request", False, None),  # botocore
+    (SomeError(response=SimpleNamespace(status_code=404, headers={})), "not_found", False, None),  # httpx
+    (SomeError(code="rate_limit_exceeded", status_code=None), "error", False, None),
+    (named("AnthropicContextOverflowError", named("ContextOverflowError").__class__, status_code=400), "context_length", False, None),
+    (named("ReadTimeout", named("TimeoutException", type(named("TransportError"))).__class__), "timeout", True, None),
+    (named("ConnectError", type(named("TransportError"))), "connection", True, None),
+    (wrapped(ConnectionResetError("reset by peer")), "connection", True, None),
+    (TimeoutError(), "timeout", True, None),
+    (ValueError({"message": "upstream", "code": 502}), "server", True, None),
+    (ValueError({"message": "slow down", "code": 429}), "rate_limit", True, None),
+    (ValueError("plain"), "error", False, None),
+    (KeyError("choices"), "bad_response", True, None),
+    (TypeError("unexpected keyword"), "error", False, None),
+    (SomeError(status_code=True), "error", False, None),
+    (SomeError(status_code=200), "error", False, None),
+    (ModelError("ours", type="refusal"), "refusal", False, None),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "retryable", "retry_after"), BY_HAND)
+def test_failures_by_hand(error: Exception, kind: str, retryable: bool, retry_after: float | None) -> None:
+    """Status codes count wherever an SDK puts them, then names of classes, also of what an integration wraps."""
+    failure = failure_of(error, "'m'")
+    assert (failure.type, failure.retryable, failure.retry_after) == (kind, retryable, retry_after)
+
+
+def test_chains_that_bite_their_tails() -> None:
+    """Errors that are each other's cause come to an end."""
+    first, second = SomeError("a"), SomeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert failure_of(first, "'m'").type == "error"
+
+
+def test_keys_by_hand() -> None:
+    """A key anywhere in the chain leaves the failure without a cause; a short one would garble messages and is not looked for."""
+    hidden = failure_of(wrapped(SomeError("no such key: secret-key")), "'m'", secrets=["secret-key", "said"])
+    assert (str(hidden), hidden.__cause__) == ("'m' raised SomeIntegrationError: said", None)
+    shown = failure_of(SomeError("said"), "'m'", secrets=["said"])
+    assert "said" in str(shown)
+    assert shown.__cause__ is not None
