@@ -3,8 +3,6 @@
 import asyncio
 import contextvars
 import gc
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -15,6 +13,7 @@ import pytest
 
 from rlm_integrations._portal import Portal, blocked_loops, portal
 from rlm_integrations.errors import LoopError
+from tests._script import run_script
 
 NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME")
 
@@ -22,12 +21,6 @@ NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME")
 async def where() -> tuple[asyncio.AbstractEventLoop, int]:
     await asyncio.sleep(0)
     return asyncio.get_running_loop(), threading.get_ident()
-
-
-def script(code: str, *, timeout: float = 20, strict: bool = True) -> subprocess.CompletedProcess[str]:
-    """The code in an interpreter of its own; Python 3.12 warns of every fork in a process with threads, which is what is tested here."""
-    options = ["-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning"] if strict else []
-    return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def test_all_calls_share_one_loop_in_one_thread() -> None:
@@ -164,7 +157,7 @@ except KeyboardInterrupt:
 async def more(): return "works"
 print(portal().run(more()))
 """
-    done = script(code)
+    done = run_script(code)
     assert (done.stdout.split("\n"), done.stderr) == (["cleaned up", "interrupted", "works", ""], "")
 
 
@@ -271,7 +264,7 @@ server.close()
 os.write(release, b"x")
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 """
-    done = script(code)
+    done = run_script(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "read answer\ntask over in parent\n", "")
 
 
@@ -298,7 +291,7 @@ over = True
 for t in threads: t.join()
 print(codes)
 """
-    done = script(code)
+    done = run_script(code)
     assert (done.stdout, done.stderr) == (f"{[5] * 10}\n", "")
 
 
@@ -331,7 +324,7 @@ portal().run(settle())
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(0)", "import sys; sys.exit()"])
 def test_the_interpreter_ends_in_order_and_in_silence(ending: str) -> None:
     """At exit tasks are cancelled, generators closed, the thread joined; nothing is printed, though a daemon thread still waits."""
-    done = script(BUSY + ending)
+    done = run_script(BUSY + ending)
     assert (sorted(done.stdout.split()), done.stderr, done.returncode) == (["cancelled", "cancelled", "closed"], "", 0)
 
 
@@ -350,7 +343,7 @@ async def start():
 portal().run(start())
 """
     start = time.monotonic()
-    done = script(code)
+    done = run_script(code)
     assert time.monotonic() - start < 5
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -3,7 +3,8 @@
 LEAST = 8  # answers in a window
 SLOW = 2.0  # times the usual seconds
 LEAST_RISE = 0.1  # seconds: less may be this machine's own doing
-GAIN = 1.25  # times the usual answers a second: less is no gain
+GAIN = 1.1  # times the usual answers a second: less is no gain
+WORTH = 1 / 3  # with ten times the calls, less than ten to this power, about twice the answers, is no gain either
 FEWER = 0.8  # times the calls at once: more are about as many
 
 
@@ -56,7 +57,8 @@ class Pace:
             self._usual = (calls, seconds)
             return False
         slow = self.is_slow(seconds)
-        gain = calls / seconds > GAIN * self._usual[0] / self._usual[1]
+        more = max(GAIN, (calls / self._usual[0]) ** WORTH)
+        gain = calls / seconds > more * self._usual[0] / self._usual[1]
         if self._tried is None:
             other_prompts = slow and calls < FEWER * self._usual[0]
         else:  # relief would be about as many seconds less as there were calls less

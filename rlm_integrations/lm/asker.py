@@ -20,7 +20,7 @@ GROWTH = 1.6  # of each wait over the one before: with two, the few calls that f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often and for how long one call is tried again. Only failures that may pass are; between tries it waits, holding nobody up.
+    """How often and for how long one call is tried again. Only failures that may pass are; between its tries a call is not in flight.
 
     Attributes:
         failures: Further tries after a failure of the server or the connection.
@@ -35,7 +35,7 @@ class Retry:
     failures: int = 10
     refusals: int = 20
     timeouts: int = 1
-    seconds: float = 90.0
+    seconds: float = 300.0
     first_delay: float = 0.05
     longest_delay: float = 10.0
 
@@ -195,7 +195,7 @@ class Asker:
             self._version = self._limiter.version
             state = self._limiter.state()
             event = LimiterChanged(
-                id=f"limiter of {self.lm.name}",
+                id=self._limiter.id,
                 parent=self._parent,
                 ceiling=state.ceiling,
                 in_use=state.in_use,

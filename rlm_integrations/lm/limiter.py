@@ -13,6 +13,7 @@ from typing import Literal
 from rlm_integrations._portal import blocked_loops, running_loop
 from rlm_integrations._runtime import shared
 from rlm_integrations.errors import ModelError
+from rlm_integrations.events import new_id
 from rlm_integrations.lm._pace import Pace
 from rlm_integrations.lm.base import LM, RateLimited
 
@@ -94,6 +95,7 @@ class Limiter:
     """
 
     def __init__(self, name: str, cap: int = CAP) -> None:
+        self.id = new_id("limiter")
         self.name = name
         self.version = 0  # grows with every change of the ceiling or the pause
         self._cap = cap
@@ -109,12 +111,9 @@ class Limiter:
         self._paused_until = 0.0
 
     def state(self) -> LimiterState:
-        """What it looks like now."""
-        with self._lock:
-            waiting = sum(map(len, self._queues.values()))
-            state = LimiterState(int(self._ceiling), len(self._slots), waiting, self._paused_until if self._pause() > 0 else None)
-        self._settle()
-        return state
+        """What it looks like now. Takes no lock: it may be asked from wherever a slot comes back."""
+        waiting = sum(map(len, list(self._queues.values())))
+        return LimiterState(int(self._ceiling), len(self._slots), waiting, self._paused_until if self._pause() > 0 else None)
 
     def is_idle(self) -> bool:
         """Whether nobody has a slot or waits for one."""

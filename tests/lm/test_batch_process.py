@@ -1,14 +1,12 @@
 """Batches and what can happen to their process: Ctrl-C, a fork, its end. Each in an interpreter of its own."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests._script import run_script
 from tests.lm.test_batch_server import settled
-from tests.lm.test_openai_loops import ROOT
 from tests.standin import Fault, RemoteStandIn, serve_in_process
 
 
@@ -16,14 +14,6 @@ from tests.standin import Fault, RemoteStandIn, serve_in_process
 def far_server() -> Iterator[RemoteStandIn]:
     with serve_in_process(faults=[Fault("hang", match="needle")]) as standin:
         yield standin
-
-
-def script(code: str, *args: str) -> subprocess.CompletedProcess[str]:
-    """In an interpreter of its own that shows every warning; Python 3.12 warns of every fork in a process with threads."""
-    options = ["-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning"]
-    options += ["-W", "ignore::DeprecationWarning:pydantic"]
-    command = [sys.executable, *options, "-c", code, *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
 
 
 PREPARE = """
@@ -55,7 +45,7 @@ except KeyboardInterrupt:
     assert right("second")
     print("interrupted")
 """
-    done = script(PREPARE + code, far_server.base_url)
+    done = run_script(PREPARE + code, far_server.base_url)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
     assert settled(far_server, 10)
     assert far_server.stats().calls == 20 + 10 + 20
@@ -73,7 +63,7 @@ for number in range(2):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 print("done")
 """
-    done = script(PREPARE + code, far_server.base_url)
+    done = run_script(PREPARE + code, far_server.base_url)
     assert (done.stdout, done.stderr) == ("done\n", "")
     assert far_server.stats().calls == 5 * 20
 
@@ -89,7 +79,7 @@ print("done")
 def test_the_interpreter_ends_without_noise(far_server: RemoteStandIn, ending: str) -> None:
     """In the middle of a batch the interpreter ends at once and in silence, and no call stays open."""
     start = time.monotonic()
-    done = script(PREPARE + ending, far_server.base_url)
+    done = run_script(PREPARE + ending, far_server.base_url)
     assert (done.returncode, done.stderr) == (0, "")
     assert time.monotonic() - start < 20
     assert settled(far_server, 10)

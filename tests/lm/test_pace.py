@@ -40,6 +40,13 @@ def test_slower_without_gain_is_overload() -> None:
     assert provider.answers(0.5, 20, 20) == [False] * 19 + [True]
 
 
+def test_hardly_any_gain_is_overload() -> None:
+    """Ten times as many at once, for half as many answers more, is not worth the wait."""
+    provider = Provider()
+    provider.window(0.5, 10)
+    assert provider.window(3.3, 100)
+
+
 def test_more_calls_that_bring_no_more_answers_are_overload() -> None:
     """Ten times as many at once, each ten times slower: the provider has only so many hands."""
     provider = Provider()
@@ -51,8 +58,8 @@ def test_slower_with_gain_is_no_overload() -> None:
     """A provider that batches takes longer for each and gives more in all: that is what concurrency is for."""
     provider = Provider()
     provider.window(1.0, 10)
-    assert not provider.window(3.0, 50)
-    assert not provider.window(5.0, 100)
+    assert not provider.window(2.5, 50)
+    assert not provider.window(4.0, 100)
 
 
 def test_overload_goes_on_until_it_helps() -> None:
