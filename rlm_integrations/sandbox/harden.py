@@ -103,10 +103,6 @@ def seccomp_program(*, files: bool) -> list[_Rule]:
         on(name, allow)
     for name in FILE_READS:
         on(name, allow if files else [refuse(errno.EACCES)])
-    # Where nothing may be opened, fstat() still must work: newer C libraries spell it with an empty path (AT_EMPTY_PATH).
-    empty_path = [(_JSET, 1, 0, 0x1000), refuse(errno.EACCES), *allow]
-    on("newfstatat", allow if files else [(_LD, 0, 0, _low(3)), *empty_path])
-    on("statx", allow if files else [(_LD, 0, 0, _low(2)), *empty_path])
     # No O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_TMPFILE, and no O_PATH, which Landlock does not see.
     writing = 0o1 | 0o2 | 0o100 | 0o1000 | 0o2000 | 0o20000000 | 0o10000000
     on("open", unless_any(1, writing, errno.EACCES) if files else [refuse(errno.EACCES)])

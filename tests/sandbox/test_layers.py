@@ -114,11 +114,16 @@ async def test_attacks_on_files_fail_without_landlock(closed: Arena, attack: Att
 
 @module_loop
 async def test_without_landlock_not_even_the_library_can_be_read(closed: Arena) -> None:
-    """Nothing can be opened, listed or found: no file of the library, no device, not the root folder."""
+    """Nothing can be opened, listed, or asked about: no file of the library, no device, not the root folder."""
     session = await closed.open(QUICK)
     code = """
         paths = [json.__file__, os.__file__, "/dev/null", "/dev/urandom", "/etc/localtime", "/usr/share/zoneinfo/UTC", "/", "."]
-        attempt(*[lambda path=path, use=use: use(path) for path in paths for use in (open, os.stat, os.listdir, os.lstat)])
+        about = ctypes.create_string_buffer(256)
+        attempt(
+            *[lambda path=path, use=use: use(path) for path in paths for use in (open, os.stat, os.listdir, os.lstat)],
+            lambda: syscall("newfstatat", -100, b"/etc/passwd", about, 0x1000),
+            lambda: syscall("statx", -100, b"/etc/passwd", 0x1000, 0, about),
+        )
     """
     result = await session.execute(closed.code(code), 1)
     assert (result.error and result.error.type, result.stdout) == ("PermissionError", "")
