@@ -237,6 +237,7 @@ class Limits:
         stdout_shown: Characters of a block's output that the model is shown, the first and the last of them.
         call_seconds: How long one try of a call to a model may take once it has its turn.
         reply_tokens: How many tokens a reply may have while tokens or cost are limited; it is reserved before each call.
+        encoding: How files are encoded, as Python's codecs name it.
         decode_errors: What stands for bytes of a file that are no text, as Python's codecs name it: "strict" refuses them.
         single_call_below: A context of fewer characters is answered by one call, without a REPL; 0 for never.
         compact_at: The part of the root model's window at which older outputs in its conversation are shortened.
@@ -256,6 +257,7 @@ class Limits:
     stdout_shown: int = 10_000
     call_seconds: float = 300.0
     reply_tokens: int = 8_192
+    encoding: str = "utf-8"
     decode_errors: str = "strict"
     single_call_below: int = 0
     compact_at: float = 0.7

@@ -41,6 +41,7 @@ class Citation:
         end: The character after its last.
         quote: The document's own words.
         metadata: What the document said about that text.
+        ambiguous: Whether the words were looked up, and stand elsewhere too; the first place is shown.
     """
 
     source: str
@@ -48,6 +49,7 @@ class Citation:
     end: int
     quote: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    ambiguous: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import Typed
 from rlm_integrations.engine.host import Answered, Asked, Spawn
 from rlm_integrations.engine.loop import Repl, Run
-from rlm_integrations.engine.tree import Tree
+from rlm_integrations.engine.tree import Tree, made
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import ChildFinished, RunStarted
 from rlm_integrations.records import LLMError, SpanRef
@@ -70,7 +70,7 @@ class Children:
         """What code handed over, as a document: what of it is the root's is shared, and can be cited."""
         texts = [context] if isinstance(context, str) else context
         located = await self._tree.pieces(texts)
-        return await _runtime.offload(_slice, self._tree.corpus, texts, located, is_list=not isinstance(context, str))
+        return await made(_slice, self._tree.corpus, texts, located, is_list=not isinstance(context, str))
 
 
 def _slice(corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces], *, is_list: bool) -> Corpus:

@@ -1,6 +1,6 @@
 """Evidence, checked: what a model says stands in the document, looked up there."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from rlm_integrations.corpus import Corpus
@@ -14,24 +14,26 @@ LONGEST = 100_000  # characters of one quote
 _MOST_READ = 4_000_000_000  # characters of the document that are read in search of one answer's quotes, which takes about ten seconds
 
 
-def verified(evidence: Iterable[Any], corpus: Corpus, root: Corpus) -> tuple[list[Citation], int]:
+def verified(evidence: Iterable[Any], corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef] = ()) -> tuple[list[Citation], int]:
     """The evidence that the root's document holds, each place once, and how many pieces of it do not hold. Blocks; call it in a thread.
 
     Args:
         evidence: What code handed to FINAL: spans of the run's own document, and quotes.
         corpus: The run's own document.
         root: The document of the whole tree, which `corpus` is a part of.
+        ambiguous: Spans of the run's own document whose words `cite` found at several places.
     """
-    return _Check(corpus, root).of(list(_flat(evidence)))
+    return _Check(corpus, root, ambiguous).of(list(_flat(evidence)))
 
 
 class _Check:
     """Checks one answer's evidence, within bounds."""
 
-    def __init__(self, corpus: Corpus, root: Corpus) -> None:
+    def __init__(self, corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef]) -> None:
         self._corpus = corpus
         self._root = root
         self._sources = {source.name: source for source in root.sources}
+        self._ambiguous = set(ambiguous)
         self._read = 0
         self._found: dict[str, SpanRef | None] = {}
 
@@ -39,12 +41,14 @@ class _Check:
         citations: dict[SpanRef, Citation] = {}
         dropped = len(pieces[MOST:])
         for piece in pieces[:MOST]:
-            span = self._lifted(self._place(piece))
+            place = self._place(piece)
+            span = self._lifted(place)
             if span is None:
                 dropped += 1
             elif span not in citations:
                 quote = self._root.text(span.source, span.start, span.end)
-                citations[span] = Citation(span.source, span.start, span.end, quote, dict(self._sources[span.source].metadata))
+                metadata = dict(self._sources[span.source].metadata)
+                citations[span] = Citation(span.source, span.start, span.end, quote, metadata, ambiguous=place in self._ambiguous)
         return list(citations.values()), dropped
 
     def _place(self, piece: Any) -> SpanRef | None:
@@ -63,8 +67,10 @@ class _Check:
     def _search(self, quote: str) -> SpanRef | None:
         if self._read > _MOST_READ:
             return None
-        hits = find_quote(self._corpus, quote, limit=1)
-        self._read += hits[0].span.end if hits else 2 * self._corpus.characters
+        hits = find_quote(self._corpus, quote)
+        self._read += hits[-1].span.end if len(hits) > 1 else 2 * self._corpus.characters
+        if len(hits) > 1:
+            self._ambiguous.add(hits[0].span)
         return hits[0].span if hits else None
 
     def _lifted(self, span: SpanRef | None) -> SpanRef | None:

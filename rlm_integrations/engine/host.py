@@ -2,17 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.citations import LONGEST
+from rlm_integrations.engine.citations import LONGEST, MOST
 from rlm_integrations.engine.gate import Call, Function
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import InputError
+from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, new_id
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.pool import pool
 from rlm_integrations.lm.prompts import CHUNK
@@ -97,6 +99,7 @@ class Host:
     Attributes:
         notebook: What the block that runs now has done.
         closed: Why no model can be asked any more, or "".
+        ambiguous: Places whose words `cite` found elsewhere too.
     """
 
     def __init__(self, tree: Tree, corpus: Corpus, *, query: str, depth: int, spawn: Spawn, worker: str, parent: str) -> None:
@@ -110,6 +113,7 @@ class Host:
         if tree.store is not None:
             self._store = tree.store.worker(worker, on_event=self._note_store, lift=self._lift)
         self.notebook = Notebook()
+        self.ambiguous: set[SpanRef] = set()
         self.closed = ""
 
     def _note_store(self, event: StoreEvent) -> None:
@@ -194,14 +198,16 @@ class Host:
             refused = _refusal(prompt)
             if refused is not None:
                 replies[number] = refused
-                tell(number, refused)
-                return
-            records[number] = record = await self._ask(lm, prompt, paths[number])
-            replies[number] = record.reply
-            tell(number, record.reply)
+            else:
+                records[number] = await self._ask(lm, prompt, paths[number])
+                replies[number] = records[number].reply
+            tell(number, replies[number])
+            progress(replies[number])
 
+        width = min(width, max(1, len(prompts)))
         try:
-            await pool(prompts, one, min(width, max(1, len(prompts))))
+            with self._batch_events(len(prompts), width) as progress:
+                await pool(prompts, one, width)
         finally:
             asked = sorted(records)
             pieces = await self._tree.pieces([prompts[number] for number in asked]) if asked else []
@@ -223,6 +229,27 @@ class Host:
                     )
                 )
         return replies
+
+    @contextmanager
+    def _batch_events(self, total: int, width: int) -> Iterator[Callable[[str], None]]:
+        """The events of a batch, for several prompts; gives what is to be told of each reply."""
+        emit, id_, done, failed = self._tree.emit, new_id("batch"), 0, 0
+        outcome: Literal["completed", "cancelled"] = "cancelled"
+
+        def progress(reply: str) -> None:
+            nonlocal done, failed
+            done, failed = done + 1, failed + isinstance(reply, LLMError)
+            if total > 1:
+                emit(BatchProgress(id=id_, parent=self._parent, done=done, total=total, failed=failed))
+
+        if total > 1:
+            emit(BatchStarted(id=id_, parent=self._parent, total=total, max_concurrent=width))
+        try:
+            yield progress
+            outcome = "completed"
+        finally:
+            if total > 1:
+                emit(BatchFinished(id=id_, parent=self._parent, done=done, total=total, failed=failed, outcome=outcome))
 
     async def _ask(self, lm: LM, prompt: str, path: str) -> CallRecord:
         request = Request((Message("user", prompt),), role="sub", query=self._query, path=path, depth=self._depth + 1)
@@ -348,7 +375,9 @@ class Host:
             raise HostCallError(f"cite: quote and source must be texts, not {_kind(quote)} and {_kind(source)}", type="TypeError")
         if len(quote) > LONGEST:
             raise HostCallError(f"cite: a quote has at most {LONGEST:,} characters, not {len(quote):,}", type="ValueError")
-        hits = await _runtime.offload(find_quote, self._corpus, quote, source, limit=1)
+        hits = await _runtime.offload(find_quote, self._corpus, quote, source)
+        if len(hits) > 1 and len(self.ambiguous) < MOST:
+            self.ambiguous.add(hits[0].span)
         return hits[0].span if hits else None
 
     def _required_store(self) -> WorkerStoreProxy:

@@ -138,7 +138,7 @@ class Run:
         outcome, settings = self.outcome, self._tree.settings
         self._messages[:] = history or [Message("system", self._system())]
         self._say(self._question())
-        self._repl.begin(self._tree)
+        await self._begin()
         try:
             for _ in range(settings.max_iterations):
                 if await self._turn():
@@ -154,6 +154,16 @@ class Run:
             outcome.answer = self._partial()
         return outcome
 
+    async def _begin(self) -> None:
+        """Open the sandbox while the root model thinks; the first of a process before that: where there is none, nothing is paid."""
+        opened = _runtime.shared("sandboxes that opened", set[str])
+        name = self._tree.settings.sandbox.name
+        if name in opened:
+            self._repl.begin(self._tree)
+        else:
+            await self._repl.opened(self._tree)
+            opened.add(name)
+
     async def _turn(self, *, closing: bool = False) -> bool:
         """One turn: ask, run, show. Whether the run is over."""
         outcome, emit = self.outcome, self._tree.emit
@@ -162,7 +172,7 @@ class Run:
         record = await self._ask(number, closing=closing)
         if record.error is not None:
             if not outcome.turns:
-                raise ModelError(f"{self._tree.settings.root.name}: {record.error.message}", type=record.error.type)
+                raise ModelError(record.error.message, type=record.error.type)
             outcome.stop_reason, outcome.error = "model_error", str(record.error)
             return True
         reply = await _runtime.offload(parse, record.reply) if len(record.reply) > _PARSED_OFF_LOOP else parse(record.reply)
@@ -264,7 +274,7 @@ class Run:
             return prompts.invalid(str(error))
         outcome = self.outcome
         outcome.answer = answer
-        found = await _runtime.offload(verified, final.evidence, self._repl.corpus, self._tree.corpus)
+        found = await _runtime.offload(verified, final.evidence, self._repl.corpus, self._tree.corpus, self._host.ambiguous)
         outcome.citations, outcome.dropped_citations = found
         return None
 

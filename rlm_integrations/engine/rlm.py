@@ -16,7 +16,7 @@ from rlm_integrations.engine.loop import Outcome, Repl, Run
 from rlm_integrations.engine.show import shown_by
 from rlm_integrations.engine.single import answer_at_once
 from rlm_integrations.engine.tools import tools_of
-from rlm_integrations.engine.tree import Settings, Tree
+from rlm_integrations.engine.tree import Settings, Tree, made
 from rlm_integrations.errors import BudgetExceededError, InputError
 from rlm_integrations.events import Emitter, Event, Hook, RunFailed, RunFinished, RunStarted
 from rlm_integrations.lm import pricing
@@ -84,6 +84,8 @@ class RLM:
             raise InputError(f"store_mode={store_mode!r}: choose 'shared' or 'none'")
         if storage is not None:
             raise InputError("storage=…: this version keeps no runs; leave it out, and keep results with RLMResult.save")
+        if on_event is not None and not callable(on_event):
+            raise InputError(f"on_event is a function that takes an event, not {on_event!r}")
         for kind, given in (("budget", budget), ("limits", limits)):
             if given is not None and not isinstance(given, Budget if kind == "budget" else Limits):
                 raise InputError(f"{kind} must be a {kind.capitalize()}, not {type(given).__name__}")
@@ -136,6 +138,7 @@ class RLM:
         finally:
             run.cancel()
             await asyncio.wait({run})
+            _ = run.cancelled() or run.exception()  # looked at, or asyncio complains of it
 
     def stream(self, query: str, context: object) -> Iterator[Event]:
         """The same for scripts, threads and notebooks."""
@@ -158,7 +161,8 @@ class RLM:
     async def _corpus(self, context: object) -> Corpus:
         if isinstance(context, Corpus):
             return context
-        return await _runtime.offload(Corpus.build, context, errors=self._settings.limits.decode_errors)
+        limits = self._settings.limits
+        return await made(Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors)
 
     async def _complete(
         self, query: str, context: object, emit: Emitter, *, repl: Repl | None = None, history: Sequence[Message] = ()

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec
 
 from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
@@ -18,6 +19,8 @@ from rlm_integrations.records import Budget, CallRecord, Limits, LLMError, Reque
 from rlm_integrations.sandbox.base import Sandbox
 from rlm_integrations.spans import Locator, PromptPieces
 from rlm_integrations.store import SharedStore
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,3 +126,18 @@ def _locate(locator: Locator, prompts: Sequence[str]) -> list[PromptPieces]:
         spans = located[-1].spans
         last = spans[-1] if spans else last
     return located
+
+
+async def made(make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwargs) -> Corpus:
+    """A corpus, made off the event loop. Where the wait is cancelled, it is closed as soon as it is there: it may be large."""
+    making = _runtime.threads("work", 4).submit(make, *args, **kwargs)
+    try:
+        return await asyncio.wrap_future(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_close)
+        raise
+
+
+def _close(making: Future[Corpus]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()

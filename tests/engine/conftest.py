@@ -1,6 +1,7 @@
 """What tests of the loop share: scripted models, in this process or behind real HTTP, and a check that nothing is left behind."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from rlm_integrations import RLM, OpenAILM, RLMResult, _runtime
+from rlm_integrations.engine import rlm
 from rlm_integrations.records import Completion, Request, Usage
 from rlm_integrations.sandbox.forkserver import ForkServer
 from tests.standin import StandIn, serve
@@ -128,6 +130,26 @@ def nothing_left() -> Iterator[None]:
     """After every test no sandbox is left."""
     yield
     assert soon(lambda: not children()), f"sandboxes are left: {children()}"
+
+
+@pytest.fixture(autouse=True)
+def every_result_survives_json(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every result that a test makes comes back from its JSON as it was."""
+    results: list[RLMResult] = []
+    make = rlm._result
+
+    def keep(*args: Any) -> RLMResult:
+        results.append(make(*args))
+        return results[-1]
+
+    monkeypatch.setattr(rlm, "_result", keep)
+    yield
+    for result in results:
+        plain = json.dumps(result.to_dict())
+        again = RLMResult.from_dict(json.loads(plain))
+        assert json.dumps(again.to_dict()) == plain
+        for name in ("trajectory", "citations", "messages", "spent", "stop_reason", "total_calls", "error", "layers", "run_id"):
+            assert getattr(again, name) == getattr(result, name)
 
 
 @pytest.fixture

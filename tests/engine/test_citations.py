@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.citations import LONGEST, MOST, verified
+from rlm_integrations.engine.citations import MOST, verified
 from rlm_integrations.records import SpanRef
 from rlm_integrations.sandbox.wire import Opaque
 from tests.engine.conftest import Scripted, check_citations, code, run
@@ -126,4 +126,12 @@ async def test_citations_survive_a_round_trip() -> None:
     result = await run(Scripted([code("FINAL('x', [cite('“for ever”')])")]), TEXT)
     again = type(result).from_dict(json.loads(json.dumps(result.to_dict())))
     assert again.citations == result.citations
-    assert LONGEST >= len(again.citations[0].quote)
+
+
+async def test_words_that_stand_at_several_places_are_flagged() -> None:
+    """A quote, or what `cite` gave for one, that stands elsewhere too is a citation of its first place, and says so."""
+    text = "The cat sat. The dog ran. The cat sat."
+    root = Scripted([code("FINAL('x', evidence=[cite('The cat sat.'), 'The dog ran.', 'The cat sat.', SpanRef('context_0', 26, 38)])")])
+    result = await run(root, text)
+    assert [(each.start, each.ambiguous) for each in result.citations] == [(0, True), (13, False), (26, False)]
+    check_citations(result, text)

@@ -260,7 +260,7 @@ def test_the_bar_ends_with_a_run_that_raises(stderr: Shown) -> None:
 
     with pytest.raises(ModelError, match="no such model"):
         RLM(Failing(), show_progress=True, verbose=True).completion("q", "text")
-    assert "Run failed: ModelError: scripted: no such model" in stderr.text
+    assert "Run failed: ModelError: no such model" in stderr.text
     assert stderr.bar == "models: 1 calls [1 failed]"
     assert stderr.text.endswith("\n")
 

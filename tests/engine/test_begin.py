@@ -1,0 +1,30 @@
+"""How a run begins: where there is no sandbox, nothing is paid; where there was one, nobody waits for it."""
+
+import sys
+
+import pytest
+
+from rlm_integrations import RLM, _runtime
+from rlm_integrations.errors import SandboxUnavailableError
+from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, Event
+from tests.engine.conftest import Scripted, code, final, run
+
+
+async def test_a_missing_sandbox_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no sandbox can be opened, that is said before the root model is asked."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    _runtime.forget("sandboxes that opened", _runtime.shared("sandboxes that opened", set))
+    root = Scripted([final("'never'")])
+    with pytest.raises(SandboxUnavailableError, match="darwin"):
+        await run(root)
+    assert root.requests == []
+
+
+async def test_batches_of_code_are_told() -> None:
+    """A batch in the REPL has its events: how many prompts, how far it is, how it ended."""
+    events: list[Event] = []
+    await RLM(Scripted([code("llm_batch(['a', None, 'b'])"), final("'done'")]), on_event=events.append).acompletion("q", "text")
+    started, finished = [[each for each in events if isinstance(each, kind)] for kind in (BatchStarted, BatchFinished)]
+    assert [each.total for each in started] == [3]
+    assert [each.done for each in events if isinstance(each, BatchProgress)] == [1, 2, 3]
+    assert [(each.id, each.failed, each.outcome) for each in finished] == [(started[0].id, 1, "completed")]
