@@ -35,8 +35,8 @@ def _forget(table: dict[int, Any], key: int, _: object) -> None:
 
 
 def home_of(model: object) -> "Home":
-    """The home of a model's async client, which other models may share."""
-    return remembered("homes", _client_of(model) or model, Home)
+    """The home of a model's async client, which other models may share. Where the first call makes the client, it is the model's own."""
+    return remembered("homes of models", model, lambda: remembered("homes", _client_of(model) or model, Home))
 
 
 class Home:

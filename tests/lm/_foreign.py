@@ -12,11 +12,8 @@ needs_llama_index = pytest.mark.skipif(not HAS_LLAMA_INDEX, reason="LlamaIndex's
 
 KEY = "sk-secret-0123456789"
 MODEL = "gpt-4o-mini"  # a name that LlamaIndex's OpenAI knows: it takes no other
-KINDS = [
-    "ChatOpenAI",
-    pytest.param("OpenAILike", marks=needs_llama_index),
-    pytest.param("OpenAI", marks=needs_llama_index),
-]
+PAIR = ["ChatOpenAI", pytest.param("OpenAILike", marks=needs_llama_index)]
+KINDS = [*PAIR, pytest.param("OpenAI", marks=needs_llama_index)]
 
 
 _made: list[Any] = []

@@ -13,11 +13,11 @@ from rlm_integrations.errors import ModelError
 from rlm_integrations.lm._foreign_failures import failure_of
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.resolve import resolve
-from tests.lm._foreign import ANSWERS, KEY, KINDS, MODEL, PROMPTS, foreign
+from tests.lm._foreign import ANSWERS, KEY, MODEL, PAIR, PROMPTS, foreign
 from tests.lm.conftest import request_of
 from tests.standin import Fault, StandIn, answer_to, serve_in_thread
 
-EACH = pytest.mark.parametrize("kind", KINDS)
+EACH = pytest.mark.parametrize("kind", PAIR)
 
 
 async def failure_at(server: StandIn, kind: str, fault: Fault, *, door: str = "async", **options: Any) -> ModelError:

@@ -211,6 +211,14 @@ async def test_an_empty_answer_is_an_answer(standin: StandIn) -> None:
     assert (await resolve(foreign("ChatOpenAI", standin.base_url)).complete(request_of("x"))).text == ""
 
 
+async def test_a_model_that_streams(standin: StandIn) -> None:
+    """An object set to stream is asked so, and its pieces make one answer."""
+    completion = await resolve(foreign("ChatOpenAI", standin.base_url, streaming=True, stream_usage=True)).complete(request_of("x"))
+    assert (completion.text, completion.finish_reason) == (answer_to("x"), "stop")
+    assert completion.usage is not None
+    assert standin.calls()[0].stream
+
+
 async def test_an_answer_cut_by_length_is_an_answer(standin: StandIn) -> None:
     """What there is of it comes back, and the finish reason says that it was cut."""
     standin.change(faults=[Fault("length")])
