@@ -33,6 +33,7 @@ class Chat:
         self._repl: Repl | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._history: list[Message] = []
+        self._asking: asyncio.Task[RLMResult] | None = None
         self._turn = asyncio.Lock()
         self._closed = False
 
@@ -40,20 +41,35 @@ class Chat:
         """The answer to the next question; see `RLM.acompletion`."""
         self._check()
         async with self._turn:
-            if self._repl is None:
-                self._loop = asyncio.get_running_loop()
-                self._repl = Repl(await self._corpus(self._context))
-            result = await self._complete(query, self._context, Emitter(*self._hooks), repl=self._repl, history=self._history)
-            self._history = list(result.messages)
-            return result
+            self._check()
+            self._loop = asyncio.get_running_loop()
+            self._asking = asyncio.ensure_future(self._answer(query))
+            try:
+                return await self._asking
+            except asyncio.CancelledError:
+                self._check()  # whoever closed it has ended this too
+                raise
+            finally:
+                self._asking = None
+
+    async def _answer(self, query: str) -> RLMResult:
+        if self._repl is None:
+            self._repl = Repl(await self._corpus(self._context))
+        result = await self._complete(query, self._context, Emitter(*self._hooks), repl=self._repl, history=self._history)
+        self._history = list(result.messages)
+        return result
 
     def completion(self, query: str) -> RLMResult:
         """The same for scripts, threads and notebooks."""
         return portal().run(self.acompletion(query))
 
     async def aclose(self) -> None:
-        """End the REPL and let go of the document."""
+        """End the REPL and let go of the document. A question that is being answered is cancelled."""
+        self._check_loop()
         self._closed = True
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
         repl, self._repl = self._repl, None
         if repl is not None:
             await repl.close()
@@ -79,5 +95,8 @@ class Chat:
     def _check(self) -> None:
         if self._closed:
             raise InputError("this session was closed; begin another with RLM.session")
+        self._check_loop()
+
+    def _check_loop(self) -> None:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise InputError("this session began on another event loop: use completion() throughout, or acompletion() on one loop")

@@ -1,9 +1,11 @@
 """What tests of the loop share: scripted models, in this process or behind real HTTP, and a check that nothing is left behind."""
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +112,19 @@ def children() -> list[str]:
     return found
 
 
-def descriptors() -> int:
-    """How many file descriptors this process has."""
-    return len(list(Path("/proc/self/fd").iterdir()))
+def descriptors() -> list[str]:
+    """What this process has open."""
+    links: list[str] = []
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.append(str(each.readlink()))
+    return links
+
+
+def documents_held() -> list[str]:
+    """The documents and processes that this process still holds; what an exception's frames hold is collected first."""
+    gc.collect()
+    return [link for link in descriptors() if "memfd:rlm" in link or "pidfd" in link]
 
 
 def soon(holds: Callable[[], bool], seconds: float = 2.0) -> bool:
