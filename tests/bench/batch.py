@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.standin import Fault, serve_in_process
 LATENCY = 0.05
 GOALS = {10: 1.15, 50: 1.4, 100: 1.9}
 PEERS_PROMPTS = {10: 200, 50: 1000, 100: 1000}  # fewer where the ratio is the same and the wait long
-LONG, SHORT = 100_000, 1_000
+LONG, SECTION, SHORT = 100_000, 5_000, 1_000
 
 
 @asynccontextmanager
@@ -51,7 +51,12 @@ async def beside_peers(base_url: str, concurrency: int, goal: float) -> list[Row
     count = PEERS_PROMPTS[concurrency]
     found = await interleaved(makers, base_url, count, concurrency, LATENCY)
     rows = [
-        Row(f"wall over ideal, c={concurrency}, {name}, {count} prompts", median_wall(runs), goal if name == "allm_batch" else None, "x")
+        Row(
+            f"wall over ideal, c={concurrency}, {name}, {count} prompts",
+            median_wall(runs),
+            goal if name == "allm_batch" and count == 1000 else None,
+            "x",
+        )
         for name, runs in found.items()
     ]
     if count < 1000:
@@ -63,33 +68,39 @@ async def beside_peers(base_url: str, concurrency: int, goal: float) -> list[Row
 
 
 async def long_generator() -> list[Row]:
-    """Throughput and memory over a hundred thousand prompts from a generator, against a server that answers at once."""
+    """Throughput and memory over a hundred thousand prompts from a generator, against a server that answers at once.
+
+    A reader that does not read holds a batch up, so short batches can be measured between the sections of the long one: what else the
+    machine does falls on both.
+    """
     with serve_in_process() as server:
         lm = OpenAILM(MODEL, base_url=server.base_url, api_key=KEY)
-        await seconds(lm, SHORT)
-        short = [await seconds(lm, SHORT) for _ in range(5)]
-        marks: list[int] = []
-        long = await seconds(lm, LONG, lambda: marks.append(resident()))
-        short += [await seconds(lm, SHORT) for _ in range(5)]
-    throughput = (LONG / long) / (SHORT / statistics.median(short))
+        await read(allm_batch_iter(prompts(SHORT), lm, max_concurrent=50), SHORT)
+        long = allm_batch_iter(prompts(LONG), lm, max_concurrent=50)
+        ratios, marks, total = [], [], 0.0
+        for _ in range(LONG // SECTION):
+            section = await read(long, SECTION)
+            short = await read(allm_batch_iter(prompts(SHORT), lm, max_concurrent=50), SHORT)
+            ratios.append((SECTION / section) / (SHORT / short))
+            marks.append(resident())
+            total += section
+        assert await anext(long, None) is None
     return [
-        Row("throughput of 100,000 prompts over that of 1,000", throughput, 0.9, "x", at_least=True),
-        Row("memory after 100,000 prompts over that after 5,000", (marks[-1] - marks[4]) / 1e6, 5.0, "MB"),
-        Row("time per call, 100,000 prompts, c=50, no latency", long / LONG * 1000, None, "ms"),
+        Row("throughput of 100,000 prompts over that of 1,000", statistics.median(ratios), 0.9, "x", at_least=True),
+        Row(f"memory after 100,000 prompts over that after {SECTION}", (marks[-1] - marks[0]) / 1e6, 5.0, "MB"),
+        Row("time per call, 100,000 prompts, c=50, no latency", total / LONG * 1000, None, "ms"),
     ]
 
 
-async def seconds(lm: OpenAILM, count: int, mark: Callable[[], None] | None = None) -> float:
-    """How long so many prompts take; `mark` is called at every thousandth reply."""
+def prompts(count: int) -> Iterator[str]:
+    yield from (f"prompt {number}" for number in range(count))
 
-    def prompts() -> Iterator[str]:
-        yield from (f"prompt {number}" for number in range(count))
 
-    start, seen = time.perf_counter(), 0
-    async for _ in allm_batch_iter(prompts(), lm, max_concurrent=50):
-        seen += 1
-        if mark and seen % 1000 == 0:
-            mark()
+async def read(replies: AsyncIterator[tuple[int, str]], count: int) -> float:
+    """How long so many replies take."""
+    start = time.perf_counter()
+    for _ in range(count):
+        await anext(replies)
     return time.perf_counter() - start
 
 
