@@ -74,11 +74,9 @@ class ForeignLM(ABC, Generic[Reply]):
         if wrong := OURS & request.params.keys():
             raise ModelError(f"a request's params cannot hold {sorted(wrong)}", type="input")
         try:
-            reply = await self._ask(self.arguments(request))
+            return self.completion(await self._ask(self.arguments(request)))
         except Exception as error:  # noqa: BLE001 - it is raised as ours, below: the other would be its context, key and all
             failure = failure_of(error, repr(self.name), secrets=_secrets(self._model))
-        else:
-            return self.completion(reply)
         try:
             raise failure
         finally:

@@ -39,7 +39,8 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
         choice = _plain(next(iter(body.get("choices") or body.get("candidates") or ()), None))
         sent = _plain(choice.get("message"))
         texts = [block.text for block in reply.message.blocks if isinstance(block, TextBlock)]
-        text = "".join(texts) if texts else sent.get("content")
+        is_empty = not texts and sent.get("content") == ""  # LlamaIndex drops a text that is empty
+        text = "".join(texts) if texts or is_empty else None
         calls = [block for block in reply.message.blocks if isinstance(block, ToolCallBlock)] or sent.get("tool_calls")
         reasons = (choice.get("finish_reason"), body.get("stop_reason"), body.get("done_reason"))
         reason = next((each for each in reasons if each), None)

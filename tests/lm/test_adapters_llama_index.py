@@ -182,6 +182,16 @@ async def test_what_providers_call_it(raw: Any, expected: tuple[str, str | None]
     assert (completion.model, completion.finish_reason) == expected
 
 
+@pytest.mark.parametrize("raw", [{"choices": 5}, {"choices": [5]}, {"choices": [{"message": {"content": ["x"]}}]}, {"usage": [1]}])
+async def test_any_body_is_an_answer_or_a_typed_error(raw: Any) -> None:
+    """Whatever stands behind a response, nothing but a completion or a ModelError comes out."""
+    for blocks in ([], [TextBlock(text="x")]):
+        try:
+            assert (await read(response(*blocks, raw=raw))).text == "x"
+        except ModelError as error:
+            assert error.type in {"empty", "error"}
+
+
 def test_a_model_with_a_synchronous_path_alone() -> None:
     """It works from every door, and from an async one it does not hold the loop up."""
     import threading

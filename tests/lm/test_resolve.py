@@ -87,7 +87,8 @@ def test_resolving_loads_no_client() -> None:
 import sys
 from rlm_integrations.lm.resolve import resolve
 resolve("offline"), resolve("openai:x@http://localhost:1/v1")
-print([name for name in ("openai", "aiohttp", "httpx", "httpx2", "pydantic", "genai_prices", "langchain_core", "llama_index") if name in sys.modules])
+clients = ["openai", "aiohttp", "httpx", "httpx2", "pydantic", "genai_prices", "langchain_core", "llama_index"]
+print([name for name in clients if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
