@@ -172,7 +172,7 @@ class Block:
     def _take_output(self, pieces: list[Any]) -> None:
         for piece in pieces:
             match piece:
-                case [str() as stream, str() as text] if stream in get_args(Stream) and len(text) <= self._room[stream]:
+                case [str() as stream, str() as text] if stream in get_args(Stream) and 0 < len(text) <= self._room[stream]:
                     self._room[stream] -= len(text)
                     self._output.append((stream, text))
                 case _:
@@ -196,7 +196,14 @@ class Block:
             case _:
                 raise WireError("a malformed final")
         dropped, variables = message.get("dropped"), message.get("locals")
-        if type(dropped) is not int or dropped < 0 or not isinstance(variables, dict) or len(variables) > VARIABLES_SHOWN + 1:
+        if (
+            type(dropped) is not int
+            or not 0 <= dropped < 1 << 63
+            or not isinstance(variables, dict)
+            or len(variables) > VARIABLES_SHOWN + 1
+        ):
+            raise WireError("a malformed end of a block")
+        if not all(isinstance(kind, str) for kind in variables.values()):
             raise WireError("a malformed end of a block")
         status: Status = "error" if error is not None else "ok"
         if self._interrupted_because and message.get("interrupted") is True:
@@ -204,5 +211,5 @@ class Block:
             error = ExecutionError(
                 "Interrupted", f"{self._interrupted_because}; what it had bound before is kept", error.traceback if error else ""
             )
-        described = {printable(str(name)[:_NAME_KEPT]): printable(str(kind)[:_NAME_KEPT]) for name, kind in variables.items()}
+        described = {printable(name[:_NAME_KEPT]): printable(kind[:_NAME_KEPT]) for name, kind in variables.items()}
         return self.result(status, error, final=final, locals=described, dropped=dropped)

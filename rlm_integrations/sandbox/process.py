@@ -179,10 +179,19 @@ class ProcessSession:
             self._check_open()
             if self._lost:
                 raise SandboxError(f"the session was lost: {self._lost}")
-            self.child.signal(signal.SIGCONT)
-            await self.send({"op": "vars", "values": dict(variables), "block": -1})
-            while (await self.receive())["op"] != "done":
-                continue  # what threads of an earlier block still say
+            try:
+                async with asyncio.timeout(self.limits.block_seconds + self.limits.grace_seconds):
+                    self.child.signal(signal.SIGCONT)
+                    await self.send({"op": "vars", "values": dict(variables), "block": -1})
+                    while await self.receive() != {"op": "done", "block": -1}:
+                        continue  # what threads of an earlier block still say
+            except (TimeoutError, WireError, ConnectionError, asyncio.IncompleteReadError) as error:
+                self._lost = "its process did not take the variables in time" if isinstance(error, TimeoutError) else _how_lost(error)
+                await self._end()
+                raise SandboxError(f"the session was lost: {self._lost}") from error
+            except BaseException:
+                await self.close()
+                raise
             self.child.signal(signal.SIGSTOP)
 
     async def interrupt(self) -> None:
@@ -216,6 +225,8 @@ class ProcessSession:
             self._encoder.encode(message, frames.append)
         async with self._sending:
             for frame in frames:
+                if self._writer.is_closing():
+                    raise ConnectionResetError("the session has ended")
                 self._writer.write(frame)
                 await self._writer.drain()
 

@@ -9,6 +9,7 @@ No pickle, no marshal: what arrives is None, bool, int, float, str, list, dict w
 treats the other side as hostile; what breaks these rules raises `WireError`, and nothing else.
 """
 
+import codecs
 import itertools
 import json
 import struct
@@ -18,13 +19,14 @@ from typing import Any
 
 from ..records import LLMError, SpanRef, StoreObject
 
-FRAME_CAP = 64 << 20  # bytes; a longer frame breaks the rules
+FRAME_CAP = 16 << 20  # bytes; a longer frame breaks the rules
 HEADER_CAP = 1 << 20  # bytes: JSON of 60 MB would hold its reader for 12 s, this at its worst for a tenth of one
 PART = 2 << 20  # where a writer begins a further part, in bytes of blobs, or eight times the weight of header
 INLINE = 256  # characters up to which a text stays in the header
 PIECE = 1 << 20  # characters of one piece of a long text
 LONE = 4096  # characters from which a text goes ahead by itself once its frame is full
 DEPTH_CAP = 100  # nesting of one value
+_STEP = 1 << 16  # bytes of a text that are decoded in one go
 OBJECT = 64  # bytes that a value takes in memory, however short it was on the wire
 
 _LENGTHS = struct.Struct(">II")
@@ -203,6 +205,7 @@ class Decoder:
         weight = len(frame) + OBJECT * self._values
         if message["op"] != "part":
             self.weight = weight + held
+            _check_depth(message)
             return message
         number, items = message.get("part"), message.get("items")
         if type(number) is not int or type(items) is not list:
@@ -230,7 +233,7 @@ class Decoder:
             if tag == "$b":
                 if type(value) is not int or value < 0 or position + value > len(frame):
                     raise WireError("a blob longer than its frame")
-                text = str(frame[position : position + value], "utf-8", "surrogatepass")
+                text = _decoded(frame[position : position + value])
                 position += value
                 return text
             return self._untagged(tag, value)
@@ -248,9 +251,9 @@ class Decoder:
                 items = self._parts.pop(value)
                 if not self._parts:
                     self._held = 0
-                return items if tag == "$l" else "".join(items)
-            case "$d", list():
-                return {str(key): item for key, item in value}
+                return items if tag == "$l" else self._joined(items)
+            case "$d", list() if all(type(pair) is list and len(pair) == 2 and type(pair[0]) is str for pair in value):
+                return dict(value)
             case "$s", [str() as source, int() as start, int() as end] if type(start) is type(end) is int:
                 return SpanRef(source, start, end)
             case "$e", [str() as kind, str() as message, int() as retries] if type(retries) is int:
@@ -260,3 +263,31 @@ class Decoder:
             case "$x", [str() as name, str() as text]:
                 return Opaque(name, text)
         raise WireError(f"an unknown or malformed tag {tag[:10]!r}")
+
+    def _joined(self, pieces: list[Any]) -> str:
+        """The text of these pieces. One wide character makes the whole of it wide, which counts before it is made."""
+        if not all(type(piece) is str for piece in pieces):
+            raise WireError("a text whose pieces are no texts")
+        width = 1 if all(piece.isascii() for piece in pieces) else 4
+        if self._part_cap is not None and width * sum(map(len, pieces)) > self._part_cap:
+            raise WireError(f"parts of more than {self._part_cap} bytes")
+        return "".join(pieces)
+
+
+def _decoded(blob: memoryview) -> str:
+    """The text of a blob, in steps: one of broken characters takes long, and others want to run meanwhile."""
+    if len(blob) <= _STEP:
+        return str(blob, "utf-8", "surrogatepass")
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogatepass")
+    steps = range(0, len(blob), _STEP)
+    return "".join(decoder.decode(blob[at : at + _STEP], final=at + _STEP >= len(blob)) for at in steps)
+
+
+def _check_depth(value: Any) -> None:
+    """Parts may hold parts, and so nest deeper than any frame; whoever walks the value must not overflow."""
+    level = [value]
+    for _ in range(DEPTH_CAP + 2):
+        level = [inner for each in level for inner in (each.values() if type(each) is dict else each) if type(inner) in {list, dict}]
+        if not level:
+            return
+    raise WireError(f"a value that nests deeper than {DEPTH_CAP} levels")

@@ -11,7 +11,7 @@ import pytest_asyncio
 from rlm_integrations.errors import SandboxError
 from tests.sandbox.arena import Arena
 from tests.sandbox.attacks.case import OUR_LAYERS, QUICK, SHORT, Attack
-from tests.sandbox.attacks.every import EVERY, MENDING, named
+from tests.sandbox.attacks.every import EVERY, named
 from tests.sandbox.wrappers import IDENTITIES, World, identity
 
 module_loop = pytest.mark.asyncio(loop_scope="module")
@@ -78,7 +78,6 @@ async def test_no_secret_is_in_a_childs_memory(unsealed: Arena) -> None:
 
 
 @module_loop
-@MENDING
 async def test_variables_are_not_waited_for_for_ever(arena: Arena) -> None:
     """Code that ends its block by a forged message and goes on loses its session when variables are set, in words and in time."""
     for ending in ("while True: time.sleep(1)", "write(b'\\xff' * 4)\ntime.sleep(30)", "time.sleep(0.1)\nos._exit(0)"):

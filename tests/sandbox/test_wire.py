@@ -127,7 +127,10 @@ def test_a_number_too_long_for_json_is_refused() -> None:
         (raw({"op": "x", "v": {"$b": 1, "k": 1}}, b"a"), "a tag among keys"),
         (raw({"op": "x", "v": {"$l": 99}}), "malformed tag"),
         (raw({"op": "x", "v": {"$j": "1"}}), "malformed tag"),
-        (raw({"op": "x", "v": {"$d": [["k"]]}}), "does not parse"),
+        (raw({"op": "x", "v": {"$d": [["k"]]}}), "malformed tag"),
+        (raw({"op": "x", "v": {"$d": [[{}, 1]]}}), "malformed tag"),
+        (raw({"op": "x", "v": [[[]] * 3, {"$d": [["k", 1, 2]]}]}), "malformed tag"),
+        (raw(b'{"op":"x","v":' + b"[" * 200 + b"]" * 200 + b"}"), "nests deeper"),
         (raw({"op": "x", "v": {"$d": 5}}), "malformed tag"),
         (raw({"op": "x", "v": {"$s": ["a", 1]}}), "malformed tag"),
         (raw({"op": "x", "v": {"$s": ["a", True, 2]}}), "malformed tag"),
@@ -194,9 +197,9 @@ def test_forgotten_parts_take_nothing() -> None:
 def test_trap_02_the_largest_header_parses_in_time() -> None:
     """A header of the worst JSON, as large as the cap, takes under a second."""
     packed = b'{"op":"x","v":[' + b"[]," * ((HEADER_CAP - 100) // 3) + b"0]}"
-    begun = time.perf_counter()
+    begun = time.process_time()
     Decoder(1 << 30).decode(raw(packed))
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_trap_10_a_dict_with_the_wires_own_keys_crosses() -> None:
