@@ -12,7 +12,7 @@ OPTIONS += ["-W", "ignore::DeprecationWarning:pydantic"]  # while openai is impo
 QUIET = "import logging; logging.getLogger('asyncio').addFilter(lambda record: 'Executing' not in record.getMessage())\n"
 
 
-def run_script(code: str, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run_script(code: str, *args: str) -> subprocess.CompletedProcess[str]:
     """What it printed, and its exit code."""
     command = [sys.executable, *OPTIONS, "-c", QUIET + code, *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
