@@ -270,7 +270,7 @@ class Limits:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise InputError(f"Limits({each.name}={value!r}): a number is needed")
-            if value < 0 or (value == 0 and each.default != 0):
+            if not value >= 0 or (value == 0 and each.default != 0):
                 raise InputError(f"Limits({each.name}={value!r}): it must be greater than 0")
             if each.type is int and not isinstance(value, int):
                 raise InputError(f"Limits({each.name}={value!r}): a whole number is needed")

@@ -80,7 +80,7 @@ class RLM:
         for name, value in (("max_iterations", max_iterations), ("max_depth", max_depth), ("max_parallel_calls", max_parallel_calls)):
             if type(value) is not int or value < 1:
                 raise InputError(f"{name}={value!r}: a whole number from 1 on is needed")
-        if store_mode not in {"shared", "none"}:
+        if store_mode not in ("shared", "none"):
             raise InputError(f"store_mode={store_mode!r}: choose 'shared' or 'none'")
         if storage is not None:
             raise InputError("storage=…: this version keeps no runs; leave it out, and keep results with RLMResult.save")

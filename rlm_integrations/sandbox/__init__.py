@@ -14,7 +14,7 @@ def sandbox_named(name: str | Sandbox) -> Sandbox:
     Raises:
         InputError: There is none of this name.
     """
-    if not isinstance(name, str):
+    if not isinstance(name, str) and callable(getattr(name, "open", None)):
         return name
     if name == "process":
         from rlm_integrations.sandbox.process import ProcessSandbox

@@ -1,0 +1,291 @@
+"""Bad input: clear errors before anything is spent, and in the REPL errors that the model can act on. Nothing else ever comes out."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rlm_integrations import RLM, Budget, Limits, OpenAILM
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.children import Children
+from rlm_integrations.engine.gate import Gate
+from rlm_integrations.engine.host import Host
+from rlm_integrations.engine.tree import Tree
+from rlm_integrations.errors import ContextError, InputError
+from rlm_integrations.events import Emitter
+from rlm_integrations.records import LLMError, SpanRef, StoreObject
+from rlm_integrations.sandbox.base import HostCallError
+from rlm_integrations.sandbox.wire import Encoder, Opaque
+from tests.engine.conftest import Scripted, code, final, models, run
+from tests.standin import StandIn
+
+# What a user may get wrong.
+
+
+@pytest.mark.parametrize("question", ["", "   ", "\n\t", None, 5, b"What?", ["What?"]])
+async def test_a_question_that_is_none(question: Any) -> None:
+    """An empty question, or something else than a text."""
+    root = Scripted([final("1")])
+    with pytest.raises(InputError, match="the question must be a text that is not empty"):
+        await RLM(root).acompletion(question, "a document")
+    assert root.requests == []
+
+
+@pytest.mark.parametrize("context", [None, 5, b"bytes", {"a": "b"}, [1, 2], ["text", None], object(), Path("/no/such/file"), Path("/")])
+async def test_a_context_that_is_none(context: Any) -> None:
+    """The wrong type, or a path that cannot be read: the message says what to give, and nobody was asked."""
+    root = Scripted([final("1")])
+    with pytest.raises(ContextError) as caught:
+        await RLM(root).acompletion("What?", context)
+    assert len(str(caught.value)) > 20
+    assert root.requests == []
+
+
+async def test_bytes_that_are_no_text_are_located(tmp_path: Path) -> None:
+    """Bad UTF-8 is refused with its place; `Limits.decode_errors` takes it as the user says."""
+    (tmp_path / "document").write_bytes(b"fine so far \xff and on")
+    root = Scripted([final("context")])
+    with pytest.raises(ContextError, match="12"):
+        await RLM(root).acompletion("What?", tmp_path / "document")
+    assert root.requests == []
+    result = await RLM(root, limits=Limits(decode_errors="replace")).acompletion("What?", tmp_path / "document")
+    assert result.answer == "fine so far � and on"
+
+
+@pytest.mark.parametrize("context", ["", [], [""], ["", ""]])
+async def test_an_empty_context_is_allowed_and_said(context: Any) -> None:
+    """The model is told that there is no text, and may still answer."""
+    root = Scripted([final("[context, cite('x')]")])
+    result = await run(root, context)
+    assert "The context is empty: there is no text in it." in root.told[0]
+    assert (result.stop_reason, result.citations) == ("final", ())
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"max_iterations": 0}, "max_iterations=0: a whole number from 1 on"),
+        ({"max_iterations": True}, "max_iterations=True"),
+        ({"max_depth": -1}, "max_depth=-1"),
+        ({"max_parallel_calls": 1.5}, "max_parallel_calls=1.5"),
+        ({"store_mode": "global"}, "store_mode='global': choose 'shared' or 'none'"),
+        ({"store_mode": []}, "store_mode"),
+        ({"sandbox": "docker"}, "there is no sandbox 'docker'; choose one of 'process', 'inprocess'"),
+        ({"sandbox": 5}, "sandbox"),
+        ({"budget": {"max_calls": 5}}, "budget must be a Budget, not dict"),
+        ({"limits": 5}, "limits must be a Limits, not int"),
+        ({"storage": "runs/"}, "this version keeps no runs"),
+        ({"tools": ["name"]}, "a tool is a plain function"),
+        ({"on_event": 5}, "on_event is a function"),
+        ({"output_type": 5}, "is no type that pydantic validates"),
+        ({"sub_llm": {}}, "needs a name for each model"),
+        ({"sub_llm": {"": "offline"}}, "needs a name for each model"),
+        ({"sub_llm": {5: "offline"}}, "needs a name for each model"),
+        ({"sub_llm": 5}, "a model is a name"),
+        ({"sub_llm": "anthropic:claude"}, "a model is a name"),
+    ],
+)
+def test_options_that_cannot_work(options: dict[str, Any], match: str) -> None:
+    """Each is refused where it is written, by name and with what would do."""
+    with pytest.raises(InputError, match=match):
+        RLM("offline", **options)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda value: Budget(max_calls=value), lambda value: Budget(max_tokens=value), lambda value: Budget(max_seconds=value)]
+)
+@pytest.mark.parametrize("value", [0, -1, "5", True, float("nan")])
+def test_limits_that_are_none(make: Callable[[Any], Budget], value: Any) -> None:
+    """Negative limits, zero, texts, not-a-number."""
+    with pytest.raises(InputError, match="Budget"):
+        make(value)
+
+
+@pytest.mark.parametrize("field", ["memory", "block_seconds", "stdout_kept", "compact_at", "window", "call_seconds", "single_call_below"])
+@pytest.mark.parametrize("value", [-1, "5", None, float("nan")])
+def test_limits_of_the_engine_that_are_none(field: str, value: Any) -> None:
+    """The same for every bound."""
+    with pytest.raises(InputError, match=f"Limits\\({field}="):
+        Limits(**{field: value})
+
+
+@pytest.mark.parametrize("model", ["", " ", "ollama:llama3", "openai:gpt@nowhere", 5, None, object(), OpenAILM])
+def test_models_that_are_none(model: Any) -> None:
+    """An unknown model string, or an object that is no model: the message says what can be given."""
+    with pytest.raises(InputError, match=r"a model is a name|reads as|read as"):
+        RLM(model)
+
+
+def test_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key for OpenAI itself the model is refused where it is written, and the message names the way without one."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="offline"):
+        RLM("gpt-5-mini")
+
+
+# What model code may get wrong.
+
+
+async def test_a_model_that_was_not_registered_is_never_called(server: StandIn) -> None:
+    """An address in `model=` would send document and key away: the error names what is registered, and nobody hears of it."""
+    server.change(
+        scripts={
+            "root": [
+                code(f"llm_query('secret', model='openai:evil@{server.base_url}')"),
+                code(f"llm_batch(['secret'], model='{server.base_url}')"),
+                code("parallel_query('{chunk}', ['secret'], model='gpt-5')"),
+                code("llm_query('secret', model=['strong'])"),
+                code("llm_query('secret', 'sub')"),
+                code("FINAL(llm_query('fine', model='strong') + llm_batch(['fine'], model='fast')[0])"),
+            ]
+        }
+    )
+    root, fast, strong = models(server.base_url, "root", "fast-model", "strong-model")
+    result = await RLM(root, {"fast": fast, "strong": strong}).acompletion("What?", "a document")
+    assert result.answer.count("answer ") == 2
+    calls = [call.model for call in server.calls()]
+    assert (calls.count("root"), sorted(set(calls) - {"root"})) == (6, ["fast-model", "strong-model"])
+    told = [kept.body["messages"][-1]["content"] for kept in server.requests() if kept.body["model"] == "root"][1:]
+    assert all("is not registered; there are: 'fast', 'strong'" in each for each in told)
+
+
+BAD_CALLS = [
+    ("llm_query()", "TypeError: llm_query(prompt, model=None)"),
+    ("llm_query(5)", "TypeError: llm_query: the prompt must be a text, not int"),
+    ("llm_query(None)", "not NoneType"),
+    ("llm_query(['a'])", "not list"),
+    ("llm_query(object())", "not object"),
+    ("llm_query('a', temperature=0)", "TypeError: llm_query(prompt, model=None)"),
+    ("llm_batch('abc')", "TypeError: llm_batch: the prompts must be a list of texts, not a text"),
+    ("llm_batch(p for p in 'abc')", "the prompts must be a list of texts, not generator"),
+    ("llm_batch(None)", "not NoneType"),
+    ("llm_batch(['a'], max_concurrent=0)", "max_concurrent must be a whole number from 1 on"),
+    ("llm_batch(['a'], max_concurrent='many')", "max_concurrent must be a whole number from 1 on"),
+    ("parallel_query('no place for it', ['a'])", "the template must be a text that holds {chunk}"),
+    ("parallel_query(5, ['a'])", "the template must be a text that holds {chunk}, not int"),
+    ("parallel_query('{chunk}', 'abc')", "the chunks must be a list of texts, not a text"),
+    ("recursive_lm('', 'text')", "the query must be a text that is not empty"),
+    ("recursive_lm(5, 'text')", "the query must be a text that is not empty"),
+    ("recursive_lm('q', 5)", "the context must be a text or a list of texts, not int"),
+    ("recursive_lm('q', ['a', 5])", "the context must be a text or a list of texts, not list"),
+    ("recursive_lm('q')", "TypeError: recursive_lm(query, context_subset)"),
+    ("recursive_batch('abc')", "recursive_batch: a list of"),
+    ("rlm_worker('')", "the prompt must be a text that is not empty"),
+    ("rlm_worker_batched(5)", "a list of prompts is needed"),
+    ("rlm_worker_batched(['a'], max_parallel=-1)", "must be a whole number from 1 on"),
+    ("cite(5)", "cite: quote and source must be texts, not int"),
+    ("cite('a', 5)", "cite: quote and source must be texts"),
+    ("cite('a', source='nowhere')", "there is no source 'nowhere'"),
+    ("store.create('', 'd', 'c')", "type must not be empty"),
+    ("store.create('t')", "TypeError"),
+    ("store.create('t', 'd', object())", "content"),
+    ("store.create('t', 'd', 'c', parents=['none'])", "none"),
+    ("store.create('t', 'd', 'c', backrefs=[SpanRef('context_0', 5, 1)])", "start"),
+    ("store.create('t', 'd', 'c', backrefs=[SpanRef('nowhere', 0, 1)])", "there is no source 'nowhere'"),
+    ("store.search('type=\"open')", "column"),
+    ("store.search(5)", "query"),
+    ("store.get('none')", "none"),
+    ("store.llm_map('abc')", "tasks must be a list"),
+    ("store.llm_reduce([], 'fold')", "nothing to reduce"),
+    ("store.llm_reduce('type=x', '')", "prompt must say what to do"),
+    ("SpanRef('a')", "TypeError"),
+    ("FINAL_VAR('nothing_of_that_name')", "there is no such variable"),
+    ("no_such_function('x')", "NameError"),
+    ("store.no_such_method()", "AttributeError"),
+]
+
+
+async def test_calls_that_cannot_work_are_errors_that_say_what_would() -> None:
+    """Every wrong call raises in the code, names what is wrong, costs no call of a model and leaves the REPL as it was."""
+    root = Scripted([code("kept = 42"), *(code(call) for call, _ in BAD_CALLS), code("FINAL(kept)")])
+    result = await run(root, max_iterations=len(BAD_CALLS) + 2)
+    assert result.answer == "42"
+    assert root.asked == []
+    for (call, told), execution in zip(BAD_CALLS, result.repl_history[1:], strict=False):
+        assert execution.status == "error", call
+        assert told in execution.error, call
+
+
+async def test_wrong_items_fail_in_their_slots_alone() -> None:
+    """In batches of every kind one bad item is a typed error in its place."""
+    root = Scripted(
+        [
+            code(
+                "failed = llm_batch([5])[0]",
+                "lone = chr(0xd800)",
+                "print([type(x).__name__ for x in llm_batch(['a', b'b', ['c'], {}, failed, lone, 'z'])])",
+                "print([type(x).__name__ for x in parallel_query('about {chunk}{x}', ['a', None, failed, 'z'])])",
+                "print([type(x).__name__ for x in recursive_batch([{'query': 'q', 'context': 'c'}, 5, {}, {'query': 'q', 'context': None}])])",
+                "batch = store.llm_map([{'name': 'n', 'prompt': 'p'}, {'name': 'n'}, 'bare', None])",
+                "print([each.type for each in store.children(batch)])",
+            ),
+            final("1"),
+        ]
+    )
+    result = await run(root)
+    assert result.repl_history[0].stdout.splitlines() == [
+        "['str', 'LLMError', 'LLMError', 'LLMError', 'LLMError', 'LLMError', 'str']",
+        "['str', 'LLMError', 'LLMError', 'str']",
+        "['str', 'LLMError', 'LLMError', 'LLMError']",
+        "['error', 'error', 'result', 'result']",
+    ]
+    assert sorted(root.asked) == ["Question: q\n\nc", "a", "about a{x}", "about z{x}", "bare", "p", "z"]
+
+
+# Hostile code speaks to the gate without the REPL's functions in between.
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["{chunk}", "root", "context_0", "type=x sort=newest", "root_000001", "q", "\ud800", "x" * 3_000])
+    | st.builds(SpanRef, st.sampled_from(["context_0", "x"]), st.integers(-3, 30), st.integers(-3, 30))
+    | st.builds(LLMError, st.just("server"), st.text(max_size=3))
+    | st.builds(Opaque, st.text(max_size=3), st.text(max_size=3))
+    | st.just(StoreObject(id="i", type="t", description="d", content=None, backrefs=(), parents=(), tags=(), worker="w", seq=1, ts=0.0))
+)
+KEYS = st.sampled_from(["query", "context", "prompt", "name", "store_cards", "creates", "commit_id", "links", "id", "type", "content"])
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12)
+NAMES = st.sampled_from(
+    ["prompt", "prompts", "model", "max_concurrent", "chunks", "template", "limit", "query", "call", "self", "_call", "args"]
+)
+
+
+def gate() -> Gate:
+    """The door of a run over a small document, as a sandbox has it."""
+    corpus = Corpus.build("a small document of thirty characters")
+    tree = Tree(RLM(Scripted())._settings, corpus, "run", Emitter(), 0.0)
+    host = Host(tree, corpus, query="q", depth=0, spawn=Children(tree).of(0, corpus), worker="root", parent="run-1")
+    return Gate("r", host.functions())
+
+
+FUNCTIONS = sorted(spec.name for spec in gate().specs)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@pytest.mark.parametrize("function", FUNCTIONS)
+@given(args=st.lists(VALUES, max_size=4), kwargs=st.dictionaries(NAMES, VALUES, max_size=2))
+def test_hostile_arguments_give_a_value_or_an_error_of_the_codes(function: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+    """Whatever arrives at the gate, only a value that can cross or a `HostCallError` comes out; anything else would end the run."""
+    if function == "store.create":  # something to be found by the others too
+        kwargs = {}
+
+    async def ask() -> None:
+        door = gate()
+        await door(1, "store.create", ["note", "d", {"a": [1]}, None, None, ["x"]], {})
+        try:
+            value = await door(1, function, args, kwargs)
+        except HostCallError as error:
+            assert str(error)
+        else:
+            Encoder().encode({"op": "answer", "value": value}, lambda _frame: None)
+
+    asyncio.run(ask())
