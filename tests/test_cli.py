@@ -173,7 +173,7 @@ def test_a_model_that_cannot_be_asked(run: Callable[..., Shell], server: StandIn
     server.change(faults=[Fault("auth", at=(0,))])
     code, out, err = run(*words)
     assert (code, out) == (4, "")
-    assert err.startswith("rlm-integrations: root: ")
+    assert err.startswith("rlm-integrations: 'root' at ")
     server.reset()
     server.change(faults=[Fault("auth", at=(2,))])
     code, out, err = run(*words)

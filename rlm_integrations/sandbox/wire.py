@@ -26,6 +26,7 @@ INLINE = 256  # characters up to which a text stays in the header
 PIECE = 1 << 20  # characters of one piece of a long text
 LONE = 4096  # characters from which a text goes ahead by itself once its frame is full
 DEPTH_CAP = 100  # nesting of one value
+_LARGE_DICT = 1_000  # entries from which a dict is sent as a list of pairs, which can be sent in parts
 _STEP = 1 << 16  # bytes of a text that are decoded in one go
 OBJECT = 64  # bytes that a value takes in memory, however short it was on the wire
 
@@ -95,7 +96,7 @@ class Encoder:
         if isinstance(value, list | tuple | set | frozenset):
             return self._list(value, frame, emit, depth)
         if isinstance(value, dict):
-            if any(str(key).startswith("$") for key in value):
+            if len(value) > _LARGE_DICT or any(str(key).startswith("$") for key in value):
                 pairs = [[str(key), item] for key, item in value.items()]
                 return {"$d": self._list(pairs, frame, emit, depth)}
             return {self._key(key, frame): self._value(item, frame, emit, depth + 1) for key, item in value.items()}
@@ -138,7 +139,8 @@ class Encoder:
                 number = number or next(self._numbers)
                 emit(_join({"op": "part", "part": number, "items": items}, own.blobs))
                 items, own = [], _Frame()
-        if number:
+        if number or (items and frame.weight + own.weight > 2 * PART):
+            number = number or next(self._numbers)
             if items:
                 emit(_join({"op": "part", "part": number, "items": items}, own.blobs))
             frame.weight += 160

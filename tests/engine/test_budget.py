@@ -220,7 +220,7 @@ async def test_seconds_abort_calls_at_the_server(server: StandIn) -> None:
     events: list[Event] = []
     server.change(scripts={"root": [code("print('seen')"), code("r = llm_batch(['a', 'b', 'c'])")]}, faults=[Fault("hang", at=(3, 4))])
     root, sub = models(server.base_url, "root", "sub")
-    rlm = RLM(root, sub, budget=Budget(max_seconds=0.6), on_event=events.append)
+    rlm = RLM(root, sub, budget=Budget(max_seconds=1.5), on_event=events.append)
     result = await rlm.acompletion("What happened?", DOCUMENT)
     assert (result.stop_reason, result.answer) == ("budget_seconds", "seen")
     assert [event.record.error.type for event in events if isinstance(event, CallFailed)] == ["cancelled", "cancelled"]
