@@ -29,7 +29,7 @@ class Children:
         The child's turns go with its answer; a child that fails answers with an `LLMError`, so its parent goes on.
         """
 
-        async def spawn(asked: Asked) -> Answered:
+        async def spawn(asked: Asked) -> str:
             tree = self._tree
             own = corpus if asked.context is None else await self._part(asked.context)
             repl = Repl(own)
@@ -55,14 +55,16 @@ class Children:
                 run.outcome.stop_reason = "model_error"
                 reply = LLMError(error.type, str(error))
             except asyncio.CancelledError:
-                run.outcome.stop_reason = "cancelled"
+                reply, run.outcome.stop_reason = LLMError("cancelled", "the block that asked ended first"), "cancelled"
                 raise
             finally:
                 await repl.close()
                 if own is not corpus:
                     await _runtime.offload(own.close)
+                outcome = run.outcome
+                asked.tell(Answered(reply, tuple(outcome.turns), tuple(outcome.citations), outcome.dropped_citations))
                 tree.emit(ChildFinished(id=run.id, parent=asked.parent, answer=reply, stop_reason=run.outcome.stop_reason))
-            return Answered(reply, tuple(run.outcome.turns), tuple(run.outcome.citations), run.outcome.dropped_citations)
+            return reply
 
         return spawn
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -42,12 +42,14 @@ class Asked:
         query: The question.
         context: The text or the texts, as code handed them over; None for the whole document of the run that asks.
         parent: The id in the events of the run that asks.
+        tell: Takes what became of it, also where it was cancelled.
     """
 
     path: str
     query: str
     context: str | list[str] | None
     parent: str
+    tell: "Callable[[Answered], None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Answered:
     dropped_citations: int = 0
 
 
-Spawn = Callable[[Asked], Awaitable[Answered]]
+Spawn = Callable[[Asked], Awaitable[str]]
 
 
 class Notebook:
@@ -77,6 +79,19 @@ class Notebook:
         self.subcalls: list[SubCall] = []
         self.batches: list[Mapping[str, Any]] = []
         self.store_events: list[Mapping[str, Any]] = []
+        self._pending: set[asyncio.Task[None]] = set()
+
+    async def note(self, noting: Coroutine[Any, Any, None]) -> None:
+        """Have something noted, also where the block is ended meanwhile."""
+        task = asyncio.ensure_future(noting)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        await asyncio.shield(task)
+
+    async def complete(self) -> None:
+        """Wait until all is noted."""
+        if self._pending:
+            await asyncio.wait(self._pending)
 
     def note_store(self, event: StoreEvent) -> None:
         """Keep what was written to the store; called in the thread that wrote."""
@@ -193,12 +208,15 @@ class Host:
     ) -> list[str]:
         replies: list[str] = [""] * len(prompts)
         records: dict[int, CallRecord] = {}
+        notebook = self.notebook
 
         async def one(number: int, prompt: Any) -> None:
             refused = _refusal(prompt)
             if refused is not None:
                 replies[number] = refused
             else:
+                begun = time.monotonic()
+                records[number] = _cancelled(lm, begun)  # unless it comes to an end by itself
                 records[number] = await self._ask(lm, prompt, paths[number])
                 replies[number] = records[number].reply
             tell(number, replies[number])
@@ -209,26 +227,30 @@ class Host:
             with self._batch_events(len(prompts), width) as progress:
                 await pool(prompts, one, width)
         finally:
-            asked = sorted(records)
-            pieces = await self._tree.pieces([prompts[number] for number in asked]) if asked else []
-            for number, made in zip(asked, pieces, strict=True):
-                record = records[number]
-                self.notebook.subcalls.append(
-                    SubCall(
-                        path=paths[number],
-                        function=function,
-                        model=record.model,
-                        prompt=made,
-                        reply=record.reply,
-                        depth=self._depth + 1,
-                        start=self._tree.since(record.start),
-                        end=self._tree.since(record.end),
-                        wait=record.wait,
-                        retries=record.retries,
-                        usage=record.usage,
-                    )
-                )
+            if records:
+                asked = sorted(records)
+                made = [(paths[number], prompts[number], records[number]) for number in asked]
+                await notebook.note(self._note_calls(notebook, function, made))
         return replies
+
+    async def _note_calls(self, notebook: Notebook, function: str, made: Sequence[tuple[str, str, CallRecord]]) -> None:
+        located = await self._tree.pieces([prompt for _, prompt, _ in made])
+        for (path, _, record), pieces in zip(made, located, strict=True):
+            notebook.subcalls.append(
+                SubCall(
+                    path=path,
+                    function=function,
+                    model=record.model,
+                    prompt=pieces,
+                    reply=record.reply,
+                    depth=self._depth + 1,
+                    start=self._tree.since(record.start),
+                    end=self._tree.since(record.end),
+                    wait=record.wait,
+                    retries=record.retries,
+                    usage=record.usage,
+                )
+            )
 
     @contextmanager
     def _batch_events(self, total: int, width: int) -> Iterator[Callable[[str], None]]:
@@ -312,9 +334,15 @@ class Host:
             texts = [context] if isinstance(context, str) else context or []
             prompt = "\n\n".join([f"Question: {query}", *texts])
             return (await self._ask_all(function, [path], [prompt], self._tree.settings.sub, 1))[0]
-        begun = time.monotonic()
-        child = await self._spawn(Asked(path, query, context, self._parent))
-        self.notebook.subcalls.append(
+        notebook, begun, children = self.notebook, time.monotonic(), list[Answered]()
+        try:
+            return await self._spawn(Asked(path, query, context, self._parent, children.append))
+        finally:
+            for child in children:
+                await notebook.note(self._note_child(notebook, function, path, query, child, begun))
+
+    async def _note_child(self, notebook: Notebook, function: str, path: str, query: str, child: Answered, begun: float) -> None:
+        notebook.subcalls.append(
             SubCall(
                 path=path,
                 function=function,
@@ -329,7 +357,6 @@ class Host:
                 dropped_citations=child.dropped_citations,
             )
         )
-        return child.reply
 
     # Workers.
 
@@ -453,6 +480,10 @@ _COMMIT = (
 
 def _commit_id(path: str) -> str:
     return path.replace("/", "_")
+
+
+def _cancelled(lm: LM, begun: float) -> CallRecord:
+    return CallRecord(reply=LLMError("cancelled", "the block ended first"), model=lm.name, start=begun, end=begun)
 
 
 def _is_text(value: Any) -> bool:

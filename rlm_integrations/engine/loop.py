@@ -233,6 +233,8 @@ class Run:
         except BaseException:
             await self._repl.close()  # it is over; a chat's next question gets another
             raise
+        finally:
+            await notebook.complete()
         if result.status == "lost":
             await self._repl.lose()
         execution = Execution(

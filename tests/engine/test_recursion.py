@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from rlm_integrations import RLM, Budget
+from rlm_integrations import RLM, Budget, Limits
 from rlm_integrations.events import ChildFinished, Event, RunStarted
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import SubCall
-from tests.engine.conftest import Scripted, check_citations, code, final, models, run
+from tests.engine.conftest import Scripted, check_citations, code, final, models, overlong, run
 from tests.standin import Ask, Fault, StandIn
 
 DOCUMENT = "".join(f"Paragraph {number} tells of the year {1200 + number} and of nothing else. " for number in range(400))
@@ -265,6 +265,23 @@ async def test_a_child_at_its_limit_of_turns_leaves_the_others_alone() -> None:
     )
     assert result.stop_reason == "final"
     assert root.asked.count("too late") == 0
+
+
+async def test_what_children_did_before_their_block_was_ended_is_in_the_record() -> None:
+    """Calls and children that an interrupted block had begun are recorded as cancelled, with the turns that they had taken."""
+    root = Scripted(
+        {
+            "root?": [code("recursive_batch([{'query': 'child?', 'context': 'x'}] * 2)"), final("'went on'")],
+            "child?": [code("print('a turn', llm_query('quick'))"), code("llm_batch(['slow', 'slow'])")],
+        },
+        lambda request: overlong(60)(request) if request.messages[-1].content == "slow" else "quick",
+    )
+    result = await run(root, DOCUMENT, "root?", max_depth=2, limits=Limits(block_wall_seconds=0.5))
+    assert (result.answer, result.repl_history[0].status, root.open) == ("went on", "interrupted", 0)
+    for call in subcalls(result):
+        assert call.reply == "Error: cancelled: the block that asked ended first"
+        assert [execution.stdout for turn in call.turns for execution in turn.executions] == ["a turn quick\n"]
+    assert len(subcalls(result)) == 2
 
 
 async def test_children_spend_the_roots_budget() -> None:
