@@ -47,7 +47,6 @@ class Repl:
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
         self.blocks = 0
-        self.losses = 0
         self.gate: Gate | None = None
         self._opening: asyncio.Task[Session] | None = None
 
@@ -77,11 +76,6 @@ class Repl:
         if self.gate is None:
             raise RuntimeError("a REPL without a gate")
         return await self.gate(block, function, args, kwargs)
-
-    async def lose(self) -> None:
-        """Give the lost session back; the next block gets a new one."""
-        self.losses += 1
-        await self.close()
 
     async def close(self) -> None:
         """End the session, also one that is still being opened."""
@@ -124,7 +118,8 @@ class Run:
         self._host = Host(tree, repl.corpus, query=query, depth=depth, spawn=spawn, worker=worker, parent=self.id)
         repl.gate = Gate(path, self._host.functions())
         self._messages = self.outcome.messages
-        self._refused: Any = None  # the last answer that was not taken
+        self._refused: Final | None = None  # the last answer that was not taken
+        self._losses = 0  # sandboxes lost so far
 
     async def run(self, history: Sequence[Message] = ()) -> Outcome:
         """Take turns until an answer, or a limit; the outcome, whichever it was.
@@ -236,7 +231,8 @@ class Run:
         finally:
             await notebook.complete()
         if result.status == "lost":
-            await self._repl.lose()
+            self._losses += 1
+            await self._repl.close()  # the next block gets a new one
         execution = Execution(
             block=number,
             code=code,
@@ -289,7 +285,7 @@ class Run:
         if len(self.outcome.turns) > 1 and self.outcome.turns[-1].reply == self.outcome.turns[-2].reply:
             parts.append(prompts.REPEATED)
         self._say("\n\n".join(parts) or prompts.NOTHING_TO_DO)
-        if self._repl.losses > LOSSES:
+        if self._losses > LOSSES:
             self.outcome.stop_reason, self.outcome.error = "sandbox_lost", results[-1].error.message if results[-1].error else None
             return True
         if self._tree.purse.spent_out is not None:

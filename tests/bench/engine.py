@@ -15,7 +15,7 @@ from tests.bench.table import Row
 from tests.standin import Call, RemoteStandIn, serve_in_process
 
 TURNS = 20
-TRIVIAL = ["```repl\nx = 1\n```"] * TURNS + ["```repl\nFINAL('done')\n```"]
+TRIVIAL = [f"```repl\nx = {turn}\n```" for turn in range(TURNS)] + ["```repl\nFINAL('done')\n```"]
 LOOP = [
     "```repl\nprint(len(context), context[:100])\n```",
     """```repl

@@ -1,0 +1,78 @@
+"""Sandboxes that are lost or cannot be had: the run goes on with a new one, or ends with what there is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from rlm_integrations import RLM
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import SandboxUnavailableError
+from rlm_integrations.records import HostFunction, Limits
+from rlm_integrations.sandbox.base import Capabilities, Gate, Session
+from tests.engine.conftest import Scripted, code, final, run
+
+LOSE = code("import os", "print('going')", "os._exit(1)")
+
+
+async def test_a_lost_sandbox_is_replaced_and_the_model_told() -> None:
+    """Variables are gone, the document and the host's functions are there again, and the record says what happened."""
+    root = Scripted([code("x = 1"), LOSE, code("FINAL(['x' in globals(), context, llm_query('p')])")])
+    result = await run(root, "the words")
+    assert (result.answer, result.stop_reason) == ('[false, "the words", "re: p"]', "final")
+    assert [execution.status for execution in result.repl_history] == ["ok", "lost", "ok"]
+    assert "variables of earlier blocks are gone" in root.told[2]
+
+
+async def test_the_code_after_a_loss_is_not_run_and_the_model_told() -> None:
+    """Nor is the code after any failure: the model learns how much of its reply ran."""
+    root = Scripted([f"{LOSE}\n{code('x = 666')}", f"{code('1 / 0')}\n{code('x = 667')}", final("'x' in globals()")])
+    result = await run(root)
+    assert result.answer == "false"
+    assert all("The code after block 1 was not run" in told for told in root.told[1:])
+
+
+async def test_losing_one_after_the_other_ends_the_run() -> None:
+    """The third loss stops it, with the reason and the best there is."""
+    root = Scripted([code("print('seen')"), *[f"{LOSE}\n{n}" for n in range(9)]])
+    result = await run(root)
+    assert (result.stop_reason, result.iterations) == ("sandbox_lost", 4)
+    assert "its process ended by itself" in result.error
+    assert result.answer in {"seen", "going"}
+
+
+async def test_a_chat_forgets_the_losses_of_its_last_question() -> None:
+    """Every question has as many new sandboxes as the first."""
+    root = Scripted()
+    replies = iter([*[f"{LOSE}\n{n}" for n in range(3)], "What shall I do?", LOSE, final("'fine'")])
+    root._next = lambda _request: next(replies)  # type: ignore[method-assign] # turns go on over two questions
+    async with RLM(root).session("a document") as chat:
+        assert (await chat.acompletion("First?")).stop_reason == "sandbox_lost"
+        result = await chat.acompletion("Second?")
+    assert (result.answer, result.stop_reason) == ("fine", "final")
+
+
+class NoSandbox:
+    """A sandbox that this machine does not offer."""
+
+    name = "none such"
+    capabilities = Capabilities(isolated=True, bounded=True, interruptible=True, captures_streams=True)
+
+    async def open(
+        self, context: Corpus, functions: Sequence[HostFunction], gate: Gate, limits: Limits, seed: int = 0, now: Any = None
+    ) -> Session:
+        raise SandboxUnavailableError("not here")
+
+
+async def test_without_a_sandbox_nothing_is_paid() -> None:
+    """The error comes before the first call, from every run and every question of a chat."""
+    root = Scripted([final("1")])
+    rlm = RLM(root, sandbox=NoSandbox())
+    for _ in range(2):
+        with pytest.raises(SandboxUnavailableError, match="not here"):
+            await rlm.acompletion("What?", "a document")
+    async with rlm.session("a document") as chat:
+        for _ in range(2):
+            with pytest.raises(SandboxUnavailableError):
+                await chat.acompletion("What?")
+    assert root.requests == []
