@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from rlm_integrations import RLM, Limits, OpenAILM
 from rlm_integrations.records import Message, Request
 from tests.bench.table import Row
-from tests.standin import Call, RemoteStandIn, serve_in_process
+from tests.standin import Ask, Call, RemoteStandIn, serve_in_process
 
 TURNS = 20
 TRIVIAL = [f"```repl\nx = {turn}\n```" for turn in range(TURNS)] + ["```repl\nFINAL('done')\n```"]
@@ -171,6 +171,32 @@ def peak_memory(server: RemoteStandIn, *arguments: str) -> float:
     """Bytes that host and child take together at their peak, with a document of 100 MB."""
     command = [sys.executable, "-c", textwrap.dedent(MEMORY), server.base_url, *arguments]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+PARENT = """```repl
+parts = [context[at:at + 1000] for at in range(0, 20_000, 1000)]
+FINAL(recursive_batch([{"query": "child", "context": part} for part in parts]))
+```"""
+CHILD = "```repl\nFINAL(llm_query('What is it? ' + context[:100]))\n```"
+
+
+async def twenty_children(server: RemoteStandIn) -> float:
+    """Seconds for twenty child runs at once, each with a turn of its own and a sub-call in it: two levels of 50 ms. Warm."""
+    server.change(scripts={"root": "tests.bench.engine:parent_or_child"}, latency=LATENCY)
+    model = {"base_url": server.base_url, "api_key": "x"}
+    rlm = RLM(OpenAILM("root", **model), OpenAILM("sub", **model), max_depth=2, max_parallel_calls=20)
+    spent = []
+    for _ in range(6):
+        result = await rlm.acompletion("parent", text_of(100_000))
+        if result.stop_reason != "final" or result.total_calls != 41:
+            raise RuntimeError(f"the run went wrong: {result.stop_reason} {result.total_calls} {result.error}")
+        spent.append(result.repl_history[0].elapsed)
+    return statistics.median(spent[1:])
+
+
+def parent_or_child(ask: Ask) -> str:
+    """The script of both, told apart by their question."""
+    return PARENT if "Question: parent" in ask.prompt else CHILD
 
 
 async def run() -> list[Row]:
