@@ -119,7 +119,7 @@ class Run:
         repl.gate = Gate(path, self._host.functions())
         self._messages = self.outcome.messages
         self._refused: Final | None = None  # the last answer that was not taken
-        self._losses = 0  # sandboxes lost so far
+        self._losses: list[str] = []  # how sandboxes were lost so far
 
     async def run(self, history: Sequence[Message] = ()) -> Outcome:
         """Take turns until an answer, or a limit; the outcome, whichever it was.
@@ -231,7 +231,7 @@ class Run:
         finally:
             await notebook.complete()
         if result.status == "lost":
-            self._losses += 1
+            self._losses.append(result.error.message if result.error is not None else "")
             await self._repl.close()  # the next block gets a new one
         execution = Execution(
             block=number,
@@ -260,6 +260,8 @@ class Run:
             execution, result = await self._execute(reply.final.code)
             executions.append(execution)
             final = result.final
+            if result.status in {"interrupted", "lost"}:
+                return prompts.note(Note("final_refused"))
             if final is None and reply.final.kind == "variable":
                 return prompts.unknown_variable(reply.final.text, result.locals)
             final = final or Final(reply.final.text)
@@ -285,8 +287,8 @@ class Run:
         if len(self.outcome.turns) > 1 and self.outcome.turns[-1].reply == self.outcome.turns[-2].reply:
             parts.append(prompts.REPEATED)
         self._say("\n\n".join(parts) or prompts.NOTHING_TO_DO)
-        if self._losses > LOSSES:
-            self.outcome.stop_reason, self.outcome.error = "sandbox_lost", results[-1].error.message if results[-1].error else None
+        if len(self._losses) > LOSSES:
+            self.outcome.stop_reason, self.outcome.error = "sandbox_lost", self._losses[-1]
             return True
         if self._tree.purse.spent_out is not None:
             raise BudgetSpentError(self._tree.purse.spent_out)
@@ -307,7 +309,8 @@ class Run:
 
     async def _close(self, reason: str) -> None:
         """Ask once for the best answer that what was found allows; its code runs, and asks nobody any more."""
-        stop_reason = self.outcome.stop_reason
+        outcome, taken = self.outcome, len(self.outcome.turns)
+        stop_reason = outcome.stop_reason
         self._say(prompts.closing(reason))
         self._host.closed = "this is the last turn, and no model can be asked any more"
         try:
@@ -315,8 +318,11 @@ class Run:
         except BudgetSpentError:
             pass
         except ModelError as error:
-            self.outcome.error = str(error)
-        self.outcome.stop_reason = stop_reason
+            outcome.error = str(error)
+        for turn in outcome.turns[taken:]:
+            if outcome.stop_reason != "final" and not turn.executions:
+                outcome.answer = turn.reply.strip()  # the best answer, without FINAL around it
+        outcome.stop_reason = stop_reason
 
     def _partial(self) -> Any:
         """The best that there is without a final: an answer that was refused, or what was printed or said last."""

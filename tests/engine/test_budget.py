@@ -272,7 +272,7 @@ async def test_a_stop_gives_the_best_partial_answer(script: list[str], answer: s
 
 async def test_a_closing_reply_in_prose_is_the_answer() -> None:
     """Asked for its best answer, a model may forget FINAL: what it said is the answer all the same."""
-    result = await run(Scripted([code("print('seen')"), "I believe it was the comet."]), max_iterations=1)
+    result = await run(Scripted([code("FINAL('a guess')", "1 / 0"), "I believe it was the comet."]), max_iterations=1)
     assert (result.stop_reason, result.answer) == ("max_iterations", "I believe it was the comet.")
 
 

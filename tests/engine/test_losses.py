@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import RLM
+from rlm_integrations import RLM, Budget
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxUnavailableError
 from rlm_integrations.records import HostFunction, Limits
 from rlm_integrations.sandbox.base import Capabilities, Gate, Session
-from tests.engine.conftest import Scripted, code, final, run
+from tests.engine.conftest import Scripted, code, final, overlong, run
 
 LOSE = code("import os", "print('going')", "os._exit(1)")
 
@@ -39,6 +39,14 @@ async def test_losing_one_after_the_other_ends_the_run() -> None:
     assert (result.stop_reason, result.iterations) == ("sandbox_lost", 4)
     assert "its process ended by itself" in result.error
     assert result.answer in {"seen", "going"}
+
+
+async def test_a_final_that_loses_its_sandbox_is_none() -> None:
+    """An expression that ends the REPL is no answer, in words either; the model may try again, three times."""
+    root = Scripted(["FINAL(__import__('os')._exit(1))", final("'after all'")])
+    assert (await run(root)).answer == "after all"
+    root = Scripted([f"I know {n}.\n\nFINAL(__import__('os')._exit(1))" for n in range(9)])
+    assert (await run(root)).stop_reason == "sandbox_lost"
 
 
 async def test_a_chat_forgets_the_losses_of_its_last_question() -> None:
@@ -76,3 +84,22 @@ async def test_without_a_sandbox_nothing_is_paid() -> None:
             with pytest.raises(SandboxUnavailableError):
                 await chat.acompletion("What?")
     assert root.requests == []
+
+
+async def test_the_loop_runs_in_this_process_too() -> None:
+    """For debugging, with a warning: the same run, its sub-calls, children and citations, and its deadline."""
+    with pytest.warns(RuntimeWarning, match="debugging only"):
+        script = {
+            "root?": [code("r = recursive_lm('child?', context[:60])", "FINAL([r, llm_query('p')], [cite('small')])")],
+            "child?": [code("FINAL(context[2:7] + llm_query('q'))")],
+        }
+        result = await run(
+            Scripted(script),
+            "a small document that is long enough to be found again by its words",
+            "root?",
+            sandbox="inprocess",
+            max_depth=2,
+        )
+        late = await run(Scripted([code("llm_query('slow')")], overlong(60)), sandbox="inprocess", budget=Budget(max_seconds=0.2))
+    assert (result.answer, [each.quote for each in result.citations]) == ('["smallre: q", "re: p"]', ["small"])
+    assert late.stop_reason == "budget_seconds"
