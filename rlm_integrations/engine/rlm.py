@@ -189,6 +189,7 @@ class RLM:
                 emit(RunFailed(id=run.id, error=f"{type(error).__name__}: {error}"))
             raise
         finally:
+            await tree.close()
             if repl is None:
                 await own.close()
                 if corpus is not context:

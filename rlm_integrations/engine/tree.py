@@ -117,6 +117,11 @@ class Tree:
                 self._locator = await _runtime.offload(Locator, self.corpus)
         return await _runtime.offload(_locate, self._locator, prompts)
 
+    async def close(self) -> None:
+        """Let go of the document's index: it may be large, and the garbage collector comes late."""
+        if self._locator is not None:
+            await _runtime.offload(setattr, self, "_locator", None)
+
 
 def _locate(locator: Locator, prompts: Sequence[str]) -> list[PromptPieces]:
     located: list[PromptPieces] = []
