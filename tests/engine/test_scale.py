@@ -60,6 +60,7 @@ async def test_the_callers_loop_is_never_held_long() -> None:
         gc.collect()
         gc.freeze()  # what other tests have left would be looked through again and again
         for _ in range(6):
+            others = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1  # that want to run now
             watch = asyncio.ensure_future(longest_wait())
             results = await asyncio.gather(*(rlm.acompletion("What is it?", text) for text in texts))
             watch.cancel()
@@ -67,7 +68,7 @@ async def test_the_callers_loop_is_never_held_long() -> None:
             assert [(result.stop_reason, result.total_calls, len(result.citations)) for result in results] == [("final", 23, 20)] * 4
             for text, result in zip(texts, results, strict=True):
                 check_citations(result, text)
-            if pauses[-1] <= 0.02 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)):
+            if pauses[-1] <= 0.02 * (1 + others / (os.cpu_count() or 1)):
                 return
     raise AssertionError(f"the loop was held for {', '.join(f'{pause * 1e3:.0f} ms' for pause in pauses)}")
 
