@@ -74,7 +74,7 @@ class ForeignLM(ABC, Generic[Reply]):
         if wrong := OURS & request.params.keys():
             raise ModelError(f"a request's params cannot hold {sorted(wrong)}", type="input")
         try:
-            return self.completion(await self._ask(self.arguments(request)))
+            return self.completion(await self._ask(await self.arguments(request)))
         except Exception as error:  # noqa: BLE001 - it is raised as ours, below: the other would be its context, key and all
             failure = failure_of(error, repr(self.name), secrets=_secrets(self._model))
         try:
@@ -95,7 +95,7 @@ class ForeignLM(ABC, Generic[Reply]):
         return await in_thread(self._call, **arguments)
 
     @abstractmethod
-    def arguments(self, request: Request) -> dict[str, Any]:
+    async def arguments(self, request: Request) -> dict[str, Any]:
         """What both methods are called with."""
 
     @abstractmethod

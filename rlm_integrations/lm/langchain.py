@@ -1,6 +1,6 @@
 """LangChain's chat models as models of ours. Imported when one is given, which proves that LangChain is there."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,9 +18,9 @@ KINDS: dict[str, type[BaseMessage]] = {"assistant": AIMessage, "system": SystemM
 # Asynchronous methods that run the synchronous one in the loop's default executor.
 DETOURS = {BaseChatModel._agenerate, SimpleChatModel._agenerate}  # noqa: SLF001 - they are what subclasses replace
 
-# The callbacks of the LangChain run that a run of ours is part of, where a face sets them. Without, LangChain's own context variable
-# tells, which holds as long as the context that asks was copied from that of the outer run.
-outer_callbacks: ContextVar[Callbacks] = ContextVar("outer_callbacks", default=None)
+# Which callbacks the call at a path of a run belongs to, where a face sets it. Without, LangChain's own context variable tells, which holds
+# as long as the context that asks was copied from that of the outer run.
+outer_callbacks: ContextVar[Callable[[str], Awaitable[Callbacks]] | None] = ContextVar("outer_callbacks", default=None)
 
 
 class LangChainLM(ForeignLM[AIMessage]):
@@ -42,13 +42,13 @@ class LangChainLM(ForeignLM[AIMessage]):
         )
         self._bound = _bound_of(model)
 
-    def arguments(self, request: Request) -> dict[str, Any]:
+    async def arguments(self, request: Request) -> dict[str, Any]:
         """Messages, parameters, and what traces show of the call; `nostream` keeps its tokens out of the user's own message stream."""
         config = RunnableConfig(run_name=f"rlm.{request.role}", tags=[f"rlm:depth={request.depth}", "nostream"])
         if request.path:
             config["metadata"] = {"rlm_path": request.path}
-        if (callbacks := outer_callbacks.get()) is not None:
-            config["callbacks"] = callbacks
+        if (callbacks_of := outer_callbacks.get()) is not None:
+            config["callbacks"] = await callbacks_of(request.path)
         messages = [KINDS[message.role](message.content) for message in request.messages]
         return {**params_of(request, self._bound), "input": messages, "config": config}
 
