@@ -188,13 +188,13 @@ def test_clients_of_other_sdks_are_found() -> None:
     from langchain_anthropic import ChatAnthropic
 
     llm: Any = ChatAnthropic(model="claude-x", api_key="k")
-    assert _home._client_of(llm) is llm._async_client._client
-    assert len(_home._pools_of(_home._client_of(llm))) == 1
+    assert _home.client_of(llm) is llm._async_client._client
+    assert len(_home._pools_of(_home.client_of(llm))) == 1
     if _foreign.HAS_LLAMA_INDEX:
         from llama_index.llms.anthropic import Anthropic
 
         llm = Anthropic(model="claude-sonnet-4-5", api_key="k")
-        assert _home._client_of(llm) is llm._aclient._client
+        assert _home.client_of(llm) is llm._aclient._client
         llm._client.close()
 
 
