@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from rlm_integrations import RLM
+from rlm_integrations.lm.langchain import adapt
+from rlm_integrations.records import Message, Request
 from tests.cassettes import studio
 from tests.cassettes.canonical import CALL, HEADERS, SECRET
 from tests.cassettes.recorder import MOST, replaying
-from tests.cassettes.scenes import KEY, LINES, SCENES, VOTES, WIDE, Provider, Scene, answer_in, chat_openai, openai_like
+from tests.cassettes.scenes import KEY, LINES, SCENES, VOTE, VOTES, WIDE, Provider, Scene, answer_in, chat_openai, openai_like
 
 FILES = sorted(path for path in studio.FOLDER.rglob("*.json") if "provider" not in path.parts)
 each_scene = pytest.mark.parametrize("scene", studio.scenes(), ids=lambda scene: scene.file)
@@ -126,6 +128,17 @@ async def test_the_asynchronous_door_asks_the_same(scene: Scene) -> None:
     model = {"langchain": chat_openai, "llama_index": openai_like}[scene.framework](Provider())
     with replaying(studio.FOLDER / scene.file):
         scene.check(answer_in(await RLM(model, **WIDE).acompletion(VOTES, LINES)))
+
+
+async def test_calls_get_their_own_answers_in_whatever_order_they_come() -> None:
+    """Asked from the last to the first, each of fifty calls of three texts is told what was said to it, and to no other."""
+    path = studio.FOLDER / "langchain" / "batch.json"
+    lm = adapt(chat_openai(Provider()))
+    with replaying(path):
+        for each in reversed(interactions(path)):
+            messages = tuple(Message(message["role"], message["content"]) for message in each["request"]["body"]["messages"])
+            said = await lm.complete(Request(messages, path=call(each)))
+            assert said.text == (VOTE if call(each) == "r.1" else f"said to {call(each)}")
 
 
 @pytest.mark.parametrize("framework", ["langchain", "llama_index"])

@@ -236,3 +236,19 @@ def test_a_provider_whose_key_is_set_is_recorded_too(
     ]
     monkeypatch.delenv("OPENAI_API_KEY")
     assert studio.provider_of_environment() is None
+
+
+OTHERS = {
+    "method": {"method": "PUT"},
+    "address": {"uri": f"{BASE_URL}/completions"},
+    "call": {"headers": {CALL: "r.1/b0.18"}},
+    "body": {"body": '{"a": 2}'},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_call_is_matched_by_all_that_it_is(what: str) -> None:
+    """Another method, address, place in the run or word in the body is another call."""
+    call = {"method": "POST", "uri": f"{BASE_URL}/chat/completions", "headers": {CALL: "r.1/b0.17"}, "body": '{"a": 1}'}
+    assert canonical.is_same_call(WireRequest(**call), WireRequest(**call))
+    assert not canonical.is_same_call(WireRequest(**call), WireRequest(**(call | OTHERS[what])))
