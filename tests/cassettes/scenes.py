@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlm_integrations import RLM, RLMResult
+from rlm_integrations import RLM, RLMResult, allm_batch
 from rlm_integrations.events import RunFinished
 from tests.cassettes.canonical import BASE_URL, CALL
 from tests.standin import Ask, Fault, Settings, StandIn, serve_in_thread
@@ -125,6 +125,13 @@ async def last_of(rlm: RLM, query: str) -> RLMResult:
     return events[-1].result
 
 
+async def replies(model: Any) -> str:
+    """All replies of a batch that is no part of a run, as an answer."""
+    lines = LINES.splitlines()
+    prompts = [f"Is this a tree? Answer yes or no.\n{lines[number % 3]}" for number in range(50)]
+    return " | ".join(await allm_batch(prompts, model, max_concurrent=50))
+
+
 WIDE: dict[str, Any] = {"max_parallel_calls": 50}
 BUSY = [Fault("rate_limit", match="this?\nThe lily", times=1, retry_after=0.01)]
 
@@ -133,10 +140,12 @@ SCENES = [
     Scene("langchain", "async", lambda at: RLM(chat_openai(at)).acompletion(PLANTS, LINES)),
     Scene("langchain", "streaming", lambda at: last_of(RLM(chat_openai(at, streaming=True)), PLANTS)),
     Scene("langchain", "batch", lambda at: RLM(chat_openai(at), **WIDE).completion(VOTES, LINES), [VOTE], subcalls=50),
+    Scene("langchain", "llm_batch", lambda at: replies(chat_openai(at)), subcalls=50),
     Scene("langchain", "rate_limit", lambda at: RLM(chat_openai(at)).completion(PLANTS, LINES), faults=BUSY),
     Scene("llama_index", "sync", lambda at: RLM(openai_like(at)).completion(PLANTS, LINES)),
     Scene("llama_index", "async", lambda at: RLM(openai_like(at)).acompletion(PLANTS, LINES)),
     Scene("llama_index", "streaming", lambda at: last_of(RLM(openai_like(at)), PLANTS)),
     Scene("llama_index", "batch", lambda at: RLM(openai_like(at), **WIDE).completion(VOTES, LINES), [VOTE], subcalls=50),
+    Scene("llama_index", "llm_batch", lambda at: replies(openai_like(at)), subcalls=50),
     Scene("llama_index", "rate_limit", lambda at: RLM(openai_like(at)).completion(PLANTS, LINES), faults=BUSY),
 ]

@@ -111,10 +111,11 @@ def test_a_file_is_small_and_holds_headers_of_the_white_list(path: Path) -> None
     assert {name for each in kept for side in ("request", "response") for name in each[side]["headers"]} <= HEADERS
 
 
+@pytest.mark.parametrize("name", ["batch", "llm_batch"])
 @pytest.mark.parametrize("framework", ["langchain", "llama_index"])
-def test_a_batch_repeats_prompts_and_each_call_has_its_own_answer(framework: str) -> None:
-    """Fifty calls ask three texts, and get fifty answers: only the place in the run tells them apart."""
-    asked = [each for each in interactions(studio.FOLDER / framework / "batch.json") if "/" in call(each)]
+def test_a_batch_repeats_prompts_and_each_call_has_its_own_answer(framework: str, name: str) -> None:
+    """Fifty calls ask three texts, and get fifty answers: only their places tell them apart."""
+    asked = [each for each in interactions(studio.FOLDER / framework / f"{name}.json") if call(each) != "r.1"]
     texts = Counter(each["request"]["body"]["messages"][0]["content"] for each in asked)
     answers = {each["response"]["body"]["json"]["choices"][0]["message"]["content"] for each in asked}
     assert sorted(texts.values()) == [16, 17, 17]

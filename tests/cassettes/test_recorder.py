@@ -137,6 +137,17 @@ def test_headers_and_compression_leave_no_trace(tmp_path: Path) -> None:
     assert (tmp_path / SYNC.file).read_bytes() == (studio.FOLDER / SYNC.file).read_bytes()
 
 
+def test_settings_of_the_user_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys, organisations, addresses, proxies and tracing of whoever records change nothing."""
+    for name in ("HTTP_PROXY", "http_proxy", "OPENAI_BASE_URL", "LANGSMITH_ENDPOINT"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "LANGSMITH_API_KEY"):
+        monkeypatch.setenv(name, "sk-of-somebody-else")
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    studio.record(SYNC, tmp_path)
+    assert (tmp_path / SYNC.file).read_bytes() == (studio.FOLDER / SYNC.file).read_bytes()
+
+
 REPEATED = {
     "the key": {"faults": [Fault("echo_key", match="this?\nThe lily")]},
     "another key": {"scripts": {MODEL: lambda ask: "Your key is sk-other-0123456789."}},
