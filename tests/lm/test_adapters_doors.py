@@ -24,7 +24,7 @@ from tests.lm.conftest import request_of
 from tests.standin import Fault, StandIn, answer_to, serve_in_thread
 
 ROOT = Path(__file__).resolve().parents[2]
-EACH = pytest.mark.parametrize("kind", _foreign.KINDS)
+EACH = pytest.mark.parametrize("kind", [*_foreign.KINDS, *_foreign.PROVIDERS])
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_clients_of_other_sdks_are_found() -> None:
 
     llm: Any = ChatAnthropic(model="claude-x", api_key="k")
     assert _home._client_of(llm) is llm._async_client._client
-    assert len(_home._pools_of(_home._client_of(llm))) == 1
+    assert len(_home._closers_of(_home._client_of(llm))) == 1
     if _foreign.HAS_LLAMA_INDEX:
         from llama_index.llms.anthropic import Anthropic
 
