@@ -39,7 +39,9 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
         choice = _plain(next(iter(body.get("choices") or body.get("candidates") or ()), None))
         sent = _plain(choice.get("message"))
         texts = [block.text for block in reply.message.blocks if isinstance(block, TextBlock)]
-        is_empty = not texts and sent.get("content") == ""  # LlamaIndex drops a text that is empty
+        parts = _plain(body.get("content")).get("parts") or ()  # Google's
+        # LlamaIndex drops a text that is empty.
+        is_empty = not texts and (sent.get("content") == "" or any(_plain(part).get("text") == "" for part in parts))
         text = "".join(texts) if texts or is_empty else None
         calls = [block for block in reply.message.blocks if isinstance(block, ToolCallBlock)] or sent.get("tool_calls")
         reasons = (choice.get("finish_reason"), body.get("finish_reason"), body.get("stop_reason"), body.get("done_reason"))
