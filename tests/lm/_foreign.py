@@ -1,6 +1,5 @@
 """Models of LangChain and LlamaIndex over a stand-in, and a program for a run's root: for tests of the adapters."""
 
-import warnings
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -74,8 +73,6 @@ def _foreign(kind: str, base_url: str, **options: Any) -> Any:
         from llama_index.llms.openai import OpenAI
 
         return OpenAI(model=MODEL, api_base=base_url, api_key=KEY, **options)
-    # Google's SDK derives a class from aiohttp's session, at the first call on every loop; until the end of the test that is no error.
-    warnings.filterwarnings("ignore", "Inheritance class AiohttpClientSession", DeprecationWarning)
     if kind == "ChatAnthropic":
         from langchain_anthropic import ChatAnthropic
 
