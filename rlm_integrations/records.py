@@ -26,7 +26,7 @@ class Request:
         params: Further parameters in the provider's own names, such as `temperature`.
         role: Whether the root of a run asks, or code in its REPL.
         query: The user's question of the run that asks.
-        path: The call's place in the run, such as `r.2/b.17`; the same at every replay.
+        path: The call's place in the run, such as `r.2/b.17`, or in a batch, such as `b.17`; the same at every replay.
         depth: 0 for the root's own calls, 1 for those of its code and children, and so on.
     """
 

@@ -4,7 +4,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, Self
 
 from rlm_integrations import _runtime
 from rlm_integrations._portal import portal
@@ -54,6 +55,9 @@ class RLM:
         verbose: Whether each turn is printed on stderr.
         on_event: Called with each event; see `events`.
 
+    Attributes:
+        options: What it was made with, its models resolved.
+
     Raises:
         InputError: An argument cannot work; nothing was spent.
     """
@@ -90,9 +94,29 @@ class RLM:
             if given is not None and not isinstance(given, Budget if kind == "budget" else Limits):
                 raise InputError(f"{kind} must be a {kind.capitalize()}, not {type(given).__name__}")
         root = resolve(root_llm)
+        subs = _subs(sub_llm, root)
+        self.options = MappingProxyType(
+            {
+                "root_llm": root,
+                "sub_llm": subs,
+                "max_iterations": max_iterations,
+                "max_depth": max_depth,
+                "max_parallel_calls": max_parallel_calls,
+                "store_mode": store_mode,
+                "budget": budget,
+                "limits": limits,
+                "output_type": output_type,
+                "sandbox": sandbox,
+                "tools": tools,
+                "storage": storage,
+                "show_progress": show_progress,
+                "verbose": verbose,
+                "on_event": on_event,
+            }
+        )
         self._settings = Settings(
             root=root,
-            subs=_subs(sub_llm, root),
+            subs=subs,
             max_iterations=max_iterations,
             max_depth=max_depth,
             max_parallel_calls=max_parallel_calls,
@@ -126,10 +150,21 @@ class RLM:
         """The same for scripts, threads and notebooks."""
         return portal().run(self.acompletion(query, context))
 
-    async def astream(self, query: str, context: object) -> AsyncGenerator[Event, None]:
-        """The events of a run as they come; the last one is `RunFinished`, which has the result. Closing it cancels the run."""
+    async def astream(self, query: str, context: object, *, only: Callable[[Event], bool] | None = None) -> AsyncGenerator[Event, None]:
+        """The events of a run as they come; the last one is `RunFinished`, which has the result. Closing it cancels the run.
+
+        Args:
+            query: The question.
+            context: As for `acompletion`.
+            only: Says which events are wanted beside the last. A run of a thousand calls has several thousand.
+        """
         events: asyncio.Queue[Event | None] = asyncio.Queue()
-        run = asyncio.ensure_future(self._complete(query, context, Emitter(*self._hooks, events.put_nowait)))
+
+        def keep(event: Event) -> None:
+            if only is None or isinstance(event, RunFinished) or only(event):
+                events.put_nowait(event)
+
+        run = asyncio.ensure_future(self._complete(query, context, Emitter(*self._hooks, keep)))
         run.add_done_callback(lambda _: events.put_nowait(None))
         try:
             while (event := await events.get()) is not None:
@@ -140,9 +175,9 @@ class RLM:
             await asyncio.wait({run})
             _ = run.cancelled() or run.exception()  # looked at, or asyncio complains of it
 
-    def stream(self, query: str, context: object) -> Iterator[Event]:
+    def stream(self, query: str, context: object, *, only: Callable[[Event], bool] | None = None) -> Iterator[Event]:
         """The same for scripts, threads and notebooks."""
-        return portal().iterate(self.astream(query, context))
+        return portal().iterate(self.astream(query, context, only=only))
 
     def query(self, query: str, context: object) -> tuple[Any, list[dict[str, Any]]]:
         """The answer and the turns that led to it, as plain dicts; `step["subcalls"]` counts a turn's calls to models."""
@@ -155,6 +190,16 @@ class RLM:
     def session(self, context: object) -> Chat:
         """Several questions over one context and one REPL, whose variables stay; each has a store of its own."""
         return Chat(self._complete, self._corpus, context, self._hooks)
+
+    def replace(self, **options: Any) -> Self:
+        """The same with other options; its models stay, and with them their connections.
+
+        Raises:
+            InputError: An option cannot work, or there is none of this name.
+        """
+        if unknown := options.keys() - self.options.keys():
+            raise InputError(f"RLM has no option {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(self.options)}")
+        return type(self)(**{**self.options, **options})
 
     # What is behind them.
 

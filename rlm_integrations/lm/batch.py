@@ -227,12 +227,12 @@ class _Batch:
     async def _work(self, asker: Asker, index: int, item: Any) -> None:
         messages = self._prepare(item)
         if isinstance(messages, LLMError):
-            await self._deliver(index, asker.fail(Request(()), messages))
+            await self._deliver(index, asker.fail(Request((), path=_path(index)), messages))
         elif self._asked is None:
-            await self._deliver(index, await self._ask(asker, messages))
+            await self._deliver(index, await self._ask(asker, index, messages))
         elif (known := self._asked.get(key := _digest(messages))) is None:
             same = self._asked[key] = []
-            record = self._asked[key] = await self._ask(asker, messages)
+            record = self._asked[key] = await self._ask(asker, index, messages)
             await self._deliver(index, record)
             for each in same:
                 await self._deliver(each, _again(record))
@@ -241,8 +241,8 @@ class _Batch:
         else:
             await self._deliver(index, _again(known))
 
-    async def _ask(self, asker: Asker, messages: tuple[Message, ...]) -> CallRecord:
-        record = await asker.ask(Request(messages, self._params))
+    async def _ask(self, asker: Asker, index: int, messages: tuple[Message, ...]) -> CallRecord:
+        record = await asker.ask(Request(messages, self._params, path=_path(index)))
         if self._priced and record.usage is not None:
             record = replace(record, cost=pricing.cost(record.usage, record.model, base_url=getattr(asker.lm, "base_url", None)))
         return record
@@ -253,6 +253,11 @@ class _Batch:
         if self._progress:
             self._progress(BatchProgress(id=self._id, done=self._done, total=self._total, failed=self._failed))
         await self._ready.put((index, record))
+
+
+def _path(index: int) -> str:
+    """The place of a prompt's call, as traces show it."""
+    return f"b.{index}"
 
 
 def _digest(messages: tuple[Message, ...]) -> bytes:

@@ -26,7 +26,7 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
         )
         self._in_config = hasattr(model, "_generation_config")  # Google's takes parameters in there
 
-    def arguments(self, request: Request) -> dict[str, Any]:
+    async def arguments(self, request: Request) -> dict[str, Any]:
         """Messages and parameters. A bound of replies that the object itself sets may win over the request's."""
         params = params_of(request, "max_tokens")
         if BOUND in request.params and self._in_config:

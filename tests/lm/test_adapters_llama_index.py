@@ -99,8 +99,8 @@ async def test_where_google_takes_the_bound() -> None:
         _generation_config: Any = PrivateAttr(default_factory=dict)
 
     lm = resolve(Google())
-    assert lm.arguments(request_of("x", params={"max_completion_tokens": 9}))["generation_config"] == {"max_output_tokens": 9}
-    both = lm.arguments(request_of("x", params={"max_completion_tokens": 9, "generation_config": {"top_k": 1}}))
+    assert (await lm.arguments(request_of("x", params={"max_completion_tokens": 9})))["generation_config"] == {"max_output_tokens": 9}
+    both = await lm.arguments(request_of("x", params={"max_completion_tokens": 9, "generation_config": {"top_k": 1}}))
     assert both["generation_config"] == {"max_output_tokens": 9, "top_k": 1}
 
 

@@ -1,0 +1,156 @@
+"""What a run found, in the form in which retrievers and answers show it: a text, and the places in the documents that it rests on."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.records import SpanRef
+from rlm_integrations.result import Citation
+from rlm_integrations.store.query import CONTAINS, EXACT, OPTIONS
+from rlm_integrations.store.shared import Reading, Summary
+from rlm_integrations.store.view import Card
+
+# A text that begins like a term of the query language is a query, errors and all; any other is free text.
+_QUERY: Final = re.compile(rf"\s*(-?({'|'.join([*EXACT, *CONTAINS, *OPTIONS])})[=~]|$)")
+
+SHOWN: Final = 1_000_000  # characters of the quotes of one answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One finding. All of it is plain JSON.
+
+    Attributes:
+        id: Its id in the store; of a citation its place, such as `context_0:120-180`.
+        text: What it says; of a citation the document's own words.
+        kind: A place in the document that an answer cites, an object of the store, or a summary of several.
+        type: An object's type.
+        description: An object's description.
+        tags: An object's tags.
+        source: The first source that it rests on, `context_0` and so on, or "".
+        doc_id: The id that this document came with, or else the source's name.
+        spans: The places that it rests on: `doc_id`, `source`, `start`, `end`. A slice of the document gives their words.
+        parents: The ids of objects that it was made from.
+        call: Who found it: the worker's name, "root" for the run itself.
+        score: How well it fits what was asked, above 0.
+        source_metadata: What that document said about itself.
+    """
+
+    id: str
+    text: str
+    kind: Literal["citation", "object", "summary"]
+    type: str = ""
+    description: str = ""
+    tags: Sequence[str] = ()
+    source: str = ""
+    doc_id: str = ""
+    spans: Sequence[Mapping[str, Any]] = ()
+    parents: Sequence[str] = ()
+    call: str = "root"
+    score: float = 1.0
+    source_metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def metadata(self) -> dict[str, Any]:
+        """Everything but the id and the text, in JSON's types and copied."""
+        return {
+            "kind": self.kind,
+            "type": self.type,
+            "description": self.description,
+            "tags": list(self.tags),
+            "source": self.source,
+            "doc_id": self.doc_id,
+            "spans": [dict(span) for span in self.spans],
+            "parents": list(self.parents),
+            "call": self.call,
+            "score": self.score,
+            "source_metadata": dict(self.source_metadata),
+        }
+
+
+def cited(citations: Iterable[Citation], corpus: Corpus | None) -> list[Evidence]:
+    """An answer's citations, which were verified when they were made, up to `SHOWN` characters: it may cite all of the document."""
+    found = []
+    room = SHOWN
+    for each in citations:
+        room -= len(each.quote)
+        if room < 0:
+            break
+        places = _Places(corpus, [SpanRef(each.source, each.start, each.end)])
+        id_ = f"{each.source}:{each.start}-{each.end}"
+        found.append(Evidence(id=id_, text=each.quote, kind="citation", **places.fields()))
+    return found
+
+
+def searched(store: Reading, query: str, k: int) -> list[Evidence]:
+    """The `k` objects that fit a query best. It is in the store's query language or free text; the empty one means the newest objects.
+
+    Raises:
+        QueryError: It is in the language and does not parse.
+    """
+    return [_object(store, card) for card in _cards(store, query, k)]
+
+
+def summed_up(store: Reading, query: str, k: int) -> Evidence:
+    """What there is in the store on a query: how much of which types and tags, and the `k` objects that fit best.
+
+    Raises:
+        QueryError: It is in the language and does not parse.
+    """
+    in_language = _QUERY.match(query) is not None
+    summary: Summary = store.summary(query if in_language else "", k)
+    if not in_language:
+        summary["matches"] = _cards(store, query, k)
+    lines = [f"{summary['total']} objects"]
+    lines += [f"{name}: {_counts(summary[name])}" for name in ("types", "tags") if summary[name]]
+    lines += [f"{card['id']} ({card['type']}): {card['description']}" for card in summary["matches"]]
+    return Evidence(
+        id=f"summary:{query}", text="\n".join(lines), kind="summary", parents=[card["id"] for card in summary["matches"]], type="summary"
+    )
+
+
+def _cards(store: Reading, query: str, k: int) -> list[Card]:
+    return store.search(query, k)[:k] if _QUERY.match(query) else store.search_text(query, k)
+
+
+def _object(store: Reading, card: Card) -> Evidence:
+    found = store.get(card["id"])
+    corpus = store.ledger.corpus
+    places = _Places(corpus if isinstance(corpus, Corpus) else None, found.backrefs)
+    return Evidence(
+        id=found.id,
+        text=found.content if isinstance(found.content, str) else json.dumps(found.content, ensure_ascii=False),
+        kind="object",
+        type=found.type,
+        description=found.description,
+        tags=found.tags,
+        parents=found.parents,
+        call=found.worker,
+        score=card.get("score", 1.0),
+        **places.fields(),
+    )
+
+
+class _Places:
+    """Spans as evidence shows them, with what is known of their sources."""
+
+    def __init__(self, corpus: Corpus | None, spans: Sequence[SpanRef]) -> None:
+        self._sources = {source.name: source for source in corpus.sources} if corpus is not None and spans else {}
+        self._spans = spans
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of `Evidence` that follow from them."""
+        spans = [{"doc_id": self._doc_id(span.source), "source": span.source, "start": span.start, "end": span.end} for span in self._spans]
+        first = self._spans[0].source if self._spans else ""
+        known = self._sources.get(first)
+        return {"source": first, "doc_id": self._doc_id(first), "spans": spans, "source_metadata": known.metadata if known else {}}
+
+    def _doc_id(self, name: str) -> str:
+        known = self._sources.get(name)
+        return (known.document_id if known else None) or name
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
