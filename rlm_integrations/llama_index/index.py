@@ -30,7 +30,7 @@ def node_ids(index: BaseIndex[Any]) -> tuple[str, ...]:
     elif isinstance(struct, IndexGraph):  # a tree, whose leaves are the text
         found = (each for each in struct.all_nodes.values() if not struct.node_id_to_children_ids.get(each))
     else:
-        raise InputError(f"the texts of a {type(index).__name__} are not known: pass documents=…, nodes=… or retriever=…")
+        raise InputError(f"which texts belong to this {type(index).__name__} is not known: pass documents=…, nodes=… or retriever=…")
     return tuple(dict.fromkeys(found))
 
 

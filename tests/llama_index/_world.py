@@ -1,5 +1,6 @@
 """A small world for tests of the face: a document with a needle in it, a root model that finds it, and ways to ask through both doors."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,6 +52,13 @@ def scripted_llm(reply: Callable[[str], Any] | None = None, **options: Any) -> A
         return said if isinstance(said, ChatMessage) else ChatMessage(said, role="assistant")
 
     return MockFunctionCallingLLM(response_generator=generate, **options)
+
+
+def splitter(chunk_size: int = 256, chunk_overlap: int = 20) -> Any:
+    """LlamaIndex's usual splitter, without NLTK: that refuses to read its own files where an installer has hard-linked them."""
+    from llama_index.core.node_parser import SentenceSplitter
+
+    return SentenceSplitter(chunk_size=chunk_size, chunk_overlap=chunk_overlap, chunking_tokenizer_fn=re.compile(r"[^.]+\.?|\.").findall)
 
 
 def needles(nodes: Sequence[Any]) -> list[str]:
