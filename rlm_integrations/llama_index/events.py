@@ -5,6 +5,7 @@ from typing import Any
 
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.workflow import Context, Event, WorkflowRuntimeError
+from llama_index_instrumentation.span import active_span_id
 
 from rlm_integrations._portal import running_loop
 from rlm_integrations.engine.progress import Progress
@@ -14,9 +15,17 @@ logger = logging.getLogger("rlm_integrations")
 
 
 class RLMProgressEvent(BaseEvent):
-    """One step of a run or a batch, without the document; `progress` is what `engine.progress.Progress` knows of it, as plain JSON."""
+    """One step of a run or a batch, without the document.
+
+    Attributes:
+        progress: What `engine.progress.Progress` knows of it, as plain JSON.
+        query_span_id: The span in which the run was asked for. It is not the event's own `span_id`: tracers warn of every event in a span
+            whose class they do not know.
+    """
 
     progress: dict[str, Any]
+    query_span_id: str | None = None
+    span_id: str | None = None
 
     @classmethod
     def class_name(cls) -> str:
@@ -32,13 +41,14 @@ class Teller:
     """Tells LlamaIndex of the progress of one run or batch. It is made where that was asked for, and may be called anywhere."""
 
     def __init__(self) -> None:
+        self._span = active_span_id.get()
         self._loop = running_loop()
         self._step: Any = _step() if self._loop is not None else None  # only an event loop's own thread may write to a workflow's stream
 
     def __call__(self, progress: Progress) -> None:
         """Tell of a step."""
         details = progress.to_dict()
-        dispatcher.event(RLMProgressEvent(progress=details))
+        dispatcher.event(RLMProgressEvent(progress=details, query_span_id=self._span))
         if self._loop is None or self._step is None:
             return
         if running_loop() is self._loop:

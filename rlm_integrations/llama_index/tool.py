@@ -29,9 +29,10 @@ def as_query_engine_tool(engine: BaseQueryEngine, name: str = "ask_document", de
     """
     if not isinstance(engine, BaseQueryEngine):
         raise InputError(f"a query engine is needed, not {type(engine).__name__}")
-    if not _NAME.fullmatch(str(name)):
+    given: tuple[object, object] = name, description  # whatever the annotations say
+    if not isinstance(given[0], str) or not _NAME.fullmatch(given[0]):
         raise InputError(f"name={name!r}: models take names of 1 to 64 letters, digits, '_' and '-'")
-    if not 0 < len(str(description).strip()) <= len(description) <= _LONGEST:
+    if not isinstance(given[1], str) or not given[1].strip() or len(given[1]) > _LONGEST:
         raise InputError(f"description must be a text of 1 to {_LONGEST:,} characters, because LlamaIndex refuses longer ones")
     plain = engine.without_streaming() if isinstance(engine, RLMQueryEngine) else engine
     return QueryEngineTool.from_defaults(plain, name=name, description=description)

@@ -162,7 +162,7 @@ async def test_prompts_can_be_changed() -> None:
 
 
 async def test_the_default_model_is_looked_up_late() -> None:
-    """Without a model an engine can be made where there is no key; it asks `Settings.llm` as it is at each query, and changes nothing there."""
+    """Without a model an engine can be made where there is no key; it asks `Settings.llm` as it is then, and changes nothing there."""
     engine = RLMQueryEngine.from_defaults(DOCUMENT)
     with pytest.raises(InputError, match=r"pass llm=…, or set Settings\.llm"):
         await engine.aquery(QUESTION)
@@ -242,7 +242,7 @@ async def test_what_the_run_found() -> None:
 
 async def test_cancelling_a_query() -> None:
     """A cancelled `aquery` ends its run: the model's call is aborted, and the sandbox is gone (see the fixture)."""
-    root = Scripted([code("print(llm_query('wait'))")], lambda request: overlong(30)(request))
+    root = Scripted([code("print(llm_query('wait'))")], overlong(30))
     asked = asyncio.create_task(engine_of(root).aquery(QUESTION))
     while not any(request.role == "sub" for request in root.requests):
         await asyncio.sleep(0)

@@ -53,7 +53,7 @@ async def test_of_nodes_the_node_is_the_source() -> None:
 
 
 async def test_a_node_that_stands_once_is_lifted() -> None:
-    """Where the document is at hand and the node's text stands in it just once, the citation points into the document, and says where from."""
+    """Where the document is at hand and the node's text stands in it just once, citations point into the document, and say where from."""
     engine, nodes = engine_of(documents=[OTHER, DOCUMENT]), cut(DOCUMENT)
     response = await engine.asynthesize(QUESTION, [NodeWithScore(node=node, score=0.5) for node in nodes])
     (cite,) = response.source_nodes

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder, needles, scripted_llm, splitter
+from tests.llama_index._world import ANSWER, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder, needles, scripted_llm
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
@@ -42,7 +42,7 @@ async def test_in_a_pipeline_over_a_large_set(door: str) -> None:
     """A RetrieverQueryEngine answers with it from a thousand nodes; the run's texts are the nodes' own, without metadata."""
     documents = [Document(text=f"Page {number} says nothing.", metadata={"page": number}) for number in range(1_000)]
     documents[617] = Document(text=TEXT, metadata={"page": 617})
-    index = VectorStoreIndex.from_documents(documents, transformations=[splitter()], embed_model=MockEmbedding(embed_dim=2))
+    index = VectorStoreIndex.from_documents(documents, embed_model=MockEmbedding(embed_dim=2))
     root = finder(final(f'str(len(context)) + str("page" in context[0]), evidence=[cite({NEEDLE!r})]'))
     synthesizer = RLMSynthesizer(root)
     engine = RetrieverQueryEngine(index.as_retriever(similarity_top_k=2_000), response_synthesizer=synthesizer)
