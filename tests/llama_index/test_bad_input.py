@@ -73,7 +73,7 @@ async def test_questions(question: Any, door: str) -> None:
 @pytest.mark.parametrize("documents", [{"a": "text"}, {"text"}, b"text", 5, [5], [DOCUMENT, None]])
 async def test_documents_of_the_wrong_kind(documents: Any) -> None:
     """What is no text is refused at the first question, with what to pass instead."""
-    with pytest.raises(InputError, match="pass|decode"):
+    with pytest.raises(InputError, match=r"pass|decode"):
         await RLMQueryEngine.from_defaults(documents, llm=finder()).aquery(QUESTION)
 
 
