@@ -97,8 +97,9 @@ async def _end(tenancy: _Tenancy) -> None:
 
 def _client_of(model: object) -> object | None:
     """The HTTP client under a model's SDK, if it is of httpx's kind and made already, or Google's own, which has several."""
+    held = {**getattr(model, "__dict__", {}), **(getattr(model, "__pydantic_private__", None) or {})}
     for name in ("client", "_client"):
-        if (google := getattr(getattr(model, name, None), "_api_client", None)) is not None:
+        if (google := getattr(held.get(name), "_api_client", None)) is not None:
             return cast("object", google)
     for name in ATTRIBUTES:
         found: Any = None

@@ -10,14 +10,13 @@ from tests.standin import Ask, answer_to
 
 HAS_LLAMA_INDEX = find_spec("llama_index") is not None
 needs_llama_index = pytest.mark.skipif(not HAS_LLAMA_INDEX, reason="LlamaIndex's openai package needs openai 2")
-# From 1 on the SDK takes no `temperature`, which LlamaIndex's Anthropic 0.12 sends with every call, and from 2 on its `MessageParam` is a
-# union, of which that package makes objects: not a call comes as far as a socket.
-HAS_ANTHROPIC_0 = version("anthropic").startswith("0.")
-needs_anthropic_0 = pytest.mark.skipif(not HAS_ANTHROPIC_0, reason="LlamaIndex's Anthropic cannot call the SDK anthropic from 1.0 on")
+# There `MessageParam` is a union, of which LlamaIndex's Anthropic 0.12 makes objects: not a call comes as far as a socket.
+HAS_ANTHROPIC_2 = int(version("anthropic").split(".")[0]) >= 2
+needs_anthropic_1 = pytest.mark.skipif(HAS_ANTHROPIC_2, reason="LlamaIndex's Anthropic cannot call the SDK anthropic from 2.0 on")
 
 KEY = "sk-secret-0123456789"
 MODEL = "gpt-4o-mini"  # a name that LlamaIndex's OpenAI knows: it takes no other
-CLAUDE = "claude-sonnet-4-5"
+CLAUDE = "claude-sonnet-5"  # for older ones LlamaIndex sends a temperature, which the SDK takes no more from 1.0 on
 GEMINI = "gemini-2.5-flash"
 PAIR = ["ChatOpenAI", pytest.param("OpenAILike", marks=needs_llama_index)]
 KINDS = [*PAIR, pytest.param("OpenAI", marks=needs_llama_index)]
@@ -25,7 +24,7 @@ KINDS = [*PAIR, pytest.param("OpenAI", marks=needs_llama_index)]
 PROVIDERS = [
     "ChatAnthropic",
     "ChatGoogleGenerativeAI",
-    pytest.param("Anthropic", marks=[needs_llama_index, needs_anthropic_0]),
+    pytest.param("Anthropic", marks=[needs_llama_index, needs_anthropic_1]),
     pytest.param("GoogleGenAI", marks=needs_llama_index),
 ]
 NAMES = {"ChatAnthropic": CLAUDE, "Anthropic": CLAUDE, "ChatGoogleGenerativeAI": GEMINI, "GoogleGenAI": GEMINI}

@@ -117,10 +117,10 @@ class StandIn:
     def keep(self, kept: Kept) -> None:
         self._kept.append(kept)
 
-    def fault_of(self, ask: Ask, key: str | None) -> Fault | None:
+    def fault_of(self, ask: Ask, wire: Wire) -> Fault | None:
         """What goes wrong with this call, if anything."""
         settings = self.settings
-        if settings.api_key is not None and key != settings.api_key:
+        if settings.api_key is not None and wire.key(ask.headers) != settings.api_key:
             return Fault("auth")
         if settings.capacity is not None and len(self._open) > settings.capacity:
             return Fault("rate_limit")
@@ -228,7 +228,7 @@ class Connection(asyncio.Protocol):
         ask = Ask(call.number, model, prompt, body, headers)
         if standin.settings.keep_requests:
             standin.keep(Kept(call.number, headers, given, target.path))
-        fault = standin.fault_of(ask, wire.key(headers))
+        fault = standin.fault_of(ask, wire)
         call.fault = fault.kind if fault else None
         if delay := standin.delay():
             self._timer = self._loop.call_later(delay, self._answer, wire, call, ask, fault)
