@@ -39,7 +39,10 @@ class LLMBatch:
         return await self._arun(Held(prompts), **options)
 
     def run_as_completed(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> Iterator[tuple[int, str]]:
-        """Each prompt's number and the reply to it, as they come. Closing the iterator cancels what is under way."""
+        """Each prompt's number and the reply to it, as they come. Closing the iterator cancels what is under way.
+
+        In traces each call stands by itself, or in the caller's span: a span of the batch's own could not stay open between replies.
+        """
         return llm_batch_iter(_prompts(prompts), self._model(), **self._with(options))
 
     def arun_as_completed(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> AsyncGenerator[tuple[int, str], None]:

@@ -25,7 +25,7 @@ def is_slice(node: BaseNode) -> bool:
 
 
 def slice_of(
-    source: RelatedNodeInfo, start: int, text: str, *, metadata: dict[str, Any], parent: RelatedNodeInfo | None, score: float
+    source: RelatedNodeInfo, start: int, text: str, *, metadata: dict[str, Any], score: float, parent: RelatedNodeInfo | None = None
 ) -> NodeWithScore:
     """A verified piece of a text: `SOURCE` is that text, and `start_char_idx` counts in it.
 
@@ -34,8 +34,8 @@ def slice_of(
         start: Where the piece begins there.
         text: The piece.
         metadata: What the document says about itself.
-        parent: The node of an index that the piece was found in, where the source is the document that this was cut from.
-        score: How well that fits.
+        score: How well it fits.
+        parent: The node that the piece was read in, where the source is the document that this was cut from.
     """
     relationships = {NodeRelationship.SOURCE: source} | ({NodeRelationship.PARENT: parent} if parent is not None else {})
     end = start + len(text)

@@ -1,7 +1,6 @@
 """The query engine: a question over documents that no model's window holds, wherever LlamaIndex takes an engine."""
 
 from collections.abc import Sequence, Sized
-from functools import partial
 from typing import Any, Self
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
@@ -18,11 +17,10 @@ from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index._defaults import callbacks
 from rlm_integrations.llama_index._spans import dispatcher
-from rlm_integrations.llama_index.index import document_of, node_ids, nodes_of
 from rlm_integrations.llama_index.response import Streaming, response_of
 from rlm_integrations.llama_index.runs import Found, Runs
 from rlm_integrations.llama_index.synthesizer import RLMSynthesizer, bundle_of
-from rlm_integrations.llama_index.texts import Bound
+from rlm_integrations.llama_index.texts import Indexed, Kept
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store import SharedStore
 
@@ -41,14 +39,19 @@ class RLMQueryEngine(BaseQueryEngine):
     """
 
     def __init__(
-        self, runs: Runs, source: Bound | BaseRetriever, *, streaming: bool = False, callback_manager: CallbackManager | None = None
+        self,
+        runs: Runs,
+        source: Kept | Indexed | BaseRetriever,
+        *,
+        streaming: bool = False,
+        callback_manager: CallbackManager | None = None,
     ) -> None:
         super().__init__(callbacks(callback_manager))
         self._runs = runs
         self._source = source
         self._streaming = streaming
         self._synthesizer = RLMSynthesizer(runs, streaming=streaming, callback_manager=self.callback_manager)
-        if isinstance(source, Bound):
+        if not isinstance(source, BaseRetriever):
             self._synthesizer.text_of = source.text_of
 
     @classmethod
@@ -90,12 +93,12 @@ class RLMQueryEngine(BaseQueryEngine):
         runs = Runs.of(llm, sub_llm, output_cls, rlm_options)
         if retriever is not None:
             _checked(retriever, BaseRetriever)
-            source: Bound | BaseRetriever = retriever
+            source: Kept | Indexed | BaseRetriever = retriever
         elif index is not None:
             _checked(index, BaseIndex)
-            source = Bound(partial(nodes_of, index), runs.build, key=partial(node_ids, index), text_of=partial(document_of, index))
+            source = Indexed(index, runs.limits)
         else:
-            source = _bound(runs, documents if nodes is None else nodes)
+            source = _kept(documents if nodes is None else nodes, runs)
         return cls(runs, source, streaming=streaming, callback_manager=callback_manager)
 
     @classmethod
@@ -103,7 +106,7 @@ class RLMQueryEngine(BaseQueryEngine):
         """An engine whose runs are this RLM's, over these documents."""
         _checked(rlm, RLM)
         runs = Runs.of(rlm)
-        return cls(runs, _bound(runs, documents), streaming=streaming, callback_manager=callback_manager)
+        return cls(runs, _kept(documents, runs), streaming=streaming, callback_manager=callback_manager)
 
     @property
     def last_result(self) -> RLMResult | None:
@@ -144,7 +147,7 @@ class RLMQueryEngine(BaseQueryEngine):
     def synthesize(
         self, query_bundle: QueryType, nodes: list[NodeWithScore], additional_source_nodes: Sequence[NodeWithScore] | None = None
     ) -> RESPONSE_TYPE:
-        """The answer from these nodes; the engine's own documents are not read."""
+        """The answer from these nodes; the engine's own documents tell at most where these stand in them."""
         return self._synthesizer.synthesize(query_bundle, nodes, additional_source_nodes)
 
     async def asynthesize(
@@ -167,13 +170,13 @@ class RLMQueryEngine(BaseQueryEngine):
 
     def _run(self, query: QueryBundle) -> Found | None:
         """What a run finds; None where the retriever found nothing to read."""
-        if isinstance(self._source, Bound):
+        if not isinstance(self._source, BaseRetriever):
             return self._runs.run(query, self._source)
         given = self._synthesizer.given(self._source.retrieve(query))
         return self._runs.run(query, given) if given else None
 
     async def _arun(self, query: QueryBundle) -> Found | None:
-        if isinstance(self._source, Bound):
+        if not isinstance(self._source, BaseRetriever):
             return await self._runs.arun(query, self._source)
         given = self._synthesizer.given(await self._source.aretrieve(query))
         return await self._runs.arun(query, given) if given else None
@@ -191,12 +194,12 @@ class RLMQueryEngine(BaseQueryEngine):
         self._runs.update_prompts(prompts)
 
 
-def _bound(runs: Runs, documents: object) -> Bound:
+def _kept(documents: object, runs: Runs) -> Kept:
     if documents is None or (isinstance(documents, Sized) and not isinstance(documents, str) and not len(documents)):
         raise InputError("there are no documents to ask: pass a text, a path, a document, or a list of these")
-    return Bound(lambda: documents, runs.build)
+    return Kept(documents, runs.limits)
 
 
 def _checked(given: object, kind: type) -> None:
     if not isinstance(given, kind):
-        raise InputError(f"a {kind.__name__} is needed, not {type(given).__name__}")
+        raise InputError(f"what is needed here is {kind.__name__}, not {type(given).__name__}")

@@ -41,13 +41,14 @@ def response_of(found: Found | None, more: Sequence[NodeWithScore] = (), *, stre
 
 def metadata_of(result: RLMResult) -> dict[str, Any]:
     """What is worth knowing of a run."""
-    return {
+    known = {
         "run_id": result.run_id,
         "stop_reason": result.stop_reason,
         "iterations": result.iterations,
         "calls": result.total_calls,
         "tokens": result.spent.tokens,
     }
+    return known if result.error is None else {**known, "error": result.error}
 
 
 def _pieces(text: str) -> Generator[str, None, None]:

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from typing import Any, NoReturn, cast
 
 from llama_index.core.llms.structured_llm import StructuredLLM
@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from rlm_integrations._portal import portal
 from rlm_integrations._threads import in_thread
-from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.progress import is_progress, progress_of
 from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import InputError
@@ -22,7 +21,7 @@ from rlm_integrations.events import Event, RunFinished
 from rlm_integrations.llama_index._defaults import default_llm
 from rlm_integrations.llama_index.events import Teller
 from rlm_integrations.llama_index.nodes import slice_of
-from rlm_integrations.llama_index.texts import Build, Origin, Reading, Texts
+from rlm_integrations.llama_index.texts import Origin, Reading, Texts
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store.evidence import Evidence, cited
@@ -49,12 +48,12 @@ class Runs:
 
     Attributes:
         last: The latest result, or None.
-        build: Makes a corpus as this RLM reads files.
+        limits: Its limits.
+        template: How a question is put.
     """
 
     def __init__(self, rlm: RLM, follow: Mapping[str, None] | None = None) -> None:
-        limits = rlm.options["limits"] or Limits()
-        self.build: Build = partial(Corpus.build, encoding=limits.encoding, errors=limits.decode_errors)
+        self.limits: Limits = rlm.options["limits"] or Limits()
         self.last: RLMResult | None = None
         self.template: BasePromptTemplate = PromptTemplate("{query_str}")
         self._rlm = rlm
@@ -162,26 +161,28 @@ class Runs:
 def _found(result: RLMResult | None, texts: Texts) -> Found:
     if result is None:
         raise RuntimeError("a stream of events ended without a result")
-    return Found(result, [_slice(each, texts) for each in cited(result.citations, texts.corpus)])
+    origins = dict(zip((source.name for source in texts.corpus.sources), texts.origins, strict=True))
+    whole = cache(texts.text_of)
+
+    @cache
+    def place(name: str) -> int | None:
+        """Where a node begins in its document: where we cut it ourselves, or its text stands there just once."""
+        origin = origins[name]
+        if origin.at is not None or origin.document is None:
+            return origin.at
+        text, own = whole(origin.document.node_id) or "", texts.corpus.text(name)
+        at = text.find(own)
+        return at if at >= 0 and text.find(own, at + 1) < 0 else None
+
+    return Found(result, [_slice(each, origins[each.source], place(each.source)) for each in cited(result.citations, texts.corpus)])
 
 
-def _slice(evidence: Evidence, texts: Texts) -> NodeWithScore:
+def _slice(evidence: Evidence, origin: Origin, place: int | None) -> NodeWithScore:
     """A citation as a node. Its source is the document where the place there is certain, else the text that the run read."""
     (span,) = evidence.spans
-    number = next(number for number, source in enumerate(texts.corpus.sources) if source.name == evidence.source)
-    origin, start, parent = texts.origins[number], span["start"], None
-    source = RelatedNodeInfo(node_id=evidence.doc_id, node_type=origin.kind, metadata=dict(evidence.source_metadata))
-    if origin.document is not None and (at := _place_in_document(evidence.source, origin, texts)) is not None:
-        source, parent, start = origin.document, source, at + start
     metadata = dict(evidence.source_metadata)
+    read = RelatedNodeInfo(node_id=evidence.doc_id, node_type=origin.kind, metadata=metadata)
     score = evidence.score if origin.score is None else origin.score
-    return slice_of(source, start, evidence.text, metadata=metadata, parent=parent, score=score)
-
-
-def _place_in_document(name: str, origin: Origin, texts: Texts) -> int | None:
-    """Where a node begins in its document, where we cut it ourselves, or its text stands there just once."""
-    if origin.at is not None or origin.document is None:
-        return origin.at
-    whole, own = texts.text_of(origin.document.node_id), texts.corpus.text(name)
-    at = -1 if whole is None else whole.find(own)
-    return at if whole is not None and at >= 0 and whole.find(own, at + 1) < 0 else None
+    if origin.document is None or place is None:
+        return slice_of(read, span["start"], evidence.text, metadata=metadata, score=score)
+    return slice_of(origin.document, place + span["start"], evidence.text, metadata=metadata, parent=read, score=score)

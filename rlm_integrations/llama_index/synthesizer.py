@@ -124,7 +124,7 @@ class RLMSynthesizer(BaseSynthesizer):
 
     def given(self, nodes: Sequence[object]) -> Given:
         """Nodes as the text of a run."""
-        return Given(nodes, self._runs.build, self.text_of)
+        return Given(nodes, self._runs.limits, self.text_of)
 
     @spanned("synthesize")
     def _synthesize(self, query: QueryBundle, given: Given, more: Held) -> RESPONSE_TYPE:
@@ -158,7 +158,7 @@ class RLMSynthesizer(BaseSynthesizer):
 
 def bundle_of(query: QueryType) -> QueryBundle:
     """The question as LlamaIndex passes it on."""
-    return QueryBundle(query) if isinstance(query, str) else query
+    return query if isinstance(query, QueryBundle) else QueryBundle(query)
 
 
 def _not_known(_document_id: str) -> None:

@@ -1,22 +1,23 @@
-"""What a run reads: documents that stay bound to an engine, or nodes that were just retrieved; and where its texts come from."""
+"""What a run reads: documents that stay bound to an engine, an index, or nodes that were just retrieved; and where each text comes from."""
 
-import asyncio
-import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
+from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, Document, NodeWithScore, ObjectType, RelatedNodeInfo
 
 from rlm_integrations import _runtime
 from rlm_integrations._documents import document
+from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.bound import Bound
 from rlm_integrations.engine.tree import made
 from rlm_integrations.errors import InputError
+from rlm_integrations.llama_index.index import Nodes
 from rlm_integrations.llama_index.nodes import is_slice
+from rlm_integrations.records import Limits
 
-Build = Callable[[object], Corpus]
 TextOf = Callable[[str], str | None]
 
 
@@ -61,7 +62,11 @@ class Reading(Protocol):
     """Texts that are opened for a run."""
 
     async def open(self) -> Texts:
-        """The texts."""
+        """The texts.
+
+        Raises:
+            InputError: They cannot be read, or there are none.
+        """
         ...
 
     async def close(self, texts: Texts) -> None:
@@ -70,11 +75,17 @@ class Reading(Protocol):
 
 
 class Given:
-    """Nodes for one run. In a trace their number shows, and nothing else."""
+    """Nodes for one run. In a trace their number shows, and nothing else.
 
-    def __init__(self, things: Sequence[object], build: Build, text_of: TextOf) -> None:
+    Args:
+        things: The nodes, or texts.
+        limits: How files are read.
+        text_of: Gives the whole text of a document that nodes were cut from.
+    """
+
+    def __init__(self, things: Sequence[object], limits: Limits, text_of: TextOf) -> None:
         self._things = things
-        self._build = build
+        self._limits = limits
         self._text_of = text_of
 
     def __len__(self) -> int:
@@ -85,7 +96,8 @@ class Given:
 
     async def open(self) -> Texts:
         """A corpus of their own."""
-        corpus = await made(self._build, self._things)
+        limits = self._limits
+        corpus = await made(Corpus.build, self._things, encoding=limits.encoding, errors=limits.decode_errors)
         return Texts(corpus, [Origin.of(thing) for thing in self._things], self._text_of)
 
     async def close(self, texts: Texts) -> None:
@@ -93,64 +105,73 @@ class Given:
         await _runtime.offload(texts.corpus.close)
 
 
-class Bound:
-    """Documents that are read at the first question, and kept: fifty megabytes take a while to read.
+class Kept:
+    """Documents that are read at the first question and kept: fifty megabytes take a while to read.
 
     Args:
-        load: Gives them.
-        build: Makes a corpus of them.
-        key: What changes where they do; they are then read again.
-        text_of: Gives the whole text of a document that nodes were cut from; by default of one of these. It blocks.
+        context: What `RLM` takes as a context.
+        limits: How files are read.
     """
 
-    def __init__(
-        self, load: Callable[[], object], build: Build, *, key: Callable[[], Hashable] = tuple, text_of: TextOf | None = None
-    ) -> None:
-        self.text_of = text_of or self._whole
-        self._load = load
-        self._build = build
-        self._key = key
-        self._lock = threading.Lock()
-        self._read_at: Hashable = None
-        self._reading: Future[Texts] | None = None
+    def __init__(self, context: object, limits: Limits) -> None:
+        self._origins: list[Origin] = []
+        self._limits = limits
+        if document(context) is not None:
+            self._origins.append(Origin.of(context))
+        elif isinstance(context, list | tuple | Iterator | Nodes):
+            context = _Noted(context, self._origins)
+        self._bound = Bound(context)
 
     async def open(self) -> Texts:
-        """The same texts for all who ask, from whatever event loop."""
-        return await asyncio.shield(asyncio.wrap_future(self._begin()))
+        """The same texts for all who ask."""
+        corpus = await self._bound.corpus(self._limits)
+        if not corpus.sources:
+            raise InputError("there are no documents to ask: what was given is empty")
+        return Texts(corpus, self._origins or [Origin()] * len(corpus.sources), self.text_of)
 
     async def close(self, texts: Texts) -> None:
         """They stay."""
 
-    def _whole(self, document_id: str) -> str | None:
-        corpus = self._begin().result().corpus
+    def text_of(self, document_id: str) -> str | None:
+        """The whole text of one of the documents; it blocks."""
+        corpus = portal().run(self._bound.corpus(self._limits))
         names = [source.name for source in corpus.sources if source.document_id == document_id]
         return corpus.text(names[0]) if len(names) == 1 else None
 
-    def _begin(self) -> "Future[Texts]":
-        key = self._key()
-        with self._lock:
-            failed = self._reading is not None and self._reading.done() and self._reading.exception() is not None
-            if self._reading is None or failed or key != self._read_at:
-                self._read_at = key
-                self._reading = _runtime.threads("work", 4).submit(self._read)
-            return self._reading
 
-    def _read(self) -> Texts:
-        things, origins = self._load(), list[Origin]()
-        if isinstance(things, Corpus):
-            return Texts(things, [Origin()] * len(things.sources), self.text_of)
-        if document(things) is not None:
-            origins.append(Origin.of(things))
-        elif isinstance(things, list | tuple | Iterator):
-            things = _noted(things, origins)
-        corpus = self._build(things)
-        if not corpus.sources:
-            corpus.close()
-            raise InputError("there are no documents to ask: what was given is empty")
-        return Texts(corpus, origins or [Origin()] * len(corpus.sources), self.text_of)
+class Indexed:
+    """The texts of an index as it is at each question; what is the same as before is not read again."""
+
+    def __init__(self, index: BaseIndex[Any], limits: Limits) -> None:
+        self._index = index
+        self._limits = limits
+        self._known: tuple[tuple[str, ...], Kept] | None = None
+
+    async def open(self) -> Texts:
+        """The texts."""
+        nodes, known = Nodes(self._index), self._known
+        if known is None or known[0] != nodes.ids:
+            known = self._known = nodes.ids, Kept(nodes, self._limits)
+        return replace(await known[1].open(), text_of=self.text_of)
+
+    async def close(self, texts: Texts) -> None:
+        """They stay."""
+
+    def text_of(self, document_id: str) -> str | None:
+        """The text of a whole document, where the index's document store has that too; it blocks."""
+        found = self._index.docstore.get_document(document_id, raise_error=False)
+        return found.get_content() if isinstance(found, Document) else None
 
 
-def _noted(things: Iterable[object], origins: list[Origin]) -> Iterator[object]:
-    for thing in things:
-        origins.append(Origin.of(thing))
-        yield thing
+class _Noted:
+    """A list whose items' origins are noted when it is read, however often that is tried."""
+
+    def __init__(self, things: Iterable[object], origins: list[Origin]) -> None:
+        self._things = things
+        self._origins = origins
+
+    def __iter__(self) -> Iterator[object]:
+        self._origins.clear()
+        for thing in self._things:
+            self._origins.append(Origin.of(thing))
+            yield thing

@@ -29,8 +29,8 @@ class Answer(BaseModel):
         ({"documents": DOCUMENT, "nodes": [DOCUMENT]}, r"given were \['documents', 'nodes'\]"),
         ({"documents": []}, "there are no documents"),
         ({"nodes": []}, "there are no documents"),
-        ({"index": "an index"}, "a BaseIndex is needed, not str"),
-        ({"retriever": DOCUMENT}, "a BaseRetriever is needed, not Document"),
+        ({"index": "an index"}, "needed here is BaseIndex, not str"),
+        ({"retriever": DOCUMENT}, "needed here is BaseRetriever, not Document"),
         ({"documents": DOCUMENT, "store": "shared"}, "RLM has no option 'store'; there are .*store_mode"),
         ({"documents": DOCUMENT, "max_iterations": 0}, "from 1 on"),
         ({"documents": DOCUMENT, "root_llm": "offline"}, "here it is llm="),
@@ -50,7 +50,7 @@ def test_arguments_of_an_engine(options: Any, hint: str) -> None:
 
 def test_an_rlm_that_is_none() -> None:
     """`from_rlm` takes an RLM and documents."""
-    with pytest.raises(InputError, match="a RLM is needed, not Scripted"):
+    with pytest.raises(InputError, match="needed here is RLM, not Scripted"):
         RLMQueryEngine.from_rlm(finder(), DOCUMENT)
     with pytest.raises(InputError, match="has no option 'storemode'"):
         RLMSynthesizer(finder(), storemode="none")

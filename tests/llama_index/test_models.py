@@ -17,11 +17,11 @@ from rlm_integrations import OpenAILM
 from rlm_integrations.errors import ModelError
 from rlm_integrations.llama_index import LLMBatch, RLMQueryEngine
 from tests.engine.conftest import code
-from tests.lm._foreign import GEMINI, KEY, MODEL, NAMES, foreign, needs_anthropic_0
+from tests.lm._foreign import GEMINI, KEY, MODEL, NAMES, foreign, needs_anthropic_1
 from tests.standin import Ask, Fault, StandIn, answer_to
 
 OPENAI = ["OpenAILike", "OpenAI"]
-ALL = [*OPENAI, pytest.param("Anthropic", marks=needs_anthropic_0), "GoogleGenAI"]
+ALL = [*OPENAI, pytest.param("Anthropic", marks=needs_anthropic_1), "GoogleGenAI"]
 DOORS = pytest.mark.parametrize("door", ["sync", "async"])
 
 
