@@ -24,6 +24,8 @@ from rlm_integrations.llama_index.texts import Indexed, Kept
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store import SharedStore
 
+Source = Kept | Indexed | BaseRetriever
+
 
 class RLMQueryEngine(BaseQueryEngine):
     """Answers questions over documents by runs of an `RLM`. Made by `from_defaults` or `from_rlm`.
@@ -38,14 +40,7 @@ class RLMQueryEngine(BaseQueryEngine):
         callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default.
     """
 
-    def __init__(
-        self,
-        runs: Runs,
-        source: Kept | Indexed | BaseRetriever,
-        *,
-        streaming: bool = False,
-        callback_manager: CallbackManager | None = None,
-    ) -> None:
+    def __init__(self, runs: Runs, source: Source, *, streaming: bool = False, callback_manager: CallbackManager | None = None) -> None:
         super().__init__(callbacks(callback_manager))
         self._runs = runs
         self._source = source
@@ -93,7 +88,7 @@ class RLMQueryEngine(BaseQueryEngine):
         runs = Runs.of(llm, sub_llm, output_cls, rlm_options)
         if retriever is not None:
             _checked(retriever, BaseRetriever)
-            source: Kept | Indexed | BaseRetriever = retriever
+            source: Source = retriever
         elif index is not None:
             _checked(index, BaseIndex)
             source = Indexed(index, runs.limits)

@@ -18,7 +18,13 @@ from llama_index.core.evaluation import BatchEvalRunner, FaithfulnessEvaluator, 
 from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.llms import CustomLLM, MockLLM
 from llama_index.core.memory import ChatMemoryBuffer
-from llama_index.core.query_engine import RetryQueryEngine, RouterQueryEngine, SubQuestionQueryEngine, TransformQueryEngine
+from llama_index.core.query_engine import (
+    RetrieverQueryEngine,
+    RetryQueryEngine,
+    RouterQueryEngine,
+    SubQuestionQueryEngine,
+    TransformQueryEngine,
+)
 from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.schema import QueryBundle
 from llama_index.core.selectors import LLMMultiSelector, LLMSingleSelector
@@ -139,7 +145,7 @@ def memory() -> ChatMemoryBuffer:
 
 
 async def test_in_a_chat() -> None:
-    """CondenseQuestionChatEngine asks it from each of its four methods; it streams where the engine does."""
+    """CondenseQuestionChatEngine asks from each of its four methods; it streams where the engine does, and switches a synthesizer."""
     llm = saying("What of the needle?")
     root = finder()
     chat = CondenseQuestionChatEngine.from_defaults(engine_of(root), llm=llm, memory=memory())
@@ -153,6 +159,11 @@ async def test_in_a_chat() -> None:
     astream = await streaming.astream_chat("And?")
     assert "".join([piece async for piece in astream.async_response_gen()]) == ANSWER
     assert [message.content for message in streaming.chat_history][1::2] == [ANSWER, ANSWER]
+    retriever = SummaryIndex.from_documents([Document(text=TEXT)]).as_retriever()
+    pipeline = RetrieverQueryEngine(retriever, response_synthesizer=RLMSynthesizer(finder()))
+    switched = CondenseQuestionChatEngine.from_defaults(pipeline, llm=llm, memory=memory())
+    assert "".join(switched.stream_chat("Hello?").response_gen) == ANSWER
+    assert switched.chat("Hello?").response == ANSWER
 
 
 def test_in_a_graph() -> None:

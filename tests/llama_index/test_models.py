@@ -112,6 +112,14 @@ async def test_a_model_that_fails(provider: StandIn, kind: str, door: str) -> No
     assert "|Error: bad_request" in str(await ask(engine_of(foreign(kind, provider.base_url)), door))
 
 
+async def test_a_root_that_fails_later(provider: StandIn) -> None:
+    """What was paid for is kept: the response has what there is, and why it ended."""
+    provider.change(scripts={MODEL: [code("print(1)")]}, faults=[Fault("auth", at=(1,))])
+    response = await engine_of(foreign("OpenAI", provider.base_url)).aquery(QUESTION)
+    assert (response.metadata["stop_reason"], response.metadata["calls"]) == ("model_error", 2)
+    assert "Error: auth" in response.metadata["error"]
+
+
 async def test_cancelling_aborts_the_calls(provider: StandIn) -> None:
     """A cancelled `aquery` ends the calls that are under way at the provider."""
     provider.change(scripts={MODEL: root_or_sub}, faults=[Fault("hang", match="q")])
