@@ -190,7 +190,7 @@ class RLMQueryEngine(BaseQueryEngine):
 
 
 def _kept(documents: object, runs: Runs) -> Kept:
-    if documents is None or (isinstance(documents, Sized) and not isinstance(documents, str) and not len(documents)):
+    if documents is None or (isinstance(documents, Sized) and not len(documents)):
         raise InputError("there are no documents to ask: pass a text, a path, a document, or a list of these")
     return Kept(documents, runs.limits)
 

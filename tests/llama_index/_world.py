@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlm_integrations.records import Request
 from tests.engine.conftest import Scripted, code
 from tests.standin import Ask, answer_to
 
@@ -54,6 +53,20 @@ def scripted_llm(reply: Callable[[str], Any] | None = None, **options: Any) -> A
     return MockFunctionCallingLLM(response_generator=generate, **options)
 
 
+def calling_llm(tool: str) -> Any:
+    """An agent's LLM: it calls the tool once and then says what that said."""
+    from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
+    from llama_index.core.llms.mock import MockFunctionCallingLLM
+
+    def generate(messages: Sequence[Any], **_: Any) -> Any:
+        results = [message.content for message in messages if message.role.value == "tool"]
+        if results:
+            return ChatMessage(f"It says: {results[0]}", role="assistant")
+        return ChatMessage(role="assistant", blocks=[ToolCallBlock(tool_call_id="1", tool_name=tool, tool_kwargs={"input": QUESTION})])
+
+    return MockFunctionCallingLLM(response_generator=generate)
+
+
 def splitter(chunk_size: int = 256, chunk_overlap: int = 20) -> Any:
     """LlamaIndex's usual splitter, without NLTK: that refuses to read its own files where an installer has hard-linked them."""
     from llama_index.core.node_parser import SentenceSplitter
@@ -64,11 +77,6 @@ def splitter(chunk_size: int = 256, chunk_overlap: int = 20) -> Any:
 def needles(nodes: Sequence[Any]) -> list[str]:
     """The texts of nodes."""
     return [node.node.get_content() for node in nodes]
-
-
-def echo(request: Request) -> str:
-    """A sub-model that says its prompt again."""
-    return request.messages[-1].content
 
 
 async def ask(engine: Any, door: str, question: str = QUESTION) -> Any:

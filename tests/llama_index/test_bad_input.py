@@ -28,6 +28,7 @@ class Answer(BaseModel):
         ({}, r"one of documents, nodes, index and retriever; given were none"),
         ({"documents": DOCUMENT, "nodes": [DOCUMENT]}, r"given were \['documents', 'nodes'\]"),
         ({"documents": []}, "there are no documents"),
+        ({"documents": ""}, "there are no documents"),
         ({"nodes": []}, "there are no documents"),
         ({"index": "an index"}, "needed here is BaseIndex, not str"),
         ({"retriever": DOCUMENT}, "needed here is BaseRetriever, not Document"),

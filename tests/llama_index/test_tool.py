@@ -5,14 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, NO_LLAMA_INDEX, QUESTION, TEXT, finder, scripted_llm
+from tests.llama_index._world import ANSWER, NO_LLAMA_INDEX, QUESTION, TEXT, calling_llm, finder
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
 from llama_index.core import Document
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ToolCallResult
-from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
-from llama_index.core.llms.mock import MockFunctionCallingLLM
 from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, step
 from workflows.errors import WorkflowCancelledByUser
 
@@ -25,28 +23,15 @@ def engine_of(root: Any = None, **options: Any) -> RLMQueryEngine:
     return RLMQueryEngine.from_defaults(Document(text=TEXT), llm=root or finder(), **options)
 
 
-def agents_llm() -> MockFunctionCallingLLM:
-    """A model that calls the tool once and then says what it said."""
-
-    def generate(messages: Any, **_: Any) -> ChatMessage:
-        results = [message.content for message in messages if message.role.value == "tool"]
-        if results:
-            return ChatMessage(f"The tool said: {results[0]}", role="assistant")
-        call = ToolCallBlock(tool_call_id="1", tool_name="ask_document", tool_kwargs={"input": QUESTION})
-        return ChatMessage(role="assistant", blocks=[call])
-
-    return MockFunctionCallingLLM(response_generator=generate)
-
-
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")  # workflows look at every attribute of an agent
 @pytest.mark.parametrize("kind", ["FunctionAgent", "AgentWorkflow"])
 async def test_in_an_agent(kind: str) -> None:
     """An agent asks the engine by its tool; the response with its sources comes along, and the run's progress is in the agent's stream."""
     tool = as_query_engine_tool(engine_of(streaming=True))
-    agent = FunctionAgent(tools=[tool], llm=agents_llm(), streaming=False)
+    agent = FunctionAgent(tools=[tool], llm=calling_llm("ask_document"), streaming=False)
     handler = (agent if kind == "FunctionAgent" else AgentWorkflow(agents=[agent])).run(QUESTION)
     events = [event async for event in handler.stream_events()]
-    assert str(await handler) == f"The tool said: {ANSWER}"
+    assert str(await handler) == f"It says: {ANSWER}"
     (result,) = [event for event in events if isinstance(event, ToolCallResult)]
     assert not result.tool_output.is_error
     assert len(result.tool_output.raw_output.source_nodes) == 1
@@ -127,10 +112,3 @@ async def test_a_workflow_that_is_cancelled() -> None:
         await handler
     while root.open:
         await asyncio.sleep(0)
-
-
-async def test_a_tool_of_another_engine() -> None:
-    """Any query engine can be made a tool so; ours without streaming is the same engine."""
-    engine = engine_of()
-    assert as_query_engine_tool(engine).query_engine is engine
-    assert scripted_llm().metadata.is_function_calling_model

@@ -8,11 +8,24 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import HAY, NEEDLE, NO_LLAMA_INDEX, QUESTION, STRAW, TEXT, finder, root_or_sub
+from tests.llama_index._world import (
+    ANSWER,
+    HAY,
+    NEEDLE,
+    NO_LLAMA_INDEX,
+    QUESTION,
+    STRAW,
+    TEXT,
+    calling_llm,
+    finder,
+    root_or_sub,
+    scripted_llm,
+)
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
 from llama_index.core import Document
+from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
@@ -104,6 +117,16 @@ async def test_one_trace(
         if not span.name.startswith(kind):
             assert does_not_show(str(dict(span.attributes)))
     assert caplog.messages == []
+
+
+async def test_an_agents_trace(exporter: InMemorySpanExporter) -> None:
+    """Within an agent the engine's spans are part of the agent's one trace."""
+    tool = as_query_engine_tool(engine_of(scripted_llm()))
+    assert str(await FunctionAgent(tools=[tool], llm=calling_llm("ask_document"), streaming=False).run(QUESTION)) == f"It says: {ANSWER}"
+    await until(lambda: roots(exporter))
+    spans = exporter.get_finished_spans()
+    assert whole(spans).name == "FunctionAgent.run"
+    assert "RLMQueryEngine._aquery" in {span.name for span in spans}
 
 
 def roots(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
