@@ -8,9 +8,9 @@ PYTEST_ARGS ?=
 EXTRAS2 := all
 EXTRAS3 := langchain,storage
 # What openai 3 can change: how models are asked, and what stands on that.
-TESTS3 := tests/lm
+TESTS3 := tests/lm tests/cassettes
 
-.PHONY: test check lint bench demo matrix constraints clean test-openai2 test-openai3
+.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3
 
 test: test-openai2 test-openai3
 
@@ -34,6 +34,10 @@ bench: $(ENV2)/ready $(ENV3)/ready
 # Needs no key and no network. `make demo SEED=7` repeats a run.
 demo: $(ENV2)/ready
 	$(ENV2)/bin/python examples/demo.py $(if $(SEED),--seed $(SEED))
+
+# The cassettes, afresh from the stand-in; see cassettes/README.md. Where OPENAI_API_KEY is set, that provider is asked too, and paid.
+record: $(ENV2)/ready
+	$(ENV2)/bin/python -m tests.cassettes
 
 # The tests under every supported Python that is on this machine.
 matrix:

@@ -190,6 +190,22 @@ class Tally:
             by_depth[depth] = by_depth.get(depth, Spent()) + spent
         return by_model, by_depth
 
+    def calls_at(self, depth: int) -> int:
+        """How many calls there were at this depth."""
+        if "_added_up" in self.__dict__:
+            return self.by_depth[depth].calls if depth in self.by_depth else 0
+        return sum(each == depth for _, each, _ in self._calls)
+
+    @cached_property
+    def usage(self) -> Mapping[str, Usage]:
+        """Tokens by model. Unlike the rest it needs no price list."""
+        if "_added_up" in self.__dict__:
+            return {model: spent.usage for model, spent in self.by_model.items()}
+        found: dict[str, Usage] = {}
+        for model, _, usage in self._calls:
+            found[model] = found.get(model, Usage()) + (usage or Usage())
+        return found
+
     @property
     def by_model(self) -> Mapping[str, Spent]:
         """By the name of the model."""
@@ -272,7 +288,7 @@ class RLMResult:
     @property
     def usage(self) -> Mapping[str, Usage]:
         """Tokens by model; by depth they stand in `spent`."""
-        return {model: spent.usage for model, spent in self.spent.by_model.items()}
+        return self.spent.usage
 
     @property
     def cost(self) -> float | None:

@@ -11,7 +11,10 @@ import aiohttp
 import openai
 from yarl import URL
 
-__all__ = ["DirectClient", "httpx", "parsed"]
+from rlm_integrations.lm._home import AtHomeEverywhere
+from rlm_integrations.lm._per_loop import PerLoop
+
+__all__ = ["DirectClient", "LoopsClient", "httpx", "parsed"]
 
 if TYPE_CHECKING:
     import httpx
@@ -83,6 +86,19 @@ class DirectClient(openai.DefaultAioHttpClient):
 def parsed(url: str) -> "httpx.URL":
     """The address, which is the same at every call."""
     return httpx.URL(url)
+
+
+class LoopsClient(DirectClient, AtHomeEverywhere):
+    """For an SDK's object that is shared by event loops: each has connections of its own, closed by that loop's shutdown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clients = PerLoop(DirectClient, DirectClient.aclose)
+
+    async def send(self, request: "httpx.Request", *, stream: bool = False, **more: Any) -> "httpx.Response":
+        """The response, by the running loop's own connections."""
+        client = await self._clients.get()
+        return await client.send(request, stream=stream, **more)
 
 
 class _Body(httpx.AsyncByteStream):

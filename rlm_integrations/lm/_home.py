@@ -18,6 +18,8 @@ from rlm_integrations.lm._per_loop import PerLoop
 T = TypeVar("T")
 Closer = Callable[[], Awaitable[None]]
 
+# Where frameworks keep an HTTP client that the user gave.
+GIVEN = ("http_async_client", "_async_http_client")
 # Where frameworks and integrations keep the SDK's async client, or that client's own HTTP client.
 ATTRIBUTES = ("root_async_client", "_async_client", "async_client", "_aclient", "_async_http_client")
 
@@ -37,7 +39,16 @@ def _forget(table: dict[int, Any], key: int, _: object) -> None:
 
 def home_of(model: object) -> "Home":
     """The home of a model's async client, which other models may share. Where the first call makes the client, it is the model's own."""
-    return remembered("homes of models", model, lambda: remembered("homes", _client_of(model) or model, Home))
+    return remembered("homes of models", model, lambda: remembered("homes", client_of(model) or model, Home))
+
+
+class AtHomeEverywhere:
+    """What marks an HTTP client as one that keeps connections of its own for each loop."""
+
+
+def is_at_home_everywhere(model: object) -> bool:
+    """Whether a model was given such a client: then any loop may ask it."""
+    return any(isinstance(getattr(model, name, None), AtHomeEverywhere) for name in GIVEN)
 
 
 class Home:
@@ -61,7 +72,7 @@ class Home:
     def note(self, model: object) -> None:
         """Find out what is to be closed. Called after a call, because some clients are made by the first."""
         if not self._tenancy.closers:
-            self._tenancy.closers = _closers_of(_client_of(model))
+            self._tenancy.closers = _closers_of(client_of(model))
 
 
 class _Tenancy:
@@ -95,7 +106,7 @@ async def _end(tenancy: _Tenancy) -> None:
         tenancy.give_up()
 
 
-def _client_of(model: object) -> object | None:
+def client_of(model: object) -> object | None:
     """The HTTP client under a model's SDK, if it is of httpx's kind and made already, or Google's own, which has several."""
     held = {**getattr(model, "__dict__", {}), **(getattr(model, "__pydantic_private__", None) or {})}
     for name in ("client", "_client"):

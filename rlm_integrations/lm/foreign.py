@@ -2,7 +2,8 @@
 
 The door decides the client. From a synchronous door a model is asked by its synchronous method, in a thread for each call. From an
 asynchronous one it is asked by its asynchronous method, on the one event loop where its client is at home (see `_home`); on any other
-loop, and where the class has no asynchronous method of its own, in threads too.
+loop, and where the class has no asynchronous method of its own, in threads too. A client that is at home on every loop is the exception:
+it is asked asynchronously from all doors.
 
 What follows for users: a cancelled or timed-out call of an asynchronous door is aborted; one in a thread is left behind, and ends when
 its own timeout says so. The object is the user's and never changed: where it makes further tries of its own (`max_retries`), they come
@@ -18,7 +19,7 @@ from rlm_integrations._portal import on_portal
 from rlm_integrations._threads import in_thread
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm._foreign_failures import failure_of
-from rlm_integrations.lm._home import Home, home_of, remembered
+from rlm_integrations.lm._home import Home, home_of, is_at_home_everywhere, remembered
 from rlm_integrations.lm._replies import answer
 from rlm_integrations.records import Completion, Request, Usage
 
@@ -58,10 +59,11 @@ class ForeignLM(ABC, Generic[Reply]):
     ) -> None:
         self.name = name
         self.context_window = context_window
-        self._model = model
+        self.model = model
         self._call = ask
         self._call_async = ask_async
         self._home: Home | None = None
+        self._is_at_home_everywhere = is_at_home_everywhere(model)
         # Adapters of one object share its limits, whichever of them is asked.
         self.limit_key = remembered("limits", model, object)
 
@@ -76,22 +78,25 @@ class ForeignLM(ABC, Generic[Reply]):
         try:
             return self.completion(await self._ask(await self.arguments(request)))
         except Exception as error:  # noqa: BLE001 - it is raised as ours, below: the other would be its context, key and all
-            failure = failure_of(error, repr(self.name), secrets=_secrets(self._model))
+            failure = failure_of(error, repr(self.name), secrets=_secrets(self.model))
         try:
             raise failure
         finally:
             del failure  # its traceback holds this frame, and so the user's object
 
     async def _ask(self, arguments: Mapping[str, Any]) -> Reply:
-        if self._call_async is not None and not on_portal():
-            self._home = self._home or home_of(self._model)
-            if await self._home.is_here():
-                try:
-                    return await self._call_async(**arguments)
-                except NotImplementedError:  # many integrations have only half of the methods
-                    self._call_async = None
-                finally:
-                    self._home.note(self._model)
+        if self._call_async is not None:
+            if self._is_at_home_everywhere:
+                return await self._call_async(**arguments)
+            if not on_portal():
+                self._home = self._home or home_of(self.model)
+                if await self._home.is_here():
+                    try:
+                        return await self._call_async(**arguments)
+                    except NotImplementedError:  # many integrations have only half of the methods
+                        self._call_async = None
+                    finally:
+                        self._home.note(self.model)
         return await in_thread(self._call, **arguments)
 
     @abstractmethod

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, SimpleChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -18,9 +17,9 @@ KINDS: dict[str, type[BaseMessage]] = {"assistant": AIMessage, "system": SystemM
 # Asynchronous methods that run the synchronous one in the loop's default executor.
 DETOURS = {BaseChatModel._agenerate, SimpleChatModel._agenerate}  # noqa: SLF001 - they are what subclasses replace
 
-# Which callbacks the call at a path of a run belongs to, where a face sets it. Without, LangChain's own context variable tells, which holds
-# as long as the context that asks was copied from that of the outer run.
-outer_callbacks: ContextVar[Callable[[str], Awaitable[Callbacks]] | None] = ContextVar("outer_callbacks", default=None)
+# What a face adds to the configuration of a call, above all whose callbacks it belongs to. Without, LangChain's own context variable tells,
+# which holds as long as the context that asks was copied from that of the outer run.
+outer_config: ContextVar[Callable[[Request], Awaitable[RunnableConfig]] | None] = ContextVar("outer_config", default=None)
 
 
 class LangChainLM(ForeignLM[AIMessage]):
@@ -43,12 +42,10 @@ class LangChainLM(ForeignLM[AIMessage]):
         self._bound = _bound_of(model)
 
     async def arguments(self, request: Request) -> dict[str, Any]:
-        """Messages, parameters, and what traces show of the call; `nostream` keeps its tokens out of the user's own message stream."""
-        config = RunnableConfig(run_name=f"rlm.{request.role}", tags=[f"rlm:depth={request.depth}", "nostream"])
-        if request.path:
-            config["metadata"] = {"rlm_path": request.path}
-        if (callbacks_of := outer_callbacks.get()) is not None:
-            config["callbacks"] = await callbacks_of(request.path)
+        """Messages, parameters, and what traces show of the call."""
+        config = shown(request)
+        if (config_of := outer_config.get()) is not None:
+            config.update(await config_of(request))
         messages = [KINDS[message.role](message.content) for message in request.messages]
         return {**params_of(request, self._bound), "input": messages, "config": config}
 
@@ -61,6 +58,14 @@ class LangChainLM(ForeignLM[AIMessage]):
         refusal = reply.additional_kwargs.get("refusal") or _blocks(reply, "refusal") or getattr(blocked, "value", blocked)
         calls = reply.tool_calls or reply.invalid_tool_calls
         return completed(_blocks(reply, "text"), reason, refusal, calls, _usage(reply), model)
+
+
+def shown(request: Request) -> RunnableConfig:
+    """What traces show of a call: a name, its depth and its place in the run. `nostream` keeps its tokens out of a user's messages."""
+    config = RunnableConfig(run_name=f"rlm.{request.role}", tags=[f"rlm:depth={request.depth}", "nostream"])
+    if request.path:
+        config["metadata"] = {"rlm_path": request.path}
+    return config
 
 
 def adapt(given: Any) -> LangChainLM:

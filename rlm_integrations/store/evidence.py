@@ -16,6 +16,8 @@ from rlm_integrations.store.view import Card
 # A text that begins like a term of the query language is a query, errors and all; any other is free text.
 _QUERY: Final = re.compile(rf"\s*(-?({'|'.join([*EXACT, *CONTAINS, *OPTIONS])})[=~]|$)")
 
+SHOWN: Final = 1_000_000  # characters of the quotes of one answer
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
@@ -69,9 +71,13 @@ class Evidence:
 
 
 def cited(citations: Iterable[Citation], corpus: Corpus | None) -> list[Evidence]:
-    """An answer's citations, which were verified when they were made."""
+    """An answer's citations, which were verified when they were made, up to `SHOWN` characters: it may cite all of the document."""
     found = []
+    room = SHOWN
     for each in citations:
+        room -= len(each.quote)
+        if room < 0:
+            break
         places = _Places(corpus, [SpanRef(each.source, each.start, each.end)])
         id_ = f"{each.source}:{each.start}-{each.end}"
         found.append(Evidence(id=id_, text=each.quote, kind="citation", **places.fields()))

@@ -186,7 +186,7 @@ def test_an_aiohttp_client_stays_with_its_loop(standin: StandIn, ways: list[str]
 async def test_what_google_opens_is_found(standin: StandIn) -> None:
     """Its SDK has a session for each loop from the first call there; that alone is closed, and the next call makes another."""
     llm = _foreign.foreign("ChatGoogleGenerativeAI", standin.base_url)
-    client: Any = _home._client_of(llm)
+    client: Any = _home.client_of(llm)
     assert _home._closers_of(client) == []
     await by_async_batch(llm)
     (close,) = _home._closers_of(client)
@@ -201,13 +201,13 @@ def test_clients_of_other_sdks_are_found() -> None:
     from langchain_anthropic import ChatAnthropic
 
     llm: Any = ChatAnthropic(model="claude-x", api_key="k")
-    assert _home._client_of(llm) is llm._async_client._client
-    assert len(_home._closers_of(_home._client_of(llm))) == 1
+    assert _home.client_of(llm) is llm._async_client._client
+    assert len(_home._closers_of(_home.client_of(llm))) == 1
     if _foreign.HAS_LLAMA_INDEX:
         from llama_index.llms.anthropic import Anthropic
 
         llm = Anthropic(model="claude-sonnet-4-5", api_key="k")
-        assert _home._client_of(llm) is llm._aclient._client
+        assert _home.client_of(llm) is llm._aclient._client
         llm._client.close()
 
 

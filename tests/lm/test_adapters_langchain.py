@@ -278,19 +278,19 @@ async def test_calls_belong_to_the_chain_around_them(standin: StandIn, door: str
 
 
 async def test_callbacks_that_a_face_hands_over(standin: StandIn) -> None:
-    """Where the variable is set, it says for each call's path whose callbacks get it, from both doors."""
+    """Where the variable is set, it says for each call whose callbacks get it, from both doors."""
     record = Record()
     llm = foreign("ChatOpenAI", standin.base_url)
     paths: list[str] = []
 
-    async def callbacks_of(path: str) -> list[Any]:
-        paths.append(path)
-        return [record]
+    async def config_of(request: Request) -> Any:
+        paths.append(request.path)
+        return {"callbacks": [record]}
 
-    token = langchain.outer_callbacks.set(callbacks_of)
+    token = langchain.outer_config.set(config_of)
     await allm_batch(["x"], llm)
     llm_batch(["y"], llm)
-    langchain.outer_callbacks.reset(token)
+    langchain.outer_config.reset(token)
     await allm_batch(["z"], llm)
     assert len(record.calls) == 2
     assert paths == ["b.0", "b.0"]

@@ -1,0 +1,74 @@
+"""The four ways into a runnable, over one asynchronous implementation: synchronous callers come in through the portal."""
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.runnables import RunnableConfig, RunnableSerializable
+
+from rlm_integrations._portal import portal
+from rlm_integrations.langchain.trace import ChainRun
+
+Output = TypeVar("Output")
+
+
+class Doors(RunnableSerializable[Any, Output], Generic[Output]):
+    """A runnable whose traces show a preview in the place of its input, which may be large."""
+
+    @abstractmethod
+    def _asked(self, given: Any) -> tuple[Any, dict[str, Any]]:
+        """What an input asks, and what traces show of it."""
+
+    @abstractmethod
+    def _parts(self, asked: Any, manager: ChainRun, config: RunnableConfig) -> AsyncGenerator[Output, None]:
+        """The parts of the output; added up, they are the whole. The configuration is that of what is started by it."""
+
+    @abstractmethod
+    async def _whole(self, asked: Any, manager: ChainRun, config: RunnableConfig) -> Output:
+        """The output."""
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Output:  # noqa: A002 - LangChain's name
+        """The output."""
+        asked, preview = self._asked(input)
+
+        def answer(_shown: Any, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Output:
+            return portal().run(self._whole(asked, run_manager, config))
+
+        return self._call_with_config(answer, preview, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Output:  # noqa: A002
+        """The output."""
+        asked, preview = self._asked(input)
+
+        async def answer(_shown: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Output:
+            return await self._whole(asked, run_manager, config)
+
+        return await self._acall_with_config(answer, preview, config, **kwargs)
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:  # noqa: A002
+        """The parts of the output as they are known. Closing it early ends the work."""
+        asked, preview = self._asked(input)
+
+        def answer(_shown: Iterator[Any], run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Iterator[Output]:
+            return portal().iterate(self._parts(asked, run_manager, config))
+
+        yield from self._transform_stream_with_config(iter([preview]), answer, config, **kwargs)
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:  # noqa: A002
+        """The parts of the output as they are known. Closing it early ends the work."""
+        asked, preview = self._asked(input)
+
+        def answer(
+            _shown: AsyncIterator[Any], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+        ) -> AsyncIterator[Output]:
+            return self._parts(asked, run_manager, config)
+
+        async def previews() -> AsyncGenerator[Any, None]:
+            yield preview
+
+        parts = self._atransform_stream_with_config(previews(), answer, config, **kwargs)
+        async with aclosing(cast("AsyncGenerator[Output, None]", parts)) as chunks:
+            async for chunk in chunks:
+                yield chunk

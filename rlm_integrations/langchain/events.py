@@ -1,0 +1,57 @@
+"""Progress as LangChain and LangGraph can show it, each in its own way.
+
+Each step is a `Progress` (see `engine.progress`), told as a dict of its fields:
+
+- a custom event named `rlm.turn_started`, `rlm.batch_progress` and so on, which `astream_events` and `on_custom_event` of a callback see;
+- where a LangGraph node or tool runs, a piece of `stream_mode="custom"`;
+- where an agent's tool runs, an output delta of `stream_mode="tools"`.
+"""
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManager, adispatch_custom_event, dispatch_custom_event
+from langchain_core.runnables import RunnableConfig
+
+from rlm_integrations.engine.progress import Progress
+from rlm_integrations.langchain.trace import told
+
+# Takes the output deltas of the tool call that is under way.
+tool_deltas: ContextVar[Callable[[Any], None] | None] = ContextVar("tool_deltas", default=None)
+
+
+class Teller:
+    """Tells the progress of one run.
+
+    Args:
+        config: The configuration of what the run itself starts: its callbacks are the run's.
+        has_handlers: Whether there is anybody to hear custom events.
+    """
+
+    def __init__(self, config: RunnableConfig, *, has_handlers: bool) -> None:
+        self._config = config
+        self._has_handlers = has_handlers
+        self._writers = [writer for writer in (_stream_writer(), tool_deltas.get()) if writer is not None]
+
+    async def tell(self, progress: Progress) -> None:
+        """Tell it all of them."""
+        name, data = f"rlm.{progress.kind}", progress.to_dict()
+        for write in self._writers:
+            write({"type": name, **data})
+        if self._has_handlers:
+            is_async = isinstance(self._config["callbacks"], AsyncCallbackManager)
+            await told(adispatch_custom_event if is_async else dispatch_custom_event, name, data, config=self._config)
+
+
+def _stream_writer() -> Callable[[Any], None] | None:
+    """LangGraph's writer, where this is called within one of its graphs."""
+    if "langgraph.config" not in sys.modules:  # without it, nothing of this process is a graph
+        return None
+    with suppress(RuntimeError, KeyError):  # outside of a graph
+        from langgraph.config import get_stream_writer
+
+        return get_stream_writer()
+    return None

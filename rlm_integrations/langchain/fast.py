@@ -1,0 +1,63 @@
+"""ChatOpenAI over the quick transport, and a word where a slow one is about to hold a large fan-out up."""
+
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from rlm_integrations.errors import MissingExtraError
+from rlm_integrations.lm._home import client_of, is_at_home_everywhere
+from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.langchain import LangChainLM
+
+if TYPE_CHECKING:
+    from langchain_openai import ChatOpenAI
+
+LARGE: Final = 32  # calls at once, from which openai 2's default transport costs several times as much
+
+
+class SlowTransportWarning(UserWarning):
+    """A model whose HTTP client does not bear so many calls at once."""
+
+
+def fast_chat_openai(model: str, **options: Any) -> "ChatOpenAI":
+    """A ChatOpenAI whose asynchronous calls go over aiohttp, for a fraction of the time from some dozen calls at once on.
+
+    Unlike others, it may be used on any number of event loops, and the synchronous doors of this library use its asynchronous client too.
+
+    Args:
+        model: The model's name.
+        options: Those of ChatOpenAI, but for `http_async_client`.
+
+    Raises:
+        MissingExtraError: langchain-openai is not installed.
+    """
+    try:
+        from langchain_openai import ChatOpenAI
+    except ImportError as error:
+        raise MissingExtraError("fast_chat_openai", "langchain-openai") from error
+    from rlm_integrations.lm._direct import LoopsClient
+
+    return ChatOpenAI(model=model, http_async_client=LoopsClient(), **options)
+
+
+def warn_of_slow(models: Iterable[LM], calls: int) -> None:
+    """Warn of every model that is about to make so many calls at once by a transport that does not bear them."""
+    if calls < LARGE:
+        return
+    for lm in models:
+        if isinstance(lm, LangChainLM) and _is_slow(lm.model):
+            warnings.warn(
+                f"{type(lm.model).__name__}({lm.name!r}) makes up to {calls} calls at once by httpx's default transport, which takes many "
+                "times the processor time of a quick one: make it by rlm_integrations.langchain.fast_chat_openai(…), or bound the calls by "
+                "max_concurrency",
+                SlowTransportWarning,
+                stacklevel=2,
+            )
+
+
+def _is_slow(model: object) -> bool:
+    """Whether it is asked through httpcore, which looks at all its connections for each of them. openai 3 has its successor."""
+    if is_at_home_everywhere(model) or not type(model).__module__.startswith("langchain_openai"):
+        return False
+    transport = getattr(client_of(model), "_transport", None)
+    return type(transport).__module__.partition(".")[0] == "httpx"

@@ -1,0 +1,69 @@
+"""A retriever over what a run found."""
+
+from typing import Any, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from typing_extensions import override
+
+from rlm_integrations._runtime import offload
+from rlm_integrations.errors import InputError
+from rlm_integrations.langchain.outputs import document_of
+from rlm_integrations.langchain.stores import store_of
+from rlm_integrations.store.evidence import searched, summed_up
+from rlm_integrations.store.shared import Reading
+
+
+class RLMStoreRetriever(BaseRetriever):
+    """Finds in the store of a run what fits a query: in the store's query language (`type=claim tag=dam`), or in any other words.
+
+    Args:
+        store: The store: `result.store`, a result, the output of an `RLMRunnable`, or its `store_id`.
+        mode: "search" gives the objects that fit best, "summary" one Document that counts types and tags and lists the best.
+        k: How many objects.
+
+    Raises:
+        InputError: An argument cannot work.
+    """
+
+    store: Any
+    mode: Literal["search", "summary"] = "search"
+    k: int = 4
+
+    def __init__(self, *, store: object, mode: Literal["search", "summary"] = "search", k: int = 4, **options: Any) -> None:
+        if mode not in {"search", "summary"}:
+            raise InputError(f"mode={mode!r}: choose 'search' or 'summary'")
+        super().__init__(**{"store": store_of(store), "mode": mode, "k": _checked(k), **options})
+
+    def search(self, query: str, k: int | None = None) -> list[Document]:
+        """The objects that fit best, their places in the document in `metadata["spans"]`."""
+        return [document_of(each) for each in searched(self._reading, query, _checked(self.k if k is None else k))]
+
+    def summary(self, query: str = "", k: int | None = None) -> Document:
+        """What there is in the store on a query."""
+        return document_of(summed_up(self._reading, query, _checked(self.k if k is None else k)))
+
+    @property
+    def _reading(self) -> Reading:
+        store: Reading = self.store
+        return store
+
+    @override
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None) -> list[Document]:
+        return self._found(query, k)
+
+    @override
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        return await offload(self._found, query, k)
+
+    def _found(self, query: str, k: int | None) -> list[Document]:
+        return self.search(query, k) if self.mode == "search" else [self.summary(query, k)]
+
+
+def _checked(k: object) -> int:
+    if type(k) is not int or k < 1:
+        raise InputError(f"k={k!r}: a whole number from 1 on is needed")
+    return k

@@ -1,0 +1,50 @@
+"""The stores of the latest runs, by id: what a checkpoint or an artifact holds is the id alone."""
+
+import threading
+from collections import OrderedDict
+from typing import Final
+
+from rlm_integrations._runtime import shared
+from rlm_integrations.errors import InputError
+from rlm_integrations.result import RLMResult
+from rlm_integrations.store import SharedStore
+from rlm_integrations.store.shared import Reading
+
+KEPT: Final = 32  # stores
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.stores: OrderedDict[str, SharedStore] = OrderedDict()
+
+
+def keep(result: RLMResult) -> None:
+    """Keep the store of a run for whoever asks for it by the run's id, until 32 further runs have come."""
+    if result.store is None:
+        return
+    kept = shared("stores of runnables", _Kept)
+    with kept.lock:
+        kept.stores[result.run_id] = result.store
+        while len(kept.stores) > KEPT:
+            kept.stores.popitem(last=False)
+
+
+def store_of(given: object) -> Reading:
+    """The store that is meant by itself, by a result, by a runnable's output, or by its id.
+
+    Raises:
+        InputError: It is none of these, or no longer kept.
+    """
+    if isinstance(given, Reading):
+        return given
+    if isinstance(given, RLMResult) and given.store is not None:
+        return given.store
+    if isinstance(given, dict):
+        given = (given.get("rlm") or {}).get("store_id")
+    if not isinstance(given, str):
+        raise InputError(f"a store is result.store, a result, an output of RLMRunnable, or a store_id, not {type(given).__name__}")
+    found = shared("stores of runnables", _Kept).stores.get(given)
+    if found is None:
+        raise InputError(f"there is no store {given[:60]!r} in this process: those of the last {KEPT} runs of runnables are kept")
+    return found

@@ -1,0 +1,113 @@
+"""A document as a tool of an agent: the model gives a question, never the document."""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Annotated, Any, Final, Literal, ParamSpec, TypeVar
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
+from pydantic import BaseModel, Field
+
+from rlm_integrations.errors import RLMError
+from rlm_integrations.langchain.events import tool_deltas
+from rlm_integrations.langchain.outputs import plain
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DESCRIPTION: Final = (
+    "Answers a question over a document that is too long to read. Ask one complete question; the answer comes with the places in the "
+    "document that support it."
+)
+_QUOTED: Final = 300  # characters of each quote that the model is shown
+_CITED: Final = 20  # quotes that it is shown
+
+
+class _Question(BaseModel):
+    question: str = Field(description="One complete question, which can be understood without the conversation.")
+    runtime: Annotated[Any, InjectedToolArg] = None
+
+
+class RLMTool(BaseTool):
+    """The tool that `create_rlm_tool` makes."""
+
+    name: str = "ask_document"
+    description: str = DESCRIPTION
+    args_schema: Any = _Question
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    handle_tool_error: Any = True
+    runnable: Runnable[Any, dict[str, Any]]
+    context_key: str | None = None
+
+    def _run(self, question: str, *, config: RunnableConfig, runtime: Any = None) -> tuple[str, dict[str, Any]]:
+        return failing_softly(self._ask)(question, config, runtime)
+
+    def _ask(self, question: str, config: RunnableConfig, runtime: Any) -> tuple[str, dict[str, Any]]:
+        return _shown(self.runnable.invoke(self._asked(question, runtime), config))
+
+    async def _arun(self, question: str, *, config: RunnableConfig, runtime: Any = None) -> tuple[str, dict[str, Any]]:
+        try:
+            return _shown(await self.runnable.ainvoke(self._asked(question, runtime), config))
+        except RLMError as error:
+            raise ToolException(str(error)) from error
+
+    def _asked(self, question: str, runtime: Any) -> dict[str, Any]:
+        """The runnable's input; the document comes from where the graph has it, and a model's arguments are none of these."""
+        if isinstance(runtime, Mapping | str | list | int | float | None):
+            return {"question": question}
+        tool_deltas.set(runtime.emit_output_delta)
+        if self.context_key is None:
+            return {"question": question}
+        return {"question": question, "context": _found(self.context_key, runtime.context, runtime.state)}
+
+
+def create_rlm_tool(
+    runnable: Runnable[Any, dict[str, Any]], *, name: str = "ask_document", description: str = DESCRIPTION, context_key: str | None = None
+) -> BaseTool:
+    """A tool by which an agent asks a document.
+
+    The message that the model gets is the answer with the quotes that support it; the artifact is the runnable's output in plain JSON.
+    What goes wrong in a run comes to the model as a message too.
+
+    Args:
+        runnable: An `RLMRunnable`, bound to its document by `with_context`, or what was made of it by `with_config`, `with_retry` …
+        name: The tool's name.
+        description: What the model is told of it; say what the document is.
+        context_key: Where the document is in the graph that runs the agent: a name in its runtime context or in its state. Then the
+            runnable needs none of its own. In the runtime context it stays out of checkpoints.
+    """
+    return RLMTool(runnable=runnable, name=name, description=description, context_key=context_key)
+
+
+def failing_softly(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, whose errors of this library are the kind that a model is told of."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except RLMError as error:
+            raise ToolException(str(error)) from error
+
+    return call
+
+
+def _found(key: str, *places: Any) -> Any:
+    for place in places:
+        found = place.get(key) if isinstance(place, Mapping) else getattr(place, key, None)
+        if found is not None:
+            return found
+    raise ToolException(f"there is no document under {key!r} in the graph's runtime context or its state")
+
+
+def _shown(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    artifact = plain(output)
+    answer = artifact["answer"]
+    lines = [answer if isinstance(answer, str) else str(answer)]
+    for each in artifact["context"][:_CITED]:
+        (span,) = each["metadata"]["spans"]
+        quote = each["page_content"]
+        lines.append(f"[{span['doc_id']}:{span['start']}-{span['end']}] {quote[:_QUOTED]}{'…' if len(quote) > _QUOTED else ''}")
+    if artifact["rlm"]["stop_reason"] != "final":
+        lines.append(f"(This is a partial answer: the run was stopped by {artifact['rlm']['stop_reason']}.)")
+    return "\n".join(lines), artifact

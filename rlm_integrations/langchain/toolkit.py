@@ -1,0 +1,99 @@
+"""Tools for agents over what a run found."""
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from langchain_core.documents import Document
+from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool
+from pydantic import BaseModel, Field
+
+from rlm_integrations._runtime import offload
+from rlm_integrations.errors import InputError
+from rlm_integrations.langchain.retriever import RLMStoreRetriever
+from rlm_integrations.langchain.stores import store_of
+from rlm_integrations.langchain.tool import failing_softly
+
+LONGEST: Final = 20_000  # characters of one span that is read
+
+
+class _Search(BaseModel):
+    query: str = Field(description='Words to find, or terms such as type=claim tag=x desc~"words"; empty for the newest.')
+    k: int = Field(default=4, ge=1, le=50, description="How many findings.")
+
+
+class _ReadSpan(BaseModel):
+    source: str = Field(description='The text, such as "context_0", as spans of findings name it.')
+    start: int = Field(ge=0, description="Its first character.")
+    end: int = Field(ge=0, description="The character after its last.")
+
+
+class RLMStoreToolkit(BaseToolkit):
+    """Three tools: search the findings of a run, sum them up, and read the places in the document that they rest on.
+
+    Args:
+        store: The store: `result.store`, a result, the output of an `RLMRunnable`, or its `store_id`.
+
+    Raises:
+        InputError: There is no such store.
+    """
+
+    store: Any
+
+    def __init__(self, *, store: object) -> None:
+        fields: dict[str, Any] = {"store": store_of(store)}
+        super().__init__(**fields)
+
+    def get_tools(self) -> list[BaseTool]:
+        """The tools; each gives plain JSON as its artifact."""
+        retriever = RLMStoreRetriever(store=self.store)
+
+        def search(query: str, k: int = 4) -> tuple[str, Any]:
+            found = retriever.search(query, k)
+            lines = [f"{each.id} ({each.metadata['type']}) {each.page_content}{_places(each)}" for each in found]
+            return "\n\n".join(lines) or "nothing was found", [_plain(each) for each in found]
+
+        def summary(query: str = "", k: int = 10) -> tuple[str, Any]:
+            found = retriever.summary(query, k)
+            return found.page_content, _plain(found)
+
+        def read_span(source: str, start: int, end: int) -> tuple[str, Any]:
+            text = self._text(source, start, end)
+            return text, {"source": source, "start": start, "end": end, "text": text}
+
+        return [
+            _tool(search, "search_findings", "Search what was found in the document.", _Search),
+            _tool(summary, "summarise_findings", "How many findings of which types and tags there are, and the first of them.", _Search),
+            _tool(read_span, "read_span", "Read the document's own words at a place that a finding names.", _ReadSpan),
+        ]
+
+    def _text(self, source: str, start: int, end: int) -> str:
+        corpus = store_of(self.store).ledger.corpus
+        if corpus is None:
+            raise InputError("this store has no document: its findings are all that there is")
+        if end - start > LONGEST:
+            raise InputError(f"{end - start:,} characters are more than can be read at once: at most {LONGEST:,}")
+        return corpus.text(source, start, end)
+
+
+def _tool(function: Callable[..., tuple[str, Any]], name: str, description: str, schema: type[BaseModel]) -> BaseTool:
+    async def off_loop(**arguments: Any) -> tuple[str, Any]:
+        return cast("tuple[str, Any]", await offload(failing_softly(function), **arguments))
+
+    return StructuredTool.from_function(
+        failing_softly(function),
+        off_loop,
+        name=name,
+        description=description,
+        args_schema=schema,
+        infer_schema=False,
+        response_format="content_and_artifact",
+        handle_tool_error=True,
+    )
+
+
+def _places(found: Document) -> str:
+    return "".join(f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.metadata["spans"])
+
+
+def _plain(found: Document) -> dict[str, Any]:
+    return {"id": found.id, "page_content": found.page_content, "metadata": found.metadata}

@@ -1,0 +1,139 @@
+"""One trace for a whole tree of runs: whose callbacks each call of a model belongs to."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForChainRun, CallbackManager, CallbackManagerForChainRun
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables import RunnableConfig
+
+from rlm_integrations._threads import in_thread
+from rlm_integrations.events import ChildFinished, Event, RunStarted
+from rlm_integrations.langchain.outputs import usage_metadata
+from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.langchain import KINDS, LangChainLM, outer_config, shown
+from rlm_integrations.records import Completion, Request
+
+P = ParamSpec("P")
+
+ChainRun = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
+Callbacks = CallbackManager | AsyncCallbackManager
+
+
+class Trace:
+    """The runs of one tree as LangChain's tracers see them: the runnable's own, and below it one for each child run.
+
+    A child's begins when the child first asks a model, because only there can a tracer be waited for; a child that asks nobody has none.
+
+    Args:
+        manager: The callbacks of the runnable's own run.
+        stream_tokens: Whether tokens of the models go into the user's own message stream.
+    """
+
+    def __init__(self, manager: ChainRun, *, stream_tokens: bool = False) -> None:
+        self._runs: dict[str, Callbacks] = {"": _below(manager)}
+        self._children: dict[str, ChainRun] = {}
+        self._paths: dict[str, str] = {}  # of child runs, by their ids in the events
+        self._stream_tokens = stream_tokens
+
+    def enter(self) -> None:
+        """Make it the trace of what the current context starts from now on."""
+        outer_config.set(self.config_of)
+
+    async def config_of(self, request: Request) -> RunnableConfig:
+        """What the configuration of a call is to say."""
+        config = RunnableConfig(callbacks=await self._callbacks_of(run_of(request), request.query))
+        if self._stream_tokens:
+            config["tags"] = [tag for tag in shown(request)["tags"] if tag != "nostream"]
+        return config
+
+    async def _callbacks_of(self, path: str, query: str) -> Callbacks:
+        path = path if "/" in path else ""  # the runnable's own run, or a batch
+        if path not in self._runs:
+            above = await self._callbacks_of(parent_of(path), query)
+            made = await told(above.on_chain_start, {}, {"question": query}, name="rlm.child", metadata={"rlm_path": path})
+            child: ChainRun = made
+            self._children[path] = child
+            self._runs[path] = _below(child)
+        return self._runs[path]
+
+    async def note(self, event: Event) -> None:
+        """Follow an event: tell tracers of the end of a child."""
+        if isinstance(event, RunStarted):
+            self._paths[event.id] = event.path
+        elif isinstance(event, ChildFinished) and (child := self._children.pop(self._paths.get(event.id, ""), None)) is not None:
+            await told(child.on_chain_end, {"answer": event.answer, "stop_reason": event.stop_reason})
+
+    async def abandon(self, error: BaseException) -> None:
+        """Tell tracers of the children that did not come to their end, the innermost first."""
+        for path in sorted(self._children, reverse=True):
+            await told(self._children.pop(path).on_chain_error, error)
+
+
+def run_of(request: Request) -> str:
+    """The path of the run that makes a call: `r.2` and `r.2/b55.17` are calls of the run `r`."""
+    return request.path.rpartition(".")[0] if request.role == "root" else parent_of(request.path)
+
+
+def parent_of(path: str) -> str:
+    """The path of the run whose block has called this."""
+    return path.rpartition("/")[0].rpartition(".")[0]
+
+
+def traced(lm: LM) -> LM:
+    """The model such that LangChain's tracers see its calls; LangChain's own models do so by themselves."""
+    return lm if isinstance(lm, LangChainLM | TracedLM) else TracedLM(lm)
+
+
+class TracedLM:
+    """A model of ours that tells LangChain's callbacks what it is asked and what it answers, where a face has set whose they are."""
+
+    def __init__(self, lm: LM) -> None:
+        self._lm = lm
+        self.name = lm.name
+        self.context_window = lm.context_window
+
+    def __getattr__(self, name: str) -> Any:
+        """What else there is of the model, such as what it shares its limits with."""
+        return getattr(self._lm, name)
+
+    async def complete(self, request: Request) -> Completion:
+        """The model's answer."""
+        config_of = outer_config.get()
+        config = shown(request) | (await config_of(request) if config_of is not None else RunnableConfig())
+        callbacks = config.get("callbacks")
+        if not isinstance(callbacks, CallbackManager | AsyncCallbackManager) or not callbacks.handlers:
+            return await self._lm.complete(request)
+        messages = [KINDS[message.role](message.content) for message in request.messages]
+        callbacks = callbacks.copy()
+        callbacks.add_tags(config["tags"], inherit=False)
+        metadata = {**config.get("metadata", {}), "ls_provider": "rlm_integrations", "ls_model_name": self.name, "ls_model_type": "chat"}
+        callbacks.add_metadata(metadata, inherit=False)
+        (run,) = await told(callbacks.on_chat_model_start, {"name": self.name}, [messages], name=config["run_name"])
+        try:
+            completion = await self._lm.complete(request)
+        except BaseException as error:
+            await told(run.on_llm_error, error, response=LLMResult(generations=[]))
+            raise
+        await told(run.on_llm_end, _result(completion, self.name))
+        return completion
+
+
+def _result(completion: Completion, name: str) -> LLMResult:
+    about = {"model_name": completion.model or name, "finish_reason": completion.finish_reason}
+    usage = usage_metadata(completion.usage) if completion.usage is not None else None
+    message = AIMessage(completion.text, usage_metadata=usage, response_metadata=about)
+    return LLMResult(generations=[[ChatGeneration(message=message)]])
+
+
+def _below(manager: ChainRun) -> Callbacks:
+    return manager.get_child()
+
+
+async def told(function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+    """Call what tells callbacks of something: where it is synchronous it runs code of the user's, so in a thread."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **kwargs)
+    return await in_thread(function, *args, **kwargs)

@@ -1,0 +1,151 @@
+"""What is recorded: runs of both frameworks through every door, against a provider that is scripted.
+
+A scene is a function that is told where its provider is and gives the result of a run, or a coroutine of it. To move one to a face of the
+product, swap the line that asks; its questions and its script stay.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlm_integrations import RLM, RLMResult, allm_batch
+from rlm_integrations.events import RunFinished
+from tests.cassettes.canonical import BASE_URL, CALL
+from tests.standin import Ask, Fault, Settings, StandIn, serve_in_thread
+
+KEY = "sk-recorder-0123456789abcdef"  # what the stand-in asks for; in no cassette
+MODEL = "gpt-4o-mini"
+LINES = "\n".join(f"The {name} grows in bed {bed}." for bed, name in enumerate(["rose", "iris", "lily", "tulip", "aster"], 1))
+
+ASK = """```repl
+lines = context.splitlines()
+found = llm_batch([f"Which plant is this?\\n{line}" for line in lines])
+print(len(lines), found[0])
+```"""
+TELL = """```repl
+FINAL(" | ".join(found), evidence=[cite("bed 3")])
+```"""
+VOTE = """```repl
+lines = context.splitlines()
+votes = llm_batch([f"Is this a tree? Answer yes or no.\\n{lines[number % 3]}" for number in range(50)], max_concurrent=50)
+FINAL(" | ".join(votes))
+```"""
+PLANTS = "Which plant grows in each bed? Ask a model about each line with one llm_batch, look at the replies, then name them with evidence."
+VOTES = "Have a model vote fifty times with one llm_batch on whether the first three lines name trees, and give all votes in order."
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Where a scene's models are."""
+
+    base_url: str = BASE_URL
+    key: str = KEY
+    model: str = MODEL
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One cassette.
+
+    Attributes:
+        framework: Whose models are asked.
+        name: Of the cassette.
+        play: Performs it: gives a result with an answer, or the answer, or a coroutine of either.
+        script: What the stand-in says as root, turn by turn.
+        faults: What goes wrong at the stand-in.
+        subcalls: How many calls the code makes.
+    """
+
+    framework: Literal["langchain", "llama_index"]
+    name: str
+    play: Callable[[Provider], Any]
+    script: Sequence[str] = (ASK, TELL)
+    faults: Sequence[Fault] = ()
+    subcalls: int = 5
+
+    @property
+    def file(self) -> str:
+        """The cassette's place in its folder."""
+        return f"{self.framework}/{self.name}.json"
+
+    def perform(self, provider: Provider) -> str:
+        """The answer of the run."""
+        result = self.play(provider)
+        return answer_in(asyncio.run(_value_of(result)) if inspect.isawaitable(result) else result)
+
+    def stand_in(self, **settings: Any) -> AbstractContextManager[StandIn]:
+        """The provider of this scene. Answers come in another order than questions."""
+        return serve_in_thread(
+            Settings(latency=0.004, jitter=0.004, scripts={MODEL: self._reply}, faults=self.faults, api_key=KEY), **settings
+        )
+
+    def _reply(self, ask: Ask) -> str:
+        is_root = ask.body["messages"][0]["role"] == "system"
+        return self.script[ask.turn] if is_root else f"said to {ask.headers[CALL]}"
+
+    def check(self, answer: str) -> None:
+        """What holds of the answer over the stand-in: in each slot stands what was said to the call of that place, and to no other."""
+        said = [part.removeprefix("said to ").rpartition(".") for part in answer.split(" | ")]
+        assert [number for _, _, number in said] == [str(number) for number in range(self.subcalls)]
+        assert len({batch for batch, _, _ in said}) == 1
+
+
+def answer_in(result: Any) -> str:
+    """The answer of a result, in any of the forms in which the doors give one."""
+    if isinstance(result, RLMResult):
+        return str(result.answer)
+    return str(result["answer"] if isinstance(result, Mapping) else result)
+
+
+async def _value_of(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+def chat_openai(at: Provider, **options: Any) -> Any:
+    """LangChain's model; further tries are ours to make."""
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(model=at.model, base_url=at.base_url, api_key=at.key, max_retries=0, **options)
+
+
+def openai_like(at: Provider, **options: Any) -> Any:
+    """LlamaIndex's model for every provider that speaks OpenAI's wire."""
+    from llama_index.llms.openai_like import OpenAILike
+
+    return OpenAILike(model=at.model, api_base=at.base_url, api_key=at.key, is_chat_model=True, max_retries=0, **options)
+
+
+async def last_of(rlm: RLM, query: str) -> RLMResult:
+    """The result at the end of a stream of events."""
+    events = [event async for event in rlm.astream(query, LINES)]
+    assert isinstance(events[-1], RunFinished)
+    return events[-1].result
+
+
+async def replies(model: Any) -> str:
+    """All replies of a batch that is no part of a run, as an answer."""
+    lines = LINES.splitlines()
+    prompts = [f"Is this a tree? Answer yes or no.\n{lines[number % 3]}" for number in range(50)]
+    return " | ".join(await allm_batch(prompts, model, max_concurrent=50))
+
+
+WIDE: dict[str, Any] = {"max_parallel_calls": 50}
+BUSY = [Fault("rate_limit", match="this?\nThe lily", times=1, retry_after=0.01)]
+
+SCENES = [
+    Scene("langchain", "sync", lambda at: RLM(chat_openai(at)).completion(PLANTS, LINES)),
+    Scene("langchain", "async", lambda at: RLM(chat_openai(at)).acompletion(PLANTS, LINES)),
+    Scene("langchain", "streaming", lambda at: last_of(RLM(chat_openai(at, streaming=True)), PLANTS)),
+    Scene("langchain", "batch", lambda at: RLM(chat_openai(at), **WIDE).completion(VOTES, LINES), [VOTE], subcalls=50),
+    Scene("langchain", "llm_batch", lambda at: replies(chat_openai(at)), subcalls=50),
+    Scene("langchain", "rate_limit", lambda at: RLM(chat_openai(at)).completion(PLANTS, LINES), faults=BUSY),
+    Scene("llama_index", "sync", lambda at: RLM(openai_like(at)).completion(PLANTS, LINES)),
+    Scene("llama_index", "async", lambda at: RLM(openai_like(at)).acompletion(PLANTS, LINES)),
+    Scene("llama_index", "streaming", lambda at: last_of(RLM(openai_like(at)), PLANTS)),
+    Scene("llama_index", "batch", lambda at: RLM(openai_like(at), **WIDE).completion(VOTES, LINES), [VOTE], subcalls=50),
+    Scene("llama_index", "llm_batch", lambda at: replies(openai_like(at)), subcalls=50),
+    Scene("llama_index", "rate_limit", lambda at: RLM(openai_like(at)).completion(PLANTS, LINES), faults=BUSY),
+]
