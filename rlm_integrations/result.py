@@ -221,13 +221,6 @@ class Tally:
         """All in all."""
         return sum(self.by_model.values(), Spent())
 
-    @property
-    def tokens(self) -> int:
-        """Input and output tokens of all calls. Unlike the rest, this needs no price list."""
-        known = self.__dict__.get("_added_up")
-        counted = [usage for _, _, usage in self._calls if usage] if known is None else [each.usage for each in known[0].values()]
-        return sum(usage.input_tokens + usage.output_tokens for usage in counted)
-
     def to_dict(self) -> dict[str, Any]:
         """The tally as plain JSON."""
         return {"by_model": _plain(self.by_model), "by_depth": _plain(self.by_depth), "total": _plain(self.total)}

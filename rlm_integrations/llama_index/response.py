@@ -46,7 +46,7 @@ def metadata_of(result: RLMResult) -> dict[str, Any]:
         "stop_reason": result.stop_reason,
         "iterations": result.iterations,
         "calls": result.total_calls,
-        "tokens": result.spent.tokens,
+        "tokens": sum(each.input_tokens + each.output_tokens for each in result.usage.values()),
     }
     return known if result.error is None else {**known, "error": result.error}
 

@@ -99,9 +99,7 @@ async def test_tokens_are_never_exceeded(server: StandIn, limit: int, script: li
     result = await rlm_of(server, counter, budget=Budget(max_tokens=limit)).acompletion("What happened?", DOCUMENT)
     assert result.stop_reason == "budget_tokens"
     assert 0 < counter.tokens <= limit
-    counted = result.spent.tokens  # before the price list is read, after it, and from JSON
     assert result.spent.total.usage.input_tokens + result.spent.total.usage.output_tokens == counter.tokens
-    assert counted == result.spent.tokens == type(result.spent).from_dict(result.spent.to_dict()).tokens == counter.tokens
     assert result.answer != ""
     if limit >= 20_000:
         assert "This is the last turn" in server.requests()[-1].body["messages"][-1]["content"]
