@@ -17,7 +17,7 @@ from llama_index.core.llms import MockLLM
 from rlm_integrations import LLMError
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import LLMBatch
-from tests.lm._foreign import ANSWERS, MODEL, PROMPTS, foreign
+from tests.lm._foreign import ANSWERS, PROMPTS, foreign
 from tests.standin import Fault, StandIn, answer_to
 
 DOORS = pytest.mark.parametrize("door", ["sync", "async"])
@@ -109,4 +109,3 @@ def test_bad_arguments_and_pickling() -> None:
     Settings.llm = scripted_llm(str.upper)
     assert late.run(["x"]) == ["X"]
     assert pickle.loads(pickle.dumps(LLMBatch("offline", max_concurrent=3)))._options == {"max_concurrent": 3}
-    assert MODEL
