@@ -71,7 +71,7 @@ class Home:
 
     def note(self, model: object) -> None:
         """Find out what is to be closed. Called after a call, because some clients are made by the first."""
-        if not self._tenancy.closers:
+        if self._tenancy.closers is None:
             self._tenancy.closers = _closers_of(client_of(model))
 
 
@@ -79,7 +79,7 @@ class _Tenancy:
     """Which loop has the client, and how its connections are closed. The client itself is not kept: it may go before its loop."""
 
     def __init__(self) -> None:
-        self.closers: list[Closer] = []
+        self.closers: list[Closer] | None = None  # None until there is a client to be looked at
         self._lock = threading.Lock()
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
 
@@ -99,7 +99,7 @@ def _itself(tenancy: _Tenancy) -> _Tenancy:
 
 async def _end(tenancy: _Tenancy) -> None:
     """On the loop that ends: close what is open there. The client may be used again afterwards: it is the user's."""
-    closers, tenancy.closers = tenancy.closers, []
+    closers, tenancy.closers = tenancy.closers or [], None
     for close in closers:
         await close()
     if closers:
@@ -123,11 +123,13 @@ def client_of(model: object) -> object | None:
     return None
 
 
-def _closers_of(client: Any) -> list[Closer]:
-    """What closes the client's connections on this loop, and nothing more. Nothing public leads there."""
+def _closers_of(client: Any) -> list[Closer] | None:
+    """What closes the client's connections on this loop, and nothing more; None where there is nothing yet. Nothing public leads there."""
+    if client is None:
+        return None
     if getattr(client, "_use_aiohttp", bool)():  # Google's: a session for each loop, made anew where it is closed
         session = getattr(client, "_aiohttp_sessions", {}).get(asyncio.get_running_loop())
-        return [] if session is None else [session.close]
+        return None if session is None else [session.close]
     client = getattr(client, "_async_httpx_client", client)
     if not hasattr(client, "_transport"):
         return []

@@ -187,7 +187,7 @@ async def test_what_google_opens_is_found(standin: StandIn) -> None:
     """Its SDK has a session for each loop from the first call there; that alone is closed, and the next call makes another."""
     llm = _foreign.foreign("ChatGoogleGenerativeAI", standin.base_url)
     client: Any = _home.client_of(llm)
-    assert _home._closers_of(client) == []
+    assert _home._closers_of(client) is None
     await by_async_batch(llm)
     (close,) = _home._closers_of(client)
     await close()
