@@ -13,6 +13,7 @@ import pytest
 
 from rlm_integrations import RLM, OpenAILM, RLMResult, _runtime
 from rlm_integrations.engine import rlm
+from rlm_integrations.events import CallFailed, CallFinished, CallStarted, ChildFinished, Event, RunFinished, RunStarted
 from rlm_integrations.records import Completion, Request, Usage
 from rlm_integrations.sandbox.forkserver import ForkServer
 from tests.standin import StandIn, serve
@@ -98,6 +99,17 @@ def check_citations(result: RLMResult, *texts: str) -> None:
     for citation in result.citations:
         text = texts[int(citation.source.removeprefix("context_"))]
         assert text[citation.start : citation.end] == citation.quote != ""
+
+
+def check_ended(events: Sequence[Event]) -> str:
+    """Why a run ended, by its last event; every event that says that something began is followed by one that says that it ended."""
+    ends = {CallStarted: (CallFinished, CallFailed), RunStarted: (ChildFinished, RunFinished)}
+    for event in events:
+        if type(event) in ends:
+            assert any(other.id == event.id and isinstance(other, ends[type(event)]) for other in events), event
+    finished = events[-1]
+    assert isinstance(finished, RunFinished)
+    return finished.result.stop_reason
 
 
 def children() -> list[str]:
