@@ -16,6 +16,7 @@ from rlm_integrations.engine import rlm
 from rlm_integrations.events import CallFailed, CallFinished, CallStarted, ChildFinished, Event, RunFinished, RunStarted
 from rlm_integrations.records import Completion, Request, Usage
 from rlm_integrations.sandbox.forkserver import ForkServer
+from tests._processes import children_of
 from tests.standin import StandIn, serve
 
 Answer = Callable[[Request], str | Awaitable[str]]
@@ -112,16 +113,10 @@ def check_ended(events: Sequence[Event]) -> str:
     return finished.result.stop_reason
 
 
-def children() -> list[str]:
+def children() -> list[int]:
     """The processes of sandboxes that are open in this process."""
-    found: list[str] = []
-    for server in [thing for thing in list(_runtime._shared.values()) if isinstance(thing, ForkServer)]:
-        pid = server._process.pid
-        try:
-            found += Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        except FileNotFoundError:
-            continue
-    return found
+    servers = [thing for thing in list(_runtime._shared.values()) if isinstance(thing, ForkServer)]
+    return [pid for server in servers for pid in children_of(server._process.pid)]
 
 
 def descriptors() -> list[str]:

@@ -23,6 +23,7 @@ from rlm_integrations.records import Limits
 from rlm_integrations.sandbox.base import Sandbox
 from rlm_integrations.sandbox.forkserver import ForkServer
 from rlm_integrations.sandbox.process import ProcessSandbox, ProcessSession
+from tests._processes import children_of
 from tests._waits import at_every_wait
 from tests.sandbox.conftest import FUNCTIONS, RecordingGate
 
@@ -41,11 +42,7 @@ def server() -> ForkServer:
 
 def children() -> set[int]:
     """The processes that the server has forked."""
-    pid = server()._process.pid
-    try:
-        return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-    except FileNotFoundError:
-        return set()
+    return set(children_of(server()._process.pid))
 
 
 def open_files() -> int:
