@@ -77,9 +77,12 @@ def threads(name: str, count: int) -> ThreadPoolExecutor:
     return shared(("threads", name), lambda: _Threads(max_workers=count, thread_name_prefix=f"rlm-{name}"))
 
 
-async def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a short piece of our own work off the event loop: encoding, hashing, parsing, starting a process."""
-    return await asyncio.wrap_future(threads("work", 4).submit(function, *args, **kwargs))
+def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """Run a short piece of our own work off the event loop: encoding, hashing, parsing, starting a process.
+
+    Await what it gives. Where that wait is cancelled, what has begun goes on, and its result is lost; see `_cleanup`.
+    """
+    return asyncio.wrap_future(threads("work", 4).submit(function, *args, **kwargs))
 
 
 def _close_all() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from rlm_integrations import _runtime
+from rlm_integrations._cleanup import ended
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.loop import Repl
@@ -67,14 +67,14 @@ class Chat:
         """End the REPL and let go of the document. A question that is being answered is cancelled."""
         self._check_loop()
         self._closed = True
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait({self._asking})
-        repl, self._repl = self._repl, None
-        if repl is not None:
-            await repl.close()
-            if repl.corpus is not self._context:
-                await _runtime.offload(repl.corpus.close)
+        try:
+            if self._asking is not None:
+                self._asking.cancel()
+                await ended(self._asking)
+        finally:
+            repl, self._repl = self._repl, None
+            if repl is not None:
+                await repl.end(keep=self._context)
 
     def close(self) -> None:
         """The same for scripts, threads and notebooks."""

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 
-from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import Typed
 from rlm_integrations.engine.host import Answered, Asked, Spawn
@@ -49,7 +48,10 @@ class Children:
             tree.emit(started)
             reply: str = LLMError("error", "the child run ended without an answer")
             try:
-                outcome = await run.run()
+                try:
+                    outcome = await run.run()
+                finally:
+                    await repl.end(keep=corpus)
                 reply = outcome.answer or LLMError("empty", f"the child run gave no answer ({outcome.stop_reason})")
             except ModelError as error:
                 run.outcome.stop_reason = "model_error"
@@ -58,9 +60,6 @@ class Children:
                 reply, run.outcome.stop_reason = LLMError("cancelled", "the block that asked ended first"), "cancelled"
                 raise
             finally:
-                await repl.close()
-                if own is not corpus:
-                    await _runtime.offload(own.close)
                 outcome = run.outcome
                 asked.tell(Answered(reply, tuple(outcome.turns), tuple(outcome.citations), outcome.dropped_citations))
                 tree.emit(ChildFinished(id=run.id, parent=asked.parent, answer=reply, stop_reason=run.outcome.stop_reason))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlm_integrations import _runtime
+from rlm_integrations._cleanup import ended
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.citations import LONGEST, MOST
 from rlm_integrations.engine.gate import Call, Function
@@ -90,8 +91,7 @@ class Notebook:
 
     async def complete(self) -> None:
         """Wait until all is noted."""
-        if self._pending:
-            await asyncio.wait(self._pending)
+        await ended(*self._pending)
 
     def note_store(self, event: StoreEvent) -> None:
         """Keep what was written to the store; called in the thread that wrote."""
@@ -459,7 +459,7 @@ class Host:
                 self._note_batch(len(prompts), sub, begun)
             finally:
                 asking.cancel()
-                await asyncio.wait({asking})
+                await ended(asking)
 
         return ask
 

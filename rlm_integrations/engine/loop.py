@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_integrations import _runtime
+from rlm_integrations._cleanup import ended, to_the_end
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import InvalidAnswerError, Typed
@@ -83,9 +84,19 @@ class Repl:
         if opening is None:
             return
         opening.cancel()
-        await asyncio.wait({opening})
-        if not opening.cancelled() and opening.exception() is None:
-            await opening.result().close()
+        try:
+            await ended(opening)
+        finally:
+            if not opening.cancelled() and opening.exception() is None:
+                await to_the_end(opening.result().close())
+
+    async def end(self, *, keep: object) -> None:
+        """Close it and its document, unless that is the one to keep."""
+        try:
+            await self.close()
+        finally:
+            if self.corpus is not keep:
+                await to_the_end(_runtime.offload(self.corpus.close))  # a gigabyte takes a while to give back
 
 
 class Run:

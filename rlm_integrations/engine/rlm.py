@@ -4,10 +4,11 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from rlm_integrations import _runtime
+from rlm_integrations._cleanup import ended
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import Typed
@@ -172,8 +173,7 @@ class RLM:
             await run
         finally:
             run.cancel()
-            await asyncio.wait({run})
-            _ = run.cancelled() or run.exception()  # looked at, or asyncio complains of it
+            await ended(run)
 
     def stream(self, query: str, context: object, *, only: Callable[[Event], bool] | None = None) -> Iterator[Event]:
         """The same for scripts, threads and notebooks."""
@@ -222,10 +222,14 @@ class RLM:
         emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
         layers: Mapping[str, str] = {}
         try:
-            at_once = corpus.characters < self._settings.limits.single_call_below
-            if not at_once or not await answer_at_once(tree, run, history):
-                await run.run(() if at_once else history)
-            layers = own.session.layers if own.session is not None else {}
+            async with AsyncExitStack() as cleanup:
+                if repl is None:
+                    cleanup.push_async_callback(own.end, keep=context)
+                cleanup.push_async_callback(tree.close)
+                at_once = corpus.characters < self._settings.limits.single_call_below
+                if not at_once or not await answer_at_once(tree, run, history):
+                    await run.run(() if at_once else history)
+                layers = own.session.layers if own.session is not None else {}
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
                 run.outcome.stop_reason = "cancelled"
@@ -233,12 +237,6 @@ class RLM:
             else:
                 emit(RunFailed(id=run.id, error=f"{type(error).__name__}: {error}"))
             raise
-        finally:
-            await tree.close()
-            if repl is None:
-                await own.close()
-                if corpus is not context:
-                    await _runtime.offload(corpus.close)  # a gigabyte takes a while to give back
         result = _result(tree, run.outcome, layers)
         emit(RunFinished(id=run.id, result=result))
         if result.stop_reason.startswith("budget") and self._settings.budget.on_exceeded == "raise":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ParamSpec
 
 from rlm_integrations import _runtime
+from rlm_integrations._cleanup import to_the_end
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.budget import BudgetSpentError, Metered, Purse
 from rlm_integrations.engine.tools import Tool
@@ -123,7 +124,7 @@ class Tree:
     async def close(self) -> None:
         """Let go of the document's index: it may be large, and the garbage collector comes late."""
         if self._locator is not None:
-            await _runtime.offload(setattr, self, "_locator", None)
+            await to_the_end(_runtime.offload(setattr, self, "_locator", None))
 
 
 def _locate(locator: Locator, prompts: Sequence[str]) -> list[PromptPieces]:

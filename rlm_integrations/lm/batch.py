@@ -9,6 +9,7 @@ from functools import partial
 from reprlib import repr as shown  # bounded: values may be long
 from typing import Any, Literal, TypedDict, Unpack
 
+from rlm_integrations._cleanup import ended
 from rlm_integrations._portal import iterating, pulled_by_caller, synchronous
 from rlm_integrations._runtime import offload
 from rlm_integrations.errors import InputError
@@ -207,11 +208,11 @@ class _Batch:
 
     async def _close(self) -> None:
         self._task.cancel()
-        await asyncio.wait([self._task])
-        if not self._task.cancelled():
-            self._task.exception()  # looked at, so that asyncio does not report it as forgotten
-        end = BatchFinished(id=self._id, done=self._done, total=self._total, failed=self._failed, outcome=self._outcome)
-        self._progress(end)
+        try:
+            await ended(self._task)
+        finally:
+            end = BatchFinished(id=self._id, done=self._done, total=self._total, failed=self._failed, outcome=self._outcome)
+            self._progress(end)
 
     async def _run(self, asker: Asker) -> None:
         # A list is read here. All else may be the user's own code.

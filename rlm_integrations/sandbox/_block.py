@@ -5,6 +5,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, get_args
 
+from rlm_integrations._cleanup import ended
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final, Status
 from rlm_integrations.sandbox.repl import MESSAGE_KEPT, TRACEBACK_KEPT, VARIABLES_SHOWN, Stream, printable
 from rlm_integrations.sandbox.wire import WireError
@@ -63,12 +64,12 @@ class Block:
                     raise WireError(f"an unexpected message {message['op'][:20]!r}")
 
     async def stop(self) -> None:
-        """End the watch and every call that is still open."""
+        """End the watch and every call that is still open. Safe to call twice."""
         self._watch.cancel()
         tasks = [task for task, _ in self._open.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*tasks)
 
     def interrupt(self, reason: str) -> None:
         """Ask the code to end; the process is killed where it does not."""

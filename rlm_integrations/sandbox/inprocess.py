@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from rlm_integrations import _runtime
+from rlm_integrations._cleanup import ended, to_the_end
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError
 from rlm_integrations.records import HostFunction, Limits
@@ -63,6 +64,7 @@ class InProcessSession:
         self._closed = False
         self._host_calls = 0
         self._open: set[Future[Any]] = set()
+        self._answering: set[asyncio.Task[Any]] = set()
         self._thread: threading.Thread | None = None
         self._pieces: list[tuple[Stream, str]] = []
         output = Output({"stdout": limits.stdout_kept, "stderr": limits.stderr_kept}, self._pieces.extend)
@@ -127,6 +129,9 @@ class InProcessSession:
     async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         import builtins
 
+        if (task := asyncio.current_task()) is not None:
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
         async with self._slots:
             try:
                 return _crossed({"op": "answer", "value": await self._gate(block, function, args, kwargs)})["value"]
@@ -150,8 +155,9 @@ class InProcessSession:
         for call in list(self._open):
             call.cancel()
         await self.interrupt()
+        await ended(*self._answering)
         if self._thread is None:
-            await _runtime.offload(self._repl.close)
+            await to_the_end(_runtime.offload(self._repl.close))
 
 
 def _crossed(message: dict[str, Any]) -> dict[str, Any]:

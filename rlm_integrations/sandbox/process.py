@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlm_integrations import _runtime
+from rlm_integrations._cleanup import ended, to_the_end
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError, SandboxError, SandboxUnavailableError
 from rlm_integrations.records import HostFunction, Limits
@@ -64,23 +65,23 @@ class ProcessSandbox:
             "metadata": context.metadata,
         }
         child = Child()
-        starting = asyncio.ensure_future(_runtime.offload(self._start, child, opening, context))
+        starting = _runtime.offload(self._start, child, opening, context)
         try:
-            connection = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            child.kill()  # ends what the thread waits for
-            await asyncio.wait({starting})
-            if starting.exception() is None:
-                starting.result().close()
-                await asyncio.shield(_runtime.offload(child.release))
-            raise
-        try:
-            reader, writer = await asyncio.open_connection(sock=connection)
+            reader, writer = await asyncio.open_connection(sock=await asyncio.shield(starting))
         except BaseException:
-            connection.close()
-            await asyncio.shield(_runtime.offload(child.release))
+            await self._give_up(child, starting)
             raise
         return ProcessSession(child, reader, writer, [each.name for each in functions], gate, limits)
+
+    async def _give_up(self, child: Child, starting: "asyncio.Future[socket.socket]") -> None:
+        """End a child that has started, or is about to, and give everything back."""
+        child.kill()  # ends what the thread waits for
+        try:
+            await ended(starting)
+        finally:
+            if starting.exception() is None:
+                starting.result().close()
+            await to_the_end(_runtime.offload(child.release))
 
     def _start(self, child: Child, opening: dict[str, Any], context: Corpus) -> socket.socket:
         """Fork a child, hand it its context and wait until it says that it is sealed. Blocks; runs in a thread of ours."""
@@ -156,6 +157,8 @@ class ProcessSession:
                 self.child.signal(signal.SIGCONT)
                 await self.send({"op": "run", "code": code, "block": block})
                 result = await running.follow()
+                self._running = None
+                await running.stop()  # here, because a cancellation of this too ends the session
             except (LostError, WireError, ConnectionError, asyncio.IncompleteReadError) as error:
                 self._lost = running.killed_because or _how_lost(error)
                 await self._end()
@@ -212,9 +215,11 @@ class ProcessSession:
         """Kill the process, wait until it is gone and give everything back. Safe to call twice."""
         self.child.kill()
         self._writer.transport.abort()
-        await asyncio.shield(asyncio.ensure_future(_runtime.offload(self._release)))
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
+        try:
+            await to_the_end(_runtime.offload(self._release))
+        finally:
+            with contextlib.suppress(ConnectionError):
+                await to_the_end(self._writer.wait_closed())
 
     async def send(self, message: dict[str, Any]) -> None:
         """Write a message; a large one is packed off the loop, and each waits for the one before."""

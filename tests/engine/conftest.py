@@ -13,8 +13,10 @@ import pytest
 
 from rlm_integrations import RLM, OpenAILM, RLMResult, _runtime
 from rlm_integrations.engine import rlm
+from rlm_integrations.events import CallFailed, CallFinished, CallStarted, ChildFinished, Event, RunFinished, RunStarted
 from rlm_integrations.records import Completion, Request, Usage
 from rlm_integrations.sandbox.forkserver import ForkServer
+from tests._processes import children_of
 from tests.standin import StandIn, serve
 
 Answer = Callable[[Request], str | Awaitable[str]]
@@ -100,16 +102,21 @@ def check_citations(result: RLMResult, *texts: str) -> None:
         assert text[citation.start : citation.end] == citation.quote != ""
 
 
-def children() -> list[str]:
+def check_ended(events: Sequence[Event]) -> str:
+    """Why a run ended, by its last event; every event that says that something began is followed by one that says that it ended."""
+    ends = {CallStarted: (CallFinished, CallFailed), RunStarted: (ChildFinished, RunFinished)}
+    for event in events:
+        if type(event) in ends:
+            assert any(other.id == event.id and isinstance(other, ends[type(event)]) for other in events), event
+    finished = events[-1]
+    assert isinstance(finished, RunFinished)
+    return finished.result.stop_reason
+
+
+def children() -> list[int]:
     """The processes of sandboxes that are open in this process."""
-    found: list[str] = []
-    for server in [thing for thing in list(_runtime._shared.values()) if isinstance(thing, ForkServer)]:
-        pid = server._process.pid
-        try:
-            found += Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        except FileNotFoundError:
-            continue
-    return found
+    servers = [thing for thing in list(_runtime._shared.values()) if isinstance(thing, ForkServer)]
+    return [pid for server in servers for pid in children_of(server._process.pid)]
 
 
 def descriptors() -> list[str]:

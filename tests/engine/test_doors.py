@@ -20,19 +20,9 @@ import pytest
 from rlm_integrations import RLM, Budget, RLMResult
 from rlm_integrations._portal import portal
 from rlm_integrations.errors import BudgetExceededError, InputError, LoopError, ModelError
-from rlm_integrations.events import (
-    BlockStarted,
-    CallFailed,
-    CallFinished,
-    CallStarted,
-    ChildFinished,
-    Event,
-    RunFailed,
-    RunFinished,
-    RunStarted,
-)
+from rlm_integrations.events import BlockStarted, CallFinished, CallStarted, Event, RunFailed, RunFinished, RunStarted
 from rlm_integrations.records import Request
-from tests.engine.conftest import Scripted, children, code, documents_held, final, models, overlong, soon
+from tests.engine.conftest import Scripted, check_ended, children, code, documents_held, final, models, overlong, soon
 from tests.standin import Fault, StandIn, serve_in_thread
 
 Door = Callable[[RLM, str, object], Awaitable[RLMResult]]
@@ -260,13 +250,7 @@ class Stage:
 
     def check(self) -> None:
         """Every event that says that something began is followed by one that says that it ended."""
-        ends = {CallStarted: (CallFinished, CallFailed), RunStarted: (ChildFinished, RunFinished)}
-        for event in self.events:
-            if type(event) in ends:
-                assert any(other.id == event.id and isinstance(other, ends[type(event)]) for other in self.events), event
-        finished = self.events[-1]
-        assert isinstance(finished, RunFinished)
-        assert finished.result.stop_reason == "cancelled"
+        assert check_ended(self.events) == "cancelled"
 
 
 async def never() -> None:

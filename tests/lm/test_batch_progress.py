@@ -11,6 +11,7 @@ import pytest
 from rlm_integrations import allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, CallFailed, CallFinished, CallRetried, CallStarted, Event
 from rlm_integrations.records import Completion, Request
+from tests._waits import at_every_wait
 from tests.lm._local import DOORS, QUICK, Batch, Local, failing
 
 
@@ -140,3 +141,29 @@ async def test_events_of_a_cancelled_batch() -> None:
     assert [event.record.reply.type for event in events if isinstance(event, CallFailed)] == ["cancelled"] * 2  # type: ignore[attr-defined]
     assert isinstance(events[-1], BatchFinished)
     assert events[-1].outcome == "cancelled"
+
+
+@pytest.mark.parametrize("again", [0, 1])
+async def test_a_batch_cancelled_in_any_wait_has_ended(again: int) -> None:
+    """Once, or again at once: when the cancellation comes out, no call and no task is left, and the batch was said to be over."""
+
+    @dataclass
+    class LettingGo(Local):
+        async def complete(self, request: Request) -> Completion:
+            try:
+                return await super().complete(request)
+            finally:
+                await asyncio.sleep(0)
+
+    events: list[Event] = []
+    model = LettingGo()
+
+    async def work() -> None:
+        events.clear()
+        await allm_batch(["a", "b", "c"], model, max_concurrent=2, on_event=events.append)
+
+    async for task in at_every_wait(work, again=again):
+        assert task.cancelled()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert model.in_flight == 0
+        assert isinstance(events[-1], BatchFinished)

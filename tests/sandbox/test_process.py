@@ -18,11 +18,13 @@ import pytest
 
 from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import ContextError, SandboxError, SandboxUnavailableError
+from rlm_integrations.errors import ContextError, SandboxClosedError, SandboxError, SandboxUnavailableError
 from rlm_integrations.records import Limits
 from rlm_integrations.sandbox.base import Sandbox
 from rlm_integrations.sandbox.forkserver import ForkServer
 from rlm_integrations.sandbox.process import ProcessSandbox, ProcessSession
+from tests._processes import children_of
+from tests._waits import at_every_wait
 from tests.sandbox.conftest import FUNCTIONS, RecordingGate
 
 SMALL = Limits(block_seconds=0.3, grace_seconds=0.2)
@@ -40,11 +42,7 @@ def server() -> ForkServer:
 
 def children() -> set[int]:
     """The processes that the server has forked."""
-    pid = server()._process.pid
-    try:
-        return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-    except FileNotFoundError:
-        return set()
+    return set(children_of(server()._process.pid))
 
 
 def open_files() -> int:
@@ -330,6 +328,58 @@ async def test_cancelling_open_leaves_no_process(sandbox: ProcessSandbox, gate: 
                 await outcome.close()
         while len(children()):
             await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("again", [0, 1, 2])
+async def test_cancelling_in_every_wait_leaves_nothing(sandbox: ProcessSandbox, gate: RecordingGate, again: int) -> None:
+    """A session that is cancelled while it opens, runs or closes, once or again a little later, is gone when that has ended."""
+    late = "import threading\nthreading.Thread(target=slow, args=(60,), daemon=True).start()\nllm_query('x')"
+    with Corpus.build("x") as corpus:
+
+        async def work() -> None:
+            session = await sandbox.open(corpus, FUNCTIONS, gate, Limits())
+            try:
+                await session.set_vars({"x": 1})
+                await session.execute(late, 1)
+            finally:
+                await session.close()
+
+        await work()
+        files, cancelled = open_files(), 0
+        async for task in at_every_wait(work, again=again):
+            assert task.cancelled()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            assert (children(), open_files(), gate.open) == (set(), files, 0)
+            cancelled += 1
+        assert cancelled > 10
+
+
+async def test_cancelling_the_end_of_a_block_ends_the_session(sandbox: ProcessSandbox) -> None:
+    """A block that is done, but for a call that it left open, is cancelled like any other: its session is closed."""
+    ending, go = asyncio.Event(), asyncio.Event()
+
+    async def gate(_block: int, function: str, _args: list[Any], _kwargs: dict[str, Any]) -> Any:
+        if function == "slow":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ending.set()
+                await go.wait()
+
+    with Corpus.build("x") as corpus:
+        session = await sandbox.open(corpus, FUNCTIONS, gate, Limits())
+        code = "import threading\nthreading.Thread(target=slow, args=(60,), daemon=True).start()\nllm_query('x')"
+        task = asyncio.ensure_future(session.execute(code, 1))
+        await ending.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert children() == set()
+        with pytest.raises(SandboxClosedError):
+            await session.execute("1", 2)
 
 
 async def test_cancelling_kills_at_once_whatever_the_code_does(open_session: Any) -> None:

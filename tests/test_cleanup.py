@@ -1,0 +1,94 @@
+"""Cleanup goes to its end, whoever is cancelled meanwhile."""
+
+import asyncio
+
+import pytest
+
+from rlm_integrations._cleanup import ended, to_the_end
+
+
+async def test_what_is_waited_for_is_given() -> None:
+    """Without a cancellation it is an ordinary await: the result, or the exception."""
+
+    async def divided(by: int) -> float:
+        await asyncio.sleep(0)
+        return 6 / by
+
+    assert await to_the_end(divided(3)) == 2
+    with pytest.raises(ZeroDivisionError):
+        await to_the_end(divided(0))
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_cancellations_are_raised_after_the_end(times: int) -> None:
+    """However often the task is cancelled, the work ends first, undisturbed; then the cancellation goes on with its message."""
+    go, order = asyncio.Event(), list[str]()
+
+    async def work() -> None:
+        await go.wait()
+        order.append("worked")
+
+    async def waits() -> None:
+        try:
+            await to_the_end(work())
+        finally:
+            order.append("left")
+
+    task = asyncio.create_task(waits())
+    for number in range(times):
+        await asyncio.sleep(0)
+        task.cancel(f"for the {number}th time")
+    await asyncio.sleep(0)
+    assert (task.done(), order) == (False, [])
+    go.set()
+    with pytest.raises(asyncio.CancelledError, match=f"{times - 1}th"):
+        await task
+    assert order == ["worked", "left"]
+    assert task.cancelling() == times
+
+
+async def test_a_cancellation_in_the_moment_of_the_end_is_raised_too() -> None:
+    """Where the work has just ended and the task is not awake yet, nothing of either is lost."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    task = asyncio.create_task(ended(future))
+    await asyncio.sleep(0)
+    future.add_done_callback(lambda _: task.cancel())
+    future.set_result(None)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_timeout_around_it_is_a_timeout() -> None:
+    """`asyncio.timeout` and task groups still recognise the cancellation as theirs."""
+    done = False
+
+    async def work() -> None:
+        nonlocal done
+        await asyncio.sleep(0.01)
+        done = True
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await to_the_end(work())
+    assert done
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+
+
+async def test_failures_of_what_ends_are_no_complaint() -> None:
+    """`ended` waits for several, also where some fail or were cancelled; asyncio does not report them as forgotten."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    async def fails() -> None:
+        raise ValueError("no matter")
+
+    tasks = [asyncio.create_task(fails()), asyncio.create_task(asyncio.sleep(60)), asyncio.create_task(asyncio.sleep(0))]
+    tasks[1].cancel()
+    await ended(*tasks)
+    await ended()
+    assert all(task.done() for task in tasks)
+    del tasks
+    assert complaints == []
