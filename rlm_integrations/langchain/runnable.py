@@ -10,6 +10,7 @@ from pydantic import BaseModel, PrivateAttr
 from typing_extensions import override
 
 from rlm_integrations import RLM
+from rlm_integrations._cleanup import to_the_end
 from rlm_integrations._runtime import offload
 from rlm_integrations.engine.progress import is_progress, progress_of
 from rlm_integrations.events import Hook, RunFinished
@@ -136,7 +137,7 @@ class RLMRunnable(Doors[dict[str, Any]]):
             raise
         finally:
             if asked.is_ours:
-                await offload(corpus.close)
+                await to_the_end(offload(corpus.close))
         stores.keep(result)
         yield AddableDict(output_of(result, corpus))
 

@@ -8,6 +8,7 @@ from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, Document, NodeWithScore, ObjectType, RelatedNodeInfo
 
 from rlm_integrations import _runtime
+from rlm_integrations._cleanup import to_the_end
 from rlm_integrations._documents import document
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
@@ -102,7 +103,7 @@ class Given:
 
     async def close(self, texts: Texts) -> None:
         """It goes with the run."""
-        await _runtime.offload(texts.corpus.close)
+        await to_the_end(_runtime.offload(texts.corpus.close))
 
 
 class Kept:
