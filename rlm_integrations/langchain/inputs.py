@@ -1,5 +1,6 @@
 """What a question is to LangChain's users: a text, a dict, or a conversation, with a document or without."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -14,6 +15,8 @@ from typing_extensions import TypedDict
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.bound import Bound
 from rlm_integrations.errors import InputError
+from rlm_integrations.langchain.stores import KEPT
+from rlm_integrations.store import SharedStore
 
 SHAPES = (
     'give a text, {"question": …, "context": …} or messages; the context is a text, a path, a Document, or a list of these, and may be '
@@ -33,27 +36,43 @@ class QuestionWithContext(TypedDict, total=False):
 RLMInput = RootModel[str | QuestionWithContext | list[Any]]
 
 
+class AskedDocument(Bound):
+    """A document that is asked. In a trace it tells how much there is of it.
+
+    Attributes:
+        stores: What the latest runs over it found, for as long as it is bound to a runnable.
+    """
+
+    def __init__(self, context: object) -> None:
+        super().__init__(context)
+        self.stores: deque[SharedStore] = deque(maxlen=KEPT)
+        self._what = _description(context)
+
+    def __repr__(self) -> str:
+        return self._what
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A question and its document.
 
     Attributes:
         question: The question.
-        context: The document.
+        document: The document.
         is_ours: Whether the document came with the question, and is let go of with it.
     """
 
     question: str
-    context: Bound
+    document: AskedDocument
     is_ours: bool
 
     @property
     def preview(self) -> dict[str, Any]:
         """What traces show of it, which is never the document."""
-        return {"question": self.question, "context": repr(self.context)}
+        return {"question": self.question, "context": repr(self.document)}
 
 
-def asked(given: object, bound: Bound | None) -> Asked:
+def asked(given: object, bound: AskedDocument | None) -> Asked:
     """What was asked.
 
     Args:
@@ -69,21 +88,12 @@ def asked(given: object, bound: Bound | None) -> Asked:
         context = bound
     if context is None:
         raise InputError(f"there is no document to ask {question[:60]!r} of: {SHAPES}")
-    return Asked(question, bound_to(context), is_ours=not isinstance(context, Bound | Corpus))
+    return Asked(question, bound_to(context), is_ours=not isinstance(context, AskedDocument | Corpus))
 
 
-def bound_to(context: object) -> Bound:
-    """The context, with a description that fits into a trace."""
-    return context if isinstance(context, Bound) else _Described(context)
-
-
-class _Described(Bound):
-    def __init__(self, context: object) -> None:
-        super().__init__(context)
-        self._what = _description(context)
-
-    def __repr__(self) -> str:
-        return self._what
+def bound_to(context: object) -> AskedDocument:
+    """The context as a document that is read once."""
+    return context if isinstance(context, AskedDocument) else AskedDocument(context)
 
 
 def _description(context: object) -> str:

@@ -123,7 +123,7 @@ class RLMRunnable(Doors[dict[str, Any]]):
         trace.enter()
         teller = Teller(config, has_handlers=bool(manager.handlers))
         rlm = self._bounded(config.get("max_concurrency"))
-        corpus = await asked.context.corpus(self.limits or Limits())
+        corpus = await asked.document.corpus(self.limits or Limits())
         try:
             async with aclosing(rlm.astream(asked.question, corpus, only=is_progress)) as events:
                 async for event in events:
@@ -138,7 +138,7 @@ class RLMRunnable(Doors[dict[str, Any]]):
         finally:
             if asked.is_ours:
                 await to_the_end(offload(corpus.close))
-        stores.keep(result)
+        stores.keep(result, None if asked.is_ours else asked.document.stores)
         yield AddableDict(output_of(result, corpus))
 
     def _bounded(self, max_concurrency: int | None) -> RLM:

@@ -1,8 +1,8 @@
 """The stores of the latest runs, by id: what a checkpoint or an artifact holds is the id alone."""
 
-import threading
-from collections import OrderedDict
+from collections import deque
 from typing import Final
+from weakref import WeakValueDictionary
 
 from rlm_integrations._runtime import shared
 from rlm_integrations.errors import InputError
@@ -15,19 +15,21 @@ KEPT: Final = 32  # stores
 
 class _Kept:
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.stores: OrderedDict[str, SharedStore] = OrderedDict()
+        self.stores: WeakValueDictionary[str, SharedStore] = WeakValueDictionary()
+        self.latest: deque[SharedStore] = deque(maxlen=KEPT)
 
 
-def keep(result: RLMResult) -> None:
-    """Keep the store of a run for whoever asks for it by the run's id, until 32 further runs have come."""
-    if result.store is None:
-        return
-    kept = shared("stores of runnables", _Kept)
-    with kept.lock:
+def keep(result: RLMResult, holder: deque[SharedStore] | None = None) -> None:
+    """Keep the store of a run for whoever asks for it by the run's id, until 32 further runs have come.
+
+    Args:
+        result: The run's.
+        holder: Who keeps it. A store holds its document, so one whose document stays open is kept by who has that: by default, this process.
+    """
+    if result.store is not None:
+        kept = shared("stores of runnables", _Kept)
         kept.stores[result.run_id] = result.store
-        while len(kept.stores) > KEPT:
-            kept.stores.popitem(last=False)
+        (kept.latest if holder is None else holder).append(result.store)
 
 
 def store_of(given: object) -> Reading:
@@ -46,5 +48,7 @@ def store_of(given: object) -> Reading:
         raise InputError(f"a store is result.store, a result, an output of RLMRunnable, or a store_id, not {type(given).__name__}")
     found = shared("stores of runnables", _Kept).stores.get(given)
     if found is None:
-        raise InputError(f"there is no store {given[:60]!r} in this process: those of the last {KEPT} runs of runnables are kept")
+        raise InputError(
+            f"there is no store {given[:60]!r} in this process: those of a document's last {KEPT} runs are kept, as long as it is bound to a runnable"
+        )
     return found

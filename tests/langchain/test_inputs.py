@@ -11,10 +11,10 @@ from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.bound import Bound
 from rlm_integrations.errors import ContextError, InputError
-from rlm_integrations.langchain.inputs import RLMInput, asked
+from rlm_integrations.langchain.inputs import RLMInput, asked, bound_to
 from rlm_integrations.records import Limits
 
-BOUND = Bound("a document")
+BOUND = bound_to("a document")
 CONVERSATION = [SystemMessage("s"), HumanMessage("first?"), AIMessage("a"), HumanMessage("Who?"), AIMessage("b")]
 BLOCKS = HumanMessage([{"type": "text", "text": "Who"}, {"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "?"}])
 
@@ -41,7 +41,7 @@ QUESTIONS = [
 def test_a_question_in_every_shape(given: Any) -> None:
     """A text, a dict, messages and what prompts give: the last human text is the question."""
     found = asked(given, BOUND)
-    assert (found.question, found.context, found.is_ours) == ("Who?", BOUND, False)
+    assert (found.question, found.document, found.is_ours) == ("Who?", BOUND, False)
 
 
 WRONG = [

@@ -1,7 +1,6 @@
 """The runnable: what it gives, how it composes, from which doors, and what it lets go of."""
 
 import asyncio
-import gc
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from pydantic import BaseModel
 from rlm_integrations import RLM, Budget, Limits
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import BudgetExceededError, ContextError, InputError, ModelError
-from rlm_integrations.langchain import RLMRunnable, stores
+from rlm_integrations.langchain import RLMRunnable
 from tests.engine.conftest import documents_held
 from tests.langchain.conftest import scripted
 from tests.langchain.test_trace import DOORS, through
@@ -185,10 +184,8 @@ async def test_the_loop_is_free_meanwhile(standin: StandIn) -> None:
     assert standin.stats().most_in_flight >= 3
 
 
-def test_documents_are_let_go_of(cited: RLMRunnable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_are_let_go_of(cited: RLMRunnable) -> None:
     """One that came with a question goes with it, whatever became of the run; a bound one stays for the next, and is read once."""
-    monkeypatch.setattr(stores, "KEPT", 0)  # stores of other tests hold bound documents
-    cited.invoke({"question": "Who?", "context": TEXT})
     before = documents_held()
     cited.invoke({"question": "Who?", "context": TEXT})
     with pytest.raises(InputError):
@@ -203,7 +200,7 @@ def test_documents_are_let_go_of(cited: RLMRunnable, monkeypatch: pytest.MonkeyP
     cited.invoke({"question": "Who?", "context": corpus})
     assert corpus.text("context_0") == TEXT
     del bound, corpus
-    gc.collect()
+    assert documents_held() == before
 
 
 def test_a_path_is_a_document(cited: RLMRunnable, tmp_path: Path) -> None:
