@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final
 
 from rlm_integrations._runtime import shared
@@ -38,10 +39,14 @@ def store_of(given: object) -> Reading:
     """
     if isinstance(given, Reading):
         return given
-    if isinstance(given, RLMResult) and given.store is not None:
+    if isinstance(given, RLMResult):
+        if given.store is None:
+            raise InputError('this result has no store: its run had store_mode="none", or it was read from a file')
         return given.store
-    if isinstance(given, dict):
-        given = (given.get("rlm") or {}).get("store_id")
+    if isinstance(given, Mapping) and isinstance(about := given.get("rlm"), Mapping):
+        given = about.get("store_id")
+        if given is None:
+            raise InputError('this output has no store: its run had store_mode="none"')
     if not isinstance(given, str):
         raise InputError(f"a store is result.store, a result, an output of RLMRunnable, or a store_id, not {type(given).__name__}")
     found = shared("stores of runnables", _Kept).stores.get(given)

@@ -1,14 +1,15 @@
 """A document as a tool of an agent: the model gives a question, never the document."""
 
+import json
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any, Final, Literal, ParamSpec, TypeVar
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PlainSerializer
 
-from rlm_integrations.errors import RLMError
+from rlm_integrations.errors import InputError, RLMError
 from rlm_integrations.langchain.events import tool_deltas
 from rlm_integrations.langchain.outputs import plain
 
@@ -25,7 +26,8 @@ _CITED: Final = 20  # quotes that it is shown
 
 class _Question(BaseModel):
     question: str = Field(description="One complete question, which can be understood without the conversation.")
-    runtime: Annotated[Any, InjectedToolArg] = None
+    # BaseTool dumps its arguments to learn their names: a whole graph's state, which may be large or run in circles, is left out of that.
+    runtime: Annotated[Any, InjectedToolArg, PlainSerializer(lambda _: None)] = None
 
 
 class RLMTool(BaseTool):
@@ -55,7 +57,7 @@ class RLMTool(BaseTool):
         """The runnable's input; the document comes from where the graph has it, and a model's arguments are none of these."""
         if isinstance(runtime, Mapping | str | list | int | float | None):
             return {"question": question}
-        tool_deltas.set(runtime.emit_output_delta)
+        tool_deltas.set(getattr(runtime, "emit_output_delta", None))  # which older LangGraphs lack
         if self.context_key is None:
             return {"question": question}
         return {"question": question, "context": _found(self.context_key, runtime.context, runtime.state)}
@@ -75,7 +77,14 @@ def create_rlm_tool(
         description: What the model is told of it; say what the document is.
         context_key: Where the document is in the graph that runs the agent: a name in its runtime context or in its state. Then the
             runnable needs none of its own. In the runtime context it stays out of checkpoints.
+
+    Raises:
+        InputError: This is no runnable.
     """
+    if not isinstance(runnable, Runnable):
+        raise InputError(
+            f"a tool is made of a runnable, such as RLMRunnable(…) or RLMRunnable.from_rlm(rlm), not {type(runnable).__name__}"
+        )
     return RLMTool(runnable=runnable, name=name, description=description, context_key=context_key)
 
 
@@ -103,11 +112,14 @@ def _found(key: str, *places: Any) -> Any:
 def _shown(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     artifact = plain(output)
     answer = artifact["answer"]
-    lines = [answer if isinstance(answer, str) else str(answer)]
+    said = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    lines = [said] if said else []
     for each in artifact["context"][:_CITED]:
         (span,) = each["metadata"]["spans"]
         quote = each["page_content"]
         lines.append(f"[{span['doc_id']}:{span['start']}-{span['end']}] {quote[:_QUOTED]}{'…' if len(quote) > _QUOTED else ''}")
-    if artifact["rlm"]["stop_reason"] != "final":
-        lines.append(f"(This is a partial answer: the run was stopped by {artifact['rlm']['stop_reason']}.)")
+    run = artifact["rlm"]
+    if run["stop_reason"] != "final":
+        why = f"{run['stop_reason']}: {run['error']}" if run["error"] else run["stop_reason"]
+        lines.append(f"({'This is a partial answer' if said else 'There is no answer'}: the run was stopped by {why}.)")
     return "\n".join(lines), artifact

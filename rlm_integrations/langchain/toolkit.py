@@ -8,12 +8,14 @@ from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool
 from pydantic import BaseModel, Field
 
 from rlm_integrations._runtime import offload
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.langchain.retriever import RLMStoreRetriever
 from rlm_integrations.langchain.stores import store_of
 from rlm_integrations.langchain.tool import failing_softly
 
-LONGEST: Final = 20_000  # characters of one span that is read
+LONGEST: Final = 20_000  # characters of one span that is read, and of one finding in an artifact
+_SHOWN: Final = 2_000  # characters of one finding that the model is shown
+_PLACES: Final = 20  # of its places
 
 
 class _Search(BaseModel):
@@ -49,7 +51,7 @@ class RLMStoreToolkit(BaseToolkit):
 
         def search(query: str, k: int = 4) -> tuple[str, Any]:
             found = retriever.search(query, k)
-            lines = [f"{each.id} ({each.metadata['type']}) {each.page_content}{_places(each)}" for each in found]
+            lines = [f"{each.id} ({each.metadata['type']}) {_cut(each.page_content, _SHOWN)}{_places(each)}" for each in found]
             return "\n\n".join(lines) or "nothing was found", [_plain(each) for each in found]
 
         def summary(query: str = "", k: int = 10) -> tuple[str, Any]:
@@ -72,7 +74,10 @@ class RLMStoreToolkit(BaseToolkit):
             raise InputError("this store has no document: its findings are all that there is")
         if end - start > LONGEST:
             raise InputError(f"{end - start:,} characters are more than can be read at once: at most {LONGEST:,}")
-        return corpus.text(source, start, end)
+        try:
+            return corpus.text(source, start, end)
+        except ContextError as error:
+            raise InputError(f"the document is no longer at hand ({error}); a runnable bound to it by with_context(…) keeps it") from error
 
 
 def _tool(function: Callable[..., tuple[str, Any]], name: str, description: str, schema: type[BaseModel]) -> BaseTool:
@@ -92,8 +97,13 @@ def _tool(function: Callable[..., tuple[str, Any]], name: str, description: str,
 
 
 def _places(found: Document) -> str:
-    return "".join(f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.metadata["spans"])
+    return "".join(f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.metadata["spans"][:_PLACES])
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def _plain(found: Document) -> dict[str, Any]:
-    return {"id": found.id, "page_content": found.page_content, "metadata": found.metadata}
+    """What goes into checkpoints: a finding may be as long as a book."""
+    return {"id": found.id, "page_content": _cut(found.page_content, LONGEST), "metadata": found.metadata}

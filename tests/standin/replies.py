@@ -32,7 +32,7 @@ ERRORS = {
     "not_found": (404, "invalid_request_error", "model_not_found", "The model does not exist"),
     "error_body": (200, "server_error", None, "The upstream provider failed"),
 }
-TOOL_CALL = {"id": "call_0", "type": "function", "function": {"name": "look_up", "arguments": '{"key": 1}'}}
+TOOL_CALL = ("look_up", {"key": 1})  # of the fault
 
 
 def answer_to(prompt: str) -> str:
@@ -76,7 +76,7 @@ def faulty(reply: Reply, kind: str | None) -> Reply:
     """The reply as a fault of this kind leaves it."""
     match kind:
         case "null_content" | "tool_calls":
-            return Reply(None, "tool_calls" if kind == "tool_calls" else "stop")
+            return Reply(None, "tool_calls", tool_calls=(TOOL_CALL,)) if kind == "tool_calls" else Reply(None)
         case "content_filter":
             return Reply(None, "content_filter")
         case "refusal":
@@ -87,11 +87,19 @@ def faulty(reply: Reply, kind: str | None) -> Reply:
             return reply
 
 
+def calls_of(ask: Ask, reply: Reply) -> list[dict[str, Any]]:
+    """The tool calls of a reply in the wire's form."""
+    return [
+        {"id": f"call_{ask.number}_{number}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+        for number, (name, arguments) in enumerate(reply.tool_calls)
+    ]
+
+
 def completion(ask: Ask, reply: Reply, kind: str | None) -> dict[str, Any]:
     """The body of a plain answer."""
     message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": reply.refusal}
-    if kind == "tool_calls":
-        message["tool_calls"] = [TOOL_CALL]
+    if reply.tool_calls:
+        message["tool_calls"] = calls_of(ask, reply)
     body = {
         "id": f"chatcmpl-{ask.number}",
         "object": "chat.completion",
@@ -125,8 +133,8 @@ def events(ask: Ask, reply: Reply, kind: str | None, piece: int) -> Iterator[byt
             return
     if reply.refusal is not None:
         yield delta({"refusal": reply.refusal})
-    if kind == "tool_calls":
-        yield delta({"tool_calls": [{"index": 0, **TOOL_CALL}]})
+    if reply.tool_calls:
+        yield delta({"tool_calls": [{"index": number, **call} for number, call in enumerate(calls_of(ask, reply))]})
     yield delta({}, reply.finish_reason)
     if kind != "no_usage" and (ask.body.get("stream_options") or {}).get("include_usage"):
         yield event([], usage=usage_of(ask, reply))
