@@ -9,9 +9,10 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from pydantic import BaseModel, Field, PlainSerializer
 
-from rlm_integrations.errors import InputError, RLMError
+from rlm_integrations.errors import BudgetExceededError, InputError, RLMError
 from rlm_integrations.langchain.events import tool_deltas
 from rlm_integrations.langchain.outputs import plain
+from rlm_integrations.result import RLMResult
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,7 +27,7 @@ _CITED: Final = 20  # quotes that it is shown
 
 class _Question(BaseModel):
     question: str = Field(description="One complete question, which can be understood without the conversation.")
-    # BaseTool dumps its arguments to learn their names: a whole graph's state, which may be large or run in circles, is left out of that.
+    # BaseTool dumps its arguments to learn their names: all of a graph's state and context, which may be large, is left out of that.
     runtime: Annotated[Any, InjectedToolArg, PlainSerializer(lambda _: None)] = None
 
 
@@ -51,7 +52,7 @@ class RLMTool(BaseTool):
         try:
             return _shown(await self.runnable.ainvoke(self._asked(question, runtime), config))
         except RLMError as error:
-            raise ToolException(str(error)) from error
+            raise ToolException(_said(error)) from error
 
     def _asked(self, question: str, runtime: Any) -> dict[str, Any]:
         """The runnable's input; the document comes from where the graph has it, and a model's arguments are none of these."""
@@ -96,9 +97,16 @@ def failing_softly(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except RLMError as error:
-            raise ToolException(str(error)) from error
+            raise ToolException(_said(error)) from error
 
     return call
+
+
+def _said(error: RLMError) -> str:
+    """What a model is told of an error; what was paid for is not lost on it."""
+    if isinstance(error, BudgetExceededError) and isinstance(error.result, RLMResult):
+        return f"the run's budget is spent ({error.result.stop_reason}); the best answer so far: {error.result.answer or 'none'}"
+    return str(error)
 
 
 def _found(key: str, *places: Any) -> Any:
