@@ -8,10 +8,12 @@ from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool
 from pydantic import BaseModel, Field
 
 from rlm_integrations._runtime import offload
+from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.langchain.retriever import RLMStoreRetriever
 from rlm_integrations.langchain.stores import store_of
 from rlm_integrations.langchain.tool import failing_softly
+from rlm_integrations.store.checks import SpanText
 
 LONGEST: Final = 20_000  # characters of one span that is read, and of one finding in an artifact
 _SHOWN: Final = 2_000  # characters of one finding that the model is shown
@@ -24,7 +26,7 @@ class _Search(BaseModel):
 
 
 class _ReadSpan(BaseModel):
-    source: str = Field(description='The text, such as "context_0", as spans of findings name it.')
+    source: str = Field(description='The text, such as "context_0", or the id of its document, as findings and answers name it.')
     start: int = Field(ge=0, description="Its first character.")
     end: int = Field(ge=0, description="The character after its last.")
 
@@ -75,9 +77,17 @@ class RLMStoreToolkit(BaseToolkit):
         if end - start > LONGEST:
             raise InputError(f"{end - start:,} characters are more than can be read at once: at most {LONGEST:,}")
         try:
-            return corpus.text(source, start, end)
+            return corpus.text(_named(corpus, source), start, end)
         except ContextError as error:
             raise InputError(f"the document is no longer at hand ({error}); a runnable bound to it by with_context(…) keeps it") from error
+
+
+def _named(corpus: SpanText, source: str) -> str:
+    """The source that is meant by its name, or by the id of the document that it is alone in having."""
+    if not isinstance(corpus, Corpus):
+        return source
+    named = [each.name for each in corpus.sources if each.document_id == source]
+    return named[0] if len(named) == 1 and all(each.name != source for each in corpus.sources) else source
 
 
 def _tool(function: Callable[..., tuple[str, Any]], name: str, description: str, schema: type[BaseModel]) -> BaseTool:

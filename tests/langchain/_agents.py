@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from langchain.agents import create_agent
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_integrations import SharedStore, SpanRef
 from rlm_integrations.corpus import Corpus
@@ -31,6 +33,7 @@ PROGRAM = code(
     f"FINAL({ANSWER!r}, evidence=[span])",
 )
 SUB_CALLS = 3
+LARGE_ROOT = code(f"FINAL({ANSWER!r}, evidence=[cite({QUOTE!r})])")
 ASKED = Reply(None, "tool_calls", tool_calls=[("ask_document", {"question": QUESTION})])
 END = "That is all that I know."
 
@@ -83,3 +86,21 @@ SCRIPTS: dict[str, Any] = {"agent": [ASKED, END], "root": root}
 def told(messages: Sequence[BaseMessage]) -> list[ToolMessage]:
     """What the tools told the agent."""
     return [message for message in messages if isinstance(message, ToolMessage)]
+
+
+def large() -> str:
+    """A document of 50 MB, with `QUOTE` at its end."""
+    return f"{WEATHER * 2_400_000}{QUOTE}"
+
+
+WEATHER = "The weather is fine. "
+
+
+def kept(saver: InMemorySaver) -> bytes:
+    """All that there is in checkpoints."""
+    rows = [row for spaces in saver.storage.values() for checkpoints in spaces.values() for row in checkpoints.values()]
+    writes = [write[2][1] for of_task in saver.writes.values() for write in of_task.values()]
+    return b"".join([*(part[1] for row in rows for part in row[:2]), *(blob for _, blob in saver.blobs.values()), *writes])
+
+
+both = pytest.mark.parametrize("asynchronously", [False, True], ids=["sync", "async"])

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import pytest
@@ -21,7 +20,7 @@ from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.langchain import RLMRunnable, create_rlm_tool
 from rlm_integrations.records import Completion, Request
 from tests.engine.conftest import Scripted, code, final
-from tests.langchain._agents import ANSWER, DOCUMENTS, QUESTION, QUOTE, SUB_CALLS, TEXTS, scripted
+from tests.langchain._agents import ANSWER, DOCUMENTS, LARGE_ROOT, QUESTION, QUOTE, SUB_CALLS, TEXTS, WEATHER, both, kept, large, scripted
 
 LOOK = code("FINAL(context if isinstance(context, str) else context[0])")  # the answer is the document
 
@@ -63,9 +62,6 @@ async def in_graph(
     message = output["messages"][-1]
     assert isinstance(message, ToolMessage)
     return message
-
-
-both = pytest.mark.parametrize("asynchronously", [False, True], ids=["sync", "async"])
 
 
 def test_what_a_model_sees_of_it() -> None:
@@ -274,36 +270,34 @@ class Look(BaseCallbackHandler):
 
 
 @pytest.fixture(scope="module")
-def large() -> Iterator[str]:
-    yield f"{'The weather is fine. ' * 2_400_000}{QUOTE}"
-
-
-LARGE_ROOT = code(f"FINAL({ANSWER!r}, evidence=[cite({QUOTE!r})])")
+def document() -> str:
+    return large()
 
 
 @both
 @pytest.mark.parametrize("place", ["bound", "runtime context"])
-async def test_a_document_of_50_mb_stays_where_it_is(place: str, asynchronously: bool, large: str) -> None:
+async def test_a_document_of_50_mb_stays_where_it_is(place: str, asynchronously: bool, document: str) -> None:
     """It is in no artifact, no message, no checkpoint, and no tracer sees it as the input or the output of anything."""
-    assert len(large) > 50_000_000
+    assert len(document) > 50_000_000
     is_bound = place == "bound"
     tool = create_rlm_tool(
-        RLMRunnable(Scripted([LARGE_ROOT]), context=large if is_bound else None), context_key=None if is_bound else "document"
+        RLMRunnable(Scripted([LARGE_ROOT]), context=document if is_bound else None), context_key=None if is_bound else "document"
     )
     saver, look = InMemorySaver(), Look()
     made = graph(tool, checkpointer=saver)
     asked = {"messages": [AIMessage("", tool_calls=[call(tool)])]}
     config = {"callbacks": [look], "configurable": {"thread_id": "1"}}
-    context = None if is_bound else {"document": large}
+    context = None if is_bound else {"document": document}
     output = await made.ainvoke(asked, config, context=context) if asynchronously else made.invoke(asked, config, context=context)
     message = output["messages"][-1]
     assert message.artifact["context"][0]["page_content"] == QUOTE
     assert len(repr(message)) < 5_000
     assert look.tools == [{"question": QUESTION}]
     assert 0 < look.size < 50_000
-    kept = [blob for _, blob in saver.blobs.values()] + [row[0][1] for row in saver.storage["1"][""].values()]
-    kept += [write[2][1] for writes in saver.writes.values() for write in writes.values()]
-    assert 0 < sum(map(len, kept)) < 50_000
+    held = kept(saver)
+    assert QUOTE.encode() in held  # the evidence, and nothing else of it
+    assert len(held) < 50_000
+    assert WEATHER.encode() not in held
     restored = made.get_state(config).values["messages"][-1]
     assert (restored.content, restored.artifact) == (message.content, message.artifact)
 
