@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any, Final, Literal, ParamSpec, TypeVar
 
+from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import patch_config
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from pydantic import BaseModel, Field, PlainSerializer
 
@@ -42,15 +44,19 @@ class RLMTool(BaseTool):
     runnable: Runnable[Any, dict[str, Any]]
     context_key: str | None = None
 
-    def _run(self, question: str, *, config: RunnableConfig, runtime: Any = None) -> tuple[str, dict[str, Any]]:
-        return failing_softly(self._ask)(question, config, runtime)
+    def _run(
+        self, question: str, *, config: RunnableConfig, run_manager: CallbackManagerForToolRun | None = None, runtime: Any = None
+    ) -> tuple[str, dict[str, Any]]:
+        return failing_softly(self._ask)(question, _below(config, run_manager), runtime)
 
     def _ask(self, question: str, config: RunnableConfig, runtime: Any) -> tuple[str, dict[str, Any]]:
         return _shown(self.runnable.invoke(self._asked(question, runtime), config))
 
-    async def _arun(self, question: str, *, config: RunnableConfig, runtime: Any = None) -> tuple[str, dict[str, Any]]:
+    async def _arun(
+        self, question: str, *, config: RunnableConfig, run_manager: AsyncCallbackManagerForToolRun | None = None, runtime: Any = None
+    ) -> tuple[str, dict[str, Any]]:
         try:
-            return _shown(await self.runnable.ainvoke(self._asked(question, runtime), config))
+            return _shown(await self.runnable.ainvoke(self._asked(question, runtime), _below(config, run_manager)))
         except RLMError as error:
             raise ToolException(_said(error)) from error
 
@@ -87,6 +93,11 @@ def create_rlm_tool(
             f"a tool is made of a runnable, such as RLMRunnable(…) or RLMRunnable.from_rlm(rlm), not {type(runnable).__name__}"
         )
     return RLMTool(runnable=runnable, name=name, description=description, context_key=context_key)
+
+
+def _below(config: RunnableConfig, run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun | None) -> RunnableConfig:
+    """The configuration of what the tool starts: LangChain hands a tool the one that the tool itself was called with."""
+    return config if run is None else patch_config(config, callbacks=run.get_child())
 
 
 def failing_softly(function: Callable[P, T]) -> Callable[P, T]:

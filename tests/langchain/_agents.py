@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_openai import ChatOpenAI
@@ -101,6 +102,30 @@ def kept(saver: InMemorySaver) -> bytes:
     rows = [row for spaces in saver.storage.values() for checkpoints in spaces.values() for row in checkpoints.values()]
     writes = [write[2][1] for of_task in saver.writes.values() for write in of_task.values()]
     return b"".join([*(part[1] for row in rows for part in row[:2]), *(blob for _, blob in saver.blobs.values()), *writes])
+
+
+class Parents(BaseCallbackHandler):
+    """Whose child each run is."""
+
+    def __init__(self) -> None:
+        self.names: dict[Any, str] = {}
+        self.of: dict[str, str] = {}
+
+    def _begun(self, name: str, run_id: Any, parent_run_id: Any) -> None:
+        self.names[run_id] = name
+        self.of[name] = self.names.get(parent_run_id, "")
+
+    def on_chain_start(self, *_: Any, run_id: Any, parent_run_id: Any = None, name: str = "", **kwargs: Any) -> None:
+        self._begun(name, run_id, parent_run_id)
+
+    def on_tool_start(self, serialized: dict[str, Any], *_: Any, run_id: Any, parent_run_id: Any = None, **kwargs: Any) -> None:
+        self._begun(serialized["name"], run_id, parent_run_id)
+
+    def on_chat_model_start(self, *_: Any, run_id: Any, parent_run_id: Any = None, name: str = "", **kwargs: Any) -> None:
+        self._begun(name, run_id, parent_run_id)
+
+    def on_retriever_start(self, *_: Any, run_id: Any, parent_run_id: Any = None, name: str = "", **kwargs: Any) -> None:
+        self._begun(name, run_id, parent_run_id)
 
 
 both = pytest.mark.parametrize("asynchronously", [False, True], ids=["sync", "async"])

@@ -1,6 +1,7 @@
 """A real agent of LangChain's, with a real ChatOpenAI over real HTTP, that asks a document and what was found in it."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,39 @@ async def test_progress_of_the_tool(asynchronously: bool, server: StandIn) -> No
     assert [each["delta"]["kind"] for each in events[1:-1]] == STEPS
     assert events[0]["input"] == {"question": QUESTION}
     assert len({each["tool_call_id"] for each in events}) == 1
+
+
+async def test_progress_among_the_events(server: StandIn) -> None:
+    """`astream_events` has it as custom events below the tool, beside the calls of all models."""
+    made = agent(server, [create_rlm_tool(over_http(server))])
+    events = [each async for each in made.astream_events(INPUT, version="v2")]
+    assert [each["name"] for each in events if each["event"] == "on_custom_event"] == [f"rlm.{step}" for step in STEPS]
+    (tool,) = [each for each in events if each["event"] == "on_tool_start"]
+    assert tool["data"]["input"] == {"question": QUESTION}
+    below = [each for each in events if tool["run_id"] in each["parent_ids"]]
+    assert {each["name"] for each in below if each["event"] == "on_chat_model_end"} == {"rlm.root", "rlm.sub"}
+    assert all(each in below for each in events if each["event"] == "on_custom_event")
+
+
+async def test_an_agent_is_cancelled(server: StandIn) -> None:
+    """With the agent the run ends: the calls under way are broken off, and none is made any more."""
+    many = PROGRAM.replace("range(3)", "range(50)")
+    hangs = Fault("hang", match="part ")
+    server.change(scripts={**SCRIPTS, "root": lambda _ask: many}, faults=[hangs])
+    asking = asyncio.create_task(finished(agent(server, [create_rlm_tool(over_http(server, max_parallel_calls=4))]), True))
+    await until(lambda: len(server.calls()) == 6)  # the agent, the root, and four parts that hang
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await until(lambda: server.stats().in_flight == 0)
+    assert (server.stats().calls, server.stats().aborted) == (6, 4)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread does."""
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.005)
 
 
 @both

@@ -28,6 +28,7 @@ from tests.langchain._agents import (
     SUB_CALLS,
     TEXTS,
     WEATHER,
+    Parents,
     both,
     kept,
     large,
@@ -248,6 +249,14 @@ async def test_the_next_question_on_a_thread(asynchronously: bool) -> None:
         output = await finished(made, asynchronously, {"messages": [HumanMessage(f"Question {turn}?")]}, config)
         assert len(output["messages"]) == 2 * turn
     assert [message.content for message in output["messages"][1::2]] == [ANSWER, ANSWER]
+
+
+@both
+async def test_its_run_is_below_the_nodes(asynchronously: bool) -> None:
+    """A tracer sees the run, and the calls of models in it, below the graph's node."""
+    look = Parents()
+    await finished(graph(as_node(scripted())), asynchronously, {"question": QUESTION}, {"callbacks": [look]})
+    assert [look.of[name] for name in ("rlm.root", "rlm.sub", "RLMRunnable", "ask")] == ["RLMRunnable", "RLMRunnable", "ask", "LangGraph"]
 
 
 @pytest.fixture

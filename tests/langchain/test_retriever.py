@@ -3,12 +3,14 @@
 import asyncio
 import json
 import threading
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
+from langchain_core.tools import create_retriever_tool
 
 from rlm_integrations import RLM, SharedStore, _runtime
 from rlm_integrations.corpus import Corpus
@@ -18,7 +20,7 @@ from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation, RLMResult
 from rlm_integrations.store import evidence
 from tests.engine.conftest import Scripted, final
-from tests.langchain._agents import COST, DOCUMENTS, QUOTE, TEXTS, findings, scripted
+from tests.langchain._agents import COST, DOCUMENTS, QUOTE, TEXTS, Parents, findings, scripted
 
 A, B, SUMMARY, NOTE = "worker_A_000001", "worker_A_000002", "root_000001", "worker_A_000003"
 
@@ -154,6 +156,16 @@ def test_documents_are_the_callers_own(store: SharedStore) -> None:
     assert json.dumps([each.metadata for each in found.invoke("")]) == before
 
 
+def test_metadata_that_is_not_json() -> None:
+    """What the original document says of itself in other types comes as JSON all the same."""
+    about = {"when": datetime(1911, 3, 1, tzinfo=UTC), "path": Path("minutes.txt"), "share": float("nan"), "tags": {"dam"}, 5: b"five"}
+    store = SharedStore(Corpus.build([Document("the dam", metadata=about)]))
+    store.worker("w").create("note", "d", "c", backrefs=[SpanRef("context_0", 0, 3)])
+    (found,) = RLMStoreRetriever(store=store).invoke("type=note")
+    assert json.loads(json.dumps(found.metadata, allow_nan=False)) == found.metadata
+    assert list(found.metadata["source_metadata"]) == ["when", "path", "share", "tags", "5"]
+
+
 def test_scores(store: SharedStore) -> None:
     """Free text is ranked: every score is above 0 and the best comes first."""
     scores = [each.metadata["score"] for each in RLMStoreRetriever(store=store).invoke("dam approved by Conti")]
@@ -204,34 +216,29 @@ async def test_a_search_does_not_hold_the_loop_up(store: SharedStore, monkeypatc
 
 async def test_its_run_is_a_child_of_the_chains(store: SharedStore) -> None:
     """In a chain, and called by hand within a step, a tracer sees the search below what asked for it."""
-
-    class Look(BaseCallbackHandler):
-        def __init__(self) -> None:
-            self.parents: dict[Any, Any] = {}
-            self.found: list[Any] = []
-
-        def on_chain_start(self, *args: Any, run_id: Any, parent_run_id: Any = None, **kwargs: Any) -> None:
-            self.parents[run_id] = parent_run_id
-
-        def on_retriever_start(self, serialized: Any, query: str, *, run_id: Any, parent_run_id: Any = None, **kwargs: Any) -> None:
-            self.found.append((query, parent_run_id))
-
-        def on_retriever_end(self, documents: Any, **kwargs: Any) -> None:
-            self.found.append(ids(documents))
-
     found = RLMStoreRetriever(store=store)
-    for chain in (found | RunnableLambda(len), RunnableLambda(lambda query: len(found.invoke(query)))):
+    for chain, above in (
+        (found | RunnableLambda(len), "RunnableSequence"),
+        (RunnableLambda(lambda query: len(found.invoke(query))), "RunnableLambda"),
+    ):
         for asynchronously in (False, True):
-            look = Look()
-            answer = (
-                await chain.ainvoke("approved", {"callbacks": [look]})
-                if asynchronously
-                else chain.invoke("approved", {"callbacks": [look]})
-            )
-            assert answer == 1
-            (query, parent), result = look.found
-            assert (query, result) == ("approved", [A])
-            assert parent in look.parents
+            look = Parents()
+            config = RunnableConfig(callbacks=[look])
+            assert (await chain.ainvoke("approved", config) if asynchronously else chain.invoke("approved", config)) == 1
+            assert look.of["RLMStoreRetriever"] == above
+
+
+async def test_what_langchain_makes_of_a_retriever(store: SharedStore) -> None:
+    """Fields that a configuration sets, whole batches, and LangChain's own tool over a retriever work as with any other."""
+    found = RLMStoreRetriever(store=store)
+    fields = found.configurable_fields(k=ConfigurableField(id="k"), mode=ConfigurableField(id="mode"))
+    assert len(fields.invoke("", {"configurable": {"k": 2}})) == 2
+    (summary,) = await fields.with_config(configurable={"mode": "summary"}).ainvoke("")
+    assert summary.metadata["kind"] == "summary"
+    with pytest.raises(InputError, match="k=0"):
+        fields.invoke("", {"configurable": {"k": 0}})
+    assert [ids(each) for each in await found.abatch(["approved", "tag=money"])] == [[A], [B]]
+    assert create_retriever_tool(found, "find", "Finds.").invoke({"query": "approved"}) == "Ada Conti approved the Ravenna dam."
 
 
 def test_whatever_leads_to_a_store() -> None:

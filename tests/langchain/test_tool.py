@@ -20,7 +20,21 @@ from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.langchain import RLMRunnable, create_rlm_tool
 from rlm_integrations.records import Completion, Request
 from tests.engine.conftest import Scripted, code, final
-from tests.langchain._agents import ANSWER, DOCUMENTS, LARGE_ROOT, QUESTION, QUOTE, SUB_CALLS, TEXTS, WEATHER, both, kept, large, scripted
+from tests.langchain._agents import (
+    ANSWER,
+    DOCUMENTS,
+    LARGE_ROOT,
+    QUESTION,
+    QUOTE,
+    SUB_CALLS,
+    TEXTS,
+    WEATHER,
+    Parents,
+    both,
+    kept,
+    large,
+    scripted,
+)
 
 LOOK = code("FINAL(context if isinstance(context, str) else context[0])")  # the answer is the document
 
@@ -86,6 +100,24 @@ def test_what_a_model_sees_of_it() -> None:
     }
     assert list(tool.args) == list(tool.tool_call_schema.model_json_schema()["properties"]) == ["question"]
     assert "document" in create_rlm_tool(scripted()).description
+    strict = convert_to_openai_tool(tool, strict=True)["function"]
+    assert (strict["strict"], strict["parameters"]["additionalProperties"]) == (True, False)
+
+
+@both
+async def test_without_a_call_of_a_model(asynchronously: bool) -> None:
+    """Asked by hand, with arguments or with the question alone, it gives the text that a model would be told."""
+    tool = create_rlm_tool(scripted())
+    for asked in ({"question": QUESTION}, QUESTION):
+        content = await tool.ainvoke(asked) if asynchronously else tool.invoke(asked)
+        assert content.startswith(f"{ANSWER}\n[minutes:")
+
+
+def test_nothing_of_the_document_is_in_its_repr() -> None:
+    """What tracers and logs write of a tool tells the size of the document and none of its words."""
+    shown = repr(create_rlm_tool(RLMRunnable(Scripted([LOOK]), context=f"{QUOTE} " * 100)))
+    assert "a text of 4,300 characters" in shown
+    assert "Ravenna" not in shown
 
 
 @both
@@ -320,6 +352,22 @@ async def test_what_the_graph_hands_over_is_not_dumped(asynchronously: bool) -> 
     tool = create_rlm_tool(RLMRunnable(Scripted([LOOK])), context_key="document")
     for context in (Own(), Plain()):
         assert (await in_graph(tool, asynchronously, context=context)).artifact["answer"] == "its own"
+
+
+@both
+async def test_its_run_is_below_the_tools(asynchronously: bool) -> None:
+    """A tracer sees the run, and the calls of models in it, below the call of the tool, in a graph and without."""
+    for ask in (tell, in_graph):
+        look = Parents()
+        tool = create_rlm_tool(scripted())
+        if ask is in_graph:
+            await in_graph(tool, asynchronously, config={"callbacks": [look]})
+            assert look.of["ask_document"] == "tools"
+        elif asynchronously:
+            await tool.ainvoke(call(tool), {"callbacks": [look]})
+        else:
+            tool.invoke(call(tool), {"callbacks": [look]})
+        assert [look.of[name] for name in ("rlm.root", "rlm.sub", "RLMRunnable")] == ["RLMRunnable", "RLMRunnable", "ask_document"]
 
 
 @both
