@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import InputError
 from rlm_integrations.records import Usage
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store.evidence import Evidence, cited, places
@@ -48,8 +49,16 @@ def document_of(evidence: Evidence) -> Document:
     return Document(id=evidence.id, page_content=evidence.text, metadata=evidence.metadata())
 
 
-def plain(output: Mapping[str, Any]) -> dict[str, Any]:
-    """An output in JSON's types alone, as artifacts and checkpoints need it."""
+def plain(output: Any) -> dict[str, Any]:
+    """An output in JSON's types alone, as artifacts and checkpoints need it.
+
+    Raises:
+        InputError: It is not the output of an `RLMRunnable`.
+    """
+    if not (isinstance(output, Mapping) and {"answer", "context", "rlm"} <= output.keys()):
+        raise InputError(
+            f"the runnable gave a {type(output).__name__}: here an RLMRunnable's whole output is needed, without pick(…) or a parser"
+        )
     return {
         **output,
         "answer": to_jsonable_python(output["answer"], fallback=str),

@@ -1,16 +1,19 @@
 """The runnable as a node of a graph: where its question and its document come from, and how little of it a checkpoint holds."""
 
 import json
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.prebuilt import ToolNode
+from langgraph.types import Send
 from pydantic import BaseModel
 
 from rlm_integrations import RLM, Budget
@@ -305,6 +308,31 @@ async def test_outside_of_a_graph(asynchronously: bool) -> None:
     assert (list(update), update["answer"]) == (["answer", "rlm"], "by hand")
     with pytest.raises(InputError, match="no document under 'document'"):
         await node.ainvoke({"question": QUESTION}) if asynchronously else node.invoke({"question": QUESTION})
+
+
+@both
+async def test_several_documents_side_by_side(asynchronously: bool) -> None:
+    """Composed with what shapes its update, a node serves a map over documents with `Send`."""
+
+    class Several(TypedDict, total=False):
+        documents: list[str]
+        answers: Annotated[list[str], operator.add]
+
+    builder = StateGraph(Several)
+    node = as_node(RLMRunnable(Scripted([LOOK])), context_key="document")
+    builder.add_node("ask", node | (lambda update: {"answers": [update["answer"]]}))
+    builder.add_conditional_edges(START, lambda state: [Send("ask", {"question": "?", "document": each}) for each in state["documents"]])
+    builder.add_edge("ask", END)
+    output = await finished(builder.compile(), asynchronously, {"documents": ["one", "two", "three"]})
+    assert output["answers"] == ["one", "two", "three"]
+
+
+@both
+async def test_a_runnable_that_gives_something_else(asynchronously: bool) -> None:
+    """The node needs the whole output: a part of it is an error that says so."""
+    for runnable in (scripted().pick("answer"), RunnableLambda(lambda _: {"answer": "x"})):
+        with pytest.raises(InputError, match=r"here an RLMRunnable's whole output is needed, without pick\(…\) or a parser"):
+            await finished(graph(as_node(runnable)), asynchronously, {"question": QUESTION})
 
 
 @pytest.mark.parametrize("given", [RLM("offline"), None, ToolNode, "offline"])
