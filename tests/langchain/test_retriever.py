@@ -201,15 +201,17 @@ def test_a_summary(store: SharedStore) -> None:
 
 async def test_a_search_does_not_hold_the_loop_up(store: SharedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one runs, in a thread of its own, the loop goes on: it is the loop that lets this one end."""
-    may_end = threading.Event()
+    begun, may_end = threading.Event(), threading.Event()
 
     def slow(*args: Any) -> list[evidence.Evidence]:
-        assert may_end.wait(30), "the loop did not go on"
+        begun.set()
+        assert may_end.wait(20), "the loop did not go on"
         return evidence.searched(*args)
 
     monkeypatch.setattr(retriever, "searched", slow)
     searching = asyncio.create_task(RLMStoreRetriever(store=store).ainvoke("approved"))
-    await asyncio.sleep(0)
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
     may_end.set()
     assert ids(await searching) == [A]
 

@@ -178,15 +178,17 @@ def test_a_bound_document_stays_for_its_store() -> None:
 
 async def test_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asynchronous calls work in a thread: it is the loop that lets this one end."""
-    may_end = threading.Event()
+    begun, may_end = threading.Event(), threading.Event()
 
     def slow(self: Any, query: str, k: int) -> list[Document]:
-        assert may_end.wait(30), "the loop did not go on"
+        begun.set()
+        assert may_end.wait(20), "the loop did not go on"
         return []
 
     monkeypatch.setattr(RLMStoreRetriever, "search", slow)
     searching = asyncio.create_task(tell(tools(findings())["search_findings"], True, query="x"))
-    await asyncio.sleep(0)
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
     may_end.set()
     assert (await searching).content == "nothing was found"
 
