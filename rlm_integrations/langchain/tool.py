@@ -23,6 +23,8 @@ DESCRIPTION: Final = (
     "Answers a question over a document that is too long to read. Ask one complete question; the answer comes with the places in the "
     "document that support it."
 )
+_ANSWERED: Final = 50_000  # characters of an answer that the model is shown: a run may answer with its whole document
+_KEPT: Final = 1_000_000  # characters of an answer in the artifact, which goes into checkpoints
 _QUOTED: Final = 300  # characters of each quote that the model is shown
 _CITED: Final = 20  # quotes that it is shown
 
@@ -128,11 +130,18 @@ def _found(key: str, *places: Any) -> Any:
     raise ToolException(f"there is no document under {key!r} in the graph's runtime context or its state")
 
 
+def cut(text: str, most: int) -> str:
+    """The beginning of a text, with its whole length where that is not all."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
 def _shown(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     artifact = plain(output)
     answer = artifact["answer"]
     said = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-    lines = [said] if said else []
+    if len(said) > _KEPT:
+        artifact["answer"] = cut(said, _KEPT)
+    lines = [cut(said, _ANSWERED)] if said else []
     for each in artifact["context"][:_CITED]:
         (span,) = each["metadata"]["spans"]
         quote = each["page_content"]

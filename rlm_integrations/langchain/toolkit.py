@@ -12,7 +12,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.langchain.retriever import RLMStoreRetriever
 from rlm_integrations.langchain.stores import store_of
-from rlm_integrations.langchain.tool import failing_softly
+from rlm_integrations.langchain.tool import cut, failing_softly
 from rlm_integrations.store.checks import SpanText
 
 LONGEST: Final = 20_000  # characters of one span that is read, and of one finding in an artifact
@@ -53,7 +53,7 @@ class RLMStoreToolkit(BaseToolkit):
 
         def search(query: str, k: int = 4) -> tuple[str, Any]:
             found = retriever.search(query, k)
-            lines = [f"{each.id} ({each.metadata['type']}) {_cut(each.page_content, _SHOWN)}{_places(each)}" for each in found]
+            lines = [f"{each.id} ({each.metadata['type']}) {cut(each.page_content, _SHOWN)}{_places(each)}" for each in found]
             return "\n\n".join(lines) or "nothing was found", [_plain(each) for each in found]
 
         def summary(query: str = "", k: int = 10) -> tuple[str, Any]:
@@ -110,10 +110,6 @@ def _places(found: Document) -> str:
     return "".join(f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.metadata["spans"][:_PLACES])
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
-
-
 def _plain(found: Document) -> dict[str, Any]:
     """What goes into checkpoints: a finding may be as long as a book."""
-    return {"id": found.id, "page_content": _cut(found.page_content, LONGEST), "metadata": found.metadata}
+    return {"id": found.id, "page_content": cut(found.page_content, LONGEST), "metadata": found.metadata}

@@ -170,6 +170,15 @@ def test_quotes_are_cut_for_the_model() -> None:
     assert [len(each["page_content"]) for each in message.artifact["context"]] == [1000] * 30
 
 
+@both
+async def test_an_answer_that_is_the_document(asynchronously: bool, document: str) -> None:
+    """A run that answers with all that it was given floods neither the model nor a checkpoint: both say how long the answer is."""
+    message = await tell(create_rlm_tool(RLMRunnable(Scripted([LOOK]), context=document)), asynchronously)
+    end = f"… ({len(document):,} characters)"
+    assert message.content == document[:50_000] + end
+    assert message.artifact["answer"] == document[:1_000_000] + end
+
+
 class Failing:
     name = "failing"
     context_window = None
