@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 EXTRAS2 := all
 EXTRAS3 := langchain,storage
 # What openai 3 can change: how models are asked, and what stands on that.
-TESTS3 := tests/lm tests/cassettes
+TESTS3 := tests/lm tests/cassettes tests/langchain
 
 .PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3
 

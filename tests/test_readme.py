@@ -69,8 +69,11 @@ def test_the_python_of_the_readme(server: StandIn, capsys: pytest.CaptureFixture
     assert any(each.startswith("final 4 ") for each in printed)
     cost = where + len(sentence) + 1
     assert f"context_0[{cost}:{cost + 28}] The dam cost 4,200,000 lire. {{}}\n0\n" in printed
-    assert "about Translate into Italian: valley" in printed[-1]
-    assert len(found) == len(printed) == 10
+    assert "about Translate into Italian: valley" in printed[-3]
+    assert [each.splitlines()[0].startswith(sentence) for each in printed[-2:]] == [True, True]
+    assert "archive True\nThe dam cost 4,200,000 lire.\n" in printed[-2]
+    assert "archive {'file_name': 'archive.txt'} True\nThe dam cost 4,200,000 lire.\n" in printed[-1]
+    assert len(found) == len(printed) == 12
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
     assert Path("findings.jsonl").exists()
 

@@ -29,6 +29,19 @@ Kind = Literal[
     "child_finished",
 ]
 
+_KINDS: Final = frozenset(
+    {
+        RunStarted,
+        TurnStarted,
+        TurnFinished,
+        BlockStarted,
+        BlockFinished,
+        BatchStarted,
+        BatchProgress,
+        BatchFinished,
+        ChildFinished,
+    }
+)
 STEPS: Final = 20  # reports of one batch at most
 SHOWN: Final = 1_000  # characters of code and output
 
@@ -76,6 +89,8 @@ class Progress:
 
 def progress_of(event: Event) -> Progress | None:
     """What an event says of a run's progress, or None where it is too small to be told: single calls, and most steps of long batches."""
+    if type(event) not in _KINDS:  # as most events, and there are thousands
+        return None
     match event:
         case BatchProgress(done=done, total=total) if total is not None and done != total and done % max(1, total // STEPS):
             return None

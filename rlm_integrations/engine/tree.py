@@ -70,8 +70,11 @@ class Tree:
 
         What the budget does not bear is a failed call of type "budget", and `purse.spent_out` says why.
         """
+        left = self.purse.seconds_left()
         try:
-            async with asyncio.timeout(self.purse.seconds_left()):
+            if left is None:  # as most runs have it, and some make thousands of calls
+                return await self._ask(lm, request, parent, closing=closing)
+            async with asyncio.timeout(left):
                 return await self._ask(lm, request, parent, closing=closing)
         except BudgetSpentError as spent:
             return self.refuse(lm, request, f"the run's budget is spent ({spent.reason})", parent=parent)

@@ -39,6 +39,7 @@ class RLMRunnable(Doors[dict[str, Any]]):
         sub_llm: The model that its code asks; the root's by default. A dict registers several by name.
         context: The document that is asked where an input has none. It is read once, at the first question.
         stream_tokens: Whether tokens of the models go into the messages that a graph streams to its user.
+        name: What traces call it.
         options: Those of `RLM`.
 
     Raises:
@@ -66,14 +67,21 @@ class RLMRunnable(Doors[dict[str, Any]]):
     _rlm: RLM = PrivateAttr()
 
     def __init__(
-        self, root_llm: object, sub_llm: object = None, *, context: object = None, stream_tokens: bool = False, **options: Any
+        self,
+        root_llm: object,
+        sub_llm: object = None,
+        *,
+        context: object = None,
+        stream_tokens: bool = False,
+        name: str | None = None,
+        **options: Any,
     ) -> None:
         # A name is resolved here, once: a model that is made anew for each call would connect anew for each call.
         root = resolve(root_llm) if isinstance(root_llm, str) else root_llm
         sub = resolve(sub_llm) if isinstance(sub_llm, str) else sub_llm
         rlm = RLM(root, sub, **options)
         bound = None if context is None else bound_to(context)
-        super().__init__(**{"root_llm": root, "sub_llm": sub, "context": bound, "stream_tokens": stream_tokens, **options})
+        super().__init__(**{"root_llm": root, "sub_llm": sub, "context": bound, "stream_tokens": stream_tokens, "name": name, **options})
         models = {name: traced(lm) for name, lm in rlm.options["sub_llm"].items()}
         self._rlm = rlm.replace(root_llm=traced(rlm.options["root_llm"]), sub_llm=models)
 

@@ -52,9 +52,9 @@ class Trace:
     async def _callbacks_of(self, path: str, query: str) -> Callbacks:
         path = path if "/" in path else ""  # the runnable's own run, or a batch
         if path not in self._runs:
-            above = await self._callbacks_of(parent_of(path), query)
-            made = await told(above.on_chain_start, {}, {"question": query}, name="rlm.child", metadata={"rlm_path": path})
-            child: ChainRun = made
+            above = (await self._callbacks_of(parent_of(path), query)).copy()
+            above.add_metadata({"rlm_path": path}, inherit=False)
+            child: ChainRun = await told(above.on_chain_start, {}, {"question": query}, name="rlm.child")
             self._children[path] = child
             self._runs[path] = _below(child)
         return self._runs[path]

@@ -15,7 +15,7 @@ BY_NAME: dict[str, tuple[str, bool]] = {
     **dict.fromkeys(("ModelTimeoutError", "APITimeoutError", "TimeoutException", "Timeout", "TimeoutError"), ("timeout", True)),
     **dict.fromkeys(("DeadlineExceeded", "ReadTimeoutError", "ConnectTimeoutError"), ("timeout", True)),
     **dict.fromkeys(("ModelConnectionError", "APIConnectionError", "TransportError", "ClientConnectionError"), ("connection", True)),
-    **dict.fromkeys(("ConnectionError", "HTTPClientError"), ("connection", True)),
+    **dict.fromkeys(("ConnectionError", "HTTPClientError", "ClientPayloadError"), ("connection", True)),
     "ServiceUnavailable": ("overloaded", True),
     **dict.fromkeys(("ModelAPIError", "InternalServerError"), ("server", True)),
     **dict.fromkeys(("AuthenticationError", "ModelAuthenticationError", "ModelPermissionDeniedError"), ("auth", False)),
@@ -23,6 +23,13 @@ BY_NAME: dict[str, tuple[str, bool]] = {
     "ModelInvalidRequestError": ("bad_request", False),
     # What SDKs and integrations stumble over when a body is cut or lacks its answer.
     **dict.fromkeys(("JSONDecodeError", "APIResponseValidationError", "IndexError", "KeyError"), ("bad_response", True)),
+    "AttributeError": ("bad_response", True),
+}
+# What an integration (LlamaIndex's for Google) says in words alone; the text of an answer that was cut is lost with them.
+BY_WORDS: dict[str, tuple[str, bool]] = {
+    "terminated early: (SAFETY|RECITATION|BLOCKLIST|PROHIBITED_CONTENT|SPII)": ("refusal", False),
+    "terminated early: MAX_TOKENS": ("empty", False),
+    "Response has no candidates": ("bad_response", True),
 }
 
 
@@ -56,12 +63,10 @@ def _told_apart(error: Exception, where: str) -> ModelError:
             return failure
         if isinstance(each, ValueError) and each.args and isinstance(each.args[0], Mapping):
             return status_error(None, dict(each.args[0]), where)  # so LangChain hands on an error that came with status 200
-    for each in chain:
-        for name in _names(each):
-            if name in BY_NAME:
-                kind, retryable = BY_NAME[name]
-                return ModelError(f"{where} raised {type(error).__name__}: {_said(error)}", type=kind, retryable=retryable)
-    return ModelError(f"{where} raised {type(error).__name__}: {_said(error)}", type="error")
+    told = [BY_NAME[name] for each in chain for name in _names(each) if name in BY_NAME]
+    told += [BY_WORDS[words] for words in BY_WORDS if re.search(words, str(error))]
+    kind, retryable = told[0] if told else ("error", False)
+    return ModelError(f"{where} raised {type(error).__name__}: {_said(error)}", type=kind, retryable=retryable)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -84,6 +89,8 @@ def _said(error: BaseException) -> str:
 def _status(error: Any) -> int | None:
     """The HTTP status that it speaks of: openai, anthropic, httpx; Google; botocore."""
     response = getattr(error, "response", None)
+    if "HttpProcessingError" in _names(error):  # aiohttp's, for what it could not read: its code is none that the provider sent
+        return None
     for found in (getattr(error, "status_code", None), getattr(error, "code", None), getattr(response, "status_code", None)):
         if isinstance(found, int) and 400 <= found < 600:
             return int(found)

@@ -7,7 +7,7 @@ Such a client keeps connections, and a connection belongs to the loop that opene
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -16,6 +16,7 @@ from rlm_integrations._runtime import shared
 from rlm_integrations.lm._per_loop import PerLoop
 
 T = TypeVar("T")
+Closer = Callable[[], Awaitable[None]]
 
 # Where frameworks keep an HTTP client that the user gave.
 GIVEN = ("http_async_client", "_async_http_client")
@@ -70,15 +71,15 @@ class Home:
 
     def note(self, model: object) -> None:
         """Find out what is to be closed. Called after a call, because some clients are made by the first."""
-        if not self._tenancy.pools:
-            self._tenancy.pools = _pools_of(client_of(model))
+        if self._tenancy.closers is None:
+            self._tenancy.closers = _closers_of(client_of(model))
 
 
 class _Tenancy:
-    """Which loop has the client, and the client's pools of connections. The client itself is not kept: it may go before its loop."""
+    """Which loop has the client, and how its connections are closed. The client itself is not kept: it may go before its loop."""
 
     def __init__(self) -> None:
-        self.pools: list[Any] = []
+        self.closers: list[Closer] | None = None  # None until there is a client to be looked at
         self._lock = threading.Lock()
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
 
@@ -97,15 +98,20 @@ def _itself(tenancy: _Tenancy) -> _Tenancy:
 
 
 async def _end(tenancy: _Tenancy) -> None:
-    """On the loop that ends: close what is open there. A pool may be used again afterwards, as a client may not: that is the user's."""
-    for pool in tenancy.pools:
-        await pool.aclose()
-    if tenancy.pools:
+    """On the loop that ends: close what is open there. The client may be used again afterwards: it is the user's."""
+    closers, tenancy.closers = tenancy.closers or [], None
+    for close in closers:
+        await close()
+    if closers:
         tenancy.give_up()
 
 
 def client_of(model: object) -> object | None:
-    """The HTTP client under a model's SDK, if it is of httpx's kind and made already."""
+    """The HTTP client under a model's SDK, if it is of httpx's kind and made already, or Google's own, which has several."""
+    held = {**getattr(model, "__dict__", {}), **(getattr(model, "__pydantic_private__", None) or {})}
+    for name in ("client", "_client"):
+        if (google := getattr(held.get(name), "_api_client", None)) is not None:
+            return cast("object", google)
     for name in ATTRIBUTES:
         found: Any = None
         with suppress(Exception):  # some are made when they are looked at
@@ -117,8 +123,15 @@ def client_of(model: object) -> object | None:
     return None
 
 
-def _pools_of(client: Any) -> list[Any]:
+def _closers_of(client: Any) -> list[Closer] | None:
+    """What closes the client's connections on this loop, and nothing more; None where there is nothing yet. Nothing public leads there."""
     if client is None:
+        return None
+    if getattr(client, "_use_aiohttp", bool)():  # Google's: a session for each loop, made anew where it is closed
+        session = getattr(client, "_aiohttp_sessions", {}).get(asyncio.get_running_loop())
+        return None if session is None else [session.close]
+    client = getattr(client, "_async_httpx_client", client)
+    if not hasattr(client, "_transport"):
         return []
-    transports = (client._transport, *client._mounts.values())  # noqa: SLF001 - nothing public leads to the pools
-    return [transport._pool for transport in transports if hasattr(transport, "_pool")]  # noqa: SLF001 - as above
+    transports = (client._transport, *client._mounts.values())  # noqa: SLF001 - as above
+    return [transport._pool.aclose for transport in transports if hasattr(transport, "_pool")]  # noqa: SLF001 - as above

@@ -11,6 +11,7 @@ from rlm_integrations.errors import ModelError
 # HTTP status: type and whether asking again may help. What is not here goes by its class: 4xx is "bad_request", 5xx "server".
 BY_STATUS = {
     401: ("auth", False),
+    402: ("quota", False),
     403: ("auth", False),
     404: ("not_found", False),
     408: ("timeout", True),
@@ -28,7 +29,10 @@ BY_CODE = {
     "content_policy_violation": ("refusal", False),
     "rate_limit_exceeded": ("rate_limit", True),
     "model_not_found": ("not_found", False),
+    "API_KEY_INVALID": ("auth", False),
 }
+# What messages of a bad request say where no code does: OpenAI and its like, Anthropic, Google.
+TOO_LONG = ("context length", "context window", "prompt is too long", "maximum number of tokens allowed")
 ADVICE = {
     "auth": "check the key: `api_key`, or the environment variable that stands for it",
     "not_found": "check the model's name and base_url",
@@ -45,14 +49,20 @@ def status_error(status: int | None, body: Any, where: str, headers: Mapping[str
     if status is None:
         status = code if isinstance(code, int) and 400 <= code < 600 else 500
     kind, retryable = BY_STATUS.get(status, ("server", True) if status >= 500 else ("bad_request", False))
-    if known := [BY_CODE[each] for each in (code, fields.get("type")) if isinstance(each, str) and each in BY_CODE]:
+    codes = (code, fields.get("type"), *_reasons(fields.get("details")))
+    if known := [BY_CODE[each] for each in codes if isinstance(each, str) and each in BY_CODE]:
         kind, retryable = known[0]
-    elif kind == "bad_request" and ("context length" in said or "context window" in said):
+    elif kind == "bad_request" and any(each in said for each in TOO_LONG):
         kind = "context_length"
     if headers is not None and "x-should-retry" in headers:
         retryable = headers["x-should-retry"] == "true"
     advice = f" ({ADVICE[kind]})" if kind in ADVICE else ""
     return ModelError(f"{where} answered {status}: {said}{advice}", type=kind, retryable=retryable, retry_after=retry_after(headers or {}))
+
+
+def _reasons(details: Any) -> list[Any]:
+    """What Google says beside a status that tells little."""
+    return [each.get("reason") for each in details if isinstance(each, Mapping)] if isinstance(details, list) else []
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

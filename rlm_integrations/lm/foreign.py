@@ -148,9 +148,11 @@ def name_from(model: object, *attributes: str) -> str:
 
 
 def _secrets(model: object) -> list[str]:
-    """The keys that the object was given."""
+    """The keys that the object was given, or that it gave to clients of its own."""
     found = []
-    for name, value in vars(model).items():
+    clients = list((getattr(model, "__pydantic_private__", None) or {}).values())
+    clients += [getattr(client, "_api_client", None) for client in clients]
+    for name, value in (item for each in (model, *clients) for item in getattr(each, "__dict__", {}).items()):
         if hasattr(value, "get_secret_value"):
             found.append(value.get_secret_value())
         elif name.endswith("api_key"):

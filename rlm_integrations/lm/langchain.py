@@ -54,7 +54,8 @@ class LangChainLM(ForeignLM[AIMessage]):
         about = reply.response_metadata
         reason = next((about[key] for key in ("finish_reason", "stop_reason", "done_reason", "stopReason") if about.get(key)), None)
         model = next((about[key] for key in ("model_name", "model") if isinstance(about.get(key), str)), self.name)
-        refusal = reply.additional_kwargs.get("refusal") or _blocks(reply, "refusal")
+        blocked = (about.get("prompt_feedback") or {}).get("block_reason")  # Google's word, of the prompt
+        refusal = reply.additional_kwargs.get("refusal") or _blocks(reply, "refusal") or getattr(blocked, "value", blocked)
         calls = reply.tool_calls or reply.invalid_tool_calls
         return completed(_blocks(reply, "text"), reason, refusal, calls, _usage(reply), model)
 

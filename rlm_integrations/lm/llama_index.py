@@ -39,10 +39,12 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
         choice = _plain(next(iter(body.get("choices") or body.get("candidates") or ()), None))
         sent = _plain(choice.get("message"))
         texts = [block.text for block in reply.message.blocks if isinstance(block, TextBlock)]
-        is_empty = not texts and sent.get("content") == ""  # LlamaIndex drops a text that is empty
+        parts = _plain(body.get("content")).get("parts") or ()  # Google's
+        # LlamaIndex drops a text that is empty.
+        is_empty = not texts and (sent.get("content") == "" or any(_plain(part).get("text") == "" for part in parts))
         text = "".join(texts) if texts or is_empty else None
         calls = [block for block in reply.message.blocks if isinstance(block, ToolCallBlock)] or sent.get("tool_calls")
-        reasons = (choice.get("finish_reason"), body.get("stop_reason"), body.get("done_reason"))
+        reasons = (choice.get("finish_reason"), body.get("finish_reason"), body.get("stop_reason"), body.get("done_reason"))
         reason = next((each for each in reasons if each), None)
         return completed(
             text, reason, sent.get("refusal"), calls, _usage(body, reply.additional_kwargs), str(body.get("model") or self.name)
@@ -87,7 +89,8 @@ def _usage(body: Mapping[str, Any], more: Mapping[str, Any]) -> Usage | None:
     if "input_tokens" in counts:  # Anthropic's do not include what was cached
         cached, written = counts.get("cache_read_input_tokens") or 0, counts.get("cache_creation_input_tokens") or 0
         given = None if counts["input_tokens"] is None else counts["input_tokens"] + cached + written
-        return usage_from(given, counts.get("output_tokens"), cached)
+        details = _plain(counts.get("output_tokens_details"))
+        return usage_from(given, counts.get("output_tokens"), cached, details.get("thinking_tokens"))
     if "prompt_token_count" in counts:  # Google's output does not include what was thought
         thought = counts.get("thoughts_token_count") or 0
         output = (counts.get("candidates_token_count") or 0) + thought

@@ -1,4 +1,4 @@
-"""What a cassette keeps of a request and its answer, and how it is written: the same calls give the same bytes, in whatever order they came.
+"""What a cassette keeps of a request and its answer, and how it is written: the same calls give the same bytes, in any order.
 
 A white list, because a black list forgets: of headers only `HEADERS` stay, which rules out keys, cookies, organisations, dates and the
 names of servers. Provider and port become one address that exists nowhere. An answer's id and date, which differ at each recording, are
@@ -27,7 +27,7 @@ class CassetteError(AssertionError):
 
 
 def request_hook(base_url: str) -> Callable[[Request], Request]:
-    """Makes what is kept of a request to this provider. What was made so already stays as it is: cassettes that are loaded pass here too."""
+    """Makes what is kept of a request to this provider. What was made so already stays as it is: loaded cassettes pass here too."""
 
     def keep(request: Request) -> Request:
         for base in (base_url, BASE_URL):

@@ -3,8 +3,8 @@
     with recording(path, base_url, secrets=[key]): …     # each request goes to the provider, and is kept with its answer
     with replaying(path): …                              # none goes anywhere; the provider's address is `canonical.BASE_URL`
 
-A request that the cassette does not hold raises `Missed` where it is made, which no retry and no `except Exception` stops, and
-`CassetteError` at the end of the block, should something have stopped it all the same. So does an answer that nobody asked for.
+A request that the cassette does not hold is refused with status 400, after which no client tries again; its error says what is missing,
+and so does a `CassetteError` at the end of the block. An answer that nobody asked for is one too.
 """
 
 import difflib
@@ -31,10 +31,6 @@ MOST = 100  # requests in a cassette: to find one takes time in proportion to th
 SHOWN = 12  # lines of what differs
 
 
-class Missed(BaseException):
-    """A request that the cassette does not hold. No `Exception`, because clients retry those and hide them behind errors of their own."""
-
-
 class Tape(Cassette):
     """A cassette of vcrpy that says which call it misses, and in what that differs from the nearest one it holds."""
 
@@ -43,12 +39,15 @@ class Tape(Cassette):
         self.missed: list[str] = []
 
     def can_play_response_for(self, request: WireRequest) -> bool:
+        return bool(super().can_play_response_for(request) or self.write_protected)
+
+    def play_response(self, request: WireRequest) -> dict[str, Any]:
         if super().can_play_response_for(request):
-            return True
-        if self.write_protected:
-            self.missed.append(self._difference(self.filter_request(request)))
-            raise Missed(self.missed[-1])
-        return False
+            return super().play_response(request)
+        self.missed.append(self._difference(self.filter_request(request)))
+        body = json.dumps({"error": {"message": self.missed[-1], "type": "invalid_request_error", "param": None, "code": None}})
+        headers = {"content-type": ["application/json"]}
+        return {"status": {"code": 400, "message": "Bad Request"}, "headers": headers, "body": {"string": body.encode()}}
 
     @property
     def unplayed(self) -> list[WireRequest]:

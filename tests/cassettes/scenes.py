@@ -1,7 +1,6 @@
-"""What is recorded: runs of both frameworks through every door, against a provider that is scripted.
+"""What is recorded: runs of both faces through every door, against a provider that is scripted.
 
-A scene is a function that is told where its provider is and gives the result of a run, or a coroutine of it. To move one to a face of the
-product, swap the line that asks; its questions and its script stay.
+A scene is a function that is told where its provider is and gives the result of a run, or a coroutine of it.
 """
 
 import asyncio
@@ -11,8 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlm_integrations import RLM, RLMResult, allm_batch
-from rlm_integrations.events import RunFinished
+from rlm_integrations import RLMResult
 from tests.cassettes.canonical import BASE_URL, CALL
 from tests.standin import Ask, Fault, Settings, StandIn, serve_in_thread
 
@@ -118,34 +116,72 @@ def openai_like(at: Provider, **options: Any) -> Any:
     return OpenAILike(model=at.model, api_base=at.base_url, api_key=at.key, is_chat_model=True, max_retries=0, **options)
 
 
-async def last_of(rlm: RLM, query: str) -> RLMResult:
-    """The result at the end of a stream of events."""
-    events = [event async for event in rlm.astream(query, LINES)]
-    assert isinstance(events[-1], RunFinished)
-    return events[-1].result
+def quick_chat_openai(at: Provider) -> Any:
+    """The same over the quick transport, for many calls at once."""
+    from rlm_integrations.langchain import fast_chat_openai
+
+    return fast_chat_openai(at.model, base_url=at.base_url, api_key=at.key, max_retries=0)
 
 
-async def replies(model: Any) -> str:
-    """All replies of a batch that is no part of a run, as an answer."""
+def runnable(model: Any, **options: Any) -> Any:
+    """LangChain's face over the document."""
+    from rlm_integrations.langchain import RLMRunnable
+
+    return RLMRunnable(model, context=LINES, **options)
+
+
+def engine(model: Any, **options: Any) -> Any:
+    """LlamaIndex's face over the document."""
+    from rlm_integrations.llama_index import RLMQueryEngine
+
+    return RLMQueryEngine.from_defaults(LINES, llm=model, **options)
+
+
+async def last_part(model: Any) -> Any:
+    """The end of a stream of LangChain's face."""
+    return [part async for part in runnable(model).astream(PLANTS)][-1]
+
+
+async def streamed(model: Any) -> str:
+    """A streamed answer of LlamaIndex's face."""
+    response = await engine(model, streaming=True).aquery(PLANTS)
+    return "".join([piece async for piece in response.async_response_gen()])
+
+
+def prompts() -> list[str]:
+    """A batch that is no part of a run."""
     lines = LINES.splitlines()
-    prompts = [f"Is this a tree? Answer yes or no.\n{lines[number % 3]}" for number in range(50)]
-    return " | ".join(await allm_batch(prompts, model, max_concurrent=50))
+    return [f"Is this a tree? Answer yes or no.\n{lines[number % 3]}" for number in range(50)]
+
+
+def langchain_batch(at: Provider) -> str:
+    """All replies of that batch, as an answer."""
+    from rlm_integrations.langchain import LLMBatchRunnable
+
+    return " | ".join(LLMBatchRunnable(quick_chat_openai(at), max_concurrent=50).invoke(prompts()))
+
+
+def llama_index_batch(at: Provider) -> str:
+    """All replies of that batch, as an answer."""
+    from rlm_integrations.llama_index import LLMBatch
+
+    return " | ".join(LLMBatch(openai_like(at), max_concurrent=50).run(prompts()))
 
 
 WIDE: dict[str, Any] = {"max_parallel_calls": 50}
 BUSY = [Fault("rate_limit", match="this?\nThe lily", times=1, retry_after=0.01)]
 
 SCENES = [
-    Scene("langchain", "sync", lambda at: RLM(chat_openai(at)).completion(PLANTS, LINES)),
-    Scene("langchain", "async", lambda at: RLM(chat_openai(at)).acompletion(PLANTS, LINES)),
-    Scene("langchain", "streaming", lambda at: last_of(RLM(chat_openai(at, streaming=True)), PLANTS)),
-    Scene("langchain", "batch", lambda at: RLM(chat_openai(at), **WIDE).completion(VOTES, LINES), [VOTE], subcalls=50),
-    Scene("langchain", "llm_batch", lambda at: replies(chat_openai(at)), subcalls=50),
-    Scene("langchain", "rate_limit", lambda at: RLM(chat_openai(at)).completion(PLANTS, LINES), faults=BUSY),
-    Scene("llama_index", "sync", lambda at: RLM(openai_like(at)).completion(PLANTS, LINES)),
-    Scene("llama_index", "async", lambda at: RLM(openai_like(at)).acompletion(PLANTS, LINES)),
-    Scene("llama_index", "streaming", lambda at: last_of(RLM(openai_like(at)), PLANTS)),
-    Scene("llama_index", "batch", lambda at: RLM(openai_like(at), **WIDE).completion(VOTES, LINES), [VOTE], subcalls=50),
-    Scene("llama_index", "llm_batch", lambda at: replies(openai_like(at)), subcalls=50),
-    Scene("llama_index", "rate_limit", lambda at: RLM(openai_like(at)).completion(PLANTS, LINES), faults=BUSY),
+    Scene("langchain", "sync", lambda at: runnable(chat_openai(at)).invoke(PLANTS)),
+    Scene("langchain", "async", lambda at: runnable(chat_openai(at)).ainvoke(PLANTS)),
+    Scene("langchain", "streaming", lambda at: last_part(chat_openai(at, streaming=True))),
+    Scene("langchain", "batch", lambda at: runnable(quick_chat_openai(at), **WIDE).invoke(VOTES), [VOTE], subcalls=50),
+    Scene("langchain", "llm_batch", langchain_batch, subcalls=50),
+    Scene("langchain", "rate_limit", lambda at: runnable(chat_openai(at)).invoke(PLANTS), faults=BUSY),
+    Scene("llama_index", "sync", lambda at: engine(openai_like(at)).query(PLANTS)),
+    Scene("llama_index", "async", lambda at: engine(openai_like(at)).aquery(PLANTS)),
+    Scene("llama_index", "streaming", lambda at: streamed(openai_like(at))),
+    Scene("llama_index", "batch", lambda at: engine(openai_like(at), **WIDE).query(VOTES), [VOTE], subcalls=50),
+    Scene("llama_index", "llm_batch", llama_index_batch, subcalls=50),
+    Scene("llama_index", "rate_limit", lambda at: engine(openai_like(at)).query(PLANTS), faults=BUSY),
 ]

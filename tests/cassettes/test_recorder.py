@@ -92,7 +92,7 @@ def test_no_answer_is_given_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("door", ["invoke", "ainvoke"])
 def test_a_miss_is_raised_at_once_where_the_client_would_try_again(door: str) -> None:
-    """openai 2 makes further tries after any exception, and hides the last one: here there is one try, and its message comes out."""
+    """The SDK openai 2 makes further tries after any exception, and hides the last one: here there is one, and its message comes out."""
     model = type(chat_openai(Provider()))(model=MODEL, base_url=BASE_URL, api_key=KEY, max_retries=5)
     with pytest.raises(CassetteError, match=r"a call without a path: the cassette does not hold"):  # noqa: SIM117 - the tape is needed
         with replaying(studio.FOLDER / SYNC.file) as tape:
@@ -109,7 +109,7 @@ def test_a_cassette_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> Non
 
 
 def test_hooks_change_nothing_the_second_time() -> None:
-    """vcrpy calls them when it loads too."""
+    """They are called by vcrpy when it loads too."""
     keep = canonical.request_hook("http://127.0.0.1:4242/v1")
     headers = {"X-RLM-Call": "r.1", "Authorization": f"Bearer {KEY}", "Content-Type": "application/json", "Cookie": "a=b"}
     once = keep(WireRequest("POST", "http://127.0.0.1:4242/v1/chat/completions", b'{"b": 1, "a": "\xc3\xa9"}', headers))

@@ -13,7 +13,7 @@ from rlm_integrations.lm import pricing
 from rlm_integrations.records import Completion, Request, Usage
 from tests.engine.conftest import Scripted, code, final, models, overlong, run
 from tests.standin import Ask, Fault, Reply, StandIn
-from tests.standin.replies import usage_of
+from tests.standin.wire_openai import usage_of
 
 DOCUMENT = "In the year of the comet the harvest failed and the bridge was closed. " * 2_000
 

@@ -1,5 +1,6 @@
 """Models of LangChain and LlamaIndex over a stand-in, and a program for a run's root: for tests of the adapters."""
 
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -9,30 +10,56 @@ from tests.standin import Ask, answer_to
 
 HAS_LLAMA_INDEX = find_spec("llama_index") is not None
 needs_llama_index = pytest.mark.skipif(not HAS_LLAMA_INDEX, reason="LlamaIndex's openai package needs openai 2")
+# There `MessageParam` is a union, of which LlamaIndex's Anthropic 0.12 makes objects: not a call comes as far as a socket.
+HAS_ANTHROPIC_2 = int(version("anthropic").split(".")[0]) >= 2
+needs_anthropic_1 = pytest.mark.skipif(HAS_ANTHROPIC_2, reason="LlamaIndex's Anthropic cannot call the SDK anthropic from 2.0 on")
 
 KEY = "sk-secret-0123456789"
 MODEL = "gpt-4o-mini"  # a name that LlamaIndex's OpenAI knows: it takes no other
+CLAUDE = "claude-sonnet-5"  # for older ones LlamaIndex sends a temperature, which the SDK takes no more from 1.0 on
+GEMINI = "gemini-2.5-flash"
 PAIR = ["ChatOpenAI", pytest.param("OpenAILike", marks=needs_llama_index)]
 KINDS = [*PAIR, pytest.param("OpenAI", marks=needs_llama_index)]
+# What speaks another wire than OpenAI's.
+PROVIDERS = [
+    "ChatAnthropic",
+    "ChatGoogleGenerativeAI",
+    pytest.param("Anthropic", marks=[needs_llama_index, needs_anthropic_1]),
+    pytest.param("GoogleGenAI", marks=needs_llama_index),
+]
+NAMES = {"ChatAnthropic": CLAUDE, "Anthropic": CLAUDE, "ChatGoogleGenerativeAI": GEMINI, "GoogleGenAI": GEMINI}
 
 
 _made: list[Any] = []
 
 
 def foreign(kind: str, base_url: str, **options: Any) -> Any:
-    """A model of this class that asks `base_url`, until the end of the test."""
+    """A model of this class that asks the stand-in of this `base_url`, until the end of the test.
+
+    Args:
+        kind: The name of the class.
+        base_url: The stand-in's, whatever the class's own wire is.
+        options: The class's own; `timeout` in seconds and `max_retries` are understood by all.
+    """
     _made.append(_foreign(kind, base_url, **options))
     return _made[-1]
 
 
 def close_all() -> None:
-    """Close the synchronous clients of LlamaIndex's models: where a failed test's traceback keeps one, they would end with a warning."""
+    """Close the synchronous clients that a model has to itself: where a failed test's traceback keeps one, they would end with a warning.
+
+    Models of LangChain share theirs by address, with those of later tests too; but Google's have one each.
+    """
     while _made:
-        if (client := getattr(_made.pop(), "_client", None)) is not None:
+        model = _made.pop()
+        held = {**vars(model), **(getattr(model, "__pydantic_private__", None) or {})}
+        client = held.get("client" if type(model).__name__ == "ChatGoogleGenerativeAI" else "_client")
+        if client is not None and type(model).__name__ != "ChatAnthropic":
             client.close()
 
 
 def _foreign(kind: str, base_url: str, **options: Any) -> Any:
+    root = base_url.removesuffix("/v1")  # OpenAI's clients alone take the version with the address
     if kind == "ChatOpenAI":
         from langchain_openai import ChatOpenAI
 
@@ -41,9 +68,31 @@ def _foreign(kind: str, base_url: str, **options: Any) -> Any:
         from llama_index.llms.openai_like import OpenAILike
 
         return OpenAILike(model=MODEL, api_base=base_url, api_key=KEY, **{"is_chat_model": True, **options})
-    from llama_index.llms.openai import OpenAI
+    if kind == "OpenAI":
+        from llama_index.llms.openai import OpenAI
 
-    return OpenAI(model=MODEL, api_base=base_url, api_key=KEY, **options)
+        return OpenAI(model=MODEL, api_base=base_url, api_key=KEY, **options)
+    if kind == "ChatAnthropic":
+        from langchain_anthropic import ChatAnthropic
+
+        return ChatAnthropic(**{"model": CLAUDE, "base_url": root, "api_key": KEY, **options})
+    if kind == "ChatGoogleGenerativeAI":
+        from langchain_google_genai import ChatGoogleGenerativeAI
+
+        return ChatGoogleGenerativeAI(**{"model": GEMINI, "base_url": root, "api_key": KEY, **options})
+    if kind == "Anthropic":
+        from llama_index.llms.anthropic import Anthropic
+
+        return Anthropic(**{"model": CLAUDE, "base_url": root, "api_key": KEY, **options})
+    if kind == "GoogleGenAI":
+        from llama_index.llms.google_genai import GoogleGenAI
+
+        # Without a word on tries the SDK itself asks again where a connection is lost, after up to ten seconds.
+        http: dict[str, Any] = {"base_url": root, "retry_options": {"attempts": 1}}
+        if (timeout := options.pop("timeout", None)) is not None:
+            http["timeout"] = int(1000 * timeout)
+        return GoogleGenAI(**{"model": GEMINI, "http_options": http, "api_key": KEY, **options})
+    raise ValueError(f"no model of this kind: {kind!r}")
 
 
 PROMPTS = [f"p{number}" for number in range(10)]
@@ -61,4 +110,4 @@ def root_or_sub(ask: Ask) -> str:
     return PROGRAM if ask.body["messages"][0]["role"] == "system" else answer_to(ask.prompt)
 
 
-SCRIPTS = {MODEL: root_or_sub}
+SCRIPTS = dict.fromkeys((MODEL, CLAUDE, GEMINI), root_or_sub)

@@ -157,6 +157,8 @@ def wrapped(cause: Exception) -> Exception:
 
 QUOTA = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "slow down", "details": [{"retryDelay": "32.5s"}]}}
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+WRONG_KEY = {"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "not valid", "details": [{"reason": "API_KEY_INVALID"}]}}
+TOO_LONG = {"error": {"code": 400, "message": "The input token count (9) exceeds the maximum number of tokens allowed (8)."}}
 BY_HAND = [
     (SomeError(status_code=529, body=OVERLOADED), "overloaded", True, None),  # Anthropic
     (SomeError(status_code=429, response=SimpleNamespace(headers={"retry-after": "7"})), "rate_limit", True, 7),
@@ -175,6 +177,17 @@ BY_HAND = [
     (TimeoutError(), "timeout", True, None),
     (ValueError({"message": "upstream", "code": 502}), "server", True, None),
     (ValueError({"message": "slow down", "code": 429}), "rate_limit", True, None),
+    (SomeError(code=400, details=WRONG_KEY), "auth", False, None),  # Google tells it by a reason alone
+    (SomeError(code=400, details=TOO_LONG), "context_length", False, None),
+    (SomeError(status_code=400, body={"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}), "context_length", False, None),
+    (SomeError(status_code=402), "quota", False, None),
+    (wrapped(named("ContentLengthError", type(named("HttpProcessingError")), code=400)), "error", False, None),
+    (named("ClientPayloadError"), "connection", True, None),  # aiohttp: its cause has a code that nobody sent
+    (RuntimeError("Response was terminated early: SAFETY [...]"), "refusal", False, None),  # LlamaIndex for Google
+    (RuntimeError("Response was terminated early: MAX_TOKENS"), "empty", False, None),
+    (ValueError("Response has no candidates"), "bad_response", True, None),
+    (AttributeError("'NoneType' object has no attribute 'role'"), "bad_response", True, None),
+    (SomeError(code=400, details={"error": {"details": ["x", {"reason": ["y"]}]}}), "bad_request", False, None),
     (ValueError("plain"), "error", False, None),
     (KeyError("choices"), "bad_response", True, None),
     (TypeError("unexpected keyword"), "error", False, None),

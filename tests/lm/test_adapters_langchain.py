@@ -167,6 +167,8 @@ NO_ANSWER = [
     (AIMessage([{"type": "refusal", "refusal": "I cannot"}]), "refusal", False),
     (AIMessage([], response_metadata={"stop_reason": "refusal"}), "refusal", False),
     (AIMessage("", response_metadata={"finish_reason": "SAFETY"}), "refusal", False),
+    (AIMessage("", response_metadata={"prompt_feedback": {"block_reason": "OTHER"}}), "refusal", False),
+    (AIMessage("", response_metadata={"prompt_feedback": {"block_reason": None}}), "empty", True),
     (AIMessage("", response_metadata={"stop_reason": "max_tokens"}), "empty", False),
     (AIMessage([{"type": "thinking", "thinking": "hm"}], response_metadata={"stop_reason": "end_turn"}), "empty", True),
     (AIMessage(""), "empty", True),

@@ -146,6 +146,7 @@ RAW = [
         Usage(7, 2, 4),
     ),
     ({"usage": {"input_tokens": 3, "output_tokens": 2, "cache_creation_input_tokens": 5}}, Usage(8, 2)),
+    ({"usage": {"input_tokens": 3, "output_tokens": 2, "output_tokens_details": {"thinking_tokens": 1}}}, Usage(3, 2, 0, 1)),
     ({"usage_metadata": {"prompt_token_count": 3, "candidates_token_count": 2, "thoughts_token_count": 1}}, Usage(3, 3, 0, 1)),
     ({"usage_metadata": {"prompt_token_count": 3, "candidates_token_count": None, "cached_content_token_count": 2}}, Usage(3, 0, 2)),
     ({"prompt_eval_count": 3, "eval_count": 2}, Usage(3, 2)),
@@ -172,6 +173,7 @@ async def test_tokens_that_the_integration_repeats() -> None:
     [
         ({"stop_reason": "max_tokens", "model": "claude"}, ("claude", "max_tokens")),
         ({"candidates": [{"finish_reason": SimpleNamespace(value="MAX_TOKENS")}]}, ("Replying", "MAX_TOKENS")),
+        ({"finish_reason": SimpleNamespace(value="STOP")}, ("Replying", "STOP")),
         ({"done_reason": "stop", "model": "llama"}, ("llama", "stop")),
         ({"choices": [], "candidates": None}, ("Replying", None)),
     ],

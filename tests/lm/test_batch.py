@@ -79,7 +79,7 @@ def test_prompts_may_be_conversations() -> None:
     said = [Message("system", "be brief"), Message("user", "a")]
     as_dicts = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "b"})
     assert llm_batch([said, as_dicts, "c"], lm, max_concurrent=1, params={"temperature": 0}) == ["re: a", "re: b", "re: c"]
-    assert lm.requests[0] == Request(tuple(said), {"temperature": 0})
+    assert lm.requests[0] == Request(tuple(said), {"temperature": 0}, path="b.0")
     assert lm.requests[1].messages == (Message("system", "be brief"), Message("user", "b"))
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for a model provider: OpenAI's wire over real sockets on loopback, with faults at will and a record of what was asked.
+"""A stand-in for a model provider, over real sockets on loopback: OpenAI's wire, Anthropic's and Gemini's, faults at will, and a record.
 
 Three forms, one surface. Each takes a `Settings` or its fields, and gives a `StandIn` (or a `RemoteStandIn` with the same methods):
 
@@ -11,12 +11,22 @@ Three forms, one surface. Each takes a `Settings` or its fields, and gives a `St
     server.stats()               Stats: calls, in_flight, most_in_flight, aborted, bytes_in, bytes_out, connections
     server.calls()               list of Call, one per chat completion asked, in order of arrival; times are time.monotonic(), comparable
                                  between processes
-    server.requests()            list of Kept (number, headers, body) where `keep_requests=True`
+    server.requests()            list of Kept (number, headers, body, path) where `keep_requests=True`
     server.reset()               all counts, records and fault schedules start again; calls get their numbers from 0
 
-It answers `POST /v1/chat/completions` (plain and `"stream": true`) and `GET /v1/models`, redirects what is under `/moved/` to the same
-path without it, and stands for any host as a proxy. Unless a script says otherwise, the answer to a
-prompt (the content of the last message) is `answer_to(prompt)`, so a test can tell a right answer from another prompt's.
+It answers, plain and streamed, what the address says:
+
+    POST /v1/chat/completions                                OpenAI
+    POST /v1/messages                                        Anthropic; its clients take the address without "/v1"
+    POST /v1beta/models/NAME:generateContent                 Gemini; likewise (tests/lm/_foreign.py has a client of each class)
+    POST /v1beta/models/NAME:streamGenerateContent?alt=sse
+    GET  /v1/models, /v1beta/models, /v1beta/models/NAME
+
+It redirects what is under `/moved/` to the same path without it, and stands for any host as a proxy. Scripts, faults, counts and records
+are the same for all: an `Ask` holds the request in OpenAI's words (messages with the roles system, user, assistant, and the bound as
+`max_completion_tokens`), and a `Kept` holds it as it came. A kind of fault that a wire has no form for is a 400 that says so. Unless a
+script says otherwise, the answer to a prompt (the content of the last message) is `answer_to(prompt)`, so a test can tell a right answer
+from another prompt's.
 
     Settings.scripts = {"root-model": ["first reply", Reply("second", finish_reason="length")]}     # by model name; other models echo
     Settings.scripts = {"agent": [Reply(None, "tool_calls", tool_calls=[("ask", {"question": "Why?"})]), "It is so."]}

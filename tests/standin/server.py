@@ -11,14 +11,18 @@ import struct
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from tests.standin.faults import Chooser
-from tests.standin.replies import ERRORS, completion, error_of, events, faulty, head, reply_to, retry_after
+from tests.standin.replies import faulty, head, reply_to
 from tests.standin.settings import Ask, Fault, Reply, Settings, revive
 from tests.standin.stats import Call, Kept, Stats
+from tests.standin.wire import Wire
+from tests.standin.wire_openai import OPENAI
+from tests.standin.wires import listing, wire_of
 
 JSON = {"content-type": "application/json"}
+BAD_REQUEST = Fault("bad_request")
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
 
 
@@ -113,10 +117,10 @@ class StandIn:
     def keep(self, kept: Kept) -> None:
         self._kept.append(kept)
 
-    def fault_of(self, ask: Ask) -> Fault | None:
+    def fault_of(self, ask: Ask, wire: Wire) -> Fault | None:
         """What goes wrong with this call, if anything."""
         settings = self.settings
-        if settings.api_key is not None and ask.headers.get("authorization") != f"Bearer {settings.api_key}":
+        if settings.api_key is not None and wire.key(ask.headers) != settings.api_key:
             return Fault("auth")
         if settings.capacity is not None and len(self._open) > settings.capacity:
             return Fault("rate_limit")
@@ -197,47 +201,50 @@ class Connection(asyncio.Protocol):
             self.transport.write(self._json(200, standin.control(path.removeprefix("/control/"), body)))
             return
         standin.counts["bytes_in"] += size
-        path = urlsplit(path).path  # whole addresses come to a proxy
+        target = urlsplit(path)  # whole addresses come to a proxy
+        path = target.path
         if path.startswith("/moved/"):
             self._send(head(307, {"location": path.removeprefix("/moved"), "content-length": "0"}))
         elif "transfer-encoding" in headers:
-            self._send(self._json(411, error_of("bad_request", "a body needs a content-length here")))
+            self._send(self._json(411, OPENAI.error(BAD_REQUEST, "a body needs a content-length here")[2]))
             self.transport.close()
-        elif (method, path) == ("POST", "/v1/chat/completions"):
-            self._chat(headers, body)
-        elif (method, path) == ("GET", "/v1/models"):
-            models = [{"id": each, "object": "model", "created": 0, "owned_by": "stand-in"} for each in standin.settings.models]
-            self._send(self._json(200, {"object": "list", "data": models}))
+        elif method == "POST" and (wire := wire_of(path)) is not None:
+            self._chat(wire, target, headers, body)
+        elif method == "GET" and (listed := listing(path, standin.settings.models)) is not None:
+            self._send(self._json(200, listed))
         else:
-            self._send(self._json(404, error_of("bad_request", f"Unknown request URL: {method} {path}")))
+            self._send(self._json(404, OPENAI.error(BAD_REQUEST, f"Unknown request URL: {method} {path}")[2]))
 
-    def _chat(self, headers: dict[str, str], raw: bytes) -> None:
+    def _chat(self, wire: Wire, target: SplitResult, headers: dict[str, str], raw: bytes) -> None:
         standin = self._standin
         try:
-            body = json.loads(raw)
-            model, prompt = str(body["model"]), str(body["messages"][-1]["content"])
-        except (ValueError, LookupError, TypeError) as error:
-            self._send(self._json(400, error_of("bad_request", f"Not a chat completion: {error!r}")))
+            given = json.loads(raw)
+            model, stream, body = wire.read(target, given)
+            prompt = str(body["messages"][-1]["content"])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            self._send(self._json(400, wire.error(BAD_REQUEST, f"Not a chat completion: {error!r}")[2]))
             return
-        call = self._call = standin.arrived(model, bool(body.get("stream")))
+        call = self._call = standin.arrived(model, stream)
         ask = Ask(call.number, model, prompt, body, headers)
         if standin.settings.keep_requests:
-            standin.keep(Kept(call.number, headers, body))
-        fault = standin.fault_of(ask)
+            standin.keep(Kept(call.number, headers, given, target.path))
+        fault = standin.fault_of(ask, wire)
         call.fault = fault.kind if fault else None
         if delay := standin.delay():
-            self._timer = self._loop.call_later(delay, self._answer, call, ask, fault)
+            self._timer = self._loop.call_later(delay, self._answer, wire, call, ask, fault)
         else:
-            self._answer(call, ask, fault)
+            self._answer(wire, call, ask, fault)
 
-    def _answer(self, call: Call, ask: Ask, fault: Fault | None) -> None:
+    def _answer(self, wire: Wire, call: Call, ask: Ask, fault: Fault | None) -> None:
         kind = call.fault
+        if kind in wire.lacks:
+            self._fail(call, wire, BAD_REQUEST, f"the stand-in has no fault {kind!r} on {wire.name}'s wire")
+            return
         if kind == "content_type":
             self._finish(call, 200, b"<html><body>Sign in to the network</body></html>", {"content-type": "text/html"})
             return
-        if fault is not None and kind in ERRORS and not (call.stream and kind == "error_body"):
-            message = f"no such key: {ask.headers.get('authorization')}" if kind == "echo_key" else ""
-            self._finish(call, ERRORS[fault.kind][0], json.dumps(error_of(fault.kind, message)).encode(), JSON | retry_after(fault))
+        if fault is not None and kind in wire.errors and not (call.stream and kind == "error_body"):
+            self._fail(call, wire, fault, f"no such key: {wire.key(ask.headers)}" if kind == "echo_key" else "")
             return
         if not call.stream and kind == "hang":
             return
@@ -247,12 +254,12 @@ class Connection(asyncio.Protocol):
         try:
             reply = faulty(reply_to(ask, self._standin.settings.scripts.get(ask.model)), kind)
         except Exception as error:  # noqa: BLE001 - a script's own mistake, told to whoever runs the test
-            self._finish(call, 500, json.dumps(error_of("server", f"the script raised {error!r}")).encode(), JSON)
+            self._fail(call, wire, Fault("server"), f"the script raised {error!r}")
             return
         if call.stream and kind != "no_stream":
-            self._stream(call, ask, reply)
+            self._stream(wire, call, ask, reply)
             return
-        body = json.dumps(completion(ask, reply, kind)).encode()
+        body = json.dumps(wire.completion(ask, reply, kind)).encode()
         if kind == "truncated":
             body = body[: len(body) // 2]
         more = {"content-length": str(len(body) + 9)} if kind == "cut" else {}
@@ -262,27 +269,31 @@ class Connection(asyncio.Protocol):
         if kind in {"close", "cut"}:
             self.transport.close()
 
-    def _stream(self, call: Call, ask: Ask, reply: Reply) -> None:
+    def _fail(self, call: Call, wire: Wire, fault: Fault, message: str) -> None:
+        status, headers, body = wire.error(fault, message)
+        self._finish(call, status, json.dumps(body).encode(), JSON | headers)
+
+    def _stream(self, wire: Wire, call: Call, ask: Ask, reply: Reply) -> None:
         call.status = 200
         self._send(head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked", **self._standin.settings.headers}))
-        self._piece(call, events(ask, reply, call.fault, self._standin.settings.piece), 0)
+        self._piece(call, wire.events(ask, reply, call.fault, self._standin.settings.piece), wire.opening)
 
-    def _piece(self, call: Call, pieces: Iterator[bytes], count: int) -> None:
+    def _piece(self, call: Call, pieces: Iterator[bytes], opening: int) -> None:
         interval = self._standin.settings.piece_interval
         for piece in pieces:
             self._send(b"%x\r\n%b\r\n" % (len(piece), piece))
-            count += 1
-            if count == 2 and call.fault == "hang":
+            opening -= 1
+            if opening == 0 and call.fault == "hang":
                 return
-            if count == 2 and call.fault == "cut":
+            if opening == 0 and call.fault == "cut":
                 self._stop()
                 self.transport.close()
                 return
-            if count == 2 and call.fault == "reset":
+            if opening == 0 and call.fault == "reset":
                 self._timer = self._loop.call_later(0.01, self._reset)  # a moment, so that the client reads what came before
                 return
             if interval:
-                self._timer = self._loop.call_later(interval, self._piece, call, pieces, count)
+                self._timer = self._loop.call_later(interval, self._piece, call, pieces, opening)
                 return
         self._done(b"0\r\n\r\n")
 

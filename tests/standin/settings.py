@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
+# In OpenAI's words; other wires have their own for the same, or none (`Wire.lacks`).
 FaultKind = Literal[
     "rate_limit",  # 429, with Retry-After where `retry_after` says so
     "quota",  # 429 "insufficient_quota": no use in asking again
@@ -56,7 +57,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One chat completion as it was asked; `prompt` is the content of its last message."""
+    """One chat completion as it was asked, on whichever wire; `body` is in OpenAI's words, `prompt` the content of its last message."""
 
     number: int
     model: str

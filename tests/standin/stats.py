@@ -10,7 +10,7 @@ class Stats:
     """Counts since the start or the last reset.
 
     Attributes:
-        calls: Chat completions asked, whatever became of them.
+        calls: Chat completions asked, on whichever wire, whatever became of them.
         in_flight: Those read in full and not answered yet.
         most_in_flight: The most there were at once.
         aborted: Those whose client went away before their answer was complete.
@@ -55,8 +55,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A request as it came; header names are lower-case."""
+    """A request as it came, in the words of its own wire; header names are lower-case."""
 
     number: int
     headers: Mapping[str, str]
     body: Mapping[str, Any]
+    path: str

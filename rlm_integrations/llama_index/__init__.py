@@ -1,0 +1,23 @@
+"""The LlamaIndex face: a query engine, a synthesizer, a retriever, a tool and a batch. It needs llama-index-core and no more."""
+
+from rlm_integrations.errors import MissingExtraError
+
+try:
+    from rlm_integrations.llama_index.batch import LLMBatch
+    from rlm_integrations.llama_index.events import RLMProgressEvent, RLMWorkflowEvent
+    from rlm_integrations.llama_index.query_engine import RLMQueryEngine
+    from rlm_integrations.llama_index.retriever import RLMStoreRetriever
+    from rlm_integrations.llama_index.synthesizer import RLMSynthesizer
+    from rlm_integrations.llama_index.tool import as_query_engine_tool
+except ImportError as error:  # LlamaIndex is not there, or not in a version that has all that is needed
+    raise MissingExtraError("rlm_integrations.llama_index", "llama-index") from error
+
+__all__ = [
+    "LLMBatch",
+    "RLMProgressEvent",
+    "RLMQueryEngine",
+    "RLMStoreRetriever",
+    "RLMSynthesizer",
+    "RLMWorkflowEvent",
+    "as_query_engine_tool",
+]

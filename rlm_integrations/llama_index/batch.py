@@ -1,0 +1,101 @@
+"""Many prompts to one model of LlamaIndex, a few at a time."""
+
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Unpack
+
+from llama_index.core.base.llms.types import ChatMessage, TextBlock
+
+from rlm_integrations.engine.progress import progress_of
+from rlm_integrations.errors import InputError
+from rlm_integrations.events import Emitter, Event
+from rlm_integrations.llama_index._defaults import default_llm
+from rlm_integrations.llama_index._spans import Held, spanned
+from rlm_integrations.llama_index.events import Teller
+from rlm_integrations.lm.batch import BatchOptions, allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
+from rlm_integrations.records import Message
+
+Prompt = str | Sequence[ChatMessage | Message | Mapping[str, str]]
+Prompts = Iterable[Prompt] | AsyncIterable[Prompt]
+
+
+class LLMBatch:
+    """Asks many prompts of one model: the answers in the order of the prompts, an `LLMError` where there is none.
+
+    Args:
+        llm: Any LlamaIndex `LLM`, or whatever else `RLM` takes as a model; LlamaIndex's default if there is none.
+        options: Those of `allm_batch`, such as `max_concurrent`, `timeout` and `on_progress`. Each call may give others.
+    """
+
+    def __init__(self, llm: object = None, **options: Unpack[BatchOptions]) -> None:
+        self._llm = llm
+        self._options = _checked(options)
+
+    def run(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> list[str]:
+        """The replies. A prompt is a text, or a list of `ChatMessage`s."""
+        return self._run(Held(prompts), **options)
+
+    async def arun(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> list[str]:
+        """The same on the caller's event loop."""
+        return await self._arun(Held(prompts), **options)
+
+    def run_as_completed(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> Iterator[tuple[int, str]]:
+        """Each prompt's number and the reply to it, as they come. Closing the iterator cancels what is under way.
+
+        In traces each call stands by itself, or in the caller's span: a span of the batch's own could not stay open between replies.
+        """
+        return llm_batch_iter(_prompts(prompts), self._model(), **self._with(options))
+
+    def arun_as_completed(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> AsyncGenerator[tuple[int, str], None]:
+        """The same on the caller's event loop."""
+        return allm_batch_iter(_prompts(prompts), self._model(), **self._with(options))
+
+    @spanned("run")
+    def _run(self, prompts: Held, **options: Unpack[BatchOptions]) -> list[str]:
+        return llm_batch(_prompts(prompts.thing), self._model(), **self._with(options))
+
+    @spanned("arun")
+    async def _arun(self, prompts: Held, **options: Unpack[BatchOptions]) -> list[str]:
+        return await allm_batch(_prompts(prompts.thing), self._model(), **self._with(options))
+
+    def _model(self) -> object:
+        return default_llm() if self._llm is None else self._llm
+
+    def _with(self, options: BatchOptions) -> BatchOptions:
+        """All options, and LlamaIndex is told how far the batch is."""
+        both: BatchOptions = {**self._options, **_checked(options)}
+        teller = Teller()
+
+        def hook(event: Event) -> None:
+            if (progress := progress_of(event)) is not None:
+                teller(progress)
+
+        return {**both, "on_event": Emitter(hook, both.get("on_event"))}
+
+
+def _checked(options: BatchOptions) -> BatchOptions:
+    if unknown := options.keys() - BatchOptions.__annotations__.keys():
+        raise InputError(f"a batch has no option {', '.join(sorted(unknown))}; there are {', '.join(BatchOptions.__annotations__)}")
+    return options
+
+
+def _prompts(prompts: Any) -> Any:
+    """The same prompts with messages of ours; what is no collection of prompts is refused by the batch itself."""
+    if isinstance(prompts, str | bytes | Mapping):
+        return prompts
+    if isinstance(prompts, Sequence):
+        return [_prompt(prompt) for prompt in prompts]
+    if isinstance(prompts, AsyncIterable):
+        return (_prompt(prompt) async for prompt in prompts)
+    return map(_prompt, prompts) if isinstance(prompts, Iterable) else prompts
+
+
+def _prompt(prompt: Any) -> Any:
+    return [_message(message) for message in prompt] if isinstance(prompt, list | tuple) else prompt
+
+
+def _message(message: Any) -> Any:
+    """A message of LlamaIndex's as ours. One with more than text stays what it is, and the batch says that it cannot be sent."""
+    if not isinstance(message, ChatMessage):
+        return message
+    texts = [block.text for block in message.blocks if isinstance(block, TextBlock)]
+    return {"role": message.role.value, "content": "".join(texts)} if len(texts) == len(message.blocks) else message

@@ -1,0 +1,200 @@
+"""The query engine: a question over documents that no model's window holds, wherever LlamaIndex takes an engine."""
+
+from collections.abc import Sequence, Sized
+from typing import Any, Self
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.response.schema import RESPONSE_TYPE
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
+from llama_index.core.indices.base import BaseIndex
+from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent, RetrievalStartEvent
+from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
+from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
+from pydantic import BaseModel
+
+from rlm_integrations.engine.rlm import RLM
+from rlm_integrations.errors import InputError
+from rlm_integrations.llama_index._defaults import callbacks
+from rlm_integrations.llama_index._spans import dispatcher
+from rlm_integrations.llama_index.response import Streaming, response_of
+from rlm_integrations.llama_index.runs import Found, Runs
+from rlm_integrations.llama_index.synthesizer import RLMSynthesizer, bundle_of
+from rlm_integrations.llama_index.texts import Indexed, Kept
+from rlm_integrations.result import RLMResult
+from rlm_integrations.store import SharedStore
+
+Source = Kept | Indexed | BaseRetriever
+
+
+class RLMQueryEngine(BaseQueryEngine):
+    """Answers questions over documents by runs of an `RLM`. Made by `from_defaults` or `from_rlm`.
+
+    The source nodes of a response are verified citations and nothing else: `text` stands word for word at `start_char_idx` of the document
+    that is their `SOURCE`. Of nodes that were cut from a document that is not at hand, or repeats itself, the node is the `SOURCE`.
+
+    Args:
+        runs: Its runs.
+        source: The documents, or a retriever that is asked at each question.
+        streaming: Whether answers are streams.
+        callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default.
+    """
+
+    def __init__(self, runs: Runs, source: Source, *, streaming: bool = False, callback_manager: CallbackManager | None = None) -> None:
+        super().__init__(callbacks(callback_manager))
+        self._runs = runs
+        self._source = source
+        self._streaming = streaming
+        self._synthesizer = RLMSynthesizer(runs, streaming=streaming, callback_manager=self.callback_manager)
+        if not isinstance(source, BaseRetriever):
+            self._synthesizer.text_of = source.text_of
+
+    @classmethod
+    def from_defaults(
+        cls,
+        documents: object = None,
+        *,
+        nodes: Sequence[object] | None = None,
+        index: BaseIndex[Any] | None = None,
+        retriever: BaseRetriever | None = None,
+        llm: object = None,
+        sub_llm: object = None,
+        output_cls: type[BaseModel] | None = None,
+        streaming: bool = False,
+        callback_manager: CallbackManager | None = None,
+        **rlm_options: Any,
+    ) -> Self:
+        """An engine over one of these: documents, nodes, an index, or a retriever.
+
+        Args:
+            documents: Documents of LlamaIndex or LangChain, texts, a `pathlib.Path`, or a list of them; read at the first question.
+            nodes: Nodes, with or without scores; the same, under the name that says so.
+            index: All the text of an index, as it is at each question.
+            retriever: What it finds is the text; everything that it can find is worth finding here.
+            llm: The model that writes code, as `RLM` takes it; LlamaIndex's default, looked up at the first question, if there is none.
+            sub_llm: The model that its code asks; the same by default.
+            output_cls: A pydantic class, for answers of that class.
+            streaming: Whether answers are streams. They begin when the answer is there.
+            callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default. Calls of models are told to the models' own.
+            rlm_options: Those of `RLM`.
+
+        Raises:
+            InputError: An argument cannot work.
+        """
+        sources = {"documents": documents, "nodes": nodes, "index": index, "retriever": retriever}
+        given = [name for name, source in sources.items() if source is not None]
+        if len(given) != 1:
+            raise InputError(f"an engine answers over one of documents, nodes, index and retriever; given were {given or 'none of them'}")
+        runs = Runs.of(llm, sub_llm, output_cls, rlm_options)
+        if retriever is not None:
+            _checked(retriever, BaseRetriever)
+            source: Source = retriever
+        elif index is not None:
+            _checked(index, BaseIndex)
+            source = Indexed(index, runs.limits)
+        else:
+            source = _kept(documents if nodes is None else nodes, runs)
+        return cls(runs, source, streaming=streaming, callback_manager=callback_manager)
+
+    @classmethod
+    def from_rlm(cls, rlm: RLM, documents: object, *, streaming: bool = False, callback_manager: CallbackManager | None = None) -> Self:
+        """An engine whose runs are this RLM's, over these documents."""
+        _checked(rlm, RLM)
+        runs = Runs.of(rlm)
+        return cls(runs, _kept(documents, runs), streaming=streaming, callback_manager=callback_manager)
+
+    @property
+    def last_result(self) -> RLMResult | None:
+        """The result of the latest run."""
+        return self._runs.last
+
+    @property
+    def last_store(self) -> SharedStore | None:
+        """What the latest run found on its way, for an `RLMStoreRetriever`."""
+        return self._runs.last.store if self._runs.last is not None else None
+
+    def without_streaming(self) -> Self:
+        """The same engine, with answers that are no streams: for agents and evaluators."""
+        if not self._streaming:
+            return self
+        return type(self)(self._runs, self._source, callback_manager=self.callback_manager)
+
+    @dispatcher.span
+    def retrieve(self, query_bundle: QueryType) -> list[NodeWithScore]:
+        """The evidence of an answer: a run's verified citations."""
+        query = bundle_of(query_bundle)
+        dispatcher.event(RetrievalStartEvent(str_or_query_bundle=query))
+        found = self._run(query)
+        nodes = found.nodes if found is not None else []
+        dispatcher.event(RetrievalEndEvent(str_or_query_bundle=query, nodes=nodes))
+        return nodes
+
+    @dispatcher.span
+    async def aretrieve(self, query_bundle: QueryType) -> list[NodeWithScore]:
+        """The same for asynchronous callers."""
+        query = bundle_of(query_bundle)
+        dispatcher.event(RetrievalStartEvent(str_or_query_bundle=query))
+        found = await self._arun(query)
+        nodes = found.nodes if found is not None else []
+        dispatcher.event(RetrievalEndEvent(str_or_query_bundle=query, nodes=nodes))
+        return nodes
+
+    def synthesize(
+        self, query_bundle: QueryType, nodes: list[NodeWithScore], additional_source_nodes: Sequence[NodeWithScore] | None = None
+    ) -> RESPONSE_TYPE:
+        """The answer from these nodes; the engine's own documents tell at most where these stand in them."""
+        return self._synthesizer.synthesize(query_bundle, nodes, additional_source_nodes)
+
+    async def asynthesize(
+        self, query_bundle: QueryType, nodes: list[NodeWithScore], additional_source_nodes: Sequence[NodeWithScore] | None = None
+    ) -> RESPONSE_TYPE:
+        """The same for asynchronous callers."""
+        return await self._synthesizer.asynthesize(query_bundle, nodes, additional_source_nodes)
+
+    def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        with self.callback_manager.event(CBEventType.QUERY, payload={EventPayload.QUERY_STR: query_bundle.query_str}) as event:
+            response = self._response(self._run(query_bundle), "sync")
+            event.on_end(payload={EventPayload.RESPONSE: response})
+        return response
+
+    async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        with self.callback_manager.event(CBEventType.QUERY, payload={EventPayload.QUERY_STR: query_bundle.query_str}) as event:
+            response = self._response(await self._arun(query_bundle), "async")
+            event.on_end(payload={EventPayload.RESPONSE: response})
+        return response
+
+    def _run(self, query: QueryBundle) -> Found | None:
+        """What a run finds; None where the retriever found nothing to read."""
+        if not isinstance(self._source, BaseRetriever):
+            return self._runs.run(query, self._source)
+        given = self._synthesizer.given(self._source.retrieve(query))
+        return self._runs.run(query, given) if given else None
+
+    async def _arun(self, query: QueryBundle) -> Found | None:
+        if not isinstance(self._source, BaseRetriever):
+            return await self._runs.arun(query, self._source)
+        given = self._synthesizer.given(await self._source.aretrieve(query))
+        return await self._runs.arun(query, given) if given else None
+
+    def _response(self, found: Found | None, door: Streaming) -> RESPONSE_TYPE:
+        return response_of(found, streaming=door if self._streaming else None)
+
+    def _get_prompts(self) -> PromptDictType:
+        return self._runs.prompts()
+
+    def _get_prompt_modules(self) -> PromptMixinType:
+        return {}
+
+    def _update_prompts(self, prompts: PromptDictType) -> None:
+        self._runs.update_prompts(prompts)
+
+
+def _kept(documents: object, runs: Runs) -> Kept:
+    if documents is None or (isinstance(documents, Sized) and not len(documents)):
+        raise InputError("there are no documents to ask: pass a text, a path, a document, or a list of these")
+    return Kept(documents, runs.limits)
+
+
+def _checked(given: object, kind: type) -> None:
+    if not isinstance(given, kind):
+        raise InputError(f"what is needed here is {kind.__name__}, not {type(given).__name__}")

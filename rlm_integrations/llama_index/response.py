@@ -1,0 +1,60 @@
+"""Results as LlamaIndex's responses."""
+
+import re
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Any, Literal
+
+from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, PydanticResponse, Response, StreamingResponse
+from llama_index.core.schema import NodeWithScore
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from rlm_integrations.llama_index.runs import Found
+from rlm_integrations.result import RLMResult
+
+Streaming = Literal["sync", "async"] | None
+
+EMPTY = "Empty Response"  # what LlamaIndex's own synthesizers say where there is nothing to say
+_BETWEEN_WORDS = re.compile(r"(?<=\s)(?=\S)")
+
+
+def response_of(found: Found | None, more: Sequence[NodeWithScore] = (), *, streaming: Streaming, empty: str = EMPTY) -> RESPONSE_TYPE:
+    """The response that a run's result makes, or that there was nothing to read.
+
+    Its source nodes are the verified citations, and then `more`. Its metadata are few and flat: tools and routers pass them on. A stream is
+    one of the finished answer, so sources and metadata are there from the start; an answer of a pydantic class is never streamed.
+    """
+    answer: Any
+    if found is None:
+        sources, metadata, answer = [*more], {"iterations": 0, "calls": 0, "tokens": 0}, empty
+    else:
+        sources, metadata, answer = [*found.nodes, *more], metadata_of(found.result), found.result.answer
+    if isinstance(answer, BaseModel):
+        return PydanticResponse(answer, sources, metadata)
+    text = (answer if isinstance(answer, str) else to_json(answer, fallback=str).decode()) or empty
+    if streaming == "sync":
+        return StreamingResponse(_pieces(text), sources, metadata)
+    if streaming == "async":
+        return AsyncStreamingResponse(_apieces(text), sources, metadata)
+    return Response(text, sources, metadata)
+
+
+def metadata_of(result: RLMResult) -> dict[str, Any]:
+    """What is worth knowing of a run."""
+    known = {
+        "run_id": result.run_id,
+        "stop_reason": result.stop_reason,
+        "iterations": result.iterations,
+        "calls": result.total_calls,
+        "tokens": sum(each.input_tokens + each.output_tokens for each in result.usage.values()),
+    }
+    return known if result.error is None else {**known, "error": result.error}
+
+
+def _pieces(text: str) -> Generator[str, None, None]:
+    yield from _BETWEEN_WORDS.split(text)
+
+
+async def _apieces(text: str) -> AsyncGenerator[str, None]:
+    for piece in _BETWEEN_WORDS.split(text):
+        yield piece

@@ -1,0 +1,53 @@
+"""The retriever over what a run found on its way."""
+
+from typing import Literal
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import NodeWithScore, QueryBundle
+
+from rlm_integrations import _runtime
+from rlm_integrations.errors import InputError
+from rlm_integrations.llama_index._defaults import callbacks
+from rlm_integrations.llama_index.nodes import finding
+from rlm_integrations.store.evidence import searched, summed_up
+from rlm_integrations.store.shared import Reading
+
+Mode = Literal["search", "summary"]
+
+
+class RLMStoreRetriever(BaseRetriever):
+    """Searches the findings of a run as any retriever: by free text, or in the store's query language.
+
+    Args:
+        store: A result's `store`, or an engine's `last_store`.
+        mode: "search" gives the `k` findings that fit best, "summary" one node that sums up what there is.
+        k: How many.
+        callback_manager: LlamaIndex's callbacks; `Settings` has the default.
+
+    Raises:
+        InputError: An argument cannot work.
+    """
+
+    def __init__(self, store: Reading, mode: Mode = "search", k: int = 4, *, callback_manager: CallbackManager | None = None) -> None:
+        if not isinstance(store, Reading):
+            raise InputError(f"store must be a result's store or an engine's last_store (not with store_mode='none'), not {store!r}")
+        if mode not in ("search", "summary"):
+            raise InputError(f"mode={mode!r}: choose 'search' or 'summary'")
+        if type(k) is not int or k < 1:
+            raise InputError(f"k={k!r}: a whole number from 1 on is needed")
+        super().__init__(callbacks(callback_manager))
+        self._store = store
+        self._mode = mode
+        self._k = k
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return self._found(query_bundle.query_str)
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await _runtime.offload(self._found, query_bundle.query_str)
+
+    def _found(self, query: str) -> list[NodeWithScore]:
+        if self._mode == "summary":
+            return [finding(summed_up(self._store, query, self._k))]
+        return [finding(each) for each in searched(self._store, query, self._k)]

@@ -1,0 +1,188 @@
+"""Runs as LlamaIndex sees them: asked from its sync and async methods, followed by its events, their citations as its nodes."""
+
+from collections.abc import Generator, Mapping
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NoReturn, cast
+
+from llama_index.core.llms.structured_llm import StructuredLLM
+from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
+from llama_index.core.prompts.mixin import PromptDictType
+from llama_index.core.schema import NodeWithScore, QueryBundle, RelatedNodeInfo
+from pydantic import BaseModel
+
+from rlm_integrations._portal import portal
+from rlm_integrations._threads import in_thread
+from rlm_integrations.engine.progress import is_progress, progress_of
+from rlm_integrations.engine.rlm import RLM
+from rlm_integrations.errors import InputError
+from rlm_integrations.events import Event, RunFinished
+from rlm_integrations.llama_index._defaults import default_llm
+from rlm_integrations.llama_index.events import Teller
+from rlm_integrations.llama_index.nodes import slice_of
+from rlm_integrations.llama_index.texts import Origin, Reading, Texts
+from rlm_integrations.records import Limits
+from rlm_integrations.result import RLMResult
+from rlm_integrations.store.evidence import Evidence, cited
+
+QUESTION = "question_template"
+_PROBE = "a question"
+_NONE: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a run found: its result, and its citations as nodes."""
+
+    result: RLMResult
+    nodes: list[NodeWithScore]
+
+
+class Runs:
+    """Runs of one engine or synthesizer, from both doors.
+
+    Args:
+        rlm: Whose runs they are.
+        follow: The options that LlamaIndex's default model takes the place of, as it is at each run.
+
+    Attributes:
+        last: The latest result, or None.
+        limits: Its limits.
+        template: How a question is put.
+    """
+
+    def __init__(self, rlm: RLM, follow: Mapping[str, None] | None = None) -> None:
+        self.limits: Limits = rlm.options["limits"] or Limits()
+        self.last: RLMResult | None = None
+        self.template: BasePromptTemplate = PromptTemplate("{query_str}")
+        self._rlm = rlm
+        self._follow = follow
+        self._default: object = None
+
+    @classmethod
+    def of(
+        cls, llm: object, sub_llm: object = None, output_cls: type[BaseModel] | None = None, options: Mapping[str, Any] = _NONE
+    ) -> "Runs":
+        """Runs with these models and options; or those of an RLM, or other runs, given in the model's place.
+
+        Raises:
+            InputError: One of them cannot work.
+        """
+        if isinstance(llm, Runs):
+            return llm
+        if isinstance(llm, RLM):
+            if given := [*options, *(["sub_llm"] if sub_llm is not None else []), *(["output_cls"] if output_cls is not None else [])]:
+                raise InputError(f"an RLM has its options already: say {', '.join(given)} where it is made, or in rlm.replace(…)")
+            return cls(llm)
+        options = dict(options)
+        if isinstance(llm, StructuredLLM):
+            output_cls, llm = output_cls or llm.output_cls, llm.llm
+        if "root_llm" in options:
+            raise InputError("root_llm=…: here it is llm=…")
+        if output_cls is not None:
+            if BaseModel not in getattr(output_cls, "__mro__", ()):
+                raise InputError(f"output_cls must be a class derived from pydantic's BaseModel, not {output_cls!r}")
+            if options.get("output_type") is not None:
+                raise InputError("output_cls and output_type are the same: give one of them")
+            options["output_type"] = output_cls
+        rlm = RLM("offline" if llm is None else llm, sub_llm).replace(**options)
+        follow = None if llm is not None else {} if sub_llm is not None else {"sub_llm": None}
+        return cls(rlm, follow)
+
+    @property
+    def rlm(self) -> RLM:
+        """The RLM as it is now."""
+        if self._follow is not None and (llm := default_llm()) is not self._default:
+            self._rlm = self._rlm.replace(root_llm=llm, **self._follow)
+            self._default = llm
+        return self._rlm
+
+    def run(self, query: QueryBundle, reading: Reading) -> Found:
+        """The answer to a question over texts, for synchronous methods."""
+        rlm, question, teller = self.rlm, self._question(query), Teller()
+        texts, result = portal().run(reading.open()), None
+        try:
+            with closing(cast("Generator[Event]", rlm.stream(question, texts.corpus, only=is_progress))) as events:
+                for event in events:
+                    result = self._note(event, teller) or result
+            return _found(result, texts)
+        finally:
+            portal().run(reading.close(texts))
+
+    async def arun(self, query: QueryBundle, reading: Reading) -> Found:
+        """The same for asynchronous ones, on the caller's event loop."""
+        rlm, question, teller = self.rlm, self._question(query), Teller()
+        texts, result = await reading.open(), None
+        try:
+            async with aclosing(rlm.astream(question, texts.corpus, only=is_progress)) as events:
+                async for event in events:
+                    result = self._note(event, teller) or result
+            return await in_thread(_found, result, texts)
+        finally:
+            await reading.close(texts)
+
+    def prompts(self) -> PromptDictType:
+        """The one prompt that is the user's to change: how the question is put."""
+        return {QUESTION: self.template}
+
+    def update_prompts(self, prompts: PromptDictType) -> None:
+        """Put questions so from the next one on.
+
+        Raises:
+            InputError: The question has no place in it.
+        """
+        template = prompts.get(QUESTION, self.template)
+        if _PROBE not in template.format(query_str=_PROBE):
+            raise InputError(f"{QUESTION} must hold {{query_str}}, where the question goes")
+        self.template = template
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "what holds models and documents is not pickled: keep the documents and the options, and make it anew where it is needed"
+        )
+
+    def _question(self, query: QueryBundle) -> str:
+        given: object = query.query_str
+        if not isinstance(given, str) or not given.strip():
+            raise InputError(f"the question must be a text that is not empty, not {given!r}")
+        return self.template.format(query_str=query.query_str)
+
+    def _note(self, event: Event, teller: Teller) -> RLMResult | None:
+        """Tell LlamaIndex of an event; the result, where it has one."""
+        if isinstance(event, RunFinished):
+            self.last = event.result
+            return event.result
+        if (progress := progress_of(event)) is not None:
+            teller(progress)
+        return None
+
+
+def _found(result: RLMResult | None, texts: Texts) -> Found:
+    if result is None:
+        raise RuntimeError("a stream of events ended without a result")
+    origins = dict(zip((source.name for source in texts.corpus.sources), texts.origins, strict=True))
+    whole = cache(texts.text_of)
+
+    @cache
+    def place(name: str) -> int | None:
+        """Where a node begins in its document: where we cut it ourselves, or its text stands there just once."""
+        origin = origins[name]
+        if origin.at is not None or origin.document is None:
+            return origin.at
+        text, own = whole(origin.document.node_id) or "", texts.corpus.text(name)
+        at = text.find(own)
+        return at if at >= 0 and text.find(own, at + 1) < 0 else None
+
+    return Found(result, [_slice(each, origins[each.source], place(each.source)) for each in cited(result.citations, texts.corpus)])
+
+
+def _slice(evidence: Evidence, origin: Origin, place: int | None) -> NodeWithScore:
+    """A citation as a node. Its source is the document where the place there is certain, else the text that the run read."""
+    (span,) = evidence.spans
+    metadata = dict(evidence.source_metadata)
+    read = RelatedNodeInfo(node_id=evidence.doc_id, node_type=origin.kind, metadata=metadata)
+    score = evidence.score if origin.score is None else origin.score
+    if origin.document is None or place is None:
+        return slice_of(read, span["start"], evidence.text, metadata=metadata, score=score)
+    return slice_of(origin.document, place + span["start"], evidence.text, metadata=metadata, parent=read, score=score)

@@ -1,0 +1,64 @@
+"""What tests of the LangChain face share: a stand-in provider, a tracer that keeps whole trees, and checks that nothing is left behind."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.tracers import BaseTracer
+from langchain_core.tracers.schemas import Run
+
+from tests.engine.conftest import nothing_left
+from tests.lm._foreign import SCRIPTS
+from tests.lm.conftest import bare_environment, closed_clients
+from tests.standin import Ask, StandIn, answer_to, serve_in_thread
+
+__all__ = ["Tracer", "bare_environment", "closed_clients", "nothing_left", "scripted", "standin", "tree"]
+
+
+@pytest.fixture
+def standin() -> Iterator[StandIn]:
+    with serve_in_thread(scripts=SCRIPTS, keep_requests=True) as server:
+        yield server
+
+
+class Tracer(BaseTracer):
+    """Keeps the runs that have no parent, once they have ended, with all that is below them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roots: list[Run] = []
+        self.events: list[tuple[str, Any]] = []
+
+    def _persist_run(self, run: Run) -> None:
+        self.roots.append(run)
+
+    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+        self.events.append((name, data))
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run of every tree, parents first."""
+        return [run for root in self.roots for run in below(root)]
+
+
+def below(run: Run) -> list[Run]:
+    return [run, *(each for child in run.child_runs for each in below(child))]
+
+
+def tree(run: Run) -> Any:
+    """A run's name, with those below it, sorted."""
+    return (run.name, sorted(tree(child) for child in run.child_runs)) if run.child_runs else (run.name, [])
+
+
+def scripted(*replies: str, child: str = "") -> Any:
+    """A script for a model that is root, child and sub-model of the same run: the root says these in turn, a child says `child`."""
+
+    def say(ask: Ask) -> str:
+        messages = ask.body["messages"]
+        if messages[0]["role"] != "system":
+            return answer_to(ask.prompt)
+        if "Question: child" in str(messages[1]["content"]):
+            return child
+        return replies[ask.turn]
+
+    return say

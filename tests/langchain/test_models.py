@@ -1,0 +1,94 @@
+"""Whichever chat model a run is given: it goes through LangChain's own door, with all that LangChain and the user put on it."""
+
+from typing import Any
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import UsageMetadataCallbackHandler
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.rate_limiters import BaseRateLimiter
+
+from rlm_integrations.langchain import RLMRunnable
+from tests.langchain.conftest import Tracer, tree
+from tests.langchain.test_trace import DOORS, through
+from tests.lm._foreign import ANSWER, CALLS, MODEL, NAMES, foreign
+from tests.standin import StandIn
+
+PROVIDERS = pytest.mark.parametrize("kind", ["ChatOpenAI", "ChatAnthropic", "ChatGoogleGenerativeAI"])
+RUN = ("RLMRunnable", [("rlm.root", []), *[("rlm.sub", [])] * (CALLS - 1)])
+
+
+@DOORS
+@PROVIDERS
+async def test_real_objects_of_providers(standin: StandIn, kind: str, door: str) -> None:
+    """Objects of OpenAI's, Anthropic's and Google's integrations drive a whole run over their own wires: one tree, every token counted."""
+    tracer, usage = Tracer(), UsageMetadataCallbackHandler()
+    runnable = RLMRunnable(foreign(kind, standin.base_url), context="a document")
+    output = await through(door, runnable, "Who?", {"callbacks": [tracer, usage]})
+    assert output["answer"] == ANSWER
+    assert tree(tracer.roots[0]) == RUN
+    assert standin.stats().calls == CALLS
+    (name,) = output["usage_metadata"]
+    assert name == NAMES.get(kind, MODEL)
+    for count in ("input_tokens", "output_tokens", "total_tokens"):
+        assert output["usage_metadata"][name][count] == usage.usage_metadata[name][count] > 0
+
+
+def test_a_cache_of_langchain(standin: StandIn) -> None:
+    """A model's own cache answers the second run."""
+    runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url, cache=InMemoryCache()), context="a document")
+    assert [runnable.invoke("Who?")["answer"] for _ in range(2)] == [ANSWER] * 2
+    assert standin.stats().calls == CALLS
+
+
+class Turnstile(BaseRateLimiter):
+    """Counts who passes."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        self.passed += 1
+        return True
+
+    async def aacquire(self, *, blocking: bool = True) -> bool:
+        return self.acquire()
+
+
+@DOORS
+async def test_a_rate_limiter_of_langchain(standin: StandIn, door: str) -> None:
+    """A model's own rate limiter sees every call."""
+    turnstile = Turnstile()
+    runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url, rate_limiter=turnstile), context="a document")
+    await through(door, runnable, "Who?")
+    assert turnstile.passed == CALLS
+
+
+class Plain(BaseChatModel):
+    """A model with a synchronous path alone, whose content comes in blocks."""
+
+    calls: list[Any] = []  # noqa: RUF012 - a field of pydantic, which copies it
+
+    @property
+    def _llm_type(self) -> str:
+        return "plain"
+
+    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        self.calls.append(kwargs)
+        said = '```repl\nFINAL("said")\n```' if messages[0].type == "system" else "never"
+        content = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": said}]
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(content))])
+
+
+@DOORS
+async def test_a_model_of_ones_own(door: str) -> None:
+    """One with nothing but `_generate` and content blocks works from every door, bound ones too, and makes one tree."""
+    tracer = Tracer()
+    bound = Plain(calls=[]).bind(stop=["x"], top_k=3).with_config(tags=["mine"])
+    output = await through(door, RLMRunnable(bound, context="a document"), "Who?", {"callbacks": [tracer]})
+    assert output["answer"] == "said"
+    assert bound.bound.calls == [{"top_k": 3}]
+    assert tree(tracer.roots[0]) == ("RLMRunnable", [("rlm.root", [])])
+    assert "mine" in tracer.roots[0].child_runs[0].tags

@@ -1,0 +1,84 @@
+"""What cannot work is refused before anything is spent, in words that say what to do."""
+
+from typing import Any
+
+import pytest
+
+from tests.llama_index._world import NO_LLAMA_INDEX, QUESTION, finder
+
+pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
+
+from llama_index.core import Document
+from llama_index.core.schema import QueryBundle
+from pydantic import BaseModel
+
+from rlm_integrations.errors import InputError
+from rlm_integrations.llama_index import RLMQueryEngine, RLMSynthesizer
+
+DOCUMENT = Document(text="a document")
+
+
+class Answer(BaseModel):
+    text: str
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({}, r"one of documents, nodes, index and retriever; given were none"),
+        ({"documents": DOCUMENT, "nodes": [DOCUMENT]}, r"given were \['documents', 'nodes'\]"),
+        ({"documents": []}, "there are no documents"),
+        ({"documents": ""}, "there are no documents"),
+        ({"nodes": []}, "there are no documents"),
+        ({"index": "an index"}, "needed here is BaseIndex, not str"),
+        ({"retriever": DOCUMENT}, "needed here is BaseRetriever, not Document"),
+        ({"documents": DOCUMENT, "store": "shared"}, "RLM has no option 'store'; there are .*store_mode"),
+        ({"documents": DOCUMENT, "max_iterations": 0}, "from 1 on"),
+        ({"documents": DOCUMENT, "root_llm": "offline"}, "here it is llm="),
+        ({"documents": DOCUMENT, "llm": 5}, "a model is a name"),
+        ({"documents": DOCUMENT, "output_cls": dict}, "derived from pydantic's BaseModel"),
+        ({"documents": DOCUMENT, "output_cls": Answer, "output_type": int}, "give one of them"),
+    ],
+)
+def test_arguments_of_an_engine(options: Any, hint: str) -> None:
+    """At the constructor, whether or not there is a model yet."""
+    with pytest.raises(InputError, match=hint):
+        RLMQueryEngine.from_defaults(**{"llm": finder(), **options})
+    if "llm" not in options:
+        with pytest.raises(InputError, match=hint):
+            RLMQueryEngine.from_defaults(**options)
+
+
+def test_an_rlm_that_is_none() -> None:
+    """`from_rlm` takes an RLM and documents."""
+    with pytest.raises(InputError, match="needed here is RLM, not Scripted"):
+        RLMQueryEngine.from_rlm(finder(), DOCUMENT)
+    with pytest.raises(InputError, match="has no option 'storemode'"):
+        RLMSynthesizer(finder(), storemode="none")
+
+
+@pytest.mark.parametrize("question", ["", "  \n", None, 5])
+@pytest.mark.parametrize("door", ["sync", "async"])
+async def test_questions(question: Any, door: str) -> None:
+    """An empty question, and what is none, is refused by each method, also where a template would make something of it."""
+    root = finder()
+    engine = RLMQueryEngine.from_defaults(DOCUMENT, llm=root)
+    query = QueryBundle(question)
+    for name in ("query", "retrieve", "synthesize"):
+        more = [[DOCUMENT]] if name == "synthesize" else []
+        with pytest.raises(InputError, match="the question must be a text that is not empty"):
+            _ = getattr(engine, name)(query, *more) if door == "sync" else await getattr(engine, f"a{name}")(query, *more)
+    assert root.requests == []
+
+
+@pytest.mark.parametrize("documents", [{"a": "text"}, {"text"}, b"text", 5, [5], [DOCUMENT, None]])
+async def test_documents_of_the_wrong_kind(documents: Any) -> None:
+    """What is no text is refused at the first question, with what to pass instead."""
+    with pytest.raises(InputError, match=r"pass|decode"):
+        await RLMQueryEngine.from_defaults(documents, llm=finder()).aquery(QUESTION)
+
+
+async def test_a_generator_that_yields_nothing() -> None:
+    """Documents that turn out to be none are refused."""
+    with pytest.raises(InputError, match="what was given is empty"):
+        await RLMQueryEngine.from_defaults(iter([]), llm=finder()).aquery(QUESTION)

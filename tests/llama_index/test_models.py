@@ -1,0 +1,134 @@
+"""Real models of LlamaIndex over real HTTP, as root and as sub-model of an engine, through every door."""
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+
+from tests.llama_index._world import ASKED, ASKS, AT, NO_LLAMA_INDEX, QUESTION, TEXT, ask, root_or_sub
+
+pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
+
+from llama_index.core import Document, Settings
+from llama_index.core.callbacks import CallbackManager
+
+from rlm_integrations import OpenAILM
+from rlm_integrations.errors import ModelError
+from rlm_integrations.llama_index import LLMBatch, RLMQueryEngine
+from tests.engine.conftest import code
+from tests.lm._foreign import GEMINI, KEY, MODEL, NAMES, foreign, needs_anthropic_1
+from tests.standin import Ask, Fault, StandIn, answer_to
+
+OPENAI = ["OpenAILike", "OpenAI"]
+ALL = [*OPENAI, pytest.param("Anthropic", marks=needs_anthropic_1), "GoogleGenAI"]
+DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+
+
+def by_words(ask: Ask) -> str:
+    """Root or sub-model by what is asked: each wire has its own place for the system's words."""
+    return answer_to(ask.prompt) if re.fullmatch(r"q\d", ask.prompt) else ASKS
+
+
+def engine_of(llm: Any, **options: Any) -> RLMQueryEngine:
+    return RLMQueryEngine.from_defaults(Document(text=TEXT, id_="doc-1"), llm=llm, **options)
+
+
+@pytest.mark.parametrize("kind", ALL)
+@DOORS
+async def test_each_as_root_and_sub_model(provider: StandIn, kind: str, door: str) -> None:
+    """A run of one model: its code asks it at once, the answers come in order, the citation holds, the provider's tokens are counted."""
+    name = NAMES.get(kind, MODEL)
+    provider.change(scripts={name: by_words})
+    engine = engine_of(foreign(kind, provider.base_url))
+    response = await ask(engine, door)
+    assert str(response) == ASKED
+    assert response.source_nodes[0].node.start_char_idx == AT
+    assert provider.stats().calls == response.metadata["calls"] == 5
+    assert response.metadata["tokens"] > 0
+
+
+@pytest.mark.parametrize("kind", ALL)
+@DOORS
+async def test_each_in_a_batch(provider: StandIn, kind: str, door: str) -> None:
+    """The same in a batch."""
+    batch, prompts = LLMBatch(foreign(kind, provider.base_url)), [f"q{number}" for number in range(4)]
+    replies = batch.run(prompts) if door == "sync" else await batch.arun(prompts)
+    assert "|".join(replies) == ASKED
+
+
+@DOORS
+async def test_models_of_different_makers(provider: StandIn, door: str) -> None:
+    """Root and sub-models may come from anywhere, and code chooses among those that were named."""
+    program = code('FINAL("|".join(llm_query(f"q{n}", model=name) for n, name in enumerate(["fast", "strong"])))')
+    provider.change(scripts={MODEL: [program]})
+    subs = {"fast": OpenAILM("sub", base_url=provider.base_url, api_key=KEY), "strong": foreign("GoogleGenAI", provider.base_url)}
+    response = await ask(engine_of(foreign("OpenAI", provider.base_url), sub_llm=subs), door)
+    assert str(response) == "|".join(answer_to(f"q{number}") for number in range(2))
+    assert [call.model for call in provider.calls()] == [MODEL, "sub", GEMINI]
+
+
+@pytest.mark.parametrize("kind", OPENAI)
+def test_one_object_from_every_door(provider: StandIn, kind: str) -> None:
+    """One model serves event loops in turn and synchronous calls, also inside a loop, and loses no answer that was paid for."""
+    provider.change(scripts={MODEL: root_or_sub})
+    engine = engine_of(foreign(kind, provider.base_url))
+
+    async def from_within() -> list[str]:
+        together = await asyncio.gather(engine.aquery(QUESTION), engine.aquery(QUESTION))
+        return [str(engine.query(QUESTION)), *map(str, together)]
+
+    for _ in range(2):
+        assert asyncio.run(from_within()) == [ASKED] * 3
+    assert str(engine.query(QUESTION)) == ASKED
+    assert provider.stats().calls == 7 * 5
+
+
+@pytest.mark.parametrize("kind", OPENAI)
+@DOORS
+async def test_the_users_object_stays_as_it_is(provider: StandIn, kind: str, door: str) -> None:
+    """No field and no callback manager of the model changes, nor do the settings."""
+    provider.change(scripts={MODEL: root_or_sub})
+    manager = CallbackManager([])
+    llm = foreign(kind, provider.base_url, callback_manager=manager, temperature=0.3)
+    before = llm.model_dump()
+    assert str(await ask(engine_of(llm), door)) == ASKED
+    assert llm.model_dump() == before
+    assert llm.callback_manager is manager
+    assert (Settings._llm, Settings._callback_manager) == (None, None)
+    assert {each.body["temperature"] for each in provider.requests()} == {0.3}
+
+
+@pytest.mark.parametrize("kind", OPENAI)
+@DOORS
+async def test_a_model_that_fails(provider: StandIn, kind: str, door: str) -> None:
+    """A root model that cannot be asked is an error of ours, without the key; a sub-call that fails is a value for the code."""
+    provider.change(faults=[Fault("echo_key")])
+    with pytest.raises(ModelError) as caught:
+        await ask(engine_of(foreign(kind, provider.base_url)), door)
+    assert caught.value.type == "auth"
+    assert KEY not in str(caught.value)
+    provider.change(scripts={MODEL: root_or_sub}, faults=[Fault("bad_request", match="q2")])
+    assert "|Error: bad_request" in str(await ask(engine_of(foreign(kind, provider.base_url)), door))
+
+
+async def test_a_root_that_fails_later(provider: StandIn) -> None:
+    """What was paid for is kept: the response has what there is, and why it ended."""
+    provider.change(scripts={MODEL: [code("print(1)")]}, faults=[Fault("auth", at=(1,))])
+    response = await engine_of(foreign("OpenAI", provider.base_url)).aquery(QUESTION)
+    assert (response.metadata["stop_reason"], response.metadata["calls"]) == ("model_error", 2)
+    assert "Error: auth" in response.metadata["error"]
+
+
+async def test_cancelling_aborts_the_calls(provider: StandIn) -> None:
+    """A cancelled `aquery` ends the calls that are under way at the provider."""
+    provider.change(scripts={MODEL: root_or_sub}, faults=[Fault("hang", match="q")])
+    asked = asyncio.create_task(engine_of(foreign("OpenAI", provider.base_url)).aquery(QUESTION))
+    while provider.stats().in_flight < 4:
+        await asyncio.sleep(0.005)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    while provider.stats().in_flight:
+        await asyncio.sleep(0.005)
+    assert provider.stats().aborted == 4

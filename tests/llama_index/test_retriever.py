@@ -1,0 +1,99 @@
+"""The retriever over a run's findings: as any retriever, from both doors."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.llama_index._world import AT, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder
+
+pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
+
+from llama_index.core import Document, VectorStoreIndex, get_response_synthesizer
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.embeddings import MockEmbedding
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.retrievers import QueryFusionRetriever
+from llama_index.core.schema import MetadataMode
+
+from rlm_integrations import SharedStore, SpanRef
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import InputError, QueryError
+from rlm_integrations.llama_index import RLMQueryEngine, RLMStoreRetriever
+
+DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+
+
+def filled() -> SharedStore:
+    store = SharedStore(Corpus.build([Document(text=TEXT, id_="doc-1", metadata={"pages": [1, 2]})]))
+    worker = store.worker("worker_A")
+    note = worker.create("note", "needle", "The needle is 42.", [SpanRef("context_0", AT, AT + len(NEEDLE))], tags=["found", "b"])
+    worker.create("claim", "hay", {"hay": "dry"}, parents=[note])
+    return store
+
+
+async def found(retriever: RLMStoreRetriever, door: str, query: str) -> list[Any]:
+    return retriever.retrieve(query) if door == "sync" else await retriever.aretrieve(query)
+
+
+@DOORS
+async def test_searching(door: str) -> None:
+    """Free text finds by words, the store's language by its terms; scores are above 0, ids stay, metadata are flat and in no prompt."""
+    retriever = RLMStoreRetriever(filled())
+    (hit,) = await found(retriever, door, "what of the needle")
+    assert hit.score > 0
+    assert hit.node.text == "The needle is 42."
+    assert hit.node.ref_doc_id == "doc-1"
+    metadata = hit.node.metadata
+    assert (metadata["id"], metadata["type"], metadata["tags"], metadata["call"]) == ("worker_A_000001", "note", "found, b", "worker_A")
+    assert json.loads(metadata["spans"]) == [{"doc_id": "doc-1", "source": "context_0", "start": AT, "end": AT + len(NEEDLE)}]
+    assert json.loads(metadata["source_metadata"]) == {"pages": [1, 2]}
+    assert all(isinstance(value, str | int | float | None) for value in metadata.values())
+    assert hit.node.get_content(MetadataMode.LLM) == hit.node.get_content(MetadataMode.EMBED) == "The needle is 42."
+    (claim,) = await found(retriever, door, "type=claim")
+    assert (claim.node.text, claim.node.metadata["parents"], claim.node.ref_doc_id) == ('{"hay": "dry"}', "worker_A_000001", None)
+    assert [each.node.node_id for each in await found(RLMStoreRetriever(filled()), door, "needle")] == [hit.node.node_id]
+
+
+@DOORS
+async def test_summing_up(door: str) -> None:
+    """In mode "summary" there is one node: how much of what, and what fits best."""
+    (node,) = await found(RLMStoreRetriever(filled(), mode="summary", k=1), door, "needle")
+    assert node.node.text.splitlines()[0] == "2 objects"
+    assert "worker_A_000001 (note): needle" in node.node.text
+    assert node.node.metadata["kind"] == "summary"
+
+
+@DOORS
+async def test_k_and_errors(door: str) -> None:
+    """`k` bounds what is found; a query that begins in the language and does not parse is an error that says so."""
+    assert len(await found(RLMStoreRetriever(filled(), k=1), door, "")) == 1
+    with pytest.raises(QueryError, match="column"):
+        await found(RLMStoreRetriever(filled()), door, "type=")
+
+
+async def test_after_a_run() -> None:
+    """What a query found on its way is searched afterwards, by pipelines and in fusion with other retrievers too."""
+    engine = RLMQueryEngine.from_defaults(TEXT, llm=finder())
+    await engine.aquery(QUESTION)
+    retriever = RLMStoreRetriever(engine.last_store)
+    pipeline = RetrieverQueryEngine(retriever, get_response_synthesizer(llm=MockLLM()))
+    assert "It is 42." in str(await pipeline.aquery("needle"))
+    index = VectorStoreIndex.from_documents([Document(text="hay")], embed_model=MockEmbedding(embed_dim=2))
+    fusion = QueryFusionRetriever([retriever, index.as_retriever()], llm=MockLLM(), num_queries=1)
+    assert {each.node.get_content() for each in await fusion.aretrieve("needle")} == {"It is 42.", "hay"}
+    index.insert_nodes([each.node for each in retriever.retrieve("needle")])
+
+
+def test_bad_arguments() -> None:
+    """A store that is none, an unknown mode and a `k` that finds nothing are refused."""
+    for options, hint in (
+        ({"store": None}, "not with store_mode='none'"),
+        ({"store": filled(), "mode": "find"}, "choose 'search' or 'summary'"),
+        ({"store": filled(), "k": 0}, "from 1 on"),
+        ({"store": filled(), "k": True}, "from 1 on"),
+    ):
+        with pytest.raises(InputError, match=hint):
+            RLMStoreRetriever(**options)
+    assert RLMStoreRetriever.__mro__[1] is BaseRetriever

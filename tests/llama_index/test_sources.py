@@ -1,0 +1,184 @@
+"""Where an engine's texts come from, and how sure its citations are of their places."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.llama_index._world import ANSWER, AT, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder, splitter
+
+pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
+
+from llama_index.core import Document, DocumentSummaryIndex, SummaryIndex, TreeIndex, VectorStoreIndex
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.embeddings import MockEmbedding
+from llama_index.core.indices import EmptyIndex
+from llama_index.core.indices.keyword_table import SimpleKeywordTableIndex
+from llama_index.core.llms import MockLLM
+from llama_index.core.schema import NodeRelationship, NodeWithScore, ObjectType, TextNode
+
+from rlm_integrations.errors import InputError
+from rlm_integrations.llama_index import RLMQueryEngine
+from tests.engine.conftest import final
+
+DOCUMENT = Document(text=TEXT, id_="doc-1", metadata={"file_name": "a.txt", "year": 1911})
+OTHER = Document(text="Nothing of note in here. " * 40, id_="doc-2", metadata={"file_name": "b.txt"})
+SPLITTER = splitter()
+
+
+def cut(*documents: Document) -> list[Any]:
+    return SPLITTER.get_nodes_from_documents(list(documents))
+
+
+def engine_of(**source: Any) -> RLMQueryEngine:
+    return RLMQueryEngine.from_defaults(llm=finder(), **source)
+
+
+async def cited(engine: RLMQueryEngine) -> list[NodeWithScore]:
+    response = await engine.aquery(QUESTION)
+    assert str(response) == ANSWER
+    assert [node.node.get_content() for node in response.source_nodes] == [NEEDLE]
+    return response.source_nodes
+
+
+async def test_of_nodes_the_node_is_the_source() -> None:
+    """Without the document, a citation points into the node, and the node's metadata are its own."""
+    nodes = cut(OTHER, DOCUMENT)
+    (cite,) = await cited(engine_of(nodes=nodes))
+    held = next(node for node in nodes if NEEDLE in node.text)
+    assert (cite.node.ref_doc_id, cite.node.source_node.node_type) == (held.node_id, ObjectType.TEXT)
+    assert held.text[cite.node.start_char_idx : cite.node.end_char_idx] == NEEDLE
+    assert cite.node.metadata == DOCUMENT.metadata
+    assert NodeRelationship.PARENT not in cite.node.relationships
+
+
+async def test_a_node_that_stands_once_is_lifted() -> None:
+    """Where the document is at hand and the node's text stands in it just once, citations point into the document, and say where from."""
+    engine, nodes = engine_of(documents=[OTHER, DOCUMENT]), cut(DOCUMENT)
+    response = await engine.asynthesize(QUESTION, [NodeWithScore(node=node, score=0.5) for node in nodes])
+    (cite,) = response.source_nodes
+    held = next(node for node in nodes if NEEDLE in node.text)
+    assert (cite.node.ref_doc_id, cite.node.start_char_idx, cite.score) == ("doc-1", AT, 0.5)
+    assert cite.node.relationships[NodeRelationship.PARENT].node_id == held.node_id
+
+
+async def test_a_node_of_repetitive_text_is_not() -> None:
+    """LlamaIndex finds a node's place by a search: where its text stands twice that may be wrong, so the node stays the source."""
+    page = f"over and over. {NEEDLE}"
+    document = Document(text=f"{page} {page}", id_="twice")
+    sources = {NodeRelationship.SOURCE: document.as_related_node_info()}
+    second = TextNode(text=page, id_="page-2", start_char_idx=0, end_char_idx=len(page), relationships=sources)  # it stands at 33
+    response = await engine_of(documents=document).asynthesize(QUESTION, [NodeWithScore(node=second)])
+    (cite,) = response.source_nodes
+    assert (cite.node.ref_doc_id, cite.node.start_char_idx, cite.node.source_node.node_type) == ("page-2", 15, ObjectType.TEXT)
+
+
+async def test_our_own_slices_keep_their_place() -> None:
+    """A slice that we cut is certain of its place in however repetitive a document; one that only claims to be is not."""
+    document = Document(text=f"{NEEDLE} {NEEDLE} {NEEDLE}", id_="thrice")
+    engine = RLMQueryEngine.from_defaults(document, llm=finder(final(f'"{ANSWER}", evidence=[SpanRef("context_0", 18, 35)]')))
+    nodes = await engine.aretrieve(QUESTION)
+    assert [(each.node.text, each.node.start_char_idx) for each in nodes] == [(NEEDLE, 18)]
+    again = await engine_of(documents=document).asynthesize(QUESTION, nodes)
+    assert [(each.node.ref_doc_id, each.node.start_char_idx) for each in again.source_nodes] == [("thrice", 18)]
+    nodes[0].node.start_char_idx, nodes[0].node.end_char_idx = 0, 17
+    forged = await engine_of(documents=document).asynthesize(QUESTION, nodes)
+    assert forged.source_nodes[0].node.ref_doc_id == nodes[0].node.node_id
+
+
+def index_of(kind: Any, *documents: Document, **options: Any) -> Any:
+    return kind.from_documents(list(documents), transformations=[SPLITTER], **options)
+
+
+class Keywords(SimpleKeywordTableIndex):
+    """A table of keywords without NLTK; see `splitter`."""
+
+    def _extract_keywords(self, text: str) -> set[str]:
+        return set(text.split()[:5])
+
+
+KINDS = [
+    (VectorStoreIndex, {"embed_model": MockEmbedding(embed_dim=2)}),
+    (SummaryIndex, {}),
+    (TreeIndex, {"llm": MockLLM(max_tokens=5)}),
+    (Keywords, {"llm": MockLLM()}),
+    (DocumentSummaryIndex, {"llm": MockLLM(max_tokens=5), "embed_model": MockEmbedding(embed_dim=2)}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:There is no current event loop:DeprecationWarning")  # LlamaIndex's tree asks for one
+@pytest.mark.parametrize(("kind", "options"), KINDS, ids=[kind.__name__ for kind, _ in KINDS])
+def test_an_engine_over_an_index(kind: Any, options: Any) -> None:
+    """Every index with a document store gives its documents' text, in order and without its own summaries, and their metadata are kept."""
+    index = index_of(kind, OTHER, DOCUMENT, **options)
+    engine = engine_of(index=index)
+    (cite,) = asyncio.run(cited(engine))
+    assert cite.node.metadata == DOCUMENT.metadata
+    texts = asyncio.run(engine._source.open()).corpus
+    assert [texts.text(source.name) for source in texts.sources] == [node.text for node in cut(OTHER, DOCUMENT)]
+
+
+async def test_an_index_that_grows() -> None:
+    """What is inserted later is read at the next question; what stayed is not read again."""
+    index = index_of(SummaryIndex, OTHER)
+    engine = engine_of(index=index)
+    assert (await engine.aquery(QUESTION)).source_nodes == []
+    first, again = [(await engine._source.open()).corpus for _ in range(2)]
+    index.insert(DOCUMENT)
+    assert first is again is not (await engine._source.open()).corpus
+    await cited(engine)
+
+
+async def test_an_index_whose_store_has_the_documents() -> None:
+    """Where a document store holds whole documents too, as ingestion pipelines fill it, citations are lifted to them."""
+    index = index_of(SummaryIndex, OTHER, DOCUMENT)
+    index.docstore.add_documents([DOCUMENT])
+    (cite,) = await cited(engine_of(index=index))
+    assert (cite.node.ref_doc_id, cite.node.start_char_idx) == ("doc-1", AT)
+
+
+async def test_an_index_without_texts() -> None:
+    """Where the text is elsewhere, the error says what to pass instead."""
+    with pytest.raises(InputError, match=r"pass retriever=index\.as_retriever"):
+        await engine_of(index=VectorStoreIndex([], embed_model=MockEmbedding(embed_dim=2))).aquery(QUESTION)
+    with pytest.raises(InputError, match="this EmptyIndex is not known"):
+        await engine_of(index=EmptyIndex()).aquery(QUESTION)
+
+
+class Fixed(BaseRetriever):
+    """Finds what it was given."""
+
+    def __init__(self, nodes: list[NodeWithScore]) -> None:
+        super().__init__()
+        self.nodes, self.asked = nodes, []
+
+    def _retrieve(self, query_bundle: Any) -> list[NodeWithScore]:
+        self.asked.append(query_bundle.query_str)
+        return self.nodes
+
+
+@pytest.mark.parametrize("door", ["sync", "async"])
+async def test_an_engine_over_a_retriever(door: str) -> None:
+    """A retriever is asked at each question; its scores go on to the citations in what it found, and nothing found is no run."""
+    nodes = [NodeWithScore(node=node, score=0.25) for node in cut(DOCUMENT)]
+    retriever = Fixed(nodes)
+    engine = engine_of(retriever=retriever)
+    response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    assert retriever.asked == [QUESTION]
+    assert [(each.node.text, each.score) for each in response.source_nodes] == [(NEEDLE, 0.25)]
+    retriever.nodes = []
+    empty = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    assert (str(empty), empty.source_nodes, empty.metadata["calls"]) == ("Empty Response", [], 0)
+    assert (engine.retrieve(QUESTION) if door == "sync" else await engine.aretrieve(QUESTION)) == []
+
+
+async def test_texts_without_ids() -> None:
+    """Plain texts are sources by the names that the run gives them."""
+    (cite,) = await cited(engine_of(documents=["nothing here", TEXT]))
+    assert (cite.node.ref_doc_id, cite.node.source_node.node_type, cite.node.start_char_idx) == ("context_1", None, AT)
+
+
+async def test_a_node_that_says_nothing_of_its_document() -> None:
+    """A node made by hand is its own source."""
+    (cite,) = await cited(engine_of(nodes=[TextNode(text=TEXT, id_="by-hand")]))
+    assert (cite.node.ref_doc_id, cite.node.start_char_idx) == ("by-hand", AT)

@@ -1,0 +1,114 @@
+"""The engine as a tool: in agents and workflows, with its progress in their streams."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.llama_index._world import ANSWER, NO_LLAMA_INDEX, QUESTION, TEXT, calling_llm, finder
+
+pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
+
+from llama_index.core import Document
+from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ToolCallResult
+from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, step
+from workflows.errors import WorkflowCancelledByUser
+
+from rlm_integrations.errors import InputError
+from rlm_integrations.llama_index import RLMQueryEngine, RLMWorkflowEvent, as_query_engine_tool
+from tests.engine.conftest import Scripted, code, overlong
+
+
+def engine_of(root: Any = None, **options: Any) -> RLMQueryEngine:
+    return RLMQueryEngine.from_defaults(Document(text=TEXT), llm=root or finder(), **options)
+
+
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")  # workflows look at every attribute of an agent
+@pytest.mark.parametrize("kind", ["FunctionAgent", "AgentWorkflow"])
+async def test_in_an_agent(kind: str) -> None:
+    """An agent asks the engine by its tool; the response with its sources comes along, and the run's progress is in the agent's stream."""
+    tool = as_query_engine_tool(engine_of(streaming=True))
+    agent = FunctionAgent(tools=[tool], llm=calling_llm("ask_document"), streaming=False)
+    handler = (agent if kind == "FunctionAgent" else AgentWorkflow(agents=[agent])).run(QUESTION)
+    events = [event async for event in handler.stream_events()]
+    assert str(await handler) == f"It says: {ANSWER}"
+    (result,) = [event for event in events if isinstance(event, ToolCallResult)]
+    assert not result.tool_output.is_error
+    assert len(result.tool_output.raw_output.source_nodes) == 1
+    progress = [event for event in events if isinstance(event, RLMWorkflowEvent)]
+    assert [event.kind for event in progress] == ["run_started", "turn_started", "block_started", "block_finished", "turn_finished"]
+    assert (progress[0].query, progress[0].depth, progress[3].status) == (QUESTION, 0, "ok")
+
+
+async def test_a_question_that_cannot_work_is_told_to_the_agent() -> None:
+    """The tool's error is the agent's to deal with, and says what is wrong."""
+    tool = as_query_engine_tool(engine_of())
+    with pytest.raises(InputError, match="the question must be a text that is not empty"):
+        await tool.acall("  ")
+
+
+@pytest.mark.parametrize("door", ["sync", "async"])
+async def test_called_by_hand(door: str) -> None:
+    """The tool answers from both doors, and what a model is told about it fits."""
+    tool = as_query_engine_tool(engine_of(), "ask_archive", "Answers questions on the archive.")
+    output = tool.call(QUESTION) if door == "sync" else await tool.acall(input=QUESTION)
+    assert (output.content, output.tool_name, output.raw_output.metadata["stop_reason"]) == (ANSWER, "ask_archive", "final")
+    told = as_query_engine_tool(engine_of()).metadata.to_openai_tool()
+    assert told["function"]["name"] == "ask_document"
+
+
+def test_bad_arguments() -> None:
+    """A name or a description that models refuse, and what is no engine, are refused at once."""
+    for name in ("", "two words", "x" * 65, None):
+        with pytest.raises(InputError, match="1 to 64 letters"):
+            as_query_engine_tool(engine_of(), name)
+    for description in ("", " ", "x" * 1025, None):
+        with pytest.raises(InputError, match="1 to 1,024 characters"):
+            as_query_engine_tool(engine_of(), "name", description)
+    with pytest.raises(InputError, match="a query engine is needed, not str"):
+        as_query_engine_tool("engine")
+
+
+class Asking(Workflow):
+    """A workflow that asks an engine in one of its steps, by the door that the start event names."""
+
+    engine: Any = None
+
+    @step
+    async def ask(self, ctx: Context, event: StartEvent) -> StopEvent:
+        return StopEvent(result=str(self.engine.query(QUESTION) if event.door == "sync" else await self.engine.aquery(QUESTION)))
+
+
+@pytest.mark.parametrize("door", ["sync", "async"])
+async def test_in_a_step_of_a_workflow(door: str) -> None:
+    """Progress is in the workflow's stream, also where the step calls the synchronous method and holds the loop up meanwhile."""
+    workflow = Asking(timeout=30)
+    workflow.engine = engine_of()
+    handler = workflow.run(door=door)
+    kinds = [event.kind async for event in handler.stream_events() if isinstance(event, RLMWorkflowEvent)]
+    assert (await handler, kinds[0], kinds[-1]) == (ANSWER, "run_started", "turn_finished")
+
+
+async def test_older_workflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where workflows cannot say in which step this is, the answer is the same, without progress."""
+    monkeypatch.delattr(Context, "get_step_context")
+    workflow = Asking(timeout=30)
+    workflow.engine = engine_of()
+    handler = workflow.run(door="async")
+    assert [event async for event in handler.stream_events() if isinstance(event, RLMWorkflowEvent)] == []
+    assert await handler == ANSWER
+
+
+async def test_a_workflow_that_is_cancelled() -> None:
+    """Cancelling a workflow, or its timeout, ends the run in its step: its call is aborted, its sandbox is gone (see the fixture)."""
+    root = Scripted([code("print(llm_query('wait'))")], overlong(30))
+    workflow = Asking(timeout=30)
+    workflow.engine = engine_of(root)
+    handler = workflow.run(door="async")
+    while not any(request.role == "sub" for request in root.requests):
+        await asyncio.sleep(0)
+    await handler.cancel_run()
+    with pytest.raises(WorkflowCancelledByUser):
+        await handler
+    while root.open:
+        await asyncio.sleep(0)
