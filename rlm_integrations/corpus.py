@@ -234,7 +234,15 @@ class Corpus:
         Raises:
             InputError: There is no such source.
         """
-        return self.sources[self._number(source)].length
+        return self.source(source).length
+
+    def source(self, name: str) -> Source:
+        """What is known of this source.
+
+        Raises:
+            InputError: There is no such source.
+        """
+        return self.sources[self._number(name)]
 
     def text(self, source: str, start: int = 0, end: int | None = None) -> str:
         """The characters of a source from `start` up to `end`, at a cost that depends on their number alone.

@@ -65,7 +65,14 @@ def as_node(
             added as a message too.
         context_key: Where the document is, in the state or in the graph's runtime context; by default the runnable is bound to one.
         answer_key: Where the answer goes.
+
+    Raises:
+        InputError: This is no runnable.
     """
+    if not isinstance(runnable, Runnable):
+        raise InputError(
+            f"a node is made of a runnable, such as RLMRunnable(…) or RLMRunnable.from_rlm(rlm), not {type(runnable).__name__}"
+        )
     return RLMNode(runnable, question_key, context_key, answer_key)
 
 

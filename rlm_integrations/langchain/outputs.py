@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import InputError
 from rlm_integrations.records import Usage
 from rlm_integrations.result import RLMResult
-from rlm_integrations.store.evidence import Evidence, cited
+from rlm_integrations.store.evidence import Evidence, cited, places
 
 
 class RLMOutput(BaseModel):
@@ -26,10 +27,9 @@ class RLMOutput(BaseModel):
 
 def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
     """The output of a run, but for the question; its document is in no part of it but for the quotes."""
-    evidence = cited(result.citations, corpus)
     return {
         "answer": result.answer,
-        "context": [document_of(each) for each in evidence],
+        "context": [document_of(each) for each in cited(result.citations, corpus)],
         "usage_metadata": {model: usage_metadata(usage) for model, usage in result.spent.usage.items()},
         "rlm": {
             "run_id": result.run_id,
@@ -38,7 +38,7 @@ def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
             "sub_calls": result.total_calls - result.spent.calls_at(0),
             "stop_reason": result.stop_reason,
             "error": result.error,
-            "citations": [dict(span) for each in evidence for span in each.spans],
+            "citations": places(result.citations, corpus),
             "dropped_citations": result.dropped_citations,
         },
     }
@@ -49,8 +49,16 @@ def document_of(evidence: Evidence) -> Document:
     return Document(id=evidence.id, page_content=evidence.text, metadata=evidence.metadata())
 
 
-def plain(output: Mapping[str, Any]) -> dict[str, Any]:
-    """An output in JSON's types alone, as artifacts and checkpoints need it."""
+def plain(output: Any) -> dict[str, Any]:
+    """An output in JSON's types alone, as artifacts and checkpoints need it.
+
+    Raises:
+        InputError: It is not the output of an `RLMRunnable`.
+    """
+    if not (isinstance(output, Mapping) and {"answer", "context", "rlm"} <= output.keys()):
+        raise InputError(
+            f"the runnable gave a {type(output).__name__}: here an RLMRunnable's whole output is needed, without pick(…) or a parser"
+        )
     return {
         **output,
         "answer": to_jsonable_python(output["answer"], fallback=str),

@@ -12,6 +12,7 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.langchain.outputs import document_of
 from rlm_integrations.langchain.stores import store_of
 from rlm_integrations.store.evidence import searched, summed_up
+from rlm_integrations.store.query import MOST
 from rlm_integrations.store.shared import Reading
 
 
@@ -64,6 +65,6 @@ class RLMStoreRetriever(BaseRetriever):
 
 
 def _checked(k: object) -> int:
-    if type(k) is not int or k < 1:
-        raise InputError(f"k={k!r}: a whole number from 1 on is needed")
+    if type(k) is not int or not 1 <= k <= MOST:
+        raise InputError(f"k={k!r}: a whole number from 1 to {MOST:,} is needed")
     return k

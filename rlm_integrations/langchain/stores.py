@@ -1,6 +1,7 @@
 """The stores of the latest runs, by id: what a checkpoint or an artifact holds is the id alone."""
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -24,7 +25,7 @@ def keep(result: RLMResult, holder: deque[SharedStore] | None = None) -> None:
 
     Args:
         result: The run's.
-        holder: Who keeps it. A store holds its document, so one whose document stays open is kept by who has that: by default, this process.
+        holder: Who keeps it; by default this process. A store holds its document, so it is kept by who has that, if anybody has.
     """
     if result.store is not None:
         kept = shared("stores of runnables", _Kept)
@@ -40,15 +41,20 @@ def store_of(given: object) -> Reading:
     """
     if isinstance(given, Reading):
         return given
-    if isinstance(given, RLMResult) and given.store is not None:
+    if isinstance(given, RLMResult):
+        if given.store is None:
+            raise InputError('this result has no store: its run had store_mode="none", or it was read from a file')
         return given.store
-    if isinstance(given, dict):
-        given = (given.get("rlm") or {}).get("store_id")
+    if isinstance(given, Mapping) and isinstance(about := given.get("rlm"), Mapping):
+        given = about.get("store_id")
+        if given is None:
+            raise InputError('this output has no store: its run had store_mode="none"')
     if not isinstance(given, str):
         raise InputError(f"a store is result.store, a result, an output of RLMRunnable, or a store_id, not {type(given).__name__}")
     found = shared("stores of runnables", _Kept).stores.get(given)
     if found is None:
         raise InputError(
-            f"there is no store {given[:60]!r} in this process: those of a document's last {KEPT} runs are kept, as long as it is bound to a runnable"
+            f"there is no store {given[:60]!r} in this process: those of the last {KEPT} runs are kept, and those over a bound document for "
+            "as long as it is bound"
         )
     return found

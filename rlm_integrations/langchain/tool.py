@@ -1,16 +1,20 @@
 """A document as a tool of an agent: the model gives a question, never the document."""
 
+import json
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any, Final, Literal, ParamSpec, TypeVar
 
+from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import patch_config
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PlainSerializer
 
-from rlm_integrations.errors import RLMError
+from rlm_integrations.errors import BudgetExceededError, InputError, RLMError
 from rlm_integrations.langchain.events import tool_deltas
 from rlm_integrations.langchain.outputs import plain
+from rlm_integrations.result import RLMResult
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,13 +23,16 @@ DESCRIPTION: Final = (
     "Answers a question over a document that is too long to read. Ask one complete question; the answer comes with the places in the "
     "document that support it."
 )
+_ANSWERED: Final = 50_000  # characters of an answer that the model is shown: a run may answer with its whole document
+_KEPT: Final = 1_000_000  # characters of an answer in the artifact, which goes into checkpoints
 _QUOTED: Final = 300  # characters of each quote that the model is shown
 _CITED: Final = 20  # quotes that it is shown
 
 
 class _Question(BaseModel):
     question: str = Field(description="One complete question, which can be understood without the conversation.")
-    runtime: Annotated[Any, InjectedToolArg] = None
+    # BaseTool dumps its arguments to learn their names: all of a graph's state and context, which may be large, is left out of that.
+    runtime: Annotated[Any, InjectedToolArg, PlainSerializer(lambda _: None)] = None
 
 
 class RLMTool(BaseTool):
@@ -39,23 +46,27 @@ class RLMTool(BaseTool):
     runnable: Runnable[Any, dict[str, Any]]
     context_key: str | None = None
 
-    def _run(self, question: str, *, config: RunnableConfig, runtime: Any = None) -> tuple[str, dict[str, Any]]:
-        return failing_softly(self._ask)(question, config, runtime)
+    def _run(
+        self, question: str, *, config: RunnableConfig, run_manager: CallbackManagerForToolRun | None = None, runtime: Any = None
+    ) -> tuple[str, dict[str, Any]]:
+        return failing_softly(self._ask)(question, _below(config, run_manager), runtime)
 
     def _ask(self, question: str, config: RunnableConfig, runtime: Any) -> tuple[str, dict[str, Any]]:
         return _shown(self.runnable.invoke(self._asked(question, runtime), config))
 
-    async def _arun(self, question: str, *, config: RunnableConfig, runtime: Any = None) -> tuple[str, dict[str, Any]]:
+    async def _arun(
+        self, question: str, *, config: RunnableConfig, run_manager: AsyncCallbackManagerForToolRun | None = None, runtime: Any = None
+    ) -> tuple[str, dict[str, Any]]:
         try:
-            return _shown(await self.runnable.ainvoke(self._asked(question, runtime), config))
+            return _shown(await self.runnable.ainvoke(self._asked(question, runtime), _below(config, run_manager)))
         except RLMError as error:
-            raise ToolException(str(error)) from error
+            raise ToolException(_said(error)) from error
 
     def _asked(self, question: str, runtime: Any) -> dict[str, Any]:
         """The runnable's input; the document comes from where the graph has it, and a model's arguments are none of these."""
         if isinstance(runtime, Mapping | str | list | int | float | None):
             return {"question": question}
-        tool_deltas.set(runtime.emit_output_delta)
+        tool_deltas.set(getattr(runtime, "emit_output_delta", None))  # which older LangGraphs lack
         if self.context_key is None:
             return {"question": question}
         return {"question": question, "context": _found(self.context_key, runtime.context, runtime.state)}
@@ -75,8 +86,20 @@ def create_rlm_tool(
         description: What the model is told of it; say what the document is.
         context_key: Where the document is in the graph that runs the agent: a name in its runtime context or in its state. Then the
             runnable needs none of its own. In the runtime context it stays out of checkpoints.
+
+    Raises:
+        InputError: This is no runnable.
     """
+    if not isinstance(runnable, Runnable):
+        raise InputError(
+            f"a tool is made of a runnable, such as RLMRunnable(…) or RLMRunnable.from_rlm(rlm), not {type(runnable).__name__}"
+        )
     return RLMTool(runnable=runnable, name=name, description=description, context_key=context_key)
+
+
+def _below(config: RunnableConfig, run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun | None) -> RunnableConfig:
+    """The configuration of what the tool starts: LangChain hands a tool the one that the tool itself was called with."""
+    return config if run is None else patch_config(config, callbacks=run.get_child())
 
 
 def failing_softly(function: Callable[P, T]) -> Callable[P, T]:
@@ -87,9 +110,16 @@ def failing_softly(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except RLMError as error:
-            raise ToolException(str(error)) from error
+            raise ToolException(_said(error)) from error
 
     return call
+
+
+def _said(error: RLMError) -> str:
+    """What a model is told of an error; what was paid for is not lost on it."""
+    if isinstance(error, BudgetExceededError) and isinstance(error.result, RLMResult):
+        return f"the run's budget is spent ({error.result.stop_reason}); the best answer so far: {error.result.answer or 'none'}"
+    return str(error)
 
 
 def _found(key: str, *places: Any) -> Any:
@@ -100,14 +130,24 @@ def _found(key: str, *places: Any) -> Any:
     raise ToolException(f"there is no document under {key!r} in the graph's runtime context or its state")
 
 
+def cut(text: str, most: int) -> str:
+    """The beginning of a text, with its whole length where that is not all."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
 def _shown(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     artifact = plain(output)
     answer = artifact["answer"]
-    lines = [answer if isinstance(answer, str) else str(answer)]
+    said = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    if len(said) > _KEPT:
+        artifact["answer"] = cut(said, _KEPT)
+    lines = [cut(said, _ANSWERED)] if said else []
     for each in artifact["context"][:_CITED]:
         (span,) = each["metadata"]["spans"]
         quote = each["page_content"]
         lines.append(f"[{span['doc_id']}:{span['start']}-{span['end']}] {quote[:_QUOTED]}{'…' if len(quote) > _QUOTED else ''}")
-    if artifact["rlm"]["stop_reason"] != "final":
-        lines.append(f"(This is a partial answer: the run was stopped by {artifact['rlm']['stop_reason']}.)")
+    run = artifact["rlm"]
+    if run["stop_reason"] != "final":
+        why = f"{run['stop_reason']}: {run['error']}" if run["error"] else run["stop_reason"]
+        lines.append(f"({'This is a partial answer' if said else 'There is no answer'}: the run was stopped by {why}.)")
     return "\n".join(lines), artifact

@@ -8,12 +8,16 @@ from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool
 from pydantic import BaseModel, Field
 
 from rlm_integrations._runtime import offload
-from rlm_integrations.errors import InputError
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.langchain.retriever import RLMStoreRetriever
 from rlm_integrations.langchain.stores import store_of
-from rlm_integrations.langchain.tool import failing_softly
+from rlm_integrations.langchain.tool import cut, failing_softly
+from rlm_integrations.store.checks import SpanText
 
-LONGEST: Final = 20_000  # characters of one span that is read
+LONGEST: Final = 20_000  # characters of one span that is read, and of one finding in an artifact
+_SHOWN: Final = 2_000  # characters of one finding that the model is shown
+_PLACES: Final = 20  # of its places
 
 
 class _Search(BaseModel):
@@ -22,7 +26,7 @@ class _Search(BaseModel):
 
 
 class _ReadSpan(BaseModel):
-    source: str = Field(description='The text, such as "context_0", as spans of findings name it.')
+    source: str = Field(description='The text, such as "context_0", or the id of its document, as findings and answers name it.')
     start: int = Field(ge=0, description="Its first character.")
     end: int = Field(ge=0, description="The character after its last.")
 
@@ -49,7 +53,7 @@ class RLMStoreToolkit(BaseToolkit):
 
         def search(query: str, k: int = 4) -> tuple[str, Any]:
             found = retriever.search(query, k)
-            lines = [f"{each.id} ({each.metadata['type']}) {each.page_content}{_places(each)}" for each in found]
+            lines = [f"{each.id} ({each.metadata['type']}) {cut(each.page_content, _SHOWN)}{_places(each)}" for each in found]
             return "\n\n".join(lines) or "nothing was found", [_plain(each) for each in found]
 
         def summary(query: str = "", k: int = 10) -> tuple[str, Any]:
@@ -72,7 +76,18 @@ class RLMStoreToolkit(BaseToolkit):
             raise InputError("this store has no document: its findings are all that there is")
         if end - start > LONGEST:
             raise InputError(f"{end - start:,} characters are more than can be read at once: at most {LONGEST:,}")
-        return corpus.text(source, start, end)
+        try:
+            return corpus.text(_named(corpus, source), start, end)
+        except ContextError as error:
+            raise InputError(f"the document is no longer at hand ({error}); a runnable bound to it by with_context(…) keeps it") from error
+
+
+def _named(corpus: SpanText, source: str) -> str:
+    """The source that is meant by its name, or by the id of the document that it is alone in having."""
+    if not isinstance(corpus, Corpus):
+        return source
+    named = [each.name for each in corpus.sources if each.document_id == source]
+    return named[0] if len(named) == 1 and all(each.name != source for each in corpus.sources) else source
 
 
 def _tool(function: Callable[..., tuple[str, Any]], name: str, description: str, schema: type[BaseModel]) -> BaseTool:
@@ -92,8 +107,9 @@ def _tool(function: Callable[..., tuple[str, Any]], name: str, description: str,
 
 
 def _places(found: Document) -> str:
-    return "".join(f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.metadata["spans"])
+    return "".join(f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.metadata["spans"][:_PLACES])
 
 
 def _plain(found: Document) -> dict[str, Any]:
-    return {"id": found.id, "page_content": found.page_content, "metadata": found.metadata}
+    """What goes into checkpoints: a finding may be as long as a book."""
+    return {"id": found.id, "page_content": cut(found.page_content, LONGEST), "metadata": found.metadata}

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -17,6 +18,8 @@ from rlm_integrations.store.view import Card
 _QUERY: Final = re.compile(rf"\s*(-?({'|'.join([*EXACT, *CONTAINS, *OPTIONS])})[=~]|$)")
 
 SHOWN: Final = 1_000_000  # characters of the quotes of one answer
+_ASKED: Final = 200  # characters of a query that a summary repeats
+_COUNTED: Final = 10  # types and tags that a summary counts, if not as many as it lists objects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,22 +69,27 @@ class Evidence:
             "parents": list(self.parents),
             "call": self.call,
             "score": self.score,
-            "source_metadata": dict(self.source_metadata),
+            "source_metadata": deepcopy(dict(self.source_metadata)),
         }
 
 
 def cited(citations: Iterable[Citation], corpus: Corpus | None) -> list[Evidence]:
-    """An answer's citations, which were verified when they were made, up to `SHOWN` characters: it may cite all of the document."""
-    found = []
+    """An answer's citations, which were verified when they were made, as far as `SHOWN` characters go: it may cite all of the document."""
+    found: list[Evidence] = []
     room = SHOWN
     for each in citations:
+        if len(each.quote) > room:
+            continue
         room -= len(each.quote)
-        if room < 0:
-            break
         places = _Places(corpus, [SpanRef(each.source, each.start, each.end)])
         id_ = f"{each.source}:{each.start}-{each.end}"
         found.append(Evidence(id=id_, text=each.quote, kind="citation", **places.fields()))
     return found
+
+
+def places(citations: Iterable[Citation], corpus: Corpus | None) -> list[dict[str, Any]]:
+    """Where an answer's citations are, all of them: `doc_id`, `source`, `start`, `end`."""
+    return _Places(corpus, [SpanRef(each.source, each.start, each.end) for each in citations]).spans
 
 
 def searched(store: Reading, query: str, k: int) -> list[Evidence]:
@@ -96,19 +104,25 @@ def searched(store: Reading, query: str, k: int) -> list[Evidence]:
 def summed_up(store: Reading, query: str, k: int) -> Evidence:
     """What there is in the store on a query: how much of which types and tags, and the `k` objects that fit best.
 
+    A query in the language chooses what is counted; for free text all of the store is counted, because any word may make an object fit.
+
     Raises:
         QueryError: It is in the language and does not parse.
     """
     in_language = _QUERY.match(query) is not None
-    summary: Summary = store.summary(query if in_language else "", k)
+    counted: Summary = store.summary(query if in_language else "", max(k, _COUNTED))
+    matches = (counted["matches"] if in_language else _cards(store, query, k))[:k]
+    lines = [f"{counted['total']} object{'' if counted['total'] == 1 else 's'}"]
+    if counted["types"]:
+        lines.append(f"types: {_counts(counted['types'])}")
+    if counted["tags"]:
+        lines.append(f"tags: {_counts(counted['tags'])}")
+    asked = query[:_ASKED]
     if not in_language:
-        summary["matches"] = _cards(store, query, k)
-    lines = [f"{summary['total']} objects"]
-    lines += [f"{name}: {_counts(summary[name])}" for name in ("types", "tags") if summary[name]]
-    lines += [f"{card['id']} ({card['type']}): {card['description']}" for card in summary["matches"]]
-    return Evidence(
-        id=f"summary:{query}", text="\n".join(lines), kind="summary", parents=[card["id"] for card in summary["matches"]], type="summary"
-    )
+        lines.append(f"on {asked!r}:" if matches else f"nothing on {asked!r}")
+    lines += [f"{card['id']} ({card['type']}): {card['description']}" for card in matches]
+    parents = [card["id"] for card in matches]
+    return Evidence(id=f"summary:{asked}", text="\n".join(lines), kind="summary", type="summary", parents=parents)
 
 
 def _cards(store: Reading, query: str, k: int) -> list[Card]:
@@ -137,19 +151,23 @@ class _Places:
     """Spans as evidence shows them, with what is known of their sources."""
 
     def __init__(self, corpus: Corpus | None, spans: Sequence[SpanRef]) -> None:
-        self._sources = {source.name: source for source in corpus.sources} if corpus is not None and spans else {}
+        self._corpus = corpus
         self._spans = spans
+
+    @property
+    def spans(self) -> list[dict[str, Any]]:
+        return [{"doc_id": self._doc_id(span.source), "source": span.source, "start": span.start, "end": span.end} for span in self._spans]
 
     def fields(self) -> dict[str, Any]:
         """The fields of `Evidence` that follow from them."""
-        spans = [{"doc_id": self._doc_id(span.source), "source": span.source, "start": span.start, "end": span.end} for span in self._spans]
-        first = self._spans[0].source if self._spans else ""
-        known = self._sources.get(first)
-        return {"source": first, "doc_id": self._doc_id(first), "spans": spans, "source_metadata": known.metadata if known else {}}
+        if not self._spans:
+            return {}
+        first = self._spans[0].source
+        metadata = {} if self._corpus is None else self._corpus.source(first).metadata
+        return {"source": first, "doc_id": self._doc_id(first), "spans": self.spans, "source_metadata": metadata}
 
     def _doc_id(self, name: str) -> str:
-        known = self._sources.get(name)
-        return (known.document_id if known else None) or name
+        return (self._corpus.source(name).document_id if self._corpus is not None else None) or name
 
 
 def _counts(counts: Mapping[str, int]) -> str:

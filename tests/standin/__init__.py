@@ -29,6 +29,7 @@ script says otherwise, the answer to a prompt (the content of the last message) 
 from another prompt's.
 
     Settings.scripts = {"root-model": ["first reply", Reply("second", finish_reason="length")]}     # by model name; other models echo
+    Settings.scripts = {"agent": [Reply(None, "tool_calls", tool_calls=[("ask", {"question": "Why?"})]), "It is so."]}
     Settings.scripts = {"root-model": function}                                                      # Ask -> str | Reply
 
 A list is indexed by the number of assistant messages in the request, so runs side by side and retries each get the right reply. A

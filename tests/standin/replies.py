@@ -17,6 +17,7 @@ PHRASES = {
     429: "Too Many Requests",
 }
 PHRASES |= {500: "Internal Server Error", 503: "Service Unavailable", 529: "Overloaded"}
+TOOL_CALL = ("look_up", {"key": 1})  # of the fault
 
 
 def answer_to(prompt: str) -> str:
@@ -44,7 +45,7 @@ def faulty(reply: Reply, kind: str | None) -> Reply:
     """The reply as a fault of this kind leaves it."""
     match kind:
         case "null_content" | "tool_calls":
-            return Reply(None, "tool_calls" if kind == "tool_calls" else "stop")
+            return Reply(None, "tool_calls", tool_calls=(TOOL_CALL,)) if kind == "tool_calls" else Reply(None)
         case "content_filter":
             return Reply(None, "content_filter")
         case "refusal":

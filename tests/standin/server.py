@@ -295,16 +295,15 @@ class Connection(asyncio.Protocol):
             if interval:
                 self._timer = self._loop.call_later(interval, self._piece, call, pieces, opening)
                 return
-        self._send(b"0\r\n\r\n")
-        self._done()
+        self._done(b"0\r\n\r\n")
 
     def _finish(self, call: Call, status: int, body: bytes, headers: dict[str, str]) -> None:
         call.status = status
-        self._send(head(status, {"content-length": str(len(body)), **headers, **self._standin.settings.headers}) + body)
-        self._done()
+        self._done(head(status, {"content-length": str(len(body)), **headers, **self._standin.settings.headers}) + body)
 
-    def _done(self) -> None:
-        self._stop()
+    def _done(self, data: bytes) -> None:
+        self._stop()  # before the last bytes are sent: whoever has read them must not find the call still counted as open
+        self._send(data)
         if self._buffer:
             self._read()
 

@@ -46,12 +46,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One scripted answer; `usage` None counts a token for every four characters."""
+    """One scripted answer; `usage` None counts a token for every four characters. A tool call is a tool's name and its arguments."""
 
     text: str | None
     finish_reason: str = "stop"
     refusal: str | None = None
     usage: Usage | None = None
+    tool_calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
 
 @dataclass(frozen=True, slots=True)

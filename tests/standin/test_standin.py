@@ -63,6 +63,21 @@ async def test_a_script_goes_by_the_turn_of_its_conversation() -> None:
         assert text((await ask(session, server, "hello", model="loud"))[1]) == "HELLO"
 
 
+@pytest.mark.parametrize("form", [serve_in_thread, serve_in_process])
+async def test_a_scripted_tool_call(form: Any) -> None:
+    """A reply may call tools: each call has an id of its own, and its arguments are JSON in a text."""
+    calls = [("look", {"key": "ä"}), ("look", {})]
+    with form(scripts={"agent": [Reply(None, "tool_calls", tool_calls=calls)]}) as server:
+        async with aiohttp.ClientSession() as session:
+            (choice,) = (await ask(session, server, "x", model="agent"))[1]["choices"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    made = choice["message"]["tool_calls"]
+    assert [(each["id"], each["function"]["name"], json.loads(each["function"]["arguments"])) for each in made] == [
+        ("call_0_0", "look", {"key": "ä"}),
+        ("call_0_1", "look", {}),
+    ]
+
+
 async def test_rates_are_exact_and_seeded() -> None:
     """Of every hundred calls exactly the share that was asked for goes wrong, the same calls at every run."""
     faults = [Fault("rate_limit", rate=0.1, retry_after=1), Fault("server", rate=0.07)]

@@ -24,7 +24,6 @@ ERRORS = {
 # A message has no choices, its usage is no option, and a filter's word is that of a refusal.
 LACKS = frozenset({"empty_choices", "no_usage", "content_filter"})
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
-TOOL_USE = {"type": "tool_use", "id": "toolu_0", "name": "look_up", "input": {"key": 1}}
 
 
 def read(_: SplitResult, body: Any) -> tuple[str, bool, Mapping[str, Any]]:
@@ -72,14 +71,18 @@ def _stop_reason(reply: Reply) -> str:
     return "refusal" if reply.refusal is not None else STOP_REASONS.get(reply.finish_reason, reply.finish_reason)
 
 
-def _blocks(reply: Reply, kind: str | None) -> list[dict[str, Any]]:
+def _blocks(ask: Ask, reply: Reply) -> list[dict[str, Any]]:
     texts = [] if reply.text is None else [{"type": "text", "text": reply.text}]
-    return [*texts, TOOL_USE] if kind == "tool_calls" else texts
+    calls = [
+        {"type": "tool_use", "id": f"toolu_{ask.number}_{number}", "name": name, "input": dict(arguments)}
+        for number, (name, arguments) in enumerate(reply.tool_calls)
+    ]
+    return [*texts, *calls]
 
 
 def completion(ask: Ask, reply: Reply, kind: str | None) -> dict[str, Any]:
     """A message."""
-    return _message(ask, _blocks(reply, kind), _stop_reason(reply), usage_of(ask, reply))
+    return _message(ask, _blocks(ask, reply), _stop_reason(reply), usage_of(ask, reply))
 
 
 def events(ask: Ask, reply: Reply, kind: str | None, piece: int) -> Iterator[bytes]:
@@ -93,7 +96,7 @@ def events(ask: Ask, reply: Reply, kind: str | None, piece: int) -> Iterator[byt
     if kind == "error_body":
         yield event("error", **error(Fault(kind))[2])
         return
-    for index, block in enumerate(_blocks(reply, kind)):
+    for index, block in enumerate(_blocks(ask, reply)):
         if block["type"] == "text":
             start, name, whole = {"type": "text", "text": ""}, "text", block["text"]
         else:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
@@ -30,7 +31,6 @@ ERRORS = {
 }
 LACKS = frozenset({"quota"})  # it is told in the words of a rate limit
 FINISH_REASONS = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
-FUNCTION_CALL = {"functionCall": {"name": "look_up", "args": {"key": 1}}}
 
 
 def read(target: SplitResult, body: Any) -> tuple[str, bool, Mapping[str, Any]]:
@@ -100,7 +100,8 @@ def completion(ask: Ask, reply: Reply, kind: str | None) -> dict[str, Any]:
     """A response with one candidate."""
     if (blocked := _blocked(reply, kind)) is not None:
         return _body(ask, reply, kind, **blocked)
-    parts = [FUNCTION_CALL] if kind == "tool_calls" else [] if reply.text is None else [{"text": reply.text}]
+    parts: list[dict[str, Any]] = [] if reply.text is None else [{"text": reply.text}]
+    parts += [{"functionCall": {"name": name, "args": dict(arguments)}} for name, arguments in reply.tool_calls]
     return _body(ask, reply, kind, **_candidate(parts, reply))
 
 
@@ -118,9 +119,7 @@ def events(ask: Ask, reply: Reply, kind: str | None, piece: int) -> Iterator[byt
         yield event(_body(ask, reply, kind, **_candidate([{"text": text[at : at + piece]}])))
         if kind == "truncated":
             return
-    yield event(
-        completion(ask, reply if reply.text is None else Reply("", reply.finish_reason, reply.refusal, counts_of(ask, reply)), kind)
-    )
+    yield event(completion(ask, reply if reply.text is None else replace(reply, text="", usage=counts_of(ask, reply)), kind))
 
 
 GEMINI = Wire("Gemini", read, key, ERRORS, LACKS, error, completion, events, opening=1)

@@ -22,7 +22,6 @@ ERRORS = {
     "not_found": (404, "invalid_request_error", "model_not_found", "The model does not exist"),
     "error_body": (200, "server_error", None, "The upstream provider failed"),
 }
-TOOL_CALL = {"id": "call_0", "type": "function", "function": {"name": "look_up", "arguments": '{"key": 1}'}}
 
 
 def read(_: SplitResult, body: Any) -> tuple[str, bool, Mapping[str, Any]]:
@@ -48,11 +47,18 @@ def usage_of(ask: Ask, reply: Reply) -> dict[str, Any]:
     }
 
 
+def _tool_calls(ask: Ask, reply: Reply) -> list[dict[str, Any]]:
+    return [
+        {"id": f"call_{ask.number}_{number}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+        for number, (name, arguments) in enumerate(reply.tool_calls)
+    ]
+
+
 def completion(ask: Ask, reply: Reply, kind: str | None) -> dict[str, Any]:
     """A chat completion."""
     message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": reply.refusal}
-    if kind == "tool_calls":
-        message["tool_calls"] = [TOOL_CALL]
+    if reply.tool_calls:
+        message["tool_calls"] = _tool_calls(ask, reply)
     body = {
         "id": f"chatcmpl-{ask.number}",
         "object": "chat.completion",
@@ -86,8 +92,8 @@ def events(ask: Ask, reply: Reply, kind: str | None, piece: int) -> Iterator[byt
             return
     if reply.refusal is not None:
         yield delta({"refusal": reply.refusal})
-    if kind == "tool_calls":
-        yield delta({"tool_calls": [{"index": 0, **TOOL_CALL}]})
+    if reply.tool_calls:
+        yield delta({"tool_calls": [{"index": number, **call} for number, call in enumerate(_tool_calls(ask, reply))]})
     yield delta({}, reply.finish_reason)
     if kind != "no_usage" and (ask.body.get("stream_options") or {}).get("include_usage"):
         yield event([], usage=usage_of(ask, reply))

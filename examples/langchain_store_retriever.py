@@ -1,0 +1,69 @@
+"""What a run found, searched like any other collection of documents: each finding knows the place in the document that it rests on.
+
+The root model here is a small object that always writes the same program; a real model writes its own. No key and no network are needed.
+
+    python examples/langchain_store_retriever.py [--spoil]
+"""
+
+import sys
+from collections.abc import Sequence
+
+from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
+
+from rlm_integrations.langchain import RLMRunnable, RLMStoreRetriever
+from rlm_integrations.records import Completion, Request
+
+PROGRAM = r"""```repl
+import re
+
+for found in re.finditer(r"The (\w+) bridge was opened in (\d{4})\.", context):
+    store.create("opening", f"when the {found[1]} bridge was opened", found[0],
+                 backrefs=[SpanRef("context_0", *found.span())], tags=[found[1].lower(), f"{found[2][:2]}00s"])
+FINAL(f"There are {store.summary('type=opening')['total']} bridges.")
+```"""
+BRIDGES = {"Lisbon": 1966, "Porto": 1886, "Bergen": 1956, "Ghent": 1913, "Turku": 1899}
+CHATTER = "Nobody counted the carts that day. "
+
+
+class Surveyor:
+    """A model that writes one program, whatever it is asked."""
+
+    name = "surveyor"
+    context_window: int | None = None
+
+    async def complete(self, request: Request) -> Completion:  # noqa: ARG002 - what it is asked makes no difference
+        """The program."""
+        return Completion(PROGRAM, model=self.name)
+
+
+def main(argv: Sequence[str] = ()) -> int:
+    """Run once, search its findings, and check them; 0 where they are right, 1 where they are not."""
+    document = "".join(f"{CHATTER * 2_000}The {name} bridge was opened in {year}. " for name, year in BRIDGES.items())
+    if "--spoil" in argv:  # blot a fact out, to see the check fail
+        document = document.replace("1886", "****")
+
+    output = RLMRunnable(Surveyor(), context=document).invoke("Which bridges are there?")
+    print(output["answer"])
+
+    retriever = RLMStoreRetriever(store=output)  # `output["rlm"]["store_id"]` would do, as long as this process lives
+
+    def lines(found: list[Document]) -> list[str]:
+        return [f"{each.page_content} [{each.metadata['spans'][0]['start']:,}]" for each in found]
+
+    chain = retriever | RunnableLambda(lines)
+    for query in ("type=opening tag=1800s", "when was the bridge of Porto opened?", "type=opening desc~ghent|bergen sort=oldest"):
+        print(f"\n{query}", *chain.invoke(query), sep="\n   ")
+    print("\n" + RLMStoreRetriever(store=output, mode="summary").invoke("type=opening")[0].page_content)
+
+    found = retriever.search("type=opening", k=10)
+    right = {f"The {name} bridge was opened in {year}." for name, year in BRIDGES.items()}
+    holds = all(document[span["start"] : span["end"]] == each.page_content for each in found for span in each.metadata["spans"])
+    best = retriever.search("when was the bridge of Porto opened?", k=1)[0].page_content
+    is_right = {each.page_content for each in found} == right and holds and best == "The Porto bridge was opened in 1886."
+    print("\nright, and each at its place" if is_right else f"\nWRONG: the document says {sorted(right)}")
+    return 0 if is_right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,361 @@
+"""A retriever over what a run found."""
+
+import asyncio
+import json
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
+from langchain_core.tools import create_retriever_tool
+
+from rlm_integrations import RLM, SharedStore, _runtime
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import InputError, QueryError
+from rlm_integrations.langchain import RLMStoreRetriever, retriever, stores
+from rlm_integrations.records import SpanRef
+from rlm_integrations.result import Citation, RLMResult
+from rlm_integrations.store import evidence
+from tests.engine.conftest import Scripted, final
+from tests.langchain._agents import COST, DOCUMENTS, QUOTE, TEXTS, Parents, findings, scripted
+
+A, B, SUMMARY, NOTE = "worker_A_000001", "worker_A_000002", "root_000001", "worker_A_000003"
+
+
+@pytest.fixture
+def store() -> SharedStore:
+    return findings()
+
+
+def ids(found: list[Document]) -> list[str | None]:
+    return [each.id for each in found]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("type=claim tag=dam", [B, A]),
+        ("type=claim sort=oldest", [A, B]),
+        ("-type=claim", [NOTE, SUMMARY]),
+        ('desc~"the dam" limit=1', [SUMMARY]),
+        ("  tag=money", [B]),
+        ("", [NOTE, SUMMARY, B, A]),
+        (" ", [NOTE, SUMMARY, B, A]),
+        ("approved by whom?", [A]),
+    ],
+)
+async def test_a_search(query: str, expected: list[str], store: SharedStore) -> None:
+    """In the query language or in any words, synchronously, asynchronously and by the method of its own."""
+    found = RLMStoreRetriever(store=store)
+    assert ids(found.invoke(query)) == expected
+    assert found.invoke(query) == await found.ainvoke(query) == found.search(query)
+
+
+FREE = [
+    "(",
+    '"',
+    "'; DROP TABLE x --",
+    "a:b*",
+    "NEAR(",
+    "AND OR NOT",
+    "dam -rain",
+    "desc ~ 'x'",
+    "types=claim",
+    "is type=claim it?",
+    "\0",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize(
+    "query", [*FREE, "--type=claim", "Type=claim", "id", "type", "context_0:5", "水", pytest.param("dam" * 9_000, id="long")]
+)
+def test_any_other_text_is_free_text(query: str, store: SharedStore) -> None:
+    """What does not begin like a term of the language is never an error, whatever signs it holds."""
+    for mode in ("search", "summary"):
+        assert isinstance(RLMStoreRetriever(store=store, mode=mode).invoke(query), list)
+    assert RLMStoreRetriever(store=store).invoke(f"rained {query}")[0].id == NOTE
+
+
+@pytest.mark.parametrize(
+    ("query", "column"), [("type=", 6), ('type=claim tag="dam', 16), ("desc=x", 5), ("tag=dam weather", 9), ("-limit=3", 1), ("sort=up", 1)]
+)
+async def test_a_term_with_a_mistake(query: str, column: int, store: SharedStore) -> None:
+    """What begins like a term is one: a mistake is an error that points at its column."""
+    for mode in ("search", "summary"):
+        found = RLMStoreRetriever(store=store, mode=mode)
+        for ask in (found.invoke, found.search, found.summary):
+            with pytest.raises(QueryError, match=f"column {column}: ") as caught:
+                ask(query)
+            assert caught.value.column == column
+        with pytest.raises(QueryError, match=f"column {column}: "):
+            await found.ainvoke(query)
+
+
+def test_how_many(store: SharedStore) -> None:
+    """`k` of the constructor holds, that of a call goes before it; a query's own limit can only lower it."""
+    found = RLMStoreRetriever(store=store, k=2)
+    assert [len(found.invoke("")), len(found.invoke("", k=3)), len(found.search("", 1)), len(found.invoke("dam approved cost", k=1))] == [
+        2,
+        3,
+        1,
+        1,
+    ]
+    assert [len(found.invoke("limit=1")), len(found.invoke("limit=9"))] == [1, 2]
+    assert len(found.summary("", 1).metadata["parents"]) == 1
+
+
+async def test_how_many_asynchronously(store: SharedStore) -> None:
+    """The asynchronous door takes `k` too."""
+    assert len(await RLMStoreRetriever(store=store).ainvoke("", k=3)) == 3
+
+
+def test_the_shape_of_a_document(store: SharedStore) -> None:
+    """A finding's text, and beside it in plain JSON all that is known of it and of the document that it rests on."""
+    found = {each.id: each for each in RLMStoreRetriever(store=store).invoke("")}
+    place = {"doc_id": "minutes", "source": "context_0", "start": TEXTS[0].index(QUOTE), "end": TEXTS[0].index(QUOTE) + len(QUOTE)}
+    other = {"doc_id": "context_1", "source": "context_1", "start": TEXTS[1].index(COST), "end": TEXTS[1].index(COST) + len(COST)}
+    assert found[A].page_content == "Ada Conti approved the Ravenna dam."
+    assert found[A].metadata == {
+        "kind": "object",
+        "type": "claim",
+        "description": "who approved the dam",
+        "tags": ["dam", "people"],
+        "source": "context_0",
+        "doc_id": "minutes",
+        "spans": [place],
+        "parents": [],
+        "call": "worker_A",
+        "score": 1.0,
+        "source_metadata": {"page": 7, "box": {"shelf": [1, 2]}},
+    }
+    assert json.loads(found[SUMMARY].page_content) == {"who": "Ada Conti", "lire": 4_200_000}
+    assert [found[SUMMARY].metadata[name] for name in ("spans", "parents", "call")] == [[place, other], [A], "root"]
+    assert found[B].metadata["source_metadata"] == {"page": 8}
+    assert [found[NOTE].metadata[name] for name in ("source", "doc_id", "spans", "source_metadata")] == ["", "", [], {}]
+    for each in found.values():
+        assert json.loads(json.dumps(each.metadata)) == each.metadata
+        for span in each.metadata["spans"]:
+            number = int(span["source"].removeprefix("context_"))
+            assert 0 <= span["start"] < span["end"] <= len(TEXTS[number])
+            assert TEXTS[number][span["start"] : span["end"]] in {QUOTE, COST}
+
+
+def test_documents_are_the_callers_own(store: SharedStore) -> None:
+    """Whoever changes one changes nothing of the store or of the document."""
+    found = RLMStoreRetriever(store=store)
+    before = json.dumps([each.metadata for each in found.invoke("")])
+    for each in found.invoke(""):
+        each.metadata["tags"].append("mine")
+        each.metadata["source_metadata"].setdefault("box", {}).clear()
+        for span in each.metadata["spans"]:
+            span.clear()
+    assert json.dumps([each.metadata for each in found.invoke("")]) == before
+
+
+def test_metadata_that_is_not_json() -> None:
+    """What the original document says of itself in other types comes as JSON all the same."""
+    about = {"when": datetime(1911, 3, 1, tzinfo=UTC), "path": Path("minutes.txt"), "share": float("nan"), "tags": {"dam"}, 5: b"five"}
+    store = SharedStore(Corpus.build([Document("the dam", metadata=about)]))
+    store.worker("w").create("note", "d", "c", backrefs=[SpanRef("context_0", 0, 3)])
+    (found,) = RLMStoreRetriever(store=store).invoke("type=note")
+    assert json.loads(json.dumps(found.metadata, allow_nan=False)) == found.metadata
+    assert list(found.metadata["source_metadata"]) == ["when", "path", "share", "tags", "5"]
+
+
+def test_scores(store: SharedStore) -> None:
+    """Free text is ranked: every score is above 0 and the best comes first."""
+    scores = [each.metadata["score"] for each in RLMStoreRetriever(store=store).invoke("dam approved by Conti")]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert scores[-1] > 0
+
+
+def test_a_summary(store: SharedStore) -> None:
+    """One Document that counts types and tags of what matches, and lists the first of it; for free text, all is counted."""
+    found = RLMStoreRetriever(store=store, mode="summary", k=1)
+    (summary,) = found.invoke("type=claim")
+    assert summary.page_content.splitlines() == [
+        "2 objects",
+        "types: claim 2",
+        "tags: dam 2, money 1, people 1",
+        f"{B} (claim): what the dam cost",
+    ]
+    assert [summary.metadata[name] for name in ("kind", "parents", "spans")] == ["summary", [B], []]
+    assert json.loads(json.dumps(summary.metadata)) == summary.metadata
+    assert found.invoke("approved")[0].page_content.splitlines() == [
+        "4 objects",
+        "types: claim 2, summary 1, note 1",
+        "tags: dam 2, people 1, money 1",
+        "on 'approved':",
+        f"{A} (claim): who approved the dam",
+    ]
+    assert found.invoke("nowhere")[0].page_content.endswith("\nnothing on 'nowhere'")
+    assert found.summary().page_content.splitlines()[-1] == f"{NOTE} (note): the weather"
+    assert found.summary("tag=people").page_content.startswith("1 object\n")
+    assert len(found.summary("word " * 5_000).id or "") < 300
+
+
+async def test_a_search_does_not_hold_the_loop_up(store: SharedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one runs, in a thread of its own, the loop goes on: it is the loop that lets this one end."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> list[evidence.Evidence]:
+        begun.set()
+        assert may_end.wait(20), "the loop did not go on"
+        return evidence.searched(*args)
+
+    monkeypatch.setattr(retriever, "searched", slow)
+    searching = asyncio.create_task(RLMStoreRetriever(store=store).ainvoke("approved"))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    may_end.set()
+    assert ids(await searching) == [A]
+
+
+async def test_its_run_is_a_child_of_the_chains(store: SharedStore) -> None:
+    """In a chain, and called by hand within a step, a tracer sees the search below what asked for it."""
+    found = RLMStoreRetriever(store=store)
+    for chain, above in (
+        (found | RunnableLambda(len), "RunnableSequence"),
+        (RunnableLambda(lambda query: len(found.invoke(query))), "RunnableLambda"),
+    ):
+        for asynchronously in (False, True):
+            look = Parents()
+            config = RunnableConfig(callbacks=[look])
+            assert (await chain.ainvoke("approved", config) if asynchronously else chain.invoke("approved", config)) == 1
+            assert look.of["RLMStoreRetriever"] == above
+
+
+async def test_what_langchain_makes_of_a_retriever(store: SharedStore) -> None:
+    """Fields that a configuration sets, whole batches, and LangChain's own tool over a retriever work as with any other."""
+    found = RLMStoreRetriever(store=store)
+    fields = found.configurable_fields(k=ConfigurableField(id="k"), mode=ConfigurableField(id="mode"))
+    assert len(fields.invoke("", {"configurable": {"k": 2}})) == 2
+    (summary,) = await fields.with_config(configurable={"mode": "summary"}).ainvoke("")
+    assert summary.metadata["kind"] == "summary"
+    with pytest.raises(InputError, match="k=0"):
+        fields.invoke("", {"configurable": {"k": 0}})
+    assert [ids(each) for each in await found.abatch(["approved", "tag=money"])] == [[A], [B]]
+    assert create_retriever_tool(found, "find", "Finds.").invoke({"query": "approved"}) == "Ada Conti approved the Ravenna dam."
+
+
+def test_whatever_leads_to_a_store() -> None:
+    """The store itself, a worker's view of it, a result, a runnable's output and the id in it are the same store."""
+    output = scripted().invoke("Who?")
+    result = RLM(Scripted([final("store.create('note', 'one', 'of a result')")])).completion("Who?", "a document")
+    assert ids(RLMStoreRetriever(store=result).invoke("")) == ids(RLMStoreRetriever(store=result.store).invoke("")) == ["root_000001"]
+    shared = findings()
+    assert RLMStoreRetriever(store=shared.worker("reader")).invoke("") == RLMStoreRetriever(store=shared).invoke("")
+    again = json.loads(json.dumps(output["rlm"]))
+    for given in (output, {"rlm": again}, again["store_id"]):
+        (newest, claim) = RLMStoreRetriever(store=given).invoke("")
+        assert (claim.page_content, claim.metadata["doc_id"]) == ("Ada Conti approved the Ravenna dam.", "minutes")
+        assert newest.metadata["parents"] == [claim.id]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("no-such-run", "no store 'no-such-run' in this process: those of the last 32 runs"),
+        (None, "not NoneType"),
+        (5, "not int"),
+        ({}, "not dict"),
+        ({"rlm": "x"}, "not dict"),
+        ({"rlm": {"store_id": None}}, 'this output has no store: its run had store_mode="none"'),
+        (RLMResult(answer=""), "this result has no store"),
+        ([], "not list"),
+    ],
+)
+def test_what_leads_to_no_store(given: object, why: str) -> None:
+    """Anything else is an error that says what to give, or why there is nothing."""
+    with pytest.raises(InputError, match=why):
+        RLMStoreRetriever(store=given)
+
+
+def test_a_store_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last 32 stores of runnables are kept by their ids; whoever holds one of an older run keeps it himself."""
+    monkeypatch.setattr(_runtime, "_shared", {})  # only ours: those of other tests are not touched
+    kept = [RLMResult(answer="", run_id=f"run{number}", store=SharedStore()) for number in range(stores.KEPT + 1)]
+    for result in kept:
+        stores.keep(result)
+    with pytest.raises(InputError, match="no store 'run0' in this process"):
+        RLMStoreRetriever(store="run0")
+    assert RLMStoreRetriever(store=kept[0]).invoke("") == []
+    assert RLMStoreRetriever(store="run1").store is kept[1].store
+    assert RLMStoreRetriever(store=f"run{stores.KEPT}").store is kept[-1].store
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"mode": "both"}, "mode='both': choose 'search' or 'summary'"),
+        ({"mode": None}, "mode=None"),
+        ({"k": 0}, "k=0: a whole number from 1 to 10,000"),
+        ({"k": -1}, "k=-1"),
+        ({"k": True}, "k=True"),
+        ({"k": 2.0}, "k=2.0"),
+        ({"k": "3"}, "k='3'"),
+        ({"k": 10_001}, "k=10001"),
+    ],
+)
+def test_arguments_that_cannot_work(options: dict[str, Any], why: str, store: SharedStore) -> None:
+    """They are told when the retriever is made; of a call, when it is made."""
+    with pytest.raises(InputError, match=why):
+        RLMStoreRetriever(store=store, **options)
+    if "k" in options:
+        with pytest.raises(InputError, match=why):
+            RLMStoreRetriever(store=store).invoke("dam", **options)
+
+
+def test_evidence_of_an_answer() -> None:
+    """A citation is the document's own words; quotes are shown as far as a million characters go, the places of all are told."""
+    text = "".join(chr(97 + number % 26) for number in range(evidence.SHOWN))
+    corpus = Corpus.build([Document(text, id="long", metadata={"page": 1}), Document("short and plain")])
+
+    def citation(source: str, start: int, end: int) -> Citation:
+        return Citation(source, start, end, corpus.text(source, start, end))
+
+    given = [
+        citation("context_0", 5, 9),
+        citation("context_0", 0, len(text)),
+        citation("context_1", 0, 5),
+        citation("context_0", 9, len(text)),
+    ]
+    shown = evidence.cited(given, corpus)
+    assert [(each.id, each.text) for each in shown] == [
+        ("context_0:5-9", "fghi"),
+        ("context_1:0-5", "short"),
+        (f"context_0:9-{len(text)}", text[9:]),
+    ]
+    assert [each.doc_id for each in shown] == ["long", "context_1", "long"]
+    assert [dict(each.source_metadata) for each in shown] == [{"page": 1}, {}, {"page": 1}]
+    assert [(each["doc_id"], each["source"], each["start"], each["end"]) for each in evidence.places(given, corpus)] == [
+        ("long", "context_0", 5, 9),
+        ("long", "context_0", 0, len(text)),
+        ("context_1", "context_1", 0, 5),
+        ("long", "context_0", 9, len(text)),
+    ]
+    (bare,) = evidence.cited(given[:1], None)
+    assert (bare.doc_id, dict(bare.source_metadata)) == ("context_0", {})
+
+
+def test_a_store_without_its_document() -> None:
+    """Findings are shown with their places all the same; nothing is known of the sources."""
+    store = SharedStore()
+    store.worker("w").create("note", "d", "c", backrefs=[SpanRef("context_3", 1, 2)])
+    (found,) = RLMStoreRetriever(store=store).invoke("type=note")
+    assert found.metadata["spans"] == [{"doc_id": "context_3", "source": "context_3", "start": 1, "end": 2}]
+    assert (found.metadata["doc_id"], found.metadata["source_metadata"]) == ("context_3", {})
+
+
+def test_output_citations_are_the_documents_words() -> None:
+    """What a runnable gives as evidence: `document[start:end] == quote`, with the original's id and metadata."""
+    (quoted,) = scripted().invoke("Who?")["context"]
+    (span,) = quoted.metadata["spans"]
+    assert DOCUMENTS[0].page_content[span["start"] : span["end"]] == quoted.page_content == QUOTE
+    assert (quoted.metadata["kind"], span["doc_id"]) == ("citation", DOCUMENTS[0].id)
+    assert quoted.metadata["source_metadata"] == DOCUMENTS[0].metadata

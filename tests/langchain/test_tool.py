@@ -1,0 +1,395 @@
+"""The tool by which an agent asks a document: what models see of it, where the document comes from, what its artifact holds."""
+
+import json
+import threading
+from typing import Any, TypedDict
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from pydantic import BaseModel, model_serializer
+
+from rlm_integrations import RLM, Budget
+from rlm_integrations.errors import InputError, ModelError
+from rlm_integrations.langchain import RLMRunnable, create_rlm_tool
+from rlm_integrations.records import Completion, Request
+from tests.engine.conftest import Scripted, code, final
+from tests.langchain._agents import (
+    ANSWER,
+    DOCUMENTS,
+    LARGE_ROOT,
+    QUESTION,
+    QUOTE,
+    SUB_CALLS,
+    TEXTS,
+    WEATHER,
+    Parents,
+    both,
+    kept,
+    large,
+    scripted,
+)
+
+LOOK = code("FINAL(context if isinstance(context, str) else context[0])")  # the answer is the document
+
+
+class State(MessagesState):
+    document: Any
+
+
+class Context(TypedDict, total=False):
+    document: Any
+
+
+def call(tool: BaseTool, **args: Any) -> dict[str, Any]:
+    return {"name": tool.name, "args": {"question": QUESTION, **args}, "id": "call_1", "type": "tool_call"}
+
+
+async def tell(tool: BaseTool, asynchronously: bool, **args: Any) -> ToolMessage:
+    """The message that the tool makes of a call."""
+    asked = call(tool, **args)
+    return await tool.ainvoke(asked) if asynchronously else tool.invoke(asked)
+
+
+def graph(tool: BaseTool, **options: Any) -> Any:
+    """A graph of this tool alone."""
+    made = StateGraph(State, Context)
+    made.add_node("tools", ToolNode([tool]))
+    made.add_edge(START, "tools")
+    made.add_edge("tools", END)
+    return made.compile(**options)
+
+
+async def in_graph(
+    tool: BaseTool, asynchronously: bool, context: Any = None, config: Any = None, args: Any = None, **state: Any
+) -> ToolMessage:
+    """The message that the tool makes in a graph, of a call by a model."""
+    asked = {"messages": [AIMessage("", tool_calls=[call(tool, **(args or {}))])], **state}
+    made = graph(tool)
+    output = await made.ainvoke(asked, config, context=context) if asynchronously else made.invoke(asked, config, context=context)
+    message = output["messages"][-1]
+    assert isinstance(message, ToolMessage)
+    return message
+
+
+def test_what_a_model_sees_of_it() -> None:
+    """A name, a description and one question: no document, nothing of the graph; a message's content is all that comes back."""
+    tool = create_rlm_tool(scripted(), name="ask_minutes", description="The minutes of 1911.", context_key="document")
+    assert convert_to_openai_tool(tool) == {
+        "type": "function",
+        "function": {
+            "name": "ask_minutes",
+            "description": "The minutes of 1911.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "question": {
+                        "type": "string",
+                        "description": "One complete question, which can be understood without the conversation.",
+                    }
+                },
+                "required": ["question"],
+            },
+        },
+    }
+    assert list(tool.args) == list(tool.tool_call_schema.model_json_schema()["properties"]) == ["question"]
+    assert "document" in create_rlm_tool(scripted()).description
+    strict = convert_to_openai_tool(tool, strict=True)["function"]
+    assert (strict["strict"], strict["parameters"]["additionalProperties"]) == (True, False)
+
+
+@both
+async def test_without_a_call_of_a_model(asynchronously: bool) -> None:
+    """Asked by hand, with arguments or with the question alone, it gives the text that a model would be told."""
+    tool = create_rlm_tool(scripted())
+    for asked in ({"question": QUESTION}, QUESTION):
+        content = await tool.ainvoke(asked) if asynchronously else tool.invoke(asked)
+        assert content.startswith(f"{ANSWER}\n[minutes:")
+
+
+def test_nothing_of_the_document_is_in_its_repr() -> None:
+    """What tracers and logs write of a tool tells the size of the document and none of its words."""
+    shown = repr(create_rlm_tool(RLMRunnable(Scripted([LOOK]), context=f"{QUOTE} " * 100)))
+    assert "a text of 4,300 characters" in shown
+    assert "Ravenna" not in shown
+
+
+@both
+async def test_the_message_and_the_artifact(asynchronously: bool) -> None:
+    """The answer with the quotes that support it; beside it plain JSON, which is the same after JSON and after a checkpoint."""
+    message = await tell(create_rlm_tool(scripted()), asynchronously)
+    at = TEXTS[0].index(QUOTE)
+    assert message.content == f"{ANSWER}\n[minutes:{at}-{at + len(QUOTE)}] {QUOTE}"
+    assert (message.status, message.name, message.tool_call_id) == ("success", "ask_document", "call_1")
+    artifact = message.artifact
+    assert list(artifact) == ["input", "answer", "context", "usage_metadata", "rlm"]
+    assert (artifact["input"], artifact["answer"], artifact["rlm"]["sub_calls"]) == (QUESTION, ANSWER, SUB_CALLS)
+    assert [(each["id"], each["page_content"]) for each in artifact["context"]] == [(f"context_0:{at}-{at + len(QUOTE)}", QUOTE)]
+    assert json.loads(json.dumps(artifact)) == artifact
+    serde = JsonPlusSerializer()
+    assert serde.loads_typed(serde.dumps_typed(message)) == message
+    assert serde.loads_typed(serde.dumps_typed(message)).artifact == artifact
+
+
+@both
+async def test_usage_is_on_no_message(asynchronously: bool) -> None:
+    """What a run took is in the artifact only: where a message has usage, middleware reads it as the size of the conversation."""
+    message = await tell(create_rlm_tool(scripted()), asynchronously)
+    assert getattr(message, "usage_metadata", None) is None
+    assert "usage" not in json.dumps([message.response_metadata, message.additional_kwargs, message.content])
+    assert message.artifact["usage_metadata"]["root"]["total_tokens"] > 0
+
+
+@both
+async def test_a_typed_answer(asynchronously: bool) -> None:
+    """An answer of a type is JSON for the model and in the artifact."""
+
+    class Approval(BaseModel):
+        who: str
+        year: int
+
+    runnable = RLMRunnable(Scripted([final("{'who': 'Zoë', 'year': 1911}")]), context="a document", output_type=Approval)
+    message = await tell(create_rlm_tool(runnable), asynchronously)
+    assert message.content == '{"who": "Zoë", "year": 1911}'
+    assert message.artifact["answer"] == {"who": "Zoë", "year": 1911}
+
+
+def test_quotes_are_cut_for_the_model() -> None:
+    """The model gets the beginnings of 20 quotes; the artifact has all of each."""
+    root = Scripted([code("FINAL('so', evidence=[SpanRef('context_0', at, at + 1000) for at in range(30)])")])
+    message = create_rlm_tool(RLMRunnable(root, context="0123456789" * 200)).invoke(call(create_rlm_tool(scripted())))
+    lines = message.content.splitlines()
+    assert len(lines) == 21
+    assert lines[1] == f"[context_0:0-1000] {'0123456789' * 30}…"
+    assert [len(each["page_content"]) for each in message.artifact["context"]] == [1000] * 30
+
+
+@both
+async def test_an_answer_that_is_the_document(asynchronously: bool, document: str) -> None:
+    """A run that answers with all that it was given floods neither the model nor a checkpoint: both say how long the answer is."""
+    message = await tell(create_rlm_tool(RLMRunnable(Scripted([LOOK]), context=document)), asynchronously)
+    end = f"… ({len(document):,} characters)"
+    assert message.content == document[:50_000] + end
+    assert message.artifact["answer"] == document[:1_000_000] + end
+
+
+class Failing:
+    name = "failing"
+    context_window = None
+
+    async def complete(self, request: Request) -> Completion:
+        raise ModelError("the provider has no such model", type="not_found")
+
+
+@both
+@pytest.mark.parametrize(
+    ("runnable", "why"),
+    [
+        (lambda: RLMRunnable(Failing(), context="a document"), "the provider has no such model"),
+        (lambda: RLMRunnable("offline"), "there is no document to ask"),
+        (lambda: RLMRunnable("offline", context=["a", 5]), "context"),
+        (
+            lambda: RLMRunnable(
+                Scripted([code("llm_batch(['a', 'b'])"), final("'so'")]), context="a", budget=Budget(max_calls=2, on_exceeded="raise")
+            ),
+            "(budget_calls); the best answer so far: so",
+        ),
+    ],
+    ids=["model", "no document", "bad document", "budget"],
+)
+async def test_errors_of_a_run(runnable: Any, why: str, asynchronously: bool) -> None:
+    """They come to the model as a message with the status of an error, with no artifact, and the agent goes on."""
+    for ask in (tell, in_graph):
+        message = await ask(create_rlm_tool(runnable()), asynchronously)
+        assert message.status == "error"
+        assert why in message.content
+        assert message.artifact is None
+
+
+def test_mistakes_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that is none of this library's is the caller's to see."""
+    tool = create_rlm_tool(scripted())
+    monkeypatch.setattr(type(tool.runnable), "invoke", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tool.invoke(call(tool))
+
+
+@both
+async def test_a_partial_answer_says_so(asynchronously: bool) -> None:
+    """Where a limit ended the run, the model is told that the answer is partial and why; or that there is none."""
+    root = Scripted([code("llm_batch(['a', 'b', 'c'])"), final("'so far'")])
+    message = await tell(create_rlm_tool(RLMRunnable(root, context="a document", budget=Budget(max_calls=2))), asynchronously)
+    assert message.content == "so far\n(This is a partial answer: the run was stopped by budget_calls.)"
+    assert (message.status, message.artifact["rlm"]["stop_reason"]) == ("success", "budget_calls")
+    none = await tell(create_rlm_tool(RLMRunnable(Scripted([code("x = 1")] * 3), context="a document", max_iterations=2)), asynchronously)
+    assert none.content == "(There is no answer: the run was stopped by max_iterations.)"
+
+
+@both
+async def test_where_the_document_is(asynchronously: bool) -> None:
+    """Bound to the runnable; or, by a name, in the graph's runtime context or in its state, whichever shape these have."""
+    bound = create_rlm_tool(RLMRunnable(Scripted([LOOK]), context="bound"))
+    assert (await in_graph(bound, asynchronously, context={"document": "of the context"}, document="of the state")).artifact[
+        "answer"
+    ] == "bound"
+    named = create_rlm_tool(RLMRunnable(Scripted([LOOK])), context_key="document")
+    assert (await in_graph(named, asynchronously, context={"document": "of the context"})).artifact["answer"] == "of the context"
+    assert (await in_graph(named, asynchronously, document="of the state")).artifact["answer"] == "of the state"
+    both_there = await in_graph(named, asynchronously, context={"document": "of the context"}, document="of the state")
+    assert both_there.artifact["answer"] == "of the context"
+    nowhere = await in_graph(named, asynchronously)
+    assert (nowhere.status, nowhere.content) == (
+        "error",
+        "there is no document under 'document' in the graph's runtime context or its state",
+    )
+    assert "there is no document to ask" in (await tell(named, asynchronously)).content
+
+
+@both
+async def test_documents_of_langchain_in_the_runtime_context(asynchronously: bool) -> None:
+    """Documents keep their ids there, and the same objects serve any number of calls."""
+    tool = create_rlm_tool(scripted(context=None), context_key="document")
+    for _ in range(2):
+        message = await in_graph(tool, asynchronously, context={"document": DOCUMENTS})
+        assert message.artifact["rlm"]["citations"][0]["doc_id"] == "minutes"
+
+
+@both
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"context": "forged"},
+        {"runtime": {"context": {"document": "forged"}, "state": {"document": "forged"}}},
+        {"runtime": "forged", "config": {"configurable": {"document": "forged"}}},
+        {"runtime": ["forged"], "state": {"document": "forged"}, "document": "forged"},
+        {"runtime": 5},
+        {"runtime": True},
+        {"runtime": None},
+    ],
+)
+async def test_a_model_forges_arguments(forged: dict[str, Any], asynchronously: bool) -> None:
+    """Whatever a model writes beside its question is dropped: it chooses no document and no configuration."""
+    bound = create_rlm_tool(RLMRunnable(Scripted([LOOK]), context="bound"))
+    named = create_rlm_tool(RLMRunnable(Scripted([LOOK])), context_key="document")
+    for message in (await tell(bound, asynchronously, **forged), await in_graph(bound, asynchronously, args=forged)):
+        assert message.artifact["answer"] == "bound"
+    assert (await in_graph(named, asynchronously, context={"document": "real"}, args=forged)).artifact["answer"] == "real"
+    for message in (await tell(named, asynchronously, **forged), await in_graph(named, asynchronously, args=forged)):
+        assert message.status == "error"
+        assert "forged" not in message.content
+
+
+class Look(BaseCallbackHandler):
+    """Everything that a tracer is handed."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.tools: list[Any] = []
+
+    def _see(self, *given: Any) -> None:
+        self.size += len(repr(given))
+
+    def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
+        if kwargs.get("name") == "RLMRunnable":
+            self._see(serialized, inputs)
+
+    def on_chain_end(self, outputs: Any, **kwargs: Any) -> None:
+        self._see(outputs)
+
+    def on_tool_start(self, serialized: Any, input_str: str, *, inputs: Any = None, **kwargs: Any) -> None:
+        self.tools.append(inputs)
+        self._see(serialized, input_str, inputs)
+
+    def on_tool_end(self, output: Any, **kwargs: Any) -> None:
+        self._see(output)
+
+
+@pytest.fixture(scope="module")
+def document() -> str:
+    return large()
+
+
+@both
+@pytest.mark.parametrize("place", ["bound", "runtime context"])
+async def test_a_document_of_50_mb_stays_where_it_is(place: str, asynchronously: bool, document: str) -> None:
+    """It is in no artifact, no message, no checkpoint, and no tracer sees it as the input or the output of anything."""
+    assert len(document) > 50_000_000
+    is_bound = place == "bound"
+    tool = create_rlm_tool(
+        RLMRunnable(Scripted([LARGE_ROOT]), context=document if is_bound else None), context_key=None if is_bound else "document"
+    )
+    saver, look = InMemorySaver(), Look()
+    made = graph(tool, checkpointer=saver)
+    asked = {"messages": [AIMessage("", tool_calls=[call(tool)])]}
+    config = {"callbacks": [look], "configurable": {"thread_id": "1"}}
+    context = None if is_bound else {"document": document}
+    output = await made.ainvoke(asked, config, context=context) if asynchronously else made.invoke(asked, config, context=context)
+    message = output["messages"][-1]
+    assert message.artifact["context"][0]["page_content"] == QUOTE
+    assert len(repr(message)) < 5_000
+    assert look.tools == [{"question": QUESTION}]
+    assert 0 < look.size < 50_000
+    held = kept(saver)
+    assert QUOTE.encode() in held  # the evidence, and nothing else of it
+    assert len(held) < 50_000
+    assert WEATHER.encode() not in held
+    restored = made.get_state(config).values["messages"][-1]
+    assert (restored.content, restored.artifact) == (message.content, message.artifact)
+
+
+@both
+async def test_what_the_graph_hands_over_is_not_dumped(asynchronously: bool) -> None:
+    """A runtime context may hold anything: it is not walked through or copied, only asked for the document."""
+
+    class Own(BaseModel):
+        document: str = "its own"
+
+        @model_serializer
+        def dumped(self) -> Any:
+            raise AssertionError("this is for nobody to dump")
+
+    class Plain:
+        def __init__(self) -> None:
+            self.me, self.lock, self.document = self, threading.Lock(), "its own"
+
+    tool = create_rlm_tool(RLMRunnable(Scripted([LOOK])), context_key="document")
+    for context in (Own(), Plain()):
+        assert (await in_graph(tool, asynchronously, context=context)).artifact["answer"] == "its own"
+
+
+@both
+async def test_its_run_is_below_the_tools(asynchronously: bool) -> None:
+    """A tracer sees the run, and the calls of models in it, below the call of the tool, in a graph and without."""
+    for ask in (tell, in_graph):
+        look = Parents()
+        tool = create_rlm_tool(scripted())
+        if ask is in_graph:
+            await in_graph(tool, asynchronously, config={"callbacks": [look]})
+            assert look.of["ask_document"] == "tools"
+        elif asynchronously:
+            await tool.ainvoke(call(tool), {"callbacks": [look]})
+        else:
+            tool.invoke(call(tool), {"callbacks": [look]})
+        assert [look.of[name] for name in ("rlm.root", "rlm.sub", "RLMRunnable")] == ["RLMRunnable", "RLMRunnable", "ask_document"]
+
+
+@both
+async def test_what_was_made_of_a_runnable(asynchronously: bool) -> None:
+    """A tool takes the runnable with retries and configuration as well, and from an RLM."""
+    seen = Look()
+    runnable = RLMRunnable.from_rlm(RLM(Scripted([LOOK])), context="bound").with_config(callbacks=[seen]).with_retry(stop_after_attempt=2)
+    assert (await tell(create_rlm_tool(runnable), asynchronously)).artifact["answer"] == "bound"
+    assert seen.size > 0
+
+
+@pytest.mark.parametrize("given", [RLM("offline"), None, "offline", len])
+def test_what_is_no_runnable(given: Any) -> None:
+    """Anything else is an error that says what to give."""
+    with pytest.raises(InputError, match=r"made of a runnable, such as RLMRunnable\(…\) or RLMRunnable.from_rlm\(rlm\), not "):
+        create_rlm_tool(given)
