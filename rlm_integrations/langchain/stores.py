@@ -54,7 +54,7 @@ def store_of(given: object) -> Reading:
     found = shared("stores of runnables", _Kept).stores.get(given)
     if found is None:
         raise InputError(
-            f"there is no store {given[:60]!r} in this process: those of the last {KEPT} runs are kept, and those over a bound document for "
-            "as long as it is bound"
+            f"there is no store {given[:60]!r} in this process: those of the last {KEPT} runs are kept, and those over a bound document "
+            "for as long as it is bound"
         )
     return found

@@ -1,6 +1,7 @@
 """A retriever over what a run found."""
 
 import asyncio
+import gc
 import json
 import threading
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from langchain_core.tools import create_retriever_tool
 from rlm_integrations import RLM, SharedStore, _runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError, QueryError
-from rlm_integrations.langchain import RLMStoreRetriever, retriever, stores
+from rlm_integrations.langchain import RLMRunnable, RLMStoreRetriever, retriever, stores
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation, RLMResult
 from rlm_integrations.store import evidence
@@ -277,16 +278,29 @@ def test_what_leads_to_no_store(given: object, why: str) -> None:
 
 
 def test_a_store_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last 32 stores of runnables are kept by their ids; whoever holds one of an older run keeps it himself."""
+    """The last 32 stores of runnables are found by their ids; an older one is, for as long as somebody holds it."""
     monkeypatch.setattr(_runtime, "_shared", {})  # only ours: those of other tests are not touched
-    kept = [RLMResult(answer="", run_id=f"run{number}", store=SharedStore()) for number in range(stores.KEPT + 1)]
-    for result in kept:
-        stores.keep(result)
+    for number in range(stores.KEPT + 1):
+        stores.keep(RLMResult(answer="", run_id=f"run{number}", store=SharedStore()))
     with pytest.raises(InputError, match="no store 'run0' in this process"):
         RLMStoreRetriever(store="run0")
-    assert RLMStoreRetriever(store=kept[0]).invoke("") == []
-    assert RLMStoreRetriever(store="run1").store is kept[1].store
-    assert RLMStoreRetriever(store=f"run{stores.KEPT}").store is kept[-1].store
+    held = RLMStoreRetriever(store="run1")
+    stores.keep(RLMResult(answer="", run_id="one more", store=SharedStore()))
+    assert RLMStoreRetriever(store="run1").store is held.store
+    assert RLMStoreRetriever(store="one more").invoke("") == []
+
+
+def test_a_store_goes_with_the_document_that_is_bound() -> None:
+    """The runnable that a document is bound to keeps the stores of its runs, and nobody else keeps either."""
+    bound = RLMRunnable("offline").with_context("The dam was approved in March.")
+    stored = bound.invoke("When was the dam approved?")
+    assert RLMStoreRetriever(store=stored).mode == "search"
+    configured = bound.configurable_fields(max_iterations=ConfigurableField(id="turns"))
+    assert RLMStoreRetriever(store=configured.invoke("When was the dam approved?", {"configurable": {"turns": 9}})).mode == "search"
+    del bound, configured
+    gc.collect()
+    with pytest.raises(InputError, match="no store"):
+        RLMStoreRetriever(store=stored)
 
 
 @pytest.mark.parametrize(
