@@ -76,7 +76,6 @@ CONTEXTS = [
     (Document("a text"), "a Document"),
     ([Document("a"), "b"], "a list of 2 texts"),
     (Path("somewhere/secret.txt"), "a file"),
-    (Corpus.build("a text"), "<Corpus of 1 sources, 6 characters>"),
 ]
 
 
@@ -85,7 +84,15 @@ def test_what_traces_show_of_a_document(context: Any, shown: str) -> None:
     """How much there is of it, never a word and never a path; the input's own document goes before the bound one."""
     found = asked({"question": "Who?", "context": context}, BOUND)
     assert found.preview == {"question": "Who?", "context": shown}
-    assert found.is_ours == (not isinstance(context, Corpus))
+    assert found.is_ours
+
+
+def test_a_corpus_is_a_document() -> None:
+    """It stays whose it is, and is not let go of with the question."""
+    with Corpus.build("a text") as corpus:
+        found = asked({"question": "Who?", "context": corpus}, BOUND)
+        assert found.preview["context"] == "<Corpus of 1 sources, 6 characters>"
+        assert not found.is_ours
 
 
 def test_the_schema_of_inputs() -> None:

@@ -244,6 +244,7 @@ def test_one_object_on_two_loops_and_without_one(standin: StandIn, kind: str) ->
         assert await allm_batch(PROMPTS, llm) == ANSWERS
         assert (await RLM(llm).acompletion("What?", "a document")).answer == ANSWER
 
+    gc.collect()  # what other tests have left
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
