@@ -1,13 +1,15 @@
 """LlamaIndex's models as models of ours. Imported when one is given, which proves that LlamaIndex is there."""
 
 import inspect
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, TextBlock, ToolCallBlock
 from llama_index.core.llms import LLM, CustomLLM
 
 from rlm_integrations.errors import InputError
+from rlm_integrations.lm._home import remembered
 from rlm_integrations.lm._replies import usage_of
 from rlm_integrations.lm.foreign import BOUND, ForeignLM, completed, name_from, params_of, usage_from
 from rlm_integrations.records import Completion, Request, Usage
@@ -19,7 +21,7 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
     def __init__(self, model: LLM) -> None:
         super().__init__(
             model,
-            ask=model.chat,
+            ask=_chat_of(model),
             ask_async=None if _is_detour(model) else model.achat,
             name=name_from(model, "model", "model_name", "deployment_name"),
             context_window=_window_of(model),
@@ -60,6 +62,21 @@ def adapt(given: object) -> LlamaIndexLM:
     if not isinstance(given, LLM):
         raise InputError(f"of LlamaIndex's objects, an LLM can be asked, not a {type(given).__name__}")
     return LlamaIndexLM(given)
+
+
+def _chat_of(model: LLM) -> Callable[..., ChatResponse]:
+    """Its synchronous method. Where the first call makes the client, threads at once would make one each, and lose all but one."""
+    make = getattr(model, "_get_client", None)
+    if make is None or not getattr(model, "reuse_client", True):
+        return model.chat
+    lock = remembered("locks of clients", model, threading.Lock)
+
+    def chat(**arguments: Any) -> ChatResponse:
+        with lock:
+            make()
+        return model.chat(**arguments)
+
+    return chat
 
 
 def _is_detour(model: LLM) -> bool:

@@ -34,6 +34,8 @@ FINAL(" | ".join(votes))
 PLANTS = "Which plant grows in each bed? Ask a model about each line with one llm_batch, look at the replies, then name them with evidence."
 VOTES = "Have a model vote fifty times with one llm_batch on whether the first three lines name trees, and give all votes in order."
 
+_made: list[Any] = []  # models whose synchronous clients are closed after their scene
+
 
 @dataclass(frozen=True, slots=True)
 class Provider:
@@ -71,8 +73,13 @@ class Scene:
 
     def perform(self, provider: Provider) -> str:
         """The answer of the run."""
-        result = self.play(provider)
-        return answer_in(asyncio.run(_value_of(result)) if inspect.isawaitable(result) else result)
+        try:
+            result = self.play(provider)
+            return answer_in(asyncio.run(_value_of(result)) if inspect.isawaitable(result) else result)
+        finally:
+            while _made:
+                if (client := _made.pop()._client) is not None:
+                    client.close()
 
     def stand_in(self, **settings: Any) -> AbstractContextManager[StandIn]:
         """The provider of this scene. Answers come in another order than questions."""
@@ -113,7 +120,8 @@ def openai_like(at: Provider, **options: Any) -> Any:
     """LlamaIndex's model for every provider that speaks OpenAI's wire."""
     from llama_index.llms.openai_like import OpenAILike
 
-    return OpenAILike(model=at.model, api_base=at.base_url, api_key=at.key, is_chat_model=True, max_retries=0, **options)
+    _made.append(OpenAILike(model=at.model, api_base=at.base_url, api_key=at.key, is_chat_model=True, max_retries=0, **options))
+    return _made[-1]
 
 
 def quick_chat_openai(at: Provider) -> Any:

@@ -1,6 +1,8 @@
 """LlamaIndex's models: what is sent, how responses read, what their callbacks and spans see."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -196,8 +198,6 @@ async def test_any_body_is_an_answer_or_a_typed_error(raw: Any) -> None:
 
 def test_a_model_with_a_synchronous_path_alone() -> None:
     """It works from every door, and from an async one it does not hold the loop up."""
-    import threading
-
     together = threading.Barrier(40, timeout=30)
 
     class Waiting(Replying):
@@ -250,6 +250,27 @@ async def test_events_and_token_counts(standin: StandIn, door: str) -> None:
     assert len(set(ends.spans)) == CALLS
     usage = result.usage[MODEL]
     assert (counter.prompt_llm_token_count, counter.completion_llm_token_count) == (usage.input_tokens, usage.output_tokens)
+
+
+@EACH
+def test_a_client_is_made_once(standin: StandIn, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many threads make the first call at once: those of lost clients would leave their connections open."""
+    from llama_index.llms.openai import base
+
+    made: list[Any] = []
+    together = threading.Barrier(2)
+    openai = base.SyncOpenAI
+
+    def slowly(**options: Any) -> Any:
+        made.append(options)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.2)  # a second thread comes in this time, if any does
+        return openai(**options)
+
+    monkeypatch.setattr(base, "SyncOpenAI", slowly)
+    llm = foreign(kind, standin.base_url)
+    assert llm_batch(["a", "b", "c"], llm) == [answer_to(each) for each in "abc"]
+    assert len(made) == 1
 
 
 def test_what_is_known_of_a_window(standin: StandIn) -> None:
