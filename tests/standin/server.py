@@ -23,6 +23,7 @@ from tests.standin.wires import listing, wire_of
 
 JSON = {"content-type": "application/json"}
 BAD_REQUEST = Fault("bad_request")
+ACCEPTING = 5  # steps of the loop after which what was just accepted is a connection of ours; asyncio takes three
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
 
 
@@ -50,6 +51,8 @@ class StandIn:
         """Close the port and every connection, answered or not."""
         assert self._server is not None
         self._server.close()
+        for _ in range(ACCEPTING):
+            await asyncio.sleep(0)
         for connection in list(self.connections):
             connection.end()
         while self.connections:

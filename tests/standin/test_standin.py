@@ -1,11 +1,14 @@
 """The stand-in itself: what it answers, what goes wrong when told to, and what it counts."""
 
 import asyncio
+import gc
 import json
 import socket
 import time
+import warnings
 from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -231,3 +234,22 @@ def test_nothing_is_left_behind() -> None:
             stack.callback(client.close)
             client.sendall(b"GET /v1/models HTTP/1.1\r\n\r\n")
             assert client.recv(10)
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_it_leaves_nothing_of_a_client_that_comes_as_it_stops(steps: int) -> None:
+    """A connection that is accepted at that moment is closed like the others."""
+
+    async def main() -> socket.socket:
+        async with serve() as server:
+            client = socket.create_connection((urlsplit(server.base_url).hostname, urlsplit(server.base_url).port))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        return client
+
+    gc.collect()  # what other tests have left
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(main()).close()
+        gc.collect()
+    assert [str(each.message) for each in caught] == []
