@@ -50,9 +50,11 @@ class StandIn:
     async def stop(self) -> None:
         """Close the port and every connection, answered or not."""
         assert self._server is not None
-        self._server.close()
+        for listening in self._server.sockets:  # asyncio forgets what it is about to accept when a server is closed
+            asyncio.get_running_loop().remove_reader(listening.fileno())
         for _ in range(ACCEPTING):
             await asyncio.sleep(0)
+        self._server.close()
         for connection in list(self.connections):
             connection.end()
         while self.connections:
