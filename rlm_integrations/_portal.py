@@ -24,7 +24,7 @@ SECONDS_TO_CLOSE = 2.0
 
 def portal() -> "Portal":
     """The process's portal; started at its first use, and anew in a forked process."""
-    return shared("portal", Portal)
+    return shared("portal", lambda: Context().run(Portal))  # its loop would keep the context in which it is made for ever
 
 
 def on_portal() -> bool:

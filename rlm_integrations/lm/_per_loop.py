@@ -4,6 +4,7 @@ import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 from rlm_integrations._runtime import offload, shared
@@ -60,7 +61,8 @@ class _Entry(Generic[T]):
         self.resource: T | None = None
         self.holder = self._hold(make, close, entries)
         self.ending: asyncio.Task[None] | None = None
-        self.opening = loop.create_task(self._open())
+        # In no context of a caller's: the task stays as long as the resource, and what such a context holds may hold whose resource it is.
+        self.opening = loop.create_task(self._open(), context=Context())
 
     async def _open(self) -> T:
         self.resource = await anext(self.holder)

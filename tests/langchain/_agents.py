@@ -13,7 +13,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_integrations import SharedStore, SpanRef
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.langchain import RLMRunnable, fast_chat_openai
+from rlm_integrations.langchain import RLMRunnable
 from tests.engine.conftest import Scripted, code
 from tests.standin import Ask, Reply, StandIn
 
@@ -62,8 +62,8 @@ def scripted(context: Any = DOCUMENTS, **options: Any) -> RLMRunnable:
 
 
 def chat(server: StandIn, name: str, **options: Any) -> ChatOpenAI:
-    """A model of LangChain's over real HTTP, whose connections end with their loop also where an agent asks it by itself."""
-    return fast_chat_openai(name, base_url=server.base_url, api_key="sk-0123456789", **options)
+    """A model of LangChain's over real HTTP."""
+    return ChatOpenAI(model=name, base_url=server.base_url, api_key="sk-0123456789", **options)
 
 
 def over_http(server: StandIn, context: Any = DOCUMENTS, **options: Any) -> RLMRunnable:

@@ -50,6 +50,11 @@ async def finished(agent: Any, asynchronously: bool, **options: Any) -> dict[str
     return output
 
 
+async def closed(server: StandIn) -> None:
+    """LangChain's asynchronous client for this address, where nobody but an agent used it: it would be left open with its loop."""
+    await chat(server, "agent").root_async_client.close()
+
+
 async def streamed(agent: Any, mode: str, asynchronously: bool, **options: Any) -> list[Any]:
     """What the agent streams."""
     if asynchronously:
@@ -229,6 +234,7 @@ async def test_what_was_found_serves_an_agent(asynchronously: bool, server: Stan
 
     server.change(scripts={"agent": says})
     messages = (await finished(agent(server, RLMStoreToolkit(store=output).get_tools()), asynchronously))["messages"]
+    await closed(server)
     found, summary, span, *errors = told(messages)
     assert found.content == f"root_000001 (claim) Ada Conti approved the Ravenna dam. [context_0:{at}-{at + len(QUOTE)}]"
     assert summary.content.splitlines()[:2] == ["2 objects", "types: claim 1, summary 1"]

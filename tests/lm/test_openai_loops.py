@@ -5,8 +5,10 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from rlm_integrations.lm import _per_loop
 from rlm_integrations.lm._per_loop import PerLoop
 from rlm_integrations.lm.openai import OpenAILM
+from tests._script import run_script
 from tests.lm.conftest import request_of
 from tests.standin import answer_to, serve_in_thread
 
@@ -36,6 +39,54 @@ def test_one_model_over_several_asyncio_runs(transport: Any) -> None:
             asyncio.run(ask(lm, count))
             assert _per_loop._held().entries == set()
         assert server.stats().calls == 60
+
+
+SOMETHING: ContextVar[object] = ContextVar("SOMETHING")
+
+
+async def test_a_resource_keeps_no_callers_context() -> None:
+    """It stays longer than the call that had it made, and what that call's context holds may hold the resource's own user."""
+
+    async def close(_: object) -> None:
+        pass
+
+    resources: PerLoop[object] = PerLoop(object, close)
+
+    async def use(thing: object) -> object:
+        SOMETHING.set(thing)
+        return await resources.get()
+
+    thing = PerLoop(object, close)  # anything that can be referred to weakly
+    gone = weakref.ref(thing)
+    made = await asyncio.create_task(use(thing))
+    del thing
+    await asyncio.sleep(0)  # the loop lets go of the step that ended
+    gc.collect()
+    assert gone() is None
+    assert await resources.get() is made
+
+
+KEEPING = """
+import gc, weakref
+from contextvars import ContextVar, copy_context
+from rlm_integrations import llm_batch
+class Thing: pass
+var, thing = ContextVar("var"), Thing()
+gone = weakref.ref(thing)
+def call(thing):
+    var.set(thing)
+    assert llm_batch([], "offline") == []
+copy_context().run(call, thing)
+del thing
+gc.collect()
+assert gone() is None
+"""
+
+
+def test_the_portal_keeps_no_callers_context() -> None:
+    """Its loop lives as long as the process; the context of the first synchronous call does not."""
+    done = run_script(KEEPING)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @TRANSPORTS
