@@ -1,6 +1,7 @@
 """What holds for every test: the network is closed but for this machine."""
 
 import ipaddress
+import signal
 import sys
 from typing import Any
 
@@ -29,3 +30,7 @@ def _close_network(event: str, args: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_close_network)
+
+# A shell's background job ignores Ctrl-C, and so do its children: tests that press it would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
