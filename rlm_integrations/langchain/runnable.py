@@ -1,6 +1,6 @@
 """A run as a Runnable of LangChain: it takes a question and a document in whatever shape, and gives an answer with its evidence."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal, Self
 
@@ -78,8 +78,8 @@ class RLMRunnable(Doors[dict[str, Any]]):
         **options: Any,
     ) -> None:
         # A name is resolved here, once: a model that is made anew for each call would connect anew for each call.
-        root = resolve(root_llm) if isinstance(root_llm, str) else root_llm
-        sub = resolve(sub_llm) if isinstance(sub_llm, str) else sub_llm
+        root = _named(root_llm)
+        sub = {name: _named(model) for name, model in sub_llm.items()} if isinstance(sub_llm, Mapping) else _named(sub_llm)
         rlm = RLM(root, sub, **options)
         bound = None if context is None else bound_to(context)
         super().__init__(**{"root_llm": root, "sub_llm": sub, "context": bound, "stream_tokens": stream_tokens, "name": name, **options})
@@ -138,6 +138,7 @@ class RLMRunnable(Doors[dict[str, Any]]):
         finally:
             if asked.is_ours:
                 await to_the_end(offload(corpus.close))
+        # A store holds its document: over a bound one it is kept with that, and over a user's own open Corpus by nobody.
         stores.keep(result, None if asked.is_ours else asked.document.stores)
         yield AddableDict(output_of(result, corpus))
 
@@ -147,3 +148,8 @@ class RLMRunnable(Doors[dict[str, Any]]):
         most = min(self.max_parallel_calls, max_concurrency or self.max_parallel_calls)
         warn_of_slow([rlm.options["root_llm"], *rlm.options["sub_llm"].values()], most)
         return rlm if most == self.max_parallel_calls else rlm.replace(max_parallel_calls=most)
+
+
+def _named(model: object) -> object:
+    """The model that a name means; anything else as it is."""
+    return resolve(model) if isinstance(model, str) else model

@@ -284,6 +284,15 @@ async def test_progress_as_events(standin: StandIn) -> None:
     assert len({event["run_id"] for event in events if event["event"] == "on_custom_event"}) == 1
 
 
+def test_names_are_resolved_once() -> None:
+    """Also those of registered sub-models: what is made of the runnable by a configuration has the same models, with their connections."""
+    runnable = RLMRunnable("offline", {"fast": "offline", "strong": "offline"})
+    assert not any(isinstance(model, str) for model in (runnable.root_llm, *runnable.sub_llm.values()))
+    assert list(runnable.sub_llm) == ["fast", "strong"]
+    with pytest.raises(InputError, match="needs a name for each model"):
+        RLMRunnable("offline", {})
+
+
 def test_a_long_batch_is_told_in_twenty_steps(standin: StandIn) -> None:
     """However many prompts it has."""
     from tests.langchain.conftest import Tracer

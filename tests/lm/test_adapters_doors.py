@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import itertools
 import subprocess
 import sys
 import threading
@@ -115,10 +116,19 @@ def test_every_door_in_turn(standin: StandIn, ways: list[str], kind: str) -> Non
 
 
 @EACH
-def test_loops_at_the_same_time(standin: StandIn, ways: list[str], kind: str) -> None:
-    """Six threads with loops of their own and two without share one object: one loop asks itself, the others in threads."""
+def test_loops_at_the_same_time(standin: StandIn, ways: list[str], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six threads with loops of their own and two without share one object: one loop at a time asks itself, the others in threads."""
     llm = _foreign.foreign(kind, standin.base_url)
     together = threading.Barrier(8)
+    asked: list[asyncio.AbstractEventLoop] = []
+    is_here = _home.Home.is_here
+
+    async def noted(self: _home.Home) -> bool:
+        if found := await is_here(self):
+            asked.append(asyncio.get_running_loop())
+        return found
+
+    monkeypatch.setattr(_home.Home, "is_here", noted)
 
     def use(number: int) -> int:
         together.wait()
@@ -128,6 +138,8 @@ def test_loops_at_the_same_time(standin: StandIn, ways: list[str], kind: str) ->
         assert sum(threads.map(use, range(8))) == standin.stats().calls == 80
     assert 10 <= ways.count("loop") <= 60  # when one loop has ended, another may have the client, be it in the midst of its batch
     assert ways.count("loop") + ways.count("thread") == 80
+    tenants = [loop for loop, _ in itertools.groupby(asked)]
+    assert len(tenants) == len(set(tenants))  # none had the client again after another had it
 
 
 @EACH
