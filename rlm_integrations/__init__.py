@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlm_integrations.engine.rlm import RLM
+    from rlm_integrations.errors import IncompleteError
     from rlm_integrations.lm.batch import allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
     from rlm_integrations.lm.openai import OpenAILM
     from rlm_integrations.records import Budget, Limits, LLMError, SpanRef
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RLM",
     "Budget",
+    "IncompleteError",
     "LLMError",
     "Limits",
     "OpenAILM",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "engine.rlm": ["RLM"],
+    "errors": ["IncompleteError"],
     "lm.batch": ["allm_batch", "allm_batch_iter", "llm_batch", "llm_batch_iter"],
     "lm.openai": ["OpenAILM"],
     "records": ["Budget", "LLMError", "Limits", "SpanRef"],

@@ -7,13 +7,19 @@ RLMError
 ├── MissingExtraError (also ImportError)   a feature whose packages are not installed; names the extra
 ├── LoopError (also RuntimeError)      a synchronous call where it could only wait for itself
 ├── ModelError                         a model could not be asked, or did not answer usably
-├── BudgetExceededError                a run spent its budget and was told to raise; has the partial result
+├── IncompleteError                    a run ended without a final answer and was told to raise; has the result
+│   └── BudgetExceededError            it spent its budget
 └── SandboxError                       model code could not be run
     ├── SandboxUnavailableError        a protection that this machine does not offer; names what can be chosen instead
     └── SandboxClosedError             the session was closed or cancelled before this use
 
 A failed sub-call in a batch is no exception but a value: `records.LLMError`.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlm_integrations.result import RLMResult
 
 
 class RLMError(Exception):
@@ -70,17 +76,21 @@ class ModelError(RLMError):
         self.retry_after = retry_after
 
 
-class BudgetExceededError(RLMError):
-    """A run spent its budget, and `Budget(on_exceeded="raise")` was given.
+class IncompleteError(RLMError):
+    """A run ended without a final answer, and `on_incomplete="raise"` was given.
 
     Args:
-        message: What was spent.
-        result: The `RLMResult` with the best answer so far, and what was spent on it.
+        message: Why it ended.
+        result: The `RLMResult`: `partial` has the best answer so far, `stop_reason` the reason.
     """
 
-    def __init__(self, message: str, *, result: object) -> None:
+    def __init__(self, message: str, *, result: "RLMResult") -> None:
         super().__init__(message)
         self.result = result
+
+
+class BudgetExceededError(IncompleteError):
+    """A run spent its budget, and `on_incomplete="raise"` or `Budget(on_exceeded="raise")` was given."""
 
 
 class SandboxError(RLMError):

@@ -286,6 +286,7 @@ class Budget:
         max_cost: US dollars. Refused before the first call for a model without a known price.
         max_seconds: Wall time.
         on_exceeded: "partial" gives the best answer so far, with its `stop_reason`; "raise" raises `BudgetExceededError`, which has it.
+            `RLM(on_incomplete="raise")` raises for every other end without a final answer too.
     """
 
     max_calls: int | None = None

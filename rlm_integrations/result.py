@@ -247,7 +247,9 @@ class RLMResult:
     """What a run leaves.
 
     Attributes:
-        answer: The answer: a text, or an instance of `output_type`.
+        answer: The answer: a string, or an instance of `output_type`. Of a run that did not finish it is the best string so far; with an
+            `output_type` it is None, unless the last value fits the type.
+        partial: The best words so far of a run that did not finish; None where `stop_reason` is "final".
         citations: Verified places in the document; see `Citation`.
         stop_reason: How the run ended; "final" is the only end that the model chose.
         iterations: How many turns the root model took.
@@ -264,6 +266,7 @@ class RLMResult:
     """
 
     answer: Any
+    partial: str | None = None
     citations: tuple[Citation, ...] = ()
     stop_reason: StopReason = "final"
     iterations: int = 0

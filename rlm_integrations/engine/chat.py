@@ -9,7 +9,7 @@ from rlm_integrations._cleanup import ended
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.loop import Repl
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import IncompleteError, InputError
 from rlm_integrations.events import Emitter, Hook
 from rlm_integrations.records import Message
 from rlm_integrations.result import RLMResult
@@ -55,7 +55,11 @@ class Chat:
     async def _answer(self, query: str) -> RLMResult:
         if self._repl is None:
             self._repl = Repl(await self._corpus(self._context))
-        result = await self._complete(query, self._context, Emitter(*self._hooks), repl=self._repl, history=self._history)
+        try:
+            result = await self._complete(query, self._context, Emitter(*self._hooks), repl=self._repl, history=self._history)
+        except IncompleteError as error:
+            self._history = list(error.result.messages)  # the next question continues from here, as it does without the error
+            raise
         self._history = list(result.messages)
         return result
 

@@ -33,7 +33,8 @@ _PARSED_OFF_LOOP = 10_000  # characters of a reply
 class Outcome:
     """How far a run has come, and in the end what became of it."""
 
-    answer: Any = ""
+    answer: Any = ""  # None where one of a type was asked for
+    partial: str = ""  # the best words so far, unless `stop_reason` is "final"
     citations: list[Citation] = field(default_factory=list)
     dropped_citations: int = 0
     stop_reason: StopReason = "max_iterations"
@@ -119,7 +120,7 @@ class Run:
 
     def __init__(self, tree: Tree, repl: Repl, *, query: str, path: str, depth: int, typed: Typed, spawn: Spawn, worker: str) -> None:
         self.id = new_id("run")
-        self.outcome = Outcome()
+        self.outcome = Outcome(answer="" if typed.schema is None else None)
         self._tree = tree
         self._repl = repl
         self.query = query
@@ -129,7 +130,7 @@ class Run:
         self._host = Host(tree, repl.corpus, query=query, depth=depth, spawn=spawn, worker=worker, parent=self.id)
         repl.gate = Gate(path, self._host.functions())
         self._messages = self.outcome.messages
-        self._refused: Final | None = None  # the last answer that was not taken
+        self._final: Final | None = None  # the last one, whether it was taken or not
         self._losses: list[str] = []  # how sandboxes were lost so far
 
     async def run(self, history: Sequence[Message] = ()) -> Outcome:
@@ -156,8 +157,10 @@ class Run:
             # What is kept back is the root's: the best answer of a child is what it has.
             if spent.reason in {"budget_calls", "budget_tokens"} and not self._depth:
                 await self._close("the budget is spent")
-        if outcome.answer == "" and outcome.stop_reason != "final":
-            outcome.answer = self._partial()
+        if outcome.stop_reason != "final":
+            outcome.partial = outcome.partial or self._partial()
+            if self.typed.schema is None:
+                outcome.answer = outcome.partial
         return outcome
 
     async def _begin(self) -> None:
@@ -265,7 +268,7 @@ class Run:
         """None where the reply finished the run; else what the model is told about its final, or "" where there was none."""
         final = next((result.final for result in reversed(results) if result.final is not None), None)
         if any(result.status != "ok" for result in results):
-            self._refused = final or self._refused
+            self._final = final or self._final
             return prompts.note(Note("final_refused")) if final or reply.final else ""
         if final is None and reply.final is not None:
             execution, result = await self._execute(reply.final.code)
@@ -278,10 +281,10 @@ class Run:
             final = final or Final(reply.final.text)
         if final is None:
             return ""
+        self._final = final
         try:
             answer = await _runtime.offload(self.typed.read, final.value)
         except InvalidAnswerError as error:
-            self._refused = final
             return prompts.invalid(str(error))
         outcome = self.outcome
         outcome.answer = answer
@@ -332,13 +335,13 @@ class Run:
             outcome.error = str(error)
         for turn in outcome.turns[taken:]:
             if outcome.stop_reason != "final" and not turn.executions:
-                outcome.answer = turn.reply.strip()  # the best answer, without FINAL around it
+                outcome.partial = turn.reply.strip()  # the best answer, without FINAL around it
         outcome.stop_reason = stop_reason
 
-    def _partial(self) -> Any:
-        """The best that there is without a final: an answer that was refused, or what was printed or said last."""
-        if self._refused is not None:
-            return self.typed.text(self._refused.value)
+    def _partial(self) -> str:
+        """The best words of a run that did not finish: the last value of a FINAL, or what was printed or said last."""
+        if self._final is not None:
+            return self.typed.text(self._final.value)
         for turn in reversed(self.outcome.turns):
             for execution in reversed(turn.executions):
                 if execution.stdout.strip():

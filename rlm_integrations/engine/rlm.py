@@ -19,7 +19,7 @@ from rlm_integrations.engine.show import shown_by
 from rlm_integrations.engine.single import answer_at_once
 from rlm_integrations.engine.tools import tools_of
 from rlm_integrations.engine.tree import Settings, Tree, made
-from rlm_integrations.errors import BudgetExceededError, InputError
+from rlm_integrations.errors import BudgetExceededError, IncompleteError, InputError
 from rlm_integrations.events import Emitter, Event, Hook, RunFailed, RunFinished, RunStarted
 from rlm_integrations.lm import pricing
 from rlm_integrations.lm.base import LM
@@ -48,6 +48,8 @@ class RLM:
         store_mode: "shared" gives code a store for findings, "none" does not.
         budget: What a run may spend; see `Budget`.
         limits: Everything else that bounds it; see `Limits`.
+        on_incomplete: What happens when a run ends without a final answer: "partial" returns the result with the best answer so far,
+            "raise" raises `IncompleteError`, which has it.
         output_type: Any type that pydantic validates, for answers of that type.
         sandbox: Where model code runs: "process", "inprocess" (for debugging), or a `Sandbox`.
         tools: Plain functions, sync or async, that code may call by their names.
@@ -74,6 +76,7 @@ class RLM:
         store_mode: Literal["shared", "none"] = "shared",
         budget: Budget | None = None,
         limits: Limits | None = None,
+        on_incomplete: Literal["partial", "raise"] = "partial",
         output_type: Any = None,
         sandbox: str | Sandbox = "process",
         tools: Sequence[Callable[..., Any]] = (),
@@ -87,6 +90,8 @@ class RLM:
                 raise InputError(f"{name}={value!r}: a whole number from 1 on is needed")
         if store_mode not in ("shared", "none"):
             raise InputError(f"store_mode={store_mode!r}: choose 'shared' or 'none'")
+        if on_incomplete not in ("partial", "raise"):
+            raise InputError(f"on_incomplete={on_incomplete!r}: choose 'partial' or 'raise'")
         if storage is not None:
             raise InputError("storage=…: this version keeps no runs; leave it out, and keep results with RLMResult.save")
         if on_event is not None and not callable(on_event):
@@ -106,6 +111,7 @@ class RLM:
                 "store_mode": store_mode,
                 "budget": budget,
                 "limits": limits,
+                "on_incomplete": on_incomplete,
                 "output_type": output_type,
                 "sandbox": sandbox,
                 "tools": tools,
@@ -143,7 +149,8 @@ class RLM:
         Raises:
             InputError: The question or the context cannot work.
             ModelError: The root model failed at its first call.
-            BudgetExceededError: The budget is spent, and it says "raise".
+            IncompleteError: The run ended without a final answer, and `on_incomplete` is "raise".
+            BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or the budget says "raise".
         """
         return await self._complete(query, context, Emitter(*self._hooks))
 
@@ -239,9 +246,20 @@ class RLM:
             raise
         result = _result(tree, run.outcome, layers)
         emit(RunFinished(id=run.id, result=result))
-        if result.stop_reason.startswith("budget") and self._settings.budget.on_exceeded == "raise":
-            raise BudgetExceededError(f"the run's budget is spent ({result.stop_reason}); the error has the partial result", result=result)
+        self._check_complete(result)
         return result
+
+    def _check_complete(self, result: RLMResult) -> None:
+        """Raise for a run without a final answer, where that is wanted."""
+        raises = self.options["on_incomplete"] == "raise"
+        if result.stop_reason.startswith("budget"):
+            if raises or self._settings.budget.on_exceeded == "raise":
+                raise BudgetExceededError(
+                    f"the run's budget is spent ({result.stop_reason}); the error has the partial result", result=result
+                )
+        elif raises and result.stop_reason != "final":
+            why = result.stop_reason if result.error is None else f"{result.stop_reason}: {result.error}"
+            raise IncompleteError(f"the run ended without a final answer ({why}); the error has the partial result", result=result)
 
     async def _check_prices(self) -> None:
         """A cost limit needs prices before the first call."""
@@ -275,6 +293,7 @@ def _result(tree: Tree, outcome: Outcome, layers: Mapping[str, str]) -> RLMResul
     stop_reason: StopReason = outcome.stop_reason
     return RLMResult(
         answer=outcome.answer,
+        partial=None if stop_reason == "final" else outcome.partial,
         citations=tuple(outcome.citations),
         stop_reason=stop_reason,
         iterations=len(outcome.turns),

@@ -28,7 +28,9 @@ def response_of(found: Found | None, more: Sequence[NodeWithScore] = (), *, stre
     if found is None:
         sources, metadata, answer = [*more], {"iterations": 0, "calls": 0, "tokens": 0}, empty
     else:
-        sources, metadata, answer = [*found.nodes, *more], metadata_of(found.result), found.result.answer
+        result = found.result
+        sources, metadata = [*found.nodes, *more], metadata_of(result)
+        answer = result.partial if result.answer is None and result.partial is not None else result.answer
     if isinstance(answer, BaseModel):
         return PydanticResponse(answer, sources, metadata)
     text = (answer if isinstance(answer, str) else to_json(answer, fallback=str).decode()) or empty

@@ -276,13 +276,6 @@ async def test_a_closing_reply_in_prose_is_the_answer() -> None:
     assert (result.stop_reason, result.answer) == ("max_iterations", "I believe it was the comet.")
 
 
-async def test_a_typed_answer_that_never_fitted_is_given_as_text() -> None:
-    """With `output_type`, what a stop gives is what there is: the value that did not fit, in words."""
-    root = Scripted([final("'many'"), final("'very many'")])
-    result = await run(root, output_type=int, max_iterations=1)
-    assert (result.answer, result.stop_reason) == ("very many", "max_iterations")
-
-
 @pytest.mark.parametrize("budget", [{"max_calls": 2}, {"max_tokens": 5_000}, {"max_seconds": 0.4}])
 async def test_raise_carries_the_partial_result(budget: dict[str, float]) -> None:
     """`on_exceeded="raise"` raises with the whole result on board: answer, record and what was spent."""
