@@ -7,9 +7,10 @@ millisecond a prompt, and longer for a long one that is made of many small parts
 import hashlib
 import re
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Final
 
 from rlm_integrations.corpus import Corpus
@@ -17,7 +18,8 @@ from rlm_integrations.errors import ContextError
 from rlm_integrations.records import SpanRef
 
 _WINDOW: Final = 1 << 20  # characters searched at once
-_LONGEST_GAP: Final = 200  # characters of white space that may stand between two words of a quote
+_STEP: Final = 1 << 16  # characters whose white space is made uniform at once: less than a millisecond
+_WORD: Final = re.compile(r"\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,55 +35,123 @@ class Hit:
     exact: bool
 
 
-def find_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit: int = 2) -> list[Hit]:
-    """The places where a quote stands, in the document's order; more than one means that the quote is ambiguous.
+def find_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit: int = 2, exactly: bool = False) -> list[Hit]:
+    """The places of a quote, in the document's order; more than one means that the quote is ambiguous.
 
-    Where it stands nowhere exactly, it is searched for with any white space between its words.
+    If it has no exact place, it is searched for with any white space between its words. Both searches take time in proportion to the
+    document, whatever the quote, and read the document in steps.
 
     Args:
         corpus: The document.
-        quote: The words; a quote without any stands nowhere.
+        quote: The words; a quote without any has no place.
         source: The one source to search.
         limit: After how many places to stop.
+        exactly: Whether only exact places count.
 
     Raises:
         InputError: There is no such source.
     """
-    words = [re.escape(word) for word in quote.split()]
+    words = quote.split()
     if not words:
         return []
     names = [each.name for each in corpus.sources] if source is None else [source]
-
-    def exactly(text: str) -> Iterator[tuple[int, int]]:
-        at = -1
-        while (at := text.find(quote, at + 1)) >= 0:
-            yield at, at + len(quote)
-
-    def loosely(text: str) -> Iterator[tuple[int, int]]:
-        return (match.span() for match in pattern.finditer(text))
-
-    if hits := _search(corpus, names, exactly, len(quote), limit):
+    if hits := _first(limit, corpus, names, quote, _exact_places):
         return [Hit(span, exact=True) for span in hits]
-    pattern = re.compile(rf"\s{{1,{_LONGEST_GAP}}}+".join(words))
-    longest = len(quote) + _LONGEST_GAP * (len(words) - 1)
-    return [Hit(span, exact=False) for span in _search(corpus, names, loosely, longest, limit)]
+    needle = " ".join(words)
+    if exactly or needle == quote == words[0]:  # a single word has no white space that could differ
+        return []
+    return [Hit(span, exact=False) for span in _first(limit, corpus, names, needle, _loose_places)]
 
 
-def _search(
-    corpus: Corpus, names: Iterable[str], matches: Callable[[str], Iterable[tuple[int, int]]], longest: int, limit: int
-) -> list[SpanRef]:
-    """The first places that match, in windows that overlap by one character less than the longest match."""
+_Places = Callable[[Corpus, str, str], Iterator[tuple[int, int]]]
+
+
+def _first(limit: int, corpus: Corpus, names: Iterable[str], needle: str, places: _Places) -> list[SpanRef]:
     found: list[SpanRef] = []
     for name in names:
-        length = corpus.length(name)
-        for at in range(0, length, _WINDOW):
-            for start, end in matches(corpus.text(name, at, min(at + _WINDOW + longest - 1, length))):
-                if start >= _WINDOW:  # the next window finds it too
-                    break
-                found.append(SpanRef(name, at + start, at + end))
-                if len(found) == limit:
-                    return found
+        if corpus.length(name) >= len(needle):
+            spans = (SpanRef(name, start, end) for start, end in places(corpus, name, needle))
+            found += islice(spans, limit - len(found))
+        if len(found) == limit:
+            break
     return found
+
+
+def _find(text: str, needle: str, start: int = 0) -> int:
+    """`str.find`, which takes time in proportion to both lengths."""
+    return text.find(needle, start)
+
+
+def _exact_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int, int]]:
+    """In windows that overlap by one character less than the needle."""
+    length, size = corpus.length(name), max(_WINDOW, len(needle))
+    for begin in range(0, length, size):
+        text, at = corpus.text(name, begin, min(begin + size + len(needle) - 1, length)), -1
+        while (at := _find(text, needle, at + 1)) >= 0:
+            yield begin + at, begin + at + len(needle)
+
+
+def _loose_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int, int]]:
+    """Of a needle whose words are separated by single spaces, in the source as it reads with single spaces."""
+    squeezed = _Squeezed(corpus, name)
+    buffer = ""
+    for piece in squeezed.pieces():
+        buffer += piece
+        begin, at = squeezed.length - len(buffer), -1
+        while (at := _find(buffer, needle, at + 1)) >= 0:
+            yield squeezed.place(begin + at), squeezed.place(begin + at + len(needle) - 1) + 1
+        buffer = buffer[len(buffer) - len(needle) + 1 :] if len(buffer) >= len(needle) else buffer
+        squeezed.forget(squeezed.length - len(buffer))
+
+
+class _Squeezed:
+    """A source as it reads with a single space for each run of white space, made in steps.
+
+    Attributes:
+        length: How many characters were given out so far.
+    """
+
+    def __init__(self, corpus: Corpus, name: str) -> None:
+        self.length = 0
+        self._corpus = corpus
+        self._name = name
+        # Where each step that may still be asked for begins: here, in the source, and whether a space precedes its first word.
+        self._steps: deque[tuple[int, int, bool]] = deque()
+
+    def pieces(self) -> Iterator[str]:
+        """The text, a step at a time."""
+        gap = False
+        for start in range(0, self._corpus.length(self._name), _STEP):
+            text = self._read(start)
+            words = text.split()
+            if not words:
+                gap = True
+                continue
+            gap = (gap or text[0].isspace()) and self.length > 0
+            self._steps.append((self.length, start, gap))
+            piece = " " * gap + " ".join(words)
+            self.length += len(piece)
+            yield piece
+            gap = text[-1].isspace()
+
+    def place(self, at: int) -> int:
+        """Where in the source a character is that was given out, which is none of the spaces."""
+        begin, start, gap = next(step for step in reversed(self._steps) if step[0] <= at)
+        at -= begin + gap
+        for word in _WORD.finditer(self._read(start)):
+            size = word.end() - word.start()
+            if at < size:
+                return start + word.start() + at
+            at -= size + 1
+        raise IndexError(at)
+
+    def forget(self, before: int) -> None:
+        """Give up the places of the characters before this one."""
+        while len(self._steps) > 1 and self._steps[1][0] <= before:
+            self._steps.popleft()
+
+    def _read(self, start: int) -> str:
+        return self._corpus.text(self._name, start, min(start + _STEP, self._corpus.length(self._name)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,11 +77,38 @@ def test_the_quote_may_be_written_as_a_pattern() -> None:
         assert hit.span == SpanRef("context_0", 0, 19)
 
 
-def test_white_space_has_a_bound() -> None:
-    """Two hundred characters of white space may stand between two words, two hundred and one are a gap."""
-    for count, found in ((200, 1), (201, 0)):
-        with Corpus.build("a" + " " * count + "b") as corpus:
-            assert len(find_quote(corpus, "a b")) == found
+def test_white_space_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much white space lies between two words, whole steps of it included, they are found, from first to last character."""
+    monkeypatch.setattr(module, "_STEP", 64)
+    for count in (1, 63, 64, 65, 1_000):
+        with Corpus.build("x a" + " " * count + "\nb x") as corpus:
+            assert [hit.span for hit in find_quote(corpus, "a b")] == [SpanRef("context_0", 2, count + 5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [
+        ("0 " * 100_000, " ".join(["0"] * 2_000) + " 1"),
+        ("0  " * 60_000, " ".join(["0"] * 4_000) + " 1"),
+        ("0\n" * 60_000, "1 " + " ".join(["0"] * 40_000)),
+        (" " * 300_000, "0 " * 10_000),
+        ("a" * 300_000, "a" * 50_000 + "b"),
+    ],
+)
+def test_a_quote_of_repeated_words_costs_as_much_as_any(text: str, quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever document and quote are, the characters searched are at most a few times those of the document, in steps of bounded size."""
+    searched: list[int] = []
+    find = module._find
+
+    def counted(text: str, needle: str, start: int = 0) -> int:
+        searched.append(len(text) - start + len(needle))
+        return find(text, needle, start)
+
+    monkeypatch.setattr(module, "_find", counted)
+    with Corpus.build(text) as corpus:
+        assert find_quote(corpus, quote) == []
+    assert sum(searched) <= 6 * (len(text) + len(quote))
+    assert max(searched, default=0) <= module._WINDOW + 3 * len(quote)
 
 
 @settings(deadline=None, max_examples=150)
@@ -91,6 +118,7 @@ def test_windows_make_no_difference(text: str, quote: str, window: int) -> None:
     places = [at for at in range(len(text)) if text.startswith(quote, at)] if quote.strip() else []
     with pytest.MonkeyPatch.context() as patch, Corpus.build(text) as corpus:
         patch.setattr(module, "_WINDOW", window)
+        patch.setattr(module, "_STEP", window)
         hits = find_quote(corpus, quote, limit=1000)
         if places or not quote.strip():
             assert [hit.span.start for hit in hits] == places
@@ -105,6 +133,7 @@ def test_windows_make_no_difference(text: str, quote: str, window: int) -> None:
 def test_windows_make_no_difference_to_white_space(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A place with other white space is found once, wherever the windows begin."""
     monkeypatch.setattr(module, "_WINDOW", window)
+    monkeypatch.setattr(module, "_STEP", window)
     with Corpus.build("#a \n b" * 3) as corpus:
         hits = find_quote(corpus, "a b", limit=9)
         assert [(hit.span.start, hit.span.end) for hit in hits] == [(1, 6), (7, 12), (13, 18)]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import Typed
+from rlm_integrations.engine.citations import LONGEST
 from rlm_integrations.engine.host import Answered, Asked, Spawn
 from rlm_integrations.engine.loop import Repl, Run
 from rlm_integrations.engine.tree import Tree, made
@@ -79,9 +80,9 @@ def _slice(corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces]
     searched = 0
     for text, pieces in zip(texts, located, strict=True):
         hits: list[Hit] = []
-        if not pieces.spans and searched < _MOST_SEARCHED:  # it may be too short for the locator
+        if not pieces.spans and len(text) <= LONGEST and searched < _MOST_SEARCHED:  # it may be too short for the locator
             searched += corpus.characters
-            hits = [hit for hit in find_quote(corpus, text, limit=1) if hit.exact]
+            hits = find_quote(corpus, text, limit=1, exactly=True)
         if hits:
             parts.append(hits[0].span)
         else:
