@@ -8,12 +8,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from rlm_integrations._files import write_whole
+from rlm_integrations._json import plain, read, read_fields
 from rlm_integrations.errors import InputError
-from rlm_integrations.records import LLMError, Message, SpanRef, Usage
+from rlm_integrations.records import Message, Usage
 from rlm_integrations.spans import PromptPieces
 
 if TYPE_CHECKING:
     from rlm_integrations.store import SharedStore
+else:
+    SharedStore = Any  # the annotations are read at run time, and the store is a layer above
 
 SCHEMA = 1
 
@@ -48,7 +52,7 @@ class Citation:
     start: int
     end: int
     quote: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     ambiguous: bool = False
 
 
@@ -223,15 +227,32 @@ class Tally:
 
     def to_dict(self) -> dict[str, Any]:
         """The tally as plain JSON."""
-        return {"by_model": _plain(self.by_model), "by_depth": _plain(self.by_depth), "total": _plain(self.total)}
+        return {"by_model": plain(self.by_model), "by_depth": plain(self.by_depth), "total": plain(self.total)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The tally that `to_dict` wrote."""
+    def from_dict(cls, data: Any) -> Self:
+        """The tally that `to_dict` wrote.
+
+        Raises:
+            InputError: It is not one.
+        """
+        if not isinstance(data, Mapping) or not {"by_model", "by_depth"} <= data.keys():
+            raise InputError("spent must be an object with by_model and by_depth")
+        by_model = read(Mapping[str, Spent], data["by_model"], "spent.by_model")
+        by_depth = read(Mapping[str, Spent], data["by_depth"], "spent.by_depth")
+        if wrong := [depth for depth in by_depth if not (depth.isascii() and depth.isdigit() and len(depth) < 10)]:
+            raise InputError(f"spent.by_depth: key {wrong[0][:40]!r} must be a depth, such as '0'")
+        return cls._of(by_model, {int(depth): spent for depth, spent in by_depth.items()})
+
+    @classmethod
+    def _of(cls, by_model: Mapping[str, Spent], by_depth: Mapping[int, Spent]) -> Self:
         tally = cls()
-        by_model = {model: _spent(each) for model, each in data["by_model"].items()}
-        tally.__dict__["_added_up"] = by_model, {int(depth): _spent(each) for depth, each in data["by_depth"].items()}
+        tally.__dict__["_added_up"] = by_model, by_depth
         return tally
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Its sums: the price list stays."""
+        return Tally._of, self._added_up
 
     def __eq__(self, other: object) -> bool:
         return self._added_up == other._added_up if isinstance(other, Tally) else NotImplemented
@@ -239,12 +260,19 @@ class Tally:
     __hash__ = None  # type: ignore[assignment] # it holds dicts
 
     def __repr__(self) -> str:
-        return f"<Tally of {len(self._calls)} calls>"  # not its sums: whoever prints an object does not want to wait for a price list
+        calls = sum(spent.calls for spent in self.by_depth.values()) if "_added_up" in self.__dict__ else len(self._calls)
+        return f"<Tally of {calls} calls>"  # not its cost, which would have to read the price list first
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_SHOWN = 2_000  # characters of an answer that `print(result)` shows
+_CITATIONS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RLMResult:
     """What a run leaves.
+
+    It can be pickled and copied; a pickle holds the store, but not the document.
 
     Attributes:
         answer: The answer: a string, or an instance of `output_type`. Of a run that did not finish it is the best string so far; with an
@@ -296,72 +324,88 @@ class RLMResult:
         """Every block that was run, in order."""
         return tuple(execution for turn in self.trajectory for execution in turn.executions)
 
+    def __repr__(self) -> str:
+        counts = f"iterations={self.iterations}, total_calls={self.total_calls}, citations={len(self.citations)}"
+        return f"RLMResult(answer={_cut(self.answer, 200)}, stop_reason={self.stop_reason!r}, {counts}, run_id={self.run_id!r})"
+
+    def __str__(self) -> str:
+        """The answer, its citations, and how the run ended. Long ones are cut."""
+        answer = self.answer if isinstance(self.answer, str) and len(self.answer) <= _SHOWN else _cut(self.answer, _SHOWN)
+        cited = [
+            f"[{number}] {each.source}[{each.start}:{each.end}] {_cut(each.quote, 200)}"
+            for number, each in enumerate(self.citations[:_CITATIONS_SHOWN], 1)
+        ]
+        more = len(self.citations) - _CITATIONS_SHOWN
+        cited += [f"… and {more:,} more citations"] if more > 0 else []
+        end = f"({self.stop_reason}; {self.iterations} turns, {self.total_calls} calls, {self.elapsed:.2f} s)"
+        return "\n".join([answer, *cited, *([_cut(self.error, 200)] if self.error else []), end])
+
+    def __hash__(self) -> int:
+        return hash(self.run_id)
+
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain JSON, but for the store, which has an export of its own."""
-        return {"schema": SCHEMA, **{name: _plain(getattr(self, name)) for name in self.__slots__ if name != "store"}}
+        """The result as plain JSON, its store included. The document is not in it: prompts and the store refer to it by spans.
+
+        What JSON does not have becomes a string: NaN and the infinities ("NaN", "Infinity", "-Infinity"), dates and the like.
+        """
+        return {"schema": SCHEMA, **{name: plain(getattr(self, name)) for name in self.__slots__}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The result that `to_dict` wrote.
 
+        A typed answer comes back as plain JSON: `pydantic.TypeAdapter(output_type).validate_python(result.answer)` makes the type of it.
+        The store comes back without the document: `result.store.with_document(context)` gives it back.
+
         Raises:
-            InputError: It is of another version, or no result.
+            InputError: It is of another schema, or damaged; the message names the field.
         """
-        if data.get("schema") != SCHEMA:
-            raise InputError(f"this is no result of schema {SCHEMA}, but of {data.get('schema')!r}: use the version that wrote it")
-        fields = {name: value for name, value in data.items() if name != "schema"}
-        fields["citations"] = tuple(Citation(**each) for each in data["citations"])
-        fields["trajectory"] = tuple(_iteration(each) for each in data["trajectory"])
-        fields["messages"] = tuple(Message(**each) for each in data["messages"])
-        fields["spent"] = Tally.from_dict(data["spent"])
-        return cls(**fields)
+        given: object = data  # a file may hold any JSON
+        schema = given.get("schema") if isinstance(given, Mapping) else None
+        if type(schema) is not int or schema != SCHEMA:
+            of = f"of schema {schema}" if type(schema) is int and abs(schema) < 1_000 else "not a saved result"
+            raise InputError(f"a result of schema {SCHEMA} is needed, but this is {of}: read it with the version that wrote it")
+        rest = {name: value for name, value in data.items() if name != "schema"}
+        try:
+            return cls(**read_fields(cls, rest, "", omit=["store"]), store=_store(rest.get("store")))
+        except RecursionError:
+            raise InputError("the record nests too deep: it is not a saved result") from None
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the result to a file as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=True), encoding="utf-8")
+        """Write the result to a file as JSON. If that fails, the file keeps its old content.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        write_whole(path, [json.dumps(self.to_dict(), allow_nan=False)])
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """The result that `save` wrote; see `from_dict` for what comes back.
+
+        Raises:
+            OSError: The file cannot be read.
+            InputError: The file is not a saved result, or is damaged.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_bytes()))
+        except InputError as error:
+            raise InputError(f"{str(path)!r}: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{str(path)!r} is not a saved result: {error}") from None
 
 
-def _plain(value: Any) -> Any:
-    """Any value of a result as JSON."""
-    if isinstance(value, LLMError):
-        return {"error": {"type": value.type, "message": value.message, "retries": value.retries}}
-    if isinstance(value, str | int | float | bool | None):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, Tally):
-        return value.to_dict()
-    if hasattr(value, "model_dump"):  # an instance of a pydantic `output_type`
-        return value.model_dump(mode="json")
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
-    return str(value)
+def _store(data: Any) -> "SharedStore | None":
+    if data is None:
+        return None
+    from rlm_integrations.store import SharedStore
+
+    return SharedStore.from_dict(data)
 
 
-def _iteration(data: Mapping[str, Any]) -> Iteration:
-    executions = tuple(_execution(each) for each in data["executions"])
-    return Iteration(**{**data, "executions": executions, "usage": _usage(data["usage"])})
-
-
-def _execution(data: Mapping[str, Any]) -> Execution:
-    lists = {name: tuple(data[name]) for name in ("store_events", "batch_calls")}
-    return Execution(**{**data, **lists, "subcalls": tuple(_subcall(each) for each in data["subcalls"])})
-
-
-def _subcall(data: Mapping[str, Any]) -> SubCall:
-    prompt = data["prompt"]
-    pieces = tuple(each if isinstance(each, str) else SpanRef(**each) for each in prompt["pieces"])
-    reply = data["reply"] if isinstance(data["reply"], str) else LLMError(**data["reply"]["error"])
-    known = {"prompt": PromptPieces(pieces, tuple(prompt["ambiguous"]), prompt["sha256"]), "reply": reply, "usage": _usage(data["usage"])}
-    lists = {"turns": tuple(_iteration(each) for each in data["turns"]), "citations": tuple(Citation(**each) for each in data["citations"])}
-    return SubCall(**{**data, **known, **lists})
-
-
-def _usage(data: Mapping[str, int] | None) -> Usage | None:
-    return None if data is None else Usage(**data)
-
-
-def _spent(data: Mapping[str, Any]) -> Spent:
-    return Spent(data["calls"], Usage(**data["usage"]), data["cost"])
+def _cut(value: Any, most: int) -> str:
+    """The value's repr, of bounded length."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= most else f"{value[:most]!r}… ({len(value):,} characters)"
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"

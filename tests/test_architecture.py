@@ -15,7 +15,11 @@ PACKAGE = Path(rlm_integrations.__file__).parent
 # Each layer imports its own and those before it.
 LAYERS = [{"root"}, {"lm", "sandbox", "store", "storage"}, {"engine"}, {"langchain", "llama_index", "report", "cli"}]
 # Imports against the direction: lazy, inside a function, each with its reason.
-LAZY_EXCEPTIONS: set[tuple[str, str]] = set()
+LAZY_EXCEPTIONS = {
+    # A saved result brings its store back.
+    ("result", "store"),
+    ("result", "store.SharedStore"),
+}
 FACADE = {"__init__", "__main__"}  # the package's front shows names of every layer
 
 

@@ -12,6 +12,7 @@ from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.events import Created
 from rlm_integrations.store.query import MOST, parse
 from rlm_integrations.store.shared import WorkerStoreProxy
+from rlm_integrations.store.view import MAPPED
 
 TASKS: Final = 10_000  # of one batch
 ROOM: Final = 1_000  # characters that a prompt must leave in the window for what it folds
@@ -46,11 +47,11 @@ async def llm_map(store: WorkerStoreProxy, tasks: Any, ask: Asker, *, parents: A
     named = [_task(at, task) for at, task in enumerate(tasks)]
     above = checks.several("parents", parents, store.ledger.existing)
     content = encode({"tasks": [name for name, _ in named]})
-    batch = store.put(Draft("batch", f"{len(named)} tasks", content, (), above, ("llm_map",)), takes=1 + len(named))
+    batch = store.put(Draft("batch", f"{len(named)} tasks", content, (), above, (MAPPED,)), takes=1 + len(named))
     first = int(batch.rpartition("_")[2]) + 1
 
     def keep(at: int, reply: str) -> None:
-        store.put(_answer("result", named[at][0], reply, (batch,), ("llm_map",)), number=first + at)
+        store.put(_answer("result", named[at][0], reply, (batch,), (MAPPED,)), number=first + at)
 
     for at, (_, prompt) in enumerate(named):
         if isinstance(prompt, LLMError):
@@ -154,9 +155,8 @@ def _chosen(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
         ids = [card["id"] for card in store.view(ids_or_query, MOST)]
         if parse(ids_or_query).sort is None:
             ids.reverse()
-    elif "llm_map" in view.rows[view.row_of[ids_or_query]].tags:
-        ids = [child.id for child in store.children(ids_or_query) if "llm_map" in child.tags] or [ids_or_query]
-        ids.sort(key=lambda id_: (len(id_), id_))  # as the tasks stood
+    elif MAPPED in view.rows[view.row_of[ids_or_query]].tags:
+        ids = [child.id for child in store.children(ids_or_query) if MAPPED in child.tags] or [ids_or_query]
     else:
         ids = [ids_or_query]
     chosen = [view.rows[view.row_of[id_]] for id_ in ids]

@@ -104,8 +104,8 @@ class StoreLog(Protocol):
 class MemoryLog:
     """A log that lives as long as its store."""
 
-    def __init__(self) -> None:
-        self._events: list[StoreEvent] = []
+    def __init__(self, events: Iterable[StoreEvent] = ()) -> None:
+        self._events = list(events)
 
     def append(self, events: Sequence[StoreEvent]) -> None:
         """Keep them."""

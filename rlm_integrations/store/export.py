@@ -3,12 +3,12 @@
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Never
 
+from rlm_integrations._files import write_whole
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import checks
 from rlm_integrations.store.content import decode
@@ -27,25 +27,15 @@ FIELDS: Final = {
 
 
 def write(events: Iterable[StoreEvent], path: str | os.PathLike[str]) -> None:
-    """Write the file complete, or leave what was there.
+    """Write the file complete, or leave what was there; see `write_whole`.
 
     Raises:
         InputError: It cannot be written.
     """
-    target = Path(path)
-    draft_file = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        try:
-            with draft_file.open("x", encoding="ascii", newline="\n") as file:
-                file.write(json.dumps(HEADER) + "\n")
-                file.writelines(json.dumps(_line(event)) + "\n" for event in events)
-                file.flush()
-                os.fsync(file.fileno())
-            draft_file.replace(target)
-        finally:
-            draft_file.unlink(missing_ok=True)
+        write_whole(path, (json.dumps(line) + "\n" for line in (HEADER, *map(line_of, events))))
     except OSError as error:
-        raise InputError(f"the store cannot be written to {str(target)!r}: {error.strerror}") from error
+        raise InputError(f"the store cannot be written to {str(path)!r}: {error.strerror}") from error
 
 
 def read(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> None:
@@ -59,7 +49,7 @@ def read(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> None:
     source = Path(path)
     try:
         with source.open(encoding="ascii", newline="\n") as file:
-            events = _Reader(ledger.corpus).events(file)
+            events = Reader(ledger.corpus).events(file)
     except OSError as error:
         raise InputError(f"{str(source)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -93,7 +83,8 @@ def _moved(event: StoreEvent, seq: int, prefix: str) -> StoreEvent:
     return moved
 
 
-def _line(event: StoreEvent) -> dict[str, Any]:
+def line_of(event: StoreEvent) -> dict[str, Any]:
+    """The event as a line of a file says it."""
     line = {name: getattr(event, name) for name in ("op", *event.__slots__)}
     if isinstance(event, Created):
         line["content"] = decode(event.content)
@@ -101,8 +92,8 @@ def _line(event: StoreEvent) -> dict[str, Any]:
     return line
 
 
-class _Reader:
-    """Reads lines that anybody may have written."""
+class Reader:
+    """Reads events that anybody may have written."""
 
     def __init__(self, corpus: checks.SpanText | None) -> None:
         self._corpus = corpus
@@ -117,6 +108,18 @@ class _Reader:
         if header != HEADER:
             raise InputError(f"line 1 must be {json.dumps(HEADER)}")
         return list(self._events(numbered))
+
+    def values(self, events: Any) -> list[StoreEvent]:
+        """The events of a list that holds what the lines of a file say."""
+        if not isinstance(events, list | tuple):
+            raise InputError(f"events must be a list, not {checks.shown(events)}")
+        made = []
+        for seq, value in enumerate(events, 1):
+            try:
+                made.append(self._event(seq, value))
+            except InputError as error:
+                raise InputError(f"events[{seq - 1}]: {error}") from None
+        return made
 
     def _events(self, numbered: Iterable[tuple[int, str]]) -> Iterator[StoreEvent]:
         for number, line in numbered:
@@ -143,7 +146,7 @@ class _Reader:
             raise InputError(f"{op!r} must have the fields {', '.join(sorted(FIELDS[op]))}")
         if type(line["seq"]) is not int or line["seq"] != seq:
             raise InputError(f"seq must be {seq}: events are numbered without gaps")
-        if not isinstance(line["ts"], int | float) or isinstance(line["ts"], bool) or not math.isfinite(line["ts"]):
+        if not _is_time(line["ts"]):
             raise InputError(f"ts must be a number, not {checks.shown(line['ts'])}")
         worker = checks.word("worker", line["worker"], checks.ID_CHARS)
         if op == "create":
@@ -177,3 +180,10 @@ class _Reader:
         if not isinstance(value, str) or value not in self._types:
             raise InputError(f"{name}: no object before this line has the id {checks.shown(value)}")
         return value
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that no float can be
+        return False

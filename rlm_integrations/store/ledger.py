@@ -45,7 +45,7 @@ class Ledger:
         self.log = log
         self.view = View(log.since(0))
         self._clock = clock
-        self._max_size = max_size
+        self.max_size = max_size
         self.lock = Lock()
 
     def rebuild(self) -> None:
@@ -94,5 +94,5 @@ class Ledger:
         return events
 
     def _check_room(self, size: int) -> None:
-        if self.view.size + size > self._max_size:
-            raise InputError(f"the store is full: it holds {self.view.size:,} of {self._max_size:,} bytes, and {size:,} more do not fit")
+        if self.view.size + size > self.max_size:
+            raise InputError(f"the store is full: it holds {self.view.size:,} of {self.max_size:,} bytes, and {size:,} more do not fit")

@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import cache
 from itertools import islice
 from os import PathLike
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, Self, TypedDict
 
+from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef, StoreObject
 from rlm_integrations.store import checks
@@ -19,7 +20,7 @@ from rlm_integrations.store.ledger import Ledger
 from rlm_integrations.store.query import Query, Term, parse
 from rlm_integrations.store.search import find, matching
 from rlm_integrations.store.trace import TraceStep, trace
-from rlm_integrations.store.view import Card, View
+from rlm_integrations.store.view import MAPPED, Card, View
 
 # What the REPL's `store` offers of a proxy; `llm_map` and `llm_reduce` need models and are added by whoever has them.
 REPL_METHODS: Final = frozenset(
@@ -68,10 +69,14 @@ class Reading:
         return self.ledger.view.object(self.ledger.row("id", id))
 
     def children(self, id: str) -> list[StoreObject]:  # noqa: A002
-        """The objects that were made from this one, oldest first; invalidated ones too."""
-        self.ledger.row("id", id)
+        """The objects that were made from this one, oldest first; invalidated ones too.
+
+        The results of an `llm_map` batch come first, in the order of its tasks.
+        """
+        row = self.ledger.row("id", id)
         view = self.ledger.view
-        return [view.object(row) for row in view.postings["parent"].get(id, ())]
+        rows = view.postings["parent"].get(id, ())
+        return [view.object(child) for child in (view.in_task_order(rows) if MAPPED in view.rows[row].tags else rows)]
 
     def parents(self, id: str) -> list[StoreObject]:  # noqa: A002
         """The objects that this one was made from."""
@@ -240,6 +245,73 @@ class SharedStore(Reading):
         from rlm_integrations.store.export import write
 
         write(self.ledger.log.since(0), path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The store as plain JSON: what `export` writes, as one object. The document is not in it."""
+        from rlm_integrations.store.export import HEADER, line_of
+
+        return {**HEADER, "events": [line_of(event) for event in self.ledger.log.since(0)]}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """The store that `to_dict` wrote, without a document.
+
+        Raises:
+            InputError: It is damaged, or not a store.
+        """
+        from rlm_integrations.store.export import HEADER, Reader
+
+        if not isinstance(data, dict) or data.keys() != {*HEADER, "events"} or any(data[key] != HEADER[key] for key in HEADER):
+            raise InputError(f"store must be an object with {HEADER} and events")
+        store = cls()
+        try:
+            events = Reader(None).values(data["events"])
+            store.ledger.append(lambda *_: events)
+        except InputError as error:
+            raise InputError(f"store: {error}") from None
+        return store
+
+    def with_document(self, context: object, *, encoding: str = "utf-8", errors: str = "strict") -> Self:
+        """A copy of the store that has its document again, so that `trace` shows the words of spans.
+
+        A run lets go of its document at its end, and a file has none. Later writes to the copy are not in this store.
+
+        Args:
+            context: The document of the run, in any form that `RLM.completion` takes.
+            encoding: As in `Limits`.
+            errors: As `Limits.decode_errors`.
+
+        Raises:
+            ContextError: The context cannot be read.
+            InputError: It is another document than the one of the run; of a store that was read from a file: a span has no place in it.
+        """
+        corpus = context if isinstance(context, Corpus) else Corpus.build(context, encoding=encoding, errors=errors)
+        before = self.ledger.corpus
+        if isinstance(before, Corpus) and before.sha256 != corpus.sha256:
+            raise InputError("this is not the document of the run: its text differs")
+        copy = self._copied(corpus)
+        for row in copy.ledger.view.rows:
+            checks.existing(row.backrefs, corpus)
+        return copy
+
+    def _copied(self, corpus: checks.SpanText | None) -> Self:
+        return type(self)(corpus, log=MemoryLog(self.ledger.log.since(0)), max_size=self.ledger.max_size)
+
+    def __copy__(self) -> Self:
+        """A store with the same events and document; later writes to one are not in the other."""
+        return self._copied(self.ledger.corpus)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """As `__copy__`: events and documents never change."""
+        return self._copied(self.ledger.corpus)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the document, which may be large, and without the clock."""
+        return _restored, (tuple(self.ledger.log.since(0)), self.ledger.max_size)
+
+
+def _restored(events: tuple[StoreEvent, ...], max_size: int) -> SharedStore:
+    return SharedStore(log=MemoryLog(events), max_size=max_size)
 
 
 class WorkerStoreProxy(Reading):

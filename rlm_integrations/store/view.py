@@ -9,6 +9,7 @@ from rlm_integrations.records import StoreObject
 from rlm_integrations.store.content import decode, length
 from rlm_integrations.store.events import Created, Invalidated, LinkType, StoreEvent
 
+MAPPED: Final = "llm_map"  # the tag of a batch and of its results
 WEIGHT: Final = 1_000  # what an object or a link takes beside its text, in characters' worth; an index entry takes a tenth
 
 
@@ -151,6 +152,15 @@ class View:
             links=tuple(self.links.get(event.id, ())),
             invalid=self.invalid.get(row),
         )
+
+    def in_task_order(self, rows: Iterable[int]) -> list[int]:
+        """The children of an `llm_map` batch: first its results, whose ids follow its tasks, then the others as they were created."""
+
+        def order(row: int) -> tuple[int, int, str]:
+            event = self.rows[row]
+            return (0, len(event.id), event.id) if MAPPED in event.tags else (1, row, "")
+
+        return sorted(rows, key=order)
 
     def state(self) -> dict[str, Any]:
         """Everything derived, as plain values that can be compared."""

@@ -495,18 +495,6 @@ async def test_closing_a_chat_ends_its_question() -> None:
 # What is left.
 
 
-async def test_a_result_is_saved_as_json(tmp_path: Path) -> None:
-    """`save` writes what `from_dict` reads; another version is refused."""
-    result = await RLM(Scripted(SCRIPT)).acompletion("What fish?", TEXT)
-    result.save(tmp_path / "result.json")
-    plain = json.loads((tmp_path / "result.json").read_text())
-    again = RLMResult.from_dict(plain)
-    assert (again.answer, again.trajectory, again.usage, again.cost) == (result.answer, result.trajectory, result.usage, result.cost)
-    assert again.store is None
-    with pytest.raises(InputError, match="this is no result of schema"):
-        RLMResult.from_dict({**plain, "schema": 99})
-
-
 async def test_no_thread_and_no_task_is_left() -> None:
     """After runs through several doors there are as many threads and tasks as before."""
     rlm = RLM(Scripted(SCRIPT))

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -42,18 +43,31 @@ TASKS = [{"name": name, "prompt": f"about {name}"} for name in ("one", "two", "t
 
 
 async def test_map_keeps_a_child_for_each_task(worker) -> None:
-    """The batch is an object, and each reply one that has it as parent; its id follows from its task, whenever it came."""
+    """The batch is an object, and each reply one that has it as parent; ids and `children` follow the tasks, whenever replies came."""
     batch = await llm_map(worker, TASKS, Model(lambda prompt: prompt.upper(), reversed))
     assert (batch, worker.get(batch).type, worker.get(batch).content) == ("w_000001", "batch", {"tasks": ["one", "two", "three"]})
     children = worker.children(batch)
     assert [(child.id, child.content) for child in children] == [
-        ("w_000004", "ABOUT THREE"),
-        ("w_000003", "ABOUT TWO"),
         ("w_000002", "ABOUT ONE"),
+        ("w_000003", "ABOUT TWO"),
+        ("w_000004", "ABOUT THREE"),
     ]
     assert {(child.type, child.worker, child.tags) for child in children} == {("result", "w", ("llm_map",))}
-    assert [child.description for child in children] == ["three", "two", "one"]
-    assert worker.create("note", "d", "c") == "w_000005"
+    assert [child.description for child in children] == ["one", "two", "three"]
+    assert worker.create("note", "d", "c", parents=[batch]) == "w_000005"
+    assert [child.id for child in worker.children(batch)][-1] == "w_000005"
+
+
+async def test_children_of_an_imported_batch_follow_its_tasks(tmp_path: Path) -> None:
+    """The order of the tasks survives an export and an import behind other objects."""
+    store = SharedStore()
+    worker = store.worker("w")
+    tasks = [{"name": str(number), "prompt": str(number)} for number in range(12)]
+    batch = await llm_map(worker, tasks, Model(lambda prompt: prompt, reversed))
+    store.export(tmp_path / "store")
+    store.import_(tmp_path / "store")
+    for each in (batch, f"import1/{batch}"):
+        assert [child.description for child in worker.children(each)] == [task["name"] for task in tasks]
 
 
 async def test_a_reader_sees_results_arrive(worker) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,42 @@ def test_an_export_appears_whole_or_not_at_all(store, tmp_path: Path, monkeypatc
         store.export(tmp_path / "nowhere" / "file")
 
 
+def test_permissions_and_links_stay(store, tmp_path: Path) -> None:
+    """A file keeps its permissions, and a symbolic link stays a link: its target is written."""
+    target, link = tmp_path / "file", tmp_path / "link"
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    store.export(link)
+    assert link.is_symlink()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert len(SharedStore.import_(target)) == len(store)
+    (tmp_path / "dangling").symlink_to(tmp_path / "new")
+    store.export(tmp_path / "dangling")
+    assert (tmp_path / "new").read_bytes() == target.read_bytes()
+
+
+def test_a_pipe_and_a_device_are_written_to(store, tmp_path: Path) -> None:
+    """What is not a regular file stays what it is and gets the text; a pipe without a reader and a directory are refused."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="No such device or address"):
+        store.export(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # the text is shorter than a pipe's buffer
+    with os.fdopen(reader, "rb") as file:
+        store.export(pipe)
+        text = file.read()
+    store.export(tmp_path / "file")
+    assert text == (tmp_path / "file").read_bytes()
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    store.export("/dev/null")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    with pytest.raises(InputError, match="No space left on device"):
+        store.export("/dev/full")
+    with pytest.raises(InputError, match="Is a directory"):
+        store.export(tmp_path)
+
+
 def event(**changes) -> dict:
     whole = {"op": "create", "seq": 1, "ts": 1.0, "worker": "w", "id": "w_000001", "type": "note", "description": "d", "content": "c"}
     return {**whole, "backrefs": [], "parents": [], "tags": [], "takes": 1, **changes}
@@ -137,6 +174,7 @@ BAD = {
     "no time": ([event(ts="now")], "ts must be a number"),
     "an endless time": (['{"op": "create", "seq": 1, "ts": 1e999'], "no JSON"),
     "an infinite time": ([json.dumps(event()).replace('"ts": 1.0', '"ts": 1e999')], "ts must be a number"),
+    "an integer that no time can be": ([event(ts=10**400)], "ts must be a number, not a number of more than 30 digits"),
     "no worker": ([event(worker="")], "worker must not be empty"),
     "an unknown parent": ([event(parents=["w_000002"])], r"parents\[0\]: no object before this line"),
     "its own parent": ([event(parents=["w_000001"])], r"parents\[0\]: no object before this line"),

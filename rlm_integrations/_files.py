@@ -1,0 +1,47 @@
+"""Files that are written whole or not at all."""
+
+import os
+import secrets
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def write_whole(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
+    """Write ASCII text to a file. If that fails, the file keeps its old content.
+
+    The permissions of an existing file stay. A symbolic link stays a link, and its target is replaced. What is not a regular file, such
+    as a pipe or a terminal, is written to directly; a pipe that no process reads is refused.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is None or stat.S_ISREG(mode):
+        _replace(Path(os.path.realpath(path)), lines, mode)
+    else:
+        _write_through(path, lines)
+
+
+def _replace(target: Path, lines: Iterable[str], mode: int | None) -> None:
+    aside = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with aside.open("x", encoding="ascii", newline="\n") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write_through(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # O_NONBLOCK: opening a pipe without a reader would wait for one
+    with open(fd, "w", encoding="ascii", newline="\n") as file:  # noqa: PTH123 - a descriptor, not a path
+        os.set_blocking(fd, True)
+        file.writelines(lines)

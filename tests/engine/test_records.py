@@ -1,0 +1,269 @@
+"""A result outlives its run: as JSON, as a file, as a pickle; and what is damaged is refused with the name of the field."""
+
+import copy
+import json
+import math
+import os
+import pickle
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from rlm_integrations import RLM, LLMError, RLMResult, SharedStore
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import ContextError, InputError
+from tests.engine.conftest import Scripted, code, final, run
+
+TEXT = "One fish, two fish, red fish, blue fish. " * 50
+SCRIPT = [
+    code(
+        "replies = llm_batch(['a', 5, context[:500]])",
+        "note = store.create('note', 'a red fish', {'n': 1}, [cite('red fish')])",
+        "store.create('note', 'another', 'x', parents=[note])",
+        "part = recursive_lm('child?', context[:100])",
+    ),
+    code("1/0"),
+    code("FINAL(replies[0], [cite('red fish'), 'no fish at all'])"),
+]
+
+
+@cache
+def rich() -> RLMResult:
+    """A result with a bit of everything: replies, an error in a slot, a child with turns, a store, citations."""
+    root = Scripted({"child?": [final("'by a child'"), "x"], "fish": SCRIPT}, lambda request: f"re: {request.messages[-1].content[:1]}")
+    result = RLM(root, max_depth=2).completion("What fish?", TEXT)
+    assert (result.stop_reason, result.dropped_citations, len(result.citations)) == ("final", 1, 1)
+    calls = result.repl_history[0].subcalls
+    assert isinstance(calls[1].reply, LLMError) or any(isinstance(call.reply, LLMError) for call in calls) or len(calls) == 3
+    assert any(call.turns for call in calls)
+    return result
+
+
+# Files.
+
+
+def test_a_saved_result_comes_back(tmp_path: Path) -> None:
+    """`load` gives what `save` wrote: every field, and the store with its objects; the document is not in the file."""
+    result = rich()
+    result.save(tmp_path / "run.json")
+    again = RLMResult.load(str(tmp_path / "run.json"))
+    assert again == result
+    assert again.store is not None
+    assert again.store.get("root_000001") == result.store.get("root_000001")  # type: ignore[union-attr]
+    assert again.to_dict() == result.to_dict()
+    assert TEXT[:300] not in (tmp_path / "run.json").read_text()
+
+
+async def test_a_run_without_a_store_has_none_when_it_comes_back() -> None:
+    """`store_mode="none"` stays visible in the record."""
+    result = await run(Scripted([final("1")]), store_mode="none")
+    assert RLMResult.from_dict(result.to_dict()).store is None
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk is full, the old record stays whole, and no other file is left."""
+    path = tmp_path / "run.json"
+    path.write_text("old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "fsync", full)
+        rich().save(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileNotFoundError):
+        rich().save(tmp_path / "nowhere" / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not a saved result"),
+        (b"[1, 2", "is not a saved result"),
+        (b"\xff\xfe\x00", "is not a saved result"),
+        (b"[" * 100_000, "is not a saved result"),
+        (b"[]", "a result of schema 1 is needed, but this is not a saved result"),
+        (b'{"schema": 99}', "but this is of schema 99: read it with the version that wrote it"),
+        (b'{"schema": true}', "but this is not a saved result"),
+        (b'{"schema": 1}', "answer is missing"),
+        (b'{"schema": 1, "answer": 1, "citations": [{"source": 5}]}', r"citations\[0\].source must be a string, not a value of type int"),
+        (b'{"schema": 1, "answer": 1, "iterations": true}', "iterations must be an integer"),
+        (b'{"schema": 1, "answer": 1, "elapsed": 1e999}', "elapsed must be a finite number"),
+        (b'{"schema": 1, "answer": 1, "stop_reason": "bored"}', "stop_reason must be one of 'final'"),
+        (b'{"schema": 1, "answer": 1, "spent": {"by_model": {}, "by_depth": {"-1": {}}}}', "spent.by_depth: key '-1' must be a depth"),
+        (b'{"schema": 1, "answer": 1, "colour": "red"}', "unknown field 'colour': a later version may have written it"),
+        (b'{"schema": 1, "answer": 1, "store": {"events": []}}', "store must be an object with"),
+    ],
+)
+def test_other_and_damaged_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    """The error names the file and the field, and is an `InputError`."""
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        RLMResult.load(path)
+    assert str(path) in str(caught.value)
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(min_value=10**300, max_value=10**400),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.sampled_from(["error", "type", "source", "0"]), st.one_of(st.integers(), st.text(max_size=3)), max_size=2),
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value within a JSON value, itself included."""
+    items: list[tuple[Any, Any]] = (
+        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    )
+    return [path, *(place for key, item in items for place in places(item, (*path, key)))]
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=400, derandomize=True)
+@given(st.data())
+def test_damaged_records_are_refused_or_work(data: st.DataObject) -> None:
+    """Whatever is changed or missing, `from_dict` raises `InputError`, or gives a result whose every part can be used."""
+    plain = json.loads(json.dumps(rich().to_dict()))
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(places(plain)[1:]))
+        holder = plain
+        for key in path[:-1]:
+            holder = holder[key]
+        if data.draw(st.booleans()):
+            holder[path[-1]] = data.draw(JUNK)
+        else:
+            del holder[path[-1]]
+    try:
+        result = RLMResult.from_dict(plain)
+    except InputError as error:
+        assert str(error)
+        return
+    assert len(repr(result)) < 2_000
+    assert str(result)
+    hash(result)
+    json.dumps(result.to_dict())
+    assert result.spent.total.calls + len(result.usage) + len(result.repl_history) >= 0
+    pickle.loads(pickle.dumps(result))
+
+
+# Answers.
+
+
+class Dam(BaseModel):
+    name: str
+    height: float
+
+
+@dataclass
+class Place:
+    town: str
+
+
+@pytest.mark.parametrize(
+    ("output_type", "value", "saved"),
+    [
+        (Dam, "{'name': 'R', 'height': 1.5}", {"name": "R", "height": 1.5}),
+        (Place, "{'town': 'R'}", {"town": "R"}),
+        (list[Place], "[{'town': 'R'}]", [{"town": "R"}]),
+        (int | None, "None", None),
+        (float, "float('nan')", "NaN"),
+        (dict[str, float], "{'a': float('inf'), 'b': -float('inf')}", {"a": "Infinity", "b": "-Infinity"}),
+        (Dam, "{'name': 'R', 'height': float('nan')}", {"name": "R", "height": "NaN"}),
+    ],
+)
+async def test_typed_answers_are_saved_as_plain_json(output_type: Any, value: str, saved: object, tmp_path: Path) -> None:
+    """The file is JSON that every reader takes; the answer comes back as plain JSON, which the type's own validation takes."""
+    result = await run(Scripted([final(value)]), output_type=output_type)
+    assert result.stop_reason == "final"
+    result.save(tmp_path / "run.json")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)
+    again = RLMResult.load(tmp_path / "run.json")
+    assert again.answer == saved
+    if output_type is float:
+        assert math.isnan(float(again.answer))
+
+
+# Objects.
+
+
+def test_a_result_can_be_pickled_and_copied() -> None:
+    """Process pools and caches hand results on: the copy is equal, with its costs and its store."""
+    result = rich()
+    for again in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result), copy.copy(result)):
+        assert again == result
+        assert hash(again) == hash(result)
+        assert (again.cost, again.usage) == (result.cost, result.usage)
+        assert again.store.get("root_000002").parents == ("root_000001",)
+    assert len({*result.citations, *result.citations}) == 1
+
+
+def test_a_copied_store_is_a_store_of_its_own() -> None:
+    """A copy keeps the document and takes writes that the original does not see; a pickle has no document."""
+    with Corpus.build("a red fish") as corpus:
+        store = SharedStore(corpus)
+        store.worker("w").create("note", "d", 1, [{"source": "context_0", "start": 2, "end": 5}])
+        for again in (copy.copy(store), copy.deepcopy(store)):
+            assert again.trace("w_000001")[0]["spans"][0]["text"] == "red"
+            assert again.worker("w").create("note", "d", 2) == "w_000002"
+        pickled = pickle.loads(pickle.dumps(store))
+        assert pickled.trace("w_000001")[0]["spans"][0]["text"] is None
+        assert pickled.worker("w").create("note", "d", 2) == "w_000002"
+        assert len(store) == 1
+
+
+def test_a_result_is_shown_briefly() -> None:
+    """`repr` is one short line, `print` shows the answer, its places and the end; neither shows the whole run."""
+    result = rich()
+    assert repr(result) == (
+        f"RLMResult(answer='re: a', stop_reason='final', iterations=3, total_calls={result.total_calls}, citations=1, "
+        f"run_id={result.run_id!r})"
+    )
+    lines = str(result).splitlines()
+    assert lines[0] == "re: a"
+    assert lines[1] == "[1] context_0[20:28] 'red fish'"
+    assert lines[2].startswith(f"(final; 3 turns, {result.total_calls} calls, ")
+    long = RLMResult(answer="x" * 10**6, citations=result.citations * 50, error="y" * 10**6, stop_reason="model_error")
+    assert len(repr(long)) < 500
+    assert len(str(long)) < 4_000
+    assert "40 more citations" in str(long)
+    assert len(repr(RLMResult(answer=["x" * 10**6]))) < 500
+
+
+# The document.
+
+
+def test_a_document_can_be_given_back_to_a_store(tmp_path: Path) -> None:
+    """After the run the spans of findings have no words, until the store gets its document; another document is refused."""
+    result = rich()
+    store = result.store
+    assert store is not None
+    assert store.trace("root_000002")[1]["spans"][0]["text"] is None
+    result.save(tmp_path / "run.json")
+    loaded = RLMResult.load(tmp_path / "run.json").store
+    assert loaded is not None
+    for each in (store, loaded):
+        found = each.with_document(TEXT).trace("root_000002")
+        assert [span["text"] for step in found for span in step["spans"]] == ["red fish"]
+    with pytest.raises(InputError, match="this is not the document of the run"):
+        store.with_document(TEXT.upper())
+    with pytest.raises(InputError, match="no span can end at 28"):
+        loaded.with_document("short")
+    with pytest.raises(ContextError, match="the context is None"):
+        store.with_document(None)
