@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENV2 := .venv
 ENV3 := .venv-openai3
+# A worker for each core, four at most.
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
 PYTEST_ARGS ?=
 
 # openai 2 with everything, LlamaIndex included; and openai 3, which LlamaIndex's own openai package excludes.
@@ -10,17 +12,22 @@ EXTRAS3 := langchain,storage
 # What openai 3 can change: how models are asked, and what stands on that.
 TESTS3 := tests/lm tests/cassettes tests/langchain
 
-.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3
+.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-loaded
 
 test: test-openai2 test-openai3
 
 test-openai2: $(ENV2)/ready
-	$(ENV2)/bin/python -m pytest $(PYTEST_ARGS)
+	$(ENV2)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 test-openai3: $(ENV3)/ready
-	$(ENV3)/bin/python -m pytest $(TESTS3) $(PYTEST_ARGS)
+	$(ENV3)/bin/python $(PYTEST) $(TESTS3) $(PYTEST_ARGS)
 
 check: lint test
+
+# The tests three times, beside two processes that never rest: no test may depend on the machine's speed.
+test-loaded: $(ENV2)/ready $(ENV3)/ready
+	@for core in 1 2; do (while :; do :; done) & busy="$$busy $$!"; done; trap 'kill $$busy' EXIT; \
+	for round in 1 2 3; do $(MAKE) --no-print-directory test || exit 1; done
 
 lint: $(ENV2)/ready
 	$(ENV2)/bin/ruff check .
@@ -46,12 +53,15 @@ matrix:
 	    $(MAKE) --no-print-directory PYTHON=$$(command -v python$$version) ENV2=.venv-py$$version ENV3=.venv-py$$version-openai3 test; \
 	  else echo "python$$version is not here"; fi; done
 
+# uv with pip's indexes, certificates and proxy.
+UV := $(PYTHON) .ci/uv.py
+
 # uv, because pip alone takes half an hour over this set; venv without pip, because Debian splits ensurepip off.
 define make_env
 	rm -rf $(1)
 	$(PYTHON) -m venv --without-pip $(1)
 	$(PYTHON) -m pip --disable-pip-version-check --python $(1)/bin/python install --quiet uv
-	$(1)/bin/uv pip install --quiet --python $(1)/bin/python --constraint tests/constraints-$(3).txt \
+	$(UV) $(1)/bin/uv pip install --quiet --python $(1)/bin/python --constraint tests/constraints-$(3).txt \
 	  --editable '.[$(2)]' --group $(3)
 	touch $(1)/ready
 endef
@@ -64,9 +74,9 @@ $(ENV3)/ready: pyproject.toml tests/constraints-openai3.txt
 
 # Takes the newest versions that fit together. Names and versions only: an address in a committed file would be a leak.
 constraints: $(ENV2)/ready
-	$(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra all --group openai2 -o tests/constraints-openai2.txt pyproject.toml
-	$(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra langchain --extra storage --group openai3 -o tests/constraints-openai3.txt pyproject.toml
 
 clean:
