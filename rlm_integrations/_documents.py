@@ -26,11 +26,13 @@ class Document:
         content: The text, or the path of the file that holds it.
         metadata: In JSON's types.
         id: The document's own id, where it has one.
+        hidden: The keys of `metadata` that no model may see.
     """
 
     content: str | os.PathLike[Any]
     metadata: dict[str, Any] = field(default_factory=dict)
     id: str | None = None
+    hidden: frozenset[str] = frozenset()
 
     def read(self, writer: Writer, encoding: str, errors: str) -> tuple[Run, str]:
         """The text at fixed width, written by `writer` if it has to be, and the sha256 of its UTF-8.
@@ -74,7 +76,13 @@ def document(thing: object) -> Document | None:
     if not isinstance(text, str):
         return None
     own_id = getattr(thing, "id_", None) or getattr(thing, "id", None)
-    return Document(text, json_safe(metadata), None if own_id is None else str(own_id))
+    return Document(text, json_safe(metadata), None if own_id is None else str(own_id), _hidden(thing))
+
+
+def _hidden(thing: object) -> frozenset[str]:
+    """The metadata keys that a LlamaIndex node, or the node in a result, excludes from prompts."""
+    keys = getattr(getattr(thing, "node", thing), "excluded_llm_metadata_keys", None)
+    return frozenset(map(str, keys)) if isinstance(keys, list | tuple | set | frozenset) and keys else frozenset()
 
 
 def documents(context: object) -> Iterator[Document]:

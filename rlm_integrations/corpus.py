@@ -28,6 +28,7 @@ class Source:
         maxchar: The least of 127, 255, 65,535 and 1,114,111 that no character exceeds.
         metadata: What came with the document, in JSON's types.
         document_id: The document's own id, where it came with one.
+        hidden: The keys of `metadata` that no model may see: `context_metadata` omits them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Source:
     maxchar: int
     metadata: Mapping[str, Any]
     document_id: str | None = None
+    hidden: frozenset[str] = frozenset()
 
     @property
     def width(self) -> int:
@@ -156,7 +158,7 @@ class Corpus:
             for number, each in enumerate([single] if single else documents(context)):
                 run, sha256 = each.read(writer, encoding, errors)
                 places.append(_Place(run, 0, run.length))
-                sources.append(_source(number, places[-1], sha256, each.metadata, each.id))
+                sources.append(_source(number, places[-1], sha256, each.metadata, each.id, each.hidden))
         return cls(sources, places, is_list=single is None)
 
     def slice(self, parts: Sequence[SpanRef | str | Sequence[SpanRef | str]], *, is_list: bool = True) -> "Corpus":
@@ -177,7 +179,7 @@ class Corpus:
                 if isinstance(part, SpanRef):
                     place, parent = self._place(part), self.sources[self._numbers[part.source]]
                     sha256 = parent.sha256 if place.end - place.start == parent.length else _sha256(place)
-                    sources.append(_source(number, place, sha256, parent.metadata, parent.document_id))
+                    sources.append(_source(number, place, sha256, parent.metadata, parent.document_id, parent.hidden))
                     origins.append(self._origins_of(part))
                 else:
                     made_of, run, sha256 = self._written([part] if isinstance(part, str) else part, writer)
@@ -222,7 +224,7 @@ class Corpus:
                     "name": source.name,
                     "characters": source.length,
                     **({"id": source.document_id} if source.document_id is not None else {}),
-                    "metadata": dict(source.metadata),
+                    "metadata": {key: value for key, value in source.metadata.items() if key not in source.hidden},
                 }
                 for source in self.sources
             ],
@@ -242,7 +244,7 @@ class Corpus:
         Raises:
             InputError: There is no such source.
         """
-        return self.sources[self._number(name)]
+        return self.sources[self.number(name)]
 
     def text(self, source: str, start: int = 0, end: int | None = None) -> str:
         """The characters of a source from `start` up to `end`, at a cost that depends on their number alone.
@@ -290,7 +292,12 @@ class Corpus:
             raise ContextError("this corpus was closed: build it again")
         return places
 
-    def _number(self, source: str) -> int:
+    def number(self, source: str) -> int:
+        """The place of this source among `sources`.
+
+        Raises:
+            InputError: There is no such source.
+        """
         try:
             return self._numbers[source]
         except KeyError:
@@ -339,9 +346,16 @@ def _length(span: SpanRef) -> int:
     return span.end - span.start
 
 
-def _source(number: int, place: _Place, sha256: str, metadata: Mapping[str, Any] = _EMPTY, document_id: str | None = None) -> Source:
+def _source(
+    number: int,
+    place: _Place,
+    sha256: str,
+    metadata: Mapping[str, Any] = _EMPTY,
+    document_id: str | None = None,
+    hidden: frozenset[str] = frozenset(),
+) -> Source:
     maxchar = MAXCHARS[place.run.widest(place.start, place.end)]
-    return Source(f"context_{number}", place.end - place.start, sha256, maxchar, metadata, document_id)
+    return Source(f"context_{number}", place.end - place.start, sha256, maxchar, metadata, document_id, hidden)
 
 
 def _sha256(place: _Place) -> str:

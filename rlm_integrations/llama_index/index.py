@@ -1,39 +1,95 @@
 """The nodes of an index that hold text of its documents, not summaries that a model wrote."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import signature
+from typing import Any, Final
 
+from llama_index.core import VectorStoreIndex
 from llama_index.core.data_structs.data_structs import IndexDict, IndexGraph, IndexList, KeywordTable
 from llama_index.core.data_structs.document_summary import IndexDocumentSummary
 from llama_index.core.indices.base import BaseIndex
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import BaseNode, Document
+from llama_index.core.storage.docstore import BaseDocumentStore
 
 from rlm_integrations.errors import InputError
 
+_ALL: Final = 10_000_000  # nodes; some vector stores list 9,999 where no limit is given
+_INSTEAD: Final = "pass retriever=index.as_retriever(similarity_top_k=…), or documents=… or nodes=…"
+
 
 class Nodes:
-    """These nodes, in the order in which they came into the document store; to iterate blocks.
+    """The nodes of an index as they are now; to iterate blocks, and so does making it.
+
+    They are in the order in which they came into the document store. A vector store has no order of its own: its nodes are listed
+    document by document.
+
+    Args:
+        index: The index.
 
     Attributes:
-        ids: Their ids.
+        state: Differs whenever the text or the metadata of a node, or the list of nodes, differs.
 
     Raises:
-        InputError: The index does not say which they are, or its document store does not have them.
+        InputError: The index does not say which nodes it has, or its stores do not list them.
     """
 
     def __init__(self, index: BaseIndex[Any]) -> None:
-        self.ids = tuple(dict.fromkeys(_ids(index)))
-        self._index = index
+        self._docstore = index.docstore
+        self._ids = tuple(dict.fromkeys(_ids(index)))
+        self._stored = _stored(index, set(self._ids))
+        self.state = (self._ids, _hashes(self._docstore, self._ids), tuple((node.node_id, node.hash) for node in self._stored))
 
     def __iter__(self) -> Iterator[BaseNode]:
-        wanted = set(self.ids)
-        nodes = [node for id_, node in self._index.docstore.docs.items() if id_ in wanted]
-        if not nodes:
-            raise InputError(
-                "the index has no texts in its document store (a vector store of its own may hold them, or it is empty): "
-                "pass retriever=index.as_retriever(similarity_top_k=…), or documents=… or nodes=…"
-            )
-        return iter(nodes)
+        wanted = set(self._ids)
+        found = [node for id_, node in self._docstore.docs.items() if id_ in wanted] if wanted else []
+        if wanted and not found:
+            raise InputError(f"the document store of the index has none of its {len(wanted):,} texts: {_INSTEAD}")
+        return iter([*found, *self._stored])
+
+
+def text_in(docstore: BaseDocumentStore | None) -> Callable[[str], str | None]:
+    """Gives the text of a whole document by its id, where this document store has that; it blocks."""
+
+    def text_of(document_id: str) -> str | None:
+        found = docstore.get_document(document_id, raise_error=False) if docstore is not None else None
+        return found.get_content() if isinstance(found, Document) else None
+
+    return text_of
+
+
+def docstore_of(retriever: object) -> BaseDocumentStore | None:
+    """The document store that a retriever reads from, where it has one."""
+    index = getattr(retriever, "_index", None)
+    found = getattr(retriever, "_docstore", None) or getattr(index, "docstore", None)  # nothing public leads there
+    return found if isinstance(found, BaseDocumentStore) else None
+
+
+def _hashes(docstore: BaseDocumentStore, ids: Sequence[str]) -> tuple[object, ...]:
+    """The hash of each node's text and metadata. Where the store does not know one, the node counts as changed."""
+    if not ids:
+        return ()
+    known = {id_: hash_ for hash_, id_ in docstore.get_all_document_hashes().items()}
+    hashes: tuple[object, ...] = tuple(map(known.get, ids))
+    if None not in hashes:
+        return hashes
+    # Of nodes with equal hashes the store lists one.
+    return tuple(hash_ or docstore.get_document_hash(id_) or object() for id_, hash_ in zip(ids, hashes, strict=True))
+
+
+def _stored(index: BaseIndex[Any], known: set[str]) -> list[BaseNode]:
+    """The nodes that are in the vector store alone, such as in Qdrant or Chroma."""
+    if not isinstance(index, VectorStoreIndex) or not index.vector_store.stores_text:
+        return []
+    if index._store_nodes_override:  # noqa: SLF001 - nothing public tells that the document store has them all
+        return []
+    get_nodes = index.vector_store.get_nodes
+    limit = {"limit": _ALL} if "limit" in signature(get_nodes).parameters else {}
+    try:
+        nodes = [node for node in get_nodes(node_ids=None, filters=None, **limit) if node.node_id not in known]
+    except NotImplementedError:
+        store = type(index.vector_store).__name__
+        raise InputError(f"the texts of this index are in its {store}, which does not list them: {_INSTEAD}") from None
+    return sorted(nodes, key=lambda node: (node.ref_doc_id or "", getattr(node, "start_char_idx", None) or 0))
 
 
 def _ids(index: BaseIndex[Any]) -> Iterable[str]:

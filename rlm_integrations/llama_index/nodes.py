@@ -1,6 +1,7 @@
 """Findings as LlamaIndex's nodes."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -8,6 +9,7 @@ from llama_index.core.schema import BaseNode, NodeRelationship, NodeWithScore, R
 
 from rlm_integrations.store.evidence import Evidence
 
+_NONE: Mapping[str, Any] = {}
 _OURS = UUID("3da1aee1-47a3-576b-9bbd-50d30c3c6d92")
 
 
@@ -25,7 +27,14 @@ def is_slice(node: BaseNode) -> bool:
 
 
 def slice_of(
-    source: RelatedNodeInfo, start: int, text: str, *, metadata: dict[str, Any], score: float, parent: RelatedNodeInfo | None = None
+    source: RelatedNodeInfo,
+    start: int,
+    text: str,
+    *,
+    metadata: dict[str, Any],
+    score: float,
+    parent: RelatedNodeInfo | None = None,
+    fields: Mapping[str, Any] = _NONE,
 ) -> NodeWithScore:
     """A verified piece of a text: `SOURCE` is that text, and `start_char_idx` counts in it.
 
@@ -36,11 +45,13 @@ def slice_of(
         metadata: What the document says about itself.
         score: How well it fits.
         parent: The node that the piece was read in, where the source is the document that this was cut from.
+        fields: Further fields of the node: how its metadata are shown.
     """
     relationships = {NodeRelationship.SOURCE: source} | ({NodeRelationship.PARENT: parent} if parent is not None else {})
     end = start + len(text)
     id_ = node_id_of(source.node_id, start, end, text)
-    node = TextNode(id_=id_, text=text, start_char_idx=start, end_char_idx=end, metadata=metadata, relationships={**relationships})
+    place = {"start_char_idx": start, "end_char_idx": end}
+    node = TextNode(id_=id_, text=text, metadata=metadata, relationships={**relationships}, **place, **fields)
     return NodeWithScore(node=node, score=score)
 
 

@@ -17,8 +17,10 @@ from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index._defaults import callbacks
 from rlm_integrations.llama_index._spans import dispatcher
+from rlm_integrations.llama_index.cited import Found
+from rlm_integrations.llama_index.index import docstore_of, text_in
 from rlm_integrations.llama_index.response import Streaming, response_of
-from rlm_integrations.llama_index.runs import Found, Runs
+from rlm_integrations.llama_index.runs import Runs
 from rlm_integrations.llama_index.synthesizer import RLMSynthesizer, bundle_of
 from rlm_integrations.llama_index.texts import Indexed, Kept
 from rlm_integrations.result import RLMResult
@@ -46,8 +48,7 @@ class RLMQueryEngine(BaseQueryEngine):
         self._source = source
         self._streaming = streaming
         self._synthesizer = RLMSynthesizer(runs, streaming=streaming, callback_manager=self.callback_manager)
-        if not isinstance(source, BaseRetriever):
-            self._synthesizer.text_of = source.text_of
+        self._synthesizer.text_of = text_in(docstore_of(source)) if isinstance(source, BaseRetriever) else source.text_of
 
     @classmethod
     def from_defaults(

@@ -9,7 +9,7 @@ from llama_index.core.schema import NodeWithScore
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from rlm_integrations.llama_index.runs import Found
+from rlm_integrations.llama_index.cited import Found
 from rlm_integrations.result import RLMResult
 
 Streaming = Literal["sync", "async"] | None

@@ -2,14 +2,12 @@
 
 from collections.abc import Generator, Mapping
 from contextlib import aclosing, closing
-from dataclasses import dataclass
-from functools import cache
 from typing import Any, NoReturn, cast
 
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType
-from llama_index.core.schema import NodeWithScore, QueryBundle, RelatedNodeInfo
+from llama_index.core.schema import QueryBundle
 from pydantic import BaseModel
 
 from rlm_integrations._portal import portal
@@ -19,24 +17,15 @@ from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import Event, RunFinished
 from rlm_integrations.llama_index._defaults import default_llm
+from rlm_integrations.llama_index.cited import Found, found
 from rlm_integrations.llama_index.events import Teller
-from rlm_integrations.llama_index.nodes import slice_of
-from rlm_integrations.llama_index.texts import Origin, Reading, Texts
+from rlm_integrations.llama_index.texts import Reading
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
-from rlm_integrations.store.evidence import Evidence, cited
 
 QUESTION = "question_template"
 _PROBE = "a question"
 _NONE: Mapping[str, Any] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a run found: its result, and its citations as nodes."""
-
-    result: RLMResult
-    nodes: list[NodeWithScore]
 
 
 class Runs:
@@ -98,27 +87,31 @@ class Runs:
             self._default = llm
         return self._rlm
 
-    def run(self, query: QueryBundle, reading: Reading) -> Found:
-        """The answer to a question over texts, for synchronous methods."""
+    def run(self, query: QueryBundle, reading: Reading) -> Found | None:
+        """The answer to a question over texts, for synchronous methods; None where there is nothing to read."""
         rlm, question, teller = self.rlm, self._question(query), Teller()
         texts, result = portal().run(reading.open()), None
         try:
+            if texts.is_blank:
+                return None
             with closing(cast("Generator[Event]", rlm.stream(question, texts.corpus, only=is_progress))) as events:
                 for event in events:
                     result = self._note(event, teller) or result
-            return _found(result, texts)
+            return found(_checked(result), texts)
         finally:
             portal().run(reading.close(texts))
 
-    async def arun(self, query: QueryBundle, reading: Reading) -> Found:
+    async def arun(self, query: QueryBundle, reading: Reading) -> Found | None:
         """The same for asynchronous ones, on the caller's event loop."""
         rlm, question, teller = self.rlm, self._question(query), Teller()
         texts, result = await reading.open(), None
         try:
+            if texts.is_blank:
+                return None
             async with aclosing(rlm.astream(question, texts.corpus, only=is_progress)) as events:
                 async for event in events:
                     result = self._note(event, teller) or result
-            return await in_thread(_found, result, texts)
+            return await in_thread(found, _checked(result), texts)
         finally:
             await reading.close(texts)
 
@@ -158,31 +151,7 @@ class Runs:
         return None
 
 
-def _found(result: RLMResult | None, texts: Texts) -> Found:
+def _checked(result: RLMResult | None) -> RLMResult:
     if result is None:
         raise RuntimeError("a stream of events ended without a result")
-    origins = dict(zip((source.name for source in texts.corpus.sources), texts.origins, strict=True))
-    whole = cache(texts.text_of)
-
-    @cache
-    def place(name: str) -> int | None:
-        """Where a node begins in its document: where we cut it ourselves, or its text stands there just once."""
-        origin = origins[name]
-        if origin.at is not None or origin.document is None:
-            return origin.at
-        text, own = whole(origin.document.node_id) or "", texts.corpus.text(name)
-        at = text.find(own)
-        return at if at >= 0 and text.find(own, at + 1) < 0 else None
-
-    return Found(result, [_slice(each, origins[each.source], place(each.source)) for each in cited(result.citations, texts.corpus)])
-
-
-def _slice(evidence: Evidence, origin: Origin, place: int | None) -> NodeWithScore:
-    """A citation as a node. Its source is the document where the place there is certain, else the text that the run read."""
-    (span,) = evidence.spans
-    metadata = dict(evidence.source_metadata)
-    read = RelatedNodeInfo(node_id=evidence.doc_id, node_type=origin.kind, metadata=metadata)
-    score = evidence.score if origin.score is None else origin.score
-    if origin.document is None or place is None:
-        return slice_of(read, span["start"], evidence.text, metadata=metadata, score=score)
-    return slice_of(origin.document, place + span["start"], evidence.text, metadata=metadata, parent=read, score=score)
+    return result

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.llama_index._defaults import callbacks
 from rlm_integrations.llama_index._spans import Held, bare, dispatcher, spanned
+from rlm_integrations.llama_index.cited import Found
 from rlm_integrations.llama_index.response import EMPTY, Streaming, response_of
-from rlm_integrations.llama_index.runs import Found, Runs
+from rlm_integrations.llama_index.runs import Runs
 from rlm_integrations.llama_index.texts import Given, TextOf
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store import SharedStore

@@ -1,62 +1,59 @@
-"""What a run reads: documents that stay bound to an engine, an index, or nodes that were just retrieved; and where each text comes from."""
+"""What a run reads: documents that stay bound to an engine, an index, or nodes that were just retrieved."""
 
+import logging
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from llama_index.core.indices.base import BaseIndex
-from llama_index.core.schema import BaseNode, Document, NodeWithScore, ObjectType, RelatedNodeInfo
 
 from rlm_integrations import _runtime
 from rlm_integrations._cleanup import to_the_end
 from rlm_integrations._documents import document
 from rlm_integrations._portal import portal
+from rlm_integrations._threads import in_thread
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.bound import Bound
 from rlm_integrations.engine.tree import made
-from rlm_integrations.errors import InputError
-from rlm_integrations.llama_index.index import Nodes
-from rlm_integrations.llama_index.nodes import is_slice
+from rlm_integrations.llama_index.index import Nodes, text_in
+from rlm_integrations.llama_index.origin import Origin, has_image_only
 from rlm_integrations.records import Limits
 
 TextOf = Callable[[str], str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a text comes from, without the text.
-
-    Attributes:
-        kind: What it is in LlamaIndex; None for a plain text or a file.
-        document: The document that a node was cut from, where it says so.
-        at: Where it begins in that document, where that is certain by itself.
-        score: How well it fits, as a retriever found.
-    """
-
-    kind: ObjectType | None = None
-    document: RelatedNodeInfo | None = None
-    at: int | None = None
-    score: float | None = None
-
-    @classmethod
-    def of(cls, thing: object) -> "Origin":
-        """The origin of a document, a node, or anything else that is a text."""
-        score = thing.score if isinstance(thing, NodeWithScore) else None
-        node = thing.node if isinstance(thing, NodeWithScore) else thing
-        if isinstance(node, Document):
-            return cls(ObjectType.DOCUMENT, score=score)
-        if not isinstance(node, BaseNode):
-            return cls()
-        return cls(ObjectType.TEXT, node.source_node, getattr(node, "start_char_idx", None) if is_slice(node) else None, score)
+logger = logging.getLogger("rlm_integrations")
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """A corpus with the origin of each of its sources; `text_of` gives the whole text of a document that nodes were cut from."""
+    """A corpus with the origin of each of its sources.
+
+    Attributes:
+        corpus: The corpus.
+        origins: Of each source, in order.
+        names: The names of sources by the ids of their documents, where only one source has that id.
+        is_blank: Whether there is nothing but white space to read.
+        text_of: Gives the whole text of a document that nodes were cut from.
+    """
 
     corpus: Corpus
     origins: Sequence[Origin]
+    names: dict[str, str]
+    is_blank: bool
     text_of: TextOf
+
+    @classmethod
+    def of(cls, corpus: Corpus, origins: Sequence[Origin], text_of: TextOf) -> Self:
+        """The texts of a corpus; it blocks."""
+        counts = Counter(source.document_id for source in corpus.sources)
+        names = {source.document_id: source.name for source in corpus.sources if source.document_id and counts[source.document_id] == 1}
+        is_blank = not any(piece and not piece.isspace() for _, piece in corpus)
+        return cls(corpus, origins or [Origin()] * len(corpus.sources), names, is_blank, text_of)
+
+    def origin_of(self, source: str) -> Origin:
+        """Where the text of this source comes from."""
+        return self.origins[self.corpus.number(source)]
 
 
 class Reading(Protocol):
@@ -66,7 +63,7 @@ class Reading(Protocol):
         """The texts.
 
         Raises:
-            InputError: They cannot be read, or there are none.
+            InputError: They cannot be read.
         """
         ...
 
@@ -97,9 +94,10 @@ class Given:
 
     async def open(self) -> Texts:
         """A corpus of their own."""
-        limits = self._limits
-        corpus = await made(Corpus.build, self._things, encoding=limits.encoding, errors=limits.decode_errors)
-        return Texts(corpus, [Origin.of(thing) for thing in self._things], self._text_of)
+        limits, origins = self._limits, list[Origin]()
+        things = _Noted(self._things, origins)
+        corpus = await made(Corpus.build, things, encoding=limits.encoding, errors=limits.decode_errors)
+        return await _runtime.offload(Texts.of, corpus, origins, self._text_of)
 
     async def close(self, texts: Texts) -> None:
         """It goes with the run."""
@@ -117,6 +115,7 @@ class Kept:
     def __init__(self, context: object, limits: Limits) -> None:
         self._origins: list[Origin] = []
         self._limits = limits
+        self._texts: Texts | None = None
         if document(context) is not None:
             self._origins.append(Origin.of(context))
         elif isinstance(context, list | tuple | Iterator | Nodes):
@@ -126,18 +125,18 @@ class Kept:
     async def open(self) -> Texts:
         """The same texts for all who ask."""
         corpus = await self._bound.corpus(self._limits)
-        if not corpus.sources:
-            raise InputError("there are no documents to ask: what was given is empty")
-        return Texts(corpus, self._origins or [Origin()] * len(corpus.sources), self.text_of)
+        if self._texts is None:  # several may come here at once, and make the same
+            self._texts = await _runtime.offload(Texts.of, corpus, self._origins, self.text_of)
+        return self._texts
 
     async def close(self, texts: Texts) -> None:
         """They stay."""
 
     def text_of(self, document_id: str) -> str | None:
         """The whole text of one of the documents; it blocks."""
-        corpus = portal().run(self._bound.corpus(self._limits))
-        names = [source.name for source in corpus.sources if source.document_id == document_id]
-        return corpus.text(names[0]) if len(names) == 1 else None
+        texts = portal().run(self.open())
+        name = texts.names.get(document_id)
+        return texts.corpus.text(name) if name is not None else None
 
 
 class Indexed:
@@ -146,22 +145,24 @@ class Indexed:
     def __init__(self, index: BaseIndex[Any], limits: Limits) -> None:
         self._index = index
         self._limits = limits
-        self._known: tuple[tuple[str, ...], Kept] | None = None
+        self._lock = threading.Lock()
+        self._known: tuple[object, Kept] | None = None
+        self.text_of: TextOf = text_in(index.docstore)
 
     async def open(self) -> Texts:
         """The texts."""
-        nodes, known = Nodes(self._index), self._known
-        if known is None or known[0] != nodes.ids:
-            known = self._known = nodes.ids, Kept(nodes, self._limits)
-        return replace(await known[1].open(), text_of=self.text_of)
+        kept = await in_thread(self._current)  # the stores of an index may be on another machine
+        return replace(await kept.open(), text_of=self.text_of)
 
     async def close(self, texts: Texts) -> None:
         """They stay."""
 
-    def text_of(self, document_id: str) -> str | None:
-        """The text of a whole document, where the index's document store has that too; it blocks."""
-        found = self._index.docstore.get_document(document_id, raise_error=False)
-        return found.get_content() if isinstance(found, Document) else None
+    def _current(self) -> Kept:
+        with self._lock:
+            nodes, known = Nodes(self._index), self._known
+            if known is None or known[0] != nodes.state:
+                known = self._known = nodes.state, Kept(nodes, self._limits)
+            return known[1]
 
 
 class _Noted:
@@ -173,6 +174,10 @@ class _Noted:
 
     def __iter__(self) -> Iterator[object]:
         self._origins.clear()
+        images = 0
         for thing in self._things:
             self._origins.append(Origin.of(thing))
+            images += has_image_only(thing)
             yield thing
+        if images:
+            logger.warning("%d of %d nodes are images without text, which models do not see here", images, len(self._origins))

@@ -1,5 +1,6 @@
 """What cannot work is refused before anything is spent, in words that say what to do."""
 
+from copy import copy
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from tests.llama_index._world import NO_LLAMA_INDEX, QUESTION, finder
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
 from llama_index.core import Document
-from llama_index.core.schema import QueryBundle
+from llama_index.core.schema import ImageNode, QueryBundle, TextNode
 from pydantic import BaseModel
 
 from rlm_integrations.errors import InputError
@@ -78,7 +79,18 @@ async def test_documents_of_the_wrong_kind(documents: Any) -> None:
         await RLMQueryEngine.from_defaults(documents, llm=finder()).aquery(QUESTION)
 
 
-async def test_a_generator_that_yields_nothing() -> None:
-    """Documents that turn out to be none are refused."""
-    with pytest.raises(InputError, match="what was given is empty"):
-        await RLMQueryEngine.from_defaults(iter([]), llm=finder()).aquery(QUESTION)
+@pytest.mark.parametrize("documents", [iter([]), " \n", [Document(text="")], [ImageNode(image="aGF5"), TextNode(text="\t")]])
+@pytest.mark.parametrize("door", ["sync", "async"])
+async def test_nothing_to_read(documents: Any, door: str) -> None:
+    """Documents without any text get LlamaIndex's empty response, and no model is asked."""
+    root = finder()
+    engine = RLMQueryEngine.from_defaults(copy(documents), llm=root)
+    response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    assert (str(response), response.source_nodes, root.requests) == ("Empty Response", [], [])
+
+
+async def test_images_that_are_left_out_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A node with an image and no text is not read, and a warning in the log says so."""
+    engine = RLMQueryEngine.from_defaults([DOCUMENT, ImageNode(image="aGF5")], llm=finder())
+    await engine.aquery(QUESTION)
+    assert caplog.messages == ["1 of 2 nodes are images without text, which models do not see here"]

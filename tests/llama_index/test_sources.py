@@ -48,7 +48,7 @@ async def test_of_nodes_the_node_is_the_source() -> None:
     held = next(node for node in nodes if NEEDLE in node.text)
     assert (cite.node.ref_doc_id, cite.node.source_node.node_type) == (held.node_id, ObjectType.TEXT)
     assert held.text[cite.node.start_char_idx : cite.node.end_char_idx] == NEEDLE
-    assert cite.node.metadata == DOCUMENT.metadata
+    assert cite.node.metadata == {**DOCUMENT.metadata, "document_id": "doc-1"}
     assert NodeRelationship.PARENT not in cite.node.relationships
 
 
@@ -113,7 +113,7 @@ def test_an_engine_over_an_index(kind: Any, options: Any) -> None:
     index = index_of(kind, OTHER, DOCUMENT, **options)
     engine = engine_of(index=index)
     (cite,) = asyncio.run(cited(engine))
-    assert cite.node.metadata == DOCUMENT.metadata
+    assert cite.node.metadata == {**DOCUMENT.metadata, "document_id": "doc-1"}
     texts = asyncio.run(engine._source.open()).corpus
     assert [texts.text(source.name) for source in texts.sources] == [node.text for node in cut(OTHER, DOCUMENT)]
 
@@ -137,12 +137,22 @@ async def test_an_index_whose_store_has_the_documents() -> None:
     assert (cite.node.ref_doc_id, cite.node.start_char_idx) == ("doc-1", AT)
 
 
-async def test_an_index_without_texts() -> None:
-    """Where the text is elsewhere, the error says what to pass instead."""
-    with pytest.raises(InputError, match=r"pass retriever=index\.as_retriever"):
-        await engine_of(index=VectorStoreIndex([], embed_model=MockEmbedding(embed_dim=2))).aquery(QUESTION)
+async def test_an_index_that_is_empty() -> None:
+    """An index without texts is answered as a retriever that finds nothing: no model is asked."""
+    root = finder()
+    engine = RLMQueryEngine.from_defaults(index=SummaryIndex([]), llm=root)
+    assert (str(await engine.aquery(QUESTION)), root.requests) == ("Empty Response", [])
+
+
+async def test_an_index_that_does_not_say_what_it_has() -> None:
+    """An index whose texts cannot be listed is refused, and the error says what to pass instead."""
     with pytest.raises(InputError, match="this EmptyIndex is not known"):
         await engine_of(index=EmptyIndex()).aquery(QUESTION)
+    index = index_of(SummaryIndex, DOCUMENT)
+    index.docstore.delete_document(index.index_struct.nodes[0])
+    index.index_struct.nodes = index.index_struct.nodes[:1]
+    with pytest.raises(InputError, match=r"has none of its 1 texts: pass retriever=index\.as_retriever"):
+        await engine_of(index=index).aquery(QUESTION)
 
 
 class Fixed(BaseRetriever):

@@ -51,7 +51,7 @@ async def test_in_a_pipeline_over_a_large_set(door: str) -> None:
     assert nodes > 1_000
     assert str(response) == f"{nodes}False"
     assert needles(response.source_nodes) == [NEEDLE]
-    assert response.source_nodes[0].node.metadata == {"page": 617}
+    assert response.source_nodes[0].node.metadata == {"page": 617, "document_id": documents[617].id_}
     assert response.metadata["stop_reason"] == "final"
     assert synthesizer.last_store is not None
 

@@ -1,0 +1,58 @@
+"""The citations of a run as LlamaIndex's nodes."""
+
+from dataclasses import dataclass
+from functools import cache
+
+from llama_index.core.schema import NodeWithScore, RelatedNodeInfo
+
+from rlm_integrations.llama_index.nodes import slice_of
+from rlm_integrations.llama_index.texts import Texts
+from rlm_integrations.result import RLMResult
+from rlm_integrations.store.evidence import Evidence, cited
+
+DOCUMENT_ID = "document_id"  # the metadata key of the document's id where the document is not the node's SOURCE
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a run found: its result, and its citations as nodes."""
+
+    result: RLMResult
+    nodes: list[NodeWithScore]
+
+
+def found(result: RLMResult, texts: Texts) -> Found:
+    """The result of a run over these texts; it blocks."""
+    whole = cache(texts.text_of)
+
+    @cache
+    def place(name: str) -> int | None:
+        """Where a node begins in its document: where we cut it ourselves, or its text is there just once."""
+        origin = texts.origin_of(name)
+        if origin.at is not None or origin.document is None:
+            return origin.at
+        text, own = whole(origin.document.node_id) or "", texts.corpus.text(name)
+        at = text.find(own)
+        return at if at >= 0 and text.find(own, at + 1) < 0 else None
+
+    return Found(result, [_node(each, texts, place(each.source)) for each in cited(result.citations, texts.corpus)])
+
+
+def _node(evidence: Evidence, texts: Texts, place: int | None) -> NodeWithScore:
+    """A citation as a node. Its source is the document where the place there is certain, else the text that the run read."""
+    (span,) = evidence.spans
+    origin = texts.origin_of(evidence.source)
+    metadata = origin.metadata_or(evidence.source_metadata)
+    score = evidence.score if origin.score is None else origin.score
+    # An id that several texts have names none of them: the name of the text in the run does.
+    own_id = evidence.doc_id if texts.names.get(evidence.doc_id) == evidence.source else evidence.source
+    read = RelatedNodeInfo(node_id=own_id, node_type=origin.kind, metadata=metadata)
+    if origin.document is not None and place is not None:
+        fields = origin.look.fields()
+        return slice_of(origin.document, place + span["start"], evidence.text, metadata=metadata, score=score, parent=read, fields=fields)
+    excluded: tuple[str, ...] = ()
+    document_id = origin.document.node_id if origin.document is not None else evidence.doc_id
+    if document_id != own_id:
+        metadata.setdefault(DOCUMENT_ID, document_id)
+        excluded = (DOCUMENT_ID,)
+    return slice_of(read, span["start"], evidence.text, metadata=metadata, score=score, fields=origin.look.fields(excluded=excluded))
