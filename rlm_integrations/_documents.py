@@ -3,10 +3,12 @@
 import codecs
 import hashlib
 import os
+import zlib
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from io import IOBase
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +16,11 @@ from rlm_integrations._fixed_width import BLOCK, AsciiFile, Run, Writer, identit
 from rlm_integrations.errors import ContextError
 
 _STEP: Final = 4 * BLOCK
+# Bytes of files that one corpus copies into its memory. What is copied does not depend on the file any more; larger ASCII files are read
+# where they are, because a copy of gigabytes would cost more than it saves.
+COPIED: Final = 64 << 20
 # Encodings in which every byte below 128 is that ASCII character, wherever it stands.
-_ASCII_AS_IT_IS: Final = {"ascii", "utf-8", "iso8859-1", "iso8859-15", "cp1252"}
+_ASCII_AS_IT_IS: Final = {"ascii", "utf-8", "utf-8-sig", "iso8859-1", "iso8859-15", "cp1252"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +146,13 @@ def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:
 def _read_file(path: str, writer: Writer, encoding: str, errors: str) -> tuple[Run, str]:
     fd, before = open_regular(path)
     try:
-        as_it_is = before.st_size and codecs.lookup(encoding).name in _ASCII_AS_IT_IS
-        found = (_ascii_run(fd, path, before) if as_it_is else None) or _decoded(fd, path, writer, encoding, errors)
-        if identity(os.fstat(fd)) != identity(before):
+        is_large = writer.size + before.st_size > COPIED and codecs.lookup(encoding).name in _ASCII_AS_IT_IS
+        found = _ascii_run(fd, path, before) if is_large else None
+        is_copied = found is None
+        reading = _Reading(fd, before.st_size)
+        found = found or _decoded(reading, path, writer, encoding, errors)
+        after = os.fstat(fd)
+        if identity(after) != identity(before) and not (is_copied and reading.has_only_grown(after.st_size)):
             raise ContextError(f"{path!r} changed while it was read: wait until it is written, then start again")
     except OSError as error:
         raise ContextError(f"{path!r} cannot be read: {error.strerror}") from error
@@ -164,20 +173,50 @@ def _ascii_run(fd: int, path: str, info: os.stat_result) -> tuple[Run, str] | No
     return Run(AsciiFile(Path(path).absolute(), identity(info)), 0, size, 1, b""), digest.hexdigest()
 
 
-def _decoded(fd: int, path: str, writer: Writer, encoding: str, errors: str) -> tuple[Run, str]:
+class _Reading:
+    """Reads a file in steps, as far as it went when it was opened: a log may grow meanwhile.
+
+    Args:
+        fd: The file.
+        size: How many bytes it had; 0 where the system does not know, as in /proc.
+    """
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd = fd
+        self._most = size or None
+        self._size = self._checksum = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for data in self._steps(self._most):
+            self._size += len(data)
+            self._checksum = zlib.crc32(data, self._checksum)
+            yield data
+
+    def has_only_grown(self, size: int) -> bool:
+        """Whether the file, which has this size now, still begins with what was read."""
+        checksum = 0
+        for data in self._steps(self._size):
+            checksum = zlib.crc32(data, checksum)
+        return size > self._size and checksum == self._checksum
+
+    def _steps(self, most: int | None) -> Iterator[bytes]:
+        at = 0
+        while data := os.pread(self.fd, _STEP if most is None else min(_STEP, most - at), at):
+            at += len(data)
+            yield data
+
+
+def _decoded(reading: _Reading, path: str, writer: Writer, encoding: str, errors: str) -> tuple[Run, str]:
     """The file decoded in steps."""
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     size = 0
-    more = True
-    while more:
-        data = os.pread(fd, _STEP, size)
+    for data in chain(reading, [b""]):  # at the end the decoder says whether something is missing
         size += len(data)
-        more = bool(data)
         try:
-            writer.append(decoder.decode(data, final=not more))
+            writer.append(decoder.decode(data, final=not data))
         except UnicodeDecodeError as error:
             offset = size - len(error.object) + error.start
-            where = f"byte 0x{error.object[error.start]:02x} at offset {offset:,}, line {_line(fd, offset, encoding):,}"
+            where = f"byte 0x{error.object[error.start]:02x} at offset {offset:,}, line {_line(reading.fd, offset, encoding):,}"
             raise _not_text(path, encoding, f"{where} ({error.reason})") from error
         except UnicodeError as error:
             raise _not_text(path, encoding, str(error)) from error

@@ -219,6 +219,11 @@ class Writer:
         self._classes = bytearray()
         self._hash = hashlib.sha256()
 
+    @property
+    def size(self) -> int:
+        """Bytes that all texts take so far."""
+        return self._end
+
     def append(self, text: str) -> None:
         """Add characters to the text."""
         at = 0

@@ -1,7 +1,8 @@
 """The document as the host knows it: named texts whose characters are counted, hashed and read in slices.
 
-Offsets are characters (code points) within one text, never of a joined one; new lines are as they were. What was given in memory lies at
-fixed width in one sealed memory file, an ASCII file is used as it is on the disk, and any other file is decoded in steps into the memory.
+Offsets are characters (code points) within one text, never of a joined one; new lines are as they were. A text lies at fixed width in one
+sealed memory file, into which files are decoded in steps. Beyond 64 MB an ASCII file is used as it is on the disk: where it changes
+later, whatever reads it raises `ContextError`.
 """
 
 import hashlib

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlm_integrations import _documents
 from rlm_integrations._fixed_width import BLOCK, MAXCHARS
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
@@ -252,7 +253,14 @@ def written(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_an_ascii_file_is_used_as_it_is(tmp_path: Path) -> None:
+@pytest.fixture
+def nothing_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ASCII files are treated as large ones are."""
+    monkeypatch.setattr(_documents, "COPIED", 0)
+
+
+@pytest.mark.usefixtures("nothing_copied")
+def test_a_large_ascii_file_is_used_as_it_is(tmp_path: Path) -> None:
     """An ASCII file is handed over itself, not a copy of it, and costs no descriptor in between."""
     path = written(tmp_path / "a.txt", b"one\r\ntwo\rthree\n" * 50_000)
     before = open_descriptors()
@@ -302,6 +310,7 @@ def test_a_file_without_a_size_is_read(tmp_path: Path) -> None:
     assert "Linux" in Corpus.build(Path("/proc/version")).text("context_0")
 
 
+@pytest.mark.usefixtures("nothing_copied")
 def test_a_relative_path_outlives_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is found again when the working directory has changed since."""
     written(tmp_path / "a.txt", b"abc")
@@ -333,8 +342,9 @@ def rewrite(path: Path) -> None:
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns + 1))
 
 
+@pytest.mark.usefixtures("nothing_copied")
 @pytest.mark.parametrize("change", [grow, replace, rewrite, Path.unlink])
-def test_a_file_that_changed_is_refused_at_every_use(tmp_path: Path, change: Any) -> None:
+def test_a_large_file_that_changed_is_refused_at_every_use(tmp_path: Path, change: Any) -> None:
     """A file that grew, was replaced, rewritten or removed since is never read as if it were the same; no path is shown to a model."""
     path = written(tmp_path / "a.txt", b"abcdef")
     corpus = Corpus.build(path)
@@ -347,17 +357,69 @@ def test_a_file_that_changed_is_refused_at_every_use(tmp_path: Path, change: Any
     assert open_descriptors() <= before
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text that is half old and half new is never taken."""
-    path = written(tmp_path / "a.txt", b"abcdef" * 100_000)
+@pytest.mark.parametrize("change", [grow, replace, rewrite, Path.unlink])
+@pytest.mark.parametrize("data", [b"abcdef", "caf\xe9 noir".encode()])
+def test_a_file_that_was_copied_may_change(tmp_path: Path, change: Any, data: bytes) -> None:
+    """What was read at first stays the document, whatever becomes of the file: for every use, and in every encoding."""
+    path = written(tmp_path / "a.txt", data)
+    corpus = Corpus.build(path)
+    change(path)
+    assert whole(corpus) == handed_over(corpus) == whole(corpus.slice([SpanRef("context_0", 0, corpus.characters)])) == [data.decode()]
+
+
+def test_what_a_corpus_copies_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are copied up to a sum; the ASCII files beyond it are used as they are on the disk."""
+    monkeypatch.setattr(_documents, "COPIED", 10)
+    paths = [written(tmp_path / f"{number}.txt", b"words") for number in range(4)]
+    with Corpus.build(paths) as corpus:
+        for path in paths:
+            grow(path)
+        assert [corpus.text(f"context_{number}") for number in range(2)] == ["words", "words"]
+        for number in (2, 3):
+            with pytest.raises(ContextError, match="has changed since"):
+                corpus.text(f"context_{number}")
+
+
+def changing_at_each_read(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
     read = os.pread
 
-    def read_and_grow(fd: int, count: int, offset: int) -> bytes:
+    def read_and_change(fd: int, count: int, offset: int) -> bytes:
         if offset == 0:
-            grow(path)
+            change()
         return read(fd, count, offset)
 
-    monkeypatch.setattr(os, "pread", read_and_grow)
+    monkeypatch.setattr(os, "pread", read_and_change)
+
+
+def test_a_log_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is what the file held when it was opened, although each look at it finds more."""
+    path = written(tmp_path / "a.log", b"line of a log\n" * 100_000)
+    changing_at_each_read(monkeypatch, lambda: grow(path))
+    assert whole(Corpus.build(path)) == ["line of a log\n" * 100_000]
+
+
+@pytest.mark.parametrize("new", [b"", b"abc", b"xbcdef" * 100_000, b"x" * 700_000])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: bytes) -> None:
+    """A text that is half old and half new is never taken: a file that is emptied, rewritten, or rewritten and longer."""
+    path = written(tmp_path / "a.txt", b"abcdef" * 100_000)
+    later = iter([lambda: None, lambda: path.write_bytes(new)])
+    read = os.pread
+
+    def read_and_rewrite(fd: int, count: int, offset: int) -> bytes:
+        if offset:
+            next(later, lambda: None)()
+        return read(fd, count, offset)
+
+    monkeypatch.setattr(os, "pread", read_and_rewrite)
+    with pytest.raises(ContextError, match="changed while it was read"):
+        Corpus.build(path)
+
+
+@pytest.mark.usefixtures("nothing_copied")
+def test_a_large_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it only grows: it would have changed already at its first use."""
+    path = written(tmp_path / "a.txt", b"abcdef" * 100_000)
+    changing_at_each_read(monkeypatch, lambda: grow(path))
     with pytest.raises(ContextError, match="changed while it was read"):
         Corpus.build(path)
 
@@ -498,6 +560,7 @@ def test_a_slice_shares_its_parents_text() -> None:
         assert child.is_list
 
 
+@pytest.mark.usefixtures("nothing_copied")
 def test_a_slice_of_a_file_shares_the_file(tmp_path: Path) -> None:
     """A child of a file reads the file, from its place in it."""
     path = written(tmp_path / "a.txt", b"hello world")
@@ -616,6 +679,7 @@ def test_a_forgotten_corpus_leaves_nothing() -> None:
     assert open_descriptors() <= before
 
 
+@pytest.mark.usefixtures("nothing_copied")
 def test_a_thousand_files_never_need_a_thousand_descriptors(tmp_path: Path) -> None:
     """However many files there are, one descriptor is open at a time while they are handed over."""
     paths = [written(tmp_path / f"{number}.txt", b"text %d" % number) for number in range(200)]
@@ -626,6 +690,7 @@ def test_a_thousand_files_never_need_a_thousand_descriptors(tmp_path: Path) -> N
     assert open_descriptors() <= before
 
 
+@pytest.mark.usefixtures("nothing_copied")
 def test_nobody_can_write_to_what_is_handed_over(tmp_path: Path) -> None:
     """Memory is sealed and files are opened for reading: whoever gets a descriptor can change neither text nor length."""
     with Corpus.build(["\u20ac", written(tmp_path / "a.txt", b"abc")]) as corpus:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_integrations import spans as module
+from rlm_integrations import _documents
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
@@ -298,8 +299,9 @@ def test_another_document_is_refused() -> None:
             pieces.text(other)
 
 
-def test_a_file_that_has_changed(tmp_path: Path) -> None:
+def test_a_large_file_that_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A document on disk that has changed is an error where a prompt is located, never a wrong span."""
+    monkeypatch.setattr(_documents, "COPIED", 0)
     path = tmp_path / "a.txt"
     text = words(500)
     path.write_text(text, encoding="utf-8")
