@@ -179,9 +179,15 @@ class RunFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFailed(Event):
-    """The run raised, and has no result; `error` says what. A stream raises it too, after this event."""
+    """The run raised; a stream raises it too, after this event.
+
+    Attributes:
+        error: What it raised.
+        result: The record of what was done and paid before.
+    """
 
     error: str
+    result: "RLMResult | None" = None
 
 
 Hook = Callable[[Event], object]

@@ -32,6 +32,7 @@ StopReason = Literal[
     "model_error",
     "sandbox_lost",
     "cancelled",
+    "failed",
 ]
 
 
@@ -279,7 +280,7 @@ class RLMResult:
             `output_type` it is None, unless the last value fits the type.
         partial: The best words so far of a run that did not finish; None where `stop_reason` is "final".
         citations: Verified places in the document; see `Citation`.
-        stop_reason: How the run ended; "final" is the only end that the model chose.
+        stop_reason: How the run ended; "final" is the only end that the model chose. "failed" has the record of a run that raised.
         iterations: How many turns the root model took.
         total_calls: Calls to models: root, sub and child.
         spent: What they took, by model and by depth.

@@ -185,6 +185,11 @@ class PromptPieces:
         return text
 
 
+def literal(prompt: str) -> PromptPieces:
+    """A prompt in words alone, where the document cannot be read any more."""
+    return PromptPieces((prompt,) if prompt else (), (), _sha256(prompt))
+
+
 _ANCHOR: Final = 24  # characters of an anchor
 _SHORTEST: Final = 40  # characters of a span that is worth a reference
 _ANCHORS: Final = 1 << 16  # about so many for a document of one text

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_integrations import spans as module
 from rlm_integrations import _documents
+from rlm_integrations import spans as module
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef

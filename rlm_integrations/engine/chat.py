@@ -8,10 +8,9 @@ from typing import Self
 from rlm_integrations._cleanup import ended
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.loop import Repl
-from rlm_integrations.errors import IncompleteError, InputError
+from rlm_integrations.engine.repl import Repl
+from rlm_integrations.errors import InputError
 from rlm_integrations.events import Emitter, Hook
-from rlm_integrations.records import Message
 from rlm_integrations.result import RLMResult
 
 Complete = Callable[..., Awaitable[RLMResult]]
@@ -32,7 +31,6 @@ class Chat:
         self._hooks = hooks
         self._repl: Repl | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._history: list[Message] = []
         self._asking: asyncio.Task[RLMResult] | None = None
         self._turn = asyncio.Lock()
         self._closed = False
@@ -54,14 +52,8 @@ class Chat:
 
     async def _answer(self, query: str) -> RLMResult:
         if self._repl is None:
-            self._repl = Repl(await self._corpus(self._context))
-        try:
-            result = await self._complete(query, self._context, Emitter(*self._hooks), repl=self._repl, history=self._history)
-        except IncompleteError as error:
-            self._history = list(error.result.messages)  # the next question continues from here, as it does without the error
-            raise
-        self._history = list(result.messages)
-        return result
+            self._repl = Repl(await self._corpus(self._context), is_kept=True)
+        return await self._complete(query, self._context, Emitter(*self._hooks), repl=self._repl)
 
     def completion(self, query: str) -> RLMResult:
         """The same for scripts, threads and notebooks."""
@@ -71,6 +63,8 @@ class Chat:
         """End the REPL and let go of the document. A question that is being answered is cancelled."""
         self._check_loop()
         self._closed = True
+        if self._repl is not None:
+            self._repl.is_kept = False
         try:
             if self._asking is not None:
                 self._asking.cancel()

@@ -7,9 +7,10 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import Typed
 from rlm_integrations.engine.citations import LONGEST
 from rlm_integrations.engine.host import Answered, Asked, Spawn
-from rlm_integrations.engine.loop import Repl, Run
+from rlm_integrations.engine.loop import Run
+from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.tree import Tree, made
-from rlm_integrations.errors import ModelError
+from rlm_integrations.errors import ContextError, ModelError
 from rlm_integrations.events import ChildFinished, RunStarted
 from rlm_integrations.records import LLMError, SpanRef
 from rlm_integrations.spans import Hit, PromptPieces, find_quote
@@ -57,6 +58,9 @@ class Children:
             except ModelError as error:
                 run.outcome.stop_reason = "model_error"
                 reply = LLMError(error.type, str(error))
+            except ContextError as error:
+                run.outcome.stop_reason = "sandbox_lost"
+                reply = LLMError("context", str(error))
             except asyncio.CancelledError:
                 reply, run.outcome.stop_reason = LLMError("cancelled", "the block that asked ended first"), "cancelled"
                 raise
@@ -71,8 +75,12 @@ class Children:
     async def _part(self, context: str | list[str]) -> Corpus:
         """What code handed over, as a document: what of it is the root's is shared, and can be cited."""
         texts = [context] if isinstance(context, str) else context
+        is_list = not isinstance(context, str)
         located = await self._tree.pieces(texts)
-        return await made(_slice, self._tree.corpus, texts, located, is_list=not isinstance(context, str))
+        try:
+            return await made(_slice, self._tree.corpus, texts, located, is_list=is_list)
+        except ContextError:  # the document's file has changed: the child reads what code handed over, and can cite nothing
+            return await made(self._tree.corpus.slice, texts, is_list=is_list)
 
 
 def _slice(corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces], *, is_list: bool) -> Corpus:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation
 from rlm_integrations.spans import find_quote
@@ -16,6 +16,8 @@ _MOST_READ = 4_000_000_000  # characters of the document that are read in search
 
 def verified(evidence: Iterable[Any], corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef] = ()) -> tuple[list[Citation], int]:
     """The evidence that the root's document holds, each place once, and how many pieces of it do not hold. Blocks; call it in a thread.
+
+    What cannot be looked up, because the document's file has changed, does not hold either.
 
     Args:
         evidence: What code handed to FINAL: spans of the run's own document, and quotes.
@@ -41,15 +43,20 @@ class _Check:
         citations: dict[SpanRef, Citation] = {}
         dropped = len(pieces[MOST:])
         for piece in pieces[:MOST]:
-            place = self._place(piece)
-            span = self._lifted(place)
-            if span is None:
-                dropped += 1
-            elif span not in citations:
-                quote = self._root.text(span.source, span.start, span.end)
-                metadata = dict(self._sources[span.source].metadata)
-                citations[span] = Citation(span.source, span.start, span.end, quote, metadata, ambiguous=place in self._ambiguous)
+            try:
+                place = self._place(piece)
+                span = self._lifted(place)
+                if span is not None and span not in citations:
+                    citations[span] = self._citation(span, ambiguous=place in self._ambiguous)
+            except ContextError:
+                span = None
+            dropped += span is None
         return list(citations.values()), dropped
+
+    def _citation(self, span: SpanRef, *, ambiguous: bool) -> Citation:
+        quote = self._root.text(span.source, span.start, span.end)
+        metadata = dict(self._sources[span.source].metadata)
+        return Citation(span.source, span.start, span.end, quote, metadata, ambiguous=ambiguous)
 
     def _place(self, piece: Any) -> SpanRef | None:
         """The place in the run's document that a piece of evidence means."""

@@ -14,7 +14,7 @@ from rlm_integrations.engine.citations import LONGEST, MOST
 from rlm_integrations.engine.gate import Call, Function
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.engine.tree import Tree
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, new_id
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.pool import pool
@@ -80,6 +80,7 @@ class Notebook:
         self.subcalls: list[SubCall] = []
         self.batches: list[Mapping[str, Any]] = []
         self.store_events: list[Mapping[str, Any]] = []
+        self.unfinished: dict[str, str] = {}  # replies by their prompts, of calls whose results the code did not get
         self._pending: set[asyncio.Task[None]] = set()
 
     async def note(self, noting: Coroutine[Any, Any, None]) -> None:
@@ -115,6 +116,7 @@ class Host:
         notebook: What the block that runs now has done.
         closed: Why no model can be asked any more, or "".
         ambiguous: Places whose words `cite` found elsewhere too.
+        unchecked: How many quotes `cite` could not look up, because the document's file has changed.
     """
 
     def __init__(self, tree: Tree, corpus: Corpus, *, query: str, depth: int, spawn: Spawn, worker: str, parent: str) -> None:
@@ -129,6 +131,7 @@ class Host:
             self._store = tree.store.worker(worker, on_event=self._note_store, lift=self._lift)
         self.notebook = Notebook()
         self.ambiguous: set[SpanRef] = set()
+        self.unchecked = 0
         self.closed = ""
 
     def _note_store(self, event: StoreEvent) -> None:
@@ -226,6 +229,10 @@ class Host:
         try:
             with self._batch_events(len(prompts), width) as progress:
                 await pool(prompts, one, width)
+        except asyncio.CancelledError:
+            answered = {prompts[number]: record.reply for number, record in records.items() if record.error is None}
+            notebook.unfinished.update(answered)
+            raise
         finally:
             if records:
                 asked = sorted(records)
@@ -402,7 +409,11 @@ class Host:
             raise HostCallError(f"cite: quote and source must be texts, not {_kind(quote)} and {_kind(source)}", type="TypeError")
         if len(quote) > LONGEST:
             raise HostCallError(f"cite: a quote has at most {LONGEST:,} characters, not {len(quote):,}", type="ValueError")
-        hits = await _runtime.offload(find_quote, self._corpus, quote, source)
+        try:
+            hits = await _runtime.offload(find_quote, self._corpus, quote, source)
+        except ContextError:  # its file has changed; what the block has paid for must not be lost for that
+            self.unchecked += 1
+            return None
         if len(hits) > 1 and len(self.ambiguous) < MOST:
             self.ambiguous.add(hits[0].span)
         return hits[0].span if hits else None

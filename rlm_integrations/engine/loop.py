@@ -8,25 +8,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_integrations import _runtime
-from rlm_integrations._cleanup import ended, to_the_end
-from rlm_integrations.corpus import Corpus
+from rlm_integrations._cleanup import ended
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import InvalidAnswerError, Typed
 from rlm_integrations.engine.budget import BudgetSpentError, estimate
 from rlm_integrations.engine.citations import verified
+from rlm_integrations.engine.conversation import Conversation
 from rlm_integrations.engine.gate import Gate
 from rlm_integrations.engine.host import Host, Notebook, Spawn
 from rlm_integrations.engine.parsing import Note, Reply, parse
+from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.tree import Tree
-from rlm_integrations.errors import ModelError
+from rlm_integrations.errors import ContextError, ModelError, SandboxError
 from rlm_integrations.events import BlockFinished, BlockStarted, TurnFinished, TurnStarted, new_id
 from rlm_integrations.records import CallRecord, Message, Request
 from rlm_integrations.result import Citation, Execution, Iteration, StopReason
-from rlm_integrations.sandbox.base import ExecutionResult, Final, Session
+from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final, Session
 
 REPEATS = 5  # the same reply so often ends a run
 LOSSES = 2  # lost sandboxes that are replaced
 _PARSED_OFF_LOOP = 10_000  # characters of a reply
+_MOST_PARSED = 1_000_000  # characters of a reply, which is more than any model may write
+_NOT_DONE = ExecutionResult(status="interrupted", error=ExecutionError("Interrupted", "the run ended before the block did"))
 
 
 @dataclass(slots=True)
@@ -41,63 +44,6 @@ class Outcome:
     turns: list[Iteration] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     error: str | None = None
-
-
-class Repl:
-    """The sandbox session of a run, opened while the model thinks, replaced where it is lost, and kept by a chat for its next question."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        self.corpus = corpus
-        self.blocks = 0
-        self.gate: Gate | None = None
-        self._opening: asyncio.Task[Session] | None = None
-
-    @property
-    def session(self) -> Session | None:
-        """The session, if there is one."""
-        opening = self._opening
-        return opening.result() if opening is not None and opening.done() and not opening.cancelled() and not opening.exception() else None
-
-    def begin(self, tree: Tree) -> "asyncio.Task[Session]":
-        """Begin to open the session, if there is none."""
-        if self._opening is None:
-            settings = tree.settings
-            specs = self.gate.specs if self.gate is not None else []
-            self._opening = asyncio.ensure_future(settings.sandbox.open(self.corpus, specs, self._answer, settings.limits))
-        return self._opening
-
-    async def opened(self, tree: Tree) -> Session:
-        """The session, once it is open."""
-        try:
-            return await self.begin(tree)
-        except BaseException:
-            await self.close()  # the next try begins anew
-            raise
-
-    async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        if self.gate is None:
-            raise RuntimeError("a REPL without a gate")
-        return await self.gate(block, function, args, kwargs)
-
-    async def close(self) -> None:
-        """End the session, also one that is still being opened."""
-        opening, self._opening = self._opening, None
-        if opening is None:
-            return
-        opening.cancel()
-        try:
-            await ended(opening)
-        finally:
-            if not opening.cancelled() and opening.exception() is None:
-                await to_the_end(opening.result().close())
-
-    async def end(self, *, keep: object) -> None:
-        """Close it and its document, unless that is the one to keep."""
-        try:
-            await self.close()
-        finally:
-            if self.corpus is not keep:
-                await to_the_end(_runtime.offload(self.corpus.close))  # a gigabyte takes a while to give back
 
 
 class Run:
@@ -129,9 +75,14 @@ class Run:
         self.typed = typed
         self._host = Host(tree, repl.corpus, query=query, depth=depth, spawn=spawn, worker=worker, parent=self.id)
         repl.gate = Gate(path, self._host.functions())
-        self._messages = self.outcome.messages
+        limits = tree.settings.limits
+        window = tree.settings.root.context_window or limits.window
+        self.conversation = Conversation(self.outcome.messages, window=window, compact_at=limits.compact_at)
         self._final: Final | None = None  # the last one, whether it was taken or not
         self._losses: list[str] = []  # how sandboxes were lost so far
+        self._unfinished: dict[str, str] = {}  # replies by their prompts, which the next block gets
+        self._notes: list[str] = []  # what the model is to be told at the end of the turn
+        self._told_unreadable = False
 
     async def run(self, history: Sequence[Message] = ()) -> Outcome:
         """Take turns until an answer, or a limit; the outcome, whichever it was.
@@ -143,8 +94,7 @@ class Run:
             ModelError: The root model failed at its very first call: there is nothing to give.
         """
         outcome, settings = self.outcome, self._tree.settings
-        self._messages[:] = history or [Message("system", self._system())]
-        self._say(self._question())
+        self.conversation.begin(history or [Message("system", self._system())], self._question())
         await self._begin()
         try:
             for _ in range(settings.max_iterations):
@@ -162,6 +112,10 @@ class Run:
             if self.typed.schema is None:
                 outcome.answer = outcome.partial
         return outcome
+
+    def history(self, before: list[Message], *, is_answered: bool = True) -> list[Message]:
+        """What the next question of a session follows; where nothing was done, what this one followed."""
+        return self.conversation.for_next_question(complete=is_answered) if self.outcome.turns else before
 
     async def _begin(self) -> None:
         """Open the sandbox while the root model thinks; the first of a process before that: where there is none, nothing is paid."""
@@ -184,85 +138,128 @@ class Run:
                 raise ModelError(record.error.message, type=record.error.type)
             outcome.stop_reason, outcome.error = "model_error", str(record.error)
             return True
-        reply = await _runtime.offload(parse, record.reply) if len(record.reply) > _PARSED_OFF_LOOP else parse(record.reply)
-        self._messages.append(Message("assistant", record.reply[: reply.cut].rstrip() or "(nothing)"))
-        executions, results = await self._run_blocks(reply)
-        note = await self._finish(reply, results, executions)
-        turn = Iteration(
-            iteration=number,
-            reply=record.reply,
-            executions=tuple(executions),
-            note=note or "",
-            start=self._tree.since(record.start),
-            end=self._tree.since(time.monotonic()),
-            usage=record.usage,
-        )
-        outcome.turns.append(turn)
-        emit(TurnFinished(id=self.id, turn=turn))
-        if note is None:
+        executions: list[Execution] = []
+        self._notes = []
+        is_final = False
+        try:
+            reply = await self._parsed(record.reply)
+            results = await self._run_blocks(reply, executions)
+            note = await self._finish(reply, results, executions)
+            is_final = note is None
+            if note is not None:
+                self._note(reply, note, is_repeated=bool(outcome.turns) and outcome.turns[-1].reply == record.reply)
+        finally:  # also where the run is cancelled in the middle of it: what was paid stays in the record
+            turn = Iteration(
+                iteration=number,
+                reply=record.reply,
+                executions=tuple(executions),
+                note="\n\n".join(self._notes),
+                start=self._tree.since(record.start),
+                end=self._tree.since(time.monotonic()),
+                usage=record.usage,
+            )
+            outcome.turns.append(turn)
+            emit(TurnFinished(id=self.id, turn=turn))
+        if is_final:
             outcome.stop_reason = "final"
             return True
-        return self._is_stuck() or self._observe(reply, results, note)
+        return self._is_stuck() or self._observe(reply, results)
 
     async def _ask(self, number: int, *, closing: bool) -> CallRecord:
-        self._compact()
+        self.conversation.compact()
         settings, purse = self._tree.settings, self._tree.purse
-        if purse.limits_replies and not self._depth:
-            # The closing request will hold this reply and what its code prints.
-            purse.keep_back(estimate(self._messages) + settings.limits.reply_tokens + settings.limits.stdout_shown // 3 + 1_000)
-        request = Request(tuple(self._messages), role="root", query=self.query, path=f"{self._path}.{number}", depth=self._depth)
-        record = await self._tree.ask(settings.root, request, parent=self.id, closing=closing and not self._depth)
-        if record.error is not None and record.error.type == "budget":
-            raise BudgetSpentError(purse.spent_out or "budget_calls")
-        return record
+        while True:
+            messages = self.outcome.messages
+            if purse.limits_replies and not self._depth:
+                # The closing request will hold this reply and what its code prints.
+                purse.keep_back(estimate(messages) + settings.limits.reply_tokens + settings.limits.stdout_shown // 3 + 1_000)
+            request = Request(tuple(messages), role="root", query=self.query, path=f"{self._path}.{number}", depth=self._depth)
+            record = await self._tree.ask(settings.root, request, parent=self.id, closing=closing and not self._depth)
+            if record.error is None:
+                return record
+            if record.error.type == "budget":
+                raise BudgetSpentError(purse.spent_out or "budget_calls")
+            if record.error.type != "context_length" or not self.conversation.compact_after_refusal():
+                return record
 
-    async def _run_blocks(self, reply: Reply) -> tuple[list[Execution], list[ExecutionResult]]:
+    async def _parsed(self, text: str) -> Reply:
+        """What a reply asks for; it goes into the conversation."""
+        reply = await _runtime.offload(parse, text[:_MOST_PARSED]) if len(text) > _PARSED_OFF_LOOP else parse(text)
+        self.conversation.take(text[: reply.cut].rstrip())
+        return reply
+
+    async def _run_blocks(self, reply: Reply, executions: list[Execution]) -> list[ExecutionResult]:
         """Run what may be run, in order, until one fails."""
-        executions: list[Execution] = []
         results: list[ExecutionResult] = []
         for block in reply.blocks:
             if block.note is not None:
                 continue
-            execution, result = await self._execute(block.code)
-            executions.append(execution)
-            results.append(result)
-            if result.status != "ok":
+            results.append(await self._execute(block.code, executions))
+            if results[-1].status != "ok":
                 break
-        return executions, results
+        return results
 
-    async def _execute(self, code: str) -> tuple[Execution, ExecutionResult]:
-        session = await self._repl.opened(self._tree)
+    async def _execute(self, code: str, executions: list[Execution]) -> ExecutionResult:
+        """Run a block. It is recorded whatever becomes of it."""
         self._repl.blocks += 1
-        number, notebook = self._repl.blocks, Notebook()
-        self._host.notebook = notebook
-        self._tree.emit(BlockStarted(id=self.id, block=number, code=code))
+        number = self._repl.blocks
+        notebook = self._host.notebook = Notebook()
         try:
-            with self._deadline(session):
-                result = await session.execute(code, number)
-        except BaseException:
-            await self._repl.close()  # it is over; a chat's next question gets another
-            raise
+            session = await self._repl.opened(self._tree)
+        except ContextError as error:  # a new one is needed, and the document's file has changed
+            if not self.outcome.turns:
+                raise
+            self._losses += [str(error)] * (LOSSES + 1)
+            result = ExecutionResult(status="lost", error=ExecutionError("SandboxLost", str(error)))
+            executions.append(_execution(number, code, result, notebook, 0.0))
+            return result
+        self._tree.emit(BlockStarted(id=self.id, block=number, code=code))
+        begun = time.monotonic()
+        executing = asyncio.ensure_future(self._run_block(session, code, number))
+        try:
+            try:
+                await self._done(executing, session)
+            finally:
+                await notebook.complete()
         finally:
-            await notebook.complete()
+            result = _result_of(executing)
+            executions.append(_execution(number, code, result, notebook, time.monotonic() - begun))
+            self._tree.emit(BlockFinished(id=self.id, execution=executions[-1]))
+            del executing  # it may hold an exception, whose traceback holds this frame
+        if notebook.unfinished:
+            self._unfinished |= notebook.unfinished
+            self._notes.append(prompts.unfinished(len(notebook.unfinished)))
         if result.status == "lost":
             self._losses.append(result.error.message if result.error is not None else "")
             await self._repl.close()  # the next block gets a new one
-        execution = Execution(
-            block=number,
-            code=code,
-            status=result.status,
-            stdout=result.stdout,
-            stderr=result.stderr,
-            output=result.output,
-            dropped=result.dropped,
-            error=None if result.error is None else result.error.traceback or f"{result.error.type}: {result.error.message}",
-            elapsed=result.elapsed,
-            store_events=tuple(notebook.store_events),
-            batch_calls=tuple(notebook.batches),
-            subcalls=tuple(notebook.subcalls),
-        )
-        self._tree.emit(BlockFinished(id=self.id, execution=execution))
-        return execution, result
+        return result
+
+    async def _done(self, executing: "asyncio.Task[ExecutionResult]", session: Session) -> None:
+        """Wait for a block. Where this is cancelled, the block ends first, and the session with it unless a chat keeps it."""
+        try:
+            await asyncio.shield(executing)
+        except BaseException as error:
+            try:
+                if isinstance(error, asyncio.CancelledError) and self._repl.is_kept:
+                    self._host.closed = "the question was cancelled"
+                    await session.interrupt()
+                else:
+                    executing.cancel()
+                await ended(executing)
+            finally:
+                if _result_of(executing).status == "lost" or executing.cancelled() or executing.exception() is not None:
+                    await self._repl.close()
+            raise
+        finally:
+            del executing
+
+    async def _run_block(self, session: Session, code: str, number: int) -> ExecutionResult:
+        unfinished, self._unfinished = self._unfinished, {}
+        if unfinished:
+            with contextlib.suppress(SandboxError):  # the session is lost, as the block is about to find out
+                await session.set_vars({"unfinished_replies": unfinished})
+        with self._deadline(session):
+            return await session.execute(code, number)
 
     async def _finish(self, reply: Reply, results: list[ExecutionResult], executions: list[Execution]) -> str | None:
         """None where the reply finished the run; else what the model is told about its final, or "" where there was none."""
@@ -271,8 +268,7 @@ class Run:
             self._final = final or self._final
             return prompts.note(Note("final_refused")) if final or reply.final else ""
         if final is None and reply.final is not None:
-            execution, result = await self._execute(reply.final.code)
-            executions.append(execution)
+            result = await self._execute(reply.final.code, executions)
             final = result.final
             if result.status in {"interrupted", "lost"}:
                 return prompts.note(Note("final_refused"))
@@ -289,30 +285,33 @@ class Run:
         outcome = self.outcome
         outcome.answer = answer
         found = await _runtime.offload(verified, final.evidence, self._repl.corpus, self._tree.corpus, self._host.ambiguous)
-        outcome.citations, outcome.dropped_citations = found
+        outcome.citations, outcome.dropped_citations = found[0], found[1] + self._host.unchecked
         return None
 
-    def _observe(self, reply: Reply, results: list[ExecutionResult], note: str) -> bool:
+    def _note(self, reply: Reply, note: str, *, is_repeated: bool) -> None:
+        """Note what the model is told beside its output."""
+        self._notes[:0] = [prompts.note(each) for each in reply.notes]
+        if note and note not in self._notes:
+            self._notes.append(note)
+        if is_repeated:
+            self._notes.append(prompts.REPEATED)
+        if self._host.unchecked and not self._told_unreadable:
+            self._told_unreadable = True
+            self._notes.append(prompts.UNREADABLE)
+        if not self._notes and not reply.blocks:
+            self._notes.append(prompts.NOTHING_TO_DO)
+
+    def _observe(self, reply: Reply, results: list[ExecutionResult]) -> bool:
         """Tell the model what its turn did. Whether a limit ends the run here."""
         written = sum(block.note is None for block in reply.blocks)
         parts = [prompts.observation(results, written=written, shown=self._tree.settings.limits.stdout_shown)] if results else []
-        parts += [prompts.note(each) for each in reply.notes]
-        parts += [note] if note and note not in parts else []
-        if len(self.outcome.turns) > 1 and self.outcome.turns[-1].reply == self.outcome.turns[-2].reply:
-            parts.append(prompts.REPEATED)
-        self._say("\n\n".join(parts) or prompts.NOTHING_TO_DO)
+        self.conversation.tell("\n\n".join([*parts, *self._notes]))
         if len(self._losses) > LOSSES:
             self.outcome.stop_reason, self.outcome.error = "sandbox_lost", self._losses[-1]
             return True
         if self._tree.purse.spent_out is not None:
             raise BudgetSpentError(self._tree.purse.spent_out)
         return False
-
-    def _say(self, text: str) -> None:
-        """Add to the conversation as user; two messages in a row become one, because many providers want turns."""
-        if self._messages and self._messages[-1].role == "user":
-            text = f"{self._messages.pop().content}\n\n{text}"
-        self._messages.append(Message("user", text))
 
     def _is_stuck(self) -> bool:
         turns = self.outcome.turns
@@ -325,7 +324,7 @@ class Run:
         """Ask once for the best answer that what was found allows; its code runs, and asks nobody any more."""
         outcome, taken = self.outcome, len(self.outcome.turns)
         stop_reason = outcome.stop_reason
-        self._say(prompts.closing(reason))
+        self.conversation.close(prompts.closing(reason))
         self._host.closed = "this is the last turn, and no model can be asked any more"
         try:
             await self._turn(closing=True)
@@ -388,17 +387,27 @@ class Run:
         lengths = [source.length for source in corpus.sources]
         first = corpus.sources[0] if corpus.sources else None
         opening = corpus.text(first.name, 0, min(prompts.OPENING, first.length)) if first is not None else ""
-        return prompts.question(self.query, lengths=lengths, is_list=corpus.is_list, opening=opening)
+        asked = prompts.question(self.query, lengths=lengths, is_list=corpus.is_list, opening=opening)
+        return f"{asked}\n\n{prompts.NEW_REPL}" if self._repl.is_renewed else asked
 
-    def _compact(self) -> None:
-        """Shorten all but the latest outputs once the conversation nears the window; its beginning then changes once, not at each turn."""
-        settings = self._tree.settings
-        window = settings.root.context_window or settings.limits.window
-        if estimate(self._messages) <= window * settings.limits.compact_at:
-            return
-        users = [at for at, message in enumerate(self._messages) if message.role == "user"]
-        for at in users[1:-2]:
-            text = self._messages[at].content
-            shortened = prompts.compacted(len(text))
-            if len(text) > 2 * len(shortened):
-                self._messages[at] = Message("user", shortened)
+
+def _result_of(executing: "asyncio.Task[ExecutionResult]") -> ExecutionResult:
+    """What a block did, as far as it came."""
+    return _NOT_DONE if executing.cancelled() or executing.exception() is not None else executing.result()
+
+
+def _execution(number: int, code: str, result: ExecutionResult, notebook: Notebook, elapsed: float) -> Execution:
+    return Execution(
+        block=number,
+        code=code,
+        status=result.status,
+        stdout=result.stdout,
+        stderr=result.stderr,
+        output=result.output,
+        dropped=result.dropped,
+        error=None if result.error is None else result.error.traceback or f"{result.error.type}: {result.error.message}",
+        elapsed=result.elapsed or elapsed,
+        store_events=tuple(notebook.store_events),
+        batch_calls=tuple(notebook.batches),
+        subcalls=tuple(notebook.subcalls),
+    )

@@ -152,7 +152,7 @@ def observation(results: Sequence[ExecutionResult], *, written: int, shown: int)
     parts = []
     for number, result in enumerate(results, 1):
         of = f" of block {number} of {written}" if written > 1 else ""
-        printed = _bounded(result.output.rstrip("\n"), shown // written, result.dropped)
+        printed = bounded(result.output.rstrip("\n"), shown // written, result.dropped)
         parts.append(f"REPL output{of}:\n{printed}" if printed else f"REPL output{of}: nothing was printed.{_variables(result.locals)}")
         if result.error is not None:
             parts.append(result.error.traceback.rstrip() or f"{result.error.type}: {result.error.message}")
@@ -163,8 +163,8 @@ def observation(results: Sequence[ExecutionResult], *, written: int, shown: int)
     return "\n".join(parts)
 
 
-def _bounded(text: str, shown: int, dropped: int) -> str:
-    """The beginning and the end of an output, with a count of what is left out between."""
+def bounded(text: str, shown: int, dropped: int = 0) -> str:
+    """The beginning and the end of an output or a reply, with a count of what is left out between."""
     left_out = len(text) - shown
     if left_out <= 0 and not dropped:
         return text
@@ -230,3 +230,27 @@ def closing(reason: str) -> str:
 def compacted(characters: int) -> str:
     """What stands for an old output that the history no longer holds."""
     return f"[{characters:,} characters of output are no longer shown; variables still hold their values]"
+
+
+def compacted_reply(text: str, kept: int) -> str:
+    """What the history still holds of an old reply."""
+    if len(text) <= kept:
+        return text
+    fence = "\n```" if text[:kept].count("```") % 2 else ""
+    return f"{text[:kept]}{fence}\n[… {len(text) - kept:,} further characters of this message are no longer shown …]"
+
+
+WITHDRAWN = "This question was cancelled before it was answered. Do not answer it; what its code had bound before may still be there."
+NEW_REPL = "The REPL is a new one: variables of earlier questions are gone."
+UNREADABLE = (
+    "The file of the document has changed since it was read. `context` still has the text, but quotes can no longer be checked: "
+    "`cite` finds nothing, and evidence is dropped. Finish without it."
+)
+
+
+def unfinished(count: int) -> str:
+    """Where the replies are that came before their block ended."""
+    return (
+        f"Before that, {count:,} of its prompts had been answered, and the code did not get the replies. "
+        "The next block has them in the dict `unfinished_replies`, by prompt: ask only what is not in there."
+    )

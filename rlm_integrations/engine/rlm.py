@@ -14,17 +14,18 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import Typed
 from rlm_integrations.engine.chat import Chat
 from rlm_integrations.engine.children import Children
-from rlm_integrations.engine.loop import Outcome, Repl, Run
+from rlm_integrations.engine.loop import Outcome, Run
+from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.show import shown_by
 from rlm_integrations.engine.single import answer_at_once
 from rlm_integrations.engine.tools import tools_of
 from rlm_integrations.engine.tree import Settings, Tree, made
-from rlm_integrations.errors import BudgetExceededError, IncompleteError, InputError
+from rlm_integrations.errors import BudgetExceededError, IncompleteError, InputError, ModelError, SandboxError
 from rlm_integrations.events import Emitter, Event, Hook, RunFailed, RunFinished, RunStarted
 from rlm_integrations.lm import pricing
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.resolve import resolve
-from rlm_integrations.records import Budget, Limits, Message
+from rlm_integrations.records import Budget, Limits
 from rlm_integrations.result import RLMResult, StopReason
 from rlm_integrations.sandbox import sandbox_named
 from rlm_integrations.sandbox.base import Sandbox
@@ -216,9 +217,7 @@ class RLM:
         limits = self._settings.limits
         return await made(Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors)
 
-    async def _complete(
-        self, query: str, context: object, emit: Emitter, *, repl: Repl | None = None, history: Sequence[Message] = ()
-    ) -> RLMResult:
+    async def _complete(self, query: str, context: object, emit: Emitter, *, repl: Repl | None = None) -> RLMResult:
         begun = time.monotonic()
         query = _question(query)
         await self._check_prices()
@@ -234,16 +233,24 @@ class RLM:
                     cleanup.push_async_callback(own.end, keep=context)
                 cleanup.push_async_callback(tree.close)
                 at_once = corpus.characters < self._settings.limits.single_call_below
-                if not at_once or not await answer_at_once(tree, run, history):
-                    await run.run(() if at_once else history)
+                if not at_once or not await answer_at_once(tree, run, own.history):
+                    await run.run(() if at_once else own.history)
                 layers = own.session.layers if own.session is not None else {}
         except BaseException as error:
+            own.history = run.history(own.history, is_answered=False)
             if isinstance(error, asyncio.CancelledError):
                 run.outcome.stop_reason = "cancelled"
                 emit(RunFinished(id=run.id, result=_result(tree, run.outcome, layers)))
             else:
-                emit(RunFailed(id=run.id, error=f"{type(error).__name__}: {error}"))
+                told = f"{type(error).__name__}: {error}"
+                run.outcome.stop_reason, run.outcome.error = "failed", told
+                if isinstance(error, ModelError):
+                    run.outcome.stop_reason, run.outcome.error = "model_error", str(error)
+                elif isinstance(error, SandboxError):
+                    run.outcome.stop_reason, run.outcome.error = "sandbox_lost", str(error)
+                emit(RunFailed(id=run.id, error=told, result=_result(tree, run.outcome, layers)))
             raise
+        own.history = run.history(own.history)
         result = _result(tree, run.outcome, layers)
         emit(RunFinished(id=run.id, result=result))
         self._check_complete(result)

@@ -12,13 +12,14 @@ from rlm_integrations._cleanup import to_the_end
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.budget import BudgetSpentError, Metered, Purse
 from rlm_integrations.engine.tools import Tool
+from rlm_integrations.errors import ContextError
 from rlm_integrations.events import Emitter
 from rlm_integrations.lm.asker import Asker
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.limiter import Limiter, limiter_of
 from rlm_integrations.records import Budget, CallRecord, Limits, LLMError, Request
 from rlm_integrations.sandbox.base import Sandbox
-from rlm_integrations.spans import Locator, PromptPieces
+from rlm_integrations.spans import Locator, PromptPieces, literal
 from rlm_integrations.store import SharedStore
 
 P = ParamSpec("P")
@@ -115,11 +116,17 @@ class Tree:
         return Asker(lm, group=self.run_id, limiter=limiter, timeout=timeout, emit=self.emit, parent=parent)
 
     async def pieces(self, prompts: Sequence[str]) -> list[PromptPieces]:
-        """The prompts as words of their own and spans of the document, found off the event loop."""
-        async with self._locating:
-            if self._locator is None:
-                self._locator = await _runtime.offload(Locator, self.corpus)
-        return await _runtime.offload(_locate, self._locator, prompts)
+        """The prompts as words of their own and spans of the document, found off the event loop.
+
+        Where the document's file has changed they are words alone: they were paid for, so the record keeps them.
+        """
+        try:
+            async with self._locating:
+                if self._locator is None:
+                    self._locator = await _runtime.offload(Locator, self.corpus)
+            return await _runtime.offload(_locate, self._locator, prompts)
+        except ContextError:
+            return await _runtime.offload(list, map(literal, prompts))
 
     async def close(self) -> None:
         """Let go of the document's index: it may be large, and the garbage collector comes late."""

@@ -280,7 +280,8 @@ async def test_what_children_did_before_their_block_was_ended_is_in_the_record()
     assert (result.answer, result.repl_history[0].status, root.open) == ("went on", "interrupted", 0)
     for call in subcalls(result):
         assert call.reply == "Error: cancelled: the block that asked ended first"
-        assert [execution.stdout for turn in call.turns for execution in turn.executions] == ["a turn quick\n"]
+        assert [execution.stdout for turn in call.turns for execution in turn.executions] == ["a turn quick\n", ""]
+        assert [slow.reply for slow in call.turns[1].executions[0].subcalls] == ["Error: cancelled: the block ended first"] * 2
     assert len(subcalls(result)) == 2
 
 

@@ -1,0 +1,84 @@
+"""The sandbox session of a run."""
+
+import asyncio
+from typing import Any
+
+from rlm_integrations import _runtime
+from rlm_integrations._cleanup import ended, to_the_end
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.gate import Gate
+from rlm_integrations.engine.tree import Tree
+from rlm_integrations.records import Message
+from rlm_integrations.sandbox.base import Session
+
+
+class Repl:
+    """The sandbox session of a run, opened while the model thinks, replaced where it is lost, and kept by a chat for its next question.
+
+    Attributes:
+        corpus: The document.
+        history: The conversation so far, of a chat.
+        is_kept: Whether a cancelled question leaves the session, with its variables, to the next one.
+        blocks: How many blocks were run.
+        gate: Answers the calls of the code.
+    """
+
+    def __init__(self, corpus: Corpus, *, is_kept: bool = False) -> None:
+        self.corpus = corpus
+        self.history: list[Message] = []
+        self.is_kept = is_kept
+        self.blocks = 0
+        self.gate: Gate | None = None
+        self._opening: asyncio.Task[Session] | None = None
+
+    @property
+    def session(self) -> Session | None:
+        """The session, if there is one."""
+        opening = self._opening
+        return opening.result() if opening is not None and opening.done() and not opening.cancelled() and not opening.exception() else None
+
+    @property
+    def is_renewed(self) -> bool:
+        """Whether the variables of earlier blocks are gone."""
+        return self.blocks > 0 and self.session is None
+
+    def begin(self, tree: Tree) -> "asyncio.Task[Session]":
+        """Begin to open the session, if there is none."""
+        if self._opening is None:
+            settings = tree.settings
+            specs = self.gate.specs if self.gate is not None else []
+            self._opening = asyncio.ensure_future(settings.sandbox.open(self.corpus, specs, self._answer, settings.limits))
+        return self._opening
+
+    async def opened(self, tree: Tree) -> Session:
+        """The session, once it is open."""
+        try:
+            return await self.begin(tree)
+        except BaseException:
+            await self.close()  # the next try begins anew
+            raise
+
+    async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if self.gate is None:
+            raise RuntimeError("a REPL without a gate")
+        return await self.gate(block, function, args, kwargs)
+
+    async def close(self) -> None:
+        """End the session, also one that is still being opened."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        opening.cancel()
+        try:
+            await ended(opening)
+        finally:
+            if not opening.cancelled() and opening.exception() is None:
+                await to_the_end(opening.result().close())
+
+    async def end(self, *, keep: object) -> None:
+        """Close it and its document, unless that is the one to keep."""
+        try:
+            await self.close()
+        finally:
+            if self.corpus is not keep:
+                await to_the_end(_runtime.offload(self.corpus.close))  # a gigabyte takes a while to give back
