@@ -66,7 +66,7 @@ async def test_a_file_that_was_read_may_change(log: Path, change: Callable[[Path
 
 @CHANGES
 async def test_a_large_file_that_changes_costs_its_citations_alone(large_log: Path, change: Callable[[Path], None]) -> None:
-    """The run ends with its answer; evidence that cannot be checked is dropped and counted, and the model is told why `cite` finds nothing."""
+    """The run ends with its answer; evidence that cannot be checked is dropped and counted, and the model is told why."""
     block = code("c = llm_query('sum up: ' + context[:200])", "spans = [cite('in 1955')]", "print(c, spans)")
     root = Scripted([PAID, block, code("FINAL(a, evidence=['approved by Rossi', *spans])")])
     result = await asked(root, large_log, change)

@@ -119,7 +119,6 @@ async def test_what_a_cancelled_run_did_before_stays_too() -> None:
 
 async def test_a_run_that_fails_keeps_its_record() -> None:
     """RunFailed has a result: what was done and paid before, and what was raised."""
-
     events: list[Event] = []
     root = Scripted([code("x = llm_query('paid')"), code("y = llm_query('paid too')")])
     with pytest.raises(OSError, match="no space"):
