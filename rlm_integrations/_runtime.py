@@ -85,6 +85,16 @@ def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyn
     return asyncio.wrap_future(threads("work", 4).submit(function, *args, **kwargs))
 
 
+def open_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """`offload` in threads that do nothing but open sessions and read documents, so that nothing else delays that."""
+    return asyncio.wrap_future(threads("opening", 4).submit(function, *args, **kwargs))
+
+
+def close_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """`offload` in threads that do nothing but give back what is no longer needed: a run's end never waits for other work."""
+    return asyncio.wrap_future(threads("closing", 4).submit(function, *args, **kwargs))
+
+
 def _close_all() -> None:
     while _shared:
         with _lock:

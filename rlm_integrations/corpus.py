@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from rlm_integrations._documents import check_encoding, document, documents
 from rlm_integrations._fixed_width import BLOCK, MAXCHARS, WIDTHS, Memory, Run, Store, Writer
+from rlm_integrations._work import spend
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
 
@@ -115,7 +116,9 @@ class _Place:
 
     def steps(self) -> Iterator[str]:
         """The text, a block at a time."""
-        return (self.run.read(at, min(at + BLOCK, self.end)) for at in range(self.start, self.end, BLOCK))
+        for at in range(self.start, self.end, BLOCK):
+            spend(BLOCK)
+            yield self.run.read(at, min(at + BLOCK, self.end))
 
 
 class Corpus:
@@ -257,6 +260,7 @@ class Corpus:
             ContextError: The file that holds it has changed, or the corpus was closed.
         """
         place = self._place(SpanRef(source, start, self.length(source) if end is None else end))
+        spend(place.end - place.start)
         return place.run.read(place.start, place.end)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:

@@ -242,6 +242,13 @@ class Limits:
         single_call_below: A context of fewer characters is answered by one call, without a REPL; 0 for never.
         compact_at: The part of the root model's window at which older outputs in its conversation are shortened.
         window: The root model's window in tokens, where the model does not say.
+        child_runs: How many child runs, each with a REPL of its own, may be under way at once at each depth of a tree; further ones wait.
+        prompt_chars: Characters of one prompt that code may send, or have filled in from a template; a longer one fails in its own slot.
+        answer_chars: Characters of an answer, as text or as JSON; a longer one is refused, and the model is told so.
+        recorded_chars: Characters of prompts, replies and writes that a tree's record keeps. Beyond three quarters of it, long prompts
+            and replies are kept by their first and last characters and their SHA-256; beyond all of it, calls are only counted.
+        store_bytes: Bytes of memory that the store of a run may take.
+        query_chars: Characters that one query to the store may read and compare; to compare one object's type or tags counts as 10.
     """
 
     memory: int = 2 << 30
@@ -262,6 +269,12 @@ class Limits:
     single_call_below: int = 0
     compact_at: float = 0.7
     window: int = 128_000
+    child_runs: int = 16
+    prompt_chars: int = 20_000_000
+    answer_chars: int = 10_000_000
+    recorded_chars: int = 100_000_000
+    store_bytes: int = 1 << 30
+    query_chars: int = 500_000_000
 
     def __post_init__(self) -> None:
         for each in fields(self):

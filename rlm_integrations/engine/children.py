@@ -9,7 +9,7 @@ from rlm_integrations.engine.citations import LONGEST
 from rlm_integrations.engine.host import Answered, Asked, Spawn
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import Repl
-from rlm_integrations.engine.tree import Tree, made
+from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, ModelError
 from rlm_integrations.events import ChildFinished, RunStarted
 from rlm_integrations.records import LLMError, SpanRef
@@ -78,9 +78,9 @@ class Children:
         is_list = not isinstance(context, str)
         located = await self._tree.pieces(texts)
         try:
-            return await made(_slice, self._tree.corpus, texts, located, is_list=is_list)
+            return await self._tree.threads.make(_slice, self._tree.corpus, texts, located, is_list=is_list)
         except ContextError:  # the document's file has changed: the child reads what code handed over, and can cite nothing
-            return await made(self._tree.corpus.slice, texts, is_list=is_list)
+            return await self._tree.threads.make(self._tree.corpus.slice, texts, is_list=is_list)
 
 
 def _slice(corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces], *, is_list: bool) -> Corpus:

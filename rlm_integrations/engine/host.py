@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlm_integrations import _runtime
 from rlm_integrations._cleanup import ended
+from rlm_integrations._work import Work
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.citations import LONGEST, MOST
 from rlm_integrations.engine.gate import Call, Function
@@ -25,12 +25,13 @@ from rlm_integrations.sandbox.base import HostCallError
 from rlm_integrations.spans import find_quote
 from rlm_integrations.store import WorkerStoreProxy
 from rlm_integrations.store.commit import apply_commit, commit_of
+from rlm_integrations.store.content import length
 from rlm_integrations.store.derive import llm_map, llm_reduce
 from rlm_integrations.store.events import StoreEvent
 from rlm_integrations.store.shared import REPL_METHODS
 
 _CHARACTERS_PER_TOKEN = 3
-_QUICK = {"get", "invalidate", "link"}  # of the store: microseconds, which a thread would cost many times over
+_SMALL = 10_000  # characters of an object that is read on the event loop
 _UNKNOWN_WINDOW = 32_000  # tokens that a sub-model is taken to read where it does not say
 
 
@@ -399,7 +400,7 @@ class Host:
 
     async def apply_commit(self, _call: Call, commit: Any, batch_prefix: Any = "") -> dict[str, Any]:
         """Merge a worker's commit into the store."""
-        return await _runtime.offload(apply_commit, self._required_store(), commit, batch_prefix)
+        return await self._tree.threads.query(apply_commit, self._required_store(), commit, batch_prefix)
 
     # The document and the store.
 
@@ -410,7 +411,7 @@ class Host:
         if len(quote) > LONGEST:
             raise HostCallError(f"cite: a quote has at most {LONGEST:,} characters, not {len(quote):,}", type="ValueError")
         try:
-            hits = await _runtime.offload(find_quote, self._corpus, quote, source)
+            hits = await self._tree.threads.run(Work(), find_quote, self._corpus, quote, source)
         except ContextError:  # its file has changed; what the block has paid for must not be lost for that
             self.unchecked += 1
             return None
@@ -428,11 +429,19 @@ class Host:
 
         async def answer(_call: Call, /, *args: Any, **kwargs: Any) -> Any:
             try:
-                return method(*args, **kwargs) if name in _QUICK else await _runtime.offload(method, *args, **kwargs)
+                if name == "get" and self._is_small(*args[:1], *kwargs.values()):
+                    return method(*args, **kwargs)
+                return await self._tree.threads.query(method, *args, **kwargs)
             except TypeError as error:  # the arguments do not fit
                 raise HostCallError(f"store.{name}: {error}", type="TypeError") from None
 
         return answer
+
+    def _is_small(self, id_: Any = None, *_: Any) -> bool:
+        """Whether to read an object takes microseconds, which a thread would cost many times over."""
+        view = self._required_store().ledger.view
+        row = view.row_of.get(id_) if isinstance(id_, str) else None
+        return row is None or length(view.rows[row].content) <= _SMALL
 
     def _lift(self, span: SpanRef) -> SpanRef:
         """A span of this run's document as one of the root's."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlm_integrations import _runtime
 from rlm_integrations._cleanup import ended
+from rlm_integrations._work import Work
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import InvalidAnswerError, Typed
 from rlm_integrations.engine.budget import BudgetSpentError, estimate
@@ -284,7 +285,7 @@ class Run:
             return prompts.invalid(str(error))
         outcome = self.outcome
         outcome.answer = answer
-        found = await _runtime.offload(verified, final.evidence, self._repl.corpus, self._tree.corpus, self._host.ambiguous)
+        found = await self._tree.threads.run(Work(), verified, final.evidence, self._repl.corpus, self._tree.corpus, self._host.ambiguous)
         outcome.citations, outcome.dropped_citations = found[0], found[1] + self._host.unchecked
         return None
 

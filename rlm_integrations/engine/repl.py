@@ -81,4 +81,4 @@ class Repl:
             await self.close()
         finally:
             if self.corpus is not keep:
-                await to_the_end(_runtime.offload(self.corpus.close))  # a gigabyte takes a while to give back
+                await to_the_end(_runtime.close_apart(self.corpus.close))  # a gigabyte takes a while to give back

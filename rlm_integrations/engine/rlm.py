@@ -18,8 +18,9 @@ from rlm_integrations.engine.loop import Outcome, Run
 from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.show import shown_by
 from rlm_integrations.engine.single import answer_at_once
+from rlm_integrations.engine.threads import made
 from rlm_integrations.engine.tools import tools_of
-from rlm_integrations.engine.tree import Settings, Tree, made
+from rlm_integrations.engine.tree import Settings, Tree
 from rlm_integrations.errors import BudgetExceededError, IncompleteError, InputError, ModelError, SandboxError
 from rlm_integrations.events import Emitter, Event, Hook, RunFailed, RunFinished, RunStarted
 from rlm_integrations.lm import pricing

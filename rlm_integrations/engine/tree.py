@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ParamSpec
+from typing import Any
 
 from rlm_integrations import _runtime
 from rlm_integrations._cleanup import to_the_end
+from rlm_integrations._work import Work
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.budget import BudgetSpentError, Metered, Purse
+from rlm_integrations.engine.threads import TreeThreads
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.errors import ContextError
 from rlm_integrations.events import Emitter
@@ -21,8 +22,6 @@ from rlm_integrations.records import Budget, CallRecord, Limits, LLMError, Reque
 from rlm_integrations.sandbox.base import Sandbox
 from rlm_integrations.spans import Locator, PromptPieces, literal
 from rlm_integrations.store import SharedStore
-
-P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +54,10 @@ class Tree:
         self.corpus = corpus
         self.run_id = run_id
         self.emit = emit
-        self.store = SharedStore(corpus) if settings.store_mode == "shared" else None
+        self.store = SharedStore(corpus, max_size=settings.limits.store_bytes) if settings.store_mode == "shared" else None
         self.purse = Purse(settings.budget, settings.limits.reply_tokens, begun)
         self.begun = begun
+        self.threads = TreeThreads(settings.limits.query_chars)
         self._slots = asyncio.Semaphore(settings.max_parallel_calls)
         self._askers: dict[tuple[int, str], Asker] = {}
         self._locator: Locator | None = None
@@ -123,15 +123,16 @@ class Tree:
         try:
             async with self._locating:
                 if self._locator is None:
-                    self._locator = await _runtime.offload(Locator, self.corpus)
-            return await _runtime.offload(_locate, self._locator, prompts)
+                    self._locator = await self.threads.run(Work(), Locator, self.corpus)
+            return await self.threads.run(Work(), _locate, self._locator, prompts)
         except ContextError:
-            return await _runtime.offload(list, map(literal, prompts))
+            return await self.threads.run(Work(), list, map(literal, prompts))
 
     async def close(self) -> None:
-        """Let go of the document's index: it may be large, and the garbage collector comes late."""
+        """End what threads still read, and let go of the document's index: it may be large, and the garbage collector comes late."""
+        self.threads.close()
         if self._locator is not None:
-            await to_the_end(_runtime.offload(setattr, self, "_locator", None))
+            await to_the_end(_runtime.close_apart(setattr, self, "_locator", None))
 
 
 def _locate(locator: Locator, prompts: Sequence[str]) -> list[PromptPieces]:
@@ -142,18 +143,3 @@ def _locate(locator: Locator, prompts: Sequence[str]) -> list[PromptPieces]:
         spans = located[-1].spans
         last = spans[-1] if spans else last
     return located
-
-
-async def made(make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwargs) -> Corpus:
-    """A corpus, made off the event loop. Where the wait is cancelled, it is closed as soon as it is there: it may be large."""
-    making = _runtime.threads("work", 4).submit(make, *args, **kwargs)
-    try:
-        return await asyncio.wrap_future(making)
-    except asyncio.CancelledError:
-        making.add_done_callback(_close)
-        raise
-
-
-def _close(making: Future[Corpus]) -> None:
-    if not making.cancelled() and making.exception() is None:
-        making.result().close()

@@ -16,7 +16,7 @@ from rlm_integrations._portal import portal
 from rlm_integrations._threads import in_thread
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.bound import Bound
-from rlm_integrations.engine.tree import made
+from rlm_integrations.engine.threads import made
 from rlm_integrations.llama_index.index import Nodes, text_in
 from rlm_integrations.llama_index.origin import Origin, has_image_only
 from rlm_integrations.records import Limits
@@ -101,7 +101,7 @@ class Given:
 
     async def close(self, texts: Texts) -> None:
         """It goes with the run."""
-        await to_the_end(_runtime.offload(texts.corpus.close))
+        await to_the_end(_runtime.close_apart(texts.corpus.close))
 
 
 class Kept:

@@ -157,7 +157,7 @@ class InProcessSession:
         await self.interrupt()
         await ended(*self._answering)
         if self._thread is None:
-            await to_the_end(_runtime.offload(self._repl.close))
+            await to_the_end(_runtime.close_apart(self._repl.close))
 
 
 def _crossed(message: dict[str, Any]) -> dict[str, Any]:

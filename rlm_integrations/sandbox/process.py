@@ -65,7 +65,7 @@ class ProcessSandbox:
             "metadata": context.metadata,
         }
         child = Child()
-        starting = _runtime.offload(self._start, child, opening, context)
+        starting = _runtime.open_apart(self._start, child, opening, context)
         try:
             reader, writer = await asyncio.open_connection(sock=await asyncio.shield(starting))
         except BaseException:
@@ -81,7 +81,7 @@ class ProcessSandbox:
         finally:
             if starting.exception() is None:
                 starting.result().close()
-            await to_the_end(_runtime.offload(child.release))
+            await to_the_end(_runtime.close_apart(child.release))
 
     def _start(self, child: Child, opening: dict[str, Any], context: Corpus) -> socket.socket:
         """Fork a child, hand it its context and wait until it says that it is sealed. Blocks; runs in a thread of ours."""
@@ -216,7 +216,7 @@ class ProcessSession:
         self.child.kill()
         self._writer.transport.abort()
         try:
-            await to_the_end(_runtime.offload(self._release))
+            await to_the_end(_runtime.close_apart(self._release))
         finally:
             with contextlib.suppress(ConnectionError):
                 await to_the_end(self._writer.wait_closed())

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import Any
 
 from rlm_integrations.errors import InputError
 
 CONTENT_CHARS = 10_000_000
+VALUES = 200_000  # of one object: JSON is read and written in one go, which keeps other threads waiting
 DEPTH = 64  # nesting: the wire to a sandbox carries little more
 
 
@@ -32,6 +34,8 @@ def encode(value: Any) -> Content:
         content = str.__str__(value)
         length = len(content)
     else:
+        if _values(value, VALUES) > VALUES:
+            raise InputError(f"content holds more than {VALUES:,} values: split it over several objects, or make it one text")
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError) as error:
@@ -58,9 +62,30 @@ def length(content: Content) -> int:
     return len(content) if isinstance(content, str) else len(content.text)
 
 
+def memory(content: Content) -> int:
+    """How many bytes the content takes; one wide character makes all of them wide."""
+    return getsizeof(content if isinstance(content, str) else content.text)
+
+
 def text_of(content: Content) -> str:
     """What a search reads: a text as it is; of other values each key, text and number on a line of its own."""
     return content if isinstance(content, str) else "\n".join(_words(json.loads(content.text)))
+
+
+def _values(value: Any, most: int, levels: int = DEPTH) -> int:
+    """How many values there are in a value, itself included, counted up to one more than the most."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return 1
+    count = 1 + len(value)
+    if levels:
+        for item in value:
+            if isinstance(item, dict | list | tuple):
+                count += _values(item, most - count, levels - 1) - 1
+            if count > most:
+                break
+    return count
 
 
 def _deeper(value: Any, levels: int) -> bool:

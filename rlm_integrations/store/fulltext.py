@@ -9,12 +9,13 @@ import itertools
 import json
 import re
 import threading
-import unicodedata
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
+from unicodedata import normalize
 
+from rlm_integrations._work import spend
 from rlm_integrations.store.content import text_of
 from rlm_integrations.store.events import Created
 
@@ -28,6 +29,8 @@ FURTHER: Final = 4  # words beside the rare ones that a score takes in
 TRIGRAMS: Final = 6  # of a needle that are looked up; what they find is checked anyway
 READ: Final = {"desc": 5_000, "text": 500}  # so many objects are read sooner than an index is asked
 PORTION: Final = 2_000_000  # characters from which on a statement takes in no further text
+PIECE: Final = 250  # characters that are normalized at once: more than a word has that counts
+STEP: Final = 1 << 16  # characters of a text that are folded in one go, which takes less than a millisecond
 COUNTS: Final = 10_000  # words whose count is remembered
 
 # Scripts without blanks between words: each character is indexed as a word, and pairs of them are looked for.
@@ -77,26 +80,46 @@ def text_index() -> TextIndex:
 
 def folded(event: Created, field: str) -> str:
     """The text of "desc" or "text" as "contains" compares it."""
-    return (event.description if field == "desc" else text_of(event.content)).casefold()
+    return fold(event.description if field == "desc" else text_of(event.content))
+
+
+def fold(text: str) -> str:
+    """`str.casefold` in steps, between which other threads can run; its characters do not depend on their neighbours."""
+    spend(len(text))
+    if len(text) <= STEP:
+        return text.casefold()
+    return "".join([text[at : at + STEP].casefold() for at in range(0, len(text), STEP)])
 
 
 def document(event: Created) -> str:
     """What free text is searched in: description, tags and content."""
-    return spaced("\n".join((event.description, *event.tags, text_of(event.content))).casefold())
+    return spaced(fold("\n".join((event.description, *event.tags, text_of(event.content)))))
 
 
 def spaced(text: str) -> str:
     """The text with blanks between all words, also in scripts that have none."""
-    return text if text.isascii() else _CHARACTER.sub(r" \g<0> ", text)
+    if text.isascii():
+        return text
+    return "".join([_CHARACTER.sub(r" \g<0> ", text[at : at + STEP]) for at in range(0, len(text), STEP)])
 
 
 def words(text: str) -> list[str]:
     """The different words of a free text, as far as they count; of a script without blanks the pairs of characters."""
-    found: list[str] = []
-    for part in _PART.finditer(unicodedata.normalize("NFC", text).casefold()):
-        run = part["run"]
-        found += [part[0]] if run is None or len(run) == 1 else map(" ".join, itertools.pairwise(run))
-    return list(dict.fromkeys(word for word in found if len(word) <= WORD_CHARS))[:WORDS]
+    found: dict[str, None] = {}
+    for piece in _pieces(text):
+        for part in _PART.finditer(normalize("NFC", piece).casefold()):
+            run = part["run"]
+            several = [part[0]] if run is None or len(run) == 1 else map(" ".join, itertools.pairwise(run))
+            found |= dict.fromkeys(word for word in several if len(word) <= WORD_CHARS)
+        if len(found) >= WORDS:
+            break
+    return list(found)[:WORDS]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """What lies between white space, cut where it is too long for a word: the time to normalize a run of marks grows with its square."""
+    for chunk in text.split():
+        yield from (chunk[at : at + PIECE] for at in range(0, len(chunk), PIECE))
 
 
 class FullText:
@@ -171,27 +194,25 @@ class FullText:
             limit = min(limit * 4, 4096)
 
     def _take_in(self, table: str, rows: Sequence[Created]) -> None:
-        """Bring a table up to the rows."""
+        """Bring a table up to the rows; where the work around it ends first, the next call goes on from there."""
         make = document if table == "words" else lambda event: folded(event, table)
-        at, end = self._held[table], len(rows)
-        if at >= end:
-            return
-        self._db.execute("BEGIN")
-        try:
-            while at < end:
-                texts: list[str] = []
-                size = 0
-                while at + len(texts) < end and size < PORTION:
-                    texts.append(_clean(make(rows[at + len(texts)])))
-                    size += len(texts[-1])
-                insert = f"INSERT INTO {table}(rowid, t) SELECT key + ?, value FROM json_each(?)"  # noqa: S608 - names of ours
+        insert = f"INSERT INTO {table}(rowid, t) SELECT key + ?, value FROM json_each(?)"  # noqa: S608 - names of ours
+        end = len(rows)
+        while self._held[table] < end:
+            at = self._held[table]
+            texts: list[str] = []
+            size = 0
+            while at + len(texts) < end and size < PORTION:
+                texts.append(_clean(make(rows[at + len(texts)])))
+                size += len(texts[-1])
+            self._db.execute("BEGIN")
+            try:
                 self._db.execute(insert, (at, json.dumps(texts, ensure_ascii=False)))
-                at += len(texts)
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._held[table] = end
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._held[table] = at + len(texts)
 
     def _count(self, word: str) -> int:
         """How many rows have a word, up to `COMMON`; remembered until there are a tenth more rows."""

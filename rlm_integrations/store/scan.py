@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from rlm_integrations._work import spend
 from rlm_integrations.store.events import Created
 from rlm_integrations.store.fulltext import Skip, document, words
 
@@ -24,6 +25,7 @@ class Scan:
         scores: dict[int, float] = {}
         for word in words(text):
             needle = f" {'  '.join(_TOKEN.findall(word))} "
+            spend(sum(map(len, joined)))
             counts = {row: count for row, tokens in enumerate(joined) if (count := tokens.count(needle))}
             weight = max(math.log((end - len(counts) + 0.5) / (len(counts) + 0.5)), 1e-6)
             for row, count in counts.items():

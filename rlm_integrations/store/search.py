@@ -3,15 +3,18 @@
 import heapq
 import itertools
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from rlm_integrations._work import spend
 from rlm_integrations.store.fulltext import TextIndex, folded
 from rlm_integrations.store.query import CONTAINS, Query, Term
 from rlm_integrations.store.view import View
 
 READ: Final = 20_000  # rows of an exact term that are read sooner than a text index is asked
 FIRST, LARGEST = 64, 4096  # portions grow: most queries need few rows
+LOOKED_AT: Final = 10  # characters that it counts as to compare a row's exact term
+UNITED: Final = 1 << 16  # rows of a term that are put with those of others in one go
 
 Check = Callable[[list[int]], list[int]]
 
@@ -29,7 +32,8 @@ def find(view: View, index: Callable[[], TextIndex], query: Query, limit: int) -
 def matching(view: View, index: Callable[[], TextIndex], query: Query) -> Iterator[int]:
     """All rows that match, the newest first, or the oldest if the query is sorted so."""
     newest_first = query.sort != "oldest"
-    checks = [_check(view, term) for term in query.terms]
+    checks = [_check(view, term) for term in query.terms if term.key not in CONTAINS]
+    checks += [_contains(view, field, terms) for field in CONTAINS if (terms := [term for term in query.terms if term.key == field])]
     if query.invalid == "yes":
         checks.insert(0, lambda rows: [row for row in rows if row in view.invalid])
     elif query.invalid == "no" and view.invalid:
@@ -37,6 +41,7 @@ def matching(view: View, index: Callable[[], TextIndex], query: Query) -> Iterat
     for portion in _portions(view, index, query, newest_first=newest_first):
         rows = portion
         for check in checks:
+            spend(LOOKED_AT * len(rows))
             rows = check(rows)
         yield from rows
 
@@ -65,7 +70,12 @@ def _indexed(view: View, term: Term) -> "array[int] | list[int] | None":
         found = [postings[value] for value in dict.fromkeys(term.values) if value in postings]
         if len(found) == 1:
             return found[0]
-        return sorted(set(itertools.chain.from_iterable(found)))
+        union: set[int] = set()
+        for rows in found:
+            for at in range(0, len(rows), UNITED):
+                spend(UNITED)
+                union.update(rows[at : at + UNITED])
+        return sorted(union)
     linking = view.linking.get(term.key)
     if linking is not None or term.key not in CONTAINS:
         return sorted({row for value in term.values for row in (linking or {}).get(value, ())})
@@ -95,8 +105,21 @@ def _check(view: View, term: Term) -> Check:
         return lambda some: [row for row in some if (rows[row].type in values) == want]
     if term.key == "worker":
         return lambda some: [row for row in some if (rows[row].worker in values) == want]
-    if term.key in CONTAINS:
-        needles = [value.casefold() for value in term.values]
-        return lambda some: [row for row in some if any(map(folded(rows[row], term.key).__contains__, needles)) == want]
     listed = frozenset(_indexed(view, term) or ())
     return lambda some: [row for row in some if (row in listed) == want]
+
+
+def _contains(view: View, field: str, terms: Sequence[Term]) -> Check:
+    """Keeps of some rows those that meet all terms of "desc" or of "text", whose text is folded once for all of them."""
+    needles = [([value.casefold() for value in term.values], not term.negated) for term in terms]
+
+    def meets(row: int) -> bool:
+        text = folded(view.rows[row], field)
+        return all(any(_holds(text, value) for value in values) == want for values, want in needles)
+
+    return lambda some: [row for row in some if meets(row)]
+
+
+def _holds(text: str, needle: str) -> bool:
+    spend(len(text))
+    return needle in text

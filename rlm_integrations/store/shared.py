@@ -188,7 +188,7 @@ class SharedStore(Reading):
         backend: Where the view is kept; "memory" is the one that there is.
         log: Where events are kept, if not with the store. What it holds already is taken in.
         clock: The time of a write, in seconds since 1970.
-        max_size: How large the store may grow: bytes of memory, counted as 1,000 for each object or link and 1 for each character.
+        max_size: How large the store may grow: bytes of memory, counted as 1,000 for each object or link and what its texts take.
     """
 
     def __init__(

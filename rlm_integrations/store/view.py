@@ -3,14 +3,15 @@
 import sys
 from array import array
 from collections.abc import Iterable
+from sys import getsizeof
 from typing import Any, Final, NotRequired, TypedDict
 
 from rlm_integrations.records import StoreObject
-from rlm_integrations.store.content import decode, length
+from rlm_integrations.store.content import decode, length, memory
 from rlm_integrations.store.events import Created, Invalidated, LinkType, StoreEvent
 
 MAPPED: Final = "llm_map"  # the tag of a batch and of its results
-WEIGHT: Final = 1_000  # what an object or a link takes beside its text, in characters' worth; an index entry takes a tenth
+WEIGHT: Final = 1_000  # bytes that an object or a link takes beside its text; an index entry takes a tenth
 
 
 class Card(TypedDict):
@@ -169,10 +170,11 @@ class View:
 
 
 def weight(event: StoreEvent) -> int:
-    """About how many bytes of memory an event takes with all its indexes, where a character takes one."""
+    """About how many bytes of memory an event takes with all its indexes, but for those of text searches."""
     if isinstance(event, Created):
         entries = len(event.tags) + len(event.parents) + 2 * len(event.backrefs)
-        return WEIGHT + len(event.description) + length(event.content) + entries * (WEIGHT // 10)
+        texts = getsizeof(event.description) + memory(event.content)
+        return WEIGHT + texts + entries * (WEIGHT // 10)
     return WEIGHT
 
 

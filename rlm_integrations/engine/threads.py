@@ -1,0 +1,89 @@
+"""The threads in which one tree of runs reads its document and its store, apart from those of other trees."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from rlm_integrations import _runtime
+from rlm_integrations._work import Work
+from rlm_integrations.corpus import Corpus
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+COUNT = 2  # so that a tree whose queries never end takes two threads, and nothing from other trees
+
+
+class TreeThreads:
+    """Two threads for reading, whose work ends soon after its result is no longer wanted.
+
+    Args:
+        query_chars: How many characters one query may read.
+    """
+
+    def __init__(self, query_chars: int) -> None:
+        self._query_chars = query_chars
+        self._threads = ThreadPoolExecutor(COUNT, "rlm-tree")
+        self._under_way: set[Work] = set()
+
+    async def query(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What this returns or raises, if it reads at most as many characters as one query may.
+
+        Raises:
+            WorkSpentError: It would read more.
+        """
+        return await self.run(Work(self._query_chars), function, *args, **kwargs)
+
+    async def run(self, work: Work, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What this returns or raises, within the bounds of the work. If the wait is cancelled, it ends at its next step."""
+        try:
+            return await asyncio.wrap_future(self._submit(work, function, *args, **kwargs))
+        except asyncio.CancelledError:
+            work.stop()
+            raise
+        finally:
+            self._under_way.discard(work)
+
+    async def make(self, make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwargs) -> Corpus:
+        """A corpus. If the wait is cancelled, what was made is closed at once: it may be large."""
+        work = Work()
+        making = self._submit(work, make, *args, **kwargs)
+        try:
+            return await asyncio.wrap_future(making)
+        except asyncio.CancelledError:
+            work.stop()
+            making.add_done_callback(close_made)
+            raise
+        finally:
+            self._under_way.discard(work)
+
+    def close(self) -> None:
+        """End all work at its next step, without waiting for it."""
+        for work in self._under_way:
+            work.stop()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(self, work: Work, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        def within() -> T:
+            with work.under_way():
+                return function(*args, **kwargs)
+
+        self._under_way.add(work)
+        return self._threads.submit(within)
+
+
+async def made(make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwargs) -> Corpus:
+    """The corpus of a user's context, made off the event loop. If the wait is cancelled, it is closed as soon as it is there."""
+    making = _runtime.threads("opening", 4).submit(make, *args, **kwargs)
+    try:
+        return await asyncio.wrap_future(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(close_made)
+        raise
+
+
+def close_made(making: Future[Corpus]) -> None:
+    """Close a corpus that nobody waits for any more."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()

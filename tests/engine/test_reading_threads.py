@@ -1,0 +1,201 @@
+"""Queries of one run hold up nothing else: not the loop, not other runs, not the end of their own."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rlm_integrations import Limits, _runtime
+from rlm_integrations._work import Work, WorkStoppedError, spend
+from rlm_integrations.engine.threads import COUNT, TreeThreads
+from rlm_integrations.records import Request
+from rlm_integrations.store import SharedStore, WorkerStoreProxy
+from rlm_integrations.store.ledger import Ledger
+from tests.engine.conftest import Scripted, code, final, run
+
+
+class Endless:
+    """Queries that wait until the test lets them go, and then read on."""
+
+    def __init__(self) -> None:
+        self.begun: asyncio.Queue[None] = asyncio.Queue()
+        self.let_go = threading.Event()
+        self.stopped = 0
+        self.open = self.most_open = 0
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+
+    def __call__(self, *_: Any) -> list[Any]:
+        with self._lock:
+            self.open += 1
+            self.most_open = max(self.open, self.most_open)
+        self._loop.call_soon_threadsafe(self.begun.put_nowait, None)
+        try:
+            assert self.let_go.wait(60)
+            spend(1)
+        except WorkStoppedError:
+            self.stopped += 1
+            raise
+        finally:
+            with self._lock:
+                self.open -= 1
+        return []
+
+
+@pytest.fixture
+async def endless() -> Any:
+    made = Endless()
+    yield made
+    made.let_go.set()
+
+
+MANY = code(
+    "from concurrent.futures import ThreadPoolExecutor", "with ThreadPoolExecutor(8) as p: list(p.map(store.search, ['type=a'] * 8))"
+)
+
+
+async def test_one_run_queries_in_two_threads_and_others_go_on(endless: Endless, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many queries a run has under way, two threads answer them; meanwhile another run opens, queries, finishes and closes."""
+    search = WorkerStoreProxy.search
+    monkeypatch.setattr(WorkerStoreProxy, "search", endless)
+    hostile = asyncio.ensure_future(run(Scripted([MANY, final("'over'")])))
+    for _ in range(COUNT):
+        await endless.begun.get()
+    monkeypatch.setattr(WorkerStoreProxy, "search", search)
+    other = await run(
+        Scripted([code("i = store.create('note', 'd', 'words')", "print(store.search_text('words'), cite('small'))"), final("i")])
+    )
+    assert (other.answer, hostile.done()) == ("root_000001", False)
+    endless.let_go.set()
+    assert (await hostile).answer == "over"
+    assert endless.most_open == COUNT
+
+
+async def test_a_run_is_cancelled_while_its_queries_go_on(endless: Endless, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run has ended, sandbox and all, before its queries have; those end at their next step, and what waited never begins."""
+    monkeypatch.setattr(WorkerStoreProxy, "search", endless)
+    hostile = asyncio.ensure_future(run(Scripted([MANY, final("'over'")])))
+    for _ in range(COUNT):
+        await endless.begun.get()
+    hostile.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hostile
+    assert (endless.open, endless.begun.empty()) == (COUNT, True)
+    endless.let_go.set()
+    while endless.open:
+        await asyncio.sleep(0.001)
+    assert (endless.stopped, endless.begun.empty()) == (COUNT, True)
+
+
+async def test_a_session_opens_and_closes_while_all_shared_threads_are_busy() -> None:
+    """Encoding, hashing and parsing have threads of their own, and so have opening and closing."""
+    let_go = threading.Event()
+    busy = [_runtime.offload(let_go.wait, 60) for _ in range(8)]
+    try:
+        result = await run(Scripted([code("print(1)"), *["I think."] * 20]))
+        assert result.repl_history[0].stdout == "1\n"
+    finally:
+        let_go.set()
+        await asyncio.gather(*busy)
+
+
+async def test_a_query_beyond_its_bound_is_told_to_the_code() -> None:
+    """The code gets an exception that says what to do, and goes on."""
+    block = code(
+        "i = store.create('note', 'd', 'x' * 10_000)",
+        "try: store.search('text~\"y\"')",
+        "except ValueError as error: print(error)",
+        "print(len(store.search('type=note')))",
+    )
+    result = await run(Scripted([block, final("'done'")]), limits=Limits(query_chars=5_000))
+    assert result.repl_history[0].stdout == ("this would read more than 5,000 characters at once: ask for less, or in several queries\n1\n")
+
+
+async def test_a_write_that_waits_for_another_holds_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a long commit has the store's lock, links and invalidations wait in threads, and models are asked meanwhile."""
+    stores: list[SharedStore] = []
+    make = SharedStore.__init__
+
+    def kept(self: SharedStore, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        stores.append(self)
+
+    monkeypatch.setattr(SharedStore, "__init__", kept)
+    waits: list[str] = []
+    append = Ledger.append
+
+    def noted(self: Ledger, build: Any) -> Any:
+        waits.append(threading.current_thread().name)
+        return append(self, build)
+
+    monkeypatch.setattr(Ledger, "append", noted)
+
+    async def answer(request: Request) -> str:
+        lock = stores[0].ledger.lock
+        if request.messages[-1].content == "take":
+            lock.__enter__()
+        else:
+            while len(waits) < 2:
+                await asyncio.sleep(0.001)
+            lock.__exit__()
+        return "done"
+
+    block = code(
+        "from concurrent.futures import ThreadPoolExecutor",
+        "a, b = [store.create('note', 'd', 'c') for _ in range(2)]",
+        "llm_query('take')",
+        "calls = [lambda: store.link('supports', a, b), lambda: store.invalidate(a, 'r'), lambda: llm_query('give back')]",
+        "with ThreadPoolExecutor(3) as p: list(p.map(lambda call: call(), calls))",
+        "FINAL([len(store.view()), len(store.events_since(0))])",
+    )
+    assert (await run(Scripted([block], answer))).answer == "[1, 4]"
+    assert all(name.startswith("rlm-tree") for name in waits)
+
+
+@pytest.mark.parametrize(("content", "in_a_thread"), [("'x' * 100", False), ("[[]] * 20_000", True)])
+async def test_a_large_object_is_read_in_a_thread(content: str, in_a_thread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To get a small object takes microseconds on the loop; a large one is parsed in a thread."""
+    names: list[str] = []
+    get = WorkerStoreProxy.get
+
+    def noted(self: WorkerStoreProxy, id: str) -> Any:  # noqa: A002 - as it is called
+        names.append(threading.current_thread().name)
+        return get(self, id)
+
+    monkeypatch.setattr(WorkerStoreProxy, "get", noted)
+    block = code(f"i = store.create('note', 'd', {content})", "print(store.get(i).id, store.get(id=i).id)", "FINAL('done')")
+    result = await run(Scripted([block]))
+    assert result.repl_history[0].stdout == "root_000001 root_000001\n"
+    assert [name.startswith("rlm-tree") for name in names] == [in_a_thread] * 2
+
+
+async def test_a_tree_leaves_no_thread() -> None:
+    """Its threads end with it, also those in the middle of work."""
+
+    def endless() -> None:
+        started.set()
+        while True:
+            spend(1)
+
+    threads, started = TreeThreads(1_000), threading.Event()
+    reading = asyncio.ensure_future(threads.run(Work(), endless))
+    while not started.is_set():
+        await asyncio.sleep(0.001)
+    threads.close()
+    with pytest.raises(WorkStoppedError):
+        await reading
+    for thread in tree_threads():
+        thread.join(60)
+    assert not list(tree_threads())
+
+
+def tree_threads() -> Iterator[threading.Thread]:
+    return (thread for thread in threading.enumerate() if thread.name.startswith("rlm-tree"))
+
+
+async def test_the_bound_of_a_budget_is_in_seconds_too() -> None:
+    """Work with an end in time stops there, as the check of evidence does when the run's time is over."""
+    with Work(until=0.0).under_way(), pytest.raises(ValueError, match="the run's time is over"):
+        spend(1)

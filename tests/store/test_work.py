@@ -1,0 +1,141 @@
+"""What queries cost: characters are counted before they are read, each object is folded once, and no step takes long."""
+
+import unicodedata
+
+import pytest
+
+from rlm_integrations._work import Work, WorkSpentError, WorkStoppedError
+from rlm_integrations.errors import InputError
+from rlm_integrations.store import SharedStore, fulltext, search
+from rlm_integrations.store.fulltext import fold, words
+
+
+def filled(*contents: object) -> SharedStore:
+    store = SharedStore()
+    worker = store.worker("w")
+    for content in contents:
+        worker.create("note", "a note", content, tags=["x"])
+    return store
+
+
+def work_of(store: SharedStore, query: str, most: int | None = None) -> int:
+    """How many characters a query counts."""
+    work = Work(most)
+    with work.under_way():
+        store.search(query)
+    return work.spent
+
+
+def test_each_object_is_folded_once_for_all_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query of twenty terms about the content folds each content once."""
+    folded: list[str] = []
+
+    def counted(text: str) -> str:
+        folded.append(text)
+        return fold(text)
+
+    monkeypatch.setattr(fulltext, "fold", counted)
+    store = filled("Aé" * 100, "Bé" * 100, "Cé" * 100)
+    found = store.search(" ".join(f'-text~"zz{number}"' for number in range(20)) + ' text~"bé"')
+    assert [card["id"] for card in found] == ["w_000002"]
+    assert sorted(folded) == ["Aé" * 100, "Bé" * 100, "Cé" * 100]
+
+
+def test_a_query_reads_no_more_than_it_may() -> None:
+    """Every term counts what it compares; a query beyond its bound ends before it has read more, and says what to do."""
+    store = filled(*["x" * 1_000] * 10)
+    rows = 10 * search.LOOKED_AT
+    assert work_of(store, 'text~"y"') == 2 * 10 * 1_000 + rows
+    assert work_of(store, 'text~"y" -text~"z"') == 2 * 10 * 1_000 + rows  # the first term has settled it
+    assert work_of(store, '-text~"y" -text~"z"') == 3 * 10 * 1_000 + rows
+    with pytest.raises(WorkSpentError, match="more than 5,000 characters at once: ask for less, or in several queries"):
+        work_of(store, 'text~"y"', 5_000)
+    assert work_of(store, "tag=x type=note") == 2 * rows
+
+
+def test_the_rows_of_many_alternatives_count() -> None:
+    """Exact terms with alternatives unite their rows in steps that count, too."""
+    store = SharedStore()
+    worker = store.worker("w")
+    for number in range(10):
+        worker.create("note", "d", "c", tags=[f"a{number}", f"b{number}"])
+    work = Work()
+    with work.under_way():
+        assert len(store.search("tag=" + "|".join(f"a{number}" for number in range(10)))) == 10
+    assert work.spent >= 10 * search.UNITED
+
+
+def test_an_index_that_is_not_finished_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text search that may not index all that is new keeps what it has indexed, so that a later one finds everything."""
+    monkeypatch.setattr(fulltext, "PORTION", 500)
+    store = filled(*[f"word{number} " + "x" * 1_000 for number in range(10)])
+    refused = 0
+    while True:
+        try:
+            with Work(3_000).under_way():
+                found = store.search_text("word9")
+        except WorkSpentError:
+            refused += 1
+        else:
+            break
+    assert [card["id"] for card in found] == ["w_000010"]
+    assert 3 <= refused <= 10
+
+
+def test_work_that_is_stopped_ends_at_its_next_step() -> None:
+    """Once nobody waits for it, work ends where it would read on."""
+    store, work = filled("abc"), Work()
+    work.stop()
+    with work.under_way(), pytest.raises(WorkStoppedError):
+        store.search('text~"b"')
+
+
+def test_long_texts_are_folded_in_steps() -> None:
+    """Steps change nothing, at whatever character a text is cut."""
+    text = "Straße İzmir ΑΣ ﬁn \U00010400" * 10_000
+    assert len(text) > 2 * fulltext.STEP
+    assert fold(text) == text.casefold()
+    assert fulltext.spaced("漢字" * 100_000) == " 漢  字 " * 100_000
+
+
+@pytest.mark.parametrize("text", ["a" + "\u0301\u0316" * 49_000, "e\u0301" * 45_000, "\u0327\u0301" * 40 + " word"])
+def test_marks_are_normalized_in_short_runs(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What normalizing costs grows with the square of a run of marks, so no run is long, and no character is normalized twice."""
+    lengths: list[int] = []
+
+    def counted(form: str, piece: str) -> str:
+        lengths.append(len(piece))
+        return unicodedata.normalize(form, piece)
+
+    monkeypatch.setattr(fulltext, "normalize", counted)
+    words(text)
+    assert max(lengths) <= fulltext.PIECE
+    assert sum(lengths) <= len(text)
+
+
+def test_words_are_composed_before_they_are_searched() -> None:
+    """A word finds itself whether its marks are composed or not."""
+    store = filled("das Café dort")
+    assert [card["id"] for card in store.search_text("Cafe\u0301")] == ["w_000001"]
+
+
+@pytest.mark.parametrize("content", [[[]] * 300_000, {"a": [{"b": [None] * 150_000}, [0] * 60_000]}, [[[]] * 1_000] * 300])
+def test_an_object_holds_a_bounded_number_of_values(content: object) -> None:
+    """JSON is read and written in one go, so an object of very many small values is refused; the same characters as one text are not."""
+    store = SharedStore()
+    worker = store.worker("w")
+    with pytest.raises(InputError, match="more than 200,000 values: split it over several objects, or make it one text"):
+        worker.create("note", "d", content)
+    assert worker.create("note", "d", "[]," * 300_000) == "w_000001"
+    assert worker.create("note", "d", [[0] * 400] * 400) == "w_000002"
+
+
+def test_a_store_weighs_what_its_texts_take_in_memory() -> None:
+    """One wide character makes a text four times as large, and so the store is full four times as soon."""
+    narrow, wide = SharedStore(max_size=100_000), SharedStore(max_size=100_000)
+    for store, content, fit in ((narrow, "x" * 10_000, 9), (wide, "x" * 9_999 + "\U0001f600", 2)):
+        worker = store.worker("w")
+        with pytest.raises(InputError, match="the store is full"):
+            for _ in range(20):
+                worker.create("note", "d", content)
+        assert len(store) == fit
