@@ -15,4 +15,4 @@ QUIET = "import logging; logging.getLogger('asyncio').addFilter(lambda record: '
 def run_script(code: str, *args: str) -> subprocess.CompletedProcess[str]:
     """What it printed, and its exit code."""
     command = [sys.executable, *OPTIONS, "-c", QUIET + code, *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, cwd=ROOT)

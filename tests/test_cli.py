@@ -302,14 +302,14 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
         until(lambda: server.stats().in_flight == 5)
         below = descendants(process.pid)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
         until(lambda: server.stats().in_flight == 0)
     assert (process.returncode, out, err) == (130, "", "rlm-integrations: interrupted\n")
     assert len(below) >= 2  # the server of the sandbox and a session
     until(lambda: not [pid for pid in below if is_there(pid)])
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for it."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -25,7 +25,7 @@ async def test_results_and_failures_come_back() -> None:
 
 async def test_hundreds_wait_for_each_other() -> None:
     """Calls that can only end together do: there is no pool that they could fill."""
-    together = threading.Barrier(300, timeout=30)
+    together = threading.Barrier(300, timeout=60)
     assert sorted(await asyncio.gather(*(in_thread(together.wait) for _ in range(300)))) == list(range(300))
 
 

@@ -15,6 +15,7 @@ from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import HostFunction, Limits
 from rlm_integrations.sandbox.process import ProcessSandbox, ProcessSession
+from rlm_integrations.sandbox.wire import HEADER_CAP, Decoder
 from tests.bench.table import Row
 
 ECHO = [HostFunction("echo", "(value)")]
@@ -86,6 +87,18 @@ CALLS = """
         figures.append(time.perf_counter() - begun)
     statistics.median(figures)
 """
+
+
+def worst_header() -> float:
+    """Seconds for a header of the worst JSON, as large as a header may be."""
+    header = b'{"op":"x","v":[' + b"[]," * ((HEADER_CAP - 100) // 3) + b"0]}"
+    frame = len(header).to_bytes(4, "big") + header
+    figures = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        Decoder(1 << 30).decode(frame)
+        figures.append(time.perf_counter() - begun)
+    return statistics.median(figures)
 
 
 async def fifty(corpus: Corpus) -> None:
@@ -182,6 +195,7 @@ async def run() -> list[Row]:
     rows.append(Row("host call there and back, 100 bytes", await inside(session, CALLS.format(size=100, times=500)) * 1e3, 0.8, "ms"))
     rows.append(Row("host call there and back, 1 MB each way", await inside(session, CALLS.format(size=MB, times=50)) * 1e3, 6, "ms"))
     await session.close()
+    rows.append(Row("the largest header of a frame, of the worst JSON", worst_header(), 1, "s"))
     rows.append(Row("50 sessions at once, opened, run and closed", await seconds(lambda: fifty(corpus)), 0.6, "s"))
     rows += await hundred_megabytes()
     figures = [gigabyte() for _ in range(5)]

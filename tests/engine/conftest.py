@@ -13,7 +13,8 @@ import pytest
 
 from rlm_integrations import RLM, OpenAILM, RLMResult, _runtime
 from rlm_integrations.engine import rlm
-from rlm_integrations.events import CallFailed, CallFinished, CallStarted, ChildFinished, Event, RunFinished, RunStarted
+from rlm_integrations.engine.budget import Purse
+from rlm_integrations.events import CallFailed, CallFinished, CallStarted, ChildFinished, Event, Hook, RunFinished, RunStarted
 from rlm_integrations.records import Completion, Request, Usage
 from rlm_integrations.sandbox.forkserver import ForkServer
 from tests._processes import children_of
@@ -134,7 +135,7 @@ def documents_held() -> list[str]:
     return [link for link in descriptors() if "memfd:rlm" in link or "pidfd" in link]
 
 
-def soon(holds: Callable[[], bool], seconds: float = 2.0) -> bool:
+def soon(holds: Callable[[], bool], seconds: float = 60) -> bool:
     """Whether this comes to hold in time; it blocks meanwhile, so it is for what other processes and threads do."""
     end = time.monotonic() + seconds
     while not holds():
@@ -142,6 +143,26 @@ def soon(holds: Callable[[], bool], seconds: float = 2.0) -> bool:
             return False
         time.sleep(0.002)
     return True
+
+
+@pytest.fixture
+def time_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Event], bool], float], Hook]:
+    """Gives a hook for runs with `max_seconds`: their time ends so many seconds after the first event that is meant.
+
+    What comes before that event may take as long as the machine needs.
+    """
+
+    def ends(meant: Callable[[Event], bool], seconds: float = 0.1) -> Hook:
+        end: list[float] = []
+        monkeypatch.setattr(Purse, "seconds_left", lambda _: end[0] - time.monotonic() if end else 3600.0)
+
+        def hook(event: Event) -> None:
+            if not end and meant(event):
+                end.append(time.monotonic() + seconds)
+
+        return hook
+
+    return ends
 
 
 @pytest.fixture(autouse=True)

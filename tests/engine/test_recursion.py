@@ -87,7 +87,7 @@ async def test_children_of_a_batch_answer_in_order_at_the_same_time() -> None:
     together = asyncio.Barrier(4)
 
     async def meet(request: object) -> str:
-        await asyncio.wait_for(together.wait(), 5)
+        await asyncio.wait_for(together.wait(), 60)
         return "met"
 
     root = Scripted(

@@ -5,12 +5,10 @@ import gc
 import json
 import os
 import random
-import time
 from pathlib import Path
 
 from rlm_integrations import RLM, Limits
-from tests.engine.conftest import Scripted, check_citations, children, code, descriptors, documents_held, final, models, run, soon
-from tests.standin import serve_in_process
+from tests.engine.conftest import Scripted, check_citations, children, code, descriptors, documents_held, final, run, soon
 
 MEGABYTE = 1_000_000
 
@@ -36,41 +34,6 @@ LOOP = [
     ),
     code("FINAL(replies[0], evidence=found)"),
 ]
-
-
-async def longest_wait(beat: float = 0.002) -> float:
-    """By how much a timer came late at most, until this is cancelled."""
-    latest = 0.0
-    try:
-        while True:
-            begun = time.perf_counter()
-            await asyncio.sleep(beat)
-            latest = max(latest, time.perf_counter() - begun - beat)
-    except asyncio.CancelledError:
-        return latest
-
-
-async def test_the_callers_loop_is_never_held_long() -> None:
-    """Four runs at once over ten megabytes each hold the loop for 20 ms at most, at the best of six; more where others load the machine."""
-    texts = [text_of(10 * MEGABYTE), text_of(10 * MEGABYTE - 3).replace("goes", "göes"), *[text_of(10 * MEGABYTE + n) for n in (1, 2)]]
-    pauses = []
-    with serve_in_process(scripts={"root": LOOP}, latency=0.02) as server:
-        rlm = RLM(*models(server.base_url, "root", "sub"), max_parallel_calls=20)
-        await rlm.acompletion("What is it?", "warm")
-        gc.collect()
-        gc.freeze()  # what other tests have left would be looked through again and again
-        for _ in range(6):
-            others = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1  # that want to run now
-            watch = asyncio.ensure_future(longest_wait())
-            results = await asyncio.gather(*(rlm.acompletion("What is it?", text) for text in texts))
-            watch.cancel()
-            pauses.append(await watch)
-            assert [(result.stop_reason, result.total_calls, len(result.citations)) for result in results] == [("final", 23, 20)] * 4
-            for text, result in zip(texts, results, strict=True):
-                check_citations(result, text)
-            if pauses[-1] <= 0.02 * (1 + others / (os.cpu_count() or 1)):
-                return
-    raise AssertionError(f"the loop was held for {', '.join(f'{pause * 1e3:.0f} ms' for pause in pauses)}")
 
 
 HUNDRED = [

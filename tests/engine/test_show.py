@@ -237,7 +237,7 @@ async def test_the_bar_shows_what_is_under_way_and_ends_with_a_cancelled_run(std
     """While calls hang, the bar says so, without waiting for one to end; cancelling closes it, and given-up calls count as nothing."""
     lm = Scripted(HANGS)
     run = asyncio.ensure_future(RLM(lm, show_progress=True, verbose=True).acompletion("q", "text"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "2 under way" not in stderr.text:
             await asyncio.sleep(0.01)
     assert lm.hanging == 2
@@ -280,7 +280,7 @@ async def test_runs_at_the_same_time_share_a_bar(stderr: Shown) -> None:
     for number in range(3):
         bar(CallStarted(id=f"call-{number}", parent="run-3", model="m", request=Request((Message("user", "hi"),))))
     bar(finished(0))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while "[2 under way, 2 runs]" not in stderr.bar:
             await asyncio.sleep(0.01)
     bar(RunFinished(id="run-1", result=result))

@@ -72,7 +72,7 @@ async def test_llm_map_keeps_each_reply_as_it_comes() -> None:
 
     async def answer(request: Request) -> str:
         if request.messages[-1].content == "slow":
-            await asyncio.wait_for(first_is_kept.wait(), 5)
+            await asyncio.wait_for(first_is_kept.wait(), 60)
         return f"re: {request.messages[-1].content}"
 
     block = code("batch = store.llm_map([{'name': 'one', 'prompt': 'quick'}, {'name': 'two', 'prompt': 'slow'}, {'name': 'bad'}])")

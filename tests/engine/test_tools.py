@@ -65,7 +65,7 @@ async def test_tools_see_the_callers_context_variables() -> None:
 
 async def test_tools_called_from_threads_run_at_the_same_time() -> None:
     """Code that calls three tools in a thread pool waits for none of them in turn."""
-    barrier = threading.Barrier(3, timeout=5)
+    barrier = threading.Barrier(3, timeout=60)
 
     def meet(name: str) -> str:
         barrier.wait()

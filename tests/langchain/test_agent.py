@@ -147,7 +147,7 @@ async def test_an_agent_is_cancelled(server: StandIn) -> None:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for what another thread does."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.005)
 

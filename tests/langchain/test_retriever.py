@@ -206,7 +206,7 @@ async def test_a_search_does_not_hold_the_loop_up(store: SharedStore, monkeypatc
 
     def slow(*args: Any) -> list[evidence.Evidence]:
         begun.set()
-        assert may_end.wait(20), "the loop did not go on"
+        assert may_end.wait(60), "the loop did not go on"
         return evidence.searched(*args)
 
     monkeypatch.setattr(retriever, "searched", slow)

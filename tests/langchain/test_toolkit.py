@@ -182,7 +182,7 @@ async def test_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def slow(self: Any, query: str, k: int) -> list[Document]:
         begun.set()
-        assert may_end.wait(20), "the loop did not go on"
+        assert may_end.wait(60), "the loop did not go on"
         return []
 
     monkeypatch.setattr(RLMStoreRetriever, "search", slow)

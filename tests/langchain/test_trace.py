@@ -50,7 +50,7 @@ async def through(door: str, runnable: Any, given: Any, config: Any = None) -> A
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)
 

@@ -135,7 +135,7 @@ def roots(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
 
 async def until(holds: Any) -> None:
     """OpenInference ends spans of streams in a thread of its own, a little later."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.01)
 

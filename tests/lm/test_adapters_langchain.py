@@ -125,7 +125,7 @@ def test_a_model_with_nothing_but_generate() -> None:
     """It works from every door, and its calls may wait for each other: they are in no pool that could be full."""
     import threading
 
-    together = threading.Barrier(70, timeout=30)
+    together = threading.Barrier(70, timeout=60)
 
     class Waiting(Replying):
         def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:

@@ -198,7 +198,7 @@ async def test_any_body_is_an_answer_or_a_typed_error(raw: Any) -> None:
 
 def test_a_model_with_a_synchronous_path_alone() -> None:
     """It works from every door, and from an async one it does not hold the loop up."""
-    together = threading.Barrier(40, timeout=30)
+    together = threading.Barrier(40, timeout=60)
 
     class Waiting(Replying):
         def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:

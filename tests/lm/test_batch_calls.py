@@ -149,11 +149,10 @@ def test_records_count_what_was_paid_once() -> None:
 
 
 async def test_records_of_the_async_door() -> None:
-    """Both doors give the same records; the wait for the batch's own workers is not in them."""
+    """Both doors give the same records; a call begins when a worker of the batch takes it up."""
     records = await allm_batch_records(["a", "b"], Local(delay=0.01), max_concurrent=1)
     assert [type(record) for record in records] == [CallRecord, CallRecord]
     assert records[1].start >= records[0].end
-    assert all(record.wait < 0.05 for record in records)
 
 
 @pytest.mark.parametrize("wrong", [{"failures": -1}, {"seconds": "long"}, {"longest_delay": -0.1}])

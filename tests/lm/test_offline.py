@@ -344,9 +344,13 @@ def test_forms_of_a_word_share_their_stem(forms: tuple[str, ...]) -> None:
 
 
 def test_hard_texts_take_no_longer() -> None:
-    """A megabyte of repetition, without blanks or without ends of sentences, is read in about a second."""
+    """Repetition, without spaces or without ends of sentences, takes time in proportion: 16 times as much text, far less than 16 * 16."""
     question = read_question("List all codes of the vault.")
-    before = time.perf_counter()
+
+    def spent_on(length: int) -> float:
+        before = time.process_time()
+        extract(question, text * (length // len(text)))
+        return time.process_time() - before
+
     for text in ("vault code ", "vaultcode", "... ", "\n", "code.\n", "a.b", "金库", 'Mr. "Mr. '):
-        extract(question, text * (1_000_000 // len(text)))
-    assert time.perf_counter() - before < 8
+        assert any(spent_on(480_000) < 64 * max(spent_on(30_000), 0.0005) for _ in range(3)), text

@@ -27,7 +27,6 @@ from tests.sandbox.wrappers import World
 
 SECRET = "ATTACKED_SECRET"  # a variable of the host's environment
 WELL = "(2, '42')\n"
-LONGEST_PAUSE = 1.0  # seconds; large, for slow machines: the attacks that it is for hold a loop that nothing protects for many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,6 @@ class Evidence:
     Attributes:
         result: How its block ended.
         after: How the session's next block ended, if the session was to go on.
-        seconds: How long the block took.
         pause: The longest time for which the event loop was held, in seconds.
         megabytes: By how much the host's memory grew at its peak.
         reached: Listeners that got something.
@@ -49,7 +47,6 @@ class Evidence:
 
     result: ExecutionResult
     after: ExecutionResult | None
-    seconds: float
     pause: float
     megabytes: int
     reached: list[str]
@@ -107,10 +104,8 @@ class Arena:
         pauses = [0.0]
         watcher = asyncio.ensure_future(_record_pauses(pauses))
         resident = _forget_peak()
-        begun = time.monotonic()
         try:
             result = await self.attacker.execute(self.code(attack.code), 1)
-            seconds = time.monotonic() - begun
             peak = _memory("VmHWM")
             if attack.check is not None:
                 attack.check(result, self)
@@ -122,7 +117,6 @@ class Arena:
         return Evidence(
             result=result,
             after=after,
-            seconds=seconds,
             pause=max(pauses),
             megabytes=(peak - resident) >> 10,
             reached=self._reached(),
@@ -142,8 +136,6 @@ class Arena:
         assert re.search(attack.says, said), said[:2000]
         untouched = {"reached": [], "changed": [], "logged": [], "left": set(), "neighbour": WELL}
         assert {name: getattr(evidence, name) for name in untouched} == untouched, attack.must_not
-        assert evidence.seconds < attack.seconds, f"it took {evidence.seconds:.1f} s"
-        assert evidence.pause < LONGEST_PAUSE, f"the event loop was held for {evidence.pause:.2f} s"
         assert evidence.megabytes < attack.megabytes, f"the host grew by {evidence.megabytes} MB"
         assert after is None or after.stdout == "42\n", f"the session did not go on: {after.error}"
 

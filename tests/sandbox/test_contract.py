@@ -293,7 +293,7 @@ async def test_a_refused_call_raises_in_the_models_code(run: Run) -> None:
 )
 async def test_calls_run_at_the_same_time(run: Run, code: str) -> None:
     """Awaited, gathered, collected or threaded: three calls that answer only together are answered."""
-    result = await asyncio.wait_for(run(code), 10)
+    result = await asyncio.wait_for(run(code), 60)
     assert result.stdout == "['met', 'met', 'met']\n", result.error
 
 

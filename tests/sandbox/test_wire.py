@@ -1,9 +1,7 @@
 """The wire's rules, read as a hostile peer would."""
 
-import gc
 import json
 import struct
-import time
 from typing import Any
 
 import pytest
@@ -195,19 +193,6 @@ def test_forgotten_parts_take_nothing() -> None:
     for _ in range(100):
         decoder.decode(raw({"op": "part", "part": 1, "items": ["x" * 200] * 100}))
         decoder.forget_parts()
-
-
-def test_trap_02_the_largest_header_parses_in_time() -> None:
-    """A header of the worst JSON, as large as the cap, takes under a second."""
-    packed = b'{"op":"x","v":[' + b"[]," * ((HEADER_CAP - 100) // 3) + b"0]}"
-    frame = raw(packed)
-    gc.freeze()  # what other tests have left in memory is not gone through meanwhile
-    try:
-        begun = time.process_time()
-        Decoder(1 << 30).decode(frame)
-        assert time.process_time() - begun < 1
-    finally:
-        gc.unfreeze()
 
 
 def test_trap_10_a_dict_with_the_wires_own_keys_crosses() -> None:

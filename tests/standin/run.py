@@ -72,7 +72,7 @@ def serve_in_process(settings: Settings | None = None, /, **fields: Any) -> Iter
     finally:
         process.stdin.close()  # it ends at the end of its input
         process.stdout.close()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 class RemoteStandIn:

@@ -294,13 +294,13 @@ async def test_a_stream_breaks_off_after_its_first_text(name: str, kind: Any) ->
         async with session.post(server.base_url.removesuffix("/v1") + path, json=body) as response:
             read = b""
             while b"answer 2d71" not in read:
-                read += await asyncio.wait_for(response.content.readany(), 5)
+                read += await asyncio.wait_for(response.content.readany(), 60)
             assert b"1642b726b04" not in read
             if kind == "hang":
                 assert server.stats().in_flight == 1
             else:
                 with pytest.raises(aiohttp.ClientError):
-                    await asyncio.wait_for(response.content.read(), 5)
+                    await asyncio.wait_for(response.content.read(), 60)
 
 
 @OTHERS
@@ -308,7 +308,7 @@ async def test_a_client_that_goes_away_is_counted(name: str) -> None:
     """Calls that hang are in flight until their client leaves, and then aborted."""
     async with serve(faults=[Fault("hang")]) as server:
         tasks = [asyncio.create_task(ask(server, name, str(number))) for number in range(3)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while server.stats().in_flight < 3:
                 await asyncio.sleep(0.001)
             for task in tasks:

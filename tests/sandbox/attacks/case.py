@@ -32,7 +32,8 @@ class Attack:
     """One attack, and what the host checks after it.
 
     Always checked: `execute` raises nothing; the code did not print BREACH; nothing reached the listeners; no file changed; no process is
-    left; another session still works; time, the host's memory and its event loop kept within bounds.
+    left; another session still works; the host's memory kept within bounds. How long it took and for how long it held the event
+    loop is measured by `tests.bench attacks`.
 
     Attributes:
         name: What it tries, in a word or two.
@@ -45,7 +46,6 @@ class Attack:
         keeps: Whether the same session must go on working.
         works: Whether it is harmless where nothing stops it, so that it can be shown to work there.
         limits: The session's.
-        seconds: How long it may take in all.
         megabytes: How much the host's memory may grow at most, while it runs.
         check: What else the host checks.
     """
@@ -60,6 +60,5 @@ class Attack:
     keeps: bool = True
     works: bool = False
     limits: Limits = QUICK
-    seconds: float = 12.0
     megabytes: int = 48
     check: "Callable[[ExecutionResult, Arena], None] | None" = None
