@@ -7,35 +7,68 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlm_integrations.engine.rlm import RLM
-    from rlm_integrations.errors import IncompleteError
-    from rlm_integrations.lm.batch import allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
+    from rlm_integrations.errors import BudgetExceededError, IncompleteError, InputError, ModelError, RLMError
+    from rlm_integrations.lm.asker import Retry
+    from rlm_integrations.lm.batch import (
+        allm_batch,
+        allm_batch_iter,
+        allm_batch_records,
+        aparallel_query,
+        llm_batch,
+        llm_batch_iter,
+        llm_batch_records,
+        parallel_query,
+    )
     from rlm_integrations.lm.openai import OpenAILM
-    from rlm_integrations.records import Budget, Limits, LLMError, SpanRef
+    from rlm_integrations.records import Budget, Completion, Limits, LLMError, Message, Request, SpanRef, Usage
     from rlm_integrations.result import RLMResult
     from rlm_integrations.store import SharedStore
 
 __all__ = [
     "RLM",
     "Budget",
+    "BudgetExceededError",
+    "Completion",
     "IncompleteError",
+    "InputError",
     "LLMError",
     "Limits",
+    "Message",
+    "ModelError",
     "OpenAILM",
+    "RLMError",
     "RLMResult",
+    "Request",
+    "Retry",
     "SharedStore",
     "SpanRef",
+    "Usage",
     "allm_batch",
     "allm_batch_iter",
+    "allm_batch_records",
+    "aparallel_query",
     "llm_batch",
     "llm_batch_iter",
+    "llm_batch_records",
+    "parallel_query",
 ]
 
 _HOMES = {
     "engine.rlm": ["RLM"],
-    "errors": ["IncompleteError"],
-    "lm.batch": ["allm_batch", "allm_batch_iter", "llm_batch", "llm_batch_iter"],
+    "errors": ["BudgetExceededError", "IncompleteError", "InputError", "ModelError", "RLMError"],
+    "lm.asker": ["Retry"],
+    "lm.batch": [
+        "allm_batch",
+        "allm_batch_iter",
+        "allm_batch_records",
+        "aparallel_query",
+        "llm_batch",
+        "llm_batch_iter",
+        "llm_batch_records",
+        "parallel_query",
+    ],
     "lm.openai": ["OpenAILM"],
-    "records": ["Budget", "LLMError", "Limits", "SpanRef"],
+    "records": ["Budget", "Completion", "LLMError", "Limits", "Message", "Request", "SpanRef", "Usage"],
     "result": ["RLMResult"],
     "store": ["SharedStore"],
 }

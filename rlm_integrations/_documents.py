@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from rlm_integrations._fixed_width import BLOCK, AsciiFile, Run, Writer, identity, open_regular
 from rlm_integrations.errors import ContextError
+from rlm_integrations.records import undecodable
 
 _STEP: Final = 4 * BLOCK
 # Bytes of files that one corpus copies into its memory. What is copied does not depend on the file any more; larger ASCII files are read
@@ -57,12 +58,8 @@ def check_encoding(encoding: str, errors: str) -> None:
     Raises:
         ContextError: There is no such encoding, or no such way to treat errors.
     """
-    try:
-        b"a".decode(encoding, "replace")
-        codecs.getincrementaldecoder(encoding)
-        codecs.lookup_error(errors)
-    except (LookupError, UnicodeError) as error:
-        raise ContextError(f"{error}: choose an encoding such as 'utf-8', and errors such as 'strict' or 'replace'") from error
+    if (why := undecodable(encoding, errors)) is not None:
+        raise ContextError(why)
 
 
 def document(thing: object) -> Document | None:

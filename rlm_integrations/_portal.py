@@ -10,8 +10,9 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial, wraps
+from inspect import signature
 from queue import SimpleQueue
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar, cast, get_args
 
 from rlm_integrations._runtime import known, shared
 from rlm_integrations.errors import LoopError
@@ -229,6 +230,9 @@ def iterating(function: Callable[P, AsyncGenerator[T, None]]) -> Callable[P, Ite
         return portal().iterate(function(*args, **kwargs))
 
     call.__name__ = call.__qualname__ = function.__name__.removeprefix("a")
+    returned = call.__annotations__["return"]
+    call.__annotations__ = {**call.__annotations__, "return": Iterator[get_args(returned)[0]]}  # type: ignore[misc] # a value, not a type
+    call.__signature__ = signature(function).replace(return_annotation=call.__annotations__["return"])  # type: ignore[attr-defined]
     return call
 
 

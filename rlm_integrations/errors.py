@@ -51,7 +51,8 @@ class MissingExtraError(RLMError, ImportError):
     """A feature whose packages are not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs packages that are not installed: pip install 'rlm-integrations[{extra}]'")
+        install = f"pip install 'rlm-integrations[{extra}]', or in a checkout pip install '.[{extra}]'"
+        super().__init__(f"{feature} needs packages that are not installed: {install}")
         self.extra = extra
 
 

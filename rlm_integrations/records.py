@@ -1,5 +1,6 @@
 """Frozen data that everybody speaks. Only the standard library is imported here: the sandbox's child reads it too."""
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
@@ -219,6 +220,19 @@ class HostFunction:
     aliases: tuple[str, ...] = ()
 
 
+def undecodable(encoding: object, errors: object) -> str | None:
+    """Why Python cannot decode text in this encoding with this treatment of errors, and what to do; None where it can."""
+    if not isinstance(encoding, str) or not isinstance(errors, str):
+        return "the names of an encoding and of a treatment of errors are strings"
+    try:
+        b"a".decode(encoding, "replace")
+        codecs.getincrementaldecoder(encoding)
+        codecs.lookup_error(errors)
+    except (LookupError, ValueError) as error:  # ValueError: a null character in the name
+        return f"{error}: choose an encoding such as 'utf-8', and errors such as 'strict' or 'replace'"
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Everything that bounds a run, beside its `Budget`.
@@ -287,6 +301,10 @@ class Limits:
                 raise InputError(f"Limits({each.name}={value!r}): it must be greater than 0")
             if each.type is int and not isinstance(value, int):
                 raise InputError(f"Limits({each.name}={value!r}): a whole number is needed")
+        if self.compact_at > 1:
+            raise InputError(f"Limits(compact_at={self.compact_at!r}): it is a part of the model's window, at most 1")
+        if (why := undecodable(self.encoding, self.decode_errors)) is not None:
+            raise InputError(f"Limits(encoding={self.encoding!r}, decode_errors={self.decode_errors!r}): {why}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

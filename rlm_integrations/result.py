@@ -93,6 +93,11 @@ class SubCall:
     citations: tuple[Citation, ...] = ()
     dropped_citations: int = 0
 
+    @property
+    def calls(self) -> int:
+        """How many calls to models it stands for: 1, or of a child run those of its root and its code."""
+        return sum(1 + turn.calls for turn in self.turns) if self.turns else 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
@@ -148,6 +153,11 @@ class Iteration:
     start: float = 0.0
     end: float = 0.0
     usage: Usage | None = None
+
+    @property
+    def calls(self) -> int:
+        """How many calls to models its code and its child runs made."""
+        return sum(call.calls for execution in self.executions for call in execution.subcalls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +341,8 @@ class RLMResult:
 
     def __str__(self) -> str:
         """The answer, its citations, and how the run ended. Long ones are cut."""
-        answer = self.answer if isinstance(self.answer, str) and len(self.answer) <= _SHOWN else _cut(self.answer, _SHOWN)
+        best = self.partial if self.answer is None and self.partial is not None else self.answer
+        answer = best if isinstance(best, str) and len(best) <= _SHOWN else _cut(best, _SHOWN)
         cited = [
             f"[{number}] {each.source}[{each.start}:{each.end}] {_cut(each.quote, 200)}"
             for number, each in enumerate(self.citations[:_CITATIONS_SHOWN], 1)

@@ -56,7 +56,7 @@ class Chat:
         return await self._complete(query, self._context, Emitter(*self._hooks), repl=self._repl)
 
     def completion(self, query: str) -> RLMResult:
-        """The same for scripts, threads and notebooks."""
+        """The answer to the next question, for scripts, threads and notebooks; see `RLM.completion`."""
         return portal().run(self.acompletion(query))
 
     async def aclose(self) -> None:
@@ -75,7 +75,7 @@ class Chat:
                 await repl.end(keep=self._context)
 
     def close(self) -> None:
-        """The same for scripts, threads and notebooks."""
+        """End the REPL and let go of the document, for scripts, threads and notebooks. A question that is being answered is cancelled."""
         portal().run(self.aclose())
 
     def __enter__(self) -> Self:

@@ -221,14 +221,14 @@ class Host:
             else:
                 begun = time.monotonic()
                 records[number] = _cancelled(lm, begun)  # unless it comes to an end by itself
-                records[number] = await self._ask(lm, prompt, paths[number])
+                records[number] = await self._ask(lm, prompt, paths[number], parent)
                 replies[number] = records[number].reply
             tell(number, replies[number])
             progress(replies[number])
 
         width = min(width, max(1, len(prompts)))
         try:
-            with self._batch_events(len(prompts), width) as progress:
+            with self._batch_events(len(prompts), width) as (parent, progress):
                 await pool(prompts, one, width)
         except asyncio.CancelledError:
             answered = {prompts[number]: record.reply for number, record in records.items() if record.error is None}
@@ -261,31 +261,32 @@ class Host:
             )
 
     @contextmanager
-    def _batch_events(self, total: int, width: int) -> Iterator[Callable[[str], None]]:
-        """The events of a batch, for several prompts; gives what is to be told of each reply."""
+    def _batch_events(self, total: int, width: int) -> Iterator[tuple[str, Callable[[str], None]]]:
+        """The events of a batch: the parent of its calls, and what is to be told of each reply. A single call has the run as its parent."""
         emit, id_, done, failed = self._tree.emit, new_id("batch"), 0, 0
         outcome: Literal["completed", "cancelled"] = "cancelled"
+        if total == 1:
+            yield self._parent, lambda _reply: None
+            return
 
         def progress(reply: str) -> None:
             nonlocal done, failed
             done, failed = done + 1, failed + isinstance(reply, LLMError)
-            if total > 1:
-                emit(BatchProgress(id=id_, parent=self._parent, done=done, total=total, failed=failed))
+            emit(BatchProgress(id=id_, parent=self._parent, done=done, total=total, failed=failed))
 
-        if total > 1:
-            emit(BatchStarted(id=id_, parent=self._parent, total=total, max_concurrent=width))
+        emit(BatchStarted(id=id_, parent=self._parent, total=total, max_concurrent=width))
         try:
-            yield progress
+            yield id_, progress
             outcome = "completed"
         finally:
-            if total > 1:
-                emit(BatchFinished(id=id_, parent=self._parent, done=done, total=total, failed=failed, outcome=outcome))
+            emit(BatchFinished(id=id_, parent=self._parent, done=done, total=total, failed=failed, outcome=outcome))
+            self._tree.forget(id_)
 
-    async def _ask(self, lm: LM, prompt: str, path: str) -> CallRecord:
+    async def _ask(self, lm: LM, prompt: str, path: str, parent: str) -> CallRecord:
         request = Request((Message("user", prompt),), role="sub", query=self._query, path=path, depth=self._depth + 1)
         if self.closed:
-            return self._tree.refuse(lm, request, self.closed, parent=self._parent)
-        return await self._tree.ask(lm, request, parent=self._parent)
+            return self._tree.refuse(lm, request, self.closed, parent=parent)
+        return await self._tree.ask(lm, request, parent=parent)
 
     def _note_batch(self, count: int, lm: LM, begun: float) -> None:
         spent = time.monotonic() - begun
@@ -301,9 +302,9 @@ class Host:
         shown = repr(name[:60]) if isinstance(name, str) else _kind(name)
         raise HostCallError(f"model={shown} is not registered; there are: {', '.join(map(repr, subs))}", type="ValueError")
 
-    def _width(self, width: Any) -> int:
+    def _width(self, width: Any, name: str = "max_concurrent") -> int:
         if type(width) is not int or width < 1:
-            raise HostCallError("max_concurrent must be a whole number from 1 on", type="ValueError")
+            raise HostCallError(f"{name} must be an integer of at least 1", type="ValueError")
         return min(width, self._tree.settings.max_parallel_calls)
 
     # Children.
@@ -386,7 +387,7 @@ class Host:
             except HostCallError as error:
                 commits[number] = {**commit_of({"creates": []}, _commit_id(path)), "error": str(error)}
 
-        await pool(tasks, one, max(1, min(len(tasks), self._width(max_parallel))))
+        await pool(tasks, one, max(1, min(len(tasks), self._width(max_parallel, "max_parallel"))))
         return commits
 
     async def _work(self, prompt: Any, cards: Any, path: str) -> dict[str, Any]:

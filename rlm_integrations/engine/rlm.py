@@ -9,14 +9,16 @@ from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from rlm_integrations._cleanup import ended
+from rlm_integrations._json import plain
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine._originals import tells_what_to_write_instead
 from rlm_integrations.engine.answer import Typed
 from rlm_integrations.engine.chat import Chat
 from rlm_integrations.engine.children import Children
 from rlm_integrations.engine.loop import Outcome, Run
 from rlm_integrations.engine.repl import Repl
-from rlm_integrations.engine.show import shown_by
+from rlm_integrations.engine.show import Turns, shown_by
 from rlm_integrations.engine.single import answer_at_once
 from rlm_integrations.engine.threads import made
 from rlm_integrations.engine.tools import tools_of
@@ -67,6 +69,7 @@ class RLM:
         InputError: An argument cannot work; nothing was spent.
     """
 
+    @tells_what_to_write_instead
     def __init__(
         self,
         root_llm: object,
@@ -94,6 +97,9 @@ class RLM:
             raise InputError(f"store_mode={store_mode!r}: choose 'shared' or 'none'")
         if on_incomplete not in ("partial", "raise"):
             raise InputError(f"on_incomplete={on_incomplete!r}: choose 'partial' or 'raise'")
+        for name, flag in (("show_progress", show_progress), ("verbose", verbose)):
+            if not isinstance(flag, bool):
+                raise InputError(f"{name}={flag!r}: choose True or False")
         if storage is not None:
             raise InputError("storage=…: this version keeps no runs; leave it out, and keep results with RLMResult.save")
         if on_event is not None and not callable(on_event):
@@ -101,6 +107,7 @@ class RLM:
         for kind, given in (("budget", budget), ("limits", limits)):
             if given is not None and not isinstance(given, Budget if kind == "budget" else Limits):
                 raise InputError(f"{kind} must be a {kind.capitalize()}, not {type(given).__name__}")
+        self._given = {"root_llm": root_llm, "sub_llm": sub_llm}
         root = resolve(root_llm)
         subs = _subs(sub_llm, root)
         self.options = MappingProxyType(
@@ -157,7 +164,18 @@ class RLM:
         return await self._complete(query, context, Emitter(*self._hooks))
 
     def completion(self, query: str, context: object) -> RLMResult:
-        """The same for scripts, threads and notebooks."""
+        """The answer to a question over a context, for scripts, threads and notebooks; `acompletion` is the async form.
+
+        Args:
+            query: The question.
+            context: A string, a list of strings or documents, or a `pathlib.Path`; see `Corpus.build`.
+
+        Raises:
+            InputError: The question or the context cannot work.
+            ModelError: The root model failed at its first call.
+            IncompleteError: The run ended without a final answer, and `on_incomplete` is "raise".
+            BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or the budget says "raise".
+        """
         return portal().run(self.acompletion(query, context))
 
     async def astream(self, query: str, context: object, *, only: Callable[[Event], bool] | None = None) -> AsyncGenerator[Event, None]:
@@ -185,16 +203,39 @@ class RLM:
             await ended(run)
 
     def stream(self, query: str, context: object, *, only: Callable[[Event], bool] | None = None) -> Iterator[Event]:
-        """The same for scripts, threads and notebooks."""
+        """The events of a run as they come, for scripts, threads and notebooks; `astream` is the async form.
+
+        The last event is `RunFinished`, which has the result. Closing the iterator early cancels the run.
+
+        Args:
+            query: The question.
+            context: As for `completion`.
+            only: Says which events are wanted beside the last. A run of a thousand calls has several thousand.
+        """
         return portal().iterate(self.astream(query, context, only=only))
 
-    def query(self, query: str, context: object) -> tuple[Any, list[dict[str, Any]]]:
-        """The answer and the turns that led to it, as plain dicts; `step["subcalls"]` counts a turn's calls to models."""
-        result = self.completion(query, context)
-        steps = []
-        for turn, plain in zip(result.trajectory, result.to_dict()["trajectory"], strict=True):
-            steps.append({**plain, "subcalls": sum(len(execution.subcalls) for execution in turn.executions)})
-        return result.answer, steps
+    async def aquery(self, query: str, context: object, *, verbose: bool | None = None) -> tuple[Any, list[dict[str, Any]]]:
+        """The answer and the turns that led to it, as plain dicts.
+
+        Each step has the fields of `Iteration`, and in `step["subcalls"]` how many calls to models the turn's code and its child runs made.
+
+        Args:
+            query: The question.
+            context: As for `acompletion`.
+            verbose: Whether each turn is printed on stderr; by default what the RLM was made with.
+
+        Raises:
+            InputError: As `acompletion`, which may also raise the other errors.
+        """
+        hooks = self._hooks
+        if verbose is not None:
+            hooks = [hook for hook in hooks if not isinstance(hook, Turns)] + [*shown_by(verbose=verbose, progress=False)]
+        result = await self._complete(query, context, Emitter(*hooks))
+        return result.answer, [{**plain(turn), "subcalls": turn.calls} for turn in result.trajectory]
+
+    def query(self, query: str, context: object, *, verbose: bool | None = None) -> tuple[Any, list[dict[str, Any]]]:
+        """The answer and the turns that led to it, as plain dicts, for scripts, threads and notebooks; see `aquery`."""
+        return portal().run(self.aquery(query, context, verbose=verbose))
 
     def session(self, context: object) -> Chat:
         """Several questions over one context and one REPL, whose variables stay; each has a store of its own."""
@@ -209,6 +250,22 @@ class RLM:
         if unknown := options.keys() - self.options.keys():
             raise InputError(f"RLM has no option {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(self.options)}")
         return type(self)(**{**self.options, **options})
+
+    def __repr__(self) -> str:
+        subs = ", ".join(f"{name}={model.name!r}" for name, model in self._settings.subs.items())
+        return f"<RLM: root {self._settings.root.name!r}, sub-models {subs}>"
+
+    def __copy__(self) -> Self:
+        """Itself: nothing in it changes, and its clients are best shared. `replace` makes one with other options."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself, as above."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Its options, with the models as they were given. What cannot be pickled, such as a lambda in `on_event`, raises."""
+        return _made, (type(self), {**self.options, **self._given})
 
     # What is behind them.
 
@@ -277,6 +334,10 @@ class RLM:
         for lm in (self._settings.root, *self._settings.subs.values()):
             if not pricing.has_price(lm.name):
                 raise InputError(f"max_cost cannot hold: there is no known price of {lm.name!r}; limit max_tokens or max_calls instead")
+
+
+def _made(kind: type[RLM], options: dict[str, Any]) -> RLM:
+    return kind(**options)
 
 
 def _question(given: object) -> str:

@@ -111,6 +111,11 @@ class Tree:
             self._askers[key] = self._new_asker(lm, limiter_of(lm), parent)
         return self._askers[key]
 
+    def forget(self, parent: str) -> None:
+        """Drop what is kept for the calls of a batch that is over; a run may make many thousands."""
+        for key in [key for key in self._askers if key[1] == parent]:
+            del self._askers[key]
+
     def _new_asker(self, lm: LM, limiter: Limiter, parent: str) -> Asker:
         timeout = self.settings.limits.call_seconds
         return Asker(lm, group=self.run_id, limiter=limiter, timeout=timeout, emit=self.emit, parent=parent)

@@ -42,8 +42,10 @@ class Retry:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if not (isinstance(value, int | float) and value >= 0):
+            if isinstance(value, bool) or not (isinstance(value, int | float) and value >= 0):
                 raise InputError(f"Retry({each.name}={value!r}): a number that is not below 0 is needed")
+            if each.type is int and not isinstance(value, int):
+                raise InputError(f"Retry({each.name}={value!r}): a whole number is needed")
 
     def delay(self, kind: str, made: int) -> float | None:
         """Seconds to wait before the next try after a failure of this kind, of which so many tries were made; None for no further one."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, M
 from dataclasses import replace
 from functools import partial
 from reprlib import repr as shown  # bounded: values may be long
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict
 
 from rlm_integrations._cleanup import ended
 from rlm_integrations._portal import iterating, pulled_by_caller, synchronous
@@ -81,37 +81,78 @@ async def allm_batch(
 
 
 def allm_batch_iter(
-    prompts: Iterable[Prompt] | AsyncIterable[Prompt], llm: object, **options: Unpack[BatchOptions]
+    prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+    llm: object,
+    *,
+    max_concurrent: int = 10,
+    timeout: float | None = None,
+    show_progress: bool = False,
+    on_progress: OnProgress | None = None,
+    dedupe: bool = False,
+    params: Mapping[str, Any] | None = None,
+    retry: Retry | None = None,
+    on_event: Hook | None = None,
 ) -> AsyncGenerator[tuple[int, str], None]:
-    """Each prompt's number and the reply to it, as they complete; otherwise like `allm_batch`, with its options.
+    """Each prompt's number and the reply to it, as they complete; otherwise like `allm_batch`, whose options these are.
 
     Prompts are pulled as replies are taken, so memory stays bounded however many there are. Closing the iterator early cancels the calls
     that are under way.
     """
+    options = BatchOptions(
+        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
+        dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+    )  # fmt: skip
     return _Batch(prompts, llm, options).replies()
 
 
 async def allm_batch_records(
-    prompts: Iterable[Prompt] | AsyncIterable[Prompt], llm: object, **options: Unpack[BatchOptions]
+    prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+    llm: object,
+    *,
+    max_concurrent: int = 10,
+    timeout: float | None = None,  # noqa: ASYNC109 - of each call, not of the batch
+    show_progress: bool = False,
+    on_progress: OnProgress | None = None,
+    dedupe: bool = False,
+    params: Mapping[str, Any] | None = None,
+    retry: Retry | None = None,
+    on_event: Hook | None = None,
 ) -> list[CallRecord]:
-    """What became of each call, in the order of the prompts: reply, tokens, cost, tries, times. The options are those of `allm_batch`.
+    """What became of each call, in the order of the prompts: reply, model, usage, cost, retries, times.
 
-    With `dedupe`, the record of a prompt that was not asked again has the reply and counts no tokens and no cost.
+    The options are those of `allm_batch`. A `cost` is in US dollars, and None ("unknown") for a model without a known price. With
+    `dedupe`, the record of a prompt that was not asked again has the reply and counts no tokens and no cost.
     """
+    options = BatchOptions(
+        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
+        dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+    )  # fmt: skip
     return await _Batch(prompts, llm, options, priced=True).records()
 
 
 async def aparallel_query(
-    template: str, chunks: Iterable[str] | AsyncIterable[str], llm: object, **options: Unpack[BatchOptions]
+    template: str,
+    chunks: Iterable[str] | AsyncIterable[str],
+    llm: object,
+    *,
+    max_concurrent: int = 10,
+    timeout: float | None = None,  # noqa: ASYNC109 - of each call, not of the batch
+    show_progress: bool = False,
+    on_progress: OnProgress | None = None,
+    dedupe: bool = False,
+    params: Mapping[str, Any] | None = None,
+    retry: Retry | None = None,
+    on_event: Hook | None = None,
 ) -> list[str]:
     """The model's replies to a template filled with each chunk, in the order of the chunks.
 
-    Args:
-        template: A prompt that holds {chunk}, which each chunk replaces. All else stays as it is, other braces and those of a chunk too.
-        chunks: The texts.
-        llm: A model's name, or a model.
-        options: Those of `allm_batch`.
+    The template is a prompt that holds {chunk}, which each chunk replaces; all else stays as it is, other braces and those of a chunk too.
+    The options are those of `allm_batch`.
     """
+    options = BatchOptions(
+        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
+        dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+    )  # fmt: skip
     prepare = partial(filled, checked_template(template))
     return [record.reply for record in await _Batch(chunks, llm, options, prepare=prepare).records()]
 

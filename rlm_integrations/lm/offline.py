@@ -12,6 +12,7 @@ from string import Template
 
 from rlm_integrations._runtime import threads
 from rlm_integrations.lm._extract import extract, read_question
+from rlm_integrations.lm.query import Queryable
 from rlm_integrations.records import Completion, Message, Request, Usage
 
 NOTICE = (
@@ -142,7 +143,7 @@ _STEP = re.compile(r"^# Step (\d) of 3:", re.MULTILINE)
 _ERROR = re.compile(r"^\w*(?:Error|Exception|Interrupt|Exit)\w*\b.*", re.MULTILINE)
 
 
-class OfflineLM:
+class OfflineLM(Queryable):
     """A stand-in for a model, without a language model behind it: it finds sentences by their words, and says that it is one.
 
     The same request gets the same answer. Usage is an estimate: a token for every four characters.

@@ -14,6 +14,7 @@ from rlm_integrations._runtime import offload
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.lm._per_loop import PerLoop
 from rlm_integrations.lm._replies import Streamed, completion_of
+from rlm_integrations.lm.query import Queryable
 from rlm_integrations.records import Completion, Request
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ HANDS_OFF = "a call's messages, model and streaming are decided elsewhere, and i
 LARGE = 500_000  # characters of a request from which encoding it would hold up the loop
 
 
-class OpenAILM:
-    """A model behind OpenAI's Chat Completions, asked by the official SDK.
+class OpenAILM(Queryable):
+    """A model behind OpenAI's Chat Completions, asked by the official SDK. `query` asks it one prompt.
 
     It may be used on any number of event loops and threads: each loop has a client of its own, closed when the loop ends.
 

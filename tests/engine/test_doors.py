@@ -19,7 +19,7 @@ import pytest
 from rlm_integrations import RLM, Budget, RLMResult
 from rlm_integrations._portal import portal
 from rlm_integrations.errors import BudgetExceededError, InputError, LoopError, ModelError
-from rlm_integrations.events import BlockStarted, CallFinished, CallStarted, Event, RunFailed, RunFinished, RunStarted
+from rlm_integrations.events import BatchStarted, BlockStarted, CallFinished, CallStarted, Event, RunFailed, RunFinished, RunStarted
 from rlm_integrations.records import Request
 from tests.engine.conftest import Scripted, check_ended, children, code, documents_held, final, models, overlong, soon
 from tests.standin import Fault, StandIn, serve_in_thread
@@ -127,6 +127,36 @@ def test_query_gives_the_answer_and_the_turns_as_plain_data() -> None:
     assert json.loads(json.dumps(steps)) == steps
 
 
+def test_subcalls_count_the_calls_of_children() -> None:
+    """A child run counts as the calls of its root and of its code, at every depth."""
+    root = Scripted(
+        {
+            "grandchild?": [code("FINAL(llm_query('b'))")],
+            "child?": [code("x = llm_batch(['a'] * 4)", "FINAL(recursive_lm('grandchild?', context))")],
+            "What": [code("FINAL(recursive_lm('child?', context))")],
+        }
+    )
+    events: list[Event] = []
+    _, (step,) = RLM(root, max_depth=3, on_event=events.append).query("What?", TEXT)
+    assert step["subcalls"] == sum(isinstance(event, CallStarted) for event in events) - 1 == 1 + 4 + 1 + 1
+
+
+@pytest.mark.parametrize(("made_with", "asked_with", "shown"), [(False, True, True), (True, False, False), (True, None, True)])
+def test_query_takes_verbose(made_with: bool, asked_with: bool | None, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """`query(…, verbose=True)` prints the turns of this one run; without it the RLM's own setting holds. Hooks stay."""
+    events: list[Event] = []
+    rlm = RLM(Scripted(SCRIPT), verbose=made_with, on_event=events.append)
+    answer, _ = rlm.query("What fish?", TEXT) if asked_with is None else rlm.query("What fish?", TEXT, verbose=asked_with)
+    assert answer == "re: b"
+    assert ("Turn 2" in capsys.readouterr().err) == shown
+    assert isinstance(events[-1], RunFinished)
+
+
+async def test_aquery_is_the_async_form() -> None:
+    """It gives the same on the caller's loop."""
+    assert (await RLM(Scripted(SCRIPT)).aquery("What fish?", TEXT))[0] == "re: b"
+
+
 async def test_sync_doors_from_many_threads_at_once() -> None:
     """Sixteen threads get their own answers, from one RLM and one model."""
     root = Scripted([code("FINAL(llm_query(context))")])
@@ -176,7 +206,10 @@ async def test_events_tell_the_run_in_order() -> None:
     started = {event.id for event in streamed if isinstance(event, CallStarted)}
     assert started == {event.id for event in streamed if isinstance(event, CallFinished)}
     assert len(started) == 4
-    assert {event.parent for event in streamed if isinstance(event, CallStarted)} == {streamed[0].id}
+    (batch,) = [event for event in streamed if isinstance(event, BatchStarted)]
+    assert batch.parent == streamed[0].id
+    calls = [event for event in streamed if isinstance(event, CallStarted | CallFinished)]
+    assert [event.parent for event in calls] == [streamed[0].id] * 2 + [batch.id] * 4 + [streamed[0].id] * 2
     assert [event.at for event in streamed] == sorted(event.at for event in streamed)
 
 
