@@ -233,7 +233,7 @@ async def test_wrong_items_fail_in_their_slots_alone() -> None:
         "['str', 'LLMError', 'LLMError', 'LLMError', 'LLMError', 'LLMError', 'str']",
         "['str', 'LLMError', 'LLMError', 'str']",
         "['str', 'LLMError', 'LLMError', 'LLMError']",
-        "['error', 'error', 'result', 'result']",
+        "['result', 'error', 'result', 'error']",
     ]
     assert sorted(root.asked) == ["Question: q\n\nc", "a", "about a{x}", "about z{x}", "bare", "p", "z"]
 
