@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.lm._home import client_of, is_at_home_everywhere
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.langchain import LangChainLM
 
 if TYPE_CHECKING:
     from langchain_openai import ChatOpenAI
@@ -23,6 +22,8 @@ def fast_chat_openai(model: str, **options: Any) -> "ChatOpenAI":
     """A ChatOpenAI whose asynchronous calls go over aiohttp, for a fraction of the time from some dozen calls at once on.
 
     Unlike others, it may be used on any number of event loops, and the synchronous doors of this library use its asynchronous client too.
+    Two options have other defaults than ChatOpenAI's: `max_retries=0`, because this library retries failed calls itself and slows down for
+    all calls when a provider refuses, and `stream_usage=True`, so that the tokens of streamed calls are counted at any address.
 
     Args:
         model: The model's name.
@@ -37,7 +38,7 @@ def fast_chat_openai(model: str, **options: Any) -> "ChatOpenAI":
         raise MissingExtraError("fast_chat_openai", "langchain-openai") from error
     from rlm_integrations.lm._direct import LoopsClient
 
-    return ChatOpenAI(model=model, http_async_client=LoopsClient(), **options)
+    return ChatOpenAI(model=model, http_async_client=LoopsClient(), **{"max_retries": 0, "stream_usage": True, **options})
 
 
 def warn_of_slow(models: Iterable[LM], calls: int) -> None:
@@ -45,9 +46,10 @@ def warn_of_slow(models: Iterable[LM], calls: int) -> None:
     if calls < LARGE:
         return
     for lm in models:
-        if isinstance(lm, LangChainLM) and _is_slow(lm.model):
+        slow = next((each for each in getattr(lm, "models", ()) if _is_slow(each)), None)
+        if slow is not None:
             warnings.warn(
-                f"{type(lm.model).__name__}({lm.name!r}) makes up to {calls} calls at once by httpx's default transport, which takes many "
+                f"{type(slow).__name__}({lm.name!r}) makes up to {calls} calls at once by httpx's default transport, which takes many "
                 "times the processor time of a quick one: make it by rlm_integrations.langchain.fast_chat_openai(…), or bound the calls by "
                 "max_concurrency",
                 SlowTransportWarning,

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForChainRun, CallbackManager, CallbackManagerForChainRun
 from langchain_core.messages import AIMessage
@@ -12,8 +12,9 @@ from langchain_core.runnables import RunnableConfig
 from rlm_integrations._threads import in_thread
 from rlm_integrations.events import ChildFinished, Event, RunStarted
 from rlm_integrations.langchain.outputs import usage_metadata
+from rlm_integrations.lm._langchain_callbacks import whole
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.langchain import KINDS, LangChainLM, outer_config, shown
+from rlm_integrations.lm.langchain import KINDS, ConfigurableLM, LangChainLM, outer_config, shown
 from rlm_integrations.records import Completion, Request
 
 P = ParamSpec("P")
@@ -33,7 +34,8 @@ class Trace:
     """
 
     def __init__(self, manager: ChainRun, *, stream_tokens: bool = False) -> None:
-        self._runs: dict[str, Callbacks] = {"": _below(manager)}
+        below = _below(manager)
+        self._runs: dict[str, Callbacks] = {"": below if stream_tokens else cast("Callbacks", whole(below))}
         self._children: dict[str, ChainRun] = {}
         self._paths: dict[str, str] = {}  # of child runs, by their ids in the events
         self._stream_tokens = stream_tokens
@@ -84,7 +86,7 @@ def parent_of(path: str) -> str:
 
 def traced(lm: LM) -> LM:
     """The model such that LangChain's tracers see its calls; LangChain's own models do so by themselves."""
-    return lm if isinstance(lm, LangChainLM | TracedLM) else TracedLM(lm)
+    return lm if isinstance(lm, ConfigurableLM | LangChainLM | TracedLM) else TracedLM(lm)
 
 
 class TracedLM:

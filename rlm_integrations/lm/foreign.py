@@ -11,7 +11,7 @@ on top of ours and are not seen; `max_retries=0` leaves them to us, who slow dow
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -41,11 +41,12 @@ class ForeignLM(ABC, Generic[Reply]):
     """A model of another framework as an `LM`.
 
     Args:
-        model: The model itself, which has the client.
+        model: The model itself, or what stands for several.
         ask: The synchronous method, of the model or of what it is bound in.
         ask_async: The asynchronous one; None where it would only be a detour to the other.
         name: The model's name.
         context_window: How many tokens it reads at once, where the object clearly says so.
+        clients: The objects that have the clients of its calls; by default the model alone.
     """
 
     def __init__(
@@ -56,14 +57,16 @@ class ForeignLM(ABC, Generic[Reply]):
         ask_async: Callable[..., Awaitable[Reply]] | None,
         name: str,
         context_window: int | None,
+        clients: Sequence[object] = (),
     ) -> None:
         self.name = name
         self.context_window = context_window
         self.model = model
         self._call = ask
         self._call_async = ask_async
-        self._home: Home | None = None
-        self._is_at_home_everywhere = is_at_home_everywhere(model)
+        self._homes: list[Home] = []
+        self._clients = clients or [model]
+        self._bound_to_loops = [each for each in self._clients if not is_at_home_everywhere(each)]
         # Adapters of one object share its limits, whichever of them is asked.
         self.limit_key = remembered("limits", model, object)
 
@@ -78,7 +81,8 @@ class ForeignLM(ABC, Generic[Reply]):
         try:
             return self.completion(await self._ask(await self.arguments(request)))
         except Exception as error:  # noqa: BLE001 - it is raised as ours, below: the other would be its context, key and all
-            failure = failure_of(error, repr(self.name), secrets=_secrets(self.model))
+            secrets = [secret for each in self._clients for secret in _secrets(each)]
+            failure = failure_of(error, repr(self.name), secrets=secrets)
         try:
             raise failure
         finally:
@@ -86,17 +90,18 @@ class ForeignLM(ABC, Generic[Reply]):
 
     async def _ask(self, arguments: Mapping[str, Any]) -> Reply:
         if self._call_async is not None:
-            if self._is_at_home_everywhere:
+            if not self._bound_to_loops:
                 return await self._call_async(**arguments)
             if not on_portal():
-                self._home = self._home or home_of(self.model)
-                if await self._home.is_here():
+                self._homes = self._homes or [home_of(each) for each in self._bound_to_loops]
+                if all([await home.is_here() for home in self._homes]):  # a list: each has to learn of the loop
                     try:
                         return await self._call_async(**arguments)
                     except NotImplementedError:  # many integrations have only half of the methods
                         self._call_async = None
                     finally:
-                        self._home.note(self.model)
+                        for home, each in zip(self._homes, self._bound_to_loops, strict=True):
+                            home.note(each)
         return await in_thread(self._call, **arguments)
 
     @abstractmethod

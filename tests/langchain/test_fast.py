@@ -133,3 +133,13 @@ def test_the_face_without_langchain() -> None:
     heavy = ["openai", "langgraph", "langchain", "langchain_openai", "llama_index"]
     done = run_script(f"import sys, rlm_integrations.langchain; print([each for each in {heavy} if each in sys.modules])")
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_the_defaults_of_the_helper(standin: StandIn) -> None:
+    """The SDK's own tries are off and streamed calls count their tokens, unless the user says otherwise."""
+    ours = fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY)
+    assert (ours.max_retries, ours.stream_usage) == (0, True)
+    own = fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY, max_retries=3, stream_usage=False)
+    assert (own.max_retries, own.stream_usage) == (3, False)
+    standin.change(faults=[Fault("server")])
+    assert LLMBatchRunnable(ours).invoke(["x"])[0].retries == standin.stats().calls - 1

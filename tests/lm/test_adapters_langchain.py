@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
-from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.language_models import BaseChatModel, FakeListLLM, GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
+from langchain_core.vectorstores import InMemoryVectorStore
 
 from rlm_integrations import RLM, Budget, Limits, allm_batch, llm_batch
 from rlm_integrations.errors import InputError, MissingExtraError, ModelError
@@ -315,13 +318,32 @@ def test_names() -> None:
     assert isinstance(resolve(Named()), LM)
 
 
-@pytest.mark.parametrize(
-    "wrong", [ChatPromptTemplate.from_template("{x}"), RunnableLambda(str), Replying() | RunnableLambda(str), RunnableLambda(str).bind(x=1)]
-)
+NO_MODELS = [
+    ChatPromptTemplate.from_template("{x}"),
+    Replying() | StrOutputParser(),
+    (Replying() | StrOutputParser()).bind(x=1),
+    FakeListLLM(responses=[]),
+    InMemoryVectorStore(DeterministicFakeEmbedding(size=2)).as_retriever(),
+    DeterministicFakeEmbedding(size=2),
+]
+
+
+@pytest.mark.parametrize("wrong", NO_MODELS, ids=[type(each).__name__ for each in NO_MODELS])
 def test_what_is_no_chat_model(wrong: Any) -> None:
-    """Other objects of LangChain are refused where they are given, with a word on what can be."""
-    with pytest.raises(InputError, match="BaseChatModel"):
+    """Objects of LangChain of which it is known that they give no message are refused where they are given."""
+    with pytest.raises(InputError, match="BaseChatModel can be asked, and any Runnable that gives an AIMessage"):
         resolve(wrong)
+
+
+@pytest.mark.parametrize("door", ["sync", "async"])
+@pytest.mark.parametrize("wrong", [RunnableLambda(len), Replying() | RunnableLambda(lambda _: 5), RunnableLambda(len).bind()])
+async def test_a_runnable_that_gives_no_message(wrong: Any, door: str) -> None:
+    """It fails at its first call, which says what it gave."""
+    with pytest.raises(ModelError, match="a model gives an AIMessage, not a int"):
+        if door == "sync":
+            RLM(wrong).completion("What?", "a document")
+        else:
+            await RLM(wrong).acompletion("What?", "a document")
 
 
 def test_a_version_without_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
