@@ -139,6 +139,7 @@ class Iteration:
     Attributes:
         iteration: Its number, from 1.
         reply: What the model wrote.
+        prompt: What the model was asked where that holds the whole document, which is in it by span; else None, and `messages` has it.
         executions: The blocks that were run.
         note: What the model was told beside their output, or "".
         start: When the model was asked, in seconds since the run began.
@@ -148,6 +149,7 @@ class Iteration:
 
     iteration: int
     reply: str
+    prompt: PromptPieces | None = None
     executions: tuple[Execution, ...] = ()
     note: str = ""
     start: float = 0.0
@@ -295,7 +297,7 @@ class RLMResult:
         total_calls: Calls to models: root, sub and child.
         spent: What they took, by model and by depth.
         trajectory: Every turn.
-        messages: The conversation with the root model.
+        messages: The conversation with the root model. A document that was sent whole (`Limits.single_call_below`) is named, not repeated.
         run_id: The run's name.
         dropped_citations: How many of the model's citations were not in the document, and are not shown.
         error: What went wrong, for the stops that are errors.

@@ -8,7 +8,7 @@ import hashlib
 import re
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import Final
@@ -168,6 +168,11 @@ class PromptPieces:
     ambiguous: tuple[int, ...]
     sha256: str
 
+    def __str__(self) -> str:
+        """The prompt for a reader: each span by its place."""
+        shown = (each if isinstance(each, str) else f"[{each.source}, characters {each.start:,} to {each.end:,}]" for each in self.pieces)
+        return "".join(shown)
+
     @property
     def spans(self) -> tuple[SpanRef, ...]:
         """The spans among the pieces."""
@@ -188,6 +193,12 @@ class PromptPieces:
 def literal(prompt: str) -> PromptPieces:
     """A prompt in words alone, where the document cannot be read any more."""
     return PromptPieces((prompt,) if prompt else (), (), _sha256(prompt))
+
+
+def made_of(pieces: Sequence[str | SpanRef], corpus: Corpus) -> tuple[str, PromptPieces]:
+    """The prompt of these words and spans, and what the record has of it."""
+    text = "".join(each if isinstance(each, str) else corpus.text(each.source, each.start, each.end) for each in pieces)
+    return text, PromptPieces(tuple(pieces), (), _sha256(text))
 
 
 _ANCHOR: Final = 24  # characters of an anchor

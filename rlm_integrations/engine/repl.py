@@ -18,6 +18,7 @@ class Repl:
     Attributes:
         corpus: The document.
         history: The conversation so far, of a chat.
+        recorded: Of messages that hold the whole document: what the record has in their place.
         is_kept: Whether a cancelled question leaves the session, with its variables, to the next one.
         blocks: How many blocks were run.
         gate: Answers the calls of the code.
@@ -26,6 +27,7 @@ class Repl:
     def __init__(self, corpus: Corpus, *, is_kept: bool = False) -> None:
         self.corpus = corpus
         self.history: list[Message] = []
+        self.recorded: dict[str, str] = {}
         self.is_kept = is_kept
         self.blocks = 0
         self.gate: Gate | None = None

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
@@ -291,14 +292,14 @@ class RLM:
                     cleanup.push_async_callback(own.end, keep=context)
                 cleanup.push_async_callback(tree.close)
                 at_once = corpus.characters < self._settings.limits.single_call_below
-                if not at_once or not await answer_at_once(tree, run, own.history):
+                if not at_once or not await answer_at_once(tree, run, own):
                     await run.run(() if at_once else own.history)
                 layers = own.session.layers if own.session is not None else {}
         except BaseException as error:
             own.history = run.history(own.history, is_answered=False)
             if isinstance(error, asyncio.CancelledError):
                 run.outcome.stop_reason = "cancelled"
-                emit(RunFinished(id=run.id, result=_result(tree, run.outcome, layers)))
+                emit(RunFinished(id=run.id, result=_result(tree, run.outcome, layers, own.recorded)))
             else:
                 told = f"{type(error).__name__}: {error}"
                 run.outcome.stop_reason, run.outcome.error = "failed", told
@@ -306,10 +307,10 @@ class RLM:
                     run.outcome.stop_reason, run.outcome.error = "model_error", str(error)
                 elif isinstance(error, SandboxError):
                     run.outcome.stop_reason, run.outcome.error = "sandbox_lost", str(error)
-                emit(RunFailed(id=run.id, error=told, result=_result(tree, run.outcome, layers)))
+                emit(RunFailed(id=run.id, error=told, result=_result(tree, run.outcome, layers, own.recorded)))
             raise
         own.history = run.history(own.history)
-        result = _result(tree, run.outcome, layers)
+        result = _result(tree, run.outcome, layers, own.recorded)
         emit(RunFinished(id=run.id, result=result))
         self._check_complete(result)
         return result
@@ -358,7 +359,7 @@ def _subs(given: object, root: LM) -> dict[str, LM]:
     return {name: resolve(model) for name, model in given.items()}
 
 
-def _result(tree: Tree, outcome: Outcome, layers: Mapping[str, str]) -> RLMResult:
+def _result(tree: Tree, outcome: Outcome, layers: Mapping[str, str], recorded: Mapping[str, str]) -> RLMResult:
     stop_reason: StopReason = outcome.stop_reason
     return RLMResult(
         answer=outcome.answer,
@@ -369,7 +370,7 @@ def _result(tree: Tree, outcome: Outcome, layers: Mapping[str, str]) -> RLMResul
         total_calls=tree.purse.calls,
         spent=tree.purse.tally(),
         trajectory=tuple(outcome.turns),
-        messages=tuple(outcome.messages),
+        messages=tuple(replace(each, content=recorded.get(each.content, each.content)) for each in outcome.messages),
         run_id=tree.run_id,
         dropped_citations=outcome.dropped_citations,
         error=outcome.error,

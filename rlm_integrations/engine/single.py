@@ -2,18 +2,20 @@
 
 import json
 import re
-from collections.abc import Sequence
 
 from rlm_integrations import _runtime
+from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import InvalidAnswerError
 from rlm_integrations.engine.citations import verified
 from rlm_integrations.engine.loop import Run
+from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import TurnFinished, TurnStarted
-from rlm_integrations.records import Message, Request
+from rlm_integrations.records import Message, Request, SpanRef
 from rlm_integrations.result import Iteration
+from rlm_integrations.spans import PromptPieces, made_of
 
 _SYSTEM = (
     "Answer the question from the document alone. After the answer, quote word for word what supports it, each quote in a line of its own "
@@ -22,7 +24,7 @@ _SYSTEM = (
 _FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
 
 
-async def answer_at_once(tree: Tree, run: Run, history: Sequence[Message]) -> bool:
+async def answer_at_once(tree: Tree, run: Run, repl: Repl) -> bool:
     """Ask the root model once, with the whole document in the prompt; quotes become citations where the document holds them.
 
     Whether that answered: where an answer of a type was asked for and the reply does not fit, the loop may do better.
@@ -31,7 +33,13 @@ async def answer_at_once(tree: Tree, run: Run, history: Sequence[Message]) -> bo
         ModelError: It failed.
     """
     outcome, root = run.outcome, tree.settings.root
-    outcome.messages += [*history, Message("user", f"Question: {run.query}")] if history else await _opening(tree, run)
+    pieces = None
+    if repl.history:
+        outcome.messages += [*repl.history, Message("user", f"Question: {run.query}")]
+    else:
+        asked, pieces = await _runtime.offload(_prompt, tree.corpus, f"Question: {run.query}")
+        outcome.messages += [Message("system", _system(run)), Message("user", asked)]
+        repl.recorded[asked] = str(pieces)
     request = Request(tuple(outcome.messages), role="root", query=run.query, path="r.1")
     tree.emit(TurnStarted(id=run.id, iteration=1))
     record = await tree.ask(root, request, parent=run.id)
@@ -53,16 +61,28 @@ async def answer_at_once(tree: Tree, run: Run, history: Sequence[Message]) -> bo
     except InvalidAnswerError as error:
         note = prompts.invalid(str(error))
     turn = Iteration(
-        iteration=1, reply=record.reply, note=note, start=tree.since(record.start), end=tree.since(record.end), usage=record.usage
+        iteration=1,
+        reply=record.reply,
+        prompt=pieces,
+        note=note,
+        start=tree.since(record.start),
+        end=tree.since(record.end),
+        usage=record.usage,
     )
     outcome.turns.append(turn)
     tree.emit(TurnFinished(id=run.id, turn=turn))
     return not note
 
 
-async def _opening(tree: Tree, run: Run) -> list[Message]:
-    system = _SYSTEM
-    if run.typed.schema is not None:
-        system += f" The answer is JSON and fits this schema: {json.dumps(run.typed.schema, ensure_ascii=False)}"
-    texts = [await _runtime.offload(tree.corpus.text, source.name) for source in tree.corpus.sources]
-    return [Message("system", system), Message("user", "\n\n".join([f"Question: {run.query}", *texts]))]
+def _system(run: Run) -> str:
+    if run.typed.schema is None:
+        return _SYSTEM
+    return f"{_SYSTEM} The answer is JSON and fits this schema: {json.dumps(run.typed.schema, ensure_ascii=False)}"
+
+
+def _prompt(corpus: Corpus, question: str) -> tuple[str, PromptPieces]:
+    """The question and all texts, as one string and as the record has it. Blocks; call it in a thread."""
+    pieces: list[str | SpanRef] = [question]
+    for source in corpus.sources:
+        pieces += ["\n\n", *([SpanRef(source.name, 0, source.length)] if source.length else [])]
+    return made_of(pieces, corpus)

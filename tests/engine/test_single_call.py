@@ -1,12 +1,14 @@
 """`Limits.single_call_below`: a small document is answered by one call, without a REPL; off by default."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from rlm_integrations import RLM, Budget, Limits
+from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import Event, RunFinished, TurnFinished, TurnStarted
 from tests.engine.conftest import Scripted, check_citations, code, final, models, overlong, run
@@ -99,6 +101,32 @@ async def test_the_budget_holds(budget: dict[str, Any], reason: str) -> None:
         result = await run(root, TEXT, limits=SMALL, budget=Budget(**budget))
     assert result.stop_reason == reason
     assert root.open == 0
+
+
+async def test_the_record_names_the_document_and_does_not_repeat_it() -> None:
+    """The prompt stands in the record by span, from which the document rebuilds it; the messages name the places."""
+    texts = ["The bridge was closed in 1512. " * 1_000, "", "Nobody crossed it. " * 1_000]
+    root = Scripted([REPLY])
+    result = await run(root, texts, limits=Limits(single_call_below=100_000))
+    assert len(json.dumps(result.to_dict())) < 10_000
+    assert result.messages[1].content == (
+        "Question: What is it?\n\n[context_0, characters 0 to 31,000]\n\n\n\n[context_2, characters 0 to 19,000]"
+    )
+    (turn,) = result.trajectory
+    assert turn.prompt is not None
+    with Corpus.build(texts) as corpus:
+        assert turn.prompt.text(corpus) == root.told[0]
+
+
+async def test_the_record_of_a_chat_names_the_document_too() -> None:
+    """Later questions send it on, and no record holds it."""
+    document = "The bridge was closed in 1512. " * 1_000
+    root = Scripted(["In 1512.", "In 1530."])
+    async with RLM(root, limits=Limits(single_call_below=100_000)).session(document) as chat:
+        for question in ("When was it closed?", "And opened?"):
+            result = await chat.acompletion(question)
+            assert document not in json.dumps(result.to_dict())
+    assert document in root.requests[1].messages[1].content
 
 
 async def test_a_chat_goes_on_from_what_was_said() -> None:
