@@ -17,6 +17,7 @@ from rlm_integrations.errors import ContextError
 from rlm_integrations.records import undecodable
 
 _STEP: Final = 4 * BLOCK
+_MOST_BITS: Final = 10_000  # of a number that is written with digits, which Python does up to 4,300 of them
 # Bytes of files that one corpus copies into its memory. What is copied does not depend on the file any more; larger ASCII files are read
 # where they are, because a copy of gigabytes would cost more than it saves.
 COPIED: Final = 64 << 20
@@ -126,18 +127,23 @@ def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:
     """A copy in JSON's types. What JSON does not know becomes its text, as does what holds itself or is nested beyond reason."""
     if value is None or isinstance(value, bool):
         return value
-    for plain in (str, int):
-        if isinstance(value, plain):
-            return plain(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value) if abs(value).bit_length() < _MOST_BITS else hex(value)
     if isinstance(value, float) and value - value == 0:  # neither infinite nor nan
         return float(value)
     if id(value) not in within and len(within) < 20:
         within = (*within, id(value))
         if isinstance(value, Mapping):
-            return {str(key): json_safe(item, within) for key, item in value.items()}
+            return {_key(key): json_safe(item, within) for key, item in value.items()}
         if isinstance(value, list | tuple | AbstractSet):
             return [json_safe(item, within) for item in value]
     return str(value)
+
+
+def _key(key: object) -> str:
+    return str(json_safe(key)) if isinstance(key, int) and not isinstance(key, bool) else str(key)
 
 
 def _read_file(path: str, writer: Writer, encoding: str, errors: str) -> tuple[Run, str]:

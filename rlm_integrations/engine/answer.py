@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlm_integrations.errors import InputError
-from rlm_integrations.records import LLMError, SpanRef
+from rlm_integrations.records import LLMError, SpanRef, StoreObject
 from rlm_integrations.sandbox.wire import Opaque
 
 
@@ -13,10 +13,15 @@ class InvalidAnswerError(Exception):
     """The value does not fit the type; the message says where."""
 
 
+class AnswerTooLongError(InvalidAnswerError):
+    """The value has more characters than an answer may have."""
+
+
 class Typed:
     """The kind of answer that a user asked for: a text where `output_type` is None, else any type that pydantic validates."""
 
-    def __init__(self, output_type: Any = None) -> None:
+    def __init__(self, output_type: Any = None, *, most: int) -> None:
+        self._most = most
         self._adapter: Any = None
         self.schema: Mapping[str, Any] | None = None
         if output_type is None or output_type is str:
@@ -33,8 +38,11 @@ class Typed:
         """The answer.
 
         Raises:
+            AnswerTooLongError: It has more characters than an answer may have.
             InvalidAnswerError: The value does not fit.
         """
+        if self.is_too_long(value):
+            raise AnswerTooLongError(f"an answer has at most {self._most:,} characters")
         if self._adapter is None:
             return self.text(value)
         plain = _plain(value)
@@ -59,11 +67,31 @@ class Typed:
         except Exception as error:  # a validator of the user's may raise anything
             raise InvalidAnswerError(f"{type(error).__name__}: {error}") from error
 
-    @staticmethod
-    def text(value: Any) -> str:
-        """The value as a text."""
+    def text(self, value: Any) -> str:
+        """The value as a text, as far as an answer may be long."""
+        if self.is_too_long(value) and not isinstance(value, str):
+            return f"(a {type(value).__name__} of more than {self._most:,} characters)"
         plain = _plain(value)
-        return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+        return (plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False))[: self._most]
+
+    def is_too_long(self, value: Any) -> bool:
+        """Whether the texts and values in a value are more than an answer may have characters; no more is looked at than that takes."""
+        room, inside = self._most, [iter([value])]
+        while inside and room >= 0:
+            each = next(inside[-1], inside)
+            room -= len(each) if isinstance(each, str) else 1
+            if each is inside:
+                room += 1
+                inside.pop()
+            elif isinstance(each, Opaque):
+                room -= len(each.text)
+            elif isinstance(each, StoreObject):
+                inside.append(iter([each.content]))
+            elif isinstance(each, list):
+                inside.append(iter(each))
+            elif isinstance(each, dict):
+                inside += [iter(each), iter(each.values())]
+        return room < 0
 
 
 def _is_json(text: str) -> bool:
@@ -80,6 +108,8 @@ def _plain(value: Any) -> Any:
             return str(value)
         case Opaque():
             return value.text
+        case StoreObject():
+            return _plain(value.content)
         case SpanRef():
             return {"source": value.source, "start": value.start, "end": value.end}
         case list():

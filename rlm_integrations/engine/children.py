@@ -40,7 +40,7 @@ class Children:
                 query=asked.query,
                 path=asked.path,
                 depth=depth + 1,
-                typed=Typed(),
+                typed=Typed(most=tree.settings.limits.answer_chars),
                 spawn=self.of(depth + 1, own),
                 worker=asked.path.replace("/", "_"),
             )

@@ -88,9 +88,11 @@ class Gate:
             raise HostCallError(str(error), type="ValueError") from error
         except RLMError as error:
             raise HostCallError(str(error)) from error
+        except (MemoryError, OSError) as error:
+            raise HostCallError(f"{function}: the host lacks what this takes; ask for less", type=type(error).__name__) from error
 
     async def _identify(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Call:
-        large = _characters(args) + _characters(list(kwargs.values())) > _OFF_LOOP
+        large = _is_large([args, kwargs])
         digest = await _runtime.offload(digest_of, args, kwargs) if large else digest_of(args, kwargs)
         occurrence = self._seen[block, function, digest]
         self._seen[block, function, digest] += 1
@@ -129,12 +131,18 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
             _feed(update, f"{type(value).__name__} {value!r}")
 
 
-def _characters(value: Any) -> int:
-    """About how many characters there are in a value."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, list | tuple):
-        return sum(map(_characters, value)) + len(value)
-    if isinstance(value, dict):
-        return sum(map(_characters, value.values())) + len(value)
-    return 8
+def _is_large(value: Any) -> bool:
+    """Whether a value is worth a thread; no more of it is looked at than it takes to know."""
+    room, inside = _OFF_LOOP, [iter([value])]
+    while inside and room >= 0:
+        each = next(inside[-1], inside)
+        room -= 8
+        if each is inside:
+            inside.pop()
+        elif isinstance(each, str):
+            room -= len(each)
+        elif isinstance(each, list | tuple):
+            inside.append(iter(each))
+        elif isinstance(each, dict):
+            inside += [iter(each), iter(each.values())]
+    return room < 0

@@ -11,7 +11,7 @@ from rlm_integrations import _runtime
 from rlm_integrations._cleanup import ended
 from rlm_integrations._work import Work
 from rlm_integrations.engine import prompts
-from rlm_integrations.engine.answer import InvalidAnswerError, Typed
+from rlm_integrations.engine.answer import AnswerTooLongError, InvalidAnswerError, Typed
 from rlm_integrations.engine.budget import BudgetSpentError, estimate
 from rlm_integrations.engine.citations import verified
 from rlm_integrations.engine.conversation import Conversation
@@ -266,7 +266,7 @@ class Run:
         """None where the reply finished the run; else what the model is told about its final, or "" where there was none."""
         final = next((result.final for result in reversed(results) if result.final is not None), None)
         if any(result.status != "ok" for result in results):
-            self._final = final or self._final
+            self._final = self._bounded(final) if final else self._final
             return prompts.note(Note("final_refused")) if final or reply.final else ""
         if final is None and reply.final is not None:
             result = await self._execute(reply.final.code, executions)
@@ -278,9 +278,11 @@ class Run:
             final = final or Final(reply.final.text)
         if final is None:
             return ""
-        self._final = final
+        self._final = self._bounded(final)
         try:
             answer = await _runtime.offload(self.typed.read, final.value)
+        except AnswerTooLongError as error:
+            return prompts.too_long(str(error))
         except InvalidAnswerError as error:
             return prompts.invalid(str(error))
         outcome = self.outcome
@@ -301,6 +303,10 @@ class Run:
             self._notes.append(prompts.UNREADABLE)
         if not self._notes and not reply.blocks:
             self._notes.append(prompts.NOTHING_TO_DO)
+
+    def _bounded(self, final: Final) -> Final:
+        """A final that is kept to the end of the run, as far as an answer may be long."""
+        return Final(self.typed.text(final.value)) if self.typed.is_too_long(final.value) else Final(final.value)
 
     def _observe(self, reply: Reply, results: list[ExecutionResult]) -> bool:
         """Tell the model what its turn did. Whether a limit ends the run here."""

@@ -219,6 +219,11 @@ def invalid(error: str) -> str:
     return f"Your final answer was not taken, because it does not fit the schema:\n{error}\nGive a value to FINAL that does."
 
 
+def too_long(error: str) -> str:
+    """Why an answer was not taken that is too long."""
+    return f"Your final answer was not taken: {error}. Give a shorter one to FINAL; keep what is long in the store, if there is one."
+
+
 def closing(reason: str) -> str:
     """The request for a best answer when a run must end."""
     return (

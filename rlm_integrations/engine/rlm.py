@@ -144,7 +144,7 @@ class RLM:
             sandbox=sandbox_named(sandbox),
             tools=tools_of(tools, RESERVED),
         )
-        self._typed = Typed(output_type)
+        self._typed = Typed(output_type, most=self._settings.limits.answer_chars)
         self._hooks: list[Hook | None] = [on_event, *shown_by(verbose=verbose, progress=show_progress)]
 
     # Doors.

@@ -40,7 +40,7 @@ class Tool:
                 raise
             raise HostCallError(f"{self.spec.name}: it was cancelled from within") from None
         except (Exception, SystemExit) as error:
-            raise HostCallError(f"{self.spec.name}: {error}", type=type(error).__name__) from error
+            raise HostCallError(f"{self.spec.name}: {_said(error)}", type=type(error).__name__) from error
 
 
 def tools_of(functions: Sequence[Callable[..., Any]], taken: set[str]) -> list[Tool]:
@@ -64,6 +64,14 @@ def tools_of(functions: Sequence[Callable[..., Any]], taken: set[str]) -> list[T
             raise InputError(f"{name!r} has no signature that the model could be told: wrap it in a function") from None
         tools.append(Tool(HostFunction(name, signature, inspect.getdoc(function) or ""), function))
     return tools
+
+
+def _said(error: BaseException) -> str:
+    """What an exception says, if it can."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a class of the user's may raise anything
+        return "its message cannot be shown"
 
 
 def _crossing(value: Any, depth: int = 0) -> Any:

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 
+YIELD = 64  # items after which other tasks are let run
 _END = object()
 
 
@@ -25,6 +26,8 @@ async def pool(items: Iterable[T] | AsyncIterable[T], work: Callable[[int, T], A
     async def worker() -> None:
         while (pulled := await source.pull()) is not None:
             await work(*pulled)
+            if pulled[0] % YIELD == 0:
+                await asyncio.sleep(0)  # work that never waits, such as to refuse an item, would keep the loop
 
     failure: BaseException | None = None
     try:

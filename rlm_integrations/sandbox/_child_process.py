@@ -45,7 +45,11 @@ class Child:
             for descriptor in handover.files():
                 socket.send_fds(connection, [b"F"], [descriptor])
             message = _read_message(connection)
-        except (OSError, WireError) as error:
+        except WireError as error:
+            raise SandboxError(f"the sandbox's process broke the protocol while it was starting ({error})") from error
+        except ValueError as error:
+            raise SandboxError(f"the document's metadata cannot cross into the sandbox: {error}") from error
+        except OSError as error:
             raise SandboxError(f"the sandbox's process ended while it was starting ({error})") from error
         match message:
             case {"op": "ready", "layers": dict() as layers}:

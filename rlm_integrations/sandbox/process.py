@@ -20,6 +20,7 @@ from rlm_integrations.sandbox.base import Capabilities, ExecutionError, Executio
 from rlm_integrations.sandbox.forkserver import ForkServer, ServerGoneError
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
 
+_YIELD = 64  # frames after which other tasks are let run
 _OFF_LOOP = 256 << 10  # bytes of a message from which it is packed or parsed in a thread
 
 
@@ -138,6 +139,7 @@ class ProcessSession:
         self._writer = writer
         self._encoder = Encoder()
         self._decoder = Decoder(limits.message_bytes)
+        self._received = 0
         self._sending = asyncio.Lock()
         self._busy = asyncio.Lock()
         self._running: Block | None = None
@@ -223,11 +225,31 @@ class ProcessSession:
 
     async def send(self, message: dict[str, Any]) -> None:
         """Write a message; a large one is packed off the loop, and each waits for the one before."""
+        await self._write(await self._packed(message))
+
+    async def _packed(self, message: dict[str, Any]) -> list[bytes]:
+        """The frames of a message.
+
+        Raises:
+            ValueError: It cannot cross; the text says why.
+        """
         frames: list[bytes] = []
+        room = self.limits.message_bytes
+
+        def keep(frame: bytes) -> None:
+            nonlocal room
+            room -= len(frame)
+            if room < 0:
+                raise ValueError(f"it takes more than {self.limits.message_bytes:,} bytes")
+            frames.append(frame)
+
         if _is_large(message):
-            await _runtime.offload(self._encoder.encode, message, frames.append)
+            await _runtime.offload(self._encoder.encode, message, keep)
         else:
-            self._encoder.encode(message, frames.append)
+            self._encoder.encode(message, keep)
+        return frames
+
+    async def _write(self, frames: list[bytes]) -> None:
         async with self._sending:
             for frame in frames:
                 if self._writer.is_closing():
@@ -238,9 +260,12 @@ class ProcessSession:
     async def receive(self) -> dict[str, Any]:
         """The next message of the child, which is hostile: whoever uses a field checks it first."""
         while True:
+            self._received += 1
+            if self._received % _YIELD == 0:
+                await asyncio.sleep(0)  # what is buffered already is read without waiting
             length = self._decoder.check_length(LENGTH.unpack(await self._reader.readexactly(LENGTH.size))[0])
             frame = await self._reader.readexactly(length)
-            large = length > _OFF_LOOP
+            large = length + self._decoder.held > _OFF_LOOP
             message = await _runtime.offload(self._decoder.decode, frame) if large else self._decoder.decode(frame)
             if message is not None:
                 return message
@@ -260,7 +285,12 @@ class ProcessSession:
                 reply = {"value": await self._gate(block, function, args, kwargs)}
             except HostCallError as refusal:
                 reply = {"error": refusal.type, "message": str(refusal)}
-        await self.send({"op": "answer", "call": number, **reply})
+        try:
+            frames = await self._packed({"op": "answer", "call": number, **reply})
+        except (ValueError, RecursionError, MemoryError) as error:
+            said = f"what {function} gives is too large or too deep to cross into the REPL: {error}"
+            frames = await self._packed({"op": "answer", "call": number, "error": "ValueError", "message": said})
+        await self._write(frames)
 
 
 def _is_large(value: Any, budget: int = _OFF_LOOP) -> bool:

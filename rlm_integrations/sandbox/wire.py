@@ -15,7 +15,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ..records import LLMError, SpanRef, StoreObject
 
@@ -26,7 +26,8 @@ INLINE = 256  # characters up to which a text stays in the header
 PIECE = 1 << 20  # characters of one piece of a long text
 LONE = 4096  # characters from which a text goes ahead by itself once its frame is full
 DEPTH_CAP = 100  # nesting of one value
-_LARGE_DICT = 1_000  # entries from which a dict is sent as a list of pairs, which can be sent in parts
+_LARGE_DICT = 100  # entries from which a dict is sent as a list of pairs, which can be sent in parts
+_AHEAD = 1_000  # how far the number of a part may be from the highest so far: threads overtake one another, but not by more
 _STEP = 1 << 16  # bytes of a text that are decoded in one go
 OBJECT = 64  # bytes that a value takes in memory, however short it was on the wire
 
@@ -81,14 +82,14 @@ class Encoder:
         if depth > DEPTH_CAP:
             raise ValueError(f"a value nests deeper than {DEPTH_CAP} levels")
         if value is None or value is True or value is False:
-            frame.weight += 8
+            frame.weight += 48
             return value
         if isinstance(value, LLMError):
             return {"$e": self._list([value.type, value.message, value.retries], frame, emit, depth)}
         if isinstance(value, str):
             return self._text(value, frame, emit)
         if isinstance(value, int):
-            frame.weight += 160
+            frame.weight += 160 + 4 * value.bit_length()
             return int(value)
         if isinstance(value, float):
             frame.weight += 160
@@ -96,10 +97,11 @@ class Encoder:
         if isinstance(value, list | tuple | set | frozenset):
             return self._list(value, frame, emit, depth)
         if isinstance(value, dict):
-            if len(value) > _LARGE_DICT or any(str(key).startswith("$") for key in value):
-                pairs = [[str(key), item] for key, item in value.items()]
+            pairs = [[str(key), item] for key, item in value.items()]
+            frame.weight += 24
+            if len(value) > _LARGE_DICT or frame.weight > PART or any(key.startswith("$") or len(key) > INLINE for key, _ in pairs):
                 return {"$d": self._list(pairs, frame, emit, depth)}
-            return {self._key(key, frame): self._value(item, frame, emit, depth + 1) for key, item in value.items()}
+            return {self._text(key, frame, emit): self._value(item, frame, emit, depth + 1) for key, item in pairs}
         if isinstance(value, SpanRef):
             return {"$s": self._list([value.source, value.start, value.end], frame, emit, depth)}
         if isinstance(value, StoreObject):
@@ -107,15 +109,10 @@ class Encoder:
         opaque = value if isinstance(value, Opaque) else self._opaque(value)
         return {"$x": self._list([opaque.type, opaque.text], frame, emit, depth)}
 
-    @staticmethod
-    def _key(key: Any, frame: _Frame) -> str:
-        text = str(key)
-        frame.weight += 8 * (len(text) + 4)
-        return text
-
     def _text(self, text: str, frame: _Frame, emit: Callable[[bytes], None]) -> Any:
         if len(text) <= INLINE:
-            frame.weight += 8 * (len(text) + 4)
+            plain = text.isascii() and text.isprintable()
+            frame.weight += 8 * (len(text) * (1 if plain else 12) + 4)  # a character is escaped by up to twelve
             return str(text)
         if len(text) > PIECE or (frame.weight > PART and len(text) > LONE):
             number = next(self._numbers)
@@ -146,7 +143,7 @@ class Encoder:
             frame.weight += 160
             return {"$l": number}
         frame.blobs += own.blobs
-        frame.weight += own.weight + 16
+        frame.weight += own.weight + 24
         return items
 
 
@@ -174,6 +171,7 @@ class Decoder:
         self._part_cap = part_cap
         self._parts: dict[int, list[Any]] = {}
         self._held = 0
+        self._highest = 0  # the number of a part
         self._values = 0  # at most how many values the last header holds
         self.weight = 0  # bytes that the last message takes in memory, its parts included
 
@@ -183,6 +181,11 @@ class Decoder:
         if not LENGTH.size <= length <= FRAME_CAP:
             raise WireError(f"a frame of {length} bytes")
         return length
+
+    @property
+    def held(self) -> int:
+        """Bytes that the parts take whose message is still to come."""
+        return self._held
 
     def forget_parts(self) -> None:
         """Drop the parts whose message never came."""
@@ -212,6 +215,10 @@ class Decoder:
         number, items = message.get("part"), message.get("items")
         if type(number) is not int or type(items) is not list:
             raise WireError("a part without number or items")
+        # Numbers that anybody could choose would be chosen so that a dict of them is slow.
+        if number not in self._parts and not max(0, self._highest - _AHEAD) < number <= self._highest + _AHEAD:
+            raise WireError("a part whose number is out of sequence")
+        self._highest = max(self._highest, number)
         self._held += weight
         if self._part_cap is not None and self._held > self._part_cap:
             raise WireError(f"parts of more than {self._part_cap} bytes")
@@ -289,7 +296,16 @@ def _check_depth(value: Any) -> None:
     """Parts may hold parts, and so nest deeper than any frame; whoever walks the value must not overflow."""
     level = [value]
     for _ in range(DEPTH_CAP + 2):
-        level = [inner for each in level for inner in (each.values() if type(each) is dict else each) if type(inner) in {list, dict}]
+        level = [inner for each in level for inner in _inside(each) if type(inner) in _NESTING]
         if not level:
             return
     raise WireError(f"a value that nests deeper than {DEPTH_CAP} levels")
+
+
+_NESTING = {list, dict, StoreObject}
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if type(value) is StoreObject:
+        return (value.content,)
+    return cast("Iterable[Any]", value.values() if type(value) is dict else value)
