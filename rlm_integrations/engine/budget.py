@@ -153,8 +153,15 @@ class Purse:
         self.spent_out = self.spent_out or lacking
         return lacking is None
 
-    def settle(self, reservation: Reservation, record: CallRecord | None) -> None:
-        """Replace what was set aside by what the call took; what the provider did not count is taken to be what was set aside."""
+    def settle(self, reservation: Reservation, record: CallRecord | None, *, is_several: bool = False) -> None:
+        """Replace what was set aside by what the call took; what the provider did not count is taken to be what was set aside.
+
+        Args:
+            reservation: What was set aside.
+            record: What became of the call, or None where it was cancelled.
+            is_several: Whether the model stands for several: the one that answered is paid.
+        """
+        model = record.model if is_several and record is not None and record.error is None else reservation.model
         self._reserved.remove(reservation)
         self._tokens += reservation.uncounted * reservation.tokens
         self._cost += reservation.uncounted * reservation.cost
@@ -162,8 +169,8 @@ class Purse:
         if usage is not None:
             self._tokens += usage.input_tokens + usage.output_tokens
             if self.budget.max_cost is not None:
-                self._cost += pricing.cost(usage, reservation.model) or 0.0
-        self._settled.append((reservation.model, reservation.depth, usage))
+                self._cost += pricing.cost(usage, model) or 0.0
+        self._settled.append((model, reservation.depth, usage))
         self._wake()
 
     def _cost_of(self, given: int, reply: int, model: str) -> float:

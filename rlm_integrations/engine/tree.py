@@ -16,7 +16,7 @@ from rlm_integrations.engine.tools import Tool
 from rlm_integrations.errors import ContextError
 from rlm_integrations.events import Emitter
 from rlm_integrations.lm.asker import Asker
-from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.base import LM, SeveralModels
 from rlm_integrations.lm.limiter import Limiter, limiter_of
 from rlm_integrations.records import Budget, CallRecord, Limits, LLMError, Request
 from rlm_integrations.sandbox.base import Sandbox
@@ -102,7 +102,7 @@ class Tree:
                 else:
                     record = await self._asker(lm, parent).ask(request)
         finally:
-            self.purse.settle(reservation, record)
+            self.purse.settle(reservation, record, is_several=isinstance(lm, SeveralModels) and lm.is_several)
         return record
 
     def _asker(self, lm: LM, parent: str) -> Asker:

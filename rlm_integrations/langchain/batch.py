@@ -15,6 +15,7 @@ from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, 
 from rlm_integrations.langchain.doors import Doors
 from rlm_integrations.langchain.events import Teller
 from rlm_integrations.langchain.fast import warn_of_slow
+from rlm_integrations.langchain.models import model_of
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.batch import BatchOptions, allm_batch_iter
@@ -53,9 +54,9 @@ class LLMBatchRunnable(Doors[list[str]]):
     _lm: LM = PrivateAttr()
 
     def __init__(self, llm: object, **options: Any) -> None:
-        lm = resolve(llm)
-        super().__init__(**{"llm": lm if isinstance(llm, str) else llm, **options})
-        self._lm = traced(lm)
+        model = model_of(llm)
+        super().__init__(**{"llm": model, **options})
+        self._lm = traced(resolve(model))
 
     def _asked(self, given: Any) -> tuple[Sequence[Any], dict[str, Any]]:
         if not isinstance(given, list | tuple):

@@ -19,9 +19,9 @@ from rlm_integrations.langchain.doors import Doors
 from rlm_integrations.langchain.events import Teller
 from rlm_integrations.langchain.fast import warn_of_slow
 from rlm_integrations.langchain.inputs import Asked, RLMInput, asked, bound_to
+from rlm_integrations.langchain.models import model_of
 from rlm_integrations.langchain.outputs import RLMOutput, output_of
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
-from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Budget, Limits
 
 
@@ -79,8 +79,8 @@ class RLMRunnable(Doors[dict[str, Any]]):
         **options: Any,
     ) -> None:
         # A name is resolved here, once: a model that is made anew for each call would connect anew for each call.
-        root = _named(root_llm)
-        sub = {name: _named(model) for name, model in sub_llm.items()} if isinstance(sub_llm, Mapping) else _named(sub_llm)
+        root = model_of(root_llm)
+        sub = {name: model_of(model) for name, model in sub_llm.items()} if isinstance(sub_llm, Mapping) else model_of(sub_llm)
         rlm = RLM(root, sub, **options)
         bound = None if context is None else bound_to(context)
         super().__init__(**{"root_llm": root, "sub_llm": sub, "context": bound, "stream_tokens": stream_tokens, "name": name, **options})
@@ -149,8 +149,3 @@ class RLMRunnable(Doors[dict[str, Any]]):
         most = min(self.max_parallel_calls, max_concurrency or self.max_parallel_calls)
         warn_of_slow([rlm.options["root_llm"], *rlm.options["sub_llm"].values()], most)
         return rlm if most == self.max_parallel_calls else rlm.replace(max_parallel_calls=most)
-
-
-def _named(model: object) -> object:
-    """The model that a name means; anything else as it is."""
-    return resolve(model) if isinstance(model, str) else model

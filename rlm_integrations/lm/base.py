@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from rlm_integrations.records import Completion, Message, Request, Usage
 
-__all__ = ["LM", "Completion", "Message", "RateLimited", "Request", "StreamingLM", "Usage"]
+__all__ = ["LM", "Completion", "Message", "RateLimited", "Request", "SeveralModels", "StreamingLM", "Usage"]
 
 
 @runtime_checkable
@@ -36,6 +36,13 @@ class StreamingLM(LM, Protocol):
     def astream(self, request: Request) -> AsyncIterator[str | Completion]:
         """The pieces of the answer's text as they come, and last the whole `Completion`."""
         ...
+
+
+@runtime_checkable
+class SeveralModels(Protocol):
+    """A model that may stand for several, such as one with fallbacks: each completion names the one that answered."""
+
+    is_several: bool
 
 
 @runtime_checkable

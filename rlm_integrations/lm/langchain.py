@@ -56,6 +56,7 @@ class LangChainLM(ForeignLM[AIMessage]):
             context_window=min((each for each in windows if each), default=None) if all(windows) else None,
             clients=self.models,
         )
+        self.is_several = len(self.models) > 1
         self._bound = _bound_of(self.models) if _takes_arguments(asked) else None
         self._stream_usage = _StreamUsage(asked, self.models)
 
@@ -97,6 +98,8 @@ class ConfigurableLM:
     Args:
         asked: What `configurable_fields`, `configurable_alternatives` or `init_chat_model(configurable_fields=…)` made.
     """
+
+    is_several = True
 
     def __init__(self, asked: Runnable[LanguageModelInput, AIMessage]) -> None:
         self._asked = asked

@@ -1,0 +1,186 @@
+"""Whatever of LangChain's gives an `AIMessage` is a model: fallbacks, configurable models, chains, names of providers."""
+
+from typing import Any
+
+import pytest
+from langchain.chat_models import init_chat_model
+from langchain_core.callbacks import UsageMetadataCallbackHandler
+from langchain_core.messages import SystemMessage
+from langchain_core.runnables import ConfigurableField, RunnableLambda
+
+from rlm_integrations import RLM, Budget, Limits
+from rlm_integrations.errors import InputError, ModelError
+from rlm_integrations.langchain import LLMBatchRunnable, RLMRunnable
+from rlm_integrations.lm.resolve import resolve
+from tests.langchain.conftest import Tracer, tree
+from tests.langchain.test_trace import DOORS, through
+from tests.lm._foreign import ANSWER, CALLS, CLAUDE, GEMINI, KEY, MODEL, foreign, root_or_sub
+from tests.lm.conftest import request_of
+from tests.standin import Fault, StandIn, answer_to
+
+OTHER = "gpt-4o"
+
+
+@pytest.fixture(autouse=True)
+def both_models(standin: StandIn) -> None:
+    standin.change(scripts=dict.fromkeys((MODEL, OTHER, CLAUDE, GEMINI), root_or_sub))
+
+
+def chat(standin: StandIn, model: str = MODEL) -> Any:
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(model=model, base_url=standin.base_url, api_key=KEY, max_retries=0)
+
+
+def unreachable() -> Any:
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(model="down", base_url="http://127.0.0.1:9/v1", api_key=KEY, max_retries=0)
+
+
+def with_fallbacks(standin: StandIn) -> Any:
+    return unreachable().with_fallbacks([chat(standin)])
+
+
+def configurable_fields(standin: StandIn) -> Any:
+    return chat(standin, "down").configurable_fields(model_name=ConfigurableField(id="model"))
+
+
+def alternatives(standin: StandIn) -> Any:
+    return chat(standin, "down").configurable_alternatives(ConfigurableField(id="model"), **{MODEL: chat(standin)})
+
+
+def initialised(standin: StandIn) -> Any:
+    return init_chat_model("openai:down", configurable_fields=("model",), base_url=standin.base_url, api_key=KEY, max_retries=0)
+
+
+def bound_fallbacks(standin: StandIn) -> Any:
+    return with_fallbacks(standin).bind(seed=1).with_config(tags=["mine"])
+
+
+def chain(standin: StandIn) -> Any:
+    return RunnableLambda(lambda messages: [*messages[:-1], messages[-1]]) | chat(standin)
+
+
+KINDS = [with_fallbacks, configurable_fields, alternatives, initialised, bound_fallbacks, chain]
+CONFIGURED: dict[str, Any] = {"configurable": {"model": MODEL}}
+
+
+@DOORS
+@pytest.mark.parametrize("make", KINDS, ids=[each.__name__ for each in KINDS])
+async def test_any_runnable_drives_a_run(standin: StandIn, make: Any, door: str) -> None:
+    """As root and as sub-model, from every door, with its tokens counted and its calls in one tree."""
+    tracer, usage = Tracer(), UsageMetadataCallbackHandler()
+    runnable = RLMRunnable(make(standin), context="a document")
+    output = await through(door, runnable, "Who?", {"callbacks": [tracer, usage], **CONFIGURED})
+    assert output["answer"] == ANSWER
+    assert output["usage_metadata"][MODEL]["input_tokens"] == usage.usage_metadata[MODEL]["input_tokens"] > 0
+    assert [call.model for call in standin.calls()] == [MODEL] * CALLS
+    assert sorted(name for name, _ in tree(tracer.roots[0])[1]) == ["rlm.root", *["rlm.sub"] * (CALLS - 1)]
+
+
+@DOORS
+@pytest.mark.parametrize("make", KINDS, ids=[each.__name__ for each in KINDS])
+async def test_any_runnable_answers_a_batch(standin: StandIn, make: Any, door: str) -> None:
+    """A batch asks it as a run does."""
+    standin.change(scripts={})
+    prompts = [str(number) for number in range(4)]
+    replies = await through(door, LLMBatchRunnable(make(standin)), prompts, CONFIGURED)
+    assert replies == [answer_to(prompt) for prompt in prompts]
+
+
+@DOORS
+@pytest.mark.parametrize("make", [configurable_fields, alternatives, initialised])
+async def test_a_configuration_chooses_for_each_run(standin: StandIn, make: Any, door: str) -> None:
+    """One runnable, two configurations one after the other and none: each call is made to the model that is meant."""
+    standin.change(scripts={})
+    batch = LLMBatchRunnable(make(standin))
+    asked = [MODEL, MODEL] if make is alternatives else [MODEL, OTHER]
+    for name in asked:
+        assert await through(door, batch, ["x"], {"configurable": {"model": name}}) == [answer_to("x")]
+    assert await through(door, batch, ["x"]) == [answer_to("x")]
+    assert [call.model for call in standin.calls()] == [*asked, "down"]
+
+
+async def test_a_configuration_that_means_no_model(standin: StandIn) -> None:
+    """It is an error of the call, in words that name the configuration."""
+    with pytest.raises(ModelError, match="the configuration gives no model"):
+        await RLMRunnable(alternatives(standin), context="x").ainvoke("Who?", {"configurable": {"model": "nowhere"}})
+
+
+def test_names_windows_and_bounds(standin: StandIn) -> None:
+    """Of several the first names them; a window is the smallest; a bound of replies goes to all, or to none where they differ."""
+    mixed = chat(standin).with_fallbacks([foreign("ChatGoogleGenerativeAI", standin.base_url)])
+    assert (resolve(mixed).name, resolve(configurable_fields(standin)).name) == (MODEL, "down")
+    assert resolve(mixed).context_window == 128_000
+    assert resolve(RunnableLambda(lambda _: None)).context_window is None
+    assert repr(resolve(initialised(standin))) == "ConfigurableLM('down')"
+    budget, limits = Budget(max_tokens=100_000), Limits(reply_tokens=999)
+    for model in (with_fallbacks(standin), chat(standin).with_retry(stop_after_attempt=1)):
+        standin.reset()
+        assert RLM(model, budget=budget, limits=limits).completion("Who?", "a document").answer == ANSWER
+        bounds = {kept.body["max_completion_tokens"] for kept in standin.requests()}
+        assert bounds == {999}
+    standin.reset()
+    assert RLM(mixed, budget=budget, limits=limits).completion("Who?", "a document").answer == ANSWER
+    assert {"max_completion_tokens" in kept.body for kept in standin.requests()} == {False}
+
+
+async def test_fallbacks_that_fail_too(standin: StandIn) -> None:
+    """Where all fail, the error is the first one's, in this library's kinds."""
+    standin.change(faults=[Fault("not_found")])
+    with pytest.raises(ModelError) as caught:
+        await resolve(chat(standin).with_fallbacks([unreachable()])).complete(request_of("x"))
+    assert (caught.value.type, KEY in str(caught.value)) == ("not_found", False)
+
+
+def test_what_answered_is_what_is_paid(standin: StandIn) -> None:
+    """Tokens and cost are those of the model that answered, not of the one that was down."""
+    result = RLM(with_fallbacks(standin)).completion("Who?", "a document")
+    assert (set(result.usage), result.cost) == ({MODEL}, pytest.approx(RLM(chat(standin)).completion("Who?", "a document").cost))
+
+
+PROVIDERS = [(f"anthropic:{CLAUDE}", "ANTHROPIC"), (f"google_genai:{GEMINI}", "GOOGLE")]
+
+
+@DOORS
+@pytest.mark.parametrize(("name", "provider"), PROVIDERS)
+async def test_names_of_providers(standin: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, provider: str, door: str) -> None:
+    """What `create_agent` takes as a name is one here too, with the tries left to this library."""
+    address = standin.base_url.removesuffix("/v1")
+    monkeypatch.setenv(f"{provider}_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_API_URL", address)
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", address)
+    runnable = RLMRunnable(name, {"sub": name}, context="a document")
+    assert (await through(door, runnable, "Who?"))["answer"] == ANSWER
+    assert runnable.root_llm.max_retries == LLMBatchRunnable(name).llm.max_retries == 0
+    assert {call.model for call in standin.calls()} == {name.partition(":")[2]}
+
+
+@pytest.mark.parametrize(("name", "why"), [("google_genai:x", "LangChain makes no model of 'google_"), ("groq:x", "langchain-groq")])
+def test_names_that_make_no_model(name: str, why: str) -> None:
+    """A missing key or package is told where the name is written."""
+    for make in (RLMRunnable, LLMBatchRunnable):
+        with pytest.raises(InputError, match=why):
+            make(name)
+
+
+def test_langchain_itself_is_needed_for_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the error says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, "langchain.chat_models", None)
+    with pytest.raises(InputError, match="pip install langchain"):
+        RLMRunnable("anthropic:x")
+
+
+def test_the_prompt_reaches_a_chain_as_messages() -> None:
+    """A function of the user's own before or as the model sees LangChain's messages."""
+    seen: list[Any] = []
+
+    def model(messages: Any) -> Any:
+        from langchain_core.messages import AIMessage
+
+        seen.append(messages)
+        return AIMessage('FINAL("own")')
+
+    assert RLMRunnable(RunnableLambda(model), context="x").invoke("Who?")["answer"] == "own"
+    assert isinstance(seen[0][0], SystemMessage)
