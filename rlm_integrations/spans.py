@@ -60,7 +60,7 @@ def find_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit: 
     needle = " ".join(words)
     if exactly or needle == quote == words[0]:  # a single word has no white space that could differ
         return []
-    return [Hit(span, exact=False) for span in _first(limit, corpus, names, needle, _loose_places)]
+    return [Hit(span, exact=False) for span in _first(limit, corpus, names, needle, loose_places)]
 
 
 _Places = Callable[[Corpus, str, str], Iterator[tuple[int, int]]]
@@ -91,9 +91,12 @@ def _exact_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int,
             yield begin + at, begin + at + len(needle)
 
 
-def _loose_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int, int]]:
-    """Of a needle whose words are separated by single spaces, in the source as it reads with single spaces."""
-    squeezed = _Squeezed(corpus, name)
+def loose_places(corpus: Corpus, name: str, needle: str, *, fold: Callable[[str], str] = str) -> Iterator[tuple[int, int]]:
+    """The places of a needle whose words are separated by single spaces, in a source as it reads with single spaces.
+
+    `fold` changes what is compared. It must treat each character alone, leave spaces as they are, and make at least one of each character.
+    """
+    squeezed = _Squeezed(corpus, name, fold)
     buffer = ""
     for piece in squeezed.pieces():
         buffer += piece
@@ -105,18 +108,20 @@ def _loose_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int,
 
 
 class _Squeezed:
-    """A source as it reads with a single space for each run of white space, made in steps.
+    """A source as it reads with a single space for each run of white space, folded, made in steps.
 
     Attributes:
         length: How many characters were given out so far.
     """
 
-    def __init__(self, corpus: Corpus, name: str) -> None:
+    def __init__(self, corpus: Corpus, name: str, fold: Callable[[str], str]) -> None:
         self.length = 0
+        self._fold = fold
         self._corpus = corpus
         self._name = name
         # Where each step that may still be asked for begins: here, in the source, and whether a space precedes its first word.
         self._steps: deque[tuple[int, int, bool]] = deque()
+        self._table: tuple[int, list[re.Match[str]], list[int]] | None = None  # of the step that was asked for last: its words
 
     def pieces(self) -> Iterator[str]:
         """The text, a step at a time."""
@@ -129,7 +134,7 @@ class _Squeezed:
                 continue
             gap = (gap or text[0].isspace()) and self.length > 0
             self._steps.append((self.length, start, gap))
-            piece = " " * gap + " ".join(words)
+            piece = " " * gap + self._fold(" ".join(words))
             self.length += len(piece)
             yield piece
             gap = text[-1].isspace()
@@ -137,13 +142,15 @@ class _Squeezed:
     def place(self, at: int) -> int:
         """Where in the source a character is that was given out, which is none of the spaces."""
         begin, start, gap = next(step for step in reversed(self._steps) if step[0] <= at)
+        if self._table is None or self._table[0] != start:
+            words = list(_WORD.finditer(self._read(start)))
+            folded = self._fold(" ".join(word[0] for word in words)).split(" ")
+            self._table = start, words, list(accumulate((len(word) + 1 for word in folded), initial=0))
+        _, words, starts = self._table
         at -= begin + gap
-        for word in _WORD.finditer(self._read(start)):
-            size = word.end() - word.start()
-            if at < size:
-                return start + word.start() + at
-            at -= size + 1
-        raise IndexError(at)
+        number = bisect_right(starts, at) - 1
+        ends = accumulate(len(self._fold(character)) for character in words[number][0])
+        return start + words[number].start() + next(place for place, end in enumerate(ends) if at - starts[number] < end)
 
     def forget(self, before: int) -> None:
         """Give up the places of the characters before this one."""

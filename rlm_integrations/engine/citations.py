@@ -5,9 +5,9 @@ from typing import Any
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
+from rlm_integrations.quotes import locate_quote
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation
-from rlm_integrations.spans import find_quote
 
 MOST = 1_000  # citations of one answer
 LONGEST = 100_000  # characters of one quote
@@ -74,8 +74,8 @@ class _Check:
     def _search(self, quote: str) -> SpanRef | None:
         if self._read > _MOST_READ:
             return None
-        hits = find_quote(self._corpus, quote)
-        self._read += hits[-1].span.end if len(hits) > 1 else 2 * self._corpus.characters
+        hits = locate_quote(self._corpus, quote)
+        self._read += hits[-1].span.end if len(hits) > 1 else 5 * self._corpus.characters
         if len(hits) > 1:
             self._ambiguous.add(hits[0].span)
         return hits[0].span if hits else None

@@ -19,10 +19,10 @@ from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, 
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.pool import pool
 from rlm_integrations.lm.prompts import CHUNK
+from rlm_integrations.quotes import locate_quote
 from rlm_integrations.records import CallRecord, HostFunction, LLMError, Message, Request, SpanRef
 from rlm_integrations.result import Citation, Iteration, SubCall
 from rlm_integrations.sandbox.base import HostCallError
-from rlm_integrations.spans import find_quote
 from rlm_integrations.store import WorkerStoreProxy
 from rlm_integrations.store.commit import apply_commit, commit_of
 from rlm_integrations.store.content import length
@@ -412,7 +412,7 @@ class Host:
         if len(quote) > LONGEST:
             raise HostCallError(f"cite: a quote has at most {LONGEST:,} characters, not {len(quote):,}", type="ValueError")
         try:
-            hits = await self._tree.threads.run(Work(), find_quote, self._corpus, quote, source)
+            hits = await self._tree.threads.run(Work(), locate_quote, self._corpus, quote, source)
         except ContextError:  # its file has changed; what the block has paid for must not be lost for that
             self.unchecked += 1
             return None

@@ -1,0 +1,173 @@
+"""Quotes as models write them are found where they clearly mean one place, and that place holds the document's own words."""
+
+import random
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlm_integrations import quotes as module
+from rlm_integrations import spans
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import InputError
+from rlm_integrations.quotes import GAP, TRIED, fold, locate_quote
+from tests.engine.conftest import Scripted, check_citations, code, run
+
+TEXT = (
+    "Chapter 1. It was late. \u201cIt\u2019s a fine day \u2013 really\u201d, said Zoe\u0308, and left the Caf\u00e9 M\u00fcller.\n"
+    "The long stra\u00dfe leads to the  river, past the mill that burned in 1911, and ends at the old bridge of Ravenna. "
+    "Wait\u2026 was that all? The Dam was approved. The dam cost a lot. THE DAM COST A LOT."
+)
+
+
+def found(text: str, quote: str) -> list[str]:
+    """The document's words at the places of a quote."""
+    with Corpus.build(text) as corpus:
+        return [corpus.text(hit.span.source, hit.span.start, hit.span.end) for hit in locate_quote(corpus, quote)]
+
+
+@pytest.mark.parametrize(
+    ("quote", "words"),
+    [
+        ("It's a fine day - really", "It\u2019s a fine day \u2013 really"),  # straight for typographic
+        ("\u201cit\u2019s a fine day\u201d", "It\u2019s a fine day"),  # another case, in quotation marks
+        ("'chapter 1.'", "Chapter 1."),
+        ("\u00abChapter 1.\u00bb", "Chapter 1."),
+        ("`Chapter 1.`", "Chapter 1."),
+        ("said Zo\u00eb", "said Zoe\u0308"),  # composed for decomposed
+        ("Cafe\u0301 Mu\u0308ller", "Caf\u00e9 M\u00fcller"),  # decomposed for composed
+        ("THE LONG STRASSE LEADS", "The long stra\u00dfe leads"),
+        ("Wait... was that all?", "Wait\u2026 was that all?"),
+        ("... leads to the river, past \u2026", "leads to the  river, past"),
+        ("[...] Leads to the river, past [...]", "leads to the  river, past"),
+        ("It was late ... said Zo\u00eb", "It was late. \u201cIt\u2019s a fine day \u2013 really\u201d, said Zoe\u0308"),
+        ("the long stra\u00dfe\u2026the mill that [\u2026] bridge of Ravenna", TEXT[TEXT.index("The long") : TEXT.index(" Wait") - 1]),
+    ],
+)
+def test_a_quote_as_models_write_it(quote: str, words: str) -> None:
+    """Marks, accents, case, quotation marks and ellipses may differ; what is given is the document's own text, to the last character."""
+    assert found(TEXT, quote) == [words]
+    assert TEXT.count(words) == 1
+
+
+@pytest.mark.parametrize(
+    ("quote", "why"),
+    [
+        ("The dAm cost a lot.", "two places in other cases"),
+        ("long stras", "half of a character"),
+        ("said zoe", "a character without its accent"),
+        ("he Long Stra\u00dfe", "a part of a word"),
+        ("the LONG stra\u00dfe lead", "a part of a word"),
+        ("\u201c1.\u201d", "too short to mean one place"),
+        ("The mill burned in 1911", "words left out without a mark"),
+        ("bridge of Ravenna ... The long stra\u00dfe", "parts in another order"),
+        ("was late ... a lot", "a part that is too short"),
+        ("... \u2026 ...", "no words"),
+        ("\u201c\u201d", "no words"),
+        ("not in the document", "other words"),
+    ],
+)
+def test_a_quote_that_does_not_clearly_mean_one_place(quote: str, why: str) -> None:
+    """It has none: a citation is never a guess."""
+    assert found(TEXT, quote) == [], why
+
+
+def test_exact_places_come_first() -> None:
+    """Where the quote stands as it is, places that differ do not count, and several are told as before."""
+    assert found("THE DAM. The dam.", "The dam.") == ["The dam."]
+    assert found("The dam. The dam.", "The dam.") == ["The dam."] * 2
+    assert found("The  dam. THE DAM.", "The dam.") == ["The  dam."]
+
+
+def test_an_ellipsis_stands_for_a_bounded_piece() -> None:
+    """Its parts follow one another within 1,000 characters, in one source; of parts that occur again the nearest counts."""
+    for gap, places in ((GAP, 1), (GAP + 1, 0)):
+        assert len(found("The first part" + "." * gap + "the last part", "The First part ... the last part")) == places
+    with Corpus.build(["The first part", "the last part"]) as corpus:
+        assert locate_quote(corpus, "The first part ... the last part") == []
+    twice = "The first part and so on, the last part. More, the last part."
+    assert found(twice, "The first part ... the last part") == ["The first part and so on, the last part"]
+    both = "The first part, the first part, the last part."
+    assert found(both, "The First part ... the last part") == []
+
+
+def test_a_source_may_be_named() -> None:
+    """Then the others do not count; one that does not exist is an error."""
+    with Corpus.build(["The Dam.", "The Dam."]) as corpus:
+        assert locate_quote(corpus, "THE DAM.") == []
+        assert [hit.span.source for hit in locate_quote(corpus, "THE DAM.", "context_1")] == ["context_1"]
+        with pytest.raises(InputError, match="there is no source"):
+            locate_quote(corpus, "THE DAM.", "context_7")
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.text())
+def test_folding_treats_each_character_alone(text: str) -> None:
+    """So that places in the folded text lead back: as many characters come of a text as of its characters, and none vanishes."""
+    assert len(fold(text)) == sum(len(fold(character)) for character in text)
+    assert all(fold(character) for character in text)
+
+
+WORDS = "Zo\u00eb caf\u00e9 Stra\u00dfe it\u2019s \u201cso\u201d na\u00efve \u4e2d\u6587 \u1ea5n plain A.B. x\u2014y".split()
+WORDS += "re\u0301sume\u0301 wait\u2026 end".split()
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.integers(0, 10**9), st.integers(1, 40))
+def test_every_place_leads_back(seed: int, step: int) -> None:
+    """A rewritten slice of any text is found as that slice, or as nothing where it could mean another; windows make no difference."""
+    draw = random.Random(seed)
+    text = "".join(draw.choice(WORDS) + str(number) + draw.choice([" ", "  ", "\n"]) for number in range(12))
+    words = list(spans._WORD.finditer(text))
+    first = draw.randrange(len(words) - 2)
+    last = draw.randrange(first + 1, len(words))
+    true = text[words[first].start() : words[last].end()]
+    quote = draw.choice([str.upper, str.lower, str.title, str])(true)
+    quote = draw.choice([str, lambda each: unicodedata.normalize("NFC", each), lambda each: unicodedata.normalize("NFD", each)])(quote)
+    quote = draw.choice([str, lambda each: f"\u201c{each}\u201d", lambda each: f"...{each}..."])(quote)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spans, "_STEP", step)
+        places = found(text, quote)
+    assert len(places) == 1
+    assert fold(" ".join(places[0].split())).strip("\"' .") == fold(" ".join(true.split())).strip("\"' .")
+
+
+@pytest.mark.parametrize("quote", ["Stras", "A\u00df " * 4_000 + "...x", "not there ... nor there is it", "\u201cZ \u201d"])
+def test_the_work_is_bounded(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the quote, a few passes over the document; of places that lead nowhere only so many are looked at."""
+    text = "stra\u00dfe A\u00df " * 30_000
+    searched: list[int] = []
+    looked_at: list[str] = []
+    find, is_whole = spans._find, module._is_whole
+
+    def counted(text: str, needle: str, start: int = 0) -> int:
+        searched.append(len(text) - start + len(needle))
+        return find(text, needle, start)
+
+    monkeypatch.setattr(spans, "_find", counted)
+    monkeypatch.setattr(module, "_is_whole", lambda corpus, span, needle: looked_at.append(needle) or is_whole(corpus, span, needle))
+    with Corpus.build(text) as corpus:
+        assert locate_quote(corpus, quote) == []
+    assert sum(searched) <= 12 * (len(text) + len(quote))
+    assert len(looked_at) <= TRIED
+
+
+async def test_evidence_is_cited_in_the_documents_words() -> None:
+    """Quotes handed to FINAL, and what `cite` gives, become citations whose quote is the document's text; inventions are dropped."""
+    root = Scripted(
+        [
+            code(
+                "span = cite('\"Caf\u00e9 m\u00fcller\"')",
+                "FINAL('x', evidence=[span, \"It's a fine day - really\", 'the long strasse ... old bridge', 'The mill is new'])",
+            )
+        ]
+    )
+    result = await run(root, TEXT)
+    assert [each.quote for each in result.citations] == [
+        "Caf\u00e9 M\u00fcller",
+        "It\u2019s a fine day \u2013 really",
+        TEXT[TEXT.index("The long") : TEXT.index(" of Ravenna")],
+    ]
+    assert result.dropped_citations == 1
+    check_citations(result, TEXT)
