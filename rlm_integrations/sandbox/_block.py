@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, get_args
 
 from rlm_integrations._cleanup import ended
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     from rlm_integrations.sandbox.process import ProcessSession
 
 _WATCH = 0.25  # seconds between two looks at what the process uses
+_AGAIN = 0.1  # seconds after which an interrupt is sent again; a tenth of the grace where that is less
 _NAME_KEPT = 200  # characters of a variable's name or kind
+
+INTERRUPTED = "this block was interrupted and makes no further calls"
 
 
 class LostError(Exception):
@@ -41,6 +45,8 @@ class Block:
         self._output: list[tuple[str, str]] = []
         self._room = {"stdout": self._limits.stdout_kept, "stderr": self._limits.stderr_kept}
         self._interrupted_because = ""
+        self._refused_further_calls = False  # which may be what the code then ended with
+        self._stopped = False
         self._kill_at = float("inf")
         self._begun = time.monotonic()
         self._computing_since: float | None = self._begun
@@ -65,6 +71,7 @@ class Block:
 
     async def stop(self) -> None:
         """End the watch and every call that is still open. Safe to call twice."""
+        self._stopped = True
         self._watch.cancel()
         tasks = [task for task, _ in self._open.values()]
         for task in tasks:
@@ -72,12 +79,15 @@ class Block:
         await ended(*tasks)
 
     def interrupt(self, reason: str) -> None:
-        """Ask the code to end; the process is killed where it does not."""
+        """Ask the code to end, and again until it does; the process is killed where it does not in time.
+
+        Calls that are open end as well: threads of the code that wait for one could not end before it.
+        """
         if not self._interrupted_because:
             self._interrupted_because = reason
             self._kill_at = time.monotonic() + self._limits.grace_seconds
-            self._session.child.signal(signal.SIGINT)
-            self._watch.cancel()
+            for task, _ in self._open.values():
+                task.cancel()
             self._look()
 
     def result(self, status: Status, error: ExecutionError | None, **more: Any) -> ExecutionResult:
@@ -116,21 +126,32 @@ class Block:
         refusal = ""
         if block != self._number:
             refusal = f"block {block}, which makes this call, has ended"
+        elif self._interrupted_because:
+            refusal = INTERRUPTED
         elif self._host_calls >= self._limits.calls_per_block:
             refusal = f"this block has made {self._host_calls} calls already, which is its limit; use llm_batch, or go on in another block"
         if refusal:
-            await self._session.send({"op": "answer", "call": call, "error": "RuntimeError", "message": refusal})
+            await self._refuse(call, refusal)
             return
         self._host_calls += 1
         if self._computing_since is not None:
             self._computed += time.monotonic() - self._computing_since
             self._computing_since = None
-        task = asyncio.ensure_future(self._session.answer(block, call, function, args, kwargs))
-        self._open[call] = task, self._session.received_weight
+        self._begin(call, self._session.answer(block, call, function, args, kwargs), self._session.received_weight)
+
+    async def _refuse(self, call: int, reason: str) -> None:
+        self._refused_further_calls |= reason is INTERRUPTED
+        await self._session.send({"op": "answer", "call": call, "error": "RuntimeError", "message": reason})
+
+    def _begin(self, call: int, answering: Coroutine[Any, Any, None], weight: int) -> None:
+        task = asyncio.ensure_future(answering)
+        self._open[call] = task, weight
         task.add_done_callback(lambda done: self._call_done(call, done))
 
     def _call_done(self, call: int, task: "asyncio.Task[None]") -> None:
         self._open.pop(call, None)
+        if task.cancelled() and self._interrupted_because and not self._stopped:
+            self._begin(call, self._refuse(call, INTERRUPTED), 0)
         if not self._open:
             self._computing_since = time.monotonic()
         if not task.cancelled() and (fault := task.exception()) is not None and not isinstance(fault, ConnectionError):
@@ -151,17 +172,19 @@ class Block:
             self._kill(f"it had more than {self._limits.threads} threads")
         elif now >= self._kill_at:
             self._kill(f"{self._interrupted_because}, did not end within {self._limits.grace_seconds:g} s, and its process was killed")
+        elif self._interrupted_because:
+            self._session.child.signal(signal.SIGINT)
+            self._look_in(min(self._kill_at - now, _AGAIN, self._limits.grace_seconds / 10))
         elif used >= self._limits.block_seconds:
             self.interrupt(f"it computed for more than {self._limits.block_seconds:g} s")
         elif wall >= self._limits.block_wall_seconds:
             self.interrupt(f"it took more than {self._limits.block_wall_seconds:g} s in all")
-        if self.killed_because:
-            return
-        left = min(self._kill_at - now, self._limits.block_seconds - used, self._limits.block_wall_seconds - wall)
-        if self._interrupted_because:
-            left = self._kill_at - now
+        else:
+            self._look_in(min(_WATCH, self._limits.block_seconds - used, self._limits.block_wall_seconds - wall))
+
+    def _look_in(self, seconds: float) -> None:
         self._watch.cancel()
-        self._watch = asyncio.get_running_loop().call_later(max(0.001, min(_WATCH, left)), self._look)
+        self._watch = asyncio.get_running_loop().call_later(max(0.001, seconds), self._look)
 
     def _kill(self, reason: str) -> None:
         self.killed_because = reason
@@ -207,7 +230,7 @@ class Block:
         if not all(isinstance(kind, str) for kind in variables.values()):
             raise WireError("a malformed end of a block")
         status: Status = "error" if error is not None else "ok"
-        if self._interrupted_because and message.get("interrupted") is True:
+        if self._interrupted_because and (message.get("interrupted") is True or (error is not None and self._refused_further_calls)):
             status = "interrupted"
             error = ExecutionError(
                 "Interrupted", f"{self._interrupted_because}; what it had bound before is kept", error.traceback if error else ""

@@ -23,6 +23,7 @@ from ..records import HostFunction
 from . import harden, repl, wire
 from .clock import pin_clock
 from .fill import fill
+from .interrupts import Interrupts
 
 _THREAD_STACK = 512 << 10  # bytes; the default of 8 MB would soon exhaust the address space
 _READ = 1 << 20
@@ -37,16 +38,36 @@ class Channel:
         self._write_lock = threading.RLock()
         self._encoder = wire.Encoder(repl.opaque)
         self._decoder = wire.Decoder()
+        # Not inside of a frame: its rest would never come. A text in `flush` would be lost.
+        self.interrupts = Interrupts(
+            whole=[repl.Repl._run],  # noqa: SLF001 - places on the stack, not calls
+            below=[repl.Repl.close, repl._describe, self.prepare],  # noqa: SLF001 - likewise
+            undivided=[self.write, repl.Output.flush],
+        )
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write a message; raises ValueError where a value cannot cross."""
-        self._encoder.encode(message, self._write)
+        """Write a message; raises ValueError where a value cannot cross, or what a value of the model's own raises."""
+        self._encoder.encode(message, self.write)
 
-    def _write(self, frame: bytes) -> None:
+    def prepare(self, message: dict[str, Any]) -> bytes:
+        """Write all frames of a message but the last, which it gives: whatever is raised, the message has not been sent."""
+        ready: list[bytes] = []
+
+        def emit(frame: bytes) -> None:
+            for each in ready:
+                self.write(each)
+            ready[:] = [frame]
+
+        self._encoder.encode(message, emit)
+        return ready[0]
+
+    def write(self, frame: bytes) -> None:
+        """Write a whole frame, whatever comes meanwhile."""
         rest = memoryview(frame)
         with self._write_lock:
             while rest:
                 rest = rest[os.write(self._file, rest[:_READ]) :]
+        self.interrupts.raise_late()
 
     def receive(self) -> dict[str, Any]:
         """The next message; the host's hanging up ends this process."""
@@ -80,6 +101,7 @@ def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a host that waits for signals blocks them, and hands that down
         os.setsid()
         os.environ.clear()
         opening = channel.receive()
@@ -149,24 +171,26 @@ class Child:
                 self._repl.namespace.update(message["values"])
                 self._channel.send({"op": "done", "block": message["block"]})
                 continue
-            signal.signal(signal.SIGINT, self._interrupt)
+            self._channel.interrupts.begin()
             sys.stdout, sys.stderr = self._streams
             sys.path[:] = self._path
             done = self._repl.execute(message["code"], message["block"])
-            try:
-                self._channel.send({"op": "done", "block": message["block"], **done})
-            except (ValueError, RecursionError) as error:
-                refused = {
-                    "type": "ValueError",
-                    "message": f"FINAL: {error}; hand over a plain text, number, list or dict",
-                    "traceback": "",
-                }
-                self._channel.send({"op": "done", "block": message["block"], **done, "final": None, "error": refused})
+            self._channel.interrupts.listen()
+            self._finish({"op": "done", "block": message["block"], **done})
 
-    def _interrupt(self, _number: int, _frame: Any) -> None:
-        if self._repl.running:
-            self._repl.interrupted = True
-            raise KeyboardInterrupt
+    def _finish(self, done: dict[str, Any]) -> None:
+        done["interrupted"] = self._channel.interrupts.raised
+        try:
+            last = self._channel.prepare(done)
+        except BaseException as error:  # noqa: BLE001 - a value of the model's own may do anything when it is looked at
+            refused = {
+                "type": "ValueError",
+                "message": f"FINAL: {error}; hand over a plain text, number, list or dict",
+                "traceback": "",
+            }
+            self._channel.send({**done, "final": None, "error": refused, "interrupted": self._channel.interrupts.raised})
+        else:
+            self._channel.write(last)
 
     def _call(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> "Future[Any]":
         answer: Future[Any] = Future()

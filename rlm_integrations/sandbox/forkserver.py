@@ -65,6 +65,7 @@ def serve(descriptor: int, extra: Sequence[str]) -> None:
 
     requests = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a host that waits for signals blocks them, and hands that down
     readable = [*_standard_library(), *_preload(extra)]
     library = set(readable)
     sys.path[:] = [path for path in sys.path if path.endswith(("lib-dynload", ".zip")) or path + "/os.py" in library]

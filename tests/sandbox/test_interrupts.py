@@ -1,0 +1,168 @@
+"""An interrupt, or a time limit, ends the block and costs the session nothing: no frame is cut, no variable is lost."""
+
+import asyncio
+import random
+import textwrap
+from typing import Any
+
+import pytest
+
+from rlm_integrations.records import Limits
+from rlm_integrations.sandbox.base import Sandbox
+from rlm_integrations.sandbox.process import ProcessSandbox
+from tests._script import run_script
+
+PATIENT = Limits(grace_seconds=60, block_seconds=600, calls_per_block=1_000_000)
+
+# Raises the signal at a chosen step (a bytecode) of whatever the main thread does from then on, the machinery included.
+AT_A_STEP = textwrap.dedent("""
+    import signal, sys
+
+    class AtAStep:
+        def __init__(self):
+            self.left = -1
+            self.steps = 0
+
+        def arm(self, left):
+            self.left, self.steps = left, 0
+            frame = sys._getframe(1)
+            while frame is not None:
+                frame.f_trace, frame.f_trace_opcodes, frame.f_trace_lines = self.local, True, False
+                frame = frame.f_back
+            sys.settrace(self.call)
+
+        def call(self, frame, event, argument):
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            return self.local
+
+        def local(self, frame, event, argument):
+            if event == "opcode":
+                self.steps += 1
+                self.left -= 1
+                if self.left == 0:
+                    signal.getsignal(signal.SIGINT)(signal.SIGINT, frame)  # as the interpreter would at this step
+            return self.local
+
+    at_a_step = AtAStep()
+""")
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    return ProcessSandbox()
+
+
+CODE = {
+    "nothing": "pass",
+    "a call": "llm_query('x' * 300)",
+    "a call of many frames": "llm_batch(['x' * 5_000] * 900)",
+    "output": "print('x' * 70_000)",
+    "an awaited call": "await llm_query('x')",
+    "a thread": "thread = threading.Thread(target=llm_query, args=('x',)); thread.start(); thread.join()",
+    "an error": "1 / 0",
+    "a final": "FINAL(['x' * 5_000] * 900)",
+    "a final with a text of its own": "FINAL(type('Own', (), {'__str__': lambda _: 'own'})())",
+}
+
+
+@pytest.mark.parametrize("what", CODE)
+async def test_an_interrupt_at_any_step_loses_nothing(open_session: Any, what: str) -> None:
+    """At each step of a block, up to the start of the next one: the session, its variables and all frames are whole."""
+    session = await open_session(limits=PATIENT)
+    await session.execute(AT_A_STEP + "import threading\nblocks = 0", 0)
+    await session.execute(f"at_a_step.arm(-1)\n{CODE[what]}", 1)
+    steps = int((await session.execute("at_a_step.steps", 2)).stdout)
+    numbers = range(1, steps + 1, max(1, steps // (50 if steps > 20_000 else 200)))
+    raised = 0
+    for number in numbers:
+        for code in (f"blocks += 1\nat_a_step.arm({number})\n{CODE[what]}", "sys.settrace(None)"):
+            result = await session.execute(code, 2 + number)
+            assert result.status in {"ok", "error"}, (number, result.error)
+            raised += result.error is not None and "KeyboardInterrupt" in (result.error.type + result.error.message)
+    assert raised > 0
+    assert (await session.execute("blocks", 4)).stdout == f"{len(numbers)}\n"
+    assert (await session.execute("llm_query('whole')", 5)).stdout == "'echo: whole'\n"
+
+
+async def interrupt_at(session: Any, task: "asyncio.Task[Any]", seconds: float) -> Any:
+    """The block's result, interrupted from outside once it has run for so long, or when it has ended by then."""
+    await asyncio.wait({task}, timeout=seconds)
+    await session.interrupt()
+    return await task
+
+
+@pytest.mark.parametrize(
+    "code", ["llm_query('x' * 4_000_000)", "llm_batch(['x' * 2_000] * 500)", "i = 0\nwhile True: i += 1", "print('x' * 70_000)"]
+)
+async def test_many_interrupts_from_outside_lose_nothing(open_session: Any, code: str) -> None:
+    """Interrupts at moments of all kinds, also before the code has begun and as it ends: each block ends, and the variables stay."""
+    session = await open_session(limits=PATIENT)
+    await session.execute("blocks = 0", 0)
+    delays = random.Random(0)
+    for number in range(40):
+        work = f"blocks += 1\nfor _ in range({1 if 'while' in code else 1_000_000}):\n" + textwrap.indent(code, "    ")
+        task = asyncio.ensure_future(session.execute(work, 1 + number))
+        result = await interrupt_at(session, task, delays.choice([0, 0, 0.001, 0.003, 0.01, 0.03]) * delays.random())
+        assert result.status == "interrupted", result.error
+    assert 0 <= int((await session.execute("blocks", 100)).stdout) <= 40
+    assert (await session.execute("llm_query('whole')", 101)).stdout == "'echo: whole'\n"
+
+
+async def test_threads_that_wait_for_the_host_end_with_an_interrupt(open_session: Any, gate: Any) -> None:
+    """A pool whose calls are open and whose queue is full ends at once: its open calls are cancelled, the others refused."""
+    session = await open_session(limits=PATIENT)
+    code = """
+        kept = 1
+        from concurrent.futures import ThreadPoolExecutor
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(slow, [3600] * 100))
+    """
+    task = asyncio.ensure_future(session.execute(code, 1))
+    while gate.most_open < 4:
+        await asyncio.sleep(0.001)
+    await session.interrupt()
+    assert (await task).status == "interrupted"
+    assert (gate.cancelled, len(gate.calls)) == (4, 4)
+    assert (await session.execute("kept", 2)).stdout == "1\n"
+
+
+async def test_code_that_swallows_an_interrupt_gets_another(open_session: Any) -> None:
+    """A bare `except` in a loop takes one interrupt each time round; the signal is sent until the block has ended."""
+    session = await open_session(limits=PATIENT)
+    code = """
+        swallowed = 0
+        llm_query("begun")
+        for _ in range(3):
+            try:
+                while True: pass
+            except:
+                swallowed += 1
+    """
+    task = asyncio.ensure_future(session.execute(code, 1))
+    result = await interrupt_at(session, task, 0)
+    assert result.status == "interrupted"
+    assert int((await session.execute("swallowed", 2)).stdout) in {0, 3}  # 0 where it came before the code had begun
+
+
+def test_a_host_that_blocks_the_signal_loses_nothing() -> None:
+    """A host that waits for signals by sigwait blocks them, and its children inherit that: a time limit works all the same."""
+    code = """
+import asyncio, signal
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.records import Limits
+from rlm_integrations.sandbox.process import ProcessSandbox
+
+async def gate(*_): pass
+
+async def main():
+    with Corpus.build("x") as corpus:
+        session = await ProcessSandbox().open(corpus, [], gate, Limits(block_seconds=0.1, grace_seconds=30))
+        result = await session.execute("kept = 5\\nwhile True: pass", 1)
+        print(result.status, (await session.execute("kept", 2)).stdout)
+        await session.close()
+
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+asyncio.run(main())
+"""
+    done = run_script(code)
+    assert (done.stdout.split(), done.stderr) == (["interrupted", "5"], "")
