@@ -189,8 +189,8 @@ class _Batch:
         self._priced = priced
         self._concurrent = _checked_count(options.get("max_concurrent", 10))
         self._timeout = _checked_timeout(options.get("timeout"))
-        self._retry = options.get("retry")
-        self._params = options.get("params") or {}
+        self._retry = _checked("retry", options.get("retry"), Retry)
+        self._params = _checked("params", options.get("params"), Mapping) or {}
         self._asked: dict[bytes, CallRecord | list[int]] | None = {} if options.get("dedupe") else None
         self._total = len(source) if isinstance(source, Sized) else None
         self._done = self._failed = 0
@@ -198,9 +198,10 @@ class _Batch:
         self._ready: asyncio.Queue[_Numbered | None] = asyncio.Queue(self._concurrent)  # None at the end
         self._task: asyncio.Task[None]
         self._id = new_id("batch")
-        self._emit = Emitter(options.get("on_event"))
+        self._emit = Emitter(_checked("on_event", options.get("on_event"), Callable))
         bar = Bar("prompts") if options.get("show_progress") else None
-        report = partial(_report, on_progress) if (on_progress := options.get("on_progress")) else None
+        on_progress = _checked("on_progress", options.get("on_progress"), Callable)
+        report = None if on_progress is None else partial(_report, on_progress)
         self._progress = Emitter(self._emit or None, bar, report)
 
     async def records(self) -> list[CallRecord]:
@@ -332,6 +333,14 @@ def _checked_count(count: Any) -> int:
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InputError(f"max_concurrent is a whole number from 1 on, not {shown(count)}")
     return count
+
+
+def _checked(name: str, given: Any, kind: Any) -> Any:
+    """An option that is None or of this kind."""
+    if given is not None and not isinstance(given, kind):
+        wanted = {Retry: "a Retry", Mapping: "a dict", Callable: "a function"}[kind]
+        raise InputError(f"{name} is {wanted}, or None, not {shown(given)}")
+    return given
 
 
 def _checked_timeout(seconds: Any) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlm_integrations import RLM, Budget, Limits, OpenAILM
+from rlm_integrations import RLM, Budget, Limits, OpenAILM, Retry
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.children import Children
 from rlm_integrations.engine.gate import Gate
@@ -79,6 +79,8 @@ async def test_an_empty_context_is_allowed_and_said(context: Any) -> None:
         ({"budget": {"max_calls": 5}}, "budget must be a Budget, not dict"),
         ({"limits": 5}, "limits must be a Limits, not int"),
         ({"storage": "runs/"}, "this version keeps no runs"),
+        ({"verbose": "no"}, "verbose='no': choose True or False"),
+        ({"show_progress": 1}, "show_progress=1: choose True or False"),
         ({"tools": ["name"]}, "a tool is a plain function"),
         ({"on_event": 5}, "on_event is a function"),
         ({"output_type": 5}, "is no type that pydantic validates"),
@@ -111,6 +113,32 @@ def test_limits_of_the_engine_that_are_none(field: str, value: Any) -> None:
     """The same for every bound."""
     with pytest.raises(InputError, match=f"Limits\\({field}="):
         Limits(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("limits", "match"),
+    [
+        ({"compact_at": 5.0}, r"Limits\(compact_at=5.0\): it is a part of the model's window, at most 1"),
+        ({"encoding": "klingon"}, "unknown encoding: klingon: choose an encoding such as 'utf-8'"),
+        ({"encoding": "base64"}, "is not a text encoding"),
+        ({"encoding": "utf-8\0"}, "null character"),
+        ({"encoding": 8}, "are strings"),
+        ({"decode_errors": "guess"}, "unknown error handler name 'guess'"),
+    ],
+)
+def test_limits_that_cannot_work(limits: dict[str, Any], match: str) -> None:
+    """They are refused when they are made, and not at the first document."""
+    with pytest.raises(InputError, match=match):
+        Limits(**limits)
+
+
+@pytest.mark.parametrize(
+    ("retry", "match"), [({"failures": 2.5}, "whole number"), ({"seconds": True}, "number"), ({"refusals": -1}, "below 0")]
+)
+def test_retries_that_cannot_work(retry: dict[str, Any], match: str) -> None:
+    """So are these."""
+    with pytest.raises(InputError, match=match):
+        Retry(**retry)
 
 
 @pytest.mark.parametrize("model", ["", " ", "ollama:llama3", "openai:gpt@nowhere", 5, None, object(), OpenAILM])

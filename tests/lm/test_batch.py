@@ -1,6 +1,7 @@
 """Batches: a slot for each prompt, in order, through every door; where prompts come from, and what is none."""
 
 import asyncio
+import inspect
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import LLMError, llm_batch, llm_batch_iter
+import rlm_integrations
+from rlm_integrations import LLMError, allm_batch, llm_batch, llm_batch_iter, llm_batch_records
 from rlm_integrations.errors import InputError
-from rlm_integrations.lm.batch import aparallel_query, parallel_query
-from rlm_integrations.records import Message, Request
+from rlm_integrations.lm.batch import BatchOptions, aparallel_query, parallel_query
+from rlm_integrations.records import Completion, Message, Request, Usage
 from tests.lm._local import DOORS, Batch, Local
 
 
@@ -182,6 +184,10 @@ def test_what_was_answered_before_the_source_raised_is_given() -> None:
         (["a"], {"timeout": -1.5}, "timeout"),
         (["a"], {"timeout": float("nan")}, "timeout"),
         (["a"], {"timeout": "soon"}, "timeout"),
+        (["a"], {"retry": 3}, "retry is a Retry, or None, not 3"),
+        (["a"], {"params": ["temperature"]}, "params is a dict"),
+        (["a"], {"on_progress": "bar"}, "on_progress is a function"),
+        (["a"], {"on_event": 5}, "on_event is a function"),
     ],
 )
 def test_bad_arguments_are_clear_errors(batch: Batch, prompts: Any, options: dict[str, Any], why: str) -> None:
@@ -190,6 +196,53 @@ def test_bad_arguments_are_clear_errors(batch: Batch, prompts: Any, options: dic
     with pytest.raises(InputError, match=why):
         batch(prompts, lm, **options)
     assert lm.requests == []
+
+
+NAMES = "allm_batch allm_batch_iter allm_batch_records aparallel_query llm_batch llm_batch_iter llm_batch_records parallel_query".split()
+OPTIONS = {"max_concurrent", "timeout", "show_progress", "on_progress", "dedupe", "params", "retry", "on_event"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_batch_names_its_options(name: str) -> None:
+    """`help` shows them one by one, keyword-only and alike for all, and a name that none of them has is refused at the call."""
+    function = getattr(rlm_integrations, name)
+    parameters = inspect.signature(function).parameters
+    assert {each.name for each in parameters.values() if each.kind is each.KEYWORD_ONLY} == OPTIONS == set(BatchOptions.__annotations__)
+    assert {each.name: each.default for each in parameters.values()} | {"llm": 0} == {
+        **{each: value.default for each, value in inspect.signature(allm_batch).parameters.items() if each in OPTIONS},
+        **{each.name: each.empty for each in parameters.values() if each.kind is not each.KEYWORD_ONLY},
+        "llm": 0,
+    }
+    for mistyped in ({"max_concurent": 50}, {"retires": 3}):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{next(iter(mistyped))}'"):
+            function(["about {chunk}"], "offline", **mistyped)
+
+
+def test_signatures_say_what_comes() -> None:
+    """The plain form of an async generator is shown as an iterator, and documented by itself."""
+    assert inspect.signature(llm_batch_iter).return_annotation == Iterator[tuple[int, str]]
+    assert inspect.signature(llm_batch).return_annotation == list[str]
+    assert all(
+        "reply" in (getattr(rlm_integrations, name).__doc__ or "") or "replies" in getattr(rlm_integrations, name).__doc__ for name in NAMES
+    )
+
+
+def test_records_have_usage_and_cost() -> None:
+    """`llm_batch_records` gives each call's tokens and cost; a model without a known price costs None, never zero."""
+
+    class Unpriced:
+        name, context_window = "a-model-of-our-own", None
+
+        async def complete(self, request: Request) -> Completion:
+            return Completion(f"re: {request.messages[0].content}", Usage(3, 2), self.name)
+
+    records = llm_batch_records(["a", 5, "b"], Unpriced())
+    assert [record.reply for record in records[::2]] == ["re: a", "re: b"]
+    assert isinstance(records[1].reply, LLMError)
+    assert [(record.usage, record.cost) for record in records[::2]] == [(Usage(3, 2), None)] * 2
+    (record,) = llm_batch_records(["What is it?\n\nIt is a dam."], "offline")
+    assert record.usage is not None
+    assert record.cost == 0.0
 
 
 def test_a_model_that_is_none_is_a_clear_error(batch: Batch) -> None:
