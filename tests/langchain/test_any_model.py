@@ -76,7 +76,8 @@ async def test_any_runnable_drives_a_run(standin: StandIn, make: Any, door: str)
     assert output["answer"] == ANSWER
     assert output["usage_metadata"][MODEL]["input_tokens"] == usage.usage_metadata[MODEL]["input_tokens"] > 0
     assert [call.model for call in standin.calls()] == [MODEL] * CALLS
-    assert sorted(name for name, _ in tree(tracer.roots[0])[1]) == ["rlm.root", *["rlm.sub"] * (CALLS - 1)]
+    (root,) = tracer.roots
+    assert {name for name, _ in tree(root)[1]} == {"rlm.root", "rlm.sub"}
 
 
 @DOORS
