@@ -116,6 +116,7 @@ class Execution:
         store_events: What it wrote to the store: `op`, `id`, `type`, `description`, `worker`, `ts`.
         batch_calls: Its batches: `prompts_count`, `model`, `execution_time`, `ts`.
         subcalls: Its calls to models and child runs, in the order in which they ended.
+        unrecorded: How many further calls it made, for which the record had no room; see `Limits.recorded_chars`.
     """
 
     block: int
@@ -130,6 +131,7 @@ class Execution:
     store_events: tuple[Mapping[str, Any], ...] = ()
     batch_calls: tuple[Mapping[str, Any], ...] = ()
     subcalls: tuple[SubCall, ...] = ()
+    unrecorded: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,8 @@ class Iteration:
     @property
     def calls(self) -> int:
         """How many calls to models its code and its child runs made."""
-        return sum(call.calls for execution in self.executions for call in execution.subcalls)
+        noted = sum(call.calls for execution in self.executions for call in execution.subcalls)
+        return noted + sum(execution.unrecorded for execution in self.executions)
 
 
 @dataclass(frozen=True, slots=True)

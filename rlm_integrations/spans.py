@@ -17,6 +17,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import SpanRef
 
+_ENDS: Final = 20  # pieces of a prompt that is kept in part
 _WINDOW: Final = 1 << 20  # characters searched at once
 _STEP: Final = 1 << 16  # characters whose white space is made uniform at once: less than a millisecond
 _WORD: Final = re.compile(r"\S+")
@@ -169,11 +170,13 @@ class PromptPieces:
         pieces: Words and spans, in order.
         ambiguous: The numbers of those pieces whose text was seen at other places of the document too.
         sha256: Of the prompt's UTF-8, lone surrogates included.
+        left_out: How many characters of its own words were not kept, because the record had no room for them.
     """
 
     pieces: tuple[str | SpanRef, ...]
     ambiguous: tuple[int, ...]
     sha256: str
+    left_out: int = 0
 
     def __str__(self) -> str:
         """The prompt for a reader: each span by its place."""
@@ -189,12 +192,27 @@ class PromptPieces:
         """The prompt.
 
         Raises:
-            ContextError: This is not the corpus in which the spans were found.
+            ContextError: This is not the corpus in which the spans were found, or not all of the prompt was kept.
         """
+        if self.left_out:
+            raise ContextError("the prompt cannot be rebuilt: the record had no room for all of it (Limits.recorded_chars)")
         text = "".join(piece if isinstance(piece, str) else corpus.text(piece.source, piece.start, piece.end) for piece in self.pieces)
         if _sha256(text) != self.sha256:
             raise ContextError("the prompt cannot be rebuilt from this document: it is not the one that the prompt was made of")
         return text
+
+    def shortened(self, kept: int) -> "PromptPieces":
+        """The prompt with at most about so many characters of its own words: the beginnings and ends of its first and last pieces."""
+        chosen = self.pieces if len(self.pieces) <= _ENDS else (*self.pieces[: _ENDS // 2], *self.pieces[-_ENDS // 2 :])
+        half = max(1, kept // len(chosen) // 2)
+        pieces = tuple(_ends(piece, half) if isinstance(piece, str) else piece for piece in chosen)
+        words = sum(len(piece) for piece in self.pieces if isinstance(piece, str))
+        left_out = words - sum(min(len(piece), 2 * half) for piece in chosen if isinstance(piece, str))
+        return PromptPieces(pieces, (), self.sha256, left_out)
+
+
+def _ends(text: str, half: int) -> str:
+    return text if len(text) <= 2 * half else f"{text[:half]}[…]{text[-half:]}"
 
 
 def literal(prompt: str) -> PromptPieces:

@@ -2,25 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rlm_integrations._cleanup import ended
 from rlm_integrations._work import Work
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.citations import LONGEST, MOST
 from rlm_integrations.engine.gate import Call, Function
+from rlm_integrations.engine.notebook import Notebook
+from rlm_integrations.engine.sub_calls import SubCalls, kind, too_long
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, InputError
-from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, new_id
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.pool import pool
 from rlm_integrations.lm.prompts import CHUNK
 from rlm_integrations.quotes import locate_quote
-from rlm_integrations.records import CallRecord, HostFunction, LLMError, Message, Request, SpanRef
+from rlm_integrations.records import HostFunction, LLMError, SpanRef
 from rlm_integrations.result import Citation, Iteration, SubCall
 from rlm_integrations.sandbox.base import HostCallError
 from rlm_integrations.store import WorkerStoreProxy
@@ -74,34 +74,7 @@ class Answered:
 Spawn = Callable[[Asked], Awaitable[str]]
 
 
-class Notebook:
-    """What the block that runs now has done so far: calls, batches, writes."""
-
-    def __init__(self) -> None:
-        self.subcalls: list[SubCall] = []
-        self.batches: list[Mapping[str, Any]] = []
-        self.store_events: list[Mapping[str, Any]] = []
-        self.unfinished: dict[str, str] = {}  # replies by their prompts, of calls whose results the code did not get
-        self._pending: set[asyncio.Task[None]] = set()
-
-    async def note(self, noting: Coroutine[Any, Any, None]) -> None:
-        """Have something noted, also where the block is ended meanwhile."""
-        task = asyncio.ensure_future(noting)
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
-        await asyncio.shield(task)
-
-    async def complete(self) -> None:
-        """Wait until all is noted."""
-        await ended(*self._pending)
-
-    def note_store(self, event: StoreEvent) -> None:
-        """Keep what was written to the store; called in the thread that wrote."""
-        brief = event.brief()
-        self.store_events.append({name: brief.get(name) for name in ("op", "id", "type", "description", "worker", "ts")})
-
-
-class Host:
+class Host(SubCalls):
     """Answers the calls of one run's REPL.
 
     Args:
@@ -121,19 +94,14 @@ class Host:
     """
 
     def __init__(self, tree: Tree, corpus: Corpus, *, query: str, depth: int, spawn: Spawn, worker: str, parent: str) -> None:
-        self._tree = tree
+        super().__init__(tree, query=query, depth=depth, parent=parent)
         self._corpus = corpus
-        self._query = query
-        self._depth = depth
         self._spawn = spawn
-        self._parent = parent
         self._store: WorkerStoreProxy | None = None
         if tree.store is not None:
             self._store = tree.store.worker(worker, on_event=self._note_store, lift=self._lift)
-        self.notebook = Notebook()
         self.ambiguous: set[SpanRef] = set()
         self.unchecked = 0
-        self.closed = ""
 
     def _note_store(self, event: StoreEvent) -> None:
         self.notebook.note_store(event)
@@ -173,124 +141,38 @@ class Host:
         """Ask a model once."""
         lm = self._model(model)
         if not isinstance(prompt, str):
-            raise HostCallError(f"llm_query: the prompt must be a text, not {_kind(prompt)}", type="TypeError")
-        return (await self._ask_all("llm_query", [call.path("q")], [prompt], lm, 1))[0]
+            raise HostCallError(f"llm_query: the prompt must be a text, not {kind(prompt)}", type="TypeError")
+        return (await self.ask_all("llm_query", lambda _: call.path("q"), [prompt], lm, 1))[0]
 
     async def llm_batch(self, call: Call, prompts: Any, max_concurrent: Any = 10, model: Any = None) -> list[str]:
         """Ask a model many prompts at once."""
         lm, width = self._model(model), self._width(max_concurrent)
         if not isinstance(prompts, list):
-            raise HostCallError(f"llm_batch: the prompts must be a list of texts, not {_kind(prompts)}", type="TypeError")
+            raise HostCallError(f"llm_batch: the prompts must be a list of texts, not {kind(prompts)}", type="TypeError")
         begun = time.monotonic()
-        paths = [f"{call.path('b')}.{number}" for number in range(len(prompts))]
-        replies = await self._ask_all("llm_batch", paths, prompts, lm, width)
-        self._note_batch(len(prompts), lm, begun)
+        replies = await self.ask_all("llm_batch", _numbered(call, "b"), prompts, lm, width)
+        self.note_batch(len(prompts), lm, begun)
         return replies
 
     async def parallel_query(self, call: Call, template: Any, chunks: Any, max_concurrent: Any = 10, model: Any = None) -> list[str]:
         """Ask the same about many chunks at once; only the literal {chunk} is replaced."""
         if not isinstance(template, str) or CHUNK not in template:
-            raise HostCallError(f"parallel_query: the template must be a text that holds {CHUNK}, not {_kind(template)}", type="ValueError")
+            raise HostCallError(f"parallel_query: the template must be a text that holds {CHUNK}, not {kind(template)}", type="ValueError")
         if not isinstance(chunks, list):
-            raise HostCallError(f"parallel_query: the chunks must be a list of texts, not {_kind(chunks)}", type="TypeError")
+            raise HostCallError(f"parallel_query: the chunks must be a list of texts, not {kind(chunks)}", type="TypeError")
         lm, width = self._model(model), self._width(max_concurrent)
         begun = time.monotonic()
-        prompts = [template.replace(CHUNK, chunk) if _is_text(chunk) else chunk for chunk in chunks]
-        paths = [f"{call.path('p')}.{number}" for number in range(len(prompts))]
-        replies = await self._ask_all("parallel_query", paths, prompts, lm, width)
-        self._note_batch(len(prompts), lm, begun)
+        most, places, rest = self._tree.settings.limits.prompt_chars, template.count(CHUNK), len(template.replace(CHUNK, ""))
+
+        def filled(chunk: Any) -> Any:
+            if not _is_text(chunk):
+                return chunk
+            length = rest + places * len(chunk)
+            return template.replace(CHUNK, chunk) if length <= most else too_long(length, most)
+
+        replies = await self.ask_all("parallel_query", _numbered(call, "p"), chunks, lm, width, fill=filled)
+        self.note_batch(len(chunks), lm, begun)
         return replies
-
-    async def _ask_all(
-        self,
-        function: str,
-        paths: Sequence[str],
-        prompts: Sequence[Any],
-        lm: LM,
-        width: int,
-        tell: Callable[[int, str], None] = lambda _number, _reply: None,
-    ) -> list[str]:
-        replies: list[str] = [""] * len(prompts)
-        records: dict[int, CallRecord] = {}
-        notebook = self.notebook
-
-        async def one(number: int, prompt: Any) -> None:
-            refused = _refusal(prompt)
-            if refused is not None:
-                replies[number] = refused
-            else:
-                begun = time.monotonic()
-                records[number] = _cancelled(lm, begun)  # unless it comes to an end by itself
-                records[number] = await self._ask(lm, prompt, paths[number], parent)
-                replies[number] = records[number].reply
-            tell(number, replies[number])
-            progress(replies[number])
-
-        width = min(width, max(1, len(prompts)))
-        try:
-            with self._batch_events(len(prompts), width) as (parent, progress):
-                await pool(prompts, one, width)
-        except asyncio.CancelledError:
-            answered = {prompts[number]: record.reply for number, record in records.items() if record.error is None}
-            notebook.unfinished.update(answered)
-            raise
-        finally:
-            if records:
-                asked = sorted(records)
-                made = [(paths[number], prompts[number], records[number]) for number in asked]
-                await notebook.note(self._note_calls(notebook, function, made))
-        return replies
-
-    async def _note_calls(self, notebook: Notebook, function: str, made: Sequence[tuple[str, str, CallRecord]]) -> None:
-        located = await self._tree.pieces([prompt for _, prompt, _ in made])
-        for (path, _, record), pieces in zip(made, located, strict=True):
-            notebook.subcalls.append(
-                SubCall(
-                    path=path,
-                    function=function,
-                    model=record.model,
-                    prompt=pieces,
-                    reply=record.reply,
-                    depth=self._depth + 1,
-                    start=self._tree.since(record.start),
-                    end=self._tree.since(record.end),
-                    wait=record.wait,
-                    retries=record.retries,
-                    usage=record.usage,
-                )
-            )
-
-    @contextmanager
-    def _batch_events(self, total: int, width: int) -> Iterator[tuple[str, Callable[[str], None]]]:
-        """The events of a batch: the parent of its calls, and what is to be told of each reply. A single call has the run as its parent."""
-        emit, id_, done, failed = self._tree.emit, new_id("batch"), 0, 0
-        outcome: Literal["completed", "cancelled"] = "cancelled"
-        if total == 1:
-            yield self._parent, lambda _reply: None
-            return
-
-        def progress(reply: str) -> None:
-            nonlocal done, failed
-            done, failed = done + 1, failed + isinstance(reply, LLMError)
-            emit(BatchProgress(id=id_, parent=self._parent, done=done, total=total, failed=failed))
-
-        emit(BatchStarted(id=id_, parent=self._parent, total=total, max_concurrent=width))
-        try:
-            yield id_, progress
-            outcome = "completed"
-        finally:
-            emit(BatchFinished(id=id_, parent=self._parent, done=done, total=total, failed=failed, outcome=outcome))
-            self._tree.forget(id_)
-
-    async def _ask(self, lm: LM, prompt: str, path: str, parent: str) -> CallRecord:
-        request = Request((Message("user", prompt),), role="sub", query=self._query, path=path, depth=self._depth + 1)
-        if self.closed:
-            return self._tree.refuse(lm, request, self.closed, parent=parent)
-        return await self._tree.ask(lm, request, parent=parent)
-
-    def _note_batch(self, count: int, lm: LM, begun: float) -> None:
-        spent = time.monotonic() - begun
-        self.notebook.batches.append({"prompts_count": count, "model": lm.name, "execution_time": spent, "ts": time.time()})
 
     def _model(self, name: Any) -> LM:
         """A registered model: never an address, which could be anybody's."""
@@ -299,7 +181,7 @@ class Host:
             return self._tree.settings.sub
         if isinstance(name, str) and name in subs:
             return subs[name]
-        shown = repr(name[:60]) if isinstance(name, str) else _kind(name)
+        shown = repr(name[:60]) if isinstance(name, str) else kind(name)
         raise HostCallError(f"model={shown} is not registered; there are: {', '.join(map(repr, subs))}", type="ValueError")
 
     def _width(self, width: Any, name: str = "max_concurrent") -> int:
@@ -334,15 +216,19 @@ class Host:
         if not isinstance(query, str) or not query.strip():
             raise HostCallError(f"{function}: the query must be a text that is not empty", type="ValueError")
         if not isinstance(context, str) and not (isinstance(context, list) and all(isinstance(each, str) for each in context)):
-            raise HostCallError(f"{function}: the context must be a text or a list of texts, not {_kind(context)}", type="TypeError")
+            raise HostCallError(f"{function}: the context must be a text or a list of texts, not {kind(context)}", type="TypeError")
         return await self._answered(function, path, query, context)
 
     async def _answered(self, function: str, path: str, query: str, context: str | list[str] | None) -> str:
         """The answer of a child run, or of the sub-model where the depth allows no child, or nobody can be asked any more."""
         if self.closed or self._depth + 1 >= self._tree.settings.max_depth:
             texts = [context] if isinstance(context, str) else context or []
+            most = self._tree.settings.limits.prompt_chars
+            length = len(query) + sum(map(len, texts)) + 2 * len(texts)
+            if length > most:
+                return too_long(length, most)
             prompt = "\n\n".join([f"Question: {query}", *texts])
-            return (await self._ask_all(function, [path], [prompt], self._tree.settings.sub, 1))[0]
+            return (await self.ask_all(function, lambda _: path, [prompt], self._tree.settings.sub, 1))[0]
         notebook, begun, children = self.notebook, time.monotonic(), list[Answered]()
         try:
             return await self._spawn(Asked(path, query, context, self._parent, children.append))
@@ -351,7 +237,7 @@ class Host:
                 await notebook.note(self._note_child(notebook, function, path, query, child, begun))
 
     async def _note_child(self, notebook: Notebook, function: str, path: str, query: str, child: Answered, begun: float) -> None:
-        notebook.subcalls.append(
+        notebook.add(
             SubCall(
                 path=path,
                 function=function,
@@ -408,7 +294,7 @@ class Host:
     async def cite(self, _call: Call, quote: Any, source: Any = None) -> SpanRef | None:
         """Where the run's document holds these words."""
         if not isinstance(quote, str) or not isinstance(source, str | None):
-            raise HostCallError(f"cite: quote and source must be texts, not {_kind(quote)} and {_kind(source)}", type="TypeError")
+            raise HostCallError(f"cite: quote and source must be texts, not {kind(quote)} and {kind(source)}", type="TypeError")
         if len(quote) > LONGEST:
             raise HostCallError(f"cite: a quote has at most {LONGEST:,} characters, not {len(quote):,}", type="ValueError")
         try:
@@ -467,22 +353,34 @@ class Host:
             nonlocal rounds
             rounds += 1
             begun, coming = time.monotonic(), asyncio.Queue[tuple[int, str] | None]()
-            paths = [f"{call.path(letter)}.{rounds}.{number}" for number in range(len(prompts))]
+            begin = f"{call.path(letter)}.{rounds}"
             sub, width = self._tree.settings.sub, self._tree.settings.max_parallel_calls
             asking = asyncio.ensure_future(
-                self._ask_all(call.function, paths, prompts, sub, width, lambda number, reply: coming.put_nowait((number, reply)))
+                self.ask_all(
+                    call.function,
+                    lambda number: f"{begin}.{number}",
+                    prompts,
+                    sub,
+                    width,
+                    tell=lambda number, reply: coming.put_nowait((number, reply)),
+                )
             )
             asking.add_done_callback(lambda _: coming.put_nowait(None))
             try:
                 while (arrived := await coming.get()) is not None:
                     yield arrived
                 await asking
-                self._note_batch(len(prompts), sub, begun)
+                self.note_batch(len(prompts), sub, begun)
             finally:
                 asking.cancel()
                 await ended(asking)
 
         return ask
+
+
+def _numbered(call: Call, letter: str) -> Callable[[int], str]:
+    begin = call.path(letter)
+    return lambda number: f"{begin}.{number}"
 
 
 def _tool_answer(tool: Tool) -> Callable[..., Awaitable[Any]]:
@@ -503,26 +401,5 @@ def _commit_id(path: str) -> str:
     return path.replace("/", "_")
 
 
-def _cancelled(lm: LM, begun: float) -> CallRecord:
-    return CallRecord(reply=LLMError("cancelled", "the block ended first"), model=lm.name, start=begun, end=begun)
-
-
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not isinstance(value, LLMError)
-
-
-def _refusal(prompt: Any) -> LLMError | None:
-    """Why a prompt is not sent, in its slot."""
-    if isinstance(prompt, LLMError):
-        return prompt
-    if not isinstance(prompt, str):
-        return LLMError("input", f"a prompt must be a text, not {_kind(prompt)}")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        return LLMError("input", f"the prompt holds half of a surrogate pair at {error.start}, which cannot be sent")
-    return None
-
-
-def _kind(value: Any) -> str:
-    return getattr(value, "type", type(value).__name__) if not isinstance(value, str) else "a text"

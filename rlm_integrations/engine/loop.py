@@ -16,7 +16,8 @@ from rlm_integrations.engine.budget import BudgetSpentError, estimate
 from rlm_integrations.engine.citations import verified
 from rlm_integrations.engine.conversation import Conversation
 from rlm_integrations.engine.gate import Gate
-from rlm_integrations.engine.host import Host, Notebook, Spawn
+from rlm_integrations.engine.host import Host, Spawn
+from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.parsing import Note, Reply, parse
 from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.tree import Tree
@@ -204,7 +205,7 @@ class Run:
         """Run a block. It is recorded whatever becomes of it."""
         self._repl.blocks += 1
         number = self._repl.blocks
-        notebook = self._host.notebook = Notebook()
+        notebook = self._host.notebook = Notebook(self._tree.record_room)
         try:
             session = await self._repl.opened(self._tree)
         except ContextError as error:  # a new one is needed, and the document's file has changed
@@ -212,7 +213,7 @@ class Run:
                 raise
             self._losses += [str(error)] * (LOSSES + 1)
             result = ExecutionResult(status="lost", error=ExecutionError("SandboxLost", str(error)))
-            executions.append(_execution(number, code, result, notebook, 0.0))
+            executions.append(notebook.execution(number, code, result, 0.0))
             return result
         self._tree.emit(BlockStarted(id=self.id, block=number, code=code))
         begun = time.monotonic()
@@ -224,7 +225,7 @@ class Run:
                 await notebook.complete()
         finally:
             result = _result_of(executing)
-            executions.append(_execution(number, code, result, notebook, time.monotonic() - begun))
+            executions.append(notebook.execution(number, code, result, time.monotonic() - begun))
             self._tree.emit(BlockFinished(id=self.id, execution=executions[-1]))
             del executing  # it may hold an exception, whose traceback holds this frame
         if notebook.unfinished:
@@ -401,20 +402,3 @@ class Run:
 def _result_of(executing: "asyncio.Task[ExecutionResult]") -> ExecutionResult:
     """What a block did, as far as it came."""
     return _NOT_DONE if executing.cancelled() or executing.exception() is not None else executing.result()
-
-
-def _execution(number: int, code: str, result: ExecutionResult, notebook: Notebook, elapsed: float) -> Execution:
-    return Execution(
-        block=number,
-        code=code,
-        status=result.status,
-        stdout=result.stdout,
-        stderr=result.stderr,
-        output=result.output,
-        dropped=result.dropped,
-        error=None if result.error is None else result.error.traceback or f"{result.error.type}: {result.error.message}",
-        elapsed=result.elapsed or elapsed,
-        store_events=tuple(notebook.store_events),
-        batch_calls=tuple(notebook.batches),
-        subcalls=tuple(notebook.subcalls),
-    )

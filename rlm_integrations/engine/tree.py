@@ -11,6 +11,7 @@ from rlm_integrations._cleanup import to_the_end
 from rlm_integrations._work import Work
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.budget import BudgetSpentError, Metered, Purse
+from rlm_integrations.engine.notebook import RecordRoom
 from rlm_integrations.engine.threads import TreeThreads
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.errors import ContextError
@@ -57,6 +58,7 @@ class Tree:
         self.store = SharedStore(corpus, max_size=settings.limits.store_bytes) if settings.store_mode == "shared" else None
         self.purse = Purse(settings.budget, settings.limits.reply_tokens, begun)
         self.begun = begun
+        self.record_room = RecordRoom(settings.limits.recorded_chars)
         self.threads = TreeThreads(settings.limits.query_chars)
         self._slots = asyncio.Semaphore(settings.max_parallel_calls)
         self._askers: dict[tuple[int, str], Asker] = {}

@@ -1,0 +1,133 @@
+"""What a block does while it runs, as the record of the run has it: within a bound, whatever code sends."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rlm_integrations._cleanup import ended
+from rlm_integrations.records import LLMError
+from rlm_integrations.result import Execution, SubCall
+from rlm_integrations.sandbox.base import ExecutionResult
+from rlm_integrations.spans import PromptPieces
+from rlm_integrations.store.events import StoreEvent
+
+_CALL = 1_000  # characters that a call counts as beside its texts
+_PIECE = 50  # likewise a span in its prompt
+_ENDS = 1_000  # characters that are kept of a text for which there is no room: half from its start, half from its end
+
+
+class RecordRoom:
+    """How much the record of a tree may still take.
+
+    Long texts leave a quarter of it to the beginnings and ends of others.
+    """
+
+    def __init__(self, characters: int) -> None:
+        self._left = characters
+        self._kept_back = characters // 4
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further call can be kept."""
+        return self._left < 2 * _CALL
+
+    def fitted(self, call: SubCall) -> SubCall | None:
+        """The call whole, or with shorter texts, or None if it can only be counted."""
+        if self._take(_CALL + _length(call.prompt) + len(call.reply), whole=True):
+            return call
+        shorter = replace(call, prompt=_shorter_prompt(call.prompt), reply=_shorter_reply(call.reply))
+        return shorter if self._take(_CALL + _length(shorter.prompt) + len(shorter.reply), whole=False) else None
+
+    def fitted_output(self, execution: Execution) -> Execution:
+        """A block with what it printed, or with the beginning of that."""
+        texts = {name: getattr(execution, name) for name in ("code", "stdout", "stderr", "output")}
+        if self._take(_CALL + sum(map(len, texts.values())), whole=True):
+            return execution
+        shorter = {name: text[:_ENDS] for name, text in texts.items() if name != "code"}
+        self._take(_CALL + len(execution.code) + sum(map(len, shorter.values())), whole=False)
+        return replace(execution, **shorter, dropped=execution.dropped + len(execution.output) - len(shorter["output"]))
+
+    def _take(self, characters: int, *, whole: bool) -> bool:
+        if characters > self._left - (self._kept_back if whole else 0):
+            return False
+        self._left -= characters
+        return True
+
+
+def _length(prompt: PromptPieces) -> int:
+    return sum(len(piece) if isinstance(piece, str) else _PIECE for piece in prompt.pieces)
+
+
+def _shorter_prompt(prompt: PromptPieces) -> PromptPieces:
+    words = "".join(piece for piece in prompt.pieces if isinstance(piece, str))
+    return prompt if _length(prompt) <= 2 * _ENDS or len(words) <= 2 * _ENDS else prompt.shortened(_ENDS)
+
+
+def _shorter_reply(reply: str) -> str:
+    if len(reply) <= 2 * _ENDS or isinstance(reply, LLMError):
+        return reply
+    half = _ENDS // 2
+    return f"{reply[:half]}\n[{len(reply) - _ENDS:,} characters are not in the record]\n{reply[-half:]}"
+
+
+class Notebook:
+    """What the block that runs now has done so far: calls, batches, writes."""
+
+    def __init__(self, room: "RecordRoom") -> None:
+        self.unrecorded = 0  # calls that are not among the others, because the record is full
+        self._room = room
+        self.subcalls: list[SubCall] = []
+        self.batches: list[Mapping[str, Any]] = []
+        self.store_events: list[Mapping[str, Any]] = []
+        self.unfinished: dict[str, str] = {}  # replies by their prompts, of calls whose results the code did not get
+        self._pending: set[asyncio.Task[None]] = set()
+
+    async def note(self, noting: Coroutine[Any, Any, None]) -> None:
+        """Have something noted, also where the block is ended meanwhile."""
+        task = asyncio.ensure_future(noting)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        await asyncio.shield(task)
+
+    async def complete(self) -> None:
+        """Wait until all is noted."""
+        await ended(*self._pending)
+
+    def add(self, call: SubCall) -> None:
+        """Keep a call as far as the record has room for it, or only count it."""
+        kept = self._room.fitted(call)
+        if kept is None:
+            self.unrecorded += call.calls
+        else:
+            self.subcalls.append(kept)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether further calls are only counted."""
+        return self._room.is_full
+
+    def execution(self, number: int, code: str, result: ExecutionResult, elapsed: float) -> Execution:
+        """The block with all that is noted of it."""
+        return self._room.fitted_output(
+            Execution(
+                block=number,
+                code=code,
+                status=result.status,
+                stdout=result.stdout,
+                stderr=result.stderr,
+                output=result.output,
+                dropped=result.dropped,
+                error=None if result.error is None else result.error.traceback or f"{result.error.type}: {result.error.message}",
+                elapsed=result.elapsed or elapsed,
+                store_events=tuple(self.store_events),
+                batch_calls=tuple(self.batches),
+                subcalls=tuple(self.subcalls),
+                unrecorded=self.unrecorded,
+            )
+        )
+
+    def note_store(self, event: StoreEvent) -> None:
+        """Keep what was written to the store; called in the thread that wrote."""
+        brief = event.brief()
+        self.store_events.append({name: brief.get(name) for name in ("op", "id", "type", "description", "worker", "ts")})
