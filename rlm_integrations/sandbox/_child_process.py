@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import SandboxError, SandboxUnavailableError
+from rlm_integrations.errors import ContextError, SandboxError, SandboxUnavailableError
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
 
 _GONE = 2.0  # seconds that a killed process may take to be gone
@@ -47,6 +47,8 @@ class Child:
             message = _read_message(connection)
         except WireError as error:
             raise SandboxError(f"the sandbox's process broke the protocol while it was starting ({error})") from error
+        except ContextError:  # the document's file has changed
+            raise
         except ValueError as error:
             raise SandboxError(f"the document's metadata cannot cross into the sandbox: {error}") from error
         except OSError as error:
