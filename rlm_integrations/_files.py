@@ -1,7 +1,9 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +13,8 @@ def write_whole(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
     """Write ASCII text to a file. If that fails, the file keeps its old content.
 
     The permissions of an existing file stay. A symbolic link stays a link, and its target is replaced. What is not a regular file, such
-    as a pipe or a terminal, is written to directly; a pipe that no process reads is refused.
+    as a pipe or a terminal, is written to directly; a pipe that no process reads is refused. A file that cannot be replaced is
+    written to directly too: one in a folder that is not writable, or one that is mounted by itself, as in containers.
 
     Raises:
         OSError: The file cannot be written.
@@ -29,19 +32,33 @@ def write_whole(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
 def _replace(target: Path, lines: Iterable[str], mode: int | None) -> None:
     aside = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with aside.open("x", encoding="ascii", newline="\n") as file:
+        try:
+            file = aside.open("x", encoding="ascii", newline="\n")
+        except OSError as error:
+            if mode is None or error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                raise
+            _write_through(target, lines)
+            return
+        with file:
             if mode is not None:
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(target)
+        try:
+            aside.replace(target)
+        except OSError as error:
+            if mode is None or error.errno != errno.EBUSY:
+                raise
+            shutil.copyfile(aside, target)
     finally:
         aside.unlink(missing_ok=True)
 
 
 def _write_through(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # O_NONBLOCK: opening a pipe without a reader would wait for one
+    fd = os.open(
+        path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+    )  # O_NONBLOCK: opening a pipe without a reader would wait for one
     with open(fd, "w", encoding="ascii", newline="\n") as file:  # noqa: PTH123 - a descriptor, not a path
         os.set_blocking(fd, True)
         file.writelines(lines)

@@ -113,8 +113,10 @@ class Execution:
         dropped: Characters that were not kept.
         error: The traceback, or None.
         elapsed: Seconds.
-        store_events: What it wrote to the store: `op`, `id`, `type`, `description`, `worker`, `ts`.
-        batch_calls: Its batches: `prompts_count`, `model`, `execution_time`, `ts`.
+        store_events: What it wrote to the store: `op`, `id`, `type`, `description`, `worker`, `ts`. What its child runs wrote is in the
+            executions of `subcalls[…].turns`.
+        batch_calls: Its batches of prompts: `prompts_count`, `model`, `execution_time`, `ts`. The runs of a `recursive_batch` are in
+            `subcalls`.
         subcalls: Its calls to models and child runs, in the order in which they ended.
         unrecorded: How many further calls it made, for which the record had no room; see `Limits.recorded_chars`.
     """
@@ -363,7 +365,8 @@ class RLMResult:
     def to_dict(self) -> dict[str, Any]:
         """The result as plain JSON, its store included. The document is not in it: prompts and the store refer to it by spans.
 
-        What JSON does not have becomes a string: NaN and the infinities ("NaN", "Infinity", "-Infinity"), dates and the like.
+        Blocks, which `repl_history` lists, are under `trajectory`, in `executions`. What JSON does not have becomes a string: NaN and the
+        infinities ("NaN", "Infinity", "-Infinity"), dates and the like.
         """
         return {"schema": SCHEMA, **{name: plain(getattr(self, name)) for name in self.__slots__}}
 

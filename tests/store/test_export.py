@@ -1,5 +1,6 @@
 """Export and import: the same file again byte for byte, and nothing of a file that does not hold."""
 
+import errno
 import itertools
 import json
 import os
@@ -130,6 +131,29 @@ def test_permissions_and_links_stay(store, tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to(tmp_path / "new")
     store.export(tmp_path / "dangling")
     assert (tmp_path / "new").read_bytes() == target.read_bytes()
+
+
+@pytest.mark.parametrize(("method", "code"), [("open", errno.EACCES), ("open", errno.EROFS), ("replace", errno.EBUSY)])
+def test_a_file_that_cannot_be_replaced_is_written_to(
+    store, tmp_path: Path, method: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that is not writable, and where the file is mounted by itself, the text comes into the file all the same."""
+    target = tmp_path / "file"
+    target.write_text("x" * 10_000)
+    original = getattr(Path, method)
+
+    def refused(self: Path, *args, **kwargs):
+        if self.suffix == ".tmp":
+            raise OSError(code, os.strerror(code))
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, method, refused)
+        store.export(target)
+        with pytest.raises(InputError, match=os.strerror(code)):
+            store.export(tmp_path / "new")
+    assert SharedStore.import_(target).seq == store.seq
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_pipe_and_a_device_are_written_to(store, tmp_path: Path) -> None:
