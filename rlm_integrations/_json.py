@@ -1,11 +1,11 @@
 """Records as plain JSON, and back: the annotations of their fields say what is valid."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache, partial
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import LLMError
@@ -43,97 +43,194 @@ def read(kind: Any, value: Any, where: str) -> Any:
     Args:
         kind: A type, as an annotation has it. One with `from_dict` reads itself.
         value: Anything.
-        where: The name of the field for messages, such as "citations[0].start".
+        where: The name of the value for messages, such as "spent.by_model".
 
     Raises:
-        InputError: The value is not of this type; the message names the field.
+        InputError: The value is not of this type; the message names the field, such as "citations[0].start".
     """
-    origin, args = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin in {Union, UnionType}:
-        return _read_union(args, value, where)
-    if origin is Literal:
-        return value if isinstance(value, str) and value in args else _refuse(where, f"one of {', '.join(map(repr, args))}", value)
-    if origin is tuple:
-        items = value if isinstance(value, list | tuple) else _refuse(where, "a list", value)
-        return tuple(read(args[0], item, f"{where}[{at}]") for at, item in enumerate(items))
-    if origin is not None and issubclass(origin, Mapping):
-        return {read(args[0], key, f"{where}: key"): read(args[1], item, f"{where}[{key!r}]") for key, item in _mapping(value, where)}
-    if hasattr(kind, "__dataclass_fields__"):
-        return kind(**read_fields(kind, value, where))
-    if hasattr(kind, "from_dict"):
-        return kind.from_dict(value)
-    return _read_scalar(kind, value, where)
+    try:
+        return _reader(kind)(value)
+    except _InvalidError as error:
+        raise error.told(where) from None
 
 
-def read_fields(kind: Any, value: Any, where: str, *, omit: Iterable[str] = ()) -> dict[str, Any]:
+def read_fields(kind: Any, value: Any, *, omit: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The fields of a record, by name. One that is missing gets its default.
 
     Raises:
         InputError: A field is missing, unknown or not of its type.
     """
-    given = dict(_mapping(value, where))
+    try:
+        return _fields(kind, value, omit)
+    except _InvalidError as error:
+        raise error.told("") from None
+
+
+class _InvalidError(Exception):
+    """A value is not of its type. The path to it grows on the way up."""
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(wanted)
+        self.path: list[str] = []
+
+    def within(self, part: str) -> Self:
+        self.path.insert(0, part)
+        return self
+
+    def told(self, where: str) -> InputError:
+        return InputError(f"{''.join([where, *self.path]).removeprefix('.') or 'the record'} {self}")
+
+
+_Reader = Callable[[Any], Any]
+
+
+@cache
+def _reader(kind: Any) -> _Reader:
+    """What reads values of this type."""
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return lambda value: value
+    if origin in {Union, UnionType}:
+        return _union_reader(args)
+    if origin is Literal:
+        return partial(_read_choice, args)
+    if origin is tuple:
+        return partial(_read_list, _reader(args[0]))
+    if origin is not None and issubclass(origin, Mapping):
+        return partial(_read_mapping, _reader(args[1]))
+    if hasattr(kind, "__dataclass_fields__"):
+        return lambda value: kind(**_fields(kind, value, frozenset()))
+    if hasattr(kind, "from_dict"):
+        return partial(_read_itself, kind)
+    return {str: _read_str, int: _read_int, float: _read_float, bool: _read_bool}[kind]
+
+
+def _fields(kind: Any, value: Any, omit: frozenset[str]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _wrong("an object", value)
     known = _fields_of(kind)
-    if unknown := given.keys() - known.keys():
-        raise InputError(f"{where or 'the record'} has an unknown field {min(unknown)!r}: a later version may have written it")
+    if not value.keys() <= known.keys():
+        raise _InvalidError(
+            f"has an unknown field {min(map(str, value.keys() - known.keys()))[:40]!r}: a later version may have written it"
+        )
     found = {}
-    for name, (hint, is_required) in known.items():
-        path = f"{where}.{name}" if where else name
+    for name, (reader, is_required) in known.items():
         if name in omit:
             continue
-        if name in given:
-            found[name] = read(hint, given[name], path)
+        if name in value:
+            try:
+                found[name] = reader(value[name])
+            except _InvalidError as error:
+                raise error.within(f".{name}") from None
         elif is_required:
-            raise InputError(f"{path} is missing")
+            raise _InvalidError("is missing").within(f".{name}")
     return found
 
 
 @cache
-def _fields_of(kind: type) -> dict[str, tuple[Any, bool]]:
-    """Of each field its type, and whether it must be there."""
+def _fields_of(kind: type) -> dict[str, tuple[_Reader, bool]]:
+    """Of each field what reads it, and whether it must be there."""
     hints = get_type_hints(kind)
-    return {each.name: (hints[each.name], _is_required(each)) for each in fields(kind)}
+    return {each.name: (_late(hints[each.name]), each.default is MISSING and each.default_factory is MISSING) for each in fields(kind)}
 
 
-def _is_required(each: Field[Any]) -> bool:
-    return each.default is MISSING and each.default_factory is MISSING
+def _late(kind: Any) -> _Reader:
+    """What reads this type, made at its first use: records hold records of their own kind."""
+
+    def read_late(value: Any) -> Any:
+        return _reader(kind)(value)
+
+    return read_late
 
 
-def _read_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in kinds:
-        return None
+def _union_reader(kinds: tuple[Any, ...]) -> _Reader:
     others = [kind for kind in kinds if kind is not type(None)]
-    for kind in others[:-1]:
-        if kind is str and isinstance(value, str):
+    is_optional = len(others) < len(kinds)
+    takes_str = str in others[:-1]
+    last = _reader(others[-1])
+
+    def read_union(value: Any) -> Any:
+        if (value is None and is_optional) or (takes_str and isinstance(value, str)):
             return value
-    return read(others[-1], value, where)
+        return last(value)
+
+    return read_union
 
 
-def _read_scalar(kind: Any, value: Any, where: str) -> Any:
-    if kind is str and isinstance(value, Mapping) and value.keys() == {"error"}:
-        error = dict(_mapping(value["error"], where))
-        if error.keys() == {"type", "message", "retries"}:
-            types = {"type": str, "message": str, "retries": int}
-            return LLMError(**{name: read(types[name], item, f"{where}.error.{name}") for name, item in error.items()})
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            is_finite = math.isfinite(value)
-        except OverflowError:  # an integer
-            is_finite = False
-        return value if is_finite else _refuse(where, "a finite number", value)
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value if -_LARGEST <= value < _LARGEST else _refuse(where, "an integer of 64 bits", value)
-    if kind in {str, bool} and isinstance(value, kind):
+def _read_choice(choices: tuple[Any, ...], value: Any) -> Any:
+    if isinstance(value, str) and value in choices:
         return value
-    names = {str: "a string", int: "an integer", float: "a number", bool: "a boolean"}
-    return _refuse(where, names[kind], value)
+    raise _wrong(f"one of {', '.join(map(repr, choices))}", value)
 
 
-def _mapping(value: Any, where: str) -> Iterable[tuple[Any, Any]]:
-    mapping: Mapping[Any, Any] = value if isinstance(value, Mapping) else _refuse(where or "the record", "an object", value)
-    return mapping.items()
+def _read_list(reader: _Reader, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise _wrong("a list", value)
+    at = 0
+    found = []
+    try:
+        for at, item in enumerate(value):  # noqa: B007 - the error names it
+            found.append(reader(item))
+    except _InvalidError as error:
+        raise error.within(f"[{at}]") from None
+    return tuple(found)
 
 
-def _refuse(where: str, wanted: str, value: Any) -> Any:
-    raise InputError(f"{where} must be {wanted}, not {'null' if value is None else f'a value of type {type(value).__name__}'}")
+def _read_mapping(reader: _Reader, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _wrong("an object", value)
+    found = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise _wrong("an object whose keys are strings", value)
+        try:
+            found[key] = reader(item)
+        except _InvalidError as error:
+            raise error.within(f"[{key[:40]!r}]") from None
+    return found
+
+
+def _read_itself(kind: Any, value: Any) -> Any:
+    try:
+        return kind.from_dict(value)
+    except InputError as error:
+        raise _InvalidError(f"is damaged: {error}") from None
+
+
+def _read_str(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    error = value.get("error") if isinstance(value, Mapping) and value.keys() == {"error"} else None
+    if isinstance(error, Mapping) and error.keys() == {"type", "message", "retries"}:
+        return LLMError(_read_str(error["type"]), _read_str(error["message"]), _read_int(error["retries"]))
+    raise _wrong("a string", value)
+
+
+def _read_int(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong("an integer", value)
+    if not -_LARGEST <= value < _LARGEST:
+        raise _InvalidError("must be an integer of 64 bits")
+    return value
+
+
+def _read_float(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong("a number", value)
+    try:
+        is_finite = math.isfinite(value)
+    except OverflowError:  # an integer that no float can be
+        is_finite = False
+    if not is_finite:
+        raise _InvalidError("must be a finite number")
+    return value
+
+
+def _read_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _wrong("a boolean", value)
+
+
+def _wrong(wanted: str, value: Any) -> _InvalidError:
+    return _InvalidError(f"must be {wanted}, not {'null' if value is None else f'a value of type {type(value).__name__}'}")

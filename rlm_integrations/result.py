@@ -387,7 +387,7 @@ class RLMResult:
             raise InputError(f"a result of schema {SCHEMA} is needed, but this is {of}: read it with the version that wrote it")
         rest = {name: value for name, value in data.items() if name != "schema"}
         try:
-            return cls(**read_fields(cls, rest, "", omit=["store"]), store=_store(rest.get("store")))
+            return cls(**read_fields(cls, rest, omit=frozenset({"store"})), store=_store(rest.get("store")))
         except RecursionError:
             raise InputError("the record nests too deep: it is not a saved result") from None
 

@@ -95,6 +95,11 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         (b'{"schema": true}', "but this is not a saved result"),
         (b'{"schema": 1}', "answer is missing"),
         (b'{"schema": 1, "answer": 1, "citations": [{"source": 5}]}', r"citations\[0\].source must be a string, not a value of type int"),
+        (
+            b'{"schema": 1, "answer": 1, "trajectory": [{"iteration": 1, "reply": ""}, {"iteration": 2}]}',
+            r"trajectory\[1\].reply is missing",
+        ),
+        (b'{"schema": 1, "answer": 1, "layers": {"seccomp": 5}}', r"layers\['seccomp'\] must be a string"),
         (b'{"schema": 1, "answer": 1, "iterations": true}', "iterations must be an integer"),
         (b'{"schema": 1, "answer": 1, "elapsed": 1e999}', "elapsed must be a finite number"),
         (b'{"schema": 1, "answer": 1, "stop_reason": "bored"}', "stop_reason must be one of 'final'"),
