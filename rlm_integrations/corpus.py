@@ -6,15 +6,18 @@ later, whatever reads it raises `ContextError`.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from rlm_integrations._documents import check_encoding, document, documents
 from rlm_integrations._fixed_width import BLOCK, MAXCHARS, WIDTHS, Memory, Run, Store, Writer
 from rlm_integrations._work import spend
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
+
+T = TypeVar("T")
 
 _EMPTY: Final[Mapping[str, Any]] = {}
 
@@ -129,6 +132,8 @@ class Corpus:
     Attributes:
         sources: What is known of each text, in order.
         is_list: Whether this is a list of texts, not a single one.
+        lengths: How many characters each source has.
+        characters: How many all have together.
     """
 
     def __init__(
@@ -139,6 +144,10 @@ class Corpus:
         self._numbers = {source.name: number for number, source in enumerate(self.sources)}
         self._places: Sequence[_Place] | None = places
         self._origins = origins  # None for the root, whose spans need no lifting
+        self.lengths = tuple(source.length for source in self.sources)
+        self.characters = sum(self.lengths)
+        self._kept: dict[str, Any] = {}
+        self._keeping = threading.RLock()
 
     @classmethod
     def build(cls, context: object, *, encoding: str = "utf-8", errors: str = "strict") -> Self:
@@ -202,14 +211,23 @@ class Corpus:
     def close(self) -> None:
         """Let go of the text; its memory is freed once no child, no hand-over and no other thread's read needs it."""
         self._places = None
+        self._kept = {}
 
     def __repr__(self) -> str:
         return f"<Corpus of {len(self.sources)} sources, {self.characters:,} characters>"
 
-    @property
-    def characters(self) -> int:
-        """How many characters all sources have together."""
-        return sum(source.length for source in self.sources)
+    def kept(self, key: str, make: "Callable[[Corpus], T]") -> T:
+        """What is made of this corpus once, for all runs over it, and kept until it is closed; it blocks.
+
+        Raises:
+            ContextError: The corpus was closed.
+        """
+        self._open_places()
+        with self._keeping:
+            if key not in self._kept:
+                self._kept[key] = make(self)
+            made: T = self._kept[key]
+            return made
 
     @property
     def sha256(self) -> str:

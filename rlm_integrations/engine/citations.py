@@ -34,7 +34,6 @@ class _Check:
     def __init__(self, corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef]) -> None:
         self._corpus = corpus
         self._root = root
-        self._sources = {source.name: source for source in root.sources}
         self._ambiguous = set(ambiguous)
         self._read = 0
         self._found: dict[str, SpanRef | None] = {}
@@ -55,7 +54,7 @@ class _Check:
 
     def _citation(self, span: SpanRef, *, ambiguous: bool) -> Citation:
         quote = self._root.text(span.source, span.start, span.end)
-        metadata = dict(self._sources[span.source].metadata)
+        metadata = dict(self._root.source(span.source).metadata)
         return Citation(span.source, span.start, span.end, quote, metadata, ambiguous=ambiguous)
 
     def _place(self, piece: Any) -> SpanRef | None:

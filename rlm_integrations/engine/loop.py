@@ -392,10 +392,9 @@ class Run:
 
     def _question(self) -> str:
         corpus = self._repl.corpus
-        lengths = [source.length for source in corpus.sources]
         first = corpus.sources[0] if corpus.sources else None
         opening = corpus.text(first.name, 0, min(prompts.OPENING, first.length)) if first is not None else ""
-        asked = prompts.question(self.query, lengths=lengths, is_list=corpus.is_list, opening=opening)
+        asked = prompts.question(self.query, lengths=corpus.lengths, characters=corpus.characters, is_list=corpus.is_list, opening=opening)
         return f"{asked}\n\n{prompts.NEW_REPL}" if self._repl.is_renewed else asked
 
 

@@ -120,19 +120,20 @@ def _tool(tool: HostFunction) -> str:
     return f"- `{tool.name}{tool.signature}`{': ' if doc else ''}{doc}\n"
 
 
-def question(query: str, *, lengths: Sequence[int], is_list: bool, opening: str) -> str:
+def question(query: str, *, lengths: Sequence[int], characters: int, is_list: bool, opening: str) -> str:
     """The question, and what the context is: type, size, number of sources and how it begins; never the context.
 
     Args:
         query: The user's question.
         lengths: How many characters each source has.
+        characters: How many all have together.
         is_list: Whether `context` is a list of texts.
         opening: How the first source begins.
     """
-    if not any(lengths):
+    if not characters:
         return f"Question: {query}\n\nThe context is empty: there is no text in it."
     kind = f"a list of {len(lengths):,} texts" if is_list else "a text"
-    lines = [f"Question: {query}", "", f"The context is {kind} of {sum(lengths):,} characters{' in all' if is_list else ''}."]
+    lines = [f"Question: {query}", "", f"The context is {kind} of {characters:,} characters{' in all' if is_list else ''}."]
     if is_list:
         listed = ", ".join(f"context_{number}: {length:,}" for number, length in enumerate(lengths[:_SOURCES_LISTED]))
         more = len(lengths) - _SOURCES_LISTED

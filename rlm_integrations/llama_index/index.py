@@ -36,7 +36,7 @@ class Nodes:
     def __init__(self, index: BaseIndex[Any]) -> None:
         self._docstore = index.docstore
         self._ids = tuple(dict.fromkeys(_ids(index)))
-        self._stored = _stored(index, set(self._ids))
+        self._stored = _stored(index, self._ids)
         self.state = (self._ids, _hashes(self._docstore, self._ids), tuple((node.node_id, node.hash) for node in self._stored))
 
     def __iter__(self) -> Iterator[BaseNode]:
@@ -76,13 +76,13 @@ def _hashes(docstore: BaseDocumentStore, ids: Sequence[str]) -> tuple[object, ..
     return tuple(hash_ or docstore.get_document_hash(id_) or object() for id_, hash_ in zip(ids, hashes, strict=True))
 
 
-def _stored(index: BaseIndex[Any], known: set[str]) -> list[BaseNode]:
+def _stored(index: BaseIndex[Any], ids: Sequence[str]) -> list[BaseNode]:
     """The nodes that are in the vector store alone, such as in Qdrant or Chroma."""
     if not isinstance(index, VectorStoreIndex) or not index.vector_store.stores_text:
         return []
     if index._store_nodes_override:  # noqa: SLF001 - nothing public tells that the document store has them all
         return []
-    get_nodes = index.vector_store.get_nodes
+    known, get_nodes = set(ids), index.vector_store.get_nodes
     limit = {"limit": _ALL} if "limit" in signature(get_nodes).parameters else {}
     try:
         nodes = [node for node in get_nodes(node_ids=None, filters=None, **limit) if node.node_id not in known]

@@ -12,6 +12,7 @@ from typing import Any
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, SandboxError, SandboxUnavailableError
+from rlm_integrations.sandbox._opening import opening_of
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
 
 _GONE = 2.0  # seconds that a killed process may take to be gone
@@ -39,10 +40,9 @@ class Child:
     def begin(self, connection: socket.socket, opening: dict[str, Any], context: Corpus) -> None:
         """Send what a session begins with, and wait until the child says that it is sealed. Blocks."""
         try:
-            handover = context.handover()
-            pieces = [[each.file, each.offset, each.chars, each.stored, each.maxchar] for each in handover.pieces]
-            Encoder().encode({**opening, "names": [source.name for source in context.sources], "pieces": pieces}, connection.sendall)
-            for descriptor in handover.files():
+            of_context = opening_of(context)
+            Encoder().encode({**opening, **of_context.fields}, connection.sendall)
+            for descriptor in of_context.handover.files():
                 socket.send_fds(connection, [b"F"], [descriptor])
             message = _read_message(connection)
         except WireError as error:

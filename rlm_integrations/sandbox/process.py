@@ -62,8 +62,6 @@ class ProcessSandbox:
             "stderr_kept": limits.stderr_kept,
             "seed": seed,
             "now": now,
-            "is_list": context.is_list,
-            "metadata": context.metadata,
         }
         child = Child()
         starting = _runtime.open_apart(self._start, child, opening, context)

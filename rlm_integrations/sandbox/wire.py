@@ -31,6 +31,7 @@ _AHEAD = 1_000  # how far the number of a part may be from the highest so far: t
 _STEP = 1 << 16  # bytes of a text that are decoded in one go
 OBJECT = 64  # bytes that a value takes in memory, however short it was on the wire
 
+_packed = itertools.count(-1, -1)  # the numbers of packed lists; those of an encoder's own parts are above 0
 _LENGTHS = struct.Struct(">II")
 LENGTH = struct.Struct(">I")
 
@@ -45,6 +46,19 @@ class Opaque:
 
     type: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A list that was encoded once, to be sent in any number of messages; see `pack`.
+
+    Attributes:
+        number: The number of its parts, which no other list has.
+        frames: Its parts.
+    """
+
+    number: int
+    frames: tuple[bytes, ...]
 
 
 class _Frame:
@@ -67,6 +81,13 @@ class Encoder:
     def __init__(self, opaque: Callable[[Any], Opaque] | None = None) -> None:
         self._opaque = opaque or (lambda value: Opaque(type(value).__name__, ""))
         self._numbers = itertools.count(1)
+
+    def pack(self, values: Iterable[Any]) -> Packed:
+        """See the function of this name."""
+        self._numbers, number = _packed, next(_packed)
+        frames: list[bytes] = []
+        self._list(values, _Frame(), frames.append, 2, number)
+        return Packed(number, tuple(frames or [_join({"op": "part", "part": number, "items": []}, [])]))
 
     def encode(self, message: dict[str, Any], emit: Callable[[bytes], None]) -> None:
         """Hand the frames of a message to `emit`, in order.
@@ -106,6 +127,11 @@ class Encoder:
             return {"$s": self._list([value.source, value.start, value.end], frame, emit, depth)}
         if isinstance(value, StoreObject):
             return {"$o": self._value(value.to_dict(), frame, emit, depth + 1)}
+        if isinstance(value, Packed):
+            for part in value.frames:
+                emit(part)
+            frame.weight += 160
+            return {"$l": value.number}
         opaque = value if isinstance(value, Opaque) else self._opaque(value)
         return {"$x": self._list([opaque.type, opaque.text], frame, emit, depth)}
 
@@ -126,10 +152,9 @@ class Encoder:
         frame.weight += len(blob) + 160
         return {"$b": len(blob)}
 
-    def _list(self, values: Iterable[Any], frame: _Frame, emit: Callable[[bytes], None], depth: int) -> Any:
+    def _list(self, values: Iterable[Any], frame: _Frame, emit: Callable[[bytes], None], depth: int, number: int = 0) -> Any:
         items: list[Any] = []
         own = _Frame()
-        number = 0
         for value in values:
             items.append(self._value(value, own, emit, depth + 1))
             if own.weight > PART:
@@ -145,6 +170,15 @@ class Encoder:
         frame.blobs += own.blobs
         frame.weight += own.weight + 24
         return items
+
+
+def pack(values: Iterable[Any]) -> Packed:
+    """A list encoded for any number of messages, of any encoder.
+
+    Raises:
+        ValueError: As `Encoder.encode`.
+    """
+    return Encoder().pack(values)
 
 
 def _utf8(text: str) -> bytes:
@@ -216,7 +250,8 @@ class Decoder:
         if type(number) is not int or type(items) is not list:
             raise WireError("a part without number or items")
         # Numbers that anybody could choose would be chosen so that a dict of them is slow.
-        if number not in self._parts and not max(0, self._highest - _AHEAD) < number <= self._highest + _AHEAD:
+        of_packed = number < 0 and self._part_cap is None  # only the host packs
+        if not of_packed and number not in self._parts and not max(0, self._highest - _AHEAD) < number <= self._highest + _AHEAD:
             raise WireError("a part whose number is out of sequence")
         self._highest = max(self._highest, number)
         self._held += weight

@@ -76,13 +76,15 @@ def test_options_are_said_only_where_they_are_set() -> None:
 def test_the_question_shows_the_size_and_never_the_context() -> None:
     """Type, size, number of sources and two hundred characters: the message does not grow with the document."""
     opening = "Call me Ishmael.\n" * 1_000
-    text = prompts.question("Who speaks?", lengths=[len(opening)], is_list=False, opening=opening)
+    text = prompts.question("Who speaks?", lengths=[len(opening)], characters=len(opening), is_list=False, opening=opening)
     assert text == f"Question: Who speaks?\n\nThe context is a text of 17,000 characters.\nIt begins: {opening[:200]!r}"
-    many = prompts.question("Who?", lengths=[10] * 20_000, is_list=True, opening="a")
+    many = prompts.question("Who?", lengths=[10] * 20_000, characters=200_000, is_list=True, opening="a")
     assert "a list of 20,000 texts of 200,000 characters in all" in many
     assert "context_9: 10, and 19,990 more." in many
     assert len(many) < 500
-    assert prompts.question("Who?", lengths=[], is_list=True, opening="").endswith("The context is empty: there is no text in it.")
+    assert prompts.question("Who?", lengths=[], characters=0, is_list=True, opening="").endswith(
+        "The context is empty: there is no text in it."
+    )
 
 
 def test_output_is_shown_whole_if_short_and_counted_if_not() -> None:

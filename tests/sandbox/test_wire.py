@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_integrations.records import LLMError, SpanRef
-from rlm_integrations.sandbox.wire import FRAME_CAP, HEADER_CAP, Decoder, Encoder, Opaque, WireError
+from rlm_integrations.sandbox.wire import FRAME_CAP, HEADER_CAP, Decoder, Encoder, Opaque, WireError, pack
 
 TEXTS = st.text(st.characters(exclude_categories=[]), max_size=600)
 VALUES = st.recursive(
@@ -38,8 +38,8 @@ def body(frame: bytes) -> memoryview:
     return memoryview(frame)[4:]
 
 
-def crossed(message: dict[str, Any]) -> dict[str, Any]:
-    decoder = Decoder(1 << 30)
+def crossed(message: dict[str, Any], part_cap: int | None = 1 << 30) -> dict[str, Any]:
+    decoder = Decoder(part_cap)
     last = None
     for frame in frames_of(message):
         assert last is None
@@ -207,3 +207,27 @@ def test_weight_tells_what_a_message_takes() -> None:
     for frame in frames_of({"op": "x", "value": ["y" * 100_000] * 100}):
         decoder.decode(body(frame))
     assert 10_000_000 < decoder.weight < 11_000_000
+
+
+@given(st.lists(VALUES, max_size=30), st.lists(VALUES, max_size=5))
+def test_a_packed_list_is_sent_any_number_of_times(one: list[Any], other: list[Any]) -> None:
+    """A list that was encoded once arrives in every message as it would by itself, beside lists of the message's own."""
+    first, second = pack(one), pack(iter(other))
+    for _ in range(2):
+        message = crossed({"op": "x", "first": first, "plain": other, "inner": {"second": second}}, None)
+        assert message == {"op": "x", "first": one, "plain": other, "inner": {"second": other}}
+
+
+def test_a_packed_list_is_sent_in_parts() -> None:
+    """A long list is packed in frames of a bounded size, and so are long texts in it."""
+    rows = [["p" * 100, number] for number in range(100_000)] + [["t" * 3_000_000]]
+    packed = pack(rows)
+    assert max(map(len, packed.frames)) < HEADER_CAP + FRAME_CAP // 4
+    assert len(packed.frames) > 10
+    assert crossed({"op": "x", "rows": packed}, None) == {"op": "x", "rows": rows}
+
+
+def test_a_sandbox_cannot_send_a_packed_list() -> None:
+    """The numbers of packed lists are the host's: from the other side they are out of sequence."""
+    with pytest.raises(WireError, match="out of sequence"):
+        crossed({"op": "x", "rows": pack([1])})
