@@ -14,6 +14,7 @@ from inspect import signature
 from queue import SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar, cast, get_args
 
+from rlm_integrations._interrupts import is_main_thread_interrupted, is_worker
 from rlm_integrations._runtime import known, shared
 from rlm_integrations.errors import LoopError
 
@@ -21,6 +22,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 SECONDS_TO_CLOSE = 2.0
+SECONDS_BETWEEN_LOOKS = 0.1  # at the main thread, while a pool's worker waits
 
 
 def portal() -> "Portal":
@@ -55,6 +57,7 @@ class Portal:
         self.loop = asyncio.SelectorEventLoop(self._selector)
         self.closing = False
         self._inherited: list[object] = []
+        self._of_workers: set[_Call[Any]] = set()  # on the loop alone
         self._thread = threading.Thread(target=self._serve, name="rlm-portal", daemon=True)
         self._thread.start()
 
@@ -66,7 +69,8 @@ class Portal:
         """What the coroutine returns or raises.
 
         It sees the caller's context variables. Where the wait is interrupted, by Ctrl-C above all, the coroutine is cancelled and has
-        ended before the exception goes on.
+        ended before the exception goes on. The same where the caller is a worker of a pool, and the main thread, interrupted, waits for
+        that pool.
 
         Raises:
             LoopError: The caller runs on the portal itself, in an async function that a synchronous door started.
@@ -98,6 +102,8 @@ class Portal:
                 "await the async form instead (allm_batch, acompletion …), or call it in a thread"
             )
         call = _Call(self, coroutine, context)
+        if is_worker():
+            self.loop.call_soon_threadsafe(self._follow, call)
         with _blocking():
             try:
                 self.loop.call_soon_threadsafe(call.start)
@@ -109,6 +115,22 @@ class Portal:
                 raise
             finally:
                 del call  # it holds the exception, whose traceback holds this frame
+
+    def _follow(self, call: "_Call[Any]") -> None:
+        """On the loop: end this call of a pool's worker once the main thread is interrupted and waits for the pool."""
+        is_first = not self._of_workers
+        self._of_workers.add(call)
+        if is_first:
+            self.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look)
+
+    def _look(self) -> None:
+        self._of_workers = {call for call in self._of_workers if not call.done.done()}
+        if self._of_workers and is_main_thread_interrupted():
+            for call in self._of_workers:
+                call.cancel_on_loop()
+            self._of_workers.clear()  # once is enough: what cleans up is not disturbed again
+        if self._of_workers:
+            self.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look)
 
     def _end(self, items: AsyncGenerator[Any, None], context: Context) -> None:
         async def close() -> None:
@@ -250,20 +272,23 @@ class _Call(Generic[T]):
 
     def start(self) -> None:
         """On the loop: begin."""
+        if self.done.done():
+            return
         self._task = self._portal.loop.create_task(self._coroutine, context=self._context)
         self._task.add_done_callback(self._deliver)
 
     def cancel(self) -> None:
         """In the thread that waits: cancel, and wait until it has ended."""
-        self._portal.loop.call_soon_threadsafe(self._cancel)
+        self._portal.loop.call_soon_threadsafe(self.cancel_on_loop)
         wait([self.done])
 
-    def _cancel(self) -> None:
-        if self._task is None:  # the interruption came before the start
+    def cancel_on_loop(self) -> None:
+        """On the loop: cancel."""
+        if self._task is not None:
+            self._task.cancel()
+        elif not self.done.done():  # the interruption came before the start
             self._coroutine.close()
             self.done.set_exception(asyncio.CancelledError())
-        else:
-            self._task.cancel()
 
     def _deliver(self, task: asyncio.Task[T]) -> None:
         if self._portal.closing:

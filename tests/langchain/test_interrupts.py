@@ -1,0 +1,128 @@
+"""Ctrl-C where LangChain and LangGraph wait for worker threads: what is in flight is all that is paid for."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from rlm_integrations import RLM, OpenAILM
+from rlm_integrations._interrupts import is_main_thread_interrupted, is_worker
+from tests.engine.conftest import code, soon
+from tests.langchain._agents import ASKED
+from tests.standin import Fault, StandIn
+
+ROOT = Path(__file__).parents[2]
+MANY = 200  # sub-calls of each run, none of which is ever answered
+AT_ONCE = 5
+PROGRAM = code(f"llm_batch(['hang'] * {MANY}, max_concurrent={AT_ONCE})", "FINAL('over')")
+
+BEGIN = """
+    import sys
+    from langchain_core.runnables import RunnableParallel
+    from langchain_openai import ChatOpenAI
+    from rlm_integrations import OpenAILM
+    from rlm_integrations.langchain import RLMRunnable, as_node, create_rlm_tool
+    address = sys.argv[1]
+
+    def chat(name):
+        return ChatOpenAI(model=name, base_url=address, api_key="x", max_retries=0)
+
+    def own(name):
+        return OpenAILM(name, base_url=address, api_key="x")
+
+    model = chat if sys.argv[2] == "chat" else own
+    rlm = RLMRunnable(model("root"), model("sub"), context="a document", max_parallel_calls=5)
+    try:
+"""
+END = """
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+AGENT = """
+        from langchain.agents import create_agent
+        agent = create_agent(chat("agent"), [create_rlm_tool(rlm)])
+"""
+WAYS = {  # what is called, and how many runs it begins
+    "batch": ("        rlm.batch(['a', 'b', 'c'])", 3),
+    "batch of bounded runs": ("        rlm.batch(['a', 'b', 'c'], {'max_concurrency': 2})", 2),
+    "batch_as_completed": ("        list(rlm.batch_as_completed(['a', 'b', 'c']))", 3),
+    "parallel": ("        RunnableParallel(a=rlm, b=rlm).invoke('Who?')", 2),
+    "agent": (AGENT + "        agent.invoke({'messages': [('user', 'Who?')]})", 1),
+    "agent's stream": (AGENT + "        list(agent.stream({'messages': [('user', 'Who?')]}, stream_mode='messages'))", 1),
+}
+
+
+@pytest.mark.parametrize("model", ["chat", "own"])
+@pytest.mark.parametrize("way", WAYS)
+def test_ctrl_c_ends_the_spending(standin: StandIn, way: str, model: str) -> None:
+    """No further call is made once it was pressed, from worker threads as from the main thread; the error is KeyboardInterrupt."""
+    standin.change(scripts={"root": [PROGRAM], "agent": [ASKED]}, faults=[Fault("hang", match="hang")])
+    lines, runs = WAYS[way]
+    most = runs * (2 if way == "batch of bounded runs" else AT_ONCE)
+    program = textwrap.dedent(BEGIN + lines + END)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, standin.base_url, model],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert soon(lambda: standin.stats().in_flight == most, 60), process.communicate(timeout=1)
+    made = standin.stats().calls
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (out, standin.stats().calls) == ("interrupted\n", made), err
+    assert soon(lambda: standin.stats().in_flight == 0, 60)
+
+
+def test_a_pool_of_ones_own_is_left_alone(standin: StandIn) -> None:
+    """Leaving a pool's `with` block without an interrupt waits for its runs, as ever."""
+    standin.change(scripts={"root": [code("FINAL(llm_query('x'))")]}, latency=0.2)
+
+    def model(name: str) -> OpenAILM:
+        return OpenAILM(name, base_url=standin.base_url, api_key="x")
+
+    rlm = RLM(model("root"), model("sub"))
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(rlm.completion, "What?", "a document") for _ in range(4)]
+    assert [future.result().stop_reason for future in futures] == ["final"] * 4
+
+
+def test_who_is_a_worker() -> None:
+    """A worker of a pool is one; a thread of the user's and the main thread are not."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(is_worker).result()
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(is_worker()))
+    thread.start()
+    thread.join()
+    assert [*found, is_worker()] == [False, False]
+
+
+class Leaving:
+    """A `with` block that looks at the main thread as it is left."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> bool:
+        with ThreadPoolExecutor(1) as pool:
+            self.found = pool.submit(is_main_thread_interrupted).result()
+        return True
+
+
+class LeavingInFull(Leaving):
+    def __exit__(self, kind: object, error: object, trace: object) -> bool:
+        return super().__exit__()
+
+
+@pytest.mark.parametrize(("error", "expected"), [(KeyboardInterrupt, True), (ValueError, False), (None, False)])
+def test_what_an_interrupt_is(error: type[BaseException] | None, expected: bool) -> None:
+    """The main thread is interrupted while a block is left because of Ctrl-C, and for no other reason."""
+    with LeavingInFull() as leaving:
+        if error is not None:
+            raise error
+    assert leaving.found is expected
