@@ -1,7 +1,7 @@
 """Several questions over one context and one REPL."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -9,8 +9,9 @@ from rlm_integrations._cleanup import ended
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.repl import Repl
+from rlm_integrations.engine.stream import Wanted, streamed
 from rlm_integrations.errors import InputError
-from rlm_integrations.events import Emitter, Hook
+from rlm_integrations.events import Emitter, Event, Hook
 from rlm_integrations.result import RLMResult
 
 Complete = Callable[..., Awaitable[RLMResult]]
@@ -18,6 +19,8 @@ Complete = Callable[..., Awaitable[RLMResult]]
 
 class Chat:
     """A conversation: variables and messages of earlier questions stay. Close it, or use it in a `with`.
+
+    They stay after a question that was cancelled, too, and after one that ended at a limit. A budget is that of one question.
 
     It lives on the event loop of its first question: ask either through `completion` or through `acompletion` on one loop.
     """
@@ -37,11 +40,14 @@ class Chat:
 
     async def acompletion(self, query: str) -> RLMResult:
         """The answer to the next question; see `RLM.acompletion`."""
+        return await self._ask(query)
+
+    async def _ask(self, query: str, *hooks: Hook) -> RLMResult:
         self._check()
         async with self._turn:
             self._check()
             self._loop = asyncio.get_running_loop()
-            self._asking = asyncio.ensure_future(self._answer(query))
+            self._asking = asyncio.ensure_future(self._answer(query, hooks))
             try:
                 return await self._asking
             except asyncio.CancelledError:
@@ -50,14 +56,22 @@ class Chat:
             finally:
                 self._asking = None
 
-    async def _answer(self, query: str) -> RLMResult:
+    async def _answer(self, query: str, hooks: Sequence[Hook]) -> RLMResult:
         if self._repl is None:
             self._repl = Repl(await self._corpus(self._context), is_kept=True)
-        return await self._complete(query, self._context, Emitter(*self._hooks), repl=self._repl)
+        return await self._complete(query, self._context, Emitter(*self._hooks, *hooks), repl=self._repl)
 
     def completion(self, query: str) -> RLMResult:
         """The answer to the next question, for scripts, threads and notebooks; see `RLM.completion`."""
         return portal().run(self.acompletion(query))
+
+    def astream(self, query: str, *, only: Wanted | None = None) -> AsyncGenerator[Event, None]:
+        """The events of the next question as they come; see `RLM.astream`."""
+        return streamed(lambda hook: self._ask(query, hook), only)
+
+    def stream(self, query: str, *, only: Wanted | None = None) -> Iterator[Event]:
+        """The same for scripts, threads and notebooks."""
+        return portal().iterate(self.astream(query, only=only))
 
     async def aclose(self) -> None:
         """End the REPL and let go of the document. A question that is being answered is cancelled."""

@@ -242,8 +242,9 @@ class Run:
             await asyncio.shield(executing)
         except BaseException as error:
             try:
-                if isinstance(error, asyncio.CancelledError) and self._repl.is_kept:
-                    self._host.closed = "the question was cancelled"
+                is_cancelled = isinstance(error, asyncio.CancelledError)
+                if is_cancelled and self._repl.is_kept and self._tree.settings.sandbox.capabilities.interruptible:
+                    self._host.is_withdrawn = True
                     await session.interrupt()
                 else:
                     executing.cancel()

@@ -9,7 +9,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from rlm_integrations._cleanup import ended
 from rlm_integrations._json import plain
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
@@ -21,6 +20,7 @@ from rlm_integrations.engine.loop import Outcome, Run
 from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.show import Turns, shown_by
 from rlm_integrations.engine.single import answer_at_once
+from rlm_integrations.engine.stream import Wanted, streamed
 from rlm_integrations.engine.threads import made
 from rlm_integrations.engine.tools import tools_of
 from rlm_integrations.engine.tree import Settings, Tree
@@ -179,7 +179,7 @@ class RLM:
         """
         return portal().run(self.acompletion(query, context))
 
-    async def astream(self, query: str, context: object, *, only: Callable[[Event], bool] | None = None) -> AsyncGenerator[Event, None]:
+    def astream(self, query: str, context: object, *, only: Wanted | None = None) -> AsyncGenerator[Event, None]:
         """The events of a run as they come; the last one is `RunFinished`, which has the result. Closing it cancels the run.
 
         Args:
@@ -187,23 +187,9 @@ class RLM:
             context: As for `acompletion`.
             only: Says which events are wanted beside the last. A run of a thousand calls has several thousand.
         """
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        return streamed(lambda hook: self._complete(query, context, Emitter(*self._hooks, hook)), only)
 
-        def keep(event: Event) -> None:
-            if only is None or isinstance(event, RunFinished) or only(event):
-                events.put_nowait(event)
-
-        run = asyncio.ensure_future(self._complete(query, context, Emitter(*self._hooks, keep)))
-        run.add_done_callback(lambda _: events.put_nowait(None))
-        try:
-            while (event := await events.get()) is not None:
-                yield event
-            await run
-        finally:
-            run.cancel()
-            await ended(run)
-
-    def stream(self, query: str, context: object, *, only: Callable[[Event], bool] | None = None) -> Iterator[Event]:
+    def stream(self, query: str, context: object, *, only: Wanted | None = None) -> Iterator[Event]:
         """The events of a run as they come, for scripts, threads and notebooks; `astream` is the async form.
 
         The last event is `RunFinished`, which has the result. Closing the iterator early cancels the run.
@@ -239,7 +225,7 @@ class RLM:
         return portal().run(self.aquery(query, context, verbose=verbose))
 
     def session(self, context: object) -> Chat:
-        """Several questions over one context and one REPL, whose variables stay; each has a store of its own."""
+        """Several questions over one context and one REPL, whose variables stay; each has a store and a budget of its own."""
         return Chat(self._complete, self._corpus, context, self._hooks)
 
     def replace(self, **options: Any) -> Self:

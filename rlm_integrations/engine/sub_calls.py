@@ -34,6 +34,7 @@ class SubCalls:
 
     Attributes:
         notebook: What the block that runs now has done.
+        is_withdrawn: Whether the question was cancelled, and no further call is made while its block is being interrupted.
         closed: Why no model can be asked any more, or "".
     """
 
@@ -43,6 +44,7 @@ class SubCalls:
         self._depth = depth
         self._parent = parent
         self.notebook = Notebook(tree.record_room)
+        self.is_withdrawn = False
         self.closed = ""
 
     async def ask_all(
@@ -168,6 +170,8 @@ class SubCalls:
         request = Request((Message("user", prompt),), role="sub", query=self._query, path=path, depth=self._depth + 1)
         if self.closed:
             return self._tree.refuse(lm, request, self.closed, parent=parent)
+        if self.is_withdrawn:
+            await asyncio.get_running_loop().create_future()  # until the block ends, which is soon
         return await self._tree.ask(lm, request, parent=parent)
 
     def note_batch(self, count: int, lm: LM, begun: float) -> None:

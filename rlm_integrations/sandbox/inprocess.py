@@ -129,6 +129,8 @@ class InProcessSession:
     async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         import builtins
 
+        if self._closed:
+            raise asyncio.CancelledError
         if (task := asyncio.current_task()) is not None:
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
@@ -154,6 +156,8 @@ class InProcessSession:
         self._closed = True
         for call in list(self._open):
             call.cancel()
+        for answering in self._answering:  # the code's thread may not have noted its call yet
+            answering.cancel()
         await self.interrupt()
         await ended(*self._answering)
         if self._thread is None:

@@ -1,0 +1,34 @@
+"""The events of a run as they come."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from rlm_integrations._cleanup import ended
+from rlm_integrations.events import Event, Hook, RunFinished
+from rlm_integrations.result import RLMResult
+
+Wanted = Callable[[Event], bool]
+
+
+async def streamed(ask: Callable[[Hook], Awaitable[RLMResult]], only: Wanted | None) -> AsyncGenerator[Event, None]:
+    """The events of a run; the last one is `RunFinished`. Closing the generator cancels the run and waits for its end.
+
+    Args:
+        ask: Starts the run, whose events go to a hook.
+        only: Says which events are wanted beside the last.
+    """
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def keep(event: Event) -> None:
+        if only is None or isinstance(event, RunFinished) or only(event):
+            events.put_nowait(event)
+
+    run = asyncio.ensure_future(ask(keep))
+    run.add_done_callback(lambda _: events.put_nowait(None))
+    try:
+        while (event := await events.get()) is not None:
+            yield event
+        await run
+    finally:
+        run.cancel()
+        await ended(run)
