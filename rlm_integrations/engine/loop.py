@@ -261,6 +261,8 @@ class Run:
         if unfinished:
             with contextlib.suppress(SandboxError):  # the session is lost, as the block is about to find out
                 await session.set_vars({"unfinished_replies": unfinished})
+        if self._host.is_withdrawn:  # before it began
+            return _NOT_DONE
         with self._deadline(session):
             return await session.execute(code, number)
 

@@ -7,7 +7,7 @@ import pytest
 from rlm_integrations import RLM, Budget, Limits
 from rlm_integrations.engine.chat import Chat
 from rlm_integrations.errors import BudgetExceededError
-from rlm_integrations.events import RunFinished
+from rlm_integrations.events import BlockStarted, Event, RunFinished
 from rlm_integrations.records import Completion, Request
 from tests.engine.conftest import Scripted, children, code, documents_held, final, soon
 
@@ -72,6 +72,26 @@ async def test_variables_survive_a_question_that_is_cancelled_in_its_block() -> 
     assert root.asked == ["expensive", "slow"]
     assert "This question was cancelled before it was answered" in root.told[-1]
     assert "The REPL is a new one" not in root.told[-1]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 10])
+async def test_variables_survive_a_block_that_is_cancelled_as_it_begins(steps: int) -> None:
+    """Whether the process has the code already or not: the block ends at once, and the process stays."""
+    root, begun = Scripted([BIND, code("while True: pass"), USE]), asyncio.Event()
+
+    def hook(event: Event) -> None:
+        if isinstance(event, BlockStarted) and "while" in event.code:
+            begun.set()
+
+    async with RLM(root, on_event=hook).session("a document") as chat:
+        await chat.acompletion("First?")
+        task = asyncio.create_task(chat.acompletion("Second?"))
+        await begun.wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert (await chat.acompletion("Third?")).answer == '["re: expensive", false]'
 
 
 async def test_variables_survive_a_question_that_is_cancelled_while_the_root_thinks() -> None:
