@@ -12,6 +12,7 @@ import pytest
 
 import rlm_integrations
 from rlm_integrations import RLM
+from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.lm import offline
 from rlm_integrations.records import Message, Request
 from tests.readme import README, blocks, with_help
@@ -131,6 +132,15 @@ def test_the_help_is_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     readme = README.read_text(encoding="utf-8")
     assert readme.count("usage: rlm-integrations ask FILE") == 1
     assert with_help(readme) == readme
+
+
+def test_errors_and_readme_name_the_same_commands() -> None:
+    """A missing extra is installed from an index or from a checkout: the error and the README say both, in the same words."""
+    message = str(MissingExtraError("a feature", "langchain,llama-index"))
+    commands = re.findall(r"pip install '.*?'", message)
+    assert commands == ["pip install 'rlm-integrations[langchain,llama-index]'", "pip install '.[langchain,llama-index]'"]
+    readme = README.read_text(encoding="utf-8")
+    assert all(command in readme for command in commands)
 
 
 def test_names_in_the_readme_are_there() -> None:

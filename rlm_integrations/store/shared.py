@@ -330,6 +330,9 @@ class WorkerStoreProxy(Reading):
         self._lift = lift
         self._on_event = on_event
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a worker's view of a store cannot be pickled or copied: pickle the SharedStore, and take its worker(name)")
+
     def __repr__(self) -> str:
         return f"<store of {self.name}: {len(self.ledger.view.rows)} objects>"
 

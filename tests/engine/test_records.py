@@ -230,6 +230,9 @@ def test_a_copied_store_is_a_store_of_its_own() -> None:
         pickled = pickle.loads(pickle.dumps(store))
         assert pickled.trace("w_000001")[0]["spans"][0]["text"] is None
         assert pickled.worker("w").create("note", "d", 2) == "w_000002"
+        for make in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="pickle the SharedStore"):
+                make(store.worker("w"))
         assert len(store) == 1
 
 
