@@ -4,11 +4,11 @@ What is found is the document's own text; only the search is lenient. It takes t
 """
 
 import re
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import islice
 from typing import Final
+from unicodedata import combining, normalize
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import SpanRef
@@ -18,6 +18,7 @@ GAP: Final = 1_000  # characters that an ellipsis may stand for
 SHORTEST: Final = 4  # characters of a quote that is searched for leniently
 SHORTEST_PART: Final = 8  # characters before and after an ellipsis
 PARTS: Final = 8  # of a quote with ellipses
+PIECE: Final = 1_000  # characters that are normalized at once
 TRIED: Final = 32  # places of a quote or a part that are looked at; one with more is not a quote of one place
 
 _MARKS: Final = {
@@ -67,7 +68,9 @@ def fold(text: str) -> str:
     """The text as it is compared: decomposed, in one case, with plain marks. Each character becomes the same, whatever stands beside it."""
     if text.isascii():
         return text.lower().replace("`", "'")
-    folded = unicodedata.normalize("NFD", text).casefold()
+    # In pieces, because the time for a run of marks grows with its square. To cut one changes at most the order of its marks.
+    pieces = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
+    folded = "".join([normalize("NFD", piece).casefold() for piece in pieces])
     for mark, plain in _MARKS.items():
         folded = folded.replace(mark, plain)
     return folded
@@ -75,15 +78,16 @@ def fold(text: str) -> str:
 
 def _bare(needle: str) -> str:
     """The quote without quotation marks and ellipses around it."""
-    while True:
+    for _ in range(PARTS):
         bare = needle.strip(_EDGES)
         if found := _ELLIPSIS.match(bare):
             bare = bare[found.end() :]
         if bare.endswith(("...", "...]", "...)")) and (last := [*_ELLIPSIS.finditer(bare)][-1]).end() == len(bare):
             bare = bare[: last.start()]
         if bare == needle:
-            return bare
+            break
         needle = bare
+    return needle
 
 
 def _places(corpus: Corpus, names: Iterable[str], needle: str) -> list[SpanRef]:
@@ -98,7 +102,7 @@ def _is_whole(corpus: Corpus, span: SpanRef, needle: str) -> bool:
     before = corpus.text(span.source, max(0, span.start - 1), span.start)
     text = corpus.text(span.source, span.start, span.end)
     after = corpus.text(span.source, span.end, min(span.end + 1, corpus.length(span.source)))
-    if fold(" ".join(text.split())) != needle or (after and unicodedata.combining(after)):
+    if fold(" ".join(text.split())) != needle or (after and combining(after)):
         return False
     return not (before.isalnum() and text[0].isalnum()) and not (text[-1].isalnum() and after.isalnum())
 

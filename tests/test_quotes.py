@@ -2,6 +2,7 @@
 
 import random
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -171,3 +172,39 @@ async def test_evidence_is_cited_in_the_documents_words() -> None:
     ]
     assert result.dropped_citations == 1
     check_citations(result, TEXT)
+
+
+@pytest.mark.parametrize("quote", ["a" + "\u0301\u0316" * 49_000, "e\u0301" * 45_000 + "x"])
+def test_marks_are_normalized_in_short_runs(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What normalizing costs grows with the square of a run of marks, so no run is long."""
+    lengths: list[int] = []
+
+    def counted(form: Any, text: str) -> str:
+        lengths.append(len(text))
+        return unicodedata.normalize(form, text)
+
+    monkeypatch.setattr(module, "normalize", counted)
+    with Corpus.build("words " + "a" + "\u0301\u0316" * 49_000) as corpus:
+        locate_quote(corpus, quote)
+    assert max(lengths) <= module.PIECE
+
+
+@pytest.mark.parametrize("quote", ["... " * 25_000, "' " * 50_000, "[...] " * 16_000 + "words that are not there"])
+def test_a_quote_of_ellipses_is_stripped_a_few_times(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ellipses stand around a quote, it is looked at a few times only."""
+    looked_at = 0
+
+    class Counting:
+        def match(self, text: str) -> object:
+            nonlocal looked_at
+            looked_at += 1
+            return pattern.match(text)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(pattern, name)
+
+    pattern = module._ELLIPSIS
+    monkeypatch.setattr(module, "_ELLIPSIS", Counting())
+    with Corpus.build("some words") as corpus:
+        assert locate_quote(corpus, quote) == []
+    assert looked_at <= module.PARTS

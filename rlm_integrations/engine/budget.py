@@ -178,6 +178,11 @@ class Purse:
             return 0.0
         return pricing.cost(Usage(input_tokens=given, output_tokens=reply), model) or 0.0
 
+    def exhausted(self) -> Exhausted | None:
+        """What there is too little of for any further call, whatever calls in flight give back; None if there is enough."""
+        lacking = self._lacking(None, calls=1, closing=False)
+        return self.spent_out or (lacking if lacking in {"budget_calls", "budget_seconds"} or not self._reserved else None)
+
     def _lacking(self, wanted: Reservation | None, *, calls: int, closing: bool) -> Exhausted | None:
         """What there is too little of for what is reserved and this."""
         budget = self.budget

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import Typed
+from rlm_integrations.engine.asked import Answered, Asked, Spawn
 from rlm_integrations.engine.citations import LONGEST
-from rlm_integrations.engine.host import Answered, Asked, Spawn
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.tree import Tree
@@ -31,6 +31,15 @@ class Children:
         """
 
         async def spawn(asked: Asked) -> str:
+            async with self._tree.child_run(depth + 1):  # before its document is prepared, which takes memory
+                spent = self._tree.purse.exhausted()
+                if spent is None:
+                    return await run_child(asked)
+            reply = LLMError("budget", f"the run's budget is spent ({spent})")
+            asked.tell(Answered(reply, ()))
+            return reply
+
+        async def run_child(asked: Asked) -> str:
             tree = self._tree
             own = corpus if asked.context is None else await self._part(asked.context)
             repl = Repl(own)

@@ -1,5 +1,6 @@
 """Evidence, checked: what a model says stands in the document, looked up there."""
 
+import time
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -14,7 +15,9 @@ LONGEST = 100_000  # characters of one quote
 _MOST_READ = 4_000_000_000  # characters of the document that are read in search of one answer's quotes, which takes about ten seconds
 
 
-def verified(evidence: Iterable[Any], corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef] = ()) -> tuple[list[Citation], int]:
+def verified(
+    evidence: Iterable[Any], corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef] = (), *, until: float | None = None
+) -> tuple[list[Citation], int]:
     """The evidence that the root's document holds, each place once, and how many pieces of it do not hold. Blocks; call it in a thread.
 
     What cannot be looked up, because the document's file has changed, does not hold either.
@@ -24,14 +27,16 @@ def verified(evidence: Iterable[Any], corpus: Corpus, root: Corpus, ambiguous: C
         corpus: The run's own document.
         root: The document of the whole tree, which `corpus` is a part of.
         ambiguous: Spans of the run's own document whose words `cite` found at several places.
+        until: When the run's time is over, in seconds of `time.monotonic()`: no further quote is searched for then.
     """
-    return _Check(corpus, root, ambiguous).of(list(_flat(evidence)))
+    return _Check(corpus, root, ambiguous, until).of(list(_flat(evidence)))
 
 
 class _Check:
     """Checks one answer's evidence, within bounds."""
 
-    def __init__(self, corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef]) -> None:
+    def __init__(self, corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef], until: float | None) -> None:
+        self._until = until
         self._corpus = corpus
         self._root = root
         self._ambiguous = set(ambiguous)
@@ -71,7 +76,7 @@ class _Check:
         return None
 
     def _search(self, quote: str) -> SpanRef | None:
-        if self._read > _MOST_READ:
+        if self._read > _MOST_READ or (self._until is not None and time.monotonic() >= self._until):
             return None
         hits = locate_quote(self._corpus, quote)
         self._read += hits[-1].span.end if len(hits) > 1 else 5 * self._corpus.characters

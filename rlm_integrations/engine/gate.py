@@ -92,7 +92,7 @@ class Gate:
             raise HostCallError(f"{function}: the host lacks what this takes; ask for less", type=type(error).__name__) from error
 
     async def _identify(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Call:
-        large = _is_large([args, kwargs])
+        large = is_large([args, kwargs])
         digest = await _runtime.offload(digest_of, args, kwargs) if large else digest_of(args, kwargs)
         occurrence = self._seen[block, function, digest]
         self._seen[block, function, digest] += 1
@@ -131,7 +131,7 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
             _feed(update, f"{type(value).__name__} {value!r}")
 
 
-def _is_large(value: Any) -> bool:
+def is_large(value: Any) -> bool:
     """Whether a value is worth a thread; no more of it is looked at than it takes to know."""
     room, inside = _OFF_LOOP, [iter([value])]
     while inside and room >= 0:

@@ -3,14 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rlm_integrations._cleanup import ended
 from rlm_integrations._work import Work
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.asked import Answered, Asked, Spawn
 from rlm_integrations.engine.citations import LONGEST, MOST
-from rlm_integrations.engine.gate import Call, Function
+from rlm_integrations.engine.gate import Call, Function, is_large
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.sub_calls import SubCalls, kind, too_long
 from rlm_integrations.engine.tools import Tool
@@ -21,8 +21,9 @@ from rlm_integrations.lm.pool import pool
 from rlm_integrations.lm.prompts import CHUNK
 from rlm_integrations.quotes import locate_quote
 from rlm_integrations.records import HostFunction, LLMError, SpanRef
-from rlm_integrations.result import Citation, Iteration, SubCall
+from rlm_integrations.result import SubCall
 from rlm_integrations.sandbox.base import HostCallError
+from rlm_integrations.spans import literal
 from rlm_integrations.store import WorkerStoreProxy
 from rlm_integrations.store.commit import apply_commit, commit_of
 from rlm_integrations.store.content import length
@@ -33,45 +34,6 @@ from rlm_integrations.store.shared import REPL_METHODS
 _CHARACTERS_PER_TOKEN = 3
 _SMALL = 10_000  # characters of an object that is read on the event loop
 _UNKNOWN_WINDOW = 32_000  # tokens that a sub-model is taken to read where it does not say
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question for a child run.
-
-    Attributes:
-        path: The child's place in the tree.
-        query: The question.
-        context: The text or the texts, as code handed them over; None for the whole document of the run that asks.
-        parent: The id in the events of the run that asks.
-        tell: Takes what became of it, also where it was cancelled.
-    """
-
-    path: str
-    query: str
-    context: str | list[str] | None
-    parent: str
-    tell: "Callable[[Answered], None]"
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What became of a child run.
-
-    Attributes:
-        reply: Its answer, or an `LLMError`.
-        turns: What it did.
-        citations: The verified places of the root's document that it gave as evidence.
-        dropped_citations: How many further ones it gave that are not there.
-    """
-
-    reply: str
-    turns: tuple[Iteration, ...]
-    citations: tuple[Citation, ...] = ()
-    dropped_citations: int = 0
-
-
-Spawn = Callable[[Asked], Awaitable[str]]
 
 
 class Host(SubCalls):
@@ -215,7 +177,7 @@ class Host(SubCalls):
     async def _child(self, function: str, path: str, query: Any, context: Any) -> str:
         if not isinstance(query, str) or not query.strip():
             raise HostCallError(f"{function}: the query must be a text that is not empty", type="ValueError")
-        if not isinstance(context, str) and not (isinstance(context, list) and all(isinstance(each, str) for each in context)):
+        if not isinstance(context, str) and not (isinstance(context, list) and await self._tree.threads.run(Work(), _are_texts, context)):
             raise HostCallError(f"{function}: the context must be a text or a list of texts, not {kind(context)}", type="TypeError")
         return await self._answered(function, path, query, context)
 
@@ -237,12 +199,13 @@ class Host(SubCalls):
                 await notebook.note(self._note_child(notebook, function, path, query, child, begun))
 
     async def _note_child(self, notebook: Notebook, function: str, path: str, query: str, child: Answered, begun: float) -> None:
+        located = [literal(query)] if len(query) < _SMALL and not child.turns else await self._tree.pieces([query])
         notebook.add(
             SubCall(
                 path=path,
                 function=function,
                 model="",
-                prompt=(await self._tree.pieces([query]))[0],
+                prompt=located[0],
                 reply=child.reply,
                 depth=self._depth + 1,
                 start=self._tree.since(begun),
@@ -279,11 +242,15 @@ class Host(SubCalls):
     async def _work(self, prompt: Any, cards: Any, path: str) -> dict[str, Any]:
         if not isinstance(prompt, str) or not prompt.strip():
             raise HostCallError("rlm_worker: the prompt must be a text that is not empty", type="ValueError")
+        if is_large(cards):
+            raise HostCallError(
+                "rlm_worker: store_cards are too large: pass a few cards, such as store.card_view('type=claim')", type="ValueError"
+            )
         known = f"\n\nKnown so far:\n{cards}" if cards else ""
         reply = await self._answered("rlm_worker", path, f"{prompt}{known}\n\n{_COMMIT}", None)
         if isinstance(reply, LLMError):
             return {**commit_of({"creates": []}, _commit_id(path)), "error": str(reply)}
-        return commit_of(reply, _commit_id(path))
+        return await self._tree.threads.query(commit_of, reply, _commit_id(path))
 
     async def apply_commit(self, _call: Call, commit: Any, batch_prefix: Any = "") -> dict[str, Any]:
         """Merge a worker's commit into the store."""
@@ -399,6 +366,10 @@ _COMMIT = (
 
 def _commit_id(path: str) -> str:
     return path.replace("/", "_")
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return all(isinstance(each, str) for each in values)
 
 
 def _is_text(value: Any) -> bool:

@@ -9,14 +9,13 @@ from typing import Any
 
 from rlm_integrations import _runtime
 from rlm_integrations._cleanup import ended
-from rlm_integrations._work import Work
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import AnswerTooLongError, InvalidAnswerError, Typed
+from rlm_integrations.engine.asked import Spawn
 from rlm_integrations.engine.budget import BudgetSpentError, estimate
-from rlm_integrations.engine.citations import verified
 from rlm_integrations.engine.conversation import Conversation
 from rlm_integrations.engine.gate import Gate
-from rlm_integrations.engine.host import Host, Spawn
+from rlm_integrations.engine.host import Host
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.parsing import Note, Reply, parse
 from rlm_integrations.engine.repl import Repl
@@ -120,7 +119,12 @@ class Run:
         return self.conversation.for_next_question(complete=is_answered) if self.outcome.turns else before
 
     async def _begin(self) -> None:
-        """Open the sandbox while the root model thinks; the first of a process before that: where there is none, nothing is paid."""
+        """Open the sandbox while the root model thinks; the first of a process before that: where there is none, nothing is paid.
+
+        A child opens its own once it has been answered: many may wait for their first turn at a model.
+        """
+        if self._depth:
+            return
         opened = _runtime.shared("sandboxes that opened", set[str])
         name = self._tree.settings.sandbox.name
         if name in opened:
@@ -291,7 +295,7 @@ class Run:
             return prompts.invalid(str(error))
         outcome = self.outcome
         outcome.answer = answer
-        found = await self._tree.threads.run(Work(), verified, final.evidence, self._repl.corpus, self._tree.corpus, self._host.ambiguous)
+        found = await self._tree.verified(final.evidence, self._repl.corpus, self._host.ambiguous)
         outcome.citations, outcome.dropped_citations = found[0], found[1] + self._host.unchecked
         return None
 

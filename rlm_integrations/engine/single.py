@@ -7,7 +7,6 @@ from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import InvalidAnswerError
-from rlm_integrations.engine.citations import verified
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.tree import Tree
@@ -57,7 +56,7 @@ async def answer_at_once(tree: Tree, run: Run, repl: Repl) -> bool:
         fenced = _FENCED.fullmatch(said) if run.typed.schema is not None else None
         outcome.answer = await _runtime.offload(run.typed.read, fenced[1] if fenced else said or record.reply)
         outcome.stop_reason = "final"
-        outcome.citations, outcome.dropped_citations = await _runtime.offload(verified, quotes, tree.corpus, tree.corpus)
+        outcome.citations, outcome.dropped_citations = await tree.verified(quotes, tree.corpus)
     except InvalidAnswerError as error:
         note = prompts.invalid(str(error))
     turn = Iteration(

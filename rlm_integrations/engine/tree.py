@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from rlm_integrations._cleanup import to_the_end
 from rlm_integrations._work import Work
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.budget import BudgetSpentError, Metered, Purse
+from rlm_integrations.engine.citations import verified
 from rlm_integrations.engine.notebook import RecordRoom
 from rlm_integrations.engine.threads import TreeThreads
 from rlm_integrations.engine.tools import Tool
@@ -19,7 +20,8 @@ from rlm_integrations.events import Emitter
 from rlm_integrations.lm.asker import Asker
 from rlm_integrations.lm.base import LM, SeveralModels
 from rlm_integrations.lm.limiter import Limiter, limiter_of
-from rlm_integrations.records import Budget, CallRecord, Limits, LLMError, Request
+from rlm_integrations.records import Budget, CallRecord, Limits, LLMError, Request, SpanRef
+from rlm_integrations.result import Citation
 from rlm_integrations.sandbox.base import Sandbox
 from rlm_integrations.spans import Locator, PromptPieces, literal
 from rlm_integrations.store import SharedStore
@@ -60,6 +62,7 @@ class Tree:
         self.begun = begun
         self.record_room = RecordRoom(settings.limits.recorded_chars)
         self.threads = TreeThreads(settings.limits.query_chars)
+        self._child_runs: dict[int, asyncio.Semaphore] = {}
         self._slots = asyncio.Semaphore(settings.max_parallel_calls)
         self._askers: dict[tuple[int, str], Asker] = {}
         self._locator: Locator | None = None
@@ -68,6 +71,10 @@ class Tree:
     def since(self, at: float) -> float:
         """A time of `time.monotonic()` as seconds since the run began."""
         return max(0.0, at - self.begun)
+
+    def child_run(self, depth: int) -> asyncio.Semaphore:
+        """What a child run at this depth holds while it is under way. For each depth apart, because parents wait for their children."""
+        return self._child_runs.setdefault(depth, asyncio.Semaphore(self.settings.limits.child_runs))
 
     async def ask(self, lm: LM, request: Request, *, parent: str, closing: bool = False) -> CallRecord:
         """Ask a model within the budget, at most `max_parallel_calls` at a time.
@@ -134,6 +141,12 @@ class Tree:
             return await self.threads.run(Work(), _locate, self._locator, prompts)
         except ContextError:
             return await self.threads.run(Work(), list, map(literal, prompts))
+
+    async def verified(self, evidence: Iterable[Any], corpus: Corpus, ambiguous: Collection[SpanRef] = ()) -> tuple[list[Citation], int]:
+        """The evidence that holds, and how many pieces do not; see `citations.verified`. Once the run's time is over, no more is checked."""
+        left = self.purse.seconds_left()
+        until = None if left is None else time.monotonic() + left
+        return await self.threads.run(Work(), verified, evidence, corpus, self.corpus, ambiguous, until=until)
 
     async def close(self) -> None:
         """End what threads still read, and let go of the document's index: it may be large, and the garbage collector comes late."""

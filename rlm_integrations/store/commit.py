@@ -32,6 +32,8 @@ CREATE_FIELDS: Final = {"id", "type", "description", "content", "backrefs", "par
 
 TRIED: Final = 100  # places in a text where a commit may begin
 
+MOST_READ: Final = 5_000_000  # characters that are read in search of a commit: each place may lead to the end of the text
+
 _FENCE = re.compile(r"```\w*\s*(?=\{)")
 
 
@@ -197,6 +199,7 @@ def _objects(text: str) -> Iterator[Any]:
     """The JSON objects in a text: fenced ones first, then wherever one may begin."""
     fenced = (match.end() for match in _FENCE.finditer(text))
     bare = (match.start() for match in re.finditer(r"\{", text))
-    for start in chain(islice(fenced, TRIED), islice(bare, TRIED)):
+    tried = max(2, min(TRIED, MOST_READ // max(1, len(text))))
+    for start in chain(islice(fenced, tried), islice(bare, tried)):
         with suppress(ValueError, RecursionError):
             yield json.JSONDecoder().raw_decode(text, start)[0]

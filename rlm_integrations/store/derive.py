@@ -16,6 +16,7 @@ from rlm_integrations.store.view import MAPPED
 
 TASKS: Final = 10_000  # of one batch
 ROOM: Final = 1_000  # characters that a prompt must leave in the window for what it folds
+REPEATED: Final = 100_000_000  # characters that repeating the prompt for all parts of one round may take
 HEAD: Final = 200  # characters of an object's id and description above its text
 
 
@@ -97,6 +98,11 @@ async def llm_reduce(store: WorkerStoreProxy, ids_or_query: Any, prompt: Any, as
     blocks = [block for event in whole for block in _parts(event.id, f"[{event.id}] {event.description}", text_of(event.content), room)]
     while True:
         groups = _packed(blocks, room)
+        if len(groups) * len(prompt) > REPEATED:
+            raise InputError(
+                f"the prompt takes {len(prompt):,} of the window's {window:,} characters, and {len(groups):,} parts would repeat it: "
+                "shorten it, or reduce fewer objects"
+            )
         kind = "reduction" if len(groups) == 1 else "reduction_step"
         replies = await _replies(ask, ["\n\n".join([prompt, *(block.text for block in group)]) for group in groups])
         if any(isinstance(reply, LLMError) for reply in replies):
