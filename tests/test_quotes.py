@@ -184,7 +184,7 @@ def test_marks_are_normalized_in_short_runs(quote: str, monkeypatch: pytest.Monk
         return unicodedata.normalize(form, text)
 
     monkeypatch.setattr(module, "normalize", counted)
-    with Corpus.build("words " + "a" + "\u0301\u0316" * 49_000) as corpus:
+    with Corpus.build("words " + "a" + "\u0316\u0301" * 49_000) as corpus:
         locate_quote(corpus, quote)
     assert max(lengths) <= module.PIECE
 

@@ -143,7 +143,7 @@ class Tree:
             return await self.threads.run(Work(), list, map(literal, prompts))
 
     async def verified(self, evidence: Iterable[Any], corpus: Corpus, ambiguous: Collection[SpanRef] = ()) -> tuple[list[Citation], int]:
-        """The evidence that holds, and how many pieces do not; see `citations.verified`. Once the run's time is over, no more is checked."""
+        """The evidence that holds, and how many pieces do not; see `citations.verified`. It ends with the run's time."""
         left = self.purse.seconds_left()
         until = None if left is None else time.monotonic() + left
         return await self.threads.run(Work(), verified, evidence, corpus, self.corpus, ambiguous, until=until)

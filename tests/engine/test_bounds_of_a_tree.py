@@ -261,7 +261,8 @@ async def test_a_batch_that_is_refused_lets_the_loop_go(call: str) -> None:
 
     task = asyncio.ensure_future(beside())
     try:
-        result = await run(Scripted([code(f"print(len({call}))"), final("'done'")]), budget=Budget(max_calls=2))
+        root = Scripted([code(f"print(len({call}))"), final("'done'")])
+        result = await run(root, budget=Budget(max_calls=2), limits=Limits(recorded_chars=100_000))
     finally:
         task.cancel()
     assert result.repl_history[0].stdout == "20000\n"
