@@ -1,13 +1,14 @@
 """The conversation with a root model, kept within its window: what is old is shortened, once, and stays so."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.budget import estimate
 from rlm_integrations.records import Message
 
 _CHARACTERS_PER_TOKEN = 3
-_SHORTENED = 300  # characters of an old reply that stay
+_SHORTENED = 300  # characters of an old reply that stay, at most; of all of them together about as many as fit into the window
+_REPLIES = 200  # as many as a long run has
 
 
 class Conversation:
@@ -23,6 +24,7 @@ class Conversation:
         self.messages = messages
         self._most = window * compact_at
         self._longest_reply = int(window * compact_at * _CHARACTERS_PER_TOKEN / 4)  # characters
+        self._shortened = min(_SHORTENED, int(window * compact_at * _CHARACTERS_PER_TOKEN / _REPLIES))
         self._question = 0  # where the question is
         self._before_closing: tuple[int, Message] | None = None  # the message that the request for a last answer went to
 
@@ -84,7 +86,7 @@ class Conversation:
             others = estimate(self.messages[:last])
             room = int(self._most - others) * _CHARACTERS_PER_TOKEN
             text = self.messages[last].content
-            self.messages[last] = Message(self.messages[last].role, prompts.bounded(text, max(room, 2 * _SHORTENED)))
+            self.messages[last] = Message(self.messages[last].role, prompts.bounded(text, max(room, _SHORTENED)))
 
     def _of(self, role: str) -> list[int]:
         """Where the messages of this role are, but for the task: the first message of the user, and the question."""
@@ -92,12 +94,9 @@ class Conversation:
         return [at for at in (found[1:] if role == "user" else found) if at != self._question]
 
     def _shorten_all(self, places: Iterable[int]) -> None:
-        for at, shortened in self._shortened(places):
-            if len(self.messages[at].content) > 2 * len(shortened):
-                self.messages[at] = Message(self.messages[at].role, shortened)
-
-    def _shortened(self, places: Iterable[int]) -> Iterator[tuple[int, str]]:
         for at in places:
-            text = self.messages[at].content
-            is_output = self.messages[at].role == "user" and not text.startswith("Question: ")  # of a session, an earlier one
-            yield at, prompts.compacted(len(text)) if is_output else prompts.compacted_reply(text, _SHORTENED)
+            role, text = self.messages[at].role, self.messages[at].content
+            is_output = role == "user" and not text.startswith("Question: ")  # of a session, an earlier one
+            shorter = prompts.compacted(len(text)) if is_output else prompts.compacted_reply(text, self._shortened)
+            if len(text) > 2 * len(shorter):
+                self.messages[at] = Message(role, shorter)

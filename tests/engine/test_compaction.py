@@ -2,8 +2,10 @@
 
 import pytest
 
-from rlm_integrations import Limits
+from rlm_integrations import RLM, Limits
 from rlm_integrations.engine.budget import estimate
+from rlm_integrations.errors import ModelError
+from rlm_integrations.records import Completion, Request
 from tests.engine.conftest import Scripted, code, final, run
 
 TURNS = 40
@@ -77,3 +79,115 @@ async def test_roles_alternate() -> None:
     result = await run(root, max_iterations=3)
     assert [message.role for message in result.messages] == ["system", *["user", "assistant"] * 4, "user"]
     assert "This is the last turn" in root.told[3]
+
+
+def thoughts(words: int) -> list[str]:
+    """Turns of a root that thinks aloud, and prints little."""
+    return [f"Thought {turn}. {'words ' * words}\n{code(f'print({turn})')}" for turn in range(TURNS)]
+
+
+@pytest.mark.parametrize("window", [12_000, 32_000])
+async def test_a_root_that_thinks_aloud_stays_within_its_window(window: int) -> None:
+    """Its own old words are shortened too, to how they began; what was said last is there as it was, and the record is whole."""
+    root = Scripted([*thoughts(1_000), final("'done'")])
+    root.context_window = window
+    result = await run(root, max_iterations=TURNS + 1)
+    assert (result.answer, result.iterations) == ("done", TURNS + 1)
+    assert max(estimate(request.messages) for request in root.requests) <= window * 0.7
+    assert [turn.reply for turn in result.trajectory[:-1]] == thoughts(1_000)
+    last = root.requests[-1].messages
+    assert "further characters of this message are no longer shown" in last[2].content
+    assert last[2].content.startswith("Thought 0. words words")
+    assert last[-2].content == thoughts(1_000)[-1]
+
+
+async def test_what_was_shortened_stays_as_it_is() -> None:
+    """Each message is cut at most once, so that a provider's cache of the beginning holds."""
+    root = Scripted([*thoughts(1_000), final("'done'")])
+    root.context_window = 32_000
+    await run(root, max_iterations=TURNS + 1)
+    for at in range(2, 20):
+        contents = [request.messages[at].content for request in root.requests if len(request.messages) > at]
+        assert len(set(contents)) <= 2
+    pairs = list(zip(root.requests, root.requests[1:], strict=False))
+    assert 1 <= sum(after.messages[: len(before.messages)] != before.messages for before, after in pairs) <= 8
+
+
+async def test_a_shortened_reply_leaves_no_open_fence() -> None:
+    """A block that is cut is closed in the history, so that the model does not learn to leave one open."""
+    long = [code(f"x = {turn}", *["y = 'some more of the code'"] * 300, f"print({turn})") for turn in range(TURNS)]
+    root = Scripted([*long, final("'done'")])
+    root.context_window = 12_000
+    await run(root, max_iterations=TURNS + 1)
+    assert all(message.content.count("```") % 2 == 0 for message in root.requests[-1].messages[1:])
+
+
+async def test_an_endless_reply_is_bounded_in_the_history() -> None:
+    """Of fifty million characters the next request holds the beginning and the end; the record has them all."""
+    endless = code("print('ran')") + "\n" + "blah " * 10_000_000
+    root = Scripted([endless, final("'done'")])
+    result = await run(root)
+    assert (result.answer, result.repl_history[0].stdout) == ("done", "ran\n")
+    assert len(result.trajectory[0].reply) == len(endless)
+    assert estimate(root.requests[1].messages) < 40_000
+    assert "characters left out" in root.requests[1].messages[2].content
+
+
+class Narrow(Scripted):
+    """A root whose provider refuses what is longer than its window, of which it says nothing."""
+
+    refused = 0
+
+    def __init__(self, script: list[str], window: int) -> None:
+        super().__init__(script)
+        self._window = window
+
+    async def complete(self, request: Request) -> Completion:
+        if request.role == "root" and estimate(request.messages) > self._window:
+            self.refused += 1
+            raise ModelError("the prompt is too long", type="context_length")
+        return await super().complete(request)
+
+
+async def test_a_provider_that_says_too_long_is_asked_again_with_less() -> None:
+    """The conversation is shortened and the same turn asked once more, and the window is taken to be smaller from then on."""
+    root = Narrow([*talk(3_000), final("'done'")], 9_000)
+    result = await run(root, max_iterations=TURNS + 1)
+    assert (result.answer, result.stop_reason, result.iterations) == ("done", "final", TURNS + 1)
+    assert 1 <= root.refused <= 2
+
+
+async def test_a_question_that_is_too_long_for_the_window_ends_the_run() -> None:
+    """There is nothing to shorten: the error is raised after one try."""
+    root = Narrow(["never"], 500)
+    with pytest.raises(ModelError, match="too long"):
+        await run(root)
+    assert root.refused == 1
+
+
+async def test_the_question_of_a_session_is_never_shortened() -> None:
+    """It is not the first message of its conversation; what was asked before it may be."""
+    root = Scripted([*talk(3_000)[:8], final("'first'"), *talk(3_000)[9:19], final("'second'")])
+    root.context_window = 16_000
+    async with RLM(root).session("a small document") as chat:
+        await chat.acompletion("What was first?")
+        await chat.acompletion("What is the second question of this session?")
+    assert all("What is the second question of this session?" in str(request.messages) for request in root.requests[9:])
+    assert max(estimate(request.messages) for request in root.requests) <= 16_000 * 0.7
+
+
+NOTED = {
+    "```repl\nprint(1)": "its fence was not closed",
+    "```repl\nprint(1\n```": "it is no Python",
+    "I do not know.": "neither a block of code nor a final answer",
+    "FINAL_VAR(missing)": "there is no such variable",
+}
+
+
+@pytest.mark.parametrize("reply", NOTED)
+async def test_what_the_model_is_told_is_in_the_record(reply: str) -> None:
+    """`Iteration.note` has every word that the model was told beside its output."""
+    root = Scripted([reply, final("'done'")])
+    result = await run(root)
+    assert NOTED[reply] in result.trajectory[0].note
+    assert result.trajectory[0].note in root.told[1]
