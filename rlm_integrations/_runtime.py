@@ -12,6 +12,8 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
+PARSER_STACK = 16 << 20  # bytes; a few pages of it are ever used
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -93,6 +95,22 @@ def open_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> a
 def close_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
     """`offload` in threads that do nothing but give back what is no longer needed: a run's end never waits for other work."""
     return asyncio.wrap_future(threads("closing", 4).submit(function, *args, **kwargs))
+
+
+def parse_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """`offload` in a thread whose stack is large enough for Python's parser, which recurses in C and would else end the process."""
+    return asyncio.wrap_future(shared("parser", _parser).submit(function, *args, **kwargs))
+
+
+def _parser() -> ThreadPoolExecutor:
+    executor = _Threads(max_workers=1, thread_name_prefix="rlm-parser")
+    before = threading.stack_size()
+    threading.stack_size(max(before, PARSER_STACK))
+    try:
+        executor.submit(int).result()  # its thread is made here, with this size, which then is the user's again
+    finally:
+        threading.stack_size(before)
+    return executor
 
 
 def _close_all() -> None:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlm_integrations.errors import InputError
-from rlm_integrations.records import LLMError, SpanRef, StoreObject
+from rlm_integrations.records import SpanRef, StoreObject
+from rlm_integrations.sandbox.repl import printable
 from rlm_integrations.sandbox.wire import Opaque
 
 
@@ -103,11 +104,12 @@ def _is_json(text: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
+    """The value in JSON's types; its texts can be printed and written, whatever code has put into them."""
     match value:
-        case LLMError():
-            return str(value)
+        case str():
+            return printable(value)
         case Opaque():
-            return value.text
+            return printable(value.text)
         case StoreObject():
             return _plain(value.content)
         case SpanRef():
@@ -115,5 +117,5 @@ def _plain(value: Any) -> Any:
         case list():
             return [_plain(item) for item in value]
         case dict():
-            return {key: _plain(item) for key, item in value.items()}
+            return {_plain(key): _plain(item) for key, item in value.items()}
     return value

@@ -28,7 +28,6 @@ from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final
 
 REPEATS = 5  # the same reply so often ends a run
 LOSSES = 2  # lost sandboxes that are replaced
-_PARSED_OFF_LOOP = 10_000  # characters of a reply
 _MOST_PARSED = 1_000_000  # characters of a reply, which is more than any model may write
 _NOT_DONE = ExecutionResult(status="interrupted", error=ExecutionError("Interrupted", "the run ended before the block did"))
 
@@ -190,7 +189,7 @@ class Run:
 
     async def _parsed(self, text: str) -> Reply:
         """What a reply asks for; it goes into the conversation."""
-        reply = await _runtime.offload(parse, text[:_MOST_PARSED]) if len(text) > _PARSED_OFF_LOOP else parse(text)
+        reply = await _runtime.parse_apart(parse, text[:_MOST_PARSED])
         self.conversation.take(text[: reply.cut].rstrip())
         return reply
 
