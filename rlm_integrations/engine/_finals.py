@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from rlm_integrations.engine._python import LONGEST, read_python
+from rlm_integrations.engine._python import LONGEST, may_be_words, read_python
 
 _MOST_TRIED = 5  # candidates per reply, so that pages of repetition cost no more than one
 
@@ -19,6 +19,10 @@ _TOKEN = re.compile(r"\\.|\"\"\"|'''|[\"'()]", re.DOTALL)
 _QUOTE = re.compile(r"\s*[bfrBFR]{0,2}[\"']")
 # What may stand after a final in its line. Where the next line goes on in lower case, a sentence was wrapped.
 _LINE_END = re.compile(r"[*_`\"'.;,!)\]]*[ \t\r]*(?:#[^\n]*)?(?:\Z|\n(?![a-z]))")
+_FINAL_ANSWER = re.compile(r"^[ \t*_`#>]*final[ \t]+answer[ \t*_`]*(?:is)?:", re.IGNORECASE | re.MULTILINE)
+_ANSWER_MARKUP = "*_` \t\r\n"
+_LOOKS_UP = re.compile(r"[^\W\d]\w*[.\[(]\S")
+_NAME = re.compile(r"\w+")  # what may be meant as a variable's name: "14" too
 _REPLY_END = re.compile(r"[\s*_`\"'.;,!)\]]*\Z")
 
 
@@ -28,13 +32,13 @@ class ProseFinal:
 
     Attributes:
         kind: "value" is the answer as it stands. "variable" is the name that FINAL_VAR was given; without such a variable it is no
-            final. "name" is a bare word: the variable if there is one, else the answer. "expression" is Python: its value, or where
-            running it fails, the answer as it stands.
+            final. "name" is a bare word: the variable if there is one, else the answer. "words" are Python too: their value, or where
+            running them fails, the answer as it stands. "expression" is code: its value, and no final where running it fails.
         text: The answer, the name, or the expression's source.
         code: The same as a call to run in the REPL.
     """
 
-    kind: Literal["value", "variable", "name", "expression"]
+    kind: Literal["value", "variable", "name", "words", "expression"]
     text: str
     code: str
 
@@ -54,6 +58,40 @@ def find_final(text: str, segments: Sequence[tuple[int, int]]) -> ProseFinal | N
             if end is not None and after.match(text, end, segment[1]):
                 return _read(call.group(1), text[call.end() : end - 1].strip())
     return None
+
+
+def find_final_answer(text: str, start: int, stop: int) -> ProseFinal | None:
+    """The answer after the last line that begins with "FINAL ANSWER:", which some models write instead of any call."""
+    headings = deque(_FINAL_ANSWER.finditer(text, start, stop), maxlen=1)
+    answer = text[headings[0].end() : stop].strip(_ANSWER_MARKUP) if headings else ""
+    return _read("FINAL", answer) if answer.isidentifier() else _value(answer) if answer else None
+
+
+def lone_final(code: str) -> ProseFinal | None:
+    """The final of a block that is no Python and nothing but one such call, read as in prose."""
+    code = code.strip()
+    call = _CALL.match(code)
+    end = _end_of_call(code, call.end(), len(code)) if call is not None else None
+    if call is None or end is None or not _REPLY_END.match(code, end):
+        return None
+    return _read(call.group(1), code[call.end() : end - 1].strip())
+
+
+def is_plain(final: ProseFinal, code: str) -> bool:
+    """Whether the argument of a block's lone final was written without quotes, so that nothing of it can be lost."""
+    call = _CALL.match(code.strip())
+    return call is not None and final.kind != "expression" and not _QUOTE.match(code.strip(), call.end())
+
+
+def literal_of_final_var(code: str) -> str | None:
+    """What the last FINAL_VAR of this code was given as a literal."""
+    tree = read_python(code)
+    given = None
+    for node in ast.walk(tree) if isinstance(tree, ast.Module) else ():
+        match node:
+            case ast.Call(func=ast.Name(id="FINAL_VAR"), args=[ast.Constant(value=str(value)), *_]):
+                given = value
+    return given
 
 
 def end_of_final_over(text: str, start: int, stop: int) -> int | None:
@@ -118,19 +156,29 @@ def _read(function: str, argument: str) -> ProseFinal | None:
         return None
     call = _as_call(argument)
     value = call.args[0] if call is not None and len(call.args) == 1 and not call.keywords else None
-    if function == "FINAL_VAR" and (value is None or isinstance(value, ast.Name | ast.Constant)):
-        name = _unquoted(argument)
-        return ProseFinal("variable", name, f"FINAL_VAR({name!r})")
+    if function == "FINAL_VAR" and (call is None or isinstance(value, ast.Name | ast.Constant)):
+        name = _unquoted(argument).strip()
+        # `found["a"]` in quotes is for the REPL to look up; other words, which no variable can be called, are the answer.
+        kind: Literal["variable", "expression", "value"] = "value"
+        kind = "variable" if _NAME.fullmatch(name) else "expression" if _LOOKS_UP.match(name) else kind
+        return ProseFinal(kind, name, f"FINAL_VAR({name!r})")
     if call is None:
-        text = _unquoted(argument)
-        return ProseFinal("value", text, f"FINAL({text!r})")
+        return _value(_unquoted(argument))
     if isinstance(value, ast.Name):
         return ProseFinal("name", value.id, f"FINAL({value.id})")
     if value is not None:
         with suppress(ValueError, TypeError, MemoryError, RecursionError):
             literal = ast.literal_eval(value)
             return ProseFinal("value", literal if isinstance(literal, str) else argument, f"FINAL({argument})")
-    return ProseFinal("expression", argument, f"FINAL({argument})")
+    if not call.keywords and all(map(may_be_words, call.args)):
+        return ProseFinal("words", argument, f"FINAL({argument})")
+    # SUBMIT takes fields and several values, which FINAL does not.
+    takes = function if call.keywords or len(call.args) > 1 else "FINAL"
+    return ProseFinal("expression", argument, f"{takes}({argument})")
+
+
+def _value(text: str) -> ProseFinal:
+    return ProseFinal("value", text, f"FINAL({text!r})")
 
 
 def _as_call(argument: str) -> ast.Call | None:

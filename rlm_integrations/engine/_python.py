@@ -1,12 +1,15 @@
 """Whether a text is Python: asked as the sandbox will ask, without its warnings and within bounds."""
 
 import ast
+import re
 import warnings
 
 from rlm_integrations.sandbox import rewrite
 
 LONGEST = 100_000  # characters, which take about 0.2 s
 _FILE = "<reply>"
+_LINE_SHOWN = 200  # characters; a longer line is not quoted
+_DETECTED = re.compile(r" \(detected at line \d+\)")
 
 
 def read_python(code: str) -> ast.Module | str:
@@ -17,9 +20,30 @@ def read_python(code: str) -> ast.Module | str:
     try:
         return rewrite.parse(code, _FILE)
     except SyntaxError as error:
-        return f"{type(error).__name__}: {error.msg} (line {error.lineno})"
+        return _described(error)
     except (ValueError, MemoryError, RecursionError) as error:  # null bytes, lone surrogates, thousands of brackets
         return f"{type(error).__name__}: {str(error) or 'nested too deeply'}"
+
+
+def _described(error: SyntaxError) -> str:
+    """What is wrong, the line that it is in, and a caret under the place."""
+    told = f"{type(error).__name__}: {_DETECTED.sub('', error.msg)} (line {error.lineno})"
+    line = (error.text or "").rstrip("\n")
+    if not line.strip() or len(line) > _LINE_SHOWN:
+        return told
+    indent = len(line) - len(line.lstrip())
+    column = max((error.offset or 1) - 1 - indent, 0)
+    return f"{told}\n    {line[indent:]}\n    {' ' * column}^"
+
+
+def is_cut_string(wrong: str) -> bool:
+    """Whether what is wrong with the code is a string that does not end in its line."""
+    return "unterminated string literal" in wrong or "unterminated f-string literal" in wrong
+
+
+def is_cut(wrong: str) -> bool:
+    """Whether what is wrong with the code is that something in it does not end."""
+    return "unterminated" in wrong or "was never closed" in wrong or "unexpected EOF" in wrong or "expected an indented block" in wrong
 
 
 def _silence() -> None:
@@ -32,6 +56,30 @@ def _silence() -> None:
 def is_plainly_code(tree: ast.Module) -> bool:
     """Whether this is code and no words that happen to be Python, such as "yes, no" or "Answer: Paris"."""
     return any(map(_acts, tree.body)) and not any(map(_is_word, tree.body[:-1]))
+
+
+def is_literal(tree: ast.Module) -> bool:
+    """Whether the code is nothing but one value, as a REPL would print it."""
+    match tree.body:
+        case [ast.Expr(value=value)]:
+            try:
+                ast.literal_eval(value)
+            except (ValueError, TypeError, MemoryError, RecursionError):
+                return False
+            return True
+    return False
+
+
+def may_be_words(node: ast.AST) -> bool:
+    """Whether an expression may be plain words that happen to be Python, such as "Paris, France" or "Paris (France)"."""
+    match node:
+        case ast.Constant(value=value):
+            return not isinstance(value, str | bytes)
+        case ast.Call():
+            return not _is_call(node) and not node.keywords and all(map(may_be_words, (node.func, *node.args)))
+        case ast.Name() | ast.Tuple() | ast.List() | ast.Set() | ast.BinOp() | ast.UnaryOp() | ast.BoolOp() | ast.Compare():
+            return all(map(may_be_words, ast.iter_child_nodes(node)))
+    return isinstance(node, ast.operator | ast.unaryop | ast.boolop | ast.cmpop | ast.expr_context)
 
 
 def _acts(statement: ast.stmt) -> bool:

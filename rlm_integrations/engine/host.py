@@ -8,6 +8,7 @@ from typing import Any
 from rlm_integrations._cleanup import ended
 from rlm_integrations._work import Work
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine import catalog
 from rlm_integrations.engine.asked import Answered, Asked, Spawn
 from rlm_integrations.engine.citations import LONGEST, MOST
 from rlm_integrations.engine.gate import Call, Function, is_large
@@ -29,7 +30,6 @@ from rlm_integrations.store.commit import apply_commit, commit_of
 from rlm_integrations.store.content import length
 from rlm_integrations.store.derive import llm_map, llm_reduce
 from rlm_integrations.store.events import StoreEvent
-from rlm_integrations.store.shared import REPL_METHODS
 
 _CHARACTERS_PER_TOKEN = 3
 _SMALL = 10_000  # characters of an object that is read on the event loop
@@ -70,31 +70,10 @@ class Host(SubCalls):
 
     def functions(self) -> list[Function]:
         """Everything that the REPL may call."""
-        found = [
-            Function(HostFunction("llm_query", "(prompt, model=None)", "Ask a language model; it sees the prompt alone."), self.llm_query),
-            Function(
-                HostFunction(
-                    "llm_batch",
-                    "(prompts, max_concurrent=10, model=None)",
-                    "Ask many at once, in order; a failed one is an LLMError, which begins with 'Error:'.",
-                    ("llm_query_batched",),
-                ),
-                self.llm_batch,
-            ),
-            Function(HostFunction("parallel_query", "(template, chunks, max_concurrent=10, model=None)"), self.parallel_query),
-            Function(HostFunction("recursive_lm", "(query, context_subset)", "", ("rlm_query",)), self.recursive_lm),
-            Function(HostFunction("recursive_batch", "(tasks)", "", ("rlm_query_batched",)), self.recursive_batch),
-            Function(HostFunction("cite", "(quote, source=None)", "Where the document says so word for word, else None."), self.cite),
-        ]
+        specs = [*catalog.FUNCTIONS, *(catalog.STORE_FUNCTIONS if self._store is not None else ())]
+        found = [Function(spec, getattr(self, spec.name.removeprefix("store."))) for spec in specs]
         if self._store is not None:
-            found += [
-                Function(HostFunction("rlm_worker", "(prompt, store_cards=None)"), self.rlm_worker),
-                Function(HostFunction("rlm_worker_batched", "(tasks, max_parallel=8)"), self.rlm_worker_batched),
-                Function(HostFunction("apply_commit", "(commit, batch_prefix='')"), self.apply_commit),
-                Function(HostFunction("store.llm_map", "(tasks)"), self.llm_map),
-                Function(HostFunction("store.llm_reduce", "(ids_or_query, prompt)"), self.llm_reduce),
-                *[Function(HostFunction(f"store.{name}"), self._store_method(name)) for name in sorted(REPL_METHODS)],
-            ]
+            found += [Function(spec, self._store_method(spec)) for spec in catalog.STORE_METHODS]
         return found + [Function(tool.spec, _tool_answer(tool)) for tool in self._tree.settings.tools]
 
     # Models.
@@ -106,7 +85,7 @@ class Host(SubCalls):
             raise HostCallError(f"llm_query: the prompt must be a text, not {kind(prompt)}", type="TypeError")
         return (await self.ask_all("llm_query", lambda _: call.path("q"), [prompt], lm, 1))[0]
 
-    async def llm_batch(self, call: Call, prompts: Any, max_concurrent: Any = 10, model: Any = None) -> list[str]:
+    async def llm_batch(self, call: Call, prompts: Any, max_concurrent: Any = None, model: Any = None) -> list[str]:
         """Ask a model many prompts at once."""
         lm, width = self._model(model), self._width(max_concurrent)
         if not isinstance(prompts, list):
@@ -116,8 +95,20 @@ class Host(SubCalls):
         self.note_batch(len(prompts), lm, begun)
         return replies
 
-    async def parallel_query(self, call: Call, template: Any, chunks: Any, max_concurrent: Any = 10, model: Any = None) -> list[str]:
+    async def parallel_query(
+        self,
+        call: Call,
+        template: Any = None,
+        chunks: Any = None,
+        max_concurrent: Any = None,
+        model: Any = None,
+        *,
+        prompt_template: Any = None,
+        context_chunks: Any = None,
+    ) -> list[str]:
         """Ask the same about many chunks at once; only the literal {chunk} is replaced."""
+        template = prompt_template if template is None else template
+        chunks = context_chunks if chunks is None else chunks
         if not isinstance(template, str) or CHUNK not in template:
             raise HostCallError(f"parallel_query: the template must be a text that holds {CHUNK}, not {kind(template)}", type="ValueError")
         if not isinstance(chunks, list):
@@ -147,6 +138,8 @@ class Host(SubCalls):
         raise HostCallError(f"model={shown} is not registered; there are: {', '.join(map(repr, subs))}", type="ValueError")
 
     def _width(self, width: Any, name: str = "max_concurrent") -> int:
+        if width is None:
+            return self._tree.settings.max_parallel_calls
         if type(width) is not int or width < 1:
             raise HostCallError(f"{name} must be an integer of at least 1", type="ValueError")
         return min(width, self._tree.settings.max_parallel_calls)
@@ -174,6 +167,42 @@ class Host(SubCalls):
         await pool(tasks, one, max(1, min(len(tasks), self._tree.settings.max_parallel_calls)))
         return replies
 
+    async def rlm_query(self, call: Call, prompt: Any, context: Any = None, model: Any = None) -> str:
+        """Have a prompt answered that holds all it needs, as other libraries' models write it; or a question over a context."""
+        return await self._prompted("rlm_query", call.path("c"), prompt, context, model)
+
+    async def rlm_query_batched(self, call: Call, prompts: Any, model: Any = None) -> list[str]:
+        """Have several prompts answered at once; one may be a task of `recursive_batch`."""
+        if not isinstance(prompts, list):
+            raise HostCallError(f"rlm_query_batched: the prompts must be a list, not {kind(prompts)}", type="TypeError")
+        self._model(model)
+        replies: list[str] = [""] * len(prompts)
+
+        async def one(number: int, prompt: Any) -> None:
+            query, context = (prompt.get("query"), prompt.get("context")) if isinstance(prompt, dict) else (prompt, None)
+            try:
+                replies[number] = await self._prompted("rlm_query_batched", f"{call.path('c')}.{number}", query, context, model)
+            except HostCallError as error:
+                replies[number] = LLMError("input", str(error))
+
+        await pool(prompts, one, max(1, min(len(prompts), self._tree.settings.max_parallel_calls)))
+        return replies
+
+    async def _prompted(self, function: str, path: str, prompt: Any, context: Any, model: Any) -> str:
+        if model is None and isinstance(context, str) and context in self._tree.settings.subs:
+            context, model = None, context  # elsewhere the second argument is the model
+        lm = self._model(model)
+        if context is not None:
+            return await self._child(function, path, prompt, context)
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise HostCallError(f"{function}: the prompt must be a string that is not empty, not {kind(prompt)}", type="ValueError")
+        if model is not None or self._asks_no_child():
+            return (await self.ask_all(function, lambda _: path, [prompt], lm, 1))[0]
+        return await self._answered(function, path, _IN_CONTEXT, prompt)
+
+    def _asks_no_child(self) -> bool:
+        return bool(self.closed) or self._depth + 1 >= self._tree.settings.max_depth
+
     async def _child(self, function: str, path: str, query: Any, context: Any) -> str:
         if not isinstance(query, str) or not query.strip():
             raise HostCallError(f"{function}: the query must be a text that is not empty", type="ValueError")
@@ -183,7 +212,7 @@ class Host(SubCalls):
 
     async def _answered(self, function: str, path: str, query: str, context: str | list[str] | None) -> str:
         """The answer of a child run, or of the sub-model where the depth allows no child, or nobody can be asked any more."""
-        if self.closed or self._depth + 1 >= self._tree.settings.max_depth:
+        if self._asks_no_child():
             texts = [context] if isinstance(context, str) else context or []
             most = self._tree.settings.limits.prompt_chars
             length = len(query) + sum(map(len, texts)) + 2 * len(texts)
@@ -222,7 +251,7 @@ class Host(SubCalls):
         """Have a child explore the whole document; its answer is a commit."""
         return await self._work(prompt, store_cards, call.path("w"))
 
-    async def rlm_worker_batched(self, call: Call, tasks: Any, max_parallel: Any = 8) -> list[dict[str, Any]]:
+    async def rlm_worker_batched(self, call: Call, tasks: Any, max_parallel: Any = None) -> list[dict[str, Any]]:
         """Several workers at once; a task is a prompt, or {"prompt", "store_cards"}."""
         if not isinstance(tasks, list):
             raise HostCallError("rlm_worker_batched: a list of prompts is needed", type="TypeError")
@@ -247,7 +276,8 @@ class Host(SubCalls):
                 "rlm_worker: store_cards are too large: pass a few cards, such as store.card_view('type=claim')", type="ValueError"
             )
         known = f"\n\nKnown so far:\n{cards}" if cards else ""
-        reply = await self._answered("rlm_worker", path, f"{prompt}{known}\n\n{_COMMIT}", None)
+        form = f"{_NO_DOCUMENT} Answer with JSON alone: {_COMMIT}" if self._asks_no_child() else f"Finish with FINAL of a dict: {_COMMIT}"
+        reply = await self._answered("rlm_worker", path, f"{prompt}{known}\n\n{form}", None)
         if isinstance(reply, LLMError):
             return {**commit_of({"creates": []}, _commit_id(path)), "error": str(reply)}
         return await self._tree.threads.query(commit_of, reply, _commit_id(path))
@@ -278,16 +308,21 @@ class Host(SubCalls):
             raise HostCallError("this run has no store")
         return self._store
 
-    def _store_method(self, name: str) -> Callable[..., Awaitable[Any]]:
-        method = getattr(self._required_store(), name)
+    def _store_method(self, spec: HostFunction) -> Callable[..., Awaitable[Any]]:
+        name = spec.name.removeprefix("store.")
+        method, signature = getattr(self._required_store(), name), catalog.store_signature(name)
 
         async def answer(_call: Call, /, *args: Any, **kwargs: Any) -> Any:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise HostCallError(f"{spec.name}{spec.signature}: {error}", type="TypeError") from None
             try:
                 if name == "get" and self._is_small(*args[:1], *kwargs.values()):
                     return method(*args, **kwargs)
                 return await self._tree.threads.query(method, *args, **kwargs)
-            except TypeError as error:  # the arguments do not fit
-                raise HostCallError(f"store.{name}: {error}", type="TypeError") from None
+            except TypeError as error:  # an argument of another type
+                raise HostCallError(f"{spec.name}: {error}", type="TypeError") from None
 
         return answer
 
@@ -357,8 +392,9 @@ def _tool_answer(tool: Tool) -> Callable[..., Awaitable[Any]]:
     return answer
 
 
+_IN_CONTEXT = "Do what the context asks for; it is one message, with all that is needed in it."
+_NO_DOCUMENT = "You see this message alone and no document: say nothing that is not in it."
 _COMMIT = (
-    "Finish with FINAL of a dict: "
     '{"creates": [{"id": "e1", "type": "evidence", "description": "…", "content": "…", "backrefs": [], "tags": []}], '
     '"links": [], "proposes_updates": []}.'
 )

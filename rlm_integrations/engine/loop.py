@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,11 @@ from rlm_integrations.engine.answer import AnswerTooLongError, InvalidAnswerErro
 from rlm_integrations.engine.asked import Spawn
 from rlm_integrations.engine.budget import BudgetSpentError, estimate
 from rlm_integrations.engine.conversation import Conversation
+from rlm_integrations.engine.finish import answer_of, best_words, words_of
 from rlm_integrations.engine.gate import Gate
 from rlm_integrations.engine.host import Host
 from rlm_integrations.engine.notebook import Notebook
-from rlm_integrations.engine.parsing import Note, Reply, parse
+from rlm_integrations.engine.parsing import Reply, parse
 from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, ModelError, SandboxError
@@ -29,6 +31,8 @@ from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final
 REPEATS = 5  # the same reply so often ends a run
 LOSSES = 2  # lost sandboxes that are replaced
 _MOST_PARSED = 1_000_000  # characters of a reply, which is more than any model may write
+_BLOCK = re.compile(r"<block-\d+>")
+_CUT = {"length", "max_tokens", "max_output_tokens"}  # reasons why a model stopped, as providers write them
 _NOT_DONE = ExecutionResult(status="interrupted", error=ExecutionError("Interrupted", "the run ended before the block did"))
 
 
@@ -79,6 +83,7 @@ class Run:
         window = tree.settings.root.context_window or limits.window
         self.conversation = Conversation(self.outcome.messages, window=window, compact_at=limits.compact_at)
         self._final: Final | None = None  # the last one, whether it was taken or not
+        self._spoken: set[int] = set()  # the turns whose replies had no code
         self._losses: list[str] = []  # how sandboxes were lost so far
         self._unfinished: dict[str, str] = {}  # replies by their prompts, which the next block gets
         self._notes: list[str] = []  # what the model is to be told at the end of the turn
@@ -147,12 +152,12 @@ class Run:
         self._notes = []
         is_final = False
         try:
-            reply = await self._parsed(record.reply)
+            reply = await self._parsed(record)
             results = await self._run_blocks(reply, executions)
-            note = await self._finish(reply, results, executions)
+            note = await self._finish(reply, results, executions, closing=closing)
             is_final = note is None
             if note is not None:
-                self._note(reply, note, is_repeated=bool(outcome.turns) and outcome.turns[-1].reply == record.reply)
+                self._note(reply, results, note, repeated=_repeated(outcome.turns, record.reply, executions))
         finally:  # also where the run is cancelled in the middle of it: what was paid stays in the record
             turn = Iteration(
                 iteration=number,
@@ -187,9 +192,12 @@ class Run:
             if record.error.type != "context_length" or not self.conversation.compact_after_refusal():
                 return record
 
-    async def _parsed(self, text: str) -> Reply:
+    async def _parsed(self, record: CallRecord) -> Reply:
         """What a reply asks for; it goes into the conversation."""
-        reply = await _runtime.parse_apart(parse, text[:_MOST_PARSED])
+        text, is_cut = record.reply, (record.finish_reason or "").lower() in _CUT
+        reply = await _runtime.parse_apart(parse, text[:_MOST_PARSED], is_cut=is_cut)
+        if not reply.written:
+            self._spoken.add(len(self.outcome.turns) + 1)
         self.conversation.take(text[: reply.cut].rstrip())
         return reply
 
@@ -269,23 +277,13 @@ class Run:
         with self._deadline(session):
             return await session.execute(code, number)
 
-    async def _finish(self, reply: Reply, results: list[ExecutionResult], executions: list[Execution]) -> str | None:
+    async def _finish(self, reply: Reply, results: list[ExecutionResult], executions: list[Execution], *, closing: bool) -> str | None:
         """None where the reply finished the run; else what the model is told about its final, or "" where there was none."""
-        final = next((result.final for result in reversed(results) if result.final is not None), None)
-        if any(result.status != "ok" for result in results):
-            self._final = self._bounded(final) if final else self._final
-            return prompts.note(Note("final_refused")) if final or reply.final else ""
-        if final is None and reply.final is not None:
-            result = await self._execute(reply.final.code, executions)
-            final = result.final
-            if result.status in {"interrupted", "lost"}:
-                return prompts.note(Note("final_refused"))
-            if final is None and reply.final.kind == "variable":
-                return prompts.unknown_variable(reply.final.text, result.locals)
-            final = final or Final(reply.final.text)
-        if final is None:
-            return ""
-        self._final = self._bounded(final)
+        handed = await answer_of(reply, results, lambda code: self._execute(code, executions), closing=closing)
+        kept = handed.final or handed.refused
+        self._final = self._bounded(kept) if kept is not None else self._final
+        if (final := handed.final) is None:
+            return handed.told
         try:
             answer = await _runtime.offload(self.typed.read, final.value)
         except AnswerTooLongError as error:
@@ -298,13 +296,14 @@ class Run:
         outcome.citations, outcome.dropped_citations = found[0], found[1] + self._host.unchecked
         return None
 
-    def _note(self, reply: Reply, note: str, *, is_repeated: bool) -> None:
+    def _note(self, reply: Reply, results: list[ExecutionResult], note: str, *, repeated: str) -> None:
         """Note what the model is told beside its output."""
-        self._notes[:0] = [prompts.note(each) for each in reply.notes]
+        rebound = dict.fromkeys(name for result in results for name in result.rebound)
+        self._notes[:0] = [*prompts.notes(reply.notes), *([prompts.rebound(list(rebound))] if rebound else [])]
         if note and note not in self._notes:
             self._notes.append(note)
-        if is_repeated:
-            self._notes.append(prompts.REPEATED)
+        if repeated:
+            self._notes.append(repeated)
         if self._host.unchecked and not self._told_unreadable:
             self._told_unreadable = True
             self._notes.append(prompts.UNREADABLE)
@@ -317,9 +316,9 @@ class Run:
 
     def _observe(self, reply: Reply, results: list[ExecutionResult]) -> bool:
         """Tell the model what its turn did. Whether a limit ends the run here."""
-        written = sum(block.note is None for block in reply.blocks)
-        parts = [prompts.observation(results, written=written, shown=self._tree.settings.limits.stdout_shown)] if results else []
-        self.conversation.tell("\n\n".join([*parts, *self._notes]))
+        parts = [prompts.observation(results, written=reply.written, shown=self._tree.settings.limits.stdout_shown)] if results else []
+        left = prompts.turns_left(self._tree.settings.max_iterations - len(self.outcome.turns))
+        self.conversation.tell("\n\n".join([*parts, *self._notes, *left]))
         if len(self._losses) > LOSSES:
             self.outcome.stop_reason, self.outcome.error = "sandbox_lost", self._losses[-1]
             return True
@@ -347,21 +346,15 @@ class Run:
         except ModelError as error:
             outcome.error = str(error)
         for turn in outcome.turns[taken:]:
-            if outcome.stop_reason != "final" and not turn.executions:
-                outcome.partial = turn.reply.strip()  # the best answer, without FINAL around it
+            if outcome.stop_reason != "final":
+                outcome.partial = words_of(turn, self._spoken)  # the best answer, without FINAL around it
         outcome.stop_reason = stop_reason
 
     def _partial(self) -> str:
         """The best words of a run that did not finish: the last value of a FINAL, or what was printed or said last."""
         if self._final is not None:
             return self.typed.text(self._final.value)
-        for turn in reversed(self.outcome.turns):
-            for execution in reversed(turn.executions):
-                if execution.stdout.strip():
-                    return execution.stdout.strip()
-            if not turn.executions and turn.reply.strip():
-                return turn.reply.strip()
-        return ""
+        return best_words(self.outcome.turns, self._spoken)
 
     @contextlib.contextmanager
     def _deadline(self, session: Session) -> Iterator[None]:
@@ -389,6 +382,7 @@ class Run:
         return prompts.system(
             shown=settings.limits.stdout_shown,
             sub_window=settings.sub.context_window,
+            width=settings.max_parallel_calls,
             children=self._depth + 1 < settings.max_depth,
             models=list(settings.subs),
             tools=[tool.spec for tool in settings.tools],
@@ -400,10 +394,25 @@ class Run:
         corpus = self._repl.corpus
         first = corpus.sources[0] if corpus.sources else None
         opening = corpus.text(first.name, 0, min(prompts.OPENING, first.length)) if first is not None else ""
-        asked = prompts.question(self.query, lengths=corpus.lengths, characters=corpus.characters, is_list=corpus.is_list, opening=opening)
+        asked = prompts.question(
+            self.query,
+            lengths=corpus.lengths,
+            characters=corpus.characters,
+            is_list=corpus.is_list,
+            opening=opening,
+            turns=self._tree.settings.max_iterations,
+        )
         return f"{asked}\n\n{prompts.NEW_REPL}" if self._repl.is_renewed else asked
 
 
 def _result_of(executing: "asyncio.Task[ExecutionResult]") -> ExecutionResult:
     """What a block did, as far as it came."""
     return _NOT_DONE if executing.cancelled() or executing.exception() is not None else executing.result()
+
+
+def _repeated(turns: Sequence[Iteration], reply: str, executions: Sequence[Execution]) -> str:
+    """What the model is told where its reply is the one before."""
+    if not turns or turns[-1].reply != reply:
+        return ""
+    before, now = ([(each.output, _BLOCK.sub("", each.error or "")) for each in done] for done in (turns[-1].executions, executions))
+    return prompts.repeated(same_result=before == now)

@@ -3,10 +3,12 @@
 Models mention fences in prose, put fences into string literals, forget to close them, repeat themselves for pages, and invent the
 REPL's output. The rules:
 
-- A block closes at the first fence after which its code parses as Python. One that never closes, or never parses, is not run.
+- A block closes at the first fence after which its code parses as Python. One that never parses is not run, nor is one that never
+  closes, unless it ends the reply, parses, and is short enough not to have been cut.
 - What follows a leaked chat token, or an output that the model invented after its own block, does not count.
 - Fences are read first: no rule about prose looks inside one.
 - A final in prose counts at the start of a line, or after a sentence where it ends the reply; never beside a block that is not run.
+  A block that is no Python and nothing but such a final is read as prose.
 """
 
 import ast
@@ -15,13 +17,20 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from rlm_integrations.engine._finals import ProseFinal, end_of_final_over, find_final, is_final
-from rlm_integrations.engine._python import LONGEST, is_plainly_code, read_python
+from rlm_integrations.engine._finals import ProseFinal, end_of_final_over, find_final, find_final_answer, is_final, is_plain, lone_final
+from rlm_integrations.engine._python import LONGEST, is_cut, is_literal, is_plainly_code, read_python
 
 __all__ = ["Block", "Note", "ProseFinal", "Reply", "parse"]
 
 _PYTHON = frozenset({"ipython", "py", "python", "python3", "repl", "tool_code"})
 _OUTPUT = frozenset({"console", "output", "stderr", "stdout"})  # labels of blocks in which models show what code printed
+_QUOTING = frozenset({"py", "python", "python3"})  # labels that models give to code they quote, too
+_OTHERS = (
+    "bash c c++ cpp cs csharp css csv diff go graphql html http ini java javascript js json jsonl jsx kotlin latex log lua markdown math md"
+    " mermaid php plain plaintext powershell r ruby rust sh shell sql swift tex text toml ts tsv tsx txt typescript xml yaml yml zsh"
+)
+_LANGUAGES = _PYTHON | _OUTPUT | frozenset(_OTHERS.split())
+_LONGEST_UNCLOSED = 10_000  # characters of a block; a longer one was cut, or is repetition without an end
 _MOST_FENCES = 500
 _MOST_READ = 2 * LONGEST  # characters given to Python's parser for one reply
 _MOST_FINALS_TRIED = 5
@@ -43,7 +52,7 @@ _INVENTED = re.compile(
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 
-NoteKind = Literal["chat_token", "final_refused", "invented_output", "not_python", "other_language", "unclosed_fence"]
+NoteKind = Literal["chat_token", "final_refused", "invented_output", "not_python", "other_language", "quotation", "unclosed_fence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +62,14 @@ class Note:
     Attributes:
         kind: What it is.
         detail: The language of a block, the parser's words for what is wrong with code, or the line at which the reply was cut.
+        block: The number of the block that was not run, among those in Python.
+        blocks: How many of these there are; those after it were not run either.
     """
 
     kind: NoteKind
     detail: str = ""
+    block: int = 1
+    blocks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,12 @@ class Reply:
     notes: tuple[Note, ...] = ()
     cut: int | None = None
 
+    @property
+    def written(self) -> int:
+        """How many blocks of Python it holds, those that were not run included."""
+        failed = [block.note.blocks for block in self.blocks if block.note is not None and block.note.kind != "other_language"]
+        return max([sum(block.note is None for block in self.blocks), *failed])
+
 
 @dataclass(frozen=True, slots=True)
 class _Fence:
@@ -120,22 +139,30 @@ class _Fence:
         return self.starts_line and self.ends_line and not self.language and self.mark.startswith(opener.mark)
 
 
-def parse(text: str) -> Reply:
-    """What this reply asks for. Never raises; the time grows with the length alone, whatever the text."""
-    return _Reader(text).read()
+def parse(text: str, *, is_cut: bool = False) -> Reply:
+    """What this reply asks for. Never raises; the time grows with the length alone, whatever the text.
+
+    Args:
+        text: The reply.
+        is_cut: Whether the provider cut it, so that its last block may be a part of what was meant.
+    """
+    return _Reader(text, is_cut=is_cut).read()
 
 
 class _Reader:
     """One pass over one reply."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, is_cut: bool) -> None:
         self.text = text
+        self.is_cut = is_cut
         self.fences = [_fence(text, match) for match in islice(_FENCE.finditer(text), _MOST_FENCES)]
         self.left_to_read = _MOST_READ
         self.left_to_try = _MOST_FINALS_TRIED
         self.blocks: list[Block] = []
         self.notes: list[Note] = []
         self.prose: list[tuple[int, int]] = []
+        self.fenced: ProseFinal | None = None  # the last final that is alone in a fence
+        self.invention: int | None = None  # where a block begins that is an invented output
 
     def read(self) -> Reply:
         start, cut = _start(self.text), None
@@ -149,6 +176,8 @@ class _Reader:
             if (cut := self._cut(here, fence)) is not None:
                 break
             end = self._block(number, is_doubled=bool(self.blocks) and not self.text[at : fence.start].strip())
+            if (cut := self.invention) is not None:
+                break
             if end is None:
                 here = fence.end  # no block: prose goes on
                 continue
@@ -159,7 +188,9 @@ class _Reader:
         if cut is None:
             cut = self._cut(here, None)
         self.prose.append((at, len(self.text) if cut is None else cut))
-        final = None if self._takes_bare_code(start) else find_final(self.text, self.prose)
+        final = None if self._takes_bare_code(start) else self.fenced or find_final(self.text, self.prose)
+        if final is None and not self.blocks:
+            final = find_final_answer(self.text, *self.prose[-1])
         if final is not None and self._has_failed():
             final = None
             self.notes.append(Note("final_refused"))
@@ -212,29 +243,72 @@ class _Reader:
                     continue
                 if not opener.language and not is_plainly_code(tree):
                     break  # words, a number, a line of output
-                if code.strip():
+                if is_literal(tree) and any(block.note is None for block in self.blocks):
+                    self.notes.append(Note("invented_output", code.strip().partition("\n")[0][:100]))
+                    self.invention = opener.start
+                elif code.strip():
                     self.blocks.append(Block(opener.language, code))
-                return closer.start if closer.opens and closer.language else closer.start + len(closer.mark)
+                return self._after(closer)
         next_python = next((fence for fence in later if fence.opens_python), None)
         end = min((fence for fence in (*closers[:1], next_python) if fence), key=lambda fence: fence.start, default=None)
         code = self._code(opener, end)
         is_before_python = end is not None and end is next_python
-        if not opener.language and (is_doubled or is_before_python or (end is None and not code)):
+        if end is None and not code.strip():
+            return None
+        if not opener.language and (is_doubled or is_before_python):
             return None
         if is_python and not (opener.language and opener.starts_line) and not _LOOKS_LIKE_CODE.search(code):
             if opener.language:
                 return None  # a sentence that ends with the mention of a fence
             if end is not None:
                 return end.end  # a quotation
+        if end is not None and self._is_final(opener, code):
+            return end.end
+        if end is None and is_python and (whole := self._unclosed(opener, code)):
+            self.blocks.append(Block(opener.language, whole))
+            return len(self.text)
+        after = len(self.text) if end is None else end.start if is_before_python else end.end
+        block = sum(block.note is None for block in self.blocks) + 1
+        blocks = block + sum(fence.opens_python and fence.starts_line and fence.start >= after for fence in later)
+        if blocks > block and opener.language in _QUOTING and "\n" not in code.strip() and not is_cut(wrong):
+            self.notes.append(Note("quotation", wrong))
+            return after
         if end is None:
-            note = Note("unclosed_fence")
+            note = Note("unclosed_fence", "", block, blocks)
+        elif is_python:
+            note = Note("not_python", wrong, block, blocks)
         else:
-            note = Note("not_python", wrong) if is_python else Note("other_language", opener.language)
+            note = Note("other_language", opener.language)
         self.blocks.append(Block(opener.language, code, note))
         self.notes.append(note)
-        if end is None:
-            return len(self.text)
-        return end.start if is_before_python else end.end
+        return after
+
+    def _after(self, closer: _Fence) -> int:
+        """Where the text goes on after a block: at the next one where its fence closes this one, as it were."""
+        if not closer.opens or not closer.language:
+            return closer.start + len(closer.mark)
+        opens_next = closer.language in _LANGUAGES and not _OPENING_TOKENS.match(self.text, closer.end)
+        return closer.start if opens_next else closer.end
+
+    def _is_final(self, opener: _Fence, code: str) -> bool:
+        """Whether the block is a final that was put into a fence: plain words in a Python block, any in one of no language."""
+        if opener.language in _LANGUAGES - _PYTHON:
+            return False
+        final = lone_final(code)
+        if final is None or (opener.language in _PYTHON and not is_plain(final, code)):
+            return False
+        self.fenced = final
+        return True
+
+    def _unclosed(self, opener: _Fence, code: str) -> str:
+        """The code of a block that ends the reply without a fence, if it is whole; else ""."""
+        token = _CHAT_TOKEN.search(code)
+        if token is not None and not _CHAT_TOKEN.sub("", code[token.start() :]).strip():
+            code = code[: token.start()].rstrip()
+        if self.is_cut or len(code) > _LONGEST_UNCLOSED:
+            return ""
+        tree = self._parse(code)
+        return code if isinstance(tree, ast.Module) and (opener.language or is_plainly_code(tree)) else ""
 
     def _code(self, opener: _Fence, closer: _Fence | None) -> str:
         begin = self.text.find("\n", opener.end) + 1 or len(self.text)

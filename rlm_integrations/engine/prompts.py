@@ -1,17 +1,21 @@
 """Every word that the engine says to a root model: what it is told first, what it sees of its code's output, and how it is set right."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
+from rlm_integrations.engine._python import is_cut_string
 from rlm_integrations.engine.parsing import Note
 from rlm_integrations.records import HostFunction
-from rlm_integrations.sandbox.base import ExecutionResult
+from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult
 
 OPENING = 200  # characters of the context that the model sees before it looks itself
 _SOURCES_LISTED = 10
 _VARIABLES_LISTED = 30
+_REBOUND_TOLD = 5
+_TURNS_TOLD = 3  # how many turns are left when the model is reminded of it
 _CHUNK, _LARGEST_CHUNK = 10_000, 100_000
 _CHARACTERS_PER_TOKEN = 3  # on the safe side, and room for the question and the reply
 
@@ -26,18 +30,19 @@ print(type(context), len(context))
 print(context[:1000])
 ```
 
-Variables, imports and functions stay from block to block. The standard library is there; files, the network and other processes are
-not. What is printed is shown up to $shown characters: print little, and keep results in variables.
+Variables, imports and functions stay from block to block. The standard library is there, `re` and `json` without an import; files, the
+network and other processes are not. What is printed is shown up to $shown characters: print little, and keep results in variables.
 
 In the REPL:
 - `context`: the text, or a list of texts; `context_0`, `context_1`, … are its sources, `context_metadata` what is known of each.
 - `llm_query(prompt, model=None) -> str`: ask a language model, which sees nothing but the prompt.
-- `llm_batch(prompts, max_concurrent=10, model=None) -> list[str]`: ask many at once; the order is kept, a failed one begins with "Error:".
-- `parallel_query("… {chunk} …", chunks) -> list[str]`: the same prompt over many chunks at once.
+- `llm_batch(prompts, max_concurrent=None, model=None) -> list[str]`: ask many, $width at once; the order is kept, a failed one begins
+  with "Error:".
+- `parallel_query("… {chunk} …", chunks) -> list[str]`: the same prompt over many chunks, likewise.
 - `recursive_lm(query, context_subset) -> str`: have a question over a part of the context answered, $child;
   `recursive_batch([{"query": …, "context": …}, …]) -> list[str]`: several at once.
 - `cite("exact quote", source=None) -> SpanRef | None`: where the document says so word for word, None if it does not.
-- `SHOW_VARS()`: your variables.
+- `SHOW_VARS()`: your variables; `help(name)`: what a function takes.
 - `FINAL(value, evidence=[…])`: finish; evidence holds what `cite` gave. `FINAL_VAR("name")`: finish with a variable.
 $models
 How to work:
@@ -71,15 +76,21 @@ _STORE = """
 If it helps, there is a store for findings, which everything in this run shares and can search; for simple questions variables will do.
 - `store.create(type, description, content, backrefs=None, parents=None, tags=None) -> id`: keep a finding; backrefs are SpanRefs.
 - `store.search('type=claim tag=x desc~"word"', limit=50)`, `store.search_text("any words")`, `store.summary()`, `store.get(id)`.
-- `store.llm_map([{"name": …, "prompt": …}, …]) -> batch id`, `store.llm_reduce(ids, prompt)`: ask in parallel and keep the replies.
-- `rlm_worker(prompt, store_cards=None)`, `rlm_worker_batched(tasks, max_parallel=8)`: have workers explore; they return commits, which
-  `apply_commit(commit)` merges into the store.
+- `store.llm_map([{"name": …, "prompt": …}, …]) -> batch id`: ask in parallel and keep the replies; `store.children(batch id)` are the
+  objects that hold them, in the order of the tasks: `.description` is the name, `.content` the reply.
+- `store.llm_reduce(ids, prompt) -> id`: fold objects into one.
+"""
+
+_WORKERS = """\
+- `rlm_worker(prompt, store_cards=None)`, `rlm_worker_batched(tasks, max_parallel=None)`: have workers, each with a REPL and the whole
+  context, explore; they return commits, which `apply_commit(commit)` merges into the store.
 """
 
 
 def system(
     *,
     shown: int,
+    width: int = 10,
     sub_window: int | None = None,
     children: bool = False,
     models: Sequence[str] = (),
@@ -91,8 +102,10 @@ def system(
 
     Args:
         shown: How many characters of output the model is shown.
+        width: How many calls to models run at once.
         sub_window: How many tokens the sub-model reads at once, if that is known.
-        children: Whether `recursive_lm` starts runs of their own; else it asks the sub-model.
+        children: Whether `recursive_lm` and workers are runs of their own. Else the former asks the sub-model, and the latter are not
+            offered: they would see no document.
         models: The names that `model=` takes; the first is the default.
         tools: The user's own functions.
         store: Whether the run has a store.
@@ -100,11 +113,11 @@ def system(
     """
     named = f"- `model=` takes one of {', '.join(map(repr, models))}; the first is the default.\n" if len(models) > 1 else ""
     child = "by a model with a REPL of its own, so the part may be long" if children else "by one call of a model that reads it whole"
-    parts = [_SYSTEM.substitute(shown=f"{shown:,}", chunks=_chunks(sub_window), models=named, child=child)]
+    parts = [_SYSTEM.substitute(shown=f"{shown:,}", width=width, chunks=_chunks(sub_window), models=named, child=child)]
     if tools:
         parts.append("\nTools, functions of the REPL too:\n" + "".join(map(_tool, tools)))
     if store:
-        parts.append(_STORE)
+        parts += [_STORE, _WORKERS if children else ""]
     if schema is not None:
         parts.append(f"\nThe value given to FINAL must fit this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}\n")
     return "".join(parts)
@@ -120,7 +133,7 @@ def _tool(tool: HostFunction) -> str:
     return f"- `{tool.name}{tool.signature}`{': ' if doc else ''}{doc}\n"
 
 
-def question(query: str, *, lengths: Sequence[int], characters: int, is_list: bool, opening: str) -> str:
+def question(query: str, *, lengths: Sequence[int], characters: int, is_list: bool, opening: str, turns: int) -> str:
     """The question, and what the context is: type, size, number of sources and how it begins; never the context.
 
     Args:
@@ -129,16 +142,18 @@ def question(query: str, *, lengths: Sequence[int], characters: int, is_list: bo
         characters: How many all have together.
         is_list: Whether `context` is a list of texts.
         opening: How the first source begins.
+        turns: How many replies the model has.
     """
+    allowance = f"You have {turns:,} turns: each of your replies is one." if turns > 1 else "You have one turn: your next reply."
     if not characters:
-        return f"Question: {query}\n\nThe context is empty: there is no text in it."
+        return f"Question: {query}\n\nThe context is empty: there is no text in it.\n{allowance}"
     kind = f"a list of {len(lengths):,} texts" if is_list else "a text"
     lines = [f"Question: {query}", "", f"The context is {kind} of {characters:,} characters{' in all' if is_list else ''}."]
     if is_list:
         listed = ", ".join(f"context_{number}: {length:,}" for number, length in enumerate(lengths[:_SOURCES_LISTED]))
         more = len(lengths) - _SOURCES_LISTED
         lines.append(f"Characters of each: {listed}{f', and {more:,} more' if more > 0 else ''}.")
-    lines.append(f"It begins: {opening[:OPENING]!r}")
+    lines += [f"It begins: {opening[:OPENING]!r}", allowance]
     return "\n".join(lines)
 
 
@@ -151,17 +166,27 @@ def observation(results: Sequence[ExecutionResult], *, written: int, shown: int)
         shown: How many characters of output are shown, in all blocks together; what is left out is counted.
     """
     parts = []
-    for number, result in enumerate(results, 1):
+    shares = _shares([len(result.output) + result.dropped for result in results], shown)
+    for number, (result, share) in enumerate(zip(results, shares, strict=True), 1):
         of = f" of block {number} of {written}" if written > 1 else ""
-        printed = bounded(result.output.rstrip("\n"), shown // written, result.dropped)
+        printed = bounded(result.output.rstrip("\n"), share, result.dropped)
         parts.append(f"REPL output{of}:\n{printed}" if printed else f"REPL output{of}: nothing was printed.{_variables(result.locals)}")
         if result.error is not None:
             parts.append(result.error.traceback.rstrip() or f"{result.error.type}: {result.error.message}")
         if result.status == "lost":
             parts.append("The REPL is a new one: variables of earlier blocks are gone.")
-    if len(results) < written:
+    if results[-1].status != "ok" and len(results) < written:
         parts.append(f"The code after block {len(results)} was not run, because it failed.")
     return "\n".join(parts)
+
+
+def _shares(lengths: Sequence[int], shown: int) -> list[int]:
+    """How many characters of each output are shown: what short ones leave is for the long ones."""
+    shares = [0] * len(lengths)
+    for place, at in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):
+        shares[at] = min(lengths[at], shown // (len(lengths) - place))
+        shown -= shares[at]
+    return shares
 
 
 def bounded(text: str, shown: int, dropped: int = 0) -> str:
@@ -182,15 +207,24 @@ def _variables(kinds: Mapping[str, str]) -> str:
     return f" Variables: {listed}{', …' if len(kinds) > _VARIABLES_LISTED else ''}."
 
 
+def notes(about: Sequence[Note]) -> list[str]:
+    """What the model is told about its own reply, the same thing once."""
+    languages = Counter(each.detail for each in about if each.kind == "other_language")
+    told = [_other_language(each.detail, languages[each.detail]) if each.kind == "other_language" else note(each) for each in about]
+    return list(dict.fromkeys(told))
+
+
 def note(about: Note) -> str:
     """What the model is told about its own reply."""
     match about.kind:
         case "unclosed_fence":
-            return "Your block was not run: its fence was not closed. Write it again, shorter if it was cut, and close it with ```."
+            return f"{_not_run(about)} its fence was not closed. Write it again, shorter if it was cut, and close it with ```."
         case "not_python":
-            return f"Your block was not run: it is no Python. {about.detail}"
+            return f"{_not_run(about)} it is not valid Python.\n{about.detail}{_MULTILINE if is_cut_string(about.detail) else ''}"
+        case "quotation":
+            return f"Your python block of one line was taken for a quotation and not run: it is not valid Python.\n{about.detail}"
         case "other_language":
-            return f"Your {about.detail} block was not run: only Python runs here, in a ```repl block."
+            return _other_language(about.detail, 1)
         case "chat_token":
             return f"Your reply was cut at {about.detail}: what followed was written in another's place."
         case "invented_output":
@@ -201,18 +235,59 @@ def note(about: Note) -> str:
             return "Your final answer was not taken, because a block of the same reply failed. Mend the block first."
 
 
+_MULTILINE = '\nA string of several lines needs triple quotes, """…"""; or put it into a variable and finish with FINAL_VAR("name").'
+
+
+def _not_run(about: Note) -> str:
+    if about.blocks == 1:
+        return "Your block was not run:"
+    return f"Block {about.block} of {about.blocks} was not run{', nor was what follows' if about.block < about.blocks else ''}:"
+
+
+def _other_language(language: str, count: int) -> str:
+    blocks = f"Your {language} block was" if count == 1 else f"Your {count} {language} blocks were"
+    return f"{blocks} not run: only Python runs here, in a ```repl block."
+
+
+def rebound(names: Sequence[str]) -> str:
+    """What becomes of names of the REPL that a block has bound to something else."""
+    listed = [f"`{name}` is {'the document' if name.startswith('context') else 'what it was'} again" for name in names[:_REBOUND_TOLD]]
+    return f"From the next block on {', '.join(listed)}: use another name."
+
+
 NOTHING_TO_DO = (
     "Your reply had neither a block of code nor a final answer. Write code in a ```repl block, or finish in one with "
     "FINAL(value, evidence=[…])."
 )
-REPEATED = (
-    "Your reply was the same as the one before, word for word, and so is its result. Do something else, or finish with what you have."
+SEVERAL_FINALS = (
+    "Your final answer was not taken, because the code called FINAL several times, with different values. Call it once, with one value "
+    "that holds the whole answer."
 )
+
+
+def repeated(*, same_result: bool) -> str:
+    """What a model is told that says the same again."""
+    result = ", and so is its result" if same_result else ""
+    return f"Your reply was the same as the one before, word for word{result}. Do something else, or finish with what you have."
+
+
+def turns_left(turns: int) -> list[str]:
+    """A reminder of how many turns are left, once they are few."""
+    if not 0 < turns <= _TURNS_TOLD:
+        return []
+    return [f"{turns} turns are left." if turns > 1 else "One turn is left: finish in it."]
 
 
 def unknown_variable(name: str, kinds: Mapping[str, str]) -> str:
     """Why FINAL_VAR of this name is no final."""
-    return f"FINAL_VAR({name!r}): there is no such variable.{_variables(kinds) or ' There are none yet.'} For a text, use FINAL."
+    variables = _variables(kinds) or " There are none yet."
+    return f"FINAL_VAR({name!r}): there is no such variable.{variables} For a string, use FINAL({name!r})."
+
+
+def unresolved(error: ExecutionError | None) -> str:
+    """Why the value of a final in prose is not known."""
+    told = f"{error.type}: {error.message}" if error is not None else "it has no value"
+    return f"Your final answer was not taken, because its code failed.\n{told}"
 
 
 def invalid(error: str) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _WATCH = 0.25  # seconds between two looks at what the process uses
 _AGAIN = 0.1  # seconds after which an interrupt is sent again; a tenth of the grace where that is less
 _NAME_KEPT = 200  # characters of a variable's name or kind
+_REBOUND_KEPT = 50  # names
 
 INTERRUPTED = "this block was interrupted and makes no further calls"
 
@@ -216,10 +217,10 @@ class Block:
             case None:
                 pass
             case {"value": value, "evidence": list() as evidence}:
-                final = Final(value, tuple(evidence))
+                final = Final(value, tuple(evidence), message["final"].get("several") is True)
             case _:
                 raise WireError("a malformed final")
-        dropped, variables = message.get("dropped"), message.get("locals")
+        dropped, variables, rebound = message.get("dropped"), message.get("locals"), message.get("rebound", [])
         if (
             type(dropped) is not int
             or not 0 <= dropped < 1 << 63
@@ -227,7 +228,7 @@ class Block:
             or len(variables) > VARIABLES_SHOWN + 1
         ):
             raise WireError("a malformed end of a block")
-        if not all(isinstance(kind, str) for kind in variables.values()):
+        if not isinstance(rebound, list) or not all(isinstance(text, str) for text in (*variables.values(), *rebound)):
             raise WireError("a malformed end of a block")
         status: Status = "error" if error is not None else "ok"
         if self._interrupted_because and (message.get("interrupted") is True or (error is not None and self._refused_further_calls)):
@@ -236,4 +237,5 @@ class Block:
                 "Interrupted", f"{self._interrupted_because}; what it had bound before is kept", error.traceback if error else ""
             )
         described = {printable(name[:_NAME_KEPT]): printable(kind[:_NAME_KEPT]) for name, kind in variables.items()}
-        return self.result(status, error, final=final, locals=described, dropped=dropped)
+        names = tuple(printable(name[:_NAME_KEPT]) for name in rebound[:_REBOUND_KEPT])
+        return self.result(status, error, final=final, locals=described, rebound=names, dropped=dropped)

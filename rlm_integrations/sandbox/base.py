@@ -42,10 +42,12 @@ class Final:
     Attributes:
         value: None, bool, int, float, str, list, dict, or `wire.Opaque` for anything else.
         evidence: SpanRefs and quotes, or whatever else the code put there.
+        several: The code handed over several different values: `value` is the list of them.
     """
 
     value: Any
     evidence: tuple[Any, ...] = ()
+    several: bool = False
 
 
 Status = Literal["ok", "error", "interrupted", "lost"]
@@ -63,6 +65,7 @@ class ExecutionResult:
         error: What it raised, why it was interrupted, or how the session was lost.
         final: What it handed to FINAL, if it did.
         locals: Its variables and what they are: "str, 2,310 characters"; never their contents.
+        rebound: Names of the REPL, such as `context`, that it bound to something else. The next block finds them as they were.
         elapsed: Seconds that it took, calls to the host included.
         host_calls: How many calls to the host it made.
         status: "interrupted" keeps the session and its variables, "lost" has ended it.
@@ -76,6 +79,7 @@ class ExecutionResult:
     error: ExecutionError | None = None
     final: Final | None = None
     locals: Mapping[str, str] = field(default_factory=dict)
+    rebound: tuple[str, ...] = ()
     elapsed: float = 0.0
     host_calls: int = 0
 

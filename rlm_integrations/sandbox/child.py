@@ -185,7 +185,7 @@ class Child:
         except BaseException as error:  # noqa: BLE001 - a value of the model's own may do anything when it is looked at
             refused = {
                 "type": "ValueError",
-                "message": f"FINAL: {error}; hand over a plain text, number, list or dict",
+                "message": f"FINAL: {repl.message_of(error)}; hand over a plain text, number, list or dict",
                 "traceback": "",
             }
             self._channel.send({**done, "final": None, "error": refused, "interrupted": self._channel.interrupts.raised})

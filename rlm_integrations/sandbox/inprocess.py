@@ -112,8 +112,9 @@ class InProcessSession:
             output=printable("".join(text for _, text in self._pieces)),
             dropped=done["dropped"],
             error=ExecutionError(**{key: printable(text) for key, text in done["error"].items()}) if done["error"] else None,
-            final=Final(final["value"], tuple(final["evidence"])) if final else None,
+            final=Final(final["value"], tuple(final["evidence"]), final["several"]) if final else None,
             locals=done["locals"],
+            rebound=tuple(done["rebound"]),
             elapsed=done["elapsed"],
             host_calls=self._host_calls,
         )

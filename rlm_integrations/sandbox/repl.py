@@ -4,8 +4,10 @@ import ast
 import asyncio
 import inspect
 import io
+import json
 import linecache
 import os
+import re
 import sys
 import threading
 import time
@@ -17,6 +19,8 @@ from typing import Any, Literal
 
 from ..records import HostFunction, LLMError, SpanRef
 from . import rewrite
+from .finals import Finals, HostObject, listed
+from .signatures import signature_of
 from .wire import Opaque
 
 Call = Callable[[int, str, list[Any], dict[str, Any]], "Future[Any]"]
@@ -155,9 +159,7 @@ class Repl:
         self._output = output
         self._block = 0
         self._flags = 0
-        self._final: dict[str, Any] | None = None
         self._awaits = False  # whether the block awaits something
-        self._literal_final = False  # whether the block names FINAL_VAR's variable as a literal
         self._runner: asyncio.Runner | None = None
         self.running = False  # whether model code runs now, and may be interrupted
         self.interrupted = False
@@ -166,21 +168,22 @@ class Repl:
             stub = self._stub(function)
             for name in (function.name, *function.aliases):
                 self._stubs[name] = stub
+        self.namespace: dict[str, Any] = {} if namespace is None else namespace
+        self._finals = Finals(self.namespace, self.show_variables)
         self._reserved: dict[str, Any] = {
             **reserved,
-            "FINAL": self._final_value,
-            "FINAL_VAR": self._final_variable,
-            "SUBMIT": self._final_value,
-            "final_answer": self._final_value,
-            "SHOW_VARS": self.show_variables,
+            **self._finals.functions,
+            "SHOW_VARS": self._show_vars(),
             "SpanRef": SpanRef,
             "LLMError": LLMError,
             rewrite.AWAITABLE: lambda function: getattr(function, "awaitable", function),
+            "__name__": "__main__",
+            "__builtins__": __builtins__,
         }
-        self._given = {*self._reserved, *self._stubs, *(name.partition(".")[0] for name in self._stubs)}
-        self._answer = {"content": "", "ready": False}
-        self.namespace: dict[str, Any] = {} if namespace is None else namespace
-        self.namespace.update({"__name__": "__main__", "__builtins__": __builtins__, "answer": self._answer})
+        # What a model may bind to something of its own that then stays; the guide for models lists `re` and `json` as there.
+        self._offered: dict[str, Any] = {**self._finals.dialects, "re": re, "json": json}
+        self._bound: dict[str, Any] = {}  # what the block found under the reserved names
+        self.namespace["answer"] = self._finals.answer
         self._bind()
 
     # What model code finds in its namespace.
@@ -188,6 +191,7 @@ class Repl:
     def _stub(self, function: HostFunction) -> Callable[..., Any]:
         def send(args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Future[Any]":
             self._output.flush()
+            args, kwargs = tuple(map(listed, args)), {key: listed(value) for key, value in kwargs.items()}
             return self._call(self._block, function.name, list(args), kwargs)
 
         def stub(*args: Any, **kwargs: Any) -> Any:
@@ -201,7 +205,8 @@ class Repl:
             each.__name__ = each.__qualname__ = short
             each.__doc__ = f"{short}{function.signature}\n\n{function.doc}".strip()
             each.__module__ = "__main__"
-        stub.awaitable = awaitable  # type: ignore[attr-defined] # functions take attributes; mypy does not know which
+            vars(each)["__signature__"] = signature_of(function.signature)
+        vars(stub)["awaitable"] = awaitable
         return stub
 
     def _awaitable(self, value: Any) -> Any:
@@ -211,26 +216,22 @@ class Repl:
             return _AwaitableText(value)
         return _AwaitableList(value) if type(value) is list else value
 
-    def _final_value(self, value: Any = None, evidence: Any = ()) -> None:
-        """Finish with this value; `evidence` holds SpanRefs or exact quotes."""
-        self._final = {"value": value, "evidence": list(evidence) if isinstance(evidence, list | tuple | set) else [evidence]}
+    def _show_vars(self) -> Callable[[], Variables]:
+        def show_vars() -> Variables:
+            """Your variables and what they are."""
+            return self.show_variables()
 
-    def _final_variable(self, name: Any, evidence: Any = ()) -> None:
-        """Finish with the value of the variable of this name."""
-        if not isinstance(name, str):
-            return self._final_value(name, evidence)
-        if name in self.namespace:
-            return self._final_value(self.namespace[name], evidence)
-        if self._literal_final:
-            known = ", ".join(self.show_variables()) or "none"
-            raise NameError(f"FINAL_VAR({name!r}): there is no such variable; the variables are: {known}")
-        return self._final_value(name, evidence)
+        show_vars.__name__ = show_vars.__qualname__ = "SHOW_VARS"
+        show_vars.__module__ = "__main__"
+        return show_vars
 
     def show_variables(self) -> Variables:
         """Your variables and what they are."""
         found = Variables()
         for name, value in list(self.namespace.items()):
-            if name.startswith("_") or name in self._given or value is self._answer or isinstance(value, types.ModuleType):
+            if type(name) is not str or name.startswith("_") or name in self._bound or issubclass(type(value), types.ModuleType):
+                continue  # a key of `globals()` may be anything
+            if value is self._finals.answer or value is self._offered.get(name, self):
                 continue
             if len(found) == VARIABLES_SHOWN:
                 found["…"] = "and more"
@@ -240,22 +241,30 @@ class Repl:
 
     def _bind(self) -> None:
         """Bind the reserved names, whatever the last block made of them."""
-        self.namespace.update(self._reserved)
+        self._bound = dict(self._reserved)
         objects: dict[str, dict[str, Any]] = {}
         for name, stub in self._stubs.items():
             owner, _, method = name.rpartition(".")
             if owner:
                 objects.setdefault(owner, {})[method] = stub
             else:
-                self.namespace[name] = stub
+                self._bound[name] = stub
         for owner, methods in objects.items():
-            self.namespace[owner] = types.SimpleNamespace(**methods)
+            self._bound[owner] = HostObject(**methods)
+        self.namespace.update(self._bound)
+        for name, value in self._offered.items():
+            self.namespace.setdefault(name, value)
+
+    def _rebound(self) -> list[str]:
+        """The reserved names that the block has bound to something else, which the next block will not find there."""
+        return [name for name, value in self._bound.items() if name[0] != "_" and self.namespace.get(name, value) is not value]
 
     # Running a block.
 
     def execute(self, code: str, block: int) -> dict[str, Any]:
         """Run one block and say what it did: error, final, locals, elapsed, dropped. Raises nothing."""
-        self._block, self._final, self._awaits, self._literal_final, self.interrupted = block, None, False, False, False
+        self._block, self._awaits, self.interrupted = block, False, False
+        self._finals.begin(names_literal=False)
         self._output.reset()
         self._bind()
         error: dict[str, str] | None = None
@@ -267,18 +276,17 @@ class Repl:
             finally:
                 self.running = False
         except SystemExit as leaving:
-            if leaving.code not in {None, 0}:
-                error = {"type": "SystemExit", "message": str(leaving.code)[:MESSAGE_KEPT], "traceback": ""}
+            if not (leaving.code is None or (type(leaving.code) is int and leaving.code == 0)):
+                error = {"type": "SystemExit", "message": message_of(leaving.code), "traceback": ""}
         except BaseException as raised:  # noqa: BLE001 - whatever model code raises is its result
             error = _describe(raised)
         if error is not None:
             self.close()
         self._output.flush()
-        if self._final is None:
-            self._final = self._final_of_answer()
         return {
             "error": error,
-            "final": self._final,
+            "final": self._finals.result(),
+            "rebound": self._rebound(),
             "locals": dict(self.show_variables()),
             "elapsed": time.perf_counter() - begun,
             "dropped": self._output.dropped,
@@ -289,13 +297,7 @@ class Repl:
         linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
         tree = rewrite.parse(code, file)
         self._awaits = any(isinstance(node, ast.Await) for node in ast.walk(tree))
-        self._literal_final = any(
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == "FINAL_VAR"
-            and any(isinstance(argument, ast.Constant) for argument in node.args)
-            for node in ast.walk(tree)
-        )
+        self._finals.begin(names_literal=rewrite.names_literal(tree))
         body, last = rewrite.compile_block(tree, file, self._stubs.keys(), self._flags)
         self._flags |= rewrite.future_flags(body)
         steps = [body] if last is None else [body, last]
@@ -339,32 +341,38 @@ class Repl:
         elif value is not None:
             self._output.write("stdout", f"{value!r}\n")
 
-    def _final_of_answer(self) -> dict[str, Any] | None:
-        """The dialect that finishes by `answer["ready"] = True`; a variable of that name which is anything else is the model's own."""
-        answer = self.namespace.get("answer")
-        if type(answer) is dict and answer.keys() == {"content", "ready"} and answer["ready"] is True:
-            answer["ready"] = False  # once
-            return {"value": answer["content"], "evidence": []}
-        return None
+
+_COUNTED = (list, tuple, dict, set, frozenset, _AwaitableList)
+_type_name = type.__dict__["__name__"].__get__  # a metaclass of the model's own may say anything of `__name__`, or raise
 
 
 def _kind(value: Any) -> str:
-    name = type(value).__name__
-    match value:
-        case str() | bytes() if type(value).__len__ in {str.__len__, bytes.__len__}:
-            return f"{name}, {len(value):,} {'characters' if isinstance(value, str) else 'bytes'}"
-        case _ if type(value) in {list, tuple, dict, set, frozenset, _AwaitableList}:
-            return f"{name.removeprefix('_Awaitable').lower()} of {len(value):,}"
-    return name.removeprefix("_Awaitable").lower() if name.startswith("_Awaitable") else name
+    # Never isinstance, which asks the value's own `__class__`: that may raise, and a weak proxy's does.
+    kind = type(value)
+    name: str = "str" if kind is _AwaitableText else "list" if kind is _AwaitableList else _type_name(kind)
+    if issubclass(kind, str):
+        return f"{name}, {str.__len__(value):,} characters"
+    if issubclass(kind, bytes):
+        return f"{name}, {bytes.__len__(value):,} bytes"
+    return f"{name} of {len(value):,}" if any(kind is each for each in _COUNTED) else name
+
+
+def message_of(value: Any) -> str:
+    """The text of an exception or of an exit's code, of bounded length; "" where it has none."""
+    try:
+        return str.__getitem__(str(value), slice(MESSAGE_KEPT))  # a plain str, also of a subclass
+    except BaseException:  # noqa: BLE001 - a text of the model's own may raise anything
+        return ""
 
 
 def opaque(value: Any) -> Opaque:
     """What crosses in the place of a value that cannot: its type and its text, as far as it has one."""
+    name: str = _type_name(type(value))
     try:
-        text = str(value)
+        text = str.__getitem__(str(value), slice(None))  # a plain str, also of a subclass
     except Exception as error:  # noqa: BLE001 - a class of the model's own may do anything
-        text = f"<{type(value).__name__} whose text raises {type(error).__name__}>"
-    return Opaque(type(value).__name__, text)
+        text = f"<{name} whose text raises {_type_name(type(error))}>"
+    return Opaque(name, text)
 
 
 def _describe(error: BaseException) -> dict[str, str]:
@@ -375,11 +383,7 @@ def _describe(error: BaseException) -> dict[str, str]:
         text = "".join(whole.format())
     except BaseException:  # noqa: BLE001 - no memory left, or an exception whose text raises
         text = ""
-    try:
-        message = str(error)
-    except BaseException:  # noqa: BLE001 - likewise
-        message = ""
-    return {"type": type(error).__name__, "message": message[:MESSAGE_KEPT], "traceback": text[-TRACEBACK_KEPT:]}
+    return {"type": _type_name(type(error)), "message": message_of(error), "traceback": text[-TRACEBACK_KEPT:]}
 
 
 def _strip(whole: traceback.TracebackException) -> None:

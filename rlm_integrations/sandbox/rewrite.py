@@ -49,6 +49,17 @@ def compile_block(tree: ast.Module, file: str, functions: Collection[str], flags
     return body, compile(last, file, "eval", flags=flags, dont_inherit=True) if last is not None else None
 
 
+def names_literal(tree: ast.Module) -> bool:
+    """Whether the block names FINAL_VAR's variable as a literal."""
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "FINAL_VAR"
+        and any(isinstance(argument, ast.Constant) for argument in node.args)
+        for node in ast.walk(tree)
+    )
+
+
 def future_flags(code: CodeType) -> int:
     """What the code imported from __future__, for the blocks after it."""
     return code.co_flags & _FUTURE_FLAGS

@@ -108,7 +108,8 @@ class Encoder:
         if isinstance(value, LLMError):
             return {"$e": self._list([value.type, value.message, value.retries], frame, emit, depth)}
         if isinstance(value, str):
-            return self._text(value, frame, emit)
+            # A subclass of the model's own may have any length that it likes.
+            return self._text(value if type(value) is str else str.__getitem__(value, slice(None)), frame, emit)
         if isinstance(value, int):
             frame.weight += 160 + 4 * value.bit_length()
             return int(value)

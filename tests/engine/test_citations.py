@@ -53,7 +53,9 @@ async def test_evidence_is_verified(evidence: str, quotes: list[str], dropped: i
     check_citations(result, TEXT)
 
 
-@pytest.mark.parametrize("finish", ["FINAL_VAR('x', evidence=[cite('Nobody')])", "FINAL('x', [cite('Nobody')])", "SUBMIT('x', ['Nobody'])"])
+@pytest.mark.parametrize(
+    "finish", ["FINAL_VAR('x', evidence=[cite('Nobody')])", "FINAL('x', [cite('Nobody')])", "SUBMIT('x', evidence=['Nobody'])"]
+)
 async def test_every_way_to_finish_takes_evidence(finish: str) -> None:
     """By name or position, and under the names of other libraries."""
     result = await run(Scripted([code("x = 'x'", finish)]), TEXT)

@@ -177,8 +177,8 @@ async def test_the_question_of_a_session_is_never_shortened() -> None:
 
 
 NOTED = {
-    "```repl\nprint(1)": "its fence was not closed",
-    "```repl\nprint(1\n```": "it is no Python",
+    "```repl\nprint(1": "its fence was not closed",
+    "```repl\nprint(1\n```": "it is not valid Python",
     "I do not know.": "neither a block of code nor a final answer",
     "FINAL_VAR(missing)": "there is no such variable",
 }

@@ -54,7 +54,7 @@ def test_case_02_a_cut_block_never_runs() -> None:
     assert codes(reply) == []
     assert kinds(reply) == ["not_python"]
     assert reply.notes[0].detail.startswith("SyntaxError: ")
-    assert parse(block("x = = 1")).notes == (Note("not_python", "SyntaxError: invalid syntax (line 1)"),)
+    assert parse(block("x = = 1")).notes == (Note("not_python", "SyntaxError: invalid syntax (line 1)\n    x = = 1\n        ^"),)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_case_18_reasoning_about_a_final_is_not_final(text: str) -> None:
         ('FINAL("""two\n\nlines (a)""")', ProseFinal("value", "two\n\nlines (a)", 'FINAL("""two\n\nlines (a)""")')),
         ("FINAL(\n  'a (b'\n)", ProseFinal("value", "a (b", "FINAL('a (b')")),
         ("FINAL(**Paris**, the *capital*)", ProseFinal("value", "**Paris**, the *capital*", "FINAL('**Paris**, the *capital*')")),
-        ("FINAL(Paris (France))", ProseFinal("expression", "Paris (France)", "FINAL(Paris (France))")),
+        ("FINAL(Paris (France))", ProseFinal("words", "Paris (France)", "FINAL(Paris (France))")),
         ("FINAL(C:\\dir\\new)", ProseFinal("value", "C:\\dir\\new", "FINAL('C:\\\\dir\\\\new')")),
     ],
 )

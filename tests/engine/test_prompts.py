@@ -14,7 +14,7 @@ from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult
 
 NAMES = "context context_0 context_metadata llm_query llm_batch parallel_query recursive_lm recursive_batch".split()
 NAMES += "cite SpanRef SHOW_VARS FINAL FINAL_VAR".split()
-STORE_NAMES = "store.create store.search store.search_text store.summary store.get store.llm_map store.llm_reduce".split()
+STORE_NAMES = "store.create store.search store.search_text store.summary store.get store.children store.llm_map store.llm_reduce".split()
 WORKER_NAMES = "rlm_worker rlm_worker_batched apply_commit".split()
 
 
@@ -24,14 +24,15 @@ def digest(text: str) -> str:
 
 def test_the_system_prompt_is_pinned() -> None:
     """A change of these words is a decision: it changes runs, cassettes and providers' caches."""
-    assert digest(prompts.system(shown=8_000)) == "802abd2346625c7c"
-    assert digest(prompts.system(shown=8_000, store=False)) == "fa873f69e2573b3b"
+    assert digest(prompts.system(shown=8_000)) == "4aa7cc959e9ab179"
+    assert digest(prompts.system(shown=8_000, store=False)) == "1a1b68ba031c6e28"
 
 
 def test_the_system_prompt_is_short_and_says_what_there_is() -> None:
     """Under 700 words with the store, every name of the REPL, and the one rule that saves most time."""
-    text = prompts.system(shown=8_000)
+    text = prompts.system(shown=8_000, children=True, width=20)
     assert len(text.split()) < 700
+    assert "ask many, 20 at once" in text
     for name in (*NAMES, *STORE_NAMES, *WORKER_NAMES):
         assert name in text
     assert "Do not loop over llm_query" in text
@@ -49,6 +50,12 @@ def test_its_examples_are_code_that_would_run() -> None:
 def test_without_a_store_there_is_no_trace_of_it() -> None:
     """`store_mode="none"` removes store, workers and commits."""
     assert not re.search(r"\bstore|worker|commit", prompts.system(shown=8_000, store=False))
+
+
+def test_workers_are_offered_only_where_they_see_the_document() -> None:
+    """At the limit of depth a worker is one call of a model that sees neither document nor REPL: the prompt does not name it."""
+    assert not re.search(r"worker|commit", prompts.system(shown=8_000))
+    assert "each with a REPL and the whole\n  context" in prompts.system(shown=8_000, children=True)
 
 
 def test_options_are_said_only_where_they_are_set() -> None:
@@ -76,14 +83,18 @@ def test_options_are_said_only_where_they_are_set() -> None:
 def test_the_question_shows_the_size_and_never_the_context() -> None:
     """Type, size, number of sources and two hundred characters: the message does not grow with the document."""
     opening = "Call me Ishmael.\n" * 1_000
-    text = prompts.question("Who speaks?", lengths=[len(opening)], characters=len(opening), is_list=False, opening=opening)
-    assert text == f"Question: Who speaks?\n\nThe context is a text of 17,000 characters.\nIt begins: {opening[:200]!r}"
-    many = prompts.question("Who?", lengths=[10] * 20_000, characters=200_000, is_list=True, opening="a")
+    text = prompts.question("Who speaks?", lengths=[len(opening)], characters=len(opening), is_list=False, opening=opening, turns=20)
+    assert text == (
+        f"Question: Who speaks?\n\nThe context is a text of 17,000 characters.\nIt begins: {opening[:200]!r}\n"
+        "You have 20 turns: each of your replies is one."
+    )
+    many = prompts.question("Who?", lengths=[10] * 20_000, characters=200_000, is_list=True, opening="a", turns=1)
+    assert many.endswith("You have one turn: your next reply.")
     assert "a list of 20,000 texts of 200,000 characters in all" in many
     assert "context_9: 10, and 19,990 more." in many
     assert len(many) < 500
-    assert prompts.question("Who?", lengths=[], characters=0, is_list=True, opening="").endswith(
-        "The context is empty: there is no text in it."
+    assert "The context is empty: there is no text in it." in prompts.question(
+        "Who?", lengths=[], characters=0, is_list=True, opening="", turns=20
     )
 
 
@@ -145,10 +156,11 @@ def test_every_note_has_its_words(kind: NoteKind) -> None:
 
 def test_nudges_say_what_to_do() -> None:
     """Repeated, empty, unresolved and invalid replies each get their own words."""
-    assert "word for word" in prompts.REPEATED
+    assert "word for word, and so is its result." in prompts.repeated(same_result=True)
+    assert "word for word. Do" in prompts.repeated(same_result=False)
     assert "```repl" in prompts.NOTHING_TO_DO
     assert prompts.unknown_variable("14", {"x": "int"}) == (
-        "FINAL_VAR('14'): there is no such variable. Variables: x (int). For a text, use FINAL."
+        "FINAL_VAR('14'): there is no such variable. Variables: x (int). For a string, use FINAL('14')."
     )
     assert "There are none yet." in prompts.unknown_variable("14", {})
     assert "3 is not a string" in prompts.invalid("3 is not a string")

@@ -247,7 +247,7 @@ async def test_a_child_that_fails_is_an_error_in_its_parents_hands(server: Stand
 
 
 async def test_a_child_at_its_limit_of_turns_leaves_the_others_alone() -> None:
-    """It gives its best answer after a closing request of its own; its parent and its siblings can ask on."""
+    """It gives the best that it printed, after a closing request of its own; its parent and its siblings can ask on."""
     root = Scripted(
         {
             "root?": [
@@ -259,10 +259,7 @@ async def test_a_child_at_its_limit_of_turns_leaves_the_others_alone() -> None:
         }
     )
     result = await run(root, DOCUMENT, "root?", max_depth=2, max_iterations=2)
-    assert (
-        result.answer
-        == '[["Error: budget: this is the last turn, and no model can be asked any more", "re: fine"], "re: and now?", "re: fine"]'
-    )
+    assert result.answer == '[["turn 1 re: more", "re: fine"], "re: and now?", "re: fine"]'
     assert result.stop_reason == "final"
     assert root.asked.count("too late") == 0
 

@@ -1,0 +1,124 @@
+"""Which answer a reply gives, if any: by its code, in its prose, or in what of it could not be run."""
+
+from collections.abc import Awaitable, Callable, Container, Sequence
+from dataclasses import dataclass
+
+from rlm_integrations._runtime import parse_apart
+from rlm_integrations.engine import prompts
+from rlm_integrations.engine._finals import ProseFinal, literal_of_final_var, lone_final
+from rlm_integrations.engine.parsing import Note, Reply
+from rlm_integrations.records import LLMError
+from rlm_integrations.result import Iteration
+from rlm_integrations.sandbox.base import ExecutionResult, Final
+
+RunCode = Callable[[str], Awaitable[ExecutionResult]]
+
+_ERRORS_SEARCHED = 100
+_LABEL = 20  # letters and digits beside an error that may be no more than its label, as in "Answer: Error: …"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a reply hands over.
+
+    Attributes:
+        final: Its answer, which is still to be checked.
+        told: Where there is no answer: what the model is told about the attempt, or "" where it made none.
+        refused: A value that was not taken, which is still the best there is.
+    """
+
+    final: Final | None = None
+    told: str = ""
+    refused: Final | None = None
+
+
+async def answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool) -> Found:
+    """The answer of a reply whose blocks have run.
+
+    Args:
+        reply: The reply.
+        results: What its blocks did.
+        run_code: Runs a line in the REPL, where variables are.
+        closing: Whether this is the last turn: nobody can be asked to write it again, so what was clearly meant is taken.
+    """
+    found = await _answer_of(reply, results, run_code, closing=closing)
+    return found if found.final is not None or not closing else await _last_resort(reply, results, run_code, found)
+
+
+async def _answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool) -> Found:
+    final = next((result.final for result in reversed(results) if result.final is not None), None)
+    if any(result.status != "ok" for result in results):
+        return Found(told=prompts.note(Note("final_refused")) if final or reply.final else "", refused=final)
+    if final is not None and final.several and not closing:
+        return Found(told=prompts.SEVERAL_FINALS, refused=final)
+    if final is not None or reply.final is None:
+        return Found(final)
+    return await _resolved(reply.final, run_code)
+
+
+async def _resolved(prose: ProseFinal, run_code: RunCode) -> Found:
+    """The value of a final that was written as prose."""
+    result = await run_code(prose.code)
+    if result.status in {"interrupted", "lost"}:
+        return Found(told=prompts.note(Note("final_refused")), refused=result.final)
+    if result.final is not None:
+        return Found(result.final)
+    unbound = result.error is not None and result.error.type == "NameError"
+    if prose.kind in {"value", "words"} or (prose.kind == "name" and unbound):
+        return Found(Final(prose.text))
+    if prose.kind == "variable":
+        return Found(told=prompts.unknown_variable(prose.text, result.locals))
+    return Found(told=prompts.unresolved(result.error))
+
+
+async def _last_resort(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, found: Found) -> Found:
+    """What the last turn's reply clearly means as its answer, although it is not written as it should be."""
+    for block in reversed(reply.blocks):
+        prose = await parse_apart(lone_final, block.code) if block.note is not None else None
+        if prose is not None:
+            resolved = await _resolved(prose, run_code)
+            return resolved if resolved.final is not None else found
+    given = None
+    if reply.final is not None and reply.final.kind == "variable":
+        given = reply.final.text
+    elif results and results[-1].error is not None and results[-1].error.message.startswith("FINAL_VAR("):
+        code = [block.code for block in reply.blocks if block.note is None][len(results) - 1]
+        given = await parse_apart(literal_of_final_var, code)
+    return Found(Final(given)) if given is not None and "_" not in given else found
+
+
+def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:
+    """What was printed or said last, calls that failed and code that did not run aside.
+
+    Args:
+        turns: What the run did.
+        spoken: The numbers of the turns whose replies had no code.
+    """
+    failed = {call.reply for turn in turns for each in turn.executions for call in each.subcalls if isinstance(call.reply, LLMError)}
+    errors = [text.partition("\n")[0] for error in sorted(failed)[:_ERRORS_SEARCHED] for text in (str(error), repr(error))]
+    for turn in reversed(turns):
+        for execution in reversed(turn.executions):
+            if printed := _without(errors, execution.stdout):
+                return printed
+        if words := words_of(turn, spoken):
+            return words
+    return turns[-1].reply.strip() if turns and not turns[-1].executions else ""
+
+
+def words_of(turn: Iteration, spoken: Container[int]) -> str:
+    """The reply of a turn that is nothing but words; else ""."""
+    return turn.reply.strip() if turn.iteration in spoken and not turn.executions else ""
+
+
+def _without(errors: Sequence[str], printed: str) -> str:
+    """What a block printed, without the lines that say little more than that a call failed."""
+    if not any(error in printed for error in errors):
+        return printed.strip()
+    return "\n".join(line for line in printed.splitlines() if _says_more(line, errors)).strip()
+
+
+def _says_more(line: str, errors: Sequence[str]) -> bool:
+    rest = line
+    for error in errors:
+        rest = rest.replace(error, "")
+    return rest == line or sum(map(str.isalnum, rest)) > _LABEL

@@ -1,0 +1,49 @@
+"""The parameters of a function, from the text that describes them: what `help` and `inspect.signature` show of a host function."""
+
+import ast
+from inspect import Parameter, Signature
+from typing import Any
+
+
+class _Source:
+    """A default or an annotation that is shown as it was written."""
+
+    def __init__(self, node: ast.expr) -> None:
+        self._text = ast.unparse(node)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def signature_of(text: str) -> Signature | None:
+    """The signature that a text such as `(query, limit=50)` describes; None where it is not Python."""
+    try:
+        tree = ast.parse(f"def function{text}: pass")
+    except (SyntaxError, ValueError):
+        return None
+    match tree.body:
+        case [ast.FunctionDef(args=given, returns=returns)]:
+            return Signature(_parameters(given), return_annotation=_shown(returns))
+    return None
+
+
+def _parameters(given: ast.arguments) -> list[Parameter]:
+    positional = [*given.posonlyargs, *given.args]
+    defaults = [*[None] * (len(positional) - len(given.defaults)), *given.defaults]
+    kinds = [Parameter.POSITIONAL_ONLY] * len(given.posonlyargs) + [Parameter.POSITIONAL_OR_KEYWORD] * len(given.args)
+    found = [_parameter(*each) for each in zip(positional, kinds, defaults, strict=True)]
+    if given.vararg is not None:
+        found.append(_parameter(given.vararg, Parameter.VAR_POSITIONAL))
+    for named, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+        found.append(_parameter(named, Parameter.KEYWORD_ONLY, default))
+    if given.kwarg is not None:
+        found.append(_parameter(given.kwarg, Parameter.VAR_KEYWORD))
+    return found
+
+
+def _parameter(given: ast.arg, kind: Any, default: ast.expr | None = None) -> Parameter:
+    return Parameter(given.arg, kind, default=_shown(default), annotation=_shown(given.annotation))
+
+
+def _shown(node: ast.expr | None) -> Any:
+    return Parameter.empty if node is None else _Source(node)  # the same object as Signature.empty
