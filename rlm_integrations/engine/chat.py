@@ -70,7 +70,7 @@ class Chat:
         return streamed(lambda hook: self._ask(query, hook), only)
 
     def stream(self, query: str, *, only: Wanted | None = None) -> Iterator[Event]:
-        """The same for scripts, threads and notebooks."""
+        """The events of the next question as they come, for scripts, threads and notebooks; see `RLM.stream`."""
         return portal().iterate(self.astream(query, only=only))
 
     async def aclose(self) -> None:

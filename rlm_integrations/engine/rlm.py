@@ -229,7 +229,7 @@ class RLM:
         return Chat(self._complete, self._corpus, context, self._hooks)
 
     def replace(self, **options: Any) -> Self:
-        """The same with other options; its models stay, and with them their connections.
+        """An RLM with other options; the models stay, and with them their connections.
 
         Raises:
             InputError: An option cannot work, or there is none of this name.

@@ -54,5 +54,5 @@ class Queryable:
         return portal().run(self.aquery(prompt, params=params, timeout=timeout, retry=retry))
 
     async def query_async(self, prompt: Prompt) -> str:
-        """The same as `aquery`, under the name that the original design used."""
+        """The model's reply to one prompt: `aquery`, under the name that the original design used."""
         return await self.aquery(prompt)

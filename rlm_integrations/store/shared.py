@@ -88,6 +88,7 @@ class Reading:
         """What an object rests on: itself, its parents, theirs and so on, with the text of their spans.
 
         Each object stands there once, the nearest first, 1,000 at most. Texts are cut at 2,000 characters, and all together at 1,000,000.
+        After a run, and in a store that was loaded, `SharedStore.with_document` gives the document back; without it a text is None.
         """
         row = self.ledger.row("id", id)
         return trace(self.ledger.view, row, self.ledger.corpus)

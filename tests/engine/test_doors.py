@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import inspect
 import json
 import os
 import random
@@ -16,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import RLM, Budget, RLMResult
+from rlm_integrations import RLM, Budget, OpenAILM, RLMResult, SharedStore
 from rlm_integrations._portal import portal
+from rlm_integrations.engine.chat import Chat
 from rlm_integrations.errors import BudgetExceededError, InputError, LoopError, ModelError
 from rlm_integrations.events import BatchStarted, BlockStarted, CallFinished, CallStarted, Event, RunFailed, RunFinished, RunStarted
 from rlm_integrations.records import Request
@@ -192,6 +194,19 @@ def test_two_event_loops_in_a_row(provider: StandIn) -> None:
     answers.append(asyncio.run(rlm.acompletion("What?", TEXT)).answer)
     assert len(set(answers)) == 1
     assert provider.stats().calls == 12
+
+
+PUBLIC = [(kind, name) for kind in (RLM, Chat, RLMResult, OpenAILM, SharedStore) for name in vars(kind) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [each for each in PUBLIC if callable(getattr(*each))], ids=lambda each: getattr(each, "__name__", each)
+)
+def test_every_door_says_what_it_does(kind: type, name: str) -> None:
+    """`help` of a method is enough: none says only that it is the same as another."""
+    said = inspect.getdoc(getattr(kind, name)) or ""
+    assert len(said) > 20
+    assert not said.startswith("The same")
 
 
 # Events.
