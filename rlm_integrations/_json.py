@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from functools import cache, partial
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -14,14 +15,13 @@ _LARGEST = 1 << 63  # of an integer: a larger one cannot even be shown in a mess
 
 
 def plain(value: Any) -> Any:
-    """The value in JSON's types. What JSON does not have becomes a string, NaN and the infinities included.
-
-    An object with `to_dict` says itself what it is.
-    """
+    """The value in JSON's types. What JSON does not have becomes a string, NaN and the infinities included."""
     if isinstance(value, LLMError):
         return {"error": {"type": value.type, "message": value.message, "retries": value.retries}}
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(value))]
+    if isinstance(value, Enum):
+        return plain(value.value)
     if isinstance(value, str | int | None):
         return value
     if isinstance(value, Mapping):
@@ -32,9 +32,19 @@ def plain(value: Any) -> Any:
         return plain(value.model_dump(mode="json"))
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
-    if hasattr(value, "to_dict"):
+    if type(value).__module__.startswith("rlm_integrations.") and hasattr(value, "to_dict"):
         return value.to_dict()
-    return str(value)
+    return _as_string(value)
+
+
+def _as_string(value: Any) -> Any:
+    """A value of any other type, such as a date, in the words that pydantic takes for it."""
+    from pydantic_core import to_jsonable_python
+
+    try:
+        return plain(to_jsonable_python(value, fallback=str))
+    except ValueError:  # bytes that are not UTF-8
+        return str(value)
 
 
 def read(kind: Any, value: Any, where: str) -> Any:
