@@ -15,7 +15,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from pydantic import BaseModel, model_serializer
 
-from rlm_integrations import RLM, Budget
+from rlm_integrations import RLM, Budget, Limits
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.langchain import RLMRunnable, create_rlm_tool
 from rlm_integrations.records import Completion, Request
@@ -173,7 +173,8 @@ def test_quotes_are_cut_for_the_model() -> None:
 @both
 async def test_an_answer_that_is_the_document(asynchronously: bool, document: str) -> None:
     """A run that answers with all that it was given floods neither the model nor a checkpoint: both say how long the answer is."""
-    message = await tell(create_rlm_tool(RLMRunnable(Scripted([LOOK]), context=document)), asynchronously)
+    limits = Limits(answer_chars=2 * len(document))
+    message = await tell(create_rlm_tool(RLMRunnable(Scripted([LOOK]), context=document, limits=limits)), asynchronously)
     end = f"… ({len(document):,} characters)"
     assert message.content == document[:50_000] + end
     assert message.artifact["answer"] == document[:1_000_000] + end
