@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from rlm_integrations._work import spend
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import Typed
 from rlm_integrations.engine.asked import Answered, Asked, Spawn
@@ -97,6 +98,7 @@ def _slice(corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces]
     searched = 0
     for text, pieces in zip(texts, located, strict=True):
         hits: list[Hit] = []
+        spend(len(text))
         if not pieces.spans and len(text) <= LONGEST and searched < _MOST_SEARCHED:  # it may be too short for the locator
             searched += corpus.characters
             hits = find_quote(corpus, text, limit=1, exactly=True)

@@ -341,12 +341,13 @@ class Host(SubCalls):
 
     async def llm_map(self, call: Call, tasks: Any) -> str:
         """Ask every task's prompt and keep the replies."""
-        return await llm_map(self._required_store(), tasks, self._store_asker(call, "m"))
+        return await llm_map(self._required_store(), tasks, self._store_asker(call, "m"), away=self._tree.threads.query)
 
     async def llm_reduce(self, call: Call, ids_or_query: Any, prompt: Any) -> str:
         """Fold objects into one."""
         window = (self._tree.settings.sub.context_window or _UNKNOWN_WINDOW) * _CHARACTERS_PER_TOKEN
-        return await llm_reduce(self._required_store(), ids_or_query, prompt, self._store_asker(call, "f"), window=window)
+        ask, away = self._store_asker(call, "f"), self._tree.threads.query
+        return await llm_reduce(self._required_store(), ids_or_query, prompt, ask, window=window, away=away)
 
     def _store_asker(self, call: Call, letter: str) -> Callable[[Sequence[str]], AsyncGenerator[tuple[int, str], None]]:
         rounds = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlm_integrations import _runtime
 from rlm_integrations._cleanup import to_the_end
-from rlm_integrations._work import Work
+from rlm_integrations._work import Work, spend
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.budget import BudgetSpentError, Metered, Purse
 from rlm_integrations.engine.citations import verified
@@ -159,6 +159,7 @@ def _locate(locator: Locator, prompts: Sequence[str]) -> list[PromptPieces]:
     located: list[PromptPieces] = []
     last = None
     for prompt in prompts:
+        spend(len(prompt))
         located.append(locator.locate(prompt, after=last))
         spans = located[-1].spans
         last = spans[-1] if spans else last

@@ -1,13 +1,15 @@
 """Objects that models make: one for each task of a batch, and one out of many by folding. Whoever calls brings the way to ask a model."""
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple, Protocol
 
+from rlm_integrations._runtime import offload
+from rlm_integrations._work import spend
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import LLMError
 from rlm_integrations.store import checks
-from rlm_integrations.store.content import encode, text_of
+from rlm_integrations.store.content import encode, length, text_of
 from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.events import Created
 from rlm_integrations.store.query import MOST, parse
@@ -28,7 +30,10 @@ class Asker(Protocol):
         ...
 
 
-async def llm_map(store: WorkerStoreProxy, tasks: Any, ask: Asker, *, parents: Any = None) -> str:
+Away = Callable[..., Awaitable[Any]]  # has a function called where it may block, and gives what it returns
+
+
+async def llm_map(store: WorkerStoreProxy, tasks: Any, ask: Asker, *, parents: Any = None, away: Away = offload) -> str:
     """Ask every task's prompt, and keep an object for the batch and a child for each task as soon as its reply is there.
 
     A child is of type "result" with the reply as content, or of type "error". Its id follows from its task's place in the batch, not from
@@ -39,6 +44,7 @@ async def llm_map(store: WorkerStoreProxy, tasks: Any, ask: Asker, *, parents: A
         tasks: A list of `{"name", "prompt"}`.
         ask: How a model is asked.
         parents: What the batch is made from.
+        away: Where the store is read and written: that waits for other writers.
 
     Returns:
         The id of the batch.
@@ -48,26 +54,29 @@ async def llm_map(store: WorkerStoreProxy, tasks: Any, ask: Asker, *, parents: A
     named = [_task(at, task) for at, task in enumerate(tasks)]
     above = checks.several("parents", parents, store.ledger.existing)
     content = encode({"tasks": [name for name, _ in named]})
-    batch = store.put(Draft("batch", f"{len(named)} tasks", content, (), above, (MAPPED,)), takes=1 + len(named))
+    batch: str = await away(store.put, Draft("batch", f"{len(named)} tasks", content, (), above, (MAPPED,)), takes=1 + len(named))
     first = int(batch.rpartition("_")[2]) + 1
 
     def keep(at: int, reply: str) -> None:
         store.put(_answer("result", named[at][0], reply, (batch,), (MAPPED,)), number=first + at)
 
-    for at, (_, prompt) in enumerate(named):
-        if isinstance(prompt, LLMError):
-            keep(at, prompt)
+    def keep_all(numbers: Sequence[int]) -> None:
+        for at in numbers:
+            keep(at, named[at][1])
+
+    failed = [at for at, (_, prompt) in enumerate(named) if isinstance(prompt, LLMError)]
+    await away(keep_all, failed)
     asked = [at for at, (_, prompt) in enumerate(named) if not isinstance(prompt, LLMError)]
     waiting = dict(enumerate(asked))
     async with aclosing(ask([named[at][1] for at in asked])) as replies:
         async for index, reply in replies:
-            keep(waiting.pop(index), reply)
+            await away(keep, waiting.pop(index), reply)
     for at in waiting.values():
-        keep(at, LLMError("server", "no reply came"))
+        await away(keep, at, LLMError("server", "no reply came"))
     return batch
 
 
-async def llm_reduce(store: WorkerStoreProxy, ids_or_query: Any, prompt: Any, ask: Asker, *, window: int) -> str:
+async def llm_reduce(store: WorkerStoreProxy, ids_or_query: Any, prompt: Any, ask: Asker, *, window: int, away: Away = offload) -> str:
     """Fold objects into one: a model is asked the prompt over as many as fit its window, then over its replies, until one is left.
 
     What is longer than the window goes in as several parts. Replies are of type "reduction_step", and the last one of type "reduction";
@@ -81,6 +90,7 @@ async def llm_reduce(store: WorkerStoreProxy, ids_or_query: Any, prompt: Any, as
         prompt: What to do with the objects; their texts follow it.
         ask: How a model is asked.
         window: How many characters one prompt may have.
+        away: Where the store is read and written, which takes long for many objects.
 
     Returns:
         The id of the result.
@@ -90,12 +100,7 @@ async def llm_reduce(store: WorkerStoreProxy, ids_or_query: Any, prompt: Any, as
     room = window - len(prompt) - 2
     if room < ROOM:
         raise InputError(f"the prompt takes {len(prompt):,} of the window's {window:,} characters: leave {ROOM + 2:,} for the objects")
-    chosen = _chosen(store, ids_or_query)
-    whole = [event for event in chosen if event.type != "error"]
-    if not whole:
-        raise InputError(f"there is nothing to reduce: {checks.shown(ids_or_query)} gives {len(chosen)} objects, all of type error")
-    tags = ("llm_reduce",) if len(whole) == len(chosen) else ("llm_reduce", "incomplete")
-    blocks = [block for event in whole for block in _parts(event.id, f"[{event.id}] {event.description}", text_of(event.content), room)]
+    blocks, tags = await away(_gathered, store, ids_or_query, room)
     while True:
         groups = _packed(blocks, room)
         if len(groups) * len(prompt) > REPEATED:
@@ -104,18 +109,20 @@ async def llm_reduce(store: WorkerStoreProxy, ids_or_query: Any, prompt: Any, as
                 "shorten it, or reduce fewer objects"
             )
         kind = "reduction" if len(groups) == 1 else "reduction_step"
-        replies = await _replies(ask, ["\n\n".join([prompt, *(block.text for block in group)]) for group in groups])
+        texts = await away(lambda groups: ["\n\n".join([prompt, *(block.text for block in group)]) for group in groups], groups)
+        replies = await _replies(ask, texts)
         if any(isinstance(reply, LLMError) for reply in replies):
             tags = ("llm_reduce", "incomplete")
         made = [
-            store.put(_answer(kind, prompt[:HEAD], reply, dict.fromkeys(block.id for block in group), tags))
+            await away(store.put, _answer(kind, prompt[:HEAD], reply, dict.fromkeys(block.id for block in group), tags))
             for group, reply in zip(groups, replies, strict=True)
         ]
         if len(made) == 1:
-            return made[0]
+            return str(made[0])
         blocks = [_cut(id_, reply, room // 2) for id_, reply in zip(made, replies, strict=True) if not isinstance(reply, LLMError)]
         if not blocks:
-            return store.put(_answer("error", prompt[:HEAD], LLMError("server", "every part failed"), made, tags))
+            failed = _answer("error", prompt[:HEAD], LLMError("server", "every part failed"), made, tags)
+            return str(await away(store.put, failed))
 
 
 class _Block(NamedTuple):
@@ -123,6 +130,19 @@ class _Block(NamedTuple):
 
     id: str
     text: str
+
+
+def _gathered(store: WorkerStoreProxy, ids_or_query: Any, room: int) -> tuple[list[_Block], tuple[str, ...]]:
+    """The texts of the objects that are meant, and the tags of what is made from them."""
+    chosen = _chosen(store, ids_or_query)
+    whole = [event for event in chosen if event.type != "error"]
+    if not whole:
+        raise InputError(f"there is nothing to reduce: {checks.shown(ids_or_query)} gives {len(chosen)} objects, all of type error")
+    blocks: list[_Block] = []
+    for event in whole:
+        spend(length(event.content))
+        blocks += _parts(event.id, f"[{event.id}] {event.description}", text_of(event.content), room)
+    return blocks, ("llm_reduce",) if len(whole) == len(chosen) else ("llm_reduce", "incomplete")
 
 
 def _task(at: int, task: Any) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from rlm_integrations import Limits, _runtime
 from rlm_integrations._work import Work, WorkStoppedError, spend
 from rlm_integrations.engine.threads import COUNT, TreeThreads
 from rlm_integrations.records import Request
+from rlm_integrations.sandbox.process import ProcessSession
 from rlm_integrations.store import SharedStore, WorkerStoreProxy
 from rlm_integrations.store.ledger import Ledger
 from tests.engine.conftest import Scripted, code, final, run
@@ -89,6 +90,25 @@ async def test_a_run_is_cancelled_while_its_queries_go_on(endless: Endless, monk
     assert (endless.stopped, endless.begun.empty()) == (COUNT, True)
 
 
+async def test_a_block_is_interrupted_while_its_query_goes_on(endless: Endless, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt, as the end of a run's time is one, ends the block although its query has not ended; the run goes on."""
+    sessions: list[ProcessSession] = []
+    execute = ProcessSession.execute
+
+    async def kept(self: ProcessSession, code: str, block: int) -> Any:
+        sessions.append(self)
+        return await execute(self, code, block)
+
+    monkeypatch.setattr(ProcessSession, "execute", kept)
+    monkeypatch.setattr(WorkerStoreProxy, "search", endless)
+    running = asyncio.ensure_future(run(Scripted([code("store.search('type=a')"), final("'over'")]), limits=Limits(grace_seconds=60)))
+    await endless.begun.get()
+    await sessions[0].interrupt()
+    result = await running
+    assert ([execution.status for execution in result.repl_history], result.answer) == (["interrupted", "ok"], "over")
+    assert endless.open == 1
+
+
 async def test_a_session_opens_and_closes_while_all_shared_threads_are_busy() -> None:
     """Encoding, hashing and parsing have threads of their own, and so have opening and closing."""
     let_go = threading.Event()
@@ -152,6 +172,21 @@ async def test_a_write_that_waits_for_another_holds_no_loop(monkeypatch: pytest.
     )
     assert (await run(Scripted([block], answer))).answer == "[1, 4]"
     assert all(name.startswith("rlm-tree") for name in waits)
+
+
+async def test_the_results_of_models_are_written_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps and reductions read and write the store in threads, where waiting for a long commit holds no loop."""
+    names: set[str] = set()
+    create = Ledger.create
+
+    def noted(self: Ledger, *args: Any, **kwargs: Any) -> Any:
+        names.add(threading.current_thread().name[:8])
+        return create(self, *args, **kwargs)
+
+    monkeypatch.setattr(Ledger, "create", noted)
+    block = code("batch = store.llm_map([{'name': 'a', 'prompt': 'p'}, 1])", "FINAL(store.get(store.llm_reduce(batch, 'fold')).type)")
+    assert (await run(Scripted([block]))).answer == "reduction"
+    assert names == {"rlm-tree"}
 
 
 @pytest.mark.parametrize(("content", "in_a_thread"), [("'x' * 100", False), ("[[]] * 20_000", True)])
