@@ -2,20 +2,14 @@
 
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.errors import MissingExtraError
-from rlm_integrations.lm._home import client_of, is_at_home_everywhere
 from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.transport import LARGE, SlowTransportWarning, is_slow
 
 if TYPE_CHECKING:
     from langchain_openai import ChatOpenAI
-
-LARGE: Final = 32  # calls at once, from which openai 2's default transport costs several times as much
-
-
-class SlowTransportWarning(UserWarning):
-    """A model whose HTTP client does not bear so many calls at once."""
 
 
 def fast_chat_openai(model: str, **options: Any) -> "ChatOpenAI":
@@ -46,7 +40,7 @@ def warn_of_slow(models: Iterable[LM], calls: int) -> None:
     if calls < LARGE:
         return
     for lm in models:
-        slow = next((each for each in getattr(lm, "models", ()) if _is_slow(each)), None)
+        slow = next((each for each in getattr(lm, "models", ()) if is_slow(each)), None)
         if slow is not None:
             warnings.warn(
                 f"{type(slow).__name__}({lm.name!r}) makes up to {calls} calls at once by httpx's default transport, which takes many "
@@ -55,11 +49,3 @@ def warn_of_slow(models: Iterable[LM], calls: int) -> None:
                 SlowTransportWarning,
                 stacklevel=2,
             )
-
-
-def _is_slow(model: object) -> bool:
-    """Whether it is asked through httpcore, which looks at all its connections for each of them. openai 3 has its successor."""
-    if is_at_home_everywhere(model) or not type(model).__module__.startswith("langchain_openai"):
-        return False
-    transport = getattr(client_of(model), "_transport", None)
-    return type(transport).__module__.partition(".")[0] == "httpx"

@@ -24,3 +24,8 @@ def callbacks(given: CallbackManager | None) -> CallbackManager:
     """The callback manager that was given, or LlamaIndex's default if there is one, or a new one."""
     # `Settings.callback_manager` would make one, which then replaces that of the user's own default model.
     return given or Settings._callback_manager or CallbackManager([])  # noqa: SLF001 - nothing public reads it without making it
+
+
+def listening(given: CallbackManager) -> CallbackManager:
+    """The callback manager that was given, if it has handlers, or LlamaIndex's default as it is now."""
+    return given if given.handlers else callbacks(None)

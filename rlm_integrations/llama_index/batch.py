@@ -1,6 +1,7 @@
 """Many prompts to one model of LlamaIndex, a few at a time."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Unpack
 
 from llama_index.core.base.llms.types import ChatMessage, TextBlock
@@ -8,10 +9,13 @@ from llama_index.core.base.llms.types import ChatMessage, TextBlock
 from rlm_integrations.engine.progress import progress_of
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import Emitter, Event
-from rlm_integrations.llama_index._defaults import default_llm
+from rlm_integrations.llama_index._defaults import callbacks, default_llm
 from rlm_integrations.llama_index._spans import Held, spanned
 from rlm_integrations.llama_index.events import Teller
+from rlm_integrations.llama_index.fast import warn_of_slow
+from rlm_integrations.llama_index.traced import traced
 from rlm_integrations.lm.batch import BatchOptions, allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
+from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Message
 
 Prompt = str | Sequence[ChatMessage | Message | Mapping[str, str]]
@@ -27,7 +31,8 @@ class LLMBatch:
     """
 
     def __init__(self, llm: object = None, **options: Unpack[BatchOptions]) -> None:
-        self._llm = llm
+        # A name is resolved here, once: a model that is made anew for each batch would connect anew for each batch.
+        self._llm = None if llm is None else traced(resolve(llm), partial(callbacks, None))
         self._options = _checked(options)
 
     def run(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> list[str]:
@@ -36,6 +41,7 @@ class LLMBatch:
 
     async def arun(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> list[str]:
         """The same on the caller's event loop."""
+        self._warn(options)
         return await self._arun(Held(prompts), **options)
 
     def run_as_completed(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> Iterator[tuple[int, str]]:
@@ -47,6 +53,7 @@ class LLMBatch:
 
     def arun_as_completed(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> AsyncGenerator[tuple[int, str], None]:
         """The same on the caller's event loop."""
+        self._warn(options)
         return allm_batch_iter(_prompts(prompts), self._model(), **self._with(options))
 
     @spanned("run")
@@ -56,6 +63,10 @@ class LLMBatch:
     @spanned("arun")
     async def _arun(self, prompts: Held, **options: Unpack[BatchOptions]) -> list[str]:
         return await allm_batch(_prompts(prompts.thing), self._model(), **self._with(options))
+
+    def _warn(self, options: BatchOptions) -> None:
+        both = {**self._options, **options}
+        warn_of_slow([resolve(self._model())], int(str(both.get("max_concurrent", 10))))
 
     def _model(self) -> object:
         return default_llm() if self._llm is None else self._llm

@@ -23,6 +23,7 @@ class Found:
 
 def found(result: RLMResult, texts: Texts) -> Found:
     """The result of a run over these texts; it blocks."""
+    _ = result.cost  # which reads a price list, and is then known
     whole = cache(texts.text_of)
 
     @cache

@@ -55,7 +55,7 @@ def slice_of(
     return NodeWithScore(node=node, score=score)
 
 
-def finding(evidence: Evidence) -> NodeWithScore:
+def finding(evidence: Evidence, *, score: float = 1.0) -> NodeWithScore:
     """An object of the store, or a summary. Its metadata are flat, so that every vector store takes them, and stay out of prompts.
 
     `spans` and `source_metadata` are JSON; `tags` and `parents` stand between commas. `SOURCE` is the first document that it rests on.
@@ -72,4 +72,4 @@ def finding(evidence: Evidence) -> NodeWithScore:
         excluded_embed_metadata_keys=list(metadata),
         relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=evidence.doc_id)} if evidence.doc_id else {},
     )
-    return NodeWithScore(node=node, score=evidence.score)
+    return NodeWithScore(node=node, score=score)

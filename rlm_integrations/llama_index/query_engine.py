@@ -9,6 +9,7 @@ from llama_index.core.base.response.schema import RESPONSE_TYPE
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent, RetrievalStartEvent
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 from pydantic import BaseModel
@@ -20,6 +21,7 @@ from rlm_integrations.llama_index._spans import dispatcher
 from rlm_integrations.llama_index.cited import Found
 from rlm_integrations.llama_index.index import docstore_of, text_in
 from rlm_integrations.llama_index.response import Streaming, response_of
+from rlm_integrations.llama_index.results import Answered, result_of
 from rlm_integrations.llama_index.runs import Runs
 from rlm_integrations.llama_index.synthesizer import RLMSynthesizer, bundle_of
 from rlm_integrations.llama_index.texts import Indexed, Kept
@@ -39,14 +41,24 @@ class RLMQueryEngine(BaseQueryEngine):
         runs: Its runs.
         source: The documents, or a retriever that is asked at each question.
         streaming: Whether answers are streams.
+        node_postprocessors: What changes the nodes that a retriever finds, before they are read.
         callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default.
     """
 
-    def __init__(self, runs: Runs, source: Source, *, streaming: bool = False, callback_manager: CallbackManager | None = None) -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        source: Source,
+        *,
+        streaming: bool = False,
+        node_postprocessors: Sequence[BaseNodePostprocessor] = (),
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
         super().__init__(callbacks(callback_manager))
         self._runs = runs
         self._source = source
         self._streaming = streaming
+        self._node_postprocessors = tuple(node_postprocessors)
         self._synthesizer = RLMSynthesizer(runs, streaming=streaming, callback_manager=self.callback_manager)
         self._synthesizer.text_of = text_in(docstore_of(source)) if isinstance(source, BaseRetriever) else source.text_of
 
@@ -62,6 +74,7 @@ class RLMQueryEngine(BaseQueryEngine):
         sub_llm: object = None,
         output_cls: type[BaseModel] | None = None,
         streaming: bool = False,
+        node_postprocessors: Sequence[BaseNodePostprocessor] = (),
         callback_manager: CallbackManager | None = None,
         **rlm_options: Any,
     ) -> Self:
@@ -76,6 +89,7 @@ class RLMQueryEngine(BaseQueryEngine):
             sub_llm: The model that its code asks; the same by default.
             output_cls: A pydantic class, for answers of that class.
             streaming: Whether answers are streams. They begin when the answer is there.
+            node_postprocessors: What changes the nodes that `retriever` finds, such as a reranker, before they are read.
             callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default. Calls of models are told to the models' own.
             rlm_options: Those of `RLM`.
 
@@ -86,7 +100,11 @@ class RLMQueryEngine(BaseQueryEngine):
         given = [name for name, source in sources.items() if source is not None]
         if len(given) != 1:
             raise InputError(f"an engine answers over one of documents, nodes, index and retriever; given were {given or 'none of them'}")
-        runs = Runs.of(llm, sub_llm, output_cls, rlm_options)
+        if node_postprocessors and retriever is None:
+            raise InputError("node_postprocessors change what retriever=… finds: without a retriever there is nothing for them to do")
+        for each in node_postprocessors:
+            _checked(each, BaseNodePostprocessor)
+        runs = Runs.of(llm, sub_llm, output_cls, rlm_options, [*sources, "node_postprocessors"])
         if retriever is not None:
             _checked(retriever, BaseRetriever)
             source: Source = retriever
@@ -95,7 +113,7 @@ class RLMQueryEngine(BaseQueryEngine):
             source = Indexed(index, runs.limits)
         else:
             source = _kept(documents if nodes is None else nodes, runs)
-        return cls(runs, source, streaming=streaming, callback_manager=callback_manager)
+        return cls(runs, source, streaming=streaming, node_postprocessors=node_postprocessors, callback_manager=callback_manager)
 
     @classmethod
     def from_rlm(cls, rlm: RLM, documents: object, *, streaming: bool = False, callback_manager: CallbackManager | None = None) -> Self:
@@ -107,26 +125,48 @@ class RLMQueryEngine(BaseQueryEngine):
     @property
     def last_result(self) -> RLMResult | None:
         """The result of the latest run."""
-        return self._runs.last
+        return self._runs.results.last
 
     @property
     def last_store(self) -> SharedStore | None:
         """What the latest run found on its way, for an `RLMStoreRetriever`."""
-        return self._runs.last.store if self._runs.last is not None else None
+        return self._runs.results.last_store
 
     def without_streaming(self) -> Self:
         """The same engine, with answers that are no streams: for agents and evaluators."""
         if not self._streaming:
             return self
-        return type(self)(self._runs, self._source, callback_manager=self.callback_manager)
+        processors = self._node_postprocessors
+        return type(self)(self._runs, self._source, node_postprocessors=processors, callback_manager=self.callback_manager)
+
+    def as_retriever(self, *, callback_manager: CallbackManager | None = None) -> BaseRetriever:
+        """A retriever of evidence: what it finds are the verified citations of a run."""
+        return _EvidenceRetriever(self, callback_manager or self.callback_manager)
+
+    def result_of(self, response: Answered | str) -> RLMResult:
+        """The result of the run that gave a response, or whose `run_id` this is; see the function of this name.
+
+        Raises:
+            InputError: It is no longer kept.
+        """
+        return result_of(response)
+
+    def evidence(self, query: QueryBundle) -> list[NodeWithScore]:
+        """The verified citations of a run, without events of a retrieval."""
+        found = self._run(query)
+        return found.nodes if found is not None else []
+
+    async def aevidence(self, query: QueryBundle) -> list[NodeWithScore]:
+        """The same for asynchronous callers."""
+        found = await self._arun(query)
+        return found.nodes if found is not None else []
 
     @dispatcher.span
     def retrieve(self, query_bundle: QueryType) -> list[NodeWithScore]:
         """The evidence of an answer: a run's verified citations."""
         query = bundle_of(query_bundle)
         dispatcher.event(RetrievalStartEvent(str_or_query_bundle=query))
-        found = self._run(query)
-        nodes = found.nodes if found is not None else []
+        nodes = self.evidence(query)
         dispatcher.event(RetrievalEndEvent(str_or_query_bundle=query, nodes=nodes))
         return nodes
 
@@ -135,8 +175,7 @@ class RLMQueryEngine(BaseQueryEngine):
         """The same for asynchronous callers."""
         query = bundle_of(query_bundle)
         dispatcher.event(RetrievalStartEvent(str_or_query_bundle=query))
-        found = await self._arun(query)
-        nodes = found.nodes if found is not None else []
+        nodes = await self.aevidence(query)
         dispatcher.event(RetrievalEndEvent(str_or_query_bundle=query, nodes=nodes))
         return nodes
 
@@ -168,13 +207,19 @@ class RLMQueryEngine(BaseQueryEngine):
         """What a run finds; None where the retriever found nothing to read."""
         if not isinstance(self._source, BaseRetriever):
             return self._runs.run(query, self._source)
-        given = self._synthesizer.given(self._source.retrieve(query))
+        nodes = self._source.retrieve(query)
+        for processor in self._node_postprocessors:
+            nodes = processor.postprocess_nodes(nodes, query_bundle=query)
+        given = self._synthesizer.given(nodes)
         return self._runs.run(query, given) if given else None
 
     async def _arun(self, query: QueryBundle) -> Found | None:
         if not isinstance(self._source, BaseRetriever):
             return await self._runs.arun(query, self._source)
-        given = self._synthesizer.given(await self._source.aretrieve(query))
+        nodes = await self._source.aretrieve(query)
+        for processor in self._node_postprocessors:
+            nodes = await processor.apostprocess_nodes(nodes, query_bundle=query)
+        given = self._synthesizer.given(nodes)
         return await self._runs.arun(query, given) if given else None
 
     def _response(self, found: Found | None, door: Streaming) -> RESPONSE_TYPE:
@@ -188,6 +233,20 @@ class RLMQueryEngine(BaseQueryEngine):
 
     def _update_prompts(self, prompts: PromptDictType) -> None:
         self._runs.update_prompts(prompts)
+
+
+class _EvidenceRetriever(BaseRetriever):
+    """What `RLMQueryEngine.as_retriever` gives."""
+
+    def __init__(self, engine: RLMQueryEngine, callback_manager: CallbackManager) -> None:
+        super().__init__(callback_manager)
+        self._engine = engine
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return self._engine.evidence(bundle_of(query_bundle))
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await self._engine.aevidence(bundle_of(query_bundle))
 
 
 def _kept(documents: object, runs: Runs) -> Kept:

@@ -49,6 +49,8 @@ def metadata_of(result: RLMResult) -> dict[str, Any]:
         "iterations": result.iterations,
         "calls": result.total_calls,
         "tokens": sum(each.input_tokens + each.output_tokens for each in result.usage.values()),
+        "cost": result.cost,
+        "dropped_citations": result.dropped_citations,
     }
     return known if result.error is None else {**known, "error": result.error}
 

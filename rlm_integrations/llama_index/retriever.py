@@ -10,8 +10,8 @@ from rlm_integrations import _runtime
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index._defaults import callbacks
 from rlm_integrations.llama_index.nodes import finding
+from rlm_integrations.llama_index.results import store_of
 from rlm_integrations.store.evidence import searched, summed_up
-from rlm_integrations.store.shared import Reading
 
 Mode = Literal["search", "summary"]
 
@@ -19,8 +19,10 @@ Mode = Literal["search", "summary"]
 class RLMStoreRetriever(BaseRetriever):
     """Searches the findings of a run as any retriever: by free text, or in the store's query language.
 
+    Scores are relative: the finding that fits best has 1.0. The search's own are in `metadata["score"]`.
+
     Args:
-        store: A result's `store`, or an engine's `last_store`.
+        store: A result's `store`, an engine's `last_store`, a result, a response of an engine, or its `run_id`.
         mode: "search" gives the `k` findings that fit best, "summary" one node that sums up what there is.
         k: How many.
         callback_manager: LlamaIndex's callbacks; `Settings` has the default.
@@ -29,15 +31,14 @@ class RLMStoreRetriever(BaseRetriever):
         InputError: An argument cannot work.
     """
 
-    def __init__(self, store: Reading, mode: Mode = "search", k: int = 4, *, callback_manager: CallbackManager | None = None) -> None:
-        if not isinstance(store, Reading):
-            raise InputError(f"store must be a result's store or an engine's last_store (not with store_mode='none'), not {store!r}")
+    def __init__(self, store: object, mode: Mode = "search", k: int = 4, *, callback_manager: CallbackManager | None = None) -> None:
+        reading = store_of(store)
         if mode not in ("search", "summary"):
             raise InputError(f"mode={mode!r}: choose 'search' or 'summary'")
         if type(k) is not int or k < 1:
             raise InputError(f"k={k!r}: a whole number from 1 on is needed")
         super().__init__(callbacks(callback_manager))
-        self._store = store
+        self._store = reading
         self._mode = mode
         self._k = k
 
@@ -50,4 +51,6 @@ class RLMStoreRetriever(BaseRetriever):
     def _found(self, query: str) -> list[NodeWithScore]:
         if self._mode == "summary":
             return [finding(summed_up(self._store, query, self._k))]
-        return [finding(each) for each in searched(self._store, query, self._k)]
+        found = searched(self._store, query, self._k)
+        best = max((each.score for each in found), default=1.0)
+        return [finding(each, score=each.score / best) for each in found]

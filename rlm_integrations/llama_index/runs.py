@@ -1,8 +1,10 @@
 """Runs as LlamaIndex sees them: asked from its sync and async methods, followed by its events, their citations as its nodes."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import aclosing, closing
-from typing import Any, NoReturn, cast
+from functools import partial
+from inspect import signature
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
@@ -15,14 +17,21 @@ from rlm_integrations._threads import in_thread
 from rlm_integrations.engine.progress import is_progress, progress_of
 from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import InputError
-from rlm_integrations.events import Event, RunFinished
-from rlm_integrations.llama_index._defaults import default_llm
+from rlm_integrations.events import Emitter, Event, RunFinished
+from rlm_integrations.llama_index._defaults import callbacks, default_llm
 from rlm_integrations.llama_index.cited import Found, found
 from rlm_integrations.llama_index.events import Teller
+from rlm_integrations.llama_index.fast import warn_of_slow
+from rlm_integrations.llama_index.results import Results
 from rlm_integrations.llama_index.texts import Reading
+from rlm_integrations.llama_index.traced import traced
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
 
+if TYPE_CHECKING:
+    from llama_index.core.callbacks import CallbackManager
+
+OPTIONS = tuple(name for name in signature(RLM).parameters if name not in {"root_llm", "sub_llm"})
 QUESTION = "question_template"
 _PROBE = "a question"
 _NONE: Mapping[str, Any] = {}
@@ -36,24 +45,52 @@ class Runs:
         follow: The options that LlamaIndex's default model takes the place of, as it is at each run.
 
     Attributes:
-        last: The latest result, or None.
+        results: The latest results.
         limits: Its limits.
         template: How a question is put.
+        callbacks: Gives the callback manager that is told of calls of models which are not LlamaIndex's.
     """
 
     def __init__(self, rlm: RLM, follow: Mapping[str, None] | None = None) -> None:
         self.limits: Limits = rlm.options["limits"] or Limits()
-        self.last: RLMResult | None = None
+        self.results = Results()
         self.template: BasePromptTemplate = PromptTemplate("{query_str}")
-        self._rlm = rlm
+        self.callbacks: Callable[[], CallbackManager] = partial(callbacks, None)
+        self._rlm = self._followed(rlm)
         self._follow = follow
         self._default: object = None
 
+    def _followed(self, rlm: RLM) -> RLM:
+        """The same, whose calls LlamaIndex sees and whose results are kept."""
+        models = {id(lm): traced(lm, self._listening) for lm in (rlm.options["root_llm"], *rlm.options["sub_llm"].values())}
+        subs = {name: models[id(lm)] for name, lm in rlm.options["sub_llm"].items()}
+        hook = Emitter(rlm.options["on_event"], self._keep)
+        return rlm.replace(root_llm=models[id(rlm.options["root_llm"])], sub_llm=subs, on_event=hook)
+
+    def _listening(self) -> "CallbackManager":
+        return self.callbacks()
+
+    def _keep(self, event: Event) -> None:
+        if isinstance(event, RunFinished):
+            self.results.keep(event.result)
+
     @classmethod
     def of(
-        cls, llm: object, sub_llm: object = None, output_cls: type[BaseModel] | None = None, options: Mapping[str, Any] = _NONE
+        cls,
+        llm: object,
+        sub_llm: object = None,
+        output_cls: type[BaseModel] | None = None,
+        options: Mapping[str, Any] = _NONE,
+        own: Iterable[str] = (),
     ) -> "Runs":
         """Runs with these models and options; or those of an RLM, or other runs, given in the model's place.
+
+        Args:
+            llm: The model, an `RLM`, or other runs.
+            sub_llm: The model that code asks.
+            output_cls: A pydantic class, for answers of that class.
+            options: Those of `RLM`.
+            own: The options that the caller has beside these, for its error about an unknown one.
 
         Raises:
             InputError: One of them cannot work.
@@ -69,6 +106,9 @@ class Runs:
             output_cls, llm = output_cls or llm.output_cls, llm.llm
         if "root_llm" in options:
             raise InputError("root_llm=…: here it is llm=…")
+        if unknown := options.keys() - OPTIONS:
+            known = ", ".join([*own, "llm", "sub_llm", "output_cls", "streaming", "callback_manager", *OPTIONS])
+            raise InputError(f"there is no option {', '.join(map(repr, sorted(unknown)))}; there are {known}")
         if output_cls is not None:
             if BaseModel not in getattr(output_cls, "__mro__", ()):
                 raise InputError(f"output_cls must be a class derived from pydantic's BaseModel, not {output_cls!r}")
@@ -89,7 +129,7 @@ class Runs:
 
     def run(self, query: QueryBundle, reading: Reading) -> Found | None:
         """The answer to a question over texts, for synchronous methods; None where there is nothing to read."""
-        rlm, question, teller = self.rlm, self._question(query), Teller()
+        rlm, question, teller = self.rlm, self.question(query), Teller()
         texts, result = portal().run(reading.open()), None
         try:
             if texts.is_blank:
@@ -103,7 +143,8 @@ class Runs:
 
     async def arun(self, query: QueryBundle, reading: Reading) -> Found | None:
         """The same for asynchronous ones, on the caller's event loop."""
-        rlm, question, teller = self.rlm, self._question(query), Teller()
+        rlm, question, teller = self.rlm, self.question(query), Teller()
+        warn_of_slow([rlm.options["root_llm"], *rlm.options["sub_llm"].values()], rlm.options["max_parallel_calls"])
         texts, result = await reading.open(), None
         try:
             if texts.is_blank:
@@ -135,7 +176,12 @@ class Runs:
             "what holds models and documents is not pickled: keep the documents and the options, and make it anew where it is needed"
         )
 
-    def _question(self, query: QueryBundle) -> str:
+    def question(self, query: QueryBundle) -> str:
+        """The question as it is put.
+
+        Raises:
+            InputError: It is empty, or not a string.
+        """
         given: object = query.query_str
         if not isinstance(given, str) or not given.strip():
             raise InputError(f"the question must be a text that is not empty, not {given!r}")
@@ -144,7 +190,6 @@ class Runs:
     def _note(self, event: Event, teller: Teller) -> RLMResult | None:
         """Tell LlamaIndex of an event; the result, where it has one."""
         if isinstance(event, RunFinished):
-            self.last = event.result
             return event.result
         if (progress := progress_of(event)) is not None:
             teller(progress)

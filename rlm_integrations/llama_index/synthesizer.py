@@ -12,7 +12,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 from pydantic import BaseModel
 
 from rlm_integrations.engine.rlm import RLM
-from rlm_integrations.llama_index._defaults import callbacks
+from rlm_integrations.llama_index._defaults import callbacks, listening
 from rlm_integrations.llama_index._spans import Held, bare, dispatcher, spanned
 from rlm_integrations.llama_index.cited import Found
 from rlm_integrations.llama_index.response import EMPTY, Streaming, response_of
@@ -57,9 +57,10 @@ class RLMSynthesizer(BaseSynthesizer):
         callback_manager: CallbackManager | None = None,
         **rlm_options: Any,
     ) -> None:
-        self._runs = Runs.of(llm, sub_llm, output_cls, rlm_options)
+        self._runs = Runs.of(llm, sub_llm, output_cls, rlm_options, ["empty_response"])
         self._streaming = streaming
         self._callback_manager = callbacks(callback_manager)
+        self._runs.callbacks = lambda: listening(self._callback_manager)
         self._empty_response = empty_response
         self.text_of = _not_known
 
@@ -71,12 +72,12 @@ class RLMSynthesizer(BaseSynthesizer):
     @property
     def last_result(self) -> RLMResult | None:
         """The result of the latest run."""
-        return self._runs.last
+        return self._runs.results.last
 
     @property
     def last_store(self) -> SharedStore | None:
         """What the latest run found on its way."""
-        return self._runs.last.store if self._runs.last is not None else None
+        return self._runs.results.last_store
 
     @property
     def callback_manager(self) -> CallbackManager:

@@ -33,7 +33,17 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
         params = params_of(request, "max_tokens")
         if BOUND in request.params and self._in_config:
             params["generation_config"] = {"max_output_tokens": params.pop("max_tokens"), **params.get("generation_config", {})}
-        return {**params, "messages": [ChatMessage(message.content, role=MessageRole(message.role)) for message in request.messages]}
+        return {**params, "messages": [ChatMessage(content, role=MessageRole(role)) for role, content in self._messages(request)]}
+
+    def _messages(self, request: Request) -> list[tuple[str, str]]:
+        """The messages, with the system prompt of the user's object in front, which `chat` does not send by itself."""
+        messages = [(str(message.role), message.content) for message in request.messages]
+        prompt = getattr(self.model, "system_prompt", None)
+        if not isinstance(prompt, str) or not prompt:
+            return messages
+        if messages and messages[0][0] == "system":  # some providers take one system message, and only as the first
+            return [("system", f"{prompt}\n\n{messages[0][1]}"), *messages[1:]]
+        return [("system", prompt), *messages]
 
     def completion(self, reply: ChatResponse) -> Completion:
         """What the response says; what the provider sent (`raw`) tells how it ended and what it took."""

@@ -33,7 +33,7 @@ class Answer(BaseModel):
         ({"nodes": []}, "there are no documents"),
         ({"index": "an index"}, "needed here is BaseIndex, not str"),
         ({"retriever": DOCUMENT}, "needed here is BaseRetriever, not Document"),
-        ({"documents": DOCUMENT, "store": "shared"}, "RLM has no option 'store'; there are .*store_mode"),
+        ({"documents": DOCUMENT, "store": "shared"}, "there is no option 'store'; there are documents, nodes, .*store_mode"),
         ({"documents": DOCUMENT, "max_iterations": 0}, "from 1 on"),
         ({"documents": DOCUMENT, "root_llm": "offline"}, "here it is llm="),
         ({"documents": DOCUMENT, "llm": 5}, "a model is a name"),
@@ -54,7 +54,7 @@ def test_an_rlm_that_is_none() -> None:
     """`from_rlm` takes an RLM and documents."""
     with pytest.raises(InputError, match="needed here is RLM, not Scripted"):
         RLMQueryEngine.from_rlm(finder(), DOCUMENT)
-    with pytest.raises(InputError, match="has no option 'storemode'"):
+    with pytest.raises(InputError, match=r"there is no option 'storemode'; there are empty_response, .*store_mode"):
         RLMSynthesizer(finder(), storemode="none")
 
 

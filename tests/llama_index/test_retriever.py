@@ -89,7 +89,7 @@ async def test_after_a_run() -> None:
 def test_bad_arguments() -> None:
     """A store that is none, an unknown mode and a `k` that finds nothing are refused."""
     for options, hint in (
-        ({"store": None}, "not with store_mode='none'"),
+        ({"store": None}, "a store, a result, a response or its run_id, not NoneType"),
         ({"store": filled(), "mode": "find"}, "choose 'search' or 'summary'"),
         ({"store": filled(), "k": 0}, "from 1 on"),
         ({"store": filled(), "k": True}, "from 1 on"),

@@ -26,7 +26,7 @@ from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Completion, Message, Request, Usage
-from tests.lm._foreign import ANSWER, CALLS, MODEL, SCRIPTS, foreign
+from tests.lm._foreign import ANSWER, CALLS, MODEL, PROGRAM, SCRIPTS, foreign
 from tests.lm.conftest import request_of
 from tests.standin import Fault, Reply, StandIn, answer_to, serve_in_thread
 from tests.standin.settings import Usage as Counts
@@ -301,3 +301,17 @@ async def test_a_completions_model(standin: StandIn) -> None:
         await resolve(foreign("OpenAILike", standin.base_url, is_chat_model=False)).complete(request_of("x"))
     assert caught.value.type == "not_found"
     assert standin.stats().calls == 0
+
+
+@pytest.mark.parametrize("door", ["sync", "async"])
+async def test_the_users_system_prompt_is_sent(standin: StandIn, door: str) -> None:
+    """The object's `system_prompt` comes before the root's own instructions, in one message, and before the prompt of a sub-call."""
+    standin.change(scripts={MODEL: lambda ask: PROGRAM if "REPL" in ask.body["messages"][0]["content"] else "yes"})
+    llm = foreign("OpenAILike", standin.base_url, system_prompt="Answer in Latin.")
+    rlm = RLM(llm)
+    _ = rlm.completion("Who?", "text") if door == "sync" else await rlm.acompletion("Who?", "text")
+    sent = [kept.body["messages"] for kept in standin.requests()]
+    assert [[message["role"] for message in messages] for messages in sent] == [["system", "user"]] * 5
+    assert sent[0][0]["content"].startswith("Answer in Latin.\n\n")
+    assert "REPL" in sent[0][0]["content"]
+    assert all(messages[0]["content"] == "Answer in Latin." for messages in sent[1:])
