@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .signatures import signature_of
+
 FINALS_KEPT = 100  # of one block, the latest
 _WALKED = 10_000  # values of a container that are looked at for what is not a value
 _NAME = re.compile(r"\w+")
@@ -24,8 +26,17 @@ _NOT_VALUES: tuple[tuple[type, str], ...] = (
 class HostObject(types.SimpleNamespace):
     """An object whose methods are host functions, such as `store`."""
 
+    __module__ = "__main__"  # what `help` shows
+
     def __repr__(self) -> str:
         return f"<an object with the methods {', '.join(vars(self))}>"
+
+
+def present(function: Any, name: str, signature: str) -> None:
+    """Have a function show itself to model code under a name and with these parameters, and as nothing of this package."""
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = "__main__"
+    function.__signature__ = signature_of(signature)
 
 
 def listed(value: Any) -> Any:
@@ -71,9 +82,9 @@ class Finals:
                 fields, evidence = {"evidence": evidence}, ()
             self._take("", _value_of("SUBMIT", values, fields), evidence)
 
-        for function, name in ((final, "FINAL"), (final_var, "FINAL_VAR"), (submit, "SUBMIT")):
-            function.__name__ = function.__qualname__ = name
-            function.__module__ = "__main__"
+        present(final, "FINAL", "(value, evidence=())")
+        present(final_var, "FINAL_VAR", "(name, evidence=())")
+        present(submit, "SUBMIT", "(*values, evidence=(), **fields)")
         self.functions: dict[str, Any] = {"FINAL": final, "FINAL_VAR": final_var}
         self.dialects: dict[str, Any] = {"SUBMIT": submit, "final_answer": submit}
 

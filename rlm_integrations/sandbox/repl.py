@@ -19,8 +19,7 @@ from typing import Any, Literal
 
 from ..records import HostFunction, LLMError, SpanRef
 from . import rewrite
-from .finals import Finals, HostObject, listed
-from .signatures import signature_of
+from .finals import Finals, HostObject, listed, present
 from .wire import Opaque
 
 Call = Callable[[int, str, list[Any], dict[str, Any]], "Future[Any]"]
@@ -202,10 +201,8 @@ class Repl:
 
         short = function.name.rpartition(".")[2]
         for each in (stub, awaitable):
-            each.__name__ = each.__qualname__ = short
             each.__doc__ = f"{short}{function.signature}\n\n{function.doc}".strip()
-            each.__module__ = "__main__"
-            vars(each)["__signature__"] = signature_of(function.signature)
+            present(each, short, function.signature)
         vars(stub)["awaitable"] = awaitable
         return stub
 
@@ -221,8 +218,7 @@ class Repl:
             """Your variables and what they are."""
             return self.show_variables()
 
-        show_vars.__name__ = show_vars.__qualname__ = "SHOW_VARS"
-        show_vars.__module__ = "__main__"
+        present(show_vars, "SHOW_VARS", "()")
         return show_vars
 
     def show_variables(self) -> Variables:
