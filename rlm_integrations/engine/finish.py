@@ -13,6 +13,7 @@ from rlm_integrations.sandbox.base import ExecutionResult, Final
 
 RunCode = Callable[[str], Awaitable[ExecutionResult]]
 
+_USUAL_NAMES = {"answer", "context", "output", "response", "result", "results", "store", "summary"}
 _ERRORS_SEARCHED = 100
 _LABEL = 20  # letters and digits beside an error that may be no more than its label, as in "Answer: Error: …"
 
@@ -84,7 +85,8 @@ async def _last_resort(reply: Reply, results: Sequence[ExecutionResult], run_cod
     elif results and results[-1].error is not None and results[-1].error.message.startswith("FINAL_VAR("):
         code = [block.code for block in reply.blocks if block.note is None][len(results) - 1]
         given = await parse_apart(literal_of_final_var, code)
-    return Found(Final(given)) if given is not None and "_" not in given else found
+    # A variable's name is no answer, not even at the end.
+    return Found(Final(given)) if given is not None and "_" not in given and given not in _USUAL_NAMES else found
 
 
 def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:

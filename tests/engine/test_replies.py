@@ -136,6 +136,7 @@ async def test_d02_errors_of_the_finals_name_what_the_model_called() -> None:
         ("So:\n```repl\nFINAL(The ally was Sansa.", "found 42"),
         (code("FINAL(1)", "FINAL(2)"), "[1, 2]"),
         (code("FINAL_VAR('final_answer')"), "found 42"),
+        ("FINAL_VAR(answer)", "found 42"),
     ],
 )
 async def test_d03_the_closing_turn_takes_what_was_clearly_meant(closing: str, answer: str) -> None:
