@@ -68,13 +68,23 @@ class ModelError(RLMError):
         type: The kind of failure as `LLMError.type` names it, such as "rate_limit" or "timeout".
         retryable: Whether the same request may succeed later.
         retry_after: How many seconds the provider asked to wait, if it did.
+        sent: Whether the request may have reached the provider, which may then want to be paid for it.
     """
 
-    def __init__(self, message: str, *, type: str, retryable: bool = False, retry_after: float | None = None) -> None:  # noqa: A002 - the field's name is the contract
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str,  # noqa: A002 - the field's name is the contract
+        retryable: bool = False,
+        retry_after: float | None = None,
+        sent: bool = True,
+    ) -> None:
         super().__init__(message)
         self.type = type
         self.retryable = retryable
         self.retry_after = retry_after
+        self.sent = sent
 
 
 class IncompleteError(RLMError):

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from .errors import InputError
 
 Role = Literal["system", "user", "assistant"]
+BOUND = "max_completion_tokens"  # the parameter by which requests bound a reply; each model has a name of its own for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Request:
         query: The user's question of the run that asks.
         path: The call's place in the run, such as `r.2/b.17`, or in a batch, such as `b.17`; the same at every replay.
         depth: 0 for the root's own calls, 1 for those of its code and children, and so on.
+        reply_tokens: The bound of the reply that a run's budget sets, or None. `params` has it too, as `max_completion_tokens`, for models
+            that hand parameters on as they are.
     """
 
     messages: tuple[Message, ...]
@@ -37,6 +40,7 @@ class Request:
     query: str = ""
     path: str = ""
     depth: int = 0
+    reply_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,32 +173,37 @@ class Spent:
 
     Attributes:
         calls: How many there were.
-        usage: Their tokens, as far as providers said.
+        usage: Their tokens, as far as providers counted them.
         cost: US dollars, or None ("unknown") where any of them has no price.
+        uncounted: How many of the calls the provider answered without a count, or with one that cannot be true.
     """
 
     calls: int = 0
     usage: Usage = field(default_factory=Usage)
     cost: float | None = 0.0
+    uncounted: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
         """Both in sum."""
         cost = None if self.cost is None or other.cost is None else self.cost + other.cost
-        return Spent(self.calls + other.calls, self.usage + other.usage, cost)
+        return Spent(self.calls + other.calls, self.usage + other.usage, cost, self.uncounted + other.uncounted)
 
 
-Price = Callable[[Usage, str], float | None]
+Price = Callable[[Usage, str, str], float | None]
 
 
 class Tally:
     """What a run took, its children included. It is added up when it is first asked: reading the price list takes a while.
 
     Args:
-        calls: Of each call the model, the depth, and the tokens, or None where the provider did not say.
-        price: What tokens of a model cost.
+        calls: Of each call the model that was asked, the depth, the tokens (None where the provider did not say), and the model
+            that answered.
+        price: What tokens cost, given both models.
     """
 
-    def __init__(self, calls: Sequence[tuple[str, int, Usage | None]] = (), price: Price = lambda _usage, _model: None) -> None:
+    def __init__(
+        self, calls: Sequence[tuple[str, int, Usage | None, str]] = (), price: Price = lambda _usage, _asked, _answering: None
+    ) -> None:
         self._calls = calls
         self._price = price
 
@@ -206,8 +211,8 @@ class Tally:
     def _added_up(self) -> tuple[dict[str, Spent], dict[int, Spent]]:
         by_model: dict[str, Spent] = {}
         by_depth: dict[int, Spent] = {}
-        for model, depth, usage in self._calls:
-            spent = Spent(1, usage or Usage(), None if usage is None else self._price(usage, model))
+        for model, depth, usage, answering in self._calls:
+            spent = Spent(1, usage or Usage(), None if usage is None else self._price(usage, model, answering), int(usage is None))
             by_model[model] = by_model.get(model, Spent()) + spent
             by_depth[depth] = by_depth.get(depth, Spent()) + spent
         return by_model, by_depth
@@ -216,17 +221,24 @@ class Tally:
         """How many calls there were at this depth."""
         if "_added_up" in self.__dict__:
             return self.by_depth[depth].calls if depth in self.by_depth else 0
-        return sum(each == depth for _, each, _ in self._calls)
+        return sum(each == depth for _, each, _, _ in self._calls)
 
     @cached_property
     def usage(self) -> Mapping[str, Usage]:
-        """Tokens by model. Unlike the rest it needs no price list."""
+        """Tokens by model, as far as providers counted them. Unlike cost it needs no price list."""
         if "_added_up" in self.__dict__:
             return {model: spent.usage for model, spent in self.by_model.items()}
         found: dict[str, Usage] = {}
-        for model, _, usage in self._calls:
+        for model, _, usage, _ in self._calls:
             found[model] = found.get(model, Usage()) + (usage or Usage())
         return found
+
+    @property
+    def uncounted(self) -> frozenset[str]:
+        """The models that answered at least once without a count."""
+        if "_added_up" in self.__dict__:
+            return frozenset(model for model, spent in self.by_model.items() if spent.uncounted)
+        return frozenset(model for model, _, usage, _ in self._calls if usage is None)
 
     @property
     def by_model(self) -> Mapping[str, Spent]:
@@ -328,9 +340,13 @@ class RLMResult:
     store: "SharedStore | None" = field(default=None, compare=False, repr=False)
 
     @property
-    def usage(self) -> Mapping[str, Usage]:
-        """Tokens by model; by depth they stand in `spent`."""
-        return self.spent.usage
+    def usage(self) -> Mapping[str, Usage | None]:
+        """Tokens by model, or None ("unknown") where its provider did not count every call.
+
+        What it did count, and tokens by depth, are in `spent`.
+        """
+        uncounted = self.spent.uncounted
+        return {model: None if model in uncounted else usage for model, usage in self.spent.usage.items()}
 
     @property
     def cost(self) -> float | None:

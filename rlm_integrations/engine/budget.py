@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rlm_integrations import _runtime
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm import pricing
 from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.tokens import credible, most_tokens
 from rlm_integrations.records import Budget, CallRecord, Completion, Message, Request, Usage
 from rlm_integrations.result import Tally
 
@@ -19,21 +21,57 @@ Exhausted = Literal["budget_calls", "budget_tokens", "budget_cost", "budget_seco
 _BYTES = 3
 _PER_MESSAGE = 8  # tokens that a message takes beside its text
 _LEAST_REPLY = 256  # tokens; where no more are left for a reply, no call is made
+_LEAST_PROMPT = 512  # tokens; where no more are left for a prompt, a run is over
+_COUNTED_OFF_LOOP = 20_000  # characters: a few milliseconds of counting
 # Failures for which no provider counts tokens: the request was not taken, or never came to the model.
 _NOT_COUNTED = frozenset({"auth", "bad_request", "context_length", "input", "not_found", "overloaded", "quota", "rate_limit", "server"})
 
 
 class BudgetSpentError(Exception):
-    """There is nothing left to spend of one kind."""
+    """A call does not fit in what is left of the budget.
 
-    def __init__(self, reason: Exhausted) -> None:
-        super().__init__(reason)
+    Args:
+        reason: What there is too little of.
+        message: What the call needs and what is left.
+        was_asked: Whether the model was asked, and the call ended without an answer.
+    """
+
+    def __init__(self, reason: Exhausted, message: str = "", *, was_asked: bool = False) -> None:
+        super().__init__(message or f"the run's budget is spent ({reason})")
         self.reason = reason
+        self.was_asked = was_asked
 
 
 def estimate(messages: Iterable[Message]) -> int:
-    """How many tokens these messages take, rather too many than too few."""
+    """About how many tokens these messages take. It is no bound; see `most_tokens`."""
     return sum(_bytes(message.content) // _BYTES + _PER_MESSAGE for message in messages)
+
+
+def bound(messages: Iterable[Message]) -> int:
+    """How many tokens these messages take at most."""
+    return sum(most_tokens(message.content) + _PER_MESSAGE for message in messages)
+
+
+class PromptMeter:
+    """Bounds the tokens of the requests of one conversation: what the provider counted of its beginning, and a bound of the rest."""
+
+    def __init__(self) -> None:
+        self._counted: tuple[Message, ...] = ()
+        self._tokens = 0
+
+    async def most_tokens(self, messages: Sequence[Message]) -> int:
+        """At most so many tokens do these messages take."""
+        known = len(self._counted)
+        if known > len(messages) or any(ours is not theirs for ours, theirs in zip(self._counted, messages, strict=False)):
+            known = 0  # its beginning was shortened
+        rest = messages[known:]
+        large = sum(len(message.content) for message in rest) > _COUNTED_OFF_LOOP
+        return (self._tokens if known else 0) + (await _runtime.offload(bound, rest) if large else bound(rest))
+
+    def count(self, messages: Sequence[Message], usage: Usage | None) -> None:
+        """Take note of what the provider counted of these messages."""
+        if usage is not None:
+            self._counted, self._tokens = tuple(messages), usage.input_tokens
 
 
 def _bytes(text: str) -> int:
@@ -51,6 +89,7 @@ class Reservation:
         reply_tokens: How many of them the reply may have.
         cost: US dollars, for one try.
         uncounted: Tries so far for which the provider may want to be paid without having said how much.
+        lacking: What there is too little of for a further try.
     """
 
     model: str
@@ -59,6 +98,7 @@ class Reservation:
     reply_tokens: int
     cost: float
     uncounted: int = 0
+    lacking: Exhausted | None = None
 
     @property
     def tries(self) -> int:
@@ -70,7 +110,7 @@ class Purse:
     """Keeps the sum of what is spent and what is reserved within the budget.
 
     Where calls in flight may still give back what they do not use, a further call waits for them; where none can, it gets a shorter reply,
-    or is refused.
+    or is refused. A refused call fails alone; the budget is spent once no useful call fits any more.
 
     Args:
         budget: The bounds.
@@ -78,24 +118,24 @@ class Purse:
         begun: When the run began, in seconds of `time.monotonic()`.
 
     Attributes:
-        spent_out: What there was too little of, since a call was refused or the time was over.
+        spent_out: What there is too little of for any further call.
     """
 
     def __init__(self, budget: Budget, reply_tokens: int, begun: float) -> None:
         self.budget = budget
         self.spent_out: Exhausted | None = None
-        self._replies = [reply_tokens]  # bounds of a reply that are tried, longest first
-        while self.limits_replies and self._replies[-1] >= 2 * _LEAST_REPLY:
-            self._replies.append(self._replies[-1] // 2)
+        self._reply_tokens = reply_tokens
         self._calls_kept_back = 1 if (budget.max_calls or 0) > 1 else 0
         self._tokens_kept_back = 0
         self._begun = begun
         self._calls = 0
         self._tokens = 0
         self._cost = 0.0
+        self._longest: dict[str, int] = {}  # by the name of a model, tokens of a reply that was longer than its bound
+        self._answering: dict[str, str] = {}  # by the name of a model, the one that answered last
         self._reserved: list[Reservation] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._settled: list[tuple[str, int, Usage | None]] = []
+        self._settled: list[tuple[str, int, Usage | None, str]] = []
 
     @property
     def limits_replies(self) -> bool:
@@ -110,23 +150,34 @@ class Purse:
         """Keep so many tokens for the closing request, though never more than a quarter of all."""
         self._tokens_kept_back = min(tokens, (self.budget.max_tokens or 0) // 4)
 
-    async def reserve(self, messages: Iterable[Message], model: str, depth: int, *, closing: bool = False) -> Reservation:
+    async def reserve(
+        self,
+        given: int,
+        model: str,
+        depth: int,
+        *,
+        closing: bool = False,
+        is_root: bool = False,
+        own_bound: int | None = None,
+    ) -> Reservation:
         """Set aside what a call may take.
 
         Args:
-            messages: What the model is going to read.
+            given: How many tokens the model is going to read at most.
             model: Its name, for its price.
             depth: Where in the tree the call stands.
             closing: Whether this is the root's closing request, which may use what was kept back for it.
+            is_root: Whether the root asks for its next turn.
+            own_bound: How many tokens the model's replies have at most by its user's own setting.
 
         Raises:
             BudgetSpentError: It does not fit, and nothing in flight could make room.
         """
-        given = estimate(messages) if self.limits_replies else 0
         while True:
             lacking: Exhausted | None = None
-            for reply in self._replies:
-                reservation = Reservation(model, depth, given + reply, reply, self._cost_of(given, reply, model))
+            for reply in self._replies(own_bound):
+                longest = max(reply, self._longest.get(model, 0))  # some servers ignore every bound
+                reservation = Reservation(model, depth, given + longest, reply, self._cost_of(given, longest, model))
                 lacking = self._lacking(reservation, calls=1, closing=closing)
                 if lacking is None:
                     self._calls += 1
@@ -134,9 +185,8 @@ class Purse:
                     return reservation
                 if self._reserved:
                     break
-            if lacking in {"budget_calls", "budget_seconds"} or not self._reserved:
-                self.spent_out = self.spent_out or lacking
-                raise BudgetSpentError(lacking or "budget_calls")
+            if lacking is not None and (lacking in {"budget_calls", "budget_seconds"} or not self._reserved):
+                raise self._refusal(lacking, given, model, closing=closing, is_root=is_root)
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             try:
@@ -145,13 +195,43 @@ class Purse:
                 self._wake()
                 raise
 
+    def _replies(self, own_bound: int | None) -> list[int]:
+        """The bounds of a reply that are tried, longest first."""
+        bounds = [self._reply_tokens if own_bound is None else min(own_bound, self._reply_tokens)]
+        while self.limits_replies and bounds[-1] >= 2 * _LEAST_REPLY:
+            bounds.append(bounds[-1] // 2)
+        return bounds
+
+    def _refusal(self, lacking: Exhausted, given: int, model: str, *, closing: bool, is_root: bool) -> BudgetSpentError:
+        """Why a call is refused. Whether that spends the budget depends on what else would fit."""
+        budget = self.budget
+        if lacking == "budget_seconds":
+            self.spent_out = self.spent_out or lacking
+            return BudgetSpentError(lacking, "the run's time is over")
+        if lacking == "budget_calls":
+            if not is_root or self._calls >= (budget.max_calls or 0):  # else one is left, for the closing request
+                self.spent_out = self.spent_out or lacking
+            return BudgetSpentError(lacking)
+        reply = max(_LEAST_REPLY, self._longest.get(model, 0))
+        least = Reservation(model, 0, _LEAST_PROMPT + reply, reply, self._cost_of(_LEAST_PROMPT, reply, model))
+        if self._lacking(least, calls=0, closing=closing) is not None:
+            self.spent_out = self.spent_out or lacking
+        if lacking == "budget_tokens" and budget.max_tokens is not None:
+            left = max(0, budget.max_tokens - self._tokens - (0 if closing else self._tokens_kept_back))
+            what = f"the prompt and its reply take up to {given + reply:,} tokens, and {left:,} of the run's {budget.max_tokens:,} are left"
+        else:
+            left_cost = max(0.0, (budget.max_cost or 0.0) - self._cost)
+            what = (
+                f"the prompt and its reply take up to {given + reply:,} tokens, which may cost more than the ${left_cost:.4g} that are left"
+            )
+        return BudgetSpentError(lacking, what if self.spent_out else f"{what}: ask with less text")
+
     def allows_another_try(self, reservation: Reservation) -> bool:
         """Whether a call whose tries so far may have to be paid may be tried again."""
         reservation.uncounted += 1
-        lacking = self._lacking(None, calls=0, closing=True)
+        reservation.lacking = self._lacking(None, calls=0, closing=True)
         reservation.uncounted -= 1
-        self.spent_out = self.spent_out or lacking
-        return lacking is None
+        return reservation.lacking is None
 
     def settle(self, reservation: Reservation, record: CallRecord | None, *, is_several: bool = False) -> None:
         """Replace what was set aside by what the call took; what the provider did not count is taken to be what was set aside.
@@ -159,24 +239,31 @@ class Purse:
         Args:
             reservation: What was set aside.
             record: What became of the call, or None where it was cancelled.
-            is_several: Whether the model stands for several: the one that answered is paid.
+            is_several: Whether the model stands for several: the one that answered gets the tokens.
         """
-        model = record.model if is_several and record is not None and record.error is None else reservation.model
         self._reserved.remove(reservation)
         self._tokens += reservation.uncounted * reservation.tokens
         self._cost += reservation.uncounted * reservation.cost
-        usage = record.usage if record is not None and record.error is None else Usage()
+        answered = record is not None and record.error is None
+        usage = record.usage if record is not None and answered else Usage()
+        answering = record.model if record is not None and answered else reservation.model
+        if answered:
+            self._answering[reservation.model] = answering
         if usage is not None:
             self._tokens += usage.input_tokens + usage.output_tokens
+            if usage.output_tokens > reservation.reply_tokens:
+                self._longest[reservation.model] = max(usage.output_tokens, self._longest.get(reservation.model, 0))
             if self.budget.max_cost is not None:
-                self._cost += pricing.cost(usage, model) or 0.0
-        self._settled.append((model, reservation.depth, usage))
+                self._cost += price(usage, reservation.model, answering) or 0.0
+        self._settled.append((answering if is_several else reservation.model, reservation.depth, usage, answering))
         self._wake()
 
     def _cost_of(self, given: int, reply: int, model: str) -> float:
+        """What a call may cost; a model that is answered for by a dearer one is as dear as that."""
         if self.budget.max_cost is None:
             return 0.0
-        return pricing.cost(Usage(input_tokens=given, output_tokens=reply), model) or 0.0
+        usage = Usage(input_tokens=given, output_tokens=reply)
+        return max(pricing.cost(usage, model) or 0.0, price(usage, model, self._answering.get(model, model)) or 0.0)
 
     def exhausted(self) -> Exhausted | None:
         """What there is too little of for any further call, whatever calls in flight give back; None if there is enough."""
@@ -211,7 +298,7 @@ class Purse:
 
     def tally(self) -> Tally:
         """What was spent so far."""
-        return Tally(tuple(self._settled), pricing.cost)
+        return Tally(tuple(self._settled), price)
 
 
 class Metered:
@@ -232,8 +319,15 @@ class Metered:
         try:
             completion = await self._lm.complete(request)
         except ModelError as error:
-            self._reservation.uncounted -= error.type in _NOT_COUNTED
+            self._reservation.uncounted -= error.type in _NOT_COUNTED or not error.sent
             raise
-        if getattr(completion, "usage", None) is not None:  # a model of the user's may return anything
+        answer: object = completion  # a model of the user's may return anything
+        if isinstance(answer, Completion) and credible(answer.usage, request, answer.text) is not None:
             self._reservation.uncounted -= 1
         return completion
+
+
+def price(usage: Usage, asked: str, answering: str) -> float | None:
+    """What a call cost: by the model that answered, where that has a known price, else by the one that was asked."""
+    cost = pricing.cost(usage, answering) if answering != asked else None
+    return pricing.cost(usage, asked) if cost is None else cost

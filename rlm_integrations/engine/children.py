@@ -8,7 +8,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import Typed
 from rlm_integrations.engine.asked import Answered, Asked, Spawn
 from rlm_integrations.engine.citations import LONGEST
-from rlm_integrations.engine.loop import Run
+from rlm_integrations.engine.loop import Outcome, Run
 from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, ModelError
@@ -64,7 +64,7 @@ class Children:
                     outcome = await run.run()
                 finally:
                     await repl.end(keep=corpus)
-                reply = outcome.answer or LLMError("empty", f"the child run gave no answer ({outcome.stop_reason})")
+                reply = outcome.answer or _no_answer(outcome)
             except ModelError as error:
                 run.outcome.stop_reason = "model_error"
                 reply = LLMError(error.type, str(error))
@@ -91,6 +91,12 @@ class Children:
             return await self._tree.threads.make(_slice, self._tree.corpus, texts, located, is_list=is_list)
         except ContextError:  # the document's file has changed: the child reads what code handed over, and can cite nothing
             return await self._tree.threads.make(self._tree.corpus.slice, texts, is_list=is_list)
+
+
+def _no_answer(outcome: Outcome) -> LLMError:
+    if outcome.stop_reason.startswith("budget"):
+        return LLMError("budget", outcome.error or f"the child run gave no answer ({outcome.stop_reason})")
+    return LLMError("empty", f"the child run gave no answer ({outcome.stop_reason})")
 
 
 def _slice(corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces], *, is_list: bool) -> Corpus:

@@ -13,7 +13,7 @@ from rlm_integrations._cleanup import ended
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import AnswerTooLongError, InvalidAnswerError, Typed
 from rlm_integrations.engine.asked import Spawn
-from rlm_integrations.engine.budget import BudgetSpentError, estimate
+from rlm_integrations.engine.budget import BudgetSpentError, PromptMeter
 from rlm_integrations.engine.conversation import Conversation
 from rlm_integrations.engine.finish import answer_of, best_words, words_of
 from rlm_integrations.engine.gate import Gate
@@ -88,6 +88,7 @@ class Run:
         self._unfinished: dict[str, str] = {}  # replies by their prompts, which the next block gets
         self._notes: list[str] = []  # what the model is to be told at the end of the turn
         self._told_unreadable = False
+        self.meter = PromptMeter()
 
     async def run(self, history: Sequence[Message] = ()) -> Outcome:
         """Take turns until an answer, or a limit; the outcome, whichever it was.
@@ -109,9 +110,15 @@ class Run:
                 await self._close("the limit of turns is reached")
         except BudgetSpentError as spent:
             outcome.stop_reason = spent.reason
+            if not outcome.turns:
+                outcome.error = str(spent)
             # What is kept back is the root's: the best answer of a child is what it has.
-            if spent.reason in {"budget_calls", "budget_tokens"} and not self._depth:
+            if not self._depth and spent.reason == "budget_tokens":
                 await self._close("the budget is spent")
+            elif not self._depth and spent.reason == "budget_calls":
+                is_final = await self._close("the budget allows this call and no further one")
+                if is_final and self._tree.purse.spent_out is None and not self._host.refused:
+                    outcome.stop_reason = "final"  # it needed every call, and was refused none
         if outcome.stop_reason != "final":
             outcome.partial = outcome.partial or self._partial()
             if self.typed.schema is None:
@@ -182,14 +189,11 @@ class Run:
             messages = self.outcome.messages
             if purse.limits_replies and not self._depth:
                 # The closing request will hold this reply and what its code prints.
-                purse.keep_back(estimate(messages) + settings.limits.reply_tokens + settings.limits.stdout_shown // 3 + 1_000)
+                history = await self.meter.most_tokens(messages)
+                purse.keep_back(history + settings.limits.reply_tokens + settings.limits.stdout_shown // 2 + 1_000)
             request = Request(tuple(messages), role="root", query=self.query, path=f"{self._path}.{number}", depth=self._depth)
-            record = await self._tree.ask(settings.root, request, parent=self.id, closing=closing and not self._depth)
-            if record.error is None:
-                return record
-            if record.error.type == "budget":
-                raise BudgetSpentError(purse.spent_out or "budget_calls")
-            if record.error.type != "context_length" or not self.conversation.compact_after_refusal():
+            record = await self._tree.ask_root(request, self.meter, parent=self.id, closing=closing and not self._depth)
+            if record.error is None or record.error.type != "context_length" or not self.conversation.compact_after_refusal():
                 return record
 
     async def _parsed(self, record: CallRecord) -> Reply:
@@ -333,8 +337,8 @@ class Run:
             return True
         return False
 
-    async def _close(self, reason: str) -> None:
-        """Ask once for the best answer that what was found allows; its code runs, and asks nobody any more."""
+    async def _close(self, reason: str) -> bool:
+        """Ask once for the best answer that what was found allows; its code runs, and asks nobody any more. Whether it gave a final."""
         outcome, taken = self.outcome, len(self.outcome.turns)
         stop_reason = outcome.stop_reason
         self.conversation.close(prompts.closing(reason))
@@ -348,7 +352,8 @@ class Run:
         for turn in outcome.turns[taken:]:
             if outcome.stop_reason != "final":
                 outcome.partial = words_of(turn, self._spoken)  # the best answer, without FINAL around it
-        outcome.stop_reason = stop_reason
+        is_final, outcome.stop_reason = outcome.stop_reason == "final", stop_reason
+        return is_final
 
     def _partial(self) -> str:
         """The best words of a run that did not finish: the last value of a FINAL, or what was printed or said last."""

@@ -27,6 +27,7 @@ from rlm_integrations.engine.tree import Settings, Tree
 from rlm_integrations.errors import BudgetExceededError, IncompleteError, InputError, ModelError, SandboxError
 from rlm_integrations.events import Emitter, Event, Hook, RunFailed, RunFinished, RunStarted
 from rlm_integrations.lm import pricing
+from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Budget, Limits
@@ -53,6 +54,7 @@ class RLM:
         store_mode: "shared" gives code a store for findings, "none" does not.
         budget: What a run may spend; see `Budget`.
         limits: Everything else that bounds it; see `Limits`.
+        retry: When failed calls of models are tried again; see `Retry`.
         on_incomplete: What happens when a run ends without a final answer: "partial" returns the result with the best answer so far,
             "raise" raises `IncompleteError`, which has it.
         output_type: Any type that pydantic validates, for answers of that type.
@@ -82,6 +84,7 @@ class RLM:
         store_mode: Literal["shared", "none"] = "shared",
         budget: Budget | None = None,
         limits: Limits | None = None,
+        retry: Retry | None = None,
         on_incomplete: Literal["partial", "raise"] = "partial",
         output_type: Any = None,
         sandbox: str | Sandbox = "process",
@@ -105,9 +108,9 @@ class RLM:
             raise InputError("storage=…: this version keeps no runs; leave it out, and keep results with RLMResult.save")
         if on_event is not None and not callable(on_event):
             raise InputError(f"on_event is a function that takes an event, not {on_event!r}")
-        for kind, given in (("budget", budget), ("limits", limits)):
-            if given is not None and not isinstance(given, Budget if kind == "budget" else Limits):
-                raise InputError(f"{kind} must be a {kind.capitalize()}, not {type(given).__name__}")
+        for name, given, kind in (("budget", budget, Budget), ("limits", limits, Limits), ("retry", retry, Retry)):
+            if given is not None and not isinstance(given, kind):
+                raise InputError(f"{name} must be a {kind.__name__}, not {type(given).__name__}")
         self._given = {"root_llm": root_llm, "sub_llm": sub_llm}
         root = resolve(root_llm)
         subs = _subs(sub_llm, root)
@@ -121,6 +124,7 @@ class RLM:
                 "store_mode": store_mode,
                 "budget": budget,
                 "limits": limits,
+                "retry": retry,
                 "on_incomplete": on_incomplete,
                 "output_type": output_type,
                 "sandbox": sandbox,
@@ -140,6 +144,7 @@ class RLM:
             store_mode=store_mode,
             budget=budget or Budget(),
             limits=limits or Limits(),
+            retry=retry or Retry(),
             output_type=output_type,
             sandbox=sandbox_named(sandbox),
             tools=tools_of(tools, RESERVED),
@@ -330,6 +335,10 @@ def _made(kind: type[RLM], options: dict[str, Any]) -> RLM:
 def _question(given: object) -> str:
     if not isinstance(given, str) or not given.strip():
         raise InputError(f"the question must be a text that is not empty, not {given!r}")
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the question has half of a surrogate pair at character {error.start}, which is not valid Unicode") from None
     return given
 
 

@@ -7,6 +7,7 @@ from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import InvalidAnswerError
+from rlm_integrations.engine.budget import BudgetSpentError
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import Repl
 from rlm_integrations.engine.tree import Tree
@@ -41,12 +42,13 @@ async def answer_at_once(tree: Tree, run: Run, repl: Repl) -> bool:
         repl.recorded[asked] = str(pieces)
     request = Request(tuple(outcome.messages), role="root", query=run.query, path="r.1")
     tree.emit(TurnStarted(id=run.id, iteration=1))
-    record = await tree.ask(root, request, parent=run.id)
-    if record.error is not None:
-        if tree.purse.spent_out is None:
-            raise ModelError(f"{root.name}: {record.error.message}", type=record.error.type)
-        outcome.stop_reason = tree.purse.spent_out
+    try:
+        record = await tree.ask_root(request, run.meter, parent=run.id)
+    except BudgetSpentError as spent:
+        outcome.stop_reason, outcome.error = spent.reason, str(spent)
         return True
+    if record.error is not None:
+        raise ModelError(f"{root.name}: {record.error.message}", type=record.error.type)
     outcome.messages.append(Message("assistant", record.reply))
     lines = record.reply.splitlines()
     quotes = [line[2:].strip() for line in lines if line.startswith("> ")]

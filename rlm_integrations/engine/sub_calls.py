@@ -36,6 +36,7 @@ class SubCalls:
         notebook: What the block that runs now has done.
         is_withdrawn: Whether the question was cancelled, and no further call is made while its block is being interrupted.
         closed: Why no model can be asked any more, or "".
+        refused: Whether code asked one all the same.
     """
 
     def __init__(self, tree: Tree, *, query: str, depth: int, parent: str) -> None:
@@ -46,6 +47,7 @@ class SubCalls:
         self.notebook = Notebook(tree.record_room)
         self.is_withdrawn = False
         self.closed = ""
+        self.refused = False
 
     async def ask_all(
         self,
@@ -169,6 +171,7 @@ class SubCalls:
     async def _ask(self, lm: LM, prompt: str, path: str, parent: str) -> CallRecord:
         request = Request((Message("user", prompt),), role="sub", query=self._query, path=path, depth=self._depth + 1)
         if self.closed:
+            self.refused = True
             return self._tree.refuse(lm, request, self.closed, parent=parent)
         if self.is_withdrawn:
             await asyncio.get_running_loop().create_future()  # until the block ends, which is soon

@@ -10,17 +10,17 @@ from rlm_integrations import _runtime
 from rlm_integrations._cleanup import to_the_end
 from rlm_integrations._work import Work, spend
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.budget import BudgetSpentError, Metered, Purse
+from rlm_integrations.engine.budget import BudgetSpentError, Metered, PromptMeter, Purse
 from rlm_integrations.engine.citations import verified
 from rlm_integrations.engine.notebook import RecordRoom
 from rlm_integrations.engine.threads import TreeThreads
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.errors import ContextError
 from rlm_integrations.events import Emitter
-from rlm_integrations.lm.asker import Asker
+from rlm_integrations.lm.asker import Asker, Retry
 from rlm_integrations.lm.base import LM, SeveralModels
 from rlm_integrations.lm.limiter import Limiter, limiter_of
-from rlm_integrations.records import Budget, CallRecord, Limits, LLMError, Request, SpanRef
+from rlm_integrations.records import BOUND, Budget, CallRecord, Limits, LLMError, Request, SpanRef
 from rlm_integrations.result import Citation
 from rlm_integrations.sandbox.base import Sandbox
 from rlm_integrations.spans import Locator, PromptPieces, literal
@@ -39,6 +39,7 @@ class Settings:
     store_mode: str
     budget: Budget
     limits: Limits
+    retry: Retry
     output_type: Any
     sandbox: Sandbox
     tools: Sequence[Tool]
@@ -76,42 +77,74 @@ class Tree:
         """What a child run at this depth holds while it is under way. For each depth apart, because parents wait for their children."""
         return self._child_runs.setdefault(depth, asyncio.Semaphore(self.settings.limits.child_runs))
 
-    async def ask(self, lm: LM, request: Request, *, parent: str, closing: bool = False) -> CallRecord:
+    async def ask(self, lm: LM, request: Request, *, parent: str) -> CallRecord:
         """Ask a model within the budget, at most `max_parallel_calls` at a time.
 
-        What the budget does not bear is a failed call of type "budget", and `purse.spent_out` says why.
+        What the budget does not bear is a failed call of type "budget".
         """
-        left = self.purse.seconds_left()
         try:
-            if left is None:  # as most runs have it, and some make thousands of calls
-                return await self._ask(lm, request, parent, closing=closing)
-            async with asyncio.timeout(left):
-                return await self._ask(lm, request, parent, closing=closing)
+            return await self._ask_in_time(lm, request, parent, PromptMeter(), closing=False, is_root=False)
         except BudgetSpentError as spent:
-            return self.refuse(lm, request, f"the run's budget is spent ({spent.reason})", parent=parent)
-        except TimeoutError:
-            self.purse.spent_out = self.purse.spent_out or "budget_seconds"
-            now = time.monotonic()
-            return CallRecord(reply=LLMError("budget", "the run's time is over"), model=lm.name, start=now, end=now)
+            return self._unanswered(lm, request, spent, parent)
+
+    async def ask_root(self, request: Request, meter: PromptMeter, *, parent: str, closing: bool = False) -> CallRecord:
+        """Ask the root model for the next turn of a run; `closing` may use what was kept back for it.
+
+        Raises:
+            BudgetSpentError: The budget does not bear it.
+        """
+        lm = self.settings.root
+        try:
+            record = await self._ask_in_time(lm, request, parent, meter, closing=closing, is_root=request.depth == 0)
+        except BudgetSpentError as spent:
+            self._unanswered(lm, request, spent, parent)
+            raise
+        if record.error is None:
+            meter.count(request.messages, record.usage)
+        return record
 
     def refuse(self, lm: LM, request: Request, why: str, *, parent: str) -> CallRecord:
         """The record of a call that is not made."""
         return self._asker(lm, parent).fail(request, LLMError("budget", why))
 
-    async def _ask(self, lm: LM, request: Request, parent: str, *, closing: bool) -> CallRecord:
-        reservation = await self.purse.reserve(request.messages, lm.name, request.depth, closing=closing)
+    def _unanswered(self, lm: LM, request: Request, spent: BudgetSpentError, parent: str) -> CallRecord:
+        """The record of a call that the budget ended, with its events unless it has some."""
+        if not spent.was_asked:
+            return self.refuse(lm, request, str(spent), parent=parent)
+        now = time.monotonic()
+        return CallRecord(reply=LLMError("budget", str(spent)), model=lm.name, start=now, end=now)
+
+    async def _ask_in_time(self, lm: LM, request: Request, parent: str, meter: PromptMeter, *, closing: bool, is_root: bool) -> CallRecord:
+        left = self.purse.seconds_left()
+        if left is None:  # as most runs have it, and some make thousands of calls
+            return await self._ask(lm, request, parent, meter, closing=closing, is_root=is_root)
+        try:
+            async with asyncio.timeout(left):
+                return await self._ask(lm, request, parent, meter, closing=closing, is_root=is_root)
+        except TimeoutError:
+            self.purse.spent_out = self.purse.spent_out or "budget_seconds"
+            raise BudgetSpentError("budget_seconds", "the run's time is over", was_asked=True) from None
+
+    async def _ask(self, lm: LM, request: Request, parent: str, meter: PromptMeter, *, closing: bool, is_root: bool) -> CallRecord:
+        purse = self.purse
+        given = await meter.most_tokens(request.messages) if purse.limits_replies else 0
+        own = getattr(lm, "reply_tokens", None)
+        reservation = await purse.reserve(given, lm.name, request.depth, closing=closing, is_root=is_root, own_bound=own)
         record: CallRecord | None = None
         try:
             async with self._slots:
-                if self.purse.limits_replies:
+                if purse.limits_replies:
                     # So that what is reserved holds.
-                    bounded = replace(request, params={**request.params, "max_completion_tokens": reservation.reply_tokens})
-                    metered = Metered(lm, self.purse, reservation)
+                    most = reservation.reply_tokens
+                    bounded = replace(request, params={**request.params, BOUND: most}, reply_tokens=most)
+                    metered = Metered(lm, purse, reservation)
                     record = await self._new_asker(metered, limiter_of(lm), parent).ask(bounded)
                 else:
                     record = await self._asker(lm, parent).ask(request)
         finally:
-            self.purse.settle(reservation, record, is_several=isinstance(lm, SeveralModels) and lm.is_several)
+            purse.settle(reservation, record, is_several=isinstance(lm, SeveralModels) and lm.is_several)
+        if reservation.lacking is not None:
+            raise BudgetSpentError(reservation.lacking, "the run's budget bears no further try of this call", was_asked=True)
         return record
 
     def _asker(self, lm: LM, parent: str) -> Asker:
@@ -127,7 +160,7 @@ class Tree:
 
     def _new_asker(self, lm: LM, limiter: Limiter, parent: str) -> Asker:
         timeout = self.settings.limits.call_seconds
-        return Asker(lm, group=self.run_id, limiter=limiter, timeout=timeout, emit=self.emit, parent=parent)
+        return Asker(lm, group=self.run_id, limiter=limiter, retry=self.settings.retry, timeout=timeout, emit=self.emit, parent=parent)
 
     async def pieces(self, prompts: Sequence[str]) -> list[PromptPieces]:
         """The prompts as words of their own and spans of the document, found off the event loop.

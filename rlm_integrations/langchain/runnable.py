@@ -57,6 +57,7 @@ class RLMRunnable(Doors[dict[str, Any]]):
     store_mode: Literal["shared", "none"] = "shared"
     budget: Budget | None = None
     limits: Limits | None = None
+    retry: Any = None
     on_incomplete: Literal["partial", "raise"] = "partial"
     output_type: Any = None
     sandbox: Any = "process"

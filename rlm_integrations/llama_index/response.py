@@ -48,7 +48,7 @@ def metadata_of(result: RLMResult) -> dict[str, Any]:
         "stop_reason": result.stop_reason,
         "iterations": result.iterations,
         "calls": result.total_calls,
-        "tokens": sum(each.input_tokens + each.output_tokens for each in result.usage.values()),
+        "tokens": sum(each.input_tokens + each.output_tokens for each in result.spent.usage.values()),
         "cost": result.cost,
         "dropped_citations": result.dropped_citations,
     }

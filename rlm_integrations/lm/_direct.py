@@ -14,7 +14,7 @@ from yarl import URL
 from rlm_integrations.lm._home import AtHomeEverywhere
 from rlm_integrations.lm._per_loop import PerLoop
 
-__all__ = ["DirectClient", "LoopsClient", "httpx", "parsed"]
+__all__ = ["DirectClient", "LoopsClient", "OtherHostError", "httpx", "parsed", "redirects"]
 
 if TYPE_CHECKING:
     import httpx
@@ -23,7 +23,29 @@ else:
     httpx = importlib.import_module("httpx" if openai.__version__.startswith("2.") else "httpx2")
 
 OURS = {b"host", b"connection", b"content-length", b"accept-encoding"}  # headers that aiohttp writes itself
+MOST_REDIRECTS = 5
 LARGE = 2**20  # aiohttp warns of plain bytes above this size: they would be written in one piece
+
+
+class OtherHostError(Exception):
+    """A server redirects to another host."""
+
+
+async def _stay_at_host(response: "httpx.Response") -> None:
+    """Refuse a redirect to another host.
+
+    It would get the prompt, and with it the document: httpx leaves out the key there, but sends the body again. No provider needs it, and
+    the SDK does not document it. The same host may redirect from http to https, or to another path.
+    """
+    if response.has_redirect_location:
+        target = response.request.url.join(response.headers["location"])
+        if target.host and target.host != response.request.url.host:
+            raise OtherHostError(f"the server redirects to another host, {target.host}")
+
+
+def redirects() -> dict[str, Any]:
+    """How the clients treat redirects."""
+    return {"max_redirects": MOST_REDIRECTS, "event_hooks": {"response": [_stay_at_host]}}
 
 
 class DirectClient(openai.DefaultAioHttpClient):
@@ -32,6 +54,9 @@ class DirectClient(openai.DefaultAioHttpClient):
     Proxies, redirects and whatever else is unusual go the SDK's own way. Failures are httpx's errors, as the SDK expects; a lost
     connection is a connection error here, where the SDK's own way calls it a timeout.
     """
+
+    def __init__(self) -> None:
+        super().__init__(**redirects())
 
     def build_request(
         self, method: str, url: Any, *, headers: Any = None, timeout: Any = None, content: Any = None, **more: Any
@@ -126,5 +151,7 @@ def errors_of_httpx(request: "httpx.Request") -> Iterator[None]:
         raise httpx.ConnectTimeout(str(error), request=request) from error
     except TimeoutError as error:
         raise httpx.ReadTimeout(str(error), request=request) from error
+    except aiohttp.ClientConnectorError as error:
+        raise httpx.ConnectError(str(error), request=request) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise httpx.ConnectError(str(error) or type(error).__name__, request=request) from error
+        raise httpx.ReadError(str(error) or type(error).__name__, request=request) from error

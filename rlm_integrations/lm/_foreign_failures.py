@@ -25,6 +25,17 @@ BY_NAME: dict[str, tuple[str, bool]] = {
     **dict.fromkeys(("JSONDecodeError", "APIResponseValidationError", "IndexError", "KeyError"), ("bad_response", True)),
     "AttributeError": ("bad_response", True),
 }
+# Raised before anything of a request is sent.
+UNSENT = {
+    "ConnectError",
+    "ConnectTimeout",
+    "ClientConnectorError",
+    "ConnectionRefusedError",
+    "gaierror",
+    "SSLCertVerificationError",
+    "ProxyError",
+}
+HOPELESS = {"SSLCertVerificationError", "TooManyRedirects", "OtherHostError"}  # no further try mends these
 # What an integration (LlamaIndex's for Google) says in words alone; the text of an answer that was cut is lost with them.
 BY_WORDS: dict[str, tuple[str, bool]] = {
     "terminated early: (SAFETY|RECITATION|BLOCKLIST|PROHIBITED_CONTENT|SPII)": ("refusal", False),
@@ -63,10 +74,13 @@ def _told_apart(error: Exception, where: str) -> ModelError:
             return failure
         if isinstance(each, ValueError) and each.args and isinstance(each.args[0], Mapping):
             return status_error(None, dict(each.args[0]), where)  # so LangChain hands on an error that came with status 200
+    names = {name for each in chain for name in _names(each)}
+    sent = not names & UNSENT
     told = [BY_NAME[name] for each in chain for name in _names(each) if name in BY_NAME]
     told += [BY_WORDS[words] for words in BY_WORDS if re.search(words, str(error))]
     kind, retryable = told[0] if told else ("error", False)
-    return ModelError(f"{where} raised {type(error).__name__}: {_said(error)}", type=kind, retryable=retryable)
+    retryable = retryable and not names & HOPELESS
+    return ModelError(f"{where} raised {type(error).__name__}: {_said(error)}", type=kind, retryable=retryable, sent=sent)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -5,15 +5,21 @@ import random
 import time
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+from rlm_integrations._runtime import offload
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.events import CallFailed, CallFinished, CallRetried, CallStarted, Emitter, LimiterChanged, new_id
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.limiter import Limiter, Verdict, limiter_of
+from rlm_integrations.lm.tokens import credible
 from rlm_integrations.records import CallRecord, Completion, LLMError, Request
 
 REFUSALS = frozenset({"overloaded", "rate_limit"})  # the types of `ModelError` by which a provider says that it has too much to do
+
+# Types of `ModelError` by the kind of further tries that `Retry` allows; all others are "failures".
+_KINDS = {**dict.fromkeys(REFUSALS, "refusals"), "timeout": "timeouts", "bad_response": "replies", "empty": "replies"}
+_LARGE = 500_000  # characters of a reply from which looking at each would hold up the loop
 
 GROWTH = 1.6  # of each wait over the one before: with two, the few calls that fail again and again would hold up the end of a batch
 
@@ -24,6 +30,7 @@ class Retry:
 
     Attributes:
         failures: Further tries after a failure of the server or the connection.
+        replies: Further tries after a reply that cannot be used, such as one without content or half a JSON text. Each may have to be paid.
         refusals: Further tries after the provider said that it has too much to do (429, 503).
         timeouts: Further tries after no answer came in time.
         seconds: No further try begins so long after the first one began.
@@ -33,6 +40,7 @@ class Retry:
     """
 
     failures: int = 10
+    replies: int = 2
     refusals: int = 20
     timeouts: int = 1
     seconds: float = 300.0
@@ -156,10 +164,10 @@ class Asker:
         answer: object = completion  # a model of the user's may return anything
         if not isinstance(answer, Completion):
             return ModelError(f"{name} returned {type(answer).__name__}, not a Completion", type="error")
-        return answer
+        return await _checked(answer, request)
 
     def _delay(self, error: ModelError, call: "_Call") -> float | None:
-        kind = "refusals" if error.type in REFUSALS else "timeouts" if error.type == "timeout" else "failures"
+        kind = _KINDS.get(error.type, "failures")
         delay = self._retry.delay(kind, call.made[kind]) if error.retryable else None
         if delay is None:
             return None
@@ -206,6 +214,24 @@ class Asker:
                 model=self.lm.name,
             )
             self._emit(event)
+
+
+async def _checked(answer: Completion, request: Request) -> Completion:
+    """The answer as it may be handed on: text that can be sent again, and a count that can be true."""
+    text = answer.text
+    if not text.isascii():
+        text = await offload(_valid, text) if len(text) > _LARGE else _valid(text)
+    usage = credible(answer.usage, request, text)
+    return answer if text is answer.text and usage is answer.usage else replace(answer, text=text, usage=usage)
+
+
+def _valid(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair. Servers that cut tokens inside an emoji send halves."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 class _Call:

@@ -21,12 +21,12 @@ from rlm_integrations.errors import ModelError
 from rlm_integrations.lm._foreign_failures import failure_of
 from rlm_integrations.lm._home import Home, home_of, is_at_home_everywhere, remembered
 from rlm_integrations.lm._replies import answer
-from rlm_integrations.records import Completion, Request, Usage
+from rlm_integrations.records import BOUND, Completion, Request, Usage
 
 Reply = TypeVar("Reply")
 
 OURS = frozenset({"callbacks", "config", "input", "messages", "model", "n", "stream", "stream_options"})  # parameters that are decided here
-BOUND = "max_completion_tokens"  # how requests name the bound of a reply; every class has a word of its own
+BOUNDS = (BOUND, "max_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")  # how objects call the bound of their replies
 # Providers' words for why a model stopped, in lower case, by OpenAI's.
 WORDS = {
     **dict.fromkeys(("complete", "done", "end_turn", "eos", "eos_token", "stop_sequence"), "stop"),
@@ -67,6 +67,7 @@ class ForeignLM(ABC, Generic[Reply]):
         self._homes: list[Home] = []
         self._clients = clients or [model]
         self._bound_to_loops = [each for each in self._clients if not is_at_home_everywhere(each)]
+        self.reply_tokens = own_bound(model)
         # Adapters of one object share its limits, whichever of them is asked.
         self.limit_key = remembered("limits", model, object)
 
@@ -126,6 +127,13 @@ def params_of(request: Request, bound: str | None) -> dict[str, Any]:
     if bound is not None and BOUND in request.params:
         params[bound] = request.params[BOUND]
     return params
+
+
+def own_bound(model: object) -> int | None:
+    """How many tokens replies have at most by what the user set; a class's default is not the user's."""
+    fields = getattr(type(model), "model_fields", {})
+    given = [getattr(model, name, None) for name in BOUNDS if name not in fields or getattr(model, name) != fields[name].default]
+    return min((each for each in given if type(each) is int and each > 0), default=None)
 
 
 def completed(text: str | None, finish_reason: Any, refusal: Any, calls: Any, usage: Usage | None, model: str) -> Completion:

@@ -18,7 +18,7 @@ from langchain_core.tools import BaseTool
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.lm._home import remembered
 from rlm_integrations.lm._langchain_callbacks import inherited, surrounding, wants_stream, whole
-from rlm_integrations.lm.foreign import ForeignLM, completed, name_from, params_of, usage_from
+from rlm_integrations.lm.foreign import BOUNDS, ForeignLM, completed, name_from, own_bound, params_of, usage_from
 from rlm_integrations.records import Completion, Request, Usage
 
 KINDS: dict[str, type[BaseMessage]] = {"assistant": AIMessage, "system": SystemMessage, "user": HumanMessage}
@@ -58,6 +58,7 @@ class LangChainLM(ForeignLM[AIMessage]):
         )
         self.is_several = len(self.models) > 1
         self._bound = _bound_of(self.models) if _takes_arguments(asked) else None
+        self.reply_tokens = _own_bound(asked, self.models)
         self._stream_usage = _StreamUsage(asked, self.models)
 
     async def _ask(self, arguments: Mapping[str, Any]) -> AIMessage:
@@ -236,6 +237,17 @@ def _is_detour(asked: object, models: Sequence[BaseChatModel]) -> bool:
     if isinstance(asked, RunnableLambda):
         return not hasattr(asked, "afunc")
     return type(asked).ainvoke is Runnable.ainvoke or any(type(each)._agenerate in DETOURS for each in models)  # type: ignore[attr-defined] # noqa: SLF001 - what a class brings is told by it
+
+
+def _own_bound(asked: object, models: Sequence[BaseChatModel]) -> int | None:
+    """How many tokens replies have at most by what the user set in the models, or bound to them."""
+    bounds = [own_bound(model) for model in models]
+    longest = None if None in bounds or not bounds else max(bound for bound in bounds if bound is not None)
+    given = [] if longest is None else [longest]
+    while isinstance(asked, RunnableBindingBase):
+        given += [value for name, value in asked.kwargs.items() if name in BOUNDS and type(value) is int]
+        asked = asked.bound
+    return min(given, default=None)
 
 
 def _takes_arguments(asked: object) -> bool:

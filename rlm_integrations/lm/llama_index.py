@@ -11,8 +11,8 @@ from llama_index.core.llms import LLM, CustomLLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.lm._home import remembered
 from rlm_integrations.lm._replies import usage_of
-from rlm_integrations.lm.foreign import BOUND, ForeignLM, completed, name_from, params_of, usage_from
-from rlm_integrations.records import Completion, Request, Usage
+from rlm_integrations.lm.foreign import ForeignLM, completed, name_from, params_of, usage_from
+from rlm_integrations.records import BOUND, Completion, Request, Usage
 
 
 class LlamaIndexLM(ForeignLM[ChatResponse]):

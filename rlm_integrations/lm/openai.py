@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from rlm_integrations._runtime import offload
 from rlm_integrations.errors import InputError, ModelError
+from rlm_integrations.lm._bound import ReplyBound
 from rlm_integrations.lm._per_loop import PerLoop
 from rlm_integrations.lm._replies import Streamed, completion_of
 from rlm_integrations.lm.query import Queryable
@@ -52,7 +53,19 @@ class OpenAILM(Queryable):
         auth, quota, not_found, bad_request, context_length, input (a request that cannot be sent).
     """
 
-    __slots__ = ("__weakref__", "_clients", "_key", "base_url", "context_window", "headers", "name", "params", "timeout", "transport")
+    __slots__ = (
+        "__weakref__",
+        "_bound",
+        "_clients",
+        "_key",
+        "base_url",
+        "context_window",
+        "headers",
+        "name",
+        "params",
+        "timeout",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -79,6 +92,7 @@ class OpenAILM(Queryable):
         self.context_window = context_window
         self.params = dict(params or {})
         self.headers = headers
+        self._bound = ReplyBound(self.base_url, self.params)
         self._key = _checked_key(api_key, self.base_url)
         where = f"{model!r} at {self.base_url}"
         self._clients = PerLoop(partial(_open, self.base_url, self._key, transport, timeout, where), _close)
@@ -87,6 +101,11 @@ class OpenAILM(Queryable):
     def limit_key(self) -> tuple[str, str, str]:
         """What shares the provider's limits: the address, a hash of the key, and the model."""
         return self.base_url, hashlib.sha256(self._key.encode()).hexdigest()[:16], self.name
+
+    @property
+    def reply_tokens(self) -> int | None:
+        """How many tokens its replies have at most by its own parameters, or None."""
+        return self._bound.own
 
     async def prepare(self) -> None:
         """Make the running loop's client now. Else the first call does, which takes it a second: the SDK is loaded then."""
@@ -98,14 +117,24 @@ class OpenAILM(Queryable):
         Raises:
             ModelError: There is none; the class says of which types.
         """
-        body = await self._body(request)
         client = await self._clients.get()
         try:
             async with asyncio.timeout(self.timeout):
-                reply = await client.ask(body, self.headers(request) if self.headers else {})
+                reply = await self._ask(client, request)
         except TimeoutError:
             raise ModelError(f"{self.name!r} did not answer in {self.timeout:g} s", type="timeout", retryable=True) from None
         return completion_of(reply, self.name)
+
+    async def _ask(self, client: "OpenAIClient", request: Request) -> Any:
+        """The response's JSON; the bound of its reply is written as the server takes it."""
+        while True:
+            names = self._bound.names
+            try:
+                return await client.ask(await self._body(request), self.headers(request) if self.headers else {})
+            except ModelError as error:
+                is_refusal = error.type == "bad_request" and request.reply_tokens is not None
+                if not is_refusal or not self._bound.learn(names, str(error)):
+                    raise
 
     async def astream(self, request: Request) -> AsyncGenerator[str | Completion, None]:
         """The pieces of the answer's text as they come, and last the whole `Completion`.
@@ -126,7 +155,8 @@ class OpenAILM(Queryable):
         if wrong := OURS & request.params.keys():
             raise ModelError(f"params cannot hold {sorted(wrong)}: {HANDS_OFF}", type="input")
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        body = {"model": self.name, "messages": messages, **self.params, **request.params, **more}
+        params = self._bound.written({**self.params, **request.params}, request)
+        body = {"model": self.name, "messages": messages, **params, **more}
         try:
             if sum(len(message.content) for message in request.messages) < LARGE:
                 return _encode(body)

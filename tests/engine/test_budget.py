@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import RLM, Budget, Limits, OpenAILM, RLMResult
+from rlm_integrations import RLM, Budget, Limits, OpenAILM, Retry, RLMResult
 from rlm_integrations.errors import BudgetExceededError, InputError
 from rlm_integrations.events import BlockFinished, BlockStarted, CallFailed, Event
 from rlm_integrations.lm import pricing
@@ -140,7 +140,8 @@ async def test_a_reply_that_is_of_no_use_again_and_again_does_not_break_the_limi
     """Further tries of one call are made only as long as the budget bears them."""
     counter = Counter(*LOOKS)
     server.change(faults=[Fault("null_content", match="harvest")])
-    rlm = rlm_of(server, counter, budget=Budget(max_tokens=16_000), limits=Limits(reply_tokens=1_000))
+    options = {"limits": Limits(reply_tokens=1_000), "retry": Retry(replies=100, seconds=1e9)}
+    rlm = rlm_of(server, counter, budget=Budget(max_tokens=16_000), **options)
     result = await rlm.acompletion("What happened?", DOCUMENT)
     assert counter.tokens <= 16_000
     assert result.stop_reason == "budget_tokens"

@@ -44,7 +44,7 @@ class StandIn:
         if self.settings.certificate is not None:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(*self.settings.certificate)
-        self._server = await loop.create_server(lambda: Connection(self, loop), "127.0.0.1", 0, backlog=2048, ssl=tls)
+        self._server = await loop.create_server(lambda: Connection(self, loop), "127.0.0.1", self.settings.port, backlog=2048, ssl=tls)
         self.base_url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
 
     async def stop(self) -> None:

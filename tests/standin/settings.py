@@ -113,6 +113,7 @@ class Settings:
         api_key: Where set, a request with another key gets 401.
         headers: Sent with every answer.
         compress: Answers are sent with gzip where the request accepts it.
+        port: Where it listens; a free one by default. For servers that start late.
         certificate: Files of a certificate and its key: then it speaks TLS, from the start on.
         keep_requests: Keep headers and bodies of all chat completions, for `requests()`.
     """
@@ -130,6 +131,7 @@ class Settings:
     api_key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     compress: bool = False
+    port: int = 0
     certificate: tuple[str, str] | None = None
     keep_requests: bool = False
 
