@@ -58,14 +58,15 @@ class Block:
     async def follow(self) -> ExecutionResult:
         """Answer the child until it says that the block is done."""
         while True:
-            await self._slot_free()
-            message = await self._session.receive()
+            message = await self._session.receive(self._slot_free)
             match message:
+                case {"op": "out"} if self._session.received_stale:
+                    pass  # its first parts were let go of with the block that sent them
                 case {"op": "out", "pieces": list() as pieces}:
                     self._take_output(pieces)
                 case {"op": "call", "call": int() as call, "block": int() as block, "function": str() as function}:
                     await self._take_call(block, call, function, message.get("args"), message.get("kwargs"))
-                case {"op": "done", "block": self._number}:
+                case {"op": "done", "block": self._number} if not self._session.received_stale:
                     return self._done(message)
                 case _:
                     raise WireError(f"an unexpected message {message['op'][:20]!r}")
@@ -109,8 +110,9 @@ class Block:
 
     async def _slot_free(self) -> None:
         """Wait while too many calls are open: what is not read cannot flood the host."""
-        while (
-            len(self._open) >= self._limits.calls_in_flight or sum(weight for _, weight in self._open.values()) > self._limits.message_bytes
+        while self._open and (
+            len(self._open) >= self._limits.calls_in_flight
+            or sum(weight for _, weight in self._open.values()) + self._session.held_weight > self._limits.message_bytes
         ):
             if self.killed_because or self.fault:
                 raise LostError
@@ -125,7 +127,7 @@ class Block:
         if not isinstance(args, list) or not isinstance(kwargs, dict) or call in self._open:
             raise WireError("a malformed call")
         refusal = ""
-        if block != self._number:
+        if block != self._number or self._session.received_stale:
             refusal = f"block {block}, which makes this call, has ended"
         elif self._interrupted_because:
             refusal = INTERRUPTED

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from rlm_integrations import _runtime
@@ -159,6 +159,7 @@ class ProcessSession:
                 result = await running.follow()
                 self._running = None
                 await running.stop()  # here, because a cancellation of this too ends the session
+                self._decoder.forget_parts()
             except (LostError, WireError, ConnectionError, asyncio.IncompleteReadError) as error:
                 self._lost = running.killed_because or _how_lost(error)
                 await self._end()
@@ -255,9 +256,15 @@ class ProcessSession:
                 self._writer.write(frame)
                 await self._writer.drain()
 
-    async def receive(self) -> dict[str, Any]:
-        """The next message of the child, which is hostile: whoever uses a field checks it first."""
+    async def receive(self, ready: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
+        """The next message of the child, which is hostile: whoever uses a field checks it first.
+
+        Args:
+            ready: What is waited for before each frame is read.
+        """
         while True:
+            if ready is not None:
+                await ready()
             self._received += 1
             if self._received % _YIELD == 0:
                 await asyncio.sleep(0)  # what is buffered already is read without waiting
@@ -272,6 +279,16 @@ class ProcessSession:
     def received_weight(self) -> int:
         """Bytes that the last message takes in memory."""
         return self._decoder.weight
+
+    @property
+    def received_stale(self) -> bool:
+        """Whether parts of the last message came during an earlier block and were let go of."""
+        return self._decoder.stale
+
+    @property
+    def held_weight(self) -> int:
+        """Bytes that parts take whose message has not come."""
+        return self._decoder.held
 
     async def answer(self, block: int, number: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Ask the gate, and send the child what it says."""

@@ -13,6 +13,7 @@ import codecs
 import itertools
 import json
 import struct
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -34,6 +35,7 @@ OBJECT = 64  # bytes that a value takes in memory, however short it was on the w
 _packed = itertools.count(-1, -1)  # the numbers of packed lists; those of an encoder's own parts are above 0
 _LENGTHS = struct.Struct(">II")
 LENGTH = struct.Struct(">I")
+_NOT_ASCII = sys.getsizeof("\xe9") - 2  # bytes of a text that is not ASCII beside its characters and the null at its end
 
 
 class WireError(ValueError):
@@ -93,7 +95,7 @@ class Encoder:
         """Hand the frames of a message to `emit`, in order.
 
         Raises:
-            ValueError: The message nests too deep, or holds a number that JSON cannot hold.
+            ValueError: The message nests too deep, or holds a number that JSON cannot hold or a value whose fields are not of their type.
         """
         frame = _Frame()
         header = {key: self._value(value, frame, emit, 0) for key, value in message.items()}
@@ -106,7 +108,7 @@ class Encoder:
             frame.weight += 48
             return value
         if isinstance(value, LLMError):
-            return {"$e": self._list([value.type, value.message, value.retries], frame, emit, depth)}
+            return {"$e": self._list(_checked(value, type=str, message=str, retries=int), frame, emit, depth)}
         if isinstance(value, str):
             # A subclass of the model's own may have any length that it likes.
             return self._text(value if type(value) is str else str.__getitem__(value, slice(None)), frame, emit)
@@ -125,16 +127,18 @@ class Encoder:
                 return {"$d": self._list(pairs, frame, emit, depth)}
             return {self._text(key, frame, emit): self._value(item, frame, emit, depth + 1) for key, item in pairs}
         if isinstance(value, SpanRef):
-            return {"$s": self._list([value.source, value.start, value.end], frame, emit, depth)}
+            return {"$s": self._list(_checked(value, source=str, start=int, end=int), frame, emit, depth)}
         if isinstance(value, StoreObject):
-            return {"$o": self._value(value.to_dict(), frame, emit, depth + 1)}
+            plain = value.to_dict()
+            StoreObject.from_dict(plain)  # as the other side will
+            return {"$o": self._value(plain, frame, emit, depth + 1)}
         if isinstance(value, Packed):
             for part in value.frames:
                 emit(part)
             frame.weight += 160
             return {"$l": value.number}
         opaque = value if isinstance(value, Opaque) else self._opaque(value)
-        return {"$x": self._list([opaque.type, opaque.text], frame, emit, depth)}
+        return {"$x": self._list(_checked(opaque, type=str, text=str), frame, emit, depth)}
 
     def _text(self, text: str, frame: _Frame, emit: Callable[[bytes], None]) -> Any:
         if len(text) <= INLINE:
@@ -182,6 +186,23 @@ def pack(values: Iterable[Any]) -> Packed:
     return Encoder().pack(values)
 
 
+def _checked(value: Any, **kinds: type) -> list[Any]:
+    """These fields of a value, which code may have made of anything.
+
+    Raises:
+        ValueError: One is not of its type.
+    """
+    fields = []
+    for name, kind in kinds.items():
+        field = getattr(value, name, None)
+        if not isinstance(field, kind) or isinstance(field, bool):
+            raise ValueError(  # noqa: TRY004 - as for all that cannot cross
+                f"the {name} of {type(value).__name__} must be {kind.__name__}, not {type(field).__name__}"
+            )
+        fields.append(field)
+    return fields
+
+
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
@@ -194,6 +215,17 @@ def _join(header: dict[str, Any], blobs: list[bytes]) -> bytes:
     return b"".join([_LENGTHS.pack(length, len(packed)), packed, *blobs])
 
 
+class _Part:
+    """What came ahead of its message under one number."""
+
+    __slots__ = ("items", "stale", "weight")
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.weight = 0
+        self.stale = False
+
+
 class Decoder:
     """Turns frames back into messages, keeping the parts of messages that are still to come.
 
@@ -204,11 +236,13 @@ class Decoder:
 
     def __init__(self, part_cap: int | None = None) -> None:
         self._part_cap = part_cap
-        self._parts: dict[int, list[Any]] = {}
+        self._parts: dict[int, _Part] = {}
         self._held = 0
         self._highest = 0  # the number of a part
-        self._values = 0  # at most how many values the last header holds
-        self.weight = 0  # bytes that the last message takes in memory, its parts included
+        self._forgotten = 0  # the highest number at that time
+        self._weight = 0  # bytes that the last frame takes in memory, the parts that it names included
+        self.weight = 0  # likewise of the last message
+        self.stale = False  # whether the last message names parts that were forgotten
 
     @staticmethod
     def check_length(length: int) -> int:
@@ -226,6 +260,7 @@ class Decoder:
         """Drop the parts whose message never came."""
         self._parts.clear()
         self._held = 0
+        self._forgotten = self._highest
 
     def decode(self, frame: bytes | bytearray | memoryview) -> dict[str, Any] | None:
         """The message that this frame completes, or None for a part of a later one. `frame` begins after its length.
@@ -233,7 +268,7 @@ class Decoder:
         Raises:
             WireError: The frame breaks the rules.
         """
-        held = self._held
+        self._weight, self.stale = len(frame), False
         try:
             message = self._parse(memoryview(frame))
         except WireError:
@@ -242,24 +277,33 @@ class Decoder:
             raise WireError(f"a frame that does not parse: {type(error).__name__}") from error
         if not isinstance(message, dict) or not isinstance(message.get("op"), str):
             raise WireError("a frame that is no message")
-        weight = len(frame) + OBJECT * self._values
         if message["op"] != "part":
-            self.weight = weight + held
+            self.weight = self._weight
             _check_depth(message)
             return message
         number, items = message.get("part"), message.get("items")
         if type(number) is not int or type(items) is not list:
             raise WireError("a part without number or items")
+        part = self._parts.get(number)
+        if part is None and 0 < number <= self._forgotten:
+            return None  # the rest of what was forgotten; its message will be stale
         # Numbers that anybody could choose would be chosen so that a dict of them is slow.
         of_packed = number < 0 and self._part_cap is None  # only the host packs
-        if not of_packed and number not in self._parts and not max(0, self._highest - _AHEAD) < number <= self._highest + _AHEAD:
+        if part is None and not of_packed and not max(0, self._highest - _AHEAD) < number <= self._highest + _AHEAD:
             raise WireError("a part whose number is out of sequence")
         self._highest = max(self._highest, number)
+        self._hold(self._weight)
+        if part is None:
+            part = self._parts[number] = _Part()
+        part.items.extend(items)
+        part.weight += self._weight
+        part.stale |= self.stale
+        return None
+
+    def _hold(self, weight: int) -> None:
         self._held += weight
         if self._part_cap is not None and self._held > self._part_cap:
             raise WireError(f"parts of more than {self._part_cap} bytes")
-        self._parts.setdefault(number, []).extend(items)
-        return None
 
     def _parse(self, frame: memoryview) -> Any:
         (header_length,) = LENGTH.unpack_from(frame)
@@ -280,11 +324,14 @@ class Decoder:
                     raise WireError("a blob longer than its frame")
                 text = _decoded(frame[position : position + value])
                 position += value
+                self._weight += max(0, sys.getsizeof(text) - value)
                 return text
             return self._untagged(tag, value)
 
         packed = bytes(frame[LENGTH.size : position])
-        self._values = packed.count(b",") + packed.count(b"[") + packed.count(b"{")
+        self._weight += OBJECT * (packed.count(b",") + packed.count(b"[") + packed.count(b"{"))
+        if b"\\u" in packed:
+            self._weight += 3 * len(packed)  # one wide character makes all of its text as wide
         header = json.loads(packed.decode("ascii"), object_hook=untag)
         if position != len(frame):
             raise WireError("bytes that no blob claims")
@@ -293,10 +340,16 @@ class Decoder:
     def _untagged(self, tag: str, value: Any) -> Any:
         match tag, value:
             case "$l" | "$j", int() if value in self._parts:
-                items = self._parts.pop(value)
-                if not self._parts:
-                    self._held = 0
-                return items if tag == "$l" else self._joined(items)
+                part = self._parts.pop(value)
+                self._held -= part.weight
+                self.stale |= part.stale
+                if tag == "$l":
+                    self._weight += part.weight
+                    return part.items
+                return self._joined(part.items)
+            case "$l" | "$j", int() if type(value) is int and 0 < value <= self._forgotten:
+                self.stale = True
+                return [] if tag == "$l" else ""
             case "$d", list() if all(type(pair) is list and len(pair) == 2 and type(pair[0]) is str for pair in value):
                 return dict(value)
             case "$s", [str() as source, int() as start, int() as end] if type(start) is type(end) is int:
@@ -313,10 +366,16 @@ class Decoder:
         """The text of these pieces. One wide character makes the whole of it wide, which counts before it is made."""
         if not all(type(piece) is str for piece in pieces):
             raise WireError("a text whose pieces are no texts")
-        width = 1 if all(piece.isascii() for piece in pieces) else 4
-        if self._part_cap is not None and width * sum(map(len, pieces)) > self._part_cap:
+        size = max(map(_width, pieces), default=1) * sum(map(len, pieces))
+        self._weight += size
+        if self._part_cap is not None and self._held + self._weight > self._part_cap:
             raise WireError(f"parts of more than {self._part_cap} bytes")
         return "".join(pieces)
+
+
+def _width(text: str) -> int:
+    """Bytes that each of its characters takes in memory."""
+    return 1 if text.isascii() else (sys.getsizeof(text) - _NOT_ASCII) // (len(text) + 1)
 
 
 def _decoded(blob: memoryview) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import _runtime
+from rlm_integrations import _documents, _runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, SandboxClosedError, SandboxError, SandboxUnavailableError
 from rlm_integrations.records import Limits
@@ -473,8 +473,9 @@ async def test_a_thousand_sources(open_session: Any, tmp_path: Any) -> None:
     assert (await session.execute("(len(context), context[999], context_500)", 1)).stdout == "(1000, 'file 999', 'file 500')\n"
 
 
-async def test_a_file_that_changed_is_refused(tmp_path: Any, gate: RecordingGate) -> None:
-    """A file that was written to after it was read is not handed over."""
+async def test_a_file_that_changed_is_refused(tmp_path: Any, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is too large to be copied, and was written to after it was read, is not handed over."""
+    monkeypatch.setattr(_documents, "COPIED", 0)
     file = tmp_path / "a.txt"
     file.write_text("before")
     with Corpus.build(file) as corpus:
@@ -532,7 +533,7 @@ def test_a_host_that_is_killed_leaves_no_process() -> None:
     async def main():
         s = await session()
         await s.execute("import threading; threading.Thread(target=threading.Event().wait).start()", 1)
-        from rlm_integrations import _runtime
+        from rlm_integrations import _documents, _runtime
         server = next(v for v in _runtime._shared.values() if type(v).__name__ == "ForkServer")
         print(server._process.pid, s.child._pid, flush=True)
         os.kill(os.getpid(), 9)

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 from typing import Any
 
 import pytest
@@ -199,6 +200,71 @@ def test_trap_10_a_dict_with_the_wires_own_keys_crosses() -> None:
     """User data that looks like a tag is data."""
     value = {"$b": 5, "$l": [1], "x": {"$d": [["$s", ["a", 0, 1]]]}}
     assert crossed({"op": "x", "value": value})["value"] == value
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (SpanRef("context_0", 1.0, 9), "the start of SpanRef must be int, not float"),  # type: ignore[arg-type]
+        (SpanRef("context_0", 1, None), "the end of SpanRef must be int, not NoneType"),  # type: ignore[arg-type]
+        (SpanRef("context_0", True, 9), "the start of SpanRef must be int, not bool"),
+        (SpanRef(None, 1, 9), "the source of SpanRef must be str, not NoneType"),  # type: ignore[arg-type]
+        (LLMError("a", "b", None), "the retries of LLMError must be int, not NoneType"),  # type: ignore[arg-type]
+        (LLMError("a", ["b"], 0), "the message of LLMError must be str, not list"),  # type: ignore[arg-type]
+        (Opaque(5, "text"), "the type of Opaque must be str, not int"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_value_with_invalid_fields_is_refused_by_the_sender(value: Any, reason: str) -> None:
+    """What the other side would take for a broken protocol never leaves: the sender is told which field is wrong."""
+    with pytest.raises(ValueError, match=reason):
+        frames_of({"op": "x", "value": [value]})
+
+
+def test_an_error_without_its_fields_is_refused_by_the_sender() -> None:
+    """An `LLMError` that was made past its constructor has no fields at all."""
+    with pytest.raises(ValueError, match="the type of LLMError must be str, not NoneType"):
+        frames_of({"op": "x", "value": str.__new__(LLMError, "text")})
+
+
+@pytest.mark.parametrize("character", ["a", "\xe9", "\u4e2d", "\U0001f600"])
+@pytest.mark.parametrize("length", [100, 100_000, 3_000_000])
+def test_texts_weigh_what_they_take_in_memory(character: str, length: int) -> None:
+    """One wide character makes all of its text wide, which counts, however the text was sent: in a header, a blob, or in parts."""
+    text = "a" * length + character
+    decoder = Decoder(1 << 30)
+    for frame in frames_of({"op": "x", "value": text}):
+        decoder.decode(body(frame))
+    assert sys.getsizeof(text) < decoder.weight + 100 < 1.1 * sys.getsizeof(text) + 1_000
+
+
+def test_wide_blobs_count_towards_the_bound_of_parts() -> None:
+    """Texts of one wide character each are four times as large in memory as on the wire, and are cut off accordingly."""
+    decoder = Decoder(12 << 20)
+    with pytest.raises(WireError, match="parts of more"):
+        for frame in frames_of({"op": "x", "value": ["a" * 50_000 + "\U0001f600"] * 100}):
+            decoder.decode(body(frame))
+
+
+def test_wide_texts_in_parts_count_together() -> None:
+    """Texts that are each within the bound are not beyond it together."""
+    decoder = Decoder(20 << 20)
+    with pytest.raises(WireError, match="parts of more"):
+        for frame in frames_of({"op": "x", "value": ["a" * 1_500_000 + "\U0001f600"] * 4}):
+            decoder.decode(body(frame))
+
+
+def test_a_message_whose_parts_were_forgotten_is_stale() -> None:
+    """The rest of it is dropped as it comes, and takes nothing; the message itself arrives, and says that it is not whole."""
+    frames = frames_of({"op": "x", "value": [["y" * 5_000] * 1_500, "short"]})
+    assert len(frames) > 3
+    decoder = Decoder(1 << 30)
+    assert decoder.decode(body(frames[0])) is None
+    decoder.forget_parts()
+    messages = [decoder.decode(body(frame)) for frame in frames[1:]]
+    assert messages[-1] is not None
+    assert (decoder.stale, decoder.held, messages[-1]["op"]) == (True, 0, "x")
+    assert decoder.decode(raw({"op": "x", "value": 1})) is not None
+    assert not decoder.stale
 
 
 def test_weight_tells_what_a_message_takes() -> None:
