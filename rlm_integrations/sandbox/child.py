@@ -41,7 +41,7 @@ class Channel:
         # Not inside of a frame: its rest would never come. A text in `flush` would be lost.
         self.interrupts = Interrupts(
             whole=[repl.Repl._run],  # noqa: SLF001 - places on the stack, not calls
-            below=[repl.Repl.close, repl._describe, self.prepare],  # noqa: SLF001 - likewise
+            below=[repl.Repl.close, repl._describe, repl.message_of, self.prepare],  # noqa: SLF001 - likewise
             undivided=[self.write, repl.Output.flush],
         )
 
