@@ -251,8 +251,9 @@ def _other_language(language: str, count: int) -> str:
 
 def rebound(names: Sequence[str]) -> str:
     """What becomes of names of the REPL that a block has bound to something else."""
-    listed = [f"`{name}` is {'the document' if name.startswith('context') else 'what it was'} again" for name in names[:_REBOUND_TOLD]]
-    return f"From the next block on {', '.join(listed)}: use another name."
+    owners = ["the document" if name.startswith("context") else "the REPL's own" for name in names]
+    lines = [f"`{name}` is {owner} again; use another name." for name, owner in zip(names, owners, strict=True)]
+    return "\n".join(lines[:_REBOUND_TOLD])
 
 
 NOTHING_TO_DO = (

@@ -24,7 +24,7 @@ _NOT_VALUES: tuple[tuple[type, str], ...] = (
 
 
 class HostObject(types.SimpleNamespace):
-    """An object whose methods are host functions, such as `store`."""
+    """An object whose methods are functions of the host; in the REPL a class of its own, under the name that the model knows."""
 
     __module__ = "__main__"  # what `help` shows
 
@@ -150,7 +150,7 @@ class Finals:
             left -= 1
             each = rest.pop()
             kind = type(each)
-            if kind is HostObject or each is self.answer:
+            if issubclass(kind, HostObject) or each is self.answer:
                 return "that is a part of the REPL"
             for unfit, called in _NOT_VALUES:
                 if issubclass(kind, unfit):

@@ -181,6 +181,7 @@ class Repl:
         }
         # What a model may bind to something of its own that then stays; the guide for models lists `re` and `json` as there.
         self._offered: dict[str, Any] = {**self._finals.dialects, "re": re, "json": json}
+        self._kinds: dict[str, type[HostObject]] = {}  # of objects with methods, under the names that errors show
         self._bound: dict[str, Any] = {}  # what the block found under the reserved names
         self.namespace["answer"] = self._finals.answer
         self._bind()
@@ -246,7 +247,7 @@ class Repl:
             else:
                 self._bound[name] = stub
         for owner, methods in objects.items():
-            self._bound[owner] = HostObject(**methods)
+            self._bound[owner] = self._kinds.setdefault(owner, type(owner, (HostObject,), {"__module__": "__main__"}))(**methods)
         self.namespace.update(self._bound)
         for name, value in self._offered.items():
             self.namespace.setdefault(name, value)

@@ -96,7 +96,7 @@ async def test_d02_submit_takes_evidence_by_name() -> None:
         ("FINAL('It is ' + nothing)", "name 'nothing' is not defined"),
         ("SUBMIT(answer=nothing)", "name 'nothing' is not defined"),
         ("SUBMIT(1, answer=2)", "either values or named fields"),
-        ("FINAL_VAR(\"store['x']\")", "'HostObject' object is not subscriptable"),
+        ("FINAL_VAR(\"store['x']\")", "'store' object is not subscriptable"),
     ],
 )
 async def test_d02_code_that_fails_is_never_its_own_answer(reply: str, error: str) -> None:
@@ -239,8 +239,8 @@ async def test_d08_a_rebound_name_is_told_in_the_turn_that_rebound_it() -> None:
     """A model that binds `context` or `store` learns at once that the next block finds them as they were."""
     root = Scripted([code("context = {'edges': []}", "store = 1", "for cite in 'ab': pass"), code("x = 1"), final("context")])
     result = await run(root)
-    assert "`context` is the document again" in root.told[1]
-    assert "`cite` is what it was again, `store` is what it was again: use another name." in root.told[1]
+    assert "`context` is the document again; use another name." in root.told[1]
+    assert "`cite` is the REPL's own again; use another name.\n`store` is the REPL's own again; use another name." in root.told[1]
     assert "again" not in root.told[2]
     assert result.answer == "a small document"
 
