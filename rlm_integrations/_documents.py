@@ -149,6 +149,7 @@ def _key(key: object) -> str:
 def _read_file(path: str, writer: Writer, encoding: str, errors: str) -> tuple[Run, str]:
     fd, before = open_regular(path)
     try:
+        _refuse_other_formats(fd, path)
         is_large = writer.size + before.st_size > COPIED and codecs.lookup(encoding).name in _ASCII_AS_IT_IS
         found = _ascii_run(fd, path, before) if is_large else None
         is_copied = found is None
@@ -224,6 +225,29 @@ def _decoded(reading: _Reading, path: str, writer: Writer, encoding: str, errors
         except UnicodeError as error:
             raise _not_text(path, encoding, str(error)) from error
     return writer.finish()
+
+
+_FORMATS: Final = {  # by their first bytes
+    b"%PDF-": ("a PDF", "extract its text first, for example with pdftotext"),
+    b"\x1f\x8b": ("gzip-compressed", "unpack it first, for example with gunzip"),
+    b"BZh91AY&SY": ("bzip2-compressed", "unpack it first, for example with bunzip2"),
+    b"\xfd7zXZ": ("xz-compressed", "unpack it first, for example with unxz"),
+    b"(\xb5/\xfd": ("zstd-compressed", "unpack it first, for example with unzstd"),
+    b"7z\xbc\xaf": ("a 7z archive", "unpack it first, and take the files in it"),
+    b"PK\x03\x04": ("a zip archive, as docx, xlsx, odt and epub files are", "unpack it, or save the document as plain text first"),
+    b"\xd0\xcf\x11\xe0": ("a document of an old Office version", "save it as plain text first"),
+    b"\x89PNG": ("an image", "recognise its text first, for example with tesseract"),
+    b"\xff\xd8\xff": ("an image", "recognise its text first, for example with tesseract"),
+    b"SQLite format 3": ("an SQLite database", "export what you need as text first"),
+}
+
+
+def _refuse_other_formats(fd: int, path: str) -> None:
+    """Refuse files of which no encoding makes text."""
+    start = os.pread(fd, 16, 0)
+    for mark, (what, advice) in _FORMATS.items():
+        if start.startswith(mark):
+            raise ContextError(f"{path!r} is {what}, not text: {advice}")
 
 
 def _not_text(path: str, encoding: str, what: str) -> ContextError:

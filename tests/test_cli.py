@@ -163,7 +163,7 @@ def test_time_and_cost_are_limits_too(run: Callable[..., Shell]) -> None:
         assert (code, "(budget_seconds)" in err) == (3, True)
         server.reset()
         code, _, err = run(*words, "--max-cost", "1")
-        assert (code, "no known price of 'root'" in err) == (2, True)
+        assert (code, "--max-cost cannot hold: there is no known price of 'root'; limit --max-tokens or --max-calls" in err) == (2, True)
         assert server.stats().calls == 0
 
 
@@ -210,13 +210,21 @@ def test_a_sandbox_that_this_machine_does_not_have(run: Callable[..., Shell], mo
         (["missing.txt", "q"], "'missing.txt' cannot be read: No such file"),
         ([".", "q"], "'.' is a directory"),
         (["-", "-", "q"], "stdin ('-') can be read once"),
-        (["bytes.txt", "q"], "byte 0xff at offset 3"),
-        (["report.txt", "q", "--encoding", "utf-99"], "unknown encoding: utf-99"),
+        (
+            ["bytes.txt", "q"],
+            "is no utf-8 text: byte 0xff at offset 3, line 1 (invalid start byte); give its --encoding, or --errors replace",
+        ),
+        ([".", "q"], "'.' is a directory: name its files"),
+        (["empty.txt", "q"], "empty.txt: there is no text in it"),
+        (["empty.txt", "empty.txt", "q"], "empty.txt, empty.txt: there is no text in it"),
+        (["report.txt", "q", "--encoding", "utf-99"], "unknown encoding: utf-99: choose an --encoding such as utf-8"),
         (["report.txt", "q", "--errors", "hope"], "hope"),
-        (["report.txt", "q", "--max-calls", "0"], "max_calls=0"),
-        (["report.txt", "q", "--max-tokens", "many"], "invalid int value: 'many'"),
-        (["report.txt", "q", "--max-parallel", "-1"], "max_parallel_calls=-1"),
-        (["report.txt", "q", "--max-depth", "0"], "max_depth=0"),
+        (["report.txt", "q", "--max-calls", "0"], "--max-calls: a whole number greater than 0 is needed, not '0'"),
+        (["report.txt", "q", "--max-tokens", "many"], "--max-tokens: a whole number greater than 0 is needed, not 'many'"),
+        (["report.txt", "q", "--max-parallel", "-1"], "--max-parallel: a whole number greater than 0 is needed, not '-1'"),
+        (["report.txt", "q", "--max-depth", "0"], "--max-depth: a whole number greater than 0 is needed, not '0'"),
+        (["report.txt", "q", "--max-cost", "inf"], "--max-cost: a number greater than 0 is needed, not 'inf'"),
+        (["report.txt", "q", "--max-seconds", "0"], "--max-seconds: a number greater than 0 is needed, not '0'"),
         (["report.txt", "q", "--sandbox", "none"], "invalid choice: 'none'"),
         (["report.txt", "q", "--store-mode", "disk"], "invalid choice: 'disk'"),
         (["report.txt", "--modle", "x", "q"], "there is no option --modle"),
@@ -225,15 +233,17 @@ def test_a_sandbox_that_this_machine_does_not_have(run: Callable[..., Shell], mo
         (["report.txt", "q", "--save", "no/such/folder.json"], "--save 'no/such/folder.json' cannot be written"),
         (["report.txt", "q", "--save", "."], "--save '.' cannot be written"),
         (["report.txt", "q", "--base-url", "http://127.0.0.1:1/v1"], "--base-url needs --model"),
-        (["report.txt", "q", "--base-url", "ftp://x", "--model", "m"], "a base_url looks like"),
+        (["report.txt", "q", "--base-url", "ftp://x", "--model", "m"], "a --base-url looks like"),
+        (["report.txt", "q", "--base-url", "http://me:secret@x/v1", "--model", "m"], "no user or password: set OPENAI_API_KEY"),
         (["report.txt", "q", "--base-url", "http://127.0.0.1:1/v1", "--model", "offline"], "'offline', which asks nobody"),
-        (["report.txt", "q", "--model", "gpt-5"], "no key for OpenAI"),
+        (["report.txt", "q", "--model", "gpt-5"], "no key for OpenAI: set OPENAI_API_KEY, or use --model offline"),
         (["report.txt", "q", "--model", "anthropic:claude"], "a model is a name at OpenAI"),
     ],
 )
 def test_bad_input(words: list[str], told: str, run: Callable[..., Shell]) -> None:
     """Exit code 2 with a message that says what is wrong, nothing on stdout, no traceback, and before any model is named."""
     Path("bytes.txt").write_bytes(b"abc\xff")
+    Path("empty.txt").touch()
     code, out, err = run("ask", *words)
     assert (code, out) == (2, "")
     assert told in err
@@ -304,7 +314,10 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
         until(lambda: server.stats().in_flight == 0)
-    assert (process.returncode, out, err) == (130, "", "rlm-integrations: interrupted\n")
+    assert (process.returncode, out) == (130, "")
+    told, last = err.splitlines()
+    assert told.startswith("rlm-integrations: cancelled, 1 turn, 6 calls, ")
+    assert last == "rlm-integrations: interrupted"
     assert len(below) >= 2  # the server of the sandbox and a session
     until(lambda: not [pid for pid in below if is_there(pid)])
 

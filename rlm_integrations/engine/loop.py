@@ -120,10 +120,14 @@ class Run:
                 if is_final and self._tree.purse.spent_out is None and not self._host.refused:
                     outcome.stop_reason = "final"  # it needed every call, and was refused none
         if outcome.stop_reason != "final":
-            outcome.partial = outcome.partial or self._partial()
-            if self.typed.schema is None:
-                outcome.answer = outcome.partial
+            self.settle()
         return outcome
+
+    def settle(self) -> None:
+        """Give a run that did not finish the best words that there are."""
+        self.outcome.partial = self.outcome.partial or self._partial()
+        if self.typed.schema is None:
+            self.outcome.answer = self.outcome.partial
 
     def history(self, before: list[Message], *, is_answered: bool = True) -> list[Message]:
         """What the next question of a session follows; where nothing was done, what this one followed."""

@@ -288,6 +288,7 @@ class RLM:
                 layers = own.session.layers if own.session is not None else {}
         except BaseException as error:
             own.history = run.history(own.history, is_answered=False)
+            run.settle()
             if isinstance(error, asyncio.CancelledError):
                 run.outcome.stop_reason = "cancelled"
                 emit(RunFinished(id=run.id, result=_result(tree, run.outcome, layers, own.recorded)))

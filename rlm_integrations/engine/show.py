@@ -32,7 +32,8 @@ from rlm_integrations.result import Execution, Iteration, RLMResult
 
 _SHOWN = (3_000, 1_000)  # characters of a code or an output, from its start and from its end
 _LINES = (45, 15)  # and lines of these
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # moves a cursor, turns text round
+# What moves a cursor, ends a line, or turns text round.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _EVERY = 0.1  # seconds between two drawings of the bar
 
 

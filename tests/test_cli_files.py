@@ -1,0 +1,195 @@
+"""The command line: what it reads, what it says of files that it cannot read, and what it keeps of a run that is cut short."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rlm_integrations.engine.show import printable
+from rlm_integrations.result import RLMResult
+from tests.standin import Fault, StandIn, serve_in_thread
+from tests.test_cli import FACT, QUESTION, Shell, bare_environment, block, run, started, until
+
+__all__ = ["bare_environment", "run"]  # fixtures
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with serve_in_thread(scripts={"root": [block("print(llm_query('hello'))"), block("FINAL('found it')")]}) as standin:
+        yield standin
+
+
+def write_pdf() -> Path:
+    Path("x.pdf").write_bytes(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj")
+    return Path("x.pdf")
+
+
+def write_gzip() -> Path:
+    with gzip.open("x.txt.gz", "wt") as file:
+        file.write(FACT)
+    return Path("x.txt.gz")
+
+
+def write_docx() -> Path:
+    with zipfile.ZipFile("x.docx", "w") as file:
+        file.writestr("word/document.xml", FACT)
+    return Path("x.docx")
+
+
+@pytest.mark.parametrize("errors", [[], ["--errors", "replace"]])
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (write_pdf, "'x.pdf' is a PDF, not text: extract its text first"),
+        (write_gzip, "'x.txt.gz' is gzip-compressed, not text: unpack it first, for example with gunzip"),
+        (write_docx, "'x.docx' is a zip archive, as docx, xlsx, odt and epub files are, not text"),
+    ],
+)
+def test_a_file_that_is_no_text_is_named_as_what_it_is(
+    write: Callable[[], Path], told: str, errors: list[str], run: Callable[..., Shell]
+) -> None:
+    """Exit code 2 with what to do, and nothing is sent: no way to treat bytes makes text of these."""
+    code, out, err = run("ask", str(write()), QUESTION, *errors)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_an_empty_file_among_others_is_told(run: Callable[..., Shell]) -> None:
+    """It is searched as what it is, and stderr says that there was nothing in it."""
+    Path("empty.txt").touch()
+    code, out, err = run("ask", "empty.txt", "report.txt", QUESTION, "--quiet", "--model", "offline")
+    assert (code, out.splitlines()[0], err) == (0, FACT, "rlm-integrations: empty.txt is empty\n")
+
+
+def test_a_byte_order_mark_is_no_text(run: Callable[..., Shell]) -> None:
+    """Neither the answer nor a quote begins with it, and places count from the first character after it; from stdin too."""
+    Path("bom.txt").write_bytes(b"\xef\xbb\xbf" + FACT.encode())
+    expected = f'{FACT}\n\n[1] context_0 (bom.txt) 0-{len(FACT)}: "{FACT}"\n'
+    assert run("ask", "bom.txt", QUESTION)[1] == expected
+    process = started("ask", "-", QUESTION, stdin=subprocess.PIPE)
+    assert process.communicate(f"\ufeff{FACT}")[0] == expected.replace(" (bom.txt)", "")
+
+
+def test_a_named_pipe_is_read(run: Callable[..., Shell]) -> None:
+    """What another process writes into it is the text, under the pipe's name."""
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=Path("pipe").write_text, args=(FACT,))
+    writer.start()
+    code, out, _ = run("ask", "pipe", QUESTION)
+    writer.join()
+    assert (code, out) == (0, f'{FACT}\n\n[1] context_0 (pipe) 0-{len(FACT)}: "{FACT}"\n')
+
+
+def test_a_process_substitution_is_read() -> None:
+    """`<(zcat …)` is a file like others."""
+    command = f"{sys.executable} -m rlm_integrations ask <(zcat {write_gzip()}) other.txt '{QUESTION}' --quiet --model offline"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[0], done.stderr) == (0, FACT, "")
+
+
+def test_a_pipe_that_gives_no_text(run: Callable[..., Shell]) -> None:
+    """Exit code 2, with the place of the byte and this command's own options."""
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=Path("pipe").write_bytes, args=(b"abc\xff",))
+    writer.start()
+    code, _, err = run("ask", "pipe", QUESTION)
+    writer.join()
+    assert (code, "'pipe' is no utf-8 text: byte 0xff at offset 3; give its --encoding, or --errors replace" in err) == (2, True)
+
+
+def test_the_locale_of_a_bare_system_is_no_obstacle() -> None:
+    """With LC_ALL=POSIX and no help by Python, names, question and answer are UTF-8 all the same; ASCII that is asked for is kept."""
+    text = "Der Schlüssel der Tür in Łódź ist grün."
+    Path("schlüssel.txt").write_text(text, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "rlm_integrations",
+        "ask",
+        "schlüssel.txt",
+        "Der Schlüssel der Tür in Łódź?",
+        "--model",
+        "offline",
+    ]
+    bare = {**os.environ, "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, check=False, env=bare)
+    assert done.returncode == 0
+    assert done.stdout.decode() == f'{text}\n\n[1] context_0 (schlüssel.txt) 0-{len(text)}: "{text}"\n'
+    done = subprocess.run(command, capture_output=True, check=False, env={**bare, "PYTHONIOENCODING": "ascii"})
+    assert done.stdout.startswith(rb"Der Schl\xfcssel der T\xfcr")
+
+
+def test_a_files_name_forges_no_line(run: Callable[..., Shell]) -> None:
+    """A new line in it is spelt out, so that each citation is one line."""
+    name = 'a.txt\n[2] context_1 (law.txt) 0-3: "all is allowed"'.replace("/", "")
+    Path(name).write_text(FACT)
+    code, out, _ = run("ask", name, QUESTION)
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert "(a.txt\\n[2] context_1 (law.txt) 0-3: " in out
+
+
+@pytest.mark.parametrize("character", "\u2028\u2029\u061c\u200e\u200f\u202e\u2066\x1b\x85")
+def test_what_ends_lines_or_turns_text_round_is_spelt_out(character: str) -> None:
+    """On a terminal it could show what is not there."""
+    assert printable(f"a{character}b\nc\td") == f"a{ascii(character)[1:-1]}b\nc\td"
+
+
+# What is kept of a run that is cut short.
+
+
+def test_json_and_save_of_a_run_whose_model_fails(run: Callable[..., Shell], server: StandIn) -> None:
+    """Exit code 4 and one JSON object on stdout, with the reason: at the first call and later; `--save` writes the same."""
+    words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url, "--json", "--save", "kept.json"]
+    for at, iterations in ((0, 0), (2, 1)):
+        server.reset()
+        server.change(faults=[Fault("auth", at=(at,))])
+        code, out, _ = run(*words)
+        result = RLMResult.from_dict(json.loads(out))
+        assert (code, result.stop_reason, result.iterations) == (4, "model_error", iterations)
+        assert result.error is not None
+        assert "'root' at" in result.error
+        assert json.loads(Path("kept.json").read_text()) == json.loads(out)
+
+
+def test_json_of_a_run_without_a_sandbox(run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 5 and one JSON object."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    code, out, _ = run("ask", "report.txt", QUESTION, "--json")
+    assert (code, json.loads(out)["stop_reason"], json.loads(out)["answer"]) == (5, "sandbox_lost", "")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_ctrl_c_prints_and_saves_what_there_is(form: str) -> None:
+    """Exit code 130; the file has the turns and the answers of the batch under way, stdout the best words so far."""
+    scripts = {"root": [block("print('seen so far')"), block("llm_batch(['quick', 'slow'])")]}
+    with serve_in_thread(scripts=scripts, faults=[Fault("hang", match="slow")]) as server:
+        words = ["--model", "root", "--base-url", server.base_url, "--save", "kept.json", *(["--json"] if form == "json" else [])]
+        process = started("ask", "report.txt", "q", *words, start_new_session=True)
+        until(lambda: server.stats().in_flight == 1 and server.stats().calls == 4)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "rlm-integrations: interrupted"
+    kept = json.loads(Path("kept.json").read_text())
+    assert json.loads(out) == kept if form == "json" else out == "seen so far\n"
+    result = RLMResult.from_dict(kept)
+    assert (result.stop_reason, result.answer, result.iterations) == ("cancelled", "seen so far", 2)
+    replies = [call.reply for call in result.repl_history[1].subcalls]
+    assert [reply.startswith("Error: cancelled") for reply in replies] == [False, True]
+
+
+def test_a_limit_before_anything_was_found_says_so(run: Callable[..., Shell], server: StandIn) -> None:
+    """Only an answer is called the best one so far."""
+    words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url, "--max-tokens", "500"]
+    code, out, err = run(*words)
+    assert (code, out) == (3, "")
+    assert "stopped by a limit (budget_tokens); nothing was found until then" in err
+    assert "best answer" not in err
