@@ -104,7 +104,8 @@ def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:
                 return printed
         if words := words_of(turn, spoken):
             return words
-    return turns[-1].reply.strip() if turns and not turns[-1].executions else ""
+    last = turns[-1].reply.strip() if turns and not turns[-1].executions else ""
+    return "" if "```" in last else last  # code that did not run is no answer
 
 
 def words_of(turn: Iteration, spoken: Container[int]) -> str:
