@@ -20,6 +20,7 @@ from rlm_integrations.records import SpanRef
 _ENDS: Final = 20  # pieces of a prompt that is kept in part
 _WINDOW: Final = 1 << 20  # characters searched at once
 _STEP: Final = 1 << 16  # characters whose white space is made uniform at once: less than a millisecond
+_OTHER_SPACES: Final = "\t\n\v\f\r\x1c\x1d\x1e\x1f"  # what is white space in ASCII
 _WORD: Final = re.compile(r"\S+")
 
 
@@ -108,6 +109,18 @@ def loose_places(corpus: Corpus, name: str, needle: str, *, fold: Callable[[str]
         squeezed.forget(squeezed.length - len(buffer))
 
 
+def single_spaced(text: str) -> str:
+    """The words of a text with a single space between them: `" ".join(text.split())`, several times as fast for ASCII."""
+    if not text.isascii():
+        return " ".join(text.split())
+    for other in _OTHER_SPACES:
+        if other in text:
+            text = text.replace(other, " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return text.strip(" ")
+
+
 class _Squeezed:
     """A source as it reads with a single space for each run of white space, folded, made in steps.
 
@@ -129,13 +142,13 @@ class _Squeezed:
         gap = False
         for start in range(0, self._corpus.length(self._name), _STEP):
             text = self._read(start)
-            words = text.split()
+            words = single_spaced(text)
             if not words:
                 gap = True
                 continue
             gap = (gap or text[0].isspace()) and self.length > 0
             self._steps.append((self.length, start, gap))
-            piece = " " * gap + self._fold(" ".join(words))
+            piece = " " * gap + self._fold(words)
             self.length += len(piece)
             yield piece
             gap = text[-1].isspace()

@@ -140,6 +140,12 @@ def test_windows_make_no_difference_to_white_space(window: int, monkeypatch: pyt
         assert [(hit.span.start, hit.span.end) for hit in hits] == [(1, 6), (7, 12), (13, 18)]
 
 
+@given(st.text(" \t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0ab", max_size=40) | st.text(max_size=20))
+def test_white_space_is_made_uniform(text: str) -> None:
+    """Whatever counts as white space becomes one space between words, and nothing else does."""
+    assert module.single_spaced(text) == " ".join(text.split())
+
+
 # Prompts
 
 

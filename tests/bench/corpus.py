@@ -14,6 +14,7 @@ from typing import Any
 
 from rlm_integrations import _runtime
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.quotes import locate_quote
 from rlm_integrations.spans import Locator, find_quote
 from tests.bench.table import Row
 
@@ -149,6 +150,13 @@ def searches(text: str) -> list[Row]:
         return [Row(f"100 MB: {what}", median_of(work), goal, "s") for what, work, goal in subjects]
 
 
+def misquote() -> Row:
+    """A row of a table of zeros, quoted with one value that is not there: each place of the document begins like it."""
+    quote = " ".join(["0"] * 4_000) + " 1"
+    with Corpus.build("0 " * (MB // 2)) as corpus:
+        return Row("1 MB of zeros: a quote of 4,000 of them and a one, not found", median_of(lambda: locate_quote(corpus, quote)), 0.2, "s")
+
+
 async def run() -> list[Row]:
     text = document(100 * MB)
     holds = [await longest_hold(text) for _ in range(5)]
@@ -157,4 +165,5 @@ async def run() -> list[Row]:
             *sizes(Path(folder)),
             Row("100 MB: event loop held at most while the corpus is made", statistics.median(holds) * 1e3, 30, "ms"),
             *searches(text),
+            misquote(),
         ]
