@@ -266,7 +266,8 @@ class Limits:
         recorded_chars: Characters of prompts, replies and writes that a tree's record keeps. Beyond three quarters of it, long prompts
             and replies are kept by their first and last characters and their SHA-256; beyond all of it, calls are only counted.
         store_bytes: Bytes of memory that the store of a run may take.
-        query_chars: Characters that one query to the store may read and compare; to compare one object's type or tags counts as 10.
+        query_chars: Characters that one query to the store may read and compare; to compare one object's type or tags counts as 10,
+            and so does each character that the query gives out as content.
     """
 
     memory: int = 2 << 30

@@ -80,11 +80,11 @@ class Typed:
         room, inside = self._most, [iter([value])]
         while inside and room >= 0:
             each = next(inside[-1], inside)
-            room -= len(each) if isinstance(each, str) else 1
             if each is inside:
-                room += 1
                 inside.pop()
-            elif isinstance(each, Opaque):
+                continue
+            room -= len(each) if isinstance(each, str) else 4
+            if isinstance(each, Opaque):
                 room -= len(each.text)
             elif isinstance(each, StoreObject):
                 inside.append(iter([each.content]))

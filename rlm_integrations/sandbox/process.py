@@ -13,7 +13,7 @@ from rlm_integrations import _runtime
 from rlm_integrations._cleanup import ended, to_the_end
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError, SandboxError, SandboxUnavailableError
-from rlm_integrations.records import HostFunction, Limits
+from rlm_integrations.records import HostFunction, Limits, StoreObject
 from rlm_integrations.sandbox._block import Block, LostError
 from rlm_integrations.sandbox._child_process import Child
 from rlm_integrations.sandbox.base import Capabilities, ExecutionError, ExecutionResult, Gate, HostCallError
@@ -223,8 +223,9 @@ class ProcessSession:
                 await to_the_end(self._writer.wait_closed())
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Write a message; a large one is packed off the loop, and each waits for the one before."""
-        await self._write(await self._packed(message))
+        """Write a message; a large one is packed off the loop. Each waits for the one before, so that no two are packed at once."""
+        async with self._sending:
+            await self._write(await self._packed(message))
 
     async def _packed(self, message: dict[str, Any]) -> list[bytes]:
         """The frames of a message.
@@ -249,12 +250,11 @@ class ProcessSession:
         return frames
 
     async def _write(self, frames: list[bytes]) -> None:
-        async with self._sending:
-            for frame in frames:
-                if self._writer.is_closing():
-                    raise ConnectionResetError("the session has ended")
-                self._writer.write(frame)
-                await self._writer.drain()
+        for frame in frames:
+            if self._writer.is_closing():
+                raise ConnectionResetError("the session has ended")
+            self._writer.write(frame)
+            await self._writer.drain()
 
     async def receive(self, ready: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
         """The next message of the child, which is hostile: whoever uses a field checks it first.
@@ -300,16 +300,19 @@ class ProcessSession:
                 reply = {"value": await self._gate(block, function, args, kwargs)}
             except HostCallError as refusal:
                 reply = {"error": refusal.type, "message": str(refusal)}
-        try:
-            frames = await self._packed({"op": "answer", "call": number, **reply})
-        except (ValueError, RecursionError, MemoryError) as error:
-            said = f"what {function} gives is too large or too deep to cross into the REPL: {error}"
-            frames = await self._packed({"op": "answer", "call": number, "error": "ValueError", "message": said})
-        await self._write(frames)
+        async with self._sending:
+            try:
+                frames = await self._packed({"op": "answer", "call": number, **reply})
+            except (ValueError, RecursionError, MemoryError) as error:
+                said = f"what {function} gives is too large or too deep to cross into the REPL: {error}"
+                frames = await self._packed({"op": "answer", "call": number, "error": "ValueError", "message": said})
+            await self._write(frames)
 
 
 def _is_large(value: Any, budget: int = _OFF_LOOP) -> bool:
     """Whether a value is worth a thread, judged by its texts without walking far."""
+    if isinstance(value, StoreObject):
+        value = value.content
     if isinstance(value, str):
         return len(value) > budget
     if isinstance(value, dict):

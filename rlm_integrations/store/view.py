@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from sys import getsizeof
 from typing import Any, Final, NotRequired, TypedDict
 
+from rlm_integrations._work import spend
 from rlm_integrations.records import StoreObject
 from rlm_integrations.store.content import decode, length, memory
 from rlm_integrations.store.events import Created, Invalidated, LinkType, StoreEvent
 
 MAPPED: Final = "llm_map"  # the tag of a batch and of its results
+HANDED_OVER: Final = 10  # what a character counts that a query gives out, and not only reads: it is copied several times
 WEIGHT: Final = 1_000  # bytes that an object or a link takes beside its text; an index entry takes a tenth
 
 
@@ -139,6 +141,7 @@ class View:
     def object(self, row: int) -> StoreObject:
         """The whole object."""
         event = self.rows[row]
+        spend(HANDED_OVER * length(event.content))
         return StoreObject(
             id=event.id,
             type=event.type,

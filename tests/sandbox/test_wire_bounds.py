@@ -8,6 +8,7 @@ import pytest
 from rlm_integrations.records import Limits, LLMError, SpanRef, StoreObject
 from rlm_integrations.sandbox import process, sandbox_named, wire
 from rlm_integrations.sandbox.base import Sandbox, Session
+from rlm_integrations.sandbox.process import ProcessSession
 from rlm_integrations.sandbox.wire import DEPTH_CAP, LENGTH, Decoder, Encoder, Opaque, WireError, _join
 from tests.sandbox.conftest import Opener, RecordingGate
 
@@ -149,6 +150,38 @@ async def test_an_answer_that_cannot_cross_is_told_to_the_code(
     assert result.status == "ok"
     assert f"what give gives is too large or too deep to cross into the REPL: {reason}" in result.stdout
     assert result.stdout.endswith("echo: p\n")
+
+
+async def test_answers_are_packed_one_at_a_time(open_session: Opener, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls wait for large answers, the frames of one answer at a time are there."""
+    gate.gifts["it"] = stored("x" * 3_000_000)
+    at_once = most = 0
+    packed, write = ProcessSession._packed, ProcessSession._write
+
+    async def counted(self: ProcessSession, message: dict[str, Any]) -> list[bytes]:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        return await packed(self, message)
+
+    async def done(self: ProcessSession, frames: list[bytes]) -> None:
+        nonlocal at_once
+        await write(self, frames)
+        at_once -= 1
+
+    monkeypatch.setattr(ProcessSession, "_packed", counted)
+    monkeypatch.setattr(ProcessSession, "_write", done)
+    session = await open_session()
+    block = "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(8) as p: print(len(list(p.map(give, ['it'] * 16))))"
+    result = await session.execute(block, 1)
+    assert (result.stdout, most) == ("16\n", 1)
+
+
+def test_a_large_object_is_packed_in_a_thread() -> None:
+    """An object of the store is as large as its content."""
+    assert process._is_large({"value": stored("x" * 300_000)})
+    assert process._is_large({"value": [stored([0] * 5_000)]})
+    assert not process._is_large({"value": stored("x")})
 
 
 def test_numbers_of_any_length_have_a_weight() -> None:

@@ -65,6 +65,18 @@ def test_the_rows_of_many_alternatives_count() -> None:
     assert work.spent >= 10 * search.UNITED
 
 
+def test_content_that_is_given_out_counts() -> None:
+    """The objects of a list count by their content, which crosses to whoever asked; a user's own reads have no bound."""
+    store = SharedStore()
+    worker = store.worker("w")
+    batch = worker.create("batch", "d", "")
+    for _ in range(10):
+        worker.create("note", "d", "x" * 1_000, parents=[batch])
+    with Work(50_000).under_way(), pytest.raises(WorkSpentError):
+        store.children(batch)
+    assert len(store.children(batch)) == 10
+
+
 def test_an_index_that_is_not_finished_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A text search that may not index all that is new keeps what it has indexed, so that a later one finds everything."""
     monkeypatch.setattr(fulltext, "PORTION", 500)
