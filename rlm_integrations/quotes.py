@@ -10,9 +10,10 @@ from itertools import islice
 from typing import Final
 from unicodedata import combining, normalize
 
+from rlm_integrations._squeezed import loose_places
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import SpanRef
-from rlm_integrations.spans import Hit, find_quote, loose_places
+from rlm_integrations.spans import Hit, find_quote
 
 GAP: Final = 1_000  # characters that an ellipsis may stand for
 SHORTEST: Final = 4  # characters of a quote that is searched for leniently

@@ -5,23 +5,20 @@ millisecond a prompt, and longer for a long one that is made of many small parts
 """
 
 import hashlib
-import re
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import Final
 
+from rlm_integrations import _squeezed
+from rlm_integrations._squeezed import loose_places
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import SpanRef
 
 _ENDS: Final = 20  # pieces of a prompt that is kept in part
 _WINDOW: Final = 1 << 20  # characters searched at once
-_STEP: Final = 1 << 16  # characters whose white space is made uniform at once: less than a millisecond
-_OTHER_SPACES: Final = "\t\n\v\f\r\x1c\x1d\x1e\x1f"  # what is white space in ASCII
-_WORD: Final = re.compile(r"\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,100 +76,13 @@ def _first(limit: int, corpus: Corpus, names: Iterable[str], needle: str, places
     return found
 
 
-def _find(text: str, needle: str, start: int = 0) -> int:
-    """`str.find`, which takes time in proportion to both lengths."""
-    return text.find(needle, start)
-
-
 def _exact_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int, int]]:
     """In windows that overlap by one character less than the needle."""
     length, size = corpus.length(name), max(_WINDOW, len(needle))
     for begin in range(0, length, size):
         text, at = corpus.text(name, begin, min(begin + size + len(needle) - 1, length)), -1
-        while (at := _find(text, needle, at + 1)) >= 0:
+        while (at := _squeezed.find(text, needle, at + 1)) >= 0:
             yield begin + at, begin + at + len(needle)
-
-
-def loose_places(corpus: Corpus, name: str, needle: str, *, fold: Callable[[str], str] = str) -> Iterator[tuple[int, int]]:
-    """The places of a needle whose words are separated by single spaces, in a source as it reads with single spaces.
-
-    `fold` changes what is compared. It must treat each character alone, leave spaces as they are, and make at least one of each character.
-    """
-    squeezed = _Squeezed(corpus, name, fold)
-    buffer = ""
-    for piece in squeezed.pieces():
-        buffer += piece
-        begin, at = squeezed.length - len(buffer), -1
-        while (at := _find(buffer, needle, at + 1)) >= 0:
-            yield squeezed.place(begin + at), squeezed.place(begin + at + len(needle) - 1) + 1
-        buffer = buffer[len(buffer) - len(needle) + 1 :] if len(buffer) >= len(needle) else buffer
-        squeezed.forget(squeezed.length - len(buffer))
-
-
-def single_spaced(text: str) -> str:
-    """The words of a text with a single space between them: `" ".join(text.split())`, several times as fast for ASCII."""
-    if not text.isascii():
-        return " ".join(text.split())
-    for other in _OTHER_SPACES:
-        if other in text:
-            text = text.replace(other, " ")
-    while "  " in text:
-        text = text.replace("  ", " ")
-    return text.strip(" ")
-
-
-class _Squeezed:
-    """A source as it reads with a single space for each run of white space, folded, made in steps.
-
-    Attributes:
-        length: How many characters were given out so far.
-    """
-
-    def __init__(self, corpus: Corpus, name: str, fold: Callable[[str], str]) -> None:
-        self.length = 0
-        self._fold = fold
-        self._corpus = corpus
-        self._name = name
-        # Where each step that may still be asked for begins: here, in the source, and whether a space precedes its first word.
-        self._steps: deque[tuple[int, int, bool]] = deque()
-        self._table: tuple[int, list[re.Match[str]], list[int]] | None = None  # of the step that was asked for last: its words
-
-    def pieces(self) -> Iterator[str]:
-        """The text, a step at a time."""
-        gap = False
-        for start in range(0, self._corpus.length(self._name), _STEP):
-            text = self._read(start)
-            words = single_spaced(text)
-            if not words:
-                gap = True
-                continue
-            gap = (gap or text[0].isspace()) and self.length > 0
-            self._steps.append((self.length, start, gap))
-            piece = " " * gap + self._fold(words)
-            self.length += len(piece)
-            yield piece
-            gap = text[-1].isspace()
-
-    def place(self, at: int) -> int:
-        """Where in the source a character is that was given out, which is none of the spaces."""
-        begin, start, gap = next(step for step in reversed(self._steps) if step[0] <= at)
-        if self._table is None or self._table[0] != start:
-            words = list(_WORD.finditer(self._read(start)))
-            folded = self._fold(" ".join(word[0] for word in words)).split(" ")
-            self._table = start, words, list(accumulate((len(word) + 1 for word in folded), initial=0))
-        _, words, starts = self._table
-        at -= begin + gap
-        number = bisect_right(starts, at) - 1
-        ends = accumulate(len(self._fold(character)) for character in words[number][0])
-        return start + words[number].start() + next(place for place, end in enumerate(ends) if at - starts[number] < end)
-
-    def forget(self, before: int) -> None:
-        """Give up the places of the characters before this one."""
-        while len(self._steps) > 1 and self._steps[1][0] <= before:
-            self._steps.popleft()
-
-    def _read(self, start: int) -> str:
-        return self._corpus.text(self._name, start, min(start + _STEP, self._corpus.length(self._name)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,160 @@
+"""A source as it reads with single spaces: the search for words that may have any white space between them."""
+
+import re
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import Final
+
+from rlm_integrations.corpus import Corpus
+
+STEP: Final = 1 << 16  # characters whose white space is made uniform at once: less than a millisecond
+
+_OTHER_SPACES: Final = "\t\n\v\f\r\x1c\x1d\x1e\x1f"  # what is white space in ASCII
+_WORD: Final = re.compile(r"\S+")
+
+Fold = Callable[[str], str]
+
+
+def find(text: str, needle: str, start: int = 0) -> int:
+    """`str.find`, which takes time in proportion to both lengths."""
+    return text.find(needle, start)
+
+
+def single_spaced(text: str) -> str:
+    """The words of a text with a single space between them: `" ".join(text.split())`, several times as fast for ASCII."""
+    if not text.isascii():
+        return " ".join(text.split())
+    for other in _OTHER_SPACES:
+        if other in text:
+            text = text.replace(other, " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return text.strip(" ")
+
+
+def loose_places(corpus: Corpus, name: str, needle: str, *, fold: Fold = str) -> Iterator[tuple[int, int]]:
+    """The places of a needle whose words are separated by single spaces, in a source as it reads with single spaces.
+
+    `fold` changes what is compared. It must treat each character alone, leave spaces as they are, and make at least one of each character.
+    The needle is folded already.
+    """
+    for start, end in _Near(corpus, name, needle, fold).parts():
+        yield from _places(_Squeezed(corpus, name, start, end, fold), needle)
+
+
+def _places(squeezed: "_Squeezed", needle: str) -> Iterator[tuple[int, int]]:
+    buffer = ""
+    for piece in squeezed.pieces():
+        buffer += piece
+        begin, at = squeezed.length - len(buffer), -1
+        while (at := find(buffer, needle, at + 1)) >= 0:
+            yield squeezed.place(begin + at), squeezed.place(begin + at + len(needle) - 1) + 1
+        buffer = buffer[len(buffer) - len(needle) + 1 :] if len(buffer) >= len(needle) else buffer
+        squeezed.forget(squeezed.length - len(buffer))
+
+
+class _Near:
+    """Finds the parts of a source outside of which a needle cannot be: around each place of its longest word.
+
+    To look for a word takes a fraction of the time that it takes to make white space uniform, and most invented quotes end here.
+    """
+
+    def __init__(self, corpus: Corpus, name: str, needle: str, fold: Fold) -> None:
+        self._corpus = corpus
+        self._name = name
+        self._length = corpus.length(name)
+        self._needle = needle
+        self._word = max(needle.split(" "), key=len)
+        self._fold = fold
+
+    def parts(self) -> Iterator[tuple[int, int]]:
+        """The parts, in order, without overlaps."""
+        start = end = -1
+        for step in self._steps():
+            left = self._extended(max(0, step - len(self._word)), max(0, end), -1)
+            if end < 0:
+                start = left
+            elif left > end:
+                right = self._extended(end, left, 1)
+                if right < left:
+                    yield start, right
+                    start = left
+            end = min(step + STEP, self._length)
+        if end >= 0:
+            yield start, self._extended(end, self._length, 1)
+
+    def _steps(self) -> Iterator[int]:
+        """Where the steps begin in which the word ends."""
+        tail = ""
+        for step in range(0, self._length, STEP):
+            text = tail + self._fold(self._corpus.text(self._name, step, min(step + STEP, self._length)))
+            if find(text, self._word) >= 0:
+                yield step
+            tail = text[max(0, len(text) - len(self._word) + 1) :]
+
+    def _extended(self, at: int, stop: int, way: int) -> int:
+        """As far from `at` towards `stop` as the needle's characters may reach, white space not counted."""
+        needed = len(self._needle)
+        while needed > 0 and at != stop:
+            to = min(at + STEP, stop) if way > 0 else max(at - STEP, stop)
+            needed -= sum(map(len, self._corpus.text(self._name, min(at, to), max(at, to)).split()))
+            at = to
+        return at
+
+
+class _Squeezed:
+    """A part of a source as it reads with a single space for each run of white space, folded, made in steps.
+
+    Attributes:
+        length: How many characters were given out so far.
+    """
+
+    def __init__(self, corpus: Corpus, name: str, start: int, end: int, fold: Fold) -> None:
+        self.length = 0
+        self._fold = fold
+        self._corpus = corpus
+        self._name = name
+        self._start = start
+        self._end = end
+        # Where each step that may still be asked for begins: here, in the source, and whether a space precedes its first word.
+        self._steps: deque[tuple[int, int, bool]] = deque()
+        self._table: tuple[int, list[re.Match[str]], list[int]] | None = None  # of the step that was asked for last: its words
+
+    def pieces(self) -> Iterator[str]:
+        """The text, a step at a time."""
+        gap = False
+        for start in range(self._start, self._end, STEP):
+            text = self._read(start)
+            words = single_spaced(text)
+            if not words:
+                gap = True
+                continue
+            gap = (gap or text[0].isspace()) and self.length > 0
+            self._steps.append((self.length, start, gap))
+            piece = " " * gap + self._fold(words)
+            self.length += len(piece)
+            yield piece
+            gap = text[-1].isspace()
+
+    def place(self, at: int) -> int:
+        """Where in the source a character is that was given out, which is none of the spaces."""
+        begin, start, gap = next(step for step in reversed(self._steps) if step[0] <= at)
+        if self._table is None or self._table[0] != start:
+            words = list(_WORD.finditer(self._read(start)))
+            folded = self._fold(" ".join(word[0] for word in words)).split(" ")
+            self._table = start, words, list(accumulate((len(word) + 1 for word in folded), initial=0))
+        _, words, starts = self._table
+        at -= begin + gap
+        number = bisect_right(starts, at) - 1
+        ends = accumulate(len(self._fold(character)) for character in words[number][0])
+        return start + words[number].start() + next(place for place, end in enumerate(ends) if at - starts[number] < end)
+
+    def forget(self, before: int) -> None:
+        """Give up the places of the characters before this one."""
+        while len(self._steps) > 1 and self._steps[1][0] <= before:
+            self._steps.popleft()
+
+    def _read(self, start: int) -> str:
+        return self._corpus.text(self._name, start, min(start + STEP, self._end))
