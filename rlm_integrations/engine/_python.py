@@ -70,16 +70,32 @@ def is_literal(tree: ast.Module) -> bool:
     return False
 
 
-def may_be_words(node: ast.AST) -> bool:
+def may_be_words(expression: ast.expr) -> bool:
     """Whether an expression may be plain words that happen to be Python, such as "Paris, France" or "Paris (France)"."""
-    match node:
-        case ast.Constant(value=value):
-            return not isinstance(value, str | bytes)
-        case ast.Call():
-            return not _is_call(node) and not node.keywords and all(map(may_be_words, (node.func, *node.args)))
-        case ast.Name() | ast.Tuple() | ast.List() | ast.Set() | ast.BinOp() | ast.UnaryOp() | ast.BoolOp() | ast.Compare():
-            return all(map(may_be_words, ast.iter_child_nodes(node)))
-    return isinstance(node, ast.operator | ast.unaryop | ast.boolop | ast.cmpop | ast.expr_context)
+    for node in ast.walk(expression):  # never by recursion: "a - a - a - …" nests as deep as it is long
+        match node:
+            case ast.Constant(value=str() | bytes()):
+                return False
+            case ast.Call(keywords=keywords):
+                if keywords or _is_call(node):
+                    return False
+            case (
+                ast.Name()
+                | ast.Constant()
+                | ast.Tuple()
+                | ast.List()
+                | ast.Set()
+                | ast.BinOp()
+                | ast.UnaryOp()
+                | ast.BoolOp()
+                | ast.Compare()
+            ):
+                pass
+            case ast.operator() | ast.unaryop() | ast.boolop() | ast.cmpop() | ast.expr_context():
+                pass
+            case _:
+                return False
+    return True
 
 
 def _acts(statement: ast.stmt) -> bool:

@@ -47,7 +47,7 @@ async def answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: 
 
 
 async def _answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool) -> Found:
-    final = next((result.final for result in reversed(results) if result.final is not None), None)
+    final = _together([result.final for result in results if result.final is not None])
     if any(result.status != "ok" for result in results):
         return Found(told=prompts.note(Note("final_refused")) if final or reply.final else "", refused=final)
     if final is not None and final.several and not closing:
@@ -55,6 +55,16 @@ async def _answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code:
     if final is not None or reply.final is None:
         return Found(final)
     return await _resolved(reply.final, run_code)
+
+
+def _together(finals: Sequence[Final]) -> Final | None:
+    """The answer of several blocks: different ones in a list, because nothing says which of them is meant."""
+    if not finals:
+        return None
+    value = finals[-1].value
+    if all(type(each.value) is type(value) and isinstance(value, str | int | float) and each.value == value for each in finals[:-1]):
+        return finals[-1]
+    return Final([each.value for each in finals], tuple(place for each in finals for place in each.evidence), several=True)
 
 
 async def _resolved(prose: ProseFinal, run_code: RunCode) -> Found:

@@ -47,6 +47,14 @@ PIECES = [
     "\x00",
     "\ud800",
     "x: int",
+    "14.0",
+    "FINAL ANSWER: ",
+    "FINAL_VAR(x)",
+    "relude",
+    "final",
+    "text",
+    "t += base Costs[x]",
+    "x(answer=1)",
 ]
 TEXTS = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=40).map("".join),

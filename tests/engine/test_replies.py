@@ -113,6 +113,16 @@ async def test_d02_words_that_happen_to_be_python_are_an_answer(words: str) -> N
     assert (await answered(f"FINAL({words})")).answer == {"42 - 3": "39"}.get(words, words)
 
 
+@pytest.mark.parametrize("terms", [10, 500, 2_000, 5_000])
+@pytest.mark.parametrize("form", ["FINAL({})", "FINAL_VAR({})", "SUBMIT({}, 1)", "FINAL ANSWER: {}", fenced("FINAL({} x)", "python")])
+async def test_d02_words_nest_as_deep_as_they_like(terms: int, form: str) -> None:
+    """A reply is read whatever its expression's depth: the words are the answer."""
+    text = form.format(" - ".join(["a"] * terms))
+    final = parse(text).final
+    assert final is not None
+    assert final.text.startswith("a - a - a")
+
+
 async def test_d02_errors_of_the_finals_name_what_the_model_called() -> None:
     """A wrong call is told with FINAL's own name."""
     assert "TypeError: FINAL() takes from 0 to 2 positional arguments but 3 were given" in await told(code("FINAL(1, 2, 3)"), final("1"))
@@ -375,6 +385,10 @@ async def test_d14_several_different_values_are_told() -> None:
     assert (await run(root)).answer == "1 and 2"
     assert "called FINAL several times" in root.told[1]
     assert (await answered(code("for n in (1, 2): FINAL('same')"))).answer == "same"
+    root = Scripted([code("FINAL(1)") + "\n" + code("FINAL([2])"), final("'1 and 2'")])
+    assert (await run(root)).answer == "1 and 2"
+    assert "called FINAL several times" in root.told[1]
+    assert (await answered(code("FINAL('same')") + "\n" + code("x = 'same'", "FINAL(x)"))).answer == "same"
 
 
 # D15
