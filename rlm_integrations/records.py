@@ -265,9 +265,9 @@ class Limits:
         answer_chars: Characters of an answer, as text or as JSON; a longer one is refused, and the model is told so.
         recorded_chars: Characters of prompts, replies and writes that a tree's record keeps. Beyond three quarters of it, long prompts
             and replies are kept by their first and last characters and their SHA-256; beyond all of it, calls are only counted.
-        store_bytes: Bytes of memory that the store of a run may take.
+        store_bytes: Bytes of memory that the store of a run may take. What text searches index of it, once they are made, comes on top.
         query_chars: Characters that one query to the store may read and compare; to compare one object's type or tags counts as 10,
-            and so does each character that the query gives out as content.
+            and so does each character that the query gives out.
     """
 
     memory: int = 2 << 30
@@ -292,7 +292,7 @@ class Limits:
     prompt_chars: int = 20_000_000
     answer_chars: int = 10_000_000
     recorded_chars: int = 100_000_000
-    store_bytes: int = 1 << 30
+    store_bytes: int = 1 << 29
     query_chars: int = 500_000_000
 
     def __post_init__(self) -> None:

@@ -78,7 +78,7 @@ class Run:
         self._depth = depth
         self.typed = typed
         self._host = Host(tree, repl.corpus, query=query, depth=depth, spawn=spawn, worker=worker, parent=self.id)
-        repl.gate = Gate(path, self._host.functions())
+        repl.gate = Gate(path, self._host.functions(), tree.threads.free)
         limits = tree.settings.limits
         window = tree.settings.root.context_window or limits.window
         self.conversation = Conversation(self.outcome.messages, window=window, compact_at=limits.compact_at)
