@@ -10,7 +10,7 @@ from typing import Literal
 from rlm_integrations import _runtime
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm import pricing
-from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.base import LM, Prepared
 from rlm_integrations.lm.tokens import credible, most_tokens
 from rlm_integrations.records import Budget, CallRecord, Completion, Message, Request, Usage
 from rlm_integrations.result import Tally
@@ -310,6 +310,11 @@ class Metered:
         self._lm = lm
         self._purse = purse
         self._reservation = reservation
+
+    async def prepare(self) -> None:
+        """See `Prepared`."""
+        if isinstance(self._lm, Prepared):
+            await self._lm.prepare()
 
     async def complete(self, request: Request) -> Completion:
         """The model's answer; see `LM.complete`."""
