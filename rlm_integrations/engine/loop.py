@@ -28,11 +28,11 @@ from rlm_integrations.records import CallRecord, Message, Request
 from rlm_integrations.result import Citation, Execution, Iteration, StopReason
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final, Session
 
+_SHARES_TOLD = (0.5, 0.25, 0.1)  # of a budget, at which a model is told what is left
 REPEATS = 5  # the same reply so often ends a run
 LOSSES = 2  # lost sandboxes that are replaced
 _MOST_PARSED = 1_000_000  # characters of a reply, which is more than any model may write
 _BLOCK = re.compile(r"<block-\d+>")
-_CUT = {"length", "max_tokens", "max_output_tokens"}  # reasons why a model stopped, as providers write them
 _NOT_DONE = ExecutionResult(status="interrupted", error=ExecutionError("Interrupted", "the run ended before the block did"))
 
 
@@ -89,6 +89,7 @@ class Run:
         self._notes: list[str] = []  # what the model is to be told at the end of the turn
         self._told_unreadable = False
         self.meter = PromptMeter()
+        self._share_told = 1.0  # of the budget, when the model was last told what is left
 
     async def run(self, history: Sequence[Message] = ()) -> Outcome:
         """Take turns until an answer, or a limit; the outcome, whichever it was.
@@ -178,6 +179,7 @@ class Run:
                 start=self._tree.since(record.start),
                 end=self._tree.since(time.monotonic()),
                 usage=record.usage,
+                finish_reason=record.finish_reason,
             )
             outcome.turns.append(turn)
             emit(TurnFinished(id=self.id, turn=turn))
@@ -202,7 +204,7 @@ class Run:
 
     async def _parsed(self, record: CallRecord) -> Reply:
         """What a reply asks for; it goes into the conversation."""
-        text, is_cut = record.reply, (record.finish_reason or "").lower() in _CUT
+        text, is_cut = record.reply, getattr(record.reply, "truncated", False)
         reply = await _runtime.parse_apart(parse, text[:_MOST_PARSED], is_cut=is_cut)
         if not reply.written:
             self._spoken.add(len(self.outcome.turns) + 1)
@@ -247,6 +249,8 @@ class Run:
             executions.append(notebook.execution(number, code, result, time.monotonic() - begun))
             self._tree.emit(BlockFinished(id=self.id, execution=executions[-1]))
             del executing  # it may hold an exception, whose traceback holds this frame
+        if notebook.cut:
+            self._notes.append(prompts.cut_replies(notebook.cut))
         if notebook.unfinished:
             self._unfinished |= notebook.unfinished
             self._notes.append(prompts.unfinished(len(notebook.unfinished)))
@@ -326,13 +330,22 @@ class Run:
         """Tell the model what its turn did. Whether a limit ends the run here."""
         parts = [prompts.observation(results, written=reply.written, shown=self._tree.settings.limits.stdout_shown)] if results else []
         left = prompts.turns_left(self._tree.settings.max_iterations - len(self.outcome.turns))
-        self.conversation.tell("\n\n".join([*parts, *self._notes, *left]))
+        self.conversation.tell("\n\n".join([*parts, *self._notes, *left, *self._budget_left()]))
         if len(self._losses) > LOSSES:
             self.outcome.stop_reason, self.outcome.error = "sandbox_lost", self._losses[-1]
             return True
         if self._tree.purse.spent_out is not None:
             raise BudgetSpentError(self._tree.purse.spent_out)
         return False
+
+    def _budget_left(self) -> list[str]:
+        """What is left of the budget, each time that it has become much less."""
+        remaining = self._tree.purse.remaining()
+        least = min((left / whole for left, whole in remaining.values()), default=1.0)
+        if not any(least <= share < self._share_told for share in _SHARES_TOLD):
+            return []
+        self._share_told = least
+        return [prompts.budget_left({kind: left for kind, (left, _) in remaining.items()})]
 
     def _is_stuck(self) -> bool:
         turns = self.outcome.turns
@@ -410,6 +423,7 @@ class Run:
             is_list=corpus.is_list,
             opening=opening,
             turns=self._tree.settings.max_iterations,
+            budget={kind: left for kind, (left, _) in self._tree.purse.remaining().items()},
         )
         return f"{asked}\n\n{prompts.NEW_REPL}" if self._repl.is_renewed else asked
 

@@ -92,6 +92,7 @@ class SubCalls:
                 records[number] = _cancelled(lm, begun)  # unless it comes to an end by itself
                 records[number] = await self._ask(lm, prompt, path(number), parent)
                 replies[number] = records[number].reply
+                notebook.cut += getattr(replies[number], "truncated", False)
             tell(number, replies[number])
             progress(replies[number])
 
@@ -162,6 +163,7 @@ class SubCalls:
                     wait=record.wait,
                     retries=record.retries,
                     usage=record.usage,
+                    finish_reason=record.finish_reason,
                 )
             )
 

@@ -13,7 +13,7 @@ from rlm_integrations.events import CallFailed, CallFinished, CallRetried, CallS
 from rlm_integrations.lm.base import LM, Prepared
 from rlm_integrations.lm.limiter import Limiter, Verdict, limiter_of
 from rlm_integrations.lm.tokens import credible
-from rlm_integrations.records import CallRecord, Completion, LLMError, Request
+from rlm_integrations.records import CallRecord, Completion, LLMError, LLMReply, Request
 
 REFUSALS = frozenset({"overloaded", "rate_limit"})  # the types of `ModelError` by which a provider says that it has too much to do
 
@@ -198,7 +198,7 @@ class Asker:
         end = time.monotonic()
         answer = Completion(result) if isinstance(result, LLMError) else result
         record = CallRecord(
-            reply=answer.text,
+            reply=result if isinstance(result, LLMError) else LLMReply(answer.text, answer.finish_reason),
             model=answer.model or self.lm.name,
             usage=answer.usage,
             finish_reason=answer.finish_reason,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
-from ..records import HostFunction, LLMError, SpanRef
+from ..records import HostFunction, LLMError, LLMReply, SpanRef
 from . import rewrite
 from .finals import Finals, HostObject, listed, present
 from .wire import Opaque
@@ -108,14 +108,14 @@ class OutputStream(io.TextIOBase):
         return len(text)
 
 
-class _AwaitableText(str):
+class _AwaitableText(LLMReply):
     """A reply that may be awaited although it is already there: `r = llm_query(p)`, later `await r`."""
 
     __slots__ = ()
 
     def __await__(self) -> Any:
         yield from ()  # makes this a generator, which is what `await` needs
-        return str(self)
+        return LLMReply(self, self.finish_reason)
 
 
 class _AwaitableList(list[Any]):
@@ -175,6 +175,7 @@ class Repl:
             "SHOW_VARS": self._show_vars(),
             "SpanRef": SpanRef,
             "LLMError": LLMError,
+            "LLMReply": LLMReply,
             rewrite.AWAITABLE: lambda function: getattr(function, "awaitable", function),
             "__name__": "__main__",
             "__builtins__": __builtins__,
@@ -210,8 +211,8 @@ class Repl:
     def _awaitable(self, value: Any) -> Any:
         if not self._awaits:
             return value
-        if type(value) is str:
-            return _AwaitableText(value)
+        if type(value) in {str, LLMReply}:
+            return _AwaitableText(value, getattr(value, "finish_reason", None))
         return _AwaitableList(value) if type(value) is list else value
 
     def _show_vars(self) -> Callable[[], Variables]:
