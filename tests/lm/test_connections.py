@@ -11,6 +11,7 @@ from rlm_integrations import allm_batch
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm import _openai_client
 from rlm_integrations.lm._bound import ReplyBound
+from rlm_integrations.lm._failures import _proxy_of
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.openai import OpenAILM
 from rlm_integrations.records import Request
@@ -99,15 +100,20 @@ async def test_tls_to_a_port_of_http_that_says_nothing(server: StandIn, monkeypa
     assert not failure.retryable
 
 
-@pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")  # aiohttp's own way to a proxy with a password
 @TRANSPORTS
 async def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
-    """It is the proxy that cannot be reached, and not the server that is slow; its password is not shown."""
-    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:9")
+    """It is the proxy that cannot be reached, and not the server that is slow."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     failure = await failure_of("http://model.invalid/v1", transport)
     assert "the proxy http://127.0.0.1:9, from the environment, refuses connections" in str(failure)
-    assert "secret" not in str(failure)
     assert (failure.type, failure.retryable, failure.sent) == ("connection", False, False)
+
+
+def test_the_password_of_a_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message names the proxy by its address alone."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy.test:3128")
+    assert _proxy_of("https://model.test/v1") == "http://proxy.test:3128"
+    assert _proxy_of("http://model.test/v1") is None
 
 
 async def test_a_socks_proxy_needs_the_other_transport(monkeypatch: pytest.MonkeyPatch) -> None:
