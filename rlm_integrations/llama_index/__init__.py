@@ -4,6 +4,7 @@ from rlm_integrations.errors import MissingExtraError
 
 try:
     from rlm_integrations.llama_index.batch import LLMBatch
+    from rlm_integrations.llama_index.chat_engine import RLMChatEngine
     from rlm_integrations.llama_index.events import RLMProgressEvent, RLMWorkflowEvent
     from rlm_integrations.llama_index.fast import fast_openai, fast_openai_like
     from rlm_integrations.llama_index.query_engine import RLMQueryEngine
@@ -17,6 +18,7 @@ except ImportError as error:  # LlamaIndex is not there, or not in a version tha
 
 __all__ = [
     "LLMBatch",
+    "RLMChatEngine",
     "RLMProgressEvent",
     "RLMQueryEngine",
     "RLMStoreRetriever",
