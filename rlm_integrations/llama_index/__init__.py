@@ -11,7 +11,8 @@ try:
     from rlm_integrations.llama_index.results import result_of
     from rlm_integrations.llama_index.retriever import RLMStoreRetriever
     from rlm_integrations.llama_index.synthesizer import RLMSynthesizer
-    from rlm_integrations.llama_index.tool import as_query_engine_tool
+    from rlm_integrations.llama_index.tool import as_query_engine_tool, askable
+    from rlm_integrations.llama_index.tool_spec import RLMStoreToolSpec
     from rlm_integrations.lm.transport import SlowTransportWarning
 except ImportError as error:  # LlamaIndex is not there, or not in a version that has all that is needed
     raise MissingExtraError("rlm_integrations.llama_index", "llama-index") from error
@@ -22,10 +23,12 @@ __all__ = [
     "RLMProgressEvent",
     "RLMQueryEngine",
     "RLMStoreRetriever",
+    "RLMStoreToolSpec",
     "RLMSynthesizer",
     "RLMWorkflowEvent",
     "SlowTransportWarning",
     "as_query_engine_tool",
+    "askable",
     "fast_openai",
     "fast_openai_like",
     "result_of",

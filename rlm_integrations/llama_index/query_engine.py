@@ -24,9 +24,9 @@ from rlm_integrations.llama_index.index import docstore_of, text_in
 from rlm_integrations.llama_index.response import Streaming, response_of
 from rlm_integrations.llama_index.results import Answered, result_of
 from rlm_integrations.llama_index.runs import Runs
-from rlm_integrations.llama_index.sources import checked, kept, only_one, source_of
+from rlm_integrations.llama_index.sources import checked, checked_documents, kept, only_one, source_of
 from rlm_integrations.llama_index.synthesizer import RLMSynthesizer, bundle_of
-from rlm_integrations.llama_index.texts import Indexed, Kept
+from rlm_integrations.llama_index.texts import Indexed, Kept, Once
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store import SharedStore
 
@@ -137,6 +137,14 @@ class RLMQueryEngine(BaseQueryEngine):
             return self
         processors = self._node_postprocessors
         return type(self)(self._runs, self._source, node_postprocessors=processors, callback_manager=self.callback_manager)
+
+    def over(self, documents: object) -> Self:
+        """An engine that answers one question over other documents, which are let go of with the answer.
+
+        Raises:
+            InputError: There are no documents.
+        """
+        return type(self)(self._runs, Once(checked_documents(documents), self._runs.limits), callback_manager=self.callback_manager)
 
     def as_retriever(self, *, callback_manager: CallbackManager | None = None) -> BaseRetriever:
         """A retriever of evidence: what it finds are the verified citations of a run."""

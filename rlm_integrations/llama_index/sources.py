@@ -52,9 +52,18 @@ def kept(documents: object, runs: Runs) -> Kept:
     Raises:
         InputError: There are none.
     """
+    return Kept(checked_documents(documents), runs.limits)
+
+
+def checked_documents(documents: object) -> object:
+    """The documents, if there are any.
+
+    Raises:
+        InputError: There are none.
+    """
     if documents is None or (isinstance(documents, Sized) and not len(documents)):
         raise InputError("there are no documents to ask: pass a text, a path, a document, or a list of these")
-    return Kept(documents, runs.limits)
+    return documents
 
 
 def checked(given: object, kind: type) -> None:
