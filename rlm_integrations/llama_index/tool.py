@@ -25,7 +25,7 @@ _LONGEST = 1024  # characters of a description; LlamaIndex refuses longer ones w
 _SHOWN: Final = 50_000  # characters of an answer that the model is shown: a run may answer with its whole document
 
 
-class _EngineTool(QueryEngineTool):
+class RLMEngineTool(QueryEngineTool):
     """A tool whose output says where an answer is only a part. A copy asks the same engine."""
 
     def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
@@ -65,7 +65,7 @@ def as_query_engine_tool(engine: BaseQueryEngine, name: str = "ask_document", de
     if not isinstance(engine, BaseQueryEngine):
         raise InputError(f"a query engine is needed, not {type(engine).__name__}")
     plain = engine.without_streaming() if isinstance(engine, RLMQueryEngine) else engine
-    return _EngineTool(plain, _metadata(name, description))
+    return RLMEngineTool(plain, _metadata(name, description))
 
 
 def askable(

@@ -91,6 +91,7 @@ async def test_the_document_of_a_workflow(made_of: str) -> None:
     root = Scripted([code(f"FINAL(context[-9:], evidence=[cite({NEEDLE!r})])")])
     tool = askable(RLM(root), "report") if made_of == "rlm" else askable(as_query_engine_tool(engine_of(root), "ask_report"), "report")
     agent = FunctionAgent(tools=[tool], llm=calling_llm(tool.metadata.get_name()), streaming=False)
+    before = documents_held()
     for end in ("the first", "the other"):
         context = Context(agent)
         await context.store.set("report", f"{TEXT} {end}")
@@ -101,7 +102,7 @@ async def test_the_document_of_a_workflow(made_of: str) -> None:
         (result,) = [event for event in events if isinstance(event, ToolCallResult)]
         assert [each.node.text for each in result.tool_output.raw_output.source_nodes] == [NEEDLE]
         assert any(isinstance(event, RLMWorkflowEvent) for event in events)
-    assert documents_held() == []
+    assert len(documents_held()) <= len(before)
 
 
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
