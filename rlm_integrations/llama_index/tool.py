@@ -29,6 +29,7 @@ class RLMEngineTool(QueryEngineTool):
     """A tool whose output says where an answer is only a part. A copy asks the same engine."""
 
     def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        """The answer to the question in `input`."""
         query = self._get_query_str(*args, **kwargs)
         try:
             return self._said(query, self.query_engine.query(query))
@@ -36,6 +37,7 @@ class RLMEngineTool(QueryEngineTool):
             return _output(self.metadata.get_name(), query, *_incomplete(error.result), error)
 
     async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        """The same for asynchronous callers."""
         query = self._get_query_str(*args, **kwargs)
         try:
             return self._said(query, await self.query_engine.aquery(query))
