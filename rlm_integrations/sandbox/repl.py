@@ -36,6 +36,12 @@ _OURS = os.path.dirname(os.path.abspath(__file__))
 _LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 
 
+def hide_paths(ours: str) -> None:
+    """Code of this package now says that it comes from there."""
+    global _OURS  # noqa: PLW0603 - what tracebacks leave out goes by it
+    _OURS = ours
+
+
 def printable(text: str) -> str:
     """Text that every encoding of Unicode holds: lone surrogates become their escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
