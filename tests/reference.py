@@ -24,6 +24,7 @@ RECORDS = [
     result.Spent,
     records.Usage,
     records.CallRecord,
+    records.LLMReply,
     records.LLMError,
     records.StoreObject,
     records.SpanRef,
