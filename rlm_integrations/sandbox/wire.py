@@ -28,7 +28,7 @@ PIECE = 1 << 20  # characters of one piece of a long text
 LONE = 4096  # characters from which a text goes ahead by itself once its frame is full
 DEPTH_CAP = 100  # nesting of one value
 _LARGE_DICT = 100  # entries from which a dict is sent as a list of pairs, which can be sent in parts
-_AHEAD = 1_000  # how far the number of a part may be from the highest so far: threads overtake one another, but not by more
+_AHEAD = 100_000  # how far the number of a part may be from the highest so far: threads overtake one another, but not by more
 _STEP = 1 << 16  # bytes of a text that are decoded in one go
 OBJECT = 64  # bytes that a value takes in memory, however short it was on the wire
 
