@@ -12,6 +12,7 @@ from rlm_integrations.langchain.fast import fast_chat_openai
 from rlm_integrations.langchain.node import as_node
 from rlm_integrations.langchain.retriever import RLMStoreRetriever
 from rlm_integrations.langchain.runnable import RLMRunnable
+from rlm_integrations.langchain.stores import result_of
 from rlm_integrations.langchain.tool import create_rlm_tool
 from rlm_integrations.langchain.toolkit import RLMStoreToolkit
 
@@ -23,4 +24,5 @@ __all__ = [
     "as_node",
     "create_rlm_tool",
     "fast_chat_openai",
+    "result_of",
 ]

@@ -2,21 +2,23 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue, StringPromptValue
 from langchain_core.runnables import RunnableConfig
-from pydantic import PrivateAttr
+from pydantic import BaseModel, PrivateAttr, RootModel
+from typing_extensions import override
 
 from rlm_integrations.engine.progress import progress_of
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, Event
 from rlm_integrations.langchain.doors import Doors
 from rlm_integrations.langchain.events import Teller
 from rlm_integrations.langchain.fast import warn_of_slow
 from rlm_integrations.langchain.models import model_of
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
+from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.batch import BatchOptions, allm_batch_iter
 from rlm_integrations.lm.resolve import resolve
@@ -24,6 +26,14 @@ from rlm_integrations.records import LLMError, Message
 
 ROLES = {"ai": "assistant", "human": "user", "system": "system"}
 _TOLD = (BatchStarted, BatchProgress, BatchFinished)
+
+
+class LLMBatchInput(RootModel[list[Any]]):
+    """Prompts: strings, messages, lists of messages, or what prompt templates give."""
+
+
+class LLMBatchOutput(RootModel[list[str]]):
+    """A reply for each prompt, in order."""
 
 
 class LLMBatchRunnable(Doors[list[str]]):
@@ -38,6 +48,9 @@ class LLMBatchRunnable(Doors[list[str]]):
         timeout: Seconds that one try of a call may take.
         dedupe: Whether to ask identical prompts once.
         params: Parameters of every call in the provider's names.
+        retry: When failed calls are tried again; `rlm_integrations.lm.asker.Retry(failures=0, refusals=0, timeouts=0)` is for never.
+        on_error: "return" leaves an `LLMError` in the place of each reply that failed; "raise" raises a `ModelError` for the first one and
+            ends the rest, so that `with_retry` and `with_fallbacks` see it.
         stream_tokens: Whether tokens of the model go into the messages that a graph streams to its user.
 
     Raises:
@@ -49,14 +62,59 @@ class LLMBatchRunnable(Doors[list[str]]):
     timeout: float | None = None
     dedupe: bool = False
     params: dict[str, Any] | None = None
+    retry: Retry | None = None
+    on_error: Literal["return", "raise"] = "return"
     stream_tokens: bool = False
 
-    _lm: LM = PrivateAttr()
+    _made: tuple[object, LM] | None = PrivateAttr(None)
 
-    def __init__(self, llm: object, **options: Any) -> None:
-        model = model_of(llm)
-        super().__init__(**{"llm": model, **options})
-        self._lm = traced(resolve(model))
+    def __init__(
+        self,
+        llm: object,
+        *,
+        max_concurrent: int = 10,
+        timeout: float | None = None,
+        dedupe: bool = False,
+        params: dict[str, Any] | None = None,
+        retry: Retry | None = None,
+        on_error: Literal["return", "raise"] = "return",
+        stream_tokens: bool = False,
+        name: str | None = None,
+    ) -> None:
+        if on_error not in ("return", "raise"):
+            raise InputError(f"on_error={on_error!r}: choose 'return' or 'raise'")
+        options = {"max_concurrent": max_concurrent, "timeout": timeout, "dedupe": dedupe, "params": params, "retry": retry}
+        shown = {"on_error": on_error, "stream_tokens": stream_tokens, "name": name}
+        super().__init__(**{"llm": model_of(llm), **options, **shown})
+        self._lm()
+
+    @property
+    @override
+    def InputType(self) -> Any:
+        """What it takes."""
+        return list[Any]
+
+    @property
+    @override
+    def OutputType(self) -> Any:
+        """What it gives."""
+        return list[str]
+
+    @override
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """What it takes."""
+        return LLMBatchInput
+
+    @override
+    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """What it gives."""
+        return LLMBatchOutput
+
+    def _lm(self) -> LM:
+        """The model as it is now."""
+        if self._made is None or self._made[0] is not self.llm:
+            self._made = (self.llm, traced(resolve(model_of(self.llm))))
+        return self._made[1]
 
     def _asked(self, given: Any) -> tuple[Sequence[Any], dict[str, Any]]:
         if not isinstance(given, list | tuple):
@@ -90,14 +148,17 @@ class LLMBatchRunnable(Doors[list[str]]):
         teller = Teller(config, has_handlers=bool(manager.handlers))
         events: list[Event] = []
         most = min(self.max_concurrent, config.get("max_concurrency") or self.max_concurrent)
-        warn_of_slow([self._lm], min(most, len(prompts)))
+        lm = self._lm()
+        warn_of_slow([lm], min(most, len(prompts)))
         options = BatchOptions(
-            max_concurrent=most, timeout=self.timeout, dedupe=self.dedupe, params=self.params,
+            max_concurrent=most, timeout=self.timeout, dedupe=self.dedupe, params=self.params, retry=self.retry,
             on_event=lambda event: events.append(event) if isinstance(event, _TOLD) else None,
         )  # fmt: skip
-        async with aclosing(allm_batch_iter([_prompt(each) for each in prompts], self._lm, **options)) as replies:
-            async for reply in replies:
-                yield reply
+        async with aclosing(allm_batch_iter([_prompt(each) for each in prompts], lm, **options)) as replies:
+            async for number, reply in replies:
+                if self.on_error == "raise" and isinstance(reply, LLMError):
+                    raise ModelError(f"prompt {number}: {reply.message}", type=reply.type)
+                yield number, reply
                 await _tell(teller, events)
         await _tell(teller, events)
 

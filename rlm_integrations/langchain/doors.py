@@ -1,21 +1,26 @@
 """The four ways into a runnable, over one asynchronous implementation: synchronous callers come in through the portal."""
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from typing_extensions import override
 
 from rlm_integrations._portal import portal
+from rlm_integrations.errors import InputError
 from rlm_integrations.langchain.trace import ChainRun
 
 Output = TypeVar("Output")
 
 
 class Doors(RunnableSerializable[Any, Output], Generic[Output]):
-    """A runnable whose traces show a preview in the place of its input, which may be large."""
+    """A runnable whose traces show a preview in the place of its input, which may be large.
+
+    Options of a call, such as those that `bind` adds, are options of the runnable for that call.
+    """
 
     @abstractmethod
     def _asked(self, given: Any) -> tuple[Any, dict[str, Any]]:
@@ -29,35 +34,59 @@ class Doors(RunnableSerializable[Any, Output], Generic[Output]):
     async def _whole(self, asked: Any, manager: ChainRun, config: RunnableConfig) -> Output:
         """The output."""
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Output:  # noqa: A002 - LangChain's name
+    @override
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """The same with other options.
+
+        Raises:
+            InputError: There is no option of this name.
+        """
+        known = type(self).model_fields
+        if unknown := (update or {}).keys() - known.keys():
+            raise InputError(f"{type(self).__name__} has no option {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(known)}")
+        return super().model_copy(update=update, deep=deep)
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Output:  # noqa: A002 - LangChain's name
         """The output."""
+        if options:
+            return self.model_copy(update=options).invoke(input, config)
         asked, preview = self._asked(input)
 
         def answer(_shown: Any, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Output:
             return portal().run(self._whole(asked, run_manager, config))
 
-        return self._call_with_config(answer, preview, config, **kwargs)
+        return self._call_with_config(answer, preview, config)
 
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Output:  # noqa: A002
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Output:  # noqa: A002
         """The output."""
+        if options:
+            return await self.model_copy(update=options).ainvoke(input, config)
         asked, preview = self._asked(input)
 
         async def answer(_shown: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Output:
             return await self._whole(asked, run_manager, config)
 
-        return await self._acall_with_config(answer, preview, config, **kwargs)
+        return await self._acall_with_config(answer, preview, config)
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:  # noqa: A002
+    def stream(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Iterator[Output]:  # noqa: A002
         """The parts of the output as they are known. Closing it early ends the work."""
+        if options:
+            yield from self.model_copy(update=options).stream(input, config)
+            return
         asked, preview = self._asked(input)
 
         def answer(_shown: Iterator[Any], run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Iterator[Output]:
             return portal().iterate(self._parts(asked, run_manager, config))
 
-        yield from self._transform_stream_with_config(iter([preview]), answer, config, **kwargs)
+        yield from self._transform_stream_with_config(iter([preview]), answer, config)
 
-    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:  # noqa: A002
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> AsyncIterator[Output]:  # noqa: A002
         """The parts of the output as they are known. Closing it early ends the work."""
+        if options:
+            async with aclosing(cast("AsyncGenerator[Output, None]", self.model_copy(update=options).astream(input, config))) as parts:
+                async for part in parts:
+                    yield part
+            return
         asked, preview = self._asked(input)
 
         def answer(
@@ -68,7 +97,7 @@ class Doors(RunnableSerializable[Any, Output], Generic[Output]):
         async def previews() -> AsyncGenerator[Any, None]:
             yield preview
 
-        parts = self._atransform_stream_with_config(previews(), answer, config, **kwargs)
-        async with aclosing(cast("AsyncGenerator[Output, None]", parts)) as chunks:
+        coming = self._atransform_stream_with_config(previews(), answer, config)
+        async with aclosing(cast("AsyncGenerator[Output, None]", coming)) as chunks:
             async for chunk in chunks:
                 yield chunk

@@ -10,7 +10,7 @@ Each step is a `Progress` (see `engine.progress`), told as a dict of its fields:
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManager, adispatch_custom_event, dispatch_custom_event
@@ -18,9 +18,6 @@ from langchain_core.runnables import RunnableConfig
 
 from rlm_integrations.engine.progress import Progress
 from rlm_integrations.langchain.trace import told
-
-# Takes the output deltas of the tool call that is under way.
-tool_deltas: ContextVar[Callable[[Any], None] | None] = ContextVar("tool_deltas", default=None)
 
 
 class Teller:
@@ -34,7 +31,7 @@ class Teller:
     def __init__(self, config: RunnableConfig, *, has_handlers: bool) -> None:
         self._config = config
         self._has_handlers = has_handlers
-        self._writers = [writer for writer in (_stream_writer(), tool_deltas.get()) if writer is not None]
+        self._writers = [writer for writer in (_stream_writer(), _tool_deltas()) if writer is not None]
 
     async def tell(self, progress: Progress) -> None:
         """Tell it all of them."""
@@ -44,6 +41,13 @@ class Teller:
         if self._has_handlers:
             is_async = isinstance(self._config["callbacks"], AsyncCallbackManager)
             await told(adispatch_custom_event if is_async else dispatch_custom_event, name, data, config=self._config)
+
+
+def _tool_deltas() -> Callable[[Any], None] | None:
+    """What takes the output deltas of a tool call of LangGraph's, where one is under way: LangGraph knows which."""
+    node = sys.modules.get("langgraph.prebuilt.tool_node")
+    emit = getattr(getattr(node, "ToolRuntime", None), "emit_output_delta", None)  # which older LangGraphs lack
+    return None if emit is None else partial(emit, None)
 
 
 def _stream_writer() -> Callable[[Any], None] | None:

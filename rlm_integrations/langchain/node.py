@@ -9,17 +9,28 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from rlm_integrations.errors import InputError
-from rlm_integrations.langchain.outputs import plain
+from rlm_integrations.langchain.outputs import plain, said
 
 
 class RLMNode(Runnable[Any, dict[str, Any]]):
     """The node that `as_node` makes. What tracers see of it is the runnable's own run."""
 
-    def __init__(self, runnable: Runnable[Any, dict[str, Any]], question_key: str, context_key: str | None, answer_key: str) -> None:
+    def __init__(
+        self,
+        runnable: Runnable[Any, dict[str, Any]],
+        question_key: str,
+        context_key: str | None,
+        answer_key: str,
+        rlm_key: str | None,
+        *,
+        collect: bool,
+    ) -> None:
         self._runnable = runnable
         self._question_key = question_key
         self._context_key = context_key
         self._answer_key = answer_key
+        self._rlm_key = rlm_key
+        self._collect = collect
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:  # noqa: A002 - LangChain's name
         """The update of the state."""
@@ -45,19 +56,29 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
     def _update(self, output: dict[str, Any]) -> dict[str, Any]:
         """Ids, places and counts, in plain JSON; and the answer as a message, where the question was one."""
         made = plain(output)
-        update = {self._answer_key: made["answer"], "rlm": made["rlm"]}
+        update = {self._answer_key: made["answer"]}
+        if self._rlm_key is not None:
+            update[self._rlm_key] = made["rlm"]
+        if self._collect:
+            update = {key: [value] for key, value in update.items()}
         if self._question_key == "messages":
-            update["messages"] = [AIMessage(str(made["answer"]), name="rlm")]
+            update["messages"] = [AIMessage(said(made), name="rlm")]
         return update
 
 
 def as_node(
-    runnable: Runnable[Any, dict[str, Any]], *, question_key: str = "question", context_key: str | None = None, answer_key: str = "answer"
+    runnable: Runnable[Any, dict[str, Any]],
+    *,
+    question_key: str = "question",
+    context_key: str | None = None,
+    answer_key: str = "answer",
+    rlm_key: str | None = "rlm",
+    collect: bool = False,
 ) -> RLMNode:
     """What `graph.add_node("ask", …)` takes: it reads the question in the state, and writes the answer and `rlm` there.
 
-    `rlm` holds the ids of the run and of its store, counts, and the places that support the answer. The document and its words are not in
-    the update, and so in no checkpoint.
+    `rlm` holds the ids of the run and of its store, counts, and the places that support the answer. Of the document, the update and so a
+    checkpoint hold what the answer itself quotes, and nothing else.
 
     Args:
         runnable: An `RLMRunnable`, or what was made of it.
@@ -65,6 +86,9 @@ def as_node(
             added as a message too.
         context_key: Where the document is, in the state or in the graph's runtime context; by default the runnable is bound to one.
         answer_key: Where the answer goes.
+        rlm_key: Where `rlm` goes; None for nowhere.
+        collect: Whether to write lists of one, for keys with a reducer such as `Annotated[list, operator.add]`: then any number of these
+            nodes may run in one step, by `Send` or side by side.
 
     Raises:
         InputError: This is no runnable.
@@ -73,7 +97,7 @@ def as_node(
         raise InputError(
             f"a node is made of a runnable, such as RLMRunnable(…) or RLMRunnable.from_rlm(rlm), not {type(runnable).__name__}"
         )
-    return RLMNode(runnable, question_key, context_key, answer_key)
+    return RLMNode(runnable, question_key, context_key, answer_key, rlm_key, collect=collect)
 
 
 def _of(state: Any, key: str) -> Any:

@@ -1,11 +1,12 @@
 """What a run leaves, as LangChain's users read it: plain JSON and Documents."""
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 from langchain_core.documents import Document
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from pydantic_core import to_jsonable_python
 
 from rlm_integrations.corpus import Corpus
@@ -19,10 +20,18 @@ class RLMOutput(BaseModel):
     """What the runnable gives, as a dict of these."""
 
     input: str = Field(description="The question.")
-    answer: Any = Field(description="The answer: a text, or an instance of output_type.")
+    answer: Any = Field(description="The answer: a string, or an instance of output_type, or None where the run did not finish.")
     context: list[Document] = Field(description="The evidence: places in the documents with their own words.")
     usage_metadata: dict[str, Any] = Field(description="Tokens by model.")
-    rlm: dict[str, Any] = Field(description="run_id, store_id, iterations, sub_calls, stop_reason, and the places of the evidence.")
+    rlm: dict[str, Any] = Field(
+        description="run_id, store_id, iterations, sub_calls, stop_reason, error, partial, cost, elapsed, and the places of the evidence."
+    )
+
+
+def output_schema(output_type: Any) -> type[RLMOutput]:
+    """The schema of a runnable whose answers are of this type."""
+    kind: Any = str if output_type is None else Optional[output_type]  # noqa: UP045 - a type that is only known here
+    return create_model("RLMOutput", __base__=RLMOutput, answer=(kind, RLMOutput.model_fields["answer"]))
 
 
 def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
@@ -38,6 +47,9 @@ def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
             "sub_calls": result.total_calls - result.spent.calls_at(0),
             "stop_reason": result.stop_reason,
             "error": result.error,
+            "partial": result.partial,
+            "cost": result.cost,
+            "elapsed": result.elapsed,
             "citations": places(result.citations, corpus),
             "dropped_citations": result.dropped_citations,
         },
@@ -45,8 +57,10 @@ def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
 
 
 def document_of(evidence: Evidence) -> Document:
-    """A finding as a Document."""
-    return Document(id=evidence.id, page_content=evidence.text, metadata=evidence.metadata())
+    """A finding as a Document. Its `source` is what the original document says of itself, as in LangChain, else its id."""
+    metadata = evidence.metadata()
+    metadata["source"] = str(metadata["source_metadata"].get("source") or metadata["doc_id"])
+    return Document(id=evidence.id, page_content=evidence.text, metadata=metadata)
 
 
 def plain(output: Any) -> dict[str, Any]:
@@ -64,6 +78,14 @@ def plain(output: Any) -> dict[str, Any]:
         "answer": to_jsonable_python(output["answer"], fallback=str),
         "context": [{"id": each.id, "page_content": each.page_content, "metadata": each.metadata} for each in output["context"]],
     }
+
+
+def said(output: Mapping[str, Any]) -> str:
+    """The answer of a plain output in words, of a run that did not finish the best partial one."""
+    answer = output["answer"]
+    if answer is None and output["rlm"]["partial"] is not None:
+        answer = output["rlm"]["partial"]
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata:

@@ -19,6 +19,8 @@ from rlm_integrations.store.shared import Reading
 class RLMStoreRetriever(BaseRetriever):
     """Finds in the store of a run what fits a query: in the store's query language (`type=claim tag=dam`), or in any other words.
 
+    Any string is a query: what does not parse in the language is searched for as words.
+
     Args:
         store: The store: `result.store`, a result, the output of an `RLMRunnable`, or its `store_id`.
         mode: "search" gives the objects that fit best, "summary" one Document that counts types and tags and lists the best.
@@ -32,18 +34,28 @@ class RLMStoreRetriever(BaseRetriever):
     mode: Literal["search", "summary"] = "search"
     k: int = 4
 
-    def __init__(self, *, store: object, mode: Literal["search", "summary"] = "search", k: int = 4, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        store: object,
+        mode: Literal["search", "summary"] = "search",
+        k: int = 4,
+        name: str | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         if mode not in {"search", "summary"}:
             raise InputError(f"mode={mode!r}: choose 'search' or 'summary'")
-        super().__init__(**{"store": store_of(store), "mode": mode, "k": _checked(k), **options})
+        fields: dict[str, Any] = {"store": store_of(store), "mode": mode, "k": _checked(k)}
+        super().__init__(**fields, name=name, tags=tags, metadata=metadata)
 
     def search(self, query: str, k: int | None = None) -> list[Document]:
         """The objects that fit best, their places in the document in `metadata["spans"]`."""
-        return [document_of(each) for each in searched(self._reading, query, _checked(self.k if k is None else k))]
+        return [document_of(each) for each in searched(self._reading, query, _checked(self.k if k is None else k), is_lenient=True)]
 
     def summary(self, query: str = "", k: int | None = None) -> Document:
         """What there is in the store on a query."""
-        return document_of(summed_up(self._reading, query, _checked(self.k if k is None else k)))
+        return document_of(summed_up(self._reading, query, _checked(self.k if k is None else k), is_lenient=True))
 
     @property
     def _reading(self) -> Reading:

@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from langchain_core.runnables import RunnableConfig
+from langchain_core.documents import Document
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.utils import AddableDict
 from pydantic import BaseModel, PrivateAttr
 from typing_extensions import override
@@ -13,35 +14,43 @@ from rlm_integrations import RLM
 from rlm_integrations._cleanup import to_the_end
 from rlm_integrations._runtime import offload
 from rlm_integrations.engine.progress import is_progress, progress_of
+from rlm_integrations.errors import ContextError
 from rlm_integrations.events import Hook, RunFinished
 from rlm_integrations.langchain import stores
 from rlm_integrations.langchain.doors import Doors
 from rlm_integrations.langchain.events import Teller
 from rlm_integrations.langchain.fast import warn_of_slow
-from rlm_integrations.langchain.inputs import Asked, RLMInput, asked, bound_to
+from rlm_integrations.langchain.functions import function_of
+from rlm_integrations.langchain.inputs import Asked, AskedDocument, RLMInput, asked, bound_to
 from rlm_integrations.langchain.models import model_of
-from rlm_integrations.langchain.outputs import RLMOutput, output_of
+from rlm_integrations.langchain.outputs import output_of, output_schema
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
 from rlm_integrations.records import Budget, Limits
+
+OWN: Final = frozenset({"name", "context", "stream_tokens"})  # fields that are no options of `RLM`
 
 
 class RLMRunnable(Doors[dict[str, Any]]):
     """Answers questions over documents that no model's window holds.
 
-    The input is a question, a dict of `question` (or `input`) and `context`, or messages, whose last human one is the question. The output
-    is a dict of `input`, `answer`, `context` (the evidence as Documents), `usage_metadata` by model and `rlm` (ids and counts);
-    `.pick("answer")` gives the answer alone. A run that its budget stops gives the best partial answer, and `rlm["stop_reason"]` says why.
-    `stream` gives these parts as they are known; closing it early ends the run.
+    The input is a question, a dict of `question` (or `input`) and `context`, or messages, whose last human one is the question; the root
+    model is shown those before it. The output is a dict of `input`, `answer`, `context` (the evidence as Documents), `usage_metadata` by
+    model and `rlm` (ids, counts, cost, time); `.pick("answer")` gives the answer alone. A run that does not finish gives the best partial
+    answer, and `rlm["stop_reason"]` says why; with `on_incomplete="raise"` it raises, which `with_fallbacks` and `with_retry` see.
+    With an `output_type` the answer is of that type or None. `stream` gives the output once it is known; closing it early ends the run.
 
-    `max_concurrency` of a configuration bounds the calls of a run as well.
+    `max_concurrency` of a configuration bounds the calls of a run as well. An option that is changed, by assignment, `model_copy`, `bind`
+    or a configuration, holds from the next run on.
 
     Args:
-        root_llm: The model that writes code: a chat model, a name such as "gpt-5-mini", or any other that `RLM` takes.
+        root_llm: The model that writes code: a chat model, any other Runnable that gives an `AIMessage`, a name such as "gpt-5-mini" or
+            "anthropic:claude-sonnet-5", or any other that `RLM` takes.
         sub_llm: The model that its code asks; the root's by default. A dict registers several by name.
-        context: The document that is asked where an input has none. It is read once, at the first question.
-        stream_tokens: Whether tokens of the models go into the messages that a graph streams to its user.
+        context: The document that is asked where an input has none. It is read once, at the first question. A retriever finds documents
+            for each question.
+        stream_tokens: Whether tokens of the models are streamed to who watches: in `astream_events`, and in the messages of a graph.
         name: What traces call it.
-        options: Those of `RLM`.
+        options: Those of `RLM`. `tools` may hold LangChain's tools, retrievers and other runnables beside functions.
 
     Raises:
         InputError: An argument cannot work.
@@ -67,7 +76,7 @@ class RLMRunnable(Doors[dict[str, Any]]):
     verbose: bool = False
     on_event: Hook | None = None
 
-    _rlm: RLM = PrivateAttr()
+    _made: tuple[dict[str, Any], RLM] | None = PrivateAttr(None)
 
     def __init__(
         self,
@@ -82,11 +91,10 @@ class RLMRunnable(Doors[dict[str, Any]]):
         # A name is resolved here, once: a model that is made anew for each call would connect anew for each call.
         root = model_of(root_llm)
         sub = {name: model_of(model) for name, model in sub_llm.items()} if isinstance(sub_llm, Mapping) else model_of(sub_llm)
-        rlm = RLM(root, sub, **options)
+        rlm = _rlm({"root_llm": root, "sub_llm": sub, **options})
         bound = None if context is None else bound_to(context)
         super().__init__(**{"root_llm": root, "sub_llm": sub, "context": bound, "stream_tokens": stream_tokens, "name": name, **options})
-        models = {name: traced(lm) for name, lm in rlm.options["sub_llm"].items()}
-        self._rlm = rlm.replace(root_llm=traced(rlm.options["root_llm"]), sub_llm=models)
+        self._made = (self._options(), rlm)
 
     @classmethod
     def from_rlm(cls, rlm: RLM, context: object = None) -> Self:
@@ -94,8 +102,20 @@ class RLMRunnable(Doors[dict[str, Any]]):
         return cls(**rlm.options, context=context)
 
     def with_context(self, context: object) -> Self:
-        """The same, bound to a document: a text, a path, a Document, or a list of these."""
+        """The same, bound to a document: a string, a path, a Document, a retriever, or a list of these."""
         return self.model_copy(update={"context": bound_to(context)})
+
+    @property
+    @override
+    def InputType(self) -> Any:
+        """What it takes."""
+        return str | dict[str, Any] | list[Any]
+
+    @property
+    @override
+    def OutputType(self) -> Any:
+        """What it gives."""
+        return dict[str, Any]
 
     @override
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
@@ -105,48 +125,78 @@ class RLMRunnable(Doors[dict[str, Any]]):
     @override
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
         """What it gives."""
-        return RLMOutput
+        return output_schema(self.output_type)
 
     def _asked(self, given: Any) -> tuple[Asked, dict[str, Any]]:
         question = asked(given, self.context)
         return question, question.preview
 
     async def _whole(self, asked: Asked, manager: ChainRun, config: RunnableConfig) -> dict[str, Any]:
-        output: dict[str, Any] = {}
         async with aclosing(self._parts(asked, manager, config)) as chunks:
-            async for chunk in chunks:
-                output |= chunk
-        return output
+            return dict(await anext(chunks))
 
     async def _parts(self, asked: Asked, manager: ChainRun, config: RunnableConfig) -> AsyncGenerator[dict[str, Any], None]:
-        """One run: the document, the run's events as LangChain's, the output."""
-        yield AddableDict(input=asked.question)
+        """One run: the document, the run's events as LangChain's, the output.
+
+        There is one part: LangChain falls back to another runnable only while it has got none.
+        """
         trace = Trace(manager, stream_tokens=self.stream_tokens)
         trace.enter()
         teller = Teller(config, has_handlers=bool(manager.handlers))
         rlm = self._bounded(config.get("max_concurrency"))
-        corpus = await asked.document.corpus(self.limits or Limits())
+        document = asked.document if isinstance(asked.document, AskedDocument) else await _found(asked.document, asked.question, config)
+        corpus = await document.corpus(self.limits or Limits())
         try:
-            async with aclosing(rlm.astream(asked.question, corpus, only=is_progress)) as events:
+            async with aclosing(rlm.astream(asked.query, corpus, only=is_progress)) as events:
                 async for event in events:
                     await trace.note(event)
                     if (progress := progress_of(event)) is not None:
                         await teller.tell(progress)
                     if isinstance(event, RunFinished):
                         result = event.result
+            stores.keep(result)
+            output = await offload(output_of, result, corpus)
         except BaseException as error:
             await trace.abandon(error)
             raise
         finally:
             if asked.is_ours:
                 await to_the_end(offload(corpus.close))
-        # A store holds its document: over a bound one it is kept with that, and over a user's own open Corpus by nobody.
-        stores.keep(result, None if asked.is_ours else asked.document.stores)
-        yield AddableDict(output_of(result, corpus))
+        yield AddableDict(input=asked.question, **output)
 
     def _bounded(self, max_concurrency: int | None) -> RLM:
         """The RLM with no more calls at once than a configuration allows."""
-        rlm = self._rlm
+        rlm = self._current()
         most = min(self.max_parallel_calls, max_concurrency or self.max_parallel_calls)
         warn_of_slow([rlm.options["root_llm"], *rlm.options["sub_llm"].values()], most)
         return rlm if most == self.max_parallel_calls else rlm.replace(max_parallel_calls=most)
+
+    def _current(self) -> RLM:
+        """The RLM of the options as they are now."""
+        options = self._options()
+        if self._made is None or any(value is not self._made[0][name] for name, value in options.items()):
+            self._made = (options, _rlm(options))
+        return self._made[1]
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in OWN}
+
+
+def _rlm(options: Mapping[str, Any]) -> RLM:
+    """An RLM whose calls LangChain's tracers see, and whose code may call LangChain's tools."""
+    sub = options.get("sub_llm")
+    named = {name: model_of(model) for name, model in sub.items()} if isinstance(sub, Mapping) else model_of(sub)
+    tools = options.get("tools", ())
+    if isinstance(tools, list | tuple | set | frozenset):
+        tools = [function_of(each) for each in tools]
+    rlm = RLM(**{**options, "root_llm": model_of(options["root_llm"]), "sub_llm": named, "tools": tools})
+    models = {name: traced(lm) for name, lm in rlm.options["sub_llm"].items()}
+    return rlm.replace(root_llm=traced(rlm.options["root_llm"]), sub_llm=models)
+
+
+async def _found(retriever: Runnable[Any, Any], question: str, config: RunnableConfig) -> AskedDocument:
+    """What a retriever finds for the question."""
+    found = await retriever.ainvoke(question, config)
+    if not isinstance(found, list) or not all(isinstance(each, Document | str) for each in found):
+        raise ContextError(f"the retriever gave a {type(found).__name__}, not a list of Documents")
+    return AskedDocument(found or "")

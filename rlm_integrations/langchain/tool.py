@@ -1,20 +1,19 @@
 """A document as a tool of an agent: the model gives a question, never the document."""
 
-import json
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any, Final, Literal, ParamSpec, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import patch_config
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from pydantic import BaseModel, Field, PlainSerializer
 
-from rlm_integrations.errors import BudgetExceededError, InputError, RLMError
-from rlm_integrations.langchain.events import tool_deltas
-from rlm_integrations.langchain.outputs import plain
-from rlm_integrations.result import RLMResult
+from rlm_integrations.errors import IncompleteError, InputError, RLMError
+from rlm_integrations.langchain.outputs import plain, said
+from rlm_integrations.langchain.runnable import RLMRunnable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,13 +23,17 @@ DESCRIPTION: Final = (
     "document that support it."
 )
 _ANSWERED: Final = 50_000  # characters of an answer that the model is shown: a run may answer with its whole document
-_KEPT: Final = 1_000_000  # characters of an answer in the artifact, which goes into checkpoints
 _QUOTED: Final = 300  # characters of each quote that the model is shown
 _CITED: Final = 20  # quotes that it is shown
+_KEPT: Final = 2_000  # characters of each quote in the artifact, which goes into checkpoints
+_CITED_KEPT: Final = 100  # quotes in the artifact
 
 
 class _Question(BaseModel):
     question: str = Field(description="One complete question, which can be understood without the conversation.")
+
+
+class _QuestionInGraph(_Question):
     # BaseTool dumps its arguments to learn their names: all of a graph's state and context, which may be large, is left out of that.
     runtime: Annotated[Any, InjectedToolArg, PlainSerializer(lambda _: None)] = None
 
@@ -49,36 +52,41 @@ class RLMTool(BaseTool):
     def _run(
         self, question: str, *, config: RunnableConfig, run_manager: CallbackManagerForToolRun | None = None, runtime: Any = None
     ) -> tuple[str, dict[str, Any]]:
-        return failing_softly(self._ask)(question, _below(config, run_manager), runtime)
-
-    def _ask(self, question: str, config: RunnableConfig, runtime: Any) -> tuple[str, dict[str, Any]]:
-        return _shown(self.runnable.invoke(self._asked(question, runtime), config))
+        asked = self._asked(question, runtime)  # outside of what the model is told: a missing document is the developer's matter
+        return _shown(failing_softly(self.runnable.invoke)(asked, _below(config, run_manager)))
 
     async def _arun(
         self, question: str, *, config: RunnableConfig, run_manager: AsyncCallbackManagerForToolRun | None = None, runtime: Any = None
     ) -> tuple[str, dict[str, Any]]:
+        asked = self._asked(question, runtime)
         try:
-            return _shown(await self.runnable.ainvoke(self._asked(question, runtime), _below(config, run_manager)))
+            return _shown(await self.runnable.ainvoke(asked, _below(config, run_manager)))
         except RLMError as error:
             raise ToolException(_said(error)) from error
 
     def _asked(self, question: str, runtime: Any) -> dict[str, Any]:
         """The runnable's input; the document comes from where the graph has it, and a model's arguments are none of these."""
-        if isinstance(runtime, Mapping | str | list | int | float | None):
-            return {"question": question}
-        tool_deltas.set(getattr(runtime, "emit_output_delta", None))  # which older LangGraphs lack
         if self.context_key is None:
+            return {"question": question}
+        if isinstance(runtime, Mapping | str | list | int | float | None):
+            if not _has_document(self.runnable):
+                raise InputError(f"there is no document: the tool takes it as {self.context_key!r} from the graph that runs it")
             return {"question": question}
         return {"question": question, "context": _found(self.context_key, runtime.context, runtime.state)}
 
 
 def create_rlm_tool(
-    runnable: Runnable[Any, dict[str, Any]], *, name: str = "ask_document", description: str = DESCRIPTION, context_key: str | None = None
+    runnable: Runnable[Any, dict[str, Any]],
+    *,
+    name: str = "ask_document",
+    description: str = DESCRIPTION,
+    context_key: str | None = None,
+    return_direct: bool = False,
 ) -> BaseTool:
     """A tool by which an agent asks a document.
 
-    The message that the model gets is the answer with the quotes that support it; the artifact is the runnable's output in plain JSON.
-    What goes wrong in a run comes to the model as a message too.
+    The message that the model gets is the answer with the quotes that support it; the artifact is the runnable's output in plain JSON,
+    its answer and quotes cut to what a checkpoint bears. What goes wrong in a run comes to the model as a message too.
 
     Args:
         runnable: An `RLMRunnable`, bound to its document by `with_context`, or what was made of it by `with_config`, `with_retry` …
@@ -86,15 +94,37 @@ def create_rlm_tool(
         description: What the model is told of it; say what the document is.
         context_key: Where the document is in the graph that runs the agent: a name in its runtime context or in its state. Then the
             runnable needs none of its own. In the runtime context it stays out of checkpoints.
+        return_direct: Whether the tool's message is the agent's answer.
 
     Raises:
-        InputError: This is no runnable.
+        InputError: This is no runnable, or it has no document and none is named.
     """
     if not isinstance(runnable, Runnable):
         raise InputError(
             f"a tool is made of a runnable, such as RLMRunnable(…) or RLMRunnable.from_rlm(rlm), not {type(runnable).__name__}"
         )
-    return RLMTool(runnable=runnable, name=name, description=description, context_key=context_key)
+    if context_key is None and not _has_document(runnable):
+        raise InputError(
+            "the runnable has no document that the tool could ask: bind one by with_context(…), or say by context_key=… where the agent's "
+            "runtime context or state has it"
+        )
+    return RLMTool(
+        runnable=runnable,
+        name=name,
+        description=description,
+        context_key=context_key,
+        return_direct=return_direct,
+        args_schema=_Question if context_key is None else _QuestionInGraph,
+    )
+
+
+def _has_document(runnable: Runnable[Any, Any]) -> bool:
+    """Whether there may be one; of what is no RLMRunnable nothing is known."""
+    while isinstance(runnable, RunnableBindingBase):
+        if runnable.kwargs.get("context") is not None:
+            return True
+        runnable = runnable.bound
+    return not isinstance(runnable, RLMRunnable) or runnable.context is not None
 
 
 def _below(config: RunnableConfig, run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun | None) -> RunnableConfig:
@@ -117,8 +147,9 @@ def failing_softly(function: Callable[P, T]) -> Callable[P, T]:
 
 def _said(error: RLMError) -> str:
     """What a model is told of an error; what was paid for is not lost on it."""
-    if isinstance(error, BudgetExceededError) and isinstance(error.result, RLMResult):
-        return f"the run's budget is spent ({error.result.stop_reason}); the best answer so far: {error.result.answer or 'none'}"
+    if isinstance(error, IncompleteError):
+        best = cut(error.result.partial or "", _ANSWERED) or "none"
+        return f"the run was stopped ({error.result.stop_reason}); the best answer so far: {best}"
     return str(error)
 
 
@@ -127,7 +158,7 @@ def _found(key: str, *places: Any) -> Any:
         found = place.get(key) if isinstance(place, Mapping) else getattr(place, key, None)
         if found is not None:
             return found
-    raise ToolException(f"there is no document under {key!r} in the graph's runtime context or its state")
+    raise InputError(f"there is no document under {key!r} in the graph's runtime context or its state")
 
 
 def cut(text: str, most: int) -> str:
@@ -137,11 +168,13 @@ def cut(text: str, most: int) -> str:
 
 def _shown(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     artifact = plain(output)
-    answer = artifact["answer"]
-    said = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-    if len(said) > _KEPT:
-        artifact["answer"] = cut(said, _KEPT)
-    lines = [cut(said, _ANSWERED)] if said else []
+    answer = said(artifact)
+    if len(answer) > _ANSWERED:
+        artifact["answer"] = cut(answer, _ANSWERED)
+    partial = artifact["rlm"]["partial"]
+    artifact["rlm"] = {**artifact["rlm"], "partial": partial and cut(partial, _ANSWERED)}
+    artifact["context"] = [{**each, "page_content": cut(each["page_content"], _KEPT)} for each in artifact["context"][:_CITED_KEPT]]
+    lines = [cut(answer, _ANSWERED)] if answer else []
     for each in artifact["context"][:_CITED]:
         (span,) = each["metadata"]["spans"]
         quote = each["page_content"]
@@ -149,5 +182,5 @@ def _shown(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     run = artifact["rlm"]
     if run["stop_reason"] != "final":
         why = f"{run['stop_reason']}: {run['error']}" if run["error"] else run["stop_reason"]
-        lines.append(f"({'This is a partial answer' if said else 'There is no answer'}: the run was stopped by {why}.)")
+        lines.append(f"({'This is a partial answer' if answer else 'There is no answer'}: the run was stopped by {why}.)")
     return "\n".join(lines), artifact

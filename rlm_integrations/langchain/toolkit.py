@@ -10,10 +10,11 @@ from pydantic import BaseModel, Field
 from rlm_integrations._runtime import offload
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
-from rlm_integrations.langchain.retriever import RLMStoreRetriever
+from rlm_integrations.langchain.outputs import document_of
 from rlm_integrations.langchain.stores import store_of
 from rlm_integrations.langchain.tool import cut, failing_softly
 from rlm_integrations.store.checks import SpanText
+from rlm_integrations.store.evidence import searched, summed_up
 
 LONGEST: Final = 20_000  # characters of one span that is read, and of one finding in an artifact
 _SHOWN: Final = 2_000  # characters of one finding that the model is shown
@@ -49,15 +50,15 @@ class RLMStoreToolkit(BaseToolkit):
 
     def get_tools(self) -> list[BaseTool]:
         """The tools; each gives plain JSON as its artifact."""
-        retriever = RLMStoreRetriever(store=self.store)
+        store = store_of(self.store)
 
         def search(query: str, k: int = 4) -> tuple[str, Any]:
-            found = retriever.search(query, k)
+            found = [document_of(each) for each in searched(store, query, k)]
             lines = [f"{each.id} ({each.metadata['type']}) {cut(each.page_content, _SHOWN)}{_places(each)}" for each in found]
             return "\n\n".join(lines) or "nothing was found", [_plain(each) for each in found]
 
         def summary(query: str = "", k: int = 10) -> tuple[str, Any]:
-            found = retriever.summary(query, k)
+            found = document_of(summed_up(store, query, k))
             return found.page_content, _plain(found)
 
         def read_span(source: str, start: int, end: int) -> tuple[str, Any]:

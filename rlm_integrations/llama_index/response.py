@@ -24,27 +24,21 @@ def response_of(found: Found | None, more: Sequence[NodeWithScore] = (), *, stre
     Its source nodes are the verified citations, and then `more`. Its metadata are few and flat: tools and routers pass them on. A stream is
     one of the finished answer, so sources and metadata are there from the start; an answer of a pydantic class is never streamed.
     """
+    answer: Any
     if found is None:
-        sources, metadata = [*more], {"iterations": 0, "calls": 0, "tokens": 0}
+        sources, metadata, answer = [*more], {"iterations": 0, "calls": 0, "tokens": 0}, empty
     else:
-        sources, metadata = [*found.nodes, *more], metadata_of(found.result)
-        if isinstance(found.result.answer, BaseModel):
-            return PydanticResponse(found.result.answer, sources, metadata)
-    text = text_of(found, empty)
+        result = found.result
+        sources, metadata = [*found.nodes, *more], metadata_of(result)
+        answer = result.partial if result.answer is None and result.partial is not None else result.answer
+    if isinstance(answer, BaseModel):
+        return PydanticResponse(answer, sources, metadata)
+    text = (answer if isinstance(answer, str) else to_json(answer, fallback=str).decode()) or empty
     if streaming == "sync":
-        return StreamingResponse(pieces(text), sources, metadata)
+        return StreamingResponse(_pieces(text), sources, metadata)
     if streaming == "async":
-        return AsyncStreamingResponse(apieces(text), sources, metadata)
+        return AsyncStreamingResponse(_apieces(text), sources, metadata)
     return Response(text, sources, metadata)
-
-
-def text_of(found: Found | None, empty: str = EMPTY) -> str:
-    """The answer as a string; of a run that did not finish the best words so far."""
-    if found is None:
-        return empty
-    result = found.result
-    answer = result.partial if result.answer is None and result.partial is not None else result.answer
-    return (answer if isinstance(answer, str) else to_json(answer, fallback=str).decode()) or empty
 
 
 def metadata_of(result: RLMResult) -> dict[str, Any]:
@@ -61,12 +55,10 @@ def metadata_of(result: RLMResult) -> dict[str, Any]:
     return known if result.error is None else {**known, "error": result.error}
 
 
-def pieces(text: str) -> Generator[str, None, None]:
-    """The text word by word."""
+def _pieces(text: str) -> Generator[str, None, None]:
     yield from _BETWEEN_WORDS.split(text)
 
 
-async def apieces(text: str) -> AsyncGenerator[str, None]:
-    """The same for asynchronous callers."""
+async def _apieces(text: str) -> AsyncGenerator[str, None]:
     for piece in _BETWEEN_WORDS.split(text):
         yield piece

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import QueryError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation
-from rlm_integrations.store.query import CONTAINS, EXACT, OPTIONS
+from rlm_integrations.store.query import CONTAINS, EXACT, OPTIONS, parse
 from rlm_integrations.store.shared import Reading, Summary
 from rlm_integrations.store.view import Card
 
@@ -92,16 +93,22 @@ def places(citations: Iterable[Citation], corpus: Corpus | None) -> list[dict[st
     return _Places(corpus, [SpanRef(each.source, each.start, each.end) for each in citations]).spans
 
 
-def searched(store: Reading, query: str, k: int) -> list[Evidence]:
+def searched(store: Reading, query: str, k: int, *, is_lenient: bool = False) -> list[Evidence]:
     """The `k` objects that fit a query best. It is in the store's query language or free text; the empty one means the newest objects.
+
+    Args:
+        store: Where to search.
+        query: The query.
+        k: How many objects.
+        is_lenient: Whether a query that begins like one in the language and does not parse is free text.
 
     Raises:
         QueryError: It is in the language and does not parse.
     """
-    return [_object(store, card) for card in _cards(store, query, k)]
+    return [_object(store, card) for card in _cards(store, query, k, in_language=_is_in_language(query, is_lenient=is_lenient))]
 
 
-def summed_up(store: Reading, query: str, k: int) -> Evidence:
+def summed_up(store: Reading, query: str, k: int, *, is_lenient: bool = False) -> Evidence:
     """What there is in the store on a query: how much of which types and tags, and the `k` objects that fit best.
 
     A query in the language chooses what is counted; for free text all of the store is counted, because any word may make an object fit.
@@ -109,9 +116,9 @@ def summed_up(store: Reading, query: str, k: int) -> Evidence:
     Raises:
         QueryError: It is in the language and does not parse.
     """
-    in_language = _QUERY.match(query) is not None
+    in_language = _is_in_language(query, is_lenient=is_lenient)
     counted: Summary = store.summary(query if in_language else "", max(k, _COUNTED))
-    matches = (counted["matches"] if in_language else _cards(store, query, k))[:k]
+    matches = (counted["matches"] if in_language else _cards(store, query, k, in_language=False))[:k]
     lines = [f"{counted['total']} object{'' if counted['total'] == 1 else 's'}"]
     if counted["types"]:
         lines.append(f"types: {_counts(counted['types'])}")
@@ -125,8 +132,19 @@ def summed_up(store: Reading, query: str, k: int) -> Evidence:
     return Evidence(id=f"summary:{asked}", text="\n".join(lines), kind="summary", type="summary", parents=parents)
 
 
-def _cards(store: Reading, query: str, k: int) -> list[Card]:
-    return store.search(query, k)[:k] if _QUERY.match(query) else store.search_text(query, k)
+def _cards(store: Reading, query: str, k: int, *, in_language: bool) -> list[Card]:
+    return store.search(query, k)[:k] if in_language else store.search_text(query, k)
+
+
+def _is_in_language(query: str, *, is_lenient: bool) -> bool:
+    if _QUERY.match(query) is None:
+        return False
+    if is_lenient:
+        try:
+            parse(query)
+        except QueryError:
+            return False
+    return True
 
 
 def _object(store: Reading, card: Card) -> Evidence:

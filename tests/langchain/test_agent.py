@@ -223,7 +223,8 @@ async def test_a_document_of_the_agents_context(asynchronously: bool, server: St
 @both
 async def test_what_was_found_serves_an_agent(asynchronously: bool, server: StandIn) -> None:
     """After a run its findings are searched, summed up and read at their places by another agent."""
-    output = scripted().invoke(QUESTION)
+    runnable = scripted()  # it keeps the document, whose places are read
+    output = runnable.invoke(QUESTION)
     at = TEXTS[0].index(QUOTE)
     calls = [("search_findings", {"query": "type=claim"}), ("summarise_findings", {"query": ""})]
     calls += [("read_span", {"source": "context_0", "start": at, "end": at + len(QUOTE)}), ("search_findings", {"query": "type="})]
@@ -250,3 +251,11 @@ def test_the_script_is_what_the_agent_says(server: StandIn) -> None:
     for streaming in (False, True):
         reply = chat(server, "agent", streaming=streaming).invoke("x")
         assert [(call["name"], call["args"]) for call in reply.tool_calls] == [(name, dict(args)) for name, args in ASKED.tool_calls]
+
+
+def test_an_answer_that_is_the_agents(server: StandIn) -> None:
+    """With `return_direct` the agent ends with the tool's message, without another turn of its model."""
+    server.change(scripts={**SCRIPTS, "agent": [ASKED]})
+    output = agent(server, [create_rlm_tool(over_http(server), return_direct=True)]).invoke({"messages": [("user", QUESTION)]})
+    assert ANSWER in output["messages"][-1].content
+    assert sum(call.model == "agent" for call in server.calls()) == 1

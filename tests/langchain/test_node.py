@@ -147,7 +147,7 @@ async def test_a_conversation(asynchronously: bool) -> None:
     output = await finished(
         graph(as_node(RLMRunnable(root, context=DOCUMENTS), question_key="messages"), MessagesState), asynchronously, {"messages": given}
     )
-    assert root.requests[0].query == QUESTION
+    assert root.requests[0].query.startswith(f"{QUESTION}\n\n")
     assert [message.content for message in output["messages"]] == ["Hello.", "Hello!", QUESTION, "Let me look.", ANSWER]
     last = output["messages"][-1]
     assert (last.type, last.name, last.usage_metadata) == ("ai", "rlm", None)

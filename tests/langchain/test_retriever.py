@@ -1,7 +1,6 @@
 """A retriever over what a run found."""
 
 import asyncio
-import gc
 import json
 import threading
 from datetime import UTC, datetime
@@ -15,12 +14,12 @@ from langchain_core.tools import create_retriever_tool
 
 from rlm_integrations import RLM, SharedStore, _runtime
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import InputError, QueryError
-from rlm_integrations.langchain import RLMRunnable, RLMStoreRetriever, retriever, stores
+from rlm_integrations.errors import InputError
+from rlm_integrations.langchain import RLMRunnable, RLMStoreRetriever, result_of, retriever, stores
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation, RLMResult
 from rlm_integrations.store import evidence
-from tests.engine.conftest import Scripted, final
+from tests.engine.conftest import Scripted, code, documents_held, final
 from tests.langchain._agents import COST, DOCUMENTS, QUOTE, TEXTS, Parents, findings, scripted
 
 A, B, SUMMARY, NOTE = "worker_A_000001", "worker_A_000002", "root_000001", "worker_A_000003"
@@ -81,19 +80,15 @@ def test_any_other_text_is_free_text(query: str, store: SharedStore) -> None:
     assert RLMStoreRetriever(store=store).invoke(f"rained {query}")[0].id == NOTE
 
 
-@pytest.mark.parametrize(
-    ("query", "column"), [("type=", 6), ('type=claim tag="dam', 16), ("desc=x", 5), ("tag=dam weather", 9), ("-limit=3", 1), ("sort=up", 1)]
-)
-async def test_a_term_with_a_mistake(query: str, column: int, store: SharedStore) -> None:
-    """What begins like a term is one: a mistake is an error that points at its column."""
+@pytest.mark.parametrize("query", ["type=", 'type=claim tag="dam', "desc=x", "tag=dam weather", "-limit=3", "sort=up", "id=7 is missing"])
+async def test_what_only_looks_like_a_term_is_free_text(query: str, store: SharedStore) -> None:
+    """What begins like a term and does not parse is searched for as words, by every way: other retrievers send any question here."""
     for mode in ("search", "summary"):
         found = RLMStoreRetriever(store=store, mode=mode)
-        for ask in (found.invoke, found.search, found.summary):
-            with pytest.raises(QueryError, match=f"column {column}: ") as caught:
-                ask(query)
-            assert caught.value.column == column
-        with pytest.raises(QueryError, match=f"column {column}: "):
-            await found.ainvoke(query)
+        assert found.invoke(query) == await found.ainvoke(query)
+        assert isinstance(found.search(query), list)
+        assert found.summary(query).metadata["kind"] == "summary"
+    assert ids(RLMStoreRetriever(store=store, k=1).invoke("parent=Conti subsidiaries?")) != []
 
 
 def test_how_many(store: SharedStore) -> None:
@@ -125,7 +120,7 @@ def test_the_shape_of_a_document(store: SharedStore) -> None:
         "type": "claim",
         "description": "who approved the dam",
         "tags": ["dam", "people"],
-        "source": "context_0",
+        "source": "minutes",
         "doc_id": "minutes",
         "spans": [place],
         "parents": [],
@@ -204,10 +199,10 @@ async def test_a_search_does_not_hold_the_loop_up(store: SharedStore, monkeypatc
     """While one runs, in a thread of its own, the loop goes on: it is the loop that lets this one end."""
     begun, may_end = threading.Event(), threading.Event()
 
-    def slow(*args: Any) -> list[evidence.Evidence]:
+    def slow(*args: Any, **options: Any) -> list[evidence.Evidence]:
         begun.set()
         assert may_end.wait(60), "the loop did not go on"
-        return evidence.searched(*args)
+        return evidence.searched(*args, **options)
 
     monkeypatch.setattr(retriever, "searched", slow)
     searching = asyncio.create_task(RLMStoreRetriever(store=store).ainvoke("approved"))
@@ -261,7 +256,7 @@ def test_whatever_leads_to_a_store() -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ("no-such-run", "no store 'no-such-run' in this process: those of the last 32 runs"),
+        ("no-such-run", "no run 'no-such-run' in this process: the results of its last 32 runs are kept"),
         (None, "not NoneType"),
         (5, "not int"),
         ({}, "not dict"),
@@ -277,30 +272,55 @@ def test_what_leads_to_no_store(given: object, why: str) -> None:
         RLMStoreRetriever(store=given)
 
 
-def test_a_store_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last 32 stores of runnables are found by their ids; an older one is, for as long as somebody holds it."""
+def test_a_result_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last 32 results of runnables are found by their ids, and no older one."""
     monkeypatch.setattr(_runtime, "_shared", {})  # only ours: those of other tests are not touched
     for number in range(stores.KEPT + 1):
         stores.keep(RLMResult(answer="", run_id=f"run{number}", store=SharedStore()))
-    with pytest.raises(InputError, match="no store 'run0' in this process"):
+    with pytest.raises(InputError, match="no run 'run0' in this process"):
         RLMStoreRetriever(store="run0")
-    held = RLMStoreRetriever(store="run1")
-    stores.keep(RLMResult(answer="", run_id="one more", store=SharedStore()))
-    assert RLMStoreRetriever(store="run1").store is held.store
-    assert RLMStoreRetriever(store="one more").invoke("") == []
+    assert RLMStoreRetriever(store="run1").invoke("") == []
+    assert result_of({"rlm": {"run_id": "run32"}}) is result_of({"run_id": "run32"}) is result_of("run32")
 
 
-def test_a_store_goes_with_the_document_that_is_bound() -> None:
-    """The runnable that a document is bound to keeps the stores of its runs, and nobody else keeps either."""
-    bound = RLMRunnable("offline").with_context("The dam was approved in March.")
-    stored = bound.invoke("When was the dam approved?")
-    assert RLMStoreRetriever(store=stored).mode == "search"
+@pytest.mark.parametrize(("given", "why"), [("no", "no run 'no'"), (5, "not int"), ({}, "not dict"), (None, "not NoneType")])
+def test_what_names_no_run(given: object, why: str) -> None:
+    """The error says what to give, or that the run is no longer kept."""
+    with pytest.raises(InputError, match=why):
+        result_of(given)
+
+
+def test_the_findings_outlive_the_document() -> None:
+    """A bound document is closed with its runnable, which may be a temporary one; what a run found is found by its id all the same."""
+    before = documents_held()
+    program = code("store.create('note', 'when', 'It was approved in March.')", "FINAL('March')")
+    bound = RLMRunnable(Scripted([program])).with_context("The dam was approved in March.")
+    output = bound.invoke("When was the dam approved?")
     configured = bound.configurable_fields(max_iterations=ConfigurableField(id="turns"))
-    assert RLMStoreRetriever(store=configured.invoke("When was the dam approved?", {"configurable": {"turns": 9}})).mode == "search"
+    other = configured.invoke("When was the dam approved?", {"configurable": {"turns": 9}})
+    assert len(documents_held()) == len(before) + 1
     del bound, configured
-    gc.collect()
-    with pytest.raises(InputError, match="no store"):
-        RLMStoreRetriever(store=stored)
+    assert documents_held() == before
+    for each in (output, other):
+        (found,) = RLMStoreRetriever(store=each).invoke("approved")
+        assert "approved in March" in found.page_content
+        assert result_of(each).answer == each["answer"]
+
+
+def test_the_source_of_a_document_is_what_it_says_itself() -> None:
+    """`source` is what LangChain's loaders write there, where they did; else the document's id, else our name for the text."""
+    documents = [Document("one dam", metadata={"source": "minutes.txt"}), Document("two dams", id="second"), Document("three dams")]
+    store = SharedStore(Corpus.build(documents))
+    for number in range(3):
+        store.worker("w").create("note", "d", "c", backrefs=[SpanRef(f"context_{number}", 0, 3)])
+    found = RLMStoreRetriever(store=store).invoke("sort=oldest")
+    assert [each.metadata["source"] for each in found] == ["minutes.txt", "second", "context_2"]
+
+
+def test_unknown_options_of_the_retriever(store: SharedStore) -> None:
+    """They are refused by name."""
+    with pytest.raises(TypeError, match="top_k"):
+        RLMStoreRetriever(store=store, top_k=9)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from rlm_integrations import RLM, Budget, Limits
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import BudgetExceededError, ContextError, InputError, ModelError
 from rlm_integrations.langchain import RLMRunnable
+from rlm_integrations.langchain.runnable import OWN
 from tests.engine.conftest import documents_held
 from tests.langchain.conftest import scripted
 from tests.langchain.test_trace import DOORS, through
@@ -50,7 +52,7 @@ async def test_the_output(cited: RLMRunnable, door: str) -> None:
         "type": "",
         "description": "",
         "tags": [],
-        "source": "context_1",
+        "source": "report",
         "doc_id": "report",
         "spans": [place],
         "parents": [],
@@ -199,7 +201,8 @@ def test_documents_are_let_go_of(cited: RLMRunnable) -> None:
     corpus = Corpus.build(TEXT)
     cited.invoke({"question": "Who?", "context": corpus})
     assert corpus.text("context_0") == TEXT
-    del bound, corpus
+    corpus.close()
+    del bound
     assert documents_held() == before
 
 
@@ -258,6 +261,13 @@ def test_bad_options() -> None:
         RLMRunnable(object())
     with pytest.raises(TypeError, match="max_turns"):
         RLMRunnable("offline", max_turns=3)
+
+
+def test_every_option_of_an_rlm_is_one_of_the_runnable() -> None:
+    """With the same default; else `from_rlm` and a configuration would lose it."""
+    fields = {name: each.get_default() for name, each in RLMRunnable.model_fields.items() if name not in OWN}
+    defaults = {name: each.default for name, each in signature(RLM.__init__).parameters.items() if name not in {"self", "root_llm"}}
+    assert {name: default for name, default in fields.items() if name != "root_llm"} == defaults
 
 
 def test_it_is_not_serialised() -> None:

@@ -180,12 +180,12 @@ async def test_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asynchronous calls work in a thread: it is the loop that lets this one end."""
     begun, may_end = threading.Event(), threading.Event()
 
-    def slow(self: Any, query: str, k: int) -> list[Document]:
+    def slow(*_: Any) -> list[Any]:
         begun.set()
         assert may_end.wait(60), "the loop did not go on"
         return []
 
-    monkeypatch.setattr(RLMStoreRetriever, "search", slow)
+    monkeypatch.setattr(toolkit, "searched", slow)
     searching = asyncio.create_task(tell(tools(findings())["search_findings"], True, query="x"))
     while not begun.is_set():
         await asyncio.sleep(0.001)
@@ -195,5 +195,5 @@ async def test_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_store() -> None:
     """A toolkit of nothing is an error when it is made."""
-    with pytest.raises(InputError, match="no store 'gone'"):
+    with pytest.raises(InputError, match="no run 'gone'"):
         RLMStoreToolkit(store="gone")

@@ -166,7 +166,6 @@ async def test_closing_a_stream_is_cancelling(standin: StandIn) -> None:
     """Whoever leaves a stream early ends its run."""
     standin.change(scripts={MODEL: scripted('```repl\nllm_batch(["hang"] * 3)\n```')}, faults=[Fault("hang", match="hang")])
     parts = RLMRunnable(foreign("ChatOpenAI", standin.base_url), context="a document").astream("Who?")
-    assert await anext(parts) == {"input": "Who?"}
     waiting = asyncio.ensure_future(anext(parts))
     await until(lambda: standin.stats().in_flight == 3)
     waiting.cancel()
