@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         parallel_query,
     )
     from rlm_integrations.lm.openai import OpenAILM
-    from rlm_integrations.records import Budget, Completion, Limits, LLMError, Message, Request, SpanRef, Usage
+    from rlm_integrations.records import Budget, Completion, Limits, LLMError, LLMReply, Message, Request, SpanRef, Usage
     from rlm_integrations.result import RLMResult
     from rlm_integrations.store import SharedStore
 
@@ -32,6 +32,7 @@ __all__ = [
     "IncompleteError",
     "InputError",
     "LLMError",
+    "LLMReply",
     "Limits",
     "Message",
     "ModelError",
@@ -68,7 +69,7 @@ _HOMES = {
         "parallel_query",
     ],
     "lm.openai": ["OpenAILM"],
-    "records": ["Budget", "Completion", "LLMError", "Limits", "Message", "Request", "SpanRef", "Usage"],
+    "records": ["Budget", "Completion", "LLMError", "LLMReply", "Limits", "Message", "Request", "SpanRef", "Usage"],
     "result": ["RLMResult"],
     "store": ["SharedStore"],
 }

@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from rlm_integrations.errors import InputError
-from rlm_integrations.records import LLMError
+from rlm_integrations.records import LLMError, LLMReply
 
 _LARGEST = 1 << 63  # of an integer: a larger one cannot even be shown in a message
 
@@ -22,6 +22,8 @@ def plain(value: Any) -> Any:
         return float(value) if math.isfinite(value) else {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(value))]
     if isinstance(value, Enum):
         return plain(value.value)
+    if isinstance(value, LLMReply):
+        return str(value)
     if isinstance(value, str | int | None):
         return value
     if isinstance(value, Mapping):

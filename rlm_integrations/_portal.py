@@ -6,7 +6,6 @@ import selectors
 import stat
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial, wraps
@@ -101,16 +100,16 @@ class Portal:
                 "this synchronous call was made on the library's own event loop and would wait for itself: "
                 "await the async form instead (allm_batch, acompletion …), or call it in a thread"
             )
-        call = _Call(self, coroutine, context)
+        call = _Call(self, coroutine, context, caller)
         if is_worker():
             self.loop.call_soon_threadsafe(self._follow, call)
         with _blocking():
             try:
                 self.loop.call_soon_threadsafe(call.start)
-                caller.serve(call.done)
-                return call.done.result()
+                caller.serve(call)
+                return call.result()
             except BaseException:
-                if not call.done.done():  # the wait was interrupted; else this is what the coroutine raised
+                if not call.is_done:  # the wait was interrupted; else this is what the coroutine raised
                     call.cancel()
                 raise
             finally:
@@ -124,7 +123,7 @@ class Portal:
             self.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look)
 
     def _look(self) -> None:
-        self._of_workers = {call for call in self._of_workers if not call.done.done()}
+        self._of_workers = {call for call in self._of_workers if not call.is_done}
         if self._of_workers and is_main_thread_interrupted():
             for call in self._of_workers:
                 call.cancel_on_loop()
@@ -139,7 +138,7 @@ class Portal:
         if self.closing:
             return  # the end of the loop closes its generators
         if self.is_here():  # a dropped iterator is collected wherever its last reference goes
-            self.loop.call_soon(_Call(self, close(), context).start)
+            self.loop.call_soon(_Call(self, close(), context, _Caller()).start)
         else:
             self._run(close(), context, _Caller())
 
@@ -189,10 +188,15 @@ class Portal:
 
 
 class _Caller:
-    """The thread that waits for a coroutine on the portal: it does meanwhile what it is asked to."""
+    """The thread that waits for a coroutine on the portal: it does meanwhile what it is asked to.
+
+    A queue of the standard library's C code is all that both threads touch. Futures, conditions and events of `threading` and
+    `concurrent.futures` are written in Python: an interrupt (Ctrl-C) in the middle of their `__enter__` leaves a lock locked for ever, and
+    the portal, with every run on it, waits for that lock.
+    """
 
     def __init__(self) -> None:
-        self._requests: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._requests: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None to look whether the call is done
 
     async def do(self, function: Callable[[], T]) -> T:
         """The function's result, from that thread."""
@@ -209,11 +213,21 @@ class _Caller:
         self._requests.put(request)
         return await future
 
-    def serve(self, done: Future[Any]) -> None:
-        """In that thread: do what is asked until this future is done."""
-        done.add_done_callback(lambda _: self._requests.put(None))
-        while (request := self._requests.get()) is not None:
-            request()
+    def wake(self) -> None:
+        """Have the thread look whether its call is done."""
+        self._requests.put(None)
+
+    def serve(self, call: "_Call[Any]") -> None:
+        """In that thread: do what is asked until this call is done."""
+        while not call.is_done:
+            request = self._requests.get()
+            if request is not None:
+                request()
+
+    def wait(self, call: "_Call[Any]") -> None:
+        """In that thread: wait until this call is done, and do nothing of what is asked."""
+        while not call.is_done:
+            self._requests.get()
 
 
 _CALLER: ContextVar[_Caller | None] = ContextVar("caller", default=None)
@@ -261,18 +275,26 @@ def iterating(function: Callable[P, AsyncGenerator[T, None]]) -> Callable[P, Ite
 class _Call(Generic[T]):
     """One coroutine on its way through the portal."""
 
-    __slots__ = ("_context", "_coroutine", "_portal", "_task", "done")
+    __slots__ = ("_caller", "_context", "_coroutine", "_ended", "_portal", "_task", "is_done")
 
-    def __init__(self, portal: Portal, coroutine: Coroutine[Any, Any, T], context: Context) -> None:
+    def __init__(self, portal: Portal, coroutine: Coroutine[Any, Any, T], context: Context, caller: _Caller) -> None:
         self._portal = portal
         self._coroutine = coroutine
         self._context = context
+        self._caller = caller
         self._task: asyncio.Task[T] | None = None
-        self.done: Future[T] = Future()
+        self._ended: Callable[[], T] | None = None
+        self.is_done = False
+
+    def result(self) -> T:
+        """In the thread that waits: what the coroutine returned or raised, once it is done."""
+        if self._ended is None:
+            raise asyncio.CancelledError
+        return self._ended()
 
     def start(self) -> None:
         """On the loop: begin."""
-        if self.done.done():
+        if self.is_done:
             return
         self._task = self._portal.loop.create_task(self._coroutine, context=self._context)
         self._task.add_done_callback(self._deliver)
@@ -280,25 +302,42 @@ class _Call(Generic[T]):
     def cancel(self) -> None:
         """In the thread that waits: cancel, and wait until it has ended."""
         self._portal.loop.call_soon_threadsafe(self.cancel_on_loop)
-        wait([self.done])
+        self._caller.wait(self)
 
     def cancel_on_loop(self) -> None:
         """On the loop: cancel."""
         if self._task is not None:
             self._task.cancel()
-        elif not self.done.done():  # the interruption came before the start
+        elif not self.is_done:  # the interruption came before the start
             self._coroutine.close()
-            self.done.set_exception(asyncio.CancelledError())
+            self._end(None)
 
     def _deliver(self, task: asyncio.Task[T]) -> None:
         if self._portal.closing:
             return  # only daemon threads still wait, and end with the interpreter: an exception would be printed
-        if task.cancelled():
-            self.done.set_exception(asyncio.CancelledError())
-        elif error := task.exception():
-            self.done.set_exception(error)
-        else:
-            self.done.set_result(task.result())
+        self._task = None  # so that it goes here: an interrupt while the caller's thread drops it would be lost
+        self._end(None if task.cancelled() else _outcome(task))
+
+    def _end(self, ended: Callable[[], T] | None) -> None:
+        self._ended, self.is_done = ended, True
+        self._caller.wake()
+
+
+def _outcome(task: "asyncio.Task[T]") -> Callable[[], T]:
+    """Returns or raises what the task did, and does not hold the task."""
+    error = task.exception()
+    if error is None:
+        value = task.result()
+        return lambda: value
+
+    def fail() -> T:
+        nonlocal error
+        try:
+            raise cast("BaseException", error)
+        finally:
+            error = None  # its traceback holds this frame
+
+    return fail
 
 
 @contextmanager

@@ -22,6 +22,21 @@ def find(text: str, needle: str, start: int = 0) -> int:
     return text.find(needle, start)
 
 
+def candidates(corpus: Corpus, source: str | None, needle: str, *, fold: Fold | None = None) -> Iterator[str]:
+    """The names of the sources that may hold a needle: the one that is named, or those that are long or do hold it.
+
+    Without `fold` it is searched for as it stands, else as `loose_places` does.
+    """
+    if source is not None:
+        yield source
+        return
+    word = needle if fold is None else max(needle.split(" "), key=len)
+    for name, text in corpus.short_texts(STEP):
+        folded = text if text is None or fold is None else fold(text)
+        if folded is None or (find(folded, word) >= 0 and (fold is None or find(single_spaced(folded), needle) >= 0)):
+            yield name
+
+
 def single_spaced(text: str) -> str:
     """The words of a text with a single space between them: `" ".join(text.split())`, several times as fast for ASCII."""
     if not text.isascii():

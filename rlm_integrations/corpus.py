@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 from rlm_integrations._documents import check_encoding, document, documents
-from rlm_integrations._fixed_width import BLOCK, MAXCHARS, WIDTHS, Memory, Run, Store, Writer
+from rlm_integrations._fixed_width import MAXCHARS, WIDTHS, Memory, Run, Store, Writer
+from rlm_integrations._places import Place, read_together
 from rlm_integrations._work import spend
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
@@ -20,6 +21,7 @@ from rlm_integrations.records import SpanRef
 T = TypeVar("T")
 
 _EMPTY: Final[Mapping[str, Any]] = {}
+_GROUP: Final = 256  # texts that are read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +111,6 @@ class _Origin:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a text's characters are."""
-
-    run: Run
-    start: int
-    end: int
-
-    def steps(self) -> Iterator[str]:
-        """The text, a block at a time."""
-        for at in range(self.start, self.end, BLOCK):
-            spend(BLOCK)
-            yield self.run.read(at, min(at + BLOCK, self.end))
-
-
 class Corpus:
     """A text, or a list of texts, held once and read in slices.
 
@@ -137,12 +124,12 @@ class Corpus:
     """
 
     def __init__(
-        self, sources: Sequence[Source], places: Sequence[_Place], *, is_list: bool, origins: Sequence[tuple[_Origin, ...]] | None = None
+        self, sources: Sequence[Source], places: Sequence[Place], *, is_list: bool, origins: Sequence[tuple[_Origin, ...]] | None = None
     ) -> None:
         self.sources = tuple(sources)
         self.is_list = is_list
         self._numbers = {source.name: number for number, source in enumerate(self.sources)}
-        self._places: Sequence[_Place] | None = places
+        self._places: Sequence[Place] | None = places
         self._origins = origins  # None for the root, whose spans need no lifting
         self.lengths = tuple(source.length for source in self.sources)
         self.characters = sum(self.lengths)
@@ -170,7 +157,7 @@ class Corpus:
             writer = Writer(memory)
             for number, each in enumerate([single] if single else documents(context)):
                 run, sha256 = each.read(writer, encoding, errors)
-                places.append(_Place(run, 0, run.length))
+                places.append(Place(run, 0, run.length))
                 sources.append(_source(number, places[-1], sha256, each.metadata, each.id, each.hidden))
         return cls(sources, places, is_list=single is None)
 
@@ -196,7 +183,7 @@ class Corpus:
                     origins.append(self._origins_of(part))
                 else:
                     made_of, run, sha256 = self._written([part] if isinstance(part, str) else part, writer)
-                    place = _Place(run, 0, run.length)
+                    place = Place(run, 0, run.length)
                     sources.append(_source(number, place, sha256))
                     origins.append(made_of)
                 places.append(place)
@@ -287,6 +274,25 @@ class Corpus:
             for piece in place.steps():
                 yield source.name, piece
 
+    def short_texts(self, most: int) -> Iterator[tuple[str, str | None]]:
+        """Every source's name, in order, with its text, or None if it has more than `most` characters.
+
+        Texts that lie side by side in memory are read at once: of a list of many short texts, each costs a few microseconds.
+
+        Raises:
+            ContextError: As `text`.
+        """
+        group: list[tuple[str, Place]] = []
+        for source, place in zip(self.sources, self._open_places(), strict=True):
+            if group and (source.length > most or len(group) == _GROUP or not group[-1][1].is_beside(place)):
+                yield from read_together(group)
+                group = []
+            if source.length > most:
+                yield source.name, None
+            else:
+                group.append((source.name, place))
+        yield from read_together(group)
+
     def lift(self, span: SpanRef) -> SpanRef | None:
         """The span of the root's document that this one is, or None where it holds made-up text.
 
@@ -309,7 +315,7 @@ class Corpus:
             pieces.append(Piece(file, run.offset + place.start * run.width, source.length, run.width, source.maxchar))
         return Handover(tuple(pieces), self.is_list, tuple(store for _, store in stores.values()))
 
-    def _open_places(self) -> Sequence[_Place]:
+    def _open_places(self) -> Sequence[Place]:
         places = self._places
         if places is None:
             raise ContextError("this corpus was closed: build it again")
@@ -332,10 +338,10 @@ class Corpus:
         if not 0 <= span.start <= span.end <= length:
             raise InputError(f"{span.source} has {length:,} characters, so there is no span from {span.start:,} to {span.end:,}")
 
-    def _place(self, span: SpanRef) -> _Place:
+    def _place(self, span: SpanRef) -> Place:
         self._check(span)
         place = self._open_places()[self._numbers[span.source]]
-        return _Place(place.run, place.start + span.start, place.start + span.end)
+        return Place(place.run, place.start + span.start, place.start + span.end)
 
     def _origins_of(self, span: SpanRef) -> tuple[_Origin, ...]:
         """The parts of these characters that are the root's."""
@@ -371,7 +377,7 @@ def _length(span: SpanRef) -> int:
 
 def _source(
     number: int,
-    place: _Place,
+    place: Place,
     sha256: str,
     metadata: Mapping[str, Any] = _EMPTY,
     document_id: str | None = None,
@@ -381,7 +387,7 @@ def _source(
     return Source(f"context_{number}", place.end - place.start, sha256, maxchar, metadata, document_id, hidden)
 
 
-def _sha256(place: _Place) -> str:
+def _sha256(place: Place) -> str:
     digest = hashlib.sha256()
     for text in place.steps():
         digest.update(text.encode("utf-8", "surrogatepass"))

@@ -5,12 +5,11 @@ What is found is the document's own text; only the search is lenient. It takes t
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 from unicodedata import combining, normalize
 
-from rlm_integrations._squeezed import loose_places
+from rlm_integrations._squeezed import candidates, loose_places
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import SpanRef
 from rlm_integrations.spans import Hit, find_quote
@@ -51,14 +50,13 @@ def locate_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit
     hits = find_quote(corpus, quote, source, limit=limit)
     if hits:
         return hits
-    names = [each.name for each in corpus.sources] if source is None else [source]
     needle = _bare(fold(" ".join(quote.split())))
-    places = _places(corpus, names, needle) if len(needle) >= SHORTEST else []
+    places = _places(corpus, source, needle) if len(needle) >= SHORTEST else []
     parts = [part for part in _ELLIPSIS.split(needle) if part]
     if not places and 1 < len(parts) <= PARTS and min(map(len, parts)) >= SHORTEST_PART:
         found = []
         for part in parts:
-            found.append(_places(corpus, names, part))
+            found.append(_places(corpus, source, part))
             if not found[-1]:
                 break
         places = _joined(found)
@@ -91,8 +89,9 @@ def _bare(needle: str) -> str:
     return needle
 
 
-def _places(corpus: Corpus, names: Iterable[str], needle: str) -> list[SpanRef]:
+def _places(corpus: Corpus, source: str | None, needle: str) -> list[SpanRef]:
     """The places of folded words, in order; none where there are too many."""
+    names = candidates(corpus, source, needle, fold=fold)
     spans = (SpanRef(name, *place) for name in names for place in loose_places(corpus, name, needle, fold=fold))
     tried = list(islice(spans, TRIED + 1))
     return [span for span in tried if _is_whole(corpus, span, needle)] if len(tried) <= TRIED else []

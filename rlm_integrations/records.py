@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from .errors import InputError
 
@@ -79,6 +79,36 @@ class Completion:
     finish_reason: str | None = None
 
 
+# Why a model stopped before its end, in the words of providers.
+CUT = frozenset({"content_filter", "length", "max_output_tokens", "max_tokens", "model_context_window_exceeded"})
+
+
+class LLMReply(str):
+    """A model's reply: a string that knows why the model stopped.
+
+    Attributes:
+        finish_reason: Why, in the provider's word: "stop", "length" and the like; None where it did not say.
+    """
+
+    __slots__ = ("finish_reason",)
+
+    finish_reason: str | None
+
+    def __new__(cls, text: str, finish_reason: str | None = None) -> Self:
+        """The reply as a string and its field."""
+        reply = super().__new__(cls, text)
+        reply.finish_reason = finish_reason
+        return reply
+
+    @property
+    def truncated(self) -> bool:
+        """Whether it was cut before its end, by a bound of its length or by a filter."""
+        return self.finish_reason is not None and self.finish_reason.lower() in CUT
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (LLMReply, (str(self), self.finish_reason))
+
+
 class LLMError(str):
     """What stands in the slot of a call that failed: a text that begins with "Error:", with the reason as fields.
 
@@ -86,9 +116,14 @@ class LLMError(str):
         type: The kind of failure: "timeout", "rate_limit", "server", "connection", "budget", "input", "refusal" and the like.
         message: What happened.
         retries: How many further tries were made.
+        finish_reason: None, as for a reply.
+        truncated: False, as for a reply.
     """
 
     __slots__ = ("message", "retries", "type")
+
+    finish_reason: ClassVar[None] = None
+    truncated: ClassVar[bool] = False
 
     type: str
     message: str
@@ -114,7 +149,7 @@ class CallRecord:
     """What became of one call of a model, its further tries included.
 
     Attributes:
-        reply: What the model wrote, or the `LLMError` in its place.
+        reply: What the model wrote, as an `LLMReply`, or the `LLMError` in its place.
         model: The name by which the provider answered; where there was no answer, the name by which it was asked.
         usage: Tokens as the provider counted them for the answer, or None where it did not say.
         cost: What the answer cost in US dollars, or None where that is not known or was not looked up. Never zero for "unknown".
@@ -265,9 +300,9 @@ class Limits:
         answer_chars: Characters of an answer, as text or as JSON; a longer one is refused, and the model is told so.
         recorded_chars: Characters of prompts, replies and writes that a tree's record keeps. Beyond three quarters of it, long prompts
             and replies are kept by their first and last characters and their SHA-256; beyond all of it, calls are only counted.
-        store_bytes: Bytes of memory that the store of a run may take.
+        store_bytes: Bytes of memory that the store of a run may take. What text searches index of it, once they are made, comes on top.
         query_chars: Characters that one query to the store may read and compare; to compare one object's type or tags counts as 10,
-            and so does each character that the query gives out as content.
+            and so does each character that the query gives out.
     """
 
     memory: int = 2 << 30
@@ -292,7 +327,7 @@ class Limits:
     prompt_chars: int = 20_000_000
     answer_chars: int = 10_000_000
     recorded_chars: int = 100_000_000
-    store_bytes: int = 1 << 30
+    store_bytes: int = 1 << 29
     query_chars: int = 500_000_000
 
     def __post_init__(self) -> None:

@@ -73,6 +73,7 @@ class SubCall:
         wait: Seconds that it waited for its turn.
         retries: Further tries that it took.
         usage: Tokens, or None where the provider did not say.
+        finish_reason: Why the model stopped, in the provider's word: "length" where its reply was cut.
         turns: What a child run did.
         citations: The places of the root's document that a child run gave as evidence; verified, as the result's own.
         dropped_citations: How many further ones it gave that are not in the document.
@@ -89,6 +90,7 @@ class SubCall:
     wait: float = 0.0
     retries: int = 0
     usage: Usage | None = None
+    finish_reason: str | None = None
     turns: tuple["Iteration", ...] = ()
     citations: tuple[Citation, ...] = ()
     dropped_citations: int = 0
@@ -149,6 +151,7 @@ class Iteration:
         start: When the model was asked, in seconds since the run began.
         end: When its blocks were done.
         usage: The tokens of the root's call.
+        finish_reason: Why the model stopped, in the provider's word: "length" where its reply was cut.
     """
 
     iteration: int
@@ -159,6 +162,7 @@ class Iteration:
     start: float = 0.0
     end: float = 0.0
     usage: Usage | None = None
+    finish_reason: str | None = None
 
     @property
     def calls(self) -> int:

@@ -12,7 +12,7 @@ from itertools import accumulate, islice
 from typing import Final
 
 from rlm_integrations import _squeezed
-from rlm_integrations._squeezed import loose_places
+from rlm_integrations._squeezed import candidates, loose_places
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import SpanRef
@@ -53,12 +53,12 @@ def find_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit: 
     words = quote.split()
     if not words:
         return []
-    names = [each.name for each in corpus.sources] if source is None else [source]
-    if hits := _first(limit, corpus, names, quote, _exact_places):
+    if hits := _first(limit, corpus, candidates(corpus, source, quote), quote, _exact_places):
         return [Hit(span, exact=True) for span in hits]
     needle = " ".join(words)
     if exactly or needle == quote == words[0]:  # a single word has no white space that could differ
         return []
+    names = candidates(corpus, source, needle, fold=str)
     return [Hit(span, exact=False) for span in _first(limit, corpus, names, needle, loose_places)]
 
 

@@ -756,3 +756,26 @@ def test_importing_the_corpus_loads_no_framework() -> None:
     """Documents are known by what they have, not by their class: no framework is loaded."""
     code = "import sys, rlm_integrations.spans; print({'langchain_core', 'llama_index', 'pydantic', 'ctypes'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.text(max_size=12) | st.text("ab\u20ac\U0001f600", max_size=12), max_size=12), st.integers(0, 12))
+def test_short_texts_are_read_together(texts: list[str], most: int) -> None:
+    """Every source comes in order, with its text or None where it is longer, of any width, of slices and of several memories too."""
+    with Corpus.build(texts) as corpus:
+        assert list(corpus.short_texts(most)) == [
+            (f"context_{number}", text if len(text) <= most else None) for number, text in enumerate(texts)
+        ]
+        parts = [SpanRef(f"context_{number}", len(text) // 3, len(text)) for number, text in enumerate(texts)]
+        with corpus.slice([*parts, "made up", *parts]) as child:
+            assert [text for _, text in child.short_texts(100)] == [child.text(source.name) for source in child.sources]
+
+
+def test_short_texts_of_files(tmp_path: Path) -> None:
+    """A file among the texts is read by itself, and one that has changed is told as everywhere."""
+    path = tmp_path / "file"
+    path.write_text("from a file")
+    with Corpus.build(["one", path, "two"]) as corpus:
+        assert [text for _, text in corpus.short_texts(100)] == ["one", "from a file", "two"]
+    with pytest.raises(ContextError, match="closed"):
+        list(corpus.short_texts(100))

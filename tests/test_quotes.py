@@ -208,3 +208,18 @@ def test_a_quote_of_ellipses_is_stripped_a_few_times(quote: str, monkeypatch: py
     with Corpus.build("some words") as corpus:
         assert locate_quote(corpus, quote) == []
     assert looked_at <= module.PARTS
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(st.lists(st.sampled_from(["a", "bc", "bcd", "x y z " * 9, "  ", "\n" * 30, "\u00e9"]), max_size=12), st.integers(1, 9), st.data())
+def test_no_place_is_missed_or_told_twice(pieces: list[str], step: int, data: st.DataObject) -> None:
+    """Only the neighbourhood of the longest word is searched, and all places are there, each once, however the steps fall."""
+    text = data.draw(st.sampled_from(["", " "])).join(pieces)
+    squeezed = " ".join(text.split())
+    needle = " ".join(data.draw(st.lists(st.sampled_from(["a", "bc", "bcd", "x", "y z", "\u00e9a"]), min_size=1, max_size=4)))
+    with pytest.MonkeyPatch.context() as patch, Corpus.build(text) as corpus:
+        patch.setattr(_squeezed, "STEP", step)
+        places = list(_squeezed.loose_places(corpus, "context_0", needle))
+    assert len(places) == sum(squeezed.startswith(needle, at) for at in range(len(squeezed)))
+    assert places == sorted(set(places))
+    assert all(" ".join(text[start:end].split()) == needle for start, end in places)

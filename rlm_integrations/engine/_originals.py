@@ -8,7 +8,7 @@ from rlm_integrations.errors import InputError
 
 P = ParamSpec("P")
 
-_MODEL = 'the models come first, as in RLM("gpt-5", "gpt-5-mini"): names, OpenAILM(…), or objects of LangChain or LlamaIndex'
+_MODEL = 'the models first, as in RLM("gpt-5", "gpt-5-mini"): names, OpenAILM(…), or objects of LangChain or LlamaIndex'
 _BUDGET = "budget=Budget(max_cost=…, max_tokens=…, max_seconds=…, max_calls=…)"
 INSTEAD = {
     **dict.fromkeys("backend backend_kwargs llm model model_name".split(), _MODEL),
@@ -30,9 +30,11 @@ def tells_what_to_write_instead(init: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(init)
     def checked(*args: P.args, **kwargs: P.kwargs) -> None:
-        told = [f"{name}=: write {INSTEAD[name]}" for name in kwargs if name in INSTEAD]
-        if told:
-            raise InputError(f"RLM takes no {'; no '.join(told)}")
+        given = [name for name in kwargs if name in INSTEAD]
+        if given:
+            by_advice = {advice: [f"{name}=" for name in given if INSTEAD[name] == advice] for advice in map(INSTEAD.get, given)}
+            told = [f"no {' or '.join(names)}: write {advice}" for advice, names in by_advice.items()]
+            raise InputError(f"RLM takes {'; '.join(told)}")
         init(*args, **kwargs)
 
     return checked

@@ -10,7 +10,7 @@ from typing import Literal
 from rlm_integrations import _runtime
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm import pricing
-from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.base import LM, Prepared
 from rlm_integrations.lm.tokens import credible, most_tokens
 from rlm_integrations.records import Budget, CallRecord, Completion, Message, Request, Usage
 from rlm_integrations.result import Tally
@@ -226,6 +226,17 @@ class Purse:
             )
         return BudgetSpentError(lacking, what if self.spent_out else f"{what}: ask with less text")
 
+    def remaining(self) -> dict[str, tuple[float, float]]:
+        """What is left of each bound, and how much it was: calls, tokens, dollars and seconds."""
+        budget, seconds = self.budget, self.seconds_left()
+        spent = {
+            "calls": (budget.max_calls, self._calls),
+            "tokens": (budget.max_tokens, self._tokens),
+            "dollars": (budget.max_cost, self._cost),
+            "seconds": (budget.max_seconds, 0.0 if seconds is None else (budget.max_seconds or 0.0) - seconds),
+        }
+        return {kind: (max(0.0, whole - used), whole) for kind, (whole, used) in spent.items() if whole is not None}
+
     def allows_another_try(self, reservation: Reservation) -> bool:
         """Whether a call whose tries so far may have to be paid may be tried again."""
         reservation.uncounted += 1
@@ -310,6 +321,11 @@ class Metered:
         self._lm = lm
         self._purse = purse
         self._reservation = reservation
+
+    async def prepare(self) -> None:
+        """See `Prepared`."""
+        if isinstance(self._lm, Prepared):
+            await self._lm.prepare()
 
     async def complete(self, request: Request) -> Completion:
         """The model's answer; see `LM.complete`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlm_integrations import _runtime
+from rlm_integrations._work import spend
 from rlm_integrations.errors import InputError, RLMError
 from rlm_integrations.records import HostFunction, SpanRef, StoreObject
 from rlm_integrations.sandbox.base import HostCallError
@@ -62,7 +63,8 @@ class Gate:
     Identities are given in the order in which calls arrive, before anything is awaited that could change it.
     """
 
-    def __init__(self, run: str, functions: Sequence[Function]) -> None:
+    def __init__(self, run: str, functions: Sequence[Function], away: Callable[..., Awaitable[Any]] = _runtime.offload) -> None:
+        self._away = away  # where large arguments are hashed
         self.run = run
         self._functions = {function.spec.name: function for function in functions}
         self._signatures = {function.spec.name: inspect.signature(function.answer) for function in functions}
@@ -93,7 +95,7 @@ class Gate:
 
     async def _identify(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Call:
         large = is_large([args, kwargs])
-        digest = await _runtime.offload(digest_of, args, kwargs) if large else digest_of(args, kwargs)
+        digest = await self._away(digest_of, args, kwargs) if large else digest_of(args, kwargs)
         occurrence = self._seen[block, function, digest]
         self._seen[block, function, digest] += 1
         return Call(self.run, block, function, digest, occurrence)
@@ -109,10 +111,12 @@ def digest_of(args: list[Any], kwargs: dict[str, Any]) -> str:
 def _feed(update: Callable[[bytes], None], value: Any) -> None:
     match value:
         case str():
+            spend(len(value))
             text = value.encode("utf-8", "surrogatepass")
             update(b"s%d:" % len(text))
             update(text)
         case list() | tuple():
+            spend(len(value))
             update(b"l%d:" % len(value))
             for item in value:
                 _feed(update, item)

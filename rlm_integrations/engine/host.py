@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 from rlm_integrations._cleanup import ended
-from rlm_integrations._work import Work
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine import catalog
 from rlm_integrations.engine.asked import Answered, Asked, Spawn
@@ -206,7 +205,7 @@ class Host(SubCalls):
     async def _child(self, function: str, path: str, query: Any, context: Any) -> str:
         if not isinstance(query, str) or not query.strip():
             raise HostCallError(f"{function}: the query must be a text that is not empty", type="ValueError")
-        if not isinstance(context, str) and not (isinstance(context, list) and await self._tree.threads.run(Work(), _are_texts, context)):
+        if not isinstance(context, str) and not (isinstance(context, list) and await self._tree.threads.free(_are_texts, context)):
             raise HostCallError(f"{function}: the context must be a text or a list of texts, not {kind(context)}", type="TypeError")
         return await self._answered(function, path, query, context)
 
@@ -295,7 +294,7 @@ class Host(SubCalls):
         if len(quote) > LONGEST:
             raise HostCallError(f"cite: a quote has at most {LONGEST:,} characters, not {len(quote):,}", type="ValueError")
         try:
-            hits = await self._tree.threads.run(Work(), locate_quote, self._corpus, quote, source)
+            hits = await self._tree.threads.free(locate_quote, self._corpus, quote, source)
         except ContextError:  # its file has changed; what the block has paid for must not be lost for that
             self.unchecked += 1
             return None

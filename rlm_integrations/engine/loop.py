@@ -1,15 +1,12 @@
 """One run, from its question to its answer: ask the root model, run its code, show it what that printed, until it finishes."""
 
-import asyncio
-import contextlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_integrations import _runtime
-from rlm_integrations._cleanup import ended
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import AnswerTooLongError, InvalidAnswerError, Typed
 from rlm_integrations.engine.asked import Spawn
@@ -21,19 +18,19 @@ from rlm_integrations.engine.host import Host
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.parsing import Reply, parse
 from rlm_integrations.engine.repl import Repl
+from rlm_integrations.engine.running import RunningBlock
 from rlm_integrations.engine.tree import Tree
-from rlm_integrations.errors import ContextError, ModelError, SandboxError
+from rlm_integrations.errors import ContextError, ModelError
 from rlm_integrations.events import BlockFinished, BlockStarted, TurnFinished, TurnStarted, new_id
 from rlm_integrations.records import CallRecord, Message, Request
 from rlm_integrations.result import Citation, Execution, Iteration, StopReason
-from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final, Session
+from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final
 
+_SHARES_TOLD = (0.5, 0.25, 0.1)  # of a budget, at which a model is told what is left
 REPEATS = 5  # the same reply so often ends a run
 LOSSES = 2  # lost sandboxes that are replaced
 _MOST_PARSED = 1_000_000  # characters of a reply, which is more than any model may write
 _BLOCK = re.compile(r"<block-\d+>")
-_CUT = {"length", "max_tokens", "max_output_tokens"}  # reasons why a model stopped, as providers write them
-_NOT_DONE = ExecutionResult(status="interrupted", error=ExecutionError("Interrupted", "the run ended before the block did"))
 
 
 @dataclass(slots=True)
@@ -78,7 +75,7 @@ class Run:
         self._depth = depth
         self.typed = typed
         self._host = Host(tree, repl.corpus, query=query, depth=depth, spawn=spawn, worker=worker, parent=self.id)
-        repl.gate = Gate(path, self._host.functions())
+        repl.gate = Gate(path, self._host.functions(), tree.threads.free)
         limits = tree.settings.limits
         window = tree.settings.root.context_window or limits.window
         self.conversation = Conversation(self.outcome.messages, window=window, compact_at=limits.compact_at)
@@ -89,6 +86,7 @@ class Run:
         self._notes: list[str] = []  # what the model is to be told at the end of the turn
         self._told_unreadable = False
         self.meter = PromptMeter()
+        self._share_told = 1.0  # of the budget, when the model was last told what is left
 
     async def run(self, history: Sequence[Message] = ()) -> Outcome:
         """Take turns until an answer, or a limit; the outcome, whichever it was.
@@ -178,6 +176,7 @@ class Run:
                 start=self._tree.since(record.start),
                 end=self._tree.since(time.monotonic()),
                 usage=record.usage,
+                finish_reason=record.finish_reason,
             )
             outcome.turns.append(turn)
             emit(TurnFinished(id=self.id, turn=turn))
@@ -202,7 +201,7 @@ class Run:
 
     async def _parsed(self, record: CallRecord) -> Reply:
         """What a reply asks for; it goes into the conversation."""
-        text, is_cut = record.reply, (record.finish_reason or "").lower() in _CUT
+        text, is_cut = record.reply, getattr(record.reply, "truncated", False)
         reply = await _runtime.parse_apart(parse, text[:_MOST_PARSED], is_cut=is_cut)
         if not reply.written:
             self._spoken.add(len(self.outcome.turns) + 1)
@@ -236,54 +235,28 @@ class Run:
             return result
         self._tree.emit(BlockStarted(id=self.id, block=number, code=code))
         begun = time.monotonic()
-        executing = asyncio.ensure_future(self._run_block(session, code, number))
+        unfinished, self._unfinished = self._unfinished, {}
+        running = RunningBlock(session, code, number, calls=self._host, purse=self._tree.purse, unfinished=unfinished)
         try:
             try:
-                await self._done(executing, session)
+                await running.done(keeps_session=self._repl.is_kept and self._tree.settings.sandbox.capabilities.interruptible)
             finally:
                 await notebook.complete()
         finally:
-            result = _result_of(executing)
+            result, is_over = running.result, running.has_ended_session
+            del running  # it may hold an exception, whose traceback holds this frame
             executions.append(notebook.execution(number, code, result, time.monotonic() - begun))
             self._tree.emit(BlockFinished(id=self.id, execution=executions[-1]))
-            del executing  # it may hold an exception, whose traceback holds this frame
+            if is_over:
+                await self._repl.close()  # the next block, or the next question of a chat, gets a new one
+        if notebook.cut:
+            self._notes.append(prompts.cut_replies(notebook.cut))
         if notebook.unfinished:
             self._unfinished |= notebook.unfinished
             self._notes.append(prompts.unfinished(len(notebook.unfinished)))
         if result.status == "lost":
             self._losses.append(result.error.message if result.error is not None else "")
-            await self._repl.close()  # the next block gets a new one
         return result
-
-    async def _done(self, executing: "asyncio.Task[ExecutionResult]", session: Session) -> None:
-        """Wait for a block. Where this is cancelled, the block ends first, and the session with it unless a chat keeps it."""
-        try:
-            await asyncio.shield(executing)
-        except BaseException as error:
-            try:
-                is_cancelled = isinstance(error, asyncio.CancelledError)
-                if is_cancelled and self._repl.is_kept and self._tree.settings.sandbox.capabilities.interruptible:
-                    self._host.is_withdrawn = True
-                    await session.interrupt()
-                else:
-                    executing.cancel()
-                await ended(executing)
-            finally:
-                if _result_of(executing).status == "lost" or executing.cancelled() or executing.exception() is not None:
-                    await self._repl.close()
-            raise
-        finally:
-            del executing
-
-    async def _run_block(self, session: Session, code: str, number: int) -> ExecutionResult:
-        unfinished, self._unfinished = self._unfinished, {}
-        if unfinished:
-            with contextlib.suppress(SandboxError):  # the session is lost, as the block is about to find out
-                await session.set_vars({"unfinished_replies": unfinished})
-        if self._host.is_withdrawn:  # before it began
-            return _NOT_DONE
-        with self._deadline(session):
-            return await session.execute(code, number)
 
     async def _finish(self, reply: Reply, results: list[ExecutionResult], executions: list[Execution], *, closing: bool) -> str | None:
         """None where the reply finished the run; else what the model is told about its final, or "" where there was none."""
@@ -326,13 +299,22 @@ class Run:
         """Tell the model what its turn did. Whether a limit ends the run here."""
         parts = [prompts.observation(results, written=reply.written, shown=self._tree.settings.limits.stdout_shown)] if results else []
         left = prompts.turns_left(self._tree.settings.max_iterations - len(self.outcome.turns))
-        self.conversation.tell("\n\n".join([*parts, *self._notes, *left]))
+        self.conversation.tell("\n\n".join([*parts, *self._notes, *left, *self._budget_left()]))
         if len(self._losses) > LOSSES:
             self.outcome.stop_reason, self.outcome.error = "sandbox_lost", self._losses[-1]
             return True
         if self._tree.purse.spent_out is not None:
             raise BudgetSpentError(self._tree.purse.spent_out)
         return False
+
+    def _budget_left(self) -> list[str]:
+        """What is left of the budget, each time that it has become much less."""
+        remaining = self._tree.purse.remaining()
+        least = min((left / whole for left, whole in remaining.values()), default=1.0)
+        if not any(least <= share < self._share_told for share in _SHARES_TOLD):
+            return []
+        self._share_told = least
+        return [prompts.budget_left({kind: left for kind, (left, _) in remaining.items()})]
 
     def _is_stuck(self) -> bool:
         turns = self.outcome.turns
@@ -365,25 +347,6 @@ class Run:
             return self.typed.text(self._final.value)
         return best_words(self.outcome.turns, self._spoken)
 
-    @contextlib.contextmanager
-    def _deadline(self, session: Session) -> Iterator[None]:
-        """Interrupt the block that runs meanwhile, once the run's time is over."""
-        left = self._tree.purse.seconds_left()
-        if left is None:
-            yield
-            return
-        interrupts: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
-
-        def over() -> None:
-            self._tree.purse.spent_out = self._tree.purse.spent_out or "budget_seconds"
-            interrupts.add(asyncio.ensure_future(session.interrupt()))
-
-        timer = asyncio.get_running_loop().call_later(max(0.0, left), over)
-        try:
-            yield
-        finally:
-            timer.cancel()
-
     # What the model reads.
 
     def _system(self) -> str:
@@ -410,13 +373,9 @@ class Run:
             is_list=corpus.is_list,
             opening=opening,
             turns=self._tree.settings.max_iterations,
+            budget={kind: left for kind, (left, _) in self._tree.purse.remaining().items()},
         )
         return f"{asked}\n\n{prompts.NEW_REPL}" if self._repl.is_renewed else asked
-
-
-def _result_of(executing: "asyncio.Task[ExecutionResult]") -> ExecutionResult:
-    """What a block did, as far as it came."""
-    return _NOT_DONE if executing.cancelled() or executing.exception() is not None else executing.result()
 
 
 def _repeated(turns: Sequence[Iteration], reply: str, executions: Sequence[Execution]) -> str:

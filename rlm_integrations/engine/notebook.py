@@ -75,6 +75,7 @@ class Notebook:
     """What the block that runs now has done so far: calls, batches, writes."""
 
     def __init__(self, room: "RecordRoom") -> None:
+        self.cut = 0  # replies that were cut before their end
         self.unrecorded = 0  # calls that are not among the others, because the record is full
         self._room = room
         self.subcalls: list[SubCall] = []

@@ -1,9 +1,11 @@
 """Every word that the engine says to a root model: what it is told first, what it sees of its code's output, and how it is set right."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from string import Template
+from types import MappingProxyType
 from typing import Any
 
 from rlm_integrations.engine._python import is_cut_string
@@ -133,7 +135,16 @@ def _tool(tool: HostFunction) -> str:
     return f"- `{tool.name}{tool.signature}`{': ' if doc else ''}{doc}\n"
 
 
-def question(query: str, *, lengths: Sequence[int], characters: int, is_list: bool, opening: str, turns: int) -> str:
+def question(
+    query: str,
+    *,
+    lengths: Sequence[int],
+    characters: int,
+    is_list: bool,
+    opening: str,
+    turns: int,
+    budget: Mapping[str, float] = MappingProxyType({}),
+) -> str:
     """The question, and what the context is: type, size, number of sources and how it begins; never the context.
 
     Args:
@@ -143,8 +154,11 @@ def question(query: str, *, lengths: Sequence[int], characters: int, is_list: bo
         is_list: Whether `context` is a list of texts.
         opening: How the first source begins.
         turns: How many replies the model has.
+        budget: What the run may spend, as for `budget_left`.
     """
     allowance = f"You have {turns:,} turns: each of your replies is one." if turns > 1 else "You have one turn: your next reply."
+    if budget:
+        allowance = f"{allowance}\n{budget_left(budget)}"
     if not characters:
         return f"Question: {query}\n\nThe context is empty: there is no text in it.\n{allowance}"
     kind = f"a list of {len(lengths):,} texts" if is_list else "a text"
@@ -277,6 +291,22 @@ def turns_left(turns: int) -> list[str]:
     if not 0 < turns <= _TURNS_TOLD:
         return []
     return [f"{turns} turns are left." if turns > 1 else "One turn is left: finish in it."]
+
+
+def budget_left(amounts: Mapping[str, float]) -> str:
+    """What the run may still spend.
+
+    Args:
+        amounts: How much, of "calls", "tokens", "dollars" and "seconds".
+    """
+    told = [f"${amount:.2g}" if kind == "dollars" else f"{math.ceil(amount):,} {kind}" for kind, amount in amounts.items()]
+    return f"Left of the budget, your own replies included: {', '.join(told)}."
+
+
+def cut_replies(count: int) -> str:
+    """That replies are not whole."""
+    replies = "One reply of a model was" if count == 1 else f"{count:,} replies of models were"
+    return f"{replies} cut before the end (`reply.truncated` is True). Ask for less in one prompt."
 
 
 def unknown_variable(name: str, kinds: Mapping[str, str]) -> str:

@@ -38,7 +38,7 @@ from rlm_integrations.sandbox.base import Sandbox
 RESERVED = {
     *"llm_query llm_query_batched llm_batch parallel_query recursive_lm recursive_batch rlm_query rlm_query_batched rlm_worker".split(),
     *"rlm_worker_batched apply_commit cite store context context_metadata answer FINAL FINAL_VAR SUBMIT final_answer SHOW_VARS".split(),
-    *"SpanRef LLMError".split(),
+    *"SpanRef LLMError LLMReply".split(),
 }
 
 

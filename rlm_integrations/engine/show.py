@@ -16,6 +16,7 @@ from rlm_integrations.events import (
     BlockStarted,
     CallFailed,
     CallFinished,
+    CallRetried,
     CallStarted,
     ChildFinished,
     Event,
@@ -26,7 +27,7 @@ from rlm_integrations.events import (
     TurnFinished,
     TurnStarted,
 )
-from rlm_integrations.lm._progress import bar_class
+from rlm_integrations.lm._progress import bar_class, retried_state
 from rlm_integrations.records import LLMError
 from rlm_integrations.result import Execution, Iteration, RLMResult
 
@@ -34,6 +35,7 @@ _SHOWN = (3_000, 1_000)  # characters of a code or an output, from its start and
 _LINES = (45, 15)  # and lines of these
 # What moves a cursor, ends a line, or turns text round.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_EVERY_RETRY = 1.0  # seconds between two failed tries that are told
 _EVERY = 0.1  # seconds between two drawings of the bar
 
 
@@ -50,11 +52,16 @@ class Turns:
 
     def __init__(self) -> None:
         self._depths: dict[str, int] = {}  # of the runs under way, by their ids
+        self._next_retry = 0.0  # when another failed try is told: there may be hundreds a second
 
     def __call__(self, event: Event) -> None:
         """Print what the event tells, all at once."""
         if isinstance(event, RunStarted):
             self._depths[event.id] = event.depth
+        if isinstance(event, CallRetried):
+            if event.at < self._next_retry:
+                return
+            self._next_retry = event.at + _EVERY_RETRY
         text = _told(event)
         if text:
             head, *rest = text
@@ -77,6 +84,8 @@ def _told(event: Event) -> list[str]:
             return [_ran(execution), bounded(execution.output), bounded(execution.error or "")]
         case TurnFinished(turn=turn):
             return [_took(turn), *([] if turn.executions else [bounded(turn.reply)]), bounded(turn.note)]
+        case CallRetried(error=error, delay=delay):
+            return [f"A call failed and is tried again in {delay:.2g} s (try {error.retries + 1}): {shortened(error)}"]
         case ChildFinished(answer=answer, stop_reason=reason):
             return [f"Child run over: {reason}", bounded(answer)]
         case RunFinished(result=result):
@@ -149,6 +158,7 @@ class Calls:
         self._lock = threading.Lock()
         self._runs: set[str] = set()
         self._open: set[str] = set()
+        self._retried: dict[str, str] = {}  # of calls that failed and wait for another try, why
         self._failed = 0
         self._bar: Any = None
         self._next = 0.0  # when the bar is drawn again
@@ -163,8 +173,11 @@ class Calls:
                         self._bar = self._make(desc="models", unit=" calls")
                 case CallStarted():
                     self._open.add(event.id)
+                case CallRetried(error=error):
+                    self._retried[event.id] = error.type
                 case CallFinished() | CallFailed():
                     self._open.discard(event.id)
+                    self._retried.pop(event.id, None)
                     self._count(event)
                 case RunFinished() | RunFailed():
                     self._runs.discard(event.id)
@@ -194,6 +207,7 @@ class Calls:
 
     def _state(self) -> str:
         told = [f"{len(self._open)} under way"] if self._open else []
+        told += [retried_state(self._retried.values())] if self._retried else []
         told += [f"{self._failed} failed"] if self._failed else []
         told += [f"{len(self._runs)} runs"] if len(self._runs) > 1 else []
         return ", ".join(told)
@@ -201,6 +215,7 @@ class Calls:
     def _close(self) -> None:
         bar, self._bar = self._bar, None
         self._open.clear()
+        self._retried.clear()
         if bar is not None:
             bar.set_postfix_str(self._state(), refresh=False)
             bar.close()

@@ -69,6 +69,7 @@ async def answer_at_once(tree: Tree, run: Run, repl: Repl) -> bool:
         start=tree.since(record.start),
         end=tree.since(record.end),
         usage=record.usage,
+        finish_reason=record.finish_reason,
     )
     outcome.turns.append(turn)
     tree.emit(TurnFinished(id=run.id, turn=turn))

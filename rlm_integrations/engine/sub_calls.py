@@ -57,7 +57,7 @@ class SubCalls:
         lm: LM,
         width: int,
         *,
-        fill: Callable[[Any], Any] = _as_it_is,
+        fill: Callable[[Any], Any] | None = None,
         tell: Callable[[int, str], None] = lambda _number, _reply: None,
     ) -> list[str]:
         """The replies to many prompts, in their order; one that cannot be sent is an `LLMError` in its slot.
@@ -68,15 +68,22 @@ class SubCalls:
             items: What the prompts are made of. A prompt is made when its turn comes, and again to be noted: never all of them at once.
             lm: The model.
             width: How many are asked at once.
-            fill: Makes an item's prompt, or the `LLMError` that says why there is none.
+            fill: Makes an item's prompt, or the `LLMError` that says why there is none; without it, items are prompts.
             tell: Called with each reply as it comes.
         """
         replies: list[str] = [""] * len(items)
         records: dict[int, CallRecord] = {}
         notebook, most = self.notebook, self._tree.settings.limits.prompt_chars
+        make = fill or _as_it_is
 
         async def one(number: int, item: Any) -> None:
-            prompt = fill(item)
+            if fill is None:
+                await ask(number, item)
+            else:
+                async with self._tree.filling:
+                    await ask(number, fill(item))
+
+        async def ask(number: int, prompt: Any) -> None:
             refused = refusal(prompt, most)
             if refused is not None:
                 replies[number] = refused
@@ -85,6 +92,7 @@ class SubCalls:
                 records[number] = _cancelled(lm, begun)  # unless it comes to an end by itself
                 records[number] = await self._ask(lm, prompt, path(number), parent)
                 replies[number] = records[number].reply
+                notebook.cut += getattr(replies[number], "truncated", False)
             tell(number, replies[number])
             progress(replies[number])
 
@@ -94,15 +102,16 @@ class SubCalls:
                 await pool(items, one, width)
         except asyncio.CancelledError:
             room = most
-            for number, record in records.items():
-                prompt = fill(items[number])
-                room -= len(prompt) + len(record.reply)
-                if record.error is None and room >= 0:
-                    notebook.unfinished[prompt] = record.reply
+            for number in [number for number, record in records.items() if record.error is None]:
+                prompt, reply = make(items[number]), records[number].reply
+                room -= len(prompt) + len(reply)
+                if room < 0:
+                    break
+                notebook.unfinished[prompt] = reply
             raise
         finally:
             if records:
-                await notebook.note(self._note_calls(notebook, function, path, items, fill, records))
+                await notebook.note(self._note_calls(notebook, function, path, items, make, records))
         return replies
 
     async def _note_calls(
@@ -116,35 +125,47 @@ class SubCalls:
     ) -> None:
         """Note calls a group at a time, so that not all prompts of templates are there at once."""
         numbers = deque(sorted(records))
-        while numbers:
-            if notebook.is_full:
-                notebook.unrecorded += len(numbers)
-                return
-            group: list[int] = []
-            made: list[str] = []
-            size = 0
-            while numbers and size < _GROUP:
-                group.append(numbers.popleft())
-                made.append(fill(items[group[-1]]))
-                size += len(made[-1]) + _GROUP // _GROUPED
-            located = await self._tree.pieces(made)
-            for number, pieces in zip(group, located, strict=True):
-                record = records[number]
-                notebook.add(
-                    SubCall(
-                        path=path(number),
-                        function=function,
-                        model=record.model,
-                        prompt=pieces,
-                        reply=record.reply,
-                        depth=self._depth + 1,
-                        start=self._tree.since(record.start),
-                        end=self._tree.since(record.end),
-                        wait=record.wait,
-                        retries=record.retries,
-                        usage=record.usage,
-                    )
+        while numbers and not notebook.is_full:
+            async with self._tree.noting:
+                await self._note_group(notebook, function, path, items, fill, records, numbers)
+        notebook.unrecorded += len(numbers)
+
+    async def _note_group(
+        self,
+        notebook: Notebook,
+        function: str,
+        path: Callable[[int], str],
+        items: Sequence[Any],
+        fill: Callable[[Any], Any],
+        records: dict[int, CallRecord],
+        numbers: deque[int],
+    ) -> None:
+        group: list[int] = []
+        made: list[str] = []
+        size = 0
+        while numbers and size < _GROUP:
+            group.append(numbers.popleft())
+            made.append(fill(items[group[-1]]))
+            size += len(made[-1]) + _GROUP // _GROUPED
+        located = await self._tree.pieces(made)
+        for number, pieces in zip(group, located, strict=True):
+            record = records[number]
+            notebook.add(
+                SubCall(
+                    path=path(number),
+                    function=function,
+                    model=record.model,
+                    prompt=pieces,
+                    reply=record.reply,
+                    depth=self._depth + 1,
+                    start=self._tree.since(record.start),
+                    end=self._tree.since(record.end),
+                    wait=record.wait,
+                    retries=record.retries,
+                    usage=record.usage,
+                    finish_reason=record.finish_reason,
                 )
+            )
 
     @contextmanager
     def _batch_events(self, total: int, width: int) -> Iterator[tuple[str, Callable[[str], None]]]:

@@ -35,6 +35,10 @@ class TreeThreads:
         """
         return await self.run(Work(self._query_chars), function, *args, **kwargs)
 
+    async def free(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What this returns or raises, however much it reads. If the wait is cancelled, it ends at its next step."""
+        return await self.run(Work(), function, *args, **kwargs)
+
     async def run(self, work: Work, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What this returns or raises, within the bounds of the work. If the wait is cancelled, it ends at its next step."""
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlm_integrations import _runtime
 from rlm_integrations._cleanup import to_the_end
-from rlm_integrations._work import Work, spend
+from rlm_integrations._work import spend
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.budget import BudgetSpentError, Metered, PromptMeter, Purse
 from rlm_integrations.engine.citations import verified
@@ -25,6 +25,8 @@ from rlm_integrations.result import Citation
 from rlm_integrations.sandbox.base import Sandbox
 from rlm_integrations.spans import Locator, PromptPieces, literal
 from rlm_integrations.store import SharedStore
+
+NOTING = 4  # calls whose prompts are looked up in the document at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,8 @@ class Tree:
         self.record_room = RecordRoom(settings.limits.recorded_chars)
         self.threads = TreeThreads(settings.limits.query_chars)
         self._child_runs: dict[int, asyncio.Semaphore] = {}
+        # Prompts of templates are made, and all are noted, by so many calls at a time, however many are in flight.
+        self.filling, self.noting = asyncio.Semaphore(settings.max_parallel_calls), asyncio.Semaphore(NOTING)
         self._slots = asyncio.Semaphore(settings.max_parallel_calls)
         self._askers: dict[tuple[int, str], Asker] = {}
         self._locator: Locator | None = None
@@ -170,16 +174,16 @@ class Tree:
         try:
             async with self._locating:
                 if self._locator is None:
-                    self._locator = await self.threads.run(Work(), Locator, self.corpus)
-            return await self.threads.run(Work(), _locate, self._locator, prompts)
+                    self._locator = await self.threads.free(Locator, self.corpus)
+            return await self.threads.free(_locate, self._locator, prompts)
         except ContextError:
-            return await self.threads.run(Work(), list, map(literal, prompts))
+            return await self.threads.free(list, map(literal, prompts))
 
     async def verified(self, evidence: Iterable[Any], corpus: Corpus, ambiguous: Collection[SpanRef] = ()) -> tuple[list[Citation], int]:
         """The evidence that holds, and how many pieces do not; see `citations.verified`. It ends with the run's time."""
         left = self.purse.seconds_left()
         until = None if left is None else time.monotonic() + left
-        return await self.threads.run(Work(), verified, evidence, corpus, self.corpus, ambiguous, until=until)
+        return await self.threads.free(verified, evidence, corpus, self.corpus, ambiguous, until=until)
 
     async def close(self) -> None:
         """End what threads still read, and let go of the document's index: it may be large, and the garbage collector comes late."""

@@ -4,26 +4,31 @@ from rlm_integrations.errors import MissingExtraError
 
 try:
     from rlm_integrations.llama_index.batch import LLMBatch
+    from rlm_integrations.llama_index.chat_engine import RLMChatEngine
     from rlm_integrations.llama_index.events import RLMProgressEvent, RLMWorkflowEvent
     from rlm_integrations.llama_index.fast import fast_openai, fast_openai_like
     from rlm_integrations.llama_index.query_engine import RLMQueryEngine
     from rlm_integrations.llama_index.results import result_of
     from rlm_integrations.llama_index.retriever import RLMStoreRetriever
     from rlm_integrations.llama_index.synthesizer import RLMSynthesizer
-    from rlm_integrations.llama_index.tool import as_query_engine_tool
+    from rlm_integrations.llama_index.tool import as_query_engine_tool, askable
+    from rlm_integrations.llama_index.tool_spec import RLMStoreToolSpec
     from rlm_integrations.lm.transport import SlowTransportWarning
 except ImportError as error:  # LlamaIndex is not there, or not in a version that has all that is needed
     raise MissingExtraError("rlm_integrations.llama_index", "llama-index") from error
 
 __all__ = [
     "LLMBatch",
+    "RLMChatEngine",
     "RLMProgressEvent",
     "RLMQueryEngine",
     "RLMStoreRetriever",
+    "RLMStoreToolSpec",
     "RLMSynthesizer",
     "RLMWorkflowEvent",
     "SlowTransportWarning",
     "as_query_engine_tool",
+    "askable",
     "fast_openai",
     "fast_openai_like",
     "result_of",

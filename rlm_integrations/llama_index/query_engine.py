@@ -1,7 +1,7 @@
 """The query engine: a question over documents that no model's window holds, wherever LlamaIndex takes an engine."""
 
-from collections.abc import Sequence, Sized
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, Self, cast
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -18,13 +18,15 @@ from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index._defaults import callbacks
 from rlm_integrations.llama_index._spans import dispatcher
+from rlm_integrations.llama_index.chat_engine import RLMChatEngine
 from rlm_integrations.llama_index.cited import Found
 from rlm_integrations.llama_index.index import docstore_of, text_in
 from rlm_integrations.llama_index.response import Streaming, response_of
 from rlm_integrations.llama_index.results import Answered, result_of
 from rlm_integrations.llama_index.runs import Runs
+from rlm_integrations.llama_index.sources import checked, checked_documents, kept, only_one, source_of
 from rlm_integrations.llama_index.synthesizer import RLMSynthesizer, bundle_of
-from rlm_integrations.llama_index.texts import Indexed, Kept
+from rlm_integrations.llama_index.texts import Indexed, Kept, Once
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store import SharedStore
 
@@ -96,31 +98,28 @@ class RLMQueryEngine(BaseQueryEngine):
         Raises:
             InputError: An argument cannot work.
         """
-        sources = {"documents": documents, "nodes": nodes, "index": index, "retriever": retriever}
-        given = [name for name, source in sources.items() if source is not None]
-        if len(given) != 1:
-            raise InputError(f"an engine answers over one of documents, nodes, index and retriever; given were {given or 'none of them'}")
+        sources = {"documents": documents, "nodes": nodes, "index": index}
+        name = only_one({**sources, "retriever": retriever})
         if node_postprocessors and retriever is None:
             raise InputError("node_postprocessors change what retriever=… finds: without a retriever there is nothing for them to do")
         for each in node_postprocessors:
-            _checked(each, BaseNodePostprocessor)
-        runs = Runs.of(llm, sub_llm, output_cls, rlm_options, [*sources, "node_postprocessors"])
-        if retriever is not None:
-            _checked(retriever, BaseRetriever)
-            source: Source = retriever
-        elif index is not None:
-            _checked(index, BaseIndex)
-            source = Indexed(index, runs.limits)
+            checked(each, BaseNodePostprocessor)
+        own = ["retriever", "node_postprocessors"]
+        source: Source
+        if name == "retriever":
+            runs = Runs.of(llm, sub_llm, output_cls, rlm_options, [*sources, *own])
+            checked(retriever, BaseRetriever)
+            source = cast("BaseRetriever", retriever)
         else:
-            source = _kept(documents if nodes is None else nodes, runs)
+            runs, source = source_of(sources, llm, sub_llm, output_cls, rlm_options, own)
         return cls(runs, source, streaming=streaming, node_postprocessors=node_postprocessors, callback_manager=callback_manager)
 
     @classmethod
     def from_rlm(cls, rlm: RLM, documents: object, *, streaming: bool = False, callback_manager: CallbackManager | None = None) -> Self:
         """An engine whose runs are this RLM's, over these documents."""
-        _checked(rlm, RLM)
+        checked(rlm, RLM)
         runs = Runs.of(rlm)
-        return cls(runs, _kept(documents, runs), streaming=streaming, callback_manager=callback_manager)
+        return cls(runs, kept(documents, runs), streaming=streaming, callback_manager=callback_manager)
 
     @property
     def last_result(self) -> RLMResult | None:
@@ -139,9 +138,27 @@ class RLMQueryEngine(BaseQueryEngine):
         processors = self._node_postprocessors
         return type(self)(self._runs, self._source, node_postprocessors=processors, callback_manager=self.callback_manager)
 
+    def over(self, documents: object) -> Self:
+        """An engine that answers one question over other documents, which are let go of with the answer.
+
+        Raises:
+            InputError: There are no documents.
+        """
+        return type(self)(self._runs, Once(checked_documents(documents), self._runs.limits), callback_manager=self.callback_manager)
+
     def as_retriever(self, *, callback_manager: CallbackManager | None = None) -> BaseRetriever:
         """A retriever of evidence: what it finds are the verified citations of a run."""
         return _EvidenceRetriever(self, callback_manager or self.callback_manager)
+
+    def as_chat_engine(self) -> RLMChatEngine:
+        """A conversation over the same documents, in one REPL.
+
+        Raises:
+            InputError: This engine asks a retriever: what that finds differs from message to message.
+        """
+        if isinstance(self._source, BaseRetriever):
+            raise InputError("a conversation needs documents that stay: make the engine of documents=…, nodes=… or index=…")
+        return RLMChatEngine(self._runs, self._source, callback_manager=self.callback_manager)
 
     def result_of(self, response: Answered | str) -> RLMResult:
         """The result of the run that gave a response, or whose `run_id` this is; see the function of this name.
@@ -247,14 +264,3 @@ class _EvidenceRetriever(BaseRetriever):
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await self._engine.aevidence(bundle_of(query_bundle))
-
-
-def _kept(documents: object, runs: Runs) -> Kept:
-    if documents is None or (isinstance(documents, Sized) and not len(documents)):
-        raise InputError("there are no documents to ask: pass a text, a path, a document, or a list of these")
-    return Kept(documents, runs.limits)
-
-
-def _checked(given: object, kind: type) -> None:
-    if not isinstance(given, kind):
-        raise InputError(f"what is needed here is {kind.__name__}, not {type(given).__name__}")

@@ -24,21 +24,27 @@ def response_of(found: Found | None, more: Sequence[NodeWithScore] = (), *, stre
     Its source nodes are the verified citations, and then `more`. Its metadata are few and flat: tools and routers pass them on. A stream is
     one of the finished answer, so sources and metadata are there from the start; an answer of a pydantic class is never streamed.
     """
-    answer: Any
     if found is None:
-        sources, metadata, answer = [*more], {"iterations": 0, "calls": 0, "tokens": 0}, empty
+        sources, metadata = [*more], {"iterations": 0, "calls": 0, "tokens": 0}
     else:
-        result = found.result
-        sources, metadata = [*found.nodes, *more], metadata_of(result)
-        answer = result.partial if result.answer is None and result.partial is not None else result.answer
-    if isinstance(answer, BaseModel):
-        return PydanticResponse(answer, sources, metadata)
-    text = (answer if isinstance(answer, str) else to_json(answer, fallback=str).decode()) or empty
+        sources, metadata = [*found.nodes, *more], metadata_of(found.result)
+        if isinstance(found.result.answer, BaseModel):
+            return PydanticResponse(found.result.answer, sources, metadata)
+    text = text_of(found, empty)
     if streaming == "sync":
-        return StreamingResponse(_pieces(text), sources, metadata)
+        return StreamingResponse(pieces(text), sources, metadata)
     if streaming == "async":
-        return AsyncStreamingResponse(_apieces(text), sources, metadata)
+        return AsyncStreamingResponse(apieces(text), sources, metadata)
     return Response(text, sources, metadata)
+
+
+def text_of(found: Found | None, empty: str = EMPTY) -> str:
+    """The answer as a string; of a run that did not finish the best words so far."""
+    if found is None:
+        return empty
+    result = found.result
+    answer = result.partial if result.answer is None and result.partial is not None else result.answer
+    return (answer if isinstance(answer, str) else to_json(answer, fallback=str).decode()) or empty
 
 
 def metadata_of(result: RLMResult) -> dict[str, Any]:
@@ -55,10 +61,12 @@ def metadata_of(result: RLMResult) -> dict[str, Any]:
     return known if result.error is None else {**known, "error": result.error}
 
 
-def _pieces(text: str) -> Generator[str, None, None]:
+def pieces(text: str) -> Generator[str, None, None]:
+    """The text word by word."""
     yield from _BETWEEN_WORDS.split(text)
 
 
-async def _apieces(text: str) -> AsyncGenerator[str, None]:
+async def apieces(text: str) -> AsyncGenerator[str, None]:
+    """The same for asynchronous callers."""
     for piece in _BETWEEN_WORDS.split(text):
         yield piece

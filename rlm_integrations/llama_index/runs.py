@@ -136,7 +136,7 @@ class Runs:
                 return None
             with closing(cast("Generator[Event]", rlm.stream(question, texts.corpus, only=is_progress))) as events:
                 for event in events:
-                    result = self._note(event, teller) or result
+                    result = self.note(event, teller) or result
             return found(_checked(result), texts)
         finally:
             portal().run(reading.close(texts))
@@ -151,7 +151,7 @@ class Runs:
                 return None
             async with aclosing(rlm.astream(question, texts.corpus, only=is_progress)) as events:
                 async for event in events:
-                    result = self._note(event, teller) or result
+                    result = self.note(event, teller) or result
             return await in_thread(found, _checked(result), texts)
         finally:
             await reading.close(texts)
@@ -187,7 +187,7 @@ class Runs:
             raise InputError(f"the question must be a text that is not empty, not {given!r}")
         return self.template.format(query_str=query.query_str)
 
-    def _note(self, event: Event, teller: Teller) -> RLMResult | None:
+    def note(self, event: Event, teller: Teller) -> RLMResult | None:
         """Tell LlamaIndex of an event; the result, where it has one."""
         if isinstance(event, RunFinished):
             return event.result

@@ -115,6 +115,7 @@ class Kept:
     def __init__(self, context: object, limits: Limits) -> None:
         self._origins: list[Origin] = []
         self._limits = limits
+        self._given = context if isinstance(context, Corpus) else None
         self._texts: Texts | None = None
         if document(context) is not None:
             self._origins.append(Origin.of(context))
@@ -137,6 +138,15 @@ class Kept:
         texts = portal().run(self.open())
         name = texts.names.get(document_id)
         return texts.corpus.text(name) if name is not None else None
+
+
+class Once(Kept):
+    """Documents that are read for one run, and let go of with it."""
+
+    async def close(self, texts: Texts) -> None:
+        """It goes with the run, unless it is the user's own corpus."""
+        if texts.corpus is not self._given:
+            await to_the_end(_runtime.offload(texts.corpus.close))
 
 
 class Indexed:

@@ -1,12 +1,20 @@
-"""The engine as a tool of agents and routers."""
+"""The engine as a tool of agents and routers, over documents of its own or over one that a workflow holds."""
 
 import re
+from collections.abc import Mapping
+from typing import Any, Final, Self
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.tools import QueryEngineTool
+from llama_index.core.base.response.schema import RESPONSE_TYPE
+from llama_index.core.tools import FunctionTool, QueryEngineTool, ToolOutput
+from llama_index.core.tools.types import ToolMetadata
+from llama_index.core.workflow import Context
 
-from rlm_integrations.errors import InputError
+from rlm_integrations.engine.rlm import RLM
+from rlm_integrations.errors import IncompleteError, InputError
 from rlm_integrations.llama_index.query_engine import RLMQueryEngine
+from rlm_integrations.llama_index.response import EMPTY
+from rlm_integrations.result import RLMResult
 
 DESCRIPTION = (
     "Answers a question over documents that are too long to read, with exact quotes as sources. Ask in full sentences and name what you "
@@ -14,10 +22,39 @@ DESCRIPTION = (
 )
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST = 1024  # characters of a description; LlamaIndex refuses longer ones when the tool is sent to a model
+_SHOWN: Final = 50_000  # characters of an answer that the model is shown: a run may answer with its whole document
+
+
+class RLMEngineTool(QueryEngineTool):
+    """A tool whose output says where an answer is only a part. A copy asks the same engine."""
+
+    def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        """The answer to the question in `input`."""
+        query = self._get_query_str(*args, **kwargs)
+        try:
+            return self._said(query, self.query_engine.query(query))
+        except IncompleteError as error:
+            return _output(self.metadata.get_name(), query, *_incomplete(error.result), error)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        """The same for asynchronous callers."""
+        query = self._get_query_str(*args, **kwargs)
+        try:
+            return self._said(query, await self.query_engine.aquery(query))
+        except IncompleteError as error:
+            return _output(self.metadata.get_name(), query, *_incomplete(error.result), error)
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return type(self)(self.query_engine, self.metadata, self._resolve_input_errors)
+
+    def _said(self, query: str, response: RESPONSE_TYPE) -> ToolOutput:
+        return _output(self.metadata.get_name(), query, *_told(response), response)
 
 
 def as_query_engine_tool(engine: BaseQueryEngine, name: str = "ask_document", description: str = DESCRIPTION) -> QueryEngineTool:
     """A tool that asks the engine; as a tool it never streams.
+
+    The output is the answer. That of a run which did not finish says so: it is a partial answer, or an error where there is none.
 
     Args:
         engine: The engine.
@@ -29,10 +66,99 @@ def as_query_engine_tool(engine: BaseQueryEngine, name: str = "ask_document", de
     """
     if not isinstance(engine, BaseQueryEngine):
         raise InputError(f"a query engine is needed, not {type(engine).__name__}")
-    given: tuple[object, object] = name, description  # whatever the annotations say
-    if not isinstance(given[0], str) or not _NAME.fullmatch(given[0]):
-        raise InputError(f"name={name!r}: models take names of 1 to 64 letters, digits, '_' and '-'")
-    if not isinstance(given[1], str) or not given[1].strip() or len(given[1]) > _LONGEST:
-        raise InputError(f"description must be a text of 1 to {_LONGEST:,} characters, because LlamaIndex refuses longer ones")
     plain = engine.without_streaming() if isinstance(engine, RLMQueryEngine) else engine
-    return QueryEngineTool.from_defaults(plain, name=name, description=description)
+    return RLMEngineTool(plain, _metadata(name, description))
+
+
+def askable(
+    tool: QueryEngineTool | RLM, context_key: str = "document", *, name: str | None = None, description: str | None = None
+) -> FunctionTool:
+    """A tool that asks the document which the workflow of its agent holds, so that one tool serves every document.
+
+    The document is what `await ctx.store.set(context_key, document)` has put into the workflow's `Context`: a text, a path, a document, or
+    a list of these. The model gives the question alone; the document is read for each question, and is in no message, event or trace.
+
+        agent = FunctionAgent(tools=[askable(RLM(llm), "report")], llm=llm)
+        ctx = Context(agent)
+        await ctx.store.set("report", Path("report.txt"))
+        await agent.run("Who wrote it?", ctx=ctx)
+
+    Args:
+        tool: A tool of `as_query_engine_tool`, whose engine answers in the same way, over its own documents where the context has none;
+            or an `RLM`.
+        context_key: The name of the document in the context's store.
+        name: What the model calls it; the tool's name by default, "ask_document" for an `RLM`.
+        description: What the model is told about it; the tool's by default.
+
+    Raises:
+        InputError: An argument cannot work.
+    """
+    has_own = isinstance(tool, QueryEngineTool)
+    engine = tool.query_engine if isinstance(tool, QueryEngineTool) else tool
+    if isinstance(engine, RLM):
+        engine = RLMQueryEngine.from_rlm(engine, " ")  # which is never asked itself
+    if not isinstance(engine, RLMQueryEngine):
+        raise InputError(f"askable takes a tool of as_query_engine_tool over an RLMQueryEngine, or an RLM, not {type(tool).__name__}")
+    if not context_key:
+        raise InputError(f"context_key={context_key!r}: the name of the document in the workflow's context is needed")
+    given = tool.metadata if isinstance(tool, QueryEngineTool) else ToolMetadata(DESCRIPTION, "ask_document")
+    metadata = _metadata(name or given.get_name(), description or given.description)
+
+    async def ask(ctx: Context, input: str) -> ToolOutput:  # noqa: A002 - what query engine tools call it
+        document = await ctx.store.get(context_key, default=None)
+        if document is None and not has_own:
+            return _output(metadata.get_name(), input, f"there is no document {context_key!r} in the workflow's context", True, None)
+        asked = engine if document is None else engine.over(document)
+        try:
+            response = await asked.aquery(input)
+        except IncompleteError as error:
+            return _output(metadata.get_name(), input, *_incomplete(error.result), error)
+        return _output(metadata.get_name(), input, *_told(response), response)
+
+    return _ContextTool.from_defaults(async_fn=ask, name=metadata.name, description=metadata.description)
+
+
+class _ContextTool(FunctionTool):
+    """A tool whose function makes the output itself."""
+
+    async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        output = await super().acall(*args, **kwargs)
+        return output.raw_output if isinstance(output.raw_output, ToolOutput) else output
+
+    def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        output = super().call(*args, **kwargs)
+        return output.raw_output if isinstance(output.raw_output, ToolOutput) else output
+
+
+def _metadata(name: object, description: object) -> ToolMetadata:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(f"name={name!r}: models take names of 1 to 64 letters, digits, '_' and '-'")
+    if not isinstance(description, str) or not description.strip() or len(description) > _LONGEST:
+        raise InputError(f"description must be a text of 1 to {_LONGEST:,} characters, because LlamaIndex refuses longer ones")
+    return ToolMetadata(description, name)
+
+
+def _told(response: RESPONSE_TYPE) -> tuple[str, bool]:
+    """What the model is told, and whether it is an error."""
+    text, metadata = str(response), response.metadata if isinstance(response.metadata, Mapping) else {}
+    reason = metadata.get("stop_reason", "final")
+    return (_cut(text), False) if reason == "final" else _partial(text, reason, metadata.get("error"))
+
+
+def _incomplete(result: RLMResult) -> tuple[str, bool]:
+    return _partial(result.partial or "", result.stop_reason, result.error)
+
+
+def _partial(text: str, reason: str, error: str | None) -> tuple[str, bool]:
+    why = f"{reason}: {error}" if error else reason
+    if text.strip() in {"", EMPTY}:
+        return f"There is no answer: the run was stopped by {why}.", True
+    return f"{_cut(text)}\n(This is a partial answer: the run was stopped by {why}.)", False
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+
+
+def _output(name: str, query: str, content: str, is_error: bool, raw: Any) -> ToolOutput:
+    return ToolOutput(tool_name=name, content=content, raw_input={"input": query}, raw_output=raw, is_error=is_error)

@@ -6,6 +6,10 @@ LEAST_RISE = 0.1  # seconds: less may be this machine's own doing
 GAIN = 1.1  # times the usual answers a second: less is no gain
 WORTH = 1 / 3  # with ten times the calls, less than ten to this power, about twice the answers, is no gain either
 FEWER = 0.8  # times the calls at once: more are about as many
+MORE = 1.25  # times the calls at once: fewer are about as many
+FALL = 1 / 3  # of the usual answers a second: what falls below was not brought about by more calls alone
+RISE = 2.2  # times the seconds, of calls that began beside many over those that began beside few
+HALF = 16  # calls on either side of that comparison at least
 
 
 class Pace:
@@ -16,11 +20,15 @@ class Pace:
     call weighs little.
 
     Slow answers alone prove nothing: prompts differ, and a provider that batches gives more answers in all while each takes longer. So a
-    window is an overload where about as many calls at once as usual, or more, took much longer and brought no more answers a second. If
-    fewer at once then bring no relief, it was the prompts, and the new times become the usual ones.
+    window is an overload where clearly more calls at once than usual took much longer and brought no more answers a second. Where as many
+    at once take longer, or answers come at a third of the usual pace, it was the prompts, and the new times become the usual ones; and so
+    where fewer at once then bring no relief.
+
+    A first window has nothing usual to be compared with. In it, calls that began beside many others are compared with those that began
+    beside few, at the start of the same batch: where they took much longer, the provider had them wait for each other.
     """
 
-    __slots__ = ("_answers", "_at", "_busy", "_flight", "_tried", "_usual")
+    __slots__ = ("_answers", "_at", "_busy", "_first", "_flight", "_tried", "_usual")
 
     def __init__(self) -> None:
         self._at = 0.0
@@ -28,6 +36,7 @@ class Pace:
         self._flight = 0.0  # seconds in flight of all calls in this window
         self._busy = 0.0  # seconds of this window in which any was
         self._usual: tuple[float, float] | None = None  # calls at once, seconds each: the window with the most answers a second
+        self._first: list[tuple[int, float]] = []  # of the first window's calls: how many were given out when each began, its seconds
         self._tried: tuple[float, float] | None = None  # the same of the last window, where that was an overload
 
     def passed(self, now: float, calls: int) -> None:
@@ -41,8 +50,16 @@ class Pace:
         """Whether an answer that took so long took much longer than usual."""
         return self._usual is not None and seconds > max(SLOW * self._usual[1], self._usual[1] + LEAST_RISE)
 
-    def answered(self, calls: int) -> bool:
-        """Take note of an answer, while so many calls were in flight; True where a window ends in overload."""
+    def answered(self, calls: int, *, beside: int = 0, seconds: float = 0.0) -> bool:
+        """Take note of an answer; True where a window ends in overload.
+
+        Args:
+            calls: How many calls were in flight.
+            beside: How many were, this one included, when it began; 0 where that is not known.
+            seconds: How long it took.
+        """
+        if self._usual is None and beside:
+            self._first.append((beside, seconds))
         self._answers += 1
         if self._answers < max(LEAST, calls) or not self._busy:
             return False
@@ -54,13 +71,15 @@ class Pace:
 
     def _is_overload(self, calls: float, seconds: float) -> bool:
         if self._usual is None:
-            self._usual = (calls, seconds)
-            return False
+            self._usual = self._unhurried() or (calls, seconds)
+            self._first.clear()
+            return self._usual != (calls, seconds)
         slow = self.is_slow(seconds)
         more = max(GAIN, (calls / self._usual[0]) ** WORTH)
         gain = calls / seconds > more * self._usual[0] / self._usual[1]
         if self._tried is None:
-            other_prompts = slow and calls < FEWER * self._usual[0]
+            pace = (calls / seconds) / (self._usual[0] / self._usual[1])
+            other_prompts = slow and (calls < MORE * self._usual[0] or pace < FALL)
         else:  # relief would be about as many seconds less as there were calls less
             fewer = calls / self._tried[0]
             other_prompts = fewer < FEWER and seconds / self._tried[1] > (1 + fewer) / 2
@@ -68,3 +87,16 @@ class Pace:
             self._usual = (calls, seconds)
             return False
         return slow
+
+    def _unhurried(self) -> tuple[float, float] | None:
+        """The calls at once and the seconds each of those that began beside few, where those beside many took much longer."""
+        half = max((beside for beside, _ in self._first), default=0) / 2
+        few = [each for each in self._first if each[0] <= half]
+        many = [seconds for beside, seconds in self._first if beside > half]
+        if min(len(few), len(many)) < HALF:
+            return None
+        seconds = sum(each for _, each in few) / len(few)
+        rise = sum(many) / len(many) - seconds
+        if rise < max((RISE - 1) * seconds, LEAST_RISE):
+            return None
+        return sum(beside for beside, _ in few) / len(few), seconds

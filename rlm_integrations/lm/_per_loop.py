@@ -7,7 +7,9 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from rlm_integrations._runtime import offload, shared
+from rlm_integrations._cleanup import ended
+from rlm_integrations._runtime import shared
+from rlm_integrations._threads import in_thread
 
 T = TypeVar("T")
 
@@ -21,7 +23,8 @@ class PerLoop(Generic[T]):
     the resource. Where this object goes first, or the interpreter ends before the loop, the generator is closed from here.
 
     Args:
-        make: Makes the resource; runs off the loop, because it may take long.
+        make: Makes the resource; runs off the loop, because it may take long. If it ends when nobody waits for it any more, what it made is
+            dropped unclosed.
         close: Closes it; runs on its loop.
     """
 
@@ -74,7 +77,8 @@ class _Entry(Generic[T]):
         held, resource = _held(), None
         held.entries.add(self)
         try:
-            resource = await offload(make)
+            # In a thread that the interpreter's end does not wait for: loading an SDK may take seconds.
+            resource = await in_thread(make)
             yield resource
         finally:
             entries.pop(self.loop, None)
@@ -83,6 +87,8 @@ class _Entry(Generic[T]):
                 await close(resource)
 
     async def _end(self) -> None:
+        self.opening.cancel()  # if it is still being made, nobody waits for it any more
+        await ended(self.opening)
         await self.holder.aclose()
 
     def end_soon(self) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields, replace
 from rlm_integrations._runtime import offload
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.events import CallFailed, CallFinished, CallRetried, CallStarted, Emitter, LimiterChanged, new_id
-from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.base import LM, Prepared
 from rlm_integrations.lm.limiter import Limiter, Verdict, limiter_of
 from rlm_integrations.lm.tokens import credible
-from rlm_integrations.records import CallRecord, Completion, LLMError, Request
+from rlm_integrations.records import CallRecord, Completion, LLMError, LLMReply, Request
 
 REFUSALS = frozenset({"overloaded", "rate_limit"})  # the types of `ModelError` by which a provider says that it has too much to do
 
@@ -121,6 +121,8 @@ class Asker:
         return self._end(self._start(request), error)
 
     async def _try(self, request: Request, call: "_Call") -> Completion | ModelError:
+        if (unprepared := await self._prepared()) is not None:
+            return unprepared
         asked = time.monotonic()
         try:
             slot = await self._limiter.acquire(self._group, patience=self._retry.seconds)
@@ -142,6 +144,17 @@ class Asker:
         finally:
             self._limiter.release(slot, verdict, retry_after=retry_after)
             self._tell()
+
+    async def _prepared(self) -> ModelError | None:
+        """Let the model do what is not part of a call; what went wrong, if anything did."""
+        try:
+            if isinstance(self.lm, Prepared):
+                await self.lm.prepare()
+        except ModelError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - as for the call itself
+            return ModelError(f"{self.lm.name} raised {type(error).__name__}: {error}", type="error")
+        return None
 
     async def _complete(self, request: Request) -> Completion | ModelError:
         """One answer. Whatever goes wrong in a model's own code becomes a value, because it concerns this one call."""
@@ -185,7 +198,7 @@ class Asker:
         end = time.monotonic()
         answer = Completion(result) if isinstance(result, LLMError) else result
         record = CallRecord(
-            reply=answer.text,
+            reply=result if isinstance(result, LLMError) else LLMReply(answer.text, answer.finish_reason),
             model=answer.model or self.lm.name,
             usage=answer.usage,
             finish_reason=answer.finish_reason,

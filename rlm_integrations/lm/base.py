@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from rlm_integrations.records import Completion, Message, Request, Usage
 
-__all__ = ["LM", "Completion", "Message", "RateLimited", "Request", "SeveralModels", "StreamingLM", "Usage"]
+__all__ = ["LM", "Completion", "Message", "Prepared", "RateLimited", "Request", "SeveralModels", "StreamingLM", "Usage"]
 
 
 @runtime_checkable
@@ -35,6 +35,15 @@ class StreamingLM(LM, Protocol):
 
     def astream(self, request: Request) -> AsyncIterator[str | Completion]:
         """The pieces of the answer's text as they come, and last the whole `Completion`."""
+        ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A model that has something to do before its first call, such as loading a client. That does not count into the time of a call."""
+
+    async def prepare(self) -> None:
+        """Do it, unless it is done on the running loop."""
         ...
 
 

@@ -203,6 +203,7 @@ class _Batch:
         on_progress = _checked("on_progress", options.get("on_progress"), Callable)
         report = None if on_progress is None else partial(_report, on_progress)
         self._progress = Emitter(self._emit or None, bar, report)
+        self._calls = Emitter(self._emit or None, bar)
 
     async def records(self) -> list[CallRecord]:
         """All records, in the order of the prompts."""
@@ -230,7 +231,7 @@ class _Batch:
         lm = await offload(resolve, self._llm) if isinstance(self._llm, str) else resolve(self._llm)
         if self._priced:
             await pricing.prepare()
-        asker = Asker(lm, timeout=self._timeout, retry=self._retry, emit=self._emit, parent=self._id)
+        asker = Asker(lm, timeout=self._timeout, retry=self._retry, emit=self._calls, parent=self._id)
         self._progress(BatchStarted(id=self._id, total=self._total, max_concurrent=self._concurrent))
         self._task = asyncio.create_task(self._run(asker))
 

@@ -255,7 +255,7 @@ class Limiter:
             del self._held[slot.group]
         if verdict == "answered":
             self._refusals -= self._refusals * WEIGHT
-            if self._pace.answered(beside):
+            if self._pace.answered(beside, beside=slot.beside, seconds=now - slot.since):
                 self._halve(now, beside)
             elif self._ceiling < self._cap and not self._pace.is_slow(now - slot.since):
                 self._move(min(self._cap, self._ceiling + (1 if self._refusals <= OFTEN else 1 / self._ceiling)))

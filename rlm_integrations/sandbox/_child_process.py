@@ -26,8 +26,10 @@ class Child:
         self.layers: Mapping[str, str] = {}
         self._lock = threading.Lock()
         self._pidfd = -1
+        self._state = -1  # the process's own /proc/self/stat
         self._pid = 0
         self._killed = False
+        self._passing = False  # whether `begin` failed by what may not happen again
         self._host = os.getpid()
 
     def adopt(self, pidfd: int, pid: int) -> None:
@@ -39,12 +41,19 @@ class Child:
 
     def begin(self, connection: socket.socket, opening: dict[str, Any], context: Corpus) -> None:
         """Send what a session begins with, and wait until the child says that it is sealed. Blocks."""
+        self._passing = False
+        self._check_signals()
         try:
             of_context = opening_of(context)
             Encoder().encode({**opening, **of_context.fields}, connection.sendall)
             for descriptor in of_context.handover.files():
                 socket.send_fds(connection, [b"F"], [descriptor])
-            message = _read_message(connection)
+            first, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+            if descriptors:
+                with self._lock:
+                    (self._state,) = descriptors
+                first = b""
+            message = _read_message(connection, first)
         except WireError as error:
             raise SandboxError(f"the sandbox's process broke the protocol while it was starting ({error})") from error
         except ContextError:  # the document's file has changed
@@ -52,11 +61,13 @@ class Child:
         except ValueError as error:
             raise SandboxError(f"the document's metadata cannot cross into the sandbox: {error}") from error
         except OSError as error:
+            self._passing = True
             raise SandboxError(f"the sandbox's process ended while it was starting ({error})") from error
         match message:
             case {"op": "ready", "layers": dict() as layers}:
                 self.layers = {str(name): str(state) for name, state in layers.items()}
             case {"op": "refused", "layer": str() as layer}:
+                self._passing = layer.startswith("parent_death")  # so it looks, too, where the server was killed just now
                 raise SandboxUnavailableError(
                     f"the sandbox 'process' cannot protect this machine from model code here: {layer}. "
                     f"Run where the kernel offers it, {INSTEAD}"
@@ -64,11 +75,23 @@ class Child:
             case _:
                 raise SandboxError(f"the sandbox's process did not start: {str(message.get('error'))[:500]}")
 
+    def _check_signals(self) -> None:
+        try:
+            signal.pidfd_send_signal(self._pidfd, 0)
+        except ProcessLookupError:
+            return  # it has ended, which its socket will tell
+        except OSError as error:
+            raise SandboxError(f"no signal can be sent to the sandbox's process on this machine ({error})") from error
+
+    def may_start_anew(self, error: BaseException) -> bool:
+        """Whether `begin` failed in a way that another process may be spared."""
+        return isinstance(error, SandboxError) and self._passing and not self._killed
+
     def signal(self, number: int) -> None:
         """Send a signal; a process that is gone does not mind."""
         with self._lock:
             if self._pidfd >= 0 and self._host == os.getpid():
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(OSError):  # that signals can be sent was seen at the start
                     signal.pidfd_send_signal(self._pidfd, number)
 
     def kill(self) -> None:
@@ -85,19 +108,29 @@ class Child:
 
     def threads(self) -> int:
         """How many threads the process has."""
-        try:
-            with open(f"/proc/{self._pid}/stat", "rb") as file:
-                return int(file.read().rpartition(b") ")[2].split()[17])
-        except (OSError, IndexError, ValueError):
-            return 0
+        with self._lock:
+            if self._state < 0:
+                return 0
+            try:
+                return int(os.pread(self._state, 4096, 0).rpartition(b") ")[2].split()[17])
+            except ProcessLookupError:  # it has ended
+                return 0
 
     def release(self) -> None:
         """Kill the process, wait until it is gone, and give back its descriptor. Safe to call twice."""
         if self._host != os.getpid():
             return  # a fork of the host: the process is not ours to end
-        self.kill()
+        self._killed = True
+        self.discard()
+
+    def discard(self) -> None:
+        """`release`, after which another process may be adopted."""
+        self.signal(signal.SIGKILL)
         with self._lock:
             pidfd, self._pidfd = self._pidfd, -1
+            state, self._state = self._state, -1
+        if state >= 0:
+            os.close(state)
         if pidfd >= 0:
             gone = select.poll()
             gone.register(pidfd, select.POLLIN)
@@ -105,10 +138,11 @@ class Child:
             os.close(pidfd)
 
 
-def _read_message(connection: socket.socket) -> dict[str, Any]:
+def _read_message(connection: socket.socket, first: bytes) -> dict[str, Any]:
     decoder = Decoder(1 << 20)
     while True:
-        length = decoder.check_length(LENGTH.unpack(_read(connection, LENGTH.size))[0])
+        length = decoder.check_length(LENGTH.unpack(first + _read(connection, LENGTH.size - len(first)))[0])
+        first = b""
         message = decoder.decode(_read(connection, length))
         if message is not None:
             return message

@@ -24,8 +24,10 @@ from . import harden, repl, wire
 from .clock import pin_clock
 from .fill import fill
 from .interrupts import Interrupts
+from .threads import Threads
 
 _THREAD_STACK = 512 << 10  # bytes; the default of 8 MB would soon exhaust the address space
+_OWN_THREADS = 2  # the main one and the reader
 _READ = 1 << 20
 
 
@@ -105,8 +107,9 @@ def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
         os.setsid()
         os.environ.clear()
         opening = channel.receive()
+        _hand_over_state(session)  # not before: until then the socket is the server's too, to say that it has forked
         texts = _take_context(channel, opening["pieces"])
-        layers = plan.seal(parent=parent, memory=opening["memory"])
+        layers = plan.seal(parent=parent, memory=opening["memory"], keep=(0, 1, 2, session.fileno()))
         child = Child(channel, opening, texts)
         channel.send({"op": "ready", "layers": layers})
         child.serve()
@@ -116,6 +119,16 @@ def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
         channel.send({"op": "failed", "error": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(1)
+
+
+def _hand_over_state(session: socket.socket) -> None:
+    """Give the host the file that tells how many threads this process has: where /proc hides others' processes, it could not open it."""
+    try:
+        state = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise harden.LayerMissingError(error.errno, f"threads: they cannot be counted ({error})") from error
+    socket.send_fds(session, [b"T"], [state])
+    os.close(state)
 
 
 def _take_context(channel: Channel, pieces: list[list[int]]) -> list[str]:
@@ -141,6 +154,8 @@ class Child:
         self._numbers = itertools.count(1)
         self._blocks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         threading.stack_size(_THREAD_STACK)
+        self._threads = Threads(opening["threads"] - _OWN_THREADS)
+        channel.interrupts.add_undivided(self._threads.start)
         output = repl.Output(
             {"stdout": opening["stdout_kept"], "stderr": opening["stderr_kept"]},
             lambda pieces: channel.send({"op": "out", "pieces": pieces}),
@@ -165,6 +180,7 @@ class Child:
     def serve(self) -> NoReturn:
         """Run blocks as they come."""
         threading.Thread(target=self._read, daemon=True, name="host").start()
+        self._threads.bound()
         while True:
             message = self._blocks.get()
             if message["op"] == "vars":

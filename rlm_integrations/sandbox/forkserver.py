@@ -11,11 +11,14 @@ import socket
 import struct
 import sys
 import threading
+import types
 from collections.abc import Sequence
+from typing import Any
 
-from . import child, harden
+from . import child, harden, repl
 
 _PID = struct.Struct(">i")
+_START_SECONDS = 60.0  # until a server that has not said that it is ready is taken for something else
 READY, MISSING, FORKED, REFUSED = b"R", b"M", b"P", b"E"
 
 # What model code imports, and what these import later by themselves: where nothing can be opened, only this is there.
@@ -33,15 +36,27 @@ encodings.unicode_escape encodings.raw_unicode_escape encodings.punycode encodin
 """.split()
 
 
-def _preload(extra: Sequence[str]) -> list[str]:
-    """Import what children will need; the folders and files of the extra packages."""
+def _preload(extra: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Import what children will need; the folders and files of the extra packages.
+
+    The interpreter runs without `site`, so that nothing of the user's has run in it: no sitecustomize, no .pth file. What else `site` does
+    is done here, and where packages are installed is known only once the library has been loaded.
+    """
     import importlib
+    import site
 
     for name in PRELOAD:
         try:
             importlib.import_module(name)
         except ImportError:  # a build of Python may lack bz2, sqlite3 and the like
             continue
+    site.setquit()
+    site.setcopyright()
+    site.sethelper()
+    if extra:
+        venv = os.path.dirname(os.path.dirname(sys.executable))
+        prefixes = [venv] if os.path.exists(os.path.join(venv, "pyvenv.cfg")) else []
+        sys.path += [*folders, *site.getsitepackages([*prefixes, sys.prefix, sys.exec_prefix])]
     paths: list[str] = []
     for name in extra:
         module = importlib.import_module(name)
@@ -53,20 +68,46 @@ def _standard_library() -> list[str]:
     """The files and folders of the standard library, without the packages that are installed beside it."""
     import sysconfig
 
-    found = ["/usr/share/zoneinfo", "/etc/localtime", "/dev/null", "/dev/urandom"]
+    found = ["/usr/share/zoneinfo", "/dev/null", "/dev/urandom"]  # not /etc/localtime: sessions live in UTC, on every machine
     for folder in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}:
         found += [os.path.join(folder, name) for name in os.listdir(folder) if name not in {"site-packages", "dist-packages"}]
     return found
 
 
-def serve(descriptor: int, extra: Sequence[str]) -> None:
+def _hide_paths(package: str) -> None:
+    """Take the user's folders out of what model code sees: where the interpreter is, and this package. The library's own place stays."""
+    import gc
+    from importlib import import_module
+
+    rename: Any = vars(import_module("_imp"))["_fix_co_filename"]  # the import system's own way
+    sys.executable = ""
+    sys.orig_argv[:] = sys.argv[:] = ["repl"]
+    if hasattr(sys, "_base_executable"):
+        sys._base_executable = ""  # noqa: SLF001 - it names the same
+    for key in [key for key in sys.path_importer_cache if key.startswith(package)]:
+        del sys.path_importer_cache[key]
+    name = __name__.partition(".")[0]
+    for module in [module for key, module in sys.modules.items() if key.partition(".")[0] == name]:
+        for field in ("__cached__", "__spec__", "__loader__"):
+            vars(module).pop(field, None)
+        module.__file__ = name + (getattr(module, "__file__", None) or "").removeprefix(package)
+        if hasattr(module, "__path__"):
+            module.__path__ = []
+    for each in gc.get_objects():
+        code = getattr(each, "__code__", None) if type(each) is types.FunctionType else None
+        if code is not None and code.co_filename.startswith(package):
+            rename(code, name + code.co_filename.removeprefix(package))
+    repl.hide_paths(name + os.sep + "sandbox")
+
+
+def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence[str]) -> None:
     """What the server process does until its host closes the socket or ends."""
     import gc
 
     requests = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a host that waits for signals blocks them, and hands that down
-    readable = [*_standard_library(), *_preload(extra)]
+    readable = [*_standard_library(), *_preload(extra, folders)]
     library = set(readable)
     sys.path[:] = [path for path in sys.path if path.endswith(("lib-dynload", ".zip")) or path + "/os.py" in library]
     try:
@@ -74,6 +115,7 @@ def serve(descriptor: int, extra: Sequence[str]) -> None:
     except harden.LayerMissingError as error:
         requests.sendall(MISSING + str(error.args[1]).encode())
         os._exit(1)
+    _hide_paths(package)
     gc.collect()
     gc.freeze()  # keeps the collector of the children from copying every page
     null = os.open(os.devnull, os.O_RDWR)
@@ -116,12 +158,26 @@ def _send(session: socket.socket, message: bytes, descriptors: list[int]) -> Non
 # The child's interpreter gets this package's modules without the package's own __init__, which belongs to the host.
 _BOOT = """
 import sys, types
-for name, path in (("rlm_integrations", sys.argv[1]), ("rlm_integrations.sandbox", sys.argv[1] + "/sandbox")):
+package, descriptor, folders, extra = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:]
+for name, path in (("rlm_integrations", package), ("rlm_integrations.sandbox", package + "/sandbox")):
     module = sys.modules[name] = types.ModuleType(name)
     module.__path__ = [path]
 from rlm_integrations.sandbox import forkserver
-forkserver.serve(int(sys.argv[2]), sys.argv[3:])
+del name, path, module
+forkserver.serve(descriptor, globals().pop("package"), [each for each in folders.split(":") if each], extra)
 """
+
+
+def _environment(python: str) -> dict[str, str]:
+    """The server's environment: nothing of the host's but what its interpreter needs to be found whole."""
+    environment = {
+        "PYTHONHASHSEED": "0",  # sets come out in the same order when a run is replayed
+        "MALLOC_ARENA_MAX": "2",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
+    needed = ["LD_LIBRARY_PATH", *(["PYTHONHOME"] if python == sys.executable else [])]
+    return environment | {name: os.environ[name] for name in needed if name in os.environ}
 
 
 def _unavailable(layer: str) -> Exception:
@@ -153,15 +209,20 @@ class ForkServer:
         import subprocess
 
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._closing = threading.Lock()
         log = os.memfd_create("rlm-server-log", os.MFD_CLOEXEC)
         try:
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            os.close(log)
+            raise
+        folders = [each for each in sys.path if os.path.isabs(each)] if preload and python == sys.executable else []
+        try:
             self._process = subprocess.Popen(  # noqa: S603 - the interpreter is the caller's own choice
-                [python, "-s", "-B", "-P", "-c", _BOOT, package, str(theirs.fileno()), *preload],
+                # Not -I: it would ignore the hash seed.
+                [python, "-S", "-s", "-B", "-P", "-c", _BOOT, package, str(theirs.fileno()), ":".join(folders), *preload],
                 pass_fds=[theirs.fileno()],
-                # A fixed hash seed makes sets come out in the same order when a run is replayed.
-                env={"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2", "LC_ALL": "C.UTF-8"},
+                env=_environment(python),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -169,7 +230,7 @@ class ForkServer:
                 start_new_session=True,  # Ctrl-C in the host's terminal is the host's
             )
             theirs.close()
-            answer = self._socket.recv(1 << 10)
+            answer = self._first_answer(python)
             written = os.pread(log, 1 << 16, 0)
         except BaseException:
             self._socket.close()
@@ -184,6 +245,20 @@ class ForkServer:
             self.close()
             reason = written.decode("utf-8", "replace").strip().rpartition("\n")[2]
             raise OSError(f"the sandbox's server did not start: {reason or 'it wrote nothing'}")
+
+    def _first_answer(self, python: str) -> bytes:
+        self._socket.settimeout(_START_SECONDS)
+        try:
+            answer = self._socket.recv(1 << 10)
+        except TimeoutError as error:
+            self._process.kill()
+            self._process.wait()
+            raise OSError(
+                f"the sandbox's server did not start within {_START_SECONDS:g} s: is {python!r} an interpreter of Python? "
+                "Another one can be named, as in ProcessSandbox(python='/usr/bin/python3')"
+            ) from error
+        self._socket.settimeout(None)
+        return answer
 
     def fork(self) -> tuple[socket.socket, int, int]:
         """A new child: the session's socket, its pidfd, its process id.

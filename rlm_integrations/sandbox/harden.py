@@ -25,6 +25,8 @@ _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS, 
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITIES_OF_SELF = struct.pack("Ii", 0x20080522, 0)
 _SIGKILL = 9
+_F_GETFD = 1
+_DESCRIPTORS_CHECKED = 1024
 _STATM = "/proc/self/statm"
 
 # Classic BPF: load a word, jump if equal / at least / any bit set, return, mask the accumulator.
@@ -119,6 +121,7 @@ def seccomp_program(*, files: bool) -> list[_Rule]:
     on("sendto", unless_any(3, plain_flags, errno.EACCES, null(4, errno.EACCES)))
     on("recvfrom", unless_any(3, plain_flags, errno.EACCES))
     on("pipe2", unless_any(1, no_other(os.O_CLOEXEC | os.O_NONBLOCK), errno.EPERM))  # no watch queues
+    on("close_range", only(2, [0, 4], errno.EPERM))  # not with CLOSE_RANGE_UNSHARE: a thread would have a table of its own
     # Threads that share memory, descriptors and all the rest; never processes, namespaces, or tables of descriptors beyond the limit.
     threads = 0x10000 | 0x100 | 0x400 | 0x800  # CLONE_THREAD, CLONE_VM, CLONE_FILES, CLONE_SIGHAND
     library = threads | 0x200 | 0x40000 | 0x80000 | 0x100000 | 0x200000 | 0x400000  # what C libraries add: FS, SYSVSEM, its ids
@@ -203,12 +206,13 @@ class Plan:
             return cls(None, f"missing ({error.strerror})", tuple(seccomp_program(files=False)))
         return cls(ruleset, "on", tuple(seccomp_program(files=True)))
 
-    def seal(self, *, parent: int, memory: int, descriptors: int = 64) -> dict[str, str]:
+    def seal(self, *, parent: int, memory: int, keep: Iterable[int], descriptors: int = 64) -> dict[str, str]:
         """Put every layer on this process, for good, and check each from the inside.
 
         Args:
             parent: The process that this one must not outlive.
             memory: How many bytes of address space may be taken beyond what is in use now.
+            keep: The file descriptors that stay open; all others are closed, whoever opened them.
             descriptors: How many file descriptors may be open at once.
 
         Returns:
@@ -217,6 +221,8 @@ class Plan:
         Raises:
             LayerMissingError: A layer cannot be put on, or does not hold.
         """
+        keep = frozenset(keep)
+        _layer("descriptors", lambda: _close_all_but(keep | ({self.ruleset} if self.ruleset is not None else frozenset())))
         _layer("rlimits", lambda: _limit(memory, descriptors))
         _layer("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1))
         _layer("capabilities", _drop_capabilities)
@@ -227,7 +233,7 @@ class Plan:
             _layer("landlock", lambda: _call("landlock_restrict_self", self.ruleset, 0))
             os.close(self.ruleset)
         _layer("seccomp", self._filter)
-        _check_after_filter(files=self.ruleset is not None)
+        _check_after_filter(files=self.ruleset is not None, keep=keep)
         names = ("rlimits", "no_new_privs", "capabilities", "not_dumpable", "parent_death", "seccomp")
         return {
             **dict.fromkeys(names, "on"),
@@ -250,6 +256,16 @@ def _layer(name: str, put_on: Any) -> None:
         raise
     except (OSError, ValueError, KeyError) as error:
         raise LayerMissingError(errno.ENOSYS, f"{name}: {error}") from error
+
+
+def _close_all_but(keep: Iterable[int]) -> None:
+    """Close what a package has opened while it was imported, say."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in keep:
+            try:
+                os.close(int(name))
+            except OSError:
+                continue  # the list itself was open while it was made
 
 
 def _limit(memory: int, descriptors: int) -> None:
@@ -290,8 +306,9 @@ def _errno_of(name: str, *args: Any) -> int:
     return 0 if _libc.syscall(NUMBERS[name], *args) >= 0 else ctypes.get_errno()
 
 
-def _check_after_filter(*, files: bool) -> None:
+def _check_after_filter(*, files: bool, keep: frozenset[int]) -> None:
     """The filter and Landlock, by trying what would be harmless if it went through, and tells by its error whether it did."""
+    _must("descriptors", holds=not any(_libc.fcntl(each, _F_GETFD) >= 0 for each in range(_DESCRIPTORS_CHECKED) if each not in keep))
     _must("seccomp", holds=_errno_of("socket", 2, 1, 0) == errno.EPERM)
     _must("seccomp", holds=_errno_of("kill", 0, 0) == errno.EPERM)
     _must("seccomp", holds=_errno_of("execve", None, None, None) == errno.EPERM)

@@ -41,6 +41,10 @@ class Interrupts:
         self._late = False
         self.raised = False  # whether one was raised since the block began
 
+    def add_undivided(self, function: Callable[..., Any]) -> None:
+        """One more function that is not to be left half done."""
+        self._undivided |= {_code(function)}
+
     def begin(self) -> None:
         """A block begins."""
         self._late = self.raised = False

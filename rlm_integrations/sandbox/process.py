@@ -58,13 +58,17 @@ class ProcessSandbox:
             "op": "open",
             "functions": [[each.name, each.signature, each.doc, list(each.aliases)] for each in functions],
             "memory": limits.memory,
+            "threads": limits.threads,
             "stdout_kept": limits.stdout_kept,
             "stderr_kept": limits.stderr_kept,
             "seed": seed,
             "now": now,
         }
         child = Child()
-        starting = _runtime.open_apart(self._start, child, opening, context)
+        try:
+            starting = _runtime.open_apart(self._start, child, opening, context)
+        except RuntimeError as error:  # the machine has none left, or the interpreter is ending
+            raise SandboxError(f"the sandbox needs a thread to start in, and cannot have one: {error}") from error
         try:
             reader, writer = await asyncio.open_connection(sock=await asyncio.shield(starting))
         except BaseException:
@@ -85,18 +89,28 @@ class ProcessSandbox:
     def _start(self, child: Child, opening: dict[str, Any], context: Corpus) -> socket.socket:
         """Fork a child, hand it its context and wait until it says that it is sealed. Blocks; runs in a thread of ours."""
         try:
-            connection = self._fork(child)
-            try:
-                child.begin(connection, opening, context)
-            except BaseException:
-                connection.close()
-                raise
+            for again in (True, False):
+                connection = self._fork(child)
+                try:
+                    child.begin(connection, opening, context)
+                except BaseException as error:
+                    connection.close()
+                    if not (again and child.may_start_anew(error)):
+                        raise
+                    child.discard()
+                else:
+                    return connection
         except BaseException:
             child.release()
             raise
-        return connection
+        raise AssertionError("the second try gives or raises")
 
     def _fork(self, child: Child) -> socket.socket:
+        if not self._python:
+            raise SandboxError(
+                "Python does not say where its interpreter is (sys.executable is empty, as in programs that embed it): "
+                "name one, as in ProcessSandbox(python='/usr/bin/python3')"
+            )
         key = ("fork server", self._python, self._preload)
         for _ in range(2):
             try:
@@ -217,10 +231,18 @@ class ProcessSession:
         self.child.kill()
         self._writer.transport.abort()
         try:
-            await to_the_end(_runtime.close_apart(self._release))
+            await to_the_end(self._released())
         finally:
             with contextlib.suppress(ConnectionError):
                 await to_the_end(self._writer.wait_closed())
+
+    async def _released(self) -> None:
+        try:
+            releasing = _runtime.close_apart(self._release)
+        except RuntimeError:  # no thread to wait in; a process that was killed is gone soon
+            self._release()
+        else:
+            await releasing
 
     async def send(self, message: dict[str, Any]) -> None:
         """Write a message; a large one is packed off the loop. Each waits for the one before, so that no two are packed at once."""

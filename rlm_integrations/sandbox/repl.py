@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
 
-from ..records import HostFunction, LLMError, SpanRef
+from ..records import HostFunction, LLMError, LLMReply, SpanRef
 from . import rewrite
 from .finals import Finals, HostObject, listed, present
 from .wire import Opaque
@@ -34,6 +34,12 @@ _FLUSH = 1 << 16
 
 _OURS = os.path.dirname(os.path.abspath(__file__))
 _LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+
+
+def hide_paths(ours: str) -> None:
+    """Code of this package now says that it comes from there."""
+    global _OURS  # noqa: PLW0603 - what tracebacks leave out goes by it
+    _OURS = ours
 
 
 def printable(text: str) -> str:
@@ -108,14 +114,14 @@ class OutputStream(io.TextIOBase):
         return len(text)
 
 
-class _AwaitableText(str):
+class _AwaitableText(LLMReply):
     """A reply that may be awaited although it is already there: `r = llm_query(p)`, later `await r`."""
 
     __slots__ = ()
 
     def __await__(self) -> Any:
         yield from ()  # makes this a generator, which is what `await` needs
-        return str(self)
+        return LLMReply(self, self.finish_reason)
 
 
 class _AwaitableList(list[Any]):
@@ -175,6 +181,7 @@ class Repl:
             "SHOW_VARS": self._show_vars(),
             "SpanRef": SpanRef,
             "LLMError": LLMError,
+            "LLMReply": LLMReply,
             rewrite.AWAITABLE: lambda function: getattr(function, "awaitable", function),
             "__name__": "__main__",
             "__builtins__": __builtins__,
@@ -210,8 +217,8 @@ class Repl:
     def _awaitable(self, value: Any) -> Any:
         if not self._awaits:
             return value
-        if type(value) is str:
-            return _AwaitableText(value)
+        if type(value) in {str, LLMReply}:
+            return _AwaitableText(value, getattr(value, "finish_reason", None))
         return _AwaitableList(value) if type(value) is list else value
 
     def _show_vars(self) -> Callable[[], Variables]:
@@ -346,7 +353,7 @@ _type_name = type.__dict__["__name__"].__get__  # a metaclass of the model's own
 def _kind(value: Any) -> str:
     # Never isinstance, which asks the value's own `__class__`: that may raise, and a weak proxy's does.
     kind = type(value)
-    name: str = "str" if kind is _AwaitableText else "list" if kind is _AwaitableList else _type_name(kind)
+    name: str = "str" if kind in {LLMReply, _AwaitableText} else "list" if kind is _AwaitableList else _type_name(kind)
     if issubclass(kind, str):
         return f"{name}, {str.__len__(value):,} characters"
     if issubclass(kind, bytes):

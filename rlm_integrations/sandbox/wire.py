@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..records import LLMError, SpanRef, StoreObject
+from ..records import LLMError, LLMReply, SpanRef, StoreObject
 
 FRAME_CAP = 16 << 20  # bytes; a longer frame breaks the rules
 HEADER_CAP = 1 << 20  # bytes: JSON of 60 MB would hold its reader for 12 s, this at its worst for a tenth of one
@@ -28,7 +28,7 @@ PIECE = 1 << 20  # characters of one piece of a long text
 LONE = 4096  # characters from which a text goes ahead by itself once its frame is full
 DEPTH_CAP = 100  # nesting of one value
 _LARGE_DICT = 100  # entries from which a dict is sent as a list of pairs, which can be sent in parts
-_AHEAD = 1_000  # how far the number of a part may be from the highest so far: threads overtake one another, but not by more
+_AHEAD = 100_000  # how far the number of a part may be from the highest so far: threads overtake one another, but not by more
 _STEP = 1 << 16  # bytes of a text that are decoded in one go
 OBJECT = 64  # bytes that a value takes in memory, however short it was on the wire
 
@@ -109,6 +109,10 @@ class Encoder:
             return value
         if isinstance(value, LLMError):
             return {"$e": self._list(_checked(value, type=str, message=str, retries=int), frame, emit, depth)}
+        if type(value) is LLMReply:
+            reason = getattr(value, "finish_reason", None)
+            known = reason if type(reason) is str else None
+            return {"$r": self._list([str.__getitem__(value, slice(None)), known], frame, emit, depth)}
         if isinstance(value, str):
             # A subclass of the model's own may have any length that it likes.
             return self._text(value if type(value) is str else str.__getitem__(value, slice(None)), frame, emit)
@@ -356,6 +360,8 @@ class Decoder:
                 return SpanRef(source, start, end)
             case "$e", [str() as kind, str() as message, int() as retries] if type(retries) is int:
                 return LLMError(kind, message, retries)
+            case "$r", [str() as text, str() | None as reason]:
+                return LLMReply(text, reason) if self._part_cap is None else text
             case "$o", dict():
                 return StoreObject.from_dict(value)
             case "$x", [str() as name, str() as text]:

@@ -12,6 +12,7 @@ from rlm_integrations.store.content import decode, length, memory
 from rlm_integrations.store.events import Created, Invalidated, LinkType, StoreEvent
 
 MAPPED: Final = "llm_map"  # the tag of a batch and of its results
+ENTRY: Final = 20  # characters that a tag or the id of a parent counts
 HANDED_OVER: Final = 10  # what a character counts that a query gives out, and not only reads: it is copied several times
 WEIGHT: Final = 1_000  # bytes that an object or a link takes beside its text; an index entry takes a tenth
 
@@ -124,6 +125,7 @@ class View:
     def card(self, row: int) -> Card:
         """The metadata of an object."""
         event = self.rows[row]
+        spend(HANDED_OVER * (len(event.description) + ENTRY * (len(event.tags) + len(event.parents))))
         card = Card(
             id=event.id,
             type=event.type,

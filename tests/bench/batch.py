@@ -52,7 +52,22 @@ async def run() -> list[Row]:
         server.change(faults=[Fault("rate_limit", rate=0.1), Fault("server", rate=0.1)])
         found = await interleaved({"ours": batch}, server.base_url, 1000, 50, LATENCY)
         rows.append(Row("wall over ideal, c=50, 10 % refused and 10 % failing", median_wall(found["ours"]), 4.0, "x"))
-    return rows + await long_generator()
+    return rows + await slower_calls() + await long_generator()
+
+
+async def slower_calls() -> list[Row]:
+    """A batch of calls that take a second, after one of quick calls of the same model: the limiter must not take them for an overload."""
+    ratios = []
+    with serve_in_process() as server:
+        for number, concurrency in enumerate((20, 50, 100) * 2):
+            lm = OpenAILM(f"model-{number}", base_url=server.base_url, api_key=KEY)
+            server.change(latency=0.005)
+            await allm_batch([str(each) for each in range(500)], lm, max_concurrent=concurrency)
+            server.change(latency=1.0)
+            start = time.perf_counter()
+            await allm_batch([str(each) for each in range(3 * concurrency)], lm, max_concurrent=concurrency)
+            ratios.append((time.perf_counter() - start) / 3)
+    return [Row("wall over ideal, calls of 1 s after calls of 5 ms, c=20, 50 and 100", statistics.median(ratios), 1.3, "x")]
 
 
 async def beside_peers(base_url: str, concurrency: int, goal: float) -> list[Row]:

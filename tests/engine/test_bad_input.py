@@ -259,9 +259,9 @@ async def test_wrong_items_fail_in_their_slots_alone() -> None:
     )
     result = await run(root)
     assert result.repl_history[0].stdout.splitlines() == [
-        "['str', 'LLMError', 'LLMError', 'LLMError', 'LLMError', 'LLMError', 'str']",
-        "['str', 'LLMError', 'LLMError', 'str']",
-        "['str', 'LLMError', 'LLMError', 'LLMError']",
+        "['LLMReply', 'LLMError', 'LLMError', 'LLMError', 'LLMError', 'LLMError', 'LLMReply']",
+        "['LLMReply', 'LLMError', 'LLMError', 'LLMReply']",
+        "['LLMReply', 'LLMError', 'LLMError', 'LLMError']",
         "['result', 'error', 'result', 'error']",
     ]
     assert sorted(root.asked) == ["Question: q\n\nc", "a", "about a{x}", "about z{x}", "bare", "p", "z"]

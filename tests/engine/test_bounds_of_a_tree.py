@@ -77,6 +77,35 @@ async def test_the_prompts_of_a_template_are_made_one_at_a_time(monkeypatch: pyt
     assert max(noted) <= 5_000
 
 
+async def test_prompts_of_templates_are_not_made_before_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls with templates are in flight, no more of their prompts exist than are asked at once."""
+    there = most = 0
+    ask = sub_calls.SubCalls._ask
+
+    async def counted(self: Any, *args: Any) -> Any:
+        nonlocal there, most
+        there += 1
+        most = max(most, there)
+        try:
+            return await ask(self, *args)
+        finally:
+            there -= 1
+
+    async def answer(_request: Request) -> str:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return "yes"
+
+    monkeypatch.setattr(sub_calls.SubCalls, "_ask", counted)
+    block = code(
+        "from concurrent.futures import ThreadPoolExecutor",
+        "ask = lambda _: parallel_query('Is it {chunk}?', ['a'] * 20, max_concurrent=5)",
+        "with ThreadPoolExecutor(8) as p: print(sum(len(replies) for replies in p.map(ask, range(8))))",
+    )
+    result = await run(Scripted([block, final("'done'")], answer), max_parallel_calls=5)
+    assert (result.repl_history[0].stdout, most) == ("160\n", 5)
+
+
 # The record
 
 

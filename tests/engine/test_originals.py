@@ -28,8 +28,10 @@ def test_an_option_of_the_originals_says_what_to_write_instead(name: str) -> Non
 
 def test_the_original_constructor_names_all_that_is_wrong() -> None:
     """`RLM(backend="vllm", backend_kwargs={…})` is told about both; a name that no design had is a plain TypeError."""
-    options: dict[str, Any] = {"backend": "vllm", "backend_kwargs": {"model_name": "m"}, "store_mode": "shared"}
-    with pytest.raises(InputError, match=r"RLM takes no backend=: .*; no backend_kwargs=: write the models come first"):
+    options: dict[str, Any] = {"backend": "vllm", "backend_kwargs": {"model_name": "m"}, "persistent": True}
+    with pytest.raises(
+        InputError, match=r"RLM takes no backend= or backend_kwargs=: write the models first.*; no persistent=: write rlm\.session"
+    ):
         RLM(**options)
     unknown: dict[str, Any] = {"colour": "red"}
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):

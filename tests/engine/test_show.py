@@ -13,7 +13,17 @@ import pytest
 from rlm_integrations import RLM
 from rlm_integrations.engine.show import Calls, Turns, bounded, print_whole, printable, shown_by, summary
 from rlm_integrations.errors import ModelError
-from rlm_integrations.events import CallFailed, CallFinished, CallStarted, Event, RunFailed, RunFinished, RunStarted, TurnStarted
+from rlm_integrations.events import (
+    CallFailed,
+    CallFinished,
+    CallRetried,
+    CallStarted,
+    Event,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+)
 from rlm_integrations.records import CallRecord, Completion, LLMError, Message, Request, Usage
 from rlm_integrations.result import RLMResult
 
@@ -315,3 +325,28 @@ def test_a_silent_run_loads_no_bar() -> None:
     code = f"import sys; {run}; print('tqdm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def retried(number: int, at: float, kind: str = "connection") -> CallRetried:
+    return CallRetried(id=f"call-{number}", parent="run-1", at=at, error=LLMError(kind, "it refuses connections", 2), delay=0.5)
+
+
+def test_failed_tries_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """With `verbose` a run that waits for a server says so, with the reason: the first failed try at once, then one a second."""
+    show = Turns()
+    for number in range(100):
+        show(retried(number, 100.0 + number / 50))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    told = "A call failed and is tried again in 0.5 s (try 3): Error: connection: it refuses connections"
+    assert lines == [f"[call-{number}] {told}" for number in (0, 50)]
+
+
+def test_the_bar_says_that_calls_wait_for_another_try() -> None:
+    """While a server cannot be reached the bar shows how many calls are tried again, and why; not once they are over."""
+    bar = Calls()
+    for number in range(2):
+        bar._open.add(f"call-{number}")
+        bar._retried[f"call-{number}"] = "rate_limit"
+    assert bar._state() == "2 under way, 2 retried (rate_limit)"
+    bar._retried.clear()
+    assert bar._state() == "2 under way"

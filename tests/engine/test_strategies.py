@@ -112,3 +112,62 @@ async def test_hierarchical_summary(server: StandIn) -> None:
     assert len(result.citations) == 16
     check_citations(result, document)
     assert [document[each.start :].partition("\n")[0] for each in result.citations] == [f"CHAPTER {at}" for at in range(1, 17)]
+
+
+MERGE = """\
+I'll combine the results.
+```python
+all_themes = set()
+for r in results:
+    themes = r.split(", ")
+    all_themes.update(themes)
+final_answer = ", ".join(
+    sorted(all_themes))
+```
+
+FINAL_VAR(final_answer)"""
+
+
+async def test_the_first_guides_own_run(server: StandIn) -> None:
+    """Peek, a recursive call for each chunk, and a merge that ends with `FINAL_VAR(final_answer)` in prose after a python block."""
+    themes = ["AI ethics, automation", "machine learning", "neural networks, deep learning"]
+    document = "".join(f"Chunk {at}. {'Filler. ' * 1_000}" for at in range(3))
+    server.change(
+        scripts={
+            "root": [
+                "I'll look first.\n```python\npeek = context[:500]\nprint(peek)\n```",
+                "I'll partition and recurse.\n"
+                + code(
+                    "chunks = [context[i:i+8009] for i in range(0, len(context), 8009)]",
+                    "results = []",
+                    "for chunk in chunks:",
+                    '    r = recursive_lm("What are the main themes?", chunk)',
+                    "    results.append(r)",
+                ),
+                MERGE,
+            ],
+            "sub": lambda asked: themes[int(re.findall(r"Chunk (\d)", asked.prompt)[0])],
+        }
+    )
+    root, sub = models(server.base_url, "root", "sub")
+    result = await RLM(root, sub).acompletion("What are the main themes?", document)
+    assert result.answer == "AI ethics, automation, deep learning, machine learning, neural networks"
+    assert (result.stop_reason, result.iterations, result.total_calls) == ("final", 3, 6)
+
+
+async def test_the_first_guides_strategy_without_imports(server: StandIn) -> None:
+    """Peek, grep, calculate, as the guide writes it: `re` is there; the error of its third block goes back, and is mended."""
+    server.change(
+        scripts={
+            "root": [
+                code("peek = context[:1000]"),
+                code(r"ratings = re.findall(r'Rating: (\d)/5', context)"),
+                code("avg = sum(ratings) / len(ratings)"),
+                code("avg = sum(map(int, ratings)) / len(ratings)") + '\nFINAL(f"Average rating: {avg}/5")',
+            ]
+        }
+    )
+    (root,) = models(server.base_url, "root")
+    result = await RLM(root).acompletion("What is the average?", "Rating: 5/5\nRating: 3/5\nRating: 1/5\n")
+    assert (result.answer, result.stop_reason) == ("Average rating: 3.0/5", "final")
+    assert [execution.status for execution in result.repl_history] == ["ok", "ok", "error", "ok", "ok"]

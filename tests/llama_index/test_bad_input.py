@@ -26,7 +26,7 @@ class Answer(BaseModel):
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        ({}, r"one of documents, nodes, index and retriever; given were none"),
+        ({}, r"one of documents, nodes, index, retriever; given were none"),
         ({"documents": DOCUMENT, "nodes": [DOCUMENT]}, r"given were \['documents', 'nodes'\]"),
         ({"documents": []}, "there are no documents"),
         ({"documents": ""}, "there are no documents"),

@@ -1,11 +1,12 @@
 """The engine as a tool: in agents and workflows, with its progress in their streams."""
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, NO_LLAMA_INDEX, QUESTION, TEXT, calling_llm, finder
+from tests.llama_index._world import ANSWER, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, calling_llm, finder
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
@@ -14,9 +15,10 @@ from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ToolCa
 from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, step
 from workflows.errors import WorkflowCancelledByUser
 
+from rlm_integrations import RLM, Budget
 from rlm_integrations.errors import InputError
-from rlm_integrations.llama_index import RLMQueryEngine, RLMWorkflowEvent, as_query_engine_tool
-from tests.engine.conftest import Scripted, code, overlong
+from rlm_integrations.llama_index import RLMQueryEngine, RLMWorkflowEvent, as_query_engine_tool, askable
+from tests.engine.conftest import Scripted, code, documents_held, overlong
 
 
 def engine_of(root: Any = None, **options: Any) -> RLMQueryEngine:
@@ -55,6 +57,73 @@ async def test_called_by_hand(door: str) -> None:
     assert (output.content, output.tool_name, output.raw_output.metadata["stop_reason"]) == (ANSWER, "ask_archive", "final")
     told = as_query_engine_tool(engine_of()).metadata.to_openai_tool()
     assert told["function"]["name"] == "ask_document"
+
+
+BUDGET = Budget(max_calls=2)
+
+
+@pytest.mark.parametrize("door", ["sync", "async"])
+async def test_a_part_is_told_from_the_whole(door: str) -> None:
+    """Of a run that did not finish the output says so, also where that raises; without any answer it is an error."""
+    asks = code("print('nearly 42')", "llm_query('a')")
+    for options in ({}, {"on_incomplete": "raise"}):
+        tool = as_query_engine_tool(engine_of(finder(asks, asks, asks), budget=BUDGET, **options))
+        output = tool.call(QUESTION) if door == "sync" else await tool.acall(QUESTION)
+        assert output.content.endswith("(This is a partial answer: the run was stopped by budget_calls.)")
+        assert ("nearly 42" in output.content, output.is_error) == (True, False)
+    silent = as_query_engine_tool(engine_of(finder(*[code("x = 1")] * 3), max_iterations=1, budget=Budget(max_calls=1)))
+    output = silent.call(QUESTION) if door == "sync" else await silent.acall(QUESTION)
+    assert (output.content[:29], output.is_error) == ("There is no answer: the run w", True)
+
+
+def test_a_tool_is_copied() -> None:
+    """Agents may copy their tools: a copy asks the same engine."""
+    tool = as_query_engine_tool(engine_of())
+    again = copy.deepcopy(tool)
+    assert again.query_engine is tool.query_engine
+    assert again.call(QUESTION).content == ANSWER
+
+
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")  # workflows look at every attribute of an agent
+@pytest.mark.parametrize("made_of", ["tool", "rlm"])
+async def test_the_document_of_a_workflow(made_of: str) -> None:
+    """One tool asks the document of whatever context its agent runs in; that is in no event, and is let go of."""
+    root = Scripted([code(f"FINAL(context[-9:], evidence=[cite({NEEDLE!r})])")])
+    tool = askable(RLM(root), "report") if made_of == "rlm" else askable(as_query_engine_tool(engine_of(root), "ask_report"), "report")
+    agent = FunctionAgent(tools=[tool], llm=calling_llm(tool.metadata.get_name()), streaming=False)
+    before = documents_held()
+    for end in ("the first", "the other"):
+        context = Context(agent)
+        await context.store.set("report", f"{TEXT} {end}")
+        handler = agent.run(QUESTION, ctx=context)
+        events = [event async for event in handler.stream_events()]
+        assert str(await handler) == f"It says: {end}"
+        assert all(TEXT[:300] not in str(event) for event in events)
+        (result,) = [event for event in events if isinstance(event, ToolCallResult)]
+        assert [each.node.text for each in result.tool_output.raw_output.source_nodes] == [NEEDLE]
+        assert any(isinstance(event, RLMWorkflowEvent) for event in events)
+    assert len(documents_held()) <= len(before)
+
+
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
+async def test_a_workflow_without_the_document() -> None:
+    """A tool with documents of its own answers over these; one of an RLM tells the model what is missing."""
+    own = askable(as_query_engine_tool(engine_of(), "ask_own", "Of its own."), "report")
+    assert (own.metadata.name, own.metadata.description) == ("ask_own", "Of its own.")
+    assert own.metadata.get_parameters_dict()["properties"].keys() == {"input"}
+    for tool, said in ((own, ANSWER), (askable(RLM(finder()), "report"), "there is no document 'report' in the workflow's context")):
+        agent = FunctionAgent(tools=[tool], llm=calling_llm(tool.metadata.get_name()), streaming=False)
+        assert str(await agent.run(QUESTION)) == f"It says: {said}"
+
+
+def test_bad_arguments_of_askable() -> None:
+    """What cannot answer over other documents, and an empty key, are refused at once."""
+    with pytest.raises(InputError, match="over an RLMQueryEngine, or an RLM, not str"):
+        askable("a tool")  # type: ignore[arg-type] # on purpose
+    with pytest.raises(InputError, match="context_key=''"):
+        askable(RLM(finder()), "")
+    with pytest.raises(InputError, match="1 to 64 letters"):
+        askable(RLM(finder()), name="two words")
 
 
 def test_bad_arguments() -> None:

@@ -110,7 +110,7 @@ async def test_one_trace(
     await until(lambda: all(span.end_time for span in exporter.get_finished_spans()) and roots(exporter))
     spans = exporter.get_finished_spans()
     names = {"query": "query", "stream": "query", "retrieve": "retrieve", "tool": "call"}
-    owner = "RLMSynthesizer" if "synth" in what else "QueryEngineTool" if what == "tool" else "RLMQueryEngine"
+    owner = "RLMSynthesizer" if "synth" in what else "RLMEngineTool" if what == "tool" else "RLMQueryEngine"
     assert whole(spans).name == f"{owner}.{'' if sync else 'a'}{names.get(what, 'synthesize')}"
     counted = Counter(span.name for span in spans)
     assert counted[f"{kind}.{'chat' if sync else 'achat'}"] == (CALLS if kind == "OpenAI" else 2 * CALLS)

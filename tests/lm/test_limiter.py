@@ -200,22 +200,53 @@ async def test_frequent_refusals_slow_the_rise() -> None:
     assert limiter.state().ceiling > 50
 
 
-async def test_much_slower_answers_halve_the_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clear rise of response times, without more answers a second, counts like a refusal; slow answers do not raise the ceiling."""
+async def paced(limiter: Limiter, monkeypatch: pytest.MonkeyPatch, *phases: tuple[int, float, int]) -> list[list[int]]:
+    """The ceiling after each answer. A phase is how many calls are in flight, the seconds between answers, and how many answers."""
     clock = time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: clock)
-    limiter = Limiter("m", cap=20)
-    slots = await take(limiter, 20)
-    ceilings = []
-    for interval in [0.0025] * 60 + [0.025] * 45:  # suddenly it answers no more than forty times a second, however many are in flight
-        clock += interval
-        give(limiter, [slots.pop(0)], "answered")
-        ceilings.append(limiter.state().ceiling)
-        slots += await take(limiter, min(1, ceilings[-1] - len(slots)))
+    ceilings: list[list[int]] = []
+    slots: list[Slot] = []
+    for calls, interval, answers in phases:
+        ceilings.append([])
+        for _ in range(answers):
+            slots += await take(limiter, max(0, min(calls, limiter.state().ceiling) - len(slots)))
+            clock += interval
+            give(limiter, [slots.pop(0)], "answered")
+            ceilings[-1].append(limiter.state().ceiling)
     monkeypatch.undo()
-    assert set(ceilings[:60]) == {20}
-    assert sorted(ceilings, reverse=True) == ceilings
-    assert ceilings[-1] == 5
+    return ceilings
+
+
+async def test_more_calls_that_only_take_longer_halve_the_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times as many calls at once, without more answers a second, counts like a refusal; slow answers do not raise the ceiling."""
+    few, many = await paced(Limiter("m", cap=20), monkeypatch, (5, 0.025, 30), (20, 0.025, 60))
+    assert set(few) == {20}
+    assert many[-1] <= 12
+    assert 5 <= min(many) <= 10
+
+
+@pytest.mark.parametrize("calls", [20, 50])
+async def test_slower_calls_after_quick_ones_are_no_overload(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """A batch of calls that take two hundred times as long runs at full width, as many at once as the quick ones or more."""
+    limiter = Limiter("m", cap=100)
+    quick, slow = await paced(limiter, monkeypatch, (20, 0.005 / 20, 1_000), (calls, 1.0 / calls, 300))
+    assert set(quick + slow) == {100}
+
+
+async def test_an_overload_from_the_first_window_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a first batch of a hundred at once, each waits for those that began before it: the ceiling is halved at the end of the window."""
+    clock = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock)
+    limiter = Limiter("m", cap=1_000)
+    slots = await take(limiter, 100)
+    ceilings = []
+    for slot in slots:  # one after another, as a provider with one pair of hands answers
+        clock += 0.05
+        give(limiter, [slot], "answered")
+        ceilings.append(limiter.state().ceiling)
+    monkeypatch.undo()
+    assert set(ceilings[:40]) == {1_000}
+    assert ceilings[-1] <= 50
 
 
 async def test_a_pause_holds_for_all() -> None:

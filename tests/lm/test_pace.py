@@ -2,6 +2,7 @@
 
 import heapq
 import random
+from collections.abc import Callable
 
 from rlm_integrations.lm._pace import LEAST, Pace
 
@@ -33,11 +34,25 @@ def test_steady_answers_are_no_overload() -> None:
     assert not any(provider.window(seconds, 20) for seconds in (0.5, 0.5, 0.9, 0.3, 0.55))
 
 
-def test_slower_without_gain_is_overload() -> None:
-    """As many calls at once as before, each much slower: once per window, not once per answer."""
+def test_more_calls_that_take_longer_without_gain_are_overload() -> None:
+    """Twice as many calls at once, each twice as slow and more: once per window, not once per answer."""
+    provider = Provider()
+    assert not provider.window(0.5, 10)
+    assert provider.answers(1.1, 20, 20) == [False] * 19 + [True]
+
+
+def test_as_many_calls_that_take_longer_are_other_prompts() -> None:
+    """As many calls at once as before, each much slower: more calls cannot have brought that about."""
     provider = Provider()
     assert not provider.window(0.05, 20)
-    assert provider.answers(0.5, 20, 20) == [False] * 19 + [True]
+    assert not any(provider.answers(0.5, 20, 40))
+
+
+def test_answers_at_a_fraction_of_the_pace_are_other_prompts() -> None:
+    """Five times as many calls, each two hundred times as slow: a provider that has only so many hands would not get slower than that."""
+    provider = Provider()
+    provider.window(0.005, 20)
+    assert not any(provider.window(1.0, 100) for _ in range(3))
 
 
 def test_hardly_any_gain_is_overload() -> None:
@@ -72,10 +87,10 @@ def test_overload_goes_on_until_it_helps() -> None:
 def test_longer_prompts_become_the_usual() -> None:
     """Where fewer calls at once are as slow as many, it was the prompts: one false alarm, then never again."""
     provider = Provider()
-    provider.window(0.1, 40)
-    assert provider.window(2.0, 40)
-    assert not any(provider.window(2.0, 20) for _ in range(10))
-    assert not provider.window(2.1, 40)
+    provider.window(0.5, 20)
+    assert provider.window(1.1, 40)
+    assert not any(provider.window(1.1, 20) for _ in range(10))
+    assert not provider.window(1.2, 40)
 
 
 def test_few_slow_calls_after_many_quick_ones_are_other_prompts() -> None:
@@ -131,3 +146,29 @@ def test_slow_answers() -> None:
     provider.window(0.01, 8)
     assert provider.pace.is_slow(0.12)
     assert not provider.pace.is_slow(0.1)
+
+
+def ends_in_overload(seconds_of: Callable[[int], float], calls: int) -> bool:
+    """Whether a first window does, whose calls began at once: the first beside none, the last beside all."""
+    pace = Pace()
+    said = False
+    for done, (seconds, beside) in enumerate(sorted((seconds_of(beside), beside) for beside in range(1, calls + 1))):
+        pace.passed(seconds, calls - done)
+        said = pace.answered(calls, beside=beside, seconds=seconds)
+    return said
+
+
+def test_a_first_window_in_which_calls_wait_for_each_other_is_overload() -> None:
+    """Answers one after another, or slower the more there are; not answers that take as long beside many as beside few."""
+    assert ends_in_overload(lambda beside: 0.05 * beside, 100)
+    assert ends_in_overload(lambda beside: 0.1 * max(1.0, beside / 10), 60)
+    assert not ends_in_overload(lambda beside: 0.5 + beside / 1_000, 100)
+    assert not ends_in_overload(lambda beside: 0.001 * beside, 60), "a few milliseconds may be this machine's own doing"
+    assert not ends_in_overload(lambda beside: 0.05 * beside, 20), "too few calls to tell"
+
+
+def test_mixed_prompts_in_a_first_window_are_no_overload() -> None:
+    """Where answers take from a tenth of a second to ten, whatever began beside them, hardly any first window is taken for an overload."""
+    chance = random.Random(2)
+    alarms = sum(ends_in_overload(lambda _: chance.lognormvariate(0, 1), 100) for _ in range(200))
+    assert alarms <= 4

@@ -1,6 +1,6 @@
 """Runs the fork server's interpreter in another world: as another user, on a kernel without a layer or with one that lies, unsealed.
 
-Started by the wrappers of `wrappers.py` in the place of the interpreter: `launcher.py WORLD -s -B -P -c BOOT PACKAGE DESCRIPTOR …`, where
+Started by the wrappers of `wrappers.py` in the place of the interpreter: `OPTIONS launcher.py WORLD -c BOOT PACKAGE DESCRIPTOR …`, where
 WORLD is JSON. Nothing of the product is asked to be weaker: what changes is the process around it.
 """
 
@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import platform
+import socket
 import struct
 import sys
 import types
@@ -15,6 +16,9 @@ from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _ARCH, _SECCOMP = {"x86_64": (0xC000003E, 317), "aarch64": (0xC00000B7, 277)}.get(platform.machine(), (0, 0))
+
+
+opened: list[socket.socket] = []
 
 
 def answer_calls(answers: list[dict[str, Any]]) -> None:
@@ -71,6 +75,7 @@ def main() -> None:
     at = sys.argv.index("-c")
     boot = sys.argv[at + 1]
     sys.argv[:] = ["-c", *sys.argv[at + 2 :]]
+    opened.extend(socket.socketpair())  # as a package may while it is imported
     if world["machine"]:
         platform.machine = lambda: str(world["machine"])
     if world["answers"]:

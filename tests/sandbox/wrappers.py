@@ -43,12 +43,14 @@ class World:
         sealed: Whether its children seal themselves.
         machine: What the machine says that it is, if not the truth.
         answers: What the kernel does not do.
+        python: The interpreter, by default the tests' own.
     """
 
     user: int | None = None
     sealed: bool = True
     machine: str = ""
     answers: tuple[Answer, ...] = ()
+    python: str = sys.executable
 
     @contextlib.contextmanager
     def sandbox(self) -> Iterator[ProcessSandbox]:
@@ -69,9 +71,13 @@ class World:
         answers = [{"number": NUMBERS[each.call], "when": each.when, "error": each.error} for each in self.answers]
         described = json.dumps({**asdict(self), "answers": answers})
         launcher = Path(__file__).with_name("launcher.py")
-        words = [sys.executable, "-s", "-B", "-P", str(launcher), described]
         file = folder / "python"
-        file.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        # The interpreter's own options first, as the product gives them.
+        file.write_text(
+            "#!/bin/sh\noptions=\n"
+            'while [ "$1" != -c ]; do options="$options $1"; shift; done\n'
+            f'exec {shlex.quote(self.python)} $options {shlex.join([str(launcher), described])} "$@"\n'
+        )
         file.chmod(0o755)
         return str(file)
 

@@ -6,7 +6,7 @@ import pytest
 
 from rlm_integrations._work import Work, WorkSpentError, WorkStoppedError
 from rlm_integrations.errors import InputError
-from rlm_integrations.store import SharedStore, fulltext, search
+from rlm_integrations.store import SharedStore, fulltext, search, view
 from rlm_integrations.store.fulltext import fold, words
 
 
@@ -45,12 +45,13 @@ def test_a_query_reads_no_more_than_it_may() -> None:
     """Every term counts what it compares; a query beyond its bound ends before it has read more, and says what to do."""
     store = filled(*["x" * 1_000] * 10)
     rows = 10 * search.LOOKED_AT
+    cards = 10 * view.HANDED_OVER * (len("a note") + view.ENTRY)
     assert work_of(store, 'text~"y"') == 2 * 10 * 1_000 + rows
     assert work_of(store, 'text~"y" -text~"z"') == 2 * 10 * 1_000 + rows  # the first term has settled it
-    assert work_of(store, '-text~"y" -text~"z"') == 3 * 10 * 1_000 + rows
+    assert work_of(store, '-text~"y" -text~"z"') == 3 * 10 * 1_000 + rows + cards
     with pytest.raises(WorkSpentError, match="more than 5,000 characters at once: ask for less, or in several queries"):
         work_of(store, 'text~"y"', 5_000)
-    assert work_of(store, "tag=x type=note") == 2 * rows
+    assert work_of(store, "tag=x type=note") == 2 * rows + cards
 
 
 def test_the_rows_of_many_alternatives_count() -> None:

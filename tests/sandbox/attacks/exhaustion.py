@@ -46,15 +46,9 @@ ATTACKS = [
         ends=("lost",),
         says="more than 64 threads",
         code="""
-            import _thread, threading
-            threading.stack_size(32 << 10)
-            held = threading.Lock()
-            held.acquire()
             while True:
-                try:
-                    _thread.start_new_thread(held.acquire, ())
-                except RuntimeError:
-                    time.sleep(0.01)
+                more_threads(100)
+                time.sleep(0.01)
         """,
     ),
     Attack(
@@ -73,6 +67,14 @@ ATTACKS = [
                 pipes.append((one, two))
             breach(len(pipes))
         """,
+    ),
+    Attack(
+        name="tables of descriptors",
+        kind="exhaustion",
+        must_not="Each thread gets a table of descriptors of its own, so that all together open more than a session may.",
+        layer="seccomp",
+        works=True,
+        code="reach(*[('close_range', 1 << 20, 1 << 20, flags) for flags in (2, 6, 1, 8, 0xFFFFFFFF)])",
     ),
     Attack(
         name="a flood of output",

@@ -120,11 +120,9 @@ ATTACKS = [
         ends=("lost",),
         says="more than 64 threads",
         code="""
-            import threading
             for name in (b") S 1 1 1 1 1 1", b") R (x) S 1 1"):
                 syscall("prctl", 15, name, 0, 0, 0)
-                for _ in range(50):
-                    threading.Thread(target=threading.Event().wait, daemon=True).start()
+                more_threads(50)
             time.sleep(30)
         """,
     ),

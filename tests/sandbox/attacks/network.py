@@ -4,6 +4,21 @@ from tests.sandbox.attacks.case import Attack
 
 ATTACKS = [
     Attack(
+        name="a connection that was open before",
+        kind="network",
+        must_not="What a package opened in the server while it was imported (here the launcher did) is used by a session.",
+        layer="rlimits",
+        says="all refused",
+        works=True,
+        code="""
+            import socket
+            def send(descriptor):
+                os.fstat(descriptor)
+                return os.write(descriptor, b"DOCUMENT")
+            attempt(*[lambda each=each: send(each) for each in range(3, 1024) if each != protocol_socket()])
+        """,
+    ),
+    Attack(
         name="tcp",
         kind="network",
         must_not="A listener gets a connection.",

@@ -15,7 +15,7 @@ _MACHINES = {
         setsockopt 54 getsockopt 55 shmget 29 semget 64 msgget 68 mq_open 240 splice 275 tee 276 vmsplice 278 sendfile 40
         copy_file_range 326 inotify_init1 294 fanotify_init 300 signalfd4 289 timerfd_create 283 timer_create 222 pipe2 293
         openat2 437 name_to_handle_at 303 open_by_handle_at 304 connect 42 bind 49 listen 50 accept4 288 sendto 44 sendmsg 46
-        recvmsg 47 recvfrom 45 statx 332 newfstatat 262
+        recvmsg 47 recvfrom 45 statx 332 newfstatat 262 close_range 436
     """,
     "aarch64": """
         ptrace 117 process_vm_readv 270 process_vm_writev 271 kcmp 272 process_madvise 440 pidfd_open 434 pidfd_getfd 438
@@ -29,7 +29,7 @@ _MACHINES = {
         getsockopt 209 shmget 194 semget 190 msgget 186 mq_open 180 splice 76 tee 77 vmsplice 75 sendfile 71 copy_file_range 285
         inotify_init1 26 fanotify_init 262 signalfd4 74 timerfd_create 85 timer_create 107 pipe2 59 openat2 437
         name_to_handle_at 264 open_by_handle_at 265 connect 203 bind 200 listen 201 accept4 242 sendto 206 sendmsg 211 recvmsg 212
-        recvfrom 207 statx 291 newfstatat 79
+        recvfrom 207 statx 291 newfstatat 79 close_range 436
     """,
 }
 _words = _MACHINES.get(platform.machine(), "").split()
@@ -98,10 +98,17 @@ def raw(header, *blobs):
 
 def nested(levels, last=0):
     """Parts that refer to each other, each adding ninety lists, so that the last holds more than any frame could."""
-    raw({"op": "part", "part": 0, "items": []})
-    for number in range(1, levels // 90 + 1):
+    raw({"op": "part", "part": 1, "items": []})
+    for number in range(2, levels // 90 + 2):
         raw(b'{"op":"part","part":%d,"items":%s{"$l":%d}%s}' % (number, b"[" * 90, number - 1, b"]" * 90))
     return {"$l": number}
+
+def more_threads(most):
+    """Start so many threads past what counts those of Python code, or as many as can be."""
+    thread, attributes = ctypes.c_ulong(), ctypes.create_string_buffer(256)
+    libc.pthread_attr_init(attributes)
+    libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(64 << 10))
+    return sum(not libc.pthread_create(ctypes.byref(thread), attributes, libc.sleep, ctypes.c_void_p(1000)) for _ in range(most))
 
 DONE = {"op": "done", "block": 1, "error": None, "final": None, "locals": {}, "elapsed": 0, "dropped": 0, "interrupted": False}
 CALL = {"op": "call", "block": 1, "call": 1000, "function": "llm_query", "args": ["forged"], "kwargs": {}}

@@ -54,7 +54,7 @@ ATTACKS = [
         "parts without an end",
         "Parts of messages that never come pile up, under one number or under many.",
         "parts of more than 8388608 bytes",
-        "for number in range(1 << 30): raw({'op': 'part', 'part': number, 'items': [{'$b': 1 << 20}]}, b'x' * (1 << 20))",
+        "for number in range(1, 1 << 30): raw({'op': 'part', 'part': number, 'items': [{'$b': 1 << 20}]}, b'x' * (1 << 20))",
     ),
     lost(
         "call numbers",

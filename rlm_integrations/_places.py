@@ -1,0 +1,48 @@
+"""Where texts are in stores, and how those that lie side by side are read at once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rlm_integrations._fixed_width import BLOCK, Memory, Run, decode, read_exactly
+from rlm_integrations._work import spend
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a text's characters are."""
+
+    run: Run
+    start: int
+    end: int
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """Where its first byte is in the store, and the byte after its last."""
+        run = self.run
+        return run.offset + self.start * run.width, run.offset + self.end * run.width
+
+    def is_beside(self, other: "Place") -> bool:
+        """Whether the other begins where this one ends, in the same memory."""
+        return self.run.store is other.run.store and isinstance(self.run.store, Memory) and self.bytes[1] == other.bytes[0]
+
+    def steps(self) -> Iterator[str]:
+        """The text, a block at a time."""
+        for at in range(self.start, self.end, BLOCK):
+            spend(BLOCK)
+            yield self.run.read(at, min(at + BLOCK, self.end))
+
+
+def read_together(group: Sequence[tuple[str, Place]]) -> Iterator[tuple[str, str]]:
+    """The texts of places that lie side by side."""
+    if len(group) < 2:
+        for name, place in group:
+            spend(place.end - place.start)
+            yield name, place.run.read(place.start, place.end)
+        return
+    begin, end = group[0][1].bytes[0], group[-1][1].bytes[1]
+    spend(end - begin)
+    with group[0][1].run.store.opened() as fd:
+        data = read_exactly(fd, end - begin, begin)
+    for name, place in group:
+        start, stop = place.bytes
+        yield name, decode(data[start - begin : stop - begin], place.run.width)

@@ -1,0 +1,93 @@
+"""A block of code while it runs, with the deadline of its run, and an orderly end if the run is cancelled."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from rlm_integrations._cleanup import ended
+from rlm_integrations.engine.budget import Purse
+from rlm_integrations.engine.sub_calls import SubCalls
+from rlm_integrations.errors import SandboxError
+from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Session
+
+_NOT_DONE = ExecutionResult(status="interrupted", error=ExecutionError("Interrupted", "the run ended before the block did"))
+
+
+class RunningBlock:
+    """One block in a session.
+
+    Args:
+        session: Where it runs.
+        code: The block.
+        number: Its number.
+        calls: Asks models for it.
+        purse: Knows when the run's time is over.
+        unfinished: Replies by their prompts that an earlier block did not get; this one does.
+    """
+
+    def __init__(self, session: Session, code: str, number: int, *, calls: SubCalls, purse: Purse, unfinished: Mapping[str, str]) -> None:
+        self._session = session
+        self._calls = calls
+        self._purse = purse
+        self._task = asyncio.ensure_future(self._run(code, number, unfinished))
+
+    @property
+    def result(self) -> ExecutionResult:
+        """What it did, as far as it came."""
+        return _NOT_DONE if self._has_failed else self._task.result()
+
+    @property
+    def has_ended_session(self) -> bool:
+        """Whether its session is of no further use."""
+        return self._has_failed or self._task.result().status == "lost"
+
+    @property
+    def _has_failed(self) -> bool:
+        return self._task.cancelled() or self._task.exception() is not None
+
+    async def done(self, *, keeps_session: bool) -> None:
+        """Wait for it. If the wait is cancelled, it ends first: by an interrupt, or with its session.
+
+        Raises:
+            Exception: What the session raised.
+        """
+        try:
+            await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            try:
+                if keeps_session:
+                    self._calls.is_withdrawn = True
+                    await self._session.interrupt()
+                else:
+                    self._task.cancel()
+            finally:
+                await ended(self._task)
+            raise
+
+    async def _run(self, code: str, number: int, unfinished: Mapping[str, str]) -> ExecutionResult:
+        if unfinished:
+            with contextlib.suppress(SandboxError):  # the session is lost, as the block is about to find out
+                await self._session.set_vars({"unfinished_replies": unfinished})
+        if self._calls.is_withdrawn:  # before it began
+            return _NOT_DONE
+        with self._deadline():
+            return await self._session.execute(code, number)
+
+    @contextlib.contextmanager
+    def _deadline(self) -> Iterator[None]:
+        """Interrupt the block once the run's time is over."""
+        left = self._purse.seconds_left()
+        if left is None:
+            yield
+            return
+        interrupts: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
+
+        def over() -> None:
+            self._purse.spent_out = self._purse.spent_out or "budget_seconds"
+            interrupts.add(asyncio.ensure_future(self._session.interrupt()))
+
+        timer = asyncio.get_running_loop().call_later(max(0.0, left), over)
+        try:
+            yield
+        finally:
+            timer.cancel()

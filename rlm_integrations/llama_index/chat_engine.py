@@ -1,0 +1,317 @@
+"""The chat engine: several questions over the same documents, in one REPL whose variables stay."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.chat_engine.types import AgentChatResponse, BaseChatEngine, StreamingAgentChatResponse
+from llama_index.core.schema import QueryBundle
+
+from rlm_integrations._portal import portal, running_loop
+from rlm_integrations._threads import in_thread
+from rlm_integrations.engine.progress import is_progress
+from rlm_integrations.llama_index._defaults import callbacks, listening
+from rlm_integrations.llama_index.cited import Found, found
+from rlm_integrations.llama_index.events import Teller
+from rlm_integrations.llama_index.response import apieces, metadata_of, pieces, text_of
+from rlm_integrations.llama_index.sources import source_of
+from rlm_integrations.lm._per_loop import PerLoop
+
+if TYPE_CHECKING:
+    from llama_index.core.callbacks import CallbackManager
+    from llama_index.core.indices.base import BaseIndex
+
+    from rlm_integrations.engine.chat import Chat
+    from rlm_integrations.engine.rlm import RLM
+    from rlm_integrations.events import Event
+    from rlm_integrations.llama_index.runs import Runs
+    from rlm_integrations.llama_index.texts import Indexed, Kept, Texts
+    from rlm_integrations.result import RLMResult
+    from rlm_integrations.store import SharedStore
+
+_RETOLD: Final = 20_000  # characters of an earlier conversation that a new session is told
+
+
+class _Holder:
+    """The session that is open on an event loop, to be closed with the loop."""
+
+    def __init__(self) -> None:
+        self.chat: Chat | None = None
+
+    async def aclose(self) -> None:
+        if self.chat is not None:
+            await self.chat.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """A session, and what it is of: with another document, model or event loop it is another session."""
+
+    chat: "Chat"
+    texts: "Texts"
+    rlm: "RLM"
+    loop: asyncio.AbstractEventLoop | None  # None for the synchronous methods, which share a loop of their own
+
+    def close_soon(self) -> None:
+        """Close the session without waiting. Where its loop has ended, that has closed it."""
+        if self.loop is None:
+            threading.Thread(target=self.chat.close, daemon=True, name="rlm-close").start()
+        elif self.loop.is_running():
+            asyncio.run_coroutine_threadsafe(self.chat.aclose(), self.loop)
+
+    async def aclose(self) -> None:
+        """Close the session, and wait where that is possible."""
+        if self.loop is None:
+            await in_thread(self.chat.close)
+        elif self.loop is running_loop():
+            await self.chat.aclose()
+        else:
+            self.close_soon()
+
+
+class RLMChatEngine(BaseChatEngine):
+    """A conversation over documents. Made by `from_defaults`, `from_rlm` or `RLMQueryEngine.as_chat_engine`.
+
+    Follow-up questions are understood: the model that writes code keeps its messages and the variables of its REPL. A session belongs to
+    the event loop that it was begun on. Where a message comes by another loop, with another `chat_history`, or after the text of an index
+    has changed, a new session begins, which is told the conversation so far; variables are lost then.
+
+    Use it in a `with` or an `async with`, or call `close` or `aclose`: the REPL is a process.
+
+    Args:
+        runs: Its runs.
+        source: The documents.
+        chat_history: The conversation before the first message.
+        callback_manager: LlamaIndex's callbacks; `Settings` has the default.
+    """
+
+    def __init__(
+        self,
+        runs: "Runs",
+        source: "Kept | Indexed",
+        *,
+        chat_history: Sequence[ChatMessage] | None = None,
+        callback_manager: "CallbackManager | None" = None,
+    ) -> None:
+        self.callback_manager = callbacks(callback_manager)
+        self._runs = runs
+        self._runs.callbacks = lambda: listening(self.callback_manager)
+        self._source = source
+        self._lock = threading.Lock()
+        self._open = PerLoop(_Holder, _Holder.aclose)
+        self._history = list(chat_history or ())
+        self._talk: _Talk | None = None
+
+    @classmethod
+    def from_defaults(
+        cls,
+        documents: object = None,
+        *,
+        nodes: Sequence[object] | None = None,
+        index: "BaseIndex[Any] | None" = None,
+        llm: object = None,
+        sub_llm: object = None,
+        chat_history: Sequence[ChatMessage] | None = None,
+        callback_manager: "CallbackManager | None" = None,
+        **rlm_options: Any,
+    ) -> Self:
+        """A chat engine over documents, nodes or an index; the arguments are those of `RLMQueryEngine.from_defaults`.
+
+        Raises:
+            InputError: An argument cannot work.
+        """
+        sources = {"documents": documents, "nodes": nodes, "index": index}
+        runs, source = source_of(sources, llm, sub_llm, None, rlm_options, ["chat_history"])
+        return cls(runs, source, chat_history=chat_history, callback_manager=callback_manager)
+
+    @classmethod
+    def from_rlm(
+        cls,
+        rlm: "RLM",
+        documents: object,
+        *,
+        chat_history: Sequence[ChatMessage] | None = None,
+        callback_manager: "CallbackManager | None" = None,
+    ) -> Self:
+        """A chat engine whose runs are this RLM's, over these documents."""
+        return cls.from_defaults(documents, llm=rlm, chat_history=chat_history, callback_manager=callback_manager)
+
+    @property
+    def chat_history(self) -> list[ChatMessage]:
+        """The conversation so far."""
+        with self._lock:
+            return list(self._history)
+
+    @property
+    def last_result(self) -> "RLMResult | None":
+        """The result of the latest run."""
+        return self._runs.results.last
+
+    @property
+    def last_store(self) -> "SharedStore | None":
+        """What the latest run found on its way."""
+        return self._runs.results.last_store
+
+    def chat(self, message: str, chat_history: list[ChatMessage] | None = None) -> AgentChatResponse:
+        """The answer to a message. A `chat_history` takes the place of the conversation so far."""
+        return _response(self._answer(message, chat_history))
+
+    async def achat(self, message: str, chat_history: list[ChatMessage] | None = None) -> AgentChatResponse:
+        """The same on the caller's event loop."""
+        return _response(await self._aanswer(message, chat_history))
+
+    def stream_chat(self, message: str, chat_history: list[ChatMessage] | None = None) -> StreamingAgentChatResponse:
+        """The answer as a stream, which begins when the answer is there."""
+        return _streaming(self._answer(message, chat_history), is_async=False)
+
+    async def astream_chat(self, message: str, chat_history: list[ChatMessage] | None = None) -> StreamingAgentChatResponse:
+        """The same on the caller's event loop."""
+        return _streaming(await self._aanswer(message, chat_history), is_async=True)
+
+    def reset(self) -> None:
+        """Begin a new conversation: history and variables are forgotten. The REPL's process is ended without waiting for it."""
+        if (talk := self._forget()) is not None:
+            talk.close_soon()
+
+    def close(self) -> None:
+        """End the REPL; the conversation stays, and the next message begins a new session."""
+        if (talk := self._let_go()) is None:
+            return
+        if talk.loop is None:
+            talk.chat.close()
+        else:
+            talk.close_soon()
+
+    async def aclose(self) -> None:
+        """The same on the caller's event loop."""
+        if (talk := self._let_go()) is not None:
+            await talk.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _answer(self, message: str, chat_history: Sequence[ChatMessage] | None) -> Found | None:
+        teller, rlm = Teller(), self._runs.rlm
+        self._runs.question(QueryBundle(message))
+        texts, result = portal().run(self._source.open()), None
+        talk, question, old = self._session(rlm, texts, message, chat_history, None)
+        if old is not None:
+            old.close_soon()
+        portal().run(self._hold(talk))
+        if not texts.is_blank:
+            with closing(cast("Generator[Event]", talk.chat.stream(question, only=is_progress))) as events:
+                for event in events:
+                    result = self._runs.note(event, teller) or result
+        answer = found(result, talk.texts) if result is not None else None
+        self._remember(message, answer)
+        return answer
+
+    async def _aanswer(self, message: str, chat_history: Sequence[ChatMessage] | None) -> Found | None:
+        teller, rlm = Teller(), self._runs.rlm
+        self._runs.question(QueryBundle(message))
+        texts, result = await self._source.open(), None
+        talk, question, old = self._session(rlm, texts, message, chat_history, asyncio.get_running_loop())
+        if old is not None:
+            await old.aclose()
+        await self._hold(talk)
+        if not texts.is_blank:
+            async with aclosing(talk.chat.astream(question, only=is_progress)) as events:
+                async for event in events:
+                    result = self._runs.note(event, teller) or result
+        answer = await in_thread(found, result, talk.texts) if result is not None else None
+        self._remember(message, answer)
+        return answer
+
+    async def _hold(self, talk: _Talk) -> None:
+        """Have the session closed when the running loop ends, or this engine is gone."""
+        (await self._open.get()).chat = talk.chat
+
+    def _session(
+        self,
+        rlm: "RLM",
+        texts: "Texts",
+        message: str,
+        chat_history: Sequence[ChatMessage] | None,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> tuple[_Talk, str, _Talk | None]:
+        """The session for a message, what it is asked, and the session that this one takes the place of."""
+        with self._lock:
+            talk = self._talk
+            is_other = talk is None or talk.texts.corpus is not texts.corpus or talk.rlm is not rlm or talk.loop is not loop
+            if chat_history is not None and _plain(chat_history) != _plain(self._history):
+                self._history, is_other = list(chat_history), True
+            question = self._runs.question(QueryBundle(message))
+            if not is_other and talk is not None:
+                return talk, question, None
+            new = self._talk = _Talk(rlm.session(texts.corpus), texts, rlm, loop)
+            return new, _retold(self._history, question), talk
+
+    def _remember(self, message: str, answer: Found | None) -> None:
+        said = text_of(answer)
+        with self._lock:
+            self._history += [ChatMessage(message, role=MessageRole.USER), ChatMessage(said, role=MessageRole.ASSISTANT)]
+
+    def _let_go(self) -> _Talk | None:
+        with self._lock:
+            talk, self._talk = self._talk, None
+            return talk
+
+    def _forget(self) -> _Talk | None:
+        with self._lock:
+            self._history.clear()
+        return self._let_go()
+
+
+def _plain(history: Sequence[ChatMessage]) -> list[tuple[str, str]]:
+    return [(message.role.value, message.content or "") for message in history]
+
+
+def _retold(history: Sequence[ChatMessage], question: str) -> str:
+    """The question after an earlier conversation, of which the end is told."""
+    if not history:
+        return question
+    lines = "\n".join(f"{role.capitalize()}: {content}" for role, content in _plain(history))
+    cut = f"…{lines[-_RETOLD:]}" if len(lines) > _RETOLD else lines
+    return f"The conversation so far:\n{cut}\n\nThe question now: {question}"
+
+
+def _response(answer: Found | None) -> AgentChatResponse:
+    nodes, metadata = (answer.nodes, metadata_of(answer.result)) if answer is not None else ([], {})
+    return AgentChatResponse(text_of(answer), source_nodes=nodes, metadata=metadata)
+
+
+def _streaming(answer: Found | None, *, is_async: bool) -> StreamingAgentChatResponse:
+    text = text_of(answer)
+    response = StreamingAgentChatResponse(text, source_nodes=answer.nodes if answer is not None else [], is_writing_to_memory=False)
+    if is_async:
+        response.achat_stream = _adeltas(text)
+    else:
+        response.chat_stream = _deltas(text)
+    vars(response)["metadata"] = metadata_of(answer.result) if answer is not None else {}  # which its class does not have
+    return response
+
+
+def _delta(piece: str) -> ChatResponse:
+    return ChatResponse(message=ChatMessage(piece, role=MessageRole.ASSISTANT), delta=piece)
+
+
+def _deltas(text: str) -> Generator[ChatResponse, None, None]:
+    yield from map(_delta, pieces(text))
+
+
+async def _adeltas(text: str) -> AsyncGenerator[ChatResponse, None]:
+    async for piece in apieces(text):
+        yield _delta(piece)

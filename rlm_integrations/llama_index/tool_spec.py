@@ -1,0 +1,79 @@
+"""Tools for agents over what a run found."""
+
+from typing import Final
+
+from llama_index.core.tools.tool_spec.base import BaseToolSpec
+
+from rlm_integrations import _runtime
+from rlm_integrations.errors import InputError
+from rlm_integrations.llama_index.results import store_of
+from rlm_integrations.store.evidence import Evidence, searched, summed_up
+from rlm_integrations.store.passages import passage
+
+_SHOWN: Final = 2_000  # characters of one finding
+_PLACES: Final = 20  # of one finding
+_MOST: Final = 50  # findings of one search
+
+
+class RLMStoreToolSpec(BaseToolSpec):
+    """Three tools: search the findings of a run, sum them up, and read the places in the document that they rest on.
+
+        agent = FunctionAgent(tools=RLMStoreToolSpec(engine.last_store).to_tool_list(), llm=llm)
+
+    Args:
+        store: A result's `store`, an engine's `last_store`, a result, a response of an engine, or its `run_id`.
+
+    Raises:
+        InputError: There is no such store.
+    """
+
+    spec_functions = [  # noqa: RUF012 - LlamaIndex's contract
+        ("search_findings", "asearch_findings"),
+        ("summarise_findings", "asummarise_findings"),
+        ("read_passage", "aread_passage"),
+    ]
+
+    def __init__(self, store: object) -> None:
+        self._store = store_of(store)
+
+    def search_findings(self, query: str, k: int = 4) -> str:
+        """Search what was found in the document: words to find, or terms such as type=claim tag=x desc~"words"; empty for the newest.
+
+        A finding ends with the places that it rests on, as [source:start-end], which read_passage reads.
+        """
+        found = searched(self._store, query, _checked(k))
+        return "\n\n".join(f"{each.id} ({each.type}) {_cut(each.text)}{_places(each)}" for each in found) or "nothing was found"
+
+    async def asearch_findings(self, query: str, k: int = 4) -> str:
+        """See `search_findings`."""
+        return await _runtime.offload(self.search_findings, query, k)
+
+    def summarise_findings(self, query: str = "", k: int = 10) -> str:
+        """How many findings of which types and tags there are, and the first of them."""
+        return summed_up(self._store, query, _checked(k)).text
+
+    async def asummarise_findings(self, query: str = "", k: int = 10) -> str:
+        """See `summarise_findings`."""
+        return await _runtime.offload(self.summarise_findings, query, k)
+
+    def read_passage(self, source: str, start: int, end: int) -> str:
+        """Read the document's own words at a place that a finding names, from character `start` up to `end`."""
+        return passage(self._store, source, start, end)
+
+    async def aread_passage(self, source: str, start: int, end: int) -> str:
+        """See `read_passage`."""
+        return await _runtime.offload(self.read_passage, source, start, end)
+
+
+def _checked(k: int) -> int:
+    if not 1 <= k <= _MOST:
+        raise InputError(f"k={k}: a number from 1 to {_MOST} is needed")
+    return k
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+
+
+def _places(found: Evidence) -> str:
+    return "".join(f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.spans[:_PLACES])

@@ -1,0 +1,68 @@
+"""Tools over a run's findings, for agents of LlamaIndex."""
+
+from typing import Any
+
+import pytest
+
+from tests.llama_index._world import AT, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder
+
+pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
+
+from llama_index.core import Document
+from llama_index.core.tools.tool_spec.base import BaseToolSpec
+
+from rlm_integrations import SharedStore
+from rlm_integrations.errors import InputError
+from rlm_integrations.llama_index import RLMQueryEngine, RLMStoreToolSpec
+
+DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+
+
+async def call(spec: RLMStoreToolSpec, door: str, name: str, **arguments: Any) -> str:
+    (tool,) = [tool for tool in spec.to_tool_list() if tool.metadata.name == name]
+    output = tool.call(**arguments) if door == "sync" else await tool.acall(**arguments)
+    return output.content
+
+
+@DOORS
+async def test_what_an_agent_can_do(door: str) -> None:
+    """It searches the findings of a run, sums them up, and reads the places that they rest on by name or by the document's id."""
+    engine = RLMQueryEngine.from_defaults(Document(text=TEXT, id_="doc-1"), llm=finder())
+    response = await engine.aquery(QUESTION)
+    for store in (engine.last_store, engine.last_result, response):
+        spec = RLMStoreToolSpec(store)
+        assert isinstance(spec, BaseToolSpec)
+        found = await call(spec, door, "search_findings", query="needle")
+        assert found == f"root_000001 (note) It is 42. [context_0:{AT}-{AT + len(NEEDLE)}]"
+        assert (await call(spec, door, "summarise_findings")).startswith("1 object\ntypes: note 1")
+        for source in ("context_0", "doc-1"):
+            assert await call(spec, door, "read_passage", source=source, start=AT, end=AT + len(NEEDLE)) == NEEDLE
+        assert await call(spec, door, "search_findings", query="cabbage") == "nothing was found"
+
+
+def test_what_models_are_told_of_them() -> None:
+    """Each tool has a name, parameters and a description that a model is sent."""
+    tools = [tool.metadata.to_openai_tool()["function"] for tool in RLMStoreToolSpec(SharedStore()).to_tool_list()]
+    assert [tool["name"] for tool in tools] == ["search_findings", "summarise_findings", "read_passage"]
+    assert [list(tool["parameters"]["properties"]) for tool in tools] == [["query", "k"], ["query", "k"], ["source", "start", "end"]]
+    assert all("self" not in tool["description"] for tool in tools)
+
+
+@DOORS
+async def test_what_cannot_be_done(door: str) -> None:
+    """Wrong arguments and places are errors that an agent passes on; they name no class of ours."""
+    engine = RLMQueryEngine.from_defaults(Document(text=TEXT * 3, id_="doc-1"), llm=finder())
+    await engine.aquery(QUESTION)
+    spec = RLMStoreToolSpec(engine.last_store)
+    wrong: list[tuple[str, dict[str, Any], str]] = [
+        ("search_findings", {"query": "a", "k": 51}, "k=51: a number from 1 to 50"),
+        ("read_passage", {"source": "context_9", "start": 0, "end": 1}, "no source 'context_9'"),
+        ("read_passage", {"source": "doc-1", "start": 0, "end": 30_000}, "at most 20,000"),
+    ]
+    for name, arguments, hint in wrong:
+        with pytest.raises(InputError, match=hint):
+            await call(spec, door, name, **arguments)
+    with pytest.raises(InputError, match="no document beside these findings"):
+        await call(RLMStoreToolSpec(SharedStore()), door, "read_passage", source="context_0", start=0, end=1)
+    with pytest.raises(InputError, match="a store, a result, a response or its run_id"):
+        RLMStoreToolSpec(None)

@@ -1,0 +1,305 @@
+"""The server that sessions are forked from: nothing of the user's runs in it or stays open, and where it fails, it fails in words."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_integrations import _runtime
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import SandboxError, SandboxUnavailableError
+from rlm_integrations.records import Limits
+from rlm_integrations.sandbox import forkserver
+from rlm_integrations.sandbox._child_process import Child
+from rlm_integrations.sandbox.base import ExecutionResult, Sandbox
+from rlm_integrations.sandbox.forkserver import ForkServer
+from rlm_integrations.sandbox.process import ProcessSandbox
+from tests._processes import children_of
+from tests._script import run_script
+from tests.sandbox.wrappers import IDENTITIES, World, identity
+
+TOKEN = "TOKEN-" + "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def servers_of_a_test_end_with_it() -> Iterator[None]:
+    before = set(_runtime._shared)
+    yield
+    for key in set(_runtime._shared) - before:
+        if key[0] == "fork server":
+            server = _runtime._shared[key]
+            _runtime.forget(key, server)
+            server.close()
+
+
+async def run(sandbox: Sandbox, code: str) -> ExecutionResult:
+    """What this code does in a session of its own."""
+    with Corpus.build("DOCUMENT") as corpus:
+        session = await sandbox.open(corpus, [], no_gate, Limits())
+        try:
+            return await session.execute(code, 1)
+        finally:
+            await session.close()
+
+
+async def no_gate(*_: Any) -> Any:
+    raise AssertionError("nothing is to be called")
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        made.setblocking(False)
+        yield made
+
+
+@pytest.fixture
+def python(tmp_path: Path, listener: socket.socket) -> str:
+    """An interpreter of an environment whose packages open a connection and hold a token as they are imported."""
+    tmp_path.chmod(0o755)
+    folder = tmp_path / "environment"
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    opens = f"import socket\nTOKEN = {TOKEN!r}\nCONNECTION = socket.create_connection({listener.getsockname()!r})\n"
+    for name in ("sitecustomize", "usercustomize", "opener", "of_a_line"):
+        (packages / f"{name}.py").write_text(opens)
+    (packages / "line.pth").write_text("import of_a_line\n")
+    return str(folder / "bin" / "python")
+
+
+def connections(listener: socket.socket) -> int:
+    """How many were made."""
+    count = 0
+    while True:
+        try:
+            listener.accept()[0].close()
+        except BlockingIOError:
+            return count
+        count += 1
+
+
+LOOK = f"""
+import gc, os, sys
+token = "-".join(["TOKEN", "{TOKEN[6:]}"])
+names = {{"sitecustomize", "usercustomize", "of_a_line"}} & sys.modules.keys()
+tokens = [text for each in gc.get_objects() for text in gc.get_referents(each) if type(text) is str and text == token and text is not token]
+opened = []
+for descriptor in range(3, 1024):
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        continue
+    opened.append(descriptor)
+print(sorted(names), len(tokens), len(opened))
+"""
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+async def test_what_the_users_site_opens_reaches_no_session(python: str, listener: socket.socket, name: str) -> None:
+    """A sitecustomize and a .pth file that open a connection and hold a token, which any interpreter here runs, run in no server."""
+    subprocess.run([python, "-c", "pass"], check=True)
+    assert connections(listener) == 2
+    with World(user=identity(name).user, python=python).sandbox() as sandbox:
+        result = await run(sandbox, LOOK)
+    assert result.stdout == "[] 0 1\n", result.error  # the protocol's own socket
+    assert connections(listener) == 0
+
+
+async def test_what_a_preloaded_package_opens_is_closed(python: str, listener: socket.socket) -> None:
+    """It is imported from its environment, as asked; the connection that it opened is in no session."""
+    result = await run(
+        ProcessSandbox(python=python, preload=["opener"]), "import opener\n" + LOOK + "\nopener.CONNECTION.send(context.encode())"
+    )
+    assert connections(listener) == 1
+    assert result.stdout.endswith(" 1\n"), result.error
+    assert result.error is not None
+    assert result.error.type in {"OSError", "PermissionError"}
+
+
+async def test_what_site_gives_the_interpreter_is_there() -> None:
+    """`exit`, `help` and the like are builtins although `site` has not run."""
+    result = await run(ProcessSandbox(), "print(callable(help), callable(quit), len(str(copyright)) > 0)\nexit()\nprint('on')")
+    assert (result.status, result.stdout) == ("ok", "True True True\n")
+
+
+async def test_no_path_of_the_users_is_seen_but_the_librarys() -> None:
+    """Neither this package's place nor the interpreter's is in `sys`, in a module or in the names of the machinery's code."""
+    package = str(Path(forkserver.__file__).parents[1])
+    code = f"""
+        import gc, sys, types
+        hidden = [{package[:-1]!r} + {package[-1]!r}, {sys.executable[:-1]!r} + {sys.executable[-1]!r}]
+        seen = [repr(each) for each in vars(sys).values() if not isinstance(each, (dict, types.FunctionType))]
+        seen += [repr(list(sys.path_importer_cache))]
+        for module in list(sys.modules.values()):
+            seen += [repr(vars(module).get(name)) for name in ("__file__", "__path__", "__spec__", "__cached__")]
+        seen += [each.__code__.co_filename for each in gc.get_objects() if isinstance(each, types.FunctionType)]
+        print(sorted({{text[:200] for text in seen for path in hidden if path in text}}))
+    """
+    result = await run(ProcessSandbox(), code)
+    assert result.stdout == "[]\n", result.error
+
+
+async def test_sessions_live_in_utc() -> None:
+    """The machine's time zone is not seen, and a run reads the same clock on every machine."""
+    code = "import time, datetime\nprint(time.tzname, time.localtime().tm_gmtoff, datetime.datetime.now().astimezone().utcoffset())"
+    assert (await run(ProcessSandbox(), code)).stdout == "('UTC', 'UTC') 0 0:00:00\n"
+
+
+async def test_threads_are_counted_where_the_process_cannot_be_looked_up() -> None:
+    """The count comes by a descriptor that the process has handed over, not by its number, which /proc may hide or give to another."""
+    with Corpus.build("x") as corpus:
+        session = await ProcessSandbox().open(corpus, [], no_gate, Limits())
+        session.child._pid = os.getpid()
+        await session.execute(
+            "import threading\nfor _ in range(20): threading.Thread(target=threading.Event().wait, daemon=True).start()", 1
+        )
+        assert session.child.threads() == 22
+        await session.close()
+        assert session.child.threads() == 0
+
+
+# What the interpreter needs.
+
+
+def wrapped(folder: Path, script: str) -> str:
+    file = folder / "python"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    return str(file)
+
+
+async def test_an_interpreter_that_needs_a_path_for_its_libraries_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LD_LIBRARY_PATH is handed on; without it such an interpreter would not start, or with another library in silence. Nothing else is."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/of/the/user")
+    monkeypatch.setenv("SECRET", "secret")
+    python = wrapped(tmp_path, f'[ "$LD_LIBRARY_PATH" = /of/the/user ] && [ -z "$SECRET" ] && exec {sys.executable} "$@"')
+    assert (await run(ProcessSandbox(python=python), "import os\nprint(dict(os.environ))")).stdout == "{}\n"
+
+
+async def test_an_interpreter_that_needs_pythonhome_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the host's own interpreter was told where its library is, so is the server."""
+    python = wrapped(tmp_path, f'[ -n "$PYTHONHOME" ] && exec {sys.executable} "$@"')
+    monkeypatch.setenv("PYTHONHOME", sys.base_prefix)
+    monkeypatch.setattr(sys, "executable", python)
+    assert (await run(ProcessSandbox(), "print(6 * 7)")).stdout == "42\n"
+
+
+# Faults of the start.
+
+
+async def test_an_interpreter_that_never_says_that_it_is_ready_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that is no Python and does not end: it is ended, and the error says what to do."""
+    monkeypatch.setattr(forkserver, "_START_SECONDS", 0.05)
+    before = children_of(os.getpid())
+    with pytest.raises(SandboxError, match=r"did not start within .* is '.*python' an interpreter of Python\?.*ProcessSandbox\(python="):
+        await run(ProcessSandbox(python=wrapped(tmp_path, "exec sleep 1000")), "1")
+    assert children_of(os.getpid()) == before
+
+
+async def test_a_program_that_is_no_python_is_an_error_in_words() -> None:
+    """It ends without a word, which is said."""
+    with pytest.raises(SandboxError, match="did not start: it wrote nothing"):
+        await run(ProcessSandbox(python="/bin/true"), "1")
+
+
+@pytest.mark.parametrize("executable", [None, ""])
+async def test_an_interpreter_that_is_not_known_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch, executable: str | None) -> None:
+    """A program that embeds Python has no sys.executable."""
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(SandboxError, match=r"sys.executable is empty.*name one"):
+        await run(ProcessSandbox(), "1")
+
+
+@pytest.mark.parametrize("victim", ["child", "server"])
+async def test_a_process_that_is_killed_while_it_starts_is_started_again(monkeypatch: pytest.MonkeyPatch, victim: str) -> None:
+    """A passing fault is tried once more, whichever process it was, and is not taken for a machine that offers no protection."""
+    begin, fork, begun = Child.begin, ForkServer.fork, []
+
+    def killed_child(child: Child, *args: Any) -> None:
+        begun.append(child)
+        if len(begun) == 1:
+            os.kill(child._pid, signal.SIGKILL)
+        begin(child, *args)
+
+    def killed_server(server: ForkServer) -> Any:
+        begun.append(server)
+        forked = fork(server)
+        if len(begun) == 1:
+            server._process.kill()
+            server._process.wait()
+        return forked
+
+    if victim == "child":
+        monkeypatch.setattr(Child, "begin", killed_child)
+    else:
+        monkeypatch.setattr(ForkServer, "fork", killed_server)
+    assert (await run(ProcessSandbox(), "print(6 * 7)")).stdout == "42\n"
+    assert len(begun) >= 2
+
+
+async def test_a_process_that_is_killed_twice_while_it_starts_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no third try; the error says what happened."""
+    begin, begun = Child.begin, []
+
+    def killed(child: Child, *args: Any) -> None:
+        begun.append(child)
+        os.kill(child._pid, signal.SIGKILL)
+        begin(child, *args)
+
+    monkeypatch.setattr(Child, "begin", killed)
+    with pytest.raises(SandboxError, match="ended while it was starting") as raised:
+        await run(ProcessSandbox(), "1")
+    assert not isinstance(raised.value, SandboxUnavailableError)
+    assert len(begun) == 2
+
+
+async def test_a_machine_without_signals_by_descriptor_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel refuses pidfd_send_signal, no session could be ended: none is begun."""
+
+    def refused(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", refused)
+    with pytest.raises(SandboxError, match="no signal can be sent"):
+        await run(ProcessSandbox(), "1")
+
+
+OPEN = """
+import asyncio, sys, threading
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import SandboxError
+from rlm_integrations.records import Limits
+from rlm_integrations.sandbox.process import ProcessSandbox
+
+async def gate(*_): pass
+
+async def main():
+    with Corpus.build("x") as corpus:
+        try:
+            await ProcessSandbox().open(corpus, [], gate, Limits())
+        except SandboxError as error:
+            print("refused:", error)
+"""
+
+
+def test_a_machine_without_a_further_thread_is_an_error_in_words() -> None:
+    """No thread can be started: the sandbox says so."""
+    done = run_script(OPEN + "threading.stack_size(1 << 46)\nasyncio.run(main())\n")
+    assert (done.stdout, done.stderr) == (
+        "refused: the sandbox needs a thread to start in, and cannot have one: can't start new thread\n",
+        "",
+    )
+
+
+def test_a_thread_that_outlives_the_main_one_is_told_so() -> None:
+    """Python starts no more threads of a pool once the main thread has ended: an error in words, and no hang."""
+    code = "def late():\n    threading.main_thread().join()\n    asyncio.run(main())\nthreading.Thread(target=late).start()\n"
+    done = run_script(OPEN + code)
+    assert done.stdout.startswith("refused: the sandbox needs a thread to start in, and cannot have one: cannot schedule new futures")

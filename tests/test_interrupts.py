@@ -1,0 +1,101 @@
+"""Ctrl-C in a thread that waits for the portal: the call has ended when it is raised, and nothing stays locked."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_integrations import LLMError, llm_batch, llm_batch_iter
+from rlm_integrations._portal import portal
+from rlm_integrations.records import Completion, Request
+
+
+class Echo:
+    """A model that answers at once."""
+
+    name, context_window = "echo", None
+
+    async def complete(self, request: Request) -> Completion:
+        return Completion(request.messages[-1].content)
+
+
+def test_a_waiting_thread_holds_no_lock_that_an_interrupt_could_leave_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conditions are written in Python: an interrupt within `__enter__`, after it has locked, is before the `with` that unlocks."""
+    entered: list[str] = []
+    enter = threading.Condition.__enter__
+
+    def entering(self: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            entered.append("here")
+        return enter(self)
+
+    llm_batch(["warm"], Echo())
+    monkeypatch.setattr(threading.Condition, "__enter__", entering)
+    assert sorted(llm_batch_iter((str(number) for number in range(20)), Echo())) == [(number, str(number)) for number in range(20)]
+    assert len(llm_batch(["a", "b"], Echo())) == 2
+    assert entered == []
+
+
+PROGRAM = textwrap.dedent(
+    """
+    import random, signal, sys
+    sys.path.insert(0, {folder!r})
+    from rlm_integrations import llm_batch_iter
+    from tests.test_interrupts import Echo
+
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    random.seed(1)
+    model, interrupted = Echo(), 0
+    for number in range(400):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 4e-3))
+            try:
+                for reply in llm_batch_iter((str(n) for n in range(50)), model):
+                    pass
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            interrupted += 1
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    print(len(list(llm_batch_iter((str(n) for n in range(50)), model))), interrupted > 0)
+    """
+)
+
+
+def test_interrupts_at_any_moment_of_a_batch_over_a_generator_end_it() -> None:
+    """Of four hundred interrupts, wherever they come, none leaves the thread or the portal waiting for ever."""
+    program = PROGRAM.format(folder=str(Path(__file__).parents[1]))
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=250, check=False)
+    assert (done.returncode, done.stdout) == (0, "50 True\n"), done.stderr[-2_000:]
+
+
+def test_an_interrupt_in_the_users_own_generator_ends_the_batch() -> None:
+    """It is raised where the generator runs, which is the thread that waits; the calls under way have ended."""
+
+    def prompts() -> Any:
+        yield "a"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(llm_batch_iter(prompts(), Echo()))
+    assert llm_batch(["b"], Echo()) == ["b"]
+
+
+def test_a_result_is_given_once_and_an_error_as_it_was_raised() -> None:
+    """What a coroutine returns or raises comes back as the same object."""
+    error, value = ValueError("once"), LLMError("a", "b")
+
+    async def fails() -> None:
+        raise error
+
+    async def gives() -> LLMError:
+        return value
+
+    with pytest.raises(ValueError, match="once") as caught:
+        portal().run(fails())
+    assert caught.value is error
+    assert portal().run(gives()) is value
