@@ -265,7 +265,7 @@ class Purse:
             if usage.output_tokens > reservation.reply_tokens:
                 self._longest[reservation.model] = max(usage.output_tokens, self._longest.get(reservation.model, 0))
             if self.budget.max_cost is not None:
-                self._cost += price(usage, reservation.model, answering) or 0.0
+                self._cost += pricing.call_cost(usage, reservation.model, answering) or 0.0
         self._settled.append((answering if is_several else reservation.model, reservation.depth, usage, answering))
         self._wake()
 
@@ -274,7 +274,7 @@ class Purse:
         if self.budget.max_cost is None:
             return 0.0
         usage = Usage(input_tokens=given, output_tokens=reply)
-        return max(pricing.cost(usage, model) or 0.0, price(usage, model, self._answering.get(model, model)) or 0.0)
+        return max(pricing.cost(usage, model) or 0.0, pricing.call_cost(usage, model, self._answering.get(model, model)) or 0.0)
 
     def exhausted(self) -> Exhausted | None:
         """What there is too little of for any further call, whatever calls in flight give back; None if there is enough."""
@@ -309,7 +309,7 @@ class Purse:
 
     def tally(self) -> Tally:
         """What was spent so far."""
-        return Tally(tuple(self._settled), price)
+        return Tally(tuple(self._settled), pricing.call_cost)
 
 
 class Metered:
@@ -341,9 +341,3 @@ class Metered:
         if isinstance(answer, Completion) and credible(answer.usage, request, answer.text) is not None:
             self._reservation.uncounted -= 1
         return completion
-
-
-def price(usage: Usage, asked: str, answering: str) -> float | None:
-    """What a call cost: by the model that answered, where that has a known price, else by the one that was asked."""
-    cost = pricing.cost(usage, answering) if answering != asked else None
-    return pricing.cost(usage, asked) if cost is None else cost

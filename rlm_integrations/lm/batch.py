@@ -288,7 +288,8 @@ class _Batch:
     async def _ask(self, asker: Asker, index: int, messages: tuple[Message, ...]) -> CallRecord:
         record = await asker.ask(Request(messages, self._params, path=_path(index)))
         if self._priced and record.usage is not None:
-            record = replace(record, cost=pricing.cost(record.usage, record.model, base_url=getattr(asker.lm, "base_url", None)))
+            base_url = getattr(asker.lm, "base_url", None)
+            record = replace(record, cost=pricing.call_cost(record.usage, asker.lm.name, record.model, base_url=base_url))
         return record
 
     async def _deliver(self, index: int, record: CallRecord) -> None:

@@ -29,6 +29,12 @@ def cost(usage: Usage, model: str, *, base_url: str | None = None) -> float | No
     return None if price is None else float(price.total_price)
 
 
+def call_cost(usage: Usage, asked: str, answering: str, *, base_url: str | None = None) -> float | None:
+    """What one call cost: by the model that answered, where that has a known price, else by the one that was asked."""
+    found = cost(usage, answering, base_url=base_url)
+    return cost(usage, asked, base_url=base_url) if found is None and asked != answering else found
+
+
 def has_price(model: str, *, base_url: str | None = None) -> bool:
     """Whether `cost` knows this model, so that a cost budget can hold."""
     return cost(Usage(), model, base_url=base_url) is not None

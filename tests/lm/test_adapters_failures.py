@@ -218,3 +218,15 @@ def test_keys_by_hand() -> None:
     shown = failure_of(SomeError("said"), "'m'", secrets=["said"])
     assert "said" in str(shown)
     assert shown.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "retryable"), [("ConnectError", False, True), ("ReadError", True, True), ("TooManyRedirects", True, False)]
+)
+def test_whether_anything_was_sent(name: str, sent: bool, retryable: bool) -> None:
+    """A connection that was not made costs a budget nothing; one that broke may. A circle of redirects is tried once."""
+    cause = type(name, (type("TransportError", (Exception,), {}),), {})("broken")
+    error = RuntimeError("wrapped")
+    error.__cause__ = cause
+    failure = failure_of(error, "'m'")
+    assert (failure.type, failure.sent, failure.retryable) == ("connection", sent, retryable)

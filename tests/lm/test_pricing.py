@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from rlm_integrations.lm import pricing
-from rlm_integrations.lm.pricing import cost, has_price
+from rlm_integrations.lm.pricing import call_cost, cost, has_price
 from rlm_integrations.records import Usage
 
 CALL = Usage(input_tokens=1_000_000, output_tokens=100_000)
@@ -83,3 +83,11 @@ assert "genai_prices" not in sys.modules
 assert has_price("gpt-5-mini")
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_a_call_costs_what_the_answering_model_does() -> None:
+    """A router that answers as a dearer model is as dear as that; an answering name without a price costs what was asked."""
+    assert call_cost(CALL, "gpt-5-mini", "gpt-4o") == cost(CALL, "gpt-4o")
+    assert call_cost(CALL, "gpt-5-mini", "my-alias") == cost(CALL, "gpt-5-mini")
+    assert call_cost(CALL, "gpt-4o", "gpt-4o") == cost(CALL, "gpt-4o")
+    assert call_cost(CALL, "my-model", "my-alias") is None
