@@ -75,12 +75,13 @@ def askable(
 ) -> FunctionTool:
     """A tool that asks the document which the workflow of its agent holds, so that one tool serves every document.
 
-    The document is what `await ctx.store.set(context_key, document)` has put into the workflow's `Context`: a text, a path, a document, or
-    a list of these. The model gives the question alone; the document is read for each question, and is in no message, event or trace.
+    The document is what `await ctx.store.set(context_key, document)` has put into the workflow's `Context`: a text, a LlamaIndex document,
+    or a list of these. (A workflow serializes what its context holds, which a path does not bear.) The model gives the question alone; the
+    document is read for each question, and is in no message, event or trace.
 
         agent = FunctionAgent(tools=[askable(RLM(llm), "report")], llm=llm)
         ctx = Context(agent)
-        await ctx.store.set("report", Path("report.txt"))
+        await ctx.store.set("report", Path("report.txt").read_text())
         await agent.run("Who wrote it?", ctx=ctx)
 
     Args:

@@ -131,6 +131,9 @@ if not evidence or (words and (share < 0.5 or (names and not names & covered))):
     evidence = {}
 elif missing and (share < 0.75 or names - covered):
     notes.append("nothing found with: " + ", ".join(missing))
+if "store" in globals():
+    for quote, span in evidence.items():
+        store.create("quote", quote[:100], quote, [span])
 lines = list(evidence) or ["Nothing in the document answers this, as far as a search for its words can tell."]
 FINAL("\\n".join([*lines, *(f"({note})" for note in notes)]), evidence=list(evidence.values()))"""
 
