@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rlm_integrations._cleanup import ended
+from rlm_integrations._json import plain
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.repl import Repl
@@ -15,6 +16,11 @@ from rlm_integrations.events import Emitter, Event, Hook
 from rlm_integrations.result import RLMResult
 
 Complete = Callable[..., Awaitable[RLMResult]]
+
+
+def steps_of(result: RLMResult) -> list[dict[str, Any]]:
+    """The turns of a run as plain dicts, with how many calls to models each of them made."""
+    return [{**plain(turn), "subcalls": turn.calls} for turn in result.trajectory]
 
 
 class Chat:
@@ -64,6 +70,15 @@ class Chat:
     def completion(self, query: str) -> RLMResult:
         """The answer to the next question, for scripts, threads and notebooks; see `RLM.completion`."""
         return portal().run(self.acompletion(query))
+
+    async def aquery(self, query: str) -> tuple[Any, list[dict[str, Any]]]:
+        """The answer to the next question and the turns that led to it, as plain dicts; see `RLM.aquery`."""
+        result = await self._ask(query)
+        return result.answer, steps_of(result)
+
+    def query(self, query: str) -> tuple[Any, list[dict[str, Any]]]:
+        """The answer to the next question and the turns that led to it, for scripts, threads and notebooks; see `RLM.aquery`."""
+        return portal().run(self.aquery(query))
 
     def astream(self, query: str, *, only: Wanted | None = None) -> AsyncGenerator[Event, None]:
         """The events of the next question as they come; see `RLM.astream`."""

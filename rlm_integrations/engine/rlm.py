@@ -9,12 +9,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from rlm_integrations._json import plain
 from rlm_integrations._portal import portal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine._originals import tells_what_to_write_instead
 from rlm_integrations.engine.answer import Typed
-from rlm_integrations.engine.chat import Chat
+from rlm_integrations.engine.chat import Chat, steps_of
 from rlm_integrations.engine.children import Children
 from rlm_integrations.engine.loop import Outcome, Run
 from rlm_integrations.engine.repl import Repl
@@ -223,7 +222,7 @@ class RLM:
         if verbose is not None:
             hooks = [hook for hook in hooks if not isinstance(hook, Turns)] + [*shown_by(verbose=verbose, progress=False)]
         result = await self._complete(query, context, Emitter(*hooks))
-        return result.answer, [{**plain(turn), "subcalls": turn.calls} for turn in result.trajectory]
+        return result.answer, steps_of(result)
 
     def query(self, query: str, context: object, *, verbose: bool | None = None) -> tuple[Any, list[dict[str, Any]]]:
         """The answer and the turns that led to it, as plain dicts, for scripts, threads and notebooks; see `aquery`."""

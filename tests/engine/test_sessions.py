@@ -178,6 +178,14 @@ async def test_a_session_streams() -> None:
     assert only[0].result.answer == '["re: expensive", false]'
 
 
+def test_a_session_gives_plain_steps() -> None:
+    """`query` is that of an RLM: the answer, and the turns as dicts with the count of their calls."""
+    with RLM(Scripted([BIND, USE])).session("a document") as chat:
+        answer, steps = chat.query("First?")
+        assert (answer, [step["subcalls"] for step in steps]) == ("bound", [1])
+        assert chat.query("Second?")[0] == '["re: expensive", false]'
+
+
 def test_a_session_streams_to_synchronous_callers() -> None:
     """The same; leaving a stream early cancels its question, and the session goes on."""
     root = Thinks([BIND, USE], asyncio.Event())
