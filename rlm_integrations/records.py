@@ -296,6 +296,7 @@ class Limits:
         compact_at: The part of the root model's window at which older outputs in its conversation are shortened.
         window: The root model's window in tokens, where the model does not say.
         child_runs: How many child runs, each with a REPL of its own, may be under way at once at each depth of a tree; further ones wait.
+        batch_items: How many prompts or tasks one batch of code may have.
         prompt_chars: Characters of one prompt that code may send, or have filled in from a template; a longer one fails in its own slot.
         answer_chars: Characters of an answer, as text or as JSON; a longer one is refused, and the model is told so.
         recorded_chars: Characters of prompts, replies and writes that a tree's record keeps. Beyond three quarters of it, long prompts
@@ -324,6 +325,7 @@ class Limits:
     compact_at: float = 0.7
     window: int = 128_000
     child_runs: int = 16
+    batch_items: int = 100_000
     prompt_chars: int = 20_000_000
     answer_chars: int = 10_000_000
     recorded_chars: int = 100_000_000

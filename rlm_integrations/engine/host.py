@@ -89,6 +89,7 @@ class Host(SubCalls):
         lm, width = self._model(model), self._width(max_concurrent)
         if not isinstance(prompts, list):
             raise HostCallError(f"llm_batch: the prompts must be a list of texts, not {kind(prompts)}", type="TypeError")
+        self._check_count("llm_batch", prompts)
         begun = time.monotonic()
         replies = await self.ask_all("llm_batch", _numbered(call, "b"), prompts, lm, width)
         self.note_batch(len(prompts), lm, begun)
@@ -112,6 +113,7 @@ class Host(SubCalls):
             raise HostCallError(f"parallel_query: the template must be a text that holds {CHUNK}, not {kind(template)}", type="ValueError")
         if not isinstance(chunks, list):
             raise HostCallError(f"parallel_query: the chunks must be a list of texts, not {kind(chunks)}", type="TypeError")
+        self._check_count("parallel_query", chunks)
         lm, width = self._model(model), self._width(max_concurrent)
         begun = time.monotonic()
         most, places, rest = self._tree.settings.limits.prompt_chars, template.count(CHUNK), len(template.replace(CHUNK, ""))
@@ -136,6 +138,11 @@ class Host(SubCalls):
         shown = repr(name[:60]) if isinstance(name, str) else kind(name)
         raise HostCallError(f"model={shown} is not registered; there are: {', '.join(map(repr, subs))}", type="ValueError")
 
+    def _check_count(self, function: str, items: list[Any]) -> None:
+        most = self._tree.settings.limits.batch_items
+        if len(items) > most:
+            raise HostCallError(f"{function}: a batch has at most {most:,} items, not {len(items):,}: make several", type="ValueError")
+
     def _width(self, width: Any, name: str = "max_concurrent") -> int:
         if width is None:
             return self._tree.settings.max_parallel_calls
@@ -153,6 +160,7 @@ class Host(SubCalls):
         """Have several answered at once; a task that is none fails alone."""
         if not isinstance(tasks, list):
             raise HostCallError('recursive_batch: a list of {"query": …, "context": …} is needed', type="TypeError")
+        self._check_count("recursive_batch", tasks)
         replies: list[str] = [""] * len(tasks)
 
         async def one(number: int, task: Any) -> None:
@@ -174,6 +182,7 @@ class Host(SubCalls):
         """Have several prompts answered at once; one may be a task of `recursive_batch`."""
         if not isinstance(prompts, list):
             raise HostCallError(f"rlm_query_batched: the prompts must be a list, not {kind(prompts)}", type="TypeError")
+        self._check_count("rlm_query_batched", prompts)
         self._model(model)
         replies: list[str] = [""] * len(prompts)
 
@@ -254,6 +263,7 @@ class Host(SubCalls):
         """Several workers at once; a task is a prompt, or {"prompt", "store_cards"}."""
         if not isinstance(tasks, list):
             raise HostCallError("rlm_worker_batched: a list of prompts is needed", type="TypeError")
+        self._check_count("rlm_worker_batched", tasks)
         commits: list[dict[str, Any]] = [{} for _ in tasks]
 
         async def one(number: int, task: Any) -> None:

@@ -271,7 +271,27 @@ async def test_the_cards_of_a_worker_have_a_bound() -> None:
     assert "store_cards are too large" in result.repl_history[0].stdout
 
 
-# Batches of what is no prompt
+# Batches
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "llm_batch(items)",
+        "parallel_query('{chunk}', items)",
+        "recursive_batch(items)",
+        "rlm_query_batched(items)",
+        "rlm_worker_batched(items)",
+    ],
+)
+async def test_a_batch_has_a_bounded_number_of_items(call: str) -> None:
+    """One that has more is refused whole, before anything is made of it, and the code is told what to do."""
+    block = code("items = ['p'] * 11", f"try: {call}", "except ValueError as e: print(e)", f"items.pop(); print(len({call}))")
+    root = Scripted([block, final("'done'")])
+    result = await run(root, limits=Limits(batch_items=10))
+    function = call.partition("(")[0]
+    assert result.repl_history[0].stdout == f"{function}: a batch has at most 10 items, not 11: make several\n10\n"
+    assert len(root.asked) <= 10
 
 
 @pytest.mark.parametrize(
