@@ -87,5 +87,11 @@ def _word_tokens(word: str) -> int:
     if len(word) > _LONGEST:
         return len(word)
     hundredths = _FIRST + _CAPITAL * (len(word) if word.isupper() else word != small)
-    hundredths += sum(_EASY if small[at : at + 2] in _FAMILIAR else _HARD for at in range(len(small) - 1))
+    hundredths += sum(_EASY if _is_familiar(small, at) else _HARD for at in range(len(small) - 1))
     return min(len(word), -(-hundredths // 100))
+
+
+def _is_familiar(word: str, at: int) -> bool:
+    """Whether a pair of letters is as in English, where none is said twice at once."""
+    pair = word[at : at + 2]
+    return pair in _FAMILIAR and pair not in {word[at - 1 : at + 1], word[at - 2 : at]}
