@@ -94,7 +94,7 @@ def test_no_script_and_no_kind_of_text_takes_more(count: Count, text: str) -> No
 
 
 @pytest.mark.parametrize("alphabet", CLASSES.values(), ids=CLASSES)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(data=st.data())
 def test_no_class_of_characters_takes_more(count: Count, alphabet: str, data: st.DataObject) -> None:
     """Random strings over a part of each class, long enough that the tokens of one message's own do not hide what is missing."""
