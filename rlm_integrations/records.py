@@ -280,13 +280,14 @@ class Limits:
         memory: Bytes of address space that the code of one REPL may take beside the context itself.
         block_seconds: How long one block may compute: wall time while no call to the host is open, and processor time in any case.
         block_wall_seconds: How long one block may take in all, waiting for models included.
-        grace_seconds: How long an interrupted block may clean up before its process is killed.
+        grace_seconds: How long an interrupted block, which is interrupted again and again, may take to end before its process is killed.
         calls_per_block: How many calls to the host one block may make; a whole batch is one call.
         calls_in_flight: How many of them may be open at once; further ones wait.
-        threads: How many threads one REPL may have.
+        threads: How many threads one REPL may have, two of the REPL's own included. Python code that starts more gets a RuntimeError;
+            code that starts them past Python is ended when they are next counted, four times a second.
         stdout_kept: Characters of a block's standard output that are kept, from its start.
         stderr_kept: Likewise for its standard error.
-        message_bytes: How much memory the arguments of one call may take.
+        message_bytes: How much memory the arguments of one call may take, and those of all open calls of a REPL together.
         stdout_shown: Characters of a block's output that the model is shown, the first and the last of them.
         call_seconds: How long one try of a call to a model may take once it has its turn.
         reply_tokens: How many tokens a reply may have while tokens or cost are limited; it is reserved before each call.

@@ -353,7 +353,7 @@ _type_name = type.__dict__["__name__"].__get__  # a metaclass of the model's own
 def _kind(value: Any) -> str:
     # Never isinstance, which asks the value's own `__class__`: that may raise, and a weak proxy's does.
     kind = type(value)
-    name: str = "str" if kind in {LLMReply, _AwaitableText} else "list" if kind is _AwaitableList else _type_name(kind)
+    name: str = "str" if kind is LLMReply or kind is _AwaitableText else "list" if kind is _AwaitableList else _type_name(kind)
     if issubclass(kind, str):
         return f"{name}, {str.__len__(value):,} characters"
     if issubclass(kind, bytes):
