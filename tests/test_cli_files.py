@@ -169,7 +169,7 @@ def test_json_of_a_run_without_a_sandbox(run: Callable[..., Shell], monkeypatch:
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_ctrl_c_prints_and_saves_what_there_is(form: str) -> None:
     """Exit code 130; the file has the turns and the answers of the batch under way, stdout the best words so far."""
-    scripts = {"root": [block("print('seen so far')"), block("llm_batch(['quick', 'slow'])")]}
+    scripts = {"root": [block("print('seen so far')"), block("llm_batch(['quick', 'slow'], max_concurrent=1)")]}
     with serve_in_thread(scripts=scripts, faults=[Fault("hang", match="slow")]) as server:
         words = ["--model", "root", "--base-url", server.base_url, "--save", "kept.json", *(["--json"] if form == "json" else [])]
         process = started("ask", "report.txt", "q", *words, start_new_session=True)
