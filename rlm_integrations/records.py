@@ -131,7 +131,7 @@ class LLMError(str):
 
     def __new__(cls, type: str, message: str, retries: int = 0) -> Self:  # noqa: A002 - the field's name is the contract
         """The error as text and as fields."""
-        error = super().__new__(cls, f"Error: {type}: {message}")
+        error = super().__new__(cls, f"Error: {message}" if type == "error" else f"Error: {type}: {message}")
         error.type = type
         error.message = message
         error.retries = retries

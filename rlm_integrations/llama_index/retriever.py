@@ -17,7 +17,7 @@ Mode = Literal["search", "summary"]
 
 
 class RLMStoreRetriever(BaseRetriever):
-    """Searches the findings of a run as any retriever: by free text, or in the store's query language.
+    """Searches the findings of a run as any retriever: by free text, or in the store's query language where the query is in it.
 
     Scores are relative: the finding that fits best has 1.0. The search's own are in `metadata["score"]`.
 
@@ -50,7 +50,7 @@ class RLMStoreRetriever(BaseRetriever):
 
     def _found(self, query: str) -> list[NodeWithScore]:
         if self._mode == "summary":
-            return [finding(summed_up(self._store, query, self._k))]
-        found = searched(self._store, query, self._k)
+            return [finding(summed_up(self._store, query, self._k, is_lenient=True))]
+        found = searched(self._store, query, self._k, is_lenient=True)
         best = max((each.score for each in found), default=1.0)
         return [finding(each, score=each.score / best) for each in found]

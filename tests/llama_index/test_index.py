@@ -14,6 +14,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery, VectorStoreQueryResult
 
+from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import RLMQueryEngine
 
@@ -132,3 +133,19 @@ async def test_an_empty_vector_store() -> None:
     """A store without nodes is nothing to read."""
     engine = RLMQueryEngine.from_defaults(index=index_in(TextStore()), llm=finder())
     assert str(await engine.aquery(QUESTION)) == "Empty Response"
+
+
+async def test_what_a_further_question_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an index that has not changed, a further question reads no node and makes no list of its texts for the sandbox."""
+    index = VectorStoreIndex([TextNode(text=f"{NEEDLE} {number}") for number in range(300)], embed_model=EMBED)
+    engine = RLMQueryEngine.from_defaults(index=index, llm=finder())
+    assert str(await engine.aquery(QUESTION)) == ANSWER
+
+    def asked_for(_: Any) -> Any:
+        raise AssertionError("a list of all texts was made again")
+
+    monkeypatch.setattr(type(index.docstore), "docs", property(asked_for))
+    for name in ("metadata", "handover"):
+        monkeypatch.setattr(Corpus, name, property(asked_for))
+    assert str(await engine.aquery(QUESTION)) == ANSWER
+    assert engine.query(QUESTION).source_nodes[0].node.text == NEEDLE

@@ -1,6 +1,8 @@
 """The retriever over a run's findings: as any retriever, from both doors."""
 
+import copy
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -13,13 +15,14 @@ from llama_index.core import Document, VectorStoreIndex, get_response_synthesize
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.llms import MockLLM
+from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever
 from llama_index.core.schema import MetadataMode
 
 from rlm_integrations import SharedStore, SpanRef
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import InputError, QueryError
+from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import RLMQueryEngine, RLMStoreRetriever
 
 DOORS = pytest.mark.parametrize("door", ["sync", "async"])
@@ -66,11 +69,32 @@ async def test_summing_up(door: str) -> None:
 
 
 @DOORS
-async def test_k_and_errors(door: str) -> None:
-    """`k` bounds what is found; a query that begins in the language and does not parse is an error that says so."""
+async def test_k_and_questions_like_terms(door: str) -> None:
+    """`k` bounds what is found; a question that begins like a term and is not in the language is free text."""
     assert len(await found(RLMStoreRetriever(filled(), k=1), door, "")) == 1
-    with pytest.raises(QueryError, match="column"):
-        await found(RLMStoreRetriever(filled()), door, "type=")
+    for mode in ("search", "summary"):
+        (hit, *_) = await found(RLMStoreRetriever(filled(), mode=mode), door, "type=note tag= needle?")
+        assert "needle" in hit.node.text
+
+
+@DOORS
+async def test_scores_are_relative(door: str) -> None:
+    """The best finding has 1.0, however common its words are, and survives a cutoff; the search's own score is in the metadata."""
+    store = SharedStore()
+    for number in range(3):
+        store.worker("w").create("note", "a dam", f"The dam {'of Ravenna ' * number}stands.")
+    hits = await found(RLMStoreRetriever(store), door, "dam Ravenna")
+    assert (len(hits), hits[0].score, hits[0].node.metadata["score"]) == (3, 1.0, max(hit.node.metadata["score"] for hit in hits))
+    assert all(0 < hit.score <= 1 for hit in hits)
+    common = await found(RLMStoreRetriever(store), door, "stands")
+    assert SimilarityPostprocessor(similarity_cutoff=0.1).postprocess_nodes(common)
+
+
+def test_it_is_pickled_with_its_findings() -> None:
+    """A copy in another process finds the same."""
+    retriever = RLMStoreRetriever(filled())
+    for again in (pickle.loads(pickle.dumps(retriever)), copy.deepcopy(retriever)):
+        assert [each.node.text for each in again.retrieve("needle")] == ["The needle is 42."]
 
 
 async def test_after_a_run() -> None:
