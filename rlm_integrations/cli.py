@@ -45,6 +45,7 @@ _IN_OUR_WORDS = [
     (re.compile(r"choose an encoding such as 'utf-8', and errors such as"), "choose an --encoding such as utf-8, and --errors such as"),
     (re.compile(r"pass its files, such as sorted\(Path\(('.*')\)\.glob\('\*\.txt'\)\)"), r"name its files"),
     (re.compile(r"give api_key=…, set OPENAI_API_KEY, or use the model 'offline'"), "set OPENAI_API_KEY, or use --model offline"),
+    (re.compile(r"read it yourself and pass what it says"), "name a file or a pipe"),
     (re.compile(r": give the key as api_key"), ": set OPENAI_API_KEY"),
     (re.compile(r"\ba base_url\b"), "a --base-url"),
 ]
@@ -287,7 +288,7 @@ def _document(file: str, encoding: str, errors: str) -> object:
         mode = path.stat().st_mode
     except (OSError, ValueError):
         return path  # which says what is wrong with it
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+    if not stat.S_ISFIFO(mode):
         return path
     return _Piped(_decoded(path.read_bytes(), repr(file), encoding, errors), {"file": path.name})
 

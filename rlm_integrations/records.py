@@ -294,7 +294,7 @@ class Limits:
         encoding: How files are encoded, as Python's codecs name it.
         decode_errors: What stands for bytes of a file that are no text, as Python's codecs name it: "strict" refuses them.
         single_call_below: A context of fewer characters is answered by one call, without a REPL; 0 for never.
-        compact_at: The part of the root model's window at which older outputs in its conversation are shortened.
+        compact_at: The part of the root model's window at which older outputs and replies in its conversation are shortened.
         window: The root model's window in tokens, where the model does not say.
         child_runs: How many child runs, each with a REPL of its own, may be under way at once at each depth of a tree; further ones wait.
         batch_items: How many prompts or tasks one batch of code may have.

@@ -108,7 +108,7 @@ class Execution:
     Attributes:
         block: Its number in the run.
         code: What was run.
-        status: "ok", "error", "interrupted" or "lost".
+        status: "ok", "error", "interrupted" (also by the end of its run) or "lost".
         stdout: What it printed, up to `Limits.stdout_kept` characters.
         stderr: Likewise.
         output: Both in the order in which they were written.

@@ -215,6 +215,7 @@ def test_a_sandbox_that_this_machine_does_not_have(run: Callable[..., Shell], mo
             "is no utf-8 text: byte 0xff at offset 3, line 1 (invalid start byte); give its --encoding, or --errors replace",
         ),
         ([".", "q"], "'.' is a directory: name its files"),
+        (["/dev/zero", "q"], "'/dev/zero' is neither a file nor a text: name a file or a pipe"),
         (["empty.txt", "q"], "empty.txt: there is no text in it"),
         (["empty.txt", "empty.txt", "q"], "empty.txt, empty.txt: there is no text in it"),
         (["report.txt", "q", "--encoding", "utf-99"], "unknown encoding: utf-99: choose an --encoding such as utf-8"),
