@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -143,11 +142,9 @@ async def test_cancelling_is_seen(standin: StandIn, kind: str, children: bool) -
     hanging = 8 if children else 7
     await until(lambda: standin.stats().in_flight == hanging)
     calls = standin.stats().calls
-    begun = time.monotonic()
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    assert time.monotonic() - begun < 2
     await until(lambda: standin.stats().aborted == hanging)
     assert standin.stats().calls == calls
     assert len(tracer.roots) == 1

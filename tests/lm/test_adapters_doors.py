@@ -7,7 +7,6 @@ import itertools
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -231,11 +230,9 @@ async def test_cancelling_aborts_the_sockets(standin: StandIn, kind: str) -> Non
     batch = asyncio.create_task(allm_batch(["hang"] * 5, llm))
     await until(lambda: standin.stats().in_flight == 5)
     batch.cancel()
-    start = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await batch
     await until(lambda: standin.stats().aborted == 5)
-    assert time.monotonic() - start < 1
     assert await allm_batch(_foreign.PROMPTS, llm) == _foreign.ANSWERS
     assert standin.stats().calls == 15
 

@@ -1,7 +1,6 @@
 """What foreign models raise, as our typed errors: over real sockets, and by hand for providers that are not here."""
 
 import http
-import time
 import traceback
 from types import SimpleNamespace
 from typing import Any
@@ -111,9 +110,7 @@ async def test_a_pause_holds_for_all_adapters(server: StandIn) -> None:
     server.change(faults=[Fault("rate_limit", at=(0,), retry_after=0.3)])
     llm = foreign("ChatOpenAI", server.base_url, max_retries=0)
     assert await allm_batch(["x"], llm) == [answer_to("x")]
-    start = time.monotonic()
     assert await allm_batch(PROMPTS, llm) == ANSWERS
-    assert time.monotonic() - start < 5
     first, *others = server.calls()
     assert min(call.arrived for call in others) - first.arrived >= 0.3
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -275,11 +274,9 @@ async def test_cancelling_a_run_aborts_the_sockets(standin: StandIn, kind: str) 
     run = asyncio.create_task(RLM(foreign(kind, standin.base_url)).acompletion("What?", "a document"))
     await until(lambda: standin.stats().in_flight == CALLS - 1)
     run.cancel()
-    start = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await run
     await until(lambda: standin.stats().aborted == CALLS - 1)
-    assert time.monotonic() - start < 1
 
 
 @EACH

@@ -95,10 +95,8 @@ async def test_cancelling_aborts_the_sockets(server: StandIn, transport: Any) ->
     await until(lambda: server.stats().in_flight == 10)
     for task in tasks:
         task.cancel()
-    start = time.monotonic()
     assert all(isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*tasks, return_exceptions=True))
     await until(lambda: server.stats().aborted == 10)
-    assert time.monotonic() - start < 1
     assert (await lm.complete(request_of("x"))).text == answer_to("x")
 
 
