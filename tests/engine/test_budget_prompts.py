@@ -12,7 +12,7 @@ from rlm_integrations import RLM, Budget, Limits, OpenAILM
 from rlm_integrations.engine.budget import Purse, bound
 from rlm_integrations.events import CallFailed, CallRetried, Event
 from rlm_integrations.lm import pricing
-from rlm_integrations.records import Completion, Message, Request, Usage
+from rlm_integrations.records import CallRecord, Completion, Message, Request, Usage
 from tests.engine.conftest import Scripted, code, final, models, run
 from tests.standin import Ask, Reply, StandIn, serve
 from tests.standin.settings import Usage as Counts
@@ -279,15 +279,9 @@ async def test_a_server_that_ignores_every_bound_is_noticed() -> None:
     lm = "ignores"
     first = await purse.reserve(100, lm, 1)
     assert first.tokens == 600
-    purse.settle(first, await record_of(lm, Usage(100, 6_000)))
+    purse.settle(first, CallRecord(reply="y", model=lm, usage=Usage(100, 6_000)))
     second = await purse.reserve(100, lm, 1)
     assert (second.tokens, second.reply_tokens) == (6_100, 500)
-
-
-async def record_of(name: str, usage: Usage) -> object:
-    from rlm_integrations.records import CallRecord
-
-    return CallRecord(reply="y", model=name, usage=usage)
 
 
 @pytest.mark.parametrize("params", [{"max_tokens": 300}, {"max_completion_tokens": 300}])

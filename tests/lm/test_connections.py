@@ -1,6 +1,8 @@
 """What keeps a request from its server is named as what it is, costs nothing where nothing was sent, and is not tried for ever."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +19,7 @@ from rlm_integrations.lm.openai import OpenAILM
 from rlm_integrations.records import Request
 from tests.lm.conftest import request_of
 from tests.lm.test_openai_wire import certificate  # noqa: F401 - a fixture
-from tests.standin import Reply, StandIn, answer_to, serve
+from tests.standin import Fault, Reply, StandIn, answer_to, serve
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
 
@@ -28,6 +30,12 @@ async def failure_of(base_url: str, transport: Any = "aiohttp") -> ModelError:
     return caught.value
 
 
+def _is_whole(data: bytes) -> bool:
+    head, end, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+    return bool(end) and length is not None and len(body) >= int(length[1])
+
+
 @asynccontextmanager
 async def raw_server(answer: Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[tuple[str, list[bytes]]]:
     """A server that reads what comes first and answers as it is told; its address, and what came."""
@@ -36,6 +44,8 @@ async def raw_server(answer: Callable[[bytes, asyncio.StreamWriter], Awaitable[N
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65_536):
+                while data.startswith(b"POST") and not _is_whole(data):
+                    data += await reader.read(65_536)
                 seen.append(data)
                 await answer(data, writer)
         except OSError:
@@ -205,8 +215,6 @@ async def test_a_server_that_refuses_a_parameter_gets_the_other(refuses: set[str
     seen: list[list[str]] = []
 
     async def answer(data: bytes, writer: asyncio.StreamWriter) -> None:
-        import json
-
         body = json.loads(data.partition(b"\r\n\r\n")[2])
         given = names & body.keys()
         seen.append(["both"] if given == names else sorted(given))
@@ -226,8 +234,6 @@ async def test_a_server_that_refuses_a_parameter_gets_the_other(refuses: set[str
 
 async def test_another_bad_request_is_no_refusal_of_the_bound(server: StandIn) -> None:
     """A request that is refused for another reason is asked once."""
-    from tests.standin import Fault
-
     server.change(faults=[Fault("bad_request")])
     with pytest.raises(ModelError, match="Invalid value"):
         await OpenAILM("m", base_url=server.base_url, api_key="a-key").complete(bounded({}))
