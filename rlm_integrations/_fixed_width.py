@@ -4,6 +4,7 @@ A `Store` holds bytes: anonymous memory, or an ASCII file as it lies on the disk
 once made, so any thread may read, and a descriptor lives as long as somebody still refers to its store.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -71,7 +72,10 @@ class Memory:
 
     def __init__(self) -> None:
         if hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("rlm-context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            try:
+                self.fd = os.memfd_create("rlm-context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            except OSError as error:
+                raise _no_room(error) from error
         else:
             with tempfile.TemporaryFile(buffering=0) as file:
                 self.fd = os.dup(file.fileno())
@@ -80,10 +84,12 @@ class Memory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Seal what was written: nobody can write or resize it any more, not even a process that is handed the descriptor."""
         if failed:
             self._close()
+            if isinstance(error, OSError) and error.errno in {errno.EFBIG, errno.ENOSPC, errno.ENOMEM}:
+                raise _no_room(error) from error
         elif hasattr(os, "memfd_create"):
             import fcntl
 
@@ -92,6 +98,13 @@ class Memory:
     def opened(self) -> AbstractContextManager[int]:
         """The descriptor, which stays open for as long as this object is referred to."""
         return nullcontext(self.fd)
+
+
+def _no_room(error: OSError) -> ContextError:
+    return ContextError(
+        f"the document cannot be put into memory that a sandbox can read ({error.strerror}): "
+        "a limit of the machine is in the way, on the size of files (`ulimit -f`), on open files or on memory"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The operating system's side of a session: a process, seen from the host."""
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -53,6 +54,8 @@ class Child:
                 with self._lock:
                     (self._state,) = descriptors
                 first = b""
+            elif first == b"T":  # it came without its descriptor
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             message = _read_message(connection, first)
         except WireError as error:
             raise SandboxError(f"the sandbox's process broke the protocol while it was starting ({error})") from error
@@ -61,7 +64,7 @@ class Child:
         except ValueError as error:
             raise SandboxError(f"the document's metadata cannot cross into the sandbox: {error}") from error
         except OSError as error:
-            self._passing = True
+            self._passing = error.errno != errno.EMFILE
             raise SandboxError(f"the sandbox's process ended while it was starting ({error})") from error
         match message:
             case {"op": "ready", "layers": dict() as layers}:

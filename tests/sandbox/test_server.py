@@ -303,3 +303,22 @@ def test_a_thread_that_outlives_the_main_one_is_told_so() -> None:
     code = "def late():\n    threading.main_thread().join()\n    asyncio.run(main())\nthreading.Thread(target=late).start()\n"
     done = run_script(OPEN + code)
     assert done.stdout.startswith("refused: the sandbox needs a thread to start in, and cannot have one: cannot schedule new futures")
+
+
+def test_a_limit_on_the_size_of_files_is_an_error_in_words() -> None:
+    """`ulimit -f` bounds memory that is a file as well: the document does not fit, which is said."""
+    code = """
+import resource, signal
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import ContextError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    Corpus.build("x" * 1_000_000)
+except ContextError as error:
+    print(error)
+"""
+    done = run_script(code)
+    assert "cannot be put into memory that a sandbox can read (File too large)" in done.stdout
+    assert done.stderr == ""
