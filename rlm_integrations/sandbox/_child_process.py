@@ -49,14 +49,7 @@ class Child:
             Encoder().encode({**opening, **of_context.fields}, connection.sendall)
             for descriptor in of_context.handover.files():
                 socket.send_fds(connection, [b"F"], [descriptor])
-            first, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
-            if descriptors:
-                with self._lock:
-                    (self._state,) = descriptors
-                first = b""
-            elif first == b"T":  # it came without its descriptor
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            message = _read_message(connection, first)
+            message = _read_message(connection, self._take_state(connection))
         except WireError as error:
             raise SandboxError(f"the sandbox's process broke the protocol while it was starting ({error})") from error
         except ContextError:  # the document's file has changed
@@ -77,6 +70,15 @@ class Child:
                 )
             case _:
                 raise SandboxError(f"the sandbox's process did not start: {str(message.get('error'))[:500]}")
+
+    def _take_state(self, connection: socket.socket) -> bytes:
+        """Take the descriptor that the process hands over; where it has something else to say instead, the first byte of that."""
+        first, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        if first == b"T" and not descriptors:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with self._lock:
+            self._state = descriptors[0] if descriptors else -1
+        return b"" if descriptors else first
 
     def _check_signals(self) -> None:
         try:
