@@ -12,7 +12,7 @@ from itertools import accumulate, islice
 from typing import Final
 
 from rlm_integrations import _squeezed
-from rlm_integrations._squeezed import candidates, loose_places
+from rlm_integrations._squeezed import STEP, candidates, loose_places
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import SpanRef
@@ -183,24 +183,26 @@ class Locator:
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
         self.stride = max(64, corpus.characters // _ANCHORS)
-        lengths = (source.length for source in corpus.sources)
-        self._bases = list(accumulate(lengths, initial=0))[:-1]  # where each source begins, if they follow one another
+        self._bases = list(accumulate(corpus.lengths, initial=0))[:-1]  # where each source begins, if they follow one another
         self._numbers = {source.name: number for number, source in enumerate(corpus.sources)}
         self._places: dict[str, int] = {}  # the first place of each anchor
         self._more: dict[str, list[int]] = {}  # further places
-        for source, base in zip(corpus.sources, self._bases, strict=True):
-            self._index(source.name, source.length, base)
-
-    def _index(self, name: str, length: int, base: int) -> None:
         window = self.stride * max(1, _WINDOW // self.stride)  # an anchor is shorter than a stride, so none is cut
-        for start in range(0, length, window):
-            text = self._corpus.text(name, start, min(start + window, length))
-            for at in range(0, len(text) - _ANCHOR + 1, self.stride):
-                anchor, place = text[at : at + _ANCHOR], base + start + at
-                if self._places.setdefault(anchor, place) != place:
-                    more = self._more.setdefault(anchor, [])
-                    if len(more) < _KEPT:
-                        more.append(place)
+        for (name, text), length, base in zip(corpus.short_texts(STEP), corpus.lengths, self._bases, strict=True):
+            if text is not None:
+                self._index(text, base)
+                continue
+            for start in range(0, length, window):
+                self._index(corpus.text(name, start, min(start + window, length)), base + start)
+
+    def _index(self, text: str, base: int) -> None:
+        """Keep the anchors of a text that begins at this place."""
+        for at in range(0, len(text) - _ANCHOR + 1, self.stride):
+            anchor, place = text[at : at + _ANCHOR], base + at
+            if self._places.setdefault(anchor, place) != place:
+                more = self._more.setdefault(anchor, [])
+                if len(more) < _KEPT:
+                    more.append(place)
 
     def locate(self, prompt: str, *, after: SpanRef | None = None) -> PromptPieces:
         """The prompt as words and spans.

@@ -92,7 +92,8 @@ class RLMQueryEngine(BaseQueryEngine):
             output_cls: A pydantic class, for answers of that class.
             streaming: Whether answers are streams. They begin when the answer is there.
             node_postprocessors: What changes the nodes that `retriever` finds, such as a reranker, before they are read.
-            callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default. Calls of models are told to the models' own.
+            callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default. Calls of
+                LlamaIndex's models are told to the models' own, those of models by name to this.
             rlm_options: Those of `RLM`.
 
         Raises:

@@ -33,7 +33,8 @@ class RLMSynthesizer(BaseSynthesizer):
         streaming: Whether the answer is a stream.
         output_cls: A pydantic class, for answers of that class.
         empty_response: What is said where there are no nodes.
-        callback_manager: LlamaIndex's callbacks for synthesis; `Settings` has the default. Calls of models are told to the models' own.
+        callback_manager: LlamaIndex's callbacks for synthesis; `Settings` has the default. Calls of
+            LlamaIndex's models are told to the models' own, those of models by name to this.
         rlm_options: Those of `RLM`.
 
     Attributes:
