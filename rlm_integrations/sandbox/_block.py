@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rlm_integrations._cleanup import ended
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final, Status
-from rlm_integrations.sandbox.repl import MESSAGE_KEPT, TRACEBACK_KEPT, VARIABLES_SHOWN, Stream, printable
+from rlm_integrations.sandbox.repl import MESSAGE_KEPT, REBOUND_TOLD, TRACEBACK_KEPT, VARIABLES_SHOWN, Stream, printable
 from rlm_integrations.sandbox.wire import WireError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _WATCH = 0.25  # seconds between two looks at what the process uses
 _AGAIN = 0.1  # seconds after which an interrupt is sent again; a tenth of the grace where that is less
 _NAME_KEPT = 200  # characters of a variable's name or kind
-_REBOUND_KEPT = 50  # names
 
 INTERRUPTED = "this block was interrupted and makes no further calls"
 
@@ -230,7 +229,11 @@ class Block:
             or len(variables) > VARIABLES_SHOWN + 1
         ):
             raise WireError("a malformed end of a block")
-        if not isinstance(rebound, list) or not all(isinstance(text, str) for text in (*variables.values(), *rebound)):
+        if (
+            not isinstance(rebound, list)
+            or len(rebound) > REBOUND_TOLD
+            or not all(isinstance(text, str) for text in (*variables.values(), *rebound))
+        ):
             raise WireError("a malformed end of a block")
         status: Status = "error" if error is not None else "ok"
         if self._interrupted_because and (message.get("interrupted") is True or (error is not None and self._refused_further_calls)):
@@ -239,5 +242,5 @@ class Block:
                 "Interrupted", f"{self._interrupted_because}; what it had bound before is kept", error.traceback if error else ""
             )
         described = {printable(name[:_NAME_KEPT]): printable(kind[:_NAME_KEPT]) for name, kind in variables.items()}
-        names = tuple(printable(name[:_NAME_KEPT]) for name in rebound[:_REBOUND_KEPT])
+        names = tuple(printable(name[:_NAME_KEPT]) for name in rebound)
         return self.result(status, error, final=final, locals=described, rebound=names, dropped=dropped)

@@ -4,6 +4,7 @@ import ast
 import asyncio
 import inspect
 import io
+import itertools
 import json
 import linecache
 import os
@@ -30,6 +31,7 @@ MESSAGE_KEPT = 2_000
 FRAMES_KEPT = 12
 ECHO_KEPT = 10_000  # characters of a text that is the last expression of a block
 VARIABLES_SHOWN = 100
+REBOUND_TOLD = 50  # names
 _FLUSH = 1 << 16
 
 _OURS = os.path.dirname(os.path.abspath(__file__))
@@ -261,7 +263,8 @@ class Repl:
 
     def _rebound(self) -> list[str]:
         """The reserved names that the block has bound to something else, which the next block will not find there."""
-        return [name for name, value in self._bound.items() if name[0] != "_" and self.namespace.get(name, value) is not value]
+        rebound = (name for name, value in self._bound.items() if name[0] != "_" and self.namespace.get(name, value) is not value)
+        return list(itertools.islice(rebound, REBOUND_TOLD))
 
     # Running a block.
 
