@@ -356,6 +356,7 @@ _type_name = type.__dict__["__name__"].__get__  # a metaclass of the model's own
 def _kind(value: Any) -> str:
     # Never isinstance, which asks the value's own `__class__`: that may raise, and a weak proxy's does.
     kind = type(value)
+    # `is`, never `in`, which asks a metaclass of the model's own for its hash or its `==`.
     name: str = "str" if kind is LLMReply or kind is _AwaitableText else "list" if kind is _AwaitableList else _type_name(kind)
     if issubclass(kind, str):
         return f"{name}, {str.__len__(value):,} characters"

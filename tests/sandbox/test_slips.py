@@ -80,8 +80,8 @@ async def test_reserved_names_that_were_rebound_are_told(run: Run) -> None:
     result = await run("context = 1; store = 2; mine = 3; final_answer = 4; answer = 5\nfor llm_query in (): pass")
     assert sorted(result.rebound) == ["context", "store"]
     assert (await run("x = final_answer + answer")).rebound == ()
-    assert (await run("for name in list(globals()): globals()[name] = 1 if name[0] != '_' else globals()[name]")).status == "ok"
     assert (await run("print(context, final_answer, answer)")).stdout == "the quick brown fox 4 5\n"
+    assert (await run("for name in list(globals()): globals()[name] = 1 if name[0] != '_' else globals()[name]")).status == "ok"
 
 
 async def test_help_shows_signature_and_words(sandbox: Sandbox, run: Run) -> None:
