@@ -1,5 +1,6 @@
 """What tests of the LangChain face share: a stand-in provider, a tracer that keeps whole trees, and checks that nothing is left behind."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,12 +8,13 @@ import pytest
 from langchain_core.tracers import BaseTracer
 from langchain_core.tracers.schemas import Run
 
+from rlm_integrations.records import Completion, Request
 from tests.engine.conftest import nothing_left
 from tests.lm._foreign import SCRIPTS
 from tests.lm.conftest import bare_environment, closed_clients
 from tests.standin import Ask, StandIn, answer_to, serve_in_thread
 
-__all__ = ["Tracer", "bare_environment", "closed_clients", "nothing_left", "scripted", "standin", "tree"]
+__all__ = ["Together", "Tracer", "bare_environment", "closed_clients", "nothing_left", "scripted", "standin", "tree"]
 
 
 @pytest.fixture
@@ -39,6 +41,29 @@ class Tracer(BaseTracer):
     def runs(self) -> list[Run]:
         """Every run of every tree, parents first."""
         return [run for root in self.roots for run in below(root)]
+
+
+class Together:
+    """A model whose sub-calls wait until so many of them are in flight; as root it says its program."""
+
+    name = "together"
+    context_window = None
+
+    def __init__(self, wanted: int, program: str = "") -> None:
+        self.most = 0
+        self._wanted = wanted
+        self._program = program
+        self._in_flight = 0
+
+    async def complete(self, request: Request) -> Completion:
+        if request.role == "root":
+            return Completion(self._program)
+        self._in_flight += 1
+        self.most = max(self.most, self._in_flight)
+        while self.most < self._wanted:
+            await asyncio.sleep(0.001)
+        self._in_flight -= 1
+        return Completion("so")
 
 
 def below(run: Run) -> list[Run]:

@@ -108,7 +108,7 @@ def test_a_quick_one_is_not(standin: StandIn) -> None:
         warnings.simplefilter("error")
         quick = fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY)
         assert RLMRunnable(quick, context="text", max_parallel_calls=50).invoke("Who?")["answer"] == ANSWER
-        LLMBatchRunnable(f"openai:{MODEL}@{standin.base_url}", max_concurrent=50)._lm.complete  # noqa: B018 - made without a word
+        LLMBatchRunnable(f"openai:{MODEL}@{standin.base_url}", max_concurrent=50)._lm().complete  # noqa: B018 - made without a word
 
         async def over_aiohttp() -> list[str]:
             async with openai.DefaultAioHttpClient() as client:

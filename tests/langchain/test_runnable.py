@@ -20,7 +20,7 @@ from rlm_integrations.errors import BudgetExceededError, ContextError, InputErro
 from rlm_integrations.langchain import RLMRunnable
 from rlm_integrations.langchain.runnable import OWN
 from tests.engine.conftest import documents_held
-from tests.langchain.conftest import scripted
+from tests.langchain.conftest import Together, scripted
 from tests.langchain.test_trace import DOORS, through
 from tests.lm._foreign import ANSWER, CALLS, MODEL, foreign
 from tests.standin import Fault, StandIn, answer_to
@@ -135,17 +135,15 @@ def test_schemas() -> None:
     assert runnable.get_output_schema().model_validate(output).answer == output["answer"]
 
 
-async def test_the_inner_fan_out_is_bounded(standin: StandIn) -> None:
+async def test_the_inner_fan_out_is_bounded() -> None:
     """`max_concurrency` of a configuration bounds the calls of the run, from both doors, and never raises what the runnable says."""
-    standin.change(
-        scripts={MODEL: scripted("```repl\nFINAL(len(llm_batch([str(n) for n in range(30)], max_concurrent=30)))\n```")}, latency=0.05
-    )
-    runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url), context=TEXT, max_parallel_calls=12)
+    program = "```repl\nFINAL(len(llm_batch([str(n) for n in range(30)], max_concurrent=30)))\n```"
     for config, most in (({"max_concurrency": 3}, 3), ({"max_concurrency": 100}, 12), ({}, 12)):
-        standin.reset()
-        assert (await runnable.ainvoke("Who?", config))["answer"] == "30"
-        assert (await asyncio.to_thread(runnable.invoke, "Who?", config))["answer"] == "30"
-        assert standin.stats().most_in_flight == most
+        for door in ("ainvoke", "invoke"):
+            model = Together(most, program)
+            runnable = RLMRunnable(model, context=TEXT, max_parallel_calls=12)
+            assert (await through(door, runnable, "Who?", config))["answer"] == "30"
+            assert model.most == most
 
 
 async def use(runnable: RLMRunnable) -> str:
