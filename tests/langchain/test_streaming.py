@@ -19,7 +19,7 @@ from tests.standin import StandIn
 
 PROGRAM = code(
     "replies = llm_batch([f'part {n}' for n in range(4)])",
-    "FINAL(f'{sum(type(reply) is not str for reply in replies)} refused')",
+    "FINAL(f'{sum(isinstance(reply, LLMError) for reply in replies)} refused')",
 )
 QUESTION = "Who?"
 MODELS = {"root": [PROGRAM]}

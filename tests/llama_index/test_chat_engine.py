@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, AT, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder
+from tests.llama_index._world import ANSWER, AT, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder, splitter
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
@@ -124,7 +124,7 @@ def test_messages_by_several_loops() -> None:
 
 async def test_an_index_that_changes() -> None:
     """Where the text of an index changes between two messages, the next is answered over the new text."""
-    index = SummaryIndex.from_documents([Document(text="Nothing.")])
+    index = SummaryIndex.from_documents([Document(text="Nothing.")], transformations=[splitter()])
     root = Scripted([final("str(len(context))")])
     async with RLMChatEngine.from_defaults(index=index, llm=root) as engine:
         assert str(await engine.achat("How many?")) == "1"
