@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from rlm_integrations import RLM, Budget, Limits, OpenAILM
+from rlm_integrations import RLM, Budget, Limits, OpenAILM, Retry
 from rlm_integrations.engine.budget import Purse, bound
 from rlm_integrations.events import CallFailed, CallRetried, Event
 from rlm_integrations.lm import pricing
@@ -237,7 +237,9 @@ async def test_a_name_that_does_not_resolve_costs_nothing(monkeypatch: pytest.Mo
     events: list[Event] = []
     lm = OpenAILM("root", base_url="http://no-such-host.test/v1", api_key="a-key")
     root = Scripted([code("r = llm_query('p')"), final("r.type")])
-    result = await RLM(root, lm, budget=Budget(max_tokens=30_000), on_event=events.append).acompletion("What?", "a text")
+    result = await RLM(root, lm, budget=Budget(max_tokens=30_000), retry=Retry(failures=0), on_event=events.append).acompletion(
+        "What?", "a text"
+    )
     assert (result.answer, result.stop_reason) == ("connection", "final")
     assert [event.record.error.type for event in events if isinstance(event, CallFailed)] == ["connection"]
 

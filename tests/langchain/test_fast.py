@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from rlm_integrations import RLM, llm_batch
+from rlm_integrations import RLM, Retry, llm_batch
 from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.langchain import LLMBatchRunnable, RLMRunnable, fast_chat_openai
 from rlm_integrations.langchain.fast import SlowTransportWarning
@@ -142,4 +142,4 @@ def test_the_defaults_of_the_helper(standin: StandIn) -> None:
     own = fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY, max_retries=3, stream_usage=False)
     assert (own.max_retries, own.stream_usage) == (3, False)
     standin.change(faults=[Fault("server")])
-    assert LLMBatchRunnable(ours).invoke(["x"])[0].retries == standin.stats().calls - 1
+    assert LLMBatchRunnable(ours, retry=Retry(first_delay=0.01)).invoke(["x"])[0].retries == standin.stats().calls - 1
