@@ -27,7 +27,7 @@ MOST_REDIRECTS = 5
 LARGE = 2**20  # aiohttp warns of plain bytes above this size: they would be written in one piece
 
 
-class OtherHostError(Exception):
+class OtherHostError(httpx.TransportError):
     """A server redirects to another host."""
 
 
