@@ -2,15 +2,15 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENV2 := .venv
 ENV3 := .venv-openai3
-# A worker for each core, four at most.
-PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
+# Two workers for each of two cores: tests wait, too.
+PYTEST := -m pytest -n 4 --dist worksteal
 PYTEST_ARGS ?=
 
 # openai 2 with everything, LlamaIndex included; and openai 3, which LlamaIndex's own openai package excludes.
 EXTRAS2 := all
 EXTRAS3 := langchain,storage
-# What openai 3 can change: how models are asked, and what stands on that.
-TESTS3 := tests/lm tests/cassettes tests/langchain
+# What openai 3 can change: how models are asked, and the tests of the LangChain face that ask by its SDK.
+TESTS3 := tests/lm tests/cassettes $(patsubst %,tests/langchain/test_%.py,batch fast models runnable streaming trace)
 
 .PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-loaded
 

@@ -58,8 +58,7 @@ WAYS = {  # what is called, and how many runs it begins
 }
 
 
-@pytest.mark.parametrize("model", ["chat", "own"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "model"), [*((way, "chat") for way in WAYS), ("batch", "own")])
 def test_ctrl_c_ends_the_spending(standin: StandIn, way: str, model: str) -> None:
     """No further call is made once it was pressed, from worker threads as from the main thread; the error is KeyboardInterrupt."""
     standin.change(scripts={"root": [PROGRAM], "agent": [ASKED]}, faults=[Fault("hang", match="hang")])

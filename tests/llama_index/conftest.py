@@ -20,8 +20,9 @@ def fresh_settings() -> Iterator[None]:
     from llama_index.core import Settings
 
     Settings._node_parser = splitter()
+    Settings._transformations = None  # what another folder's tests have left there
     yield
-    for name in ("_llm", "_embed_model", "_callback_manager", "_prompt_helper", "_node_parser"):
+    for name in ("_llm", "_embed_model", "_callback_manager", "_prompt_helper", "_node_parser", "_transformations"):
         setattr(Settings, name, None)
 
 
