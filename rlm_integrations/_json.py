@@ -14,26 +14,26 @@ from rlm_integrations.records import LLMError, LLMReply
 _LARGEST = 1 << 63  # of an integer: a larger one cannot even be shown in a message
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """The value in JSON's types. What JSON does not have becomes a string, NaN and the infinities included."""
     if isinstance(value, LLMError):
         return {"error": {"type": value.type, "message": value.message, "retries": value.retries}}
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(value))]
     if isinstance(value, Enum):
-        return plain(value.value)
+        return to_plain(value.value)
     if isinstance(value, LLMReply):
         return str(value)
     if isinstance(value, str | int | None):
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [to_plain(item) for item in value]
     if hasattr(value, "model_dump"):  # a pydantic model
-        return plain(value.model_dump(mode="json"))
+        return to_plain(value.model_dump(mode="json"))
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        return {each.name: to_plain(getattr(value, each.name)) for each in fields(value)}
     if type(value).__module__.startswith("rlm_integrations.") and hasattr(value, "to_dict"):
         return value.to_dict()
     return _as_string(value)
@@ -44,12 +44,12 @@ def _as_string(value: Any) -> Any:
     from pydantic_core import to_jsonable_python
 
     try:
-        return plain(to_jsonable_python(value, fallback=str))
+        return to_plain(to_jsonable_python(value, fallback=str))
     except ValueError:  # bytes that are not UTF-8
         return str(value)
 
 
-def read(kind: Any, value: Any, where: str) -> Any:
+def read_record(kind: Any, value: Any, where: str) -> Any:
     """The value of this type that `plain` wrote.
 
     Args:

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rlm_integrations._fixed_width import BLOCK, Memory, Run, decode, read_exactly
-from rlm_integrations._work import spend
+from rlm_integrations._concurrency.work import spend
+from rlm_integrations.corpus.fixed_width import BLOCK, Memory, StoredText, decode_fixed, read_exactly
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a text's characters are."""
 
-    run: Run
+    run: StoredText
     start: int
     end: int
 
@@ -45,4 +45,4 @@ def read_together(group: Sequence[tuple[str, Place]]) -> Iterator[tuple[str, str
         data = read_exactly(fd, end - begin, begin)
     for name, place in group:
         start, stop = place.bytes
-        yield name, decode(data[start - begin : stop - begin], place.run.width)
+        yield name, decode_fixed(data[start - begin : stop - begin], place.run.width)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from rlm_integrations._runtime import shared
+from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.records import CallRecord, LLMError, Request
 
 if TYPE_CHECKING:

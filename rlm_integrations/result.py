@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rlm_integrations._files import write_whole
-from rlm_integrations._json import plain, read, read_fields
+from rlm_integrations._json import read_fields, read_record, to_plain
+from rlm_integrations.corpus.spans import PromptPieces
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import Message, Usage
-from rlm_integrations.spans import PromptPieces
 
 if TYPE_CHECKING:
     from rlm_integrations.store import SharedStore
@@ -196,7 +196,7 @@ class Spent:
 Price = Callable[[Usage, str, str], float | None]
 
 
-class Tally:
+class Spending:
     """What a run took, its children included. It is added up when it is first asked: reading the price list takes a while.
 
     Args:
@@ -261,7 +261,7 @@ class Tally:
 
     def to_dict(self) -> dict[str, Any]:
         """The tally as plain JSON."""
-        return {"by_model": plain(self.by_model), "by_depth": plain(self.by_depth), "total": plain(self.total)}
+        return {"by_model": to_plain(self.by_model), "by_depth": to_plain(self.by_depth), "total": to_plain(self.total)}
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
@@ -272,8 +272,8 @@ class Tally:
         """
         if not isinstance(data, Mapping) or not {"by_model", "by_depth"} <= data.keys():
             raise InputError("spent must be an object with by_model and by_depth")
-        by_model = read(Mapping[str, Spent], data["by_model"], "spent.by_model")
-        by_depth = read(Mapping[str, Spent], data["by_depth"], "spent.by_depth")
+        by_model = read_record(Mapping[str, Spent], data["by_model"], "spent.by_model")
+        by_depth = read_record(Mapping[str, Spent], data["by_depth"], "spent.by_depth")
         if wrong := [depth for depth in by_depth if not (depth.isascii() and depth.isdigit() and len(depth) < 10)]:
             raise InputError(f"spent.by_depth: key {wrong[0][:40]!r} must be a depth, such as '0'")
         return cls._of(by_model, {int(depth): spent for depth, spent in by_depth.items()})
@@ -286,10 +286,10 @@ class Tally:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Its sums: the price list stays."""
-        return Tally._of, self._added_up
+        return Spending._of, self._added_up
 
     def __eq__(self, other: object) -> bool:
-        return self._added_up == other._added_up if isinstance(other, Tally) else NotImplemented
+        return self._added_up == other._added_up if isinstance(other, Spending) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment] # it holds dicts
 
@@ -333,7 +333,7 @@ class RLMResult:
     stop_reason: StopReason = "final"
     iterations: int = 0
     total_calls: int = 0
-    spent: Tally = field(default_factory=Tally)
+    spent: Spending = field(default_factory=Spending)
     trajectory: tuple[Iteration, ...] = ()
     messages: tuple[Message, ...] = ()
     run_id: str = ""
@@ -388,7 +388,7 @@ class RLMResult:
         Blocks, which `repl_history` lists, are under `trajectory`, in `executions`. What JSON does not have becomes a string: NaN and the
         infinities ("NaN", "Infinity", "-Infinity"), dates and the like.
         """
-        return {"schema": SCHEMA, **{name: plain(getattr(self, name)) for name in self.__slots__}}
+        return {"schema": SCHEMA, **{name: to_plain(getattr(self, name)) for name in self.__slots__}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

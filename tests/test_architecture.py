@@ -76,7 +76,7 @@ def test_imports_go_one_way() -> None:
 
 def test_a_wrong_direction_is_seen() -> None:
     """The check above can fail: it reads absolute, relative and aliased imports."""
-    text = "from rlm_integrations.engine import loop\nfrom ..sandbox import base\nimport rlm_integrations.cli as c\n"
+    text = "from rlm_integrations.engine import loop\nfrom ..sandbox import base\nimport rlm_integrations.cli.ask as c\n"
     found = imports_of(PACKAGE / "lm" / "probe.py", text)
     assert {"engine", "engine.loop", "sandbox", "sandbox.base", "cli"} <= set(found)
     assert layer_of("engine.loop") > layer_of("lm.probe")

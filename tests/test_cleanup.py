@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from rlm_integrations._cleanup import ended, to_the_end
+from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
 
 
 async def test_what_is_waited_for_is_given() -> None:
@@ -14,9 +14,9 @@ async def test_what_is_waited_for_is_given() -> None:
         await asyncio.sleep(0)
         return 6 / by
 
-    assert await to_the_end(divided(3)) == 2
+    assert await finish_despite_cancel(divided(3)) == 2
     with pytest.raises(ZeroDivisionError):
-        await to_the_end(divided(0))
+        await finish_despite_cancel(divided(0))
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
@@ -30,7 +30,7 @@ async def test_cancellations_are_raised_after_the_end(times: int) -> None:
 
     async def waits() -> None:
         try:
-            await to_the_end(work())
+            await finish_despite_cancel(work())
         finally:
             order.append("left")
 
@@ -51,7 +51,7 @@ async def test_a_cancellation_in_the_moment_of_the_end_is_raised_too() -> None:
     """Where the work has just ended and the task is not awake yet, nothing of either is lost."""
     loop = asyncio.get_running_loop()
     future = loop.create_future()
-    task = asyncio.create_task(ended(future))
+    task = asyncio.create_task(wait_until_done(future))
     await asyncio.sleep(0)
     future.add_done_callback(lambda _: task.cancel())
     future.set_result(None)
@@ -70,7 +70,7 @@ async def test_a_timeout_around_it_is_a_timeout() -> None:
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await to_the_end(work())
+            await finish_despite_cancel(work())
     assert done
     task = asyncio.current_task()
     assert task is not None
@@ -87,8 +87,8 @@ async def test_failures_of_what_ends_are_no_complaint() -> None:
 
     tasks = [asyncio.create_task(fails()), asyncio.create_task(asyncio.sleep(60)), asyncio.create_task(asyncio.sleep(0))]
     tasks[1].cancel()
-    await ended(*tasks)
-    await ended()
+    await wait_until_done(*tasks)
+    await wait_until_done()
     assert all(task.done() for task in tasks)
     del tasks
     assert complaints == []

@@ -396,5 +396,5 @@ def test_the_command_is_installed() -> None:
 def test_help_is_quick_to_load() -> None:
     """Reading the command line loads no client, no sandbox and no progress bar."""
     heavy = ["openai", "tqdm", "pydantic", "asyncio"]
-    code = f"import sys, rlm_integrations.cli as cli; cli.parsers(); print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, rlm_integrations.cli.ask as cli; cli.parsers(); print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rlm_integrations.corpus.corpus.corpus import documents
 
-from rlm_integrations import _documents
-from rlm_integrations._fixed_width import BLOCK, MAXCHARS
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.fixed_width import BLOCK, MAXCHARS
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.sandbox.fill import fill
@@ -256,7 +256,7 @@ def written(path: Path, data: bytes) -> Path:
 @pytest.fixture
 def nothing_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ASCII files are treated as large ones are."""
-    monkeypatch.setattr(_documents, "COPIED", 0)
+    monkeypatch.setattr(documents, "COPIED", 0)
 
 
 @pytest.mark.usefixtures("nothing_copied")
@@ -369,7 +369,7 @@ def test_a_file_that_was_copied_may_change(tmp_path: Path, change: Any, data: by
 
 def test_what_a_corpus_copies_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are copied up to a sum; the ASCII files beyond it are used as they are on the disk."""
-    monkeypatch.setattr(_documents, "COPIED", 10)
+    monkeypatch.setattr(documents, "COPIED", 10)
     paths = [written(tmp_path / f"{number}.txt", b"words") for number in range(4)]
     with Corpus.build(paths) as corpus:
         for path in paths:
@@ -754,7 +754,7 @@ def test_the_host_never_holds_a_second_text(tmp_path: Path, kind: str, unit: str
 
 def test_importing_the_corpus_loads_no_framework() -> None:
     """Documents are known by what they have, not by their class: no framework is loaded."""
-    code = "import sys, rlm_integrations.spans; print({'langchain_core', 'llama_index', 'pydantic', 'ctypes'} & set(sys.modules))"
+    code = "import sys, rlm_integrations.corpus.spans; print({'langchain_core', 'llama_index', 'pydantic', 'ctypes'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlm_integrations import LLMError, llm_batch, llm_batch_iter
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.records import Completion, Request
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rlm_integrations.corpus.corpus.corpus import quotes as module
+from rlm_integrations.corpus.corpus.corpus import single_spaced
 
-from rlm_integrations import _squeezed
-from rlm_integrations import quotes as module
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.quotes import GAP, TRIED, fold, locate_quote
 from rlm_integrations.errors import InputError
-from rlm_integrations.quotes import GAP, TRIED, fold, locate_quote
 from tests.engine.conftest import Scripted, check_citations, code, run
 
 TEXT = (
@@ -120,7 +120,7 @@ def test_every_place_leads_back(seed: int, step: int) -> None:
     """A rewritten slice of any text is found as that slice, or as nothing where it could mean another; windows make no difference."""
     draw = random.Random(seed)
     text = "".join(draw.choice(WORDS) + str(number) + draw.choice([" ", "  ", "\n"]) for number in range(12))
-    words = list(_squeezed._WORD.finditer(text))
+    words = list(single_spaced._WORD.finditer(text))
     first = draw.randrange(len(words) - 2)
     last = draw.randrange(first + 1, len(words))
     true = text[words[first].start() : words[last].end()]
@@ -128,7 +128,7 @@ def test_every_place_leads_back(seed: int, step: int) -> None:
     quote = draw.choice([str, lambda each: unicodedata.normalize("NFC", each), lambda each: unicodedata.normalize("NFD", each)])(quote)
     quote = draw.choice([str, lambda each: f"\u201c{each}\u201d", lambda each: f"...{each}..."])(quote)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_squeezed, "STEP", step)
+        patch.setattr(single_spaced, "STEP", step)
         places = found(text, quote)
     assert len(places) == 1
     assert fold(" ".join(places[0].split())).strip("\"' .") == fold(" ".join(true.split())).strip("\"' .")
@@ -140,13 +140,13 @@ def test_the_work_is_bounded(quote: str, monkeypatch: pytest.MonkeyPatch) -> Non
     text = "stra\u00dfe A\u00df " * 30_000
     searched: list[int] = []
     looked_at: list[str] = []
-    find, is_whole = _squeezed.find, module._is_whole
+    find, is_whole = single_spaced.find, module._is_whole
 
     def counted(text: str, needle: str, start: int = 0) -> int:
         searched.append(len(text) - start + len(needle))
         return find(text, needle, start)
 
-    monkeypatch.setattr(_squeezed, "find", counted)
+    monkeypatch.setattr(single_spaced, "find", counted)
     monkeypatch.setattr(module, "_is_whole", lambda corpus, span, needle: looked_at.append(needle) or is_whole(corpus, span, needle))
     with Corpus.build(text) as corpus:
         assert locate_quote(corpus, quote) == []
@@ -218,8 +218,8 @@ def test_no_place_is_missed_or_told_twice(pieces: list[str], step: int, data: st
     squeezed = " ".join(text.split())
     needle = " ".join(data.draw(st.lists(st.sampled_from(["a", "bc", "bcd", "x", "y z", "\u00e9a"]), min_size=1, max_size=4)))
     with pytest.MonkeyPatch.context() as patch, Corpus.build(text) as corpus:
-        patch.setattr(_squeezed, "STEP", step)
-        places = list(_squeezed.loose_places(corpus, "context_0", needle))
+        patch.setattr(single_spaced, "STEP", step)
+        places = list(single_spaced.loose_places(corpus, "context_0", needle))
     assert len(places) == sum(squeezed.startswith(needle, at) for at in range(len(squeezed)))
     assert places == sorted(set(places))
     assert all(" ".join(text[start:end].split()) == needle for start, end in places)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rlm_integrations.lm.offline.model.model import model
 
 import rlm_integrations
 from rlm_integrations import RLM
 from rlm_integrations.errors import MissingExtraError
-from rlm_integrations.lm import offline
 from rlm_integrations.records import Message, Request
 from tests.readme import README, blocks, with_help
 from tests.standin import Ask, StandIn, serve_in_thread
@@ -38,8 +38,8 @@ def as_a_model_would(ask: Ask) -> str:
         return f"```repl\nFINAL({DAM!r})\n```"
     if is_root:
         asked = re.findall(r"^Question: (.*)", "\n".join(each.content for each in messages if each.role == "user"), re.MULTILINE)
-        return offline._root(Request(messages, role="root", query=asked[-1]))
-    return f"about {ask.prompt}" if ask.prompt.startswith("Translate") else offline._sub(ask.prompt, "")
+        return model._root(Request(messages, role="root", query=asked[-1]))
+    return f"about {ask.prompt}" if ask.prompt.startswith("Translate") else model._sub(ask.prompt, "")
 
 
 @pytest.fixture

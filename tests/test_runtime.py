@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations._portal import Portal, blocked_loops, portal
+from rlm_integrations._concurrency.portal import Portal, blocked_loops, portal
 from rlm_integrations.errors import LoopError
 from tests._script import run_script
 
@@ -140,7 +140,7 @@ def test_an_interruption_cancels_waits_and_goes_on() -> None:
     """On Ctrl-C the coroutine is cancelled, its clean-up ends, and then KeyboardInterrupt is raised."""
     code = """
 import asyncio, os, signal, threading
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 async def body():
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -227,7 +227,7 @@ def test_after_fork() -> None:
     """A forked process gets a portal of its own, and leaves the parent's loop and connections to the parent."""
     code = """
 import asyncio, os, socket
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 listener = socket.create_server(("127.0.0.1", 0))
 async def connect():
     reader, writer = await asyncio.open_connection(*listener.getsockname())
@@ -271,7 +271,7 @@ def test_fork_in_the_middle_of_calls() -> None:
     """A process forked while other threads are inside calls of the portal can use its own at once, again and again."""
     code = """
 import asyncio, os, threading
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 async def nap(): await asyncio.sleep(0.001)
 over = False
 def work():
@@ -296,7 +296,7 @@ print(codes)
 
 BUSY = """
 import asyncio, threading
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 async def hang():
     try: await asyncio.sleep(60)
     finally: print("cancelled", flush=True)
@@ -331,7 +331,7 @@ def test_the_interpreter_ends_though_a_task_does_not() -> None:
     """What refuses to be cancelled holds up the exit for two seconds, not for ever."""
     code = """
 import asyncio
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 async def stubborn():
     while True:
         try: await asyncio.sleep(60)

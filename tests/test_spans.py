@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rlm_integrations.corpus.corpus.corpus import documents, single_spaced
+from rlm_integrations.corpus.corpus.corpus import spans as module
 
-from rlm_integrations import _documents, _squeezed
-from rlm_integrations import spans as module
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.spans import Hit, Locator, PromptPieces, find_quote
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
-from rlm_integrations.spans import Hit, Locator, PromptPieces, find_quote
 
 
 def words(count: int, seed: int = 1, character: str = "") -> str:
@@ -80,7 +80,7 @@ def test_the_quote_may_be_written_as_a_pattern() -> None:
 
 def test_white_space_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """However much white space lies between two words, whole steps of it included, they are found, from first to last character."""
-    monkeypatch.setattr(_squeezed, "STEP", 64)
+    monkeypatch.setattr(single_spaced, "STEP", 64)
     for count in (1, 63, 64, 65, 1_000):
         with Corpus.build("x a" + " " * count + "\nb x") as corpus:
             assert [hit.span for hit in find_quote(corpus, "a b")] == [SpanRef("context_0", 2, count + 5)]
@@ -99,13 +99,13 @@ def test_white_space_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_quote_of_repeated_words_costs_as_much_as_any(text: str, quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever document and quote are, the characters searched are at most a few times those of the document, in steps of bounded size."""
     searched: list[int] = []
-    find = _squeezed.find
+    find = single_spaced.find
 
     def counted(text: str, needle: str, start: int = 0) -> int:
         searched.append(len(text) - start + len(needle))
         return find(text, needle, start)
 
-    monkeypatch.setattr(_squeezed, "find", counted)
+    monkeypatch.setattr(single_spaced, "find", counted)
     with Corpus.build(text) as corpus:
         assert find_quote(corpus, quote) == []
     assert sum(searched) <= 6 * (len(text) + len(quote))
@@ -119,7 +119,7 @@ def test_windows_make_no_difference(text: str, quote: str, window: int) -> None:
     places = [at for at in range(len(text)) if text.startswith(quote, at)] if quote.strip() else []
     with pytest.MonkeyPatch.context() as patch, Corpus.build(text) as corpus:
         patch.setattr(module, "_WINDOW", window)
-        patch.setattr(_squeezed, "STEP", window)
+        patch.setattr(single_spaced, "STEP", window)
         hits = find_quote(corpus, quote, limit=1000)
         if places or not quote.strip():
             assert [hit.span.start for hit in hits] == places
@@ -134,7 +134,7 @@ def test_windows_make_no_difference(text: str, quote: str, window: int) -> None:
 def test_windows_make_no_difference_to_white_space(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A place with other white space is found once, wherever the windows begin."""
     monkeypatch.setattr(module, "_WINDOW", window)
-    monkeypatch.setattr(_squeezed, "STEP", window)
+    monkeypatch.setattr(single_spaced, "STEP", window)
     with Corpus.build("#a \n b" * 3) as corpus:
         hits = find_quote(corpus, "a b", limit=9)
         assert [(hit.span.start, hit.span.end) for hit in hits] == [(1, 6), (7, 12), (13, 18)]
@@ -143,7 +143,7 @@ def test_windows_make_no_difference_to_white_space(window: int, monkeypatch: pyt
 @given(st.text(" \t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0ab", max_size=40) | st.text(max_size=20))
 def test_white_space_is_made_uniform(text: str) -> None:
     """Whatever counts as white space becomes one space between words, and nothing else does."""
-    assert _squeezed.single_spaced(text) == " ".join(text.split())
+    assert single_spaced.single_spaced(text) == " ".join(text.split())
 
 
 # Prompts
@@ -307,7 +307,7 @@ def test_another_document_is_refused() -> None:
 
 def test_a_large_file_that_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A document on disk that has changed is an error where a prompt is located, never a wrong span."""
-    monkeypatch.setattr(_documents, "COPIED", 0)
+    monkeypatch.setattr(documents, "COPIED", 0)
     path = tmp_path / "a.txt"
     text = words(500)
     path.write_text(text, encoding="utf-8")

@@ -6,8 +6,8 @@ from contextvars import ContextVar
 
 import pytest
 
-from rlm_integrations import _threads
-from rlm_integrations._threads import in_thread
+from rlm_integrations._concurrency import threads
+from rlm_integrations._concurrency.threads import in_thread
 
 MARK = ContextVar("mark", default="lost")
 
@@ -33,7 +33,7 @@ async def test_what_was_cancelled_before_it_began_does_not_begin(monkeypatch: py
     """A thread that gets its turn after the cancellation leaves the function alone."""
     late: list[threading.Thread] = []
     made: list[int] = []
-    monkeypatch.setattr(_threads.threading.Thread, "start", lambda thread: late.append(thread))  # noqa: PLW0108 - a method
+    monkeypatch.setattr(threads.threading.Thread, "start", lambda thread: late.append(thread))  # noqa: PLW0108 - a method
     task = asyncio.create_task(in_thread(made.append, 1))
     await asyncio.sleep(0)
     task.cancel()

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef, StoreObject
-from rlm_integrations.sandbox.repl import printable
+from rlm_integrations.sandbox.repl import replace_surrogates
 from rlm_integrations.sandbox.wire import Opaque
 
 
@@ -18,7 +18,7 @@ class AnswerTooLongError(InvalidAnswerError):
     """The value has more characters than an answer may have."""
 
 
-class Typed:
+class AnswerType:
     """The kind of answer that a user asked for: a text where `output_type` is None, else any type that pydantic validates."""
 
     def __init__(self, output_type: Any = None, *, most: int) -> None:
@@ -107,9 +107,9 @@ def _plain(value: Any) -> Any:
     """The value in JSON's types; its texts can be printed and written, whatever code has put into them."""
     match value:
         case str():
-            return printable(value)
+            return replace_surrogates(value)
         case Opaque():
-            return printable(value.text)
+            return replace_surrogates(value.text)
         case StoreObject():
             return _plain(value.content)
         case SpanRef():

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm import pricing
 from rlm_integrations.lm.base import LM, Prepared
 from rlm_integrations.lm.tokens import credible, most_tokens
 from rlm_integrations.records import Budget, CallRecord, Completion, Message, Request, Usage
-from rlm_integrations.result import Tally
+from rlm_integrations.result import Spending
 
 Exhausted = Literal["budget_calls", "budget_tokens", "budget_cost", "budget_seconds"]
 
@@ -66,7 +66,7 @@ class PromptMeter:
             known = 0  # its beginning was shortened
         rest = messages[known:]
         large = sum(len(message.content) for message in rest) > _COUNTED_OFF_LOOP
-        return (self._tokens if known else 0) + (await _runtime.offload(bound, rest) if large else bound(rest))
+        return (self._tokens if known else 0) + (await runtime.offload(bound, rest) if large else bound(rest))
 
     def count(self, messages: Sequence[Message], usage: Usage | None) -> None:
         """Take note of what the provider counted of these messages."""
@@ -307,12 +307,12 @@ class Purse:
         """How many calls were made or are being made."""
         return self._calls
 
-    def tally(self) -> Tally:
+    def tally(self) -> Spending:
         """What was spent so far."""
-        return Tally(tuple(self._settled), pricing.call_cost)
+        return Spending(tuple(self._settled), pricing.call_cost)
 
 
-class Metered:
+class MeteredLM:
     """A model as one call asks it: every try is reckoned with, and none is made that the budget does not bear."""
 
     def __init__(self, lm: LM, purse: Purse, reservation: Reservation) -> None:

@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from types import TracebackType
 from typing import Any, Self
 
-from rlm_integrations._cleanup import ended
-from rlm_integrations._json import plain
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.cleanup import wait_until_done
+from rlm_integrations._concurrency.portal import portal
+from rlm_integrations._json import to_plain
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.repl import Repl
+from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.stream import Wanted, streamed
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import Emitter, Event, Hook
@@ -20,7 +20,7 @@ Complete = Callable[..., Awaitable[RLMResult]]
 
 def steps_of(result: RLMResult) -> list[dict[str, Any]]:
     """The turns of a run as plain dicts, with how many calls to models each of them made."""
-    return [{**plain(turn), "subcalls": turn.calls} for turn in result.trajectory]
+    return [{**to_plain(turn), "subcalls": turn.calls} for turn in result.trajectory]
 
 
 class Chat:
@@ -38,7 +38,7 @@ class Chat:
         self._corpus = corpus
         self._context = context
         self._hooks = hooks
-        self._repl: Repl | None = None
+        self._repl: LazySession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asking: asyncio.Task[RLMResult] | None = None
         self._turn = asyncio.Lock()
@@ -64,7 +64,7 @@ class Chat:
 
     async def _answer(self, query: str, hooks: Sequence[Hook]) -> RLMResult:
         if self._repl is None:
-            self._repl = Repl(await self._corpus(self._context), is_kept=True)
+            self._repl = LazySession(await self._corpus(self._context), is_kept=True)
         return await self._complete(query, self._context, Emitter(*self._hooks, *hooks), repl=self._repl)
 
     def completion(self, query: str) -> RLMResult:
@@ -97,7 +97,7 @@ class Chat:
         try:
             if self._asking is not None:
                 self._asking.cancel()
-                await ended(self._asking)
+                await wait_until_done(self._asking)
         finally:
             repl, self._repl = self._repl, None
             if repl is not None:

@@ -3,18 +3,18 @@
 import asyncio
 from collections.abc import Sequence
 
-from rlm_integrations._work import spend
+from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.answer import Typed
-from rlm_integrations.engine.asked import Answered, Asked, Spawn
-from rlm_integrations.engine.citations import LONGEST
+from rlm_integrations.corpus.spans import Hit, PromptPieces, find_quote
+from rlm_integrations.engine.answer import AnswerType
+from rlm_integrations.engine.child_requests import ChildRequest, ChildResult, Spawn
+from rlm_integrations.engine.citations import MAX_QUOTE_CHARS
 from rlm_integrations.engine.loop import Outcome, Run
-from rlm_integrations.engine.repl import Repl
+from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, ModelError
 from rlm_integrations.events import ChildFinished, RunStarted
 from rlm_integrations.records import LLMError, SpanRef
-from rlm_integrations.spans import Hit, PromptPieces, find_quote
 
 _MOST_SEARCHED = 1_000_000_000  # characters of the document that are read for short texts of one call
 
@@ -31,26 +31,26 @@ class Children:
         The child's turns go with its answer; a child that fails answers with an `LLMError`, so its parent goes on.
         """
 
-        async def spawn(asked: Asked) -> str:
+        async def spawn(asked: ChildRequest) -> str:
             async with self._tree.child_run(depth + 1):  # before its document is prepared, which takes memory
                 spent = self._tree.purse.exhausted()
                 if spent is None:
                     return await run_child(asked)
             reply = LLMError("budget", f"the run's budget is spent ({spent})")
-            asked.tell(Answered(reply, ()))
+            asked.tell(ChildResult(reply, ()))
             return reply
 
-        async def run_child(asked: Asked) -> str:
+        async def run_child(asked: ChildRequest) -> str:
             tree = self._tree
             own = corpus if asked.context is None else await self._part(asked.context)
-            repl = Repl(own)
+            repl = LazySession(own)
             run = Run(
                 tree,
                 repl,
                 query=asked.query,
                 path=asked.path,
                 depth=depth + 1,
-                typed=Typed(most=tree.settings.limits.answer_chars),
+                typed=AnswerType(most=tree.settings.limits.answer_chars),
                 spawn=self.of(depth + 1, own),
                 worker=asked.path.replace("/", "_"),
             )
@@ -76,7 +76,7 @@ class Children:
                 raise
             finally:
                 outcome = run.outcome
-                asked.tell(Answered(reply, tuple(outcome.turns), tuple(outcome.citations), outcome.dropped_citations))
+                asked.tell(ChildResult(reply, tuple(outcome.turns), tuple(outcome.citations), outcome.dropped_citations))
                 tree.emit(ChildFinished(id=run.id, parent=asked.parent, answer=reply, stop_reason=run.outcome.stop_reason))
             return reply
 
@@ -105,7 +105,7 @@ def _slice(corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces]
     for text, pieces in zip(texts, located, strict=True):
         hits: list[Hit] = []
         spend(len(text))
-        if not pieces.spans and len(text) <= LONGEST and searched < _MOST_SEARCHED:  # it may be too short for the locator
+        if not pieces.spans and len(text) <= MAX_QUOTE_CHARS and searched < _MOST_SEARCHED:  # it may be too short for the locator
             searched += corpus.characters
             hits = find_quote(corpus, text, limit=1, exactly=True)
         if hits:

@@ -5,17 +5,17 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.quotes import locate_quote
 from rlm_integrations.errors import ContextError, InputError
-from rlm_integrations.quotes import locate_quote
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation
 
-MOST = 1_000  # citations of one answer
-LONGEST = 100_000  # characters of one quote
+MAX_CITATIONS = 1_000  # citations of one answer
+MAX_QUOTE_CHARS = 100_000  # characters of one quote
 _MOST_READ = 4_000_000_000  # characters of the document that are read in search of one answer's quotes, which takes about ten seconds
 
 
-def verified(
+def verify_evidence(
     evidence: Iterable[Any], corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef] = (), *, until: float | None = None
 ) -> tuple[list[Citation], int]:
     """The evidence that the root's document holds, each place once, and how many pieces of it do not hold. Blocks; call it in a thread.
@@ -45,8 +45,8 @@ class _Check:
 
     def of(self, pieces: list[Any]) -> tuple[list[Citation], int]:
         citations: dict[SpanRef, Citation] = {}
-        dropped = len(pieces[MOST:])
-        for piece in pieces[:MOST]:
+        dropped = len(pieces[MAX_CITATIONS:])
+        for piece in pieces[:MAX_CITATIONS]:
             try:
                 place = self._place(piece)
                 span = self._lifted(place)
@@ -67,7 +67,7 @@ class _Check:
         match piece:
             case SpanRef():
                 return piece
-            case str() if len(piece) <= LONGEST:
+            case str() if len(piece) <= MAX_QUOTE_CHARS:
                 if piece not in self._found:
                     self._found[piece] = self._search(piece)
                 return self._found[piece]
@@ -86,7 +86,7 @@ class _Check:
 
     def _lifted(self, span: SpanRef | None) -> SpanRef | None:
         """The place in the root's document, or None where there is none."""
-        if span is None or not 0 < span.end - span.start <= LONGEST:
+        if span is None or not 0 < span.end - span.start <= MAX_QUOTE_CHARS:
             return None
         try:
             return self._corpus.lift(span)

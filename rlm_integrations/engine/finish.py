@@ -3,13 +3,13 @@
 from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
 
-from rlm_integrations._runtime import parse_apart
+from rlm_integrations._concurrency.runtime import parse_apart
 from rlm_integrations.engine import prompts
-from rlm_integrations.engine._finals import ProseFinal, literal_of_final_var, lone_final
 from rlm_integrations.engine.parsing import Note, Reply
+from rlm_integrations.engine.parsing.finals import ProseFinal, literal_of_final_var, lone_final
 from rlm_integrations.records import LLMError
 from rlm_integrations.result import Iteration
-from rlm_integrations.sandbox.base import ExecutionResult, Final
+from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
 
 RunCode = Callable[[str], Awaitable[ExecutionResult]]
 
@@ -28,9 +28,9 @@ class Found:
         refused: A value that was not taken, which is still the best there is.
     """
 
-    final: Final | None = None
+    final: FinalValue | None = None
     told: str = ""
-    refused: Final | None = None
+    refused: FinalValue | None = None
 
 
 async def answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool) -> Found:
@@ -57,14 +57,14 @@ async def _answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code:
     return await _resolved(reply.final, run_code)
 
 
-def _together(finals: Sequence[Final]) -> Final | None:
+def _together(finals: Sequence[FinalValue]) -> FinalValue | None:
     """The answer of several blocks: different ones in a list, because nothing says which of them is meant."""
     if not finals:
         return None
     value = finals[-1].value
     if all(type(each.value) is type(value) and isinstance(value, str | int | float) and each.value == value for each in finals[:-1]):
         return finals[-1]
-    return Final([each.value for each in finals], tuple(place for each in finals for place in each.evidence), several=True)
+    return FinalValue([each.value for each in finals], tuple(place for each in finals for place in each.evidence), several=True)
 
 
 async def _resolved(prose: ProseFinal, run_code: RunCode) -> Found:
@@ -76,7 +76,7 @@ async def _resolved(prose: ProseFinal, run_code: RunCode) -> Found:
         return Found(result.final)
     unbound = result.error is not None and result.error.type == "NameError"
     if prose.kind in {"value", "words"} or (prose.kind == "name" and unbound):
-        return Found(Final(prose.text))
+        return Found(FinalValue(prose.text))
     if prose.kind == "variable":
         return Found(told=prompts.unknown_variable(prose.text, result.locals))
     return Found(told=prompts.unresolved(result.error))
@@ -96,7 +96,7 @@ async def _last_resort(reply: Reply, results: Sequence[ExecutionResult], run_cod
         code = [block.code for block in reply.blocks if block.note is None][len(results) - 1]
         given = await parse_apart(literal_of_final_var, code)
     # A variable's name is no answer, not even at the end.
-    return Found(Final(given)) if given is not None and "_" not in given and given not in _USUAL_NAMES else found
+    return Found(FinalValue(given)) if given is not None and "_" not in given and given not in _USUAL_NAMES else found
 
 
 def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:

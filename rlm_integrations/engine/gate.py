@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_integrations import _runtime
-from rlm_integrations._work import spend
+from rlm_integrations._concurrency import runtime
+from rlm_integrations._concurrency.work import spend
 from rlm_integrations.errors import InputError, RLMError
 from rlm_integrations.records import HostFunction, SpanRef, StoreObject
 from rlm_integrations.sandbox.base import HostCallError
@@ -19,7 +19,7 @@ _OFF_LOOP = 1 << 18  # characters of arguments from which they are hashed in a t
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallId:
     """Who a call is, the same in a replay of its block whatever order threads ran in.
 
     Attributes:
@@ -63,7 +63,7 @@ class Gate:
     Identities are given in the order in which calls arrive, before anything is awaited that could change it.
     """
 
-    def __init__(self, run: str, functions: Sequence[Function], away: Callable[..., Awaitable[Any]] = _runtime.offload) -> None:
+    def __init__(self, run: str, functions: Sequence[Function], away: Callable[..., Awaitable[Any]] = runtime.offload) -> None:
         self._away = away  # where large arguments are hashed
         self.run = run
         self._functions = {function.spec.name: function for function in functions}
@@ -93,12 +93,12 @@ class Gate:
         except (MemoryError, OSError) as error:
             raise HostCallError(f"{function}: the host lacks what this takes; ask for less", type=type(error).__name__) from error
 
-    async def _identify(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Call:
+    async def _identify(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> CallId:
         large = is_large([args, kwargs])
         digest = await self._away(digest_of, args, kwargs) if large else digest_of(args, kwargs)
         occurrence = self._seen[block, function, digest]
         self._seen[block, function, digest] += 1
-        return Call(self.run, block, function, digest, occurrence)
+        return CallId(self.run, block, function, digest, occurrence)
 
 
 def digest_of(args: list[Any], kwargs: dict[str, Any]) -> str:

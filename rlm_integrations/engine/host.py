@@ -5,25 +5,25 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
-from rlm_integrations._cleanup import ended
+from rlm_integrations._concurrency.cleanup import wait_until_done
+from rlm_integrations._concurrency.pool import pool
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.quotes import locate_quote
+from rlm_integrations.corpus.spans import literal
 from rlm_integrations.engine import catalog
-from rlm_integrations.engine.asked import Answered, Asked, Spawn
-from rlm_integrations.engine.citations import LONGEST, MOST
-from rlm_integrations.engine.gate import Call, Function, is_large
+from rlm_integrations.engine.child_requests import ChildRequest, ChildResult, Spawn
+from rlm_integrations.engine.citations import MAX_CITATIONS, MAX_QUOTE_CHARS
+from rlm_integrations.engine.gate import CallId, Function, is_large
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.sub_calls import SubCalls, kind, too_long
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.pool import pool
 from rlm_integrations.lm.prompts import CHUNK
-from rlm_integrations.quotes import locate_quote
 from rlm_integrations.records import HostFunction, LLMError, SpanRef
 from rlm_integrations.result import SubCall
 from rlm_integrations.sandbox.base import HostCallError
-from rlm_integrations.spans import literal
 from rlm_integrations.store import WorkerStoreProxy
 from rlm_integrations.store.commit import apply_commit, commit_of
 from rlm_integrations.store.content import length
@@ -77,14 +77,14 @@ class Host(SubCalls):
 
     # Models.
 
-    async def llm_query(self, call: Call, prompt: Any, model: Any = None) -> str:
+    async def llm_query(self, call: CallId, prompt: Any, model: Any = None) -> str:
         """Ask a model once."""
         lm = self._model(model)
         if not isinstance(prompt, str):
             raise HostCallError(f"llm_query: the prompt must be a text, not {kind(prompt)}", type="TypeError")
         return (await self.ask_all("llm_query", lambda _: call.path("q"), [prompt], lm, 1))[0]
 
-    async def llm_batch(self, call: Call, prompts: Any, max_concurrent: Any = None, model: Any = None) -> list[str]:
+    async def llm_batch(self, call: CallId, prompts: Any, max_concurrent: Any = None, model: Any = None) -> list[str]:
         """Ask a model many prompts at once."""
         lm, width = self._model(model), self._width(max_concurrent)
         if not isinstance(prompts, list):
@@ -97,7 +97,7 @@ class Host(SubCalls):
 
     async def parallel_query(
         self,
-        call: Call,
+        call: CallId,
         template: Any = None,
         chunks: Any = None,
         max_concurrent: Any = None,
@@ -152,11 +152,11 @@ class Host(SubCalls):
 
     # Children.
 
-    async def recursive_lm(self, call: Call, query: Any, context_subset: Any) -> str:
+    async def recursive_lm(self, call: CallId, query: Any, context_subset: Any) -> str:
         """Have a question over a part of the document answered: by a child run, or at the limit of depth by the sub-model."""
         return await self._child("recursive_lm", call.path("c"), query, context_subset)
 
-    async def recursive_batch(self, call: Call, tasks: Any) -> list[str]:
+    async def recursive_batch(self, call: CallId, tasks: Any) -> list[str]:
         """Have several answered at once; a task that is none fails alone."""
         if not isinstance(tasks, list):
             raise HostCallError('recursive_batch: a list of {"query": …, "context": …} is needed', type="TypeError")
@@ -174,11 +174,11 @@ class Host(SubCalls):
         await pool(tasks, one, max(1, min(len(tasks), self._tree.settings.max_parallel_calls)))
         return replies
 
-    async def rlm_query(self, call: Call, prompt: Any, context: Any = None, model: Any = None) -> str:
+    async def rlm_query(self, call: CallId, prompt: Any, context: Any = None, model: Any = None) -> str:
         """Have a prompt answered that holds all it needs, as other libraries' models write it; or a question over a context."""
         return await self._prompted("rlm_query", call.path("c"), prompt, context, model)
 
-    async def rlm_query_batched(self, call: Call, prompts: Any, model: Any = None) -> list[str]:
+    async def rlm_query_batched(self, call: CallId, prompts: Any, model: Any = None) -> list[str]:
         """Have several prompts answered at once; one may be a task of `recursive_batch`."""
         if not isinstance(prompts, list):
             raise HostCallError(f"rlm_query_batched: the prompts must be a list, not {kind(prompts)}", type="TypeError")
@@ -228,14 +228,14 @@ class Host(SubCalls):
                 return too_long(length, most)
             prompt = "\n\n".join([f"Question: {query}", *texts])
             return (await self.ask_all(function, lambda _: path, [prompt], self._tree.settings.sub, 1))[0]
-        notebook, begun, children = self.notebook, time.monotonic(), list[Answered]()
+        notebook, begun, children = self.notebook, time.monotonic(), list[ChildResult]()
         try:
-            return await self._spawn(Asked(path, query, context, self._parent, children.append))
+            return await self._spawn(ChildRequest(path, query, context, self._parent, children.append))
         finally:
             for child in children:
                 await notebook.note(self._note_child(notebook, function, path, query, child, begun))
 
-    async def _note_child(self, notebook: Notebook, function: str, path: str, query: str, child: Answered, begun: float) -> None:
+    async def _note_child(self, notebook: Notebook, function: str, path: str, query: str, child: ChildResult, begun: float) -> None:
         located = [literal(query)] if len(query) < _SMALL and not child.turns else await self._tree.pieces([query])
         notebook.add(
             SubCall(
@@ -255,11 +255,11 @@ class Host(SubCalls):
 
     # Workers.
 
-    async def rlm_worker(self, call: Call, prompt: Any, store_cards: Any = None) -> dict[str, Any]:
+    async def rlm_worker(self, call: CallId, prompt: Any, store_cards: Any = None) -> dict[str, Any]:
         """Have a child explore the whole document; its answer is a commit."""
         return await self._work(prompt, store_cards, call.path("w"))
 
-    async def rlm_worker_batched(self, call: Call, tasks: Any, max_parallel: Any = None) -> list[dict[str, Any]]:
+    async def rlm_worker_batched(self, call: CallId, tasks: Any, max_parallel: Any = None) -> list[dict[str, Any]]:
         """Several workers at once; a task is a prompt, or {"prompt", "store_cards"}."""
         if not isinstance(tasks, list):
             raise HostCallError("rlm_worker_batched: a list of prompts is needed", type="TypeError")
@@ -291,24 +291,24 @@ class Host(SubCalls):
             return {**commit_of({"creates": []}, _commit_id(path)), "error": str(reply)}
         return await self._tree.threads.query(commit_of, reply, _commit_id(path))
 
-    async def apply_commit(self, _call: Call, commit: Any, batch_prefix: Any = "") -> dict[str, Any]:
+    async def apply_commit(self, _call: CallId, commit: Any, batch_prefix: Any = "") -> dict[str, Any]:
         """Merge a worker's commit into the store."""
         return await self._tree.threads.query(apply_commit, self._required_store(), commit, batch_prefix)
 
     # The document and the store.
 
-    async def cite(self, _call: Call, quote: Any, source: Any = None) -> SpanRef | None:
+    async def cite(self, _call: CallId, quote: Any, source: Any = None) -> SpanRef | None:
         """Where the run's document holds these words."""
         if not isinstance(quote, str) or not isinstance(source, str | None):
             raise HostCallError(f"cite: quote and source must be texts, not {kind(quote)} and {kind(source)}", type="TypeError")
-        if len(quote) > LONGEST:
-            raise HostCallError(f"cite: a quote has at most {LONGEST:,} characters, not {len(quote):,}", type="ValueError")
+        if len(quote) > MAX_QUOTE_CHARS:
+            raise HostCallError(f"cite: a quote has at most {MAX_QUOTE_CHARS:,} characters, not {len(quote):,}", type="ValueError")
         try:
             hits = await self._tree.threads.free(locate_quote, self._corpus, quote, source)
         except ContextError:  # its file has changed; what the block has paid for must not be lost for that
             self.unchecked += 1
             return None
-        if len(hits) > 1 and len(self.ambiguous) < MOST:
+        if len(hits) > 1 and len(self.ambiguous) < MAX_CITATIONS:
             self.ambiguous.add(hits[0].span)
         return hits[0].span if hits else None
 
@@ -321,7 +321,7 @@ class Host(SubCalls):
         name = spec.name.removeprefix("store.")
         method, signature = getattr(self._required_store(), name), catalog.store_signature(name)
 
-        async def answer(_call: Call, /, *args: Any, **kwargs: Any) -> Any:
+        async def answer(_call: CallId, /, *args: Any, **kwargs: Any) -> Any:
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
@@ -348,17 +348,17 @@ class Host(SubCalls):
             raise InputError(f"{span} holds words that are not the document's: only the document can be referred to")
         return lifted
 
-    async def llm_map(self, call: Call, tasks: Any) -> str:
+    async def llm_map(self, call: CallId, tasks: Any) -> str:
         """Ask every task's prompt and keep the replies."""
         return await llm_map(self._required_store(), tasks, self._store_asker(call, "m"), away=self._tree.threads.query)
 
-    async def llm_reduce(self, call: Call, ids_or_query: Any, prompt: Any) -> str:
+    async def llm_reduce(self, call: CallId, ids_or_query: Any, prompt: Any) -> str:
         """Fold objects into one."""
         window = (self._tree.settings.sub.context_window or _UNKNOWN_WINDOW) * _CHARACTERS_PER_TOKEN
         ask, away = self._store_asker(call, "f"), self._tree.threads.query
         return await llm_reduce(self._required_store(), ids_or_query, prompt, ask, window=window, away=away)
 
-    def _store_asker(self, call: Call, letter: str) -> Callable[[Sequence[str]], AsyncGenerator[tuple[int, str], None]]:
+    def _store_asker(self, call: CallId, letter: str) -> Callable[[Sequence[str]], AsyncGenerator[tuple[int, str], None]]:
         rounds = 0
 
         async def ask(prompts: Sequence[str]) -> AsyncGenerator[tuple[int, str], None]:
@@ -385,18 +385,18 @@ class Host(SubCalls):
                 self.note_batch(len(prompts), sub, begun)
             finally:
                 asking.cancel()
-                await ended(asking)
+                await wait_until_done(asking)
 
         return ask
 
 
-def _numbered(call: Call, letter: str) -> Callable[[int], str]:
+def _numbered(call: CallId, letter: str) -> Callable[[int], str]:
     begin = call.path(letter)
     return lambda number: f"{begin}.{number}"
 
 
 def _tool_answer(tool: Tool) -> Callable[..., Awaitable[Any]]:
-    async def answer(_call: Call, /, *args: Any, **kwargs: Any) -> Any:
+    async def answer(_call: CallId, /, *args: Any, **kwargs: Any) -> Any:
         return await tool(*args, **kwargs)
 
     return answer

@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.engine import prompts
-from rlm_integrations.engine.answer import AnswerTooLongError, InvalidAnswerError, Typed
-from rlm_integrations.engine.asked import Spawn
+from rlm_integrations.engine.answer import AnswerTooLongError, AnswerType, InvalidAnswerError
 from rlm_integrations.engine.budget import BudgetSpentError, PromptMeter
+from rlm_integrations.engine.child_requests import Spawn
 from rlm_integrations.engine.conversation import Conversation
 from rlm_integrations.engine.finish import answer_of, best_words, words_of
 from rlm_integrations.engine.gate import Gate
 from rlm_integrations.engine.host import Host
 from rlm_integrations.engine.notebook import Notebook
-from rlm_integrations.engine.parsing import Reply, parse
-from rlm_integrations.engine.repl import Repl
+from rlm_integrations.engine.parsing import Reply, parse_reply
+from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.running import RunningBlock
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, ModelError
 from rlm_integrations.events import BlockFinished, BlockStarted, TurnFinished, TurnStarted, new_id
 from rlm_integrations.records import CallRecord, Message, Request
 from rlm_integrations.result import Citation, Execution, Iteration, StopReason
-from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final
+from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, FinalValue
 
 _SHARES_TOLD = (0.5, 0.25, 0.1)  # of a budget, at which a model is told what is left
 REPEATS = 5  # the same reply so often ends a run
@@ -65,7 +65,9 @@ class Run:
         outcome: How far it has come.
     """
 
-    def __init__(self, tree: Tree, repl: Repl, *, query: str, path: str, depth: int, typed: Typed, spawn: Spawn, worker: str) -> None:
+    def __init__(
+        self, tree: Tree, repl: LazySession, *, query: str, path: str, depth: int, typed: AnswerType, spawn: Spawn, worker: str
+    ) -> None:
         self.id = new_id("run")
         self.outcome = Outcome(answer="" if typed.schema is None else None)
         self._tree = tree
@@ -79,7 +81,7 @@ class Run:
         limits = tree.settings.limits
         window = tree.settings.root.context_window or limits.window
         self.conversation = Conversation(self.outcome.messages, window=window, compact_at=limits.compact_at)
-        self._final: Final | None = None  # the last one, whether it was taken or not
+        self._final: FinalValue | None = None  # the last one, whether it was taken or not
         self._spoken: set[int] = set()  # the turns whose replies had no code
         self._losses: list[str] = []  # how sandboxes were lost so far
         self._unfinished: dict[str, str] = {}  # replies by their prompts, which the next block gets
@@ -138,7 +140,7 @@ class Run:
         """
         if self._depth:
             return
-        opened = _runtime.shared("sandboxes that opened", set[str])
+        opened = runtime.shared("sandboxes that opened", set[str])
         name = self._tree.settings.sandbox.name
         if name in opened:
             self._repl.begin(self._tree)
@@ -202,7 +204,7 @@ class Run:
     async def _parsed(self, record: CallRecord) -> Reply:
         """What a reply asks for; it goes into the conversation."""
         text, is_cut = record.reply, getattr(record.reply, "truncated", False)
-        reply = await _runtime.parse_apart(parse, text[:_MOST_PARSED], is_cut=is_cut)
+        reply = await runtime.parse_apart(parse_reply, text[:_MOST_PARSED], is_cut=is_cut)
         if not reply.written:
             self._spoken.add(len(self.outcome.turns) + 1)
         self.conversation.take(text[: reply.cut].rstrip())
@@ -266,14 +268,14 @@ class Run:
         if (final := handed.final) is None:
             return handed.told
         try:
-            answer = await _runtime.offload(self.typed.read, final.value)
+            answer = await runtime.offload(self.typed.read, final.value)
         except AnswerTooLongError as error:
             return prompts.too_long(str(error))
         except InvalidAnswerError as error:
             return prompts.invalid(str(error))
         outcome = self.outcome
         outcome.answer = answer
-        found = await self._tree.verified(final.evidence, self._repl.corpus, self._host.ambiguous)
+        found = await self._tree.verify_evidence(final.evidence, self._repl.corpus, self._host.ambiguous)
         outcome.citations, outcome.dropped_citations = found[0], found[1] + self._host.unchecked
         return None
 
@@ -291,9 +293,9 @@ class Run:
         if not self._notes and not reply.blocks:
             self._notes.append(prompts.NOTHING_TO_DO)
 
-    def _bounded(self, final: Final) -> Final:
+    def _bounded(self, final: FinalValue) -> FinalValue:
         """A final that is kept to the end of the run, as far as an answer may be long."""
-        return Final(self.typed.text(final.value)) if self.typed.is_too_long(final.value) else Final(final.value)
+        return FinalValue(self.typed.text(final.value)) if self.typed.is_too_long(final.value) else FinalValue(final.value)
 
     def _observe(self, reply: Reply, results: list[ExecutionResult]) -> bool:
         """Tell the model what its turn did. Whether a limit ends the run here."""

@@ -5,11 +5,11 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
-from rlm_integrations._cleanup import ended
+from rlm_integrations._concurrency.cleanup import wait_until_done
+from rlm_integrations.corpus.spans import PromptPieces
 from rlm_integrations.records import LLMError
 from rlm_integrations.result import Execution, SubCall
 from rlm_integrations.sandbox.base import ExecutionResult
-from rlm_integrations.spans import PromptPieces
 from rlm_integrations.store.events import StoreEvent
 
 _CALL = 1_000  # characters that a call counts as beside its texts
@@ -93,7 +93,7 @@ class Notebook:
 
     async def complete(self) -> None:
         """Wait until all is noted."""
-        await ended(*self._pending)
+        await wait_until_done(*self._pending)
 
     def add(self, call: SubCall) -> None:
         """Keep a call as far as the record has room for it, or only count it."""

@@ -8,8 +8,8 @@ from string import Template
 from types import MappingProxyType
 from typing import Any
 
-from rlm_integrations.engine._python import is_cut_string
 from rlm_integrations.engine.parsing import Note
+from rlm_integrations.engine.parsing.python import is_cut_string
 from rlm_integrations.records import HostFunction
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult
 

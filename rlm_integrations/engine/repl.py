@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from rlm_integrations import _runtime
-from rlm_integrations._cleanup import ended, to_the_end
+from rlm_integrations._concurrency import runtime
+from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.gate import Gate
 from rlm_integrations.engine.tree import Tree
@@ -12,7 +12,7 @@ from rlm_integrations.records import Message
 from rlm_integrations.sandbox.base import Session
 
 
-class Repl:
+class LazySession:
     """The sandbox session of a run, opened while the model thinks, replaced where it is lost, and kept by a chat for its next question.
 
     Attributes:
@@ -72,10 +72,10 @@ class Repl:
             return
         opening.cancel()
         try:
-            await ended(opening)
+            await wait_until_done(opening)
         finally:
             if not opening.cancelled() and opening.exception() is None:
-                await to_the_end(opening.result().close())
+                await finish_despite_cancel(opening.result().close())
 
     async def end(self, *, keep: object) -> None:
         """Close it and its document, unless that is the one to keep."""
@@ -83,4 +83,4 @@ class Repl:
             await self.close()
         finally:
             if self.corpus is not keep:
-                await to_the_end(_runtime.close_apart(self.corpus.close))  # a gigabyte takes a while to give back
+                await finish_despite_cancel(runtime.close_apart(self.corpus.close))  # a gigabyte takes a while to give back

@@ -9,18 +9,18 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine._originals import tells_what_to_write_instead
-from rlm_integrations.engine.answer import Typed
+from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.chat import Chat, steps_of
 from rlm_integrations.engine.children import Children
 from rlm_integrations.engine.loop import Outcome, Run
-from rlm_integrations.engine.repl import Repl
-from rlm_integrations.engine.show import Turns, shown_by
+from rlm_integrations.engine.repl import LazySession
+from rlm_integrations.engine.show import Turns, display_hooks
 from rlm_integrations.engine.single import answer_at_once
 from rlm_integrations.engine.stream import Wanted, streamed
-from rlm_integrations.engine.threads import made
+from rlm_integrations.engine.threads import build_corpus
 from rlm_integrations.engine.tools import tools_of
 from rlm_integrations.engine.tree import Settings, Tree
 from rlm_integrations.errors import BudgetExceededError, IncompleteError, InputError, ModelError, SandboxError
@@ -148,8 +148,8 @@ class RLM:
             sandbox=sandbox_named(sandbox),
             tools=tools_of(tools, RESERVED),
         )
-        self._typed = Typed(output_type, most=self._settings.limits.answer_chars)
-        self._hooks: list[Hook | None] = [on_event, *shown_by(verbose=verbose, progress=show_progress)]
+        self._typed = AnswerType(output_type, most=self._settings.limits.answer_chars)
+        self._hooks: list[Hook | None] = [on_event, *display_hooks(verbose=verbose, progress=show_progress)]
 
     # Doors.
 
@@ -220,7 +220,7 @@ class RLM:
         """
         hooks = self._hooks
         if verbose is not None:
-            hooks = [hook for hook in hooks if not isinstance(hook, Turns)] + [*shown_by(verbose=verbose, progress=False)]
+            hooks = [hook for hook in hooks if not isinstance(hook, Turns)] + [*display_hooks(verbose=verbose, progress=False)]
         result = await self._complete(query, context, Emitter(*hooks))
         return result.answer, steps_of(result)
 
@@ -264,15 +264,15 @@ class RLM:
         if isinstance(context, Corpus):
             return context
         limits = self._settings.limits
-        return await made(Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors)
+        return await build_corpus(Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors)
 
-    async def _complete(self, query: str, context: object, emit: Emitter, *, repl: Repl | None = None) -> RLMResult:
+    async def _complete(self, query: str, context: object, emit: Emitter, *, repl: LazySession | None = None) -> RLMResult:
         begun = time.monotonic()
         query = _question(query)
         await self._check_prices()
         corpus = await self._corpus(context) if repl is None else repl.corpus
         tree = Tree(self._settings, corpus, secrets.token_hex(8), emit, begun)
-        own = Repl(corpus) if repl is None else repl
+        own = LazySession(corpus) if repl is None else repl
         run = Run(tree, own, query=query, path="r", depth=0, typed=self._typed, spawn=Children(tree).of(0, corpus), worker="root")
         emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
         layers: Mapping[str, str] = {}

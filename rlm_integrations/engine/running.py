@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
 
-from rlm_integrations._cleanup import ended
+from rlm_integrations._concurrency.cleanup import wait_until_done
 from rlm_integrations.engine.budget import Purse
 from rlm_integrations.engine.sub_calls import SubCalls
 from rlm_integrations.errors import SandboxError
@@ -61,7 +61,7 @@ class RunningBlock:
                 else:
                     self._task.cancel()
             finally:
-                await ended(self._task)
+                await wait_until_done(self._task)
             raise
 
     async def _run(self, code: str, number: int, unfinished: Mapping[str, str]) -> ExecutionResult:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rlm_integrations._runtime import shared
+from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.events import (
     BlockFinished,
     BlockStarted,
@@ -27,7 +27,7 @@ from rlm_integrations.events import (
     TurnFinished,
     TurnStarted,
 )
-from rlm_integrations.lm._progress import bar_class, retried_state
+from rlm_integrations.progress_bar import bar_class, retried_state
 from rlm_integrations.records import LLMError
 from rlm_integrations.result import Execution, Iteration, RLMResult
 
@@ -39,7 +39,7 @@ _EVERY_RETRY = 1.0  # seconds between two failed tries that are told
 _EVERY = 0.1  # seconds between two drawings of the bar
 
 
-def shown_by(*, verbose: bool, progress: bool) -> Iterator[Hook]:
+def display_hooks(*, verbose: bool, progress: bool) -> Iterator[Hook]:
     """The hooks that show runs; one RLM's may show several at once."""
     if verbose:
         yield Turns()

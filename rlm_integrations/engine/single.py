@@ -3,19 +3,19 @@
 import json
 import re
 
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.spans import PromptPieces, made_of
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import InvalidAnswerError
 from rlm_integrations.engine.budget import BudgetSpentError
 from rlm_integrations.engine.loop import Run
-from rlm_integrations.engine.repl import Repl
+from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import TurnFinished, TurnStarted
 from rlm_integrations.records import Message, Request, SpanRef
 from rlm_integrations.result import Iteration
-from rlm_integrations.spans import PromptPieces, made_of
 
 _SYSTEM = (
     "Answer the question from the document alone. After the answer, quote word for word what supports it, each quote in a line of its own "
@@ -24,7 +24,7 @@ _SYSTEM = (
 _FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
 
 
-async def answer_at_once(tree: Tree, run: Run, repl: Repl) -> bool:
+async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
     """Ask the root model once, with the whole document in the prompt; quotes become citations where the document holds them.
 
     Whether that answered: where an answer of a type was asked for and the reply does not fit, the loop may do better.
@@ -37,7 +37,7 @@ async def answer_at_once(tree: Tree, run: Run, repl: Repl) -> bool:
     if repl.history:
         outcome.messages += [*repl.history, Message("user", f"Question: {run.query}")]
     else:
-        asked, pieces = await _runtime.offload(_prompt, tree.corpus, f"Question: {run.query}")
+        asked, pieces = await runtime.offload(_prompt, tree.corpus, f"Question: {run.query}")
         outcome.messages += [Message("system", _system(run)), Message("user", asked)]
         repl.recorded[asked] = str(pieces)
     request = Request(tuple(outcome.messages), role="root", query=run.query, path="r.1")
@@ -56,9 +56,9 @@ async def answer_at_once(tree: Tree, run: Run, repl: Repl) -> bool:
     note = ""
     try:
         fenced = _FENCED.fullmatch(said) if run.typed.schema is not None else None
-        outcome.answer = await _runtime.offload(run.typed.read, fenced[1] if fenced else said or record.reply)
+        outcome.answer = await runtime.offload(run.typed.read, fenced[1] if fenced else said or record.reply)
         outcome.stop_reason = "final"
-        outcome.citations, outcome.dropped_citations = await tree.verified(quotes, tree.corpus)
+        outcome.citations, outcome.dropped_citations = await tree.verify_evidence(quotes, tree.corpus)
     except InvalidAnswerError as error:
         note = prompts.invalid(str(error))
     turn = Iteration(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from rlm_integrations._cleanup import ended
+from rlm_integrations._concurrency.cleanup import wait_until_done
 from rlm_integrations.events import Event, Hook, RunFinished
 from rlm_integrations.result import RLMResult
 
@@ -31,4 +31,4 @@ async def streamed(ask: Callable[[Hook], Awaitable[RLMResult]], only: Wanted | N
         await run
     finally:
         run.cancel()
-        await ended(run)
+        await wait_until_done(run)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from rlm_integrations._concurrency.pool import pool
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, new_id
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.pool import pool
 from rlm_integrations.records import CallRecord, LLMError, Message, Request
 from rlm_integrations.result import SubCall
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from rlm_integrations import _runtime
-from rlm_integrations._work import Work
+from rlm_integrations._concurrency import runtime
+from rlm_integrations._concurrency.work import Work
 from rlm_integrations.corpus import Corpus
 
 T = TypeVar("T")
@@ -77,9 +77,9 @@ class TreeThreads:
         return self._threads.submit(within)
 
 
-async def made(make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwargs) -> Corpus:
+async def build_corpus(make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwargs) -> Corpus:
     """The corpus of a user's context, made off the event loop. If the wait is cancelled, it is closed as soon as it is there."""
-    making = _runtime.threads("opening", 4).submit(make, *args, **kwargs)
+    making = runtime.threads("opening", 4).submit(make, *args, **kwargs)
     try:
         return await asyncio.wrap_future(making)
     except asyncio.CancelledError:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from rlm_integrations._threads import in_thread
+from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import HostFunction, SpanRef, StoreObject
 from rlm_integrations.sandbox.base import HostCallError

@@ -6,24 +6,24 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rlm_integrations import _runtime
-from rlm_integrations._cleanup import to_the_end
-from rlm_integrations._work import spend
+from rlm_integrations._concurrency import runtime
+from rlm_integrations._concurrency.cleanup import finish_despite_cancel
+from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.budget import BudgetSpentError, Metered, PromptMeter, Purse
-from rlm_integrations.engine.citations import verified
+from rlm_integrations.corpus.spans import Locator, PromptPieces, literal
+from rlm_integrations.engine.budget import BudgetSpentError, MeteredLM, PromptMeter, Purse
+from rlm_integrations.engine.citations import verify_evidence
 from rlm_integrations.engine.notebook import RecordRoom
 from rlm_integrations.engine.threads import TreeThreads
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.errors import ContextError
 from rlm_integrations.events import Emitter
-from rlm_integrations.lm.asker import Asker, Retry
+from rlm_integrations.lm.asker import ModelCaller, Retry
 from rlm_integrations.lm.base import LM, SeveralModels
 from rlm_integrations.lm.limiter import Limiter, limiter_of
 from rlm_integrations.records import BOUND, Budget, CallRecord, Limits, LLMError, Request, SpanRef
 from rlm_integrations.result import Citation
 from rlm_integrations.sandbox.base import Sandbox
-from rlm_integrations.spans import Locator, PromptPieces, literal
 from rlm_integrations.store import SharedStore
 
 NOTING = 4  # calls whose prompts are looked up in the document at once
@@ -69,7 +69,7 @@ class Tree:
         # Prompts of templates are made, and all are noted, by so many calls at a time, however many are in flight.
         self.filling, self.noting = asyncio.Semaphore(settings.max_parallel_calls), asyncio.Semaphore(NOTING)
         self._slots = asyncio.Semaphore(settings.max_parallel_calls)
-        self._askers: dict[tuple[int, str], Asker] = {}
+        self._askers: dict[tuple[int, str], ModelCaller] = {}
         self._locator: Locator | None = None
         self._locating = asyncio.Lock()
 
@@ -141,7 +141,7 @@ class Tree:
                     # So that what is reserved holds.
                     most = reservation.reply_tokens
                     bounded = replace(request, params={**request.params, BOUND: most}, reply_tokens=most)
-                    metered = Metered(lm, purse, reservation)
+                    metered = MeteredLM(lm, purse, reservation)
                     record = await self._new_asker(metered, limiter_of(lm), parent).ask(bounded)
                 else:
                     record = await self._asker(lm, parent).ask(request)
@@ -151,7 +151,7 @@ class Tree:
             raise BudgetSpentError(reservation.lacking, "the run's budget bears no further try of this call", was_asked=True)
         return record
 
-    def _asker(self, lm: LM, parent: str) -> Asker:
+    def _asker(self, lm: LM, parent: str) -> ModelCaller:
         key = (id(lm), parent)
         if key not in self._askers:
             self._askers[key] = self._new_asker(lm, limiter_of(lm), parent)
@@ -162,9 +162,11 @@ class Tree:
         for key in [key for key in self._askers if key[1] == parent]:
             del self._askers[key]
 
-    def _new_asker(self, lm: LM, limiter: Limiter, parent: str) -> Asker:
+    def _new_asker(self, lm: LM, limiter: Limiter, parent: str) -> ModelCaller:
         timeout = self.settings.limits.call_seconds
-        return Asker(lm, group=self.run_id, limiter=limiter, retry=self.settings.retry, timeout=timeout, emit=self.emit, parent=parent)
+        return ModelCaller(
+            lm, group=self.run_id, limiter=limiter, retry=self.settings.retry, timeout=timeout, emit=self.emit, parent=parent
+        )
 
     async def pieces(self, prompts: Sequence[str]) -> list[PromptPieces]:
         """The prompts as words of their own and spans of the document, found off the event loop.
@@ -179,17 +181,19 @@ class Tree:
         except ContextError:
             return await self.threads.free(list, map(literal, prompts))
 
-    async def verified(self, evidence: Iterable[Any], corpus: Corpus, ambiguous: Collection[SpanRef] = ()) -> tuple[list[Citation], int]:
+    async def verify_evidence(
+        self, evidence: Iterable[Any], corpus: Corpus, ambiguous: Collection[SpanRef] = ()
+    ) -> tuple[list[Citation], int]:
         """The evidence that holds, and how many pieces do not; see `citations.verified`. It ends with the run's time."""
         left = self.purse.seconds_left()
         until = None if left is None else time.monotonic() + left
-        return await self.threads.free(verified, evidence, corpus, self.corpus, ambiguous, until=until)
+        return await self.threads.free(verify_evidence, evidence, corpus, self.corpus, ambiguous, until=until)
 
     async def close(self) -> None:
         """End what threads still read, and let go of the document's index: it may be large, and the garbage collector comes late."""
         self.threads.close()
         if self._locator is not None:
-            await to_the_end(_runtime.close_apart(setattr, self, "_locator", None))
+            await finish_despite_cancel(runtime.close_apart(setattr, self, "_locator", None))
 
 
 def _locate(locator: Locator, prompts: Sequence[str]) -> list[PromptPieces]:

@@ -10,11 +10,11 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, PrivateAttr, RootModel
 from typing_extensions import override
 
-from rlm_integrations.engine.progress import progress_of
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, Event
-from rlm_integrations.langchain.doors import Doors
-from rlm_integrations.langchain.events import Teller
+from rlm_integrations.faces.progress import progress_of
+from rlm_integrations.langchain.doors import PortalRunnable
+from rlm_integrations.langchain.events import ProgressReporter
 from rlm_integrations.langchain.fast import warn_of_slow
 from rlm_integrations.langchain.models import model_of
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
@@ -36,7 +36,7 @@ class LLMBatchOutput(RootModel[list[str]]):
     """A reply for each prompt, in order."""
 
 
-class LLMBatchRunnable(Doors[list[str]]):
+class LLMBatchRunnable(PortalRunnable[list[str]]):
     """Asks a model a list of prompts, a few at a time, behind the limiter that all of this library's calls of the model share.
 
     A prompt is a text, messages, or what a prompt template gives. There is one reply for each, in order; a failed one is an `LLMError`: a
@@ -145,7 +145,7 @@ class LLMBatchRunnable(Doors[list[str]]):
     async def _replies(self, prompts: Sequence[Any], manager: ChainRun, config: RunnableConfig) -> AsyncGenerator[tuple[int, str], None]:
         """Numbered replies as they come, with their progress told."""
         Trace(manager, stream_tokens=self.stream_tokens).enter()
-        teller = Teller(config, has_handlers=bool(manager.handlers))
+        teller = ProgressReporter(config, has_handlers=bool(manager.handlers))
         events: list[Event] = []
         most = min(self.max_concurrent, config.get("max_concurrency") or self.max_concurrent)
         lm = self._lm()
@@ -163,7 +163,7 @@ class LLMBatchRunnable(Doors[list[str]]):
         await _tell(teller, events)
 
 
-async def _tell(teller: Teller, events: list[Event]) -> None:
+async def _tell(teller: ProgressReporter, events: list[Event]) -> None:
     for event in events:
         if (progress := progress_of(event)) is not None:
             await teller.tell(progress)

@@ -9,14 +9,14 @@ from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackMa
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from typing_extensions import override
 
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.errors import InputError
 from rlm_integrations.langchain.trace import ChainRun
 
 Output = TypeVar("Output")
 
 
-class Doors(RunnableSerializable[Any, Output], Generic[Output]):
+class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
     """A runnable whose traces show a preview in the place of its input, which may be large.
 
     Options of a call, such as those that `bind` adds, are options of the runnable for that call.

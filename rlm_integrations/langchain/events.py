@@ -16,11 +16,11 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManager, adispatch_custom_event, dispatch_custom_event
 from langchain_core.runnables import RunnableConfig
 
-from rlm_integrations.engine.progress import Progress
-from rlm_integrations.langchain.trace import told
+from rlm_integrations.faces.progress import Progress
+from rlm_integrations.langchain.trace import notify
 
 
-class Teller:
+class ProgressReporter:
     """Tells the progress of one run.
 
     Args:
@@ -40,7 +40,7 @@ class Teller:
             write({"type": name, **data})
         if self._has_handlers:
             is_async = isinstance(self._config["callbacks"], AsyncCallbackManager)
-            await told(adispatch_custom_event if is_async else dispatch_custom_event, name, data, config=self._config)
+            await notify(adispatch_custom_event if is_async else dispatch_custom_event, name, data, config=self._config)
 
 
 def _tool_deltas() -> Callable[[Any], None] | None:

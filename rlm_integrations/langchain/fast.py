@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.transport import LARGE, SlowTransportWarning, is_slow
+from rlm_integrations.lm.frameworks.slow_transport import SLOW_FROM_CALLS, SlowTransportWarning, is_slow
 
 if TYPE_CHECKING:
     from langchain_openai import ChatOpenAI
@@ -30,14 +30,14 @@ def fast_chat_openai(model: str, **options: Any) -> "ChatOpenAI":
         from langchain_openai import ChatOpenAI
     except ImportError as error:
         raise MissingExtraError("fast_chat_openai", "langchain-openai") from error
-    from rlm_integrations.lm._direct import LoopsClient
+    from rlm_integrations.lm.openai.transport import LoopsClient
 
     return ChatOpenAI(model=model, http_async_client=LoopsClient(), **{"max_retries": 0, "stream_usage": True, **options})
 
 
 def warn_of_slow(models: Iterable[LM], calls: int) -> None:
     """Warn of every model that is about to make so many calls at once by a transport that does not bear them."""
-    if calls < LARGE:
+    if calls < SLOW_FROM_CALLS:
         return
     for lm in models:
         slow = next((each for each in getattr(lm, "models", ()) if is_slow(each)), None)

@@ -11,8 +11,8 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.tools import BaseTool, StructuredTool, Tool
 
-from rlm_integrations._portal import on_portal
-from rlm_integrations._threads import in_thread
+from rlm_integrations._concurrency.portal import on_portal
+from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import InputError
 
 _TYPES: Final = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict", "null": "None"}

@@ -14,8 +14,8 @@ from pydantic import RootModel
 from typing_extensions import TypedDict
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.bound import Bound
 from rlm_integrations.errors import InputError
+from rlm_integrations.faces.document import SharedDocument
 from rlm_integrations.records import Limits
 
 SHAPES: Final = (
@@ -42,7 +42,7 @@ class RLMInput(RootModel[str | QuestionWithContext | list[Any]]):
     """A question, with a document or without."""
 
 
-class AskedDocument(Bound):
+class AskedDocument(SharedDocument):
     """A document that is asked. In a trace it tells how much there is of it; once it is dropped, the document is closed."""
 
     def __init__(self, context: object) -> None:
@@ -64,7 +64,7 @@ class AskedDocument(Bound):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Question:
     """A question and its document.
 
     Attributes:
@@ -92,7 +92,7 @@ class Asked:
         return {"question": self.question, "context": what}
 
 
-def asked(given: object, bound: Any) -> Asked:
+def asked(given: object, bound: Any) -> Question:
     """What was asked.
 
     Args:
@@ -108,7 +108,7 @@ def asked(given: object, bound: Any) -> Asked:
         context = bound
     if context is None:
         raise InputError(f"there is no document to ask {question[:60]!r} of: {SHAPES}")
-    return Asked(question, bound_to(context), is_ours=not isinstance(context, AskedDocument | Corpus), conversation=_told(before))
+    return Question(question, bound_to(context), is_ours=not isinstance(context, AskedDocument | Corpus), conversation=_told(before))
 
 
 def bound_to(context: object) -> AskedDocument | Runnable[Any, Any]:

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from rlm_integrations.errors import InputError
-from rlm_integrations.langchain.outputs import plain, said
+from rlm_integrations.langchain.outputs import plain_output, said
 
 
 class RLMNode(Runnable[Any, dict[str, Any]]):
@@ -55,7 +55,7 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
 
     def _update(self, output: dict[str, Any]) -> dict[str, Any]:
         """Ids, places and counts, in plain JSON; and the answer as a message, where the question was one."""
-        made = plain(output)
+        made = plain_output(output)
         update = {self._answer_key: made["answer"]}
         if self._rlm_key is not None:
             update[self._rlm_key] = made["rlm"]

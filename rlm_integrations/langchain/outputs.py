@@ -11,9 +11,9 @@ from pydantic_core import to_jsonable_python
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
+from rlm_integrations.faces.evidence import Evidence, citations_as_evidence, places
 from rlm_integrations.records import Usage
 from rlm_integrations.result import RLMResult
-from rlm_integrations.store.evidence import Evidence, cited, places
 
 
 class RLMOutput(BaseModel):
@@ -38,7 +38,7 @@ def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
     """The output of a run, but for the question; its document is in no part of it but for the quotes."""
     return {
         "answer": result.answer,
-        "context": [document_of(each) for each in cited(result.citations, corpus)],
+        "context": [document_of(each) for each in citations_as_evidence(result.citations, corpus)],
         "usage_metadata": {model: usage_metadata(usage) for model, usage in result.spent.usage.items()},
         "rlm": {
             "run_id": result.run_id,
@@ -63,7 +63,7 @@ def document_of(evidence: Evidence) -> Document:
     return Document(id=evidence.id, page_content=evidence.text, metadata=metadata)
 
 
-def plain(output: Any) -> dict[str, Any]:
+def plain_output(output: Any) -> dict[str, Any]:
     """An output in JSON's types alone, as artifacts and checkpoints need it.
 
     Raises:

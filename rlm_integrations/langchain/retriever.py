@@ -7,13 +7,13 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from typing_extensions import override
 
-from rlm_integrations._runtime import offload
+from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError
+from rlm_integrations.faces.evidence import search_evidence, summarize_store
 from rlm_integrations.langchain.outputs import document_of
 from rlm_integrations.langchain.stores import store_of
-from rlm_integrations.store.evidence import searched, summed_up
-from rlm_integrations.store.query import MOST
-from rlm_integrations.store.shared import Reading
+from rlm_integrations.store.query import MAX_RESULTS
+from rlm_integrations.store.shared import StoreReader
 
 
 class RLMStoreRetriever(BaseRetriever):
@@ -51,15 +51,15 @@ class RLMStoreRetriever(BaseRetriever):
 
     def search(self, query: str, k: int | None = None) -> list[Document]:
         """The objects that fit best, their places in the document in `metadata["spans"]`."""
-        return [document_of(each) for each in searched(self._reading, query, _checked(self.k if k is None else k), is_lenient=True)]
+        return [document_of(each) for each in search_evidence(self._reading, query, _checked(self.k if k is None else k), is_lenient=True)]
 
     def summary(self, query: str = "", k: int | None = None) -> Document:
         """What there is in the store on a query."""
-        return document_of(summed_up(self._reading, query, _checked(self.k if k is None else k), is_lenient=True))
+        return document_of(summarize_store(self._reading, query, _checked(self.k if k is None else k), is_lenient=True))
 
     @property
-    def _reading(self) -> Reading:
-        store: Reading = self.store
+    def _reading(self) -> StoreReader:
+        store: StoreReader = self.store
         return store
 
     @override
@@ -77,6 +77,6 @@ class RLMStoreRetriever(BaseRetriever):
 
 
 def _checked(k: object) -> int:
-    if type(k) is not int or not 1 <= k <= MOST:
-        raise InputError(f"k={k!r}: a whole number from 1 to {MOST:,} is needed")
+    if type(k) is not int or not 1 <= k <= MAX_RESULTS:
+        raise InputError(f"k={k!r}: a whole number from 1 to {MAX_RESULTS:,} is needed")
     return k

@@ -11,17 +11,17 @@ from pydantic import BaseModel, PrivateAttr
 from typing_extensions import override
 
 from rlm_integrations import RLM
-from rlm_integrations._cleanup import to_the_end
-from rlm_integrations._runtime import offload
-from rlm_integrations.engine.progress import is_progress, progress_of
+from rlm_integrations._concurrency.cleanup import finish_despite_cancel
+from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import ContextError
 from rlm_integrations.events import Hook, RunFinished
+from rlm_integrations.faces.progress import is_progress, progress_of
 from rlm_integrations.langchain import stores
-from rlm_integrations.langchain.doors import Doors
-from rlm_integrations.langchain.events import Teller
+from rlm_integrations.langchain.doors import PortalRunnable
+from rlm_integrations.langchain.events import ProgressReporter
 from rlm_integrations.langchain.fast import warn_of_slow
 from rlm_integrations.langchain.functions import function_of
-from rlm_integrations.langchain.inputs import Asked, AskedDocument, RLMInput, asked, bound_to
+from rlm_integrations.langchain.inputs import AskedDocument, Question, RLMInput, asked, bound_to
 from rlm_integrations.langchain.models import model_of
 from rlm_integrations.langchain.outputs import output_of, output_schema
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
@@ -30,7 +30,7 @@ from rlm_integrations.records import Budget, Limits
 OWN: Final = frozenset({"name", "context", "stream_tokens"})  # fields that are no options of `RLM`
 
 
-class RLMRunnable(Doors[dict[str, Any]]):
+class RLMRunnable(PortalRunnable[dict[str, Any]]):
     """Answers questions over documents that no model's window holds.
 
     The input is a question, a dict of `question` (or `input`) and `context`, or messages, whose last human one is the question; the root
@@ -127,22 +127,22 @@ class RLMRunnable(Doors[dict[str, Any]]):
         """What it gives."""
         return output_schema(self.output_type)
 
-    def _asked(self, given: Any) -> tuple[Asked, dict[str, Any]]:
+    def _asked(self, given: Any) -> tuple[Question, dict[str, Any]]:
         question = asked(given, self.context)
         return question, question.preview
 
-    async def _whole(self, asked: Asked, manager: ChainRun, config: RunnableConfig) -> dict[str, Any]:
+    async def _whole(self, asked: Question, manager: ChainRun, config: RunnableConfig) -> dict[str, Any]:
         async with aclosing(self._parts(asked, manager, config)) as chunks:
             return dict(await anext(chunks))
 
-    async def _parts(self, asked: Asked, manager: ChainRun, config: RunnableConfig) -> AsyncGenerator[dict[str, Any], None]:
+    async def _parts(self, asked: Question, manager: ChainRun, config: RunnableConfig) -> AsyncGenerator[dict[str, Any], None]:
         """One run: the document, the run's events as LangChain's, the output.
 
         There is one part: LangChain falls back to another runnable only while it has got none.
         """
         trace = Trace(manager, stream_tokens=self.stream_tokens)
         trace.enter()
-        teller = Teller(config, has_handlers=bool(manager.handlers))
+        teller = ProgressReporter(config, has_handlers=bool(manager.handlers))
         rlm = self._bounded(config.get("max_concurrency"))
         document = asked.document if isinstance(asked.document, AskedDocument) else await _found(asked.document, asked.question, config)
         corpus = await document.corpus(self.limits or Limits())
@@ -161,7 +161,7 @@ class RLMRunnable(Doors[dict[str, Any]]):
             raise
         finally:
             if asked.is_ours:
-                await to_the_end(offload(corpus.close))
+                await finish_despite_cancel(offload(corpus.close))
         yield AddableDict(input=asked.question, **output)
 
     def _bounded(self, max_concurrency: int | None) -> RLM:

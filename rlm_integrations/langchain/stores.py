@@ -5,12 +5,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
-from rlm_integrations._runtime import shared
+from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.errors import InputError
 from rlm_integrations.result import RLMResult
-from rlm_integrations.store.shared import Reading
+from rlm_integrations.store.shared import StoreReader
 
-KEPT: Final = 32  # results
+KEPT_STORES: Final = 32  # results
 
 
 class _Kept:
@@ -21,7 +21,7 @@ class _Kept:
     def add(self, result: RLMResult) -> None:
         with self._lock:
             self._results[result.run_id] = result
-            while len(self._results) > KEPT:
+            while len(self._results) > KEPT_STORES:
                 self._results.popitem(last=False)
 
     def get(self, run_id: str) -> RLMResult | None:
@@ -51,17 +51,17 @@ def result_of(run: object) -> RLMResult:
         raise InputError(f"a run is an output of RLMRunnable or its run_id, not {type(run).__name__}")
     found = shared("results of runnables", _Kept).get(run_id)
     if found is None:
-        raise InputError(f"there is no run {run_id[:60]!r} in this process: the results of its last {KEPT} runs are kept")
+        raise InputError(f"there is no run {run_id[:60]!r} in this process: the results of its last {KEPT_STORES} runs are kept")
     return found
 
 
-def store_of(given: object) -> Reading:
+def store_of(given: object) -> StoreReader:
     """The store that is meant by itself, by a result, by a runnable's output, or by its id.
 
     Raises:
         InputError: It is none of these, or no longer kept.
     """
-    if isinstance(given, Reading):
+    if isinstance(given, StoreReader):
         return given
     if isinstance(given, Mapping) and isinstance(about := given.get("rlm"), Mapping):
         given = about.get("store_id")

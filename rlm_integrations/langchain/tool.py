@@ -12,7 +12,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from pydantic import BaseModel, Field, PlainSerializer
 
 from rlm_integrations.errors import IncompleteError, InputError, RLMError
-from rlm_integrations.langchain.outputs import plain, said
+from rlm_integrations.langchain.outputs import plain_output, said
 from rlm_integrations.langchain.runnable import RLMRunnable
 
 P = ParamSpec("P")
@@ -167,7 +167,7 @@ def cut(text: str, most: int) -> str:
 
 
 def _shown(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    artifact = plain(output)
+    artifact = plain_output(output)
     answer = said(artifact)
     if len(answer) > _ANSWERED:
         artifact["answer"] = cut(answer, _ANSWERED)

@@ -7,16 +7,16 @@ from langchain_core.documents import Document
 from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool
 from pydantic import BaseModel, Field
 
-from rlm_integrations._runtime import offload
+from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
+from rlm_integrations.faces.evidence import search_evidence, summarize_store
 from rlm_integrations.langchain.outputs import document_of
 from rlm_integrations.langchain.stores import store_of
 from rlm_integrations.langchain.tool import cut, failing_softly
 from rlm_integrations.store.checks import SpanText
-from rlm_integrations.store.evidence import searched, summed_up
 
-LONGEST: Final = 20_000  # characters of one span that is read, and of one finding in an artifact
+MAX_READ_CHARS: Final = 20_000  # characters of one span that is read, and of one finding in an artifact
 _SHOWN: Final = 2_000  # characters of one finding that the model is shown
 _PLACES: Final = 20  # of its places
 
@@ -53,12 +53,12 @@ class RLMStoreToolkit(BaseToolkit):
         store = store_of(self.store)
 
         def search(query: str, k: int = 4) -> tuple[str, Any]:
-            found = [document_of(each) for each in searched(store, query, k)]
+            found = [document_of(each) for each in search_evidence(store, query, k)]
             lines = [f"{each.id} ({each.metadata['type']}) {cut(each.page_content, _SHOWN)}{_places(each)}" for each in found]
             return "\n\n".join(lines) or "nothing was found", [_plain(each) for each in found]
 
         def summary(query: str = "", k: int = 10) -> tuple[str, Any]:
-            found = document_of(summed_up(store, query, k))
+            found = document_of(summarize_store(store, query, k))
             return found.page_content, _plain(found)
 
         def read_span(source: str, start: int, end: int) -> tuple[str, Any]:
@@ -75,8 +75,8 @@ class RLMStoreToolkit(BaseToolkit):
         corpus = store_of(self.store).ledger.corpus
         if corpus is None:
             raise InputError("this store has no document: its findings are all that there is")
-        if end - start > LONGEST:
-            raise InputError(f"{end - start:,} characters are more than can be read at once: at most {LONGEST:,}")
+        if end - start > MAX_READ_CHARS:
+            raise InputError(f"{end - start:,} characters are more than can be read at once: at most {MAX_READ_CHARS:,}")
         try:
             return corpus.text(_named(corpus, source), start, end)
         except ContextError as error:
@@ -113,4 +113,4 @@ def _places(found: Document) -> str:
 
 def _plain(found: Document) -> dict[str, Any]:
     """What goes into checkpoints: a finding may be as long as a book."""
-    return {"id": found.id, "page_content": cut(found.page_content, LONGEST), "metadata": found.metadata}
+    return {"id": found.id, "page_content": cut(found.page_content, MAX_READ_CHARS), "metadata": found.metadata}

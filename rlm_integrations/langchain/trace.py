@@ -9,12 +9,12 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 
-from rlm_integrations._threads import in_thread
+from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.events import ChildFinished, Event, RunStarted
 from rlm_integrations.langchain.outputs import usage_metadata
-from rlm_integrations.lm._langchain_callbacks import whole
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.langchain import KINDS, ConfigurableLM, LangChainLM, outer_config, shown
+from rlm_integrations.lm.frameworks.langchain import KINDS, ConfigurableLM, LangChainLM, outer_config, trace_config
+from rlm_integrations.lm.frameworks.langchain_callbacks import whole
 from rlm_integrations.records import Completion, Request
 
 P = ParamSpec("P")
@@ -48,7 +48,7 @@ class Trace:
         """What the configuration of a call is to say."""
         config = RunnableConfig(callbacks=await self._callbacks_of(run_of(request), request.query))
         if self._stream_tokens:
-            config["tags"] = [tag for tag in shown(request)["tags"] if tag != "nostream"]
+            config["tags"] = [tag for tag in trace_config(request)["tags"] if tag != "nostream"]
         return config
 
     async def _callbacks_of(self, path: str, query: str) -> Callbacks:
@@ -56,7 +56,7 @@ class Trace:
         if path not in self._runs:
             above = (await self._callbacks_of(parent_of(path), query)).copy()
             above.add_metadata({"rlm_path": path}, inherit=False)
-            child: ChainRun = await told(above.on_chain_start, {}, {"question": query}, name="rlm.child")
+            child: ChainRun = await notify(above.on_chain_start, {}, {"question": query}, name="rlm.child")
             self._children[path] = child
             self._runs[path] = _below(child)
         return self._runs[path]
@@ -66,12 +66,12 @@ class Trace:
         if isinstance(event, RunStarted):
             self._paths[event.id] = event.path
         elif isinstance(event, ChildFinished) and (child := self._children.pop(self._paths.get(event.id, ""), None)) is not None:
-            await told(child.on_chain_end, {"answer": event.answer, "stop_reason": event.stop_reason})
+            await notify(child.on_chain_end, {"answer": event.answer, "stop_reason": event.stop_reason})
 
     async def abandon(self, error: BaseException) -> None:
         """Tell tracers of the children that did not come to their end, the innermost first."""
         for path in sorted(self._children, reverse=True):
-            await told(self._children.pop(path).on_chain_error, error)
+            await notify(self._children.pop(path).on_chain_error, error)
 
 
 def run_of(request: Request) -> str:
@@ -104,7 +104,7 @@ class TracedLM:
     async def complete(self, request: Request) -> Completion:
         """The model's answer."""
         config_of = outer_config.get()
-        config = shown(request) | (await config_of(request) if config_of is not None else RunnableConfig())
+        config = trace_config(request) | (await config_of(request) if config_of is not None else RunnableConfig())
         callbacks = config.get("callbacks")
         if not isinstance(callbacks, CallbackManager | AsyncCallbackManager) or not callbacks.handlers:
             return await self._lm.complete(request)
@@ -113,13 +113,13 @@ class TracedLM:
         callbacks.add_tags(config["tags"], inherit=False)
         metadata = {**config.get("metadata", {}), "ls_provider": "rlm_integrations", "ls_model_name": self.name, "ls_model_type": "chat"}
         callbacks.add_metadata(metadata, inherit=False)
-        (run,) = await told(callbacks.on_chat_model_start, {"name": self.name}, [messages], name=config["run_name"])
+        (run,) = await notify(callbacks.on_chat_model_start, {"name": self.name}, [messages], name=config["run_name"])
         try:
             completion = await self._lm.complete(request)
         except BaseException as error:
-            await told(run.on_llm_error, error, response=LLMResult(generations=[]))
+            await notify(run.on_llm_error, error, response=LLMResult(generations=[]))
             raise
-        await told(run.on_llm_end, _result(completion, self.name))
+        await notify(run.on_llm_end, _result(completion, self.name))
         return completion
 
 
@@ -134,7 +134,7 @@ def _below(manager: ChainRun) -> Callbacks:
     return manager.get_child()
 
 
-async def told(function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+async def notify(function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
     """Call what tells callbacks of something: where it is synchronous it runs code of the user's, so in a thread."""
     if inspect.iscoroutinefunction(function):
         return await function(*args, **kwargs)

@@ -13,7 +13,7 @@ try:
     from rlm_integrations.llama_index.synthesizer import RLMSynthesizer
     from rlm_integrations.llama_index.tool import as_query_engine_tool, askable
     from rlm_integrations.llama_index.tool_spec import RLMStoreToolSpec
-    from rlm_integrations.lm.transport import SlowTransportWarning
+    from rlm_integrations.lm.frameworks.slow_transport import SlowTransportWarning
 except ImportError as error:  # LlamaIndex is not there, or not in a version that has all that is needed
     raise MissingExtraError("rlm_integrations.llama_index", "llama-index") from error
 

@@ -26,7 +26,7 @@ def spanned(name: str) -> Callable[[Function], Function]:
     return decorate
 
 
-class Held:
+class HiddenFromSpans:
     """Several things on their way through a span, which sees how many there are, if that is known, and nothing else."""
 
     def __init__(self, thing: Any) -> None:

@@ -6,12 +6,12 @@ from typing import Any, Unpack
 
 from llama_index.core.base.llms.types import ChatMessage, TextBlock
 
-from rlm_integrations.engine.progress import progress_of
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import Emitter, Event
+from rlm_integrations.faces.progress import progress_of
 from rlm_integrations.llama_index._defaults import callbacks, default_llm
-from rlm_integrations.llama_index._spans import Held, spanned
-from rlm_integrations.llama_index.events import Teller
+from rlm_integrations.llama_index._spans import HiddenFromSpans, spanned
+from rlm_integrations.llama_index.events import ProgressReporter
 from rlm_integrations.llama_index.fast import warn_of_slow
 from rlm_integrations.llama_index.traced import traced
 from rlm_integrations.lm.batch import BatchOptions, allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
@@ -37,12 +37,12 @@ class LLMBatch:
 
     def run(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> list[str]:
         """The replies. A prompt is a text, or a list of `ChatMessage`s."""
-        return self._run(Held(prompts), **options)
+        return self._run(HiddenFromSpans(prompts), **options)
 
     async def arun(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> list[str]:
         """The same on the caller's event loop."""
         self._warn(options)
-        return await self._arun(Held(prompts), **options)
+        return await self._arun(HiddenFromSpans(prompts), **options)
 
     def run_as_completed(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> Iterator[tuple[int, str]]:
         """Each prompt's number and the reply to it, as they come. Closing the iterator cancels what is under way.
@@ -57,11 +57,11 @@ class LLMBatch:
         return allm_batch_iter(_prompts(prompts), self._model(), **self._with(options))
 
     @spanned("run")
-    def _run(self, prompts: Held, **options: Unpack[BatchOptions]) -> list[str]:
+    def _run(self, prompts: HiddenFromSpans, **options: Unpack[BatchOptions]) -> list[str]:
         return llm_batch(_prompts(prompts.thing), self._model(), **self._with(options))
 
     @spanned("arun")
-    async def _arun(self, prompts: Held, **options: Unpack[BatchOptions]) -> list[str]:
+    async def _arun(self, prompts: HiddenFromSpans, **options: Unpack[BatchOptions]) -> list[str]:
         return await allm_batch(_prompts(prompts.thing), self._model(), **self._with(options))
 
     def _warn(self, options: BatchOptions) -> None:
@@ -74,7 +74,7 @@ class LLMBatch:
     def _with(self, options: BatchOptions) -> BatchOptions:
         """All options, and LlamaIndex is told how far the batch is."""
         both: BatchOptions = {**self._options, **_checked(options)}
-        teller = Teller()
+        teller = ProgressReporter()
 
         def hook(event: Event) -> None:
             if (progress := progress_of(event)) is not None:

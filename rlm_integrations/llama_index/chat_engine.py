@@ -11,15 +11,15 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageR
 from llama_index.core.chat_engine.types import AgentChatResponse, BaseChatEngine, StreamingAgentChatResponse
 from llama_index.core.schema import QueryBundle
 
-from rlm_integrations._portal import portal, running_loop
-from rlm_integrations._threads import in_thread
-from rlm_integrations.engine.progress import is_progress
+from rlm_integrations._concurrency.per_loop import PerLoop
+from rlm_integrations._concurrency.portal import portal, running_loop
+from rlm_integrations._concurrency.threads import in_thread
+from rlm_integrations.faces.progress import is_progress
 from rlm_integrations.llama_index._defaults import callbacks, listening
 from rlm_integrations.llama_index.cited import Found, found
-from rlm_integrations.llama_index.events import Teller
+from rlm_integrations.llama_index.events import ProgressReporter
 from rlm_integrations.llama_index.response import apieces, metadata_of, pieces, text_of
 from rlm_integrations.llama_index.sources import source_of
-from rlm_integrations.lm._per_loop import PerLoop
 
 if TYPE_CHECKING:
     from llama_index.core.callbacks import CallbackManager
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.events import Event
     from rlm_integrations.llama_index.runs import Runs
-    from rlm_integrations.llama_index.texts import Indexed, Kept, Texts
+    from rlm_integrations.llama_index.texts import BoundTexts, IndexTexts, Texts
     from rlm_integrations.result import RLMResult
     from rlm_integrations.store import SharedStore
 
@@ -92,7 +92,7 @@ class RLMChatEngine(BaseChatEngine):
     def __init__(
         self,
         runs: "Runs",
-        source: "Kept | Indexed",
+        source: "BoundTexts | IndexTexts",
         *,
         chat_history: Sequence[ChatMessage] | None = None,
         callback_manager: "CallbackManager | None" = None,
@@ -204,7 +204,7 @@ class RLMChatEngine(BaseChatEngine):
         await self.aclose()
 
     def _answer(self, message: str, chat_history: Sequence[ChatMessage] | None) -> Found | None:
-        teller, rlm = Teller(), self._runs.rlm
+        teller, rlm = ProgressReporter(), self._runs.rlm
         self._runs.question(QueryBundle(message))
         texts, result = portal().run(self._source.open()), None
         talk, question, old = self._session(rlm, texts, message, chat_history, None)
@@ -220,7 +220,7 @@ class RLMChatEngine(BaseChatEngine):
         return answer
 
     async def _aanswer(self, message: str, chat_history: Sequence[ChatMessage] | None) -> Found | None:
-        teller, rlm = Teller(), self._runs.rlm
+        teller, rlm = ProgressReporter(), self._runs.rlm
         self._runs.question(QueryBundle(message))
         texts, result = await self._source.open(), None
         talk, question, old = self._session(rlm, texts, message, chat_history, asyncio.get_running_loop())

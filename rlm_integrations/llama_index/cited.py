@@ -5,10 +5,10 @@ from functools import cache
 
 from llama_index.core.schema import NodeWithScore, RelatedNodeInfo
 
+from rlm_integrations.faces.evidence import Evidence, citations_as_evidence
 from rlm_integrations.llama_index.nodes import slice_of
 from rlm_integrations.llama_index.texts import Texts
 from rlm_integrations.result import RLMResult
-from rlm_integrations.store.evidence import Evidence, cited
 
 DOCUMENT_ID = "document_id"  # the metadata key of the document's id where the document is not the node's SOURCE
 
@@ -36,7 +36,7 @@ def found(result: RLMResult, texts: Texts) -> Found:
         at = text.find(own)
         return at if at >= 0 and text.find(own, at + 1) < 0 else None
 
-    return Found(result, [_node(each, texts, place(each.source)) for each in cited(result.citations, texts.corpus)])
+    return Found(result, [_node(each, texts, place(each.source)) for each in citations_as_evidence(result.citations, texts.corpus)])
 
 
 def _node(evidence: Evidence, texts: Texts, place: int | None) -> NodeWithScore:

@@ -7,8 +7,8 @@ from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.workflow import Context, Event, WorkflowRuntimeError
 from llama_index_instrumentation.span import active_span_id
 
-from rlm_integrations._portal import running_loop
-from rlm_integrations.engine.progress import Progress
+from rlm_integrations._concurrency.portal import running_loop
+from rlm_integrations.faces.progress import Progress
 from rlm_integrations.llama_index._spans import dispatcher
 
 logger = logging.getLogger("rlm_integrations")
@@ -37,7 +37,7 @@ class RLMWorkflowEvent(Event):
     """The same in the stream of the workflow in whose step the run was started; fields are read as attributes, `event.kind` first."""
 
 
-class Teller:
+class ProgressReporter:
     """Tells LlamaIndex of the progress of one run or batch. It is made where that was asked for, and may be called anywhere."""
 
     def __init__(self) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.llama_index import LlamaIndexLM
-from rlm_integrations.lm.transport import LARGE, SlowTransportWarning, is_slow
+from rlm_integrations.lm.frameworks.llama_index import LlamaIndexLM
+from rlm_integrations.lm.frameworks.slow_transport import SLOW_FROM_CALLS, SlowTransportWarning, is_slow
 
 if TYPE_CHECKING:
     from llama_index.llms.openai import OpenAI
@@ -31,7 +31,7 @@ def fast_openai(model: str, **options: Any) -> "OpenAI":
         from llama_index.llms.openai import OpenAI
     except ImportError as error:
         raise MissingExtraError("fast_openai", "llama-index-openai") from error
-    from rlm_integrations.lm._direct import LoopsClient
+    from rlm_integrations.lm.openai.transport import LoopsClient
 
     return OpenAI(model=model, async_http_client=LoopsClient(), **{"max_retries": 0, **options})
 
@@ -50,7 +50,7 @@ def fast_openai_like(model: str, **options: Any) -> "OpenAILike":
         from llama_index.llms.openai_like import OpenAILike
     except ImportError as error:
         raise MissingExtraError("fast_openai_like", "llama-index-openai") from error
-    from rlm_integrations.lm._direct import LoopsClient
+    from rlm_integrations.lm.openai.transport import LoopsClient
 
     given: dict[str, Any] = {"async_http_client": LoopsClient(), "max_retries": 0, "is_chat_model": True, **options}
     return OpenAILike(model=model, **given)
@@ -58,7 +58,7 @@ def fast_openai_like(model: str, **options: Any) -> "OpenAILike":
 
 def warn_of_slow(models: Iterable[LM], calls: int) -> None:
     """Warn of every model that may make so many asynchronous calls at once by a transport that does not bear them."""
-    if calls < LARGE:
+    if calls < SLOW_FROM_CALLS:
         return
     for lm in models:
         if isinstance(lm, LlamaIndexLM) and is_slow(lm.model):

@@ -7,7 +7,7 @@ from uuid import UUID, uuid5
 
 from llama_index.core.schema import BaseNode, NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
 
-from rlm_integrations.store.evidence import Evidence
+from rlm_integrations.faces.evidence import Evidence
 
 _NONE: Mapping[str, Any] = {}
 _OURS = UUID("3da1aee1-47a3-576b-9bbd-50d30c3c6d92")

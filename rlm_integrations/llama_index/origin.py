@@ -39,7 +39,7 @@ _look = lru_cache(maxsize=256)(Look)
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class NodeOrigin:
     """Where a text comes from.
 
     Attributes:

@@ -26,11 +26,11 @@ from rlm_integrations.llama_index.results import Answered, result_of
 from rlm_integrations.llama_index.runs import Runs
 from rlm_integrations.llama_index.sources import checked, checked_documents, kept, only_one, source_of
 from rlm_integrations.llama_index.synthesizer import RLMSynthesizer, bundle_of
-from rlm_integrations.llama_index.texts import Indexed, Kept, Once
+from rlm_integrations.llama_index.texts import BoundTexts, IndexTexts, Once
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store import SharedStore
 
-Source = Kept | Indexed | BaseRetriever
+TextsOrRetriever = BoundTexts | IndexTexts | BaseRetriever
 
 
 class RLMQueryEngine(BaseQueryEngine):
@@ -50,7 +50,7 @@ class RLMQueryEngine(BaseQueryEngine):
     def __init__(
         self,
         runs: Runs,
-        source: Source,
+        source: TextsOrRetriever,
         *,
         streaming: bool = False,
         node_postprocessors: Sequence[BaseNodePostprocessor] = (),
@@ -106,7 +106,7 @@ class RLMQueryEngine(BaseQueryEngine):
         for each in node_postprocessors:
             checked(each, BaseNodePostprocessor)
         own = ["retriever", "node_postprocessors"]
-        source: Source
+        source: TextsOrRetriever
         if name == "retriever":
             runs = Runs.of(llm, sub_llm, output_cls, rlm_options, [*sources, *own])
             checked(retriever, BaseRetriever)

@@ -9,11 +9,11 @@ from weakref import WeakSet
 from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, PydanticResponse, Response, StreamingResponse
 from llama_index.core.chat_engine.types import AgentChatResponse, StreamingAgentChatResponse
 
-from rlm_integrations._runtime import shared
+from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.errors import InputError
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store import SharedStore
-from rlm_integrations.store.shared import Reading
+from rlm_integrations.store.shared import StoreReader
 
 KEPT: Final = 32  # results of an engine
 
@@ -80,13 +80,13 @@ def result_of(response: Answered | str) -> RLMResult:
     )
 
 
-def store_of(given: object) -> Reading:
+def store_of(given: object) -> StoreReader:
     """The store that is meant by itself, by a result, or by a response or its run's id.
 
     Raises:
         InputError: It is none of these, or the run had no store.
     """
-    if isinstance(given, Reading):
+    if isinstance(given, StoreReader):
         return given
     if isinstance(given, (str, *_ANSWERED)):
         given = result_of(given)

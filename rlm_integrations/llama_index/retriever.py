@@ -6,12 +6,12 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.errors import InputError
+from rlm_integrations.faces.evidence import search_evidence, summarize_store
 from rlm_integrations.llama_index._defaults import callbacks
 from rlm_integrations.llama_index.nodes import finding
 from rlm_integrations.llama_index.results import store_of
-from rlm_integrations.store.evidence import searched, summed_up
 
 Mode = Literal["search", "summary"]
 
@@ -46,11 +46,11 @@ class RLMStoreRetriever(BaseRetriever):
         return self._found(query_bundle.query_str)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return await _runtime.offload(self._found, query_bundle.query_str)
+        return await runtime.offload(self._found, query_bundle.query_str)
 
     def _found(self, query: str) -> list[NodeWithScore]:
         if self._mode == "summary":
-            return [finding(summed_up(self._store, query, self._k, is_lenient=True))]
-        found = searched(self._store, query, self._k, is_lenient=True)
+            return [finding(summarize_store(self._store, query, self._k, is_lenient=True))]
+        found = search_evidence(self._store, query, self._k, is_lenient=True)
         best = max((each.score for each in found), default=1.0)
         return [finding(each, score=each.score / best) for each in found]

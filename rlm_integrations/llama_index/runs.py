@@ -12,18 +12,18 @@ from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.schema import QueryBundle
 from pydantic import BaseModel
 
-from rlm_integrations._portal import portal
-from rlm_integrations._threads import in_thread
-from rlm_integrations.engine.progress import is_progress, progress_of
+from rlm_integrations._concurrency.portal import portal
+from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import Emitter, Event, RunFinished
+from rlm_integrations.faces.progress import is_progress, progress_of
 from rlm_integrations.llama_index._defaults import callbacks, default_llm
 from rlm_integrations.llama_index.cited import Found, found
-from rlm_integrations.llama_index.events import Teller
+from rlm_integrations.llama_index.events import ProgressReporter
 from rlm_integrations.llama_index.fast import warn_of_slow
 from rlm_integrations.llama_index.results import Results
-from rlm_integrations.llama_index.texts import Reading
+from rlm_integrations.llama_index.texts import TextSource
 from rlm_integrations.llama_index.traced import traced
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
@@ -127,9 +127,9 @@ class Runs:
             self._default = llm
         return self._rlm
 
-    def run(self, query: QueryBundle, reading: Reading) -> Found | None:
+    def run(self, query: QueryBundle, reading: TextSource) -> Found | None:
         """The answer to a question over texts, for synchronous methods; None where there is nothing to read."""
-        rlm, question, teller = self.rlm, self.question(query), Teller()
+        rlm, question, teller = self.rlm, self.question(query), ProgressReporter()
         texts, result = portal().run(reading.open()), None
         try:
             if texts.is_blank:
@@ -141,9 +141,9 @@ class Runs:
         finally:
             portal().run(reading.close(texts))
 
-    async def arun(self, query: QueryBundle, reading: Reading) -> Found | None:
+    async def arun(self, query: QueryBundle, reading: TextSource) -> Found | None:
         """The same for asynchronous ones, on the caller's event loop."""
-        rlm, question, teller = self.rlm, self.question(query), Teller()
+        rlm, question, teller = self.rlm, self.question(query), ProgressReporter()
         warn_of_slow([rlm.options["root_llm"], *rlm.options["sub_llm"].values()], rlm.options["max_parallel_calls"])
         texts, result = await reading.open(), None
         try:
@@ -187,7 +187,7 @@ class Runs:
             raise InputError(f"the question must be a text that is not empty, not {given!r}")
         return self.template.format(query_str=query.query_str)
 
-    def note(self, event: Event, teller: Teller) -> RLMResult | None:
+    def note(self, event: Event, teller: ProgressReporter) -> RLMResult | None:
         """Tell LlamaIndex of an event; the result, where it has one."""
         if isinstance(event, RunFinished):
             return event.result

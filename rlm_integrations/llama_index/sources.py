@@ -7,7 +7,7 @@ from llama_index.core.indices.base import BaseIndex
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index.runs import Runs
-from rlm_integrations.llama_index.texts import Indexed, Kept
+from rlm_integrations.llama_index.texts import BoundTexts, IndexTexts
 
 
 def only_one(sources: Mapping[str, object]) -> str:
@@ -24,7 +24,7 @@ def only_one(sources: Mapping[str, object]) -> str:
 
 def source_of(
     sources: Mapping[str, Any], llm: object, sub_llm: object, output_cls: Any, options: Mapping[str, Any], own: Iterable[str]
-) -> tuple[Runs, Kept | Indexed]:
+) -> tuple[Runs, BoundTexts | IndexTexts]:
     """The runs and the documents of an engine.
 
     Args:
@@ -42,17 +42,17 @@ def source_of(
     runs = Runs.of(llm, sub_llm, output_cls, options, [*sources, *own])
     if name == "index":
         checked(sources["index"], BaseIndex)
-        return runs, Indexed(sources["index"], runs.limits)
+        return runs, IndexTexts(sources["index"], runs.limits)
     return runs, kept(sources[name], runs)
 
 
-def kept(documents: object, runs: Runs) -> Kept:
+def kept(documents: object, runs: Runs) -> BoundTexts:
     """Documents that stay bound to an engine.
 
     Raises:
         InputError: There are none.
     """
-    return Kept(checked_documents(documents), runs.limits)
+    return BoundTexts(checked_documents(documents), runs.limits)
 
 
 def checked_documents(documents: object) -> object:

@@ -13,11 +13,11 @@ from pydantic import BaseModel
 
 from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.llama_index._defaults import callbacks, listening
-from rlm_integrations.llama_index._spans import Held, bare, dispatcher, spanned
+from rlm_integrations.llama_index._spans import HiddenFromSpans, bare, dispatcher, spanned
 from rlm_integrations.llama_index.cited import Found
 from rlm_integrations.llama_index.response import EMPTY, Streaming, response_of
 from rlm_integrations.llama_index.runs import Runs
-from rlm_integrations.llama_index.texts import Given, TextOf
+from rlm_integrations.llama_index.texts import NodeTexts, TextOf
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store import SharedStore
 
@@ -101,7 +101,7 @@ class RLMSynthesizer(BaseSynthesizer):
     ) -> RESPONSE_TYPE:
         """The answer from these nodes, with its citations as source nodes, and after them the additional ones."""
         del response_kwargs  # of LlamaIndex's own prompts
-        return self._synthesize(bundle_of(query), self.given(nodes), Held(additional_source_nodes or ()))
+        return self._synthesize(bundle_of(query), self.given(nodes), HiddenFromSpans(additional_source_nodes or ()))
 
     @bare
     async def asynthesize(
@@ -113,7 +113,7 @@ class RLMSynthesizer(BaseSynthesizer):
     ) -> RESPONSE_TYPE:
         """The same for asynchronous callers."""
         del response_kwargs
-        return await self._asynthesize(bundle_of(query), self.given(nodes), Held(additional_source_nodes or ()))
+        return await self._asynthesize(bundle_of(query), self.given(nodes), HiddenFromSpans(additional_source_nodes or ()))
 
     @bare
     def get_response(self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any) -> Any:
@@ -125,12 +125,12 @@ class RLMSynthesizer(BaseSynthesizer):
         """The same for asynchronous callers."""
         return _answer(await self.asynthesize(query_str, text_chunks, **response_kwargs))
 
-    def given(self, nodes: Sequence[object]) -> Given:
+    def given(self, nodes: Sequence[object]) -> NodeTexts:
         """Nodes as the text of a run."""
-        return Given(nodes, self._runs.limits, self.text_of)
+        return NodeTexts(nodes, self._runs.limits, self.text_of)
 
     @spanned("synthesize")
-    def _synthesize(self, query: QueryBundle, given: Given, more: Held) -> RESPONSE_TYPE:
+    def _synthesize(self, query: QueryBundle, given: NodeTexts, more: HiddenFromSpans) -> RESPONSE_TYPE:
         dispatcher.event(SynthesizeStartEvent(query=query))
         with self._callback_manager.event(CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: query.query_str}) as event:
             found = self._runs.run(query, given) if given else None
@@ -140,7 +140,7 @@ class RLMSynthesizer(BaseSynthesizer):
         return response
 
     @spanned("asynthesize")
-    async def _asynthesize(self, query: QueryBundle, given: Given, more: Held) -> RESPONSE_TYPE:
+    async def _asynthesize(self, query: QueryBundle, given: NodeTexts, more: HiddenFromSpans) -> RESPONSE_TYPE:
         dispatcher.event(SynthesizeStartEvent(query=query))
         with self._callback_manager.event(CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: query.query_str}) as event:
             found = await self._runs.arun(query, given) if given else None
@@ -149,7 +149,7 @@ class RLMSynthesizer(BaseSynthesizer):
         dispatcher.event(SynthesizeEndEvent(query=query, response=response))
         return response
 
-    def _response(self, found: Found | None, more: Held, door: Streaming) -> RESPONSE_TYPE:
+    def _response(self, found: Found | None, more: HiddenFromSpans, door: Streaming) -> RESPONSE_TYPE:
         return response_of(found, more.thing, streaming=door if self._streaming else None, empty=self._empty_response)
 
     def _get_prompts(self) -> PromptDictType:

@@ -4,10 +4,10 @@ from typing import Final
 
 from llama_index.core.tools.tool_spec.base import BaseToolSpec
 
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.errors import InputError
+from rlm_integrations.faces.evidence import Evidence, search_evidence, summarize_store
 from rlm_integrations.llama_index.results import store_of
-from rlm_integrations.store.evidence import Evidence, searched, summed_up
 from rlm_integrations.store.passages import passage
 
 _SHOWN: Final = 2_000  # characters of one finding
@@ -41,20 +41,20 @@ class RLMStoreToolSpec(BaseToolSpec):
 
         A finding ends with the places that it rests on, as [source:start-end], which read_passage reads.
         """
-        found = searched(self._store, query, _checked(k))
+        found = search_evidence(self._store, query, _checked(k))
         return "\n\n".join(f"{each.id} ({each.type}) {_cut(each.text)}{_places(each)}" for each in found) or "nothing was found"
 
     async def asearch_findings(self, query: str, k: int = 4) -> str:
         """See `search_findings`."""
-        return await _runtime.offload(self.search_findings, query, k)
+        return await runtime.offload(self.search_findings, query, k)
 
     def summarise_findings(self, query: str = "", k: int = 10) -> str:
         """How many findings of which types and tags there are, and the first of them."""
-        return summed_up(self._store, query, _checked(k)).text
+        return summarize_store(self._store, query, _checked(k)).text
 
     async def asummarise_findings(self, query: str = "", k: int = 10) -> str:
         """See `summarise_findings`."""
-        return await _runtime.offload(self.summarise_findings, query, k)
+        return await runtime.offload(self.summarise_findings, query, k)
 
     def read_passage(self, source: str, start: int, end: int) -> str:
         """Read the document's own words at a place that a finding names, from character `start` up to `end`."""
@@ -62,7 +62,7 @@ class RLMStoreToolSpec(BaseToolSpec):
 
     async def aread_passage(self, source: str, start: int, end: int) -> str:
         """See `read_passage`."""
-        return await _runtime.offload(self.read_passage, source, start, end)
+        return await runtime.offload(self.read_passage, source, start, end)
 
 
 def _checked(k: int) -> int:

@@ -13,7 +13,7 @@ from llama_index_instrumentation.event_handlers import NullEventHandler
 from llama_index_instrumentation.span_handlers import NullSpanHandler
 
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.llama_index import LlamaIndexLM
+from rlm_integrations.lm.frameworks.llama_index import LlamaIndexLM
 from rlm_integrations.records import Completion, Request
 
 if TYPE_CHECKING:

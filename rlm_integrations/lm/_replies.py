@@ -19,10 +19,10 @@ def completion_of(body: Any, model: str) -> Completion:
         text, refusal, calls = _text(message.get("content")), message.get("refusal"), message.get("tool_calls")
     except (TypeError, LookupError, AttributeError):
         raise ModelError(f"{model!r} sent a body without an answer: {str(body)[:200]}", type="bad_response", retryable=True) from None
-    return answer(text, finish_reason, refusal, calls, usage_of(body), str(body.get("model") or model))
+    return completion_or_error(text, finish_reason, refusal, calls, usage_of(body), str(body.get("model") or model))
 
 
-def answer(text: str | None, finish_reason: Any, refusal: Any, calls: Any, usage: Usage | None, model: str) -> Completion:
+def completion_or_error(text: str | None, finish_reason: Any, refusal: Any, calls: Any, usage: Usage | None, model: str) -> Completion:
     """The completion, where there is one.
 
     An answer that was cut (`finish_reason` "length" or "content_filter") is an answer, and so is an empty one: some questions have
@@ -75,7 +75,7 @@ class Streamed:
         """What `answer` says of it. No text at all counts as none: streams begin with an empty piece whatever follows."""
         if self._finish_reason is None:
             raise ModelError(f"{self._asked!r} broke off in the middle of its answer", type="bad_response", retryable=True)
-        return answer("".join(self._text) or None, self._finish_reason, self._refusal, self._calls, self._usage, self._model)
+        return completion_or_error("".join(self._text) or None, self._finish_reason, self._refusal, self._calls, self._usage, self._model)
 
 
 def usage_of(body: Mapping[str, Any]) -> Usage | None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, fields, replace
 
-from rlm_integrations._runtime import offload
+from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.events import CallFailed, CallFinished, CallRetried, CallStarted, Emitter, LimiterChanged, new_id
 from rlm_integrations.lm.base import LM, Prepared
@@ -63,7 +63,7 @@ class Retry:
         return min(self.longest_delay, self.first_delay * GROWTH**made) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
 
 
-class Asker:
+class ModelCaller:
     """Asks one model on behalf of one run or batch.
 
     Args:
@@ -120,7 +120,7 @@ class Asker:
         """The record of a call that cannot be made, with its events."""
         return self._end(self._start(request), error)
 
-    async def _try(self, request: Request, call: "_Call") -> Completion | ModelError:
+    async def _try(self, request: Request, call: "_PendingCall") -> Completion | ModelError:
         if (unprepared := await self._prepared()) is not None:
             return unprepared
         asked = time.monotonic()
@@ -179,7 +179,7 @@ class Asker:
             return ModelError(f"{name} returned {type(answer).__name__}, not a Completion", type="error")
         return await _checked(answer, request)
 
-    def _delay(self, error: ModelError, call: "_Call") -> float | None:
+    def _delay(self, error: ModelError, call: "_PendingCall") -> float | None:
         kind = _KINDS.get(error.type, "failures")
         delay = self._retry.delay(kind, call.made[kind]) if error.retryable else None
         if delay is None:
@@ -188,13 +188,13 @@ class Asker:
         delay = max(delay, error.retry_after or 0.0)
         return delay if time.monotonic() - call.start + delay < self._retry.seconds else None
 
-    def _start(self, request: Request) -> "_Call":
-        call = _Call(new_id("call") if self._emit else "")
+    def _start(self, request: Request) -> "_PendingCall":
+        call = _PendingCall(new_id("call") if self._emit else "")
         if self._emit:
             self._emit(CallStarted(id=call.id, parent=self._parent, model=self.lm.name, request=request))
         return call
 
-    def _end(self, call: "_Call", result: Completion | LLMError) -> CallRecord:
+    def _end(self, call: "_PendingCall", result: Completion | LLMError) -> CallRecord:
         end = time.monotonic()
         answer = Completion(result) if isinstance(result, LLMError) else result
         record = CallRecord(
@@ -247,7 +247,7 @@ def _valid(text: str) -> str:
     return text
 
 
-class _Call:
+class _PendingCall:
     """What is known of a call that is not over."""
 
     __slots__ = ("id", "made", "retries", "start", "waited")

@@ -9,17 +9,17 @@ from functools import partial
 from reprlib import repr as shown  # bounded: values may be long
 from typing import Any, Literal, TypedDict
 
-from rlm_integrations._cleanup import ended
-from rlm_integrations._portal import iterating, pulled_by_caller, synchronous
-from rlm_integrations._runtime import offload
+from rlm_integrations._concurrency.cleanup import wait_until_done
+from rlm_integrations._concurrency.pool import pool
+from rlm_integrations._concurrency.portal import iterating, pulled_by_caller, synchronous
+from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, Emitter, Event, Hook, new_id
 from rlm_integrations.lm import pricing
-from rlm_integrations.lm._progress import Bar
-from rlm_integrations.lm.asker import Asker, Retry
-from rlm_integrations.lm.pool import pool
+from rlm_integrations.lm.asker import ModelCaller, Retry
 from rlm_integrations.lm.prompts import checked_template, filled, messages_of
 from rlm_integrations.lm.resolve import resolve
+from rlm_integrations.progress_bar import Bar
 from rlm_integrations.records import CallRecord, LLMError, Message, Request, Usage
 
 Prompt = str | Sequence[Message | Mapping[str, str]]
@@ -231,7 +231,7 @@ class _Batch:
         lm = await offload(resolve, self._llm) if isinstance(self._llm, str) else resolve(self._llm)
         if self._priced:
             await pricing.prepare()
-        asker = Asker(lm, timeout=self._timeout, retry=self._retry, emit=self._calls, parent=self._id)
+        asker = ModelCaller(lm, timeout=self._timeout, retry=self._retry, emit=self._calls, parent=self._id)
         self._progress(BatchStarted(id=self._id, total=self._total, max_concurrent=self._concurrent))
         self._task = asyncio.create_task(self._run(asker))
 
@@ -252,12 +252,12 @@ class _Batch:
     async def _close(self) -> None:
         self._task.cancel()
         try:
-            await ended(self._task)
+            await wait_until_done(self._task)
         finally:
             end = BatchFinished(id=self._id, done=self._done, total=self._total, failed=self._failed, outcome=self._outcome)
             self._progress(end)
 
-    async def _run(self, asker: Asker) -> None:
+    async def _run(self, asker: ModelCaller) -> None:
         # A list is read here. All else may be the user's own code.
         source = self._source if isinstance(self._source, Sequence | AsyncIterable) else pulled_by_caller(self._source)
         workers = self._concurrent if self._total is None else min(self._concurrent, self._total)
@@ -268,7 +268,7 @@ class _Batch:
             raise
         await self._ready.put(None)
 
-    async def _work(self, asker: Asker, index: int, item: Any) -> None:
+    async def _work(self, asker: ModelCaller, index: int, item: Any) -> None:
         messages = self._prepare(item)
         if isinstance(messages, LLMError):
             await self._deliver(index, asker.fail(Request((), path=_path(index)), messages))
@@ -285,7 +285,7 @@ class _Batch:
         else:
             await self._deliver(index, _again(known))
 
-    async def _ask(self, asker: Asker, index: int, messages: tuple[Message, ...]) -> CallRecord:
+    async def _ask(self, asker: ModelCaller, index: int, messages: tuple[Message, ...]) -> CallRecord:
         record = await asker.ask(Request(messages, self._params, path=_path(index)))
         if self._priced and record.usage is not None:
             base_url = getattr(asker.lm, "base_url", None)

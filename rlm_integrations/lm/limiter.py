@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from rlm_integrations._portal import blocked_loops, running_loop
-from rlm_integrations._runtime import shared
+from rlm_integrations._concurrency.portal import blocked_loops, running_loop
+from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import new_id
 from rlm_integrations.lm._pace import Pace

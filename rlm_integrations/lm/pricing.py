@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rlm_integrations._runtime import offload
+from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.records import Usage
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.errors import InputError, ModelError
-from rlm_integrations.lm.asker import Asker, Retry
+from rlm_integrations.lm.asker import ModelCaller, Retry
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.prompts import messages_of
 from rlm_integrations.records import LLMError, Message, Request
@@ -41,7 +41,7 @@ class Queryable:
         messages = messages_of(prompt)
         if isinstance(messages, LLMError):
             raise InputError(messages.message)
-        asker = Asker(cast("LM", self), timeout=timeout, retry=retry)
+        asker = ModelCaller(cast("LM", self), timeout=timeout, retry=retry)
         record = await asker.ask(Request(messages, params or {}))
         if record.error is not None:
             raise ModelError(record.error.message, type=record.error.type)

@@ -43,7 +43,7 @@ def _adapter_of(kind: type) -> tuple[str, str] | None:
 
 def _adapted(model: object, module: str, extra: str) -> LM:
     try:
-        adapter = import_module(f"rlm_integrations.lm.{module}")
+        adapter = import_module(f"rlm_integrations.lm.frameworks.{module}")
     except ImportError as error:  # the framework is there, but not in a version that has all that is needed
         raise MissingExtraError(f"a {type(model).__name__} as a model", extra) from error
     adapted: LM = adapter.adapt(model)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, get_args
 
-from rlm_integrations._cleanup import ended
-from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Final, Status
-from rlm_integrations.sandbox.repl import MESSAGE_KEPT, REBOUND_TOLD, TRACEBACK_KEPT, VARIABLES_SHOWN, Stream, printable
+from rlm_integrations._concurrency.cleanup import wait_until_done
+from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, FinalValue, Status
+from rlm_integrations.sandbox.repl import MESSAGE_KEPT, REBOUND_TOLD, TRACEBACK_KEPT, VARIABLES_SHOWN, Stream, replace_surrogates
 from rlm_integrations.sandbox.wire import WireError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class LostError(Exception):
     """The session has ended against our will."""
 
 
-class Block:
+class RunningBlock:
     """Follows one block from its start to its result. What the child sends is checked field by field.
 
     Attributes:
@@ -77,7 +77,7 @@ class Block:
         tasks = [task for task, _ in self._open.values()]
         for task in tasks:
             task.cancel()
-        await ended(*tasks)
+        await wait_until_done(*tasks)
 
     def interrupt(self, reason: str) -> None:
         """Ask the code to end, and again until it does; the process is killed where it does not in time.
@@ -93,12 +93,12 @@ class Block:
 
     def result(self, status: Status, error: ExecutionError | None, **more: Any) -> ExecutionResult:
         """What is known of the block."""
-        texts = {stream: printable("".join(text for each, text in self._output if each == stream)) for stream in self._room}
+        texts = {stream: replace_surrogates("".join(text for each, text in self._output if each == stream)) for stream in self._room}
         return ExecutionResult(
             status=status,
             stdout=texts["stdout"],
             stderr=texts["stderr"],
-            output=printable("".join(text for _, text in self._output)),
+            output=replace_surrogates("".join(text for _, text in self._output)),
             error=error,
             elapsed=time.monotonic() - self._begun,
             host_calls=self._host_calls,
@@ -210,15 +210,19 @@ class Block:
             case None:
                 pass
             case {"type": str() as kind, "message": str() as text, "traceback": str() as trace}:
-                error = ExecutionError(printable(kind[:_NAME_KEPT]), printable(text[:MESSAGE_KEPT]), printable(trace[:TRACEBACK_KEPT]))
+                error = ExecutionError(
+                    replace_surrogates(kind[:_NAME_KEPT]),
+                    replace_surrogates(text[:MESSAGE_KEPT]),
+                    replace_surrogates(trace[:TRACEBACK_KEPT]),
+                )
             case _:
                 raise WireError("a malformed error")
-        final: Final | None = None
+        final: FinalValue | None = None
         match message.get("final"):
             case None:
                 pass
             case {"value": value, "evidence": list() as evidence}:
-                final = Final(value, tuple(evidence), message["final"].get("several") is True)
+                final = FinalValue(value, tuple(evidence), message["final"].get("several") is True)
             case _:
                 raise WireError("a malformed final")
         dropped, variables, rebound = message.get("dropped"), message.get("locals"), message.get("rebound", [])
@@ -241,6 +245,6 @@ class Block:
             error = ExecutionError(
                 "Interrupted", f"{self._interrupted_because}; what it had bound before is kept", error.traceback if error else ""
             )
-        described = {printable(name[:_NAME_KEPT]): printable(kind[:_NAME_KEPT]) for name, kind in variables.items()}
-        names = tuple(printable(name[:_NAME_KEPT]) for name in rebound)
+        described = {replace_surrogates(name[:_NAME_KEPT]): replace_surrogates(kind[:_NAME_KEPT]) for name, kind in variables.items()}
+        names = tuple(replace_surrogates(name[:_NAME_KEPT]) for name in rebound)
         return self.result(status, error, final=final, locals=described, rebound=names, dropped=dropped)

@@ -20,7 +20,7 @@ _GONE = 2.0  # seconds that a killed process may take to be gone
 INSTEAD = "or choose sandbox='inprocess', which gives model code the whole of this process"
 
 
-class Child:
+class ChildProcess:
     """A child of the fork server, by its pidfd. Safe to use from several threads."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import HostFunction, Limits
 
-Gate = Callable[[int, str, list[Any], dict[str, Any]], Awaitable[Any]]
+AnswerCall = Callable[[int, str, list[Any], dict[str, Any]], Awaitable[Any]]
 
 
 class HostCallError(Exception):
@@ -36,7 +36,7 @@ class ExecutionError:
 
 
 @dataclass(frozen=True, slots=True)
-class Final:
+class FinalValue:
     """What code handed to FINAL, as it came out of the sandbox: a claim until the engine has checked it.
 
     Attributes:
@@ -77,7 +77,7 @@ class ExecutionResult:
     output: str = ""
     dropped: int = 0
     error: ExecutionError | None = None
-    final: Final | None = None
+    final: FinalValue | None = None
     locals: Mapping[str, str] = field(default_factory=dict)
     rebound: tuple[str, ...] = ()
     elapsed: float = 0.0
@@ -140,7 +140,7 @@ class Sandbox(Protocol):
         self,
         context: Corpus,
         functions: Sequence[HostFunction],
-        gate: Gate,
+        gate: AnswerCall,
         limits: Limits,
         seed: int = 0,
         now: float | None = None,

@@ -110,7 +110,7 @@ def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
         _hand_over_state(session)  # not before: until then the socket is the server's too, to say that it has forked
         texts = _take_context(channel, opening["pieces"])
         layers = plan.seal(parent=parent, memory=opening["memory"], keep=(0, 1, 2, session.fileno()))
-        child = Child(channel, opening, texts)
+        child = ChildMain(channel, opening, texts)
         channel.send({"op": "ready", "layers": layers})
         child.serve()
     except harden.LayerMissingError as error:
@@ -145,7 +145,7 @@ def _take_context(channel: Channel, pieces: list[list[int]]) -> list[str]:
     return texts
 
 
-class Child:
+class ChildMain:
     """A REPL behind a channel. The main thread runs blocks, since signals reach only that; a second thread reads."""
 
     def __init__(self, channel: Channel, opening: Mapping[str, Any], texts: list[str]) -> None:

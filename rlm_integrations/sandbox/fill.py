@@ -8,7 +8,7 @@ import ctypes
 import os
 import sys
 
-STEP = 1 << 18  # characters read at once where they are checked or narrowed on their way; a shorter text takes one read
+STEP_CHARS = 1 << 18  # characters read at once where they are checked or narrowed on their way; a shorter text takes one read
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _WORTH_LARGE_PAGES = 8 << 20  # bytes
@@ -36,7 +36,7 @@ def fill(fd: int, offset: int, chars: int, stored: int, maxchar: int) -> str:
         ValueError: The text was said to be ASCII, and is not.
     """
     text: str
-    if chars <= STEP:
+    if chars <= STEP_CHARS:
         data = bytearray(chars * stored)
         _read(fd, memoryview(data), offset)
         text = _from_data(stored, bytes(data), chars)
@@ -63,8 +63,8 @@ def _in_large_pages(address: int, length: int) -> None:
 
 
 def _fill_in_steps(whole: memoryview, width: int, fd: int, offset: int, stored: int, maxchar: int) -> None:
-    for at in range(0, len(whole), STEP * width):
-        part = whole[at : at + STEP * width]
+    for at in range(0, len(whole), STEP_CHARS * width):
+        part = whole[at : at + STEP_CHARS * width]
         data = bytearray(len(part) // width * stored)
         _read(fd, memoryview(data), offset + at // width * stored)
         data = _narrowed(data, stored, width)

@@ -10,13 +10,13 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from rlm_integrations import _runtime
-from rlm_integrations._cleanup import ended, to_the_end
+from rlm_integrations._concurrency import runtime
+from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError
 from rlm_integrations.records import HostFunction, Limits
-from rlm_integrations.sandbox.base import Capabilities, ExecutionError, ExecutionResult, Final, Gate, HostCallError
-from rlm_integrations.sandbox.repl import Output, OutputStream, Repl, Stream, opaque, printable
+from rlm_integrations.sandbox.base import AnswerCall, Capabilities, ExecutionError, ExecutionResult, FinalValue, HostCallError
+from rlm_integrations.sandbox.repl import Output, OutputStream, Repl, Stream, opaque, replace_surrogates
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder
 
 
@@ -37,7 +37,7 @@ class InProcessSandbox:
         self,
         context: Corpus,
         functions: Sequence[HostFunction],
-        gate: Gate,
+        gate: AnswerCall,
         limits: Limits,
         seed: int = 0,  # noqa: ARG002 - `random` and the clock are the host's own, and not ours to set
         now: float | None = None,  # noqa: ARG002 - likewise
@@ -55,7 +55,7 @@ class InProcessSession:
 
     layers: Mapping[str, str] = {}
 
-    def __init__(self, reserved: dict[str, Any], functions: Sequence[HostFunction], gate: Gate, limits: Limits) -> None:
+    def __init__(self, reserved: dict[str, Any], functions: Sequence[HostFunction], gate: AnswerCall, limits: Limits) -> None:
         self._gate = gate
         self._limits = limits
         self._loop = asyncio.get_running_loop()
@@ -102,17 +102,19 @@ class InProcessSession:
                 self._thread = None
 
     def _result(self, done: dict[str, Any]) -> ExecutionResult:
-        texts = {stream: printable("".join(text for each, text in self._pieces if each == stream)) for stream in ("stdout", "stderr")}
+        texts = {
+            stream: replace_surrogates("".join(text for each, text in self._pieces if each == stream)) for stream in ("stdout", "stderr")
+        }
         final = done["final"]
         if final is not None:
             final = _crossed({"op": "final", **final})
         return ExecutionResult(
             status="interrupted" if done["interrupted"] else "error" if done["error"] else "ok",
             **texts,
-            output=printable("".join(text for _, text in self._pieces)),
+            output=replace_surrogates("".join(text for _, text in self._pieces)),
             dropped=done["dropped"],
-            error=ExecutionError(**{key: printable(text) for key, text in done["error"].items()}) if done["error"] else None,
-            final=Final(final["value"], tuple(final["evidence"]), final["several"]) if final else None,
+            error=ExecutionError(**{key: replace_surrogates(text) for key, text in done["error"].items()}) if done["error"] else None,
+            final=FinalValue(final["value"], tuple(final["evidence"]), final["several"]) if final else None,
             locals=done["locals"],
             rebound=tuple(done["rebound"]),
             elapsed=done["elapsed"],
@@ -160,9 +162,9 @@ class InProcessSession:
         for answering in self._answering:  # the code's thread may not have noted its call yet
             answering.cancel()
         await self.interrupt()
-        await ended(*self._answering)
+        await wait_until_done(*self._answering)
         if self._thread is None:
-            await to_the_end(_runtime.close_apart(self._repl.close))
+            await finish_despite_cancel(runtime.close_apart(self._repl.close))
 
 
 def _crossed(message: dict[str, Any]) -> dict[str, Any]:

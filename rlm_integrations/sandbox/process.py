@@ -9,14 +9,14 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from rlm_integrations import _runtime
-from rlm_integrations._cleanup import ended, to_the_end
+from rlm_integrations._concurrency import runtime
+from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError, SandboxError, SandboxUnavailableError
 from rlm_integrations.records import HostFunction, Limits, StoreObject
-from rlm_integrations.sandbox._block import Block, LostError
-from rlm_integrations.sandbox._child_process import Child
-from rlm_integrations.sandbox.base import Capabilities, ExecutionError, ExecutionResult, Gate, HostCallError
+from rlm_integrations.sandbox._block import LostError, RunningBlock
+from rlm_integrations.sandbox._child_process import ChildProcess
+from rlm_integrations.sandbox.base import AnswerCall, Capabilities, ExecutionError, ExecutionResult, HostCallError
 from rlm_integrations.sandbox.forkserver import ForkServer, ServerGoneError
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
 
@@ -43,7 +43,7 @@ class ProcessSandbox:
         self,
         context: Corpus,
         functions: Sequence[HostFunction],
-        gate: Gate,
+        gate: AnswerCall,
         limits: Limits,
         seed: int = 0,
         now: float | None = None,
@@ -64,9 +64,9 @@ class ProcessSandbox:
             "seed": seed,
             "now": now,
         }
-        child = Child()
+        child = ChildProcess()
         try:
-            starting = _runtime.open_apart(self._start, child, opening, context)
+            starting = runtime.open_apart(self._start, child, opening, context)
         except RuntimeError as error:  # the machine has none left, or the interpreter is ending
             raise SandboxError(f"the sandbox needs a thread to start in, and cannot have one: {error}") from error
         try:
@@ -76,17 +76,17 @@ class ProcessSandbox:
             raise
         return ProcessSession(child, reader, writer, [each.name for each in functions], gate, limits)
 
-    async def _give_up(self, child: Child, starting: "asyncio.Future[socket.socket]") -> None:
+    async def _give_up(self, child: ChildProcess, starting: "asyncio.Future[socket.socket]") -> None:
         """End a child that has started, or is about to, and give everything back."""
         child.kill()  # ends what the thread waits for
         try:
-            await ended(starting)
+            await wait_until_done(starting)
         finally:
             if starting.exception() is None:
                 starting.result().close()
-            await to_the_end(_runtime.close_apart(child.release))
+            await finish_despite_cancel(runtime.close_apart(child.release))
 
-    def _start(self, child: Child, opening: dict[str, Any], context: Corpus) -> socket.socket:
+    def _start(self, child: ChildProcess, opening: dict[str, Any], context: Corpus) -> socket.socket:
         """Fork a child, hand it its context and wait until it says that it is sealed. Blocks; runs in a thread of ours."""
         try:
             for again in (True, False):
@@ -105,7 +105,7 @@ class ProcessSandbox:
             raise
         raise AssertionError("the second try gives or raises")
 
-    def _fork(self, child: Child) -> socket.socket:
+    def _fork(self, child: ChildProcess) -> socket.socket:
         if not self._python:
             raise SandboxError(
                 "Python does not say where its interpreter is (sys.executable is empty, as in programs that embed it): "
@@ -114,13 +114,13 @@ class ProcessSandbox:
         key = ("fork server", self._python, self._preload)
         for _ in range(2):
             try:
-                server = _runtime.shared(key, lambda: ForkServer(self._python, self._preload))
+                server = runtime.shared(key, lambda: ForkServer(self._python, self._preload))
             except OSError as error:
                 raise SandboxError(str(error)) from error
             try:
                 connection, pidfd, pid = server.fork()
             except ServerGoneError:
-                _runtime.forget(key, server)
+                runtime.forget(key, server)
                 server.close()
             except OSError as error:
                 raise SandboxError(str(error)) from error
@@ -135,11 +135,11 @@ class ProcessSession:
 
     def __init__(
         self,
-        child: Child,
+        child: ChildProcess,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         functions: Sequence[str],
-        gate: Gate,
+        gate: AnswerCall,
         limits: Limits,
     ) -> None:
         self.layers = child.layers
@@ -154,7 +154,7 @@ class ProcessSession:
         self._received = 0
         self._sending = asyncio.Lock()
         self._busy = asyncio.Lock()
-        self._running: Block | None = None
+        self._running: RunningBlock | None = None
         self._lost = ""
         self._closed = False
         # A session that nobody closes ends with its object: a child that rests would never see its socket close.
@@ -166,7 +166,7 @@ class ProcessSession:
             self._check_open()
             if self._lost:
                 return _lost_result(self._lost, None)
-            running = self._running = Block(self, block)
+            running = self._running = RunningBlock(self, block)
             try:
                 self.child.signal(signal.SIGCONT)
                 await self.send({"op": "run", "code": code, "block": block})
@@ -231,14 +231,14 @@ class ProcessSession:
         self.child.kill()
         self._writer.transport.abort()
         try:
-            await to_the_end(self._released())
+            await finish_despite_cancel(self._released())
         finally:
             with contextlib.suppress(ConnectionError):
-                await to_the_end(self._writer.wait_closed())
+                await finish_despite_cancel(self._writer.wait_closed())
 
     async def _released(self) -> None:
         try:
-            releasing = _runtime.close_apart(self._release)
+            releasing = runtime.close_apart(self._release)
         except RuntimeError:  # no thread to wait in; a process that was killed is gone soon
             self._release()
         else:
@@ -266,7 +266,7 @@ class ProcessSession:
             frames.append(frame)
 
         if _is_large(message):
-            await _runtime.offload(self._encoder.encode, message, keep)
+            await runtime.offload(self._encoder.encode, message, keep)
         else:
             self._encoder.encode(message, keep)
         return frames
@@ -293,7 +293,7 @@ class ProcessSession:
             length = self._decoder.check_length(LENGTH.unpack(await self._reader.readexactly(LENGTH.size))[0])
             frame = await self._reader.readexactly(length)
             large = length + self._decoder.held > _OFF_LOOP
-            message = await _runtime.offload(self._decoder.decode, frame) if large else self._decoder.decode(frame)
+            message = await runtime.offload(self._decoder.decode, frame) if large else self._decoder.decode(frame)
             if message is not None:
                 return message
 
@@ -350,6 +350,6 @@ def _how_lost(error: Exception) -> str:
     return "its process ended by itself: it crashed, ran out of memory, or was killed from outside"
 
 
-def _lost_result(reason: str, block: Block | None) -> ExecutionResult:
+def _lost_result(reason: str, block: RunningBlock | None) -> ExecutionResult:
     error = ExecutionError("SandboxLost", f"the REPL and its variables are gone: {reason}")
     return block.result("lost", error) if block is not None else ExecutionResult(status="lost", error=error)

@@ -23,7 +23,7 @@ from . import rewrite
 from .finals import Finals, HostObject, listed, present
 from .wire import Opaque
 
-Call = Callable[[int, str, list[Any], dict[str, Any]], "Future[Any]"]
+SendCall = Callable[[int, str, list[Any], dict[str, Any]], "Future[Any]"]
 Stream = Literal["stdout", "stderr"]
 
 TRACEBACK_KEPT = 4_000  # characters, from the end
@@ -44,7 +44,7 @@ def hide_paths(ours: str) -> None:
     _OURS = ours
 
 
-def printable(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Text that every encoding of Unicode holds: lone surrogates become their escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -156,7 +156,7 @@ class Repl:
 
     def __init__(
         self,
-        call: Call,
+        call: SendCall,
         functions: Sequence[HostFunction],
         reserved: Mapping[str, Any],
         output: Output,
@@ -302,7 +302,7 @@ class Repl:
 
     def _run(self, code: str, file: str) -> None:
         linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
-        tree = rewrite.parse(code, file)
+        tree = rewrite.parse_block(code, file)
         self._awaits = any(isinstance(node, ast.Await) for node in ast.walk(tree))
         self._finals.begin(names_literal=rewrite.names_literal(tree))
         body, last = rewrite.compile_block(tree, file, self._stubs.keys(), self._flags)

@@ -17,7 +17,7 @@ _LABELS = {"repl", "python", "py", "python3"}
 _GATHERERS = {"gather", "create_task", "ensure_future", "wait", "wait_for", "as_completed", "shield", "run_until_complete"}
 
 
-def parse(code: str, file: str) -> ast.Module:
+def parse_block(code: str, file: str) -> ast.Module:
     """The block's syntax tree. A stray label line is passed over, a block that is indented as a whole is taken as it was meant.
 
     Raises:

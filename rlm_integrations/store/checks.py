@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef
-from rlm_integrations.store.query import MOST
+from rlm_integrations.store.query import MAX_RESULTS
 
 NAME_CHARS: Final = 200  # of a type, a tag, a part of an id
 ID_CHARS: Final = 1_000
@@ -28,7 +28,7 @@ class SpanText(Protocol):
         ...
 
 
-def shown(value: object) -> str:
+def quote_value(value: object) -> str:
     """A value as a message quotes it: never long, and nothing of an unknown class is run."""
     if isinstance(value, str):
         return repr(str.__str__(value) if len(value) <= 80 else f"{value[:80]}…")
@@ -40,7 +40,7 @@ def shown(value: object) -> str:
 def text(name: str, value: object, most: int) -> str:
     """A text that may be empty."""
     if not isinstance(value, str):
-        raise InputError(f"{name} must be a text, not {shown(value)}")
+        raise InputError(f"{name} must be a text, not {quote_value(value)}")
     if len(value) > most:
         raise InputError(f"{name} of {len(value):,} characters is longer than {most:,}: put what is long into content")
     return value if type(value) is str else str.__str__(value)
@@ -58,7 +58,7 @@ def part(name: str, value: object) -> str:
     """A part of an id: without the slash, which joins parts."""
     checked = word(name, value)
     if not _PART.fullmatch(checked):
-        raise InputError(f"{name} must have no slashes or control characters: {shown(value)}")
+        raise InputError(f"{name} must have no slashes or control characters: {quote_value(value)}")
     return checked
 
 
@@ -69,7 +69,7 @@ def several(name: str, value: Any, one: Callable[[str, Any], Any]) -> tuple[Any,
     if isinstance(value, str | dict | SpanRef):
         value = (value,)
     elif not isinstance(value, list | tuple | set | frozenset):
-        raise InputError(f"{name} must be a list, not {shown(value)}")
+        raise InputError(f"{name} must be a list, not {quote_value(value)}")
     if len(value) > ENTRIES:
         raise InputError(f"{name} has {len(value):,} entries, more than {ENTRIES:,}: make several objects and one that has them as parents")
     return tuple(dict.fromkeys([one(f"{name}[{at}]", entry) for at, entry in enumerate(value)]))
@@ -84,13 +84,13 @@ def span(name: str, value: Any) -> SpanRef:
     elif value is None:
         raise InputError(f"{name} is None, which cite() gives for a text that it does not find: leave it out, or cite exact words")
     elif not isinstance(value, SpanRef):
-        raise InputError(f"{name} must be SpanRef(source, start, end), not {shown(value)}")
+        raise InputError(f"{name} must be SpanRef(source, start, end), not {quote_value(value)}")
     source = word(f"{name}.source", value.source)
     for field, number in (("start", value.start), ("end", value.end)):
         if type(number) is not int:
-            raise InputError(f"{name}.{field} must be a whole number, not {shown(number)}")
+            raise InputError(f"{name}.{field} must be a whole number, not {quote_value(number)}")
     if not 0 <= value.start <= value.end:
-        raise InputError(f"{name} runs from {shown(value.start)} to {shown(value.end)}: it must be 0 <= start <= end")
+        raise InputError(f"{name} runs from {quote_value(value.start)} to {quote_value(value.end)}: it must be 0 <= start <= end")
     return SpanRef(source, value.start, value.end)
 
 
@@ -98,12 +98,12 @@ def existing(spans: tuple[SpanRef, ...], corpus: SpanText | None) -> tuple[SpanR
     """The spans, if the document has text for all of them; without a document they are taken as they are."""
     for span in spans:
         if corpus is not None and span.end > (length := corpus.length(span.source)):
-            raise InputError(f"{span.source!r} has {length:,} characters: no span can end at {shown(span.end)}")
+            raise InputError(f"{span.source!r} has {length:,} characters: no span can end at {quote_value(span.end)}")
     return spans
 
 
 def limit(value: Any) -> int:
     """How many results a caller wants."""
-    if type(value) is not int or not 1 <= value <= MOST:
-        raise InputError(f"limit must be a number from 1 to {MOST:,}, not {shown(value)}")
+    if type(value) is not int or not 1 <= value <= MAX_RESULTS:
+        raise InputError(f"limit must be a number from 1 to {MAX_RESULTS:,}, not {quote_value(value)}")
     return value

@@ -75,7 +75,7 @@ def commit_of(reply: Any, commit_id: str) -> dict[str, Any]:
     empty: dict[str, Any] = {"commit_id": commit_id, "creates": [], "links": [], "proposes_updates": [], "error": None}
     found = reply if isinstance(reply, dict) else next(filter(_is_commit, _objects(reply)), None) if isinstance(reply, str) else None
     if found is None or not _is_commit(found):
-        return {**empty, "error": f"the worker's answer is no commit, a JSON object with {', '.join(LISTS)}: {checks.shown(reply)}"}
+        return {**empty, "error": f"the worker's answer is no commit, a JSON object with {', '.join(LISTS)}: {checks.quote_value(reply)}"}
     return {**empty, **found}
 
 
@@ -84,9 +84,9 @@ class _Merge:
 
     def __init__(self, store: WorkerStoreProxy, commit: Any, prefix: Any) -> None:
         if not isinstance(commit, dict):
-            raise InputError(f"a commit must be a dict with commit_id, {', '.join(LISTS)}, not {checks.shown(commit)}")
+            raise InputError(f"a commit must be a dict with commit_id, {', '.join(LISTS)}, not {checks.quote_value(commit)}")
         if commit.get("error"):
-            raise InputError(f"the worker failed, so there is nothing to apply: {checks.shown(commit['error'])}")
+            raise InputError(f"the worker failed, so there is nothing to apply: {checks.quote_value(commit['error'])}")
         _only(FIELDS, commit, "the commit")
         names = [checks.part("commit_id", commit.get("commit_id"))]
         if prefix:
@@ -160,7 +160,7 @@ class _Merge:
         what = f"links[{at}]"
         _only({"type", "src", "dst"}, entry, what)
         if entry.get("type") not in LINK_TYPES:
-            raise InputError(f"{what}.type must be one of {', '.join(LINK_TYPES)}, not {checks.shown(entry.get('type'))}")
+            raise InputError(f"{what}.type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(entry.get('type'))}")
         return entry["type"], self._id(f"{what}.src", entry.get("src")), self._id(f"{what}.dst", entry.get("dst"))
 
     def _id(self, name: str, value: Any) -> str:
@@ -175,7 +175,7 @@ def _entries(commit: dict[str, Any], name: str) -> list[dict[str, Any]]:
         raise InputError(f"{name} must be a list of at most {ENTRIES:,} entries")
     for at, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise InputError(f"{name}[{at}] must be a dict, not {checks.shown(entry)}")
+            raise InputError(f"{name}[{at}] must be a dict, not {checks.quote_value(entry)}")
     return [dict(entry) for entry in entries]
 
 
@@ -183,7 +183,7 @@ def _only(names: set[str], entry: dict[str, Any], what: str) -> None:
     unknown = next((name for name in entry if name not in names), None)
     if unknown is not None:
         raise InputError(
-            f"{what} has no field {checks.shown(unknown)}, only {', '.join(sorted(names))}: what else there is goes into content"
+            f"{what} has no field {checks.quote_value(unknown)}, only {', '.join(sorted(names))}: what else there is goes into content"
         )
 
 

@@ -23,7 +23,7 @@ class Json:
 Content = str | Json  # a text is kept as it is
 
 
-def encode(value: Any) -> Content:
+def encode_content(value: Any) -> Content:
     """The value as it is kept: what `json` makes of it, so a tuple becomes a list and a number as key a text.
 
     Raises:
@@ -52,7 +52,7 @@ def encode(value: Any) -> Content:
     return content
 
 
-def decode(content: Content) -> Any:
+def decode_content(content: Content) -> Any:
     """The value, made anew at each call."""
     return content if isinstance(content, str) else json.loads(content.text)
 

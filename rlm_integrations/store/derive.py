@@ -4,15 +4,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple, Protocol
 
-from rlm_integrations._runtime import offload
-from rlm_integrations._work import spend
+from rlm_integrations._concurrency.runtime import offload
+from rlm_integrations._concurrency.work import spend
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import LLMError
 from rlm_integrations.store import checks
-from rlm_integrations.store.content import encode, length, text_of
+from rlm_integrations.store.content import encode_content, length, text_of
 from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.events import Created
-from rlm_integrations.store.query import MOST, parse
+from rlm_integrations.store.query import MAX_RESULTS, parse_query
 from rlm_integrations.store.shared import WorkerStoreProxy
 from rlm_integrations.store.view import MAPPED
 
@@ -22,7 +22,7 @@ REPEATED: Final = 100_000_000  # characters that repeating the prompt for all pa
 HEAD: Final = 200  # characters of an object's id and description above its text
 
 
-class Asker(Protocol):
+class AskMany(Protocol):
     """Asks a model many prompts at once."""
 
     def __call__(self, prompts: Sequence[str], /) -> AsyncGenerator[tuple[int, str], None]:
@@ -33,7 +33,7 @@ class Asker(Protocol):
 Away = Callable[..., Awaitable[Any]]  # has a function called where it may block, and gives what it returns
 
 
-async def llm_map(store: WorkerStoreProxy, tasks: Any, ask: Asker, *, parents: Any = None, away: Away = offload) -> str:
+async def llm_map(store: WorkerStoreProxy, tasks: Any, ask: AskMany, *, parents: Any = None, away: Away = offload) -> str:
     """Ask every task's prompt, and keep an object for the batch and a child for each task as soon as its reply is there.
 
     A child is of type "result" with the reply as content, or of type "error". Its id follows from its task's place in the batch, not from
@@ -53,7 +53,7 @@ async def llm_map(store: WorkerStoreProxy, tasks: Any, ask: Asker, *, parents: A
         raise InputError(f'tasks must be a list of at most {TASKS:,} dicts {{"name": …, "prompt": …}}')
     named = [_task(at, task) for at, task in enumerate(tasks)]
     above = checks.several("parents", parents, store.ledger.existing)
-    content = encode({"tasks": [name for name, _ in named]})
+    content = encode_content({"tasks": [name for name, _ in named]})
     batch: str = await away(store.put, Draft("batch", f"{len(named)} tasks", content, (), above, (MAPPED,)), takes=1 + len(named))
     first = int(batch.rpartition("_")[2]) + 1
 
@@ -76,7 +76,7 @@ async def llm_map(store: WorkerStoreProxy, tasks: Any, ask: Asker, *, parents: A
     return batch
 
 
-async def llm_reduce(store: WorkerStoreProxy, ids_or_query: Any, prompt: Any, ask: Asker, *, window: int, away: Away = offload) -> str:
+async def llm_reduce(store: WorkerStoreProxy, ids_or_query: Any, prompt: Any, ask: AskMany, *, window: int, away: Away = offload) -> str:
     """Fold objects into one: a model is asked the prompt over as many as fit its window, then over its replies, until one is left.
 
     What is longer than the window goes in as several parts. Replies are of type "reduction_step", and the last one of type "reduction";
@@ -96,7 +96,7 @@ async def llm_reduce(store: WorkerStoreProxy, ids_or_query: Any, prompt: Any, as
         The id of the result.
     """
     if not isinstance(prompt, str) or not prompt.strip():
-        raise InputError(f"prompt must say what to do with the objects, not {checks.shown(prompt)}")
+        raise InputError(f"prompt must say what to do with the objects, not {checks.quote_value(prompt)}")
     room = window - len(prompt) - 2
     if room < ROOM:
         raise InputError(f"the prompt takes {len(prompt):,} of the window's {window:,} characters: leave {ROOM + 2:,} for the objects")
@@ -137,7 +137,7 @@ def _gathered(store: WorkerStoreProxy, ids_or_query: Any, room: int) -> tuple[li
     chosen = _chosen(store, ids_or_query)
     whole = [event for event in chosen if event.type != "error"]
     if not whole:
-        raise InputError(f"there is nothing to reduce: {checks.shown(ids_or_query)} gives {len(chosen)} objects, all of type error")
+        raise InputError(f"there is nothing to reduce: {checks.quote_value(ids_or_query)} gives {len(chosen)} objects, all of type error")
     blocks: list[_Block] = []
     for event in whole:
         spend(length(event.content))
@@ -150,19 +150,19 @@ def _task(at: int, task: Any) -> tuple[str, str]:
     name, prompt = (task.get("name"), task.get("prompt")) if isinstance(task, dict) else (None, task)
     name = str.__str__(name)[: checks.DESCRIPTION_CHARS] if isinstance(name, str) and name else f"task {at + 1}"
     if not isinstance(prompt, str) or not prompt.strip() or isinstance(prompt, LLMError):
-        return name, LLMError("input", f"tasks[{at}] has no prompt that is a text: {checks.shown(prompt)}")
+        return name, LLMError("input", f"tasks[{at}] has no prompt that is a text: {checks.quote_value(prompt)}")
     return name, prompt
 
 
 def _answer(kind: str, description: str, reply: str, parents: Iterable[str], tags: tuple[str, ...]) -> Draft:
     """The object that a reply becomes."""
     if not isinstance(reply, LLMError):
-        return Draft(kind, description, encode(reply), (), tuple(parents), tags)
-    content = encode({"type": reply.type, "message": reply.message, "retries": reply.retries})
+        return Draft(kind, description, encode_content(reply), (), tuple(parents), tags)
+    content = encode_content({"type": reply.type, "message": reply.message, "retries": reply.retries})
     return Draft("error", description, content, (), tuple(parents), (*tags, "error"))
 
 
-async def _replies(ask: Asker, prompts: Sequence[str]) -> list[str]:
+async def _replies(ask: AskMany, prompts: Sequence[str]) -> list[str]:
     replies: list[str] = [LLMError("server", "no reply came")] * len(prompts)
     async with aclosing(ask(prompts)) as coming:
         async for index, reply in coming:
@@ -173,13 +173,13 @@ async def _replies(ask: Asker, prompts: Sequence[str]) -> list[str]:
 def _chosen(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
     ledger, view = store.ledger, store.ledger.view
     ids: Iterable[str]
-    if isinstance(ids_or_query, list | tuple) and len(ids_or_query) <= MOST:
+    if isinstance(ids_or_query, list | tuple) and len(ids_or_query) <= MAX_RESULTS:
         ids = dict.fromkeys(ledger.existing(f"ids_or_query[{at}]", id_) for at, id_ in enumerate(ids_or_query))
     elif not isinstance(ids_or_query, str):
-        raise InputError(f"ids_or_query must be a query or a list of at most {MOST:,} ids, not {checks.shown(ids_or_query)}")
+        raise InputError(f"ids_or_query must be a query or a list of at most {MAX_RESULTS:,} ids, not {checks.quote_value(ids_or_query)}")
     elif ids_or_query not in view.row_of:
-        ids = [card["id"] for card in store.view(ids_or_query, MOST)]
-        if parse(ids_or_query).sort is None:
+        ids = [card["id"] for card in store.view(ids_or_query, MAX_RESULTS)]
+        if parse_query(ids_or_query).sort is None:
             ids.reverse()
     elif MAPPED in view.rows[view.row_of[ids_or_query]].tags:
         ids = [child.id for child in store.children(ids_or_query) if MAPPED in child.tags] or [ids_or_query]
@@ -187,7 +187,7 @@ def _chosen(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
         ids = [ids_or_query]
     chosen = [view.rows[view.row_of[id_]] for id_ in ids]
     if not chosen:
-        raise InputError(f"there is nothing to reduce: {checks.shown(ids_or_query)} gives no objects")
+        raise InputError(f"there is nothing to reduce: {checks.quote_value(ids_or_query)} gives no objects")
     return chosen
 
 

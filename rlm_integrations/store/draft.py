@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from rlm_integrations.records import SpanRef
 from rlm_integrations.store import checks
-from rlm_integrations.store.content import Content, encode
+from rlm_integrations.store.content import Content, encode_content
 
 Spans = tuple[SpanRef, ...]
 
@@ -43,7 +43,7 @@ def draft(
     return Draft(
         checks.word("type", type),
         checks.text("description", description, checks.DESCRIPTION_CHARS),
-        encode(content),
+        encode_content(content),
         spans(checks.several("backrefs", backrefs, checks.span)),
         checks.several("parents", parents, parent),
         checks.several("tags", tags, checks.word),

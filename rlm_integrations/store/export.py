@@ -11,18 +11,18 @@ from typing import Any, Final, Never
 from rlm_integrations._files import write_whole
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import checks
-from rlm_integrations.store.content import decode
+from rlm_integrations.store.content import decode_content
 from rlm_integrations.store.draft import draft
 from rlm_integrations.store.events import LINK_TYPES, Created, Invalidated, Linked, StoreEvent
 from rlm_integrations.store.ledger import Ledger
 from rlm_integrations.store.view import View
 
 HEADER: Final = {"format": "rlm-integrations-store", "version": 1}
-COMMON: Final = ("op", "seq", "ts", "worker", "id", "type")
+COMMON_FIELDS: Final = ("op", "seq", "ts", "worker", "id", "type")
 FIELDS: Final = {
-    "create": {*COMMON, "description", "content", "backrefs", "parents", "tags", "takes"},
-    "invalidate": {*COMMON, "reason"},
-    "link": {*COMMON, "dst"},
+    "create": {*COMMON_FIELDS, "description", "content", "backrefs", "parents", "tags", "takes"},
+    "invalidate": {*COMMON_FIELDS, "reason"},
+    "link": {*COMMON_FIELDS, "dst"},
 }
 
 
@@ -38,7 +38,7 @@ def write(events: Iterable[StoreEvent], path: str | os.PathLike[str]) -> None:
         raise InputError(f"the store cannot be written to {str(path)!r}: {error.strerror}") from error
 
 
-def read(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> None:
+def read_export(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> None:
     """Take in all events of a file, or none.
 
     Raises:
@@ -87,7 +87,7 @@ def line_of(event: StoreEvent) -> dict[str, Any]:
     """The event as a line of a file says it."""
     line = {name: getattr(event, name) for name in ("op", *event.__slots__)}
     if isinstance(event, Created):
-        line["content"] = decode(event.content)
+        line["content"] = decode_content(event.content)
         line["backrefs"] = [{"source": span.source, "start": span.start, "end": span.end} for span in event.backrefs]
     return line
 
@@ -112,7 +112,7 @@ class Reader:
     def values(self, events: Any) -> list[StoreEvent]:
         """The events of a list that holds what the lines of a file say."""
         if not isinstance(events, list | tuple):
-            raise InputError(f"events must be a list, not {checks.shown(events)}")
+            raise InputError(f"events must be a list, not {checks.quote_value(events)}")
         made = []
         for seq, value in enumerate(events, 1):
             try:
@@ -147,14 +147,14 @@ class Reader:
         if type(line["seq"]) is not int or line["seq"] != seq:
             raise InputError(f"seq must be {seq}: events are numbered without gaps")
         if not _is_time(line["ts"]):
-            raise InputError(f"ts must be a number, not {checks.shown(line['ts'])}")
+            raise InputError(f"ts must be a number, not {checks.quote_value(line['ts'])}")
         worker = checks.word("worker", line["worker"], checks.ID_CHARS)
         if op == "create":
             return self._created(line, worker)
         start = (seq, line["ts"], worker, self._known("id", line["id"]))
         if op == "link":
             if line["type"] not in LINK_TYPES:
-                raise InputError(f"type must be one of {', '.join(LINK_TYPES)}, not {checks.shown(line['type'])}")
+                raise InputError(f"type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(line['type'])}")
             return Linked(*start, line["type"], self._known("dst", line["dst"]))
         if line["id"] in self._invalid or line["type"] != self._types[line["id"]]:
             raise InputError(f"{line['id']!r} is invalid already, or of another type")
@@ -164,7 +164,7 @@ class Reader:
     def _created(self, line: dict[str, Any], worker: str) -> Created:
         own, takes = checks.word("id", line["id"], checks.ID_CHARS), line["takes"]
         if type(takes) is not int or not 0 <= takes <= 10**9:
-            raise InputError(f"takes must be a number of ids, not {checks.shown(takes)}")
+            raise InputError(f"takes must be a number of ids, not {checks.quote_value(takes)}")
         self._taken[worker] = self._taken.get(worker, 0) + takes
         stem, _, number = own.rpartition("_")
         numbered = stem == worker and number.isascii() and number.isdigit() and own == f"{worker}_{int(number[:12]):06d}"
@@ -178,7 +178,7 @@ class Reader:
 
     def _known(self, name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in self._types:
-            raise InputError(f"{name}: no object before this line has the id {checks.shown(value)}")
+            raise InputError(f"{name}: no object before this line has the id {checks.quote_value(value)}")
         return value
 
 

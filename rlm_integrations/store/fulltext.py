@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 from unicodedata import normalize
 
-from rlm_integrations._work import spend
+from rlm_integrations._concurrency.work import spend
 from rlm_integrations.store.content import text_of
 from rlm_integrations.store.events import Created
 
@@ -24,13 +24,13 @@ Skip = Callable[[int], bool]
 WORDS: Final = 32  # different words of a free text that count
 WORD_CHARS: Final = 200  # longer ones do not: what is a word here may be thousands to SQLite, which takes seconds to find those in a row
 SCORED: Final = 3_000  # objects that one search scores: BM25 takes a microsecond for each
-COMMON: Final = 30_000  # a word that so many objects have tells little, and to weigh it takes milliseconds
-FURTHER: Final = 4  # words beside the rare ones that a score takes in
+COMMON_WORD_OBJECTS: Final = 30_000  # a word that so many objects have tells little, and to weigh it takes milliseconds
+MAX_COMMON_WORDS: Final = 4  # words beside the rare ones that a score takes in
 TRIGRAMS: Final = 6  # of a needle that are looked up; what they find is checked anyway
-READ: Final = {"desc": 5_000, "text": 500}  # so many objects are read sooner than an index is asked
+READ_BELOW_OBJECTS: Final = {"desc": 5_000, "text": 500}  # so many objects are read sooner than an index is asked
 PORTION: Final = 2_000_000  # characters from which on a statement takes in no further text
 PIECE: Final = 250  # characters that are normalized at once: more than a word has that counts
-STEP: Final = 1 << 16  # characters of a text that are folded in one go, which takes less than a millisecond
+STEP_CHARS: Final = 1 << 16  # characters of a text that are folded in one go, which takes less than a millisecond
 COUNTS: Final = 10_000  # words whose count is remembered
 
 # Scripts without blanks between words: each character is indexed as a word, and pairs of them are looked for.
@@ -86,12 +86,12 @@ def folded(event: Created, field: str) -> str:
 def fold(text: str) -> str:
     """`str.casefold` in steps, between which other threads can run; its characters do not depend on their neighbours."""
     spend(len(text))
-    if len(text) <= STEP:
+    if len(text) <= STEP_CHARS:
         return text.casefold()
-    return "".join([text[at : at + STEP].casefold() for at in range(0, len(text), STEP)])
+    return "".join([text[at : at + STEP_CHARS].casefold() for at in range(0, len(text), STEP_CHARS)])
 
 
-def document(event: Created) -> str:
+def document_of(event: Created) -> str:
     """What free text is searched in: description, tags and content."""
     return spaced(fold("\n".join((event.description, *event.tags, text_of(event.content)))))
 
@@ -100,7 +100,7 @@ def spaced(text: str) -> str:
     """The text with blanks between all words, also in scripts that have none."""
     if text.isascii():
         return text
-    return "".join([_CHARACTER.sub(r" \g<0> ", text[at : at + STEP]) for at in range(0, len(text), STEP)])
+    return "".join([_CHARACTER.sub(r" \g<0> ", text[at : at + STEP_CHARS]) for at in range(0, len(text), STEP_CHARS)])
 
 
 def words(text: str) -> list[str]:
@@ -152,13 +152,13 @@ class FullText:
         with self._lock:
             self._take_in("words", rows)
             counted = sorted((count, word) for word in map(_quoted, words(_clean(text))) if (count := self._count(word)))
-            telling = [word for count, word in counted if count < COMMON]
+            telling = [word for count, word in counted if count < COMMON_WORD_OBJECTS]
             if not telling:
                 found = self._newest(_all(word for _, word in counted), limit, skip) if counted else {}
                 return list(found.items())
             below = [total <= SCORED or len(rows) <= SCORED for total in itertools.accumulate(count for count, _ in counted)]
             rare = list(itertools.compress(telling, below))
-            further = telling[len(rare) :][:FURTHER]
+            further = telling[len(rare) :][:MAX_COMMON_WORDS]
             scores: dict[int, float] = {}
             if rare:
                 scores = self._scored(_any(rare), limit, skip)
@@ -172,7 +172,7 @@ class FullText:
 
     def holding(self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool) -> Iterator[list[int]] | None:
         """As `TextIndex` says: by trigrams, so not for a needle of one or two characters."""
-        if len(rows) <= READ[field] or min(map(len, needles)) < 3:
+        if len(rows) <= READ_BELOW_OBJECTS[field] or min(map(len, needles)) < 3:
             return None
         with self._lock:
             self._take_in(field, rows)
@@ -195,7 +195,7 @@ class FullText:
 
     def _take_in(self, table: str, rows: Sequence[Created]) -> None:
         """Bring a table up to the rows; where the work around it ends first, the next call goes on from there."""
-        make = document if table == "words" else lambda event: folded(event, table)
+        make = document_of if table == "words" else lambda event: folded(event, table)
         insert = f"INSERT INTO {table}(rowid, t) SELECT key + ?, value FROM json_each(?)"  # noqa: S608 - names of ours
         end = len(rows)
         while self._held[table] < end:
@@ -218,8 +218,10 @@ class FullText:
         """How many rows have a word, up to `COMMON`; remembered until there are a tenth more rows."""
         held = self._held["words"]
         count, then = self._counts.get(word, (0, 0))
-        if count < COMMON and held > then * 1.1:
-            (count,) = self._db.execute("SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", (word, COMMON)).fetchone()
+        if count < COMMON_WORD_OBJECTS and held > then * 1.1:
+            (count,) = self._db.execute(
+                "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", (word, COMMON_WORD_OBJECTS)
+            ).fetchone()
             if len(self._counts) >= COUNTS:
                 self._counts.clear()
             self._counts[word] = (count, held)

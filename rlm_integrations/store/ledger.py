@@ -61,7 +61,7 @@ class Ledger:
         """
         row = self.view.row_of.get(id) if isinstance(id, str) else None
         if row is None:
-            raise InputError(f"{name}: no object has the id {checks.shown(id)}; store.view() lists what there is")
+            raise InputError(f"{name}: no object has the id {checks.quote_value(id)}; store.view() lists what there is")
         return row
 
     def existing(self, name: str, id: Any) -> str:  # noqa: A002

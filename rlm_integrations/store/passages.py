@@ -5,12 +5,12 @@ from typing import Final
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.store.checks import SpanText
-from rlm_integrations.store.shared import Reading
+from rlm_integrations.store.shared import StoreReader
 
 LONGEST: Final = 20_000  # characters of one passage
 
 
-def passage(store: Reading, source: str, start: int, end: int) -> str:
+def passage(store: StoreReader, source: str, start: int, end: int) -> str:
     """The words from `start` up to `end` of a source, which is named as findings name it or by the id of its document.
 
     Raises:

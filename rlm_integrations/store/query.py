@@ -25,7 +25,7 @@ EXACT: Final = ("type", "tag", "worker", "id", "parent", "supports", "contradict
 CONTAINS: Final = ("desc", "text")
 SINGLE: Final = ("type", "worker", "id")  # an object has one of each
 OPTIONS: Final = {"sort": get_args(Sort), "invalid": get_args(Invalid), "limit": ()}
-MOST: Final = 10_000  # results of one query
+MAX_RESULTS: Final = 10_000  # results of one query
 QUERY_CHARS: Final = 10_000
 TERMS: Final = 64
 
@@ -55,7 +55,7 @@ class Query:
     invalid: Invalid = "no"
 
 
-def parse(text: str) -> Query:
+def parse_query(text: str) -> Query:
     """The query that a text means.
 
     Raises:
@@ -132,8 +132,8 @@ def _check_option(term: Term, seen: dict[str, str], at: int) -> None:
     if term.key in seen:
         raise _error(at, f"{term.key} stands here for the second time")
     if term.key == "limit":
-        if not (value.isascii() and value.isdigit() and len(value) < 9 and 1 <= int(value) <= MOST):
-            raise _error(at, f"limit is a number from 1 to {MOST:,}, not {value[:40]!r}")
+        if not (value.isascii() and value.isdigit() and len(value) < 9 and 1 <= int(value) <= MAX_RESULTS):
+            raise _error(at, f"limit is a number from 1 to {MAX_RESULTS:,}, not {value[:40]!r}")
     elif value not in OPTIONS[term.key]:
         raise _error(at, f"{term.key} is one of {', '.join(OPTIONS[term.key])}, not {value[:40]!r}")
 

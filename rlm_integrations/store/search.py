@@ -6,12 +6,12 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from rlm_integrations._work import spend
+from rlm_integrations._concurrency.work import spend
 from rlm_integrations.store.fulltext import TextIndex, folded
 from rlm_integrations.store.query import CONTAINS, Query, Term
 from rlm_integrations.store.view import View
 
-READ: Final = 20_000  # rows of an exact term that are read sooner than a text index is asked
+MAX_ROWS_READ: Final = 20_000  # rows of an exact term that are read sooner than a text index is asked
 FIRST, LARGEST = 64, 4096  # portions grow: most queries need few rows
 LOOKED_AT: Final = 10  # characters that it counts as to compare a row's exact term
 UNITED: Final = 1 << 16  # rows of a term that are put with those of others in one go
@@ -51,7 +51,7 @@ def _portions(view: View, index: Callable[[], TextIndex], query: Query, *, newes
     end = len(view.rows)
     candidates = [rows for term in query.terms if not term.negated and (rows := _indexed(view, term)) is not None]
     best = min(candidates, key=len, default=range(end))
-    if len(best) > READ or not candidates:
+    if len(best) > MAX_ROWS_READ or not candidates:
         for term in query.terms:
             if term.key in CONTAINS and not term.negated:
                 needles = [value.casefold() for value in term.values]

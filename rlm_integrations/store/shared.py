@@ -17,7 +17,7 @@ from rlm_integrations.store.draft import Draft, Spans, draft
 from rlm_integrations.store.events import LINK_TYPES, Invalidated, Linked, MemoryLog, StoreEvent, StoreLog
 from rlm_integrations.store.fulltext import TextIndex, text_index
 from rlm_integrations.store.ledger import Ledger
-from rlm_integrations.store.query import Query, Term, parse
+from rlm_integrations.store.query import Query, Term, parse_query
 from rlm_integrations.store.search import find, matching
 from rlm_integrations.store.trace import TraceStep, trace
 from rlm_integrations.store.view import MAPPED, Card, View
@@ -52,7 +52,7 @@ class Summary(TypedDict):
     tags: dict[str, int]
 
 
-class Reading:
+class StoreReader:
     """What can be read of a store, by its owner and by every worker alike.
 
     A query is written in the language of `query`; without `sort=` the newest object comes first. `limit` is from 1 to 10,000, and one in
@@ -95,11 +95,11 @@ class Reading:
 
     def view(self, query: str = "", limit: int = 50) -> list[Card]:
         """The metadata of the objects that match."""
-        return self._found(parse(query), limit)
+        return self._found(parse_query(query), limit)
 
     def search(self, query: str = "", limit: int = 50) -> list[Card]:
         """The same as `view`, under the name that is looked for first."""
-        return self._found(parse(query), limit)
+        return self._found(parse_query(query), limit)
 
     def search_text(self, text: str, limit: int = 50) -> list[Card]:
         """The metadata of the objects that share words with a text, best first, each with its `score`. Any text will do."""
@@ -110,7 +110,7 @@ class Reading:
 
     def summary(self, query: str = "", limit: int = 10) -> Summary:
         """Counts over all objects that match, and the first of them; as many of each as `limit` says."""
-        parsed = parse(query)
+        parsed = parse_query(query)
         matches = self._found(parsed, limit)
         most = parsed.limit or limit
         if parsed.terms or parsed.invalid != "no":
@@ -126,13 +126,13 @@ class Reading:
 
     def card_view(self, query: str = "", limit: int = 20) -> list[dict[str, Any]]:
         """The little that a prompt needs of each object that matches: id, type, tags, and the beginning of the description."""
-        cards = self._found(parse(query), limit)
+        cards = self._found(parse_query(query), limit)
         return [{"id": card["id"], "type": card["type"], "description": card["description"][:200], "tags": card["tags"]} for card in cards]
 
     def events_since(self, seq: int, limit: int = 1_000) -> list[dict[str, Any]]:
         """The events after a number (0 for all), oldest first: `seq`, `op`, `id`, `type`, `description`, `worker`, `ts`."""
         if type(seq) is not int or seq < 0:
-            raise InputError(f"seq must be the number of an event, or 0 for all, not {checks.shown(seq)}")
+            raise InputError(f"seq must be the number of an event, or 0 for all, not {checks.quote_value(seq)}")
         return [event.brief() for event in islice(self.ledger.log.since(seq), checks.limit(limit))]
 
     def _found(self, query: Query, limit: int) -> list[Card]:
@@ -162,12 +162,12 @@ class Importer:
         Raises:
             InputError: The file cannot be read, is no export or does not fit; nothing was imported.
         """
-        from rlm_integrations.store.export import read
+        from rlm_integrations.store.export import read_export
 
         if self._store is not None and corpus is not None:
             raise InputError("this store has its document: give a corpus to SharedStore.import_(path, corpus=…) only")
         store = self._kind(corpus) if self._store is None else self._store
-        read(store.ledger, path, prefix)
+        read_export(store.ledger, path, prefix)
         return store
 
 
@@ -178,7 +178,7 @@ class ImportInto:
         return Importer(kind, store)
 
 
-class SharedStore(Reading):
+class SharedStore(StoreReader):
     """An append-only log of events, and the view that follows from it. Safe to use from any number of threads and tasks.
 
     Writes go through `worker`, so that each has an author. They take microseconds; so do reads, but those with free text, `desc~` or
@@ -202,7 +202,7 @@ class SharedStore(Reading):
         max_size: int = 2_000_000_000,
     ) -> None:
         if backend != "memory":
-            raise InputError(f"backend must be 'memory', not {checks.shown(backend)}")
+            raise InputError(f"backend must be 'memory', not {checks.quote_value(backend)}")
         super().__init__(Ledger(corpus, MemoryLog() if log is None else log, clock, max_size), cache(text_index))
 
     def __len__(self) -> int:
@@ -315,7 +315,7 @@ def _restored(events: tuple[StoreEvent, ...], max_size: int) -> SharedStore:
     return SharedStore(log=MemoryLog(events), max_size=max_size)
 
 
-class WorkerStoreProxy(Reading):
+class WorkerStoreProxy(StoreReader):
     """A store as one worker sees it: everything can be read, and what is written bears the worker's name."""
 
     def __init__(
@@ -371,7 +371,7 @@ class WorkerStoreProxy(Reading):
     def link(self, type: str, src: str, dst: str) -> None:  # noqa: A002
         """Note that one object supports, contradicts or refines another; to note it again changes nothing."""
         if type not in LINK_TYPES:
-            raise InputError(f"type must be one of {', '.join(LINK_TYPES)}, not {checks.shown(type)}")
+            raise InputError(f"type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(type)}")
         self.ledger.row("src", src)
         self.ledger.row("dst", dst)
 
@@ -382,7 +382,7 @@ class WorkerStoreProxy(Reading):
 
     def view_others(self, query: str = "", limit: int = 50) -> list[Card]:
         """The metadata of the objects that match and that other workers wrote."""
-        parsed = parse(query)
+        parsed = parse_query(query)
         return self._found(replace(parsed, terms=(*parsed.terms, Term("worker", (self.name,), negated=True))), limit)
 
     def spans(self, spans: Spans) -> Spans:

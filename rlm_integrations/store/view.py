@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from sys import getsizeof
 from typing import Any, Final, NotRequired, TypedDict
 
-from rlm_integrations._work import spend
+from rlm_integrations._concurrency.work import spend
 from rlm_integrations.records import StoreObject
-from rlm_integrations.store.content import decode, length, memory
+from rlm_integrations.store.content import decode_content, length, memory
 from rlm_integrations.store.events import Created, Invalidated, LinkType, StoreEvent
 
 MAPPED: Final = "llm_map"  # the tag of a batch and of its results
@@ -35,7 +35,7 @@ class Card(TypedDict):
     score: NotRequired[float]
 
 
-class Tally:
+class TopCounts:
     """How often each name occurs, with the most frequent at hand however many names there are."""
 
     def __init__(self) -> None:
@@ -84,8 +84,8 @@ class View:
         self.invalid: dict[int, str] = {}  # row: reason
         self.links: dict[str, dict[tuple[LinkType, str], None]] = {}  # by the object that links
         self.linking: dict[str, dict[str, list[int]]] = {}  # by type, then the object linked to: the rows that link
-        self.types = Tally()
-        self.tags = Tally()
+        self.types = TopCounts()
+        self.tags = TopCounts()
         for event in events:
             self.apply(event)
 
@@ -148,7 +148,7 @@ class View:
             id=event.id,
             type=event.type,
             description=event.description,
-            content=decode(event.content),
+            content=decode_content(event.content),
             backrefs=event.backrefs,
             parents=event.parents,
             tags=event.tags,
@@ -170,7 +170,7 @@ class View:
 
     def state(self) -> dict[str, Any]:
         """Everything derived, as plain values that can be compared."""
-        values = {name: value for name, value in vars(self).items() if not isinstance(value, Tally)}
+        values = {name: value for name, value in vars(self).items() if not isinstance(value, TopCounts)}
         return {**values, "types": self.types.top(sys.maxsize), "tags": self.tags.top(sys.maxsize)}
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.quotes import locate_quote
-from rlm_integrations.spans import Locator, find_quote
+from rlm_integrations.corpus.quotes import locate_quote
+from rlm_integrations.corpus.spans import Locator, find_quote
 from tests.bench.table import Row
 
 MB = 1 << 20
@@ -105,7 +105,7 @@ def sizes(folder: Path) -> list[Row]:
 async def longest_hold(text: str) -> float:
     """How long the event loop waits for its next turn, at the worst, while a corpus is made in a thread."""
     worst = 0.0
-    making = asyncio.ensure_future(_runtime.offload(Corpus.build, text))
+    making = asyncio.ensure_future(runtime.offload(Corpus.build, text))
     while not making.done():
         begun = time.perf_counter()
         await asyncio.sleep(0)

@@ -123,7 +123,8 @@ def first_run(server: RemoteStandIn) -> float:
 MEMORY = """
     import asyncio, os, sys, threading, time
     from pathlib import Path
-    from rlm_integrations import RLM, OpenAILM, _runtime
+    from rlm_integrations import RLM, OpenAILM
+    from rlm_integrations._concurrency import runtime
     from tests.bench import engine
 
     def kilobytes(pid, field):
@@ -144,7 +145,7 @@ MEMORY = """
         return total
 
     def children():
-        server = next((each for each in list(_runtime._shared.values()) if type(each).__name__ == "ForkServer"), None)
+        server = next((each for each in list(runtime._shared.values()) if type(each).__name__ == "ForkServer"), None)
         if server is None:
             return []
         return Path(f"/proc/{server._process.pid}/task/{server._process.pid}/children").read_text().split()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import HostFunction, Limits
 from rlm_integrations.sandbox.process import ProcessSandbox, ProcessSession
@@ -129,11 +129,11 @@ async def watched(work: Awaitable[Any]) -> float:
 
 
 async def to_first_block(text: str) -> None:
-    corpus = await _runtime.offload(Corpus.build, text)
+    corpus = await runtime.offload(Corpus.build, text)
     session = await open_session(corpus)
     await session.execute("len(context)", 1)
     await session.close()
-    await _runtime.offload(corpus.close)
+    await runtime.offload(corpus.close)
 
 
 async def hundred_megabytes() -> list[Row]:
@@ -149,7 +149,7 @@ async def hundred_megabytes() -> list[Row]:
 MEMORY = """
     import asyncio, os, sys, time
     from pathlib import Path
-    from rlm_integrations import _runtime
+    from rlm_integrations._concurrency import runtime
     from rlm_integrations.corpus import Corpus
     from rlm_integrations.records import Limits
     from rlm_integrations.sandbox.process import ProcessSandbox
@@ -163,7 +163,7 @@ MEMORY = """
         size = 1 << 30
         context = Path(sys.argv[1]) if len(sys.argv) > 1 else "0123456789abcdef" * (size // 16)
         begun = time.perf_counter()
-        corpus = await _runtime.offload(Corpus.build, context)
+        corpus = await runtime.offload(Corpus.build, context)
         session = await ProcessSandbox().open(corpus, [], None, Limits())
         await session.execute("len(context)", 1)
         spent = time.perf_counter() - begun

@@ -150,11 +150,11 @@ def _check(tape: Tape, path: Path, secrets: Sequence[str]) -> None:
 @contextmanager
 def call_paths() -> Iterator[None]:
     """Meanwhile the models of both frameworks send the path of each call as a header."""
-    from rlm_integrations.lm.langchain import LangChainLM
+    from rlm_integrations.lm.frameworks.langchain import LangChainLM
 
     adapters: list[Any] = [LangChainLM]
     if find_spec("llama_index"):
-        from rlm_integrations.lm.llama_index import LlamaIndexLM
+        from rlm_integrations.lm.frameworks.llama_index import LlamaIndexLM
 
         adapters.append(LlamaIndexLM)
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlm_integrations import RLM
-from rlm_integrations.lm.langchain import adapt
+from rlm_integrations.lm.frameworks.langchain import adapt
 from rlm_integrations.records import Message, Request
 from tests.cassettes import studio
 from tests.cassettes.canonical import CALL, HEADERS, SECRET

@@ -14,7 +14,7 @@ from vcr.serialize import deserialize, serialize
 
 from rlm_integrations import RLM, OpenAILM
 from rlm_integrations.errors import ModelError
-from rlm_integrations.lm.langchain import LangChainLM
+from rlm_integrations.lm.frameworks.langchain import LangChainLM
 from rlm_integrations.records import Message, Request
 from tests.cassettes import __main__ as program
 from tests.cassettes import canonical, recorder, studio

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import RLM, OpenAILM, RLMResult, _runtime
+from rlm_integrations import RLM, OpenAILM, RLMResult
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.engine import rlm
 from rlm_integrations.engine.budget import Purse
 from rlm_integrations.events import CallFailed, CallFinished, CallStarted, ChildFinished, Event, Hook, RunFinished, RunStarted
@@ -116,7 +117,7 @@ def check_ended(events: Sequence[Event]) -> str:
 
 def children() -> list[int]:
     """The processes of sandboxes that are open in this process."""
-    servers = [thing for thing in list(_runtime._shared.values()) if isinstance(thing, ForkServer)]
+    servers = [thing for thing in list(runtime._shared.values()) if isinstance(thing, ForkServer)]
     return [pid for server in servers for pid in children_of(server._process.pid)]
 
 

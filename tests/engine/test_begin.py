@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from rlm_integrations import RLM, _runtime
+from rlm_integrations import RLM
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.errors import SandboxUnavailableError
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, Event
 from tests.engine.conftest import Scripted, code, final, run
@@ -13,7 +14,7 @@ from tests.engine.conftest import Scripted, code, final, run
 async def test_a_missing_sandbox_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no sandbox can be opened, that is said before the root model is asked."""
     monkeypatch.setattr(sys, "platform", "darwin")
-    _runtime.forget("sandboxes that opened", _runtime.shared("sandboxes that opened", set))
+    runtime.forget("sandboxes that opened", runtime.shared("sandboxes that opened", set))
     root = Scripted([final("'never'")])
     with pytest.raises(SandboxUnavailableError, match="darwin"):
         await run(root)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from rlm_integrations import Budget, Limits, LLMError
+from rlm_integrations._concurrency.pool import YIELD
+from rlm_integrations.corpus.spans import PromptPieces
 from rlm_integrations.engine import children, sub_calls
 from rlm_integrations.errors import ContextError
-from rlm_integrations.lm.pool import YIELD
 from rlm_integrations.records import Request
 from rlm_integrations.result import RLMResult, SubCall
 from rlm_integrations.sandbox.process import ProcessSandbox, ProcessSession
-from rlm_integrations.spans import PromptPieces
 from tests.engine.conftest import Scripted, code, final, run
 
 

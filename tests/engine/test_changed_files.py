@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rlm_integrations.corpus.corpus.corpus import documents
 
-from rlm_integrations import RLM, RLMResult, _documents
+from rlm_integrations import RLM, RLMResult
 from rlm_integrations.events import BlockFinished, Event
 from rlm_integrations.langchain import RLMRunnable
 from rlm_integrations.records import Request
@@ -25,7 +26,7 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def large_log(log: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One that is used where it is on the disk, as files beyond 64 MB are."""
-    monkeypatch.setattr(_documents, "COPIED", 0)
+    monkeypatch.setattr(documents, "COPIED", 0)
     return log
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.citations import MOST, verified
+from rlm_integrations.engine.citations import MAX_CITATIONS, verify_evidence
 from rlm_integrations.records import SpanRef
 from rlm_integrations.sandbox.wire import Opaque
 from tests.engine.conftest import Scripted, check_citations, code, run
@@ -82,7 +82,7 @@ async def test_thousands_of_pieces_are_bounded_and_counted() -> None:
     """The first thousand are verified, the others are counted as dropped: nothing disappears in silence."""
     text = "".join(f"Line {number} stands. " for number in range(3_000))
     result = await run(Scripted([code("FINAL('x', [cite(f'Line {n} stands.') for n in range(1500)] + ['invented'] * 500)")]), text)
-    assert (len(result.citations), result.dropped_citations) == (MOST, 2_000 - MOST)
+    assert (len(result.citations), result.dropped_citations) == (MAX_CITATIONS, 2_000 - MAX_CITATIONS)
     check_citations(result, text)
 
 
@@ -99,7 +99,7 @@ async def test_many_quotes_that_are_nowhere_end_in_time(monkeypatch: pytest.Monk
     monkeypatch.setattr("rlm_integrations.engine.citations._MOST_READ", 10 * len(TEXT))
     with Corpus.build(TEXT) as corpus:
         evidence = [f"invented {n}" for n in range(50)] + ["Nobody", SpanRef("context_0", 4, 10)]
-        citations, dropped = verified(evidence, corpus, corpus)
+        citations, dropped = verify_evidence(evidence, corpus, corpus)
     assert ([each.quote for each in citations], dropped) == (["bridge"], 51)
 
 
@@ -117,7 +117,7 @@ PIECES = st.one_of(
 def test_whatever_is_handed_over_every_citation_holds(evidence: list[Any], one: str, other: str) -> None:
     """Of hostile evidence only the document's own words remain, and every piece is a citation, a repetition or counted."""
     with Corpus.build([one, other]) as corpus:
-        citations, dropped = verified(evidence, corpus, corpus)
+        citations, dropped = verify_evidence(evidence, corpus, corpus)
     for citation in citations:
         assert {"context_0": one, "context_1": other}[citation.source][citation.start : citation.end] == citation.quote != ""
     assert len(citations) + dropped <= sum(len(each) if isinstance(each, list) else 1 for each in evidence)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from rlm_integrations import RLM, Budget, OpenAILM, RLMResult, SharedStore
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.engine.chat import Chat
 from rlm_integrations.errors import BudgetExceededError, InputError, LoopError, ModelError
 from rlm_integrations.events import BatchStarted, BlockStarted, CallFinished, CallStarted, Event, RunFailed, RunFinished, RunStarted
@@ -412,7 +412,8 @@ def test_ctrl_c_ends_a_sync_run_at_once(provider: StandIn, tmp_path: Path) -> No
     provider.change(scripts={"root": [code("llm_batch(['hang'] * 3)")]}, faults=[Fault("hang", match="hang")])
     program = """
         import sys, time
-        from rlm_integrations import RLM, OpenAILM, _runtime
+        from rlm_integrations import RLM, OpenAILM
+        from rlm_integrations._concurrency import runtime
         from tests.engine.conftest import children, soon
         model = {"base_url": sys.argv[1], "api_key": "x"}
         rlm = RLM(OpenAILM("root", **model), OpenAILM("sub", **model))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_integrations.engine.gate import Call, Gate, digest_of
+from rlm_integrations.engine.gate import CallId, Gate, digest_of
 from rlm_integrations.records import Request, SpanRef
 from tests.engine.conftest import Scripted, code, run
 
@@ -65,7 +65,7 @@ async def one_run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: Any) ->
     seen, jitter = Seen(), random.Random(seed)
     identify = Gate._identify
 
-    async def note(self: Gate, *args: Any) -> Call:
+    async def note(self: Gate, *args: Any) -> CallId:
         call = await identify(self, *args)
         seen.identities[call.identity] += 1
         return call

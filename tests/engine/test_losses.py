@@ -9,7 +9,7 @@ from rlm_integrations import RLM, Budget
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxUnavailableError
 from rlm_integrations.records import HostFunction, Limits
-from rlm_integrations.sandbox.base import Capabilities, Gate, Session
+from rlm_integrations.sandbox.base import AnswerCall, Capabilities, Session
 from tests.engine.conftest import Scripted, code, final, overlong, run
 
 LOSE = code("import os", "print('going')", "os._exit(1)")
@@ -67,7 +67,7 @@ class NoSandbox:
     capabilities = Capabilities(isolated=True, bounded=True, interruptible=True, captures_streams=True)
 
     async def open(
-        self, context: Corpus, functions: Sequence[HostFunction], gate: Gate, limits: Limits, seed: int = 0, now: Any = None
+        self, context: Corpus, functions: Sequence[HostFunction], gate: AnswerCall, limits: Limits, seed: int = 0, now: Any = None
     ) -> Session:
         raise SandboxUnavailableError("not here")
 

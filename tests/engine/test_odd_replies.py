@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from tests.engine.conftest import Scripted, code, final, run
 
 DEEP = [
@@ -43,7 +43,7 @@ def test_deep_code_does_not_end_a_process_whose_threads_have_small_stacks() -> N
 
 async def test_the_parsers_thread_is_one_for_the_process() -> None:
     """However many replies are read, one thread reads them, and it has the stack that the parser needs."""
-    names = {await _runtime.parse_apart(lambda: __import__("threading").current_thread().name) for _ in range(5)}
+    names = {await runtime.parse_apart(lambda: __import__("threading").current_thread().name) for _ in range(5)}
     assert names == {"rlm-parser_0"}
 
 

@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from rlm_integrations.engine.parsing import Block, Note, ProseFinal, Reply, parse
+from rlm_integrations.engine.parsing import CodeBlock, Note, ProseFinal, Reply, parse_reply
 from rlm_integrations.lm.offline import OfflineLM
 from rlm_integrations.records import Message, Request
 
@@ -27,8 +27,8 @@ def test_case_01_a_fence_glued_to_prose_opens_and_a_mention_does_not() -> None:
     text = (
         "I write ```repl``` fences, so `repl` blocks, or ```repl code``` in a line. Let me do that now.```repl\nprint(context[:9])\n```\n"
     )
-    assert parse(text) == Reply(blocks=(Block("repl", "print(context[:9])"),))
-    assert codes(parse("Put it between ```repl\nand a closing fence.\n\n" + block("a = 1"))) == ["a = 1"]
+    assert parse_reply(text) == Reply(blocks=(CodeBlock("repl", "print(context[:9])"),))
+    assert codes(parse_reply("Put it between ```repl\nand a closing fence.\n\n" + block("a = 1"))) == ["a = 1"]
 
 
 @pytest.mark.parametrize(
@@ -44,17 +44,17 @@ def test_case_01_a_fence_glued_to_prose_opens_and_a_mention_does_not() -> None:
 )
 def test_case_02_backticks_in_the_code_do_not_cut_it(code: str) -> None:
     """The block closes at the first fence after which the code parses."""
-    assert parse(f"So:\n{block(code)}\nLet us see.") == Reply(blocks=(Block("repl", code),))
+    assert parse_reply(f"So:\n{block(code)}\nLet us see.") == Reply(blocks=(CodeBlock("repl", code),))
 
 
 def test_case_02_a_cut_block_never_runs() -> None:
     """Code that parses at no fence is not run, nor is anything after it, which may be a piece of it."""
     text = block('x = = 1\ntext = """\n```python\nwipe()\n```\n"""') + block("y = 1")
-    reply = parse(text)
+    reply = parse_reply(text)
     assert codes(reply) == []
     assert kinds(reply) == ["not_python"]
     assert reply.notes[0].detail.startswith("SyntaxError: ")
-    assert parse(block("x = = 1")).notes == (Note("not_python", "SyntaxError: invalid syntax (line 1)\n    x = = 1\n        ^"),)
+    assert parse_reply(block("x = = 1")).notes == (Note("not_python", "SyntaxError: invalid syntax (line 1)\n    x = = 1\n        ^"),)
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,16 @@ def test_case_02_a_cut_block_never_runs() -> None:
 )
 def test_case_06_a_bare_name_in_prose_is_a_name(text: str) -> None:
     """FINAL of a bare word names a variable, if there is one."""
-    assert parse(text).final == ProseFinal("name", "random_number", "FINAL(random_number)")
+    assert parse_reply(text).final == ProseFinal("name", "random_number", "FINAL(random_number)")
 
 
 def test_case_07_finals_in_code_are_code() -> None:
     """Rules about prose never look inside a fence."""
     code = 'FINAL(a + ", ally " + b)'
-    assert parse(block(code)) == Reply(blocks=(Block("repl", code),))
-    assert parse(block(code, label="")) == Reply(blocks=(Block("", code),))
-    assert parse("```text\nFINAL(1)\n```").final is None
-    assert parse('```repl\ns = """\nFINAL(1)\n"""\n```').final is None
+    assert parse_reply(block(code)) == Reply(blocks=(CodeBlock("repl", code),))
+    assert parse_reply(block(code, label="")) == Reply(blocks=(CodeBlock("", code),))
+    assert parse_reply("```text\nFINAL(1)\n```").final is None
+    assert parse_reply('```repl\ns = """\nFINAL(1)\n"""\n```').final is None
 
 
 @pytest.mark.parametrize(
@@ -85,23 +85,23 @@ def test_case_07_finals_in_code_are_code() -> None:
 def test_case_08_a_plan_is_not_final(prose: str) -> None:
     """Finals that prose talks about do not count, before code or after it."""
     for text in (f"{prose}\n{block('print(1)')}", f"{block('print(1)')}\n{prose}", prose):
-        assert parse(text).final is None
+        assert parse_reply(text).final is None
 
 
 def test_case_09_code_and_a_final_in_one_reply() -> None:
     """The blocks come with the final, whichever stands first; beside a block that is not run the final is refused."""
     final = ProseFinal("variable", "x", "FINAL_VAR('x')")
-    assert parse(block("x = 1") + "\nFINAL_VAR(x)") == Reply((Block("repl", "x = 1"),), final)
-    assert parse("FINAL_VAR(x)\n\n" + block("x = 1")) == Reply((Block("repl", "x = 1"),), final)
-    assert parse("```repl\nx = 1\n```FINAL_VAR(x)").final == final
-    failed = parse(block("x = = 1") + "\nFINAL_VAR(x)")
+    assert parse_reply(block("x = 1") + "\nFINAL_VAR(x)") == Reply((CodeBlock("repl", "x = 1"),), final)
+    assert parse_reply("FINAL_VAR(x)\n\n" + block("x = 1")) == Reply((CodeBlock("repl", "x = 1"),), final)
+    assert parse_reply("```repl\nx = 1\n```FINAL_VAR(x)").final == final
+    failed = parse_reply(block("x = = 1") + "\nFINAL_VAR(x)")
     assert failed.final is None
     assert kinds(failed) == ["not_python", "final_refused"]
 
 
 def test_case_10_a_last_reply_is_read_like_any_other() -> None:
     """A block that ends in FINAL_VAR(x) is a block."""
-    assert codes(parse("Final answer:\n" + block("x = 2\nFINAL_VAR(x)"))) == ["x = 2\nFINAL_VAR(x)"]
+    assert codes(parse_reply("Final answer:\n" + block("x = 2\nFINAL_VAR(x)"))) == ["x = 2\nFINAL_VAR(x)"]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_case_10_a_last_reply_is_read_like_any_other() -> None:
 def test_case_11_a_leaked_chat_token_ends_the_reply(token: str) -> None:
     """What follows the token is an invented dialogue and does not count."""
     before = "Let me look.\n" + block("a = 1")
-    reply = parse(f"{before}{token}user\nREPL output: 3\n{block('b = 2')}\nFINAL(3)")
+    reply = parse_reply(f"{before}{token}user\nREPL output: 3\n{block('b = 2')}\nFINAL(3)")
     assert codes(reply) == ["a = 1"]
     assert reply.final is None
     assert reply.cut == len(before)
@@ -119,10 +119,10 @@ def test_case_11_a_leaked_chat_token_ends_the_reply(token: str) -> None:
 
 def test_case_11_tokens_around_a_whole_reply_do_no_harm() -> None:
     """A token that opens or ends a reply takes nothing away and is not worth a word; nor is one that prose quotes."""
-    assert codes(parse("<|im_start|>assistant\n" + block("a = 1") + "<|im_end|>")) == ["a = 1"]
-    assert parse("<|im_start|>assistant\n" + block("a = 1") + "<|im_end|>").notes == ()
-    assert codes(parse("The text has `<|im_start|>` in it.\n" + block("a = 1"))) == ["a = 1"]
-    final = parse("FINAL(42)<|eot_id|>").final
+    assert codes(parse_reply("<|im_start|>assistant\n" + block("a = 1") + "<|im_end|>")) == ["a = 1"]
+    assert parse_reply("<|im_start|>assistant\n" + block("a = 1") + "<|im_end|>").notes == ()
+    assert codes(parse_reply("The text has `<|im_start|>` in it.\n" + block("a = 1"))) == ["a = 1"]
+    final = parse_reply("FINAL(42)<|eot_id|>").final
     assert final is not None
     assert final.text == "42"
 
@@ -149,7 +149,7 @@ def test_case_11_tokens_around_a_whole_reply_do_no_harm() -> None:
 def test_case_12_only_what_precedes_an_invented_output_counts(invention: str) -> None:
     """A model that writes the REPL's output itself goes on from fiction."""
     before = "So.\n" + block("a = 1")
-    reply = parse(f"{before}{invention}\n7\n\nSo I go on:\n{block('b = 2')}\nFINAL(7)")
+    reply = parse_reply(f"{before}{invention}\n7\n\nSo I go on:\n{block('b = 2')}\nFINAL(7)")
     assert codes(reply) == ["a = 1"]
     assert reply.final is None
     assert reply.cut == len(before)
@@ -161,17 +161,17 @@ def test_case_12_only_what_precedes_an_invented_output_counts(invention: str) ->
 )
 def test_case_12_prose_about_output_is_no_invention(prose: str) -> None:
     """Words about output cut nothing, nor does any output before the first block."""
-    assert codes(parse(f"{block('a = 1')}{prose}\n{block('b = 2')}")) == ["a = 1", "b = 2"]
-    assert codes(parse(f"Output:\n7\n{block('b = 2')}")) == ["b = 2"]
+    assert codes(parse_reply(f"{block('a = 1')}{prose}\n{block('b = 2')}")) == ["a = 1", "b = 2"]
+    assert codes(parse_reply(f"Output:\n7\n{block('b = 2')}")) == ["b = 2"]
 
 
 @pytest.mark.parametrize("label", ["repl", "python", ""])
 def test_case_14_a_fence_that_never_closes_is_not_run(label: str) -> None:
     """Pages of repetition, cut by the limit, give nothing but the word that the fence was not closed."""
-    reply = parse(f"Now:\n```{label}\n" + "print(context[0])\nthe same\n" * 600)
+    reply = parse_reply(f"Now:\n```{label}\n" + "print(context[0])\nthe same\n" * 600)
     assert codes(reply) == []
     assert kinds(reply) == ["unclosed_fence"]
-    assert kinds(parse(f"FINAL(1)\n```{label}\n" + "x = 1\n" * 3_000)) == ["unclosed_fence", "final_refused"]
+    assert kinds(parse_reply(f"FINAL(1)\n```{label}\n" + "x = 1\n" * 3_000)) == ["unclosed_fence", "final_refused"]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_case_14_a_fence_that_never_closes_is_not_run(label: str) -> None:
 )
 def test_case_15_unusual_code_runs(code: str) -> None:
     """Future imports, label lines, top-level await and a rebound context are code like any other."""
-    assert parse(block(code)) == Reply(blocks=(Block("repl", code),))
+    assert parse_reply(block(code)) == Reply(blocks=(CodeBlock("repl", code),))
 
 
 @pytest.mark.parametrize(
@@ -220,29 +220,29 @@ def test_case_15_unusual_code_runs(code: str) -> None:
 )
 def test_case_16_odd_fences_are_found(text: str) -> None:
     """Doubled, longer, shorter, glued, indented, upper-case and tilde fences hold the block, and are not worth a word."""
-    reply = parse(text)
+    reply = parse_reply(text)
     assert [code.strip() for code in codes(reply)] == ["x = 1"]
     assert reply.notes == ()
 
 
 def test_case_16_an_indented_block_is_kept_for_the_sandbox_to_dedent() -> None:
     """A block that is indented as a whole counts as Python."""
-    reply = parse("1. Do this:\n   ```repl\n   if x:\n       y = 1\n   ```\n")
+    reply = parse_reply("1. Do this:\n   ```repl\n   if x:\n       y = 1\n   ```\n")
     assert [textwrap.dedent(code) for code in codes(reply)] == ["if x:\n    y = 1"]
 
 
 def test_case_16_what_follows_a_doubled_fence_is_read_on() -> None:
     """After a doubled closing fence neither a block nor a final is lost."""
-    reply = parse("```repl\nx = 1\n```\n```\nNext:\n```repl\ny = 2\n```\n```\n\nFINAL_VAR(y)")
+    reply = parse_reply("```repl\nx = 1\n```\n```\nNext:\n```repl\ny = 2\n```\n```\n\nFINAL_VAR(y)")
     assert codes(reply) == ["x = 1", "y = 2"]
     assert reply.final == ProseFinal("variable", "y", "FINAL_VAR('y')")
-    assert codes(parse("```repl\nx = 1\n```\n```\ny = f(2)\n```\n")) == ["x = 1", "y = f(2)"]
+    assert codes(parse_reply("```repl\nx = 1\n```\n```\ny = f(2)\n```\n")) == ["x = 1", "y = f(2)"]
 
 
 @pytest.mark.parametrize("text", ['FINAL_VAR("14")', "FINAL_VAR(14)", "FINAL_VAR('14')\n", 'accordingly.FINAL_VAR("14")'])
 def test_case_17_a_variable_that_may_not_exist_is_named_as_such(text: str) -> None:
     """FINAL_VAR always names a variable; whether there is one is for the REPL to say."""
-    assert parse(text).final == ProseFinal("variable", "14", "FINAL_VAR('14')")
+    assert parse_reply(text).final == ProseFinal("variable", "14", "FINAL_VAR('14')")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_case_17_a_variable_that_may_not_exist_is_named_as_such(text: str) -> No
 )
 def test_case_18_reasoning_about_a_final_is_not_final(text: str) -> None:
     """A final in the middle of a sentence does not count, nor one that never closes."""
-    assert parse(text).final is None
+    assert parse_reply(text).final is None
 
 
 @pytest.mark.parametrize(
@@ -289,28 +289,28 @@ def test_case_18_reasoning_about_a_final_is_not_final(text: str) -> None:
 def test_case_18_a_final_alone_is_read_to_its_own_parenthesis(text: str, final: ProseFinal) -> None:
     """Parentheses balance, quotes may hold some, words need none; the call can be run as code."""
     for written in (text, f"Now I know.\n{text}\n\nThat is all.", f"Now I know.{text}", f"`{text}`", f"> **{text}**."):
-        assert parse(written).final == final
+        assert parse_reply(written).final == final
     compile(final.code, "final", "exec")
 
 
 @pytest.mark.parametrize("language", ["json", "bash", "JavaScript", "text", "c++"])
 def test_case_19_another_language_is_named(language: str) -> None:
     """A block that is no Python is not run, its language is told, and nothing else is lost."""
-    reply = parse(f'```{language}\n{{"a": 1}}\n```\n{block("x = 1")}FINAL_VAR(x)')
+    reply = parse_reply(f'```{language}\n{{"a": 1}}\n```\n{block("x = 1")}FINAL_VAR(x)')
     assert reply.blocks == (
-        Block(language.lower(), '{"a": 1}', Note("other_language", language.lower())),
-        Block("repl", "x = 1"),
+        CodeBlock(language.lower(), '{"a": 1}', Note("other_language", language.lower())),
+        CodeBlock("repl", "x = 1"),
     )
     assert kinds(reply) == ["other_language"]
     assert reply.final is not None
-    assert kinds(parse(f'```{language}\n{{"a": 1}}\n')) == ["unclosed_fence"]
+    assert kinds(parse_reply(f'```{language}\n{{"a": 1}}\n')) == ["unclosed_fence"]
 
 
 @pytest.mark.parametrize("function", ["FINAL", "SUBMIT", "final_answer"])
 def test_dialects_in_prose(function: str) -> None:
     """Other libraries' names for FINAL count as FINAL."""
-    assert parse(f"Done.\n{function}('x')").final == ProseFinal("value", "x", "FINAL('x')")
-    assert parse(f"I should {function}('x') later").final is None
+    assert parse_reply(f"Done.\n{function}('x')").final == ProseFinal("value", "x", "FINAL('x')")
+    assert parse_reply(f"I should {function}('x') later").final is None
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_dialects_in_prose(function: str) -> None:
 )
 def test_a_final_after_a_sentence_ends_the_reply(text: str) -> None:
     """Glued to a sentence a final counts where nothing follows; of several the last one counts."""
-    final = parse(text).final
+    final = parse_reply(text).final
     assert final is not None
     assert final.text == "42"
 
@@ -334,33 +334,33 @@ def test_a_final_after_a_sentence_ends_the_reply(text: str) -> None:
 def test_a_final_may_quote_fences() -> None:
     """An answer that holds a fenced block is an answer, and its block does not run."""
     answer = "Do this:\n\n```python\nprint(1)\n```\n\nand be glad."
-    reply = parse(f'FINAL("""{answer}""")\n')
+    reply = parse_reply(f'FINAL("""{answer}""")\n')
     assert reply == Reply(final=ProseFinal("value", answer, f'FINAL("""{answer}""")'))
 
 
 def test_several_blocks_keep_their_order() -> None:
     """All blocks of a reply run, labelled or not, with prose between them."""
     text = f"First.\n{block('a = 1')}Then.\n{block('b = f(2)', label='')}Last.\n{block('c = 3', label='python')}"
-    assert [(each.language, each.code) for each in parse(text).blocks] == [("repl", "a = 1"), ("", "b = f(2)"), ("python", "c = 3")]
+    assert [(each.language, each.code) for each in parse_reply(text).blocks] == [("repl", "a = 1"), ("", "b = f(2)"), ("python", "c = 3")]
 
 
 def test_a_missing_closing_fence_before_the_next_block_is_forgiven() -> None:
     """A block that is whole closes where the next one opens."""
-    assert codes(parse("```repl\na = 1\n```repl\nb = 2\n```\n")) == ["a = 1", "b = 2"]
-    assert codes(parse('```repl\na = 1\n```json\n{"a": 1}\n```\n')) == ["a = 1"]
+    assert codes(parse_reply("```repl\na = 1\n```repl\nb = 2\n```\n")) == ["a = 1", "b = 2"]
+    assert codes(parse_reply('```repl\na = 1\n```json\n{"a": 1}\n```\n')) == ["a = 1"]
 
 
 @pytest.mark.parametrize("quoted", ["The king left.", "48213", "yes, no", "Answer: Paris", "| a | b |\n|---|---|", ""])
 def test_an_unlabelled_fence_around_words_is_a_quotation(quoted: str) -> None:
     """Only code in an unlabelled fence is a block; words are neither run nor an error."""
-    reply = parse(f"It says:\n```\n{quoted}\n```\nFINAL(42)")
+    reply = parse_reply(f"It says:\n```\n{quoted}\n```\nFINAL(42)")
     assert reply == Reply(final=ProseFinal("value", "42", "FINAL(42)"))
 
 
 def test_a_stray_fence_hides_nothing() -> None:
     """A fence that nobody opened does not swallow the block after it."""
-    assert codes(parse("Some words.\n```\nMore words.\n" + block("a = 1"))) == ["a = 1"]
-    assert codes(parse(block("a = 1") + "Words.\n```")) == ["a = 1"]
+    assert codes(parse_reply("Some words.\n```\nMore words.\n" + block("a = 1"))) == ["a = 1"]
+    assert codes(parse_reply(block("a = 1") + "Words.\n```")) == ["a = 1"]
 
 
 @pytest.mark.parametrize(
@@ -378,8 +378,8 @@ def test_a_stray_fence_hides_nothing() -> None:
 )
 def test_a_reply_that_is_all_code_needs_no_fence(text: str) -> None:
     """What parses as a whole and calls or binds something is code."""
-    assert codes(parse(text)) == [text.removesuffix("<|im_end|>").strip()]
-    assert parse(text).final is None
+    assert codes(parse_reply(text)) == [text.removesuffix("<|im_end|>").strip()]
+    assert parse_reply(text).final is None
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_a_reply_that_is_all_code_needs_no_fence(text: str) -> None:
 )
 def test_words_are_no_code(text: str) -> None:
     """Prose that happens to be Python is prose."""
-    assert parse(text) == Reply()
+    assert parse_reply(text) == Reply()
 
 
 @pytest.mark.parametrize(
@@ -412,14 +412,14 @@ def test_words_are_no_code(text: str) -> None:
 )
 def test_thoughts_do_not_count(thoughts: str) -> None:
     """What a model thinks aloud is neither run nor final, though its server left the tags in the text."""
-    assert codes(parse(f"{thoughts}So:\n{block('right()')}")) == ["right()"]
-    assert parse(f"{thoughts}So it is no final.") == Reply()
-    assert codes(parse(block("parts = text.split('</think>')"))) == ["parts = text.split('</think>')"]
+    assert codes(parse_reply(f"{thoughts}So:\n{block('right()')}")) == ["right()"]
+    assert parse_reply(f"{thoughts}So it is no final.") == Reply()
+    assert codes(parse_reply(block("parts = text.split('</think>')"))) == ["parts = text.split('</think>')"]
 
 
 def test_notes_of_python_s_parser_make_no_warnings() -> None:
     """Invalid escapes in a model's code are no warning of the host, which tests turn into errors."""
-    assert codes(parse(block("re.findall('\\d', context)"))) == ["re.findall('\\d', context)"]
+    assert codes(parse_reply(block("re.findall('\\d', context)"))) == ["re.findall('\\d', context)"]
 
 
 async def test_the_offline_root_s_programs_are_blocks() -> None:
@@ -428,5 +428,5 @@ async def test_the_offline_root_s_programs_are_blocks() -> None:
     messages = [Message("user", query)]
     for step in (1, 2, 3):
         reply = (await OfflineLM().complete(Request(messages=tuple(messages), role="root", query=query))).text
-        assert [each.note for each in parse(reply).blocks] == [None]
+        assert [each.note for each in parse_reply(reply).blocks] == [None]
         messages += [Message("assistant", reply), Message("user", f"Step {step} of 3 is done.")]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_integrations.engine.parsing import parse
+from rlm_integrations.engine.parsing import parse_reply
 from rlm_integrations.sandbox import rewrite
 
 PIECES = [
@@ -68,10 +68,10 @@ SECRET = "Zq7"
 @given(TEXTS)
 def test_every_text_is_read(text: str) -> None:
     """Nothing is raised; each block parses as Python or carries a note; only the last may have failed, and then nothing is final."""
-    reply = parse(text)
+    reply = parse_reply(text)
     for block in reply.blocks:
         if block.note is None:
-            rewrite.parse(block.code, "reply")
+            rewrite.parse_block(block.code, "reply")
             assert block.code in text
         else:
             assert block.note in reply.notes
@@ -81,7 +81,7 @@ def test_every_text_is_read(text: str) -> None:
     if reply.final is not None:
         ast.parse(reply.final.code)
     assert reply.cut is None or 0 <= reply.cut <= len(text)
-    assert parse(text) == reply
+    assert parse_reply(text) == reply
 
 
 @settings(max_examples=200, deadline=None)
@@ -92,7 +92,7 @@ def test_no_rule_about_prose_looks_inside_a_fence(lines: list[str]) -> None:
     """Whatever stands in a string of a block's code: the block runs whole, nothing in it is final or an invention."""
     code = "text = " + repr("\n".join(lines)).replace("\\n", "\\\n\\n") + "\nmore = '''\n" + "\n".join(lines).replace("'", "") + "\n'''"
     ast.parse(code)
-    reply = parse(f"So.\n```repl\n{code}\n```\nWe shall see.")
+    reply = parse_reply(f"So.\n```repl\n{code}\n```\nWe shall see.")
     assert [block.code for block in reply.blocks] == [code]
     assert (reply.final, reply.notes, reply.cut) == (None, (), None)
 
@@ -106,7 +106,7 @@ def test_no_rule_about_prose_looks_inside_a_fence(lines: list[str]) -> None:
 def test_blocks_come_back_as_they_were_written(written: list[str]) -> None:
     """Any row of whole blocks, with fences in their strings, is read as that row."""
     text = "\n".join(f"Step {number}.\n```repl\n{code}\n```" for number, code in enumerate(written))
-    assert [block.code for block in parse(text).blocks] == written
+    assert [block.code for block in parse_reply(text).blocks] == written
 
 
 HARD = [
@@ -157,7 +157,7 @@ def spent_on(text: str) -> float:
     gc.freeze()
     try:
         before = time.process_time()
-        parse(text)
+        parse_reply(text)
         return time.process_time() - before
     finally:
         gc.unfreeze()

@@ -5,10 +5,10 @@ import re
 from typing import get_args
 
 import pytest
+from rlm_integrations.lm.offline.model.model import model
 
 from rlm_integrations.engine import prompts
-from rlm_integrations.engine.parsing import Note, NoteKind, parse
-from rlm_integrations.lm import offline
+from rlm_integrations.engine.parsing import Note, NoteKind, parse_reply
 from rlm_integrations.records import HostFunction
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult
 
@@ -42,7 +42,7 @@ def test_the_system_prompt_is_short_and_says_what_there_is() -> None:
 
 def test_its_examples_are_code_that_would_run() -> None:
     """What the prompt shows is read as blocks by the very parser that reads the model's replies."""
-    reply = parse(prompts.system(shown=8_000))
+    reply = parse_reply(prompts.system(shown=8_000))
     assert [block.language for block in reply.blocks] == ["repl"] * 3
     assert reply.notes == ()
 
@@ -141,7 +141,7 @@ def test_an_imitated_observation_is_known_as_an_invention(written: int) -> None:
     """A model that writes the message which it has seen after its own block is cut there."""
     for output in ("7", ""):
         imitated = prompts.observation([ExecutionResult("ok", output=output)], written=written, shown=100)
-        reply = parse(f"```repl\nx = 1\n```\n{imitated}\n```repl\ny = 2\n```\n")
+        reply = parse_reply(f"```repl\nx = 1\n```\n{imitated}\n```repl\ny = 2\n```\n")
         assert [note.kind for note in reply.notes] == ["invented_output"]
         assert [block.code for block in reply.blocks] == ["x = 1"]
 
@@ -170,6 +170,6 @@ def test_nudges_say_what_to_do() -> None:
 def test_the_closing_request_is_the_one_that_offline_knows() -> None:
     """The offline root tells the closing request by these words, and they stand at the end of the last message."""
     text = prompts.closing("20 turns are used up")
-    assert offline.CLOSING in text[-1_000:]
+    assert model.CLOSING in text[-1_000:]
     assert "20 turns are used up" in text
-    assert parse(text).final is None
+    assert parse_reply(text).final is None

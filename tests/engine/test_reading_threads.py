@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import Limits, _runtime
-from rlm_integrations._work import Work, WorkStoppedError, spend
+from rlm_integrations import Limits
+from rlm_integrations._concurrency import runtime
+from rlm_integrations._concurrency.work import Work, WorkStoppedError, spend
 from rlm_integrations.engine.threads import COUNT, TreeThreads
 from rlm_integrations.records import Request
 from rlm_integrations.sandbox.process import ProcessSession
@@ -112,7 +113,7 @@ async def test_a_block_is_interrupted_while_its_query_goes_on(endless: Endless, 
 async def test_a_session_opens_and_closes_while_all_shared_threads_are_busy() -> None:
     """Encoding, hashing and parsing have threads of their own, and so have opening and closing."""
     let_go = threading.Event()
-    busy = [_runtime.offload(let_go.wait, 60) for _ in range(8)]
+    busy = [runtime.offload(let_go.wait, 60) for _ in range(8)]
     try:
         result = await run(Scripted([code("print(1)"), *["I think."] * 20]))
         assert result.repl_history[0].stdout == "1\n"

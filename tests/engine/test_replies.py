@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rlm_integrations import RLMResult
-from rlm_integrations.engine.parsing import parse
+from rlm_integrations.engine.parsing import parse_reply
 from rlm_integrations.records import Completion, Request, Usage
 from tests.engine.conftest import Scripted, code, final, run
 
@@ -118,7 +118,7 @@ async def test_d02_words_that_happen_to_be_python_are_an_answer(words: str) -> N
 async def test_d02_words_nest_as_deep_as_they_like(terms: int, form: str) -> None:
     """A reply is read whatever its expression's depth: the words are the answer."""
     text = form.format(" - ".join(["a"] * terms))
-    final = parse(text).final
+    final = parse_reply(text).final
     assert final is not None
     assert final.text.startswith("a - a - a")
 
@@ -192,7 +192,7 @@ async def test_d05_a_closing_fence_with_a_label_hides_no_chat_token(fence: str, 
     invented = f"```repl\nprint(len(context))\n{fence}\n{token}\n5\n```repl\nFINAL('invented')\n```"
     result = await answered(invented, final("'real'"))
     assert (result.answer, result.repl_history[0].code) == ("real", "print(len(context))")
-    assert [note.kind for note in parse(invented).notes] == ["chat_token"]
+    assert [note.kind for note in parse_reply(invented).notes] == ["chat_token"]
 
 
 # D6
@@ -289,7 +289,7 @@ async def test_d10_final_answer_in_words_is_final(reply: str) -> None:
 async def test_d10_final_answer_beside_code_is_none() -> None:
     """Beside a block its output is not known yet, so the words are a guess."""
     assert (await answered(code("print(1)") + "\nFINAL ANSWER: Paris", final("'seen'"))).answer == "seen"
-    assert parse("My final answer: is not ready").final is None
+    assert parse_reply("My final answer: is not ready").final is None
 
 
 # D11
@@ -305,9 +305,9 @@ async def test_d11_a_last_block_that_parses_runs_without_its_closing_fence() -> 
 
 async def test_d11_a_block_that_was_cut_does_not_run() -> None:
     """One that the provider says was cut, one too long for a block, and one that does not parse are told and not run."""
-    assert parse("```repl\nx = 1", is_cut=True).blocks[0].note is not None
-    assert parse("```repl\n" + "x = 1\n" * 3_000).blocks[0].note is not None
-    assert parse("```repl\nx = (1").blocks[0].note is not None
+    assert parse_reply("```repl\nx = 1", is_cut=True).blocks[0].note is not None
+    assert parse_reply("```repl\n" + "x = 1\n" * 3_000).blocks[0].note is not None
+    assert parse_reply("```repl\nx = (1").blocks[0].note is not None
     root = Cut(["```repl\nprint('cut')", final("1")])
     await run(root)
     assert "Your block was not run: its fence was not closed" in root.told[1]
@@ -366,8 +366,8 @@ async def test_d13_a_lone_final_in_a_fence_is_final(reply: str) -> None:
 
 async def test_d13_a_final_in_a_fence_of_another_language_is_a_quotation() -> None:
     """What a text or json fence holds is not meant for the REPL."""
-    assert parse(fenced("FINAL(1)", "text")).final is None
-    assert parse(fenced("FINAL(1)", "json")).final is None
+    assert parse_reply(fenced("FINAL(1)", "text")).final is None
+    assert parse_reply(fenced("FINAL(1)", "json")).final is None
 
 
 # D14

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from rlm_integrations import RLM
-from rlm_integrations.engine.show import Calls, Turns, bounded, print_whole, printable, shown_by, summary
+from rlm_integrations.engine.show import Calls, Turns, bounded, display_hooks, print_whole, printable, summary
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import (
     CallFailed,
@@ -314,8 +314,8 @@ def test_lines_make_a_bar_give_way(stderr: Shown) -> None:
 
 def test_hooks_are_made_as_asked() -> None:
     """Nothing is shown unless it is asked for; unknown events are nothing to show."""
-    assert [type(each) for each in shown_by(verbose=True, progress=True)] == [Turns, Calls]
-    assert list(shown_by(verbose=False, progress=False)) == []
+    assert [type(each) for each in display_hooks(verbose=True, progress=True)] == [Turns, Calls]
+    assert list(display_hooks(verbose=False, progress=False)) == []
     Turns()(TurnStarted(id="run-1", iteration=1))
 
 

@@ -9,8 +9,8 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.bound import Bound
 from rlm_integrations.errors import ContextError, InputError
+from rlm_integrations.faces.document import SharedDocument
 from rlm_integrations.langchain.inputs import RLMInput, asked, bound_to
 from rlm_integrations.records import Limits
 
@@ -117,7 +117,7 @@ async def test_a_bound_document_is_read_once(monkeypatch: pytest.MonkeyPatch) ->
         return build(context, **options)
 
     monkeypatch.setattr(Corpus, "build", counted)
-    bound = Bound("a text")
+    bound = SharedDocument("a text")
     with pytest.raises(ContextError):
         await bound.corpus(Limits())
     first, *others = await asyncio.gather(*(bound.corpus(Limits()) for _ in range(5)))
@@ -129,7 +129,7 @@ async def test_one_who_gives_up_takes_the_document_from_nobody() -> None:
     """Cancelling the first that waits for a document leaves it to the others."""
     import asyncio
 
-    bound = Bound("a text" * 100_000)
+    bound = SharedDocument("a text" * 100_000)
     first, second = (asyncio.ensure_future(bound.corpus(Limits())) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()

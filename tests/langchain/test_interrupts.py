@@ -12,7 +12,7 @@ from typing import Self
 import pytest
 
 from rlm_integrations import RLM, OpenAILM
-from rlm_integrations._interrupts import is_main_thread_interrupted, is_worker
+from rlm_integrations._concurrency.interrupts import is_main_thread_interrupted, is_worker
 from tests.engine.conftest import code, soon
 from tests.langchain._agents import ASKED
 from tests.standin import Fault, StandIn

@@ -12,13 +12,14 @@ from langchain_core.documents import Document
 from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
 from langchain_core.tools import create_retriever_tool
 
-from rlm_integrations import RLM, SharedStore, _runtime
+from rlm_integrations import RLM, SharedStore
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
+from rlm_integrations.faces import evidence
 from rlm_integrations.langchain import RLMRunnable, RLMStoreRetriever, result_of, retriever, stores
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation, RLMResult
-from rlm_integrations.store import evidence
 from tests.engine.conftest import Scripted, code, documents_held, final
 from tests.langchain._agents import COST, DOCUMENTS, QUOTE, TEXTS, Parents, findings, scripted
 
@@ -202,7 +203,7 @@ async def test_a_search_does_not_hold_the_loop_up(store: SharedStore, monkeypatc
     def slow(*args: Any, **options: Any) -> list[evidence.Evidence]:
         begun.set()
         assert may_end.wait(60), "the loop did not go on"
-        return evidence.searched(*args, **options)
+        return evidence.search_evidence(*args, **options)
 
     monkeypatch.setattr(retriever, "searched", slow)
     searching = asyncio.create_task(RLMStoreRetriever(store=store).ainvoke("approved"))
@@ -274,8 +275,8 @@ def test_what_leads_to_no_store(given: object, why: str) -> None:
 
 def test_a_result_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last 32 results of runnables are found by their ids, and no older one."""
-    monkeypatch.setattr(_runtime, "_shared", {})  # only ours: those of other tests are not touched
-    for number in range(stores.KEPT + 1):
+    monkeypatch.setattr(runtime, "_shared", {})  # only ours: those of other tests are not touched
+    for number in range(stores.KEPT_STORES + 1):
         stores.keep(RLMResult(answer="", run_id=f"run{number}", store=SharedStore()))
     with pytest.raises(InputError, match="no run 'run0' in this process"):
         RLMStoreRetriever(store="run0")
@@ -347,7 +348,7 @@ def test_arguments_that_cannot_work(options: dict[str, Any], why: str, store: Sh
 
 def test_evidence_of_an_answer() -> None:
     """A citation is the document's own words; quotes are shown as far as a million characters go, the places of all are told."""
-    text = "".join(chr(97 + number % 26) for number in range(evidence.SHOWN))
+    text = "".join(chr(97 + number % 26) for number in range(evidence.MAX_SHOWN_CHARS))
     corpus = Corpus.build([Document(text, id="long", metadata={"page": 1}), Document("short and plain")])
 
     def citation(source: str, start: int, end: int) -> Citation:
@@ -359,7 +360,7 @@ def test_evidence_of_an_answer() -> None:
         citation("context_1", 0, 5),
         citation("context_0", 9, len(text)),
     ]
-    shown = evidence.cited(given, corpus)
+    shown = evidence.citations_as_evidence(given, corpus)
     assert [(each.id, each.text) for each in shown] == [
         ("context_0:5-9", "fghi"),
         ("context_1:0-5", "short"),
@@ -373,7 +374,7 @@ def test_evidence_of_an_answer() -> None:
         ("context_1", "context_1", 0, 5),
         ("long", "context_0", 9, len(text)),
     ]
-    (bare,) = evidence.cited(given[:1], None)
+    (bare,) = evidence.citations_as_evidence(given[:1], None)
     assert (bare.doc_id, dict(bare.source_metadata)) == ("context_0", {})
 
 

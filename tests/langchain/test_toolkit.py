@@ -161,7 +161,7 @@ async def test_long_findings(asynchronously: bool) -> None:
     message = await tell(tools(store)["search_findings"], asynchronously, query="")
     assert message.content.startswith(f"w_000001 (note) {'b' * 2_000}… (5,000,000 characters) [context_0:0-1] ")
     assert len(message.content) < 3_000
-    assert message.artifact[0]["page_content"] == f"{'b' * toolkit.LONGEST}… (5,000,000 characters)"
+    assert message.artifact[0]["page_content"] == f"{'b' * toolkit.MAX_READ_CHARS}… (5,000,000 characters)"
     assert len(message.artifact[0]["metadata"]["spans"]) == 500
 
 

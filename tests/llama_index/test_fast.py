@@ -15,7 +15,7 @@ pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.langchain.fast import SlowTransportWarning as LangChains
 from rlm_integrations.llama_index import LLMBatch, RLMQueryEngine, SlowTransportWarning, fast_openai, fast_openai_like
-from rlm_integrations.lm import foreign as adapters
+from rlm_integrations.lm.frameworks import base as adapters
 from tests.lm._foreign import ANSWER, ANSWERS, KEY, MODEL, PROMPTS, foreign, root_or_sub
 from tests.standin import StandIn
 

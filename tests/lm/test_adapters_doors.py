@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from rlm_integrations import RLM, LLMError, allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
-from rlm_integrations.lm import _home, _per_loop, foreign
+from rlm_integrations._concurrency import per_loop
 from rlm_integrations.lm.asker import Retry
+from rlm_integrations.lm.frameworks import base, home_loop
 from rlm_integrations.lm.limiter import limiter_of
 from rlm_integrations.lm.resolve import resolve
 from tests.lm import _foreign
@@ -37,19 +38,19 @@ def standin() -> Iterator[StandIn]:
 def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """In which way each call was made: "thread" or "loop"."""
     seen: list[str] = []
-    in_thread, is_here = foreign.in_thread, _home.Home.is_here
+    in_thread, is_here = base.in_thread, home_loop.HomeLoop.is_here
 
     async def watched_thread(*args: Any, **kwargs: Any) -> Any:
         seen.append("thread")
         return await in_thread(*args, **kwargs)
 
-    async def watched_home(self: _home.Home) -> bool:
+    async def watched_home(self: home_loop.HomeLoop) -> bool:
         if found := await is_here(self):
             seen.append("loop")
         return found
 
-    monkeypatch.setattr(foreign, "in_thread", watched_thread)
-    monkeypatch.setattr(_home.Home, "is_here", watched_home)
+    monkeypatch.setattr(base, "in_thread", watched_thread)
+    monkeypatch.setattr(home_loop.HomeLoop, "is_here", watched_home)
     return seen
 
 
@@ -120,14 +121,14 @@ def test_loops_at_the_same_time(standin: StandIn, ways: list[str], kind: str, mo
     llm = _foreign.foreign(kind, standin.base_url)
     together = threading.Barrier(8)
     asked: list[asyncio.AbstractEventLoop] = []
-    is_here = _home.Home.is_here
+    is_here = home_loop.HomeLoop.is_here
 
-    async def noted(self: _home.Home) -> bool:
+    async def noted(self: home_loop.HomeLoop) -> bool:
         if found := await is_here(self):
             asked.append(asyncio.get_running_loop())
         return found
 
-    monkeypatch.setattr(_home.Home, "is_here", noted)
+    monkeypatch.setattr(home_loop.HomeLoop, "is_here", noted)
 
     def use(number: int) -> int:
         together.wait()
@@ -197,14 +198,14 @@ def test_an_aiohttp_client_stays_with_its_loop(standin: StandIn, ways: list[str]
 async def test_what_google_opens_is_found(standin: StandIn) -> None:
     """Its SDK has a session for each loop from the first call there; that alone is closed, and the next call makes another."""
     llm = _foreign.foreign("ChatGoogleGenerativeAI", standin.base_url)
-    client: Any = _home.client_of(llm)
-    assert _home._closers_of(client) is None
+    client: Any = home_loop.client_of(llm)
+    assert home_loop._closers_of(client) is None
     await by_async_batch(llm)
-    (close,) = _home._closers_of(client)
+    (close,) = home_loop._closers_of(client)
     await close()
     await by_async_batch(llm)
-    assert _home._closers_of(client) != [close]
-    await _home._closers_of(client)[0]()
+    assert home_loop._closers_of(client) != [close]
+    await home_loop._closers_of(client)[0]()
 
 
 def test_clients_of_other_sdks_are_found() -> None:
@@ -212,13 +213,13 @@ def test_clients_of_other_sdks_are_found() -> None:
     from langchain_anthropic import ChatAnthropic
 
     llm: Any = ChatAnthropic(model="claude-x", api_key="k")
-    assert _home.client_of(llm) is llm._async_client._client
-    assert len(_home._closers_of(_home.client_of(llm))) == 1
+    assert home_loop.client_of(llm) is llm._async_client._client
+    assert len(home_loop._closers_of(home_loop.client_of(llm))) == 1
     if _foreign.HAS_LLAMA_INDEX:
         from llama_index.llms.anthropic import Anthropic
 
         llm = Anthropic(model="claude-sonnet-4-5", api_key="k")
-        assert _home.client_of(llm) is llm._aclient._client
+        assert home_loop.client_of(llm) is llm._aclient._client
         llm._client.close()
 
 
@@ -297,16 +298,16 @@ def test_adapters_of_one_object_share_a_limiter(standin: StandIn) -> None:
 def test_nothing_is_remembered_of_what_is_gone(standin: StandIn) -> None:
     """The tables of limits and homes do not keep objects, nor entries of dropped ones."""
     gc.collect()
-    clients = set(_per_loop._held().entries)
-    before = {kind: len(_home.shared(("remembered", kind), dict)) for kind in ("limits", "homes")}
+    clients = set(per_loop._held().entries)
+    before = {kind: len(home_loop.shared(("remembered", kind), dict)) for kind in ("limits", "homes")}
     llm = _foreign.foreign("ChatOpenAI", standin.base_url, http_async_client=None)
     asyncio.run(by_async_batch(llm))
-    assert len(_home.shared(("remembered", "limits"), dict)) == before["limits"] + 1
-    assert _per_loop._held().entries <= clients
+    assert len(home_loop.shared(("remembered", "limits"), dict)) == before["limits"] + 1
+    assert per_loop._held().entries <= clients
     del llm
     _foreign.close_all()
     gc.collect()
-    assert len(_home.shared(("remembered", "limits"), dict)) == before["limits"]
+    assert len(home_loop.shared(("remembered", "limits"), dict)) == before["limits"]
 
 
 async def test_context_variables_reach_the_model(standin: StandIn) -> None:
@@ -344,7 +345,8 @@ async def test_a_model_without_its_async_half(standin: StandIn, monkeypatch: pyt
 
 SCRIPT = """
 import asyncio, gc, sys, threading
-from rlm_integrations import RLM, _runtime, allm_batch, llm_batch
+from rlm_integrations import RLM, allm_batch, llm_batch
+from rlm_integrations._concurrency import runtime
 from tests.lm import _foreign
 from tests.standin import serve_in_thread
 
@@ -360,7 +362,7 @@ with serve_in_thread(scripts=_foreign.SCRIPTS) as server:
     for kind in ["ChatOpenAI", "OpenAILike"] if _foreign.HAS_LLAMA_INDEX else ["ChatOpenAI"]:
         llm = _foreign.foreign(kind, server.base_url)
         asyncio.run(allm_batch([], llm)) or asyncio.run(allm_batch(["x"], llm))
-        assert kind != "ChatOpenAI" or _runtime.known("portal") is None  # an async door alone starts none
+        assert kind != "ChatOpenAI" or runtime.known("portal") is None  # an async door alone starts none
         asyncio.run(ask(llm))
         asyncio.run(ask(llm))
         assert llm_batch(_foreign.PROMPTS, llm) == _foreign.ANSWERS

@@ -9,8 +9,8 @@ import pytest
 
 from rlm_integrations import LLMError, allm_batch, llm_batch
 from rlm_integrations.errors import ModelError
-from rlm_integrations.lm._foreign_failures import failure_of
 from rlm_integrations.lm.asker import Retry
+from rlm_integrations.lm.frameworks.errors import failure_of
 from rlm_integrations.lm.resolve import resolve
 from tests.lm._foreign import ANSWERS, KEY, MODEL, PAIR, PROMPTS, foreign
 from tests.lm.conftest import request_of

@@ -16,8 +16,8 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from rlm_integrations import RLM, Budget, Limits, allm_batch, llm_batch
 from rlm_integrations.errors import InputError, MissingExtraError, ModelError
-from rlm_integrations.lm import langchain
 from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.frameworks import langchain
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Completion, Message, Request, Usage
 from tests.lm._foreign import ANSWER, MODEL, SCRIPTS, foreign
@@ -348,7 +348,7 @@ async def test_a_runnable_that_gives_no_message(wrong: Any, door: str) -> None:
 
 def test_a_version_without_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the framework is there but lacks something, the error names the extra that brings it."""
-    monkeypatch.setitem(__import__("sys").modules, "rlm_integrations.lm.langchain", None)
+    monkeypatch.setitem(__import__("sys").modules, "rlm_integrations.lm.frameworks.langchain", None)
     with pytest.raises(MissingExtraError, match=r"rlm-integrations\[langchain\]"):
         resolve(Replying())
 

@@ -11,8 +11,8 @@ import pytest
 
 from rlm_integrations import RLM, Budget, Limits, LLMError, allm_batch, llm_batch
 from rlm_integrations.errors import ModelError
-from rlm_integrations.lm._home import home_of
 from rlm_integrations.lm.asker import Retry
+from rlm_integrations.lm.frameworks.home_loop import home_of
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Completion, Message, Request, Usage
 from tests.lm._foreign import (

@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from rlm_integrations.lm.openai.model.model import client
 
 from rlm_integrations import allm_batch
 from rlm_integrations.errors import ModelError
-from rlm_integrations.lm import _openai_client
-from rlm_integrations.lm._bound import ReplyBound
-from rlm_integrations.lm._failures import _proxy_of
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.openai import OpenAILM
+from rlm_integrations.lm.openai.failures import _proxy_of
+from rlm_integrations.lm.openai.reply_bound import ReplyBound
 from rlm_integrations.records import Request
 from tests.lm.conftest import request_of
 from tests.lm.test_openai_wire import certificate  # noqa: F401 - a fixture
@@ -104,7 +104,7 @@ async def test_tls_to_a_port_of_http(transport: str) -> None:
 
 async def test_tls_to_a_port_of_http_that_says_nothing(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a server waits for more, the connection times out, and it is asked whether it speaks plain HTTP."""
-    monkeypatch.setattr(_openai_client, "CONNECT", 0.2)
+    monkeypatch.setattr(client, "CONNECT", 0.2)
     failure = await failure_of(server.base_url.replace("http", "https"))
     assert str(failure).endswith("the server does not speak TLS on this port: write http:// in base_url")
     assert not failure.retryable
@@ -243,7 +243,7 @@ async def test_another_bad_request_is_no_refusal_of_the_bound(server: StandIn) -
 async def test_an_answer_of_many_megabytes_is_read_off_the_loop(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes long over a large body runs in a thread."""
     loops: list[bool] = []
-    real = _openai_client.json.loads
+    real = client.json.loads
 
     def loads(data: bytes) -> Any:
         try:
@@ -255,7 +255,7 @@ async def test_an_answer_of_many_megabytes_is_read_off_the_loop(server: StandIn,
         return real(data)
 
     server.change(scripts={"m": lambda ask: Reply("é" * 1_000_000 if ask.prompt == "long" else "short")})
-    monkeypatch.setattr(_openai_client.json, "loads", loads)
+    monkeypatch.setattr(client.json, "loads", loads)
     lm = OpenAILM("m", base_url=server.base_url, api_key="a-key")
     replies = await allm_batch(["long"], lm, retry=Retry())
     assert len(replies[0]) == 1_000_000

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rlm_integrations._portal import portal
+from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm import limiter as module
 from rlm_integrations.lm.limiter import CAP, Limiter, Slot, Verdict, limiter_of

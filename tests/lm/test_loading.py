@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from rlm_integrations import RLM, Budget, Limits, allm_batch
+from rlm_integrations._concurrency.per_loop import PerLoop
 from rlm_integrations.errors import ModelError
-from rlm_integrations.lm._per_loop import PerLoop
 from rlm_integrations.records import Completion, LLMError, Request, Usage
 
 LOADING = "import time\nprint('loading', flush=True)\ntime.sleep(600)\n"

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from rlm_integrations.lm.offline.model.model import model
 
-from rlm_integrations.lm import offline
-from rlm_integrations.lm._extract import extract, fold, read_question, stem
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.offline import NOTHING, OfflineLM
+from rlm_integrations.lm.offline.sentences import extract, fold, read_question, stem
 from rlm_integrations.records import LLMError, Message, Request, SpanRef
 
 WORDS = (
@@ -72,7 +72,7 @@ def ask(question: str, context: str | list[str], *, sub: Callable[[str], str] | 
     messages = [Message("system", "You have a REPL."), Message("user", f"The question: {question}")]
     for turn in range(1, 7):
         if turn == close:
-            messages[-1] = Message("user", f"{messages[-1].content}\n\n{offline.CLOSING}: finish.")
+            messages[-1] = Message("user", f"{messages[-1].content}\n\n{model.CLOSING}: finish.")
         reply = asyncio.run(lm.complete(Request(messages=tuple(messages), role="root", query=question))).text
         run.replies.append(reply)
         match = re.fullmatch(r".*?```repl\n(.*)\n```", reply, re.DOTALL)
@@ -121,7 +121,7 @@ def test_it_is_a_model_that_says_that_it_is_none() -> None:
     """`offline` satisfies the protocol, and its notice tells the user that nothing here understands."""
     assert isinstance(OfflineLM(), LM)
     assert (OfflineLM().name, OfflineLM().context_window) == ("offline", None)
-    assert "no language model" in offline.NOTICE
+    assert "no language model" in model.NOTICE
     assert "language model" in (OfflineLM.__doc__ or "")
 
 
@@ -292,7 +292,7 @@ def test_replies_are_the_same_every_time() -> None:
 @pytest.mark.parametrize(
     ("prompt", "query", "reply"),
     [
-        (f"{offline._ASK}\n\nQuestion: Say:\n\nWho wrote?\n\nPassage:\nAnna wrote. Bob read.\n\n{LISBON}", ASKED, "- Anna wrote."),
+        (f"{model._ASK}\n\nQuestion: Say:\n\nWho wrote?\n\nPassage:\nAnna wrote. Bob read.\n\n{LISBON}", ASKED, "- Anna wrote."),
         (f"{ASKED}\n\n{haystack(2_000, LISBON)}", "", f"- {LISBON}"),
         (f"{haystack(2_000, LISBON)}\n\n{ASKED}", "", f"- {LISBON}"),
         (haystack(2_000, LISBON).replace("\n\n", " "), ASKED, f"- {LISBON}"),

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations.lm import _per_loop
-from rlm_integrations.lm._per_loop import PerLoop
+from rlm_integrations._concurrency import per_loop
+from rlm_integrations._concurrency.per_loop import PerLoop
 from rlm_integrations.lm.openai import OpenAILM
 from tests._script import run_script
 from tests.lm.conftest import request_of
@@ -37,7 +37,7 @@ def test_one_model_over_several_asyncio_runs(transport: Any) -> None:
         lm = OpenAILM("sub", base_url=server.base_url, transport=transport)
         for count in (20, 30, 10):
             asyncio.run(ask(lm, count))
-            assert _per_loop._held().entries == set()
+            assert per_loop._held().entries == set()
         assert server.stats().calls == 60
 
 
@@ -180,7 +180,7 @@ async def until(condition: Callable[[], object]) -> None:
 @TRANSPORTS
 async def test_a_dropped_model_closes_its_connections(transport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a model goes before its loop, as in a server that makes one for each request, its connections go too."""
-    monkeypatch.setattr(_per_loop, "SECONDS_TO_CLOSE", 0.01)
+    monkeypatch.setattr(per_loop, "SECONDS_TO_CLOSE", 0.01)
     with serve_in_thread() as server:
         lm = OpenAILM("sub", base_url=server.base_url, transport=transport)
         await ask(lm, 5)
@@ -188,12 +188,12 @@ async def test_a_dropped_model_closes_its_connections(transport: Any, monkeypatc
         del lm
         gc.collect()
         await until(lambda: not server.connections)
-        assert _per_loop._held().entries == set()
+        assert per_loop._held().entries == set()
 
 
 SCRIPT = """
 import asyncio, atexit, gc, os, sys, threading
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.lm.openai import OpenAILM
 from rlm_integrations.records import Message, Request
 from tests.standin import answer_to, serve_in_process
@@ -226,9 +226,9 @@ with serve_in_process() as server:
     assert server.stats().calls == 35, server.stats()
 
     # The loop that stands still is the user's own to close. That comes after us, or there would be nothing left to see.
-    atexit.unregister(_runtime._close_all)
+    atexit.unregister(runtime._close_all)
     atexit.register(standing.close)
-    atexit.register(_runtime._close_all)
+    atexit.register(runtime._close_all)
 """
 
 

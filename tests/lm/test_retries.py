@@ -3,7 +3,7 @@
 import pytest
 
 from rlm_integrations import RLM, OpenAILM, Retry, llm_batch
-from rlm_integrations.engine.budget import Metered
+from rlm_integrations.engine.budget import MeteredLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import CallRetried, Event
 from rlm_integrations.records import Completion, Request
@@ -84,5 +84,5 @@ async def test_half_of_a_surrogate_pair_in_a_question_is_refused() -> None:
 
 def test_a_metered_model_is_a_model() -> None:
     """What a budget wraps keeps the model's name and window."""
-    lm = Metered(Scripted(name="m"), None, None)  # type: ignore[arg-type]
+    lm = MeteredLM(Scripted(name="m"), None, None)  # type: ignore[arg-type]
     assert (lm.name, lm.context_window) == ("m", None)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_integrations.sandbox import fill as module
-from rlm_integrations.sandbox.fill import STEP, fill
+from rlm_integrations.sandbox.fill import STEP_CHARS, fill
 
 ORDER = "le" if sys.byteorder == "little" else "be"
 CODECS = {1: "latin-1", 2: f"utf-16-{ORDER}", 4: f"utf-32-{ORDER}"}
@@ -56,7 +56,7 @@ def assert_same(made: str, text: str) -> None:
 SAMPLES = {0x7F: "a\n\x00\x7f", 0xFF: "aé\xff\x80", 0xFFFF: "a€\ud800\udc00\uffff", 0x10FFFF: "a😀\udc00\U0010ffff"}
 
 
-@pytest.mark.parametrize("chars", [1, 2, 1000, STEP, STEP + 1, 2 * STEP + 77])
+@pytest.mark.parametrize("chars", [1, 2, 1000, STEP_CHARS, STEP_CHARS + 1, 2 * STEP_CHARS + 77])
 @pytest.mark.parametrize(("maxchar", "stored"), [(each, stored) for each in MAXCHARS for stored in (1, 2, 4) if stored >= WIDTHS[each]])
 def test_every_width_from_every_stored_width(maxchar: int, stored: int, chars: int) -> None:
     """Text of each class is filled from its own width, and narrowed from each greater one, within a step and across steps."""
@@ -80,7 +80,7 @@ def test_the_empty_text() -> None:
     assert filled("", 1) == ""
 
 
-@pytest.mark.parametrize("chars", [10, STEP + 10])
+@pytest.mark.parametrize("chars", [10, STEP_CHARS + 10])
 def test_a_file_that_is_too_short(chars: int) -> None:
     """A file that ends before the text raises, and never gives a shorter or unfilled str."""
     text = "é" * (chars - 3)
@@ -88,7 +88,7 @@ def test_a_file_that_is_too_short(chars: int) -> None:
         filled(text, 1, chars=chars)
 
 
-@pytest.mark.parametrize("chars", [10, STEP + 10])
+@pytest.mark.parametrize("chars", [10, STEP_CHARS + 10])
 @pytest.mark.parametrize("stored", [1, 2])
 def test_a_file_that_is_not_ascii_after_all(chars: int, stored: int) -> None:
     """A byte above 127 in what was said to be ASCII raises: such a str would break the interpreter's rules."""

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rlm_integrations.corpus.corpus.corpus import documents
 
-from rlm_integrations import _documents, _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, SandboxClosedError, SandboxError, SandboxUnavailableError
 from rlm_integrations.records import Limits
@@ -37,7 +38,7 @@ def sandbox() -> Sandbox:
 
 def server() -> ForkServer:
     """The process's one server, started if need be."""
-    return _runtime.shared(("fork server", sys.executable, ()), lambda: ForkServer(sys.executable, ()))
+    return runtime.shared(("fork server", sys.executable, ()), lambda: ForkServer(sys.executable, ()))
 
 
 def children() -> set[int]:
@@ -106,8 +107,8 @@ async def test_packages_can_be_preloaded(gate: RecordingGate) -> None:
         assert (await session.execute("import pytest", 2)).status == "error"
         await session.close()
     key = ("fork server", sys.executable, ("tqdm",))
-    preloaded = _runtime.shared(key, lambda: pytest.fail("there is a server already"))
-    _runtime.forget(key, preloaded)
+    preloaded = runtime.shared(key, lambda: pytest.fail("there is a server already"))
+    runtime.forget(key, preloaded)
     preloaded.close()
 
 
@@ -508,7 +509,7 @@ async def test_a_thousand_sources(open_session: Any, tmp_path: Any) -> None:
 
 async def test_a_file_that_changed_is_refused(tmp_path: Any, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is too large to be copied, and was written to after it was read, is not handed over."""
-    monkeypatch.setattr(_documents, "COPIED", 0)
+    monkeypatch.setattr(documents, "COPIED", 0)
     file = tmp_path / "a.txt"
     file.write_text("before")
     with Corpus.build(file) as corpus:
@@ -566,8 +567,9 @@ def test_a_host_that_is_killed_leaves_no_process() -> None:
     async def main():
         s = await session()
         await s.execute("import threading; threading.Thread(target=threading.Event().wait).start()", 1)
-        from rlm_integrations import _documents, _runtime
-        server = next(v for v in _runtime._shared.values() if type(v).__name__ == "ForkServer")
+        from rlm_integrations.corpus.corpus.corpus import documents
+        from rlm_integrations._concurrency import runtime
+        server = next(v for v in runtime._shared.values() if type(v).__name__ == "ForkServer")
         print(server._process.pid, s.child._pid, flush=True)
         os.kill(os.getpid(), 9)
     asyncio.run(main())

@@ -4,13 +4,13 @@ import ast
 
 import pytest
 
-from rlm_integrations.sandbox.rewrite import AWAITABLE, compile_block, parse
+from rlm_integrations.sandbox.rewrite import AWAITABLE, compile_block, parse_block
 
 FUNCTIONS = {"llm_query", "store.create"}
 
 
 def rewritten(code: str) -> str:
-    tree = parse(code, "<block-1>")
+    tree = parse_block(code, "<block-1>")
     body = list(tree.body)
     compile_block(tree, "<block-1>", FUNCTIONS, 0)
     return (
@@ -60,13 +60,13 @@ def test_other_calls_stay_what_they_are(code: str) -> None:
 
 def test_lines_keep_their_numbers() -> None:
     """A label line is replaced by an empty one; the code after it does not move."""
-    tree = parse("\nrepl\nx = 1", "<block-1>")
+    tree = parse_block("\nrepl\nx = 1", "<block-1>")
     assert tree.body[0].lineno == 3
 
 
 def test_code_that_is_no_python_is_a_syntax_error() -> None:
     """Also where it is indented."""
     with pytest.raises(SyntaxError):
-        parse("    x = = 1", "<block-1>")
+        parse_block("    x = = 1", "<block-1>")
     with pytest.raises(IndentationError):
-        parse("x = 1\n    y = 2", "<block-1>")
+        parse_block("x = 1\n    y = 2", "<block-1>")

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxError, SandboxUnavailableError
 from rlm_integrations.records import Limits
 from rlm_integrations.sandbox import forkserver
-from rlm_integrations.sandbox._child_process import Child
+from rlm_integrations.sandbox._child_process import ChildProcess
 from rlm_integrations.sandbox.base import ExecutionResult, Sandbox
 from rlm_integrations.sandbox.forkserver import ForkServer
 from rlm_integrations.sandbox.process import ProcessSandbox
@@ -30,12 +30,12 @@ TOKEN = "TOKEN-" + "0123456789abcdef"
 
 @pytest.fixture(autouse=True)
 def servers_of_a_test_end_with_it() -> Iterator[None]:
-    before = set(_runtime._shared)
+    before = set(runtime._shared)
     yield
-    for key in set(_runtime._shared) - before:
+    for key in set(runtime._shared) - before:
         if key[0] == "fork server":
-            server = _runtime._shared[key]
-            _runtime.forget(key, server)
+            server = runtime._shared[key]
+            runtime.forget(key, server)
             server.close()
 
 
@@ -220,9 +220,9 @@ async def test_an_interpreter_that_is_not_known_is_an_error_in_words(monkeypatch
 @pytest.mark.parametrize("victim", ["child", "server"])
 async def test_a_process_that_is_killed_while_it_starts_is_started_again(monkeypatch: pytest.MonkeyPatch, victim: str) -> None:
     """A passing fault is tried once more, whichever process it was, and is not taken for a machine that offers no protection."""
-    begin, fork, begun = Child.begin, ForkServer.fork, []
+    begin, fork, begun = ChildProcess.begin, ForkServer.fork, []
 
-    def killed_child(child: Child, *args: Any) -> None:
+    def killed_child(child: ChildProcess, *args: Any) -> None:
         begun.append(child)
         if len(begun) == 1:
             os.kill(child._pid, signal.SIGKILL)
@@ -237,7 +237,7 @@ async def test_a_process_that_is_killed_while_it_starts_is_started_again(monkeyp
         return forked
 
     if victim == "child":
-        monkeypatch.setattr(Child, "begin", killed_child)
+        monkeypatch.setattr(ChildProcess, "begin", killed_child)
     else:
         monkeypatch.setattr(ForkServer, "fork", killed_server)
     assert (await run(ProcessSandbox(), "print(6 * 7)")).stdout == "42\n"
@@ -246,14 +246,14 @@ async def test_a_process_that_is_killed_while_it_starts_is_started_again(monkeyp
 
 async def test_a_process_that_is_killed_twice_while_it_starts_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no third try; the error says what happened."""
-    begin, begun = Child.begin, []
+    begin, begun = ChildProcess.begin, []
 
-    def killed(child: Child, *args: Any) -> None:
+    def killed(child: ChildProcess, *args: Any) -> None:
         begun.append(child)
         os.kill(child._pid, signal.SIGKILL)
         begin(child, *args)
 
-    monkeypatch.setattr(Child, "begin", killed)
+    monkeypatch.setattr(ChildProcess, "begin", killed)
     with pytest.raises(SandboxError, match="ended while it was starting") as raised:
         await run(ProcessSandbox(), "1")
     assert not isinstance(raised.value, SandboxUnavailableError)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rlm_integrations import _runtime
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.sandbox.process import ProcessSandbox
 from tests.sandbox.attacks.prelude import NUMBERS
 
@@ -61,9 +61,9 @@ class World:
                 yield ProcessSandbox(python=python)
             finally:
                 key = ("fork server", python, ())
-                server = _runtime._shared.get(key)
+                server = runtime._shared.get(key)
                 if server is not None:
-                    _runtime.forget(key, server)
+                    runtime.forget(key, server)
                     server.close()
 
     def _interpreter(self, folder: Path) -> str:

@@ -131,7 +131,7 @@ def test_a_broken_catch_up_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """When taking rows in fails half way, nothing of it stays, and the next search takes all in."""
     rows = filled(["one two"] * 200).ledger.view.rows
     index = FullText()
-    real, calls = fulltext.document, []
+    real, calls = fulltext.document_of, []
 
     def failing(event):
         calls.append(event)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlm_integrations.store import SharedStore, fulltext
 from rlm_integrations.store.commit import apply_commit
-from rlm_integrations.store.query import parse
+from rlm_integrations.store.query import parse_query
 from rlm_integrations.store.view import View
 from tests.store.examples import examples
 
@@ -158,7 +158,7 @@ def test_a_query_finds_what_reading_all_finds(indexed: bool, history: list[tuple
             patch.setattr(fulltext, "READ", {"desc": 0, "text": 0})
             patch.setattr("rlm_integrations.store.search.READ", 0)
         store = built(history)
-        query = parse(text)
+        query = parse_query(text)
         everything = store.view("invalid=any", 10_000)
         wanted = {"no": {False}, "yes": {True}, "any": {False, True}}[query.invalid]
         expected = [card for card in everything if ("invalid" in card) in wanted and all(holds(store, card, term) for term in query.terms)]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_integrations.errors import InputError, QueryError
-from rlm_integrations.store.query import CONTAINS, EXACT, SINGLE, Query, Term, parse
+from rlm_integrations.store.query import CONTAINS, EXACT, SINGLE, Query, Term, parse_query
 from tests.store.examples import examples
 
 
@@ -34,7 +34,7 @@ from tests.store.examples import examples
 )
 def test_what_parses(text: str, query: Query) -> None:
     """Terms, negation, alternatives, quotes of both kinds, escapes and options."""
-    assert parse(text) == query
+    assert parse_query(text) == query
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_what_parses(text: str, query: Query) -> None:
 def test_errors_point_at_the_column(text: str, column: int, message: str) -> None:
     """An error says what is wrong, what would do, and where."""
     with pytest.raises(QueryError, match=message) as caught:
-        parse(text)
+        parse_query(text)
     assert caught.value.column == column
     assert str(caught.value).startswith(f"column {column}: ")
 
@@ -101,7 +101,7 @@ def test_every_value_can_be_written(terms: list[tuple[str, list[str], bool, str]
         ("-" if negated else "") + key + ("~" if key in CONTAINS else "=") + "|".join(quoted(value, quote) for value in values)
         for key, values, negated, quote in terms
     )
-    assert parse(text) == Query(tuple(Term(key, tuple(values), negated) for key, values, negated, _ in terms))
+    assert parse_query(text) == Query(tuple(Term(key, tuple(values), negated) for key, values, negated, _ in terms))
 
 
 @examples(100)
@@ -109,7 +109,7 @@ def test_every_value_can_be_written(terms: list[tuple[str, list[str], bool, str]
 def test_any_text_parses_or_points(text: str) -> None:
     """Whatever is asked gives a query, or an error whose column is in the text or just behind it."""
     try:
-        parse(text)
+        parse_query(text)
     except QueryError as error:
         assert 1 <= error.column <= len(text) + 1
 
@@ -117,6 +117,6 @@ def test_any_text_parses_or_points(text: str) -> None:
 def test_what_is_no_query() -> None:
     """Something else than a text, or an endless one, is refused before it is read."""
     with pytest.raises(InputError, match="a query must be a text, not int"):
-        parse(5)  # type: ignore[arg-type]
+        parse_query(5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="longer than 10,000"):
-        parse("x" * 10_001)
+        parse_query("x" * 10_001)

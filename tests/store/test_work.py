@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from rlm_integrations._work import Work, WorkSpentError, WorkStoppedError
+from rlm_integrations._concurrency.work import Work, WorkSpentError, WorkStoppedError
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import SharedStore, fulltext, search, view
 from rlm_integrations.store.fulltext import fold, words
@@ -106,7 +106,7 @@ def test_work_that_is_stopped_ends_at_its_next_step() -> None:
 def test_long_texts_are_folded_in_steps() -> None:
     """Steps change nothing, at whatever character a text is cut."""
     text = "Straße İzmir ΑΣ ﬁn \U00010400" * 10_000
-    assert len(text) > 2 * fulltext.STEP
+    assert len(text) > 2 * fulltext.STEP_CHARS
     assert fold(text) == text.casefold()
     assert fulltext.spaced("漢字" * 100_000) == " 漢  字 " * 100_000
 

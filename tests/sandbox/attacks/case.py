@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rlm_integrations.records import Limits
 from rlm_integrations.sandbox import forkserver, wire
-from rlm_integrations.sandbox._block import Block
+from rlm_integrations.sandbox._block import RunningBlock
 from rlm_integrations.sandbox.base import ExecutionResult, Status
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ Kind = Literal["processes", "files", "network", "signals", "kernel", "exhaustion
 # Layers that stand outside the kernel, and where: what this names must exist. The kernel's layers are those that a session reports.
 OUR_LAYERS = {
     "wire": wire.Decoder.decode,  # a frame is small, strict and worth what it says
-    "fields": Block.follow,  # each field of a message is checked before use
-    "watch": Block._look,  # time, processor time and threads
+    "fields": RunningBlock.follow,  # each field of a message is checked before use
+    "watch": RunningBlock._look,  # time, processor time and threads
     "clean server": forkserver.serve,  # nothing of the host is in the memory from which children are forked
     "own process": forkserver.ForkServer.fork,  # one process per session: what it does to its interpreter, it does to itself
 }

@@ -1,0 +1,1 @@
+"""Loops, threads, cleanup: everything that is the same whatever runs on it."""

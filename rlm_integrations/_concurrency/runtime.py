@@ -1,0 +1,138 @@
+"""All process-wide state and nothing else.
+
+Everything that outlives a call and is shared by runs, threads and event loops is kept here: made once, closed when the interpreter
+ends, and dropped in a forked process, which must not use what its parent holds.
+"""
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
+
+PARSER_STACK = 16 << 20  # bytes; a few pages of it are ever used
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A shared object that holds something of the operating system."""
+
+    def close(self) -> None:
+        """Release everything; the interpreter is ending. Called once, takes no more than two seconds."""
+
+    def abandon(self) -> None:
+        """Let go of what a fork inherited, without disturbing the parent that still uses it."""
+
+
+_lock = threading.RLock()
+_shared: dict[Hashable, Any] = {}
+_making: dict[Hashable, threading.RLock] = {}  # a lock for each object that is being made: one may take long, the others must not wait
+_inherited: list[Any] = []  # what a forked process has dropped: kept, because finalizers would act on what is the parent's
+
+
+def shared(key: Hashable, make: Callable[[], T]) -> T:
+    """The process's one object of this key, made by `make` at the first call."""
+    with _lock:
+        if key in _shared:
+            return cast("T", _shared[key])
+        making = _making.setdefault(key, threading.RLock())
+    with making:
+        with _lock:
+            if key in _shared:
+                return cast("T", _shared[key])
+        thing = make()
+        with _lock:
+            _shared[key] = thing
+            _making.pop(key, None)
+        return thing
+
+
+def peek(key: Hashable) -> object:
+    """The process's object of this key, or None where nobody has made it."""
+    return _shared.get(key)
+
+
+def forget(key: Hashable, thing: object) -> None:
+    """Drop this object, so that the next `shared` makes a new one; the caller closes it. Another thread may have been first."""
+    with _lock:
+        if _shared.get(key) is thing:
+            del _shared[key]
+
+
+class _Threads(ThreadPoolExecutor):
+    """A few threads for our own short work. Never for user code: that may wait for more of itself."""
+
+    def close(self) -> None:
+        self.shutdown(wait=False, cancel_futures=True)
+
+    def abandon(self) -> None:
+        """Threads do not survive a fork; there is nothing to release."""
+
+
+def threads(name: str, count: int) -> ThreadPoolExecutor:
+    """The process's few threads of this name, for our own short work."""
+    return shared(("threads", name), lambda: _Threads(max_workers=count, thread_name_prefix=f"rlm-{name}"))
+
+
+def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """Run a short piece of our own work off the event loop: encoding, hashing, parsing, starting a process.
+
+    Await what it gives. Where that wait is cancelled, what has begun goes on, and its result is lost; see `_cleanup`.
+    """
+    return asyncio.wrap_future(threads("work", 4).submit(function, *args, **kwargs))
+
+
+def open_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """`offload` in threads that do nothing but open sessions and read documents, so that nothing else delays that."""
+    return asyncio.wrap_future(threads("opening", 4).submit(function, *args, **kwargs))
+
+
+def close_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """`offload` in threads that do nothing but give back what is no longer needed: a run's end never waits for other work."""
+    return asyncio.wrap_future(threads("closing", 4).submit(function, *args, **kwargs))
+
+
+def parse_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """`offload` in a thread whose stack is large enough for Python's parser, which recurses in C and would else end the process."""
+    return asyncio.wrap_future(shared("parser", _parser).submit(function, *args, **kwargs))
+
+
+def _parser() -> ThreadPoolExecutor:
+    executor = _Threads(max_workers=1, thread_name_prefix="rlm-parser")
+    before = threading.stack_size()
+    threading.stack_size(max(before, PARSER_STACK))
+    try:
+        executor.submit(int).result()  # its thread is made here, with this size, which then is the user's again
+    finally:
+        threading.stack_size(before)
+    return executor
+
+
+def _close_all() -> None:
+    while _shared:
+        with _lock:
+            # The portal first: what runs on it uses the rest to clean up. Then the newest, which may stand on older ones.
+            thing = _shared.pop("portal" if "portal" in _shared else next(reversed(_shared)))
+        if isinstance(thing, Closable):
+            thing.close()
+
+
+def _drop_all() -> None:
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it at the fork, and is not here to release it
+    _lock = threading.RLock()
+    _making.clear()
+    things = list(_shared.values())
+    _shared.clear()
+    _inherited.extend(things)
+    for thing in things:
+        if isinstance(thing, Closable):
+            thing.abandon()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_drop_all)

@@ -1,0 +1,260 @@
+"""What a context may be: texts, paths and the documents of frameworks, read one after another into a fixed-width run."""
+
+import codecs
+import hashlib
+import os
+import zlib
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from io import IOBase
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from rlm_integrations.corpus.fixed_width import BLOCK, AsciiFile, StoredText, Writer, identity, open_regular
+from rlm_integrations.errors import ContextError
+from rlm_integrations.records import undecodable
+
+_STEP: Final = 4 * BLOCK
+_MOST_BITS: Final = 10_000  # of a number that is written with digits, which Python does up to 4,300 of them
+# Bytes of files that one corpus copies into its memory. What is copied does not depend on the file any more; larger ASCII files are read
+# where they are, because a copy of gigabytes would cost more than it saves.
+COPIED: Final = 64 << 20
+# Encodings in which every byte below 128 is that ASCII character, wherever it stands.
+_ASCII_AS_IT_IS: Final = {"ascii", "utf-8", "utf-8-sig", "iso8859-1", "iso8859-15", "cp1252"}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDocument:
+    """One text to be, with what came with it.
+
+    Attributes:
+        content: The text, or the path of the file that holds it.
+        metadata: In JSON's types.
+        id: The document's own id, where it has one.
+        hidden: The keys of `metadata` that no model may see.
+    """
+
+    content: str | os.PathLike[Any]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
+    hidden: frozenset[str] = frozenset()
+
+    def read(self, writer: Writer, encoding: str, errors: str) -> tuple[StoredText, str]:
+        """The text at fixed width, written by `writer` if it has to be, and the sha256 of its UTF-8.
+
+        Raises:
+            ContextError: The file cannot be read as text.
+        """
+        if not isinstance(self.content, str):
+            return _read_file(os.fsdecode(self.content), writer, encoding, errors)
+        writer.append(self.content)
+        return writer.finish()
+
+
+def check_encoding(encoding: str, errors: str) -> None:
+    """Refuse what Python cannot decode with.
+
+    Raises:
+        ContextError: There is no such encoding, or no such way to treat errors.
+    """
+    if (why := undecodable(encoding, errors)) is not None:
+        raise ContextError(why)
+
+
+def read_document(thing: object) -> SourceDocument | None:
+    """The thing as one document, or None if it is none."""
+    if isinstance(thing, str):
+        return SourceDocument(thing)
+    if isinstance(thing, os.PathLike):
+        return SourceDocument(thing, {"file": Path(os.fsdecode(thing)).name})
+    metadata = getattr(thing, "metadata", None)
+    if not isinstance(metadata, Mapping):
+        return None
+    text = getattr(thing, "page_content", None)  # LangChain
+    if not isinstance(text, str):
+        get_content = getattr(thing, "get_content", None)  # LlamaIndex; by default without the metadata
+        text = get_content() if callable(get_content) else getattr(thing, "text", None)
+    if not isinstance(text, str):
+        return None
+    own_id = getattr(thing, "id_", None) or getattr(thing, "id", None)
+    return SourceDocument(text, json_safe(metadata), None if own_id is None else str(own_id), _hidden(thing))
+
+
+def _hidden(thing: object) -> frozenset[str]:
+    """The metadata keys that a LlamaIndex node, or the node in a result, excludes from prompts."""
+    keys = getattr(getattr(thing, "node", thing), "excluded_llm_metadata_keys", None)
+    return frozenset(map(str, keys)) if isinstance(keys, list | tuple | set | frozenset) and keys else frozenset()
+
+
+def documents(context: object) -> Iterator[SourceDocument]:
+    """The documents that a list, a generator or another iterable yields, one at a time.
+
+    Raises:
+        ContextError: The context, or one of its items, is no document.
+    """
+    if isinstance(context, str | bytes | bytearray | memoryview | Mapping | AbstractSet | IOBase) or not isinstance(context, Iterable):
+        raise ContextError(f"the context is {_described(context)}")
+    for number, item in enumerate(context):
+        found = read_document(item)
+        if found is None:
+            raise ContextError(f"item {number} of the context is {_described(item)}")
+        yield found
+
+
+def _described(thing: object) -> str:
+    """What was given instead of a document, and what to do about it."""
+    if thing is None:
+        return "None: pass a text, a path, a document, or a list of these"
+    kind = type(thing).__name__
+    if isinstance(thing, bytes | bytearray | memoryview):
+        return f"{kind}, not text: decode it first, such as context.decode('utf-8'), or pass the file's path"
+    if isinstance(thing, Mapping):
+        return f"a {kind}: pass the texts in it as a list, or json.dumps(…) of it"
+    if isinstance(thing, AbstractSet):
+        return f"a {kind}, which has no order: pass a list, such as sorted(…)"
+    if isinstance(thing, IOBase):
+        return f"an open file ({kind}): pass its path, or what it says, file.read()"
+    if isinstance(thing, AsyncIterable):
+        return f"asynchronous ({kind}): collect it first, [item async for item in …]"
+    if isinstance(thing, list | tuple):
+        return f"a {kind}: pass one flat list of texts, paths or documents"
+    return f"of type {kind}: pass a text, a path, a document, or a list of these"
+
+
+def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:
+    """A copy in JSON's types. What JSON does not know becomes its text, as does what holds itself or is nested beyond reason."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value) if abs(value).bit_length() < _MOST_BITS else hex(value)
+    if isinstance(value, float) and value - value == 0:  # neither infinite nor nan
+        return float(value)
+    if id(value) not in within and len(within) < 20:
+        within = (*within, id(value))
+        if isinstance(value, Mapping):
+            return {_key(key): json_safe(item, within) for key, item in value.items()}
+        if isinstance(value, list | tuple | AbstractSet):
+            return [json_safe(item, within) for item in value]
+    return str(value)
+
+
+def _key(key: object) -> str:
+    return str(json_safe(key)) if isinstance(key, int) and not isinstance(key, bool) else str(key)
+
+
+def _read_file(path: str, writer: Writer, encoding: str, errors: str) -> tuple[StoredText, str]:
+    fd, before = open_regular(path)
+    try:
+        _refuse_other_formats(fd, path)
+        is_large = writer.size + before.st_size > COPIED and codecs.lookup(encoding).name in _ASCII_AS_IT_IS
+        found = _ascii_run(fd, path, before) if is_large else None
+        is_copied = found is None
+        reading = _Reading(fd, before.st_size)
+        found = found or _decoded(reading, path, writer, encoding, errors)
+        after = os.fstat(fd)
+        if identity(after) != identity(before) and not (is_copied and reading.has_only_grown(after.st_size)):
+            raise ContextError(f"{path!r} changed while it was read: wait until it is written, then start again")
+    except OSError as error:
+        raise ContextError(f"{path!r} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
+    return found
+
+
+def _ascii_run(fd: int, path: str, info: os.stat_result) -> tuple[StoredText, str] | None:
+    """The file as it lies on the disk, or None where it holds more than ASCII."""
+    digest = hashlib.sha256()
+    size = 0
+    while data := os.pread(fd, _STEP, size):
+        if not data.isascii():
+            return None
+        digest.update(data)
+        size += len(data)
+    return StoredText(AsciiFile(Path(path).absolute(), identity(info)), 0, size, 1, b""), digest.hexdigest()
+
+
+class _Reading:
+    """Reads a file in steps, as far as it went when it was opened: a log may grow meanwhile.
+
+    Args:
+        fd: The file.
+        size: How many bytes it had; 0 where the system does not know, as in /proc.
+    """
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd = fd
+        self._most = size or None
+        self._size = self._checksum = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for data in self._steps(self._most):
+            self._size += len(data)
+            self._checksum = zlib.crc32(data, self._checksum)
+            yield data
+
+    def has_only_grown(self, size: int) -> bool:
+        """Whether the file, which has this size now, still begins with what was read."""
+        checksum = 0
+        for data in self._steps(self._size):
+            checksum = zlib.crc32(data, checksum)
+        return size > self._size and checksum == self._checksum
+
+    def _steps(self, most: int | None) -> Iterator[bytes]:
+        at = 0
+        while data := os.pread(self.fd, _STEP if most is None else min(_STEP, most - at), at):
+            at += len(data)
+            yield data
+
+
+def _decoded(reading: _Reading, path: str, writer: Writer, encoding: str, errors: str) -> tuple[StoredText, str]:
+    """The file decoded in steps."""
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    size = 0
+    for data in chain(reading, [b""]):  # at the end the decoder says whether something is missing
+        size += len(data)
+        try:
+            writer.append(decoder.decode(data, final=not data))
+        except UnicodeDecodeError as error:
+            offset = size - len(error.object) + error.start
+            where = f"byte 0x{error.object[error.start]:02x} at offset {offset:,}, line {_line(reading.fd, offset, encoding):,}"
+            raise _not_text(path, encoding, f"{where} ({error.reason})") from error
+        except UnicodeError as error:
+            raise _not_text(path, encoding, str(error)) from error
+    return writer.finish()
+
+
+_FORMATS: Final = {  # by their first bytes
+    b"%PDF-": ("a PDF", "extract its text first, for example with pdftotext"),
+    b"\x1f\x8b": ("gzip-compressed", "unpack it first, for example with gunzip"),
+    b"BZh91AY&SY": ("bzip2-compressed", "unpack it first, for example with bunzip2"),
+    b"\xfd7zXZ": ("xz-compressed", "unpack it first, for example with unxz"),
+    b"(\xb5/\xfd": ("zstd-compressed", "unpack it first, for example with unzstd"),
+    b"7z\xbc\xaf": ("a 7z archive", "unpack it first, and take the files in it"),
+    b"PK\x03\x04": ("a zip archive, as docx, xlsx, odt and epub files are", "unpack it, or save the document as plain text first"),
+    b"\xd0\xcf\x11\xe0": ("a document of an old Office version", "save it as plain text first"),
+    b"\x89PNG": ("an image", "recognise its text first, for example with tesseract"),
+    b"\xff\xd8\xff": ("an image", "recognise its text first, for example with tesseract"),
+    b"SQLite format 3": ("an SQLite database", "export what you need as text first"),
+}
+
+
+def _refuse_other_formats(fd: int, path: str) -> None:
+    """Refuse files of which no encoding makes text."""
+    start = os.pread(fd, 16, 0)
+    for mark, (what, advice) in _FORMATS.items():
+        if start.startswith(mark):
+            raise ContextError(f"{path!r} is {what}, not text: {advice}")
+
+
+def _not_text(path: str, encoding: str, what: str) -> ContextError:
+    return ContextError(f"{path!r} is no {encoding} text: {what}; pass the encoding that it has, or errors='replace'")
+
+
+def _line(fd: int, offset: int, encoding: str) -> int:
+    """The number, counted from 1, of the line in which this byte stands."""
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    return 1 + sum(decoder.decode(os.pread(fd, min(_STEP, offset - at), at)).count("\n") for at in range(0, offset, _STEP))

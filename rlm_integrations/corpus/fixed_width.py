@@ -1,0 +1,283 @@
+"""Text at a fixed width, outside of Python's heap: every character takes 1, 2 or 4 bytes, so a slice is read without what precedes it.
+
+A `Store` holds bytes: anonymous memory, or an ASCII file as it lies on the disk. A `Run` is one text in a store. All of it is immutable
+once made, so any thread may read, and a descriptor lives as long as somebody still refers to its store.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, Self
+
+from rlm_integrations.errors import ContextError
+
+# Characters handled at once: small enough for the processor's cache, and for no step to keep the GIL over a millisecond.
+BLOCK: Final = 1 << 16
+# The classes of text that CPython tells apart, as the widest character that each may hold.
+MAXCHARS: Final = (0x7F, 0xFF, 0xFFFF, 0x10FFFF)
+WIDTHS: Final = (1, 1, 2, 4)
+_ORDER: Final = "le" if sys.byteorder == "little" else "be"
+_CODECS: Final = {1: "latin-1", 2: f"utf-16-{_ORDER}", 4: f"utf-32-{_ORDER}"}
+
+
+def encode_fixed(text: str, width: int) -> bytes:
+    """The text at this width, which must be wide enough for it; a lone surrogate is a character like others."""
+    return text.encode(_CODECS[width], "surrogatepass")
+
+
+def decode_fixed(data: bytes, width: int) -> str:
+    """What `encode` was given."""
+    text = data.decode(_CODECS[width], "surrogatepass")
+    if len(text) * width == len(data):
+        return text
+    # Two surrogates side by side, which UTF-16 takes for one character: UTF-32 keeps them apart.
+    wide = bytearray(2 * len(data))
+    first = 0 if _ORDER == "le" else 2
+    wide[first::4], wide[first + 1 :: 4] = data[::2], data[1::2]
+    return wide.decode(_CODECS[4], "surrogatepass")
+
+
+def narrowest(text: str) -> tuple[int, bytes]:
+    """The text's class, as an index into `MAXCHARS`, and the text at that class's width."""
+    if text.isascii():
+        return 0, text.encode()
+    try:
+        return 1, text.encode("latin-1")
+    except UnicodeEncodeError:
+        data = encode_fixed(text, 2)
+        return (2, data) if len(data) == 2 * len(text) else (3, encode_fixed(text, 4))
+
+
+class ByteSource(Protocol):
+    """Bytes that do not change."""
+
+    def opened(self) -> AbstractContextManager[int]:
+        """A descriptor to read from, valid inside the `with`.
+
+        Raises:
+            ContextError: The bytes are no longer those that were read at first.
+        """
+
+
+class Memory:
+    """Anonymous memory, to be written inside a `with` and sealed at its end. Its pages are no part of what this process maps."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "memfd_create"):
+            try:
+                self.fd = os.memfd_create("rlm-context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            except OSError as error:
+                raise _no_room(error) from error
+        else:
+            with tempfile.TemporaryFile(buffering=0) as file:
+                self.fd = os.dup(file.fileno())
+        self._close = weakref.finalize(self, os.close, self.fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Seal what was written: nobody can write or resize it any more, not even a process that is handed the descriptor."""
+        if failed:
+            self._close()
+            if isinstance(error, OSError) and error.errno in {errno.EFBIG, errno.ENOSPC, errno.ENOMEM}:
+                raise _no_room(error) from error
+        elif hasattr(os, "memfd_create"):
+            import fcntl
+
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+
+    def opened(self) -> AbstractContextManager[int]:
+        """The descriptor, which stays open for as long as this object is referred to."""
+        return nullcontext(self.fd)
+
+
+def _no_room(error: OSError) -> ContextError:
+    return ContextError(
+        f"the document cannot be put into memory that a sandbox can read ({error.strerror}): "
+        "a limit of the machine is in the way, on the size of files (`ulimit -f`), on open files or on memory"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AsciiFile:
+    """A file that held nothing but ASCII when it was read, opened anew for each use.
+
+    Attributes:
+        path: Where it is.
+        identity: What told it apart then, as `identity` gives it.
+    """
+
+    path: Path
+    identity: tuple[int, ...]
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """A descriptor of the same unchanged file; the error may reach a model, so it shows no path."""
+        changed = f"the file {self.path.name!r} is gone, or has changed since it was read: start again with the file as it is now"
+        try:
+            fd, info = open_regular(self.path)
+        except ContextError as error:
+            raise ContextError(changed) from error
+        try:
+            if identity(info) != self.identity:
+                raise ContextError(changed)
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def identity(info: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to."""
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+
+
+def open_regular(path: str | Path) -> tuple[int, os.stat_result]:
+    """A descriptor of a regular file, and what is known of the file.
+
+    Raises:
+        ContextError: There is none, it may not be read, or it is a directory, a pipe or a device.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a pipe would wait for its writer
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ContextError(f"{str(path)!r} cannot be read: {reason}") from error
+    info = os.fstat(fd)
+    if stat.S_ISREG(info.st_mode):
+        return fd, info
+    os.close(fd)
+    if stat.S_ISDIR(info.st_mode):
+        raise ContextError(f"{str(path)!r} is a directory: pass its files, such as sorted(Path({str(path)!r}).glob('*.txt'))")
+    raise ContextError(f"{str(path)!r} is neither a file nor a text: read it yourself and pass what it says")
+
+
+def read_exactly(fd: int, count: int, offset: int) -> bytes:
+    """So many bytes from there; fewer only where the file ends."""
+    data = os.pread(fd, count, offset)
+    if len(data) == count or not data:
+        return data
+    parts = [data]
+    while count := count - len(parts[-1]):
+        offset += len(parts[-1])
+        if not (data := os.pread(fd, count, offset)):
+            break
+        parts.append(data)
+    return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredText:
+    """One text in a store.
+
+    Attributes:
+        store: Where its bytes are.
+        offset: The place of its first byte there.
+        length: How many characters it has.
+        width: Bytes a character takes.
+        classes: The class of each block of `BLOCK` characters; empty where all is ASCII.
+    """
+
+    store: ByteSource
+    offset: int
+    length: int
+    width: int
+    classes: bytes
+
+    def read(self, start: int, end: int) -> str:
+        """The characters from `start` up to `end`."""
+        parts = [self._read(at, min(at + 16 * BLOCK, end)) for at in range(start, end, 16 * BLOCK)]
+        return parts[0] if len(parts) == 1 else "".join(parts)
+
+    def _read(self, start: int, end: int) -> str:
+        count = (end - start) * self.width
+        with self.store.opened() as fd:
+            data = read_exactly(fd, count, self.offset + start * self.width)
+        if len(data) != count or (isinstance(self.store, AsciiFile) and not data.isascii()):
+            raise ContextError("the context has changed since it was read: start again with it as it is now")
+        return decode_fixed(data, self.width)
+
+    def widest(self, start: int, end: int) -> int:
+        """The narrowest class that holds these characters: whole blocks are known, only those at the edges are read."""
+        if not self.classes:
+            return 0
+        first = -(-start // BLOCK)
+        last = -(-end // BLOCK) if end == self.length else end // BLOCK
+        edges = [(start, min(first * BLOCK, end)), (last * BLOCK, end)] if first <= last else [(start, end)]
+        known = max(self.classes[first:last], default=0)
+        for edge, stop in edges:
+            if edge < stop and self.classes[edge // BLOCK] > known:
+                known = max(known, narrowest(self.read(edge, stop))[0])
+        return known
+
+
+class Writer:
+    """Writes one text after another into a memory, each as narrow as it can be."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._end = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._start, self._length, self._width = self._end, 0, 1
+        self._classes = bytearray()
+        self._hash = hashlib.sha256()
+
+    @property
+    def size(self) -> int:
+        """Bytes that all texts take so far."""
+        return self._end
+
+    def append(self, text: str) -> None:
+        """Add characters to the text."""
+        at = 0
+        while at < len(text):
+            room = BLOCK - self._length % BLOCK
+            part = text[at : at + room]
+            at += room
+            self._append(part)
+
+    def _append(self, part: str) -> None:
+        kind, data = narrowest(part)
+        self._hash.update(data if kind == 0 else part.encode("utf-8", "surrogatepass"))
+        if self._length % BLOCK == 0:
+            self._classes.append(kind)
+        else:
+            self._classes[-1] = max(self._classes[-1], kind)
+        if WIDTHS[kind] > self._width:
+            self._widen(WIDTHS[kind])
+        elif WIDTHS[kind] < self._width:
+            data = encode_fixed(part, self._width)
+        self._write(data, self._end)
+        self._length += len(part)
+        self._end += len(data)
+
+    def _widen(self, width: int) -> None:
+        """Rewrite the text so far in place, from its end, so that nothing is overwritten before it was read."""
+        for start in reversed(range(0, self._length, BLOCK)):
+            count = min(BLOCK, self._length - start) * self._width
+            text = decode_fixed(read_exactly(self._memory.fd, count, self._start + start * self._width), self._width)
+            self._write(encode_fixed(text, width), self._start + start * width)
+        self._width = width
+        self._end = self._start + self._length * width
+
+    def _write(self, data: bytes, offset: int) -> None:
+        done = os.pwrite(self._memory.fd, data, offset)
+        while done < len(data):
+            done += os.pwrite(self._memory.fd, data[done:], offset + done)
+
+    def finish(self) -> tuple[StoredText, str]:
+        """The text, and the sha256 of its UTF-8; what is appended next is another text."""
+        classes = bytes(self._classes) if any(self._classes) else b""
+        run, sha256 = StoredText(self._memory, self._start, self._length, self._width, classes), self._hash.hexdigest()
+        self._begin()
+        return run, sha256

@@ -1,0 +1,123 @@
+"""Quotes as models write them: with other marks, accents composed or not, in another case, in quotation marks, with an ellipsis.
+
+What is found is the document's own text; only the search is lenient. It takes time in proportion to the document, as `find_quote` does.
+"""
+
+import re
+from bisect import bisect_left
+from itertools import islice
+from typing import Final
+from unicodedata import combining, normalize
+
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.single_spaced import candidates, loose_places
+from rlm_integrations.corpus.spans import Hit, find_quote
+from rlm_integrations.records import SpanRef
+
+GAP: Final = 1_000  # characters that an ellipsis may stand for
+SHORTEST: Final = 4  # characters of a quote that is searched for leniently
+SHORTEST_PART: Final = 8  # characters before and after an ellipsis
+PARTS: Final = 8  # of a quote with ellipses
+PIECE: Final = 1_000  # characters that are normalized at once
+TRIED: Final = 32  # places of a quote or a part that are looked at; one with more is not a quote of one place
+
+_MARKS: Final = {
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4`", "'"),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"'),
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
+    "\u2026": "...",
+}
+_ELLIPSIS: Final = re.compile(r" ?(?:\[\.{3,}\]|\(\.{3,}\)|\.{3,}) ?")
+_EDGES: Final = "'\" "
+
+
+def locate_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit: int = 2) -> list[Hit]:
+    """The places of a quote, as `find_quote` gives them; if there are none, the one place that it clearly means.
+
+    That place may differ in case, in typographic and straight marks, in composed and decomposed characters, and in quotation marks around
+    the quote. An ellipsis between two parts of a quote stands for up to 1,000 characters, which belong to the place. Where a quote could
+    mean several places, it has none.
+
+    Args:
+        corpus: The document.
+        quote: The words.
+        source: The one source to search.
+        limit: After how many places to stop.
+
+    Raises:
+        InputError: There is no such source.
+    """
+    hits = find_quote(corpus, quote, source, limit=limit)
+    if hits:
+        return hits
+    needle = _bare(fold(" ".join(quote.split())))
+    places = _places(corpus, source, needle) if len(needle) >= SHORTEST else []
+    parts = [part for part in _ELLIPSIS.split(needle) if part]
+    if not places and 1 < len(parts) <= PARTS and min(map(len, parts)) >= SHORTEST_PART:
+        found = []
+        for part in parts:
+            found.append(_places(corpus, source, part))
+            if not found[-1]:
+                break
+        places = _joined(found)
+    return [Hit(places[0], exact=False)] if len(places) == 1 else []
+
+
+def fold(text: str) -> str:
+    """The text as it is compared: decomposed, in one case, with plain marks. Each character becomes the same, whatever stands beside it."""
+    if text.isascii():
+        return text.lower().replace("`", "'")
+    # In pieces, because the time for a run of marks grows with its square. To cut one changes at most the order of its marks.
+    pieces = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
+    folded = "".join([normalize("NFD", piece).casefold() for piece in pieces])
+    for mark, plain in _MARKS.items():
+        folded = folded.replace(mark, plain)
+    return folded
+
+
+def _bare(needle: str) -> str:
+    """The quote without quotation marks and ellipses around it."""
+    for _ in range(PARTS):
+        bare = needle.strip(_EDGES)
+        if found := _ELLIPSIS.match(bare):
+            bare = bare[found.end() :]
+        if bare.endswith(("...", "...]", "...)")) and (last := [*_ELLIPSIS.finditer(bare)][-1]).end() == len(bare):
+            bare = bare[: last.start()]
+        if bare == needle:
+            break
+        needle = bare
+    return needle
+
+
+def _places(corpus: Corpus, source: str | None, needle: str) -> list[SpanRef]:
+    """The places of folded words, in order; none where there are too many."""
+    names = candidates(corpus, source, needle, fold=fold)
+    spans = (SpanRef(name, *place) for name in names for place in loose_places(corpus, name, needle, fold=fold))
+    tried = list(islice(spans, TRIED + 1))
+    return [span for span in tried if _is_whole(corpus, span, needle)] if len(tried) <= TRIED else []
+
+
+def _is_whole(corpus: Corpus, span: SpanRef, needle: str) -> bool:
+    """Whether the place is the whole of what was searched for: no part of a character, and no part of a word."""
+    before = corpus.text(span.source, max(0, span.start - 1), span.start)
+    text = corpus.text(span.source, span.start, span.end)
+    after = corpus.text(span.source, span.end, min(span.end + 1, corpus.length(span.source)))
+    if fold(" ".join(text.split())) != needle or (after and combining(after)):
+        return False
+    return not (before.isalnum() and text[0].isalnum()) and not (text[-1].isalnum() and after.isalnum())
+
+
+def _joined(found: list[list[SpanRef]]) -> list[SpanRef]:
+    """The places at which the parts of a quote follow one another, each with at most `GAP` characters before the next."""
+    return [joined for first in found[0] if (joined := _followed(first, found[1:])) is not None]
+
+
+def _followed(first: SpanRef, rest: list[list[SpanRef]]) -> SpanRef | None:
+    end = first.end
+    for places in rest:
+        own = [span for span in places if span.source == first.source]
+        at = bisect_left(own, end, key=lambda span: span.start)
+        if at == len(own) or own[at].start > end + GAP:
+            return None
+        end = own[at].end
+    return SpanRef(first.source, first.start, end)

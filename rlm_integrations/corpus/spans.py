@@ -1,0 +1,316 @@
+"""Where in the document a text stands: quotes that are given as evidence, and the document's own words inside of prompts.
+
+Both read the corpus in steps, and block: `find_quote` for as long as a scan of the document takes, `Locator.locate` for some tenths of a
+millisecond a prompt, and longer for a long one that is made of many small parts, or of none. Run batches of them off the event loop.
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
+from typing import Final
+
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.corpus.corpus import single_spaced
+from rlm_integrations.corpus.single_spaced import STEP, candidates, loose_places
+from rlm_integrations.errors import ContextError
+from rlm_integrations.records import SpanRef
+
+_ENDS: Final = 20  # pieces of a prompt that is kept in part
+_WINDOW: Final = 1 << 20  # characters searched at once
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A place where a quote stands.
+
+    Attributes:
+        span: The place. Its text is the document's own, which may differ from the quote in white space.
+        exact: Whether it does not differ at all.
+    """
+
+    span: SpanRef
+    exact: bool
+
+
+def find_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit: int = 2, exactly: bool = False) -> list[Hit]:
+    """The places of a quote, in the document's order; more than one means that the quote is ambiguous.
+
+    If it has no exact place, it is searched for with any white space between its words. Both searches take time in proportion to the
+    document, whatever the quote, and read the document in steps.
+
+    Args:
+        corpus: The document.
+        quote: The words; a quote without any has no place.
+        source: The one source to search.
+        limit: After how many places to stop.
+        exactly: Whether only exact places count.
+
+    Raises:
+        InputError: There is no such source.
+    """
+    words = quote.split()
+    if not words:
+        return []
+    if hits := _first(limit, corpus, candidates(corpus, source, quote), quote, _exact_places):
+        return [Hit(span, exact=True) for span in hits]
+    needle = " ".join(words)
+    if exactly or needle == quote == words[0]:  # a single word has no white space that could differ
+        return []
+    names = candidates(corpus, source, needle, fold=str)
+    return [Hit(span, exact=False) for span in _first(limit, corpus, names, needle, loose_places)]
+
+
+_Places = Callable[[Corpus, str, str], Iterator[tuple[int, int]]]
+
+
+def _first(limit: int, corpus: Corpus, names: Iterable[str], needle: str, places: _Places) -> list[SpanRef]:
+    found: list[SpanRef] = []
+    for name in names:
+        if corpus.length(name) >= len(needle):
+            spans = (SpanRef(name, start, end) for start, end in places(corpus, name, needle))
+            found += islice(spans, limit - len(found))
+        if len(found) == limit:
+            break
+    return found
+
+
+def _exact_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int, int]]:
+    """In windows that overlap by one character less than the needle."""
+    length, size = corpus.length(name), max(_WINDOW, len(needle))
+    for begin in range(0, length, size):
+        text, at = corpus.text(name, begin, min(begin + size + len(needle) - 1, length)), -1
+        while (at := single_spaced.find(text, needle, at + 1)) >= 0:
+            yield begin + at, begin + at + len(needle)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPieces:
+    """A prompt as its own words and spans of the document, which together are the prompt to the last character.
+
+    Attributes:
+        pieces: Words and spans, in order.
+        ambiguous: The numbers of those pieces whose text was seen at other places of the document too.
+        sha256: Of the prompt's UTF-8, lone surrogates included.
+        left_out: How many characters of its own words were not kept, because the record had no room for them.
+    """
+
+    pieces: tuple[str | SpanRef, ...]
+    ambiguous: tuple[int, ...]
+    sha256: str
+    left_out: int = 0
+
+    def __str__(self) -> str:
+        """The prompt for a reader: each span by its place."""
+        shown = (each if isinstance(each, str) else f"[{each.source}, characters {each.start:,} to {each.end:,}]" for each in self.pieces)
+        return "".join(shown)
+
+    @property
+    def spans(self) -> tuple[SpanRef, ...]:
+        """The spans among the pieces."""
+        return tuple(piece for piece in self.pieces if isinstance(piece, SpanRef))
+
+    def text(self, corpus: Corpus) -> str:
+        """The prompt.
+
+        Raises:
+            ContextError: This is not the corpus in which the spans were found, or not all of the prompt was kept.
+        """
+        if self.left_out:
+            raise ContextError("the prompt cannot be rebuilt: the record had no room for all of it (Limits.recorded_chars)")
+        text = "".join(piece if isinstance(piece, str) else corpus.text(piece.source, piece.start, piece.end) for piece in self.pieces)
+        if _sha256(text) != self.sha256:
+            raise ContextError("the prompt cannot be rebuilt from this document: it is not the one that the prompt was made of")
+        return text
+
+    def shortened(self, kept: int) -> "PromptPieces":
+        """The prompt with at most about so many characters of its own words: the beginnings and ends of its first and last pieces."""
+        chosen = self.pieces if len(self.pieces) <= _ENDS else (*self.pieces[: _ENDS // 2], *self.pieces[-_ENDS // 2 :])
+        half = max(1, kept // len(chosen) // 2)
+        pieces = tuple(_ends(piece, half) if isinstance(piece, str) else piece for piece in chosen)
+        words = sum(len(piece) for piece in self.pieces if isinstance(piece, str))
+        left_out = words - sum(min(len(piece), 2 * half) for piece in chosen if isinstance(piece, str))
+        return PromptPieces(pieces, (), self.sha256, left_out)
+
+
+def _ends(text: str, half: int) -> str:
+    return text if len(text) <= 2 * half else f"{text[:half]}[…]{text[-half:]}"
+
+
+def literal(prompt: str) -> PromptPieces:
+    """A prompt in words alone, where the document cannot be read any more."""
+    return PromptPieces((prompt,) if prompt else (), (), _sha256(prompt))
+
+
+def made_of(pieces: Sequence[str | SpanRef], corpus: Corpus) -> tuple[str, PromptPieces]:
+    """The prompt of these words and spans, and what the record has of it."""
+    text = "".join(each if isinstance(each, str) else corpus.text(each.source, each.start, each.end) for each in pieces)
+    return text, PromptPieces(tuple(pieces), (), _sha256(text))
+
+
+_ANCHOR: Final = 24  # characters of an anchor
+_SHORTEST: Final = 40  # characters of a span that is worth a reference
+_ANCHORS: Final = 1 << 16  # about so many for a document of one text
+_TRIED: Final = 4  # places tried, of those that share an anchor
+_KEPT: Final = 16  # places kept for each anchor
+_PATIENCE: Final = 1 << 15  # characters without a hit, after which a prompt is searched in samples
+_COST_OF_A_MISS: Final = 1000  # of an anchor that leads nowhere, in characters without a hit
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """Characters of a prompt from `at` on that stand in the document from `place` on; there all sources follow one another."""
+
+    at: int
+    place: int
+    length: int
+    ambiguous: bool
+
+    @property
+    def end(self) -> int:
+        return self.at + self.length
+
+
+class Locator:
+    """Finds which parts of prompts are the document's.
+
+    It holds the first 24 of every `stride` characters of each source: some 10 MB for one text of any size, 200 bytes for each text of a
+    long list. The rest is read from the corpus when it is needed. Any part of `stride` + 23 characters is found, a shorter one by luck,
+    and by `find_quote` when somebody asks. Beyond 32,768 characters without a hit a prompt is searched in samples. Threads may share it.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self.stride = max(64, corpus.characters // _ANCHORS)
+        self._bases = list(accumulate(corpus.lengths, initial=0))[:-1]  # where each source begins, if they follow one another
+        self._numbers = {source.name: number for number, source in enumerate(corpus.sources)}
+        self._places: dict[str, int] = {}  # the first place of each anchor
+        self._more: dict[str, list[int]] = {}  # further places
+        window = self.stride * max(1, _WINDOW // self.stride)  # an anchor is shorter than a stride, so none is cut
+        for (name, text), length, base in zip(corpus.short_texts(STEP), corpus.lengths, self._bases, strict=True):
+            if text is not None:
+                self._index(text, base)
+                continue
+            for start in range(0, length, window):
+                self._index(corpus.text(name, start, min(start + window, length)), base + start)
+
+    def _index(self, text: str, base: int) -> None:
+        """Keep the anchors of a text that begins at this place."""
+        for at in range(0, len(text) - _ANCHOR + 1, self.stride):
+            anchor, place = text[at : at + _ANCHOR], base + at
+            if self._places.setdefault(anchor, place) != place:
+                more = self._more.setdefault(anchor, [])
+                if len(more) < _KEPT:
+                    more.append(place)
+
+    def locate(self, prompt: str, *, after: SpanRef | None = None) -> PromptPieces:
+        """The prompt as words and spans.
+
+        Args:
+            prompt: Any text.
+            after: The last span of the prompt before, if there was one: of places with the same text, the nearest to it is taken.
+
+        Raises:
+            ContextError: The file that holds the document has changed, or the corpus was closed.
+        """
+        pieces: list[str | SpanRef] = []
+        ambiguous = []
+        done = 0
+        for match in self._matches(prompt, after):
+            if match.at > done:
+                pieces.append(prompt[done : match.at])
+            if match.ambiguous:
+                ambiguous.append(len(pieces))
+            pieces.append(self._span(match))
+            done = match.end
+        if done < len(prompt):
+            pieces.append(prompt[done:])
+        return PromptPieces(tuple(pieces), tuple(ambiguous), _sha256(prompt))
+
+    def _matches(self, prompt: str, after: SpanRef | None) -> list[_Match]:
+        """What of the prompt is the document's, in order, without overlaps."""
+        found: list[_Match] = []
+        near = self._bases[self._numbers[after.source]] + after.end if after else 0
+        at = missed = 0
+        while at <= len(prompt) - _ANCHOR:
+            stop = min(at + self.stride, len(prompt) - _ANCHOR + 1)
+            hit = next((i for i in range(at, stop) if prompt[i : i + _ANCHOR] in self._places), None)
+            match = None if hit is None else self._longest(prompt, hit, near)
+            if match is None or match.length < _SHORTEST:
+                missed += stop - at if hit is None else _COST_OF_A_MISS
+                at = (stop if hit is None else hit + 1) + min(missed // _PATIENCE, 16) * self.stride
+                continue
+            missed = 0
+            at = match.end
+            near = match.place + match.length
+            # A longer match shows that what it covers was a coincidence; where two overlap, the shorter one gives way.
+            while found and found[-1].at >= match.at:
+                found.pop()
+            if found and (overlap := found[-1].end - match.at) > 0:
+                if found[-1].length < match.length:
+                    found[-1] = replace(found[-1], length=found[-1].length - overlap)
+                else:
+                    match = replace(match, at=match.at + overlap, place=match.place + overlap, length=match.length - overlap)
+            found.append(match)
+        return found
+
+    def _longest(self, prompt: str, at: int, near: int) -> _Match:
+        """The longest match around an anchor of the prompt; of several, the nearest."""
+        anchor = prompt[at : at + _ANCHOR]
+        places = sorted([self._places[anchor], *self._more.get(anchor, ())], key=lambda place: abs(place - near))[:_TRIED]
+        matches = [self._extended(prompt, at, place) for place in places]
+        best = max(matches, key=lambda match: match.length)
+        return replace(best, ambiguous=sum(match.length == best.length for match in matches) > 1)
+
+    def _extended(self, prompt: str, at: int, place: int) -> _Match:
+        """All that is the same around two places that hold the same anchor."""
+        source, start = self._source(place)
+        length = self._corpus.length(source)
+
+        def ahead(done: int, count: int) -> tuple[str, str]:
+            return self._corpus.text(source, start + done, start + done + count), prompt[at + done : at + done + count]
+
+        def behind(done: int, count: int) -> tuple[str, str]:
+            text = self._corpus.text(source, start - done - count, start - done)
+            return text[::-1], prompt[at - done - count : at - done][::-1]
+
+        forward = _same(ahead, min(length - start, len(prompt) - at))
+        backward = _same(behind, min(start, at))
+        return _Match(at - backward, place - backward, backward + forward, ambiguous=False)
+
+    def _source(self, place: int) -> tuple[str, int]:
+        number = bisect_right(self._bases, place) - 1
+        return self._corpus.sources[number].name, place - self._bases[number]
+
+    def _span(self, match: _Match) -> SpanRef:
+        source, start = self._source(match.place)
+        return SpanRef(source, start, start + match.length)
+
+
+def _same(texts: Callable[[int, int], tuple[str, str]], most: int) -> int:
+    """How many characters two texts have in common from their start, read in steps that grow."""
+    done, step = 0, 256
+    while done < most:
+        one, other = texts(done, min(step, most - done))
+        if one != other:
+            return done + _common(one, other)
+        done += len(one)
+        step = min(4 * step, 1 << 16)
+    return done
+
+
+def _common(one: str, other: str) -> int:
+    """The length of the common start of two texts that differ."""
+    low, high = 0, len(one)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,1 @@
+"""Models of LangChain and LlamaIndex, asked as ours are."""

@@ -1,0 +1,290 @@
+"""LangChain's chat models as models of ours. Imported when one is given, which proves that LangChain is there."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Final
+
+from langchain_core.language_models import BaseChatModel, BaseLLM, LanguageModelInput, SimpleChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.output_parsers import BaseOutputParser
+from langchain_core.prompts import BasePromptTemplate
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.tools import BaseTool
+
+from rlm_integrations.errors import InputError, ModelError
+from rlm_integrations.lm.frameworks.base import BOUNDS, ForeignLM, completed, name_from, own_bound, params_of, usage_from
+from rlm_integrations.lm.frameworks.home_loop import per_object
+from rlm_integrations.lm.frameworks.langchain_callbacks import inherited, surrounding, wants_stream, whole
+from rlm_integrations.records import Completion, Request, Usage
+
+KINDS: dict[str, type[BaseMessage]] = {"assistant": AIMessage, "system": SystemMessage, "user": HumanMessage}
+# Asynchronous methods that run the synchronous one in the loop's default executor.
+DETOURS = {BaseChatModel._agenerate, SimpleChatModel._agenerate}  # noqa: SLF001 - they are what subclasses replace
+# Runnables of which it is known that they give no message of a model.
+NO_MODELS = (BaseLLM, BaseOutputParser, BasePromptTemplate, BaseRetriever, BaseTool)
+CONFIGURED: Final = 32  # models of different configurations that are kept, with their connections
+
+# What a face adds to the configuration of a call, above all whose callbacks it belongs to. Without, LangChain's own context variable tells,
+# which holds as long as the context that asks was copied from that of the outer run.
+outer_config: ContextVar[Callable[[Request], Awaitable[RunnableConfig]] | None] = ContextVar("outer_config", default=None)
+
+
+class LangChainLM(ForeignLM[AIMessage]):
+    """A Runnable that gives an `AIMessage`: a `BaseChatModel`, bound (`bind`, `with_config`), with fallbacks, or any other.
+
+    Args:
+        asked: What the user gave.
+        name: The model's name.
+
+    Attributes:
+        models: The chat models in it, as far as they are known.
+    """
+
+    def __init__(self, asked: Runnable[LanguageModelInput, AIMessage], name: str) -> None:
+        self.models = list(models_in(asked))
+        model = self.models[0] if len(self.models) == 1 else asked
+        windows = [(each.profile or {}).get("max_input_tokens") for each in self.models]
+        super().__init__(
+            model,
+            ask=asked.invoke,
+            ask_async=None if _is_detour(asked, self.models) else asked.ainvoke,
+            name=name,
+            context_window=min((each for each in windows if each), default=None) if all(windows) else None,
+            clients=self.models,
+        )
+        self.is_several = len(self.models) > 1
+        self._bound = _bound_of(self.models) if _takes_arguments(asked) else None
+        self.reply_tokens = _own_bound(asked, self.models)
+        self._stream_usage = _StreamUsage(asked, self.models)
+
+    async def _ask(self, arguments: Mapping[str, Any]) -> AIMessage:
+        with surrounding(arguments["config"]["callbacks"]):
+            return await super()._ask(arguments)
+
+    async def arguments(self, request: Request) -> dict[str, Any]:
+        """Messages, parameters, and what traces show of the call."""
+        config = trace_config(request)
+        if (config_of := outer_config.get()) is not None:
+            config.update(await config_of(request))
+        callbacks = config["callbacks"] if "callbacks" in config else inherited()
+        if "nostream" in config["tags"]:
+            callbacks = whole(callbacks)
+        config["callbacks"] = callbacks
+        params = params_of(request, self._bound)
+        if self._stream_usage.is_missing(params, streamed=wants_stream(callbacks)):
+            params["stream_usage"] = True
+        messages = [KINDS[message.role](message.content) for message in request.messages]
+        return {**params, "input": messages, "config": config}
+
+    def completion(self, reply: AIMessage) -> Completion:
+        """What the message says; of content in blocks, the text."""
+        if not isinstance(reply, BaseMessage):
+            raise ModelError(f"a model gives an AIMessage, not a {type(reply).__name__}", type="input")
+        about = reply.response_metadata
+        reason = next((about[key] for key in ("finish_reason", "stop_reason", "done_reason", "stopReason") if about.get(key)), None)
+        model = next((about[key] for key in ("model_name", "model") if isinstance(about.get(key), str)), self.name)
+        blocked = (about.get("prompt_feedback") or {}).get("block_reason")  # Google's word, of the prompt
+        refusal = reply.additional_kwargs.get("refusal") or _blocks(reply, "refusal") or getattr(blocked, "value", blocked)
+        calls = getattr(reply, "tool_calls", None) or getattr(reply, "invalid_tool_calls", None)
+        return completed(_blocks(reply, "text"), reason, refusal, calls, _usage(reply), model)
+
+
+class ConfigurableLM:
+    """A model that the configuration of the outer run chooses: each call asks the one that its configuration means.
+
+    Args:
+        asked: What `configurable_fields`, `configurable_alternatives` or `init_chat_model(configurable_fields=…)` made.
+    """
+
+    is_several = True
+
+    def __init__(self, asked: Runnable[LanguageModelInput, AIMessage]) -> None:
+        self._asked = asked
+        self._known: dict[str, LangChainLM] = {}
+        self.limit_key = per_object("limits", asked, object)
+        try:
+            default = self._lm()
+        except Exception:  # noqa: BLE001 - a provider's class may raise anything where a configuration is needed
+            default = None
+        self.name = type(asked).__name__.lstrip("_") if default is None else default.name
+        self.context_window = None if default is None else default.context_window
+
+    @property
+    def models(self) -> list[BaseChatModel]:
+        """The chat models that were asked so far."""
+        return [model for lm in self._known.values() for model in lm.models]
+
+    async def complete(self, request: Request) -> Completion:
+        """The answer of the model that the configuration means.
+
+        Raises:
+            ModelError: There is none, or the configuration means no model.
+        """
+        try:
+            lm = self._lm()
+        except Exception as error:
+            raise ModelError(f"the configuration gives no model: {error}", type="input") from error
+        return await lm.complete(request)
+
+    def _lm(self) -> LangChainLM:
+        config = ensure_config()
+        key = self._key(config)
+        if key not in self._known:
+            if len(self._known) == CONFIGURED:
+                del self._known[next(iter(self._known))]
+            model = self._asked.prepare(config)[0] if isinstance(self._asked, DynamicRunnable) else self._asked._model(config)  # type: ignore[attr-defined] # noqa: SLF001 - LangChain's own way to it
+            self._known[key] = LangChainLM(model, name_of(model))
+        return self._known[key]
+
+    def _key(self, config: RunnableConfig) -> str:
+        """What of the configuration decides which model is meant."""
+        if not isinstance(self._asked, DynamicRunnable):
+            return repr(sorted(self._asked._model_params(config).items()))  # type: ignore[attr-defined] # noqa: SLF001 - as above
+        given = config.get("configurable", {})
+        return repr(sorted((spec.id, given[spec.id]) for spec in self._asked.config_specs if spec.id in given))
+
+    def __repr__(self) -> str:
+        return f"ConfigurableLM({self.name!r})"
+
+
+class _StreamUsage:
+    """Whether a streamed call has to ask for its tokens: ChatOpenAI does so by itself only at OpenAI's own address."""
+
+    def __init__(self, asked: object, models: Sequence[BaseChatModel]) -> None:
+        self._model: Any = models[0] if len(models) == 1 and "stream_usage" in type(models[0]).model_fields else None
+        self._bound: dict[str, Any] = {}
+        while isinstance(asked, RunnableBindingBase):
+            self._bound = {**asked.kwargs, **self._bound}
+            asked = asked.bound
+        if asked is not self._model:
+            self._model = None  # what is around it may take no such argument
+
+    def is_missing(self, params: Mapping[str, Any], *, streamed: bool) -> bool:
+        """Whether the call will be streamed, with nothing said of tokens."""
+        model = self._model
+        if model is None or model.stream_usage is not None or model.disable_streaming is True:
+            return False
+        streaming = model.streaming if "streaming" in model.model_fields_set else None
+        given = {**getattr(model, "model_kwargs", {}), **self._bound, **params}
+        if streaming is False or given.get("stream") is False or not (streamed or streaming):
+            return False
+        uses_responses = getattr(model, "_use_responses_api", None)  # that interface always counts
+        return not ({"stream_usage", "stream_options"} & given.keys() or (uses_responses is not None and uses_responses(given)))
+
+
+def trace_config(request: Request) -> RunnableConfig:
+    """What traces show of a call: a name, its depth and its place in the run. `nostream` keeps its tokens out of a user's messages."""
+    config = RunnableConfig(run_name=f"rlm.{request.role}", tags=[f"rlm:depth={request.depth}", "nostream"])
+    if request.path:
+        config["metadata"] = {"rlm_path": request.path}
+    return config
+
+
+def adapt(given: Any) -> LangChainLM | ConfigurableLM:
+    """The model in an object of LangChain.
+
+    Raises:
+        InputError: There is none.
+    """
+    if not isinstance(given, Runnable) or isinstance(_last_step(given), NO_MODELS):
+        what = "of LangChain's objects, a BaseChatModel can be asked, and any Runnable that gives an AIMessage"
+        raise InputError(f"{what}, not a {type(given).__name__}")
+    if isinstance(given, DynamicRunnable) or {"_model", "_model_params"} <= set(dir(type(given))):
+        return ConfigurableLM(given)
+    return LangChainLM(given, name_of(given))
+
+
+def models_in(asked: object) -> Iterator[BaseChatModel]:
+    """The chat models that a Runnable is made of, as far as that can be seen."""
+    if isinstance(asked, BaseChatModel):
+        yield asked
+    elif isinstance(asked, RunnableBindingBase):
+        yield from models_in(asked.bound)
+    elif isinstance(asked, RunnableWithFallbacks):
+        yield from (model for each in asked.runnables for model in models_in(each))
+    elif isinstance(asked, RunnableSequence):
+        yield from (model for each in asked.steps for model in models_in(each))
+
+
+def name_of(asked: Any) -> str:
+    """The name of the model that is asked, of several the first's; else of what is around them."""
+    outer = asked
+    while isinstance(asked, RunnableBindingBase):
+        if name := asked.kwargs.get("model"):
+            return str(name)
+        asked = asked.bound
+    if isinstance(asked, RunnableWithFallbacks):
+        return name_of(asked.runnable)
+    model = next(models_in(asked), None)
+    if model is not None:
+        return name_from(model, "model_name", "model", "model_id", "deployment_name")
+    return str(outer.get_name())
+
+
+def _last_step(asked: object) -> object:
+    """What gives the reply."""
+    if isinstance(asked, RunnableBindingBase):
+        return _last_step(asked.bound)
+    return _last_step(asked.last) if isinstance(asked, RunnableSequence) else asked
+
+
+def _is_detour(asked: object, models: Sequence[BaseChatModel]) -> bool:
+    """Whether asking asynchronously would only run the synchronous method in the loop's default executor."""
+    if isinstance(asked, RunnableLambda):
+        return not hasattr(asked, "afunc")
+    return type(asked).ainvoke is Runnable.ainvoke or any(type(each)._agenerate in DETOURS for each in models)  # type: ignore[attr-defined] # noqa: SLF001 - what a class brings is told by it
+
+
+def _own_bound(asked: object, models: Sequence[BaseChatModel]) -> int | None:
+    """How many tokens replies have at most by what the user set in the models, or bound to them."""
+    bounds = [own_bound(model) for model in models]
+    longest = None if None in bounds or not bounds else max(bound for bound in bounds if bound is not None)
+    given = [] if longest is None else [longest]
+    while isinstance(asked, RunnableBindingBase):
+        given += [value for name, value in asked.kwargs.items() if name in BOUNDS and type(value) is int]
+        asked = asked.bound
+    return min(given, default=None)
+
+
+def _takes_arguments(asked: object) -> bool:
+    """Whether arguments of a call reach the models: a chain hands them to its first step."""
+    if isinstance(asked, RunnableBindingBase):
+        return _takes_arguments(asked.bound)
+    if isinstance(asked, RunnableWithFallbacks):
+        return all(map(_takes_arguments, asked.runnables))
+    return isinstance(asked, BaseChatModel)
+
+
+def _bound_of(models: Sequence[BaseChatModel]) -> str | None:
+    """How their classes call the bound of a reply; None where they take none with a call, or differ."""
+    names = {_bound_name(model) for model in models}
+    return names.pop() if len(names) == 1 else None
+
+
+def _bound_name(model: BaseChatModel) -> str | None:
+    fields = type(model).model_fields
+    if "num_predict" in fields:  # Ollama's: only the object itself can have one
+        return None
+    return "max_output_tokens" if "max_output_tokens" in fields else "max_tokens"
+
+
+def _blocks(message: BaseMessage, kind: str) -> str | None:
+    """What the message's blocks of a kind say, which are named and keyed alike; None where there are none."""
+    if isinstance(message.content, str):
+        return message.content if kind == "text" else None
+    parts = [{"type": "text", "text": each} if isinstance(each, str) else each for each in message.content]
+    said = [part.get(kind) for part in parts if part.get("type") == kind]
+    return "".join(each for each in said if isinstance(each, str)) if said else None
+
+
+def _usage(message: BaseMessage) -> Usage | None:
+    counts = getattr(message, "usage_metadata", None)
+    if counts is None:
+        return None
+    cached: Mapping[str, Any] = counts.get("input_token_details") or {}
+    reasoning: Mapping[str, Any] = counts.get("output_token_details") or {}
+    return usage_from(counts["input_tokens"], counts["output_tokens"], cached.get("cache_read"), reasoning.get("reasoning"))

@@ -1,0 +1,7 @@
+"""OpenAI's wire: the model, its client and its transport."""
+
+from rlm_integrations.lm.openai.model import OpenAILM
+
+__all__ = [
+    "OpenAILM",
+]

@@ -1,0 +1,244 @@
+"""Models that speak OpenAI's Chat Completions: OpenAI itself, vLLM, Ollama, gateways."""
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from rlm_integrations._concurrency.per_loop import PerLoop
+from rlm_integrations._concurrency.runtime import offload
+from rlm_integrations.errors import InputError, ModelError
+from rlm_integrations.lm._replies import Streamed, completion_of
+from rlm_integrations.lm.openai.reply_bound import ReplyBound
+from rlm_integrations.lm.query import Queryable
+from rlm_integrations.records import Completion, Request
+
+if TYPE_CHECKING:
+    from rlm_integrations.lm.openai.client import OpenAIClient
+
+Transport = Literal["aiohttp", "sdk"]
+
+OPENAI = "https://api.openai.com/v1"
+TRANSPORTS = ("aiohttp", "sdk")
+RESERVED_PARAMS = frozenset({"messages", "model", "n", "stream", "stream_options"})
+HANDS_OFF = "a call's messages, model and streaming are decided elsewhere, and it has one answer"
+OFFLOAD_ABOVE_CHARS = 500_000  # characters of a request from which encoding it would hold up the loop
+
+
+class OpenAILM(Queryable):
+    """A model behind OpenAI's Chat Completions, asked by the official SDK. `query` asks it one prompt.
+
+    It may be used on any number of event loops and threads: each loop has a client of its own, closed when the loop ends.
+
+    Args:
+        model: The provider's name of the model.
+        base_url: Where the provider answers, without "/chat/completions"; OPENAI_BASE_URL or OpenAI itself by default.
+        api_key: The key; OPENAI_API_KEY by default. Without one, OpenAI itself is refused here, where the user writes the model's name
+            and not at the first call; a server of one's own may need none. It is in no repr, error, log or pickle.
+        transport: "aiohttp", or "sdk" for the SDK's default one, which openai 2 slows down from 50 calls at once on.
+        timeout: Seconds that one call may take in all; in a stream, that the next piece may take. None waits for ever.
+        context_window: How many tokens the model reads at once, if known.
+        params: Parameters of every call, in the provider's names, such as `{"temperature": 0}`; those of a request come over them.
+        headers: Further headers of a call, from its request.
+
+    Calls fail with a `ModelError` of one of these types; those marked * are `retryable`:
+        rate_limit*, overloaded* (503), server* (other 5xx), timeout*, connection*,
+        bad_response* (half a JSON text, no choices, a stream that breaks off; a page that is no JSON is not retryable),
+        empty* (no content; not retryable where it was cut before its first word), refusal, tool_calls,
+        auth, quota, not_found, bad_request, context_length, input (a request that cannot be sent).
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bound",
+        "_clients",
+        "_key",
+        "base_url",
+        "context_window",
+        "headers",
+        "name",
+        "params",
+        "timeout",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        transport: Transport = "aiohttp",
+        timeout: float | None = 600.0,
+        context_window: int | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Callable[[Request], Mapping[str, str]] | None = None,
+    ) -> None:
+        if transport not in TRANSPORTS:
+            raise InputError(f"transport is one of {TRANSPORTS}, not {transport!r}")
+        if wrong := RESERVED_PARAMS & set(params or ()):
+            raise InputError(f"params cannot hold {sorted(wrong)}: {HANDS_OFF}")
+        _check_above_zero("timeout", timeout)
+        _check_above_zero("context_window", context_window)
+        self.name = _checked_name(model)
+        self.base_url = _checked_url((os.environ.get("OPENAI_BASE_URL") or OPENAI) if base_url is None else base_url)
+        self.transport = transport
+        self.timeout = timeout
+        self.context_window = context_window
+        self.params = dict(params or {})
+        self.headers = headers
+        self._bound = ReplyBound(self.base_url, self.params)
+        self._key = _checked_key(api_key, self.base_url)
+        where = f"{model!r} at {self.base_url}"
+        self._clients = PerLoop(partial(_open, self.base_url, self._key, transport, timeout, where), _close)
+
+    @property
+    def limit_key(self) -> tuple[str, str, str]:
+        """What shares the provider's limits: the address, a hash of the key, and the model."""
+        return self.base_url, hashlib.sha256(self._key.encode()).hexdigest()[:16], self.name
+
+    @property
+    def reply_tokens(self) -> int | None:
+        """How many tokens its replies have at most by its own parameters, or None."""
+        return self._bound.own
+
+    async def prepare(self) -> None:
+        """Make the running loop's client now. Else the first call does, which takes it a second: the SDK is loaded then."""
+        await self._clients.get()
+
+    async def complete(self, request: Request) -> Completion:
+        """The model's answer; one that was cut has the `finish_reason` "length".
+
+        Raises:
+            ModelError: There is none; the class says of which types.
+        """
+        client = await self._clients.get()
+        try:
+            async with asyncio.timeout(self.timeout):
+                reply = await self._ask(client, request)
+        except TimeoutError:
+            raise ModelError(f"{self.name!r} did not answer in {self.timeout:g} s", type="timeout", retryable=True) from None
+        return completion_of(reply, self.name)
+
+    async def _ask(self, client: "OpenAIClient", request: Request) -> Any:
+        """The response's JSON; the bound of its reply is written as the server takes it."""
+        while True:
+            names = self._bound.names
+            try:
+                return await client.ask(await self._body(request), self.headers(request) if self.headers else {})
+            except ModelError as error:
+                is_refusal = error.type == "bad_request" and request.reply_tokens is not None
+                if not is_refusal or not self._bound.learn(names, str(error)):
+                    raise
+
+    async def astream(self, request: Request) -> AsyncGenerator[str | Completion, None]:
+        """The pieces of the answer's text as they come, and last the whole `Completion`.
+
+        Raises:
+            ModelError: As `complete`; after some pieces too.
+        """
+        body = await self._body(request, stream=True, stream_options={"include_usage": True})
+        client = await self._clients.get()
+        streamed = Streamed(self.name)
+        async with aclosing(client.stream(body, self.headers(request) if self.headers else {})) as events:
+            async for event in events:
+                if piece := streamed.add(event):
+                    yield piece
+        yield streamed.completion()
+
+    async def _body(self, request: Request, **more: Any) -> bytes:
+        if wrong := RESERVED_PARAMS & request.params.keys():
+            raise ModelError(f"params cannot hold {sorted(wrong)}: {HANDS_OFF}", type="input")
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        params = self._bound.written({**self.params, **request.params}, request)
+        body = {"model": self.name, "messages": messages, **params, **more}
+        try:
+            if sum(len(message.content) for message in request.messages) < OFFLOAD_ABOVE_CHARS:
+                return _encode(body)
+            return await offload(_encode, body)
+        except UnicodeEncodeError as error:
+            before, half = error.object[max(0, error.start - 40) : error.start], error.object[error.start]
+            raise ModelError(f"no valid Unicode text: {before!r} is followed by {half!r}, half of a pair", type="input") from None
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"the request cannot be written as JSON: {error}", type="input") from None
+
+    def __repr__(self) -> str:
+        return f"OpenAILM({self.name!r}, base_url={self.base_url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the key: whoever loads the pickle has a key of their own in OPENAI_API_KEY."""
+        fields = ("base_url", "transport", "timeout", "context_window", "params", "headers")
+        return _restore, (self.name, {name: getattr(self, name) for name in fields})
+
+    def __copy__(self) -> Self:
+        """Itself: nothing in it changes, and its clients are best shared."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself, as above."""
+        return self
+
+
+def _restore(model: str, fields: dict[str, Any]) -> OpenAILM:
+    return OpenAILM(model, **fields)
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _open(base_url: str, api_key: str, transport: Transport, timeout: float | None, where: str) -> "OpenAIClient":
+    from rlm_integrations.lm.openai.client import OpenAIClient
+
+    return OpenAIClient(base_url, api_key, transport, timeout, where)
+
+
+async def _close(client: "OpenAIClient") -> None:
+    await client.close()
+
+
+def _check_above_zero(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, int | float) and value > 0):
+        raise InputError(f"{name} is a number above zero, or None, not {value!r}")
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not name or name != name.strip():
+        raise InputError(f"a model's name is a text without blanks around it, such as 'gpt-5-mini', not {name!r}")
+    return name
+
+
+def _checked_url(url: str) -> str:
+    """The address without its last slash."""
+    hint = "a base_url looks like 'https://api.openai.com/v1' or 'http://localhost:8000/v1'"
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it checks it
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"{hint}, not {url!r}") from None
+    if parts.username is not None or parts.password is not None:
+        raise InputError("a base_url holds no user or password: give the key as api_key")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or url != url.strip():
+        raise InputError(f"{hint}, not {url!r}")
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        raise InputError(f"{hint}: leave '/chat/completions' out of {url!r}")
+    return url.rstrip("/")
+
+
+def _checked_key(given: object, base_url: str) -> str:
+    """The key, or "" where the server may do without."""
+    if given is None:
+        given = os.environ.get("OPENAI_API_KEY", "")
+    elif not isinstance(given, str) or not given.strip():
+        raise InputError("api_key is no text, or an empty one: leave it out to take OPENAI_API_KEY")
+    key = str(given).strip()  # a key read from a file brings its line's end
+    if not key and f".{urlsplit(base_url).hostname}".endswith(".openai.com"):
+        raise InputError("no key for OpenAI: give api_key=…, set OPENAI_API_KEY, or use the model 'offline', which needs none")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InputError("the key in api_key or OPENAI_API_KEY holds blanks or characters that no key has")
+    return key
