@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rlm_integrations._files import write_whole
 from rlm_integrations._json import read_fields, read_record, to_plain
-from rlm_integrations.corpus.spans import PromptPieces
 from rlm_integrations.errors import InputError
+from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import Message, Usage
 
 if TYPE_CHECKING:

@@ -13,10 +13,20 @@ import rlm_integrations
 
 PACKAGE = Path(rlm_integrations.__file__).parent
 # Each layer imports its own and those before it.
-LAYERS = [{"root"}, {"lm", "sandbox", "store", "storage"}, {"engine"}, {"langchain", "llama_index", "report", "cli"}]
+LAYERS = [
+    {"errors"},
+    {"_concurrency"},
+    {"root"},
+    {"corpus"},
+    {"lm", "sandbox", "store"},
+    {"storage", "engine"},
+    {"faces"},
+    {"langchain", "llama_index", "report", "cli"},
+]
+ROOT = 2  # modules beside the folders
 # Imports against the direction: lazy, inside a function, each with its reason.
 LAZY_EXCEPTIONS = {
-    # A saved result brings its store back.
+    # A saved result brings its store back, and knows what its prompts were made of.
     ("result", "store"),
     ("result", "store.SharedStore"),
 }
@@ -28,7 +38,7 @@ def layer_of(module: str) -> int:
     for number, parts in enumerate(LAYERS):
         if part in parts:
             return number
-    return 0
+    return ROOT
 
 
 def imports_of(path: Path, text: str | None = None) -> list[str]:
@@ -59,7 +69,7 @@ def modules() -> list[Path]:
 
 
 def test_imports_go_one_way() -> None:
-    """Root modules <- lm, sandbox, store, storage <- engine <- faces: nothing imports to its right, nor beside."""
+    """Each layer imports only what stands before it in `LAYERS`: nothing to its right, nor beside."""
     wrong = []
     for path in modules():
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -68,7 +78,7 @@ def test_imports_go_one_way() -> None:
         for target in imports_of(path):
             same_part = module.split(".")[0] == target.split(".")[0]
             own, other = layer_of(module), layer_of(target)
-            beside = own == other and own > 0 and not same_part
+            beside = own == other and own != ROOT and not same_part
             if (other > own or beside) and (module, target) not in LAZY_EXCEPTIONS:
                 wrong.append(f"{module} imports {target}")
     assert wrong == []
@@ -76,10 +86,71 @@ def test_imports_go_one_way() -> None:
 
 def test_a_wrong_direction_is_seen() -> None:
     """The check above can fail: it reads absolute, relative and aliased imports."""
-    text = "from rlm_integrations.engine import loop\nfrom ..sandbox import base\nimport rlm_integrations.cli.ask as c\n"
+    text = "from rlm_integrations.engine import loop\nfrom ..sandbox import base\nimport rlm_integrations.cli as c\n"
     found = imports_of(PACKAGE / "lm" / "probe.py", text)
     assert {"engine", "engine.loop", "sandbox", "sandbox.base", "cli"} <= set(found)
     assert layer_of("engine.loop") > layer_of("lm.probe")
+
+
+def importers() -> dict[str, set[str]]:
+    """Every module and the modules of the package that it imports, wherever in its file."""
+    files = {".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path for path in modules()}
+    found = {}
+    for name, path in files.items():
+        targets = {each for each in imports_of(path) if each in files and each not in FACADE} - {name}
+        # `from package import module` imports the module; the package's own front is meant otherwise.
+        found[name] = {each for each in targets if not any(other.startswith(f"{each}.") for other in targets)}
+    return found
+
+
+def circles(imported: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Modules that import each other, in whatever steps."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        waiting = [start]
+        while waiting:
+            new = imported.get(waiting.pop(), set()) - found
+            found |= new
+            waiting += new
+        return found
+
+    reach = {name: reached(name) for name in imported}
+    inside = [name for name in imported if name in reach[name]]
+    return {frozenset(other for other in inside if other in reach[name] and name in reach[other]) for name in inside}
+
+
+def test_no_modules_import_each_other() -> None:
+    """There is no circle of imports, those inside functions included; and a circle would be seen."""
+    imported = importers()
+    imported["result"] -= {target for _, target in LAZY_EXCEPTIONS}
+    assert circles(imported) == set()
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == {frozenset("abc")}
+
+
+# Names that are defined in several modules, each with its reason.
+SAME_NAMES = {
+    "RLMStoreRetriever": "a contract: both faces call theirs so",
+    "adapt": "what each adapter of a framework's models offers",
+    "main": "the entry of a program",
+}
+
+
+def definitions() -> dict[str, list[str]]:
+    """Public classes and functions of all modules, and where they are defined."""
+    found: dict[str, list[str]] = {}
+    for path in modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    return found
+
+
+def test_a_name_has_one_meaning() -> None:
+    """No class and no public function has the name of another, but for those that mean the same."""
+    several = {name: places for name, places in definitions().items() if len(places) > 1}
+    assert {name: places for name, places in several.items() if name not in SAME_NAMES} == {}
+    assert set(SAME_NAMES) <= set(several)
 
 
 def packages() -> list[str]:

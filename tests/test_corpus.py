@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlm_integrations.corpus.corpus.corpus import documents
 
-from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus import Corpus, documents
 from rlm_integrations.corpus.fixed_width import BLOCK, MAXCHARS
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlm_integrations.corpus.corpus.corpus import quotes as module
-from rlm_integrations.corpus.corpus.corpus import single_spaced
 
-from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus import Corpus, single_spaced
+from rlm_integrations.corpus import quotes as module
 from rlm_integrations.corpus.quotes import GAP, TRIED, fold, locate_quote
 from rlm_integrations.errors import InputError
 from tests.engine.conftest import Scripted, check_citations, code, run

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rlm_integrations.lm.offline.model.model import model
 
 import rlm_integrations
 from rlm_integrations import RLM
 from rlm_integrations.errors import MissingExtraError
+from rlm_integrations.lm.offline import model
 from rlm_integrations.records import Message, Request
 from tests.readme import README, blocks, with_help
 from tests.standin import Ask, StandIn, serve_in_thread

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlm_integrations.corpus.corpus.corpus import documents, single_spaced
-from rlm_integrations.corpus.corpus.corpus import spans as module
 
-from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.spans import Hit, Locator, PromptPieces, find_quote
+from rlm_integrations.corpus import Corpus, documents, single_spaced
+from rlm_integrations.corpus import spans as module
+from rlm_integrations.corpus.spans import Hit, Locator, find_quote
 from rlm_integrations.errors import ContextError, InputError
+from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import SpanRef
 
 

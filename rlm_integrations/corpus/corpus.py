@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 from rlm_integrations._concurrency.work import spend
-from rlm_integrations._places import Place, read_together
 from rlm_integrations.corpus.documents import check_encoding, documents, read_document
 from rlm_integrations.corpus.fixed_width import MAXCHARS, WIDTHS, ByteSource, Memory, StoredText, Writer
+from rlm_integrations.corpus.places import Place, read_together
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
 

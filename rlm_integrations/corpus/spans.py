@@ -4,20 +4,17 @@ Both read the corpus in steps, and block: `find_quote` for as long as a scan of 
 millisecond a prompt, and longer for a long one that is made of many small parts, or of none. Run batches of them off the event loop.
 """
 
-import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import Final
 
-from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.corpus.corpus import single_spaced
+from rlm_integrations.corpus import Corpus, single_spaced
 from rlm_integrations.corpus.single_spaced import STEP, candidates, loose_places
-from rlm_integrations.errors import ContextError
+from rlm_integrations.prompt_pieces import PromptPieces, sha256_of
 from rlm_integrations.records import SpanRef
 
-_ENDS: Final = 20  # pieces of a prompt that is kept in part
 _WINDOW: Final = 1 << 20  # characters searched at once
 
 
@@ -83,70 +80,6 @@ def _exact_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int,
         text, at = corpus.text(name, begin, min(begin + size + len(needle) - 1, length)), -1
         while (at := single_spaced.find(text, needle, at + 1)) >= 0:
             yield begin + at, begin + at + len(needle)
-
-
-@dataclass(frozen=True, slots=True)
-class PromptPieces:
-    """A prompt as its own words and spans of the document, which together are the prompt to the last character.
-
-    Attributes:
-        pieces: Words and spans, in order.
-        ambiguous: The numbers of those pieces whose text was seen at other places of the document too.
-        sha256: Of the prompt's UTF-8, lone surrogates included.
-        left_out: How many characters of its own words were not kept, because the record had no room for them.
-    """
-
-    pieces: tuple[str | SpanRef, ...]
-    ambiguous: tuple[int, ...]
-    sha256: str
-    left_out: int = 0
-
-    def __str__(self) -> str:
-        """The prompt for a reader: each span by its place."""
-        shown = (each if isinstance(each, str) else f"[{each.source}, characters {each.start:,} to {each.end:,}]" for each in self.pieces)
-        return "".join(shown)
-
-    @property
-    def spans(self) -> tuple[SpanRef, ...]:
-        """The spans among the pieces."""
-        return tuple(piece for piece in self.pieces if isinstance(piece, SpanRef))
-
-    def text(self, corpus: Corpus) -> str:
-        """The prompt.
-
-        Raises:
-            ContextError: This is not the corpus in which the spans were found, or not all of the prompt was kept.
-        """
-        if self.left_out:
-            raise ContextError("the prompt cannot be rebuilt: the record had no room for all of it (Limits.recorded_chars)")
-        text = "".join(piece if isinstance(piece, str) else corpus.text(piece.source, piece.start, piece.end) for piece in self.pieces)
-        if _sha256(text) != self.sha256:
-            raise ContextError("the prompt cannot be rebuilt from this document: it is not the one that the prompt was made of")
-        return text
-
-    def shortened(self, kept: int) -> "PromptPieces":
-        """The prompt with at most about so many characters of its own words: the beginnings and ends of its first and last pieces."""
-        chosen = self.pieces if len(self.pieces) <= _ENDS else (*self.pieces[: _ENDS // 2], *self.pieces[-_ENDS // 2 :])
-        half = max(1, kept // len(chosen) // 2)
-        pieces = tuple(_ends(piece, half) if isinstance(piece, str) else piece for piece in chosen)
-        words = sum(len(piece) for piece in self.pieces if isinstance(piece, str))
-        left_out = words - sum(min(len(piece), 2 * half) for piece in chosen if isinstance(piece, str))
-        return PromptPieces(pieces, (), self.sha256, left_out)
-
-
-def _ends(text: str, half: int) -> str:
-    return text if len(text) <= 2 * half else f"{text[:half]}[…]{text[-half:]}"
-
-
-def literal(prompt: str) -> PromptPieces:
-    """A prompt in words alone, where the document cannot be read any more."""
-    return PromptPieces((prompt,) if prompt else (), (), _sha256(prompt))
-
-
-def made_of(pieces: Sequence[str | SpanRef], corpus: Corpus) -> tuple[str, PromptPieces]:
-    """The prompt of these words and spans, and what the record has of it."""
-    text = "".join(each if isinstance(each, str) else corpus.text(each.source, each.start, each.end) for each in pieces)
-    return text, PromptPieces(tuple(pieces), (), _sha256(text))
 
 
 _ANCHOR: Final = 24  # characters of an anchor
@@ -226,7 +159,7 @@ class Locator:
             done = match.end
         if done < len(prompt):
             pieces.append(prompt[done:])
-        return PromptPieces(tuple(pieces), tuple(ambiguous), _sha256(prompt))
+        return PromptPieces(tuple(pieces), tuple(ambiguous), sha256_of(prompt))
 
     def _matches(self, prompt: str, after: SpanRef | None) -> list[_Match]:
         """What of the prompt is the document's, in order, without overlaps."""
@@ -310,7 +243,3 @@ def _common(one: str, other: str) -> int:
         else:
             high = middle
     return low
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.spans import Hit, PromptPieces, find_quote
+from rlm_integrations.corpus.spans import Hit, find_quote
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.child_requests import ChildRequest, ChildResult, Spawn
 from rlm_integrations.engine.citations import MAX_QUOTE_CHARS
@@ -14,6 +14,7 @@ from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, ModelError
 from rlm_integrations.events import ChildFinished, RunStarted
+from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import LLMError, SpanRef
 
 _MOST_SEARCHED = 1_000_000_000  # characters of the document that are read for short texts of one call

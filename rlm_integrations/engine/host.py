@@ -9,7 +9,6 @@ from rlm_integrations._concurrency.cleanup import wait_until_done
 from rlm_integrations._concurrency.pool import pool
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.corpus.quotes import locate_quote
-from rlm_integrations.corpus.spans import literal
 from rlm_integrations.engine import catalog
 from rlm_integrations.engine.child_requests import ChildRequest, ChildResult, Spawn
 from rlm_integrations.engine.citations import MAX_CITATIONS, MAX_QUOTE_CHARS
@@ -21,6 +20,7 @@ from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.prompts import CHUNK
+from rlm_integrations.prompt_pieces import literal
 from rlm_integrations.records import HostFunction, LLMError, SpanRef
 from rlm_integrations.result import SubCall
 from rlm_integrations.sandbox.base import HostCallError

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlm_integrations._concurrency.cleanup import wait_until_done
-from rlm_integrations.corpus.spans import PromptPieces
+from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import LLMError
 from rlm_integrations.result import Execution, SubCall
 from rlm_integrations.sandbox.base import ExecutionResult

@@ -5,7 +5,6 @@ import re
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.spans import PromptPieces, made_of
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import InvalidAnswerError
 from rlm_integrations.engine.budget import BudgetSpentError
@@ -14,6 +13,7 @@ from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import TurnFinished, TurnStarted
+from rlm_integrations.prompt_pieces import PromptPieces, made_of
 from rlm_integrations.records import Message, Request, SpanRef
 from rlm_integrations.result import Iteration
 

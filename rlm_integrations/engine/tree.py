@@ -10,7 +10,7 @@ from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.spans import Locator, PromptPieces, literal
+from rlm_integrations.corpus.spans import Locator
 from rlm_integrations.engine.budget import BudgetSpentError, MeteredLM, PromptMeter, Purse
 from rlm_integrations.engine.citations import verify_evidence
 from rlm_integrations.engine.notebook import RecordRoom
@@ -21,6 +21,7 @@ from rlm_integrations.events import Emitter
 from rlm_integrations.lm.asker import ModelCaller, Retry
 from rlm_integrations.lm.base import LM, SeveralModels
 from rlm_integrations.lm.limiter import Limiter, limiter_of
+from rlm_integrations.prompt_pieces import PromptPieces, literal
 from rlm_integrations.records import BOUND, Budget, CallRecord, Limits, LLMError, Request, SpanRef
 from rlm_integrations.result import Citation
 from rlm_integrations.sandbox.base import Sandbox

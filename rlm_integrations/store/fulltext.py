@@ -7,36 +7,22 @@ and Python lets go of its global lock at every step of a statement, to wait up t
 
 import itertools
 import json
-import re
 import threading
-import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Protocol
-from unicodedata import normalize
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
-from rlm_integrations._concurrency.work import spend
-from rlm_integrations.store.content import text_of
 from rlm_integrations.store.events import Created
+from rlm_integrations.store.text import Skip, document_of, folded, words
 
-Skip = Callable[[int], bool]
-
-WORDS: Final = 32  # different words of a free text that count
-WORD_CHARS: Final = 200  # longer ones do not: what is a word here may be thousands to SQLite, which takes seconds to find those in a row
 SCORED: Final = 3_000  # objects that one search scores: BM25 takes a microsecond for each
 COMMON_WORD_OBJECTS: Final = 30_000  # a word that so many objects have tells little, and to weigh it takes milliseconds
 MAX_COMMON_WORDS: Final = 4  # words beside the rare ones that a score takes in
 TRIGRAMS: Final = 6  # of a needle that are looked up; what they find is checked anyway
 READ_BELOW_OBJECTS: Final = {"desc": 5_000, "text": 500}  # so many objects are read sooner than an index is asked
 PORTION: Final = 2_000_000  # characters from which on a statement takes in no further text
-PIECE: Final = 250  # characters that are normalized at once: more than a word has that counts
-STEP_CHARS: Final = 1 << 16  # characters of a text that are folded in one go, which takes less than a millisecond
 COUNTS: Final = 10_000  # words whose count is remembered
 
-# Scripts without blanks between words: each character is indexed as a word, and pairs of them are looked for.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_CHARACTER = re.compile(f"[{_UNSPACED}]")
-_PART = re.compile(rf"(?P<run>[{_UNSPACED}]+)|[^\W_{_UNSPACED}]+")
 _TABLES: Final = {
     "words": "content='', tokenize='unicode61 remove_diacritics 2'",
     "desc": "content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'",
@@ -44,82 +30,6 @@ _TABLES: Final = {
 }
 # Rows are flushed rarely and merged late, little by little: a third less time for thousands of rows, and the worst time is near the median.
 _TUNING: Final = {"hashsize": 16 << 20, "automerge": 16, "crisismerge": 64}
-
-
-class TextIndex(Protocol):
-    """What a search needs of full text. Safe to use from many threads."""
-
-    def rank(self, rows: Sequence[Created], text: str, limit: int, skip: Skip) -> list[tuple[int, float]]:
-        """The rows that have words of the text, best first, each with its score above 0; of equal ones the newest first."""
-        ...
-
-    def holding(self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool) -> Iterator[list[int]] | None:
-        """In order and in portions, all rows whose "desc" or "text" may contain one of the folded needles.
-
-        None where it is as well to read all rows.
-        """
-        ...
-
-
-def text_index() -> TextIndex:
-    """The best that this Python offers, with a warning where that is no index."""
-    try:
-        import sqlite3
-    except ImportError as error:  # a Python built without it
-        reason = str(error)
-    else:
-        try:
-            return FullText()
-        except sqlite3.OperationalError as error:
-            reason = f"SQLite {sqlite3.sqlite_version}: {error}"
-    from rlm_integrations.store.scan import Scan
-
-    warnings.warn(f"this Python lacks full-text search ({reason}): text searches read every object", RuntimeWarning, stacklevel=2)
-    return Scan()
-
-
-def folded(event: Created, field: str) -> str:
-    """The text of "desc" or "text" as "contains" compares it."""
-    return fold(event.description if field == "desc" else text_of(event.content))
-
-
-def fold(text: str) -> str:
-    """`str.casefold` in steps, between which other threads can run; its characters do not depend on their neighbours."""
-    spend(len(text))
-    if len(text) <= STEP_CHARS:
-        return text.casefold()
-    return "".join([text[at : at + STEP_CHARS].casefold() for at in range(0, len(text), STEP_CHARS)])
-
-
-def document_of(event: Created) -> str:
-    """What free text is searched in: description, tags and content."""
-    return spaced(fold("\n".join((event.description, *event.tags, text_of(event.content)))))
-
-
-def spaced(text: str) -> str:
-    """The text with blanks between all words, also in scripts that have none."""
-    if text.isascii():
-        return text
-    return "".join([_CHARACTER.sub(r" \g<0> ", text[at : at + STEP_CHARS]) for at in range(0, len(text), STEP_CHARS)])
-
-
-def words(text: str) -> list[str]:
-    """The different words of a free text, as far as they count; of a script without blanks the pairs of characters."""
-    found: dict[str, None] = {}
-    for piece in _pieces(text):
-        for part in _PART.finditer(normalize("NFC", piece).casefold()):
-            run = part["run"]
-            several = [part[0]] if run is None or len(run) == 1 else map(" ".join, itertools.pairwise(run))
-            found |= dict.fromkeys(word for word in several if len(word) <= WORD_CHARS)
-        if len(found) >= WORDS:
-            break
-    return list(found)[:WORDS]
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """What lies between white space, cut where it is too long for a word: the time to normalize a run of marks grows with its square."""
-    for chunk in text.split():
-        yield from (chunk[at : at + PIECE] for at in range(0, len(chunk), PIECE))
 
 
 class FullText:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.store.events import Created
-from rlm_integrations.store.fulltext import Skip, document_of, words
+from rlm_integrations.store.text import Skip, document_of, words
 
 _TOKEN = re.compile(r"[^\W_]+")
 K1, B = 1.2, 0.75  # as FTS5 has them

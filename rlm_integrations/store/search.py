@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from rlm_integrations._concurrency.work import spend
-from rlm_integrations.store.fulltext import TextIndex, folded
 from rlm_integrations.store.query import CONTAINS, Query, Term
+from rlm_integrations.store.text import TextIndex, folded
 from rlm_integrations.store.view import View
 
 MAX_ROWS_READ: Final = 20_000  # rows of an exact term that are read sooner than a text index is asked

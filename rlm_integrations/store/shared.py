@@ -15,10 +15,11 @@ from rlm_integrations.records import SpanRef, StoreObject
 from rlm_integrations.store import checks
 from rlm_integrations.store.draft import Draft, Spans, draft
 from rlm_integrations.store.events import LINK_TYPES, Invalidated, Linked, MemoryLog, StoreEvent, StoreLog
-from rlm_integrations.store.fulltext import TextIndex, text_index
 from rlm_integrations.store.ledger import Ledger
 from rlm_integrations.store.query import Query, Term, parse_query
 from rlm_integrations.store.search import find, matching
+from rlm_integrations.store.text import TextIndex
+from rlm_integrations.store.text_index import text_index
 from rlm_integrations.store.trace import TraceStep, trace
 from rlm_integrations.store.view import MAPPED, Card, View
 

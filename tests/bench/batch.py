@@ -52,6 +52,7 @@ async def run() -> list[Row]:
         server.change(faults=[Fault("rate_limit", rate=0.1), Fault("server", rate=0.1)])
         found = await interleaved({"ours": batch}, server.base_url, 1000, 50, LATENCY)
         rows.append(Row("wall over ideal, c=50, 10 % refused and 10 % failing", median_wall(found["ours"]), 4.0, "x"))
+    rows.append(Row("wall over ideal, c=80 at a provider that serves 8 at once", await slowing_down(), 1.6, "x"))
     return rows + await slower_calls() + await long_generator()
 
 
@@ -68,6 +69,16 @@ async def slower_calls() -> list[Row]:
             await allm_batch([str(each) for each in range(3 * concurrency)], lm, max_concurrent=concurrency)
             ratios.append((time.perf_counter() - start) / 3)
     return [Row("wall over ideal, calls of 1 s after calls of 5 ms, c=20, 50 and 100", statistics.median(ratios), 1.3, "x")]
+
+
+async def slowing_down() -> float:
+    """Wall over ideal at a provider that serves eight calls at once, where eighty are asked for: more at once only make each slower."""
+    with serve_in_process(latency=0.06, slow_above=8) as server:
+        lm = OpenAILM(MODEL, base_url=server.base_url, api_key=KEY)
+        await allm_batch([str(each) for each in range(60)], lm, max_concurrent=8)
+        start = time.perf_counter()
+        await allm_batch([str(each) for each in range(300)], lm, max_concurrent=80)
+        return (time.perf_counter() - start) / (300 / 8 * 0.06)
 
 
 async def beside_peers(base_url: str, concurrency: int, goal: float) -> list[Row]:

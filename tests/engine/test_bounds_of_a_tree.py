@@ -8,9 +8,9 @@ import pytest
 
 from rlm_integrations import Budget, Limits, LLMError
 from rlm_integrations._concurrency.pool import YIELD
-from rlm_integrations.corpus.spans import PromptPieces
 from rlm_integrations.engine import children, sub_calls
 from rlm_integrations.errors import ContextError
+from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import Request
 from rlm_integrations.result import RLMResult, SubCall
 from rlm_integrations.sandbox.process import ProcessSandbox, ProcessSession

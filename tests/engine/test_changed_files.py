@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rlm_integrations.corpus.corpus.corpus import documents
 
 from rlm_integrations import RLM, RLMResult
+from rlm_integrations.corpus import documents
 from rlm_integrations.events import BlockFinished, Event
 from rlm_integrations.langchain import RLMRunnable
 from rlm_integrations.records import Request

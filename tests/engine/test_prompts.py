@@ -5,10 +5,10 @@ import re
 from typing import get_args
 
 import pytest
-from rlm_integrations.lm.offline.model.model import model
 
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.parsing import Note, NoteKind, parse_reply
+from rlm_integrations.lm.offline import model
 from rlm_integrations.records import HostFunction
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult
 

@@ -205,7 +205,7 @@ async def test_a_search_does_not_hold_the_loop_up(store: SharedStore, monkeypatc
         assert may_end.wait(60), "the loop did not go on"
         return evidence.search_evidence(*args, **options)
 
-    monkeypatch.setattr(retriever, "searched", slow)
+    monkeypatch.setattr(retriever, "search_evidence", slow)
     searching = asyncio.create_task(RLMStoreRetriever(store=store).ainvoke("approved"))
     while not begun.is_set():
         await asyncio.sleep(0.001)

@@ -185,7 +185,7 @@ async def test_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         assert may_end.wait(60), "the loop did not go on"
         return []
 
-    monkeypatch.setattr(toolkit, "searched", slow)
+    monkeypatch.setattr(toolkit, "search_evidence", slow)
     searching = asyncio.create_task(tell(tools(findings())["search_findings"], True, query="x"))
     while not begun.is_set():
         await asyncio.sleep(0.001)

@@ -246,17 +246,6 @@ def test_events_tell_of_a_pause(server: StandIn) -> None:
     assert 0 < change.paused_until - change.at <= 0.5
 
 
-def test_a_provider_that_slows_down(far_server: RemoteStandIn) -> None:
-    """Where more calls at once only make each slower, the limiter comes down towards what the provider bears."""
-    far_server.change(latency=0.06, slow_above=8)
-    lm = model(far_server)
-    llm_batch(prompts(60), lm, max_concurrent=8)
-    far_server.reset()
-    asked = prompts(300)
-    assert llm_batch(asked, lm, max_concurrent=80) == answers(asked)
-    assert limiter_of(lm).state().ceiling <= 40
-
-
 @pytest.mark.parametrize(
     ("kind", "type_", "tries"),
     [

@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from rlm_integrations.lm.openai.model.model import client
 
 from rlm_integrations import allm_batch
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm.asker import Retry
-from rlm_integrations.lm.openai import OpenAILM
+from rlm_integrations.lm.openai import OpenAILM, client
 from rlm_integrations.lm.openai.failures import _proxy_of
 from rlm_integrations.lm.openai.reply_bound import ReplyBound
 from rlm_integrations.records import Request

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from rlm_integrations.lm.offline.model.model import model
 
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.offline import NOTHING, OfflineLM
+from rlm_integrations.lm.offline import NOTHING, OfflineLM, model
 from rlm_integrations.lm.offline.sentences import extract, fold, read_question, stem
 from rlm_integrations.records import LLMError, Message, Request, SpanRef
 

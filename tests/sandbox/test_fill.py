@@ -71,7 +71,7 @@ def test_any_text_above_a_step(text: str, before: int, data: st.DataObject) -> N
     """Any text comes out as it went in, whatever precedes it in the file; steps are made small, so that short texts take several."""
     stored = data.draw(st.sampled_from([width for width in (1, 2, 4) if width >= WIDTHS[maxchar_of(text)]]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "STEP", data.draw(st.integers(2, 50)))
+        patch.setattr(module, "STEP_CHARS", data.draw(st.integers(2, 50)))
         assert_same(filled(text, stored, before=b"#" * before), text)
 
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rlm_integrations.corpus.corpus.corpus import documents
 
 from rlm_integrations._concurrency import runtime
-from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus import Corpus, documents
 from rlm_integrations.errors import ContextError, SandboxClosedError, SandboxError, SandboxUnavailableError
 from rlm_integrations.records import Limits
 from rlm_integrations.sandbox.base import Sandbox
@@ -567,7 +566,7 @@ def test_a_host_that_is_killed_leaves_no_process() -> None:
     async def main():
         s = await session()
         await s.execute("import threading; threading.Thread(target=threading.Event().wait).start()", 1)
-        from rlm_integrations.corpus.corpus.corpus import documents
+        from rlm_integrations.corpus import documents
         from rlm_integrations._concurrency import runtime
         server = next(v for v in runtime._shared.values() if type(v).__name__ == "ForkServer")
         print(server._process.pid, s.child._pid, flush=True)

@@ -100,14 +100,14 @@ def test_the_content_of_an_object_has_a_bounded_depth() -> None:
 async def test_a_message_of_heavy_parts_is_decoded_in_a_thread(open_session: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the last frame alone decides, but all that the message consists of."""
     offloaded: list[int] = []
-    offload = process._runtime.offload
+    offload = process.runtime.offload
 
     def noted(function: Any, *args: Any) -> Any:
         if getattr(function, "__func__", None) is Decoder.decode:
             offloaded.append(len(args[0]))
         return offload(function, *args)
 
-    monkeypatch.setattr(process._runtime, "offload", noted)
+    monkeypatch.setattr(process.runtime, "offload", noted)
     session: Session = await open_session()
     result = await session.execute("llm_batch([[]] * 500_000)", 1)
     assert result.error is None

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_integrations.store import SharedStore, fulltext
-from rlm_integrations.store.fulltext import FullText, words
+from rlm_integrations.store import SharedStore, fulltext, text_index
+from rlm_integrations.store.fulltext import FullText
 from rlm_integrations.store.scan import Scan
+from rlm_integrations.store.text import words
 from tests.store.examples import examples
 
 VOCABULARY = [f"{letter}{number}" for letter in "abc" for number in range(8)]
@@ -97,7 +98,7 @@ def test_invalid_objects_do_not_crowd_out_others(monkeypatch: pytest.MonkeyPatch
 
 def test_words_that_all_objects_have(monkeypatch: pytest.MonkeyPatch) -> None:
     """A word that very many objects have does not count beside others; alone it gives the newest."""
-    monkeypatch.setattr(fulltext, "COMMON", 30)
+    monkeypatch.setattr(fulltext, "COMMON_WORD_OBJECTS", 30)
     texts = ["the thing"] * 50
     texts[10] = "the zebra"
     index = FullText()
@@ -139,7 +140,7 @@ def test_a_broken_catch_up_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
             raise MemoryError
         return real(event)
 
-    monkeypatch.setattr(fulltext, "document", failing)
+    monkeypatch.setattr(fulltext, "document_of", failing)
     with pytest.raises(MemoryError):
         index.rank(rows, "one", 50, nothing)
     assert len(index.rank(rows, "one", 500, nothing)) == 200
@@ -180,7 +181,7 @@ def test_without_fts5_everything_is_read(monkeypatch: pytest.MonkeyPatch, lackin
     texts = ["ppo beats trpo", "trpo alone", "nothing"]
     expected = {card["id"]: card["score"] for card in filled(texts).search_text("trpo beats")}
     if lacking == "fts5":
-        monkeypatch.setattr(fulltext, "FullText", WithoutFts5)
+        monkeypatch.setattr(text_index, "FullText", WithoutFts5)
     else:
         monkeypatch.setitem(sys.modules, "sqlite3", None)
     store = filled(texts)

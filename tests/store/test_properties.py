@@ -155,8 +155,8 @@ def test_a_query_finds_what_reading_all_finds(indexed: bool, history: list[tuple
         return
     with pytest.MonkeyPatch.context() as patch:
         if indexed:  # the trigrams answer from the first object on
-            patch.setattr(fulltext, "READ", {"desc": 0, "text": 0})
-            patch.setattr("rlm_integrations.store.search.READ", 0)
+            patch.setattr(fulltext, "READ_BELOW_OBJECTS", {"desc": 0, "text": 0})
+            patch.setattr("rlm_integrations.store.search.MAX_ROWS_READ", 0)
         store = built(history)
         query = parse_query(text)
         everything = store.view("invalid=any", 10_000)

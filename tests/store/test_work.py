@@ -7,7 +7,8 @@ import pytest
 from rlm_integrations._concurrency.work import Work, WorkSpentError, WorkStoppedError
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import SharedStore, fulltext, search, view
-from rlm_integrations.store.fulltext import fold, words
+from rlm_integrations.store import text as text_module
+from rlm_integrations.store.text import fold, words
 
 
 def filled(*contents: object) -> SharedStore:
@@ -34,7 +35,7 @@ def test_each_object_is_folded_once_for_all_terms(monkeypatch: pytest.MonkeyPatc
         folded.append(text)
         return fold(text)
 
-    monkeypatch.setattr(fulltext, "fold", counted)
+    monkeypatch.setattr(text_module, "fold", counted)
     store = filled("Aé" * 100, "Bé" * 100, "Cé" * 100)
     found = store.search(" ".join(f'-text~"zz{number}"' for number in range(20)) + ' text~"bé"')
     assert [card["id"] for card in found] == ["w_000002"]
@@ -106,9 +107,9 @@ def test_work_that_is_stopped_ends_at_its_next_step() -> None:
 def test_long_texts_are_folded_in_steps() -> None:
     """Steps change nothing, at whatever character a text is cut."""
     text = "Straße İzmir ΑΣ ﬁn \U00010400" * 10_000
-    assert len(text) > 2 * fulltext.STEP_CHARS
+    assert len(text) > 2 * text_module.STEP_CHARS
     assert fold(text) == text.casefold()
-    assert fulltext.spaced("漢字" * 100_000) == " 漢  字 " * 100_000
+    assert text_module.spaced("漢字" * 100_000) == " 漢  字 " * 100_000
 
 
 @pytest.mark.parametrize("text", ["a" + "\u0301\u0316" * 49_000, "e\u0301" * 45_000, "\u0327\u0301" * 40 + " word"])
@@ -120,9 +121,9 @@ def test_marks_are_normalized_in_short_runs(text: str, monkeypatch: pytest.Monke
         lengths.append(len(piece))
         return unicodedata.normalize(form, piece)
 
-    monkeypatch.setattr(fulltext, "normalize", counted)
+    monkeypatch.setattr(text_module, "normalize", counted)
     words(text)
-    assert max(lengths) <= fulltext.PIECE
+    assert max(lengths) <= text_module.PIECE
     assert sum(lengths) <= len(text)
 
 

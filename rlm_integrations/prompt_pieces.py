@@ -1,0 +1,83 @@
+"""A prompt as the record has it: its own words, and spans of the document."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rlm_integrations.errors import ContextError
+from rlm_integrations.records import SpanRef
+
+if TYPE_CHECKING:
+    from rlm_integrations.corpus import Corpus
+
+_ENDS: Final = 20  # pieces of a prompt that is kept in part
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPieces:
+    """A prompt as its own words and spans of the document, which together are the prompt to the last character.
+
+    Attributes:
+        pieces: Words and spans, in order.
+        ambiguous: The numbers of those pieces whose text was seen at other places of the document too.
+        sha256: Of the prompt's UTF-8, lone surrogates included.
+        left_out: How many characters of its own words were not kept, because the record had no room for them.
+    """
+
+    pieces: tuple[str | SpanRef, ...]
+    ambiguous: tuple[int, ...]
+    sha256: str
+    left_out: int = 0
+
+    def __str__(self) -> str:
+        """The prompt for a reader: each span by its place."""
+        shown = (each if isinstance(each, str) else f"[{each.source}, characters {each.start:,} to {each.end:,}]" for each in self.pieces)
+        return "".join(shown)
+
+    @property
+    def spans(self) -> tuple[SpanRef, ...]:
+        """The spans among the pieces."""
+        return tuple(piece for piece in self.pieces if isinstance(piece, SpanRef))
+
+    def text(self, corpus: "Corpus") -> str:
+        """The prompt.
+
+        Raises:
+            ContextError: This is not the corpus in which the spans were found, or not all of the prompt was kept.
+        """
+        if self.left_out:
+            raise ContextError("the prompt cannot be rebuilt: the record had no room for all of it (Limits.recorded_chars)")
+        text = "".join(piece if isinstance(piece, str) else corpus.text(piece.source, piece.start, piece.end) for piece in self.pieces)
+        if sha256_of(text) != self.sha256:
+            raise ContextError("the prompt cannot be rebuilt from this document: it is not the one that the prompt was made of")
+        return text
+
+    def shortened(self, kept: int) -> "PromptPieces":
+        """The prompt with at most about so many characters of its own words: the beginnings and ends of its first and last pieces."""
+        chosen = self.pieces if len(self.pieces) <= _ENDS else (*self.pieces[: _ENDS // 2], *self.pieces[-_ENDS // 2 :])
+        half = max(1, kept // len(chosen) // 2)
+        pieces = tuple(_ends(piece, half) if isinstance(piece, str) else piece for piece in chosen)
+        words = sum(len(piece) for piece in self.pieces if isinstance(piece, str))
+        left_out = words - sum(min(len(piece), 2 * half) for piece in chosen if isinstance(piece, str))
+        return PromptPieces(pieces, (), self.sha256, left_out)
+
+
+def _ends(text: str, half: int) -> str:
+    return text if len(text) <= 2 * half else f"{text[:half]}[…]{text[-half:]}"
+
+
+def literal(prompt: str) -> PromptPieces:
+    """A prompt in words alone, where the document cannot be read any more."""
+    return PromptPieces((prompt,) if prompt else (), (), sha256_of(prompt))
+
+
+def made_of(pieces: Sequence[str | SpanRef], corpus: "Corpus") -> tuple[str, PromptPieces]:
+    """The prompt of these words and spans, and what the record has of it."""
+    text = "".join(each if isinstance(each, str) else corpus.text(each.source, each.start, each.end) for each in pieces)
+    return text, PromptPieces(tuple(pieces), (), sha256_of(text))
+
+
+def sha256_of(text: str) -> str:
+    """The digest of a string, lone surrogates included."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
