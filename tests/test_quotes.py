@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlm_integrations.corpus import Corpus, single_spaced
 from rlm_integrations.corpus import quotes as module
-from rlm_integrations.corpus.quotes import GAP, TRIED, fold, locate_quote
+from rlm_integrations.corpus.quotes import GAP, TRIED, fold_quote, locate_quote
 from rlm_integrations.errors import InputError
 from tests.engine.conftest import Scripted, check_citations, code, run
 
@@ -105,8 +105,8 @@ def test_a_source_may_be_named() -> None:
 @given(st.text())
 def test_folding_treats_each_character_alone(text: str) -> None:
     """So that places in the folded text lead back: as many characters come of a text as of its characters, and none vanishes."""
-    assert len(fold(text)) == sum(len(fold(character)) for character in text)
-    assert all(fold(character) for character in text)
+    assert len(fold_quote(text)) == sum(len(fold_quote(character)) for character in text)
+    assert all(fold_quote(character) for character in text)
 
 
 WORDS = "Zo\u00eb caf\u00e9 Stra\u00dfe it\u2019s \u201cso\u201d na\u00efve \u4e2d\u6587 \u1ea5n plain A.B. x\u2014y".split()
@@ -130,7 +130,7 @@ def test_every_place_leads_back(seed: int, step: int) -> None:
         patch.setattr(single_spaced, "STEP", step)
         places = found(text, quote)
     assert len(places) == 1
-    assert fold(" ".join(places[0].split())).strip("\"' .") == fold(" ".join(true.split())).strip("\"' .")
+    assert fold_quote(" ".join(places[0].split())).strip("\"' .") == fold_quote(" ".join(true.split())).strip("\"' .")
 
 
 @pytest.mark.parametrize("quote", ["Stras", "A\u00df " * 4_000 + "...x", "not there ... nor there is it", "\u201cZ \u201d"])
@@ -139,13 +139,13 @@ def test_the_work_is_bounded(quote: str, monkeypatch: pytest.MonkeyPatch) -> Non
     text = "stra\u00dfe A\u00df " * 30_000
     searched: list[int] = []
     looked_at: list[str] = []
-    find, is_whole = single_spaced.find, module._is_whole
+    find, is_whole = single_spaced.find_in_steps, module._is_whole
 
     def counted(text: str, needle: str, start: int = 0) -> int:
         searched.append(len(text) - start + len(needle))
         return find(text, needle, start)
 
-    monkeypatch.setattr(single_spaced, "find", counted)
+    monkeypatch.setattr(single_spaced, "find_in_steps", counted)
     monkeypatch.setattr(module, "_is_whole", lambda corpus, span, needle: looked_at.append(needle) or is_whole(corpus, span, needle))
     with Corpus.build(text) as corpus:
         assert locate_quote(corpus, quote) == []

@@ -99,13 +99,13 @@ def test_white_space_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_quote_of_repeated_words_costs_as_much_as_any(text: str, quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever document and quote are, the characters searched are at most a few times those of the document, in steps of bounded size."""
     searched: list[int] = []
-    find = single_spaced.find
+    find = single_spaced.find_in_steps
 
     def counted(text: str, needle: str, start: int = 0) -> int:
         searched.append(len(text) - start + len(needle))
         return find(text, needle, start)
 
-    monkeypatch.setattr(single_spaced, "find", counted)
+    monkeypatch.setattr(single_spaced, "find_in_steps", counted)
     with Corpus.build(text) as corpus:
         assert find_quote(corpus, quote) == []
     assert sum(searched) <= 6 * (len(text) + len(quote))

@@ -50,7 +50,7 @@ def locate_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit
     hits = find_quote(corpus, quote, source, limit=limit)
     if hits:
         return hits
-    needle = _bare(fold(" ".join(quote.split())))
+    needle = _bare(fold_quote(" ".join(quote.split())))
     places = _places(corpus, source, needle) if len(needle) >= SHORTEST else []
     parts = [part for part in _ELLIPSIS.split(needle) if part]
     if not places and 1 < len(parts) <= PARTS and min(map(len, parts)) >= SHORTEST_PART:
@@ -63,7 +63,7 @@ def locate_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit
     return [Hit(places[0], exact=False)] if len(places) == 1 else []
 
 
-def fold(text: str) -> str:
+def fold_quote(text: str) -> str:
     """The text as it is compared: decomposed, in one case, with plain marks. Each character becomes the same, whatever stands beside it."""
     if text.isascii():
         return text.lower().replace("`", "'")
@@ -91,8 +91,8 @@ def _bare(needle: str) -> str:
 
 def _places(corpus: Corpus, source: str | None, needle: str) -> list[SpanRef]:
     """The places of folded words, in order; none where there are too many."""
-    names = candidates(corpus, source, needle, fold=fold)
-    spans = (SpanRef(name, *place) for name in names for place in loose_places(corpus, name, needle, fold=fold))
+    names = candidates(corpus, source, needle, fold=fold_quote)
+    spans = (SpanRef(name, *place) for name in names for place in loose_places(corpus, name, needle, fold=fold_quote))
     tried = list(islice(spans, TRIED + 1))
     return [span for span in tried if _is_whole(corpus, span, needle)] if len(tried) <= TRIED else []
 
@@ -102,7 +102,7 @@ def _is_whole(corpus: Corpus, span: SpanRef, needle: str) -> bool:
     before = corpus.text(span.source, max(0, span.start - 1), span.start)
     text = corpus.text(span.source, span.start, span.end)
     after = corpus.text(span.source, span.end, min(span.end + 1, corpus.length(span.source)))
-    if fold(" ".join(text.split())) != needle or (after and combining(after)):
+    if fold_quote(" ".join(text.split())) != needle or (after and combining(after)):
         return False
     return not (before.isalnum() and text[0].isalnum()) and not (text[-1].isalnum() and after.isalnum())
 

@@ -17,7 +17,7 @@ _WORD: Final = re.compile(r"\S+")
 Fold = Callable[[str], str]
 
 
-def find(text: str, needle: str, start: int = 0) -> int:
+def find_in_steps(text: str, needle: str, start: int = 0) -> int:
     """`str.find`, which takes time in proportion to both lengths."""
     return text.find(needle, start)
 
@@ -33,7 +33,7 @@ def candidates(corpus: Corpus, source: str | None, needle: str, *, fold: Fold | 
     word = needle if fold is None else max(needle.split(" "), key=len)
     for name, text in corpus.short_texts(STEP):
         folded = text if text is None or fold is None else fold(text)
-        if folded is None or (find(folded, word) >= 0 and (fold is None or find(single_spaced(folded), needle) >= 0)):
+        if folded is None or (find_in_steps(folded, word) >= 0 and (fold is None or find_in_steps(single_spaced(folded), needle) >= 0)):
             yield name
 
 
@@ -64,7 +64,7 @@ def _places(squeezed: "_Squeezed", needle: str) -> Iterator[tuple[int, int]]:
     for piece in squeezed.pieces():
         buffer += piece
         begin, at = squeezed.length - len(buffer), -1
-        while (at := find(buffer, needle, at + 1)) >= 0:
+        while (at := find_in_steps(buffer, needle, at + 1)) >= 0:
             yield squeezed.place(begin + at), squeezed.place(begin + at + len(needle) - 1) + 1
         buffer = buffer[len(buffer) - len(needle) + 1 :] if len(buffer) >= len(needle) else buffer
         squeezed.forget(squeezed.length - len(buffer))
@@ -105,7 +105,7 @@ class _Near:
         tail = ""
         for step in range(0, self._length, STEP):
             text = tail + self._fold(self._corpus.text(self._name, step, min(step + STEP, self._length)))
-            if find(text, self._word) >= 0:
+            if find_in_steps(text, self._word) >= 0:
                 yield step
             tail = text[max(0, len(text) - len(self._word) + 1) :]
 

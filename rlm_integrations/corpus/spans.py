@@ -78,7 +78,7 @@ def _exact_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int,
     length, size = corpus.length(name), max(_WINDOW, len(needle))
     for begin in range(0, length, size):
         text, at = corpus.text(name, begin, min(begin + size + len(needle) - 1, length)), -1
-        while (at := single_spaced.find(text, needle, at + 1)) >= 0:
+        while (at := single_spaced.find_in_steps(text, needle, at + 1)) >= 0:
             yield begin + at, begin + at + len(needle)
 
 

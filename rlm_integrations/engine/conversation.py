@@ -48,7 +48,7 @@ class Conversation:
 
     def take(self, reply: str) -> None:
         """Add what the model said; of an endless reply its beginning and its end."""
-        self.messages.append(Message("assistant", prompts.bounded(reply, self._longest_reply) or "(nothing)"))
+        self.messages.append(Message("assistant", prompts.cut_output(reply, self._longest_reply) or "(nothing)"))
 
     def for_next_question(self, *, complete: bool) -> list[Message]:
         """What the next question of a session follows: without the request for a last answer, which would hold for it too.
@@ -86,7 +86,7 @@ class Conversation:
             others = estimate(self.messages[:last])
             room = int(self._most - others) * _CHARACTERS_PER_TOKEN
             text = self.messages[last].content
-            self.messages[last] = Message(self.messages[last].role, prompts.bounded(text, max(room, _SHORTENED)))
+            self.messages[last] = Message(self.messages[last].role, prompts.cut_output(text, max(room, _SHORTENED)))
 
     def _of(self, role: str) -> list[int]:
         """Where the messages of this role are, but for the task: the first message of the user, and the question."""

@@ -19,7 +19,7 @@ _LABEL = 20  # letters and digits beside an error that may be no more than its l
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundAnswer:
     """What a reply hands over.
 
     Attributes:
@@ -33,7 +33,7 @@ class Found:
     refused: FinalValue | None = None
 
 
-async def answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool) -> Found:
+async def answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool) -> FoundAnswer:
     """The answer of a reply whose blocks have run.
 
     Args:
@@ -46,14 +46,14 @@ async def answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: 
     return found if found.final is not None or not closing else await _last_resort(reply, results, run_code, found)
 
 
-async def _answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool) -> Found:
+async def _answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool) -> FoundAnswer:
     final = _together([result.final for result in results if result.final is not None])
     if any(result.status != "ok" for result in results):
-        return Found(told=prompts.note(Note("final_refused")) if final or reply.final else "", refused=final)
+        return FoundAnswer(told=prompts.note(Note("final_refused")) if final or reply.final else "", refused=final)
     if final is not None and final.several and not closing:
-        return Found(told=prompts.SEVERAL_FINALS, refused=final)
+        return FoundAnswer(told=prompts.SEVERAL_FINALS, refused=final)
     if final is not None or reply.final is None:
-        return Found(final)
+        return FoundAnswer(final)
     return await _resolved(reply.final, run_code)
 
 
@@ -67,22 +67,22 @@ def _together(finals: Sequence[FinalValue]) -> FinalValue | None:
     return FinalValue([each.value for each in finals], tuple(place for each in finals for place in each.evidence), several=True)
 
 
-async def _resolved(prose: ProseFinal, run_code: RunCode) -> Found:
+async def _resolved(prose: ProseFinal, run_code: RunCode) -> FoundAnswer:
     """The value of a final that was written as prose."""
     result = await run_code(prose.code)
     if result.status in {"interrupted", "lost"}:
-        return Found(told=prompts.note(Note("final_refused")), refused=result.final)
+        return FoundAnswer(told=prompts.note(Note("final_refused")), refused=result.final)
     if result.final is not None:
-        return Found(result.final)
+        return FoundAnswer(result.final)
     unbound = result.error is not None and result.error.type == "NameError"
     if prose.kind in {"value", "words"} or (prose.kind == "name" and unbound):
-        return Found(FinalValue(prose.text))
+        return FoundAnswer(FinalValue(prose.text))
     if prose.kind == "variable":
-        return Found(told=prompts.unknown_variable(prose.text, result.locals))
-    return Found(told=prompts.unresolved(result.error))
+        return FoundAnswer(told=prompts.unknown_variable(prose.text, result.locals))
+    return FoundAnswer(told=prompts.unresolved(result.error))
 
 
-async def _last_resort(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, found: Found) -> Found:
+async def _last_resort(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, found: FoundAnswer) -> FoundAnswer:
     """What the last turn's reply clearly means as its answer, although it is not written as it should be."""
     for block in reversed(reply.blocks):
         prose = await parse_apart(lone_final, block.code) if block.note is not None else None
@@ -96,7 +96,7 @@ async def _last_resort(reply: Reply, results: Sequence[ExecutionResult], run_cod
         code = [block.code for block in reply.blocks if block.note is None][len(results) - 1]
         given = await parse_apart(literal_of_final_var, code)
     # A variable's name is no answer, not even at the end.
-    return Found(FinalValue(given)) if given is not None and "_" not in given and given not in _USUAL_NAMES else found
+    return FoundAnswer(FinalValue(given)) if given is not None and "_" not in given and given not in _USUAL_NAMES else found
 
 
 def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:

@@ -14,7 +14,7 @@ from rlm_integrations.engine.child_requests import ChildRequest, ChildResult, Sp
 from rlm_integrations.engine.citations import MAX_CITATIONS, MAX_QUOTE_CHARS
 from rlm_integrations.engine.gate import CallId, Function, is_large
 from rlm_integrations.engine.notebook import Notebook
-from rlm_integrations.engine.sub_calls import SubCalls, kind, too_long
+from rlm_integrations.engine.sub_calls import SubCalls, kind, prompt_too_long
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, InputError
@@ -122,7 +122,7 @@ class Host(SubCalls):
             if not _is_text(chunk):
                 return chunk
             length = rest + places * len(chunk)
-            return template.replace(CHUNK, chunk) if length <= most else too_long(length, most)
+            return template.replace(CHUNK, chunk) if length <= most else prompt_too_long(length, most)
 
         replies = await self.ask_all("parallel_query", _numbered(call, "p"), chunks, lm, width, fill=filled)
         self.note_batch(len(chunks), lm, begun)
@@ -225,7 +225,7 @@ class Host(SubCalls):
             most = self._tree.settings.limits.prompt_chars
             length = len(query) + sum(map(len, texts)) + 2 * len(texts)
             if length > most:
-                return too_long(length, most)
+                return prompt_too_long(length, most)
             prompt = "\n\n".join([f"Question: {query}", *texts])
             return (await self.ask_all(function, lambda _: path, [prompt], self._tree.settings.sub, 1))[0]
         notebook, begun, children = self.notebook, time.monotonic(), list[ChildResult]()

@@ -18,7 +18,7 @@ from rlm_integrations.engine.host import Host
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.parsing import Reply, parse_reply
 from rlm_integrations.engine.repl import LazySession
-from rlm_integrations.engine.running import RunningBlock
+from rlm_integrations.engine.running import BlockUnderWay
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, ModelError
 from rlm_integrations.events import BlockFinished, BlockStarted, TurnFinished, TurnStarted, new_id
@@ -238,7 +238,7 @@ class Run:
         self._tree.emit(BlockStarted(id=self.id, block=number, code=code))
         begun = time.monotonic()
         unfinished, self._unfinished = self._unfinished, {}
-        running = RunningBlock(session, code, number, calls=self._host, purse=self._tree.purse, unfinished=unfinished)
+        running = BlockUnderWay(session, code, number, calls=self._host, purse=self._tree.purse, unfinished=unfinished)
         try:
             try:
                 await running.done(keeps_session=self._repl.is_kept and self._tree.settings.sandbox.capabilities.interruptible)
@@ -270,7 +270,7 @@ class Run:
         try:
             answer = await runtime.offload(self.typed.read, final.value)
         except AnswerTooLongError as error:
-            return prompts.too_long(str(error))
+            return prompts.tell_too_long(str(error))
         except InvalidAnswerError as error:
             return prompts.invalid(str(error))
         outcome = self.outcome

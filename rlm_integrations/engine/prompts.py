@@ -183,7 +183,7 @@ def observation(results: Sequence[ExecutionResult], *, written: int, shown: int)
     shares = _shares([len(result.output) + result.dropped for result in results], shown)
     for number, (result, share) in enumerate(zip(results, shares, strict=True), 1):
         of = f" of block {number} of {written}" if written > 1 else ""
-        printed = bounded(result.output.rstrip("\n"), share, result.dropped)
+        printed = cut_output(result.output.rstrip("\n"), share, result.dropped)
         parts.append(f"REPL output{of}:\n{printed}" if printed else f"REPL output{of}: nothing was printed.{_variables(result.locals)}")
         if result.error is not None:
             parts.append(result.error.traceback.rstrip() or f"{result.error.type}: {result.error.message}")
@@ -203,7 +203,7 @@ def _shares(lengths: Sequence[int], shown: int) -> list[int]:
     return shares
 
 
-def bounded(text: str, shown: int, dropped: int = 0) -> str:
+def cut_output(text: str, shown: int, dropped: int = 0) -> str:
     """The beginning and the end of an output or a reply, with a count of what is left out between."""
     left_out = len(text) - shown
     if left_out <= 0 and not dropped:
@@ -326,7 +326,7 @@ def invalid(error: str) -> str:
     return f"Your final answer was not taken, because it does not fit the schema:\n{error}\nGive a value to FINAL that does."
 
 
-def too_long(error: str) -> str:
+def tell_too_long(error: str) -> str:
     """Why an answer was not taken that is too long."""
     return f"Your final answer was not taken: {error}. Give a shorter one to FINAL; keep what is long in the store, if there is one."
 

@@ -13,7 +13,7 @@ from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Sessi
 _NOT_DONE = ExecutionResult(status="interrupted", error=ExecutionError("Interrupted", "the run ended before the block did"))
 
 
-class RunningBlock:
+class BlockUnderWay:
     """One block in a session.
 
     Args:

@@ -79,15 +79,15 @@ def _told(event: Event) -> list[str]:
         case TurnStarted(iteration=number):
             return [f"Turn {number}"]
         case BlockStarted(block=block, code=code):
-            return [f"Block {block}:", bounded(code)]
+            return [f"Block {block}:", cut_for_display(code)]
         case BlockFinished(execution=execution):
-            return [_ran(execution), bounded(execution.output), bounded(execution.error or "")]
+            return [_ran(execution), cut_for_display(execution.output), cut_for_display(execution.error or "")]
         case TurnFinished(turn=turn):
-            return [_took(turn), *([] if turn.executions else [bounded(turn.reply)]), bounded(turn.note)]
+            return [_took(turn), *([] if turn.executions else [cut_for_display(turn.reply)]), cut_for_display(turn.note)]
         case CallRetried(error=error, delay=delay):
             return [f"A call failed and is tried again in {delay:.2g} s (try {error.retries + 1}): {shortened(error)}"]
         case ChildFinished(answer=answer, stop_reason=reason):
-            return [f"Child run over: {reason}", bounded(answer)]
+            return [f"Child run over: {reason}", cut_for_display(answer)]
         case RunFinished(result=result):
             return [summary(result)]
         case RunFailed(error=error):
@@ -123,7 +123,7 @@ def shortened(text: str) -> str:
     return printable(textwrap.shorten(text[:1_000], 200, placeholder=" …"))
 
 
-def bounded(text: str) -> str:
+def cut_for_display(text: str) -> str:
     """The beginning and the end of a text, in whole lines, with a count of what is left out; it ends with a new line or is empty."""
     if len(text) > sum(_SHOWN):
         left_out = len(text) - sum(_SHOWN)

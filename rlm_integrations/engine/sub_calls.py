@@ -211,7 +211,7 @@ def refusal(prompt: Any, most: int) -> LLMError | None:
     if not isinstance(prompt, str):
         return LLMError("input", f"a prompt must be a text, not {kind(prompt)}")
     if len(prompt) > most:
-        return too_long(len(prompt), most)
+        return prompt_too_long(len(prompt), most)
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
@@ -219,7 +219,7 @@ def refusal(prompt: Any, most: int) -> LLMError | None:
     return None
 
 
-def too_long(length: int, most: int) -> LLMError:
+def prompt_too_long(length: int, most: int) -> LLMError:
     """What stands in the slot of a prompt that is too long to be sent, or to be made."""
     return LLMError("input", f"the prompt has {length:,} characters, and may have {most:,}: send a part of them")
 

@@ -38,7 +38,7 @@ def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
     """The output of a run, but for the question; its document is in no part of it but for the quotes."""
     return {
         "answer": result.answer,
-        "context": [document_of(each) for each in citations_as_evidence(result.citations, corpus)],
+        "context": [evidence_document(each) for each in citations_as_evidence(result.citations, corpus)],
         "usage_metadata": {model: usage_metadata(usage) for model, usage in result.spent.usage.items()},
         "rlm": {
             "run_id": result.run_id,
@@ -56,7 +56,7 @@ def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
     }
 
 
-def document_of(evidence: Evidence) -> Document:
+def evidence_document(evidence: Evidence) -> Document:
     """A finding as a Document. Its `source` is what the original document says of itself, as in LangChain, else its id."""
     metadata = evidence.metadata()
     metadata["source"] = str(metadata["source_metadata"].get("source") or metadata["doc_id"])

@@ -10,7 +10,7 @@ from typing_extensions import override
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError
 from rlm_integrations.faces.evidence import search_evidence, summarize_store
-from rlm_integrations.langchain.outputs import document_of
+from rlm_integrations.langchain.outputs import evidence_document
 from rlm_integrations.langchain.stores import store_of
 from rlm_integrations.store.query import MAX_RESULTS
 from rlm_integrations.store.shared import StoreReader
@@ -51,11 +51,13 @@ class RLMStoreRetriever(BaseRetriever):
 
     def search(self, query: str, k: int | None = None) -> list[Document]:
         """The objects that fit best, their places in the document in `metadata["spans"]`."""
-        return [document_of(each) for each in search_evidence(self._reading, query, _checked(self.k if k is None else k), is_lenient=True)]
+        return [
+            evidence_document(each) for each in search_evidence(self._reading, query, _checked(self.k if k is None else k), is_lenient=True)
+        ]
 
     def summary(self, query: str = "", k: int | None = None) -> Document:
         """What there is in the store on a query."""
-        return document_of(summarize_store(self._reading, query, _checked(self.k if k is None else k), is_lenient=True))
+        return evidence_document(summarize_store(self._reading, query, _checked(self.k if k is None else k), is_lenient=True))
 
     @property
     def _reading(self) -> StoreReader:

@@ -11,7 +11,7 @@ from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.faces.evidence import search_evidence, summarize_store
-from rlm_integrations.langchain.outputs import document_of
+from rlm_integrations.langchain.outputs import evidence_document
 from rlm_integrations.langchain.stores import store_of
 from rlm_integrations.langchain.tool import cut, failing_softly
 from rlm_integrations.store.checks import SpanText
@@ -53,12 +53,12 @@ class RLMStoreToolkit(BaseToolkit):
         store = store_of(self.store)
 
         def search(query: str, k: int = 4) -> tuple[str, Any]:
-            found = [document_of(each) for each in search_evidence(store, query, k)]
+            found = [evidence_document(each) for each in search_evidence(store, query, k)]
             lines = [f"{each.id} ({each.metadata['type']}) {cut(each.page_content, _SHOWN)}{_places(each)}" for each in found]
             return "\n\n".join(lines) or "nothing was found", [_plain(each) for each in found]
 
         def summary(query: str = "", k: int = 10) -> tuple[str, Any]:
-            found = document_of(summarize_store(store, query, k))
+            found = evidence_document(summarize_store(store, query, k))
             return found.page_content, _plain(found)
 
         def read_span(source: str, start: int, end: int) -> tuple[str, Any]:

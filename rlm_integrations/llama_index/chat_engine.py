@@ -16,9 +16,9 @@ from rlm_integrations._concurrency.portal import portal, running_loop
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.faces.progress import is_progress
 from rlm_integrations.llama_index._defaults import callbacks, listening
-from rlm_integrations.llama_index.cited import Found, found
+from rlm_integrations.llama_index.cited import EvidenceOfRun, found
 from rlm_integrations.llama_index.events import ProgressReporter
-from rlm_integrations.llama_index.response import apieces, metadata_of, pieces, text_of
+from rlm_integrations.llama_index.response import apieces, metadata_of, pieces, response_text
 from rlm_integrations.llama_index.sources import source_of
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class RLMChatEngine(BaseChatEngine):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _answer(self, message: str, chat_history: Sequence[ChatMessage] | None) -> Found | None:
+    def _answer(self, message: str, chat_history: Sequence[ChatMessage] | None) -> EvidenceOfRun | None:
         teller, rlm = ProgressReporter(), self._runs.rlm
         self._runs.question(QueryBundle(message))
         texts, result = portal().run(self._source.open()), None
@@ -219,7 +219,7 @@ class RLMChatEngine(BaseChatEngine):
         self._remember(message, answer)
         return answer
 
-    async def _aanswer(self, message: str, chat_history: Sequence[ChatMessage] | None) -> Found | None:
+    async def _aanswer(self, message: str, chat_history: Sequence[ChatMessage] | None) -> EvidenceOfRun | None:
         teller, rlm = ProgressReporter(), self._runs.rlm
         self._runs.question(QueryBundle(message))
         texts, result = await self._source.open(), None
@@ -259,8 +259,8 @@ class RLMChatEngine(BaseChatEngine):
             new = self._talk = _Talk(rlm.session(texts.corpus), texts, rlm, loop)
             return new, _retold(self._history, question), talk
 
-    def _remember(self, message: str, answer: Found | None) -> None:
-        said = text_of(answer)
+    def _remember(self, message: str, answer: EvidenceOfRun | None) -> None:
+        said = response_text(answer)
         with self._lock:
             self._history += [ChatMessage(message, role=MessageRole.USER), ChatMessage(said, role=MessageRole.ASSISTANT)]
 
@@ -288,13 +288,13 @@ def _retold(history: Sequence[ChatMessage], question: str) -> str:
     return f"The conversation so far:\n{cut}\n\nThe question now: {question}"
 
 
-def _response(answer: Found | None) -> AgentChatResponse:
+def _response(answer: EvidenceOfRun | None) -> AgentChatResponse:
     nodes, metadata = (answer.nodes, metadata_of(answer.result)) if answer is not None else ([], {})
-    return AgentChatResponse(text_of(answer), source_nodes=nodes, metadata=metadata)
+    return AgentChatResponse(response_text(answer), source_nodes=nodes, metadata=metadata)
 
 
-def _streaming(answer: Found | None, *, is_async: bool) -> StreamingAgentChatResponse:
-    text = text_of(answer)
+def _streaming(answer: EvidenceOfRun | None, *, is_async: bool) -> StreamingAgentChatResponse:
+    text = response_text(answer)
     response = StreamingAgentChatResponse(text, source_nodes=answer.nodes if answer is not None else [], is_writing_to_memory=False)
     if is_async:
         response.achat_stream = _adeltas(text)

@@ -14,14 +14,14 @@ DOCUMENT_ID = "document_id"  # the metadata key of the document's id where the d
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class EvidenceOfRun:
     """What a run found: its result, and its citations as nodes."""
 
     result: RLMResult
     nodes: list[NodeWithScore]
 
 
-def found(result: RLMResult, texts: Texts) -> Found:
+def found(result: RLMResult, texts: Texts) -> EvidenceOfRun:
     """The result of a run over these texts; it blocks."""
     _ = result.cost  # which reads a price list, and is then known
     whole = cache(texts.text_of)
@@ -36,7 +36,7 @@ def found(result: RLMResult, texts: Texts) -> Found:
         at = text.find(own)
         return at if at >= 0 and text.find(own, at + 1) < 0 else None
 
-    return Found(result, [_node(each, texts, place(each.source)) for each in citations_as_evidence(result.citations, texts.corpus)])
+    return EvidenceOfRun(result, [_node(each, texts, place(each.source)) for each in citations_as_evidence(result.citations, texts.corpus)])
 
 
 def _node(evidence: Evidence, texts: Texts, place: int | None) -> NodeWithScore:

@@ -19,7 +19,7 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index._defaults import callbacks
 from rlm_integrations.llama_index._spans import dispatcher
 from rlm_integrations.llama_index.chat_engine import RLMChatEngine
-from rlm_integrations.llama_index.cited import Found
+from rlm_integrations.llama_index.cited import EvidenceOfRun
 from rlm_integrations.llama_index.index import docstore_of, text_in
 from rlm_integrations.llama_index.response import Streaming, response_of
 from rlm_integrations.llama_index.results import Answered, result_of
@@ -221,7 +221,7 @@ class RLMQueryEngine(BaseQueryEngine):
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response
 
-    def _run(self, query: QueryBundle) -> Found | None:
+    def _run(self, query: QueryBundle) -> EvidenceOfRun | None:
         """What a run finds; None where the retriever found nothing to read."""
         if not isinstance(self._source, BaseRetriever):
             return self._runs.run(query, self._source)
@@ -231,7 +231,7 @@ class RLMQueryEngine(BaseQueryEngine):
         given = self._synthesizer.given(nodes)
         return self._runs.run(query, given) if given else None
 
-    async def _arun(self, query: QueryBundle) -> Found | None:
+    async def _arun(self, query: QueryBundle) -> EvidenceOfRun | None:
         if not isinstance(self._source, BaseRetriever):
             return await self._runs.arun(query, self._source)
         nodes = await self._source.aretrieve(query)
@@ -240,7 +240,7 @@ class RLMQueryEngine(BaseQueryEngine):
         given = self._synthesizer.given(nodes)
         return await self._runs.arun(query, given) if given else None
 
-    def _response(self, found: Found | None, door: Streaming) -> RESPONSE_TYPE:
+    def _response(self, found: EvidenceOfRun | None, door: Streaming) -> RESPONSE_TYPE:
         return response_of(found, streaming=door if self._streaming else None)
 
     def _get_prompts(self) -> PromptDictType:

@@ -9,7 +9,7 @@ from llama_index.core.schema import NodeWithScore
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from rlm_integrations.llama_index.cited import Found
+from rlm_integrations.llama_index.cited import EvidenceOfRun
 from rlm_integrations.result import RLMResult
 
 Streaming = Literal["sync", "async"] | None
@@ -18,7 +18,9 @@ EMPTY = "Empty Response"  # what LlamaIndex's own synthesizers say where there i
 _BETWEEN_WORDS = re.compile(r"(?<=\s)(?=\S)")
 
 
-def response_of(found: Found | None, more: Sequence[NodeWithScore] = (), *, streaming: Streaming, empty: str = EMPTY) -> RESPONSE_TYPE:
+def response_of(
+    found: EvidenceOfRun | None, more: Sequence[NodeWithScore] = (), *, streaming: Streaming, empty: str = EMPTY
+) -> RESPONSE_TYPE:
     """The response that a run's result makes, or that there was nothing to read.
 
     Its source nodes are the verified citations, and then `more`. Its metadata are few and flat: tools and routers pass them on. A stream is
@@ -30,7 +32,7 @@ def response_of(found: Found | None, more: Sequence[NodeWithScore] = (), *, stre
         sources, metadata = [*found.nodes, *more], metadata_of(found.result)
         if isinstance(found.result.answer, BaseModel):
             return PydanticResponse(found.result.answer, sources, metadata)
-    text = text_of(found, empty)
+    text = response_text(found, empty)
     if streaming == "sync":
         return StreamingResponse(pieces(text), sources, metadata)
     if streaming == "async":
@@ -38,7 +40,7 @@ def response_of(found: Found | None, more: Sequence[NodeWithScore] = (), *, stre
     return Response(text, sources, metadata)
 
 
-def text_of(found: Found | None, empty: str = EMPTY) -> str:
+def response_text(found: EvidenceOfRun | None, empty: str = EMPTY) -> str:
     """The answer as a string; of a run that did not finish the best words so far."""
     if found is None:
         return empty

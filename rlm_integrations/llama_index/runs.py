@@ -19,7 +19,7 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.events import Emitter, Event, RunFinished
 from rlm_integrations.faces.progress import is_progress, progress_of
 from rlm_integrations.llama_index._defaults import callbacks, default_llm
-from rlm_integrations.llama_index.cited import Found, found
+from rlm_integrations.llama_index.cited import EvidenceOfRun, found
 from rlm_integrations.llama_index.events import ProgressReporter
 from rlm_integrations.llama_index.fast import warn_of_slow
 from rlm_integrations.llama_index.results import Results
@@ -127,7 +127,7 @@ class Runs:
             self._default = llm
         return self._rlm
 
-    def run(self, query: QueryBundle, reading: TextSource) -> Found | None:
+    def run(self, query: QueryBundle, reading: TextSource) -> EvidenceOfRun | None:
         """The answer to a question over texts, for synchronous methods; None where there is nothing to read."""
         rlm, question, teller = self.rlm, self.question(query), ProgressReporter()
         texts, result = portal().run(reading.open()), None
@@ -141,7 +141,7 @@ class Runs:
         finally:
             portal().run(reading.close(texts))
 
-    async def arun(self, query: QueryBundle, reading: TextSource) -> Found | None:
+    async def arun(self, query: QueryBundle, reading: TextSource) -> EvidenceOfRun | None:
         """The same for asynchronous ones, on the caller's event loop."""
         rlm, question, teller = self.rlm, self.question(query), ProgressReporter()
         warn_of_slow([rlm.options["root_llm"], *rlm.options["sub_llm"].values()], rlm.options["max_parallel_calls"])

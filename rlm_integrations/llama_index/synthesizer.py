@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.llama_index._defaults import callbacks, listening
 from rlm_integrations.llama_index._spans import HiddenFromSpans, bare, dispatcher, spanned
-from rlm_integrations.llama_index.cited import Found
+from rlm_integrations.llama_index.cited import EvidenceOfRun
 from rlm_integrations.llama_index.response import EMPTY, Streaming, response_of
 from rlm_integrations.llama_index.runs import Runs
 from rlm_integrations.llama_index.texts import NodeTexts, TextOf
@@ -149,7 +149,7 @@ class RLMSynthesizer(BaseSynthesizer):
         dispatcher.event(SynthesizeEndEvent(query=query, response=response))
         return response
 
-    def _response(self, found: Found | None, more: HiddenFromSpans, door: Streaming) -> RESPONSE_TYPE:
+    def _response(self, found: EvidenceOfRun | None, more: HiddenFromSpans, door: Streaming) -> RESPONSE_TYPE:
         return response_of(found, more.thing, streaming=door if self._streaming else None, empty=self._empty_response)
 
     def _get_prompts(self) -> PromptDictType:

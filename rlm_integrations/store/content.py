@@ -67,7 +67,7 @@ def memory(content: Content) -> int:
     return getsizeof(content if isinstance(content, str) else content.text)
 
 
-def text_of(content: Content) -> str:
+def content_text(content: Content) -> str:
     """What a search reads: a text as it is; of other values each key, text and number on a line of its own."""
     return content if isinstance(content, str) else "\n".join(_words(json.loads(content.text)))
 

@@ -9,7 +9,7 @@ from rlm_integrations._concurrency.work import spend
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import LLMError
 from rlm_integrations.store import checks
-from rlm_integrations.store.content import encode_content, length, text_of
+from rlm_integrations.store.content import content_text, encode_content, length
 from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.events import Created
 from rlm_integrations.store.query import MAX_RESULTS, parse_query
@@ -141,7 +141,7 @@ def _gathered(store: WorkerStoreProxy, ids_or_query: Any, room: int) -> tuple[li
     blocks: list[_Block] = []
     for event in whole:
         spend(length(event.content))
-        blocks += _parts(event.id, f"[{event.id}] {event.description}", text_of(event.content), room)
+        blocks += _parts(event.id, f"[{event.id}] {event.description}", content_text(event.content), room)
     return blocks, ("llm_reduce",) if len(whole) == len(chosen) else ("llm_reduce", "incomplete")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from rlm_integrations.store.events import Created
-from rlm_integrations.store.text import Skip, document_of, folded, words
+from rlm_integrations.store.text import Skip, folded, searchable_text, words
 
 SCORED: Final = 3_000  # objects that one search scores: BM25 takes a microsecond for each
 COMMON_WORD_OBJECTS: Final = 30_000  # a word that so many objects have tells little, and to weigh it takes milliseconds
@@ -105,7 +105,7 @@ class FullText:
 
     def _take_in(self, table: str, rows: Sequence[Created]) -> None:
         """Bring a table up to the rows; where the work around it ends first, the next call goes on from there."""
-        make = document_of if table == "words" else lambda event: folded(event, table)
+        make = searchable_text if table == "words" else lambda event: folded(event, table)
         insert = f"INSERT INTO {table}(rowid, t) SELECT key + ?, value FROM json_each(?)"  # noqa: S608 - names of ours
         end = len(rows)
         while self._held[table] < end:

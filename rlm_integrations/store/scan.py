@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.store.events import Created
-from rlm_integrations.store.text import Skip, document_of, words
+from rlm_integrations.store.text import Skip, searchable_text, words
 
 _TOKEN = re.compile(r"[^\W_]+")
 K1, B = 1.2, 0.75  # as FTS5 has them
@@ -18,7 +18,7 @@ class Scan:
     def rank(self, rows: Sequence[Created], text: str, limit: int, skip: Skip) -> list[tuple[int, float]]:
         """As `TextIndex` says."""
         end = len(rows)
-        documents = [_TOKEN.findall(document_of(rows[row])) for row in range(end)]
+        documents = [_TOKEN.findall(searchable_text(rows[row])) for row in range(end)]
         mean = sum(map(len, documents)) / end if end else 0
         # Two blanks between tokens, so that neighbours do not share one.
         joined = [f" {'  '.join(tokens)} " for tokens in documents]

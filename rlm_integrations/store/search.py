@@ -19,7 +19,7 @@ UNITED: Final = 1 << 16  # rows of a term that are put with those of others in o
 Check = Callable[[list[int]], list[int]]
 
 
-def find(view: View, index: Callable[[], TextIndex], query: Query, limit: int) -> list[int]:
+def find_rows(view: View, index: Callable[[], TextIndex], query: Query, limit: int) -> list[int]:
     """The rows that match, as many and in the order that the query asks for; `limit` holds where it does not say."""
     limit = query.limit or limit
     rows = matching(view, index, query)

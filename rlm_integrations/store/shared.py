@@ -17,7 +17,7 @@ from rlm_integrations.store.draft import Draft, Spans, draft
 from rlm_integrations.store.events import LINK_TYPES, Invalidated, Linked, MemoryLog, StoreEvent, StoreLog
 from rlm_integrations.store.ledger import Ledger
 from rlm_integrations.store.query import Query, Term, parse_query
-from rlm_integrations.store.search import find, matching
+from rlm_integrations.store.search import find_rows, matching
 from rlm_integrations.store.text import TextIndex
 from rlm_integrations.store.text_index import text_index
 from rlm_integrations.store.trace import TraceStep, trace
@@ -138,7 +138,7 @@ class StoreReader:
 
     def _found(self, query: Query, limit: int) -> list[Card]:
         view = self.ledger.view
-        return [view.card(row) for row in find(view, self._index, query, checks.limit(limit))]
+        return [view.card(row) for row in find_rows(view, self._index, query, checks.limit(limit))]
 
 
 class Importer:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from unicodedata import normalize
 
 from rlm_integrations._concurrency.work import spend
-from rlm_integrations.store.content import text_of
+from rlm_integrations.store.content import content_text
 from rlm_integrations.store.events import Created
 
 Skip = Callable[[int], bool]
@@ -40,10 +40,10 @@ class TextIndex(Protocol):
 
 def folded(event: Created, field: str) -> str:
     """The text of "desc" or "text" as "contains" compares it."""
-    return fold(event.description if field == "desc" else text_of(event.content))
+    return casefold_in_steps(event.description if field == "desc" else content_text(event.content))
 
 
-def fold(text: str) -> str:
+def casefold_in_steps(text: str) -> str:
     """`str.casefold` in steps, between which other threads can run; its characters do not depend on their neighbours."""
     spend(len(text))
     if len(text) <= STEP_CHARS:
@@ -51,9 +51,9 @@ def fold(text: str) -> str:
     return "".join([text[at : at + STEP_CHARS].casefold() for at in range(0, len(text), STEP_CHARS)])
 
 
-def document_of(event: Created) -> str:
+def searchable_text(event: Created) -> str:
     """What free text is searched in: description, tags and content."""
-    return spaced(fold("\n".join((event.description, *event.tags, text_of(event.content)))))
+    return spaced(casefold_in_steps("\n".join((event.description, *event.tags, content_text(event.content)))))
 
 
 def spaced(text: str) -> str:

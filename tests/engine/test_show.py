@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from rlm_integrations import RLM
-from rlm_integrations.engine.show import Calls, Turns, bounded, display_hooks, print_whole, printable, summary
+from rlm_integrations.engine.show import Calls, Turns, cut_for_display, display_hooks, print_whole, printable, summary
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import (
     CallFailed,
@@ -167,14 +167,14 @@ def test_threads_take_turns_at_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_long_texts_are_bounded_and_say_by_how_much() -> None:
     """What is left out in the middle is counted, in characters and in lines; the beginning and the end stay."""
-    long = bounded("a" * 10_000 + "z")
+    long = cut_for_display("a" * 10_000 + "z")
     assert long.startswith("aaa")
     assert long.endswith("z\n")
     assert "… 6,001 characters left out …" in long
-    many = bounded("\n".join(map(str, range(100))))
+    many = cut_for_display("\n".join(map(str, range(100))))
     assert many.splitlines()[44:47] == ["44", "… 40 lines left out …", "85"]
-    assert bounded("short\ntext\n\n") == "short\ntext\n"
-    assert bounded(" \n") == bounded("") == ""
+    assert cut_for_display("short\ntext\n\n") == "short\ntext\n"
+    assert cut_for_display(" \n") == cut_for_display("") == ""
 
 
 def test_control_characters_are_spelled_out() -> None:

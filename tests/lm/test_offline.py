@@ -16,7 +16,7 @@ import pytest
 
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.offline import NOTHING, OfflineLM, model
-from rlm_integrations.lm.offline.sentences import extract, fold, read_question, stem
+from rlm_integrations.lm.offline.sentences import extract, fold_accents, read_question, stem
 from rlm_integrations.records import LLMError, Message, Request, SpanRef
 
 WORDS = (
@@ -316,7 +316,7 @@ def test_the_first_program_folds_as_the_sub_model_does() -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         exec(reply.split("```repl\n")[1].removesuffix("\n```"), names)
     for text in ("Ärger in İstanbul, Straße", "E\u0301tude 한국어 が", "ASCII Only", "\uff14\uff18"):
-        assert names["fold"](text) == fold(text)
+        assert names["fold"](text) == fold_accents(text)
 
 
 @pytest.mark.parametrize(

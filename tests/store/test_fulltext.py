@@ -132,7 +132,7 @@ def test_a_broken_catch_up_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """When taking rows in fails half way, nothing of it stays, and the next search takes all in."""
     rows = filled(["one two"] * 200).ledger.view.rows
     index = FullText()
-    real, calls = fulltext.document_of, []
+    real, calls = fulltext.searchable_text, []
 
     def failing(event):
         calls.append(event)
@@ -140,7 +140,7 @@ def test_a_broken_catch_up_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
             raise MemoryError
         return real(event)
 
-    monkeypatch.setattr(fulltext, "document_of", failing)
+    monkeypatch.setattr(fulltext, "searchable_text", failing)
     with pytest.raises(MemoryError):
         index.rank(rows, "one", 50, nothing)
     assert len(index.rank(rows, "one", 500, nothing)) == 200

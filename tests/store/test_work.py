@@ -8,7 +8,7 @@ from rlm_integrations._concurrency.work import Work, WorkSpentError, WorkStopped
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import SharedStore, fulltext, search, view
 from rlm_integrations.store import text as text_module
-from rlm_integrations.store.text import fold, words
+from rlm_integrations.store.text import casefold_in_steps, words
 
 
 def filled(*contents: object) -> SharedStore:
@@ -33,9 +33,9 @@ def test_each_object_is_folded_once_for_all_terms(monkeypatch: pytest.MonkeyPatc
 
     def counted(text: str) -> str:
         folded.append(text)
-        return fold(text)
+        return casefold_in_steps(text)
 
-    monkeypatch.setattr(text_module, "fold", counted)
+    monkeypatch.setattr(text_module, "casefold_in_steps", counted)
     store = filled("Aé" * 100, "Bé" * 100, "Cé" * 100)
     found = store.search(" ".join(f'-text~"zz{number}"' for number in range(20)) + ' text~"bé"')
     assert [card["id"] for card in found] == ["w_000002"]
@@ -108,7 +108,7 @@ def test_long_texts_are_folded_in_steps() -> None:
     """Steps change nothing, at whatever character a text is cut."""
     text = "Straße İzmir ΑΣ ﬁn \U00010400" * 10_000
     assert len(text) > 2 * text_module.STEP_CHARS
-    assert fold(text) == text.casefold()
+    assert casefold_in_steps(text) == text.casefold()
     assert text_module.spaced("漢字" * 100_000) == " 漢  字 " * 100_000
 
 

@@ -57,7 +57,7 @@ class ParsedQuestion:
     wants_all: bool
 
 
-def fold(text: str) -> str:
+def fold_accents(text: str) -> str:
     """The text in lower case and without accents."""
     if text.isascii():
         return text.lower()
@@ -95,14 +95,14 @@ def _stems(word: str) -> list[str]:
 
 def read_question(text: str) -> ParsedQuestion:
     """What can be searched for in a question."""
-    quoted = {each for part in _QUOTED.findall(text) for word in _WORD.findall(fold(part)) for each in _stems(word)}
+    quoted = {each for part in _QUOTED.findall(text) for word in _WORD.findall(fold_accents(part)) for each in _stems(word)}
     raw = _WORD.findall(text)
     # In a title or a shout, capitals say nothing.
     capitals_count = sum(word[0].isupper() for word in raw) * 2 <= len(raw)
     words: dict[str, str] = {}
     names = set()
     for position, word in enumerate(raw):
-        folded = fold(word)
+        folded = fold_accents(word)
         is_number = any(char.isdigit() for char in word)
         if folded in _STOP_WORDS or (len(folded) == 1 and not is_number and folded.isascii()):
             continue
@@ -165,7 +165,7 @@ def _hits(question: ParsedQuestion, passage: str, units: list[tuple[int, int]]) 
     terms = tuple(question.words)
     hits = {}
     for at, (start, end) in enumerate(units):
-        text = fold(passage[start:end])
+        text = fold_accents(passage[start:end])
         if not any(term in text for term in terms):  # most units end here: a search costs a tenth of the words
             continue
         held = set()
