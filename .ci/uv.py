@@ -1,8 +1,8 @@
 """Run uv with what pip is configured with: `python .ci/uv.py PATH_OF_UV ARGUMENTS…`.
 
-uv does not read pip's configuration. Behind a private index or a proxy that inspects TLS, pip works and
-uv fails, so pip's indexes, certificates and proxy become uv's environment here. A variable that is set
-already wins. Nothing is printed: an index address may hold a password.
+uv does not read pip's configuration. Behind a private index or a proxy that inspects TLS, pip works
+and uv fails, so pip's indexes, certificates and proxy become uv's environment here. A variable that
+is set already wins. Nothing is printed: an index address may hold a password.
 """
 
 import ast
@@ -25,7 +25,9 @@ VARIABLES = {
 
 def pip_settings() -> dict[str, str]:
     """pip's options for `pip install` by name, the most specific value of each."""
-    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    ).stdout
     found: dict[str, str] = {}
     for section in ("global", "install", ":env:"):
         for line in listed.splitlines():

@@ -1,6 +1,7 @@
 """Many prompts to one model, in order and as they complete, with what each call took.
 
-No key and no network are needed: the offline model finds sentences by their words. With a key, write a model's name in its place.
+No key and no network are needed: the offline model finds sentences by their words. With a key,
+write a model's name in its place.
 
     python examples/batch.py [--spoil]
 """
@@ -16,7 +17,10 @@ CHATTER = "The weather has been fine and the children are well. "
 
 def main(argv: Sequence[str] = ()) -> int:
     """Ask all, three ways, and check the replies; 0 where all are right, 1 where one is not."""
-    facts = {town: f"In {town} the harbour was built in {1400 + 10 * number}." for number, town in enumerate(TOWNS)}
+    facts = {
+        town: f"In {town} the harbour was built in {1400 + 10 * number}."
+        for number, town in enumerate(TOWNS)
+    }
     letters = [f"{CHATTER * 20}{fact} {CHATTER * 20}" for fact in facts.values()]
     if "--spoil" in argv:  # blot a fact out, to see the check fail
         letters[3] = letters[3].replace("harbour", "*******")
@@ -30,11 +34,19 @@ def main(argv: Sequence[str] = ()) -> int:
     for number, (town, fact) in enumerate(facts.items()):
         reply, record = replies[number], records[number]
         same = reply == as_they_came[number] == record.reply
-        is_right = not isinstance(reply, LLMError) and fact in reply and same and record.usage is not None
+        is_right = (
+            not isinstance(reply, LLMError) and fact in reply and same and record.usage is not None
+        )
         tokens = record.usage.input_tokens if record.usage is not None else "unknown"
-        print(f"{town:<8} {reply} ({tokens} tokens read, cost {record.cost}) {'' if is_right else 'WRONG'}")
+        print(
+            f"{town:<8} {reply} ({tokens} tokens read, cost {record.cost}) {'' if is_right else 'WRONG'}"
+        )
         wrong += not is_right
-    print(f"{wrong} of {len(replies)} replies are wrong" if wrong else "all replies are right, and in order")
+    print(
+        f"{wrong} of {len(replies)} replies are wrong"
+        if wrong
+        else "all replies are right, and in order"
+    )
     return 1 if wrong else 0
 
 

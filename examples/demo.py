@@ -1,7 +1,9 @@
-"""Ask three questions over ten megabytes of text, and check the answers and their citations against what was hidden in it.
+"""Ask three questions over ten megabytes of text, and check the answers and their citations against
+what was hidden in it.
 
-No key and no network are needed: the model is "offline", a stand-in that finds sentences by their words and quotes them. The loop, the
-sandbox in which its code runs and the check of citations are the real ones. Documents, facts and places are new at each run.
+No key and no network are needed: the model is "offline", a stand-in that finds sentences by their
+words and quotes them. The loop, the sandbox in which its code runs and the check of citations are
+the real ones. Documents, facts and places are new at each run.
 
     python examples/demo.py [--seed N] [--megabytes M] [--spoil]
 """
@@ -20,11 +22,21 @@ from rlm_integrations.events import BlockFinished, CallFailed, CallFinished, Cal
 PLACES = "Lisbon Porto Bergen Tallinn Ghent Trieste Cadiz Galway Utrecht Turku Malmö Kraków Nantes Bilbao Varna Siena".split()
 NAMES = "Ana Bruno Carla Dario Elena Félix Greta Hugo Irene Jonas Klara Leif Marta Nils Olga Pablo".split()
 SURNAMES = "Almeida Berg Castro Dahl Ekström Ferro Girard Holt Ibáñez Juhl Kovač Lund Moreau Novak Orsini Petit".split()
-MONTHS = "January February March April May June July August September October November December".split()
-WHO = "The clerk|A merchant|The old harbour master|Her cousin|The surveyor|A retired captain|The baker's son|Nobody".split("|")
-DID = "counted|forgot|described|sold|repaired|drew|praised|weighed|carried home|wrote down".split("|")
-WHAT = "the barrels of salt|nine crates of lemons|a map of the coast|the price of wool|two broken oars|the café's ledger".split("|")
-WHEN = "before noon|in the rain|during the fair|after supper|at low tide|without a word|as every year|for the third time".split("|")
+MONTHS = (
+    "January February March April May June July August September October November December".split()
+)
+WHO = "The clerk|A merchant|The old harbour master|Her cousin|The surveyor|A retired captain|The baker's son|Nobody".split(
+    "|"
+)
+DID = "counted|forgot|described|sold|repaired|drew|praised|weighed|carried home|wrote down".split(
+    "|"
+)
+WHAT = "the barrels of salt|nine crates of lemons|a map of the coast|the price of wool|two broken oars|the café's ledger".split(
+    "|"
+)
+WHEN = "before noon|in the rain|during the fair|after supper|at low tide|without a word|as every year|for the third time".split(
+    "|"
+)
 SOURCES = 5
 
 
@@ -40,19 +52,32 @@ class Needle:
 
 
 def facts(random: Random) -> Iterable[list[Needle]]:
-    """For each kind of fact, one about each of four places: the first is asked for, the others are there to mislead."""
+    """For each kind of fact, one about each of four places: the first is asked for, the others are
+    there to mislead.
+    """
     for kind in range(3):
         alike = []
         for place in random.sample(PLACES, 4):
             if kind == 0:
                 value = str(random.randrange(10_000, 100_000))
-                ask, say = f"What is the access code of the {place} vault?", f"The access code of the {place} vault is {value}."
+                ask, say = (
+                    f"What is the access code of the {place} vault?",
+                    f"The access code of the {place} vault is {value}.",
+                )
             elif kind == 1:
-                value = f"{random.choice(NAMES)} {random.choice(SURNAMES)}-{random.choice(SURNAMES)}"
-                ask, say = f"Who is the guardian of the {place} archive?", f"The guardian of the {place} archive is {value}."
+                value = (
+                    f"{random.choice(NAMES)} {random.choice(SURNAMES)}-{random.choice(SURNAMES)}"
+                )
+                ask, say = (
+                    f"Who is the guardian of the {place} archive?",
+                    f"The guardian of the {place} archive is {value}.",
+                )
             else:
                 value = f"{random.randrange(1, 29)} {random.choice(MONTHS)} {random.randrange(1800, 2000)}"
-                ask, say = f"When did the {place} expedition depart?", f"The {place} expedition did depart on {value}."
+                ask, say = (
+                    f"When did the {place} expedition depart?",
+                    f"The {place} expedition did depart on {value}.",
+                )
             alike.append(Needle(ask, say, value))
         yield alike
 
@@ -64,7 +89,12 @@ def made_up(random: Random, characters: int) -> tuple[list[str], list[Needle]]:
     texts = []
     for share in shares:
         sentences = random.choices(chatter, k=int(characters * share / sum(shares) / 56))
-        texts.append([f"{sentence}\n\n" if random.random() < 0.1 else f"{sentence} " for sentence in sentences])
+        texts.append(
+            [
+                f"{sentence}\n\n" if random.random() < 0.1 else f"{sentence} "
+                for sentence in sentences
+            ]
+        )
     hidden = []
     for alike in facts(random):
         for needle in alike:
@@ -72,8 +102,13 @@ def made_up(random: Random, characters: int) -> tuple[list[str], list[Needle]]:
             texts[number].insert(random.randrange(len(texts[number])), f"{needle.sentence} ")
             hidden.append((needle, number))
     document = ["".join(sentences) for sentences in texts]
-    places = [(needle, number, document[number].index(needle.sentence)) for needle, number in hidden[::4]]
-    return document, [Needle(each.question, each.sentence, each.value, f"context_{number}", start) for each, number, start in places]
+    places = [
+        (needle, number, document[number].index(needle.sentence)) for needle, number in hidden[::4]
+    ]
+    return document, [
+        Needle(each.question, each.sentence, each.value, f"context_{number}", start)
+        for each, number, start in places
+    ]
 
 
 class Clock:
@@ -109,7 +144,10 @@ def wrong_with(result: RLMResult, needle: Needle, document: Sequence[str]) -> st
     if needle.value not in result.answer:
         return f"the document says {needle.value!r}, the answer does not"
     end = needle.start + len(needle.sentence)
-    if not any(each.source == needle.source and each.start <= needle.start and end <= each.end for each in result.citations):
+    if not any(
+        each.source == needle.source and each.start <= needle.start and end <= each.end
+        for each in result.citations
+    ):
         return f"no citation is the place where it stands: {needle.source}, {needle.start}-{end}"
     return ""
 
@@ -119,11 +157,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Ask over a large document and check the answers.")
     parser.add_argument("--seed", type=int, help="repeats a run")
     parser.add_argument("--megabytes", type=float, default=10.0)
-    parser.add_argument("--spoil", action="store_true", help="blot a fact out after it was hidden, to see the check fail")
+    parser.add_argument(
+        "--spoil",
+        action="store_true",
+        help="blot a fact out after it was hidden, to see the check fail",
+    )
     options = parser.parse_args(argv)
     seed = secrets.randbelow(10**9) if options.seed is None else options.seed
     document, needles = made_up(Random(seed), int(options.megabytes * 1e6))  # noqa: S311 - no secret
-    print(f"{sum(map(len, document)):,} characters in {len(document)} texts; repeat this run with --seed {seed}")
+    print(
+        f"{sum(map(len, document)):,} characters in {len(document)} texts; repeat this run with --seed {seed}"
+    )
     if options.spoil:
         spoiled = needles[0]
         number = int(spoiled.source.removeprefix("context_"))
@@ -138,16 +182,35 @@ def main(argv: Sequence[str] | None = None) -> int:
             wrong += bool(problem)
             print(f"\nQ: {needle.question}\nA: {result.answer}")
             for each in result.citations:
-                held = document[int(each.source.removeprefix("context_"))][each.start : each.end] == each.quote
-                print(f"   {each.source} {each.start:,}-{each.end:,} {'holds' if held else 'does NOT hold'} {each.quote!r}")
+                held = (
+                    document[int(each.source.removeprefix("context_"))][each.start : each.end]
+                    == each.quote
+                )
+                print(
+                    f"   {each.source} {each.start:,}-{each.end:,} {'holds' if held else 'does NOT hold'} {each.quote!r}"
+                )
             print(f"   WRONG: {problem}" if problem else "   right, and cited where it was hidden")
     total = time.monotonic() - begun
 
     code = clock.blocks - clock.sub
-    parts = {"root calls": clock.root, "sub calls": clock.sub, "code": code, "the rest": total - clock.root - clock.sub - code}
+    parts = {
+        "root calls": clock.root,
+        "sub calls": clock.sub,
+        "code": code,
+        "the rest": total - clock.root - clock.sub - code,
+    }
     print(f"\nWhere {total:.2f} s went, with {calls} calls to the model:")
-    print("\n".join(f"   {name:<12}{seconds:6.2f} s{100 * seconds / total:5.0f} %" for name, seconds in parts.items()))
-    print(f"\n{wrong} of {len(needles)} answers are wrong" if wrong else "\nAll answers are right, and every citation holds.")
+    print(
+        "\n".join(
+            f"   {name:<12}{seconds:6.2f} s{100 * seconds / total:5.0f} %"
+            for name, seconds in parts.items()
+        )
+    )
+    print(
+        f"\n{wrong} of {len(needles)} answers are wrong"
+        if wrong
+        else "\nAll answers are right, and every citation holds."
+    )
     return 1 if wrong else 0
 
 

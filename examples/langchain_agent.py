@@ -1,7 +1,9 @@
-"""An agent that asks a huge document through a tool. The document is in no message, no artifact and no checkpoint.
+"""An agent that asks a huge document through a tool. The document is in no message, no artifact and
+no checkpoint.
 
-The agent's model is a fake one that always asks first and then repeats what it was told; any chat model of LangChain's that knows tools
-goes in its place. No key and no network are needed: see langchain_huge_document.py.
+The agent's model is a fake one that always asks first and then repeats what it was told; any chat
+model of LangChain's that knows tools goes in its place. No key and no network are needed: see
+langchain_huge_document.py.
 
     python examples/langchain_agent.py [--spoil]
 """
@@ -34,12 +36,22 @@ class Assistant(BaseChatModel):
         """The model with these tools."""
         return self.bind(tool=tools[0].name)
 
-    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, *, tool: str = "", **_: Any) -> ChatResult:  # noqa: ARG002 - LangChain's
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: Any = None,  # noqa: ARG002 - LangChain's
+        run_manager: Any = None,  # noqa: ARG002
+        *,
+        tool: str = "",
+        **_: Any,
+    ) -> ChatResult:
         last = messages[-1]
         if isinstance(last, ToolMessage):
             reply = AIMessage(f"The document says: {last.text}")
         else:
-            reply = AIMessage("", tool_calls=[ToolCall(name=tool, args={"question": last.text}, id="call_1")])
+            reply = AIMessage(
+                "", tool_calls=[ToolCall(name=tool, args={"question": last.text}, id="call_1")]
+            )
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
 
@@ -51,7 +63,9 @@ class Context(TypedDict):
 
 def main(argv: Sequence[str] = ()) -> int:
     """Ask the agent, and check what it says; 0 where it is right, 1 where it is not."""
-    archive = CHATTER * 40_000 + f"The guardian of the Ghent archive is {VALUE}. " + CHATTER * 20_000
+    archive = (
+        CHATTER * 40_000 + f"The guardian of the Ghent archive is {VALUE}. " + CHATTER * 20_000
+    )
     if "--spoil" in argv:  # blot the fact out, to see the check fail
         archive = archive.replace(VALUE, "***********")
 

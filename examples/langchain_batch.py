@@ -1,4 +1,5 @@
-"""Many prompts to one model, a few at a time, in a chain: a reply or a typed error for each, in order.
+"""Many prompts to one model, a few at a time, in a chain: a reply or a typed error for each, in
+order.
 
 No key and no network are needed: see langchain_huge_document.py.
 
@@ -28,7 +29,10 @@ def prompts(letters: list[str]) -> list[PromptValue]:
 def main(argv: Sequence[str] = ()) -> int:
     """Ask all, and check the replies; 0 where all are right, 1 where one is not."""
     costs = {place: f"{3 * number + 20} ducats" for number, place in enumerate(PLACES)}
-    letters = [f"{CHATTER * 20}In {place} the repairs cost {cost}. {CHATTER * 20}" for place, cost in costs.items()]
+    letters = [
+        f"{CHATTER * 20}In {place} the repairs cost {cost}. {CHATTER * 20}"
+        for place, cost in costs.items()
+    ]
     if "--spoil" in argv:  # blot a fact out, to see the check fail
         letters[3] = letters[3].replace("ducats", "******")
 
@@ -37,10 +41,16 @@ def main(argv: Sequence[str] = ()) -> int:
 
     wrong = 0
     for place, cost, reply in zip(costs, costs.values(), replies, strict=True):
-        is_right = not isinstance(reply, LLMError) and f"In {place} the repairs cost {cost}." in reply
+        is_right = (
+            not isinstance(reply, LLMError) and f"In {place} the repairs cost {cost}." in reply
+        )
         print(f"{place:<8} {reply} {'' if is_right else 'WRONG'}")
         wrong += not is_right
-    print(f"{wrong} of {len(replies)} replies are wrong" if wrong else "all replies are right, and in order")
+    print(
+        f"{wrong} of {len(replies)} replies are wrong"
+        if wrong
+        else "all replies are right, and in order"
+    )
     return 1 if wrong else 0
 
 

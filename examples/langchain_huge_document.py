@@ -1,7 +1,9 @@
-"""A chain that answers questions over a document of five megabytes, and cites the places that support each answer.
+"""A chain that answers questions over a document of five megabytes, and cites the places that
+support each answer.
 
-No key and no network are needed: the model is "offline", a stand-in that finds sentences by their words and quotes them. With a key, write
-`RLMRunnable("gpt-5", "gpt-5-mini", context=document)`, or give it chat models of LangChain's.
+No key and no network are needed: the model is "offline", a stand-in that finds sentences by their
+words and quotes them. With a key, write `RLMRunnable("gpt-5", "gpt-5-mini", context=document)`, or
+give it chat models of LangChain's.
 
     python examples/langchain_huge_document.py [--spoil]
 """
@@ -16,13 +18,18 @@ from langchain_core.runnables import RunnableLambda
 from rlm_integrations.langchain import RLMRunnable
 
 CHATTER = (
-    "The clerk counted the barrels.|A merchant forgot the price of wool.|It rained during the fair.|Nobody drew a map of the coast.".split(
-        "|"
-    )
-)
+    "The clerk counted the barrels.|A merchant forgot the price of wool.|"
+    "It rained during the fair.|Nobody drew a map of the coast."
+).split("|")
 FACTS = {
-    "What is the access code of the Bergen vault?": ("The access code of the Bergen vault is 40721.", "40721"),
-    "Who is the guardian of the Ghent archive?": ("The guardian of the Ghent archive is Irene Kovač.", "Irene Kovač"),
+    "What is the access code of the Bergen vault?": (
+        "The access code of the Bergen vault is 40721.",
+        "40721",
+    ),
+    "Who is the guardian of the Ghent archive?": (
+        "The guardian of the Ghent archive is Irene Kovač.",
+        "Irene Kovač",
+    ),
 }
 
 
@@ -37,7 +44,10 @@ def made_up(characters: int) -> str:
 
 def report(output: dict[str, Any]) -> dict[str, Any]:
     """What a program behind the chain may want: the answer, and the quotes with their places."""
-    quotes = [(each.page_content, each.metadata["spans"][0]["start"], each.metadata["spans"][0]["end"]) for each in output["context"]]
+    quotes = [
+        (each.page_content, each.metadata["spans"][0]["start"], each.metadata["spans"][0]["end"])
+        for each in output["context"]
+    ]
     return {"answer": output["answer"], "quotes": quotes}
 
 
@@ -48,7 +58,8 @@ def main(argv: Sequence[str] = ()) -> int:
         document = document.replace("40721", "*****")
     print(f"{len(document):,} characters")
 
-    chain = RLMRunnable("offline", context=document) | RunnableLambda(report)  # the document is read once
+    # The document is read once
+    chain = RLMRunnable("offline", context=document) | RunnableLambda(report)
 
     wrong = 0
     for question, (_, value) in FACTS.items():
@@ -57,7 +68,11 @@ def main(argv: Sequence[str] = ()) -> int:
         for quote, start, end in output["quotes"]:
             print(f"   {start:,}-{end:,} {quote!r}")
         holds = all(document[start:end] == quote for quote, start, end in output["quotes"])
-        is_right = value in output["answer"] and holds and any(value in quote for quote, _, _ in output["quotes"])
+        is_right = (
+            value in output["answer"]
+            and holds
+            and any(value in quote for quote, _, _ in output["quotes"])
+        )
         print("   right, and cited" if is_right else f"   WRONG: the document says {value!r}")
         wrong += not is_right
     return 1 if wrong else 0

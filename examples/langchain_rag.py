@@ -1,7 +1,8 @@
-"""A RAG pipeline whose documents are too long to be stuffed into a prompt: a retriever finds them, and the runnable reads them whole.
+"""A RAG pipeline whose documents are too long to be stuffed into a prompt: a retriever finds them,
+and the runnable reads them whole.
 
-The retriever here is a small one that counts words; any retriever of LangChain's goes in its place. Each answer says by the document's own
-id and metadata where it is from.
+The retriever here is a small one that counts words; any retriever of LangChain's goes in its place.
+Each answer says by the document's own id and metadata where it is from.
 
 No key and no network are needed: see langchain_huge_document.py.
 
@@ -23,7 +24,9 @@ from langchain_core.retrievers import BaseRetriever
 from rlm_integrations.langchain import RLMRunnable
 
 PLACES = "Lisbon Porto Bergen Tallinn Ghent Trieste Cadiz Galway Utrecht Turku".split()
-CHATTER = "The {} council met again.|Of the harbour of {} little is known.|In {} it rained.|The bakers of {} complained.".split("|")
+CHATTER = "The {} council met again.|Of the harbour of {} little is known.|In {} it rained.|The bakers of {} complained.".split(
+    "|"
+)
 QUESTION = "How many ships were repaired in Trieste in 1871?"
 VALUE = "forty-three"
 
@@ -34,10 +37,21 @@ class Keywords(BaseRetriever):
     documents: list[Document]
     k: int = 3
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:  # noqa: ARG002 - LangChain's
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002 - LangChain's
+    ) -> list[Document]:
         counts = [Counter(words(each.page_content)) for each in self.documents]
-        rarity = {word: math.log(len(counts) / (1 + sum(word in each for each in counts))) for word in words(query)}
-        scores = [sum(weight * each[word] / each.total() for word, weight in rarity.items()) for each in counts]
+        rarity = {
+            word: math.log(len(counts) / (1 + sum(word in each for each in counts)))
+            for word in words(query)
+        }
+        scores = [
+            sum(weight * each[word] / each.total() for word, weight in rarity.items())
+            for each in counts
+        ]
         ranked = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
         return [self.documents[number] for number in ranked[: self.k]]
 
@@ -54,8 +68,14 @@ def made_up() -> list[Document]:
     for number, place in enumerate(PLACES):
         sentences = [random.choice(CHATTER).format(place) for _ in range(3_300)]
         value = VALUE if place == "Trieste" else f"some {number}"
-        sentences.insert(random.randrange(len(sentences)), f"In 1871 {value} ships were repaired in {place}.")
-        documents.append(Document(" ".join(sentences), id=f"report-{number}", metadata={"title": f"Report on {place}"}))
+        sentences.insert(
+            random.randrange(len(sentences)), f"In 1871 {value} ships were repaired in {place}."
+        )
+        documents.append(
+            Document(
+                " ".join(sentences), id=f"report-{number}", metadata={"title": f"Report on {place}"}
+            )
+        )
     return documents
 
 
@@ -63,10 +83,16 @@ def main(argv: Sequence[str] = ()) -> int:
     """Ask, and check the answer; 0 where it is right, 1 where it is not."""
     documents = made_up()
     if "--spoil" in argv:  # blot the fact out, to see the check fail
-        documents = [Document(each.page_content.replace(VALUE, "*****"), id=each.id, metadata=each.metadata) for each in documents]
+        documents = [
+            Document(each.page_content.replace(VALUE, "*****"), id=each.id, metadata=each.metadata)
+            for each in documents
+        ]
 
     retriever = Keywords(documents=documents)
-    chain = {"question": itemgetter("question"), "context": itemgetter("question") | retriever} | RLMRunnable("offline")
+    chain = {
+        "question": itemgetter("question"),
+        "context": itemgetter("question") | retriever,
+    } | RLMRunnable("offline")
 
     output = chain.invoke({"question": QUESTION})
     print(f"Q: {QUESTION}\nA: {output['answer']}")
@@ -75,9 +101,16 @@ def main(argv: Sequence[str] = ()) -> int:
     for evidence in output["context"]:
         about = evidence.metadata
         (span,) = about["spans"]
-        print(f"   {about['source_metadata'].get('title')}, {span['start']:,}-{span['end']:,}: {evidence.page_content!r}")
-        is_right &= by_id[span["doc_id"]].page_content[span["start"] : span["end"]] == evidence.page_content
-    is_right &= any(each.metadata["source_metadata"] == {"title": "Report on Trieste"} for each in output["context"])
+        print(
+            f"   {about['source_metadata'].get('title')}, {span['start']:,}-{span['end']:,}: {evidence.page_content!r}"
+        )
+        is_right &= (
+            by_id[span["doc_id"]].page_content[span["start"] : span["end"]] == evidence.page_content
+        )
+    is_right &= any(
+        each.metadata["source_metadata"] == {"title": "Report on Trieste"}
+        for each in output["context"]
+    )
     print("right, and cited" if is_right else f"WRONG: the report says {VALUE!r}")
     return 0 if is_right else 1
 

@@ -1,6 +1,8 @@
-"""What a run found, searched like any other collection of documents: each finding knows the place in the document that it rests on.
+"""What a run found, searched like any other collection of documents: each finding knows the place
+in the document that it rests on.
 
-The root model here is a small object that always writes the same program; a real model writes its own. No key and no network are needed.
+The root model here is a small object that always writes the same program; a real model writes its
+own. No key and no network are needed.
 
     python examples/langchain_store_retriever.py [--spoil]
 """
@@ -39,29 +41,52 @@ class Surveyor:
 
 def main(argv: Sequence[str] = ()) -> int:
     """Run once, search its findings, and check them; 0 where they are right, 1 where they are not."""
-    document = "".join(f"{CHATTER * 2_000}The {name} bridge was opened in {year}. " for name, year in BRIDGES.items())
+    document = "".join(
+        f"{CHATTER * 2_000}The {name} bridge was opened in {year}. "
+        for name, year in BRIDGES.items()
+    )
     if "--spoil" in argv:  # blot a fact out, to see the check fail
         document = document.replace("1886", "****")
 
     output = RLMRunnable(Surveyor(), context=document).invoke("Which bridges are there?")
     print(output["answer"])
 
-    retriever = RLMStoreRetriever(store=output)  # `output["rlm"]["store_id"]` would do, as long as this process lives
+    # `output["rlm"]["store_id"]` would do, as long as this process lives
+    retriever = RLMStoreRetriever(store=output)
 
     def lines(found: list[Document]) -> list[str]:
         return [f"{each.page_content} [{each.metadata['spans'][0]['start']:,}]" for each in found]
 
     chain = retriever | RunnableLambda(lines)
-    for query in ("type=opening tag=1800s", "when was the bridge of Porto opened?", "type=opening desc~ghent|bergen sort=oldest"):
+    for query in (
+        "type=opening tag=1800s",
+        "when was the bridge of Porto opened?",
+        "type=opening desc~ghent|bergen sort=oldest",
+    ):
         print(f"\n{query}", *chain.invoke(query), sep="\n   ")
-    print("\n" + RLMStoreRetriever(store=output, mode="summary").invoke("type=opening")[0].page_content)
+    print(
+        "\n"
+        + RLMStoreRetriever(store=output, mode="summary").invoke("type=opening")[0].page_content
+    )
 
     found = retriever.search("type=opening", k=10)
     right = {f"The {name} bridge was opened in {year}." for name, year in BRIDGES.items()}
-    holds = all(document[span["start"] : span["end"]] == each.page_content for each in found for span in each.metadata["spans"])
+    holds = all(
+        document[span["start"] : span["end"]] == each.page_content
+        for each in found
+        for span in each.metadata["spans"]
+    )
     best = retriever.search("when was the bridge of Porto opened?", k=1)[0].page_content
-    is_right = {each.page_content for each in found} == right and holds and best == "The Porto bridge was opened in 1886."
-    print("\nright, and each at its place" if is_right else f"\nWRONG: the document says {sorted(right)}")
+    is_right = (
+        {each.page_content for each in found} == right
+        and holds
+        and best == "The Porto bridge was opened in 1886."
+    )
+    print(
+        "\nright, and each at its place"
+        if is_right
+        else f"\nWRONG: the document says {sorted(right)}"
+    )
     return 0 if is_right else 1
 
 

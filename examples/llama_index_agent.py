@@ -1,7 +1,8 @@
-"""An agent that asks a long document by a tool, and shows the progress of the tool's run in its own stream.
+"""An agent that asks a long document by a tool, and shows the progress of the tool's run in its own
+stream.
 
-No key and no network are needed: the document's model is "offline", and the agent's is LlamaIndex's mock, which calls the tool once and
-repeats what it said.
+No key and no network are needed: the document's model is "offline", and the agent's is LlamaIndex's
+mock, which calls the tool once and repeats what it said.
 
     python examples/llama_index_agent.py
 """
@@ -27,7 +28,9 @@ def call_then_repeat(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
     said = [message.content for message in messages if message.role.value == "tool"]
     if said:
         return ChatMessage(f"I looked it up: {said[-1]}", role="assistant")
-    call = ToolCallBlock(tool_call_id="1", tool_name="ask_chronicle", tool_kwargs={"input": QUESTION})
+    call = ToolCallBlock(
+        tool_call_id="1", tool_name="ask_chronicle", tool_kwargs={"input": QUESTION}
+    )
     return ChatMessage(role="assistant", blocks=[call])
 
 
@@ -35,8 +38,14 @@ async def talk() -> int:
     """Ask the agent; 0 where all is right."""
     text = "It rained on the coast, as every year. " * 20_000
     engine = RLMQueryEngine.from_defaults(Document(text=f"{text}{FACT} {text}"), llm="offline")
-    tool = as_query_engine_tool(engine, "ask_chronicle", "Answers questions about the chronicle of Tallinn.")
-    agent = FunctionAgent(tools=[tool], llm=MockFunctionCallingLLM(response_generator=call_then_repeat), streaming=False)
+    tool = as_query_engine_tool(
+        engine, "ask_chronicle", "Answers questions about the chronicle of Tallinn."
+    )
+    agent = FunctionAgent(
+        tools=[tool],
+        llm=MockFunctionCallingLLM(response_generator=call_then_repeat),
+        streaming=False,
+    )
     handler = agent.run(QUESTION)
     steps, sources = [], []
     async for event in handler.stream_events():
@@ -45,8 +54,16 @@ async def talk() -> int:
         elif isinstance(event, ToolCallResult):
             sources = event.tool_output.raw_output.source_nodes
     answer = str(await handler)
-    print(f"Q: {QUESTION}\nA: {answer}\nsteps: {', '.join(steps)}\nsources: {[source.node.text for source in sources]}")
-    return 0 if FACT in answer and steps[0] == "run_started" and [source.node.text for source in sources] == [FACT] else 1
+    print(
+        f"Q: {QUESTION}\nA: {answer}\nsteps: {', '.join(steps)}\nsources: {[source.node.text for source in sources]}"
+    )
+    return (
+        0
+        if FACT in answer
+        and steps[0] == "run_started"
+        and [source.node.text for source in sources] == [FACT]
+        else 1
+    )
 
 
 def main() -> int:

@@ -1,7 +1,9 @@
-"""Ask LlamaIndex's kind of query engine about five megabytes of text, and check that its sources are the document's own words.
+"""Ask LlamaIndex's kind of query engine about five megabytes of text, and check that its sources
+are the document's own words.
 
-No key and no network are needed: the model is "offline", a stand-in that finds sentences by their words and quotes them. With a key, pass
-any LlamaIndex LLM as `llm=`, and a cheaper one as `sub_llm=`.
+No key and no network are needed: the model is "offline", a stand-in that finds sentences by their
+words and quotes them. With a key, pass any LlamaIndex LLM as `llm=`, and a cheaper one as
+`sub_llm=`.
 
     python examples/llama_index_query_engine.py
 """
@@ -36,7 +38,10 @@ def main() -> int:
     right = FACT in str(response) and bool(response.source_nodes)
     for source in response.source_nodes:
         node = source.node
-        held = node.ref_doc_id == "chronicle" and whole.text[node.start_char_idx : node.end_char_idx] == node.text
+        held = (
+            node.ref_doc_id == "chronicle"
+            and whole.text[node.start_char_idx : node.end_char_idx] == node.text
+        )
         print(
             f"{node.metadata['title']} {node.start_char_idx:,}-{node.end_char_idx:,} {'holds' if held else 'does NOT hold'}: {node.text!r}"
         )

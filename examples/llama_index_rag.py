@@ -1,6 +1,8 @@
-"""A RAG pipeline whose synthesizer reads every page that the retriever finds, however many: here four hundred.
+"""A RAG pipeline whose synthesizer reads every page that the retriever finds, however many: here
+four hundred.
 
-No key and no network are needed: the model is "offline", and a few lines embed pages by their words.
+No key and no network are needed: the model is "offline", and a few lines embed pages by their
+words.
 
     python examples/llama_index_rag.py
 """
@@ -40,18 +42,34 @@ class Words(BaseEmbedding):
 
 def main() -> int:
     """Ask, show, check; 0 where all is right."""
-    pages = [f"Report {number}. A ship was seen at harbour {number} in calm weather." for number in range(400)]
+    pages = [
+        f"Report {number}. A ship was seen at harbour {number} in calm weather."
+        for number in range(400)
+    ]
     pages[217] += f" {FACT}"
-    documents = [Document(text=text, id_=f"page-{number}", metadata={"page": number}) for number, text in enumerate(pages)]
-    index = VectorStoreIndex.from_documents(documents, embed_model=Words(), transformations=[TokenTextSplitter()])
+    documents = [
+        Document(text=text, id_=f"page-{number}", metadata={"page": number})
+        for number, text in enumerate(pages)
+    ]
+    index = VectorStoreIndex.from_documents(
+        documents, embed_model=Words(), transformations=[TokenTextSplitter()]
+    )
     synthesizer = RLMSynthesizer("offline")
-    engine = RetrieverQueryEngine(index.as_retriever(similarity_top_k=400), response_synthesizer=synthesizer)
+    engine = RetrieverQueryEngine(
+        index.as_retriever(similarity_top_k=400), response_synthesizer=synthesizer
+    )
     response = engine.query(QUESTION)
     print(f"Q: {QUESTION}\nA: {response}\n{response.metadata}")
     right = FACT in str(response)
     for source in response.source_nodes:
-        print(f"page {source.node.metadata['page']}, score {source.score:.2f}: {source.node.text!r}")
-    return 0 if right and [source.node.metadata["page"] for source in response.source_nodes] == [217] else 1
+        print(
+            f"page {source.node.metadata['page']}, score {source.score:.2f}: {source.node.text!r}"
+        )
+    return (
+        0
+        if right and [source.node.metadata["page"] for source in response.source_nodes] == [217]
+        else 1
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""A router between a vector engine, for quick facts, and a run over the whole document, for questions about all of it.
+"""A router between a vector engine, for quick facts, and a run over the whole document, for
+questions about all of it.
 
-No key and no network are needed: LlamaIndex's mocks embed and answer for the vector engine and choose the other, whose model is "offline".
+No key and no network are needed: LlamaIndex's mocks embed and answer for the vector engine and
+choose the other, whose model is "offline".
 
     python examples/llama_index_router.py
 """
@@ -22,11 +24,16 @@ FACT = "The price of wool in Porto is 12 lire."
 
 
 class ByWords(BaseSelector):
-    """Chooses the whole document for questions that say so. With a key, `LLMSingleSelector` asks a model."""
+    """Chooses the whole document for questions that say so.
+
+    With a key, `LLMSingleSelector` asks a model.
+    """
 
     def _select(self, choices: list[ToolMetadata], query: QueryBundle) -> SelectorResult:
         index = int("whole" in query.query_str)
-        return SelectorResult(selections=[SingleSelection(index=index, reason=choices[index].description)])
+        return SelectorResult(
+            selections=[SingleSelection(index=index, reason=choices[index].description)]
+        )
 
     async def _aselect(self, choices: list[ToolMetadata], query: QueryBundle) -> SelectorResult:
         return self._select(choices, query)
@@ -43,15 +50,27 @@ def main() -> int:
     text = "Wool was sold, and praised, and weighed. " * 5_000
     document = Document(text=f"{text}{FACT} {text}")
     splitter = TokenTextSplitter(chunk_size=1_000)
-    index = VectorStoreIndex.from_documents([document], embed_model=MockEmbedding(embed_dim=8), transformations=[splitter])
-    quick = as_query_engine_tool(index.as_query_engine(llm=MockLLM(max_tokens=20)), "quick", "Quick facts from a few passages.")
-    whole = as_query_engine_tool(RLMQueryEngine.from_defaults(document, llm="offline"), "whole", "Questions about all of the text.")
+    index = VectorStoreIndex.from_documents(
+        [document], embed_model=MockEmbedding(embed_dim=8), transformations=[splitter]
+    )
+    quick = as_query_engine_tool(
+        index.as_query_engine(llm=MockLLM(max_tokens=20)),
+        "quick",
+        "Quick facts from a few passages.",
+    )
+    whole = as_query_engine_tool(
+        RLMQueryEngine.from_defaults(document, llm="offline"),
+        "whole",
+        "Questions about all of the text.",
+    )
     router = RouterQueryEngine(ByWords(), [quick, whole], llm=MockLLM())
     answers = []
     for question in ("What was praised?", "In the whole text, what is the price of wool in Porto?"):
         response = router.query(question)
         answers.append(str(response))
-        print(f"Q: {question}\nby: {response.metadata['selector_result'].reason}\nA: {answers[-1][:200]}\n")
+        print(
+            f"Q: {question}\nby: {response.metadata['selector_result'].reason}\nA: {answers[-1][:200]}\n"
+        )
     return 0 if FACT in answers[1] and FACT not in answers[0] else 1
 
 

@@ -1,6 +1,7 @@
 """Search what a run found on its way, long after its answer.
 
-No key and no network are needed: LlamaIndex's mock says what a root model would write here, a program that keeps what each chapter says.
+No key and no network are needed: LlamaIndex's mock says what a root model would write here, a
+program that keeps what each chapter says.
 
     python examples/llama_index_store.py
 """
@@ -33,17 +34,26 @@ def as_a_model_would(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
 
 def main() -> int:
     """Ask, search, show, check; 0 where all is right."""
-    text = "\n\n".join(f"The harbour of {town} was deep. Ships came there by night." for town in TOWNS)
+    text = "\n\n".join(
+        f"The harbour of {town} was deep. Ships came there by night." for town in TOWNS
+    )
     llm = MockFunctionCallingLLM(response_generator=as_a_model_would)
     engine = RLMQueryEngine.from_defaults(Document(text=text, id_="harbours"), llm=llm)
     print(f"A: {engine.query('How many chapters are there?')}")
     found = RLMStoreRetriever(engine.last_store, k=1).retrieve("harbour of Bergen")
     for each in found:
-        print(f"score {each.score:.2f}: {each.node.text!r}, from {each.node.ref_doc_id} {each.node.metadata['spans']}")
+        print(
+            f"score {each.score:.2f}: {each.node.text!r}, from {each.node.ref_doc_id} {each.node.metadata['spans']}"
+        )
     (summary,) = RLMStoreRetriever(engine.last_store, mode="summary", k=2).retrieve("type=note")
     print(summary.node.text)
     texts = [each.node.text for each in found]
-    return 0 if texts == ["The harbour of Bergen was deep."] and summary.node.text.startswith("8 objects") else 1
+    return (
+        0
+        if texts == ["The harbour of Bergen was deep."]
+        and summary.node.text.startswith("8 objects")
+        else 1
+    )
 
 
 if __name__ == "__main__":

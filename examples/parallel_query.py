@@ -1,7 +1,8 @@
-"""Map and reduce over a long document: `parallel_query` from Python, and the same inside a run, where the root model's code calls it.
+"""Map and reduce over a long document: `parallel_query` from Python, and the same inside a run,
+where the root model's code calls it.
 
-No key and no network are needed: the offline model finds sentences by their words, and the root model of the run is a short script.
-With a key, write names of models in their place.
+No key and no network are needed: the offline model finds sentences by their words, and the root
+model of the run is a short script. With a key, write names of models in their place.
 
     python examples/parallel_query.py [--spoil]
 """
@@ -13,7 +14,9 @@ from rlm_integrations import RLM, Completion, Request, parallel_query
 
 CHATTER = "Rain fell for most of the year, and the roads were bad. "
 TOWNS = "Aosta Biella Cuneo Domodossola".split()
-FACTS = [f"The bridge of {town} was closed in {1501 + number}." for number, town in enumerate(TOWNS)]
+FACTS = [
+    f"The bridge of {town} was closed in {1501 + number}." for number, town in enumerate(TOWNS)
+]
 TEMPLATE = "Which bridges were closed?\n\n{chunk}"
 SIZE = 6_000  # characters of a chunk
 
@@ -34,12 +37,16 @@ class Script:
     name, context_window = "script", None
 
     async def complete(self, request: Request) -> Completion:
-        """The program; a real model would read in the request what is asked, and what is known of the document."""
+        """The program; a real model would read in the request what is asked, and what is known of
+        the document.
+        """
         return Completion(PROGRAM if request.role == "root" else "I only write programs.")
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Ask over all chunks, outside of a run and inside of one, and check the findings; 0 where all are right, 1 where one is not."""
+    """Ask over all chunks, outside of a run and inside of one, and check the findings; 0 where all
+    are right, 1 where one is not.
+    """
     document = "".join(f"{CHATTER * 200}{fact} {CHATTER * 200}" for fact in FACTS)
     if "--spoil" in argv:  # blot a fact out, to see the check fail
         document = document.replace("Cuneo was closed", "Cuneo was ******")
@@ -56,8 +63,14 @@ def main(argv: Sequence[str] = ()) -> int:
         print(f"chunk {place:>2}: {fact} {'' if is_right else 'WRONG'}")
         wrong += not is_right
     (turn,) = result.trajectory
-    print(f"{len(chunks)} chunks, {turn.calls} sub-calls in turn {turn.iteration}, {len(result.citations)} citations")
-    print(f"{wrong} of {len(FACTS)} findings are wrong" if wrong else "all findings are right, and in order")
+    print(
+        f"{len(chunks)} chunks, {turn.calls} sub-calls in turn {turn.iteration}, {len(result.citations)} citations"
+    )
+    print(
+        f"{wrong} of {len(FACTS)} findings are wrong"
+        if wrong
+        else "all findings are right, and in order"
+    )
     return 1 if wrong else 0
 
 

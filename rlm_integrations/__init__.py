@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlm_integrations.engine.rlm import RLM
-    from rlm_integrations.errors import BudgetExceededError, IncompleteError, InputError, ModelError, RLMError
+    from rlm_integrations.errors import (
+        BudgetExceededError,
+        IncompleteError,
+        InputError,
+        ModelError,
+        RLMError,
+    )
     from rlm_integrations.lm.asker import Retry
     from rlm_integrations.lm.batch import (
         allm_batch,
@@ -20,7 +26,17 @@ if TYPE_CHECKING:
         parallel_query,
     )
     from rlm_integrations.lm.openai import OpenAILM
-    from rlm_integrations.records import Budget, Completion, Limits, LLMError, LLMReply, Message, Request, SpanRef, Usage
+    from rlm_integrations.records import (
+        Budget,
+        Completion,
+        Limits,
+        LLMError,
+        LLMReply,
+        Message,
+        Request,
+        SpanRef,
+        Usage,
+    )
     from rlm_integrations.result import RLMResult
     from rlm_integrations.store import SharedStore
 
@@ -69,7 +85,17 @@ _HOMES = {
         "parallel_query",
     ],
     "lm.openai": ["OpenAILM"],
-    "records": ["Budget", "Completion", "LLMError", "LLMReply", "Limits", "Message", "Request", "SpanRef", "Usage"],
+    "records": [
+        "Budget",
+        "Completion",
+        "LLMError",
+        "LLMReply",
+        "Limits",
+        "Message",
+        "Request",
+        "SpanRef",
+        "Usage",
+    ],
     "result": ["RLMResult"],
     "store": ["SharedStore"],
 }

@@ -15,11 +15,18 @@ _LARGEST = 1 << 63  # of an integer: a larger one cannot even be shown in a mess
 
 
 def to_plain(value: Any) -> Any:
-    """The value in JSON's types. What JSON does not have becomes a string, NaN and the infinities included."""
+    """The value in JSON's types.
+
+    What JSON does not have becomes a string, NaN and the infinities included.
+    """
     if isinstance(value, LLMError):
         return {"error": {"type": value.type, "message": value.message, "retries": value.retries}}
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(value))]
+        return (
+            float(value)
+            if math.isfinite(value)
+            else {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(value))]
+        )
     if isinstance(value, Enum):
         return to_plain(value.value)
     if isinstance(value, LLMReply):
@@ -58,7 +65,8 @@ def read_record(kind: Any, value: Any, where: str) -> Any:
         where: The name of the value for messages, such as "spent.by_model".
 
     Raises:
-        InputError: The value is not of this type; the message names the field, such as "citations[0].start".
+        InputError: The value is not of this type; the message names the field, such as
+            "citations[0].start".
     """
     try:
         return _reader(kind)(value)
@@ -90,7 +98,9 @@ class _InvalidError(Exception):
         return self
 
     def told(self, where: str) -> InputError:
-        return InputError(f"{''.join([where, *self.path]).removeprefix('.') or 'the record'} {self}")
+        return InputError(
+            f"{''.join([where, *self.path]).removeprefix('.') or 'the record'} {self}"
+        )
 
 
 _Reader = Callable[[Any], Any]
@@ -143,7 +153,13 @@ def _fields(kind: Any, value: Any, omit: frozenset[str]) -> dict[str, Any]:
 def _fields_of(kind: type) -> dict[str, tuple[_Reader, bool]]:
     """Of each field what reads it, and whether it must be there."""
     hints = get_type_hints(kind)
-    return {each.name: (_late(hints[each.name]), each.default is MISSING and each.default_factory is MISSING) for each in fields(kind)}
+    return {
+        each.name: (
+            _late(hints[each.name]),
+            each.default is MISSING and each.default_factory is MISSING,
+        )
+        for each in fields(kind)
+    }
 
 
 def _late(kind: Any) -> _Reader:
@@ -214,7 +230,9 @@ def _read_str(value: Any) -> str:
         return value
     error = value.get("error") if isinstance(value, Mapping) and value.keys() == {"error"} else None
     if isinstance(error, Mapping) and error.keys() == {"type", "message", "retries"}:
-        return LLMError(_read_str(error["type"]), _read_str(error["message"]), _read_int(error["retries"]))
+        return LLMError(
+            _read_str(error["type"]), _read_str(error["message"]), _read_int(error["retries"])
+        )
     raise _wrong("a string", value)
 
 
@@ -245,4 +263,6 @@ def _read_bool(value: Any) -> bool:
 
 
 def _wrong(wanted: str, value: Any) -> _InvalidError:
-    return _InvalidError(f"must be {wanted}, not {'null' if value is None else f'a value of type {type(value).__name__}'}")
+    return _InvalidError(
+        f"must be {wanted}, not {'null' if value is None else f'a value of type {type(value).__name__}'}"
+    )

@@ -1,17 +1,18 @@
 """Every error that the library raises on purpose.
 
 RLMError
-├── InputError (also ValueError)       an argument that cannot work: wrong type, empty, out of range, unknown name
-│   ├── ContextError                   a context that cannot be read: wrong type, missing file, bytes that are no text
-│   └── QueryError                     a store query that does not parse; `column` points at the place
-├── MissingExtraError (also ImportError)   a feature whose packages are not installed; names the extra
-├── LoopError (also RuntimeError)      a synchronous call where it could only wait for itself
-├── ModelError                         a model could not be asked, or did not answer usably
-├── IncompleteError                    a run ended without a final answer and was told to raise; has the result
-│   └── BudgetExceededError            it spent its budget
-└── SandboxError                       model code could not be run
-    ├── SandboxUnavailableError        a protection that this machine does not offer; names what can be chosen instead
-    └── SandboxClosedError             the session was closed or cancelled before this use
+├── InputError (also ValueError)       an argument that cannot work: wrong type, empty, out of
+range, unknown name │   ├── ContextError                   a context that cannot be read: wrong
+type, missing file, bytes that are no text │   └── QueryError                     a store query that
+does not parse; `column` points at the place ├── MissingExtraError (also ImportError)   a feature
+whose packages are not installed; names the extra ├── LoopError (also RuntimeError)      a
+synchronous call where it could only wait for itself ├── ModelError                         a model
+could not be asked, or did not answer usably ├── IncompleteError                    a run ended
+without a final answer and was told to raise; has the result │   └── BudgetExceededError
+it spent its budget └── SandboxError                       model code could not be run
+    ├── SandboxUnavailableError        a protection that this machine does not offer; names what can
+    be chosen instead └── SandboxClosedError             the session was closed or cancelled before
+    this use
 
 A failed sub-call in a batch is no exception but a value: `records.LLMError`.
 """
@@ -51,7 +52,9 @@ class MissingExtraError(RLMError, ImportError):
     """A feature whose packages are not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        install = f"pip install 'rlm-integrations[{extra}]', or in a checkout pip install '.[{extra}]'"
+        install = (
+            f"pip install 'rlm-integrations[{extra}]', or in a checkout pip install '.[{extra}]'"
+        )
         super().__init__(f"{feature} needs packages that are not installed: {install}")
         self.extra = extra
 
@@ -68,7 +71,8 @@ class ModelError(RLMError):
         type: The kind of failure as `LLMError.type` names it, such as "rate_limit" or "timeout".
         retryable: Whether the same request may succeed later.
         retry_after: How many seconds the provider asked to wait, if it did.
-        sent: Whether the request may have reached the provider, which may then want to be paid for it.
+        sent: Whether the request may have reached the provider, which may then want to be paid for
+            it.
     """
 
     def __init__(
@@ -101,7 +105,9 @@ class IncompleteError(RLMError):
 
 
 class BudgetExceededError(IncompleteError):
-    """A run spent its budget, and `on_incomplete="raise"` or `Budget(on_exceeded="raise")` was given."""
+    """A run spent its budget, and `on_incomplete="raise"` or `Budget(on_exceeded="raise")` was
+    given.
+    """
 
 
 class SandboxError(RLMError):

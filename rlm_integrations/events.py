@@ -1,7 +1,8 @@
-"""The one stream of events. Everything visible (callbacks, progress, traces, pages) consumes it; nothing else reports.
+"""The one stream of events. Everything visible (callbacks, progress, traces, pages) consumes it;
+nothing else reports.
 
-A hook is any callable that takes one event. It is called on the event loop that does the work, so it must be quick; its return value is
-ignored, and its exceptions never break a run.
+A hook is any callable that takes one event. It is called on the event loop that does the work, so
+it must be quick; its return value is ignored, and its exceptions never break a run.
 """
 
 import itertools
@@ -25,7 +26,8 @@ class Event:
     """What all events have in common.
 
     Attributes:
-        id: The thing that it happened to: the same in its started, finished and failed events, unique within the process.
+        id: The thing that it happened to: the same in its started, finished and failed events,
+            unique within the process.
         parent: The id of what that thing is part of, or None.
         at: When, in seconds of `time.monotonic()`.
     """
@@ -65,7 +67,10 @@ class CallFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFailed(Event):
-    """A call came to nothing; `record.reply` is the `LLMError`. Its type is "cancelled" where the caller gave up."""
+    """A call came to nothing; `record.reply` is the `LLMError`.
+
+    Its type is "cancelled" where the caller gave up.
+    """
 
     record: CallRecord
 
@@ -89,7 +94,9 @@ class BatchProgress(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchFinished(Event):
-    """A batch is over: all its prompts are done, its caller gave up, or its source of prompts raised."""
+    """A batch is over: all its prompts are done, its caller gave up, or its source of prompts
+    raised.
+    """
 
     done: int
     total: int | None
@@ -99,14 +106,16 @@ class BatchFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimiterChanged(Event):
-    """A model's limiter moved its ceiling or its pause since this caller last looked. The limiter serves the whole process.
+    """A model's limiter moved its ceiling or its pause since this caller last looked. The limiter
+    serves the whole process.
 
     Attributes:
         model: The model's name.
         ceiling: How many calls may be in flight now.
         in_use: How many are.
         waiting: How many wait for their turn.
-        paused_until: Nobody asks before this time of `time.monotonic()`; None where there is no pause.
+        paused_until: Nobody asks before this time of `time.monotonic()`; None where there is no
+            pause.
     """
 
     model: str
@@ -194,7 +203,10 @@ Hook = Callable[[Event], object]
 
 
 class Emitter:
-    """Hands events to hooks. False where there are none, so that nobody makes events for nothing."""
+    """Hands events to hooks.
+
+    False where there are none, so that nobody makes events for nothing.
+    """
 
     __slots__ = ("_broken", "_hooks")
 
@@ -206,14 +218,20 @@ class Emitter:
         return bool(self._hooks)
 
     def __call__(self, event: Event) -> None:
-        """Hand the event over. A hook's first exception is logged, further ones are not: there may be thousands."""
+        """Hand the event over. A hook's first exception is logged, further ones are not: there may
+        be thousands.
+        """
         for number, hook in enumerate(self._hooks):
             try:
                 hook(event)
             except Exception:
                 if number not in self._broken:
                     self._broken.add(number)
-                    logger.exception("%r raised on %s; the run goes on, and it is not logged again", hook, type(event).__name__)
+                    logger.exception(
+                        "%r raised on %s; the run goes on, and it is not logged again",
+                        hook,
+                        type(event).__name__,
+                    )
 
 
 def new_id(kind: str) -> str:

@@ -4,7 +4,15 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, CallFailed, CallFinished, CallRetried, Event
+from rlm_integrations.events import (
+    BatchFinished,
+    BatchProgress,
+    BatchStarted,
+    CallFailed,
+    CallFinished,
+    CallRetried,
+    Event,
+)
 
 
 def bar_class() -> Any:

@@ -16,13 +16,16 @@ _ENDS: Final = 20  # pieces of a prompt that is kept in part
 
 @dataclass(frozen=True, slots=True)
 class PromptPieces:
-    """A prompt as its own words and spans of the document, which together are the prompt to the last character.
+    """A prompt as its own words and spans of the document, which together are the prompt to the
+    last character.
 
     Attributes:
         pieces: Words and spans, in order.
-        ambiguous: The numbers of those pieces whose text was seen at other places of the document too.
+        ambiguous: The numbers of those pieces whose text was seen at other places of the document
+            too.
         sha256: Of the prompt's UTF-8, lone surrogates included.
-        left_out: How many characters of its own words were not kept, because the record had no room for them.
+        left_out: How many characters of its own words were not kept, because the record had no room
+            for them.
     """
 
     pieces: tuple[str | SpanRef, ...]
@@ -32,7 +35,12 @@ class PromptPieces:
 
     def __str__(self) -> str:
         """The prompt for a reader: each span by its place."""
-        shown = (each if isinstance(each, str) else f"[{each.source}, characters {each.start:,} to {each.end:,}]" for each in self.pieces)
+        shown = (
+            each
+            if isinstance(each, str)
+            else f"[{each.source}, characters {each.start:,} to {each.end:,}]"
+            for each in self.pieces
+        )
         return "".join(shown)
 
     @property
@@ -44,22 +52,38 @@ class PromptPieces:
         """The prompt.
 
         Raises:
-            ContextError: This is not the corpus in which the spans were found, or not all of the prompt was kept.
+            ContextError: This is not the corpus in which the spans were found, or not all of the
+                prompt was kept.
         """
         if self.left_out:
-            raise ContextError("the prompt cannot be rebuilt: the record had no room for all of it (Limits.recorded_chars)")
-        text = "".join(piece if isinstance(piece, str) else corpus.text(piece.source, piece.start, piece.end) for piece in self.pieces)
+            raise ContextError(
+                "the prompt cannot be rebuilt: the record had no room for all of it (Limits.recorded_chars)"
+            )
+        text = "".join(
+            piece if isinstance(piece, str) else corpus.text(piece.source, piece.start, piece.end)
+            for piece in self.pieces
+        )
         if sha256_of(text) != self.sha256:
-            raise ContextError("the prompt cannot be rebuilt from this document: it is not the one that the prompt was made of")
+            raise ContextError(
+                "the prompt cannot be rebuilt from this document: it is not the one that the prompt was made of"
+            )
         return text
 
     def shortened(self, kept: int) -> "PromptPieces":
-        """The prompt with at most about so many characters of its own words: the beginnings and ends of its first and last pieces."""
-        chosen = self.pieces if len(self.pieces) <= _ENDS else (*self.pieces[: _ENDS // 2], *self.pieces[-_ENDS // 2 :])
+        """The prompt with at most about so many characters of its own words: the beginnings and
+        ends of its first and last pieces.
+        """
+        chosen = (
+            self.pieces
+            if len(self.pieces) <= _ENDS
+            else (*self.pieces[: _ENDS // 2], *self.pieces[-_ENDS // 2 :])
+        )
         half = max(1, kept // len(chosen) // 2)
         pieces = tuple(_ends(piece, half) if isinstance(piece, str) else piece for piece in chosen)
         words = sum(len(piece) for piece in self.pieces if isinstance(piece, str))
-        left_out = words - sum(min(len(piece), 2 * half) for piece in chosen if isinstance(piece, str))
+        left_out = words - sum(
+            min(len(piece), 2 * half) for piece in chosen if isinstance(piece, str)
+        )
         return PromptPieces(pieces, (), self.sha256, left_out)
 
 
@@ -74,7 +98,10 @@ def literal(prompt: str) -> PromptPieces:
 
 def made_of(pieces: Sequence[str | SpanRef], corpus: "Corpus") -> tuple[str, PromptPieces]:
     """The prompt of these words and spans, and what the record has of it."""
-    text = "".join(each if isinstance(each, str) else corpus.text(each.source, each.start, each.end) for each in pieces)
+    text = "".join(
+        each if isinstance(each, str) else corpus.text(each.source, each.start, each.end)
+        for each in pieces
+    )
     return text, PromptPieces(tuple(pieces), (), sha256_of(text))
 
 

@@ -1,4 +1,6 @@
-"""Frozen data that everybody speaks. Only the standard library is imported here: the sandbox's child reads it too."""
+"""Frozen data that everybody speaks. Only the standard library is imported here: the sandbox's
+child reads it too.
+"""
 
 import codecs
 from collections.abc import Mapping
@@ -8,7 +10,8 @@ from typing import Any, ClassVar, Literal, Self
 from .errors import InputError
 
 Role = Literal["system", "user", "assistant"]
-BOUND = "max_completion_tokens"  # the parameter by which requests bound a reply; each model has a name of its own for it
+# The parameter by which requests bound a reply; each model has a name of its own for it
+BOUND = "max_completion_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +31,11 @@ class Request:
         params: Further parameters in the provider's own names, such as `temperature`.
         role: Whether the root of a run asks, or code in its REPL.
         query: The user's question of the run that asks.
-        path: The call's place in the run, such as `r.2/b.17`, or in a batch, such as `b.17`; the same at every replay.
+        path: The call's place in the run, such as `r.2/b.17`, or in a batch, such as `b.17`; the
+            same at every replay.
         depth: 0 for the root's own calls, 1 for those of its code and children, and so on.
-        reply_tokens: The bound of the reply that a run's budget sets, or None. `params` has it too, as `max_completion_tokens`, for models
-            that hand parameters on as they are.
+        reply_tokens: The bound of the reply that a run's budget sets, or None. `params` has it too,
+            as `max_completion_tokens`, for models that hand parameters on as they are.
     """
 
     messages: tuple[Message, ...]
@@ -45,7 +49,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider counted them. Cached tokens are part of the input, reasoning tokens part of the output."""
+    """Tokens as the provider counted them.
+
+    Cached tokens are part of the input, reasoning tokens part of the output.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -80,14 +87,17 @@ class Completion:
 
 
 # Why a model stopped before its end, in the words of providers.
-CUT = frozenset({"content_filter", "length", "max_output_tokens", "max_tokens", "model_context_window_exceeded"})
+CUT = frozenset(
+    {"content_filter", "length", "max_output_tokens", "max_tokens", "model_context_window_exceeded"}
+)
 
 
 class LLMReply(str):
     """A model's reply: a string that knows why the model stopped.
 
     Attributes:
-        finish_reason: Why, in the provider's word: "stop", "length" and the like; None where it did not say.
+        finish_reason: Why, in the provider's word: "stop", "length" and the like; None where it did
+            not say.
     """
 
     __slots__ = ("finish_reason",)
@@ -110,10 +120,12 @@ class LLMReply(str):
 
 
 class LLMError(str):
-    """What stands in the slot of a call that failed: a text that begins with "Error:", with the reason as fields.
+    """What stands in the slot of a call that failed: a text that begins with "Error:", with the
+    reason as fields.
 
     Attributes:
-        type: The kind of failure: "timeout", "rate_limit", "server", "connection", "budget", "input", "refusal" and the like.
+        type: The kind of failure: "timeout", "rate_limit", "server", "connection", "budget",
+            "input", "refusal" and the like.
         message: What happened.
         retries: How many further tries were made.
         finish_reason: None, as for a reply.
@@ -131,7 +143,9 @@ class LLMError(str):
 
     def __new__(cls, type: str, message: str, retries: int = 0) -> Self:  # noqa: A002 - the field's name is the contract
         """The error as text and as fields."""
-        error = super().__new__(cls, f"Error: {message}" if type == "error" else f"Error: {type}: {message}")
+        error = super().__new__(
+            cls, f"Error: {message}" if type == "error" else f"Error: {type}: {message}"
+        )
         error.type = type
         error.message = message
         error.retries = retries
@@ -150,13 +164,16 @@ class CallRecord:
 
     Attributes:
         reply: What the model wrote, as an `LLMReply`, or the `LLMError` in its place.
-        model: The name by which the provider answered; where there was no answer, the name by which it was asked.
+        model: The name by which the provider answered; where there was no answer, the name by which
+            it was asked.
         usage: Tokens as the provider counted them for the answer, or None where it did not say.
-        cost: What the answer cost in US dollars, or None where that is not known or was not looked up. Never zero for "unknown".
+        cost: What the answer cost in US dollars, or None where that is not known or was not looked
+            up. Never zero for "unknown".
         finish_reason: Why the model stopped, in the provider's word.
         retries: How many further tries were made.
         wait: How many seconds it waited for its turn, before all tries together.
-        start: When the first try was sent, in seconds of `time.monotonic()`; when it failed, where none was.
+        start: When the first try was sent, in seconds of `time.monotonic()`; when it failed, where
+            none was.
         end: When the answer had come, or the last try had failed.
     """
 
@@ -190,8 +207,9 @@ class SpanRef:
 class StoreObject:
     """An object of the shared store, as `get`, `children` and `parents` return it.
 
-    Over a wire it is `to_dict()`, plain JSON, and in the REPL what `from_dict` makes of that: the same object, whose fields are read as
-    attributes or as keys (`found.content`, `found["content"]`). Its content is a copy: changing it changes nothing in the store.
+    Over a wire it is `to_dict()`, plain JSON, and in the REPL what `from_dict` makes of that: the
+    same object, whose fields are read as attributes or as keys (`found.content`,
+    `found["content"]`). Its content is a copy: changing it changes nothing in the store.
 
     Attributes:
         id: `worker_A_000001`, or with slashes where it came in a commit or an import.
@@ -230,8 +248,14 @@ class StoreObject:
     def to_dict(self) -> dict[str, Any]:
         """The object as plain JSON."""
         plain = {key: getattr(self, key) for key in self.__slots__}
-        backrefs = [{"source": span.source, "start": span.start, "end": span.end} for span in self.backrefs]
-        lists = {"parents": list(self.parents), "tags": list(self.tags), "links": [list(link) for link in self.links]}
+        backrefs = [
+            {"source": span.source, "start": span.start, "end": span.end} for span in self.backrefs
+        ]
+        lists = {
+            "parents": list(self.parents),
+            "tags": list(self.tags),
+            "links": [list(link) for link in self.links],
+        }
         return {**plain, "backrefs": backrefs, **lists}
 
     @classmethod
@@ -239,7 +263,15 @@ class StoreObject:
         """The object that `to_dict` wrote."""
         backrefs = tuple(SpanRef(**span) for span in data["backrefs"])
         links = tuple((str(word), str(other)) for word, other in data["links"])
-        return cls(**{**data, "backrefs": backrefs, "parents": tuple(data["parents"]), "tags": tuple(data["tags"]), "links": links})
+        return cls(
+            **{
+                **data,
+                "backrefs": backrefs,
+                "parents": tuple(data["parents"]),
+                "tags": tuple(data["tags"]),
+                "links": links,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +280,8 @@ class HostFunction:
 
     Attributes:
         name: Its name in the REPL; `store.create` makes an object `store` with a method.
-        signature: Its parameters, as `help` shows them. Whether a call fits them is the gate's to check.
+        signature: Its parameters, as `help` shows them. Whether a call fits them is the gate's to
+            check.
         doc: What else `help` shows.
         aliases: Further names for the same function.
     """
@@ -260,7 +293,9 @@ class HostFunction:
 
 
 def undecodable(encoding: object, errors: object) -> str | None:
-    """Why Python cannot decode text in this encoding with this treatment of errors, and what to do; None where it can."""
+    """Why Python cannot decode text in this encoding with this treatment of errors, and what to do;
+    None where it can.
+    """
     if not isinstance(encoding, str) or not isinstance(errors, str):
         return "the names of an encoding and of a treatment of errors are strings"
     try:
@@ -268,7 +303,9 @@ def undecodable(encoding: object, errors: object) -> str | None:
         codecs.getincrementaldecoder(encoding)
         codecs.lookup_error(errors)
     except (LookupError, ValueError) as error:  # ValueError: a null character in the name
-        return f"{error}: choose an encoding such as 'utf-8', and errors such as 'strict' or 'replace'"
+        return (
+            f"{error}: choose an encoding such as 'utf-8', and errors such as 'strict' or 'replace'"
+        )
     return None
 
 
@@ -278,33 +315,47 @@ class Limits:
 
     Attributes:
         memory: Bytes of address space that the code of one REPL may take beside the context itself.
-        block_seconds: How long one block may compute: wall time while no call to the host is open, and processor time in any case.
+        block_seconds: How long one block may compute: wall time while no call to the host is open,
+            and processor time in any case.
         block_wall_seconds: How long one block may take in all, waiting for models included.
-        grace_seconds: How long an interrupted block, which is interrupted again and again, may take to end before its process is killed.
+        grace_seconds: How long an interrupted block, which is interrupted again and again, may take
+            to end before its process is killed.
         calls_per_block: How many calls to the host one block may make; a whole batch is one call.
         calls_in_flight: How many of them may be open at once; further ones wait.
-        threads: How many threads one REPL may have, two of the REPL's own included. Python code that starts more gets a RuntimeError;
-            code that starts them past Python is ended when they are next counted, four times a second.
+        threads: How many threads one REPL may have, two of the REPL's own included. Python code
+            that starts more gets a RuntimeError; code that starts them past Python is ended when
+            they are next counted, four times a second.
         stdout_kept: Characters of a block's standard output that are kept, from its start.
         stderr_kept: Likewise for its standard error.
-        message_bytes: How much memory the arguments of one call may take, and those of all open calls of a REPL together.
-        stdout_shown: Characters of a block's output that the model is shown, the first and the last of them.
+        message_bytes: How much memory the arguments of one call may take, and those of all open
+            calls of a REPL together.
+        stdout_shown: Characters of a block's output that the model is shown, the first and the last
+            of them.
         call_seconds: How long one try of a call to a model may take once it has its turn.
-        reply_tokens: How many tokens a reply may have while tokens or cost are limited; it is reserved before each call.
+        reply_tokens: How many tokens a reply may have while tokens or cost are limited; it is
+            reserved before each call.
         encoding: How files are encoded, as Python's codecs name it.
-        decode_errors: What stands for bytes of a file that are no text, as Python's codecs name it: "strict" refuses them.
-        single_call_below: A context of fewer characters is answered by one call, without a REPL; 0 for never.
-        compact_at: The part of the root model's window at which older outputs and replies in its conversation are shortened.
+        decode_errors: What stands for bytes of a file that are no text, as Python's codecs name it:
+            "strict" refuses them.
+        single_call_below: A context of fewer characters is answered by one call, without a REPL; 0
+            for never.
+        compact_at: The part of the root model's window at which older outputs and replies in its
+            conversation are shortened.
         window: The root model's window in tokens, where the model does not say.
-        child_runs: How many child runs, each with a REPL of its own, may be under way at once at each depth of a tree; further ones wait.
+        child_runs: How many child runs, each with a REPL of its own, may be under way at once at
+            each depth of a tree; further ones wait.
         batch_items: How many prompts or tasks one batch of code may have.
-        prompt_chars: Characters of one prompt that code may send, or have filled in from a template; a longer one fails in its own slot.
-        answer_chars: Characters of an answer, as text or as JSON; a longer one is refused, and the model is told so.
-        recorded_chars: Characters of prompts, replies and writes that a tree's record keeps. Beyond three quarters of it, long prompts
-            and replies are kept by their first and last characters and their SHA-256; beyond all of it, calls are only counted.
-        store_bytes: Bytes of memory that the store of a run may take. What text searches index of it, once they are made, comes on top.
-        query_chars: Characters that one query to the store may read and compare; to compare one object's type or tags counts as 10,
-            and so does each character that the query gives out.
+        prompt_chars: Characters of one prompt that code may send, or have filled in from a
+            template; a longer one fails in its own slot.
+        answer_chars: Characters of an answer, as text or as JSON; a longer one is refused, and the
+            model is told so.
+        recorded_chars: Characters of prompts, replies and writes that a tree's record keeps. Beyond
+            three quarters of it, long prompts and replies are kept by their first and last
+            characters and their SHA-256; beyond all of it, calls are only counted.
+        store_bytes: Bytes of memory that the store of a run may take. What text searches index of
+            it, once they are made, comes on top.
+        query_chars: Characters that one query to the store may read and compare; to compare one
+            object's type or tags counts as 10, and so does each character that the query gives out.
     """
 
     memory: int = 2 << 30
@@ -345,9 +396,13 @@ class Limits:
             if each.type is int and not isinstance(value, int):
                 raise InputError(f"Limits({each.name}={value!r}): a whole number is needed")
         if self.compact_at > 1:
-            raise InputError(f"Limits(compact_at={self.compact_at!r}): it is a part of the model's window, at most 1")
+            raise InputError(
+                f"Limits(compact_at={self.compact_at!r}): it is a part of the model's window, at most 1"
+            )
         if (why := undecodable(self.encoding, self.decode_errors)) is not None:
-            raise InputError(f"Limits(encoding={self.encoding!r}, decode_errors={self.decode_errors!r}): {why}")
+            raise InputError(
+                f"Limits(encoding={self.encoding!r}, decode_errors={self.decode_errors!r}): {why}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,8 +414,9 @@ class Budget:
         max_tokens: Input and output tokens in sum.
         max_cost: US dollars. Refused before the first call for a model without a known price.
         max_seconds: Wall time.
-        on_exceeded: "partial" gives the best answer so far, with its `stop_reason`; "raise" raises `BudgetExceededError`, which has it.
-            `RLM(on_incomplete="raise")` raises for every other end without a final answer too.
+        on_exceeded: "partial" gives the best answer so far, with its `stop_reason`; "raise" raises
+            `BudgetExceededError`, which has it. `RLM(on_incomplete="raise")` raises for every other
+            end without a final answer too.
     """
 
     max_calls: int | None = None
@@ -375,8 +431,12 @@ class Budget:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise InputError(f"Budget({name}={value!r}): a number greater than 0 is needed, or None for no bound")
+                raise InputError(
+                    f"Budget({name}={value!r}): a number greater than 0 is needed, or None for no bound"
+                )
             if name in {"max_calls", "max_tokens"} and not isinstance(value, int):
                 raise InputError(f"Budget({name}={value!r}): a whole number is needed")
         if self.on_exceeded not in {"partial", "raise"}:
-            raise InputError(f"Budget(on_exceeded={self.on_exceeded!r}): choose 'partial' or 'raise'")
+            raise InputError(
+                f"Budget(on_exceeded={self.on_exceeded!r}): choose 'partial' or 'raise'"
+            )

@@ -1,4 +1,6 @@
-"""What a run leaves: its answer, where that stands in the document, and the record of how it came about."""
+"""What a run leaves: its answer, where that stands in the document, and the record of how it came
+about.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +40,8 @@ StopReason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A place in the document that supports the answer. `document[start:end] == quote` was checked when it was made.
+    """A place in the document that supports the answer. `document[start:end] == quote` was checked
+    when it was made.
 
     Attributes:
         source: The name of the text, `context_0` and so on.
@@ -46,7 +49,8 @@ class Citation:
         end: The character after its last.
         quote: The document's own words.
         metadata: What the document said about that text.
-        ambiguous: Whether the words were looked up, and stand elsewhere too; the first place is shown.
+        ambiguous: Whether the words were looked up, and stand elsewhere too; the first place is
+            shown.
     """
 
     source: str
@@ -73,9 +77,11 @@ class SubCall:
         wait: Seconds that it waited for its turn.
         retries: Further tries that it took.
         usage: Tokens, or None where the provider did not say.
-        finish_reason: Why the model stopped, in the provider's word: "length" where its reply was cut.
+        finish_reason: Why the model stopped, in the provider's word: "length" where its reply was
+            cut.
         turns: What a child run did.
-        citations: The places of the root's document that a child run gave as evidence; verified, as the result's own.
+        citations: The places of the root's document that a child run gave as evidence; verified, as
+            the result's own.
         dropped_citations: How many further ones it gave that are not in the document.
     """
 
@@ -97,7 +103,9 @@ class SubCall:
 
     @property
     def calls(self) -> int:
-        """How many calls to models it stands for: 1, or of a child run those of its root and its code."""
+        """How many calls to models it stands for: 1, or of a child run those of its root and its
+        code.
+        """
         return sum(1 + turn.calls for turn in self.turns) if self.turns else 1
 
 
@@ -115,12 +123,13 @@ class Execution:
         dropped: Characters that were not kept.
         error: The traceback, or None.
         elapsed: Seconds.
-        store_events: What it wrote to the store: `op`, `id`, `type`, `description`, `worker`, `ts`. What its child runs wrote is in the
-            executions of `subcalls[…].turns`.
-        batch_calls: Its batches of prompts: `prompts_count`, `model`, `execution_time`, `ts`. The runs of a `recursive_batch` are in
-            `subcalls`.
+        store_events: What it wrote to the store: `op`, `id`, `type`, `description`, `worker`, `ts`.
+            What its child runs wrote is in the executions of `subcalls[…].turns`.
+        batch_calls: Its batches of prompts: `prompts_count`, `model`, `execution_time`, `ts`. The
+            runs of a `recursive_batch` are in `subcalls`.
         subcalls: Its calls to models and child runs, in the order in which they ended.
-        unrecorded: How many further calls it made, for which the record had no room; see `Limits.recorded_chars`.
+        unrecorded: How many further calls it made, for which the record had no room; see
+            `Limits.recorded_chars`.
     """
 
     block: int
@@ -145,13 +154,15 @@ class Iteration:
     Attributes:
         iteration: Its number, from 1.
         reply: What the model wrote.
-        prompt: What the model was asked where that holds the whole document, which is in it by span; else None, and `messages` has it.
+        prompt: What the model was asked where that holds the whole document, which is in it by
+            span; else None, and `messages` has it.
         executions: The blocks that were run.
         note: What the model was told beside their output, or "".
         start: When the model was asked, in seconds since the run began.
         end: When its blocks were done.
         usage: The tokens of the root's call.
-        finish_reason: Why the model stopped, in the provider's word: "length" where its reply was cut.
+        finish_reason: Why the model stopped, in the provider's word: "length" where its reply was
+            cut.
     """
 
     iteration: int
@@ -179,7 +190,8 @@ class Spent:
         calls: How many there were.
         usage: Their tokens, as far as providers counted them.
         cost: US dollars, or None ("unknown") where any of them has no price.
-        uncounted: How many of the calls the provider answered without a count, or with one that cannot be true.
+        uncounted: How many of the calls the provider answered without a count, or with one that
+            cannot be true.
     """
 
     calls: int = 0
@@ -190,23 +202,31 @@ class Spent:
     def __add__(self, other: "Spent") -> "Spent":
         """Both in sum."""
         cost = None if self.cost is None or other.cost is None else self.cost + other.cost
-        return Spent(self.calls + other.calls, self.usage + other.usage, cost, self.uncounted + other.uncounted)
+        return Spent(
+            self.calls + other.calls,
+            self.usage + other.usage,
+            cost,
+            self.uncounted + other.uncounted,
+        )
 
 
 Price = Callable[[Usage, str, str], float | None]
 
 
 class Spending:
-    """What a run took, its children included. It is added up when it is first asked: reading the price list takes a while.
+    """What a run took, its children included. It is added up when it is first asked: reading the
+    price list takes a while.
 
     Args:
-        calls: Of each call the model that was asked, the depth, the tokens (None where the provider did not say), and the model
-            that answered.
+        calls: Of each call the model that was asked, the depth, the tokens (None where the provider
+            did not say), and the model that answered.
         price: What tokens cost, given both models.
     """
 
     def __init__(
-        self, calls: Sequence[tuple[str, int, Usage | None, str]] = (), price: Price = lambda _usage, _asked, _answering: None
+        self,
+        calls: Sequence[tuple[str, int, Usage | None, str]] = (),
+        price: Price = lambda _usage, _asked, _answering: None,
     ) -> None:
         self._calls = calls
         self._price = price
@@ -216,7 +236,12 @@ class Spending:
         by_model: dict[str, Spent] = {}
         by_depth: dict[int, Spent] = {}
         for model, depth, usage, answering in self._calls:
-            spent = Spent(1, usage or Usage(), None if usage is None else self._price(usage, model, answering), int(usage is None))
+            spent = Spent(
+                1,
+                usage or Usage(),
+                None if usage is None else self._price(usage, model, answering),
+                int(usage is None),
+            )
             by_model[model] = by_model.get(model, Spent()) + spent
             by_depth[depth] = by_depth.get(depth, Spent()) + spent
         return by_model, by_depth
@@ -261,7 +286,11 @@ class Spending:
 
     def to_dict(self) -> dict[str, Any]:
         """The tally as plain JSON."""
-        return {"by_model": to_plain(self.by_model), "by_depth": to_plain(self.by_depth), "total": to_plain(self.total)}
+        return {
+            "by_model": to_plain(self.by_model),
+            "by_depth": to_plain(self.by_depth),
+            "total": to_plain(self.total),
+        }
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
@@ -274,7 +303,11 @@ class Spending:
             raise InputError("spent must be an object with by_model and by_depth")
         by_model = read_record(Mapping[str, Spent], data["by_model"], "spent.by_model")
         by_depth = read_record(Mapping[str, Spent], data["by_depth"], "spent.by_depth")
-        if wrong := [depth for depth in by_depth if not (depth.isascii() and depth.isdigit() and len(depth) < 10)]:
+        if wrong := [
+            depth
+            for depth in by_depth
+            if not (depth.isascii() and depth.isdigit() and len(depth) < 10)
+        ]:
             raise InputError(f"spent.by_depth: key {wrong[0][:40]!r} must be a depth, such as '0'")
         return cls._of(by_model, {int(depth): spent for depth, spent in by_depth.items()})
 
@@ -294,8 +327,13 @@ class Spending:
     __hash__ = None  # type: ignore[assignment] # it holds dicts
 
     def __repr__(self) -> str:
-        calls = sum(spent.calls for spent in self.by_depth.values()) if "_added_up" in self.__dict__ else len(self._calls)
-        return f"<Tally of {calls} calls>"  # not its cost, which would have to read the price list first
+        calls = (
+            sum(spent.calls for spent in self.by_depth.values())
+            if "_added_up" in self.__dict__
+            else len(self._calls)
+        )
+        # Not its cost, which would have to read the price list first
+        return f"<Tally of {calls} calls>"
 
 
 _SHOWN = 2_000  # characters of an answer that `print(result)` shows
@@ -309,18 +347,23 @@ class RLMResult:
     It can be pickled and copied; a pickle holds the store, but not the document.
 
     Attributes:
-        answer: The answer: a string, or an instance of `output_type`. Of a run that did not finish it is the best string so far; with an
-            `output_type` it is None, unless the last value fits the type.
-        partial: The best words so far of a run that did not finish; None where `stop_reason` is "final".
+        answer: The answer: a string, or an instance of `output_type`. Of a run that did not finish
+            it is the best string so far; with an `output_type` it is None, unless the last value
+            fits the type.
+        partial: The best words so far of a run that did not finish; None where `stop_reason` is
+            "final".
         citations: Verified places in the document; see `Citation`.
-        stop_reason: How the run ended; "final" is the only end that the model chose. "failed" has the record of a run that raised.
+        stop_reason: How the run ended; "final" is the only end that the model chose. "failed" has
+            the record of a run that raised.
         iterations: How many turns the root model took.
         total_calls: Calls to models: root, sub and child.
         spent: What they took, by model and by depth.
         trajectory: Every turn.
-        messages: The conversation with the root model. A document that was sent whole (`Limits.single_call_below`) is named, not repeated.
+        messages: The conversation with the root model. A document that was sent whole
+            (`Limits.single_call_below`) is named, not repeated.
         run_id: The run's name.
-        dropped_citations: How many of the model's citations were not in the document, and are not shown.
+        dropped_citations: How many of the model's citations were not in the document, and are not
+            shown.
         error: What went wrong, for the stops that are errors.
         elapsed: Seconds.
         layers: The layers of the sandbox that were on.
@@ -350,11 +393,16 @@ class RLMResult:
         What it did count, and tokens by depth, are in `spent`.
         """
         uncounted = self.spent.uncounted
-        return {model: None if model in uncounted else usage for model, usage in self.spent.usage.items()}
+        return {
+            model: None if model in uncounted else usage
+            for model, usage in self.spent.usage.items()
+        }
 
     @property
     def cost(self) -> float | None:
-        """US dollars, or None where a model has no known price; by model and by depth they stand in `spent`."""
+        """US dollars, or None where a model has no known price; by model and by depth they stand in
+        `spent`.
+        """
         return self.spent.total.cost
 
     @property
@@ -383,19 +431,25 @@ class RLMResult:
         return hash(self.run_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain JSON, its store included. The document is not in it: prompts and the store refer to it by spans.
+        """The result as plain JSON, its store included. The document is not in it: prompts and the
+        store refer to it by spans.
 
-        Blocks, which `repl_history` lists, are under `trajectory`, in `executions`. What JSON does not have becomes a string: NaN and the
-        infinities ("NaN", "Infinity", "-Infinity"), dates and the like.
+        Blocks, which `repl_history` lists, are under `trajectory`, in `executions`. What JSON does
+        not have becomes a string: NaN and the infinities ("NaN", "Infinity", "-Infinity"), dates
+        and the like.
         """
-        return {"schema": SCHEMA, **{name: to_plain(getattr(self, name)) for name in self.__slots__}}
+        return {
+            "schema": SCHEMA,
+            **{name: to_plain(getattr(self, name)) for name in self.__slots__},
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The result that `to_dict` wrote.
 
-        A typed answer comes back as plain JSON: `pydantic.TypeAdapter(output_type).validate_python(result.answer)` makes the type of it.
-        The store comes back without the document: `result.store.with_document(context)` gives it back.
+        A typed answer comes back as plain JSON:
+        `pydantic.TypeAdapter(output_type).validate_python(result.answer)` makes the type of it. The
+        store comes back without the document: `result.store.with_document(context)` gives it back.
 
         Raises:
             InputError: It is of another schema, or damaged; the message names the field.
@@ -403,11 +457,19 @@ class RLMResult:
         given: object = data  # a file may hold any JSON
         schema = given.get("schema") if isinstance(given, Mapping) else None
         if type(schema) is not int or schema != SCHEMA:
-            of = f"of schema {schema}" if type(schema) is int and abs(schema) < 1_000 else "not a saved result"
-            raise InputError(f"a result of schema {SCHEMA} is needed, but this is {of}: read it with the version that wrote it")
+            of = (
+                f"of schema {schema}"
+                if type(schema) is int and abs(schema) < 1_000
+                else "not a saved result"
+            )
+            raise InputError(
+                f"a result of schema {SCHEMA} is needed, but this is {of}: read it with the version that wrote it"
+            )
         rest = {name: value for name, value in data.items() if name != "schema"}
         try:
-            return cls(**read_fields(cls, rest, omit=frozenset({"store"})), store=_store(rest.get("store")))
+            return cls(
+                **read_fields(cls, rest, omit=frozenset({"store"})), store=_store(rest.get("store"))
+            )
         except RecursionError:
             raise InputError("the record nests too deep: it is not a saved result") from None
 
@@ -446,6 +508,8 @@ def _store(data: Any) -> "SharedStore | None":
 def _cut(value: Any, most: int) -> str:
     """The value's repr, of bounded length."""
     if isinstance(value, str):
-        return repr(value) if len(value) <= most else f"{value[:most]!r}… ({len(value):,} characters)"
+        return (
+            repr(value) if len(value) <= most else f"{value[:most]!r}… ({len(value):,} characters)"
+        )
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}…"

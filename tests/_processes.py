@@ -5,7 +5,10 @@ from pathlib import Path
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a process that have not ended. A busy kernel lists one for some milliseconds more after it has said that it ended."""
+    """The children of a process that have not ended.
+
+    A busy kernel lists one for some milliseconds more after it has said that it ended.
+    """
     with suppress(FileNotFoundError):
         listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [int(each) for each in listed if not _has_ended(each)]

@@ -8,11 +8,15 @@ from typing import Any, Literal
 Moment = Literal["begins", "is over"]
 
 
-async def at_every_wait(work: Callable[[], Coroutine[Any, Any, Any]], *, again: int = 0) -> AsyncGenerator[asyncio.Task[Any], None]:
-    """Do the work anew for each of its waits and cancel it there; gives each cancelled task once it is done.
+async def at_every_wait(
+    work: Callable[[], Coroutine[Any, Any, Any]], *, again: int = 0
+) -> AsyncGenerator[asyncio.Task[Any], None]:
+    """Do the work anew for each of its waits and cancel it there; gives each cancelled task once it
+    is done.
 
-    A wait is one of the task itself or of any task that is made meanwhile. It is cancelled once as the wait begins and, in another run,
-    once as it is over: what was waited for is there, and the task has not gone on yet.
+    A wait is one of the task itself or of any task that is made meanwhile. It is cancelled once as
+    the wait begins and, in another run, once as it is over: what was waited for is there, and the
+    task has not gone on yet.
 
     Args:
         work: Begins the work.
@@ -53,7 +57,9 @@ class _Waits:
             loop.set_task_factory(None)
         return task
 
-    def _make(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+    def _make(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
         async def counted() -> Any:
             return await _Counted(coroutine, self._wait)
 
@@ -80,7 +86,11 @@ class _Waits:
 class _Counted:
     """A coroutine that tells of each of its waits."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], tell: Callable[[asyncio.Future[Any] | None], None]) -> None:
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        tell: Callable[[asyncio.Future[Any] | None], None],
+    ) -> None:
         self._coroutine = coroutine
         self._tell = tell
 
@@ -88,7 +98,9 @@ class _Counted:
         error: BaseException | None = None
         while True:
             try:
-                future = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
+                future = (
+                    self._coroutine.send(None) if error is None else self._coroutine.throw(error)
+                )
             except StopIteration as stop:
                 return stop.value
             error = None

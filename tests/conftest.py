@@ -21,7 +21,9 @@ def _is_loopback(host: Any) -> bool:
 
 
 def _close_network(event: str, args: tuple[Any, ...]) -> None:
-    """An audit hook, so no client can slip past it: connects and look-ups reach this machine or fail."""
+    """An audit hook, so no client can slip past it: connects and look-ups reach this machine or
+    fail.
+    """
     if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
         address = args[1]
         if isinstance(address, tuple) and not _is_loopback(address[0]):
@@ -32,12 +34,15 @@ def _close_network(event: str, args: tuple[Any, ...]) -> None:
 
 sys.addaudithook(_close_network)
 
-# A shell's background job ignores Ctrl-C, and so do its children: tests that press it would wait in vain.
+# A shell's background job ignores Ctrl-C, and so do its children: tests that press it would wait in
+# vain.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    """Keep what collecting has loaded, frameworks mostly, out of each later garbage collection: it is a million objects."""
+    """Keep what collecting has loaded, frameworks mostly, out of each later garbage collection: it
+    is a million objects.
+    """
     gc.collect()
     gc.freeze()

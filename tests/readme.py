@@ -13,7 +13,11 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 def blocks(kind: str) -> list[str]:
     """The fenced blocks of this language, in order."""
-    return [code for language, code in _BLOCK.findall(README.read_text(encoding="utf-8")) if language == kind]
+    return [
+        code
+        for language, code in _BLOCK.findall(README.read_text(encoding="utf-8"))
+        if language == kind
+    ]
 
 
 def with_help(readme: str) -> str:

@@ -1,4 +1,7 @@
-"""The reference of settings, records and events, made from their docstrings. `python -m tests.reference` writes it."""
+"""The reference of settings, records and events, made from their docstrings.
+
+`python -m tests.reference` writes it.
+"""
 
 import inspect
 import re
@@ -36,7 +39,11 @@ RECORDS = [
 
 def event_kinds() -> list[type[events.Event]]:
     """Every kind of event, in the order of the module."""
-    return [each for each in vars(events).values() if inspect.isclass(each) and issubclass(each, events.Event) and each is not events.Event]
+    return [
+        each
+        for each in vars(events).values()
+        if inspect.isclass(each) and issubclass(each, events.Event) and each is not events.Event
+    ]
 
 
 def page() -> str:
@@ -60,10 +67,14 @@ def page() -> str:
 
 
 def _section(kind: Any, omit: frozenset[str] | set[str] = frozenset()) -> str:
-    title = f"`{kind.__name__}`" + ("*" if kind.__name__ in rlm_integrations.__all__ else f" in `{kind.__module__}`")
+    title = f"`{kind.__name__}`" + (
+        "*" if kind.__name__ in rlm_integrations.__all__ else f" in `{kind.__module__}`"
+    )
     if issubclass(kind, events.Event):
         title = f"`{kind.__name__}`"
-    return "\n\n".join(each for each in (f"### {title}", _summary(kind), _table(kind, omit)) if each)
+    return "\n\n".join(
+        each for each in (f"### {title}", _summary(kind), _table(kind, omit)) if each
+    )
 
 
 def _summary(kind: Any) -> str:
@@ -74,7 +85,11 @@ def _summary(kind: Any) -> str:
 
 def _table(kind: Any, omit: frozenset[str] | set[str] = frozenset()) -> str:
     said = dict(_said(kind))
-    own = {each.name: _default(each) for each in fields(kind)} if hasattr(kind, "__dataclass_fields__") else dict.fromkeys(said, "")
+    own = (
+        {each.name: _default(each) for each in fields(kind)}
+        if hasattr(kind, "__dataclass_fields__")
+        else dict.fromkeys(said, "")
+    )
     shown = {name: default for name, default in own.items() if name not in omit}
     if shown and not said.keys() & shown.keys():
         return f"Fields: {', '.join(f'`{name}`' for name in shown)}."

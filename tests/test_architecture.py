@@ -1,4 +1,6 @@
-"""The folder list is the architecture: imports go one way, names are exported once, importing is light."""
+"""The folder list is the architecture: imports go one way, names are exported once, importing is
+light.
+"""
 
 import ast
 import importlib
@@ -46,7 +48,9 @@ def imports_of(path: Path, text: str | None = None) -> list[str]:
     package = ["rlm_integrations", *path.relative_to(PACKAGE).parts[:-1]]
     found = []
     tree = ast.parse(path.read_text(encoding="utf-8") if text is None else text)
-    for_types = {id(inner) for node in ast.walk(tree) if _is_type_checking(node) for inner in ast.walk(node)}
+    for_types = {
+        id(inner) for node in ast.walk(tree) if _is_type_checking(node) for inner in ast.walk(node)
+    }
     for node in ast.walk(tree):
         if id(node) in for_types:
             continue
@@ -56,12 +60,20 @@ def imports_of(path: Path, text: str | None = None) -> list[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             found += [module, *(f"{module}.{name.name}" for name in node.names)]
-    return [name.removeprefix("rlm_integrations.") for name in found if name.startswith("rlm_integrations.")]
+    return [
+        name.removeprefix("rlm_integrations.")
+        for name in found
+        if name.startswith("rlm_integrations.")
+    ]
 
 
 def _is_type_checking(node: ast.AST) -> bool:
     """Whether this is an `if TYPE_CHECKING:`, whose imports no program ever makes."""
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def modules() -> list[Path]:
@@ -94,12 +106,20 @@ def test_a_wrong_direction_is_seen() -> None:
 
 def importers() -> dict[str, set[str]]:
     """Every module and the modules of the package that it imports, wherever in its file."""
-    files = {".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path for path in modules()}
+    files = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in modules()
+    }
     found = {}
     for name, path in files.items():
-        targets = {each for each in imports_of(path) if each in files and each not in FACADE} - {name}
-        # `from package import module` imports the module; the package's own front is meant otherwise.
-        found[name] = {each for each in targets if not any(other.startswith(f"{each}.") for other in targets)}
+        targets = {each for each in imports_of(path) if each in files and each not in FACADE} - {
+            name
+        }
+        # `from package import module` imports the module; the package's own front is meant
+        # otherwise.
+        found[name] = {
+            each for each in targets if not any(other.startswith(f"{each}.") for other in targets)
+        }
     return found
 
 
@@ -117,7 +137,10 @@ def circles(imported: dict[str, set[str]]) -> set[frozenset[str]]:
 
     reach = {name: reached(name) for name in imported}
     inside = [name for name in imported if name in reach[name]]
-    return {frozenset(other for other in inside if other in reach[name] and name in reach[other]) for name in inside}
+    return {
+        frozenset(other for other in inside if other in reach[name] and name in reach[other])
+        for name in inside
+    }
 
 
 def test_no_modules_import_each_other() -> None:
@@ -131,7 +154,15 @@ def test_no_modules_import_each_other() -> None:
 # Names that are defined in several modules, each with its reason.
 SAME_NAMES = {
     **dict.fromkeys(
-        ["ProgressReporter", "RLMStoreRetriever", "TracedLM", "result_of", "store_of", "traced", "warn_of_slow"],
+        [
+            "ProgressReporter",
+            "RLMStoreRetriever",
+            "TracedLM",
+            "result_of",
+            "store_of",
+            "traced",
+            "warn_of_slow",
+        ],
         "each face's own, for its framework",
     ),
     "adapt": "what each adapter of a framework's models offers",
@@ -144,7 +175,9 @@ def definitions() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in modules():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            if isinstance(
+                node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            ) and not node.name.startswith("_"):
                 found.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
     return found
 
@@ -157,7 +190,10 @@ def test_a_name_has_one_meaning() -> None:
 
 
 def packages() -> list[str]:
-    return ["rlm_integrations", *(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "rlm_integrations.") if m.ispkg)]
+    return [
+        "rlm_integrations",
+        *(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "rlm_integrations.") if m.ispkg),
+    ]
 
 
 @pytest.mark.parametrize("name", packages())
@@ -165,7 +201,9 @@ def test_exported_names_are_sorted_and_there(name: str) -> None:
     """`__all__` of every package is sorted and true, and what `import *` and `dir` give."""
     module = importlib.import_module(name)
     exported = getattr(module, "__all__", [])
-    assert exported == sorted(exported, key=lambda each: (not each.isupper(), not each[0].isupper(), each))
+    assert exported == sorted(
+        exported, key=lambda each: (not each.isupper(), not each[0].isupper(), each)
+    )
     assert all(hasattr(module, each) for each in exported)
     assert set(exported) <= set(dir(module))
 
@@ -175,7 +213,13 @@ def test_the_front_names_its_homes_once() -> None:
     homes = [name for names in rlm_integrations._HOMES.values() for name in names]
     assert sorted(homes) == sorted(rlm_integrations.__all__)
     tree = ast.parse(Path(rlm_integrations.__file__).read_text(encoding="utf-8"))
-    checked = [alias.name for node in tree.body if _is_type_checking(node) for each in node.body for alias in each.names]
+    checked = [
+        alias.name
+        for node in tree.body
+        if _is_type_checking(node)
+        for each in node.body
+        for alias in each.names
+    ]
     assert sorted(checked) == sorted(homes)
     with pytest.raises(AttributeError, match="no attribute 'RLN'"):
         rlm_integrations.RLN  # noqa: B018 - the access is the test

@@ -21,7 +21,9 @@ async def test_what_is_waited_for_is_given() -> None:
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 async def test_cancellations_are_raised_after_the_end(times: int) -> None:
-    """However often the task is cancelled, the work ends first, undisturbed; then the cancellation goes on with its message."""
+    """However often the task is cancelled, the work ends first, undisturbed; then the cancellation
+    goes on with its message.
+    """
     go, order = asyncio.Event(), list[str]()
 
     async def work() -> None:
@@ -78,14 +80,22 @@ async def test_a_timeout_around_it_is_a_timeout() -> None:
 
 
 async def test_failures_of_what_ends_are_no_complaint() -> None:
-    """`ended` waits for several, also where some fail or were cancelled; asyncio does not report them as forgotten."""
+    """`ended` waits for several, also where some fail or were cancelled; asyncio does not report
+    them as forgotten.
+    """
     complaints: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: complaints.append(context)
+    )
 
     async def fails() -> None:
         raise ValueError("no matter")
 
-    tasks = [asyncio.create_task(fails()), asyncio.create_task(asyncio.sleep(60)), asyncio.create_task(asyncio.sleep(0))]
+    tasks = [
+        asyncio.create_task(fails()),
+        asyncio.create_task(asyncio.sleep(60)),
+        asyncio.create_task(asyncio.sleep(0)),
+    ]
     tasks[1].cancel()
     await wait_until_done(*tasks)
     await wait_until_done()

@@ -54,7 +54,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Shell]:
 def started(*words: str, **options: object) -> "subprocess.Popen[str]":
     """The command in a process of its own."""
     command = [sys.executable, "-m", "rlm_integrations", *words]
-    return subprocess.Popen(command, text=True, encoding="utf-8", stderr=subprocess.PIPE, **{"stdout": subprocess.PIPE, **options})
+    return subprocess.Popen(
+        command,
+        text=True,
+        encoding="utf-8",
+        stderr=subprocess.PIPE,
+        **{"stdout": subprocess.PIPE, **options},
+    )
 
 
 def block(code: str) -> str:
@@ -63,12 +69,16 @@ def block(code: str) -> str:
 
 @pytest.fixture
 def server() -> Iterator[StandIn]:
-    with serve_in_thread(scripts={"root": [block("print(llm_query('hello'))"), block("FINAL('found it')")]}) as standin:
+    with serve_in_thread(
+        scripts={"root": [block("print(llm_query('hello'))"), block("FINAL('found it')")]}
+    ) as standin:
         yield standin
 
 
 def test_an_answer_with_its_citations(run: Callable[..., Shell]) -> None:
-    """The answer is on stdout, with a line for each citation; stderr says that this was no language model, and what it took."""
+    """The answer is on stdout, with a line for each citation; stderr says that this was no language
+    model, and what it took.
+    """
     code, out, err = run("ask", "report.txt", QUESTION)
     start = len(FILLER) + 1
     assert code == 0
@@ -78,7 +88,9 @@ def test_an_answer_with_its_citations(run: Callable[..., Shell]) -> None:
 
 
 def test_several_files_are_a_list_of_sources(run: Callable[..., Shell]) -> None:
-    """Each file is a source of its own, in the order in which they were named; options may stand between them."""
+    """Each file is a source of its own, in the order in which they were named; options may stand
+    between them.
+    """
     code, out, _ = run("ask", "other.txt", "--max-calls", "50", "report.txt", QUESTION)
     assert code == 0
     assert "[1] context_1 (report.txt) " in out
@@ -86,7 +98,9 @@ def test_several_files_are_a_list_of_sources(run: Callable[..., Shell]) -> None:
 
 def test_stdin_is_a_file_too() -> None:
     """'-' reads stdin, in the given encoding; places count characters."""
-    process = started("ask", "-", "other.txt", QUESTION, "--encoding", "utf-8", stdin=subprocess.PIPE)
+    process = started(
+        "ask", "-", "other.txt", QUESTION, "--encoding", "utf-8", stdin=subprocess.PIPE
+    )
     out, _ = process.communicate(f"Ünïcödé, \U0001f512.\n\n{FACT}\n")
     assert process.returncode == 0
     assert out == f'{FACT}\n\n[1] context_0 13-{13 + len(FACT)}: "{FACT}"\n'
@@ -94,7 +108,18 @@ def test_stdin_is_a_file_too() -> None:
 
 def test_json_stands_alone_on_stdout(run: Callable[..., Shell], server: StandIn) -> None:
     """`--json` prints the result and nothing else, and `--save` writes the same; both read back."""
-    words = ["report.txt", "q", "--model", "root", "--base-url", server.base_url, "--json", "--save", "saved.json", "--quiet"]
+    words = [
+        "report.txt",
+        "q",
+        "--model",
+        "root",
+        "--base-url",
+        server.base_url,
+        "--json",
+        "--save",
+        "saved.json",
+        "--quiet",
+    ]
     code, out, err = run("ask", *words)
     assert (code, err) == (0, "")
     result = RLMResult.from_dict(json.loads(out))
@@ -103,23 +128,40 @@ def test_json_stands_alone_on_stdout(run: Callable[..., Shell], server: StandIn)
 
 
 def test_models_and_their_address(run: Callable[..., Shell], server: StandIn) -> None:
-    """`--model` writes code, `--sub-model` answers it, both at `--base-url`; the price of unknown ones is unknown."""
-    words = ["report.txt", "q", "--model", "root", "--sub-model", "sub", "--base-url", server.base_url]
+    """`--model` writes code, `--sub-model` answers it, both at `--base-url`; the price of unknown
+    ones is unknown.
+    """
+    words = [
+        "report.txt",
+        "q",
+        "--model",
+        "root",
+        "--sub-model",
+        "sub",
+        "--base-url",
+        server.base_url,
+    ]
     code, out, err = run("ask", *words)
     assert (code, out) == (0, "found it\n")
     assert [call.model for call in server.calls()] == ["root", "sub", "root"]
     assert err.endswith(" s, cost unknown\n")
 
 
-def test_a_key_chooses_a_model_and_says_which(run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With OPENAI_API_KEY and without `--model`, gpt-5-mini is asked, and stderr says so, with what it cost."""
+def test_a_key_chooses_a_model_and_says_which(
+    run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With OPENAI_API_KEY and without `--model`, gpt-5-mini is asked, and stderr says so, with what
+    it cost.
+    """
     with serve_in_thread(scripts={"gpt-5-mini": [block("FINAL('yes')")]}) as server:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789")
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         code, out, err = run("ask", "report.txt", "q")
         assert [call.model for call in server.calls()] == ["gpt-5-mini"]
     assert (code, out) == (0, "yes\n")
-    assert err.startswith("rlm-integrations: no --model: asking gpt-5-mini, because OPENAI_API_KEY is set\n")
+    assert err.startswith(
+        "rlm-integrations: no --model: asking gpt-5-mini, because OPENAI_API_KEY is set\n"
+    )
     assert ", $0.0" in err
 
 
@@ -127,7 +169,10 @@ def test_quiet_says_nothing_but_never_hides_the_stand_in(run: Callable[..., Shel
     """`--quiet` leaves stderr empty, unless offline was not asked for by name."""
     assert run("ask", "report.txt", QUESTION, "--quiet", "--model", "offline")[2] == ""
     assert NO_MODEL in run("ask", "report.txt", QUESTION, "--quiet")[2]
-    assert "offline is no language model" in run("ask", "report.txt", QUESTION, "--model", "offline")[2]
+    assert (
+        "offline is no language model"
+        in run("ask", "report.txt", QUESTION, "--model", "offline")[2]
+    )
 
 
 def test_verbose_shows_turns_on_stderr(run: Callable[..., Shell]) -> None:
@@ -146,30 +191,55 @@ def test_verbose_shows_turns_on_stderr(run: Callable[..., Shell]) -> None:
         (["--max-iterations", "1"], "max_iterations"),
     ],
 )
-def test_a_limit_ends_with_the_best_answer_so_far(words: list[str], reason: str, run: Callable[..., Shell], server: StandIn) -> None:
+def test_a_limit_ends_with_the_best_answer_so_far(
+    words: list[str], reason: str, run: Callable[..., Shell], server: StandIn
+) -> None:
     """Exit code 3: stdout has the partial answer, stderr says which limit it was."""
-    said = [Reply(block(f"print('partly', 'known')  # {turn}"), usage=Usage(input=9_000, output=1_000)) for turn in range(9)]
+    said = [
+        Reply(block(f"print('partly', 'known')  # {turn}"), usage=Usage(input=9_000, output=1_000))
+        for turn in range(9)
+    ]
     server.change(scripts={"root": said})
-    code, out, err = run("ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url, *words)
+    code, out, err = run(
+        "ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url, *words
+    )
     assert (code, out) == (3, "partly known\n")
     assert f"stopped by a limit ({reason}); this is the best answer so far" in err
 
 
 def test_time_and_cost_are_limits_too(run: Callable[..., Shell]) -> None:
-    """`--max-seconds` stops a run; `--max-cost` is refused where nobody knows a price, before anything is spent."""
-    with serve_in_thread(scripts={"root": [block("llm_query('slow')")]}, faults=[Fault("hang", match="slow")]) as server:
+    """`--max-seconds` stops a run; `--max-cost` is refused where nobody knows a price, before
+    anything is spent.
+    """
+    with serve_in_thread(
+        scripts={"root": [block("llm_query('slow')")]}, faults=[Fault("hang", match="slow")]
+    ) as server:
         words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url]
         code, _, err = run(*words, "--max-seconds", "0.5")
         assert (code, "(budget_seconds)" in err) == (3, True)
         server.reset()
         code, _, err = run(*words, "--max-cost", "1")
-        assert (code, "--max-cost cannot hold: there is no known price of 'root'; limit --max-tokens or --max-calls" in err) == (2, True)
+        assert (
+            code,
+            "--max-cost cannot hold: there is no known price of 'root'; limit --max-tokens or --max-calls"
+            in err,
+        ) == (2, True)
         assert server.stats().calls == 0
 
 
 def test_a_model_that_cannot_be_asked(run: Callable[..., Shell], server: StandIn) -> None:
     """Exit code 4: at the first call with nothing on stdout, later with what there is."""
-    words = ["ask", "report.txt", "q", "--model", "root", "--sub-model", "sub", "--base-url", server.base_url]
+    words = [
+        "ask",
+        "report.txt",
+        "q",
+        "--model",
+        "root",
+        "--sub-model",
+        "sub",
+        "--base-url",
+        server.base_url,
+    ]
     server.change(faults=[Fault("auth", at=(0,))])
     code, out, err = run(*words)
     assert (code, out) == (4, "")
@@ -184,14 +254,20 @@ def test_a_model_that_cannot_be_asked(run: Callable[..., Shell], server: StandIn
 
 def test_a_sandbox_that_is_lost(run: Callable[..., Shell], server: StandIn) -> None:
     """Exit code 5 where model code keeps killing its process."""
-    server.change(scripts={"root": [block(f"import os\nos._exit({number})") for number in range(9)]})
+    server.change(
+        scripts={"root": [block(f"import os\nos._exit({number})") for number in range(9)]}
+    )
     code, _, err = run("ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url)
     assert code == 5
     assert "rlm-integrations: sandbox_lost: the REPL and its variables are gone" in err
 
 
-def test_a_sandbox_that_this_machine_does_not_have(run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 5, with what can be chosen instead; `--sandbox inprocess` is that, and warns in one line."""
+def test_a_sandbox_that_this_machine_does_not_have(
+    run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 5, with what can be chosen instead; `--sandbox inprocess` is that, and warns in one
+    line.
+    """
     monkeypatch.setattr(sys, "platform", "darwin")
     code, out, err = run("ask", "report.txt", QUESTION)
     assert (code, out) == (5, "")
@@ -218,31 +294,66 @@ def test_a_sandbox_that_this_machine_does_not_have(run: Callable[..., Shell], mo
         (["/dev/zero", "q"], "'/dev/zero' is neither a file nor a text: name a file or a pipe"),
         (["empty.txt", "q"], "empty.txt: there is no text in it"),
         (["empty.txt", "empty.txt", "q"], "empty.txt, empty.txt: there is no text in it"),
-        (["report.txt", "q", "--encoding", "utf-99"], "unknown encoding: utf-99: choose an --encoding such as utf-8"),
+        (
+            ["report.txt", "q", "--encoding", "utf-99"],
+            "unknown encoding: utf-99: choose an --encoding such as utf-8",
+        ),
         (["report.txt", "q", "--errors", "hope"], "hope"),
-        (["report.txt", "q", "--max-calls", "0"], "--max-calls: a whole number greater than 0 is needed, not '0'"),
-        (["report.txt", "q", "--max-tokens", "many"], "--max-tokens: a whole number greater than 0 is needed, not 'many'"),
-        (["report.txt", "q", "--max-parallel", "-1"], "--max-parallel: a whole number greater than 0 is needed, not '-1'"),
-        (["report.txt", "q", "--max-depth", "0"], "--max-depth: a whole number greater than 0 is needed, not '0'"),
-        (["report.txt", "q", "--max-cost", "inf"], "--max-cost: a number greater than 0 is needed, not 'inf'"),
-        (["report.txt", "q", "--max-seconds", "0"], "--max-seconds: a number greater than 0 is needed, not '0'"),
+        (
+            ["report.txt", "q", "--max-calls", "0"],
+            "--max-calls: a whole number greater than 0 is needed, not '0'",
+        ),
+        (
+            ["report.txt", "q", "--max-tokens", "many"],
+            "--max-tokens: a whole number greater than 0 is needed, not 'many'",
+        ),
+        (
+            ["report.txt", "q", "--max-parallel", "-1"],
+            "--max-parallel: a whole number greater than 0 is needed, not '-1'",
+        ),
+        (
+            ["report.txt", "q", "--max-depth", "0"],
+            "--max-depth: a whole number greater than 0 is needed, not '0'",
+        ),
+        (
+            ["report.txt", "q", "--max-cost", "inf"],
+            "--max-cost: a number greater than 0 is needed, not 'inf'",
+        ),
+        (
+            ["report.txt", "q", "--max-seconds", "0"],
+            "--max-seconds: a number greater than 0 is needed, not '0'",
+        ),
         (["report.txt", "q", "--sandbox", "none"], "invalid choice: 'none'"),
         (["report.txt", "q", "--store-mode", "disk"], "invalid choice: 'disk'"),
         (["report.txt", "--modle", "x", "q"], "there is no option --modle"),
         (["report.txt", "q", "--max", "3"], "there is no option --max"),
         (["report.txt", "q", "--verbose", "--quiet"], "not allowed with"),
-        (["report.txt", "q", "--save", "no/such/folder.json"], "--save 'no/such/folder.json' cannot be written"),
+        (
+            ["report.txt", "q", "--save", "no/such/folder.json"],
+            "--save 'no/such/folder.json' cannot be written",
+        ),
         (["report.txt", "q", "--save", "."], "--save '.' cannot be written"),
         (["report.txt", "q", "--base-url", "http://127.0.0.1:1/v1"], "--base-url needs --model"),
         (["report.txt", "q", "--base-url", "ftp://x", "--model", "m"], "a --base-url looks like"),
-        (["report.txt", "q", "--base-url", "http://me:secret@x/v1", "--model", "m"], "no user or password: set OPENAI_API_KEY"),
-        (["report.txt", "q", "--base-url", "http://127.0.0.1:1/v1", "--model", "offline"], "'offline', which asks nobody"),
-        (["report.txt", "q", "--model", "gpt-5"], "no key for OpenAI: set OPENAI_API_KEY, or use --model offline"),
+        (
+            ["report.txt", "q", "--base-url", "http://me:secret@x/v1", "--model", "m"],
+            "no user or password: set OPENAI_API_KEY",
+        ),
+        (
+            ["report.txt", "q", "--base-url", "http://127.0.0.1:1/v1", "--model", "offline"],
+            "'offline', which asks nobody",
+        ),
+        (
+            ["report.txt", "q", "--model", "gpt-5"],
+            "no key for OpenAI: set OPENAI_API_KEY, or use --model offline",
+        ),
         (["report.txt", "q", "--model", "anthropic:claude"], "a model is a name at OpenAI"),
     ],
 )
 def test_bad_input(words: list[str], told: str, run: Callable[..., Shell]) -> None:
-    """Exit code 2 with a message that says what is wrong, nothing on stdout, no traceback, and before any model is named."""
+    """Exit code 2 with a message that says what is wrong, nothing on stdout, no traceback, and
+    before any model is named.
+    """
     Path("bytes.txt").write_bytes(b"abc\xff")
     Path("empty.txt").touch()
     code, out, err = run("ask", *words)
@@ -307,9 +418,22 @@ def is_there(pid: int) -> bool:
 
 
 def test_ctrl_c_leaves_nothing_behind() -> None:
-    """Exit code 130 within seconds and without a traceback; the calls are given up and no process is left."""
-    with serve_in_thread(scripts={"root": [block("llm_batch(['slow'] * 5)")]}, faults=[Fault("hang", match="slow")]) as server:
-        process = started("ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url, start_new_session=True)
+    """Exit code 130 within seconds and without a traceback; the calls are given up and no process
+    is left.
+    """
+    with serve_in_thread(
+        scripts={"root": [block("llm_batch(['slow'] * 5)")]}, faults=[Fault("hang", match="slow")]
+    ) as server:
+        process = started(
+            "ask",
+            "report.txt",
+            "q",
+            "--model",
+            "root",
+            "--base-url",
+            server.base_url,
+            start_new_session=True,
+        )
         until(lambda: server.stats().in_flight == 5)
         below = descendants(process.pid)
         os.killpg(process.pid, signal.SIGINT)
@@ -335,30 +459,48 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     """A closed pipe on stdout: no traceback, and the run's own exit code."""
     reading, writing = os.pipe()
     os.close(reading)
-    process = started("ask", "report.txt", QUESTION, "--model", "offline", "--quiet", stdout=writing)
+    process = started(
+        "ask", "report.txt", QUESTION, "--model", "offline", "--quiet", stdout=writing
+    )
     os.close(writing)
     assert (process.communicate()[1], process.returncode) == ("", 0)
 
 
 def test_a_result_that_cannot_be_written() -> None:
-    """Exit code 1 on a full disk, with a reason and no traceback; what was paid for is printed before it is saved."""
+    """Exit code 1 on a full disk, with a reason and no traceback; what was paid for is printed
+    before it is saved.
+    """
     with Path("/dev/full").open("w") as full:
-        process = started("ask", "report.txt", QUESTION, "--model", "offline", "--quiet", stdout=full)
+        process = started(
+            "ask", "report.txt", QUESTION, "--model", "offline", "--quiet", stdout=full
+        )
         err = process.communicate()[1]
-    assert (process.returncode, err) == (1, "rlm-integrations: [Errno 28] No space left on device\n")
-    process = started("ask", "report.txt", QUESTION, "--model", "offline", "--quiet", "--save", "/dev/full")
+    assert (process.returncode, err) == (
+        1,
+        "rlm-integrations: [Errno 28] No space left on device\n",
+    )
+    process = started(
+        "ask", "report.txt", QUESTION, "--model", "offline", "--quiet", "--save", "/dev/full"
+    )
     out, err = process.communicate()
     assert (process.returncode, out.splitlines()[0]) == (1, FACT)
     assert err == "rlm-integrations: [Errno 28] No space left on device\n"
 
 
 def test_a_terminal_gets_a_bar_and_no_control_characters(run: Callable[..., Shell]) -> None:
-    """On a terminal the calls are counted while they run, and what a model says cannot steer the terminal; a pipe gets it as it is."""
+    """On a terminal the calls are counted while they run, and what a model says cannot steer the
+    terminal; a pipe gets it as it is.
+    """
     with serve_in_thread(scripts={"root": [block("FINAL('\\x1b[31mred')")]}) as server:
         words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url]
         terminal, other = pty.openpty()
         termios.tcsetwinsize(other, (24, 120))
-        process = subprocess.Popen([sys.executable, "-m", "rlm_integrations", *words], stdout=other, stderr=other, stdin=other)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rlm_integrations", *words],
+            stdout=other,
+            stderr=other,
+            stdin=other,
+        )
         os.close(other)
         shown = b""
         while piece := _read(terminal):
@@ -384,7 +526,15 @@ def test_help_and_version(run: Callable[..., Shell]) -> None:
     assert run("--version") == (0, f"rlm-integrations {version('rlm-integrations')}\n", "")
     code, out, _ = run("ask", "--help")
     assert code == 0
-    assert [line.split()[0] for line in out.partition("exit codes:\n")[2].splitlines()] == ["0", "1", "2", "3", "4", "5", "130"]
+    assert [line.split()[0] for line in out.partition("exit codes:\n")[2].splitlines()] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "130",
+    ]
 
 
 def test_the_command_is_installed() -> None:
@@ -397,4 +547,9 @@ def test_help_is_quick_to_load() -> None:
     """Reading the command line loads no client, no sandbox and no progress bar."""
     heavy = ["openai", "tqdm", "pydantic", "asyncio"]
     code = f"import sys, rlm_integrations.cli.ask as cli; cli.parsers(); print([name for name in {heavy} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )

@@ -1,4 +1,6 @@
-"""The command line: what it reads, what it says of files that it cannot read, and what it keeps of a run that is cut short."""
+"""The command line: what it reads, what it says of files that it cannot read, and what it keeps of
+a run that is cut short.
+"""
 
 import gzip
 import json
@@ -23,7 +25,9 @@ __all__ = ["bare_environment", "run"]  # fixtures
 
 @pytest.fixture
 def server() -> Iterator[StandIn]:
-    with serve_in_thread(scripts={"root": [block("print(llm_query('hello'))"), block("FINAL('found it')")]}) as standin:
+    with serve_in_thread(
+        scripts={"root": [block("print(llm_query('hello'))"), block("FINAL('found it')")]}
+    ) as standin:
         yield standin
 
 
@@ -49,7 +53,10 @@ def write_docx() -> Path:
     ("write", "told"),
     [
         (write_pdf, "'x.pdf' is a PDF, not text: extract its text first"),
-        (write_gzip, "'x.txt.gz' is gzip-compressed, not text: unpack it first, for example with gunzip"),
+        (
+            write_gzip,
+            "'x.txt.gz' is gzip-compressed, not text: unpack it first, for example with gunzip",
+        ),
         (write_docx, "'x.docx' is a zip archive, as docx, xlsx, odt and epub files are, not text"),
     ],
 )
@@ -65,12 +72,16 @@ def test_a_file_that_is_no_text_is_named_as_what_it_is(
 def test_an_empty_file_among_others_is_told(run: Callable[..., Shell]) -> None:
     """It is searched as what it is, and stderr says that there was nothing in it."""
     Path("empty.txt").touch()
-    code, out, err = run("ask", "empty.txt", "report.txt", QUESTION, "--quiet", "--model", "offline")
+    code, out, err = run(
+        "ask", "empty.txt", "report.txt", QUESTION, "--quiet", "--model", "offline"
+    )
     assert (code, out.splitlines()[0], err) == (0, FACT, "rlm-integrations: empty.txt is empty\n")
 
 
 def test_a_byte_order_mark_is_no_text(run: Callable[..., Shell]) -> None:
-    """Neither the answer nor a quote begins with it, and places count from the first character after it; from stdin too."""
+    """Neither the answer nor a quote begins with it, and places count from the first character
+    after it; from stdin too.
+    """
     Path("bom.txt").write_bytes(b"\xef\xbb\xbf" + FACT.encode())
     expected = f'{FACT}\n\n[1] context_0 (bom.txt) 0-{len(FACT)}: "{FACT}"\n'
     assert run("ask", "bom.txt", QUESTION)[1] == expected
@@ -102,11 +113,17 @@ def test_a_pipe_that_gives_no_text(run: Callable[..., Shell]) -> None:
     writer.start()
     code, _, err = run("ask", "pipe", QUESTION)
     writer.join()
-    assert (code, "'pipe' is no utf-8 text: byte 0xff at offset 3; give its --encoding, or --errors replace" in err) == (2, True)
+    assert (
+        code,
+        "'pipe' is no utf-8 text: byte 0xff at offset 3; give its --encoding, or --errors replace"
+        in err,
+    ) == (2, True)
 
 
 def test_the_locale_of_a_bare_system_is_no_obstacle() -> None:
-    """With LC_ALL=POSIX and no help by Python, names, question and answer are UTF-8 all the same; ASCII that is asked for is kept."""
+    """With LC_ALL=POSIX and no help by Python, names, question and answer are UTF-8 all the same;
+    ASCII that is asked for is kept.
+    """
     text = "Der Schlüssel der Tür in Łódź ist grün."
     Path("schlüssel.txt").write_text(text, encoding="utf-8")
     command = [
@@ -122,8 +139,12 @@ def test_the_locale_of_a_bare_system_is_no_obstacle() -> None:
     bare = {**os.environ, "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run(command, capture_output=True, check=False, env=bare)
     assert done.returncode == 0
-    assert done.stdout.decode() == f'{text}\n\n[1] context_0 (schlüssel.txt) 0-{len(text)}: "{text}"\n'
-    done = subprocess.run(command, capture_output=True, check=False, env={**bare, "PYTHONIOENCODING": "ascii"})
+    assert (
+        done.stdout.decode() == f'{text}\n\n[1] context_0 (schlüssel.txt) 0-{len(text)}: "{text}"\n'
+    )
+    done = subprocess.run(
+        command, capture_output=True, check=False, env={**bare, "PYTHONIOENCODING": "ascii"}
+    )
     assert done.stdout.startswith(rb"Der Schl\xfcssel der T\xfcr")
 
 
@@ -145,9 +166,24 @@ def test_what_ends_lines_or_turns_text_round_is_spelt_out(character: str) -> Non
 # What is kept of a run that is cut short.
 
 
-def test_json_and_save_of_a_run_whose_model_fails(run: Callable[..., Shell], server: StandIn) -> None:
-    """Exit code 4 and one JSON object on stdout, with the reason: at the first call and later; `--save` writes the same."""
-    words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url, "--json", "--save", "kept.json"]
+def test_json_and_save_of_a_run_whose_model_fails(
+    run: Callable[..., Shell], server: StandIn
+) -> None:
+    """Exit code 4 and one JSON object on stdout, with the reason: at the first call and later;
+    `--save` writes the same.
+    """
+    words = [
+        "ask",
+        "report.txt",
+        "q",
+        "--model",
+        "root",
+        "--base-url",
+        server.base_url,
+        "--json",
+        "--save",
+        "kept.json",
+    ]
     for at, iterations in ((0, 0), (2, 1)):
         server.reset()
         server.change(faults=[Fault("auth", at=(at,))])
@@ -159,19 +195,40 @@ def test_json_and_save_of_a_run_whose_model_fails(run: Callable[..., Shell], ser
         assert json.loads(Path("kept.json").read_text()) == json.loads(out)
 
 
-def test_json_of_a_run_without_a_sandbox(run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_of_a_run_without_a_sandbox(
+    run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Exit code 5 and one JSON object."""
     monkeypatch.setattr(sys, "platform", "darwin")
     code, out, _ = run("ask", "report.txt", QUESTION, "--json")
-    assert (code, json.loads(out)["stop_reason"], json.loads(out)["answer"]) == (5, "sandbox_lost", "")
+    assert (code, json.loads(out)["stop_reason"], json.loads(out)["answer"]) == (
+        5,
+        "sandbox_lost",
+        "",
+    )
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_ctrl_c_prints_and_saves_what_there_is(form: str) -> None:
-    """Exit code 130; the file has the turns and the answers of the batch under way, stdout the best words so far."""
-    scripts = {"root": [block("print('seen so far')"), block("llm_batch(['quick', 'slow'], max_concurrent=1)")]}
+    """Exit code 130; the file has the turns and the answers of the batch under way, stdout the best
+    words so far.
+    """
+    scripts = {
+        "root": [
+            block("print('seen so far')"),
+            block("llm_batch(['quick', 'slow'], max_concurrent=1)"),
+        ]
+    }
     with serve_in_thread(scripts=scripts, faults=[Fault("hang", match="slow")]) as server:
-        words = ["--model", "root", "--base-url", server.base_url, "--save", "kept.json", *(["--json"] if form == "json" else [])]
+        words = [
+            "--model",
+            "root",
+            "--base-url",
+            server.base_url,
+            "--save",
+            "kept.json",
+            *(["--json"] if form == "json" else []),
+        ]
         process = started("ask", "report.txt", "q", *words, start_new_session=True)
         until(lambda: server.stats().in_flight == 1 and server.stats().calls == 4)
         os.killpg(process.pid, signal.SIGINT)
@@ -186,9 +243,21 @@ def test_ctrl_c_prints_and_saves_what_there_is(form: str) -> None:
     assert [reply.startswith("Error: cancelled") for reply in replies] == [False, True]
 
 
-def test_a_limit_before_anything_was_found_says_so(run: Callable[..., Shell], server: StandIn) -> None:
+def test_a_limit_before_anything_was_found_says_so(
+    run: Callable[..., Shell], server: StandIn
+) -> None:
     """Only an answer is called the best one so far."""
-    words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url, "--max-tokens", "500"]
+    words = [
+        "ask",
+        "report.txt",
+        "q",
+        "--model",
+        "root",
+        "--base-url",
+        server.base_url,
+        "--max-tokens",
+        "500",
+    ]
     code, out, err = run(*words)
     assert (code, out) == (3, "")
     assert "stopped by a limit (budget_tokens); nothing was found until then" in err

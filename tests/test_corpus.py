@@ -50,18 +50,26 @@ def maxchar_of(text: str) -> int:
 
 
 def open_descriptors() -> set[tuple[str, str]]:
-    """The descriptors of this process that hold text: what other tests leave to the collector does not count."""
+    """The descriptors of this process that hold text: what other tests leave to the collector does
+    not count.
+    """
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the listing's own
             found.add((entry.name, str(entry.readlink())))
-    return {(name, target) for name, target in found if target.startswith("/memfd:rlm-context") or target.endswith((".txt", "pipe"))}
+    return {
+        (name, target)
+        for name, target in found
+        if target.startswith("/memfd:rlm-context") or target.endswith((".txt", "pipe"))
+    }
 
 
 # Texts that cross blocks and change their width anywhere, lone surrogates side by side included.
 units = st.sampled_from(["a", "\r\n", "\xe9", "\u20ac", "\ud83d", "\ude00", "\U0001f600"])
 counts = st.sampled_from([1, 2, 100, BLOCK - 1, BLOCK])
-texts = st.lists(st.tuples(units, counts), max_size=5).map(lambda parts: "".join(unit * count for unit, count in parts))
+texts = st.lists(st.tuples(units, counts), max_size=5).map(
+    lambda parts: "".join(unit * count for unit, count in parts)
+)
 
 
 # What a context may be
@@ -70,13 +78,21 @@ texts = st.lists(st.tuples(units, counts), max_size=5).map(lambda parts: "".join
 @settings(deadline=None, max_examples=60)
 @given(st.lists(texts, max_size=4), st.data())
 def test_texts_are_kept_exactly(given_texts: list[str], data: st.DataObject) -> None:
-    """Whatever the widths, the texts, their slices, lengths, hashes and widest characters are those of the given ones."""
+    """Whatever the widths, the texts, their slices, lengths, hashes and widest characters are those
+    of the given ones.
+    """
     with Corpus.build(given_texts) as corpus:
         assert whole(corpus) == given_texts == handed_over(corpus)
-        assert [source.name for source in corpus.sources] == [f"context_{i}" for i in range(len(given_texts))]
+        assert [source.name for source in corpus.sources] == [
+            f"context_{i}" for i in range(len(given_texts))
+        ]
         assert [source.length for source in corpus.sources] == [len(text) for text in given_texts]
-        assert [source.sha256 for source in corpus.sources] == [sha256(text) for text in given_texts]
-        assert [source.maxchar for source in corpus.sources] == [maxchar_of(text) for text in given_texts]
+        assert [source.sha256 for source in corpus.sources] == [
+            sha256(text) for text in given_texts
+        ]
+        assert [source.maxchar for source in corpus.sources] == [
+            maxchar_of(text) for text in given_texts
+        ]
         pieces: dict[str, list[str]] = {source.name: [] for source in corpus.sources}
         for name, piece in corpus:
             pieces[name].append(piece)
@@ -92,7 +108,9 @@ def test_texts_are_kept_exactly(given_texts: list[str], data: st.DataObject) -> 
 
 
 def test_surrogates_side_by_side_stay_two() -> None:
-    """A lone high and a lone low surrogate beside each other are two characters, never merged into one, at any width."""
+    """A lone high and a lone low surrogate beside each other are two characters, never merged into
+    one, at any width.
+    """
     for text in ("\ud83d" + "\ude00", "a\ud83d" + "\ude00" * 3, "\ud83d" + "\ude00\U0001f600"):
         with Corpus.build(text) as corpus:
             assert whole(corpus) == [text] == handed_over(corpus)
@@ -113,7 +131,9 @@ def test_surrogates_side_by_side_stay_two() -> None:
     ],
 )
 def test_texts_and_lists_of_texts(context: object, expected: list[str], is_list: bool) -> None:
-    """A str is a single text; a list, a tuple, a generator or a view is a list of texts, of any number."""
+    """A str is a single text; a list, a tuple, a generator or a view is a list of texts, of any
+    number.
+    """
     with Corpus.build(context) as corpus:
         assert whole(corpus) == expected == handed_over(corpus)
         assert corpus.is_list is is_list
@@ -146,7 +166,9 @@ def test_documents_of_langchain() -> None:
 
 
 def test_documents_of_llama_index() -> None:
-    """LlamaIndex's documents, nodes and scored nodes give their text without the metadata, which are kept beside it."""
+    """LlamaIndex's documents, nodes and scored nodes give their text without the metadata, which
+    are kept beside it.
+    """
     from llama_index.core.schema import Document, NodeWithScore, TextNode
 
     given_nodes = [
@@ -200,7 +222,9 @@ def test_what_a_generator_raises_comes_out() -> None:
 
 
 def test_metadata_are_what_the_repl_shows(tmp_path: Path) -> None:
-    """`metadata` gives type, size, and each source's name, size, id and metadata; of a path the file's name alone."""
+    """`metadata` gives type, size, and each source's name, size, id and metadata; of a path the
+    file's name alone.
+    """
     path = tmp_path / "notes.txt"
     path.write_text("abc", encoding="utf-8")
     document = SimpleNamespace(page_content="four", metadata={"page": 3}, id="d1")
@@ -219,7 +243,9 @@ def test_metadata_are_what_the_repl_shows(tmp_path: Path) -> None:
 
 
 def test_metadata_are_a_copy_in_json_types() -> None:
-    """What JSON does not know becomes text, non-finite numbers and cycles included, and later changes do not reach the corpus."""
+    """What JSON does not know becomes text, non-finite numbers and cycles included, and later
+    changes do not reach the corpus.
+    """
     cycle: list[Any] = []
     cycle += [cycle] * 9
     metadata = {
@@ -234,12 +260,21 @@ def test_metadata_are_a_copy_in_json_types() -> None:
         kept = dict(corpus.sources[0].metadata)
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
     del kept["cycle"]
-    assert kept == {"1": [1, 2.5, True, None], "when": "2024-01-02 00:00:00+00:00", "inf": "inf", "deep": {"path": "a"}}
+    assert kept == {
+        "1": [1, 2.5, True, None],
+        "when": "2024-01-02 00:00:00+00:00",
+        "inf": "inf",
+        "deep": {"path": "a"},
+    }
 
 
 def test_the_hash_of_a_corpus_tells_texts_apart() -> None:
-    """The same texts have the same hash wherever they come from; other texts, another order or another shape have another."""
-    hashes = {Corpus.build(each).sha256 for each in ("ab", ["ab"], ["a", "b"], ["b", "a"], [], [""], "")}
+    """The same texts have the same hash wherever they come from; other texts, another order or
+    another shape have another.
+    """
+    hashes = {
+        Corpus.build(each).sha256 for each in ("ab", ["ab"], ["a", "b"], ["b", "a"], [], [""], "")
+    }
     assert len(hashes) == 7
     assert Corpus.build(["a", "b"]).sha256 == Corpus.build(iter("ab")).sha256
 
@@ -280,9 +315,14 @@ def test_another_file_is_decoded(tmp_path: Path, character: str, before: int) ->
         assert corpus.sources[0].sha256 == sha256(text)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-7", "iso2022_jp", "cp1252", "utf-8-sig", "latin-1", "cp500"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-16", "utf-16-le", "utf-7", "iso2022_jp", "cp1252", "utf-8-sig", "latin-1", "cp500"],
+)
 def test_other_encodings(tmp_path: Path, encoding: str) -> None:
-    """A file is decoded as named, even if all its bytes are below 128, or mean other characters there."""
+    """A file is decoded as named, even if all its bytes are below 128, or mean other characters
+    there.
+    """
     for text in ("plain + words~{}", "\xa7 1" if "jp" not in encoding else "\u3042\u3044"):
         path = written(tmp_path / "a.txt", text.encode(encoding))
         with Corpus.build(path, encoding=encoding) as corpus:
@@ -290,7 +330,9 @@ def test_other_encodings(tmp_path: Path, encoding: str) -> None:
 
 
 def test_a_byte_order_mark_is_a_character_of_utf_8(tmp_path: Path) -> None:
-    """Nothing is dropped in silence: a mark at the start of a file counts, unless "utf-8-sig" is asked for."""
+    """Nothing is dropped in silence: a mark at the start of a file counts, unless "utf-8-sig" is
+    asked for.
+    """
     path = written(tmp_path / "a.txt", b"\xef\xbb\xbfabc")
     assert whole(Corpus.build(path)) == ["\ufeffabc"]
     assert whole(Corpus.build(path, encoding="utf-8-sig")) == ["abc"]
@@ -304,13 +346,17 @@ def test_errors_says_what_becomes_of_bytes_that_are_no_text(tmp_path: Path) -> N
 
 
 def test_a_file_without_a_size_is_read(tmp_path: Path) -> None:
-    """An empty file is an empty text; a file of the kernel, which says that it is empty, is read all the same."""
+    """An empty file is an empty text; a file of the kernel, which says that it is empty, is read
+    all the same.
+    """
     assert whole(Corpus.build(written(tmp_path / "a.txt", b""))) == [""]
     assert "Linux" in Corpus.build(Path("/proc/version")).text("context_0")
 
 
 @pytest.mark.usefixtures("nothing_copied")
-def test_a_relative_path_outlives_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_outlives_a_change_of_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file is found again when the working directory has changed since."""
     written(tmp_path / "a.txt", b"abc")
     monkeypatch.chdir(tmp_path)
@@ -344,12 +390,19 @@ def rewrite(path: Path) -> None:
 @pytest.mark.usefixtures("nothing_copied")
 @pytest.mark.parametrize("change", [grow, replace, rewrite, Path.unlink])
 def test_a_large_file_that_changed_is_refused_at_every_use(tmp_path: Path, change: Any) -> None:
-    """A file that grew, was replaced, rewritten or removed since is never read as if it were the same; no path is shown to a model."""
+    """A file that grew, was replaced, rewritten or removed since is never read as if it were the
+    same; no path is shown to a model.
+    """
     path = written(tmp_path / "a.txt", b"abcdef")
     corpus = Corpus.build(path)
     change(path)
     before = open_descriptors()
-    for use in (whole, handed_over, list, lambda corpus: corpus.slice([SpanRef("context_0", 0, 2)])):
+    for use in (
+        whole,
+        handed_over,
+        list,
+        lambda corpus: corpus.slice([SpanRef("context_0", 0, 2)]),
+    ):
         with pytest.raises(ContextError, match=r"'a\.txt' is gone, or has changed since") as caught:
             use(corpus)
         assert str(tmp_path) not in str(caught.value)
@@ -359,11 +412,18 @@ def test_a_large_file_that_changed_is_refused_at_every_use(tmp_path: Path, chang
 @pytest.mark.parametrize("change", [grow, replace, rewrite, Path.unlink])
 @pytest.mark.parametrize("data", [b"abcdef", "caf\xe9 noir".encode()])
 def test_a_file_that_was_copied_may_change(tmp_path: Path, change: Any, data: bytes) -> None:
-    """What was read at first stays the document, whatever becomes of the file: for every use, and in every encoding."""
+    """What was read at first stays the document, whatever becomes of the file: for every use, and
+    in every encoding.
+    """
     path = written(tmp_path / "a.txt", data)
     corpus = Corpus.build(path)
     change(path)
-    assert whole(corpus) == handed_over(corpus) == whole(corpus.slice([SpanRef("context_0", 0, corpus.characters)])) == [data.decode()]
+    assert (
+        whole(corpus)
+        == handed_over(corpus)
+        == whole(corpus.slice([SpanRef("context_0", 0, corpus.characters)]))
+        == [data.decode()]
+    )
 
 
 def test_what_a_corpus_copies_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,8 +458,12 @@ def test_a_log_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("new", [b"", b"abc", b"xbcdef" * 100_000, b"x" * 700_000])
-def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: bytes) -> None:
-    """A text that is half old and half new is never taken: a file that is emptied, rewritten, or rewritten and longer."""
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: bytes
+) -> None:
+    """A text that is half old and half new is never taken: a file that is emptied, rewritten, or
+    rewritten and longer.
+    """
     path = written(tmp_path / "a.txt", b"abcdef" * 100_000)
     later = iter([lambda: None, lambda: path.write_bytes(new)])
     read = os.pread
@@ -415,7 +479,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeyp
 
 
 @pytest.mark.usefixtures("nothing_copied")
-def test_a_large_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where it only grows: it would have changed already at its first use."""
     path = written(tmp_path / "a.txt", b"abcdef" * 100_000)
     changing_at_each_read(monkeypatch, lambda: grow(path))
@@ -457,7 +523,9 @@ class Odd:
     ],
 )
 def test_a_context_of_the_wrong_type(context: object, message: str) -> None:
-    """What is no text is refused with what it is, where it is, and what to pass instead; no descriptor is left."""
+    """What is no text is refused with what it is, where it is, and what to pass instead; no
+    descriptor is left.
+    """
     before = open_descriptors()
     with pytest.raises(ContextError, match=message):
         Corpus.build(context)
@@ -466,7 +534,10 @@ def test_a_context_of_the_wrong_type(context: object, message: str) -> None:
 
 def test_an_open_file_is_refused(tmp_path: Path) -> None:
     """An open file would be taken for the list of its lines."""
-    with written(tmp_path / "a.txt", b"one\ntwo").open(encoding="utf-8") as file, pytest.raises(ContextError, match="an open file"):
+    with (
+        written(tmp_path / "a.txt", b"one\ntwo").open(encoding="utf-8") as file,
+        pytest.raises(ContextError, match="an open file"),
+    ):
         Corpus.build(file)
 
 
@@ -478,7 +549,9 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_directory(tmp_path: Path) -> None:
     """A directory is refused with what to write for its files."""
-    with pytest.raises(ContextError, match=r"is a directory: pass its files, such as sorted\(Path\("):
+    with pytest.raises(
+        ContextError, match=r"is a directory: pass its files, such as sorted\(Path\("
+    ):
         Corpus.build([tmp_path])
 
 
@@ -500,10 +573,15 @@ def test_a_pipe_does_not_wait(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [0, 5, 4 * BLOCK - 1, 9 * BLOCK])
 def test_bad_utf_8_says_where(tmp_path: Path, before: int) -> None:
-    """Bytes that are no UTF-8 are refused with the file, the offset in it and the line, also in the middle of a character."""
+    """Bytes that are no UTF-8 are refused with the file, the offset in it and the line, also in the
+    middle of a character.
+    """
     data = b"ab\n\xc3\xa9" + b"x" * before + b"\n\n\xe2\x82!tail"
     offset = data.index(b"\xe2")
-    with pytest.raises(ContextError, match=rf"a.txt' is no utf-8 text: byte 0xe2 at offset {offset:,}, line 4 .*errors='replace'"):
+    with pytest.raises(
+        ContextError,
+        match=rf"a.txt' is no utf-8 text: byte 0xe2 at offset {offset:,}, line 4 .*errors='replace'",
+    ):
         Corpus.build(written(tmp_path / "a.txt", data))
 
 
@@ -519,26 +597,38 @@ def test_an_encoding_that_the_file_has_not(tmp_path: Path) -> None:
         Corpus.build(written(tmp_path / "a.txt", b"abc!efgh"), encoding="utf-32")
 
 
-@pytest.mark.parametrize("options", [{"encoding": "utf-9"}, {"encoding": "hex"}, {"errors": "lenient"}])
+@pytest.mark.parametrize(
+    "options", [{"encoding": "utf-9"}, {"encoding": "hex"}, {"errors": "lenient"}]
+)
 def test_options_that_do_not_exist(options: dict[str, str]) -> None:
-    """An unknown encoding, a codec that makes no text, and an unknown treatment of errors are refused before anything is read."""
+    """An unknown encoding, a codec that makes no text, and an unknown treatment of errors are
+    refused before anything is read.
+    """
     with pytest.raises(ContextError, match="choose an encoding such as 'utf-8'"):
         Corpus.build("abc", **options)
 
 
 @pytest.mark.parametrize("span", [(0, 4), (-1, 2), (2, 1), (4, 4)])
 def test_places_that_do_not_exist(span: tuple[int, int]) -> None:
-    """A span outside of its source is refused with the source's length, for reading, slicing and lifting alike."""
+    """A span outside of its source is refused with the source's length, for reading, slicing and
+    lifting alike.
+    """
     with Corpus.build("abc") as corpus:
         ref = SpanRef("context_0", *span)
-        for use in (lambda: corpus.text(ref.source, ref.start, ref.end), lambda: corpus.slice([ref]), lambda: corpus.lift(ref)):
+        for use in (
+            lambda: corpus.text(ref.source, ref.start, ref.end),
+            lambda: corpus.slice([ref]),
+            lambda: corpus.lift(ref),
+        ):
             with pytest.raises(InputError, match="context_0 has 3 characters"):
                 use()
 
 
 def test_sources_that_do_not_exist() -> None:
     """An unknown source is refused with the names that there are."""
-    with pytest.raises(InputError, match="there is no source 'context_9': there are context_0 to context_1"):
+    with pytest.raises(
+        InputError, match="there is no source 'context_9': there are context_0 to context_1"
+    ):
         Corpus.build(["a", "b"]).text("context_9")
     with pytest.raises(InputError, match="there is none"):
         Corpus.build([]).length("context_0")
@@ -554,7 +644,9 @@ def test_a_slice_shares_its_parents_text() -> None:
         corpus.slice([SpanRef("context_1", 0, 6), SpanRef("context_0", 6, 11)]) as child,
     ):
         assert whole(child) == ["second", "world"] == handed_over(child)
-        assert [os.fstat(fd).st_ino for fd in child.handover().files()] == [os.fstat(fd).st_ino for fd in corpus.handover().files()]
+        assert [os.fstat(fd).st_ino for fd in child.handover().files()] == [
+            os.fstat(fd).st_ino for fd in corpus.handover().files()
+        ]
         assert [source.width for source in child.sources] == [1, 1]
         assert child.is_list
 
@@ -563,7 +655,10 @@ def test_a_slice_shares_its_parents_text() -> None:
 def test_a_slice_of_a_file_shares_the_file(tmp_path: Path) -> None:
     """A child of a file reads the file, from its place in it."""
     path = written(tmp_path / "a.txt", b"hello world")
-    with Corpus.build(path) as corpus, corpus.slice([SpanRef("context_0", 6, 11)], is_list=False) as child:
+    with (
+        Corpus.build(path) as corpus,
+        corpus.slice([SpanRef("context_0", 6, 11)], is_list=False) as child,
+    ):
         assert whole(child) == ["world"] == handed_over(child)
         assert [os.fstat(fd).st_ino for fd in child.handover().files()] == [path.stat().st_ino]
         assert not child.is_list
@@ -572,12 +667,20 @@ def test_a_slice_of_a_file_shares_the_file(tmp_path: Path) -> None:
 def test_a_child_keeps_its_parents_metadata() -> None:
     """A slice of a document still says which document it is of; a made-up text says nothing."""
     document = SimpleNamespace(page_content="words", metadata={"page": 3}, id="d1")
-    with Corpus.build([document]) as corpus, corpus.slice([SpanRef("context_0", 1, 3), "made up"]) as child:
-        assert [(source.metadata, source.document_id) for source in child.sources] == [({"page": 3}, "d1"), ({}, None)]
+    with (
+        Corpus.build([document]) as corpus,
+        corpus.slice([SpanRef("context_0", 1, 3), "made up"]) as child,
+    ):
+        assert [(source.metadata, source.document_id) for source in child.sources] == [
+            ({"page": 3}, "d1"),
+            ({}, None),
+        ]
 
 
 def test_spans_are_lifted_to_the_root() -> None:
-    """A span of a child, and of a child's child, is lifted to the span of the root's document with the same text."""
+    """A span of a child, and of a child's child, is lifted to the span of the root's document with
+    the same text.
+    """
     with Corpus.build(["0123456789", "abcdefghij"]) as root:
         child = root.slice([SpanRef("context_1", 2, 9), SpanRef("context_0", 5, 10)])
         grandchild = child.slice([SpanRef("context_0", 1, 5)], is_list=False)
@@ -589,9 +692,14 @@ def test_spans_are_lifted_to_the_root() -> None:
 
 
 def test_made_up_text_is_not_lifted() -> None:
-    """A span that holds made-up text is derived: it has no place in the root's document. The parts that have one are still lifted."""
+    """A span that holds made-up text is derived: it has no place in the root's document.
+
+    The parts that have one are still lifted.
+    """
     with Corpus.build("0123456789") as root:
-        child = root.slice(["made up", ["<", SpanRef("context_0", 2, 5), ">\u20ac", SpanRef("context_0", 7, 9)]])
+        child = root.slice(
+            ["made up", ["<", SpanRef("context_0", 2, 5), ">\u20ac", SpanRef("context_0", 7, 9)]]
+        )
         assert whole(child) == ["made up", "<234>\u20ac78"] == handed_over(child)
         assert child.lift(SpanRef("context_0", 0, 4)) is None
         assert child.lift(SpanRef("context_1", 1, 4)) == SpanRef("context_0", 2, 5)
@@ -613,8 +721,14 @@ def test_spans_that_follow_one_another_are_one() -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_what_is_lifted_has_the_same_text(data: st.DataObject) -> None:
-    """However slices and made-up texts are nested, a lifted span's text is the span's own, and pure parts of the root are always lifted."""
-    root = corpus = Corpus.build(data.draw(st.lists(st.text("ab\u20ac\U0001f600", min_size=1, max_size=9), min_size=1, max_size=3)))
+    """However slices and made-up texts are nested, a lifted span's text is the span's own, and pure
+    parts of the root are always lifted.
+    """
+    root = corpus = Corpus.build(
+        data.draw(
+            st.lists(st.text("ab\u20ac\U0001f600", min_size=1, max_size=9), min_size=1, max_size=3)
+        )
+    )
 
     def span() -> SpanRef:
         source = data.draw(st.sampled_from(corpus.sources))
@@ -662,14 +776,21 @@ def test_a_closed_corpus_says_so() -> None:
     corpus = Corpus.build("abc")
     corpus.close()
     corpus.close()
-    for use in (whole, list, Corpus.handover, lambda corpus: corpus.slice([SpanRef("context_0", 0, 1)])):
+    for use in (
+        whole,
+        list,
+        Corpus.handover,
+        lambda corpus: corpus.slice([SpanRef("context_0", 0, 1)]),
+    ):
         with pytest.raises(ContextError, match="this corpus was closed"):
             use(corpus)
     assert corpus.lift(SpanRef("context_0", 0, 1)) == SpanRef("context_0", 0, 1)
 
 
 def test_a_forgotten_corpus_leaves_nothing() -> None:
-    """A corpus that nobody closed gives its descriptor back when nobody refers to it, and so does a hand-over left half way."""
+    """A corpus that nobody closed gives its descriptor back when nobody refers to it, and so does a
+    hand-over left half way.
+    """
     before = open_descriptors()
     files = Corpus.build(["abc", "\u20ac"]).handover().files()
     next(files)
@@ -691,7 +812,9 @@ def test_a_thousand_files_never_need_a_thousand_descriptors(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("nothing_copied")
 def test_nobody_can_write_to_what_is_handed_over(tmp_path: Path) -> None:
-    """Memory is sealed and files are opened for reading: whoever gets a descriptor can change neither text nor length."""
+    """Memory is sealed and files are opened for reading: whoever gets a descriptor can change
+    neither text nor length.
+    """
     with Corpus.build(["\u20ac", written(tmp_path / "a.txt", b"abc")]) as corpus:
         for fd in corpus.handover().files():
             with pytest.raises(OSError):
@@ -702,7 +825,9 @@ def test_nobody_can_write_to_what_is_handed_over(tmp_path: Path) -> None:
 
 
 def test_threads_may_read_while_another_closes() -> None:
-    """A read that has begun ends well; one that begins after `close` says that the corpus was closed."""
+    """A read that has begun ends well; one that begins after `close` says that the corpus was
+    closed.
+    """
     text = "0123456789" * 20_000
     corpus = Corpus.build(text)
     wrong: list[object] = []
@@ -745,29 +870,49 @@ print((peak() - before) / Path(path).stat().st_size)
 @pytest.mark.parametrize("kind", ["path", "str"])
 @pytest.mark.parametrize("unit", ["plain words. ", "\u20acwords. ", "\U0001f600 words. "])
 def test_the_host_never_holds_a_second_text(tmp_path: Path, kind: str, unit: str) -> None:
-    """Building and reading through take under a tenth of the text's size in this process, given as a path or as a str."""
+    """Building and reading through take under a tenth of the text's size in this process, given as
+    a path or as a str.
+    """
     path = written(tmp_path / "a.txt", (unit * ((32 << 20) // len(unit.encode()))).encode())
-    done = subprocess.run([sys.executable, "-c", MEASURE, kind, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, kind, str(path)], capture_output=True, text=True, check=True
+    )
     assert float(done.stdout) < 0.1
 
 
 def test_importing_the_corpus_loads_no_framework() -> None:
     """Documents are known by what they have, not by their class: no framework is loaded."""
     code = "import sys, rlm_integrations.corpus.spans; print({'langchain_core', 'llama_index', 'pydantic', 'ctypes'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "set()\n"
+    )
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.text(max_size=12) | st.text("ab\u20ac\U0001f600", max_size=12), max_size=12), st.integers(0, 12))
+@given(
+    st.lists(st.text(max_size=12) | st.text("ab\u20ac\U0001f600", max_size=12), max_size=12),
+    st.integers(0, 12),
+)
 def test_short_texts_are_read_together(texts: list[str], most: int) -> None:
-    """Every source comes in order, with its text or None where it is longer, of any width, of slices and of several memories too."""
+    """Every source comes in order, with its text or None where it is longer, of any width, of
+    slices and of several memories too.
+    """
     with Corpus.build(texts) as corpus:
         assert list(corpus.short_texts(most)) == [
-            (f"context_{number}", text if len(text) <= most else None) for number, text in enumerate(texts)
+            (f"context_{number}", text if len(text) <= most else None)
+            for number, text in enumerate(texts)
         ]
-        parts = [SpanRef(f"context_{number}", len(text) // 3, len(text)) for number, text in enumerate(texts)]
+        parts = [
+            SpanRef(f"context_{number}", len(text) // 3, len(text))
+            for number, text in enumerate(texts)
+        ]
         with corpus.slice([*parts, "made up", *parts]) as child:
-            assert [text for _, text in child.short_texts(100)] == [child.text(source.name) for source in child.sources]
+            assert [text for _, text in child.short_texts(100)] == [
+                child.text(source.name) for source in child.sources
+            ]
 
 
 def test_short_texts_of_files(tmp_path: Path) -> None:

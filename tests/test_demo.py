@@ -25,8 +25,12 @@ def demo() -> ModuleType:
 
 
 @pytest.mark.parametrize("seed", ["3", "20"])
-def test_the_demo_finds_what_it_hid(seed: str, demo: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every answer holds its needle and every citation the document's words; the times add up to the whole."""
+def test_the_demo_finds_what_it_hid(
+    seed: str, demo: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every answer holds its needle and every citation the document's words; the times add up to
+    the whole.
+    """
     assert demo.main(["--seed", seed, "--megabytes", "1"]) == 0
     shown = capsys.readouterr().out
     assert f"repeat this run with --seed {seed}\n" in shown
@@ -47,14 +51,18 @@ def test_a_spoiled_needle_is_noticed(demo: ModuleType, capsys: pytest.CaptureFix
 
 
 def test_citations_are_checked_by_the_demo_itself(demo: ModuleType) -> None:
-    """Against its own copy of the document: a quote that is not there, or not where the needle is, is an error."""
+    """Against its own copy of the document: a quote that is not there, or not where the needle is,
+    is an error.
+    """
     document, (needle, *_) = demo.made_up(demo.Random(1), 20_000)
     number, end = int(needle.source[-1]), needle.start + len(needle.sentence)
     assert document[number][needle.start : end] == needle.sentence
 
     def problem(start: int, quote: str, answer: str = needle.sentence) -> str:
         citation = Citation(needle.source, start, start + len(quote), quote)
-        return str(demo.wrong_with(RLMResult(answer=answer, citations=(citation,)), needle, document))
+        return str(
+            demo.wrong_with(RLMResult(answer=answer, citations=(citation,)), needle, document)
+        )
 
     assert problem(needle.start, needle.sentence) == ""
     assert "is not what the document says there" in problem(needle.start + 1, needle.sentence)
@@ -66,6 +74,11 @@ def test_each_run_is_another_one_unless_its_seed_is_given(demo: ModuleType) -> N
     """A seed makes the same document; without one, the demo draws one and prints it."""
     same = [demo.made_up(demo.Random(5), 10_000) for _ in range(2)]
     assert same[0] == same[1] != demo.made_up(demo.Random(6), 10_000)
-    runs = [subprocess.run([sys.executable, DEMO, "--megabytes", "0.1"], capture_output=True, text=True, check=True) for _ in range(2)]
+    runs = [
+        subprocess.run(
+            [sys.executable, DEMO, "--megabytes", "0.1"], capture_output=True, text=True, check=True
+        )
+        for _ in range(2)
+    ]
     assert len({run.stdout.partition("--seed ")[2].split()[0] for run in runs}) == 2
     assert [run.stderr for run in runs] == ["", ""]

@@ -28,7 +28,9 @@ def test_events_are_frozen_and_timed() -> None:
 
 def test_every_event_is_an_event() -> None:
     """A hook can rely on id, parent and time of all there are."""
-    kinds = [each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)]
+    kinds = [
+        each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)
+    ]
     assert len(kinds) >= 9
     for kind in kinds:
         assert [field.name for field in dataclasses.fields(kind)][:3] == ["id", "parent", "at"]
@@ -53,8 +55,12 @@ def test_hooks_get_each_event_in_order() -> None:
     assert first == second == made
 
 
-def test_a_hook_that_raises_breaks_nothing_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Its first exception is logged with its traceback, the rest are not; other hooks still get everything."""
+def test_a_hook_that_raises_breaks_nothing_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its first exception is logged with its traceback, the rest are not; other hooks still get
+    everything.
+    """
     seen: list[Event] = []
 
     def broken(_: Event) -> None:
@@ -83,7 +89,10 @@ def test_a_hook_may_end_the_program() -> None:
 def test_ids_are_not_given_twice() -> None:
     """Threads that ask for ids at the same time get different ones."""
     ids: list[str] = []
-    threads = [threading.Thread(target=lambda: ids.extend(new_id("call") for _ in range(500))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: ids.extend(new_id("call") for _ in range(500)))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

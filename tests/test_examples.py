@@ -1,4 +1,6 @@
-"""The examples without a framework check themselves: each passes where the library answers rightly, and fails where it cannot."""
+"""The examples without a framework check themselves: each passes where the library answers rightly,
+and fails where it cannot.
+"""
 
 import importlib.util
 import re
@@ -7,7 +9,9 @@ from typing import Any
 
 import pytest
 
-EXAMPLES = [Path(__file__).parents[1] / "examples" / f"{name}.py" for name in ("batch", "parallel_query")]
+EXAMPLES = [
+    Path(__file__).parents[1] / "examples" / f"{name}.py" for name in ("batch", "parallel_query")
+]
 each = pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 
 
@@ -28,14 +32,24 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    """A script in the folder is one of these, one of a face, or the demo; each of those has its tests."""
-    others = {path.stem for path in EXAMPLES[0].parent.glob("*.py")} - {path.stem for path in EXAMPLES}
-    assert [name for name in others if not name.startswith(("langchain_", "llama_index_")) and name != "demo"] == []
+    """A script in the folder is one of these, one of a face, or the demo; each of those has its
+    tests.
+    """
+    others = {path.stem for path in EXAMPLES[0].parent.glob("*.py")} - {
+        path.stem for path in EXAMPLES
+    }
+    assert [
+        name
+        for name in others
+        if not name.startswith(("langchain_", "llama_index_")) and name != "demo"
+    ] == []
 
 
 @each
 def test_an_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It runs without key and network, finds what it hid, says so, and ends with 0; on stderr it has nothing to say."""
+    """It runs without key and network, finds what it hid, says so, and ends with 0; on stderr it
+    has nothing to say.
+    """
     assert example(path).main() == 0
     shown = capsys.readouterr()
     assert " are right, and in order" in shown.out
@@ -63,7 +77,9 @@ def test_replies_in_a_wrong_order_are_noticed(monkeypatch: pytest.MonkeyPatch) -
     """Each town has its own year: swapped prompts get each other's replies."""
     module = example(EXAMPLES[0])
     ask = module.llm_batch
-    monkeypatch.setattr(module, "llm_batch", lambda prompts, *args, **kwargs: ask(prompts, *args, **kwargs)[::-1])
+    monkeypatch.setattr(
+        module, "llm_batch", lambda prompts, *args, **kwargs: ask(prompts, *args, **kwargs)[::-1]
+    )
     assert module.main() == 1
 
 

@@ -1,4 +1,6 @@
-"""Ctrl-C in a thread that waits for the portal: the call has ended when it is raised, and nothing stays locked."""
+"""Ctrl-C in a thread that waits for the portal: the call has ended when it is raised, and nothing
+stays locked.
+"""
 
 import subprocess
 import sys
@@ -23,8 +25,12 @@ class Echo:
         return Completion(request.messages[-1].content)
 
 
-def test_a_waiting_thread_holds_no_lock_that_an_interrupt_could_leave_locked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Conditions are written in Python: an interrupt within `__enter__`, after it has locked, is before the `with` that unlocks."""
+def test_a_waiting_thread_holds_no_lock_that_an_interrupt_could_leave_locked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Conditions are written in Python: an interrupt within `__enter__`, after it has locked, is
+    before the `with` that unlocks.
+    """
     entered: list[str] = []
     enter = threading.Condition.__enter__
 
@@ -35,7 +41,9 @@ def test_a_waiting_thread_holds_no_lock_that_an_interrupt_could_leave_locked(mon
 
     llm_batch(["warm"], Echo())
     monkeypatch.setattr(threading.Condition, "__enter__", entering)
-    assert sorted(llm_batch_iter((str(number) for number in range(20)), Echo())) == [(number, str(number)) for number in range(20)]
+    assert sorted(llm_batch_iter((str(number) for number in range(20)), Echo())) == [
+        (number, str(number)) for number in range(20)
+    ]
     assert len(llm_batch(["a", "b"], Echo())) == 2
     assert entered == []
 
@@ -67,14 +75,24 @@ PROGRAM = textwrap.dedent(
 
 
 def test_interrupts_at_any_moment_of_a_batch_over_a_generator_end_it() -> None:
-    """Of four hundred interrupts, wherever they come, none leaves the thread or the portal waiting for ever."""
+    """Of four hundred interrupts, wherever they come, none leaves the thread or the portal waiting
+    for ever.
+    """
     program = PROGRAM.format(folder=str(Path(__file__).parents[1]))
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "50 True\n"), done.stderr[-2_000:]
 
 
 def test_an_interrupt_in_the_users_own_generator_ends_the_batch() -> None:
-    """It is raised where the generator runs, which is the thread that waits; the calls under way have ended."""
+    """It is raised where the generator runs, which is the thread that waits; the calls under way
+    have ended.
+    """
 
     def prompts() -> Any:
         yield "a"

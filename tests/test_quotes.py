@@ -1,4 +1,6 @@
-"""Quotes as models write them are found where they clearly mean one place, and that place holds the document's own words."""
+"""Quotes as models write them are found where they clearly mean one place, and that place holds the
+document's own words.
+"""
 
 import random
 import unicodedata
@@ -24,14 +26,19 @@ TEXT = (
 def found(text: str, quote: str) -> list[str]:
     """The document's words at the places of a quote."""
     with Corpus.build(text) as corpus:
-        return [corpus.text(hit.span.source, hit.span.start, hit.span.end) for hit in locate_quote(corpus, quote)]
+        return [
+            corpus.text(hit.span.source, hit.span.start, hit.span.end)
+            for hit in locate_quote(corpus, quote)
+        ]
 
 
 @pytest.mark.parametrize(
     ("quote", "words"),
     [
-        ("It's a fine day - really", "It\u2019s a fine day \u2013 really"),  # straight for typographic
-        ("\u201cit\u2019s a fine day\u201d", "It\u2019s a fine day"),  # another case, in quotation marks
+        # Straight for typographic
+        ("It's a fine day - really", "It\u2019s a fine day \u2013 really"),
+        # Another case, in quotation marks
+        ("\u201cit\u2019s a fine day\u201d", "It\u2019s a fine day"),
         ("'chapter 1.'", "Chapter 1."),
         ("\u00abChapter 1.\u00bb", "Chapter 1."),
         ("`Chapter 1.`", "Chapter 1."),
@@ -41,12 +48,20 @@ def found(text: str, quote: str) -> list[str]:
         ("Wait... was that all?", "Wait\u2026 was that all?"),
         ("... leads to the river, past \u2026", "leads to the  river, past"),
         ("[...] Leads to the river, past [...]", "leads to the  river, past"),
-        ("It was late ... said Zo\u00eb", "It was late. \u201cIt\u2019s a fine day \u2013 really\u201d, said Zoe\u0308"),
-        ("the long stra\u00dfe\u2026the mill that [\u2026] bridge of Ravenna", TEXT[TEXT.index("The long") : TEXT.index(" Wait") - 1]),
+        (
+            "It was late ... said Zo\u00eb",
+            "It was late. \u201cIt\u2019s a fine day \u2013 really\u201d, said Zoe\u0308",
+        ),
+        (
+            "the long stra\u00dfe\u2026the mill that [\u2026] bridge of Ravenna",
+            TEXT[TEXT.index("The long") : TEXT.index(" Wait") - 1],
+        ),
     ],
 )
 def test_a_quote_as_models_write_it(quote: str, words: str) -> None:
-    """Marks, accents, case, quotation marks and ellipses may differ; what is given is the document's own text, to the last character."""
+    """Marks, accents, case, quotation marks and ellipses may differ; what is given is the
+    document's own text, to the last character.
+    """
     assert found(TEXT, quote) == [words]
     assert TEXT.count(words) == 1
 
@@ -74,20 +89,34 @@ def test_a_quote_that_does_not_clearly_mean_one_place(quote: str, why: str) -> N
 
 
 def test_exact_places_come_first() -> None:
-    """Where the quote stands as it is, places that differ do not count, and several are told as before."""
+    """Where the quote stands as it is, places that differ do not count, and several are told as
+    before.
+    """
     assert found("THE DAM. The dam.", "The dam.") == ["The dam."]
     assert found("The dam. The dam.", "The dam.") == ["The dam."] * 2
     assert found("The  dam. THE DAM.", "The dam.") == ["The  dam."]
 
 
 def test_an_ellipsis_stands_for_a_bounded_piece() -> None:
-    """Its parts follow one another within 1,000 characters, in one source; of parts that occur again the nearest counts."""
+    """Its parts follow one another within 1,000 characters, in one source; of parts that occur
+    again the nearest counts.
+    """
     for gap, places in ((GAP, 1), (GAP + 1, 0)):
-        assert len(found("The first part" + "." * gap + "the last part", "The First part ... the last part")) == places
+        assert (
+            len(
+                found(
+                    "The first part" + "." * gap + "the last part",
+                    "The First part ... the last part",
+                )
+            )
+            == places
+        )
     with Corpus.build(["The first part", "the last part"]) as corpus:
         assert locate_quote(corpus, "The first part ... the last part") == []
     twice = "The first part and so on, the last part. More, the last part."
-    assert found(twice, "The first part ... the last part") == ["The first part and so on, the last part"]
+    assert found(twice, "The first part ... the last part") == [
+        "The first part and so on, the last part"
+    ]
     both = "The first part, the first part, the last part."
     assert found(both, "The First part ... the last part") == []
 
@@ -96,7 +125,9 @@ def test_a_source_may_be_named() -> None:
     """Then the others do not count; one that does not exist is an error."""
     with Corpus.build(["The Dam.", "The Dam."]) as corpus:
         assert locate_quote(corpus, "THE DAM.") == []
-        assert [hit.span.source for hit in locate_quote(corpus, "THE DAM.", "context_1")] == ["context_1"]
+        assert [hit.span.source for hit in locate_quote(corpus, "THE DAM.", "context_1")] == [
+            "context_1"
+        ]
         with pytest.raises(InputError, match="there is no source"):
             locate_quote(corpus, "THE DAM.", "context_7")
 
@@ -104,7 +135,9 @@ def test_a_source_may_be_named() -> None:
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(st.text())
 def test_folding_treats_each_character_alone(text: str) -> None:
-    """So that places in the folded text lead back: as many characters come of a text as of its characters, and none vanishes."""
+    """So that places in the folded text lead back: as many characters come of a text as of its
+    characters, and none vanishes.
+    """
     assert len(fold_quote(text)) == sum(len(fold_quote(character)) for character in text)
     assert all(fold_quote(character) for character in text)
 
@@ -116,26 +149,45 @@ WORDS += "re\u0301sume\u0301 wait\u2026 end".split()
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(st.integers(0, 10**9), st.integers(1, 40))
 def test_every_place_leads_back(seed: int, step: int) -> None:
-    """A rewritten slice of any text is found as that slice, or as nothing where it could mean another; windows make no difference."""
+    """A rewritten slice of any text is found as that slice, or as nothing where it could mean
+    another; windows make no difference.
+    """
     draw = random.Random(seed)
-    text = "".join(draw.choice(WORDS) + str(number) + draw.choice([" ", "  ", "\n"]) for number in range(12))
+    text = "".join(
+        draw.choice(WORDS) + str(number) + draw.choice([" ", "  ", "\n"]) for number in range(12)
+    )
     words = list(single_spaced._WORD.finditer(text))
     first = draw.randrange(len(words) - 2)
     last = draw.randrange(first + 1, len(words))
     true = text[words[first].start() : words[last].end()]
     quote = draw.choice([str.upper, str.lower, str.title, str])(true)
-    quote = draw.choice([str, lambda each: unicodedata.normalize("NFC", each), lambda each: unicodedata.normalize("NFD", each)])(quote)
-    quote = draw.choice([str, lambda each: f"\u201c{each}\u201d", lambda each: f"...{each}..."])(quote)
+    quote = draw.choice(
+        [
+            str,
+            lambda each: unicodedata.normalize("NFC", each),
+            lambda each: unicodedata.normalize("NFD", each),
+        ]
+    )(quote)
+    quote = draw.choice([str, lambda each: f"\u201c{each}\u201d", lambda each: f"...{each}..."])(
+        quote
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(single_spaced, "STEP", step)
         places = found(text, quote)
     assert len(places) == 1
-    assert fold_quote(" ".join(places[0].split())).strip("\"' .") == fold_quote(" ".join(true.split())).strip("\"' .")
+    assert fold_quote(" ".join(places[0].split())).strip("\"' .") == fold_quote(
+        " ".join(true.split())
+    ).strip("\"' .")
 
 
-@pytest.mark.parametrize("quote", ["Stras", "A\u00df " * 4_000 + "...x", "not there ... nor there is it", "\u201cZ \u201d"])
+@pytest.mark.parametrize(
+    "quote",
+    ["Stras", "A\u00df " * 4_000 + "...x", "not there ... nor there is it", "\u201cZ \u201d"],
+)
 def test_the_work_is_bounded(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the quote, a few passes over the document; of places that lead nowhere only so many are looked at."""
+    """Whatever the quote, a few passes over the document; of places that lead nowhere only so many
+    are looked at.
+    """
     text = "stra\u00dfe A\u00df " * 30_000
     searched: list[int] = []
     looked_at: list[str] = []
@@ -146,7 +198,11 @@ def test_the_work_is_bounded(quote: str, monkeypatch: pytest.MonkeyPatch) -> Non
         return find(text, needle, start)
 
     monkeypatch.setattr(single_spaced, "find_in_steps", counted)
-    monkeypatch.setattr(module, "_is_whole", lambda corpus, span, needle: looked_at.append(needle) or is_whole(corpus, span, needle))
+    monkeypatch.setattr(
+        module,
+        "_is_whole",
+        lambda corpus, span, needle: looked_at.append(needle) or is_whole(corpus, span, needle),
+    )
     with Corpus.build(text) as corpus:
         assert locate_quote(corpus, quote) == []
     assert sum(searched) <= 12 * (len(text) + len(quote))
@@ -154,7 +210,9 @@ def test_the_work_is_bounded(quote: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_evidence_is_cited_in_the_documents_words() -> None:
-    """Quotes handed to FINAL, and what `cite` gives, become citations whose quote is the document's text; inventions are dropped."""
+    """Quotes handed to FINAL, and what `cite` gives, become citations whose quote is the document's
+    text; inventions are dropped.
+    """
     root = Scripted(
         [
             code(
@@ -188,8 +246,12 @@ def test_marks_are_normalized_in_short_runs(quote: str, monkeypatch: pytest.Monk
     assert max(lengths) <= module.PIECE
 
 
-@pytest.mark.parametrize("quote", ["... " * 25_000, "' " * 50_000, "[...] " * 16_000 + "words that are not there"])
-def test_a_quote_of_ellipses_is_stripped_a_few_times(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "quote", ["... " * 25_000, "' " * 50_000, "[...] " * 16_000 + "words that are not there"]
+)
+def test_a_quote_of_ellipses_is_stripped_a_few_times(
+    quote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many ellipses stand around a quote, it is looked at a few times only."""
     looked_at = 0
 
@@ -210,12 +272,28 @@ def test_a_quote_of_ellipses_is_stripped_a_few_times(quote: str, monkeypatch: py
 
 
 @settings(deadline=None, max_examples=300, derandomize=True)
-@given(st.lists(st.sampled_from(["a", "bc", "bcd", "x y z " * 9, "  ", "\n" * 30, "\u00e9"]), max_size=12), st.integers(1, 9), st.data())
-def test_no_place_is_missed_or_told_twice(pieces: list[str], step: int, data: st.DataObject) -> None:
-    """Only the neighbourhood of the longest word is searched, and all places are there, each once, however the steps fall."""
+@given(
+    st.lists(
+        st.sampled_from(["a", "bc", "bcd", "x y z " * 9, "  ", "\n" * 30, "\u00e9"]), max_size=12
+    ),
+    st.integers(1, 9),
+    st.data(),
+)
+def test_no_place_is_missed_or_told_twice(
+    pieces: list[str], step: int, data: st.DataObject
+) -> None:
+    """Only the neighbourhood of the longest word is searched, and all places are there, each once,
+    however the steps fall.
+    """
     text = data.draw(st.sampled_from(["", " "])).join(pieces)
     squeezed = " ".join(text.split())
-    needle = " ".join(data.draw(st.lists(st.sampled_from(["a", "bc", "bcd", "x", "y z", "\u00e9a"]), min_size=1, max_size=4)))
+    needle = " ".join(
+        data.draw(
+            st.lists(
+                st.sampled_from(["a", "bc", "bcd", "x", "y z", "\u00e9a"]), min_size=1, max_size=4
+            )
+        )
+    )
     with pytest.MonkeyPatch.context() as patch, Corpus.build(text) as corpus:
         patch.setattr(single_spaced, "STEP", step)
         places = list(single_spaced.loose_places(corpus, "context_0", needle))

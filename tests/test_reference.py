@@ -1,4 +1,6 @@
-"""The reference has every field of every setting, record and event, in the words of their docstrings."""
+"""The reference has every field of every setting, record and event, in the words of their
+docstrings.
+"""
 
 from dataclasses import fields
 from typing import Any
@@ -18,13 +20,21 @@ def test_the_page_is_what_the_docstrings_say() -> None:
 
 @pytest.mark.parametrize("kind", [*SETTINGS, *RECORDS], ids=lambda kind: kind.__name__)
 def test_every_field_is_explained(kind: Any) -> None:
-    """No field of a setting or a record is without its meaning; simple pairs whose names say all are left out."""
+    """No field of a setting or a record is without its meaning; simple pairs whose names say all
+    are left out.
+    """
     if kind.__name__ in {"Usage", "Message", "SpanRef"}:
         return
-    names = {each.name for each in fields(kind)} if hasattr(kind, "__dataclass_fields__") else set(kind.__slots__)
+    names = (
+        {each.name for each in fields(kind)}
+        if hasattr(kind, "__dataclass_fields__")
+        else set(kind.__slots__)
+    )
     assert names - dict(_said(kind)).keys() == set()
 
 
 def test_every_event_is_on_the_page() -> None:
     """All kinds are there, those that colleagues added too."""
-    assert {kind.__name__ for kind in event_kinds()} == {each.__name__ for each in events.Event.__subclasses__()}
+    assert {kind.__name__ for kind in event_kinds()} == {
+        each.__name__ for each in events.Event.__subclasses__()
+    }

@@ -1,4 +1,6 @@
-"""The portal and what else outlives a call: synchronous doors, contexts, interruptions, forks, the interpreter's end."""
+"""The portal and what else outlives a call: synchronous doors, contexts, interruptions, forks, the
+interpreter's end.
+"""
 
 import asyncio
 import contextvars
@@ -23,17 +25,30 @@ async def where() -> tuple[asyncio.AbstractEventLoop, int]:
 
 
 def test_all_calls_share_one_loop_in_one_thread() -> None:
-    """Whoever calls, from whichever thread, gets the same loop; the thread is a daemon, and not the caller's."""
+    """Whoever calls, from whichever thread, gets the same loop; the thread is a daemon, and not the
+    caller's.
+    """
     first = portal().run(where())
     found = []
-    threads = [threading.Thread(target=lambda: found.append(portal().run(where()))) for _ in range(16)]
+    threads = [
+        threading.Thread(target=lambda: found.append(portal().run(where()))) for _ in range(16)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert set(found) == {first}
     assert first[1] != threading.get_ident()
-    assert len([thread for thread in threading.enumerate() if thread.name == "rlm-portal" and thread.daemon]) == 1
+    assert (
+        len(
+            [
+                thread
+                for thread in threading.enumerate()
+                if thread.name == "rlm-portal" and thread.daemon
+            ]
+        )
+        == 1
+    )
 
 
 def test_calls_from_many_threads_run_at_once() -> None:
@@ -58,7 +73,9 @@ def test_calls_from_many_threads_run_at_once() -> None:
 
 
 async def test_inside_a_running_loop() -> None:
-    """A synchronous call inside a running loop (Jupyter) works, on another loop, and says meanwhile that this one stands still."""
+    """A synchronous call inside a running loop (Jupyter) works, on another loop, and says meanwhile
+    that this one stands still.
+    """
 
     async def look() -> set[asyncio.AbstractEventLoop]:
         return set(blocked_loops())
@@ -83,7 +100,9 @@ def test_context_variables_are_seen_and_stay_apart() -> None:
 
 
 def test_exceptions_come_through_as_they_are() -> None:
-    """The caller gets the very exception that the coroutine raised, SystemExit included, and the portal lives on."""
+    """The caller gets the very exception that the coroutine raised, SystemExit included, and the
+    portal lives on.
+    """
     for error in (ValueError("v"), SystemExit(3), StopAsyncIteration()):
 
         async def fail(error: BaseException = error) -> None:
@@ -96,7 +115,9 @@ def test_exceptions_come_through_as_they_are() -> None:
 
 
 def test_an_exception_is_not_kept() -> None:
-    """No reference to a raised exception stays behind: its traceback would keep the caller's variables alive."""
+    """No reference to a raised exception stays behind: its traceback would keep the caller's
+    variables alive.
+    """
 
     class MarkedError(Exception):
         pass
@@ -128,7 +149,9 @@ def test_a_synchronous_call_on_the_portal_itself_is_refused() -> None:
 
 
 def test_a_thread_started_on_the_portal_may_call_it() -> None:
-    """Synchronous code in a thread, which a coroutine on the portal waits for, calls synchronous doors as anybody."""
+    """Synchronous code in a thread, which a coroutine on the portal waits for, calls synchronous
+    doors as anybody.
+    """
 
     async def outer() -> object:
         return await asyncio.to_thread(lambda: portal().run(where()))
@@ -137,7 +160,9 @@ def test_a_thread_started_on_the_portal_may_call_it() -> None:
 
 
 def test_an_interruption_cancels_waits_and_goes_on() -> None:
-    """On Ctrl-C the coroutine is cancelled, its clean-up ends, and then KeyboardInterrupt is raised."""
+    """On Ctrl-C the coroutine is cancelled, its clean-up ends, and then KeyboardInterrupt is
+    raised.
+    """
     code = """
 import asyncio, os, signal, threading
 from rlm_integrations._concurrency.portal import portal
@@ -157,7 +182,10 @@ async def more(): return "works"
 print(portal().run(more()))
 """
     done = run_script(code)
-    assert (done.stdout.split("\n"), done.stderr) == (["cleaned up", "interrupted", "works", ""], "")
+    assert (done.stdout.split("\n"), done.stderr) == (
+        ["cleaned up", "interrupted", "works", ""],
+        "",
+    )
 
 
 async def count(to: int, log: list[str]) -> AsyncGenerator[int, None]:
@@ -179,7 +207,9 @@ def test_iterate_gives_all_items() -> None:
 
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_iterate_closes_early(how: str) -> None:
-    """An iterator that is closed or dropped before its end has closed its generator when that statement is over."""
+    """An iterator that is closed or dropped before its end has closed its generator when that
+    statement is over.
+    """
     log: list[str] = []
     items = portal().iterate(count(5, log))
     assert next(items) == 0
@@ -191,7 +221,9 @@ def test_iterate_closes_early(how: str) -> None:
 
 
 def test_iterate_passes_exceptions_and_keeps_one_context() -> None:
-    """The generator's exception reaches the caller, and its context variables live from step to step."""
+    """The generator's exception reaches the caller, and its context variables live from step to
+    step.
+    """
 
     async def body() -> AsyncGenerator[str, None]:
         NAME.set("inside")
@@ -208,7 +240,9 @@ def test_iterate_passes_exceptions_and_keeps_one_context() -> None:
 
 
 def test_iterate_that_is_collected_on_the_portal() -> None:
-    """An iterator whose last reference goes on the portal's own thread closes its generator without waiting for itself."""
+    """An iterator whose last reference goes on the portal's own thread closes its generator without
+    waiting for itself.
+    """
     log: list[str] = []
     box = [portal().iterate(count(5, log))]
     next(box[0])
@@ -224,7 +258,9 @@ def test_iterate_that_is_collected_on_the_portal() -> None:
 
 
 def test_after_fork() -> None:
-    """A forked process gets a portal of its own, and leaves the parent's loop and connections to the parent."""
+    """A forked process gets a portal of its own, and leaves the parent's loop and connections to
+    the parent.
+    """
     code = """
 import asyncio, os, socket
 from rlm_integrations._concurrency.portal import portal
@@ -264,11 +300,17 @@ os.write(release, b"x")
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 """
     done = run_script(code)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "read answer\ntask over in parent\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "read answer\ntask over in parent\n",
+        "",
+    )
 
 
 def test_fork_in_the_middle_of_calls() -> None:
-    """A process forked while other threads are inside calls of the portal can use its own at once, again and again."""
+    """A process forked while other threads are inside calls of the portal can use its own at once,
+    again and again.
+    """
     code = """
 import asyncio, os, threading
 from rlm_integrations._concurrency.portal import portal
@@ -322,9 +364,15 @@ portal().run(settle())
 
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(0)", "import sys; sys.exit()"])
 def test_the_interpreter_ends_in_order_and_in_silence(ending: str) -> None:
-    """At exit tasks are cancelled, generators closed, the thread joined; nothing is printed, though a daemon thread still waits."""
+    """At exit tasks are cancelled, generators closed, the thread joined; nothing is printed, though
+    a daemon thread still waits.
+    """
     done = run_script(BUSY + ending)
-    assert (sorted(done.stdout.split()), done.stderr, done.returncode) == (["cancelled", "cancelled", "closed"], "", 0)
+    assert (sorted(done.stdout.split()), done.stderr, done.returncode) == (
+        ["cancelled", "cancelled", "closed"],
+        "",
+        0,
+    )
 
 
 def test_the_interpreter_ends_though_a_task_does_not() -> None:

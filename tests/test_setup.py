@@ -21,7 +21,9 @@ timeout = 7
 
 
 def environment_of_uv(tmp_path: Path, **given: str) -> tuple[dict[str, str], str]:
-    """The variables that uv is started with where only pip is configured, and what was printed besides."""
+    """The variables that uv is started with where only pip is configured, and what was printed
+    besides.
+    """
     configuration = tmp_path / "pip.conf"
     configuration.write_text(CONFIGURED)
     done = subprocess.run(
@@ -35,7 +37,9 @@ def environment_of_uv(tmp_path: Path, **given: str) -> tuple[dict[str, str], str
 
 
 def test_uv_uses_what_pip_is_configured_with(tmp_path: Path) -> None:
-    """Indexes, certificates, proxy and time limit of pip's configuration are uv's, and nothing is printed."""
+    """Indexes, certificates, proxy and time limit of pip's configuration are uv's, and nothing is
+    printed.
+    """
     found, printed = environment_of_uv(tmp_path)
     assert (
         found.items()
@@ -54,6 +58,13 @@ def test_uv_uses_what_pip_is_configured_with(tmp_path: Path) -> None:
 
 
 def test_a_variable_that_is_set_wins(tmp_path: Path) -> None:
-    """What the environment says already is left as it is, and pip's own variables count as its configuration."""
-    found, _ = environment_of_uv(tmp_path, UV_DEFAULT_INDEX="https://mine.invalid/simple", PIP_CERT="other.pem")
-    assert (found["UV_DEFAULT_INDEX"], found["SSL_CERT_FILE"]) == ("https://mine.invalid/simple", "other.pem")
+    """What the environment says already is left as it is, and pip's own variables count as its
+    configuration.
+    """
+    found, _ = environment_of_uv(
+        tmp_path, UV_DEFAULT_INDEX="https://mine.invalid/simple", PIP_CERT="other.pem"
+    )
+    assert (found["UV_DEFAULT_INDEX"], found["SSL_CERT_FILE"]) == (
+        "https://mine.invalid/simple",
+        "other.pem",
+    )

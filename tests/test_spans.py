@@ -18,7 +18,10 @@ from rlm_integrations.records import SpanRef
 def words(count: int, seed: int = 1, character: str = "") -> str:
     """Text in which no forty characters are there twice."""
     draw = random.Random(seed)
-    return " ".join("".join(draw.choices("abcdefghijklmnopqrstuvwxyz" + character, k=draw.randint(2, 9))) for _ in range(count))
+    return " ".join(
+        "".join(draw.choices("abcdefghijklmnopqrstuvwxyz" + character, k=draw.randint(2, 9)))
+        for _ in range(count)
+    )
 
 
 # Quotes
@@ -31,12 +34,17 @@ def test_a_quote_is_found_exactly() -> None:
 
 
 def test_a_quote_is_found_across_white_space() -> None:
-    """Other white space between the words still finds them, and the span is that of the document's own text."""
+    """Other white space between the words still finds them, and the span is that of the document's
+    own text.
+    """
     text = "first line\r\n\tsecond\u00a0 line, end"
     with Corpus.build(text) as corpus:
         (hit,) = find_quote(corpus, "  line second line,\n")
         assert not hit.exact
-        assert corpus.text(hit.span.source, hit.span.start, hit.span.end) == "line\r\n\tsecond\u00a0 line,"
+        assert (
+            corpus.text(hit.span.source, hit.span.start, hit.span.end)
+            == "line\r\n\tsecond\u00a0 line,"
+        )
 
 
 def test_an_exact_place_is_preferred() -> None:
@@ -46,9 +54,14 @@ def test_an_exact_place_is_preferred() -> None:
 
 
 def test_an_ambiguous_quote_has_several_places() -> None:
-    """A quote that stands at several places gives two of them, or as many as are asked for; overlapping places count."""
+    """A quote that stands at several places gives two of them, or as many as are asked for;
+    overlapping places count.
+    """
     with Corpus.build(["aXbXc", "X", "aaa"]) as corpus:
-        assert [hit.span for hit in find_quote(corpus, "X")] == [SpanRef("context_0", 1, 2), SpanRef("context_0", 3, 4)]
+        assert [hit.span for hit in find_quote(corpus, "X")] == [
+            SpanRef("context_0", 1, 2),
+            SpanRef("context_0", 3, 4),
+        ]
         assert len(find_quote(corpus, "X", limit=9)) == 3
         assert len(find_quote(corpus, "X", limit=1)) == 1
         assert len(find_quote(corpus, "aa")) == 2
@@ -59,14 +72,18 @@ def test_an_ambiguous_quote_has_several_places() -> None:
 def test_a_quote_in_one_source() -> None:
     """A source can be named; one that does not exist is an error."""
     with Corpus.build(["the words", "the words"]) as corpus:
-        assert find_quote(corpus, "words", "context_1") == [Hit(SpanRef("context_1", 4, 9), exact=True)]
+        assert find_quote(corpus, "words", "context_1") == [
+            Hit(SpanRef("context_1", 4, 9), exact=True)
+        ]
         with pytest.raises(InputError, match="there is no source 'context_7'"):
             find_quote(corpus, "words", "context_7")
 
 
 @pytest.mark.parametrize("quote", ["", " \n ", "absent", "words the", "a.c", "two(", "\\w+"])
 def test_a_quote_that_is_not_there(quote: str) -> None:
-    """What does not stand in the document has no place: no words, other words, and no pattern is ever meant."""
+    """What does not stand in the document has no place: no words, other words, and no pattern is
+    ever meant.
+    """
     with Corpus.build("the words abc two") as corpus:
         assert find_quote(corpus, quote) == []
 
@@ -79,11 +96,15 @@ def test_the_quote_may_be_written_as_a_pattern() -> None:
 
 
 def test_white_space_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much white space lies between two words, whole steps of it included, they are found, from first to last character."""
+    """However much white space lies between two words, whole steps of it included, they are found,
+    from first to last character.
+    """
     monkeypatch.setattr(single_spaced, "STEP", 64)
     for count in (1, 63, 64, 65, 1_000):
         with Corpus.build("x a" + " " * count + "\nb x") as corpus:
-            assert [hit.span for hit in find_quote(corpus, "a b")] == [SpanRef("context_0", 2, count + 5)]
+            assert [hit.span for hit in find_quote(corpus, "a b")] == [
+                SpanRef("context_0", 2, count + 5)
+            ]
 
 
 @pytest.mark.parametrize(
@@ -96,8 +117,12 @@ def test_white_space_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a" * 300_000, "a" * 50_000 + "b"),
     ],
 )
-def test_a_quote_of_repeated_words_costs_as_much_as_any(text: str, quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever document and quote are, the characters searched are at most a few times those of the document, in steps of bounded size."""
+def test_a_quote_of_repeated_words_costs_as_much_as_any(
+    text: str, quote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever document and quote are, the characters searched are at most a few times those of the
+    document, in steps of bounded size.
+    """
     searched: list[int] = []
     find = single_spaced.find_in_steps
 
@@ -113,9 +138,15 @@ def test_a_quote_of_repeated_words_costs_as_much_as_any(text: str, quote: str, m
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.text("ab \n\u20ac", max_size=60), st.text("ab \u20ac", min_size=1, max_size=6), st.integers(1, 9))
+@given(
+    st.text("ab \n\u20ac", max_size=60),
+    st.text("ab \u20ac", min_size=1, max_size=6),
+    st.integers(1, 9),
+)
 def test_windows_make_no_difference(text: str, quote: str, window: int) -> None:
-    """However small the windows in which the document is searched, the same places are found as in one text."""
+    """However small the windows in which the document is searched, the same places are found as in
+    one text.
+    """
     places = [at for at in range(len(text)) if text.startswith(quote, at)] if quote.strip() else []
     with pytest.MonkeyPatch.context() as patch, Corpus.build(text) as corpus:
         patch.setattr(module, "_WINDOW", window)
@@ -131,7 +162,9 @@ def test_windows_make_no_difference(text: str, quote: str, window: int) -> None:
 
 
 @pytest.mark.parametrize("window", range(1, 12))
-def test_windows_make_no_difference_to_white_space(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_make_no_difference_to_white_space(
+    window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A place with other white space is found once, wherever the windows begin."""
     monkeypatch.setattr(module, "_WINDOW", window)
     monkeypatch.setattr(single_spaced, "STEP", window)
@@ -157,7 +190,11 @@ def test_a_part_of_the_document_is_found_whole() -> None:
         for start, length in ((0, 100), (12_345, 100), (777, 50_000), (len(text) - 100, 100)):
             prompt = f"# What is said here?\n\n{text[start : start + length]}#\nAnswer."
             pieces = locator.locate(prompt)
-            assert pieces.pieces == ("# What is said here?\n\n", SpanRef("context_0", start, start + length), "#\nAnswer.")
+            assert pieces.pieces == (
+                "# What is said here?\n\n",
+                SpanRef("context_0", start, start + length),
+                "#\nAnswer.",
+            )
             assert pieces.ambiguous == ()
             assert pieces.text(corpus) == prompt
 
@@ -167,7 +204,11 @@ def test_several_parts_of_several_sources() -> None:
     texts = [words(5000, 1), words(5000, 2, "\u20ac"), words(5000, 3, "\U0001f600")]
     with Corpus.build(texts) as corpus:
         prompt = f"{texts[2][100:900]}#{texts[0][50:300]}#{texts[1][1000:20_000]}"
-        spans = (SpanRef("context_2", 100, 900), SpanRef("context_0", 50, 300), SpanRef("context_1", 1000, 20_000))
+        spans = (
+            SpanRef("context_2", 100, 900),
+            SpanRef("context_0", 50, 300),
+            SpanRef("context_1", 1000, 20_000),
+        )
         assert Locator(corpus).locate(prompt).spans == spans
 
 
@@ -175,7 +216,9 @@ def test_neighbouring_parts_are_one_span() -> None:
     """What follows one another in the document too is one span."""
     text = words(5000)
     with Corpus.build(text) as corpus:
-        assert Locator(corpus).locate(text[100:500] + text[500:900]).pieces == (SpanRef("context_0", 100, 900),)
+        assert Locator(corpus).locate(text[100:500] + text[500:900]).pieces == (
+            SpanRef("context_0", 100, 900),
+        )
 
 
 def test_small_texts_of_a_list_are_found() -> None:
@@ -184,7 +227,9 @@ def test_small_texts_of_a_list_are_found() -> None:
     with Corpus.build(texts) as corpus:
         locator = Locator(corpus)
         for number in (0, 250, 499):
-            assert locator.locate(f"## {texts[number]} ##").spans == (SpanRef(f"context_{number}", 0, len(texts[number])),)
+            assert locator.locate(f"## {texts[number]} ##").spans == (
+                SpanRef(f"context_{number}", 0, len(texts[number])),
+            )
 
 
 def test_a_made_up_prompt_has_no_spans() -> None:
@@ -203,8 +248,11 @@ def test_an_empty_document() -> None:
 
 
 def test_repeated_text_is_ambiguous_and_the_nearest_is_taken() -> None:
-    """Text that stands at several places is flagged; of these the nearest to the last span is taken, in this prompt or the one before."""
-    page = words(64, seed=5)[:256]  # as long as four strides, so that each copy is indexed at the same places
+    """Text that stands at several places is flagged; of these the nearest to the last span is
+    taken, in this prompt or the one before.
+    """
+    # As long as four strides, so that each copy is indexed at the same places
+    page = words(64, seed=5)[:256]
     assert len(page) == 256
     text = page + words(2000, 1)[: 64 * 100] + page + words(2000, 2)[: 64 * 100] + page
     second, third = 256 + 6400, 2 * (256 + 6400)
@@ -222,13 +270,18 @@ def test_repeated_text_is_ambiguous_and_the_nearest_is_taken() -> None:
 
 
 def test_a_longer_match_replaces_what_it_covers() -> None:
-    """A place that only happens to begin alike gives way once more of the prompt shows the true one."""
+    """A place that only happens to begin alike gives way once more of the prompt shows the true
+    one.
+    """
     header = words(64, seed=5)[:128]
     body = words(2000, 1)[: 64 * 50]
-    text = header + words(2000, 2)[: 64 * 50] + "#" * 30 + header + body  # the second header lies between the index's places
+    # The second header lies between the index's places
+    text = header + words(2000, 2)[: 64 * 50] + "#" * 30 + header + body
     start = 128 + 3200 + 30
     with Corpus.build(text) as corpus:
-        assert Locator(corpus).locate(header + body).pieces == (SpanRef("context_0", start, start + 128 + 3200),)
+        assert Locator(corpus).locate(header + body).pieces == (
+            SpanRef("context_0", start, start + 128 + 3200),
+        )
 
 
 def test_a_long_prompt_without_a_hit_is_sampled_and_still_finds_long_parts() -> None:
@@ -251,7 +304,9 @@ def test_a_long_prompt_without_a_hit_is_sampled_and_still_finds_long_parts() -> 
 
 
 def test_many_short_coincidences_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prompt full of phrases of the document, each too short for a reference, does not make the document be read for each."""
+    """A prompt full of phrases of the document, each too short for a reference, does not make the
+    document be read for each.
+    """
     reads = 0
     text = Corpus.text
 
@@ -260,11 +315,15 @@ def test_many_short_coincidences_cost_little(monkeypatch: pytest.MonkeyPatch) ->
         reads += 1
         return text(self, source, start, end)
 
-    with Corpus.build("".join(f"the same words in every one {number:036d}" for number in range(2000))) as corpus:
+    with Corpus.build(
+        "".join(f"the same words in every one {number:036d}" for number in range(2000))
+    ) as corpus:
         locator = Locator(corpus)
         assert locator.stride == 64  # as long as a line, so that the phrase is what is indexed
         monkeypatch.setattr(Corpus, "text", counted)
-        prompt = "".join(f"the same words in every line that is {number}\n" for number in range(5000))
+        prompt = "".join(
+            f"the same words in every line that is {number}\n" for number in range(5000)
+        )
         assert locator.locate(prompt).pieces == (prompt,)
     assert 0 < reads < 7000  # one line of the prompt would take seven
 
@@ -272,15 +331,28 @@ def test_many_short_coincidences_cost_little(monkeypatch: pytest.MonkeyPatch) ->
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_any_prompt_is_rebuilt_exactly(data: st.DataObject) -> None:
-    """Whatever a repetitive document and a prompt have in common, the pieces are the prompt, in order and without overlap."""
+    """Whatever a repetitive document and a prompt have in common, the pieces are the prompt, in
+    order and without overlap.
+    """
     line = st.sampled_from(
-        ["=" * 50 + "\n", " " * 45, "2024-01-01 INFO started\n", "2024-01-01 INFO stopped\n", "\ud83d\ude00" * 30, "\u20acx"]
+        [
+            "=" * 50 + "\n",
+            " " * 45,
+            "2024-01-01 INFO started\n",
+            "2024-01-01 INFO stopped\n",
+            "\ud83d\ude00" * 30,
+            "\u20acx",
+        ]
     )
     texts = data.draw(st.lists(st.lists(line, max_size=30).map("".join), max_size=3))
     with Corpus.build(texts) as corpus:
         joined = "".join(texts)
         start = data.draw(st.integers(0, len(joined)))
-        prompt = data.draw(st.text(max_size=5)) + joined[start:] + "".join(data.draw(st.lists(line, max_size=10)))
+        prompt = (
+            data.draw(st.text(max_size=5))
+            + joined[start:]
+            + "".join(data.draw(st.lists(line, max_size=10)))
+        )
         pieces = Locator(corpus).locate(prompt)
         assert pieces.text(corpus) == prompt
         assert all(isinstance(pieces.pieces[number], SpanRef) for number in pieces.ambiguous)
@@ -293,7 +365,9 @@ def test_the_index_reads_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     with Corpus.build(text) as corpus:
         locator = Locator(corpus)
         for start in range(0, 2000, 37):
-            assert locator.locate(text[start : start + 87]).spans == (SpanRef("context_0", start, start + 87),)
+            assert locator.locate(text[start : start + 87]).spans == (
+                SpanRef("context_0", start, start + 87),
+            )
 
 
 def test_another_document_is_refused() -> None:
@@ -306,7 +380,9 @@ def test_another_document_is_refused() -> None:
 
 
 def test_a_large_file_that_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A document on disk that has changed is an error where a prompt is located, never a wrong span."""
+    """A document on disk that has changed is an error where a prompt is located, never a wrong
+    span.
+    """
     monkeypatch.setattr(documents, "COPIED", 0)
     path = tmp_path / "a.txt"
     text = words(500)

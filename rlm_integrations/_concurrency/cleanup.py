@@ -1,7 +1,8 @@
 """Cleanup that no cancellation cuts short.
 
-A task may be cancelled at every await, those of its cleanup included: for the first time while it closes what it has done with, or again
-while it still unwinds. Whoever gives something back therefore waits for that by one of these, and the cancellation goes on afterwards.
+A task may be cancelled at every await, those of its cleanup included: for the first time while it
+closes what it has done with, or again while it still unwinds. Whoever gives something back
+therefore waits for that by one of these, and the cancellation goes on afterwards.
 """
 
 import asyncio
@@ -12,7 +13,8 @@ T = TypeVar("T")
 
 
 async def wait_until_done(*futures: asyncio.Future[Any]) -> None:
-    """Wait until all of these are done, whatever becomes of them, and however often the waiting task is cancelled meanwhile.
+    """Wait until all of these are done, whatever becomes of them, and however often the waiting
+    task is cancelled meanwhile.
 
     Raises:
         CancelledError: The waiting task was cancelled; they are done all the same.
@@ -33,7 +35,8 @@ async def wait_until_done(*futures: asyncio.Future[Any]) -> None:
 
 
 async def finish_despite_cancel(work: Awaitable[T]) -> T:
-    """What this gives or raises, once it is done, however often the waiting task is cancelled meanwhile.
+    """What this gives or raises, once it is done, however often the waiting task is cancelled
+    meanwhile.
 
     Raises:
         CancelledError: The waiting task was cancelled; it is done all the same.

@@ -1,8 +1,9 @@
 """Ctrl-C for work that the main thread waits for in other threads.
 
-Python raises KeyboardInterrupt in the main thread alone. LangChain's batches and LangGraph's tools call us in worker threads of a pool, and
-the main thread leaves the pool's `with` block only when its workers are done: every call of theirs would still be made, and paid. So who
-waits on behalf of a worker thread looks whether the main thread is on its way out.
+Python raises KeyboardInterrupt in the main thread alone. LangChain's batches and LangGraph's tools
+call us in worker threads of a pool, and the main thread leaves the pool's `with` block only when
+its workers are done: every call of theirs would still be made, and paid. So who waits on behalf of
+a worker thread looks whether the main thread is on its way out.
 """
 
 import sys
@@ -19,7 +20,9 @@ def is_worker() -> bool:
 
 
 def is_main_thread_interrupted() -> bool:
-    """Whether the main thread is leaving a `with` block because of Ctrl-C, which it can do only once what it waits for has ended."""
+    """Whether the main thread is leaving a `with` block because of Ctrl-C, which it can do only
+    once what it waits for has ended.
+    """
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - the documented way to other threads' stacks
     while frame is not None:
         if frame.f_code.co_name == LEAVING and _is_interrupt(frame):
@@ -29,7 +32,9 @@ def is_main_thread_interrupted() -> bool:
 
 
 def _is_interrupt(frame: FrameType) -> bool:
-    """Whether the first argument after `self` is KeyboardInterrupt: the kind of exception that `__exit__` was called with."""
+    """Whether the first argument after `self` is KeyboardInterrupt: the kind of exception that
+    `__exit__` was called with.
+    """
     code = frame.f_code
     kind = frame.f_locals.get(code.co_varnames[1]) if code.co_argcount > 1 else None
     return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)

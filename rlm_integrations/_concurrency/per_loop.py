@@ -19,12 +19,13 @@ SECONDS_TO_CLOSE = 1.0
 class PerLoop(Generic[T]):
     """Makes a resource at its first use on a loop, and closes it on that loop.
 
-    An async generator holds the resource: `asyncio.run`, and all else that ends a loop properly, closes it, and its `finally` closes
-    the resource. Where this object goes first, or the interpreter ends before the loop, the generator is closed from here.
+    An async generator holds the resource: `asyncio.run`, and all else that ends a loop properly,
+    closes it, and its `finally` closes the resource. Where this object goes first, or the
+    interpreter ends before the loop, the generator is closed from here.
 
     Args:
-        make: Makes the resource; runs off the loop, because it may take long. If it ends when nobody waits for it any more, what it made is
-            dropped unclosed.
+        make: Makes the resource; runs off the loop, because it may take long. If it ends when
+            nobody waits for it any more, what it made is dropped unclosed.
         close: Closes it; runs on its loop.
     """
 
@@ -33,7 +34,8 @@ class PerLoop(Generic[T]):
     def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
         self._make = make
         self._close = close
-        self._entries: dict[asyncio.AbstractEventLoop, _Entry[T]] = {}  # each is touched by its loop's thread alone
+        # Each is touched by its loop's thread alone
+        self._entries: dict[asyncio.AbstractEventLoop, _Entry[T]] = {}
         weakref.finalize(self, _dropped, self._entries).atexit = False
 
     async def get(self) -> T:
@@ -45,7 +47,8 @@ class PerLoop(Generic[T]):
             entry = self._entries[loop] = _Entry(loop, self._make, self._close, self._entries)
         if entry.resource is not None:
             return entry.resource
-        return await asyncio.shield(entry.opening)  # shared: one caller's cancellation is not another's
+        # Shared: one caller's cancellation is not another's
+        return await asyncio.shield(entry.opening)
 
 
 class _Entry(Generic[T]):
@@ -64,7 +67,8 @@ class _Entry(Generic[T]):
         self.resource: T | None = None
         self.holder = self._hold(make, close, entries)
         self.ending: asyncio.Task[None] | None = None
-        # In no context of a caller's: the task stays as long as the resource, and what such a context holds may hold whose resource it is.
+        # In no context of a caller's: the task stays as long as the resource, and what such a
+        # context holds may hold whose resource it is.
         self.opening = loop.create_task(self._open(), context=Context())
 
     async def _open(self) -> T:
@@ -72,12 +76,16 @@ class _Entry(Generic[T]):
         return self.resource
 
     async def _hold(
-        self, make: Callable[[], T], close: Callable[[T], Awaitable[None]], entries: "dict[asyncio.AbstractEventLoop, _Entry[T]]"
+        self,
+        make: Callable[[], T],
+        close: Callable[[T], Awaitable[None]],
+        entries: "dict[asyncio.AbstractEventLoop, _Entry[T]]",
     ) -> AsyncGenerator[T, None]:
         held, resource = _held(), None
         held.entries.add(self)
         try:
-            # In a thread that the interpreter's end does not wait for: loading an SDK may take seconds.
+            # In a thread that the interpreter's end does not wait for: loading an SDK may take
+            # seconds.
             resource = await in_thread(make)
             yield resource
         finally:
@@ -92,18 +100,23 @@ class _Entry(Generic[T]):
         await self.holder.aclose()
 
     def end_soon(self) -> None:
-        """Close it on its loop, a moment later: a loop that is about to end does so itself, and would cancel us in the middle.
+        """Close it on its loop, a moment later: a loop that is about to end does so itself, and
+        would cancel us in the middle.
 
         One whose loop stands still is left to the end of that loop.
         """
         if self.loop.is_running():
-            self.loop.call_soon_threadsafe(self.loop.call_later, SECONDS_TO_CLOSE, self._start_to_end)
+            self.loop.call_soon_threadsafe(
+                self.loop.call_later, SECONDS_TO_CLOSE, self._start_to_end
+            )
 
     def _start_to_end(self) -> None:
         self.ending = self.loop.create_task(self._end())
 
     def end_dead(self) -> None:
-        """Release what belongs to a closed loop: by hand, nobody else will; what would have to wait for the loop waits in vain."""
+        """Release what belongs to a closed loop: by hand, nobody else will; what would have to wait
+        for the loop waits in vain.
+        """
         with suppress(StopIteration, RuntimeError):
             self.holder.aclose().__await__().send(None)
 
@@ -121,7 +134,8 @@ class _Entry(Generic[T]):
 class _Held:
     """All that is open in this process.
 
-    A client is so never garbage together with what would close it. In a forked process the parent's list is kept for ever and not
+    A client is so never garbage together with what would close it. In a forked process the parent's
+    list is kept for ever and not
     touched: to close what it holds would reach into the parent's loops.
     """
 

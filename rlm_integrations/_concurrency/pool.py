@@ -1,4 +1,6 @@
-"""A fixed number of workers that pull items from any iterable: no task per item, so that a long source takes no more memory."""
+"""A fixed number of workers that pull items from any iterable: no task per item, so that a long
+source takes no more memory.
+"""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
@@ -10,11 +12,13 @@ YIELD = 64  # items after which other tasks are let run
 _END = object()
 
 
-async def pool(items: Iterable[T] | AsyncIterable[T], work: Callable[[int, T], Awaitable[None]], count: int) -> None:
+async def pool(
+    items: Iterable[T] | AsyncIterable[T], work: Callable[[int, T], Awaitable[None]], count: int
+) -> None:
     """Do the work on every item, `count` at a time; returns when all is done.
 
-    Where the source raises, what was begun is finished first. Where the work raises, or this is cancelled, all of it is cancelled and has
-    ended before the exception goes on.
+    Where the source raises, what was begun is finished first. Where the work raises, or this is
+    cancelled, all of it is cancelled and has ended before the exception goes on.
 
     Args:
         items: Pulled one by one, when a worker is free, on this event loop.
@@ -27,7 +31,8 @@ async def pool(items: Iterable[T] | AsyncIterable[T], work: Callable[[int, T], A
         while (pulled := await source.pull()) is not None:
             await work(*pulled)
             if pulled[0] % YIELD == 0:
-                await asyncio.sleep(0)  # work that never waits, such as to refuse an item, would keep the loop
+                # Work that never waits, such as to refuse an item, would keep the loop
+                await asyncio.sleep(0)
 
     failure: BaseException | None = None
     try:

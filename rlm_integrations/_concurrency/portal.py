@@ -1,4 +1,6 @@
-"""The portal: one event loop in one daemon thread, on which every synchronous door runs its coroutines."""
+"""The portal: one event loop in one daemon thread, on which every synchronous door runs its
+coroutines.
+"""
 
 import asyncio
 import os
@@ -26,7 +28,8 @@ SECONDS_BETWEEN_LOOKS = 0.1  # at the main thread, while a pool's worker waits
 
 def portal() -> "Portal":
     """The process's portal; started at its first use, and anew in a forked process."""
-    return shared("portal", lambda: Context().run(Portal))  # its loop would keep the context in which it is made for ever
+    # Its loop would keep the context in which it is made for ever
+    return shared("portal", lambda: Context().run(Portal))
 
 
 def on_portal() -> bool:
@@ -44,15 +47,20 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def blocked_loops() -> set[asyncio.AbstractEventLoop]:
-    """The event loops that stand still because a synchronous call was made inside them; what their tasks hold, they hold for long."""
+    """The event loops that stand still because a synchronous call was made inside them; what their
+    tasks hold, they hold for long.
+    """
     return shared("blocked loops", set)
 
 
 class Portal:
-    """Runs coroutines for synchronous callers: from any thread, any number at once, also inside a running event loop (which waits)."""
+    """Runs coroutines for synchronous callers: from any thread, any number at once, also inside a
+    running event loop (which waits).
+    """
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()  # our own, because a forked process must close it: see `abandon`
+        # Our own, because a forked process must close it: see `abandon`
+        self._selector = selectors.DefaultSelector()
         self.loop = asyncio.SelectorEventLoop(self._selector)
         self.closing = False
         self._inherited: list[object] = []
@@ -67,20 +75,25 @@ class Portal:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """What the coroutine returns or raises.
 
-        It sees the caller's context variables. Where the wait is interrupted, by Ctrl-C above all, the coroutine is cancelled and has
-        ended before the exception goes on. The same where the caller is a worker of a pool, and the main thread, interrupted, waits for
-        that pool.
+        It sees the caller's context variables. Where the wait is interrupted, by Ctrl-C above all,
+        the coroutine is cancelled and has ended before the exception goes on. The same where the
+        caller is a worker of a pool, and the main thread, interrupted, waits for that pool.
 
         Raises:
-            LoopError: The caller runs on the portal itself, in an async function that a synchronous door started.
+            LoopError: The caller runs on the portal itself, in an async function that a synchronous
+                door started.
         """
         context, caller = copy_context(), _Caller()
         context.run(_CALLER.set, caller)
         return self._run(coroutine, context, caller)
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
-        """The generator's items, each awaited on the portal. Closing the iterator early closes the generator and waits for that."""
-        context, caller = copy_context(), _Caller()  # the same for all steps, so that what the generator sets stays set
+        """The generator's items, each awaited on the portal.
+
+        Closing the iterator early closes the generator and waits for that.
+        """
+        # The same for all steps, so that what the generator sets stays set
+        context, caller = copy_context(), _Caller()
         context.run(_CALLER.set, caller)
         end = object()
 
@@ -109,14 +122,17 @@ class Portal:
                 caller.serve(call)
                 return call.result()
             except BaseException:
-                if not call.is_done:  # the wait was interrupted; else this is what the coroutine raised
+                # The wait was interrupted; else this is what the coroutine raised
+                if not call.is_done:
                     call.cancel()
                 raise
             finally:
                 del call  # it holds the exception, whose traceback holds this frame
 
     def _follow(self, call: "_PortalCall[Any]") -> None:
-        """On the loop: end this call of a pool's worker once the main thread is interrupted and waits for the pool."""
+        """On the loop: end this call of a pool's worker once the main thread is interrupted and
+        waits for the pool.
+        """
         is_first = not self._of_workers
         self._of_workers.add(call)
         if is_first:
@@ -145,7 +161,8 @@ class Portal:
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
         while not self.closing:
-            # A task that raises one of these throws it through the loop too; its caller gets it from the task.
+            # A task that raises one of these throws it through the loop too; its caller gets it
+            # from the task.
             with suppress(SystemExit, KeyboardInterrupt):
                 self.loop.run_forever()
         self.loop.run_until_complete(self._finish())
@@ -171,13 +188,15 @@ class Portal:
     def abandon(self) -> None:
         """In a forked process: let go of the parent's connections without a word to them.
 
-        To close the loop would take its sockets out of the selector that the parent still uses. So the selector is closed first, which
-        concerns this process alone, and each inherited socket's number is pointed at /dev/null: a connection that the parent closes is
-        not held open here. The objects stay, for ever: finalizers of half-done tasks would act on what is the parent's.
+        To close the loop would take its sockets out of the selector that the parent still uses. So
+        the selector is closed first, which concerns this process alone, and each inherited socket's
+        number is pointed at /dev/null: a connection that the parent closes is not held open here.
+        The objects stay, for ever: finalizers of half-done tasks would act on what is the parent's.
         """
         self.closing = True
         keys = list(self._selector.get_map().values())
-        self._inherited += [*keys, *asyncio.all_tasks(self.loop)]  # and the frame of the thread, which is gone, holds `self`
+        # And the frame of the thread, which is gone, holds `self`
+        self._inherited += [*keys, *asyncio.all_tasks(self.loop)]
         self._selector.close()
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for key in keys:
@@ -190,13 +209,15 @@ class Portal:
 class _Caller:
     """The thread that waits for a coroutine on the portal: it does meanwhile what it is asked to.
 
-    A queue of the standard library's C code is all that both threads touch. Futures, conditions and events of `threading` and
-    `concurrent.futures` are written in Python: an interrupt (Ctrl-C) in the middle of their `__enter__` leaves a lock locked for ever, and
-    the portal, with every run on it, waits for that lock.
+    A queue of the standard library's C code is all that both threads touch. Futures, conditions and
+    events of `threading` and `concurrent.futures` are written in Python: an interrupt (Ctrl-C) in
+    the middle of their `__enter__` leaves a lock locked for ever, and the portal, with every run on
+    it, waits for that lock.
     """
 
     def __init__(self) -> None:
-        self._requests: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None to look whether the call is done
+        # None to look whether the call is done
+        self._requests: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     async def do(self, function: Callable[[], T]) -> T:
         """The function's result, from that thread."""
@@ -236,7 +257,8 @@ _CALLER: ContextVar[_Caller | None] = ContextVar("caller", default=None)
 async def pulled_by_caller(items: Iterable[T]) -> AsyncGenerator[T, None]:
     """The items, pulled in the thread that made the synchronous call, or here where there was none.
 
-    An iterable of the user's may read a database cursor, which belongs to its thread, or make synchronous calls of this library.
+    An iterable of the user's may read a database cursor, which belongs to its thread, or make
+    synchronous calls of this library.
     """
     caller, iterator, end = _CALLER.get(), iter(items), object()
 
@@ -248,7 +270,9 @@ async def pulled_by_caller(items: Iterable[T]) -> AsyncGenerator[T, None]:
 
 
 def synchronous(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """The same function for synchronous callers; its name is the async one's without the "a" before it."""
+    """The same function for synchronous callers; its name is the async one's without the "a" before
+    it.
+    """
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -259,7 +283,9 @@ def synchronous(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]
 
 
 def iterating(function: Callable[P, AsyncGenerator[T, None]]) -> Callable[P, Iterator[T]]:
-    """The same generator function for synchronous callers; its name is the async one's without the "a" before it."""
+    """The same generator function for synchronous callers; its name is the async one's without the
+    "a" before it.
+    """
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
@@ -268,7 +294,9 @@ def iterating(function: Callable[P, AsyncGenerator[T, None]]) -> Callable[P, Ite
     call.__name__ = call.__qualname__ = function.__name__.removeprefix("a")
     returned = call.__annotations__["return"]
     call.__annotations__ = {**call.__annotations__, "return": Iterator[get_args(returned)[0]]}  # type: ignore[misc] # a value, not a type
-    call.__signature__ = signature(function).replace(return_annotation=call.__annotations__["return"])  # type: ignore[attr-defined]
+    call.__signature__ = signature(function).replace(  # type: ignore[attr-defined]
+        return_annotation=call.__annotations__["return"]
+    )
     return call
 
 
@@ -277,7 +305,9 @@ class _PortalCall(Generic[T]):
 
     __slots__ = ("_caller", "_context", "_coroutine", "_ended", "_portal", "_task", "is_done")
 
-    def __init__(self, portal: Portal, coroutine: Coroutine[Any, Any, T], context: Context, caller: _Caller) -> None:
+    def __init__(
+        self, portal: Portal, coroutine: Coroutine[Any, Any, T], context: Context, caller: _Caller
+    ) -> None:
         self._portal = portal
         self._coroutine = coroutine
         self._context = context
@@ -314,8 +344,11 @@ class _PortalCall(Generic[T]):
 
     def _deliver(self, task: asyncio.Task[T]) -> None:
         if self._portal.closing:
-            return  # only daemon threads still wait, and end with the interpreter: an exception would be printed
-        self._task = None  # so that it goes here: an interrupt while the caller's thread drops it would be lost
+            # Only daemon threads still wait, and end with the interpreter: an exception would be
+            # printed
+            return
+        # So that it goes here: an interrupt while the caller's thread drops it would be lost
+        self._task = None
         self._end(None if task.cancelled() else _outcome(task))
 
     def _end(self, ended: Callable[[], T] | None) -> None:

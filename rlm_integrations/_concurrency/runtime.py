@@ -1,7 +1,8 @@
 """All process-wide state and nothing else.
 
-Everything that outlives a call and is shared by runs, threads and event loops is kept here: made once, closed when the interpreter
-ends, and dropped in a forked process, which must not use what its parent holds.
+Everything that outlives a call and is shared by runs, threads and event loops is kept here: made
+once, closed when the interpreter ends, and dropped in a forked process, which must not use what its
+parent holds.
 """
 
 import asyncio
@@ -23,7 +24,10 @@ class Closable(Protocol):
     """A shared object that holds something of the operating system."""
 
     def close(self) -> None:
-        """Release everything; the interpreter is ending. Called once, takes no more than two seconds."""
+        """Release everything; the interpreter is ending.
+
+        Called once, takes no more than two seconds.
+        """
 
     def abandon(self) -> None:
         """Let go of what a fork inherited, without disturbing the parent that still uses it."""
@@ -31,8 +35,10 @@ class Closable(Protocol):
 
 _lock = threading.RLock()
 _shared: dict[Hashable, Any] = {}
-_making: dict[Hashable, threading.RLock] = {}  # a lock for each object that is being made: one may take long, the others must not wait
-_inherited: list[Any] = []  # what a forked process has dropped: kept, because finalizers would act on what is the parent's
+# A lock for each object that is being made: one may take long, the others must not wait
+_making: dict[Hashable, threading.RLock] = {}
+# What a forked process has dropped: kept, because finalizers would act on what is the parent's
+_inherited: list[Any] = []
 
 
 def shared(key: Hashable, make: Callable[[], T]) -> T:
@@ -58,7 +64,10 @@ def peek(key: Hashable) -> object:
 
 
 def forget(key: Hashable, thing: object) -> None:
-    """Drop this object, so that the next `shared` makes a new one; the caller closes it. Another thread may have been first."""
+    """Drop this object, so that the next `shared` makes a new one; the caller closes it.
+
+    Another thread may have been first.
+    """
     with _lock:
         if _shared.get(key) is thing:
             del _shared[key]
@@ -76,29 +85,39 @@ class _Threads(ThreadPoolExecutor):
 
 def threads(name: str, count: int) -> ThreadPoolExecutor:
     """The process's few threads of this name, for our own short work."""
-    return shared(("threads", name), lambda: _Threads(max_workers=count, thread_name_prefix=f"rlm-{name}"))
+    return shared(
+        ("threads", name), lambda: _Threads(max_workers=count, thread_name_prefix=f"rlm-{name}")
+    )
 
 
 def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """Run a short piece of our own work off the event loop: encoding, hashing, parsing, starting a process.
+    """Run a short piece of our own work off the event loop: encoding, hashing, parsing, starting a
+    process.
 
-    Await what it gives. Where that wait is cancelled, what has begun goes on, and its result is lost; see `_cleanup`.
+    Await what it gives. Where that wait is cancelled, what has begun goes on, and its result is
+    lost; see `_cleanup`.
     """
     return asyncio.wrap_future(threads("work", 4).submit(function, *args, **kwargs))
 
 
 def open_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """`offload` in threads that do nothing but open sessions and read documents, so that nothing else delays that."""
+    """`offload` in threads that do nothing but open sessions and read documents, so that nothing
+    else delays that.
+    """
     return asyncio.wrap_future(threads("opening", 4).submit(function, *args, **kwargs))
 
 
 def close_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """`offload` in threads that do nothing but give back what is no longer needed: a run's end never waits for other work."""
+    """`offload` in threads that do nothing but give back what is no longer needed: a run's end
+    never waits for other work.
+    """
     return asyncio.wrap_future(threads("closing", 4).submit(function, *args, **kwargs))
 
 
 def parse_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """`offload` in a thread whose stack is large enough for Python's parser, which recurses in C and would else end the process."""
+    """`offload` in a thread whose stack is large enough for Python's parser, which recurses in C
+    and would else end the process.
+    """
     return asyncio.wrap_future(shared("parser", _parser).submit(function, *args, **kwargs))
 
 
@@ -107,7 +126,8 @@ def _parser() -> ThreadPoolExecutor:
     before = threading.stack_size()
     threading.stack_size(max(before, PARSER_STACK))
     try:
-        executor.submit(int).result()  # its thread is made here, with this size, which then is the user's again
+        # Its thread is made here, with this size, which then is the user's again
+        executor.submit(int).result()
     finally:
         threading.stack_size(before)
     return executor
@@ -116,7 +136,8 @@ def _parser() -> ThreadPoolExecutor:
 def _close_all() -> None:
     while _shared:
         with _lock:
-            # The portal first: what runs on it uses the rest to clean up. Then the newest, which may stand on older ones.
+            # The portal first: what runs on it uses the rest to clean up. Then the newest, which
+            # may stand on older ones.
             thing = _shared.pop("portal" if "portal" in _shared else next(reversed(_shared)))
         if isinstance(thing, Closable):
             thing.close()

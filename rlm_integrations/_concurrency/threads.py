@@ -13,10 +13,12 @@ P = ParamSpec("P")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What foreign synchronous code returns or raises, run in a thread of its own with the caller's context variables.
+    """What foreign synchronous code returns or raises, run in a thread of its own with the caller's
+    context variables.
 
-    Never in a shared pool: such code may wait for more of its kind. How many there are at once is for the caller to bound. Where the
-    wait is cancelled before the code began, it does not begin; what has begun is left behind, because nothing can stop it.
+    Never in a shared pool: such code may wait for more of its kind. How many there are at once is
+    for the caller to bound. Where the wait is cancelled before the code began, it does not begin;
+    what has begun is left behind, because nothing can stop it.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()

@@ -1,6 +1,8 @@
-"""Long work that code in a sandbox asks the host for: how much it may read, and whether its result is still wanted.
+"""Long work that code in a sandbox asks the host for: how much it may read, and whether its result
+is still wanted.
 
-Whoever reads many characters says so with `spend`, a step at a time. Without a `Work` around it, that costs nothing and stops nothing.
+Whoever reads many characters says so with `spend`, a step at a time. Without a `Work` around it,
+that costs nothing and stops nothing.
 """
 
 import time
@@ -51,7 +53,9 @@ class Work:
         if self._stopped:
             raise WorkStoppedError
         if self._most is not None and self.spent > self._most:
-            raise WorkSpentError(f"this would read more than {self._most:,} characters at once: ask for less, or in several queries")
+            raise WorkSpentError(
+                f"this would read more than {self._most:,} characters at once: ask for less, or in several queries"
+            )
         if self._until is not None and time.monotonic() >= self._until:
             raise WorkSpentError("the run's time is over")
 

@@ -1,4 +1,7 @@
-"""The command line: `rlm-integrations ask FILE… "question"`. The answer goes to stdout, everything else to stderr."""
+"""The command line: `rlm-integrations ask FILE… "question"`.
+
+The answer goes to stdout, everything else to stderr.
+"""
 
 import argparse
 import io
@@ -14,7 +17,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlm_integrations.errors import InputError, MissingExtraError, ModelError, RLMError, SandboxError
+from rlm_integrations.errors import (
+    InputError,
+    MissingExtraError,
+    ModelError,
+    RLMError,
+    SandboxError,
+)
 
 if TYPE_CHECKING:
     from rlm_integrations.corpus import Corpus
@@ -22,10 +31,16 @@ if TYPE_CHECKING:
     from rlm_integrations.events import Event
     from rlm_integrations.result import RLMResult
 
-DEFAULT_MODEL = "gpt-5-mini"  # with a key and without --model: it writes code well enough, and costs little
+# With a key and without --model: it writes code well enough, and costs little
+DEFAULT_MODEL = "gpt-5-mini"
 
 ANSWERED, FAILED, BAD_INPUT, STOPPED, MODEL_ERROR, SANDBOX, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
-_BY_STOP = {"final": ANSWERED, "model_error": MODEL_ERROR, "sandbox_lost": SANDBOX, "cancelled": INTERRUPTED}
+_BY_STOP = {
+    "final": ANSWERED,
+    "model_error": MODEL_ERROR,
+    "sandbox_lost": SANDBOX,
+    "cancelled": INTERRUPTED,
+}
 
 _EXIT_CODES = """\
 exit codes:
@@ -39,12 +54,29 @@ exit codes:
 """
 
 # What the library says of its own options, in the words of this command.
-_OPTIONS = {"max_parallel_calls": "--max-parallel", "max_cost": "--max-cost", "max_tokens": "--max-tokens", "max_calls": "--max-calls"}
+_OPTIONS = {
+    "max_parallel_calls": "--max-parallel",
+    "max_cost": "--max-cost",
+    "max_tokens": "--max-tokens",
+    "max_calls": "--max-calls",
+}
 _IN_OUR_WORDS = [
-    (re.compile(r"pass the encoding that it has, or errors='replace'"), "give its --encoding, or --errors replace"),
-    (re.compile(r"choose an encoding such as 'utf-8', and errors such as"), "choose an --encoding such as utf-8, and --errors such as"),
-    (re.compile(r"pass its files, such as sorted\(Path\(('.*')\)\.glob\('\*\.txt'\)\)"), r"name its files"),
-    (re.compile(r"give api_key=…, set OPENAI_API_KEY, or use the model 'offline'"), "set OPENAI_API_KEY, or use --model offline"),
+    (
+        re.compile(r"pass the encoding that it has, or errors='replace'"),
+        "give its --encoding, or --errors replace",
+    ),
+    (
+        re.compile(r"choose an encoding such as 'utf-8', and errors such as"),
+        "choose an --encoding such as utf-8, and --errors such as",
+    ),
+    (
+        re.compile(r"pass its files, such as sorted\(Path\(('.*')\)\.glob\('\*\.txt'\)\)"),
+        r"name its files",
+    ),
+    (
+        re.compile(r"give api_key=…, set OPENAI_API_KEY, or use the model 'offline'"),
+        "set OPENAI_API_KEY, or use --model offline",
+    ),
     (re.compile(r"read it yourself and pass what it says"), "name a file or a pipe"),
     (re.compile(r": give the key as api_key"), ": set OPENAI_API_KEY"),
     (re.compile(r"\ba base_url\b"), "a --base-url"),
@@ -70,9 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """The parser of the whole command line, and the one of `ask`."""
     whole = argparse.ArgumentParser(
-        prog="rlm-integrations", description="Ask a question over documents that no model's window holds.", allow_abbrev=False
+        prog="rlm-integrations",
+        description="Ask a question over documents that no model's window holds.",
+        allow_abbrev=False,
     )
-    whole.add_argument("--version", action="version", version=f"%(prog)s {version('rlm-integrations')}")
+    whole.add_argument(
+        "--version", action="version", version=f"%(prog)s {version('rlm-integrations')}"
+    )
     ask = whole.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser(
         "ask",
         help="answer a question over one or several files",
@@ -83,31 +119,84 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         allow_abbrev=False,
     )
     ask.add_argument(
-        "words", nargs="+", metavar="FILE … QUESTION", help="text files, pipes such as <(…), '-' for stdin, and last the question"
+        "words",
+        nargs="+",
+        metavar="FILE … QUESTION",
+        help="text files, pipes such as <(…), '-' for stdin, and last the question",
     )
     models = ask.add_argument_group("models")
-    models.add_argument("--model", metavar="NAME", help=f"who writes code; by default {DEFAULT_MODEL} with OPENAI_API_KEY, else offline")
-    models.add_argument("--sub-model", metavar="NAME", help="whom the code asks; by default the same")
-    models.add_argument("--base-url", metavar="URL", help="where both are served, such as http://localhost:11434/v1")
+    models.add_argument(
+        "--model",
+        metavar="NAME",
+        help=f"who writes code; by default {DEFAULT_MODEL} with OPENAI_API_KEY, else offline",
+    )
+    models.add_argument(
+        "--sub-model", metavar="NAME", help="whom the code asks; by default the same"
+    )
+    models.add_argument(
+        "--base-url", metavar="URL", help="where both are served, such as http://localhost:11434/v1"
+    )
     budget = ask.add_argument_group("budget")
     budget.add_argument("--max-calls", type=_count, metavar="N", help="calls to models")
     budget.add_argument("--max-tokens", type=_count, metavar="N", help="tokens, read and written")
     budget.add_argument("--max-cost", type=_amount, metavar="USD", help="US dollars")
     budget.add_argument("--max-seconds", type=_amount, metavar="S", help="wall time")
     run = ask.add_argument_group("run")
-    run.add_argument("--max-iterations", type=_count, default=20, metavar="N", help="turns of the model that writes code (%(default)s)")
-    run.add_argument("--max-depth", type=_count, default=1, metavar="N", help="levels of runs (%(default)s: children are plain calls)")
-    run.add_argument("--max-parallel", type=_count, default=10, metavar="N", help="calls at once (%(default)s)")
-    run.add_argument("--store-mode", choices=["shared", "none"], default="shared", help="whether code has a store (%(default)s)")
-    run.add_argument("--sandbox", choices=["process", "inprocess"], default="process", help="where code runs (%(default)s)")
+    run.add_argument(
+        "--max-iterations",
+        type=_count,
+        default=20,
+        metavar="N",
+        help="turns of the model that writes code (%(default)s)",
+    )
+    run.add_argument(
+        "--max-depth",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="levels of runs (%(default)s: children are plain calls)",
+    )
+    run.add_argument(
+        "--max-parallel", type=_count, default=10, metavar="N", help="calls at once (%(default)s)"
+    )
+    run.add_argument(
+        "--store-mode",
+        choices=["shared", "none"],
+        default="shared",
+        help="whether code has a store (%(default)s)",
+    )
+    run.add_argument(
+        "--sandbox",
+        choices=["process", "inprocess"],
+        default="process",
+        help="where code runs (%(default)s)",
+    )
     files = ask.add_argument_group("files")
-    files.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the files (%(default)s)")
-    files.add_argument("--errors", default="strict", metavar="HOW", help="bytes that are no text: strict, replace … (%(default)s)")
+    files.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="of the files (%(default)s)"
+    )
+    files.add_argument(
+        "--errors",
+        default="strict",
+        metavar="HOW",
+        help="bytes that are no text: strict, replace … (%(default)s)",
+    )
     output = ask.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="the whole result as JSON on stdout, also of a run that fails")
-    output.add_argument("--save", type=Path, metavar="FILE", help="write the whole result to a file as JSON, also of a run that fails")
+    output.add_argument(
+        "--json",
+        action="store_true",
+        help="the whole result as JSON on stdout, also of a run that fails",
+    )
+    output.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="write the whole result to a file as JSON, also of a run that fails",
+    )
     loud = output.add_mutually_exclusive_group()
-    loud.add_argument("--verbose", action="store_true", help="show each turn with its code and output")
+    loud.add_argument(
+        "--verbose", action="store_true", help="show each turn with its code and output"
+    )
     loud.add_argument("--quiet", action="store_true", help="show errors only")
     return whole, ask
 
@@ -130,7 +219,10 @@ def _amount(text: str) -> float:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """What the user wrote. Options may stand between the words, for which argparse takes what follows as unknown."""
+    """What the user wrote.
+
+    Options may stand between the words, for which argparse takes what follows as unknown.
+    """
     whole, ask = parsers()
     options, more = whole.parse_known_args(argv)
     if unknown := [word for word in more if word.startswith("-") and word != "-"]:
@@ -170,12 +262,18 @@ def _ask(options: argparse.Namespace) -> int:
     code = _BY_STOP.get(result.stop_reason, STOPPED)
     _give(result, options)
     if code in {MODEL_ERROR, SANDBOX}:
-        _say(f"{result.stop_reason}: {shortened(result.error or 'no reason is known')}; what there is may be no answer")
+        _say(
+            f"{result.stop_reason}: {shortened(result.error or 'no reason is known')}; what there is may be no answer"
+        )
     if code == STOPPED and not options.quiet:
-        found = "this is the best answer so far" if result.answer else "nothing was found until then"
+        found = (
+            "this is the best answer so far" if result.answer else "nothing was found until then"
+        )
         _say(f"stopped by a limit ({result.stop_reason}); {found}")
     if result.dropped_citations and not options.quiet:
-        _say(f"{result.dropped_citations} of the model's citations were not found in the document, and are not shown")
+        _say(
+            f"{result.dropped_citations} of the model's citations were not found in the document, and are not shown"
+        )
     if not options.quiet:
         _say(f"{summary(result)}{_price(result)}")
     return code
@@ -216,7 +314,12 @@ def _named(options: argparse.Namespace) -> tuple[str, str]:
     if options.base_url is not None:
         raise InputError("--base-url needs --model: the name of a model that is served there")
     if os.environ.get("OPENAI_API_KEY", "").strip():
-        return DEFAULT_MODEL, "" if options.quiet else f"no --model: asking {DEFAULT_MODEL}, because OPENAI_API_KEY is set"
+        return (
+            DEFAULT_MODEL,
+            ""
+            if options.quiet
+            else f"no --model: asking {DEFAULT_MODEL}, because OPENAI_API_KEY is set",
+        )
     # With --quiet too: nobody should take this for a language model.
     return "offline", f"no --model and no OPENAI_API_KEY: using offline. {NOTICE}"
 
@@ -233,7 +336,10 @@ def _rlm(name: str, options: argparse.Namespace, last: _Last) -> "RLM":
         max_parallel_calls=options.max_parallel,
         store_mode=options.store_mode,
         budget=Budget(
-            max_calls=options.max_calls, max_tokens=options.max_tokens, max_cost=options.max_cost, max_seconds=options.max_seconds
+            max_calls=options.max_calls,
+            max_tokens=options.max_tokens,
+            max_cost=options.max_cost,
+            max_seconds=options.max_seconds,
         ),
         sandbox=options.sandbox,
         verbose=options.verbose,
@@ -257,10 +363,18 @@ def _corpus(options: argparse.Namespace) -> "Corpus":
     from rlm_integrations.corpus import Corpus
 
     # A mark at the start of a UTF-8 file says how it is encoded, and is no part of the text.
-    encoding = "utf-8-sig" if options.encoding.lower() in {"utf-8", "utf8", "utf_8"} else options.encoding
+    encoding = (
+        "utf-8-sig" if options.encoding.lower() in {"utf-8", "utf8", "utf_8"} else options.encoding
+    )
     texts = [_document(file, encoding, options.errors) for file in options.files]
-    corpus = Corpus.build(texts if len(texts) > 1 else texts[0], encoding=encoding, errors=options.errors)
-    empty = [_shown(file) for file, source in zip(options.files, corpus.sources, strict=True) if not source.length]
+    corpus = Corpus.build(
+        texts if len(texts) > 1 else texts[0], encoding=encoding, errors=options.errors
+    )
+    empty = [
+        _shown(file)
+        for file, source in zip(options.files, corpus.sources, strict=True)
+        if not source.length
+    ]
     if len(empty) == len(options.files):
         corpus.close()
         raise InputError(f"{', '.join(empty)}: there is no text in it")
@@ -297,11 +411,15 @@ def _decoded(data: bytes, name: str, encoding: str, errors: str) -> str:
     try:
         return data.decode(encoding, errors)
     except LookupError as error:
-        raise InputError(f"{error}: choose an --encoding such as utf-8, and --errors such as strict or replace") from error
+        raise InputError(
+            f"{error}: choose an --encoding such as utf-8, and --errors such as strict or replace"
+        ) from error
     except UnicodeDecodeError as error:
         where = f"byte 0x{error.object[error.start]:02x} at offset {error.start:,}"
         named = encoding.removesuffix("-sig")
-        raise InputError(f"{name} is no {named} text: {where}; give its --encoding, or --errors replace") from error
+        raise InputError(
+            f"{name} is no {named} text: {where}; give its --encoding, or --errors replace"
+        ) from error
 
 
 def _text(word: str) -> str:
@@ -316,7 +434,11 @@ def _shown(file: str) -> str:
     """A file's name on one line, whatever there is in it."""
     from rlm_integrations.engine.show import printable
 
-    return printable(os.fsencode(file).decode(errors="backslashreplace")).replace("\n", "\\n").replace("\t", "\\t")
+    return (
+        printable(os.fsencode(file).decode(errors="backslashreplace"))
+        .replace("\n", "\\n")
+        .replace("\t", "\\t")
+    )
 
 
 def _in_our_words(text: str) -> str:
@@ -328,15 +450,21 @@ def _in_our_words(text: str) -> str:
 
 def _check_writable(path: Path) -> None:
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"--save {str(path)!r} cannot be written: name a file in a folder that exists")
+        raise InputError(
+            f"--save {str(path)!r} cannot be written: name a file in a folder that exists"
+        )
 
 
 def _readable(result: "RLMResult") -> str:
-    """The answer, and below it a line for each citation: source, place, and the document's words as a JSON text."""
+    """The answer, and below it a line for each citation: source, place, and the document's words as
+    a JSON text.
+    """
     lines = []
     for number, each in enumerate(result.citations, 1):
         file = f" ({_shown(str(each.metadata['file']))})" if "file" in each.metadata else ""
-        lines.append(f"[{number}] {each.source}{file} {each.start}-{each.end}: {json.dumps(each.quote, ensure_ascii=False)}")
+        lines.append(
+            f"[{number}] {each.source}{file} {each.start}-{each.end}: {json.dumps(each.quote, ensure_ascii=False)}"
+        )
     return "\n".join([str(result.answer), *([""] if lines else []), *lines])
 
 
@@ -350,12 +478,16 @@ def _print(text: str) -> None:
     """Write to stdout whatever its encoding; a reader that has gone away is none of our concern."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The locale "C" says nothing of the encoding; ASCII that was asked for is kept.
-        is_unsaid = sys.stdout.encoding.lower() in {"ascii", "ansi_x3.4-1968"} and not os.environ.get("PYTHONIOENCODING")
+        is_unsaid = sys.stdout.encoding.lower() in {
+            "ascii",
+            "ansi_x3.4-1968",
+        } and not os.environ.get("PYTHONIOENCODING")
         sys.stdout.reconfigure(encoding="utf-8" if is_unsaid else None, errors="backslashreplace")
     try:
         print(text, flush=True)  # noqa: T201 - this is a command
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is quiet
+        # So that the interpreter's last flush is quiet
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             raise
 

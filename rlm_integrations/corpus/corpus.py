@@ -1,8 +1,10 @@
-"""The document as the host knows it: named texts whose characters are counted, hashed and read in slices.
+"""The document as the host knows it: named texts whose characters are counted, hashed and read in
+slices.
 
-Offsets are characters (code points) within one text, never of a joined one; new lines are as they were. A text lies at fixed width in one
-sealed memory file, into which files are decoded in steps. Beyond 64 MB an ASCII file is used as it is on the disk: where it changes
-later, whatever reads it raises `ContextError`.
+Offsets are characters (code points) within one text, never of a joined one; new lines are as they
+were. A text lies at fixed width in one sealed memory file, into which files are decoded in steps.
+Beyond 64 MB an ASCII file is used as it is on the disk: where it changes later, whatever reads it
+raises `ContextError`.
 """
 
 import hashlib
@@ -13,7 +15,14 @@ from typing import Any, Final, Self, TypeVar
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus.documents import check_encoding, documents, read_document
-from rlm_integrations.corpus.fixed_width import MAXCHARS, WIDTHS, ByteSource, Memory, StoredText, Writer
+from rlm_integrations.corpus.fixed_width import (
+    MAXCHARS,
+    WIDTHS,
+    ByteSource,
+    Memory,
+    StoredText,
+    Writer,
+)
 from rlm_integrations.corpus.places import Place, read_together
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
@@ -80,7 +89,8 @@ class Handover:
     _stores: tuple[ByteSource, ...]
 
     def files(self) -> Iterator[int]:
-        """Each descriptor, open until the next is asked for, so that a thousand files never need a thousand descriptors.
+        """Each descriptor, open until the next is asked for, so that a thousand files never need a
+        thousand descriptors.
 
         Raises:
             ContextError: A file has changed since it was read.
@@ -92,7 +102,9 @@ class Handover:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """A part of a source that is a span of the root's document; `at` is its first character in the source."""
+    """A part of a source that is a span of the root's document; `at` is its first character in the
+    source.
+    """
 
     at: int
     span: SpanRef
@@ -102,11 +114,18 @@ class _Origin:
         first = max(self.at, cut.start)
         count = min(self.at + _length(self.span), cut.end) - first
         start = self.span.start + first - self.at
-        return _Origin(first - cut.start, SpanRef(self.span.source, start, start + count)) if count > 0 else None
+        return (
+            _Origin(first - cut.start, SpanRef(self.span.source, start, start + count))
+            if count > 0
+            else None
+        )
 
     def followed_by(self, other: "_Origin") -> "_Origin | None":
         """Both as one, where the other goes on in source and root alike."""
-        if self.at + _length(self.span) == other.at and (self.span.source, self.span.end) == (other.span.source, other.span.start):
+        if self.at + _length(self.span) == other.at and (self.span.source, self.span.end) == (
+            other.span.source,
+            other.span.start,
+        ):
             return _Origin(self.at, SpanRef(self.span.source, self.span.start, other.span.end))
         return None
 
@@ -114,7 +133,8 @@ class _Origin:
 class Corpus:
     """A text, or a list of texts, held once and read in slices.
 
-    Made by `Corpus.build`, and for a child run by `slice`. Threads may share it; a child outlives its parent.
+    Made by `Corpus.build`, and for a child run by `slice`. Threads may share it; a child outlives
+    its parent.
 
     Attributes:
         sources: What is known of each text, in order.
@@ -124,7 +144,12 @@ class Corpus:
     """
 
     def __init__(
-        self, sources: Sequence[Source], places: Sequence[Place], *, is_list: bool, origins: Sequence[tuple[_Origin, ...]] | None = None
+        self,
+        sources: Sequence[Source],
+        places: Sequence[Place],
+        *,
+        is_list: bool,
+        origins: Sequence[tuple[_Origin, ...]] | None = None,
     ) -> None:
         self.sources = tuple(sources)
         self.is_list = is_list
@@ -138,9 +163,11 @@ class Corpus:
 
     @classmethod
     def build(cls, context: object, *, encoding: str = "utf-8", errors: str = "strict") -> Self:
-        """The corpus of a text, a path, a document of LangChain or LlamaIndex, or anything that yields these.
+        """The corpus of a text, a path, a document of LangChain or LlamaIndex, or anything that
+        yields these.
 
-        It blocks, and holds the interpreter for less than a millisecond at a time: run it off the event loop.
+        It blocks, and holds the interpreter for less than a millisecond at a time: run it off the
+        event loop.
 
         Args:
             context: The text or texts.
@@ -158,14 +185,19 @@ class Corpus:
             for number, each in enumerate([single] if single else documents(context)):
                 run, sha256 = each.read(writer, encoding, errors)
                 places.append(Place(run, 0, run.length))
-                sources.append(_source(number, places[-1], sha256, each.metadata, each.id, each.hidden))
+                sources.append(
+                    _source(number, places[-1], sha256, each.metadata, each.id, each.hidden)
+                )
         return cls(sources, places, is_list=single is None)
 
-    def slice(self, parts: Sequence[SpanRef | str | Sequence[SpanRef | str]], *, is_list: bool = True) -> "Corpus":
+    def slice(
+        self, parts: Sequence[SpanRef | str | Sequence[SpanRef | str]], *, is_list: bool = True
+    ) -> "Corpus":
         """A child corpus with one source for each part.
 
-        A span is shared, not copied. A made-up text is written anew, and so is a sequence of spans and made-up texts that make one text
-        together. All of it is read once, to be hashed: run it off the event loop.
+        A span is shared, not copied. A made-up text is written anew, and so is a sequence of spans
+        and made-up texts that make one text together. All of it is read once, to be hashed: run it
+        off the event loop.
 
         Raises:
             InputError: A span lies outside of its source.
@@ -178,11 +210,26 @@ class Corpus:
             for number, part in enumerate(parts):
                 if isinstance(part, SpanRef):
                     place, parent = self._place(part), self.sources[self._numbers[part.source]]
-                    sha256 = parent.sha256 if place.end - place.start == parent.length else _sha256(place)
-                    sources.append(_source(number, place, sha256, parent.metadata, parent.document_id, parent.hidden))
+                    sha256 = (
+                        parent.sha256
+                        if place.end - place.start == parent.length
+                        else _sha256(place)
+                    )
+                    sources.append(
+                        _source(
+                            number,
+                            place,
+                            sha256,
+                            parent.metadata,
+                            parent.document_id,
+                            parent.hidden,
+                        )
+                    )
                     origins.append(self._origins_of(part))
                 else:
-                    made_of, run, sha256 = self._written([part] if isinstance(part, str) else part, writer)
+                    made_of, run, sha256 = self._written(
+                        [part] if isinstance(part, str) else part, writer
+                    )
                     place = Place(run, 0, run.length)
                     sources.append(_source(number, place, sha256))
                     origins.append(made_of)
@@ -196,7 +243,9 @@ class Corpus:
         self.close()
 
     def close(self) -> None:
-        """Let go of the text; its memory is freed once no child, no hand-over and no other thread's read needs it."""
+        """Let go of the text; its memory is freed once no child, no hand-over and no other thread's
+        read needs it.
+        """
         self._places = None
         self._kept = {}
 
@@ -204,7 +253,8 @@ class Corpus:
         return f"<Corpus of {len(self.sources)} sources, {self.characters:,} characters>"
 
     def kept(self, key: str, make: "Callable[[Corpus], T]") -> T:
-        """What is made of this corpus once, for all runs over it, and kept until it is closed; it blocks.
+        """What is made of this corpus once, for all runs over it, and kept until it is closed; it
+        blocks.
 
         Raises:
             ContextError: The corpus was closed.
@@ -218,7 +268,9 @@ class Corpus:
 
     @property
     def sha256(self) -> str:
-        """What tells this corpus from others: whether it is a list, and the hashes of its texts in order. Metadata do not count."""
+        """What tells this corpus from others: whether it is a list, and the hashes of its texts in
+        order. Metadata do not count.
+        """
         lines = "".join(f"{source.sha256}\n" for source in self.sources)
         return hashlib.sha256(f"{'list' if self.is_list else 'text'}\n{lines}".encode()).hexdigest()
 
@@ -233,7 +285,11 @@ class Corpus:
                     "name": source.name,
                     "characters": source.length,
                     **({"id": source.document_id} if source.document_id is not None else {}),
-                    "metadata": {key: value for key, value in source.metadata.items() if key not in source.hidden},
+                    "metadata": {
+                        key: value
+                        for key, value in source.metadata.items()
+                        if key not in source.hidden
+                    },
                 }
                 for source in self.sources
             ],
@@ -256,9 +312,11 @@ class Corpus:
         return self.sources[self.number(name)]
 
     def text(self, source: str, start: int = 0, end: int | None = None) -> str:
-        """The characters of a source from `start` up to `end`, at a cost that depends on their number alone.
+        """The characters of a source from `start` up to `end`, at a cost that depends on their
+        number alone.
 
-        For whole documents of many megabytes iterate, or fill from the hand-over: the text is held twice for a moment here.
+        For whole documents of many megabytes iterate, or fill from the hand-over: the text is held
+        twice for a moment here.
 
         Raises:
             InputError: There is no such source, or no such place in it.
@@ -269,22 +327,28 @@ class Corpus:
         return place.run.read(place.start, place.end)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Every source's name with its text, in steps: a long text comes as several pairs, an empty one as none."""
+        """Every source's name with its text, in steps: a long text comes as several pairs, an empty
+        one as none.
+        """
         for source, place in zip(self.sources, self._open_places(), strict=True):
             for piece in place.steps():
                 yield source.name, piece
 
     def short_texts(self, most: int) -> Iterator[tuple[str, str | None]]:
-        """Every source's name, in order, with its text, or None if it has more than `most` characters.
+        """Every source's name, in order, with its text, or None if it has more than `most`
+        characters.
 
-        Texts that lie side by side in memory are read at once: of a list of many short texts, each costs a few microseconds.
+        Texts that lie side by side in memory are read at once: of a list of many short texts, each
+        costs a few microseconds.
 
         Raises:
             ContextError: As `text`.
         """
         group: list[tuple[str, Place]] = []
         for source, place in zip(self.sources, self._open_places(), strict=True):
-            if group and (source.length > most or len(group) == _GROUP or not group[-1][1].is_beside(place)):
+            if group and (
+                source.length > most or len(group) == _GROUP or not group[-1][1].is_beside(place)
+            ):
                 yield from read_together(group)
                 group = []
             if source.length > most:
@@ -303,16 +367,30 @@ class Corpus:
         if self._origins is None:
             return span
         origins = self._origins_of(span)
-        return origins[0].span if len(origins) == 1 and _length(origins[0].span) == _length(span) else None
+        return (
+            origins[0].span
+            if len(origins) == 1 and _length(origins[0].span) == _length(span)
+            else None
+        )
 
     def handover(self) -> Handover:
-        """What another process needs to have these texts: where each lies, and the descriptors to send."""
+        """What another process needs to have these texts: where each lies, and the descriptors to
+        send.
+        """
         stores: dict[int, tuple[int, ByteSource]] = {}
         pieces = []
         for source, place in zip(self.sources, self._open_places(), strict=True):
             run = place.run
             file, _ = stores.setdefault(id(run.store), (len(stores), run.store))
-            pieces.append(Piece(file, run.offset + place.start * run.width, source.length, run.width, source.maxchar))
+            pieces.append(
+                Piece(
+                    file,
+                    run.offset + place.start * run.width,
+                    source.length,
+                    run.width,
+                    source.maxchar,
+                )
+            )
         return Handover(tuple(pieces), self.is_list, tuple(store for _, store in stores.values()))
 
     def _open_places(self) -> Sequence[Place]:
@@ -330,13 +408,19 @@ class Corpus:
         try:
             return self._numbers[source]
         except KeyError:
-            names = f"there are {self.sources[0].name} to {self.sources[-1].name}" if self.sources else "there is none"
+            names = (
+                f"there are {self.sources[0].name} to {self.sources[-1].name}"
+                if self.sources
+                else "there is none"
+            )
             raise InputError(f"there is no source {source!r}: {names}") from None
 
     def _check(self, span: SpanRef) -> None:
         length = self.length(span.source)
         if not 0 <= span.start <= span.end <= length:
-            raise InputError(f"{span.source} has {length:,} characters, so there is no span from {span.start:,} to {span.end:,}")
+            raise InputError(
+                f"{span.source} has {length:,} characters, so there is no span from {span.start:,} to {span.end:,}"
+            )
 
     def _place(self, span: SpanRef) -> Place:
         self._check(span)
@@ -347,9 +431,15 @@ class Corpus:
         """The parts of these characters that are the root's."""
         if self._origins is None:
             return (_Origin(0, span),)
-        return tuple(cut for origin in self._origins[self._numbers[span.source]] if (cut := origin.within(span)))
+        return tuple(
+            cut
+            for origin in self._origins[self._numbers[span.source]]
+            if (cut := origin.within(span))
+        )
 
-    def _written(self, parts: Sequence[SpanRef | str], writer: Writer) -> tuple[tuple[_Origin, ...], StoredText, str]:
+    def _written(
+        self, parts: Sequence[SpanRef | str], writer: Writer
+    ) -> tuple[tuple[_Origin, ...], StoredText, str]:
         """The parts as one new text, with what of it is the root's."""
         origins: list[_Origin] = []
         at = 0
@@ -384,7 +474,9 @@ def _source(
     hidden: frozenset[str] = frozenset(),
 ) -> Source:
     maxchar = MAXCHARS[place.run.widest(place.start, place.end)]
-    return Source(f"context_{number}", place.end - place.start, sha256, maxchar, metadata, document_id, hidden)
+    return Source(
+        f"context_{number}", place.end - place.start, sha256, maxchar, metadata, document_id, hidden
+    )
 
 
 def _sha256(place: Place) -> str:

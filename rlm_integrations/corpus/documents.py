@@ -1,4 +1,6 @@
-"""What a context may be: texts, paths and the documents of frameworks, read one after another into a fixed-width run."""
+"""What a context may be: texts, paths and the documents of frameworks, read one after another into
+a fixed-width run.
+"""
 
 import codecs
 import hashlib
@@ -12,14 +14,23 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from rlm_integrations.corpus.fixed_width import BLOCK, AsciiFile, StoredText, Writer, identity, open_regular
+from rlm_integrations.corpus.fixed_width import (
+    BLOCK,
+    AsciiFile,
+    StoredText,
+    Writer,
+    identity,
+    open_regular,
+)
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import undecodable
 
 _STEP: Final = 4 * BLOCK
-_MOST_BITS: Final = 10_000  # of a number that is written with digits, which Python does up to 4,300 of them
-# Bytes of files that one corpus copies into its memory. What is copied does not depend on the file any more; larger ASCII files are read
-# where they are, because a copy of gigabytes would cost more than it saves.
+# Of a number that is written with digits, which Python does up to 4,300 of them
+_MOST_BITS: Final = 10_000
+# Bytes of files that one corpus copies into its memory. What is copied does not depend on the file
+# any more; larger ASCII files are read where they are, because a copy of gigabytes would cost more
+# than it saves.
 COPIED: Final = 64 << 20
 # Encodings in which every byte below 128 is that ASCII character, wherever it stands.
 _ASCII_AS_IT_IS: Final = {"ascii", "utf-8", "utf-8-sig", "iso8859-1", "iso8859-15", "cp1252"}
@@ -42,7 +53,8 @@ class SourceDocument:
     hidden: frozenset[str] = frozenset()
 
     def read(self, writer: Writer, encoding: str, errors: str) -> tuple[StoredText, str]:
-        """The text at fixed width, written by `writer` if it has to be, and the sha256 of its UTF-8.
+        """The text at fixed width, written by `writer` if it has to be, and the sha256 of its
+        UTF-8.
 
         Raises:
             ContextError: The file cannot be read as text.
@@ -74,18 +86,25 @@ def read_document(thing: object) -> SourceDocument | None:
         return None
     text = getattr(thing, "page_content", None)  # LangChain
     if not isinstance(text, str):
-        get_content = getattr(thing, "get_content", None)  # LlamaIndex; by default without the metadata
+        # LlamaIndex; by default without the metadata
+        get_content = getattr(thing, "get_content", None)
         text = get_content() if callable(get_content) else getattr(thing, "text", None)
     if not isinstance(text, str):
         return None
     own_id = getattr(thing, "id_", None) or getattr(thing, "id", None)
-    return SourceDocument(text, json_safe(metadata), None if own_id is None else str(own_id), _hidden(thing))
+    return SourceDocument(
+        text, json_safe(metadata), None if own_id is None else str(own_id), _hidden(thing)
+    )
 
 
 def _hidden(thing: object) -> frozenset[str]:
     """The metadata keys that a LlamaIndex node, or the node in a result, excludes from prompts."""
     keys = getattr(getattr(thing, "node", thing), "excluded_llm_metadata_keys", None)
-    return frozenset(map(str, keys)) if isinstance(keys, list | tuple | set | frozenset) and keys else frozenset()
+    return (
+        frozenset(map(str, keys))
+        if isinstance(keys, list | tuple | set | frozenset) and keys
+        else frozenset()
+    )
 
 
 def documents(context: object) -> Iterator[SourceDocument]:
@@ -94,7 +113,9 @@ def documents(context: object) -> Iterator[SourceDocument]:
     Raises:
         ContextError: The context, or one of its items, is no document.
     """
-    if isinstance(context, str | bytes | bytearray | memoryview | Mapping | AbstractSet | IOBase) or not isinstance(context, Iterable):
+    if isinstance(
+        context, str | bytes | bytearray | memoryview | Mapping | AbstractSet | IOBase
+    ) or not isinstance(context, Iterable):
         raise ContextError(f"the context is {_described(context)}")
     for number, item in enumerate(context):
         found = read_document(item)
@@ -124,7 +145,10 @@ def _described(thing: object) -> str:
 
 
 def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:
-    """A copy in JSON's types. What JSON does not know becomes its text, as does what holds itself or is nested beyond reason."""
+    """A copy in JSON's types.
+
+    What JSON does not know becomes its text, as does what holds itself or is nested beyond reason.
+    """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -150,14 +174,21 @@ def _read_file(path: str, writer: Writer, encoding: str, errors: str) -> tuple[S
     fd, before = open_regular(path)
     try:
         _refuse_other_formats(fd, path)
-        is_large = writer.size + before.st_size > COPIED and codecs.lookup(encoding).name in _ASCII_AS_IT_IS
+        is_large = (
+            writer.size + before.st_size > COPIED
+            and codecs.lookup(encoding).name in _ASCII_AS_IT_IS
+        )
         found = _ascii_run(fd, path, before) if is_large else None
         is_copied = found is None
         reading = _Reading(fd, before.st_size)
         found = found or _decoded(reading, path, writer, encoding, errors)
         after = os.fstat(fd)
-        if identity(after) != identity(before) and not (is_copied and reading.has_only_grown(after.st_size)):
-            raise ContextError(f"{path!r} changed while it was read: wait until it is written, then start again")
+        if identity(after) != identity(before) and not (
+            is_copied and reading.has_only_grown(after.st_size)
+        ):
+            raise ContextError(
+                f"{path!r} changed while it was read: wait until it is written, then start again"
+            )
     except OSError as error:
         raise ContextError(f"{path!r} cannot be read: {error.strerror}") from error
     finally:
@@ -174,7 +205,9 @@ def _ascii_run(fd: int, path: str, info: os.stat_result) -> tuple[StoredText, st
             return None
         digest.update(data)
         size += len(data)
-    return StoredText(AsciiFile(Path(path).absolute(), identity(info)), 0, size, 1, b""), digest.hexdigest()
+    return StoredText(
+        AsciiFile(Path(path).absolute(), identity(info)), 0, size, 1, b""
+    ), digest.hexdigest()
 
 
 class _Reading:
@@ -210,7 +243,9 @@ class _Reading:
             yield data
 
 
-def _decoded(reading: _Reading, path: str, writer: Writer, encoding: str, errors: str) -> tuple[StoredText, str]:
+def _decoded(
+    reading: _Reading, path: str, writer: Writer, encoding: str, errors: str
+) -> tuple[StoredText, str]:
     """The file decoded in steps."""
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     size = 0
@@ -234,7 +269,10 @@ _FORMATS: Final = {  # by their first bytes
     b"\xfd7zXZ": ("xz-compressed", "unpack it first, for example with unxz"),
     b"(\xb5/\xfd": ("zstd-compressed", "unpack it first, for example with unzstd"),
     b"7z\xbc\xaf": ("a 7z archive", "unpack it first, and take the files in it"),
-    b"PK\x03\x04": ("a zip archive, as docx, xlsx, odt and epub files are", "unpack it, or save the document as plain text first"),
+    b"PK\x03\x04": (
+        "a zip archive, as docx, xlsx, odt and epub files are",
+        "unpack it, or save the document as plain text first",
+    ),
     b"\xd0\xcf\x11\xe0": ("a document of an old Office version", "save it as plain text first"),
     b"\x89PNG": ("an image", "recognise its text first, for example with tesseract"),
     b"\xff\xd8\xff": ("an image", "recognise its text first, for example with tesseract"),
@@ -251,10 +289,15 @@ def _refuse_other_formats(fd: int, path: str) -> None:
 
 
 def _not_text(path: str, encoding: str, what: str) -> ContextError:
-    return ContextError(f"{path!r} is no {encoding} text: {what}; pass the encoding that it has, or errors='replace'")
+    return ContextError(
+        f"{path!r} is no {encoding} text: {what}; pass the encoding that it has, or errors='replace'"
+    )
 
 
 def _line(fd: int, offset: int, encoding: str) -> int:
     """The number, counted from 1, of the line in which this byte stands."""
     decoder = codecs.getincrementaldecoder(encoding)("replace")
-    return 1 + sum(decoder.decode(os.pread(fd, min(_STEP, offset - at), at)).count("\n") for at in range(0, offset, _STEP))
+    return 1 + sum(
+        decoder.decode(os.pread(fd, min(_STEP, offset - at), at)).count("\n")
+        for at in range(0, offset, _STEP)
+    )

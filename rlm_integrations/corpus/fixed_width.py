@@ -1,7 +1,9 @@
-"""Text at a fixed width, outside of Python's heap: every character takes 1, 2 or 4 bytes, so a slice is read without what precedes it.
+"""Text at a fixed width, outside of Python's heap: every character takes 1, 2 or 4 bytes, so a
+slice is read without what precedes it.
 
-A `Store` holds bytes: anonymous memory, or an ASCII file as it lies on the disk. A `Run` is one text in a store. All of it is immutable
-once made, so any thread may read, and a descriptor lives as long as somebody still refers to its store.
+A `Store` holds bytes: anonymous memory, or an ASCII file as it lies on the disk. A `Run` is one
+text in a store. All of it is immutable once made, so any thread may read, and a descriptor lives as
+long as somebody still refers to its store.
 """
 
 import errno
@@ -19,7 +21,8 @@ from typing import Final, Protocol, Self
 
 from rlm_integrations.errors import ContextError
 
-# Characters handled at once: small enough for the processor's cache, and for no step to keep the GIL over a millisecond.
+# Characters handled at once: small enough for the processor's cache, and for no step to keep the
+# GIL over a millisecond.
 BLOCK: Final = 1 << 16
 # The classes of text that CPython tells apart, as the widest character that each may hold.
 MAXCHARS: Final = (0x7F, 0xFF, 0xFFFF, 0x10FFFF)
@@ -29,7 +32,9 @@ _CODECS: Final = {1: "latin-1", 2: f"utf-16-{_ORDER}", 4: f"utf-32-{_ORDER}"}
 
 
 def encode_fixed(text: str, width: int) -> bytes:
-    """The text at this width, which must be wide enough for it; a lone surrogate is a character like others."""
+    """The text at this width, which must be wide enough for it; a lone surrogate is a character
+    like others.
+    """
     return text.encode(_CODECS[width], "surrogatepass")
 
 
@@ -68,7 +73,10 @@ class ByteSource(Protocol):
 
 
 class Memory:
-    """Anonymous memory, to be written inside a `with` and sealed at its end. Its pages are no part of what this process maps."""
+    """Anonymous memory, to be written inside a `with` and sealed at its end.
+
+    Its pages are no part of what this process maps.
+    """
 
     def __init__(self) -> None:
         if hasattr(os, "memfd_create"):
@@ -84,16 +92,28 @@ class Memory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, failed: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """Seal what was written: nobody can write or resize it any more, not even a process that is handed the descriptor."""
+    def __exit__(
+        self, failed: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        """Seal what was written: nobody can write or resize it any more, not even a process that is
+        handed the descriptor.
+        """
         if failed:
             self._close()
-            if isinstance(error, OSError) and error.errno in {errno.EFBIG, errno.ENOSPC, errno.ENOMEM}:
+            if isinstance(error, OSError) and error.errno in {
+                errno.EFBIG,
+                errno.ENOSPC,
+                errno.ENOMEM,
+            }:
                 raise _no_room(error) from error
         elif hasattr(os, "memfd_create"):
             import fcntl
 
-            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+            fcntl.fcntl(
+                self.fd,
+                fcntl.F_ADD_SEALS,
+                fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL,
+            )
 
     def opened(self) -> AbstractContextManager[int]:
         """The descriptor, which stays open for as long as this object is referred to."""
@@ -121,7 +141,9 @@ class AsciiFile:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """A descriptor of the same unchanged file; the error may reach a model, so it shows no path."""
+        """A descriptor of the same unchanged file; the error may reach a model, so it shows no
+        path.
+        """
         changed = f"the file {self.path.name!r} is gone, or has changed since it was read: start again with the file as it is now"
         try:
             fd, info = open_regular(self.path)
@@ -147,7 +169,8 @@ def open_regular(path: str | Path) -> tuple[int, os.stat_result]:
         ContextError: There is none, it may not be read, or it is a directory, a pipe or a device.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a pipe would wait for its writer
+        # Opening a pipe would wait for its writer
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ContextError(f"{str(path)!r} cannot be read: {reason}") from error
@@ -156,8 +179,12 @@ def open_regular(path: str | Path) -> tuple[int, os.stat_result]:
         return fd, info
     os.close(fd)
     if stat.S_ISDIR(info.st_mode):
-        raise ContextError(f"{str(path)!r} is a directory: pass its files, such as sorted(Path({str(path)!r}).glob('*.txt'))")
-    raise ContextError(f"{str(path)!r} is neither a file nor a text: read it yourself and pass what it says")
+        raise ContextError(
+            f"{str(path)!r} is a directory: pass its files, such as sorted(Path({str(path)!r}).glob('*.txt'))"
+        )
+    raise ContextError(
+        f"{str(path)!r} is neither a file nor a text: read it yourself and pass what it says"
+    )
 
 
 def read_exactly(fd: int, count: int, offset: int) -> bytes:
@@ -202,16 +229,24 @@ class StoredText:
         with self.store.opened() as fd:
             data = read_exactly(fd, count, self.offset + start * self.width)
         if len(data) != count or (isinstance(self.store, AsciiFile) and not data.isascii()):
-            raise ContextError("the context has changed since it was read: start again with it as it is now")
+            raise ContextError(
+                "the context has changed since it was read: start again with it as it is now"
+            )
         return decode_fixed(data, self.width)
 
     def widest(self, start: int, end: int) -> int:
-        """The narrowest class that holds these characters: whole blocks are known, only those at the edges are read."""
+        """The narrowest class that holds these characters: whole blocks are known, only those at
+        the edges are read.
+        """
         if not self.classes:
             return 0
         first = -(-start // BLOCK)
         last = -(-end // BLOCK) if end == self.length else end // BLOCK
-        edges = [(start, min(first * BLOCK, end)), (last * BLOCK, end)] if first <= last else [(start, end)]
+        edges = (
+            [(start, min(first * BLOCK, end)), (last * BLOCK, end)]
+            if first <= last
+            else [(start, end)]
+        )
         known = max(self.classes[first:last], default=0)
         for edge, stop in edges:
             if edge < stop and self.classes[edge // BLOCK] > known:
@@ -262,10 +297,14 @@ class Writer:
         self._end += len(data)
 
     def _widen(self, width: int) -> None:
-        """Rewrite the text so far in place, from its end, so that nothing is overwritten before it was read."""
+        """Rewrite the text so far in place, from its end, so that nothing is overwritten before it
+        was read.
+        """
         for start in reversed(range(0, self._length, BLOCK)):
             count = min(BLOCK, self._length - start) * self._width
-            text = decode_fixed(read_exactly(self._memory.fd, count, self._start + start * self._width), self._width)
+            text = decode_fixed(
+                read_exactly(self._memory.fd, count, self._start + start * self._width), self._width
+            )
             self._write(encode_fixed(text, width), self._start + start * width)
         self._width = width
         self._end = self._start + self._length * width
@@ -278,6 +317,9 @@ class Writer:
     def finish(self) -> tuple[StoredText, str]:
         """The text, and the sha256 of its UTF-8; what is appended next is another text."""
         classes = bytes(self._classes) if any(self._classes) else b""
-        run, sha256 = StoredText(self._memory, self._start, self._length, self._width, classes), self._hash.hexdigest()
+        run, sha256 = (
+            StoredText(self._memory, self._start, self._length, self._width, classes),
+            self._hash.hexdigest(),
+        )
         self._begin()
         return run, sha256

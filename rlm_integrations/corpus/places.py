@@ -4,7 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rlm_integrations._concurrency.work import spend
-from rlm_integrations.corpus.fixed_width import BLOCK, Memory, StoredText, decode_fixed, read_exactly
+from rlm_integrations.corpus.fixed_width import (
+    BLOCK,
+    Memory,
+    StoredText,
+    decode_fixed,
+    read_exactly,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,11 @@ class Place:
 
     def is_beside(self, other: "Place") -> bool:
         """Whether the other begins where this one ends, in the same memory."""
-        return self.run.store is other.run.store and isinstance(self.run.store, Memory) and self.bytes[1] == other.bytes[0]
+        return (
+            self.run.store is other.run.store
+            and isinstance(self.run.store, Memory)
+            and self.bytes[1] == other.bytes[0]
+        )
 
     def steps(self) -> Iterator[str]:
         """The text, a block at a time."""

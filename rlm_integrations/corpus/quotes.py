@@ -1,6 +1,8 @@
-"""Quotes as models write them: with other marks, accents composed or not, in another case, in quotation marks, with an ellipsis.
+"""Quotes as models write them: with other marks, accents composed or not, in another case, in
+quotation marks, with an ellipsis.
 
-What is found is the document's own text; only the search is lenient. It takes time in proportion to the document, as `find_quote` does.
+What is found is the document's own text; only the search is lenient. It takes time in proportion to
+the document, as `find_quote` does.
 """
 
 import re
@@ -19,7 +21,8 @@ SHORTEST: Final = 4  # characters of a quote that is searched for leniently
 SHORTEST_PART: Final = 8  # characters before and after an ellipsis
 PARTS: Final = 8  # of a quote with ellipses
 PIECE: Final = 1_000  # characters that are normalized at once
-TRIED: Final = 32  # places of a quote or a part that are looked at; one with more is not a quote of one place
+# Places of a quote or a part that are looked at; one with more is not a quote of one place
+TRIED: Final = 32
 
 _MARKS: Final = {
     **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4`", "'"),
@@ -31,12 +34,16 @@ _ELLIPSIS: Final = re.compile(r" ?(?:\[\.{3,}\]|\(\.{3,}\)|\.{3,}) ?")
 _EDGES: Final = "'\" "
 
 
-def locate_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit: int = 2) -> list[Hit]:
-    """The places of a quote, as `find_quote` gives them; if there are none, the one place that it clearly means.
+def locate_quote(
+    corpus: Corpus, quote: str, source: str | None = None, *, limit: int = 2
+) -> list[Hit]:
+    """The places of a quote, as `find_quote` gives them; if there are none, the one place that it
+    clearly means.
 
-    That place may differ in case, in typographic and straight marks, in composed and decomposed characters, and in quotation marks around
-    the quote. An ellipsis between two parts of a quote stands for up to 1,000 characters, which belong to the place. Where a quote could
-    mean several places, it has none.
+    That place may differ in case, in typographic and straight marks, in composed and decomposed
+    characters, and in quotation marks around the quote. An ellipsis between two parts of a quote
+    stands for up to 1,000 characters, which belong to the place. Where a quote could mean several
+    places, it has none.
 
     Args:
         corpus: The document.
@@ -64,10 +71,14 @@ def locate_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit
 
 
 def fold_quote(text: str) -> str:
-    """The text as it is compared: decomposed, in one case, with plain marks. Each character becomes the same, whatever stands beside it."""
+    """The text as it is compared: decomposed, in one case, with plain marks.
+
+    Each character becomes the same, whatever stands beside it.
+    """
     if text.isascii():
         return text.lower().replace("`", "'")
-    # In pieces, because the time for a run of marks grows with its square. To cut one changes at most the order of its marks.
+    # In pieces, because the time for a run of marks grows with its square. To cut one changes at
+    # most the order of its marks.
     pieces = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
     folded = "".join([normalize("NFD", piece).casefold() for piece in pieces])
     for mark, plain in _MARKS.items():
@@ -81,7 +92,9 @@ def _bare(needle: str) -> str:
         bare = needle.strip(_EDGES)
         if found := _ELLIPSIS.match(bare):
             bare = bare[found.end() :]
-        if bare.endswith(("...", "...]", "...)")) and (last := [*_ELLIPSIS.finditer(bare)][-1]).end() == len(bare):
+        if bare.endswith(("...", "...]", "...)")) and (
+            last := [*_ELLIPSIS.finditer(bare)][-1]
+        ).end() == len(bare):
             bare = bare[: last.start()]
         if bare == needle:
             break
@@ -92,23 +105,35 @@ def _bare(needle: str) -> str:
 def _places(corpus: Corpus, source: str | None, needle: str) -> list[SpanRef]:
     """The places of folded words, in order; none where there are too many."""
     names = candidates(corpus, source, needle, fold=fold_quote)
-    spans = (SpanRef(name, *place) for name in names for place in loose_places(corpus, name, needle, fold=fold_quote))
+    spans = (
+        SpanRef(name, *place)
+        for name in names
+        for place in loose_places(corpus, name, needle, fold=fold_quote)
+    )
     tried = list(islice(spans, TRIED + 1))
-    return [span for span in tried if _is_whole(corpus, span, needle)] if len(tried) <= TRIED else []
+    return (
+        [span for span in tried if _is_whole(corpus, span, needle)] if len(tried) <= TRIED else []
+    )
 
 
 def _is_whole(corpus: Corpus, span: SpanRef, needle: str) -> bool:
-    """Whether the place is the whole of what was searched for: no part of a character, and no part of a word."""
+    """Whether the place is the whole of what was searched for: no part of a character, and no part
+    of a word.
+    """
     before = corpus.text(span.source, max(0, span.start - 1), span.start)
     text = corpus.text(span.source, span.start, span.end)
     after = corpus.text(span.source, span.end, min(span.end + 1, corpus.length(span.source)))
     if fold_quote(" ".join(text.split())) != needle or (after and combining(after)):
         return False
-    return not (before.isalnum() and text[0].isalnum()) and not (text[-1].isalnum() and after.isalnum())
+    return not (before.isalnum() and text[0].isalnum()) and not (
+        text[-1].isalnum() and after.isalnum()
+    )
 
 
 def _joined(found: list[list[SpanRef]]) -> list[SpanRef]:
-    """The places at which the parts of a quote follow one another, each with at most `GAP` characters before the next."""
+    """The places at which the parts of a quote follow one another, each with at most `GAP`
+    characters before the next.
+    """
     return [joined for first in found[0] if (joined := _followed(first, found[1:])) is not None]
 
 

@@ -1,4 +1,6 @@
-"""A source as it reads with single spaces: the search for words that may have any white space between them."""
+"""A source as it reads with single spaces: the search for words that may have any white space
+between them.
+"""
 
 import re
 from bisect import bisect_right
@@ -9,7 +11,8 @@ from typing import Final
 
 from rlm_integrations.corpus import Corpus
 
-STEP: Final = 1 << 16  # characters whose white space is made uniform at once: less than a millisecond
+# Characters whose white space is made uniform at once: less than a millisecond
+STEP: Final = 1 << 16
 
 _OTHER_SPACES: Final = "\t\n\v\f\r\x1c\x1d\x1e\x1f"  # what is white space in ASCII
 _WORD: Final = re.compile(r"\S+")
@@ -22,8 +25,11 @@ def find_in_steps(text: str, needle: str, start: int = 0) -> int:
     return text.find(needle, start)
 
 
-def candidates(corpus: Corpus, source: str | None, needle: str, *, fold: Fold | None = None) -> Iterator[str]:
-    """The names of the sources that may hold a needle: the one that is named, or those that are long or do hold it.
+def candidates(
+    corpus: Corpus, source: str | None, needle: str, *, fold: Fold | None = None
+) -> Iterator[str]:
+    """The names of the sources that may hold a needle: the one that is named, or those that are
+    long or do hold it.
 
     Without `fold` it is searched for as it stands, else as `loose_places` does.
     """
@@ -33,12 +39,17 @@ def candidates(corpus: Corpus, source: str | None, needle: str, *, fold: Fold | 
     word = needle if fold is None else max(needle.split(" "), key=len)
     for name, text in corpus.short_texts(STEP):
         folded = text if text is None or fold is None else fold(text)
-        if folded is None or (find_in_steps(folded, word) >= 0 and (fold is None or find_in_steps(single_spaced(folded), needle) >= 0)):
+        if folded is None or (
+            find_in_steps(folded, word) >= 0
+            and (fold is None or find_in_steps(single_spaced(folded), needle) >= 0)
+        ):
             yield name
 
 
 def single_spaced(text: str) -> str:
-    """The words of a text with a single space between them: `" ".join(text.split())`, several times as fast for ASCII."""
+    """The words of a text with a single space between them: `" ".join(text.split())`, several times
+    as fast for ASCII.
+    """
     if not text.isascii():
         return " ".join(text.split())
     for other in _OTHER_SPACES:
@@ -49,11 +60,14 @@ def single_spaced(text: str) -> str:
     return text.strip(" ")
 
 
-def loose_places(corpus: Corpus, name: str, needle: str, *, fold: Fold = str) -> Iterator[tuple[int, int]]:
-    """The places of a needle whose words are separated by single spaces, in a source as it reads with single spaces.
+def loose_places(
+    corpus: Corpus, name: str, needle: str, *, fold: Fold = str
+) -> Iterator[tuple[int, int]]:
+    """The places of a needle whose words are separated by single spaces, in a source as it reads
+    with single spaces.
 
-    `fold` changes what is compared. It must treat each character alone, leave spaces as they are, and make at least one of each character.
-    The needle is folded already.
+    `fold` changes what is compared. It must treat each character alone, leave spaces as they are,
+    and make at least one of each character. The needle is folded already.
     """
     for start, end in _Near(corpus, name, needle, fold).parts():
         yield from _places(_Squeezed(corpus, name, start, end, fold), needle)
@@ -71,9 +85,11 @@ def _places(squeezed: "_Squeezed", needle: str) -> Iterator[tuple[int, int]]:
 
 
 class _Near:
-    """Finds the parts of a source outside of which a needle cannot be: around each place of its longest word.
+    """Finds the parts of a source outside of which a needle cannot be: around each place of its
+    longest word.
 
-    To look for a word takes a fraction of the time that it takes to make white space uniform, and most invented quotes end here.
+    To look for a word takes a fraction of the time that it takes to make white space uniform, and
+    most invented quotes end here.
     """
 
     def __init__(self, corpus: Corpus, name: str, needle: str, fold: Fold) -> None:
@@ -104,13 +120,17 @@ class _Near:
         """Where the steps begin in which the word ends."""
         tail = ""
         for step in range(0, self._length, STEP):
-            text = tail + self._fold(self._corpus.text(self._name, step, min(step + STEP, self._length)))
+            text = tail + self._fold(
+                self._corpus.text(self._name, step, min(step + STEP, self._length))
+            )
             if find_in_steps(text, self._word) >= 0:
                 yield step
             tail = text[max(0, len(text) - len(self._word) + 1) :]
 
     def _extended(self, at: int, stop: int, way: int) -> int:
-        """As far from `at` towards `stop` as the needle's characters may reach, white space not counted."""
+        """As far from `at` towards `stop` as the needle's characters may reach, white space not
+        counted.
+        """
         needed = len(self._needle)
         while needed > 0 and at != stop:
             to = min(at + STEP, stop) if way > 0 else max(at - STEP, stop)
@@ -120,7 +140,8 @@ class _Near:
 
 
 class _Squeezed:
-    """A part of a source as it reads with a single space for each run of white space, folded, made in steps.
+    """A part of a source as it reads with a single space for each run of white space, folded, made
+    in steps.
 
     Attributes:
         length: How many characters were given out so far.
@@ -133,9 +154,11 @@ class _Squeezed:
         self._name = name
         self._start = start
         self._end = end
-        # Where each step that may still be asked for begins: here, in the source, and whether a space precedes its first word.
+        # Where each step that may still be asked for begins: here, in the source, and whether a
+        # space precedes its first word.
         self._steps: deque[tuple[int, int, bool]] = deque()
-        self._table: tuple[int, list[re.Match[str]], list[int]] | None = None  # of the step that was asked for last: its words
+        # Of the step that was asked for last: its words
+        self._table: tuple[int, list[re.Match[str]], list[int]] | None = None
 
     def pieces(self) -> Iterator[str]:
         """The text, a step at a time."""
@@ -159,12 +182,20 @@ class _Squeezed:
         if self._table is None or self._table[0] != start:
             words = list(_WORD.finditer(self._read(start)))
             folded = self._fold(" ".join(word[0] for word in words)).split(" ")
-            self._table = start, words, list(accumulate((len(word) + 1 for word in folded), initial=0))
+            self._table = (
+                start,
+                words,
+                list(accumulate((len(word) + 1 for word in folded), initial=0)),
+            )
         _, words, starts = self._table
         at -= begin + gap
         number = bisect_right(starts, at) - 1
         ends = accumulate(len(self._fold(character)) for character in words[number][0])
-        return start + words[number].start() + next(place for place, end in enumerate(ends) if at - starts[number] < end)
+        return (
+            start
+            + words[number].start()
+            + next(place for place, end in enumerate(ends) if at - starts[number] < end)
+        )
 
     def forget(self, before: int) -> None:
         """Give up the places of the characters before this one."""

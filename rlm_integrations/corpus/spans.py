@@ -1,7 +1,9 @@
-"""Where in the document a text stands: quotes that are given as evidence, and the document's own words inside of prompts.
+"""Where in the document a text stands: quotes that are given as evidence, and the document's own
+words inside of prompts.
 
-Both read the corpus in steps, and block: `find_quote` for as long as a scan of the document takes, `Locator.locate` for some tenths of a
-millisecond a prompt, and longer for a long one that is made of many small parts, or of none. Run batches of them off the event loop.
+Both read the corpus in steps, and block: `find_quote` for as long as a scan of the document takes,
+`Locator.locate` for some tenths of a millisecond a prompt, and longer for a long one that is made
+of many small parts, or of none. Run batches of them off the event loop.
 """
 
 from bisect import bisect_right
@@ -23,7 +25,8 @@ class Hit:
     """A place where a quote stands.
 
     Attributes:
-        span: The place. Its text is the document's own, which may differ from the quote in white space.
+        span: The place. Its text is the document's own, which may differ from the quote in white
+            space.
         exact: Whether it does not differ at all.
     """
 
@@ -31,11 +34,15 @@ class Hit:
     exact: bool
 
 
-def find_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit: int = 2, exactly: bool = False) -> list[Hit]:
-    """The places of a quote, in the document's order; more than one means that the quote is ambiguous.
+def find_quote(
+    corpus: Corpus, quote: str, source: str | None = None, *, limit: int = 2, exactly: bool = False
+) -> list[Hit]:
+    """The places of a quote, in the document's order; more than one means that the quote is
+    ambiguous.
 
-    If it has no exact place, it is searched for with any white space between its words. Both searches take time in proportion to the
-    document, whatever the quote, and read the document in steps.
+    If it has no exact place, it is searched for with any white space between its words. Both
+    searches take time in proportion to the document, whatever the quote, and read the document in
+    steps.
 
     Args:
         corpus: The document.
@@ -62,7 +69,9 @@ def find_quote(corpus: Corpus, quote: str, source: str | None = None, *, limit: 
 _Places = Callable[[Corpus, str, str], Iterator[tuple[int, int]]]
 
 
-def _first(limit: int, corpus: Corpus, names: Iterable[str], needle: str, places: _Places) -> list[SpanRef]:
+def _first(
+    limit: int, corpus: Corpus, names: Iterable[str], needle: str, places: _Places
+) -> list[SpanRef]:
     found: list[SpanRef] = []
     for name in names:
         if corpus.length(name) >= len(needle):
@@ -93,7 +102,9 @@ _COST_OF_A_MISS: Final = 1000  # of an anchor that leads nowhere, in characters 
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """Characters of a prompt from `at` on that stand in the document from `place` on; there all sources follow one another."""
+    """Characters of a prompt from `at` on that stand in the document from `place` on; there all
+    sources follow one another.
+    """
 
     at: int
     place: int
@@ -108,20 +119,26 @@ class _Match:
 class Locator:
     """Finds which parts of prompts are the document's.
 
-    It holds the first 24 of every `stride` characters of each source: some 10 MB for one text of any size, 200 bytes for each text of a
-    long list. The rest is read from the corpus when it is needed. Any part of `stride` + 23 characters is found, a shorter one by luck,
-    and by `find_quote` when somebody asks. Beyond 32,768 characters without a hit a prompt is searched in samples. Threads may share it.
+    It holds the first 24 of every `stride` characters of each source: some 10 MB for one text of
+    any size, 200 bytes for each text of a long list. The rest is read from the corpus when it is
+    needed. Any part of `stride` + 23 characters is found, a shorter one by luck, and by
+    `find_quote` when somebody asks. Beyond 32,768 characters without a hit a prompt is searched in
+    samples. Threads may share it.
     """
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
         self.stride = max(64, corpus.characters // _ANCHORS)
-        self._bases = list(accumulate(corpus.lengths, initial=0))[:-1]  # where each source begins, if they follow one another
+        # Where each source begins, if they follow one another
+        self._bases = list(accumulate(corpus.lengths, initial=0))[:-1]
         self._numbers = {source.name: number for number, source in enumerate(corpus.sources)}
         self._places: dict[str, int] = {}  # the first place of each anchor
         self._more: dict[str, list[int]] = {}  # further places
-        window = self.stride * max(1, _WINDOW // self.stride)  # an anchor is shorter than a stride, so none is cut
-        for (name, text), length, base in zip(corpus.short_texts(STEP), corpus.lengths, self._bases, strict=True):
+        # An anchor is shorter than a stride, so none is cut
+        window = self.stride * max(1, _WINDOW // self.stride)
+        for (name, text), length, base in zip(
+            corpus.short_texts(STEP), corpus.lengths, self._bases, strict=True
+        ):
             if text is not None:
                 self._index(text, base)
                 continue
@@ -142,7 +159,8 @@ class Locator:
 
         Args:
             prompt: Any text.
-            after: The last span of the prompt before, if there was one: of places with the same text, the nearest to it is taken.
+            after: The last span of the prompt before, if there was one: of places with the same
+                text, the nearest to it is taken.
 
         Raises:
             ContextError: The file that holds the document has changed, or the corpus was closed.
@@ -168,7 +186,9 @@ class Locator:
         at = missed = 0
         while at <= len(prompt) - _ANCHOR:
             stop = min(at + self.stride, len(prompt) - _ANCHOR + 1)
-            hit = next((i for i in range(at, stop) if prompt[i : i + _ANCHOR] in self._places), None)
+            hit = next(
+                (i for i in range(at, stop) if prompt[i : i + _ANCHOR] in self._places), None
+            )
             match = None if hit is None else self._longest(prompt, hit, near)
             if match is None or match.length < _SHORTEST:
                 missed += stop - at if hit is None else _COST_OF_A_MISS
@@ -177,21 +197,29 @@ class Locator:
             missed = 0
             at = match.end
             near = match.place + match.length
-            # A longer match shows that what it covers was a coincidence; where two overlap, the shorter one gives way.
+            # A longer match shows that what it covers was a coincidence; where two overlap, the
+            # shorter one gives way.
             while found and found[-1].at >= match.at:
                 found.pop()
             if found and (overlap := found[-1].end - match.at) > 0:
                 if found[-1].length < match.length:
                     found[-1] = replace(found[-1], length=found[-1].length - overlap)
                 else:
-                    match = replace(match, at=match.at + overlap, place=match.place + overlap, length=match.length - overlap)
+                    match = replace(
+                        match,
+                        at=match.at + overlap,
+                        place=match.place + overlap,
+                        length=match.length - overlap,
+                    )
             found.append(match)
         return found
 
     def _longest(self, prompt: str, at: int, near: int) -> _Match:
         """The longest match around an anchor of the prompt; of several, the nearest."""
         anchor = prompt[at : at + _ANCHOR]
-        places = sorted([self._places[anchor], *self._more.get(anchor, ())], key=lambda place: abs(place - near))[:_TRIED]
+        places = sorted(
+            [self._places[anchor], *self._more.get(anchor, ())], key=lambda place: abs(place - near)
+        )[:_TRIED]
         matches = [self._extended(prompt, at, place) for place in places]
         best = max(matches, key=lambda match: match.length)
         return replace(best, ambiguous=sum(match.length == best.length for match in matches) > 1)
@@ -202,7 +230,9 @@ class Locator:
         length = self._corpus.length(source)
 
         def ahead(done: int, count: int) -> tuple[str, str]:
-            return self._corpus.text(source, start + done, start + done + count), prompt[at + done : at + done + count]
+            return self._corpus.text(source, start + done, start + done + count), prompt[
+                at + done : at + done + count
+            ]
 
         def behind(done: int, count: int) -> tuple[str, str]:
             text = self._corpus.text(source, start - done - count, start - done)

@@ -12,14 +12,25 @@ _MODEL = 'the models first, as in RLM("gpt-5", "gpt-5-mini"): names, OpenAILM(�
 _BUDGET = "budget=Budget(max_cost=…, max_tokens=…, max_seconds=…, max_calls=…)"
 INSTEAD = {
     **dict.fromkeys("backend backend_kwargs llm model model_name".split(), _MODEL),
-    **dict.fromkeys("other_backends other_backend_kwargs recursive_model sub_lm sub_model".split(), "the second argument, sub_llm="),
-    **dict.fromkeys("environment environment_kwargs interpreter".split(), 'sandbox="process", the default'),
-    **dict.fromkeys("max_budget max_cost max_tokens max_timeout max_seconds max_calls max_llm_calls".split(), _BUDGET),
+    **dict.fromkeys(
+        "other_backends other_backend_kwargs recursive_model sub_lm sub_model".split(),
+        "the second argument, sub_llm=",
+    ),
+    **dict.fromkeys(
+        "environment environment_kwargs interpreter".split(), 'sandbox="process", the default'
+    ),
+    **dict.fromkeys(
+        "max_budget max_cost max_tokens max_timeout max_seconds max_calls max_llm_calls".split(),
+        _BUDGET,
+    ),
     "max_concurrent": "max_parallel_calls=",
     "persistent": "rlm.session(context)",
     "custom_tools": "tools=[function, …]",
     "signature": "output_type=",
-    **dict.fromkeys("logger on_iteration_start on_iteration_complete".split(), "on_event=, rlm.stream(…) or result.save(path)"),
+    **dict.fromkeys(
+        "logger on_iteration_start on_iteration_complete".split(),
+        "on_event=, rlm.stream(…) or result.save(path)",
+    ),
     "compaction": "limits=Limits(compact_at=…); compaction is always on",
     "prompt_mode": "nothing: there is one prompt",
 }
@@ -32,8 +43,13 @@ def tells_what_to_write_instead(init: Callable[P, None]) -> Callable[P, None]:
     def checked(*args: P.args, **kwargs: P.kwargs) -> None:
         given = [name for name in kwargs if name in INSTEAD]
         if given:
-            by_advice = {advice: [f"{name}=" for name in given if INSTEAD[name] == advice] for advice in map(INSTEAD.get, given)}
-            told = [f"no {' or '.join(names)}: write {advice}" for advice, names in by_advice.items()]
+            by_advice = {
+                advice: [f"{name}=" for name in given if INSTEAD[name] == advice]
+                for advice in map(INSTEAD.get, given)
+            }
+            told = [
+                f"no {' or '.join(names)}: write {advice}" for advice, names in by_advice.items()
+            ]
             raise InputError(f"RLM takes {'; '.join(told)}")
         init(*args, **kwargs)
 

@@ -1,4 +1,6 @@
-"""What a run answers: the value that came out of the sandbox, as the text or the type that was asked for."""
+"""What a run answers: the value that came out of the sandbox, as the text or the type that was
+asked for.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,7 +21,9 @@ class AnswerTooLongError(InvalidAnswerError):
 
 
 class AnswerType:
-    """The kind of answer that a user asked for: a text where `output_type` is None, else any type that pydantic validates."""
+    """The kind of answer that a user asked for: a text where `output_type` is None, else any type
+    that pydantic validates.
+    """
 
     def __init__(self, output_type: Any = None, *, most: int) -> None:
         self._most = most
@@ -33,7 +37,9 @@ class AnswerType:
             self._adapter = TypeAdapter(output_type)
             self.schema = self._adapter.json_schema()
         except Exception as error:
-            raise InputError(f"output_type={output_type!r} is no type that pydantic validates: {error}") from error
+            raise InputError(
+                f"output_type={output_type!r} is no type that pydantic validates: {error}"
+            ) from error
 
     def read(self, value: Any) -> Any:
         """The answer.
@@ -52,7 +58,9 @@ class AnswerType:
             return self._validated(self._adapter.validate_python, plain)
         except InvalidAnswerError as as_value:
             try:  # strict types take a date, a tuple or an enumeration from JSON alone
-                return self._validated(self._adapter.validate_json, plain if is_json else json.dumps(plain))
+                return self._validated(
+                    self._adapter.validate_json, plain if is_json else json.dumps(plain)
+                )
             except InvalidAnswerError as as_json:
                 raise (as_json if is_json else as_value) from None
 
@@ -63,7 +71,10 @@ class AnswerType:
         try:
             return validate(value)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in error.errors(include_url=False)[:10]]
+            lines = [
+                f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}"
+                for each in error.errors(include_url=False)[:10]
+            ]
             raise InvalidAnswerError("\n".join(lines)) from error
         except Exception as error:  # a validator of the user's may raise anything
             raise InvalidAnswerError(f"{type(error).__name__}: {error}") from error
@@ -73,10 +84,14 @@ class AnswerType:
         if self.is_too_long(value) and not isinstance(value, str):
             return f"(a {type(value).__name__} of more than {self._most:,} characters)"
         plain = _plain(value)
-        return (plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False))[: self._most]
+        return (plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False))[
+            : self._most
+        ]
 
     def is_too_long(self, value: Any) -> bool:
-        """Whether the texts and values in a value are more than an answer may have characters; no more is looked at than that takes."""
+        """Whether the texts and values in a value are more than an answer may have characters; no
+        more is looked at than that takes.
+        """
         room, inside = self._most, [iter([value])]
         while inside and room >= 0:
             each = next(inside[-1], inside)
@@ -104,7 +119,9 @@ def _is_json(text: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's types; its texts can be printed and written, whatever code has put into them."""
+    """The value in JSON's types; its texts can be printed and written, whatever code has put into
+    them.
+    """
     match value:
         case str():
             return replace_surrogates(value)

@@ -1,4 +1,6 @@
-"""What a run may spend, and what it has spent: one purse for a whole tree of runs, asked before each call and settled after it."""
+"""What a run may spend, and what it has spent: one purse for a whole tree of runs, asked before
+each call and settled after it.
+"""
 
 import asyncio
 import time
@@ -17,14 +19,28 @@ from rlm_integrations.result import Spending
 
 Exhausted = Literal["budget_calls", "budget_tokens", "budget_cost", "budget_seconds"]
 
-# A token has about four characters of English, two of code, and one of Chinese, which takes three bytes.
+# A token has about four characters of English, two of code, and one of Chinese, which takes three
+# bytes.
 _BYTES = 3
 _PER_MESSAGE = 8  # tokens that a message takes beside its text
 _LEAST_REPLY = 256  # tokens; where no more are left for a reply, no call is made
 _LEAST_PROMPT = 512  # tokens; where no more are left for a prompt, a run is over
 _COUNTED_OFF_LOOP = 20_000  # characters: a few milliseconds of counting
-# Failures for which no provider counts tokens: the request was not taken, or never came to the model.
-_NOT_COUNTED = frozenset({"auth", "bad_request", "context_length", "input", "not_found", "overloaded", "quota", "rate_limit", "server"})
+# Failures for which no provider counts tokens: the request was not taken, or never came to the
+# model.
+_NOT_COUNTED = frozenset(
+    {
+        "auth",
+        "bad_request",
+        "context_length",
+        "input",
+        "not_found",
+        "overloaded",
+        "quota",
+        "rate_limit",
+        "server",
+    }
+)
 
 
 class BudgetSpentError(Exception):
@@ -53,7 +69,9 @@ def bound(messages: Iterable[Message]) -> int:
 
 
 class PromptMeter:
-    """Bounds the tokens of the requests of one conversation: what the provider counted of its beginning, and a bound of the rest."""
+    """Bounds the tokens of the requests of one conversation: what the provider counted of its
+    beginning, and a bound of the rest.
+    """
 
     def __init__(self) -> None:
         self._counted: tuple[Message, ...] = ()
@@ -62,11 +80,15 @@ class PromptMeter:
     async def most_tokens(self, messages: Sequence[Message]) -> int:
         """At most so many tokens do these messages take."""
         known = len(self._counted)
-        if known > len(messages) or any(ours is not theirs for ours, theirs in zip(self._counted, messages, strict=False)):
+        if known > len(messages) or any(
+            ours is not theirs for ours, theirs in zip(self._counted, messages, strict=False)
+        ):
             known = 0  # its beginning was shortened
         rest = messages[known:]
         large = sum(len(message.content) for message in rest) > _COUNTED_OFF_LOOP
-        return (self._tokens if known else 0) + (await runtime.offload(bound, rest) if large else bound(rest))
+        return (self._tokens if known else 0) + (
+            await runtime.offload(bound, rest) if large else bound(rest)
+        )
 
     def count(self, messages: Sequence[Message], usage: Usage | None) -> None:
         """Take note of what the provider counted of these messages."""
@@ -88,7 +110,8 @@ class Reservation:
         tokens: Of the request and the reply, for one try.
         reply_tokens: How many of them the reply may have.
         cost: US dollars, for one try.
-        uncounted: Tries so far for which the provider may want to be paid without having said how much.
+        uncounted: Tries so far for which the provider may want to be paid without having said how
+            much.
         lacking: What there is too little of for a further try.
     """
 
@@ -109,8 +132,9 @@ class Reservation:
 class Purse:
     """Keeps the sum of what is spent and what is reserved within the budget.
 
-    Where calls in flight may still give back what they do not use, a further call waits for them; where none can, it gets a shorter reply,
-    or is refused. A refused call fails alone; the budget is spent once no useful call fits any more.
+    Where calls in flight may still give back what they do not use, a further call waits for them;
+    where none can, it gets a shorter reply, or is refused. A refused call fails alone; the budget
+    is spent once no useful call fits any more.
 
     Args:
         budget: The bounds.
@@ -131,7 +155,8 @@ class Purse:
         self._calls = 0
         self._tokens = 0
         self._cost = 0.0
-        self._longest: dict[str, int] = {}  # by the name of a model, tokens of a reply that was longer than its bound
+        # By the name of a model, tokens of a reply that was longer than its bound
+        self._longest: dict[str, int] = {}
         self._answering: dict[str, str] = {}  # by the name of a model, the one that answered last
         self._reserved: list[Reservation] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -144,7 +169,11 @@ class Purse:
 
     def seconds_left(self) -> float | None:
         """Seconds until the time is spent, or None where there is no bound."""
-        return None if self.budget.max_seconds is None else self.budget.max_seconds - (time.monotonic() - self._begun)
+        return (
+            None
+            if self.budget.max_seconds is None
+            else self.budget.max_seconds - (time.monotonic() - self._begun)
+        )
 
     def keep_back(self, tokens: int) -> None:
         """Keep so many tokens for the closing request, though never more than a quarter of all."""
@@ -166,7 +195,8 @@ class Purse:
             given: How many tokens the model is going to read at most.
             model: Its name, for its price.
             depth: Where in the tree the call stands.
-            closing: Whether this is the root's closing request, which may use what was kept back for it.
+            closing: Whether this is the root's closing request, which may use what was kept back
+                for it.
             is_root: Whether the root asks for its next turn.
             own_bound: How many tokens the model's replies have at most by its user's own setting.
 
@@ -177,7 +207,9 @@ class Purse:
             lacking: Exhausted | None = None
             for reply in self._replies(own_bound):
                 longest = max(reply, self._longest.get(model, 0))  # some servers ignore every bound
-                reservation = Reservation(model, depth, given + longest, reply, self._cost_of(given, longest, model))
+                reservation = Reservation(
+                    model, depth, given + longest, reply, self._cost_of(given, longest, model)
+                )
                 lacking = self._lacking(reservation, calls=1, closing=closing)
                 if lacking is None:
                     self._calls += 1
@@ -185,7 +217,9 @@ class Purse:
                     return reservation
                 if self._reserved:
                     break
-            if lacking is not None and (lacking in {"budget_calls", "budget_seconds"} or not self._reserved):
+            if lacking is not None and (
+                lacking in {"budget_calls", "budget_seconds"} or not self._reserved
+            ):
                 raise self._refusal(lacking, given, model, closing=closing, is_root=is_root)
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -202,27 +236,35 @@ class Purse:
             bounds.append(bounds[-1] // 2)
         return bounds
 
-    def _refusal(self, lacking: Exhausted, given: int, model: str, *, closing: bool, is_root: bool) -> BudgetSpentError:
+    def _refusal(
+        self, lacking: Exhausted, given: int, model: str, *, closing: bool, is_root: bool
+    ) -> BudgetSpentError:
         """Why a call is refused. Whether that spends the budget depends on what else would fit."""
         budget = self.budget
         if lacking == "budget_seconds":
             self.spent_out = self.spent_out or lacking
             return BudgetSpentError(lacking, "the run's time is over")
         if lacking == "budget_calls":
-            if not is_root or self._calls >= (budget.max_calls or 0):  # else one is left, for the closing request
+            # Else one is left, for the closing request
+            if not is_root or self._calls >= (budget.max_calls or 0):
                 self.spent_out = self.spent_out or lacking
             return BudgetSpentError(lacking)
         reply = max(_LEAST_REPLY, self._longest.get(model, 0))
-        least = Reservation(model, 0, _LEAST_PROMPT + reply, reply, self._cost_of(_LEAST_PROMPT, reply, model))
+        least = Reservation(
+            model, 0, _LEAST_PROMPT + reply, reply, self._cost_of(_LEAST_PROMPT, reply, model)
+        )
         if self._lacking(least, calls=0, closing=closing) is not None:
             self.spent_out = self.spent_out or lacking
         if lacking == "budget_tokens" and budget.max_tokens is not None:
-            left = max(0, budget.max_tokens - self._tokens - (0 if closing else self._tokens_kept_back))
+            left = max(
+                0, budget.max_tokens - self._tokens - (0 if closing else self._tokens_kept_back)
+            )
             what = f"the prompt and its reply take up to {given + reply:,} tokens, and {left:,} of the run's {budget.max_tokens:,} are left"
         else:
             left_cost = max(0.0, (budget.max_cost or 0.0) - self._cost)
             what = (
-                f"the prompt and its reply take up to {given + reply:,} tokens, which may cost more than the ${left_cost:.4g} that are left"
+                f"the prompt and its reply take up to {given + reply:,} tokens, "
+                f"which may cost more than the ${left_cost:.4g} that are left"
             )
         return BudgetSpentError(lacking, what if self.spent_out else f"{what}: ask with less text")
 
@@ -233,9 +275,16 @@ class Purse:
             "calls": (budget.max_calls, self._calls),
             "tokens": (budget.max_tokens, self._tokens),
             "dollars": (budget.max_cost, self._cost),
-            "seconds": (budget.max_seconds, 0.0 if seconds is None else (budget.max_seconds or 0.0) - seconds),
+            "seconds": (
+                budget.max_seconds,
+                0.0 if seconds is None else (budget.max_seconds or 0.0) - seconds,
+            ),
         }
-        return {kind: (max(0.0, whole - used), whole) for kind, (whole, used) in spent.items() if whole is not None}
+        return {
+            kind: (max(0.0, whole - used), whole)
+            for kind, (whole, used) in spent.items()
+            if whole is not None
+        }
 
     def allows_another_try(self, reservation: Reservation) -> bool:
         """Whether a call whose tries so far may have to be paid may be tried again."""
@@ -244,8 +293,11 @@ class Purse:
         reservation.uncounted -= 1
         return reservation.lacking is None
 
-    def settle(self, reservation: Reservation, record: CallRecord | None, *, is_several: bool = False) -> None:
-        """Replace what was set aside by what the call took; what the provider did not count is taken to be what was set aside.
+    def settle(
+        self, reservation: Reservation, record: CallRecord | None, *, is_several: bool = False
+    ) -> None:
+        """Replace what was set aside by what the call took; what the provider did not count is
+        taken to be what was set aside.
 
         Args:
             reservation: What was set aside.
@@ -263,10 +315,14 @@ class Purse:
         if usage is not None:
             self._tokens += usage.input_tokens + usage.output_tokens
             if usage.output_tokens > reservation.reply_tokens:
-                self._longest[reservation.model] = max(usage.output_tokens, self._longest.get(reservation.model, 0))
+                self._longest[reservation.model] = max(
+                    usage.output_tokens, self._longest.get(reservation.model, 0)
+                )
             if self.budget.max_cost is not None:
                 self._cost += pricing.call_cost(usage, reservation.model, answering) or 0.0
-        self._settled.append((answering if is_several else reservation.model, reservation.depth, usage, answering))
+        self._settled.append(
+            (answering if is_several else reservation.model, reservation.depth, usage, answering)
+        )
         self._wake()
 
     def _cost_of(self, given: int, reply: int, model: str) -> float:
@@ -274,24 +330,38 @@ class Purse:
         if self.budget.max_cost is None:
             return 0.0
         usage = Usage(input_tokens=given, output_tokens=reply)
-        return max(pricing.cost(usage, model) or 0.0, pricing.call_cost(usage, model, self._answering.get(model, model)) or 0.0)
+        return max(
+            pricing.cost(usage, model) or 0.0,
+            pricing.call_cost(usage, model, self._answering.get(model, model)) or 0.0,
+        )
 
     def exhausted(self) -> Exhausted | None:
-        """What there is too little of for any further call, whatever calls in flight give back; None if there is enough."""
+        """What there is too little of for any further call, whatever calls in flight give back;
+        None if there is enough.
+        """
         lacking = self._lacking(None, calls=1, closing=False)
-        return self.spent_out or (lacking if lacking in {"budget_calls", "budget_seconds"} or not self._reserved else None)
+        return self.spent_out or (
+            lacking if lacking in {"budget_calls", "budget_seconds"} or not self._reserved else None
+        )
 
-    def _lacking(self, wanted: Reservation | None, *, calls: int, closing: bool) -> Exhausted | None:
+    def _lacking(
+        self, wanted: Reservation | None, *, calls: int, closing: bool
+    ) -> Exhausted | None:
         """What there is too little of for what is reserved and this."""
         budget = self.budget
-        if budget.max_calls is not None and self._calls + calls > budget.max_calls - (0 if closing else self._calls_kept_back):
+        if budget.max_calls is not None and self._calls + calls > budget.max_calls - (
+            0 if closing else self._calls_kept_back
+        ):
             return "budget_calls"
         held = self._reserved if wanted is None else [*self._reserved, wanted]
         if budget.max_tokens is not None:
             tokens = self._tokens + sum(each.tokens * each.tries for each in held)
             if tokens > budget.max_tokens - (0 if closing else self._tokens_kept_back):
                 return "budget_tokens"
-        if budget.max_cost is not None and self._cost + sum(each.cost * each.tries for each in held) > budget.max_cost:
+        if (
+            budget.max_cost is not None
+            and self._cost + sum(each.cost * each.tries for each in held) > budget.max_cost
+        ):
             return "budget_cost"
         left = self.seconds_left()
         return "budget_seconds" if left is not None and left <= 0 else None
@@ -313,7 +383,9 @@ class Purse:
 
 
 class MeteredLM:
-    """A model as one call asks it: every try is reckoned with, and none is made that the budget does not bear."""
+    """A model as one call asks it: every try is reckoned with, and none is made that the budget
+    does not bear.
+    """
 
     def __init__(self, lm: LM, purse: Purse, reservation: Reservation) -> None:
         self.name = lm.name
@@ -338,6 +410,9 @@ class MeteredLM:
             self._reservation.uncounted -= error.type in _NOT_COUNTED or not error.sent
             raise
         answer: object = completion  # a model of the user's may return anything
-        if isinstance(answer, Completion) and credible(answer.usage, request, answer.text) is not None:
+        if (
+            isinstance(answer, Completion)
+            and credible(answer.usage, request, answer.text) is not None
+        ):
             self._reservation.uncounted -= 1
         return completion

@@ -1,4 +1,6 @@
-"""The functions of the host as model code sees them: their names, their parameters, and a line or two for `help`."""
+"""The functions of the host as model code sees them: their names, their parameters, and a line or
+two for `help`.
+"""
 
 import inspect
 
@@ -84,7 +86,9 @@ STORE_FUNCTIONS = (
 def store_method(name: str) -> HostFunction:
     """A method of the store, with the parameters that it has; their types are not shown."""
     method = getattr(WorkerStoreProxy, name)
-    return HostFunction(f"store.{name}", str(_plain(inspect.signature(method))), inspect.getdoc(method) or "")
+    return HostFunction(
+        f"store.{name}", str(_plain(inspect.signature(method))), inspect.getdoc(method) or ""
+    )
 
 
 def store_signature(name: str) -> inspect.Signature:
@@ -93,7 +97,11 @@ def store_signature(name: str) -> inspect.Signature:
 
 
 def _plain(signature: inspect.Signature) -> inspect.Signature:
-    parameters = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values() if each.name != "self"]
+    parameters = [
+        each.replace(annotation=inspect.Parameter.empty)
+        for each in signature.parameters.values()
+        if each.name != "self"
+    ]
     return inspect.Signature(parameters)
 
 

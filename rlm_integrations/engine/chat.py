@@ -24,15 +24,22 @@ def steps_of(result: RLMResult) -> list[dict[str, Any]]:
 
 
 class Chat:
-    """A conversation: variables and messages of earlier questions stay. Close it, or use it in a `with`.
+    """A conversation: variables and messages of earlier questions stay. Close it, or use it in a
+    `with`.
 
-    They stay after a question that was cancelled, too, and after one that ended at a limit. A budget is that of one question.
+    They stay after a question that was cancelled, too, and after one that ended at a limit. A
+    budget is that of one question.
 
-    It lives on the event loop of its first question: ask either through `completion` or through `acompletion` on one loop.
+    It lives on the event loop of its first question: ask either through `completion` or through
+    `acompletion` on one loop.
     """
 
     def __init__(
-        self, complete: Complete, corpus: Callable[[object], Awaitable[Corpus]], context: object, hooks: Sequence[Hook | None]
+        self,
+        complete: Complete,
+        corpus: Callable[[object], Awaitable[Corpus]],
+        context: object,
+        hooks: Sequence[Hook | None],
     ) -> None:
         self._complete = complete
         self._corpus = corpus
@@ -65,19 +72,27 @@ class Chat:
     async def _answer(self, query: str, hooks: Sequence[Hook]) -> RLMResult:
         if self._repl is None:
             self._repl = LazySession(await self._corpus(self._context), is_kept=True)
-        return await self._complete(query, self._context, Emitter(*self._hooks, *hooks), repl=self._repl)
+        return await self._complete(
+            query, self._context, Emitter(*self._hooks, *hooks), repl=self._repl
+        )
 
     def completion(self, query: str) -> RLMResult:
-        """The answer to the next question, for scripts, threads and notebooks; see `RLM.completion`."""
+        """The answer to the next question, for scripts, threads and notebooks; see
+        `RLM.completion`.
+        """
         return portal().run(self.acompletion(query))
 
     async def aquery(self, query: str) -> tuple[Any, list[dict[str, Any]]]:
-        """The answer to the next question and the turns that led to it, as plain dicts; see `RLM.aquery`."""
+        """The answer to the next question and the turns that led to it, as plain dicts; see
+        `RLM.aquery`.
+        """
         result = await self._ask(query)
         return result.answer, steps_of(result)
 
     def query(self, query: str) -> tuple[Any, list[dict[str, Any]]]:
-        """The answer to the next question and the turns that led to it, for scripts, threads and notebooks; see `RLM.aquery`."""
+        """The answer to the next question and the turns that led to it, for scripts, threads and
+        notebooks; see `RLM.aquery`.
+        """
         return portal().run(self.aquery(query))
 
     def astream(self, query: str, *, only: Wanted | None = None) -> AsyncGenerator[Event, None]:
@@ -85,11 +100,16 @@ class Chat:
         return streamed(lambda hook: self._ask(query, hook), only)
 
     def stream(self, query: str, *, only: Wanted | None = None) -> Iterator[Event]:
-        """The events of the next question as they come, for scripts, threads and notebooks; see `RLM.stream`."""
+        """The events of the next question as they come, for scripts, threads and notebooks; see
+        `RLM.stream`.
+        """
         return portal().iterate(self.astream(query, only=only))
 
     async def aclose(self) -> None:
-        """End the REPL and let go of the document. A question that is being answered is cancelled."""
+        """End the REPL and let go of the document.
+
+        A question that is being answered is cancelled.
+        """
         self._check_loop()
         self._closed = True
         if self._repl is not None:
@@ -104,13 +124,21 @@ class Chat:
                 await repl.end(keep=self._context)
 
     def close(self) -> None:
-        """End the REPL and let go of the document, for scripts, threads and notebooks. A question that is being answered is cancelled."""
+        """End the REPL and let go of the document, for scripts, threads and notebooks.
+
+        A question that is being answered is cancelled.
+        """
         portal().run(self.aclose())
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
@@ -126,4 +154,6 @@ class Chat:
 
     def _check_loop(self) -> None:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
-            raise InputError("this session began on another event loop: use completion() throughout, or acompletion() on one loop")
+            raise InputError(
+                "this session began on another event loop: use completion() throughout, or acompletion() on one loop"
+            )

@@ -13,7 +13,8 @@ class ChildRequest:
     Attributes:
         path: The child's place in the tree.
         query: The question.
-        context: The text or the texts, as code handed them over; None for the whole document of the run that asks.
+        context: The text or the texts, as code handed them over; None for the whole document of the
+            run that asks.
         parent: The id in the events of the run that asks.
         tell: Takes what became of it, also where it was cancelled.
     """

@@ -1,4 +1,6 @@
-"""Child runs: on the same loop, with the same clients, limiter, budget and store, over a part of the document."""
+"""Child runs: on the same loop, with the same clients, limiter, budget and store, over a part of
+the document.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,7 +19,8 @@ from rlm_integrations.events import ChildFinished, RunStarted
 from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import LLMError, SpanRef
 
-_MOST_SEARCHED = 1_000_000_000  # characters of the document that are read for short texts of one call
+# Characters of the document that are read for short texts of one call
+_MOST_SEARCHED = 1_000_000_000
 
 
 class Children:
@@ -29,11 +32,13 @@ class Children:
     def of(self, depth: int, corpus: Corpus) -> Spawn:
         """How a run at this depth, over this document, has a child answer.
 
-        The child's turns go with its answer; a child that fails answers with an `LLMError`, so its parent goes on.
+        The child's turns go with its answer; a child that fails answers with an `LLMError`, so its
+        parent goes on.
         """
 
         async def spawn(asked: ChildRequest) -> str:
-            async with self._tree.child_run(depth + 1):  # before its document is prepared, which takes memory
+            # Before its document is prepared, which takes memory
+            async with self._tree.child_run(depth + 1):
                 spent = self._tree.purse.exhausted()
                 if spent is None:
                     return await run_child(asked)
@@ -56,7 +61,12 @@ class Children:
                 worker=asked.path.replace("/", "_"),
             )
             started = RunStarted(
-                id=run.id, parent=asked.parent, query=asked.query, path=asked.path, depth=depth + 1, characters=own.characters
+                id=run.id,
+                parent=asked.parent,
+                query=asked.query,
+                path=asked.path,
+                depth=depth + 1,
+                characters=own.characters,
             )
             tree.emit(started)
             reply: str = LLMError("error", "the child run ended without an answer")
@@ -73,40 +83,68 @@ class Children:
                 run.outcome.stop_reason = "sandbox_lost"
                 reply = LLMError("context", str(error))
             except asyncio.CancelledError:
-                reply, run.outcome.stop_reason = LLMError("cancelled", "the block that asked ended first"), "cancelled"
+                reply, run.outcome.stop_reason = (
+                    LLMError("cancelled", "the block that asked ended first"),
+                    "cancelled",
+                )
                 raise
             finally:
                 outcome = run.outcome
-                asked.tell(ChildResult(reply, tuple(outcome.turns), tuple(outcome.citations), outcome.dropped_citations))
-                tree.emit(ChildFinished(id=run.id, parent=asked.parent, answer=reply, stop_reason=run.outcome.stop_reason))
+                asked.tell(
+                    ChildResult(
+                        reply,
+                        tuple(outcome.turns),
+                        tuple(outcome.citations),
+                        outcome.dropped_citations,
+                    )
+                )
+                tree.emit(
+                    ChildFinished(
+                        id=run.id,
+                        parent=asked.parent,
+                        answer=reply,
+                        stop_reason=run.outcome.stop_reason,
+                    )
+                )
             return reply
 
         return spawn
 
     async def _part(self, context: str | list[str]) -> Corpus:
-        """What code handed over, as a document: what of it is the root's is shared, and can be cited."""
+        """What code handed over, as a document: what of it is the root's is shared, and can be
+        cited.
+        """
         texts = [context] if isinstance(context, str) else context
         is_list = not isinstance(context, str)
         located = await self._tree.pieces(texts)
         try:
-            return await self._tree.threads.make(_slice, self._tree.corpus, texts, located, is_list=is_list)
-        except ContextError:  # the document's file has changed: the child reads what code handed over, and can cite nothing
+            return await self._tree.threads.make(
+                _slice, self._tree.corpus, texts, located, is_list=is_list
+            )
+        # The document's file has changed: the child reads what code handed over, and can cite
+        # nothing
+        except ContextError:
             return await self._tree.threads.make(self._tree.corpus.slice, texts, is_list=is_list)
 
 
 def _no_answer(outcome: Outcome) -> LLMError:
     if outcome.stop_reason.startswith("budget"):
-        return LLMError("budget", outcome.error or f"the child run gave no answer ({outcome.stop_reason})")
+        return LLMError(
+            "budget", outcome.error or f"the child run gave no answer ({outcome.stop_reason})"
+        )
     return LLMError("empty", f"the child run gave no answer ({outcome.stop_reason})")
 
 
-def _slice(corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces], *, is_list: bool) -> Corpus:
+def _slice(
+    corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces], *, is_list: bool
+) -> Corpus:
     parts: list[SpanRef | str | Sequence[SpanRef | str]] = []
     searched = 0
     for text, pieces in zip(texts, located, strict=True):
         hits: list[Hit] = []
         spend(len(text))
-        if not pieces.spans and len(text) <= MAX_QUOTE_CHARS and searched < _MOST_SEARCHED:  # it may be too short for the locator
+        # It may be too short for the locator
+        if not pieces.spans and len(text) <= MAX_QUOTE_CHARS and searched < _MOST_SEARCHED:
             searched += corpus.characters
             hits = find_quote(corpus, text, limit=1, exactly=True)
         if hits:

@@ -12,13 +12,21 @@ from rlm_integrations.result import Citation
 
 MAX_CITATIONS = 1_000  # citations of one answer
 MAX_QUOTE_CHARS = 100_000  # characters of one quote
-_MOST_READ = 4_000_000_000  # characters of the document that are read in search of one answer's quotes, which takes about ten seconds
+# Characters of the document that are read in search of one answer's quotes, which takes about ten
+# seconds
+_MOST_READ = 4_000_000_000
 
 
 def verify_evidence(
-    evidence: Iterable[Any], corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef] = (), *, until: float | None = None
+    evidence: Iterable[Any],
+    corpus: Corpus,
+    root: Corpus,
+    ambiguous: Collection[SpanRef] = (),
+    *,
+    until: float | None = None,
 ) -> tuple[list[Citation], int]:
-    """The evidence that the root's document holds, each place once, and how many pieces of it do not hold. Blocks; call it in a thread.
+    """The evidence that the root's document holds, each place once, and how many pieces of it do
+    not hold. Blocks; call it in a thread.
 
     What cannot be looked up, because the document's file has changed, does not hold either.
 
@@ -27,7 +35,8 @@ def verify_evidence(
         corpus: The run's own document.
         root: The document of the whole tree, which `corpus` is a part of.
         ambiguous: Spans of the run's own document whose words `cite` found at several places.
-        until: When the run's time is over, in seconds of `time.monotonic()`: no further quote is searched for then.
+        until: When the run's time is over, in seconds of `time.monotonic()`: no further quote is
+            searched for then.
     """
     return _Check(corpus, root, ambiguous, until).of(list(_flat(evidence)))
 
@@ -35,7 +44,9 @@ def verify_evidence(
 class _Check:
     """Checks one answer's evidence, within bounds."""
 
-    def __init__(self, corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef], until: float | None) -> None:
+    def __init__(
+        self, corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef], until: float | None
+    ) -> None:
         self._until = until
         self._corpus = corpus
         self._root = root
@@ -71,7 +82,8 @@ class _Check:
                 if piece not in self._found:
                     self._found[piece] = self._search(piece)
                 return self._found[piece]
-            case {"source": str() as source, "start": int() as start, "end": int() as end}:  # as objects of the store have them
+            # As objects of the store have them
+            case {"source": str() as source, "start": int() as start, "end": int() as end}:
                 return SpanRef(source, start, end)
         return None
 

@@ -15,7 +15,8 @@ RunCode = Callable[[str], Awaitable[ExecutionResult]]
 
 _USUAL_NAMES = {"answer", "context", "output", "response", "result", "results", "store", "summary"}
 _ERRORS_SEARCHED = 100
-_LABEL = 20  # letters and digits beside an error that may be no more than its label, as in "Answer: Error: …"
+# Letters and digits beside an error that may be no more than its label, as in "Answer: Error: …"
+_LABEL = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class FoundAnswer:
 
     Attributes:
         final: Its answer, which is still to be checked.
-        told: Where there is no answer: what the model is told about the attempt, or "" where it made none.
+        told: Where there is no answer: what the model is told about the attempt, or "" where it
+            made none.
         refused: A value that was not taken, which is still the best there is.
     """
 
@@ -33,23 +35,34 @@ class FoundAnswer:
     refused: FinalValue | None = None
 
 
-async def answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool) -> FoundAnswer:
+async def answer_of(
+    reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool
+) -> FoundAnswer:
     """The answer of a reply whose blocks have run.
 
     Args:
         reply: The reply.
         results: What its blocks did.
         run_code: Runs a line in the REPL, where variables are.
-        closing: Whether this is the last turn: nobody can be asked to write it again, so what was clearly meant is taken.
+        closing: Whether this is the last turn: nobody can be asked to write it again, so what was
+            clearly meant is taken.
     """
     found = await _answer_of(reply, results, run_code, closing=closing)
-    return found if found.final is not None or not closing else await _last_resort(reply, results, run_code, found)
+    return (
+        found
+        if found.final is not None or not closing
+        else await _last_resort(reply, results, run_code, found)
+    )
 
 
-async def _answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool) -> FoundAnswer:
+async def _answer_of(
+    reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool
+) -> FoundAnswer:
     final = _together([result.final for result in results if result.final is not None])
     if any(result.status != "ok" for result in results):
-        return FoundAnswer(told=prompts.note(Note("final_refused")) if final or reply.final else "", refused=final)
+        return FoundAnswer(
+            told=prompts.note(Note("final_refused")) if final or reply.final else "", refused=final
+        )
     if final is not None and final.several and not closing:
         return FoundAnswer(told=prompts.SEVERAL_FINALS, refused=final)
     if final is not None or reply.final is None:
@@ -58,13 +71,24 @@ async def _answer_of(reply: Reply, results: Sequence[ExecutionResult], run_code:
 
 
 def _together(finals: Sequence[FinalValue]) -> FinalValue | None:
-    """The answer of several blocks: different ones in a list, because nothing says which of them is meant."""
+    """The answer of several blocks: different ones in a list, because nothing says which of them is
+    meant.
+    """
     if not finals:
         return None
     value = finals[-1].value
-    if all(type(each.value) is type(value) and isinstance(value, str | int | float) and each.value == value for each in finals[:-1]):
+    if all(
+        type(each.value) is type(value)
+        and isinstance(value, str | int | float)
+        and each.value == value
+        for each in finals[:-1]
+    ):
         return finals[-1]
-    return FinalValue([each.value for each in finals], tuple(place for each in finals for place in each.evidence), several=True)
+    return FinalValue(
+        [each.value for each in finals],
+        tuple(place for each in finals for place in each.evidence),
+        several=True,
+    )
 
 
 async def _resolved(prose: ProseFinal, run_code: RunCode) -> FoundAnswer:
@@ -82,8 +106,12 @@ async def _resolved(prose: ProseFinal, run_code: RunCode) -> FoundAnswer:
     return FoundAnswer(told=prompts.unresolved(result.error))
 
 
-async def _last_resort(reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, found: FoundAnswer) -> FoundAnswer:
-    """What the last turn's reply clearly means as its answer, although it is not written as it should be."""
+async def _last_resort(
+    reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, found: FoundAnswer
+) -> FoundAnswer:
+    """What the last turn's reply clearly means as its answer, although it is not written as it
+    should be.
+    """
     for block in reversed(reply.blocks):
         prose = await parse_apart(lone_final, block.code) if block.note is not None else None
         if prose is not None:
@@ -92,11 +120,19 @@ async def _last_resort(reply: Reply, results: Sequence[ExecutionResult], run_cod
     given = None
     if reply.final is not None and reply.final.kind == "variable":
         given = reply.final.text
-    elif results and results[-1].error is not None and results[-1].error.message.startswith("FINAL_VAR("):
+    elif (
+        results
+        and results[-1].error is not None
+        and results[-1].error.message.startswith("FINAL_VAR(")
+    ):
         code = [block.code for block in reply.blocks if block.note is None][len(results) - 1]
         given = await parse_apart(literal_of_final_var, code)
     # A variable's name is no answer, not even at the end.
-    return FoundAnswer(FinalValue(given)) if given is not None and "_" not in given and given not in _USUAL_NAMES else found
+    return (
+        FoundAnswer(FinalValue(given))
+        if given is not None and "_" not in given and given not in _USUAL_NAMES
+        else found
+    )
 
 
 def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:
@@ -106,8 +142,18 @@ def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:
         turns: What the run did.
         spoken: The numbers of the turns whose replies had no code.
     """
-    failed = {call.reply for turn in turns for each in turn.executions for call in each.subcalls if isinstance(call.reply, LLMError)}
-    errors = [text.partition("\n")[0] for error in sorted(failed)[:_ERRORS_SEARCHED] for text in (str(error), repr(error))]
+    failed = {
+        call.reply
+        for turn in turns
+        for each in turn.executions
+        for call in each.subcalls
+        if isinstance(call.reply, LLMError)
+    }
+    errors = [
+        text.partition("\n")[0]
+        for error in sorted(failed)[:_ERRORS_SEARCHED]
+        for text in (str(error), repr(error))
+    ]
     for turn in reversed(turns):
         for execution in reversed(turn.executions):
             if printed := _without(errors, execution.stdout):

@@ -1,4 +1,7 @@
-"""The one door: every call of model code passes here. What comes in is hostile until it is checked."""
+"""The one door: every call of model code passes here.
+
+What comes in is hostile until it is checked.
+"""
 
 import asyncio
 import hashlib
@@ -42,7 +45,8 @@ class CallId:
         return (self.run, self.block, self.function, self.digest, self.occurrence)
 
     def path(self, letter: str) -> str:
-        """The identity in short, such as `r.2/b1f0c9a3e57`: run, block, a letter for the function, digest, occurrence from the second on.
+        """The identity in short, such as `r.2/b1f0c9a3e57`: run, block, a letter for the function,
+        digest, occurrence from the second on.
 
         Not a number for each call: threads would get them in another order each time.
         """
@@ -60,14 +64,22 @@ class Function:
 class Gate:
     """Gives calls their identity, checks that their arguments fit, and has them answered.
 
-    Identities are given in the order in which calls arrive, before anything is awaited that could change it.
+    Identities are given in the order in which calls arrive, before anything is awaited that could
+    change it.
     """
 
-    def __init__(self, run: str, functions: Sequence[Function], away: Callable[..., Awaitable[Any]] = runtime.offload) -> None:
+    def __init__(
+        self,
+        run: str,
+        functions: Sequence[Function],
+        away: Callable[..., Awaitable[Any]] = runtime.offload,
+    ) -> None:
         self._away = away  # where large arguments are hashed
         self.run = run
         self._functions = {function.spec.name: function for function in functions}
-        self._signatures = {function.spec.name: inspect.signature(function.answer) for function in functions}
+        self._signatures = {
+            function.spec.name: inspect.signature(function.answer) for function in functions
+        }
         self._seen: Counter[tuple[int, str, str]] = Counter()
         self._arrivals = asyncio.Lock()  # first come, first served
 
@@ -76,14 +88,18 @@ class Gate:
         """What the REPL offers."""
         return [function.spec for function in self._functions.values()]
 
-    async def __call__(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def __call__(
+        self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> Any:
         """Answer one call; see `sandbox.base.Gate`."""
         async with self._arrivals:
             call = await self._identify(block, function, args, kwargs)
         try:
             bound = self._signatures[function].bind(call, *args, **kwargs)
         except TypeError as error:
-            raise HostCallError(f"{function}{self._functions[function].spec.signature}: {error}", type="TypeError") from None
+            raise HostCallError(
+                f"{function}{self._functions[function].spec.signature}: {error}", type="TypeError"
+            ) from None
         try:
             return await self._functions[function].answer(*bound.args, **bound.kwargs)
         except InputError as error:
@@ -91,9 +107,14 @@ class Gate:
         except RLMError as error:
             raise HostCallError(str(error)) from error
         except (MemoryError, OSError) as error:
-            raise HostCallError(f"{function}: the host lacks what this takes; ask for less", type=type(error).__name__) from error
+            raise HostCallError(
+                f"{function}: the host lacks what this takes; ask for less",
+                type=type(error).__name__,
+            ) from error
 
-    async def _identify(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> CallId:
+    async def _identify(
+        self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> CallId:
         large = is_large([args, kwargs])
         digest = await self._away(digest_of, args, kwargs) if large else digest_of(args, kwargs)
         occurrence = self._seen[block, function, digest]

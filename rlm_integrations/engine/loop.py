@@ -1,4 +1,6 @@
-"""One run, from its question to its answer: ask the root model, run its code, show it what that printed, until it finishes."""
+"""One run, from its question to its answer: ask the root model, run its code, show it what that
+printed, until it finishes.
+"""
 
 import re
 import time
@@ -66,7 +68,16 @@ class Run:
     """
 
     def __init__(
-        self, tree: Tree, repl: LazySession, *, query: str, path: str, depth: int, typed: AnswerType, spawn: Spawn, worker: str
+        self,
+        tree: Tree,
+        repl: LazySession,
+        *,
+        query: str,
+        path: str,
+        depth: int,
+        typed: AnswerType,
+        spawn: Spawn,
+        worker: str,
     ) -> None:
         self.id = new_id("run")
         self.outcome = Outcome(answer="" if typed.schema is None else None)
@@ -76,11 +87,15 @@ class Run:
         self._path = path
         self._depth = depth
         self.typed = typed
-        self._host = Host(tree, repl.corpus, query=query, depth=depth, spawn=spawn, worker=worker, parent=self.id)
+        self._host = Host(
+            tree, repl.corpus, query=query, depth=depth, spawn=spawn, worker=worker, parent=self.id
+        )
         repl.gate = Gate(path, self._host.functions(), tree.threads.free)
         limits = tree.settings.limits
         window = tree.settings.root.context_window or limits.window
-        self.conversation = Conversation(self.outcome.messages, window=window, compact_at=limits.compact_at)
+        self.conversation = Conversation(
+            self.outcome.messages, window=window, compact_at=limits.compact_at
+        )
         self._final: FinalValue | None = None  # the last one, whether it was taken or not
         self._spoken: set[int] = set()  # the turns whose replies had no code
         self._losses: list[str] = []  # how sandboxes were lost so far
@@ -130,13 +145,21 @@ class Run:
             self.outcome.answer = self.outcome.partial
 
     def history(self, before: list[Message], *, is_answered: bool = True) -> list[Message]:
-        """What the next question of a session follows; where nothing was done, what this one followed."""
-        return self.conversation.for_next_question(complete=is_answered) if self.outcome.turns else before
+        """What the next question of a session follows; where nothing was done, what this one
+        followed.
+        """
+        return (
+            self.conversation.for_next_question(complete=is_answered)
+            if self.outcome.turns
+            else before
+        )
 
     async def _begin(self) -> None:
-        """Open the sandbox while the root model thinks; the first of a process before that: where there is none, nothing is paid.
+        """Open the sandbox while the root model thinks; the first of a process before that: where
+        there is none, nothing is paid.
 
-        A child opens its own once it has been answered: many may wait for their first turn at a model.
+        A child opens its own once it has been answered: many may wait for their first turn at a
+        model.
         """
         if self._depth:
             return
@@ -168,8 +191,14 @@ class Run:
             note = await self._finish(reply, results, executions, closing=closing)
             is_final = note is None
             if note is not None:
-                self._note(reply, results, note, repeated=_repeated(outcome.turns, record.reply, executions))
-        finally:  # also where the run is cancelled in the middle of it: what was paid stays in the record
+                self._note(
+                    reply,
+                    results,
+                    note,
+                    repeated=_repeated(outcome.turns, record.reply, executions),
+                )
+        # Also where the run is cancelled in the middle of it: what was paid stays in the record
+        finally:
             turn = Iteration(
                 iteration=number,
                 reply=record.reply,
@@ -195,10 +224,27 @@ class Run:
             if purse.limits_replies and not self._depth:
                 # The closing request will hold this reply and what its code prints.
                 history = await self.meter.most_tokens(messages)
-                purse.keep_back(history + settings.limits.reply_tokens + settings.limits.stdout_shown // 2 + 1_000)
-            request = Request(tuple(messages), role="root", query=self.query, path=f"{self._path}.{number}", depth=self._depth)
-            record = await self._tree.ask_root(request, self.meter, parent=self.id, closing=closing and not self._depth)
-            if record.error is None or record.error.type != "context_length" or not self.conversation.compact_after_refusal():
+                purse.keep_back(
+                    history
+                    + settings.limits.reply_tokens
+                    + settings.limits.stdout_shown // 2
+                    + 1_000
+                )
+            request = Request(
+                tuple(messages),
+                role="root",
+                query=self.query,
+                path=f"{self._path}.{number}",
+                depth=self._depth,
+            )
+            record = await self._tree.ask_root(
+                request, self.meter, parent=self.id, closing=closing and not self._depth
+            )
+            if (
+                record.error is None
+                or record.error.type != "context_length"
+                or not self.conversation.compact_after_refusal()
+            ):
                 return record
 
     async def _parsed(self, record: CallRecord) -> Reply:
@@ -238,10 +284,15 @@ class Run:
         self._tree.emit(BlockStarted(id=self.id, block=number, code=code))
         begun = time.monotonic()
         unfinished, self._unfinished = self._unfinished, {}
-        running = BlockUnderWay(session, code, number, calls=self._host, purse=self._tree.purse, unfinished=unfinished)
+        running = BlockUnderWay(
+            session, code, number, calls=self._host, purse=self._tree.purse, unfinished=unfinished
+        )
         try:
             try:
-                await running.done(keeps_session=self._repl.is_kept and self._tree.settings.sandbox.capabilities.interruptible)
+                await running.done(
+                    keeps_session=self._repl.is_kept
+                    and self._tree.settings.sandbox.capabilities.interruptible
+                )
             finally:
                 await notebook.complete()
         finally:
@@ -250,7 +301,8 @@ class Run:
             executions.append(notebook.execution(number, code, result, time.monotonic() - begun))
             self._tree.emit(BlockFinished(id=self.id, execution=executions[-1]))
             if is_over:
-                await self._repl.close()  # the next block, or the next question of a chat, gets a new one
+                # The next block, or the next question of a chat, gets a new one
+                await self._repl.close()
         if notebook.cut:
             self._notes.append(prompts.cut_replies(notebook.cut))
         if notebook.unfinished:
@@ -260,9 +312,20 @@ class Run:
             self._losses.append(result.error.message if result.error is not None else "")
         return result
 
-    async def _finish(self, reply: Reply, results: list[ExecutionResult], executions: list[Execution], *, closing: bool) -> str | None:
-        """None where the reply finished the run; else what the model is told about its final, or "" where there was none."""
-        handed = await answer_of(reply, results, lambda code: self._execute(code, executions), closing=closing)
+    async def _finish(
+        self,
+        reply: Reply,
+        results: list[ExecutionResult],
+        executions: list[Execution],
+        *,
+        closing: bool,
+    ) -> str | None:
+        """None where the reply finished the run; else what the model is told about its final, or ""
+        where there was none.
+        """
+        handed = await answer_of(
+            reply, results, lambda code: self._execute(code, executions), closing=closing
+        )
         kept = handed.final or handed.refused
         self._final = self._bounded(kept) if kept is not None else self._final
         if (final := handed.final) is None:
@@ -275,14 +338,21 @@ class Run:
             return prompts.invalid(str(error))
         outcome = self.outcome
         outcome.answer = answer
-        found = await self._tree.verify_evidence(final.evidence, self._repl.corpus, self._host.ambiguous)
+        found = await self._tree.verify_evidence(
+            final.evidence, self._repl.corpus, self._host.ambiguous
+        )
         outcome.citations, outcome.dropped_citations = found[0], found[1] + self._host.unchecked
         return None
 
-    def _note(self, reply: Reply, results: list[ExecutionResult], note: str, *, repeated: str) -> None:
+    def _note(
+        self, reply: Reply, results: list[ExecutionResult], note: str, *, repeated: str
+    ) -> None:
         """Note what the model is told beside its output."""
         rebound = dict.fromkeys(name for result in results for name in result.rebound)
-        self._notes[:0] = [*prompts.notes(reply.notes), *([prompts.rebound(list(rebound))] if rebound else [])]
+        self._notes[:0] = [
+            *prompts.notes(reply.notes),
+            *([prompts.rebound(list(rebound))] if rebound else []),
+        ]
         if note and note not in self._notes:
             self._notes.append(note)
         if repeated:
@@ -295,11 +365,23 @@ class Run:
 
     def _bounded(self, final: FinalValue) -> FinalValue:
         """A final that is kept to the end of the run, as far as an answer may be long."""
-        return FinalValue(self.typed.text(final.value)) if self.typed.is_too_long(final.value) else FinalValue(final.value)
+        return (
+            FinalValue(self.typed.text(final.value))
+            if self.typed.is_too_long(final.value)
+            else FinalValue(final.value)
+        )
 
     def _observe(self, reply: Reply, results: list[ExecutionResult]) -> bool:
         """Tell the model what its turn did. Whether a limit ends the run here."""
-        parts = [prompts.observation(results, written=reply.written, shown=self._tree.settings.limits.stdout_shown)] if results else []
+        parts = (
+            [
+                prompts.observation(
+                    results, written=reply.written, shown=self._tree.settings.limits.stdout_shown
+                )
+            ]
+            if results
+            else []
+        )
         left = prompts.turns_left(self._tree.settings.max_iterations - len(self.outcome.turns))
         self.conversation.tell("\n\n".join([*parts, *self._notes, *left, *self._budget_left()]))
         if len(self._losses) > LOSSES:
@@ -320,13 +402,17 @@ class Run:
 
     def _is_stuck(self) -> bool:
         turns = self.outcome.turns
-        if len(turns) >= REPEATS and all(turn.reply == turns[-1].reply for turn in turns[-REPEATS:]):
+        if len(turns) >= REPEATS and all(
+            turn.reply == turns[-1].reply for turn in turns[-REPEATS:]
+        ):
             self.outcome.stop_reason = "repeated_reply"
             return True
         return False
 
     async def _close(self, reason: str) -> bool:
-        """Ask once for the best answer that what was found allows; its code runs, and asks nobody any more. Whether it gave a final."""
+        """Ask once for the best answer that what was found allows; its code runs, and asks nobody
+        any more. Whether it gave a final.
+        """
         outcome, taken = self.outcome, len(self.outcome.turns)
         stop_reason = outcome.stop_reason
         self.conversation.close(prompts.closing(reason))
@@ -339,12 +425,15 @@ class Run:
             outcome.error = str(error)
         for turn in outcome.turns[taken:]:
             if outcome.stop_reason != "final":
-                outcome.partial = words_of(turn, self._spoken)  # the best answer, without FINAL around it
+                # The best answer, without FINAL around it
+                outcome.partial = words_of(turn, self._spoken)
         is_final, outcome.stop_reason = outcome.stop_reason == "final", stop_reason
         return is_final
 
     def _partial(self) -> str:
-        """The best words of a run that did not finish: the last value of a FINAL, or what was printed or said last."""
+        """The best words of a run that did not finish: the last value of a FINAL, or what was
+        printed or said last.
+        """
         if self._final is not None:
             return self.typed.text(self._final.value)
         return best_words(self.outcome.turns, self._spoken)
@@ -367,7 +456,11 @@ class Run:
     def _question(self) -> str:
         corpus = self._repl.corpus
         first = corpus.sources[0] if corpus.sources else None
-        opening = corpus.text(first.name, 0, min(prompts.OPENING, first.length)) if first is not None else ""
+        opening = (
+            corpus.text(first.name, 0, min(prompts.OPENING, first.length))
+            if first is not None
+            else ""
+        )
         asked = prompts.question(
             self.query,
             lengths=corpus.lengths,
@@ -384,5 +477,8 @@ def _repeated(turns: Sequence[Iteration], reply: str, executions: Sequence[Execu
     """What the model is told where its reply is the one before."""
     if not turns or turns[-1].reply != reply:
         return ""
-    before, now = ([(each.output, _BLOCK.sub("", each.error or "")) for each in done] for done in (turns[-1].executions, executions))
+    before, now = (
+        [(each.output, _BLOCK.sub("", each.error or "")) for each in done]
+        for done in (turns[-1].executions, executions)
+    )
     return prompts.repeated(same_result=before == now)

@@ -1,4 +1,6 @@
-"""What a block does while it runs, as the record of the run has it: within a bound, whatever code sends."""
+"""What a block does while it runs, as the record of the run has it: within a bound, whatever code
+sends.
+"""
 
 import asyncio
 from collections.abc import Coroutine, Mapping
@@ -14,7 +16,9 @@ from rlm_integrations.store.events import StoreEvent
 
 _CALL = 1_000  # characters that a call counts as beside its texts
 _PIECE = 50  # likewise a span in its prompt
-_ENDS = 1_000  # characters that are kept of a text for which there is no room: half from its start, half from its end
+# Characters that are kept of a text for which there is no room: half from its start, half from its
+# end
+_ENDS = 1_000
 
 
 class RecordRoom:
@@ -36,8 +40,14 @@ class RecordRoom:
         """The call whole, or with shorter texts, or None if it can only be counted."""
         if self._take(_CALL + _length(call.prompt) + len(call.reply), whole=True):
             return call
-        shorter = replace(call, prompt=_shorter_prompt(call.prompt), reply=_shorter_reply(call.reply))
-        return shorter if self._take(_CALL + _length(shorter.prompt) + len(shorter.reply), whole=False) else None
+        shorter = replace(
+            call, prompt=_shorter_prompt(call.prompt), reply=_shorter_reply(call.reply)
+        )
+        return (
+            shorter
+            if self._take(_CALL + _length(shorter.prompt) + len(shorter.reply), whole=False)
+            else None
+        )
 
     def fitted_output(self, execution: Execution) -> Execution:
         """A block with what it printed, or with the beginning of that."""
@@ -46,7 +56,11 @@ class RecordRoom:
             return execution
         shorter = {name: text[:_ENDS] for name, text in texts.items() if name != "code"}
         self._take(_CALL + len(execution.code) + sum(map(len, shorter.values())), whole=False)
-        return replace(execution, **shorter, dropped=execution.dropped + len(execution.output) - len(shorter["output"]))
+        return replace(
+            execution,
+            **shorter,
+            dropped=execution.dropped + len(execution.output) - len(shorter["output"]),
+        )
 
     def _take(self, characters: int, *, whole: bool) -> bool:
         if characters > self._left - (self._kept_back if whole else 0):
@@ -61,7 +75,11 @@ def _length(prompt: PromptPieces) -> int:
 
 def _shorter_prompt(prompt: PromptPieces) -> PromptPieces:
     words = "".join(piece for piece in prompt.pieces if isinstance(piece, str))
-    return prompt if _length(prompt) <= 2 * _ENDS or len(words) <= 2 * _ENDS else prompt.shortened(_ENDS)
+    return (
+        prompt
+        if _length(prompt) <= 2 * _ENDS or len(words) <= 2 * _ENDS
+        else prompt.shortened(_ENDS)
+    )
 
 
 def _shorter_reply(reply: str) -> str:
@@ -81,7 +99,8 @@ class Notebook:
         self.subcalls: list[SubCall] = []
         self.batches: list[Mapping[str, Any]] = []
         self.store_events: list[Mapping[str, Any]] = []
-        self.unfinished: dict[str, str] = {}  # replies by their prompts, of calls whose results the code did not get
+        # Replies by their prompts, of calls whose results the code did not get
+        self.unfinished: dict[str, str] = {}
         self._pending: set[asyncio.Task[None]] = set()
 
     async def note(self, noting: Coroutine[Any, Any, None]) -> None:
@@ -108,7 +127,9 @@ class Notebook:
         """Whether further calls are only counted."""
         return self._room.is_full
 
-    def execution(self, number: int, code: str, result: ExecutionResult, elapsed: float) -> Execution:
+    def execution(
+        self, number: int, code: str, result: ExecutionResult, elapsed: float
+    ) -> Execution:
         """The block with all that is noted of it."""
         return self._room.fitted_output(
             Execution(
@@ -119,7 +140,9 @@ class Notebook:
                 stderr=result.stderr,
                 output=result.output,
                 dropped=result.dropped,
-                error=None if result.error is None else result.error.traceback or f"{result.error.type}: {result.error.message}",
+                error=None
+                if result.error is None
+                else result.error.traceback or f"{result.error.type}: {result.error.message}",
                 elapsed=result.elapsed or elapsed,
                 store_events=tuple(self.store_events),
                 batch_calls=tuple(self.batches),
@@ -131,4 +154,6 @@ class Notebook:
     def note_store(self, event: StoreEvent) -> None:
         """Keep what was written to the store; called in the thread that wrote."""
         brief = event.brief()
-        self.store_events.append({name: brief.get(name) for name in ("op", "id", "type", "description", "worker", "ts")})
+        self.store_events.append(
+            {name: brief.get(name) for name in ("op", "id", "type", "description", "worker", "ts")}
+        )

@@ -1,4 +1,6 @@
-"""Every word that the engine says to a root model: what it is told first, what it sees of its code's output, and how it is set right."""
+"""Every word that the engine says to a root model: what it is told first, what it sees of its
+code's output, and how it is set right.
+"""
 
 import json
 import math
@@ -106,28 +108,51 @@ def system(
         shown: How many characters of output the model is shown.
         width: How many calls to models run at once.
         sub_window: How many tokens the sub-model reads at once, if that is known.
-        children: Whether `recursive_lm` and workers are runs of their own. Else the former asks the sub-model, and the latter are not
+        children: Whether `recursive_lm` and workers are runs of their own. Else the former asks the
+            sub-model, and the latter are not
             offered: they would see no document.
         models: The names that `model=` takes; the first is the default.
         tools: The user's own functions.
         store: Whether the run has a store.
         schema: The JSON schema of the answer, if it has a type.
     """
-    named = f"- `model=` takes one of {', '.join(map(repr, models))}; the first is the default.\n" if len(models) > 1 else ""
-    child = "by a model with a REPL of its own, so the part may be long" if children else "by one call of a model that reads it whole"
-    parts = [_SYSTEM.substitute(shown=f"{shown:,}", width=width, chunks=_chunks(sub_window), models=named, child=child)]
+    named = (
+        f"- `model=` takes one of {', '.join(map(repr, models))}; the first is the default.\n"
+        if len(models) > 1
+        else ""
+    )
+    child = (
+        "by a model with a REPL of its own, so the part may be long"
+        if children
+        else "by one call of a model that reads it whole"
+    )
+    parts = [
+        _SYSTEM.substitute(
+            shown=f"{shown:,}", width=width, chunks=_chunks(sub_window), models=named, child=child
+        )
+    ]
     if tools:
         parts.append("\nTools, functions of the REPL too:\n" + "".join(map(_tool, tools)))
     if store:
         parts += [_STORE, _WORKERS if children else ""]
     if schema is not None:
-        parts.append(f"\nThe value given to FINAL must fit this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}\n")
+        parts.append(
+            f"\nThe value given to FINAL must fit this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}\n"
+        )
     return "".join(parts)
 
 
 def _chunks(sub_window: int | None) -> str:
-    largest = _LARGEST_CHUNK if sub_window is None else min(sub_window * _CHARACTERS_PER_TOKEN, _LARGEST_CHUNK)
-    return f"{_CHUNK:,} to {largest:,} characters" if largest > _CHUNK else f"at most {largest:,} characters"
+    largest = (
+        _LARGEST_CHUNK
+        if sub_window is None
+        else min(sub_window * _CHARACTERS_PER_TOKEN, _LARGEST_CHUNK)
+    )
+    return (
+        f"{_CHUNK:,} to {largest:,} characters"
+        if largest > _CHUNK
+        else f"at most {largest:,} characters"
+    )
 
 
 def _tool(tool: HostFunction) -> str:
@@ -145,7 +170,8 @@ def question(
     turns: int,
     budget: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
-    """The question, and what the context is: type, size, number of sources and how it begins; never the context.
+    """The question, and what the context is: type, size, number of sources and how it begins; never
+    the context.
 
     Args:
         query: The user's question.
@@ -156,15 +182,26 @@ def question(
         turns: How many replies the model has.
         budget: What the run may spend, as for `budget_left`.
     """
-    allowance = f"You have {turns:,} turns: each of your replies is one." if turns > 1 else "You have one turn: your next reply."
+    allowance = (
+        f"You have {turns:,} turns: each of your replies is one."
+        if turns > 1
+        else "You have one turn: your next reply."
+    )
     if budget:
         allowance = f"{allowance}\n{budget_left(budget)}"
     if not characters:
         return f"Question: {query}\n\nThe context is empty: there is no text in it.\n{allowance}"
     kind = f"a list of {len(lengths):,} texts" if is_list else "a text"
-    lines = [f"Question: {query}", "", f"The context is {kind} of {characters:,} characters{' in all' if is_list else ''}."]
+    lines = [
+        f"Question: {query}",
+        "",
+        f"The context is {kind} of {characters:,} characters{' in all' if is_list else ''}.",
+    ]
     if is_list:
-        listed = ", ".join(f"context_{number}: {length:,}" for number, length in enumerate(lengths[:_SOURCES_LISTED]))
+        listed = ", ".join(
+            f"context_{number}: {length:,}"
+            for number, length in enumerate(lengths[:_SOURCES_LISTED])
+        )
         more = len(lengths) - _SOURCES_LISTED
         lines.append(f"Characters of each: {listed}{f', and {more:,} more' if more > 0 else ''}.")
     lines += [f"It begins: {opening[:OPENING]!r}", allowance]
@@ -177,16 +214,23 @@ def observation(results: Sequence[ExecutionResult], *, written: int, shown: int)
     Args:
         results: Of the blocks that ran, in order.
         written: How many blocks there were to run.
-        shown: How many characters of output are shown, in all blocks together; what is left out is counted.
+        shown: How many characters of output are shown, in all blocks together; what is left out is
+            counted.
     """
     parts = []
     shares = _shares([len(result.output) + result.dropped for result in results], shown)
     for number, (result, share) in enumerate(zip(results, shares, strict=True), 1):
         of = f" of block {number} of {written}" if written > 1 else ""
         printed = cut_output(result.output.rstrip("\n"), share, result.dropped)
-        parts.append(f"REPL output{of}:\n{printed}" if printed else f"REPL output{of}: nothing was printed.{_variables(result.locals)}")
+        parts.append(
+            f"REPL output{of}:\n{printed}"
+            if printed
+            else f"REPL output{of}: nothing was printed.{_variables(result.locals)}"
+        )
         if result.error is not None:
-            parts.append(result.error.traceback.rstrip() or f"{result.error.type}: {result.error.message}")
+            parts.append(
+                result.error.traceback.rstrip() or f"{result.error.type}: {result.error.message}"
+            )
         if result.status == "lost":
             parts.append("The REPL is a new one: variables of earlier blocks are gone.")
     if results[-1].status != "ok" and len(results) < written:
@@ -211,7 +255,11 @@ def cut_output(text: str, shown: int, dropped: int = 0) -> str:
     head = text[: shown * 3 // 4] if left_out > 0 else text
     tail = text[len(text) - shown // 4 :] if left_out > 0 and shown >= 4 and not dropped else ""
     hidden = len(text) + dropped - len(head) - len(tail)
-    return f"{head}\n[… {hidden:,} of {len(text) + dropped:,} characters left out …]\n{tail}".rstrip("\n")
+    return (
+        f"{head}\n[… {hidden:,} of {len(text) + dropped:,} characters left out …]\n{tail}".rstrip(
+            "\n"
+        )
+    )
 
 
 def _variables(kinds: Mapping[str, str]) -> str:
@@ -224,7 +272,12 @@ def _variables(kinds: Mapping[str, str]) -> str:
 def notes(about: Sequence[Note]) -> list[str]:
     """What the model is told about its own reply, the same thing once."""
     languages = Counter(each.detail for each in about if each.kind == "other_language")
-    told = [_other_language(each.detail, languages[each.detail]) if each.kind == "other_language" else note(each) for each in about]
+    told = [
+        _other_language(each.detail, languages[each.detail])
+        if each.kind == "other_language"
+        else note(each)
+        for each in about
+    ]
     return list(dict.fromkeys(told))
 
 
@@ -243,7 +296,8 @@ def note(about: Note) -> str:
             return f"Your reply was cut at {about.detail}: what followed was written in another's place."
         case "invented_output":
             return (
-                f"Your reply was cut at {about.detail!r}: you wrote the REPL's output yourself. What it really printed is in this message."
+                f"Your reply was cut at {about.detail!r}: you wrote the REPL's output yourself. "
+                "What it really printed is in this message."
             )
         case "final_refused":
             return "Your final answer was not taken, because a block of the same reply failed. Mend the block first."
@@ -266,7 +320,10 @@ def _other_language(language: str, count: int) -> str:
 def rebound(names: Sequence[str]) -> str:
     """What becomes of names of the REPL that a block has bound to something else."""
     owners = ["the document" if name.startswith("context") else "the REPL's own" for name in names]
-    lines = [f"`{name}` is {owner} again; use another name." for name, owner in zip(names, owners, strict=True)]
+    lines = [
+        f"`{name}` is {owner} again; use another name."
+        for name, owner in zip(names, owners, strict=True)
+    ]
     return "\n".join(lines[:_REBOUND_TOLD])
 
 
@@ -299,7 +356,10 @@ def budget_left(amounts: Mapping[str, float]) -> str:
     Args:
         amounts: How much, of "calls", "tokens", "dollars" and "seconds".
     """
-    told = [f"${amount:.2g}" if kind == "dollars" else f"{math.ceil(amount):,} {kind}" for kind, amount in amounts.items()]
+    told = [
+        f"${amount:.2g}" if kind == "dollars" else f"{math.ceil(amount):,} {kind}"
+        for kind, amount in amounts.items()
+    ]
     return f"Left of the budget, your own replies included: {', '.join(told)}."
 
 

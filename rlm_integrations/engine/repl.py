@@ -13,13 +13,15 @@ from rlm_integrations.sandbox.base import Session
 
 
 class LazySession:
-    """The sandbox session of a run, opened while the model thinks, replaced where it is lost, and kept by a chat for its next question.
+    """The sandbox session of a run, opened while the model thinks, replaced where it is lost, and
+    kept by a chat for its next question.
 
     Attributes:
         corpus: The document.
         history: The conversation so far, of a chat.
         recorded: Of messages that hold the whole document: what the record has in their place.
-        is_kept: Whether a cancelled question leaves the session, with its variables, to the next one.
+        is_kept: Whether a cancelled question leaves the session, with its variables, to the next
+            one.
         blocks: How many blocks were run.
         gate: Answers the calls of the code.
     """
@@ -37,7 +39,14 @@ class LazySession:
     def session(self) -> Session | None:
         """The session, if there is one."""
         opening = self._opening
-        return opening.result() if opening is not None and opening.done() and not opening.cancelled() and not opening.exception() else None
+        return (
+            opening.result()
+            if opening is not None
+            and opening.done()
+            and not opening.cancelled()
+            and not opening.exception()
+            else None
+        )
 
     @property
     def is_renewed(self) -> bool:
@@ -49,7 +58,9 @@ class LazySession:
         if self._opening is None:
             settings = tree.settings
             specs = self.gate.specs if self.gate is not None else []
-            self._opening = asyncio.ensure_future(settings.sandbox.open(self.corpus, specs, self._answer, settings.limits))
+            self._opening = asyncio.ensure_future(
+                settings.sandbox.open(self.corpus, specs, self._answer, settings.limits)
+            )
         return self._opening
 
     async def opened(self, tree: Tree) -> Session:
@@ -60,7 +71,9 @@ class LazySession:
             await self.close()  # the next try begins anew
             raise
 
-    async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _answer(
+        self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> Any:
         if self.gate is None:
             raise RuntimeError("a REPL without a gate")
         return await self.gate(block, function, args, kwargs)
@@ -83,4 +96,5 @@ class LazySession:
             await self.close()
         finally:
             if self.corpus is not keep:
-                await finish_despite_cancel(runtime.close_apart(self.corpus.close))  # a gigabyte takes a while to give back
+                # A gigabyte takes a while to give back
+                await finish_despite_cancel(runtime.close_apart(self.corpus.close))

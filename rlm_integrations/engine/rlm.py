@@ -1,4 +1,6 @@
-"""The façade: what users make and ask. Each door is here once, as a coroutine; the synchronous ones go through the portal."""
+"""The façade: what users make and ask. Each door is here once, as a coroutine; the synchronous ones
+go through the portal.
+"""
 
 import asyncio
 import secrets
@@ -23,7 +25,13 @@ from rlm_integrations.engine.stream import Wanted, streamed
 from rlm_integrations.engine.threads import build_corpus
 from rlm_integrations.engine.tools import tools_of
 from rlm_integrations.engine.tree import Settings, Tree
-from rlm_integrations.errors import BudgetExceededError, IncompleteError, InputError, ModelError, SandboxError
+from rlm_integrations.errors import (
+    BudgetExceededError,
+    IncompleteError,
+    InputError,
+    ModelError,
+    SandboxError,
+)
 from rlm_integrations.events import Emitter, Event, Hook, RunFailed, RunFinished, RunStarted
 from rlm_integrations.lm import pricing
 from rlm_integrations.lm.asker import Retry
@@ -45,17 +53,20 @@ class RLM:
     """Answers questions over documents that no model's window holds.
 
     Args:
-        root_llm: The model that writes code: a name such as "gpt-5-mini", "offline", or an object; see `lm.resolve`.
-        sub_llm: The model that its code asks; the root's by default. A dict registers several by name, the first being the default.
+        root_llm: The model that writes code: a name such as "gpt-5-mini", "offline", or an object;
+            see `lm.resolve`.
+        sub_llm: The model that its code asks; the root's by default. A dict registers several by
+            name, the first being the default.
         max_iterations: Turns of the root model.
-        max_depth: From which depth on a child is one call of the sub-model, and no run with a REPL of its own.
+        max_depth: From which depth on a child is one call of the sub-model, and no run with a REPL
+            of its own.
         max_parallel_calls: Calls to models at once, in the whole tree of a run.
         store_mode: "shared" gives code a store for findings, "none" does not.
         budget: What a run may spend; see `Budget`.
         limits: Everything else that bounds it; see `Limits`.
         retry: When failed calls of models are tried again; see `Retry`.
-        on_incomplete: What happens when a run ends without a final answer: "partial" returns the result with the best answer so far,
-            "raise" raises `IncompleteError`, which has it.
+        on_incomplete: What happens when a run ends without a final answer: "partial" returns the
+            result with the best answer so far, "raise" raises `IncompleteError`, which has it.
         output_type: Any type that pydantic validates, for answers of that type.
         sandbox: Where model code runs: "process", "inprocess" (for debugging), or a `Sandbox`.
         tools: Plain functions, sync or async, that code may call by their names.
@@ -93,7 +104,11 @@ class RLM:
         verbose: bool = False,
         on_event: Hook | None = None,
     ) -> None:
-        for name, value in (("max_iterations", max_iterations), ("max_depth", max_depth), ("max_parallel_calls", max_parallel_calls)):
+        for name, value in (
+            ("max_iterations", max_iterations),
+            ("max_depth", max_depth),
+            ("max_parallel_calls", max_parallel_calls),
+        ):
             if type(value) is not int or value < 1:
                 raise InputError(f"{name}={value!r}: a whole number from 1 on is needed")
         if store_mode not in ("shared", "none"):
@@ -104,10 +119,16 @@ class RLM:
             if not isinstance(flag, bool):
                 raise InputError(f"{name}={flag!r}: choose True or False")
         if storage is not None:
-            raise InputError("storage=…: this version keeps no runs; leave it out, and keep results with RLMResult.save")
+            raise InputError(
+                "storage=…: this version keeps no runs; leave it out, and keep results with RLMResult.save"
+            )
         if on_event is not None and not callable(on_event):
             raise InputError(f"on_event is a function that takes an event, not {on_event!r}")
-        for name, given, kind in (("budget", budget, Budget), ("limits", limits, Limits), ("retry", retry, Retry)):
+        for name, given, kind in (
+            ("budget", budget, Budget),
+            ("limits", limits, Limits),
+            ("retry", retry, Retry),
+        ):
             if given is not None and not isinstance(given, kind):
                 raise InputError(f"{name} must be a {kind.__name__}, not {type(given).__name__}")
         self._given = {"root_llm": root_llm, "sub_llm": sub_llm}
@@ -149,7 +170,10 @@ class RLM:
             tools=tools_of(tools, RESERVED),
         )
         self._typed = AnswerType(output_type, most=self._settings.limits.answer_chars)
-        self._hooks: list[Hook | None] = [on_event, *display_hooks(verbose=verbose, progress=show_progress)]
+        self._hooks: list[Hook | None] = [
+            on_event,
+            *display_hooks(verbose=verbose, progress=show_progress),
+        ]
 
     # Doors.
 
@@ -164,51 +188,67 @@ class RLM:
             InputError: The question or the context cannot work.
             ModelError: The root model failed at its first call.
             IncompleteError: The run ended without a final answer, and `on_incomplete` is "raise".
-            BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or the budget says "raise".
+            BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or
+                the budget says "raise".
         """
         return await self._complete(query, context, Emitter(*self._hooks))
 
     def completion(self, query: str, context: object) -> RLMResult:
-        """The answer to a question over a context, for scripts, threads and notebooks; `acompletion` is the async form.
+        """The answer to a question over a context, for scripts, threads and notebooks;
+        `acompletion` is the async form.
 
         Args:
             query: The question.
-            context: A string, a list of strings or documents, or a `pathlib.Path`; see `Corpus.build`.
+            context: A string, a list of strings or documents, or a `pathlib.Path`; see
+                `Corpus.build`.
 
         Raises:
             InputError: The question or the context cannot work.
             ModelError: The root model failed at its first call.
             IncompleteError: The run ended without a final answer, and `on_incomplete` is "raise".
-            BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or the budget says "raise".
+            BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or
+                the budget says "raise".
         """
         return portal().run(self.acompletion(query, context))
 
-    def astream(self, query: str, context: object, *, only: Wanted | None = None) -> AsyncGenerator[Event, None]:
-        """The events of a run as they come; the last one is `RunFinished`, which has the result. Closing it cancels the run.
+    def astream(
+        self, query: str, context: object, *, only: Wanted | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """The events of a run as they come; the last one is `RunFinished`, which has the result.
+        Closing it cancels the run.
 
         Args:
             query: The question.
             context: As for `acompletion`.
-            only: Says which events are wanted beside the last. A run of a thousand calls has several thousand.
+            only: Says which events are wanted beside the last. A run of a thousand calls has
+                several thousand.
         """
-        return streamed(lambda hook: self._complete(query, context, Emitter(*self._hooks, hook)), only)
+        return streamed(
+            lambda hook: self._complete(query, context, Emitter(*self._hooks, hook)), only
+        )
 
     def stream(self, query: str, context: object, *, only: Wanted | None = None) -> Iterator[Event]:
-        """The events of a run as they come, for scripts, threads and notebooks; `astream` is the async form.
+        """The events of a run as they come, for scripts, threads and notebooks; `astream` is the
+        async form.
 
-        The last event is `RunFinished`, which has the result. Closing the iterator early cancels the run.
+        The last event is `RunFinished`, which has the result. Closing the iterator early cancels
+        the run.
 
         Args:
             query: The question.
             context: As for `completion`.
-            only: Says which events are wanted beside the last. A run of a thousand calls has several thousand.
+            only: Says which events are wanted beside the last. A run of a thousand calls has
+                several thousand.
         """
         return portal().iterate(self.astream(query, context, only=only))
 
-    async def aquery(self, query: str, context: object, *, verbose: bool | None = None) -> tuple[Any, list[dict[str, Any]]]:
+    async def aquery(
+        self, query: str, context: object, *, verbose: bool | None = None
+    ) -> tuple[Any, list[dict[str, Any]]]:
         """The answer and the turns that led to it, as plain dicts.
 
-        Each step has the fields of `Iteration`, and in `step["subcalls"]` how many calls to models the turn's code and its child runs made.
+        Each step has the fields of `Iteration`, and in `step["subcalls"]` how many calls to models
+        the turn's code and its child runs made.
 
         Args:
             query: The question.
@@ -220,16 +260,24 @@ class RLM:
         """
         hooks = self._hooks
         if verbose is not None:
-            hooks = [hook for hook in hooks if not isinstance(hook, Turns)] + [*display_hooks(verbose=verbose, progress=False)]
+            hooks = [hook for hook in hooks if not isinstance(hook, Turns)] + [
+                *display_hooks(verbose=verbose, progress=False)
+            ]
         result = await self._complete(query, context, Emitter(*hooks))
         return result.answer, steps_of(result)
 
-    def query(self, query: str, context: object, *, verbose: bool | None = None) -> tuple[Any, list[dict[str, Any]]]:
-        """The answer and the turns that led to it, as plain dicts, for scripts, threads and notebooks; see `aquery`."""
+    def query(
+        self, query: str, context: object, *, verbose: bool | None = None
+    ) -> tuple[Any, list[dict[str, Any]]]:
+        """The answer and the turns that led to it, as plain dicts, for scripts, threads and
+        notebooks; see `aquery`.
+        """
         return portal().run(self.aquery(query, context, verbose=verbose))
 
     def session(self, context: object) -> Chat:
-        """Several questions over one context and one REPL, whose variables stay; each has a store and a budget of its own."""
+        """Several questions over one context and one REPL, whose variables stay; each has a store
+        and a budget of its own.
+        """
         return Chat(self._complete, self._corpus, context, self._hooks)
 
     def replace(self, **options: Any) -> Self:
@@ -239,7 +287,9 @@ class RLM:
             InputError: An option cannot work, or there is none of this name.
         """
         if unknown := options.keys() - self.options.keys():
-            raise InputError(f"RLM has no option {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(self.options)}")
+            raise InputError(
+                f"RLM has no option {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(self.options)}"
+            )
         return type(self)(**{**self.options, **options})
 
     def __repr__(self) -> str:
@@ -247,7 +297,10 @@ class RLM:
         return f"<RLM: root {self._settings.root.name!r}, sub-models {subs}>"
 
     def __copy__(self) -> Self:
-        """Itself: nothing in it changes, and its clients are best shared. `replace` makes one with other options."""
+        """Itself: nothing in it changes, and its clients are best shared.
+
+        `replace` makes one with other options.
+        """
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -255,7 +308,10 @@ class RLM:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Its options, with the models as they were given. What cannot be pickled, such as a lambda in `on_event`, raises."""
+        """Its options, with the models as they were given.
+
+        What cannot be pickled, such as a lambda in `on_event`, raises.
+        """
         return _made, (type(self), {**self.options, **self._given})
 
     # What is behind them.
@@ -264,16 +320,29 @@ class RLM:
         if isinstance(context, Corpus):
             return context
         limits = self._settings.limits
-        return await build_corpus(Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors)
+        return await build_corpus(
+            Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors
+        )
 
-    async def _complete(self, query: str, context: object, emit: Emitter, *, repl: LazySession | None = None) -> RLMResult:
+    async def _complete(
+        self, query: str, context: object, emit: Emitter, *, repl: LazySession | None = None
+    ) -> RLMResult:
         begun = time.monotonic()
         query = _question(query)
         await self._check_prices()
         corpus = await self._corpus(context) if repl is None else repl.corpus
         tree = Tree(self._settings, corpus, secrets.token_hex(8), emit, begun)
         own = LazySession(corpus) if repl is None else repl
-        run = Run(tree, own, query=query, path="r", depth=0, typed=self._typed, spawn=Children(tree).of(0, corpus), worker="root")
+        run = Run(
+            tree,
+            own,
+            query=query,
+            path="r",
+            depth=0,
+            typed=self._typed,
+            spawn=Children(tree).of(0, corpus),
+            worker="root",
+        )
         emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
         layers: Mapping[str, str] = {}
         try:
@@ -290,7 +359,9 @@ class RLM:
             run.settle()
             if isinstance(error, asyncio.CancelledError):
                 run.outcome.stop_reason = "cancelled"
-                emit(RunFinished(id=run.id, result=_result(tree, run.outcome, layers, own.recorded)))
+                emit(
+                    RunFinished(id=run.id, result=_result(tree, run.outcome, layers, own.recorded))
+                )
             else:
                 told = f"{type(error).__name__}: {error}"
                 run.outcome.stop_reason, run.outcome.error = "failed", told
@@ -298,7 +369,13 @@ class RLM:
                     run.outcome.stop_reason, run.outcome.error = "model_error", str(error)
                 elif isinstance(error, SandboxError):
                     run.outcome.stop_reason, run.outcome.error = "sandbox_lost", str(error)
-                emit(RunFailed(id=run.id, error=told, result=_result(tree, run.outcome, layers, own.recorded)))
+                emit(
+                    RunFailed(
+                        id=run.id,
+                        error=told,
+                        result=_result(tree, run.outcome, layers, own.recorded),
+                    )
+                )
             raise
         own.history = run.history(own.history)
         result = _result(tree, run.outcome, layers, own.recorded)
@@ -312,11 +389,19 @@ class RLM:
         if result.stop_reason.startswith("budget"):
             if raises or self._settings.budget.on_exceeded == "raise":
                 raise BudgetExceededError(
-                    f"the run's budget is spent ({result.stop_reason}); the error has the partial result", result=result
+                    f"the run's budget is spent ({result.stop_reason}); the error has the partial result",
+                    result=result,
                 )
         elif raises and result.stop_reason != "final":
-            why = result.stop_reason if result.error is None else f"{result.stop_reason}: {result.error}"
-            raise IncompleteError(f"the run ended without a final answer ({why}); the error has the partial result", result=result)
+            why = (
+                result.stop_reason
+                if result.error is None
+                else f"{result.stop_reason}: {result.error}"
+            )
+            raise IncompleteError(
+                f"the run ended without a final answer ({why}); the error has the partial result",
+                result=result,
+            )
 
     async def _check_prices(self) -> None:
         """A cost limit needs prices before the first call."""
@@ -325,7 +410,9 @@ class RLM:
         await pricing.prepare()
         for lm in (self._settings.root, *self._settings.subs.values()):
             if not pricing.has_price(lm.name):
-                raise InputError(f"max_cost cannot hold: there is no known price of {lm.name!r}; limit max_tokens or max_calls instead")
+                raise InputError(
+                    f"max_cost cannot hold: there is no known price of {lm.name!r}; limit max_tokens or max_calls instead"
+                )
 
 
 def _made(kind: type[RLM], options: dict[str, Any]) -> RLM:
@@ -338,7 +425,9 @@ def _question(given: object) -> str:
     try:
         given.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"the question has half of a surrogate pair at character {error.start}, which is not valid Unicode") from None
+        raise InputError(
+            f"the question has half of a surrogate pair at character {error.start}, which is not valid Unicode"
+        ) from None
     return given
 
 
@@ -354,7 +443,9 @@ def _subs(given: object, root: LM) -> dict[str, LM]:
     return {name: resolve(model) for name, model in given.items()}
 
 
-def _result(tree: Tree, outcome: Outcome, layers: Mapping[str, str], recorded: Mapping[str, str]) -> RLMResult:
+def _result(
+    tree: Tree, outcome: Outcome, layers: Mapping[str, str], recorded: Mapping[str, str]
+) -> RLMResult:
     stop_reason: StopReason = outcome.stop_reason
     return RLMResult(
         answer=outcome.answer,
@@ -365,7 +456,10 @@ def _result(tree: Tree, outcome: Outcome, layers: Mapping[str, str], recorded: M
         total_calls=tree.purse.calls,
         spent=tree.purse.tally(),
         trajectory=tuple(outcome.turns),
-        messages=tuple(replace(each, content=recorded.get(each.content, each.content)) for each in outcome.messages),
+        messages=tuple(
+            replace(each, content=recorded.get(each.content, each.content))
+            for each in outcome.messages
+        ),
         run_id=tree.run_id,
         dropped_citations=outcome.dropped_citations,
         error=outcome.error,

@@ -1,4 +1,6 @@
-"""A block of code while it runs, with the deadline of its run, and an orderly end if the run is cancelled."""
+"""A block of code while it runs, with the deadline of its run, and an orderly end if the run is
+cancelled.
+"""
 
 import asyncio
 import contextlib
@@ -10,7 +12,9 @@ from rlm_integrations.engine.sub_calls import SubCalls
 from rlm_integrations.errors import SandboxError
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Session
 
-_NOT_DONE = ExecutionResult(status="interrupted", error=ExecutionError("Interrupted", "the run ended before the block did"))
+_NOT_DONE = ExecutionResult(
+    status="interrupted", error=ExecutionError("Interrupted", "the run ended before the block did")
+)
 
 
 class BlockUnderWay:
@@ -25,7 +29,16 @@ class BlockUnderWay:
         unfinished: Replies by their prompts that an earlier block did not get; this one does.
     """
 
-    def __init__(self, session: Session, code: str, number: int, *, calls: SubCalls, purse: Purse, unfinished: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        code: str,
+        number: int,
+        *,
+        calls: SubCalls,
+        purse: Purse,
+        unfinished: Mapping[str, str],
+    ) -> None:
         self._session = session
         self._calls = calls
         self._purse = purse
@@ -46,7 +59,8 @@ class BlockUnderWay:
         return self._task.cancelled() or self._task.exception() is not None
 
     async def done(self, *, keeps_session: bool) -> None:
-        """Wait for it. If the wait is cancelled, it ends first: by an interrupt, or with its session.
+        """Wait for it. If the wait is cancelled, it ends first: by an interrupt, or with its
+        session.
 
         Raises:
             Exception: What the session raised.
@@ -66,7 +80,8 @@ class BlockUnderWay:
 
     async def _run(self, code: str, number: int, unfinished: Mapping[str, str]) -> ExecutionResult:
         if unfinished:
-            with contextlib.suppress(SandboxError):  # the session is lost, as the block is about to find out
+            # The session is lost, as the block is about to find out
+            with contextlib.suppress(SandboxError):
                 await self._session.set_vars({"unfinished_replies": unfinished})
         if self._calls.is_withdrawn:  # before it began
             return _NOT_DONE

@@ -48,7 +48,10 @@ def display_hooks(*, verbose: bool, progress: bool) -> Iterator[Hook]:
 
 
 class Turns:
-    """Prints each turn with its code, its output and its times. Every line group begins with its run's id; a child's is indented."""
+    """Prints each turn with its code, its output and its times.
+
+    Every line group begins with its run's id; a child's is indented.
+    """
 
     def __init__(self) -> None:
         self._depths: dict[str, int] = {}  # of the runs under way, by their ids
@@ -66,7 +69,11 @@ class Turns:
         if text:
             head, *rest = text
             body = "".join(textwrap.indent(each, "    ") for each in rest)
-            print_whole(textwrap.indent(f"[{event.id}] {head}\n{body}", "  " * self._depths.get(event.id, 0)))
+            print_whole(
+                textwrap.indent(
+                    f"[{event.id}] {head}\n{body}", "  " * self._depths.get(event.id, 0)
+                )
+            )
         if isinstance(event, ChildFinished | RunFinished | RunFailed):
             self._depths.pop(event.id, None)
 
@@ -81,11 +88,21 @@ def _told(event: Event) -> list[str]:
         case BlockStarted(block=block, code=code):
             return [f"Block {block}:", cut_for_display(code)]
         case BlockFinished(execution=execution):
-            return [_ran(execution), cut_for_display(execution.output), cut_for_display(execution.error or "")]
+            return [
+                _ran(execution),
+                cut_for_display(execution.output),
+                cut_for_display(execution.error or ""),
+            ]
         case TurnFinished(turn=turn):
-            return [_took(turn), *([] if turn.executions else [cut_for_display(turn.reply)]), cut_for_display(turn.note)]
+            return [
+                _took(turn),
+                *([] if turn.executions else [cut_for_display(turn.reply)]),
+                cut_for_display(turn.note),
+            ]
         case CallRetried(error=error, delay=delay):
-            return [f"A call failed and is tried again in {delay:.2g} s (try {error.retries + 1}): {shortened(error)}"]
+            return [
+                f"A call failed and is tried again in {delay:.2g} s (try {error.retries + 1}): {shortened(error)}"
+            ]
         case ChildFinished(answer=answer, stop_reason=reason):
             return [f"Child run over: {reason}", cut_for_display(answer)]
         case RunFinished(result=result):
@@ -103,13 +120,22 @@ def _ran(execution: Execution) -> str:
 
 
 def _took(turn: Iteration) -> str:
-    tokens = f", {turn.usage.input_tokens:,} tokens read and {turn.usage.output_tokens:,} written" if turn.usage else ""
+    tokens = (
+        f", {turn.usage.input_tokens:,} tokens read and {turn.usage.output_tokens:,} written"
+        if turn.usage
+        else ""
+    )
     return f"Turn {turn.iteration} took {turn.end - turn.start:.2f} s{tokens}"
 
 
 def summary(result: RLMResult) -> str:
     """How a run ended and what it took, in a line."""
-    told = [result.stop_reason, counted(result.iterations, "turn"), counted(result.total_calls, "call"), f"{result.elapsed:.2f} s"]
+    told = [
+        result.stop_reason,
+        counted(result.iterations, "turn"),
+        counted(result.total_calls, "call"),
+        f"{result.elapsed:.2f} s",
+    ]
     return ", ".join([*told, *([shortened(result.error)] if result.error else [])])
 
 
@@ -124,7 +150,9 @@ def shortened(text: str) -> str:
 
 
 def cut_for_display(text: str) -> str:
-    """The beginning and the end of a text, in whole lines, with a count of what is left out; it ends with a new line or is empty."""
+    """The beginning and the end of a text, in whole lines, with a count of what is left out; it
+    ends with a new line or is empty.
+    """
     if len(text) > sum(_SHOWN):
         left_out = len(text) - sum(_SHOWN)
         text = f"{text[: _SHOWN[0]]}\n… {left_out:,} characters left out …\n{text[-_SHOWN[1] :]}"
@@ -135,14 +163,20 @@ def cut_for_display(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with control characters spelled out, because nobody has checked what models and documents say."""
+    """The text with control characters spelled out, because nobody has checked what models and
+    documents say.
+    """
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text.replace("\r\n", "\n"))
 
 
 def print_whole(text: str) -> None:
-    """Write lines to stderr, none of another thread between them; a bar gives way. Where there is no stderr, nothing happens."""
+    """Write lines to stderr, none of another thread between them; a bar gives way.
+
+    Where there is no stderr, nothing happens.
+    """
     with shared("stderr", threading.Lock), contextlib.suppress(OSError, ValueError, AttributeError):
-        tqdm = sys.modules.get("tqdm")  # anybody's bar: ours, or one in the user's own loop over documents
+        # Anybody's bar: ours, or one in the user's own loop over documents
+        tqdm = sys.modules.get("tqdm")
         if tqdm is not None:
             tqdm.tqdm.write(text, file=sys.stderr, end="")
         else:
@@ -151,7 +185,9 @@ def print_whole(text: str) -> None:
 
 
 class Calls:
-    """Shows how many calls to models are done, under way and failed: one bar for all runs of an RLM that go on at the same time."""
+    """Shows how many calls to models are done, under way and failed: one bar for all runs of an RLM
+    that go on at the same time.
+    """
 
     def __init__(self) -> None:
         self._make = bar_class()  # loaded here, and not on an event loop
@@ -194,7 +230,9 @@ class Calls:
             self._failed += error is not None
 
     def _draw_soon(self) -> None:
-        """Draw on this run's loop in a moment, unless that is to happen anyway: a thousand calls a second cost ten drawings."""
+        """Draw on this run's loop in a moment, unless that is to happen anyway: a thousand calls a
+        second cost ten drawings.
+        """
         now = time.monotonic()
         if self._bar is not None and now >= self._next:
             self._next = now + _EVERY

@@ -25,9 +25,11 @@ _FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
 
 
 async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
-    """Ask the root model once, with the whole document in the prompt; quotes become citations where the document holds them.
+    """Ask the root model once, with the whole document in the prompt; quotes become citations where
+    the document holds them.
 
-    Whether that answered: where an answer of a type was asked for and the reply does not fit, the loop may do better.
+    Whether that answered: where an answer of a type was asked for and the reply does not fit, the
+    loop may do better.
 
     Raises:
         ModelError: It failed.
@@ -56,9 +58,13 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
     note = ""
     try:
         fenced = _FENCED.fullmatch(said) if run.typed.schema is not None else None
-        outcome.answer = await runtime.offload(run.typed.read, fenced[1] if fenced else said or record.reply)
+        outcome.answer = await runtime.offload(
+            run.typed.read, fenced[1] if fenced else said or record.reply
+        )
         outcome.stop_reason = "final"
-        outcome.citations, outcome.dropped_citations = await tree.verify_evidence(quotes, tree.corpus)
+        outcome.citations, outcome.dropped_citations = await tree.verify_evidence(
+            quotes, tree.corpus
+        )
     except InvalidAnswerError as error:
         note = prompts.invalid(str(error))
     turn = Iteration(
@@ -83,7 +89,9 @@ def _system(run: Run) -> str:
 
 
 def _prompt(corpus: Corpus, question: str) -> tuple[str, PromptPieces]:
-    """The question and all texts, as one string and as the record has it. Blocks; call it in a thread."""
+    """The question and all texts, as one string and as the record has it. Blocks; call it in a
+    thread.
+    """
     pieces: list[str | SpanRef] = [question]
     for source in corpus.sources:
         pieces += ["\n\n", *([SpanRef(source.name, 0, source.length)] if source.length else [])]

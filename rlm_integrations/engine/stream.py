@@ -10,8 +10,11 @@ from rlm_integrations.result import RLMResult
 Wanted = Callable[[Event], bool]
 
 
-async def streamed(ask: Callable[[Hook], Awaitable[RLMResult]], only: Wanted | None) -> AsyncGenerator[Event, None]:
-    """The events of a run; the last one is `RunFinished`. Closing the generator cancels the run and waits for its end.
+async def streamed(
+    ask: Callable[[Hook], Awaitable[RLMResult]], only: Wanted | None
+) -> AsyncGenerator[Event, None]:
+    """The events of a run; the last one is `RunFinished`. Closing the generator cancels the run and
+    waits for its end.
 
     Args:
         ask: Starts the run, whose events go to a hook.

@@ -1,4 +1,6 @@
-"""How models are asked for the code of one run: in order, within bounds, and noted with the block that asked."""
+"""How models are asked for the code of one run: in order, within bounds, and noted with the block
+that asked.
+"""
 
 import asyncio
 import time
@@ -34,7 +36,8 @@ class SubCalls:
 
     Attributes:
         notebook: What the block that runs now has done.
-        is_withdrawn: Whether the question was cancelled, and no further call is made while its block is being interrupted.
+        is_withdrawn: Whether the question was cancelled, and no further call is made while its
+            block is being interrupted.
         closed: Why no model can be asked any more, or "".
         refused: Whether code asked one all the same.
     """
@@ -60,15 +63,18 @@ class SubCalls:
         fill: Callable[[Any], Any] | None = None,
         tell: Callable[[int, str], None] = lambda _number, _reply: None,
     ) -> list[str]:
-        """The replies to many prompts, in their order; one that cannot be sent is an `LLMError` in its slot.
+        """The replies to many prompts, in their order; one that cannot be sent is an `LLMError` in
+        its slot.
 
         Args:
             function: What the code called.
             path: The place in the run of the call of each number.
-            items: What the prompts are made of. A prompt is made when its turn comes, and again to be noted: never all of them at once.
+            items: What the prompts are made of. A prompt is made when its turn comes, and again to
+                be noted: never all of them at once.
             lm: The model.
             width: How many are asked at once.
-            fill: Makes an item's prompt, or the `LLMError` that says why there is none; without it, items are prompts.
+            fill: Makes an item's prompt, or the `LLMError` that says why there is none; without it,
+                items are prompts.
             tell: Called with each reply as it comes.
         """
         replies: list[str] = [""] * len(items)
@@ -111,7 +117,9 @@ class SubCalls:
             raise
         finally:
             if records:
-                await notebook.note(self._note_calls(notebook, function, path, items, make, records))
+                await notebook.note(
+                    self._note_calls(notebook, function, path, items, make, records)
+                )
         return replies
 
     async def _note_calls(
@@ -169,7 +177,10 @@ class SubCalls:
 
     @contextmanager
     def _batch_events(self, total: int, width: int) -> Iterator[tuple[str, Callable[[str], None]]]:
-        """The events of a batch: the parent of its calls, and what is to be told of each reply. A single call has the run as its parent."""
+        """The events of a batch: the parent of its calls, and what is to be told of each reply.
+
+        A single call has the run as its parent.
+        """
         emit, id_, done, failed = self._tree.emit, new_id("batch"), 0, 0
         outcome: Literal["completed", "cancelled"] = "cancelled"
         if total == 1:
@@ -186,11 +197,26 @@ class SubCalls:
             yield id_, progress
             outcome = "completed"
         finally:
-            emit(BatchFinished(id=id_, parent=self._parent, done=done, total=total, failed=failed, outcome=outcome))
+            emit(
+                BatchFinished(
+                    id=id_,
+                    parent=self._parent,
+                    done=done,
+                    total=total,
+                    failed=failed,
+                    outcome=outcome,
+                )
+            )
             self._tree.forget(id_)
 
     async def _ask(self, lm: LM, prompt: str, path: str, parent: str) -> CallRecord:
-        request = Request((Message("user", prompt),), role="sub", query=self._query, path=path, depth=self._depth + 1)
+        request = Request(
+            (Message("user", prompt),),
+            role="sub",
+            query=self._query,
+            path=path,
+            depth=self._depth + 1,
+        )
         if self.closed:
             self.refused = True
             return self._tree.refuse(lm, request, self.closed, parent=parent)
@@ -201,7 +227,9 @@ class SubCalls:
     def note_batch(self, count: int, lm: LM, begun: float) -> None:
         """Note a batch that is done."""
         spent = time.monotonic() - begun
-        self.notebook.batches.append({"prompts_count": count, "model": lm.name, "execution_time": spent, "ts": time.time()})
+        self.notebook.batches.append(
+            {"prompts_count": count, "model": lm.name, "execution_time": spent, "ts": time.time()}
+        )
 
 
 def refusal(prompt: Any, most: int) -> LLMError | None:
@@ -215,13 +243,18 @@ def refusal(prompt: Any, most: int) -> LLMError | None:
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
-        return LLMError("input", f"the prompt holds half of a surrogate pair at {error.start}, which cannot be sent")
+        return LLMError(
+            "input",
+            f"the prompt holds half of a surrogate pair at {error.start}, which cannot be sent",
+        )
     return None
 
 
 def prompt_too_long(length: int, most: int) -> LLMError:
     """What stands in the slot of a prompt that is too long to be sent, or to be made."""
-    return LLMError("input", f"the prompt has {length:,} characters, and may have {most:,}: send a part of them")
+    return LLMError(
+        "input", f"the prompt has {length:,} characters, and may have {most:,}: send a part of them"
+    )
 
 
 def kind(value: Any) -> str:
@@ -230,4 +263,6 @@ def kind(value: Any) -> str:
 
 
 def _cancelled(lm: LM, begun: float) -> CallRecord:
-    return CallRecord(reply=LLMError("cancelled", "the block ended first"), model=lm.name, start=begun, end=begun)
+    return CallRecord(
+        reply=LLMError("cancelled", "the block ended first"), model=lm.name, start=begun, end=begun
+    )

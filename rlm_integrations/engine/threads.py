@@ -1,4 +1,6 @@
-"""The threads in which one tree of runs reads its document and its store, apart from those of other trees."""
+"""The threads in which one tree of runs reads its document and its store, apart from those of other
+trees.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -36,11 +38,19 @@ class TreeThreads:
         return await self.run(Work(self._query_chars), function, *args, **kwargs)
 
     async def free(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What this returns or raises, however much it reads. If the wait is cancelled, it ends at its next step."""
+        """What this returns or raises, however much it reads.
+
+        If the wait is cancelled, it ends at its next step.
+        """
         return await self.run(Work(), function, *args, **kwargs)
 
-    async def run(self, work: Work, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What this returns or raises, within the bounds of the work. If the wait is cancelled, it ends at its next step."""
+    async def run(
+        self, work: Work, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """What this returns or raises, within the bounds of the work.
+
+        If the wait is cancelled, it ends at its next step.
+        """
         try:
             return await asyncio.wrap_future(self._submit(work, function, *args, **kwargs))
         except asyncio.CancelledError:
@@ -68,7 +78,9 @@ class TreeThreads:
             work.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _submit(self, work: Work, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def _submit(
+        self, work: Work, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
         def within() -> T:
             with work.under_way():
                 return function(*args, **kwargs)
@@ -78,7 +90,10 @@ class TreeThreads:
 
 
 async def build_corpus(make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwargs) -> Corpus:
-    """The corpus of a user's context, made off the event loop. If the wait is cancelled, it is closed as soon as it is there."""
+    """The corpus of a user's context, made off the event loop.
+
+    If the wait is cancelled, it is closed as soon as it is there.
+    """
     making = runtime.threads("opening", 4).submit(make, *args, **kwargs)
     try:
         return await asyncio.wrap_future(making)

@@ -25,7 +25,10 @@ class Tool:
     function: Callable[..., Any]
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it: an async function on this loop, any other in a thread of its own. What it raises, the model's code sees."""
+        """Call it: an async function on this loop, any other in a thread of its own.
+
+        What it raises, the model's code sees.
+        """
         try:
             if inspect.iscoroutinefunction(self.function):
                 made = await self.function(*args, **kwargs)
@@ -40,7 +43,9 @@ class Tool:
                 raise
             raise HostCallError(f"{self.spec.name}: it was cancelled from within") from None
         except (Exception, SystemExit) as error:
-            raise HostCallError(f"{self.spec.name}: {_said(error)}", type=type(error).__name__) from error
+            raise HostCallError(
+                f"{self.spec.name}: {_said(error)}", type=type(error).__name__
+            ) from error
 
 
 def tools_of(functions: Sequence[Callable[..., Any]], taken: set[str]) -> list[Tool]:
@@ -56,12 +61,21 @@ def tools_of(functions: Sequence[Callable[..., Any]], taken: set[str]) -> list[T
         name = getattr(function, "__name__", "")
         if not inspect.isroutine(function) or not name.isidentifier():
             raise InputError(f"a tool is a plain function with a name, not {function!r}")
-        if name in taken or _TAKEN.fullmatch(name) or name in dir(builtins) or any(tool.spec.name == name for tool in tools):
-            raise InputError(f"a tool cannot be called {name!r}: the REPL has something of that name; rename it")
+        if (
+            name in taken
+            or _TAKEN.fullmatch(name)
+            or name in dir(builtins)
+            or any(tool.spec.name == name for tool in tools)
+        ):
+            raise InputError(
+                f"a tool cannot be called {name!r}: the REPL has something of that name; rename it"
+            )
         try:
             signature = str(inspect.signature(function))
         except ValueError:
-            raise InputError(f"{name!r} has no signature that the model could be told: wrap it in a function") from None
+            raise InputError(
+                f"{name!r} has no signature that the model could be told: wrap it in a function"
+            ) from None
         tools.append(Tool(HostFunction(name, signature, inspect.getdoc(function) or ""), function))
     return tools
 
@@ -75,7 +89,9 @@ def _said(error: BaseException) -> str:
 
 
 def _crossing(value: Any, depth: int = 0) -> Any:
-    """What a tool returned, as plain data that can cross into the sandbox; anything else as its text."""
+    """What a tool returned, as plain data that can cross into the sandbox; anything else as its
+    text.
+    """
     if depth > _DEEPEST:
         raise ValueError(f"its result nests deeper than {_DEEPEST} levels")
     if isinstance(value, int) and abs(value) >> 10_000:
@@ -89,5 +105,7 @@ def _crossing(value: Any, depth: int = 0) -> Any:
     if hasattr(value, "model_dump") and not isinstance(value, type):  # pydantic's
         return _crossing(value.model_dump(mode="json"), depth + 1)
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _crossing(getattr(value, field.name), depth + 1) for field in fields(value)}
+        return {
+            field.name: _crossing(getattr(value, field.name), depth + 1) for field in fields(value)
+        }
     return str(value)

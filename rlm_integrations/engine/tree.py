@@ -1,4 +1,6 @@
-"""What all runs of one tree share: the models, the purse, the store, the document, and the one way to ask a model."""
+"""What all runs of one tree share: the models, the purse, the store, the document, and the one way
+to ask a model.
+"""
 
 import asyncio
 import time
@@ -56,19 +58,29 @@ class Settings:
 class Tree:
     """One run and its children."""
 
-    def __init__(self, settings: Settings, corpus: Corpus, run_id: str, emit: Emitter, begun: float) -> None:
+    def __init__(
+        self, settings: Settings, corpus: Corpus, run_id: str, emit: Emitter, begun: float
+    ) -> None:
         self.settings = settings
         self.corpus = corpus
         self.run_id = run_id
         self.emit = emit
-        self.store = SharedStore(corpus, max_size=settings.limits.store_bytes) if settings.store_mode == "shared" else None
+        self.store = (
+            SharedStore(corpus, max_size=settings.limits.store_bytes)
+            if settings.store_mode == "shared"
+            else None
+        )
         self.purse = Purse(settings.budget, settings.limits.reply_tokens, begun)
         self.begun = begun
         self.record_room = RecordRoom(settings.limits.recorded_chars)
         self.threads = TreeThreads(settings.limits.query_chars)
         self._child_runs: dict[int, asyncio.Semaphore] = {}
-        # Prompts of templates are made, and all are noted, by so many calls at a time, however many are in flight.
-        self.filling, self.noting = asyncio.Semaphore(settings.max_parallel_calls), asyncio.Semaphore(NOTING)
+        # Prompts of templates are made, and all are noted, by so many calls at a time, however many
+        # are in flight.
+        self.filling, self.noting = (
+            asyncio.Semaphore(settings.max_parallel_calls),
+            asyncio.Semaphore(NOTING),
+        )
         self._slots = asyncio.Semaphore(settings.max_parallel_calls)
         self._askers: dict[tuple[int, str], ModelCaller] = {}
         self._locator: Locator | None = None
@@ -79,8 +91,13 @@ class Tree:
         return max(0.0, at - self.begun)
 
     def child_run(self, depth: int) -> asyncio.Semaphore:
-        """What a child run at this depth holds while it is under way. For each depth apart, because parents wait for their children."""
-        return self._child_runs.setdefault(depth, asyncio.Semaphore(self.settings.limits.child_runs))
+        """What a child run at this depth holds while it is under way.
+
+        For each depth apart, because parents wait for their children.
+        """
+        return self._child_runs.setdefault(
+            depth, asyncio.Semaphore(self.settings.limits.child_runs)
+        )
 
     async def ask(self, lm: LM, request: Request, *, parent: str) -> CallRecord:
         """Ask a model within the budget, at most `max_parallel_calls` at a time.
@@ -88,19 +105,26 @@ class Tree:
         What the budget does not bear is a failed call of type "budget".
         """
         try:
-            return await self._ask_in_time(lm, request, parent, PromptMeter(), closing=False, is_root=False)
+            return await self._ask_in_time(
+                lm, request, parent, PromptMeter(), closing=False, is_root=False
+            )
         except BudgetSpentError as spent:
             return self._unanswered(lm, request, spent, parent)
 
-    async def ask_root(self, request: Request, meter: PromptMeter, *, parent: str, closing: bool = False) -> CallRecord:
-        """Ask the root model for the next turn of a run; `closing` may use what was kept back for it.
+    async def ask_root(
+        self, request: Request, meter: PromptMeter, *, parent: str, closing: bool = False
+    ) -> CallRecord:
+        """Ask the root model for the next turn of a run; `closing` may use what was kept back for
+        it.
 
         Raises:
             BudgetSpentError: The budget does not bear it.
         """
         lm = self.settings.root
         try:
-            record = await self._ask_in_time(lm, request, parent, meter, closing=closing, is_root=request.depth == 0)
+            record = await self._ask_in_time(
+                lm, request, parent, meter, closing=closing, is_root=request.depth == 0
+            )
         except BudgetSpentError as spent:
             self._unanswered(lm, request, spent, parent)
             raise
@@ -112,14 +136,25 @@ class Tree:
         """The record of a call that is not made."""
         return self._asker(lm, parent).fail(request, LLMError("budget", why))
 
-    def _unanswered(self, lm: LM, request: Request, spent: BudgetSpentError, parent: str) -> CallRecord:
+    def _unanswered(
+        self, lm: LM, request: Request, spent: BudgetSpentError, parent: str
+    ) -> CallRecord:
         """The record of a call that the budget ended, with its events unless it has some."""
         if not spent.was_asked:
             return self.refuse(lm, request, str(spent), parent=parent)
         now = time.monotonic()
         return CallRecord(reply=LLMError("budget", str(spent)), model=lm.name, start=now, end=now)
 
-    async def _ask_in_time(self, lm: LM, request: Request, parent: str, meter: PromptMeter, *, closing: bool, is_root: bool) -> CallRecord:
+    async def _ask_in_time(
+        self,
+        lm: LM,
+        request: Request,
+        parent: str,
+        meter: PromptMeter,
+        *,
+        closing: bool,
+        is_root: bool,
+    ) -> CallRecord:
         left = self.purse.seconds_left()
         if left is None:  # as most runs have it, and some make thousands of calls
             return await self._ask(lm, request, parent, meter, closing=closing, is_root=is_root)
@@ -128,28 +163,49 @@ class Tree:
                 return await self._ask(lm, request, parent, meter, closing=closing, is_root=is_root)
         except TimeoutError:
             self.purse.spent_out = self.purse.spent_out or "budget_seconds"
-            raise BudgetSpentError("budget_seconds", "the run's time is over", was_asked=True) from None
+            raise BudgetSpentError(
+                "budget_seconds", "the run's time is over", was_asked=True
+            ) from None
 
-    async def _ask(self, lm: LM, request: Request, parent: str, meter: PromptMeter, *, closing: bool, is_root: bool) -> CallRecord:
+    async def _ask(
+        self,
+        lm: LM,
+        request: Request,
+        parent: str,
+        meter: PromptMeter,
+        *,
+        closing: bool,
+        is_root: bool,
+    ) -> CallRecord:
         purse = self.purse
         given = await meter.most_tokens(request.messages) if purse.limits_replies else 0
         own = getattr(lm, "reply_tokens", None)
-        reservation = await purse.reserve(given, lm.name, request.depth, closing=closing, is_root=is_root, own_bound=own)
+        reservation = await purse.reserve(
+            given, lm.name, request.depth, closing=closing, is_root=is_root, own_bound=own
+        )
         record: CallRecord | None = None
         try:
             async with self._slots:
                 if purse.limits_replies:
                     # So that what is reserved holds.
                     most = reservation.reply_tokens
-                    bounded = replace(request, params={**request.params, BOUND: most}, reply_tokens=most)
+                    bounded = replace(
+                        request, params={**request.params, BOUND: most}, reply_tokens=most
+                    )
                     metered = MeteredLM(lm, purse, reservation)
                     record = await self._new_asker(metered, limiter_of(lm), parent).ask(bounded)
                 else:
                     record = await self._asker(lm, parent).ask(request)
         finally:
-            purse.settle(reservation, record, is_several=isinstance(lm, SeveralModels) and lm.is_several)
+            purse.settle(
+                reservation, record, is_several=isinstance(lm, SeveralModels) and lm.is_several
+            )
         if reservation.lacking is not None:
-            raise BudgetSpentError(reservation.lacking, "the run's budget bears no further try of this call", was_asked=True)
+            raise BudgetSpentError(
+                reservation.lacking,
+                "the run's budget bears no further try of this call",
+                was_asked=True,
+            )
         return record
 
     def _asker(self, lm: LM, parent: str) -> ModelCaller:
@@ -166,13 +222,20 @@ class Tree:
     def _new_asker(self, lm: LM, limiter: Limiter, parent: str) -> ModelCaller:
         timeout = self.settings.limits.call_seconds
         return ModelCaller(
-            lm, group=self.run_id, limiter=limiter, retry=self.settings.retry, timeout=timeout, emit=self.emit, parent=parent
+            lm,
+            group=self.run_id,
+            limiter=limiter,
+            retry=self.settings.retry,
+            timeout=timeout,
+            emit=self.emit,
+            parent=parent,
         )
 
     async def pieces(self, prompts: Sequence[str]) -> list[PromptPieces]:
         """The prompts as words of their own and spans of the document, found off the event loop.
 
-        Where the document's file has changed they are words alone: they were paid for, so the record keeps them.
+        Where the document's file has changed they are words alone: they were paid for, so the
+        record keeps them.
         """
         try:
             async with self._locating:
@@ -185,13 +248,20 @@ class Tree:
     async def verify_evidence(
         self, evidence: Iterable[Any], corpus: Corpus, ambiguous: Collection[SpanRef] = ()
     ) -> tuple[list[Citation], int]:
-        """The evidence that holds, and how many pieces do not; see `citations.verified`. It ends with the run's time."""
+        """The evidence that holds, and how many pieces do not; see `citations.verified`.
+
+        It ends with the run's time.
+        """
         left = self.purse.seconds_left()
         until = None if left is None else time.monotonic() + left
-        return await self.threads.free(verify_evidence, evidence, corpus, self.corpus, ambiguous, until=until)
+        return await self.threads.free(
+            verify_evidence, evidence, corpus, self.corpus, ambiguous, until=until
+        )
 
     async def close(self) -> None:
-        """End what threads still read, and let go of the document's index: it may be large, and the garbage collector comes late."""
+        """End what threads still read, and let go of the document's index: it may be large, and the
+        garbage collector comes late.
+        """
         self.threads.close()
         if self._locator is not None:
             await finish_despite_cancel(runtime.close_apart(setattr, self, "_locator", None))

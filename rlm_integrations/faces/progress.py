@@ -1,4 +1,6 @@
-"""How far a run is, in little: what the faces tell their frameworks of its events, in JSON's types and without the document."""
+"""How far a run is, in little: what the faces tell their frameworks of its events, in JSON's types
+and without the document.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -61,7 +63,8 @@ class Progress:
         block: A block's number, from 1.
         code: The beginning of a block's code.
         output: The beginning of what it printed.
-        status: How a block ended: "ok", "error", "interrupted" or "lost"; how a batch or a child run ended.
+        status: How a block ended: "ok", "error", "interrupted" or "lost"; how a batch or a child
+            run ended.
         done: Prompts of a batch that are done.
         total: Prompts of a batch.
         failed: Those of them that came to nothing.
@@ -84,18 +87,31 @@ class Progress:
 
     def to_dict(self) -> dict[str, Any]:
         """What is known, as plain JSON."""
-        return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) is not None}
+        return {
+            each.name: value
+            for each in fields(self)
+            if (value := getattr(self, each.name)) is not None
+        }
 
 
 def progress_of(event: Event) -> Progress | None:
-    """What an event says of a run's progress, or None where it is too small to be told: single calls, and most steps of long batches."""
+    """What an event says of a run's progress, or None where it is too small to be told: single
+    calls, and most steps of long batches.
+    """
     if type(event) not in _KINDS:  # as most events, and there are thousands
         return None
     match event:
-        case BatchProgress(done=done, total=total) if total is not None and done != total and done % max(1, total // STEPS):
+        case BatchProgress(done=done, total=total) if (
+            total is not None and done != total and done % max(1, total // STEPS)
+        ):
             return None
         case RunStarted(path=path, depth=depth, query=query):
-            about: Mapping[str, Any] = {"kind": "run_started", "path": path, "depth": depth, "query": query[:MAX_SHOWN_CHARS]}
+            about: Mapping[str, Any] = {
+                "kind": "run_started",
+                "path": path,
+                "depth": depth,
+                "query": query[:MAX_SHOWN_CHARS],
+            }
         case TurnStarted(iteration=iteration):
             about = {"kind": "turn_started", "iteration": iteration}
         case TurnFinished(turn=turn):
@@ -103,14 +119,24 @@ def progress_of(event: Event) -> Progress | None:
         case BlockStarted(block=block, code=code):
             about = {"kind": "block_started", "block": block, "code": code[:MAX_SHOWN_CHARS]}
         case BlockFinished(execution=execution):
-            about = {"block": execution.block, "status": execution.status, "output": execution.output[:MAX_SHOWN_CHARS]}
+            about = {
+                "block": execution.block,
+                "status": execution.status,
+                "output": execution.output[:MAX_SHOWN_CHARS],
+            }
             about = {"kind": "block_finished", **about}
         case BatchStarted(total=total):
             about = {"kind": "batch_started", "total": total}
         case BatchProgress(done=done, total=total, failed=failed):
             about = {"kind": "batch_progress", "done": done, "total": total, "failed": failed}
         case BatchFinished(done=done, total=total, failed=failed, outcome=outcome):
-            about = {"kind": "batch_finished", "done": done, "total": total, "failed": failed, "status": outcome}
+            about = {
+                "kind": "batch_finished",
+                "done": done,
+                "total": total,
+                "failed": failed,
+                "status": outcome,
+            }
         case ChildFinished(stop_reason=stop_reason):
             about = {"kind": "child_finished", "status": stop_reason}
         case _:

@@ -1,4 +1,6 @@
-"""Recursive Language Models in LangChain: a runnable, batches, a retriever over findings, tools for agents, a node for LangGraph."""
+"""Recursive Language Models in LangChain: a runnable, batches, a retriever over findings, tools for
+agents, a node for LangGraph.
+"""
 
 from rlm_integrations.errors import MissingExtraError
 

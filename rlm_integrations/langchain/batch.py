@@ -1,4 +1,6 @@
-"""Many prompts to one model as a Runnable of LangChain: a reply or a typed error for each, in order."""
+"""Many prompts to one model as a Runnable of LangChain: a reply or a typed error for each, in
+order.
+"""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -37,21 +39,27 @@ class LLMBatchOutput(RootModel[list[str]]):
 
 
 class LLMBatchRunnable(PortalRunnable[list[str]]):
-    """Asks a model a list of prompts, a few at a time, behind the limiter that all of this library's calls of the model share.
+    """Asks a model a list of prompts, a few at a time, behind the limiter that all of this
+    library's calls of the model share.
 
-    A prompt is a text, messages, or what a prompt template gives. There is one reply for each, in order; a failed one is an `LLMError`: a
-    text that begins with "Error:", with `.type`, `.message` and `.retries`. `stream` gives replies, in order, as soon as they are there.
+    A prompt is a text, messages, or what a prompt template gives. There is one reply for each, in
+    order; a failed one is an `LLMError`: a text that begins with "Error:", with `.type`, `.message`
+    and `.retries`. `stream` gives replies, in order, as soon as they are there.
 
     Args:
         llm: A chat model, or any other that `RLM` takes.
-        max_concurrent: How many calls are in flight at most; `max_concurrency` of a configuration may lower it.
+        max_concurrent: How many calls are in flight at most; `max_concurrency` of a configuration
+            may lower it.
         timeout: Seconds that one try of a call may take.
         dedupe: Whether to ask identical prompts once.
         params: Parameters of every call in the provider's names.
-        retry: When failed calls are tried again; `rlm_integrations.lm.asker.Retry(failures=0, refusals=0, timeouts=0)` is for never.
-        on_error: "return" leaves an `LLMError` in the place of each reply that failed; "raise" raises a `ModelError` for the first one and
-            ends the rest, so that `with_retry` and `with_fallbacks` see it.
-        stream_tokens: Whether tokens of the model go into the messages that a graph streams to its user.
+        retry: When failed calls are tried again; `rlm_integrations.lm.asker.Retry(failures=0,
+            refusals=0, timeouts=0)` is for never.
+        on_error: "return" leaves an `LLMError` in the place of each reply that failed; "raise"
+            raises a `ModelError` for the first one and ends the rest, so that `with_retry` and
+            `with_fallbacks` see it.
+        stream_tokens: Whether tokens of the model go into the messages that a graph streams to its
+            user.
 
     Raises:
         InputError: An argument cannot work.
@@ -83,7 +91,13 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
     ) -> None:
         if on_error not in ("return", "raise"):
             raise InputError(f"on_error={on_error!r}: choose 'return' or 'raise'")
-        options = {"max_concurrent": max_concurrent, "timeout": timeout, "dedupe": dedupe, "params": params, "retry": retry}
+        options = {
+            "max_concurrent": max_concurrent,
+            "timeout": timeout,
+            "dedupe": dedupe,
+            "params": params,
+            "retry": retry,
+        }
         shown = {"on_error": on_error, "stream_tokens": stream_tokens, "name": name}
         super().__init__(**{"llm": model_of(llm), **options, **shown})
         self._lm()
@@ -118,17 +132,23 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
 
     def _asked(self, given: Any) -> tuple[Sequence[Any], dict[str, Any]]:
         if not isinstance(given, list | tuple):
-            raise InputError(f"a batch is a list of prompts, not a {type(given).__name__}; for a single prompt, write [prompt]")
+            raise InputError(
+                f"a batch is a list of prompts, not a {type(given).__name__}; for a single prompt, write [prompt]"
+            )
         return given, {"prompts": len(given)}
 
-    async def _whole(self, asked: Sequence[Any], manager: ChainRun, config: RunnableConfig) -> list[str]:
+    async def _whole(
+        self, asked: Sequence[Any], manager: ChainRun, config: RunnableConfig
+    ) -> list[str]:
         replies = [""] * len(asked)
         async with aclosing(self._replies(asked, manager, config)) as coming:
             async for number, reply in coming:
                 replies[number] = reply
         return replies
 
-    async def _parts(self, asked: Sequence[Any], manager: ChainRun, config: RunnableConfig) -> AsyncGenerator[list[str], None]:
+    async def _parts(
+        self, asked: Sequence[Any], manager: ChainRun, config: RunnableConfig
+    ) -> AsyncGenerator[list[str], None]:
         """The replies in order, each as soon as it and those before it are there."""
         early: dict[int, str] = {}
         given = 0
@@ -142,7 +162,9 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
                 if ready:
                     yield ready
 
-    async def _replies(self, prompts: Sequence[Any], manager: ChainRun, config: RunnableConfig) -> AsyncGenerator[tuple[int, str], None]:
+    async def _replies(
+        self, prompts: Sequence[Any], manager: ChainRun, config: RunnableConfig
+    ) -> AsyncGenerator[tuple[int, str], None]:
         """Numbered replies as they come, with their progress told."""
         Trace(manager, stream_tokens=self.stream_tokens).enter()
         teller = ProgressReporter(config, has_handlers=bool(manager.handlers))
@@ -154,7 +176,9 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
             max_concurrent=most, timeout=self.timeout, dedupe=self.dedupe, params=self.params, retry=self.retry,
             on_event=lambda event: events.append(event) if isinstance(event, _TOLD) else None,
         )  # fmt: skip
-        async with aclosing(allm_batch_iter([_prompt(each) for each in prompts], lm, **options)) as replies:
+        async with aclosing(
+            allm_batch_iter([_prompt(each) for each in prompts], lm, **options)
+        ) as replies:
             async for number, reply in replies:
                 if self.on_error == "raise" and isinstance(reply, LLMError):
                     raise ModelError(f"prompt {number}: {reply.message}", type=reply.type)
@@ -171,7 +195,9 @@ async def _tell(teller: ProgressReporter, events: list[Event]) -> None:
 
 
 def _prompt(given: Any) -> Any:
-    """A prompt in this library's form; what cannot be one stays as it is, and gets its error from the batch."""
+    """A prompt in this library's form; what cannot be one stays as it is, and gets its error from
+    the batch.
+    """
     if isinstance(given, LLMError):
         return given
     if isinstance(given, StringPromptValue):
@@ -186,11 +212,18 @@ def _prompt(given: Any) -> Any:
         messages = convert_to_messages(given)
         return [Message(ROLES[message.type], _text(message)) for message in messages]  # type: ignore[arg-type] # one of `Role`
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
-        return LLMError("input", f"a prompt is a text or messages of system, human and ai with texts, not {type(error).__name__}: {error}")
+        return LLMError(
+            "input",
+            f"a prompt is a text or messages of system, human and ai with texts, not {type(error).__name__}: {error}",
+        )
 
 
 def _text(message: BaseMessage) -> str:
     parts = message.content if isinstance(message.content, list) else [message.content]
-    if others := {str(part.get("type")) for part in parts if not isinstance(part, str) and part.get("type") != "text"}:
+    if others := {
+        str(part.get("type"))
+        for part in parts
+        if not isinstance(part, str) and part.get("type") != "text"
+    }:
         raise ValueError(f"a message with {', '.join(sorted(others))}")
     return str(message.text)

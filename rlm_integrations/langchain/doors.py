@@ -1,4 +1,6 @@
-"""The four ways into a runnable, over one asynchronous implementation: synchronous callers come in through the portal."""
+"""The four ways into a runnable, over one asynchronous implementation: synchronous callers come in
+through the portal.
+"""
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -27,8 +29,13 @@ class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
         """What an input asks, and what traces show of it."""
 
     @abstractmethod
-    def _parts(self, asked: Any, manager: ChainRun, config: RunnableConfig) -> AsyncGenerator[Output, None]:
-        """The parts of the output; added up, they are the whole. The configuration is that of what is started by it."""
+    def _parts(
+        self, asked: Any, manager: ChainRun, config: RunnableConfig
+    ) -> AsyncGenerator[Output, None]:
+        """The parts of the output; added up, they are the whole.
+
+        The configuration is that of what is started by it.
+        """
 
     @abstractmethod
     async def _whole(self, asked: Any, manager: ChainRun, config: RunnableConfig) -> Output:
@@ -43,7 +50,9 @@ class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
         """
         known = type(self).model_fields
         if unknown := (update or {}).keys() - known.keys():
-            raise InputError(f"{type(self).__name__} has no option {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(known)}")
+            raise InputError(
+                f"{type(self).__name__} has no option {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(known)}"
+            )
         return super().model_copy(update=update, deep=deep)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Output:  # noqa: A002 - LangChain's name
@@ -52,45 +61,73 @@ class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
             return self.model_copy(update=options).invoke(input, config)
         asked, preview = self._asked(input)
 
-        def answer(_shown: Any, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Output:
+        def answer(
+            _shown: Any, run_manager: CallbackManagerForChainRun, config: RunnableConfig
+        ) -> Output:
             return portal().run(self._whole(asked, run_manager, config))
 
         return self._call_with_config(answer, preview, config)
 
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Output:  # noqa: A002
+    async def ainvoke(
+        self,
+        input: Any,  # noqa: A002
+        config: RunnableConfig | None = None,
+        **options: Any,
+    ) -> Output:
         """The output."""
         if options:
             return await self.model_copy(update=options).ainvoke(input, config)
         asked, preview = self._asked(input)
 
-        async def answer(_shown: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Output:
+        async def answer(
+            _shown: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+        ) -> Output:
             return await self._whole(asked, run_manager, config)
 
         return await self._acall_with_config(answer, preview, config)
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Iterator[Output]:  # noqa: A002
+    def stream(
+        self,
+        input: Any,  # noqa: A002
+        config: RunnableConfig | None = None,
+        **options: Any,
+    ) -> Iterator[Output]:
         """The parts of the output as they are known. Closing it early ends the work."""
         if options:
             yield from self.model_copy(update=options).stream(input, config)
             return
         asked, preview = self._asked(input)
 
-        def answer(_shown: Iterator[Any], run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Iterator[Output]:
+        def answer(
+            _shown: Iterator[Any], run_manager: CallbackManagerForChainRun, config: RunnableConfig
+        ) -> Iterator[Output]:
             return portal().iterate(self._parts(asked, run_manager, config))
 
         yield from self._transform_stream_with_config(iter([preview]), answer, config)
 
-    async def astream(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> AsyncIterator[Output]:  # noqa: A002
+    async def astream(
+        self,
+        input: Any,  # noqa: A002
+        config: RunnableConfig | None = None,
+        **options: Any,
+    ) -> AsyncIterator[Output]:
         """The parts of the output as they are known. Closing it early ends the work."""
         if options:
-            async with aclosing(cast("AsyncGenerator[Output, None]", self.model_copy(update=options).astream(input, config))) as parts:
+            async with aclosing(
+                cast(
+                    "AsyncGenerator[Output, None]",
+                    self.model_copy(update=options).astream(input, config),
+                )
+            ) as parts:
                 async for part in parts:
                     yield part
             return
         asked, preview = self._asked(input)
 
         def answer(
-            _shown: AsyncIterator[Any], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+            _shown: AsyncIterator[Any],
+            run_manager: AsyncCallbackManagerForChainRun,
+            config: RunnableConfig,
         ) -> AsyncIterator[Output]:
             return self._parts(asked, run_manager, config)
 

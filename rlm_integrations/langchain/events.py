@@ -2,9 +2,9 @@
 
 Each step is a `Progress` (see `engine.progress`), told as a dict of its fields:
 
-- a custom event named `rlm.turn_started`, `rlm.batch_progress` and so on, which `astream_events` and `on_custom_event` of a callback see;
-- where a LangGraph node or tool runs, a piece of `stream_mode="custom"`;
-- where an agent's tool runs, an output delta of `stream_mode="tools"`.
+- a custom event named `rlm.turn_started`, `rlm.batch_progress` and so on, which `astream_events`
+and `on_custom_event` of a callback see; - where a LangGraph node or tool runs, a piece of
+`stream_mode="custom"`; - where an agent's tool runs, an output delta of `stream_mode="tools"`.
 """
 
 import sys
@@ -13,7 +13,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManager, adispatch_custom_event, dispatch_custom_event
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    adispatch_custom_event,
+    dispatch_custom_event,
+)
 from langchain_core.runnables import RunnableConfig
 
 from rlm_integrations.faces.progress import Progress
@@ -31,7 +35,9 @@ class ProgressReporter:
     def __init__(self, config: RunnableConfig, *, has_handlers: bool) -> None:
         self._config = config
         self._has_handlers = has_handlers
-        self._writers = [writer for writer in (_stream_writer(), _tool_deltas()) if writer is not None]
+        self._writers = [
+            writer for writer in (_stream_writer(), _tool_deltas()) if writer is not None
+        ]
 
     async def tell(self, progress: Progress) -> None:
         """Tell it all of them."""
@@ -40,13 +46,21 @@ class ProgressReporter:
             write({"type": name, **data})
         if self._has_handlers:
             is_async = isinstance(self._config["callbacks"], AsyncCallbackManager)
-            await notify(adispatch_custom_event if is_async else dispatch_custom_event, name, data, config=self._config)
+            await notify(
+                adispatch_custom_event if is_async else dispatch_custom_event,
+                name,
+                data,
+                config=self._config,
+            )
 
 
 def _tool_deltas() -> Callable[[Any], None] | None:
-    """What takes the output deltas of a tool call of LangGraph's, where one is under way: LangGraph knows which."""
+    """What takes the output deltas of a tool call of LangGraph's, where one is under way: LangGraph
+    knows which.
+    """
     node = sys.modules.get("langgraph.prebuilt.tool_node")
-    emit = getattr(getattr(node, "ToolRuntime", None), "emit_output_delta", None)  # which older LangGraphs lack
+    # Which older LangGraphs lack
+    emit = getattr(getattr(node, "ToolRuntime", None), "emit_output_delta", None)
     return None if emit is None else partial(emit, None)
 
 

@@ -1,4 +1,6 @@
-"""ChatOpenAI over the quick transport, and a word where a slow one is about to hold a large fan-out up."""
+"""ChatOpenAI over the quick transport, and a word where a slow one is about to hold a large fan-out
+up.
+"""
 
 import warnings
 from collections.abc import Iterable
@@ -6,18 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.frameworks.slow_transport import SLOW_FROM_CALLS, SlowTransportWarning, is_slow
+from rlm_integrations.lm.frameworks.slow_transport import (
+    SLOW_FROM_CALLS,
+    SlowTransportWarning,
+    is_slow,
+)
 
 if TYPE_CHECKING:
     from langchain_openai import ChatOpenAI
 
 
 def fast_chat_openai(model: str, **options: Any) -> "ChatOpenAI":
-    """A ChatOpenAI whose asynchronous calls go over aiohttp, for a fraction of the time from some dozen calls at once on.
+    """A ChatOpenAI whose asynchronous calls go over aiohttp, for a fraction of the time from some
+    dozen calls at once on.
 
-    Unlike others, it may be used on any number of event loops, and the synchronous doors of this library use its asynchronous client too.
-    Two options have other defaults than ChatOpenAI's: `max_retries=0`, because this library retries failed calls itself and slows down for
-    all calls when a provider refuses, and `stream_usage=True`, so that the tokens of streamed calls are counted at any address.
+    Unlike others, it may be used on any number of event loops, and the synchronous doors of this
+    library use its asynchronous client too. Two options have other defaults than ChatOpenAI's:
+    `max_retries=0`, because this library retries failed calls itself and slows down for all calls
+    when a provider refuses, and `stream_usage=True`, so that the tokens of streamed calls are
+    counted at any address.
 
     Args:
         model: The model's name.
@@ -32,11 +41,17 @@ def fast_chat_openai(model: str, **options: Any) -> "ChatOpenAI":
         raise MissingExtraError("fast_chat_openai", "langchain-openai") from error
     from rlm_integrations.lm.openai.transport import LoopsClient
 
-    return ChatOpenAI(model=model, http_async_client=LoopsClient(), **{"max_retries": 0, "stream_usage": True, **options})
+    return ChatOpenAI(
+        model=model,
+        http_async_client=LoopsClient(),
+        **{"max_retries": 0, "stream_usage": True, **options},
+    )
 
 
 def warn_of_slow(models: Iterable[LM], calls: int) -> None:
-    """Warn of every model that is about to make so many calls at once by a transport that does not bear them."""
+    """Warn of every model that is about to make so many calls at once by a transport that does not
+    bear them.
+    """
     if calls < SLOW_FROM_CALLS:
         return
     for lm in models:

@@ -15,15 +15,24 @@ from rlm_integrations._concurrency.portal import on_portal
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import InputError
 
-_TYPES: Final = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict", "null": "None"}
+_TYPES: Final = {
+    "string": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "array": "list",
+    "object": "dict",
+    "null": "None",
+}
 _WORD_BEGINS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def function_of(given: Any) -> Any:
     """The function that stands for a tool of LangChain's in the REPL; anything else as it is.
 
-    A tool keeps its name, its arguments and its description. A retriever takes a query and gives dicts of `page_content` and `metadata`;
-    any other Runnable takes its input. Their runs are children of the run that asks them.
+    A tool keeps its name, its arguments and its description. A retriever takes a query and gives
+    dicts of `page_content` and `metadata`; any other Runnable takes its input. Their runs are
+    children of the run that asks them.
 
     Raises:
         InputError: A tool needs arguments that only an agent can give.
@@ -41,13 +50,22 @@ def _of_tool(tool: BaseTool) -> Callable[..., Any]:
     known, required = plain.get("properties", {}), set(plain.get("required", ()))
     whole = tool.get_input_jsonschema()
     if injected := set(whole.get("required", ())) - known.keys():
-        raise InputError(f"the tool {tool.name!r} takes {', '.join(sorted(injected))} from an agent: code in the REPL cannot call it")
-    parameters = [_parameter(name, about, is_required=name in required) for name, about in known.items()]
+        raise InputError(
+            f"the tool {tool.name!r} takes {', '.join(sorted(injected))} from an agent: code in the REPL cannot call it"
+        )
+    parameters = [
+        _parameter(name, about, is_required=name in required) for name, about in known.items()
+    ]
     parameters.sort(key=lambda each: each.default is not Parameter.empty)  # as Python wants it
     signature = Signature(parameters)
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        return await _asked(tool, dict(signature.bind(*args, **kwargs).arguments), has_sync=_has_sync(tool), has_async=_has_async(tool))
+        return await _asked(
+            tool,
+            dict(signature.bind(*args, **kwargs).arguments),
+            has_sync=_has_sync(tool),
+            has_async=_has_async(tool),
+        )
 
     return _named(call, tool.name, signature, tool.description)
 
@@ -57,9 +75,15 @@ def _of_runnable(runnable: Runnable[Any, Any]) -> Callable[..., Any]:
     while isinstance(inner, RunnableBindingBase):
         inner = inner.bound
     is_retriever = isinstance(inner, BaseRetriever)
-    argument = Parameter("query" if is_retriever else "input", Parameter.POSITIONAL_OR_KEYWORD, annotation=str if is_retriever else Any)
+    argument = Parameter(
+        "query" if is_retriever else "input",
+        Parameter.POSITIONAL_OR_KEYWORD,
+        annotation=str if is_retriever else Any,
+    )
     signature = Signature([argument])
-    own, inherited = (BaseRetriever, "_aget_relevant_documents") if is_retriever else (Runnable, "ainvoke")
+    own, inherited = (
+        (BaseRetriever, "_aget_relevant_documents") if is_retriever else (Runnable, "ainvoke")
+    )
     has_async = getattr(type(inner), inherited) is not getattr(own, inherited)
 
     async def call(*args: Any, **kwargs: Any) -> Any:
@@ -67,12 +91,20 @@ def _of_runnable(runnable: Runnable[Any, Any]) -> Callable[..., Any]:
         found = await _asked(runnable, given, has_sync=True, has_async=has_async)
         return [_plain(each) for each in found] if isinstance(found, list) else found
 
-    about = "Finds documents for a query: a list of dicts with page_content and metadata." if is_retriever else ""
+    about = (
+        "Finds documents for a query: a list of dicts with page_content and metadata."
+        if is_retriever
+        else ""
+    )
     return _named(call, runnable.get_name(), signature, about)
 
 
-async def _asked(runnable: Runnable[Any, Any], given: Any, *, has_sync: bool, has_async: bool) -> Any:
-    """What it gives: asynchronously on a caller's own loop, else in a thread, because its clients may belong to another loop."""
+async def _asked(
+    runnable: Runnable[Any, Any], given: Any, *, has_sync: bool, has_async: bool
+) -> Any:
+    """What it gives: asynchronously on a caller's own loop, else in a thread, because its clients
+    may belong to another loop.
+    """
     if has_async and not (has_sync and on_portal()):
         return await runnable.ainvoke(given)
     return await in_thread(runnable.invoke, given)
@@ -90,9 +122,13 @@ def _has_async(tool: BaseTool) -> bool:
 
 def _parameter(name: str, about: Mapping[str, Any], *, is_required: bool) -> Parameter:
     if not name.isidentifier():
-        raise InputError(f"a tool's argument {name!r} is no name in Python: give a function around the tool")
+        raise InputError(
+            f"a tool's argument {name!r} is no name in Python: give a function around the tool"
+        )
     default = Parameter.empty if is_required else about.get("default")
-    return Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=_Shown(_type(about)))
+    return Parameter(
+        name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=_Shown(_type(about))
+    )
 
 
 class _Shown:
@@ -116,15 +152,23 @@ def _type(about: Mapping[str, Any]) -> str:
     return _TYPES.get(about.get("type", ""), "Any")
 
 
-def _named(function: Callable[..., Any], name: str, signature: Signature, about: str) -> Callable[..., Any]:
+def _named(
+    function: Callable[..., Any], name: str, signature: Signature, about: str
+) -> Callable[..., Any]:
     """The function as the REPL's prompt shows it."""
     words = re.sub(r"\W+", "_", name).strip("_")
     plain = words if name.isidentifier() and "_" in name else _WORD_BEGINS.sub("_", words).lower()
-    function.__name__ = function.__qualname__ = name if name.isidentifier() and name.islower() else plain
+    function.__name__ = function.__qualname__ = (
+        name if name.isidentifier() and name.islower() else plain
+    )
     function.__doc__ = about
     function.__signature__ = signature  # type: ignore[attr-defined]
     return function
 
 
 def _plain(found: Any) -> Any:
-    return {"page_content": found.page_content, "metadata": found.metadata} if isinstance(found, Document) else found
+    return (
+        {"page_content": found.page_content, "metadata": found.metadata}
+        if isinstance(found, Document)
+        else found
+    )

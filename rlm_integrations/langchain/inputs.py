@@ -1,4 +1,6 @@
-"""What a question is to LangChain's users: a string, a dict, or a conversation, with a document or without."""
+"""What a question is to LangChain's users: a string, a dict, or a conversation, with a document or
+without.
+"""
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -29,7 +31,9 @@ _CONTINUES: Final = "This question continues a conversation. What was said befor
 
 
 class QuestionWithContext(TypedDict, total=False):
-    """A question in a dict. `input` is another name for `question`; of `messages`, the last human one is it."""
+    """A question in a dict. `input` is another name for `question`; of `messages`, the last human
+    one is it.
+    """
 
     question: str
     input: str
@@ -43,7 +47,9 @@ class RLMInput(RootModel[str | QuestionWithContext | list[Any]]):
 
 
 class AskedDocument(SharedDocument):
-    """A document that is asked. In a trace it tells how much there is of it; once it is dropped, the document is closed."""
+    """A document that is asked. In a trace it tells how much there is of it; once it is dropped,
+    the document is closed.
+    """
 
     def __init__(self, context: object) -> None:
         super().__init__(context)
@@ -56,7 +62,8 @@ class AskedDocument(SharedDocument):
         corpus = await super().corpus(limits)
         if not self._is_users_own and not self._is_followed:
             self._is_followed = True
-            weakref.finalize(self, corpus.close).atexit = False  # results that are kept hold it too, and would keep it open
+            # Results that are kept hold it too, and would keep it open
+            weakref.finalize(self, corpus.close).atexit = False
         return corpus
 
     def __repr__(self) -> str:
@@ -82,13 +89,21 @@ class Question:
     @property
     def query(self) -> str:
         """The question as the root model reads it."""
-        return f"{self.question}\n\n{_CONTINUES}\n{self.conversation}" if self.conversation else self.question
+        return (
+            f"{self.question}\n\n{_CONTINUES}\n{self.conversation}"
+            if self.conversation
+            else self.question
+        )
 
     @property
     def preview(self) -> dict[str, Any]:
         """What traces show of it, which is never the document."""
         document = self.document
-        what = f"what {document.get_name()} finds" if isinstance(document, Runnable) else repr(document)
+        what = (
+            f"what {document.get_name()} finds"
+            if isinstance(document, Runnable)
+            else repr(document)
+        )
         return {"question": self.question, "context": what}
 
 
@@ -108,7 +123,12 @@ def asked(given: object, bound: Any) -> Question:
         context = bound
     if context is None:
         raise InputError(f"there is no document to ask {question[:60]!r} of: {SHAPES}")
-    return Question(question, bound_to(context), is_ours=not isinstance(context, AskedDocument | Corpus), conversation=_told(before))
+    return Question(
+        question,
+        bound_to(context),
+        is_ours=not isinstance(context, AskedDocument | Corpus),
+        conversation=_told(before),
+    )
 
 
 def bound_to(context: object) -> AskedDocument | Runnable[Any, Any]:
@@ -138,7 +158,10 @@ def _question_and_before(given: object) -> tuple[str, Sequence[BaseMessage]]:
     before: Sequence[BaseMessage] = ()
     if isinstance(given, Mapping):
         before = _messages(given["chat_history"]) if given.get("chat_history") else ()
-        given = next((given[key] for key in ("question", "input", "messages") if given.get(key) is not None), None)
+        given = next(
+            (given[key] for key in ("question", "input", "messages") if given.get(key) is not None),
+            None,
+        )
     if isinstance(given, StringPromptValue):
         given = given.text
     if isinstance(given, PromptValue):
@@ -147,16 +170,24 @@ def _question_and_before(given: object) -> tuple[str, Sequence[BaseMessage]]:
         return given, before
     if isinstance(given, BaseMessage):
         given = [given]
-    if isinstance(given, list | tuple) and given and not any(isinstance(each, Document | str) for each in given):
+    if (
+        isinstance(given, list | tuple)
+        and given
+        and not any(isinstance(each, Document | str) for each in given)
+    ):
         messages = _messages(given)
-        at = next((at for at in reversed(range(len(messages))) if messages[at].type == "human"), None)
+        at = next(
+            (at for at in reversed(range(len(messages))) if messages[at].type == "human"), None
+        )
         if at is None:
             raise InputError(f"there is no human message among {len(messages)}: {SHAPES}")
         return str(messages[at].text), [*before, *messages[:at]]
     what = f"a {type(given).__name__}"
     if isinstance(given, list | tuple):
         what = f"a list of {type(given[0]).__name__}" if given else "an empty list"
-    raise InputError(f"there is no question in {what if given is not None else 'the input'}: {SHAPES}")
+    raise InputError(
+        f"there is no question in {what if given is not None else 'the input'}: {SHAPES}"
+    )
 
 
 def _messages(given: Any) -> list[BaseMessage]:
@@ -168,6 +199,14 @@ def _messages(given: Any) -> list[BaseMessage]:
 
 def _told(messages: Sequence[BaseMessage]) -> str:
     """The end of a conversation, each message cut to a bound; what tools said is left out."""
-    said = [(_SPEAKERS[each.type], str(each.text).strip()) for each in messages if each.type in _SPEAKERS]
-    lines = [f"{who}: {text[:_CHARACTERS]}{'…' if len(text) > _CHARACTERS else ''}" for who, text in said if text]
+    said = [
+        (_SPEAKERS[each.type], str(each.text).strip())
+        for each in messages
+        if each.type in _SPEAKERS
+    ]
+    lines = [
+        f"{who}: {text[:_CHARACTERS]}{'…' if len(text) > _CHARACTERS else ''}"
+        for who, text in said
+        if text
+    ]
     return "\n".join(lines[-_SAID:])

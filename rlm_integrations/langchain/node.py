@@ -1,4 +1,6 @@
-"""The runnable as a node of a LangGraph graph. It needs no LangGraph: a node is any Runnable from a state to an update."""
+"""The runnable as a node of a LangGraph graph. It needs no LangGraph: a node is any Runnable from a
+state to an update.
+"""
 
 import sys
 from collections.abc import Mapping
@@ -32,29 +34,45 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
         self._rlm_key = rlm_key
         self._collect = collect
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:  # noqa: A002 - LangChain's name
+    def invoke(
+        self,
+        input: Any,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
         """The update of the state."""
         return self._update(self._runnable.invoke(self._asked(input), config, **kwargs))
 
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+    async def ainvoke(
+        self,
+        input: Any,  # noqa: A002
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
         """The update of the state."""
         return self._update(await self._runnable.ainvoke(self._asked(input), config, **kwargs))
 
     def _asked(self, state: Any) -> dict[str, Any]:
         question = _of(state, self._question_key)
         if question is None:
-            raise InputError(f"the state has no {self._question_key!r}: give as_node(…, question_key=…) the name that it has")
+            raise InputError(
+                f"the state has no {self._question_key!r}: give as_node(…, question_key=…) the name that it has"
+            )
         asked = {"messages" if isinstance(question, list) else "question": question}
         if self._context_key is not None:
             asked["context"] = _of(state, self._context_key)
             if asked["context"] is None:
                 asked["context"] = _of(_runtime_context(), self._context_key)
             if asked["context"] is None:
-                raise InputError(f"there is no document under {self._context_key!r} in the state or the graph's runtime context")
+                raise InputError(
+                    f"there is no document under {self._context_key!r} in the state or the graph's runtime context"
+                )
         return asked
 
     def _update(self, output: dict[str, Any]) -> dict[str, Any]:
-        """Ids, places and counts, in plain JSON; and the answer as a message, where the question was one."""
+        """Ids, places and counts, in plain JSON; and the answer as a message, where the question
+        was one.
+        """
         made = plain_output(output)
         update = {self._answer_key: made["answer"]}
         if self._rlm_key is not None:
@@ -75,20 +93,24 @@ def as_node(
     rlm_key: str | None = "rlm",
     collect: bool = False,
 ) -> RLMNode:
-    """What `graph.add_node("ask", …)` takes: it reads the question in the state, and writes the answer and `rlm` there.
+    """What `graph.add_node("ask", …)` takes: it reads the question in the state, and writes the
+    answer and `rlm` there.
 
-    `rlm` holds the ids of the run and of its store, counts, and the places that support the answer. Of the document, the update and so a
-    checkpoint hold what the answer itself quotes, and nothing else.
+    `rlm` holds the ids of the run and of its store, counts, and the places that support the answer.
+    Of the document, the update and so a checkpoint hold what the answer itself quotes, and nothing
+    else.
 
     Args:
         runnable: An `RLMRunnable`, or what was made of it.
-        question_key: Where the question is in the state: a text, or messages, whose last human one it is. With "messages" the answer is
-            added as a message too.
-        context_key: Where the document is, in the state or in the graph's runtime context; by default the runnable is bound to one.
+        question_key: Where the question is in the state: a text, or messages, whose last human one
+            it is. With "messages" the answer is added as a message too.
+        context_key: Where the document is, in the state or in the graph's runtime context; by
+            default the runnable is bound to one.
         answer_key: Where the answer goes.
         rlm_key: Where `rlm` goes; None for nowhere.
-        collect: Whether to write lists of one, for keys with a reducer such as `Annotated[list, operator.add]`: then any number of these
-            nodes may run in one step, by `Send` or side by side.
+        collect: Whether to write lists of one, for keys with a reducer such as `Annotated[list,
+            operator.add]`: then any number of these nodes may run in one step, by `Send` or side by
+            side.
 
     Raises:
         InputError: This is no runnable.

@@ -20,8 +20,12 @@ class RLMOutput(BaseModel):
     """What the runnable gives, as a dict of these."""
 
     input: str = Field(description="The question.")
-    answer: Any = Field(description="The answer: a string, or an instance of output_type, or None where the run did not finish.")
-    context: list[Document] = Field(description="The evidence: places in the documents with their own words.")
+    answer: Any = Field(
+        description="The answer: a string, or an instance of output_type, or None where the run did not finish."
+    )
+    context: list[Document] = Field(
+        description="The evidence: places in the documents with their own words."
+    )
     usage_metadata: dict[str, Any] = Field(description="Tokens by model.")
     rlm: dict[str, Any] = Field(
         description="run_id, store_id, iterations, sub_calls, stop_reason, error, partial, cost, elapsed, and the places of the evidence."
@@ -31,15 +35,23 @@ class RLMOutput(BaseModel):
 def output_schema(output_type: Any) -> type[RLMOutput]:
     """The schema of a runnable whose answers are of this type."""
     kind: Any = str if output_type is None else Optional[output_type]  # noqa: UP045 - a type that is only known here
-    return create_model("RLMOutput", __base__=RLMOutput, answer=(kind, RLMOutput.model_fields["answer"]))
+    return create_model(
+        "RLMOutput", __base__=RLMOutput, answer=(kind, RLMOutput.model_fields["answer"])
+    )
 
 
 def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
-    """The output of a run, but for the question; its document is in no part of it but for the quotes."""
+    """The output of a run, but for the question; its document is in no part of it but for the
+    quotes.
+    """
     return {
         "answer": result.answer,
-        "context": [evidence_document(each) for each in citations_as_evidence(result.citations, corpus)],
-        "usage_metadata": {model: usage_metadata(usage) for model, usage in result.spent.usage.items()},
+        "context": [
+            evidence_document(each) for each in citations_as_evidence(result.citations, corpus)
+        ],
+        "usage_metadata": {
+            model: usage_metadata(usage) for model, usage in result.spent.usage.items()
+        },
         "rlm": {
             "run_id": result.run_id,
             "store_id": result.run_id if result.store is not None else None,
@@ -57,7 +69,10 @@ def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
 
 
 def evidence_document(evidence: Evidence) -> Document:
-    """A finding as a Document. Its `source` is what the original document says of itself, as in LangChain, else its id."""
+    """A finding as a Document.
+
+    Its `source` is what the original document says of itself, as in LangChain, else its id.
+    """
     metadata = evidence.metadata()
     metadata["source"] = str(metadata["source_metadata"].get("source") or metadata["doc_id"])
     return Document(id=evidence.id, page_content=evidence.text, metadata=metadata)
@@ -76,7 +91,10 @@ def plain_output(output: Any) -> dict[str, Any]:
     return {
         **output,
         "answer": to_jsonable_python(output["answer"], fallback=str),
-        "context": [{"id": each.id, "page_content": each.page_content, "metadata": each.metadata} for each in output["context"]],
+        "context": [
+            {"id": each.id, "page_content": each.page_content, "metadata": each.metadata}
+            for each in output["context"]
+        ],
     }
 
 

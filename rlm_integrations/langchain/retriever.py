@@ -2,7 +2,10 @@
 
 from typing import Any, Literal
 
-from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from typing_extensions import override
@@ -17,13 +20,16 @@ from rlm_integrations.store.shared import StoreReader
 
 
 class RLMStoreRetriever(BaseRetriever):
-    """Finds in the store of a run what fits a query: in the store's query language (`type=claim tag=dam`), or in any other words.
+    """Finds in the store of a run what fits a query: in the store's query language (`type=claim
+    tag=dam`), or in any other words.
 
     Any string is a query: what does not parse in the language is searched for as words.
 
     Args:
-        store: The store: `result.store`, a result, the output of an `RLMRunnable`, or its `store_id`.
-        mode: "search" gives the objects that fit best, "summary" one Document that counts types and tags and lists the best.
+        store: The store: `result.store`, a result, the output of an `RLMRunnable`, or its
+            `store_id`.
+        mode: "search" gives the objects that fit best, "summary" one Document that counts types and
+            tags and lists the best.
         k: How many objects.
 
     Raises:
@@ -52,12 +58,19 @@ class RLMStoreRetriever(BaseRetriever):
     def search(self, query: str, k: int | None = None) -> list[Document]:
         """The objects that fit best, their places in the document in `metadata["spans"]`."""
         return [
-            evidence_document(each) for each in search_evidence(self._reading, query, _checked(self.k if k is None else k), is_lenient=True)
+            evidence_document(each)
+            for each in search_evidence(
+                self._reading, query, _checked(self.k if k is None else k), is_lenient=True
+            )
         ]
 
     def summary(self, query: str = "", k: int | None = None) -> Document:
         """What there is in the store on a query."""
-        return evidence_document(summarize_store(self._reading, query, _checked(self.k if k is None else k), is_lenient=True))
+        return evidence_document(
+            summarize_store(
+                self._reading, query, _checked(self.k if k is None else k), is_lenient=True
+            )
+        )
 
     @property
     def _reading(self) -> StoreReader:
@@ -65,7 +78,9 @@ class RLMStoreRetriever(BaseRetriever):
         return store
 
     @override
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
         return self._found(query, k)
 
     @override

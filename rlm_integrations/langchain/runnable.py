@@ -1,4 +1,6 @@
-"""A run as a Runnable of LangChain: it takes a question and a document in whatever shape, and gives an answer with its evidence."""
+"""A run as a Runnable of LangChain: it takes a question and a document in whatever shape, and gives
+an answer with its evidence.
+"""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -33,24 +35,30 @@ OWN: Final = frozenset({"name", "context", "stream_tokens"})  # fields that are 
 class RLMRunnable(PortalRunnable[dict[str, Any]]):
     """Answers questions over documents that no model's window holds.
 
-    The input is a question, a dict of `question` (or `input`) and `context`, or messages, whose last human one is the question; the root
-    model is shown those before it. The output is a dict of `input`, `answer`, `context` (the evidence as Documents), `usage_metadata` by
-    model and `rlm` (ids, counts, cost, time); `.pick("answer")` gives the answer alone. A run that does not finish gives the best partial
-    answer, and `rlm["stop_reason"]` says why; with `on_incomplete="raise"` it raises, which `with_fallbacks` and `with_retry` see.
-    With an `output_type` the answer is of that type or None. `stream` gives the output once it is known; closing it early ends the run.
+    The input is a question, a dict of `question` (or `input`) and `context`, or messages, whose
+    last human one is the question; the root model is shown those before it. The output is a dict of
+    `input`, `answer`, `context` (the evidence as Documents), `usage_metadata` by model and `rlm`
+    (ids, counts, cost, time); `.pick("answer")` gives the answer alone. A run that does not finish
+    gives the best partial answer, and `rlm["stop_reason"]` says why; with `on_incomplete="raise"`
+    it raises, which `with_fallbacks` and `with_retry` see. With an `output_type` the answer is of
+    that type or None. `stream` gives the output once it is known; closing it early ends the run.
 
-    `max_concurrency` of a configuration bounds the calls of a run as well. An option that is changed, by assignment, `model_copy`, `bind`
-    or a configuration, holds from the next run on.
+    `max_concurrency` of a configuration bounds the calls of a run as well. An option that is
+    changed, by assignment, `model_copy`, `bind` or a configuration, holds from the next run on.
 
     Args:
-        root_llm: The model that writes code: a chat model, any other Runnable that gives an `AIMessage`, a name such as "gpt-5-mini" or
-            "anthropic:claude-sonnet-5", or any other that `RLM` takes.
-        sub_llm: The model that its code asks; the root's by default. A dict registers several by name.
-        context: The document that is asked where an input has none. It is read once, at the first question. A retriever finds documents
-            for each question.
-        stream_tokens: Whether tokens of the models are streamed to who watches: in `astream_events`, and in the messages of a graph.
+        root_llm: The model that writes code: a chat model, any other Runnable that gives an
+            `AIMessage`, a name such as "gpt-5-mini" or "anthropic:claude-sonnet-5", or any other
+            that `RLM` takes.
+        sub_llm: The model that its code asks; the root's by default. A dict registers several by
+            name.
+        context: The document that is asked where an input has none. It is read once, at the first
+            question. A retriever finds documents for each question.
+        stream_tokens: Whether tokens of the models are streamed to who watches: in
+            `astream_events`, and in the messages of a graph.
         name: What traces call it.
-        options: Those of `RLM`. `tools` may hold LangChain's tools, retrievers and other runnables beside functions.
+        options: Those of `RLM`. `tools` may hold LangChain's tools, retrievers and other runnables
+            beside functions.
 
     Raises:
         InputError: An argument cannot work.
@@ -88,12 +96,26 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
         name: str | None = None,
         **options: Any,
     ) -> None:
-        # A name is resolved here, once: a model that is made anew for each call would connect anew for each call.
+        # A name is resolved here, once: a model that is made anew for each call would connect anew
+        # for each call.
         root = model_of(root_llm)
-        sub = {name: model_of(model) for name, model in sub_llm.items()} if isinstance(sub_llm, Mapping) else model_of(sub_llm)
+        sub = (
+            {name: model_of(model) for name, model in sub_llm.items()}
+            if isinstance(sub_llm, Mapping)
+            else model_of(sub_llm)
+        )
         rlm = _rlm({"root_llm": root, "sub_llm": sub, **options})
         bound = None if context is None else bound_to(context)
-        super().__init__(**{"root_llm": root, "sub_llm": sub, "context": bound, "stream_tokens": stream_tokens, "name": name, **options})
+        super().__init__(
+            **{
+                "root_llm": root,
+                "sub_llm": sub,
+                "context": bound,
+                "stream_tokens": stream_tokens,
+                "name": name,
+                **options,
+            }
+        )
         self._made = (self._options(), rlm)
 
     @classmethod
@@ -102,7 +124,9 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
         return cls(**rlm.options, context=context)
 
     def with_context(self, context: object) -> Self:
-        """The same, bound to a document: a string, a path, a Document, a retriever, or a list of these."""
+        """The same, bound to a document: a string, a path, a Document, a retriever, or a list of
+        these.
+        """
         return self.model_copy(update={"context": bound_to(context)})
 
     @property
@@ -131,11 +155,15 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
         question = asked(given, self.context)
         return question, question.preview
 
-    async def _whole(self, asked: Question, manager: ChainRun, config: RunnableConfig) -> dict[str, Any]:
+    async def _whole(
+        self, asked: Question, manager: ChainRun, config: RunnableConfig
+    ) -> dict[str, Any]:
         async with aclosing(self._parts(asked, manager, config)) as chunks:
             return dict(await anext(chunks))
 
-    async def _parts(self, asked: Question, manager: ChainRun, config: RunnableConfig) -> AsyncGenerator[dict[str, Any], None]:
+    async def _parts(
+        self, asked: Question, manager: ChainRun, config: RunnableConfig
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """One run: the document, the run's events as LangChain's, the output.
 
         There is one part: LangChain falls back to another runnable only while it has got none.
@@ -144,7 +172,11 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
         trace.enter()
         teller = ProgressReporter(config, has_handlers=bool(manager.handlers))
         rlm = self._bounded(config.get("max_concurrency"))
-        document = asked.document if isinstance(asked.document, AskedDocument) else await _found(asked.document, asked.question, config)
+        document = (
+            asked.document
+            if isinstance(asked.document, AskedDocument)
+            else await _found(asked.document, asked.question, config)
+        )
         corpus = await document.corpus(self.limits or Limits())
         try:
             async with aclosing(rlm.astream(asked.query, corpus, only=is_progress)) as events:
@@ -174,7 +206,9 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
     def _current(self) -> RLM:
         """The RLM of the options as they are now."""
         options = self._options()
-        if self._made is None or any(value is not self._made[0][name] for name, value in options.items()):
+        if self._made is None or any(
+            value is not self._made[0][name] for name, value in options.items()
+        ):
             self._made = (options, _rlm(options))
         return self._made[1]
 
@@ -185,16 +219,24 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
 def _rlm(options: Mapping[str, Any]) -> RLM:
     """An RLM whose calls LangChain's tracers see, and whose code may call LangChain's tools."""
     sub = options.get("sub_llm")
-    named = {name: model_of(model) for name, model in sub.items()} if isinstance(sub, Mapping) else model_of(sub)
+    named = (
+        {name: model_of(model) for name, model in sub.items()}
+        if isinstance(sub, Mapping)
+        else model_of(sub)
+    )
     tools = options.get("tools", ())
     if isinstance(tools, list | tuple | set | frozenset):
         tools = [function_of(each) for each in tools]
-    rlm = RLM(**{**options, "root_llm": model_of(options["root_llm"]), "sub_llm": named, "tools": tools})
+    rlm = RLM(
+        **{**options, "root_llm": model_of(options["root_llm"]), "sub_llm": named, "tools": tools}
+    )
     models = {name: traced(lm) for name, lm in rlm.options["sub_llm"].items()}
     return rlm.replace(root_llm=traced(rlm.options["root_llm"]), sub_llm=models)
 
 
-async def _found(retriever: Runnable[Any, Any], question: str, config: RunnableConfig) -> AskedDocument:
+async def _found(
+    retriever: Runnable[Any, Any], question: str, config: RunnableConfig
+) -> AskedDocument:
     """What a retriever finds for the question."""
     found = await retriever.ainvoke(question, config)
     if not isinstance(found, list) or not all(isinstance(each, Document | str) for each in found):

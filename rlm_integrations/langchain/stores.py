@@ -35,10 +35,12 @@ def keep(result: RLMResult) -> None:
 
 
 def result_of(run: object) -> RLMResult:
-    """The whole result of one of the last 32 runs of this process: its trajectory, citations, store and the rest.
+    """The whole result of one of the last 32 runs of this process: its trajectory, citations, store
+    and the rest.
 
     Args:
-        run: The output of an `RLMRunnable`, what its "rlm" holds, an artifact of its tool, or the `run_id`.
+        run: The output of an `RLMRunnable`, what its "rlm" holds, an artifact of its tool, or the
+            `run_id`.
 
     Raises:
         InputError: It names no run, or one that is no longer kept.
@@ -48,10 +50,14 @@ def result_of(run: object) -> RLMResult:
     about = run.get("rlm", run) if isinstance(run, Mapping) else None
     run_id = about.get("run_id") if isinstance(about, Mapping) else run
     if not isinstance(run_id, str):
-        raise InputError(f"a run is an output of RLMRunnable or its run_id, not {type(run).__name__}")
+        raise InputError(
+            f"a run is an output of RLMRunnable or its run_id, not {type(run).__name__}"
+        )
     found = shared("results of runnables", _Kept).get(run_id)
     if found is None:
-        raise InputError(f"there is no run {run_id[:60]!r} in this process: the results of its last {KEPT_STORES} runs are kept")
+        raise InputError(
+            f"there is no run {run_id[:60]!r} in this process: the results of its last {KEPT_STORES} runs are kept"
+        )
     return found
 
 
@@ -68,8 +74,12 @@ def store_of(given: object) -> StoreReader:
         if given is None:
             raise InputError('this output has no store: its run had store_mode="none"')
     if not isinstance(given, str | RLMResult):
-        raise InputError(f"a store is result.store, a result, an output of RLMRunnable, or a store_id, not {type(given).__name__}")
+        raise InputError(
+            f"a store is result.store, a result, an output of RLMRunnable, or a store_id, not {type(given).__name__}"
+        )
     found = result_of(given)
     if found.store is None:
-        raise InputError('this result has no store: its run had store_mode="none", or it was read from a file')
+        raise InputError(
+            'this result has no store: its run had store_mode="none", or it was read from a file'
+        )
     return found.store

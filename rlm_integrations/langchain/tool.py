@@ -22,7 +22,8 @@ DESCRIPTION: Final = (
     "Answers a question over a document that is too long to read. Ask one complete question; the answer comes with the places in the "
     "document that support it."
 )
-_ANSWERED: Final = 50_000  # characters of an answer that the model is shown: a run may answer with its whole document
+# Characters of an answer that the model is shown: a run may answer with its whole document
+_ANSWERED: Final = 50_000
 _QUOTED: Final = 300  # characters of each quote that the model is shown
 _CITED: Final = 20  # quotes that it is shown
 _KEPT: Final = 2_000  # characters of each quote in the artifact, which goes into checkpoints
@@ -30,11 +31,14 @@ _CITED_KEPT: Final = 100  # quotes in the artifact
 
 
 class _Question(BaseModel):
-    question: str = Field(description="One complete question, which can be understood without the conversation.")
+    question: str = Field(
+        description="One complete question, which can be understood without the conversation."
+    )
 
 
 class _QuestionInGraph(_Question):
-    # BaseTool dumps its arguments to learn their names: all of a graph's state and context, which may be large, is left out of that.
+    # BaseTool dumps its arguments to learn their names: all of a graph's state and context, which
+    # may be large, is left out of that.
     runtime: Annotated[Any, InjectedToolArg, PlainSerializer(lambda _: None)] = None
 
 
@@ -50,13 +54,24 @@ class RLMTool(BaseTool):
     context_key: str | None = None
 
     def _run(
-        self, question: str, *, config: RunnableConfig, run_manager: CallbackManagerForToolRun | None = None, runtime: Any = None
+        self,
+        question: str,
+        *,
+        config: RunnableConfig,
+        run_manager: CallbackManagerForToolRun | None = None,
+        runtime: Any = None,
     ) -> tuple[str, dict[str, Any]]:
-        asked = self._asked(question, runtime)  # outside of what the model is told: a missing document is the developer's matter
+        # Outside of what the model is told: a missing document is the developer's matter
+        asked = self._asked(question, runtime)
         return _shown(failing_softly(self.runnable.invoke)(asked, _below(config, run_manager)))
 
     async def _arun(
-        self, question: str, *, config: RunnableConfig, run_manager: AsyncCallbackManagerForToolRun | None = None, runtime: Any = None
+        self,
+        question: str,
+        *,
+        config: RunnableConfig,
+        run_manager: AsyncCallbackManagerForToolRun | None = None,
+        runtime: Any = None,
     ) -> tuple[str, dict[str, Any]]:
         asked = self._asked(question, runtime)
         try:
@@ -65,14 +80,21 @@ class RLMTool(BaseTool):
             raise ToolException(_said(error)) from error
 
     def _asked(self, question: str, runtime: Any) -> dict[str, Any]:
-        """The runnable's input; the document comes from where the graph has it, and a model's arguments are none of these."""
+        """The runnable's input; the document comes from where the graph has it, and a model's
+        arguments are none of these.
+        """
         if self.context_key is None:
             return {"question": question}
         if isinstance(runtime, Mapping | str | list | int | float | None):
             if not _has_document(self.runnable):
-                raise InputError(f"there is no document: the tool takes it as {self.context_key!r} from the graph that runs it")
+                raise InputError(
+                    f"there is no document: the tool takes it as {self.context_key!r} from the graph that runs it"
+                )
             return {"question": question}
-        return {"question": question, "context": _found(self.context_key, runtime.context, runtime.state)}
+        return {
+            "question": question,
+            "context": _found(self.context_key, runtime.context, runtime.state),
+        }
 
 
 def create_rlm_tool(
@@ -85,15 +107,18 @@ def create_rlm_tool(
 ) -> BaseTool:
     """A tool by which an agent asks a document.
 
-    The message that the model gets is the answer with the quotes that support it; the artifact is the runnable's output in plain JSON,
-    its answer and quotes cut to what a checkpoint bears. What goes wrong in a run comes to the model as a message too.
+    The message that the model gets is the answer with the quotes that support it; the artifact is
+    the runnable's output in plain JSON, its answer and quotes cut to what a checkpoint bears. What
+    goes wrong in a run comes to the model as a message too.
 
     Args:
-        runnable: An `RLMRunnable`, bound to its document by `with_context`, or what was made of it by `with_config`, `with_retry` …
+        runnable: An `RLMRunnable`, bound to its document by `with_context`, or what was made of it
+            by `with_config`, `with_retry` …
         name: The tool's name.
         description: What the model is told of it; say what the document is.
-        context_key: Where the document is in the graph that runs the agent: a name in its runtime context or in its state. Then the
-            runnable needs none of its own. In the runtime context it stays out of checkpoints.
+        context_key: Where the document is in the graph that runs the agent: a name in its runtime
+            context or in its state. Then the runnable needs none of its own. In the runtime context
+            it stays out of checkpoints.
         return_direct: Whether the tool's message is the agent's answer.
 
     Raises:
@@ -127,8 +152,12 @@ def _has_document(runnable: Runnable[Any, Any]) -> bool:
     return not isinstance(runnable, RLMRunnable) or runnable.context is not None
 
 
-def _below(config: RunnableConfig, run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun | None) -> RunnableConfig:
-    """The configuration of what the tool starts: LangChain hands a tool the one that the tool itself was called with."""
+def _below(
+    config: RunnableConfig, run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun | None
+) -> RunnableConfig:
+    """The configuration of what the tool starts: LangChain hands a tool the one that the tool
+    itself was called with.
+    """
     return config if run is None else patch_config(config, callbacks=run.get_child())
 
 
@@ -158,7 +187,9 @@ def _found(key: str, *places: Any) -> Any:
         found = place.get(key) if isinstance(place, Mapping) else getattr(place, key, None)
         if found is not None:
             return found
-    raise InputError(f"there is no document under {key!r} in the graph's runtime context or its state")
+    raise InputError(
+        f"there is no document under {key!r} in the graph's runtime context or its state"
+    )
 
 
 def cut(text: str, most: int) -> str:
@@ -173,14 +204,21 @@ def _shown(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         artifact["answer"] = cut(answer, _ANSWERED)
     partial = artifact["rlm"]["partial"]
     artifact["rlm"] = {**artifact["rlm"], "partial": partial and cut(partial, _ANSWERED)}
-    artifact["context"] = [{**each, "page_content": cut(each["page_content"], _KEPT)} for each in artifact["context"][:_CITED_KEPT]]
+    artifact["context"] = [
+        {**each, "page_content": cut(each["page_content"], _KEPT)}
+        for each in artifact["context"][:_CITED_KEPT]
+    ]
     lines = [cut(answer, _ANSWERED)] if answer else []
     for each in artifact["context"][:_CITED]:
         (span,) = each["metadata"]["spans"]
         quote = each["page_content"]
-        lines.append(f"[{span['doc_id']}:{span['start']}-{span['end']}] {quote[:_QUOTED]}{'…' if len(quote) > _QUOTED else ''}")
+        lines.append(
+            f"[{span['doc_id']}:{span['start']}-{span['end']}] {quote[:_QUOTED]}{'…' if len(quote) > _QUOTED else ''}"
+        )
     run = artifact["rlm"]
     if run["stop_reason"] != "final":
         why = f"{run['stop_reason']}: {run['error']}" if run["error"] else run["stop_reason"]
-        lines.append(f"({'This is a partial answer' if answer else 'There is no answer'}: the run was stopped by {why}.)")
+        lines.append(
+            f"({'This is a partial answer' if answer else 'There is no answer'}: the run was stopped by {why}.)"
+        )
     return "\n".join(lines), artifact

@@ -4,7 +4,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, cast
 
-from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForChainRun, CallbackManager, CallbackManagerForChainRun
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForChainRun,
+    CallbackManager,
+    CallbackManagerForChainRun,
+)
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
@@ -13,7 +18,13 @@ from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.events import ChildFinished, Event, RunStarted
 from rlm_integrations.langchain.outputs import usage_metadata
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.frameworks.langchain import KINDS, ConfigurableLM, LangChainLM, outer_config, trace_config
+from rlm_integrations.lm.frameworks.langchain import (
+    KINDS,
+    ConfigurableLM,
+    LangChainLM,
+    outer_config,
+    trace_config,
+)
 from rlm_integrations.lm.frameworks.langchain_callbacks import whole
 from rlm_integrations.records import Completion, Request
 
@@ -24,9 +35,11 @@ Callbacks = CallbackManager | AsyncCallbackManager
 
 
 class Trace:
-    """The runs of one tree as LangChain's tracers see them: the runnable's own, and below it one for each child run.
+    """The runs of one tree as LangChain's tracers see them: the runnable's own, and below it one
+    for each child run.
 
-    A child's begins when the child first asks a model, because only there can a tracer be waited for; a child that asks nobody has none.
+    A child's begins when the child first asks a model, because only there can a tracer be waited
+    for; a child that asks nobody has none.
 
     Args:
         manager: The callbacks of the runnable's own run.
@@ -35,7 +48,9 @@ class Trace:
 
     def __init__(self, manager: ChainRun, *, stream_tokens: bool = False) -> None:
         below = _below(manager)
-        self._runs: dict[str, Callbacks] = {"": below if stream_tokens else cast("Callbacks", whole(below))}
+        self._runs: dict[str, Callbacks] = {
+            "": below if stream_tokens else cast("Callbacks", whole(below))
+        }
         self._children: dict[str, ChainRun] = {}
         self._paths: dict[str, str] = {}  # of child runs, by their ids in the events
         self._stream_tokens = stream_tokens
@@ -56,7 +71,9 @@ class Trace:
         if path not in self._runs:
             above = (await self._callbacks_of(parent_of(path), query)).copy()
             above.add_metadata({"rlm_path": path}, inherit=False)
-            child: ChainRun = await notify(above.on_chain_start, {}, {"question": query}, name="rlm.child")
+            child: ChainRun = await notify(
+                above.on_chain_start, {}, {"question": query}, name="rlm.child"
+            )
             self._children[path] = child
             self._runs[path] = _below(child)
         return self._runs[path]
@@ -65,8 +82,13 @@ class Trace:
         """Follow an event: tell tracers of the end of a child."""
         if isinstance(event, RunStarted):
             self._paths[event.id] = event.path
-        elif isinstance(event, ChildFinished) and (child := self._children.pop(self._paths.get(event.id, ""), None)) is not None:
-            await notify(child.on_chain_end, {"answer": event.answer, "stop_reason": event.stop_reason})
+        elif (
+            isinstance(event, ChildFinished)
+            and (child := self._children.pop(self._paths.get(event.id, ""), None)) is not None
+        ):
+            await notify(
+                child.on_chain_end, {"answer": event.answer, "stop_reason": event.stop_reason}
+            )
 
     async def abandon(self, error: BaseException) -> None:
         """Tell tracers of the children that did not come to their end, the innermost first."""
@@ -85,12 +107,16 @@ def parent_of(path: str) -> str:
 
 
 def traced(lm: LM) -> LM:
-    """The model such that LangChain's tracers see its calls; LangChain's own models do so by themselves."""
+    """The model such that LangChain's tracers see its calls; LangChain's own models do so by
+    themselves.
+    """
     return lm if isinstance(lm, ConfigurableLM | LangChainLM | TracedLM) else TracedLM(lm)
 
 
 class TracedLM:
-    """A model of ours that tells LangChain's callbacks what it is asked and what it answers, where a face has set whose they are."""
+    """A model of ours that tells LangChain's callbacks what it is asked and what it answers, where
+    a face has set whose they are.
+    """
 
     def __init__(self, lm: LM) -> None:
         self._lm = lm
@@ -104,16 +130,28 @@ class TracedLM:
     async def complete(self, request: Request) -> Completion:
         """The model's answer."""
         config_of = outer_config.get()
-        config = trace_config(request) | (await config_of(request) if config_of is not None else RunnableConfig())
+        config = trace_config(request) | (
+            await config_of(request) if config_of is not None else RunnableConfig()
+        )
         callbacks = config.get("callbacks")
-        if not isinstance(callbacks, CallbackManager | AsyncCallbackManager) or not callbacks.handlers:
+        if (
+            not isinstance(callbacks, CallbackManager | AsyncCallbackManager)
+            or not callbacks.handlers
+        ):
             return await self._lm.complete(request)
         messages = [KINDS[message.role](message.content) for message in request.messages]
         callbacks = callbacks.copy()
         callbacks.add_tags(config["tags"], inherit=False)
-        metadata = {**config.get("metadata", {}), "ls_provider": "rlm_integrations", "ls_model_name": self.name, "ls_model_type": "chat"}
+        metadata = {
+            **config.get("metadata", {}),
+            "ls_provider": "rlm_integrations",
+            "ls_model_name": self.name,
+            "ls_model_type": "chat",
+        }
         callbacks.add_metadata(metadata, inherit=False)
-        (run,) = await notify(callbacks.on_chat_model_start, {"name": self.name}, [messages], name=config["run_name"])
+        (run,) = await notify(
+            callbacks.on_chat_model_start, {"name": self.name}, [messages], name=config["run_name"]
+        )
         try:
             completion = await self._lm.complete(request)
         except BaseException as error:
@@ -135,7 +173,9 @@ def _below(manager: ChainRun) -> Callbacks:
 
 
 async def notify(function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
-    """Call what tells callbacks of something: where it is synchronous it runs code of the user's, so in a thread."""
+    """Call what tells callbacks of something: where it is synchronous it runs code of the user's,
+    so in a thread.
+    """
     if inspect.iscoroutinefunction(function):
         return await function(*args, **kwargs)
     return await in_thread(function, *args, **kwargs)

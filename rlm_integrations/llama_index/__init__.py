@@ -1,4 +1,7 @@
-"""The LlamaIndex face: engines, a synthesizer, retrievers, tools and a batch. It needs llama-index-core and no more."""
+"""The LlamaIndex face: engines, a synthesizer, retrievers, tools and a batch.
+
+It needs llama-index-core and no more.
+"""
 
 from rlm_integrations.errors import MissingExtraError
 
@@ -14,7 +17,8 @@ try:
     from rlm_integrations.llama_index.tool import as_query_engine_tool, askable
     from rlm_integrations.llama_index.tool_spec import RLMStoreToolSpec
     from rlm_integrations.lm.frameworks.slow_transport import SlowTransportWarning
-except ImportError as error:  # LlamaIndex is not there, or not in a version that has all that is needed
+# LlamaIndex is not there, or not in a version that has all that is needed
+except ImportError as error:
     raise MissingExtraError("rlm_integrations.llama_index", "llama-index") from error
 
 __all__ = [

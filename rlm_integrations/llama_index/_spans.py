@@ -1,4 +1,7 @@
-"""Which calls become spans. Tracers dump every argument and return value of a span, so a document must never be one."""
+"""Which calls become spans.
+
+Tracers dump every argument and return value of a span, so a document must never be one.
+"""
 
 from collections.abc import Callable, Sized
 from typing import Any, TypeVar
@@ -17,7 +20,9 @@ def bare(method: Function) -> Function:
 
 
 def spanned(name: str) -> Callable[[Function], Function]:
-    """The span in its place, under the name by which people know it; the arguments show nothing of the document."""
+    """The span in its place, under the name by which people know it; the arguments show nothing of
+    the document.
+    """
 
     def decorate(method: Function) -> Function:
         method.__name__ = name
@@ -27,7 +32,9 @@ def spanned(name: str) -> Callable[[Function], Function]:
 
 
 class HiddenFromSpans:
-    """Several things on their way through a span, which sees how many there are, if that is known, and nothing else."""
+    """Several things on their way through a span, which sees how many there are, if that is known,
+    and nothing else.
+    """
 
     def __init__(self, thing: Any) -> None:
         self.thing = thing

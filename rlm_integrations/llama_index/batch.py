@@ -14,7 +14,13 @@ from rlm_integrations.llama_index._spans import HiddenFromSpans, spanned
 from rlm_integrations.llama_index.events import ProgressReporter
 from rlm_integrations.llama_index.fast import warn_of_slow
 from rlm_integrations.llama_index.traced import traced
-from rlm_integrations.lm.batch import BatchOptions, allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
+from rlm_integrations.lm.batch import (
+    BatchOptions,
+    allm_batch,
+    allm_batch_iter,
+    llm_batch,
+    llm_batch_iter,
+)
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Message
 
@@ -23,15 +29,19 @@ Prompts = Iterable[Prompt] | AsyncIterable[Prompt]
 
 
 class LLMBatch:
-    """Asks many prompts of one model: the answers in the order of the prompts, an `LLMError` where there is none.
+    """Asks many prompts of one model: the answers in the order of the prompts, an `LLMError` where
+    there is none.
 
     Args:
-        llm: Any LlamaIndex `LLM`, or whatever else `RLM` takes as a model; LlamaIndex's default if there is none.
-        options: Those of `allm_batch`, such as `max_concurrent`, `timeout` and `on_progress`. Each call may give others.
+        llm: Any LlamaIndex `LLM`, or whatever else `RLM` takes as a model; LlamaIndex's default if
+            there is none.
+        options: Those of `allm_batch`, such as `max_concurrent`, `timeout` and `on_progress`. Each
+            call may give others.
     """
 
     def __init__(self, llm: object = None, **options: Unpack[BatchOptions]) -> None:
-        # A name is resolved here, once: a model that is made anew for each batch would connect anew for each batch.
+        # A name is resolved here, once: a model that is made anew for each batch would connect anew
+        # for each batch.
         self._llm = None if llm is None else traced(resolve(llm), partial(callbacks, None))
         self._options = _checked(options)
 
@@ -44,14 +54,20 @@ class LLMBatch:
         self._warn(options)
         return await self._arun(HiddenFromSpans(prompts), **options)
 
-    def run_as_completed(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> Iterator[tuple[int, str]]:
-        """Each prompt's number and the reply to it, as they come. Closing the iterator cancels what is under way.
+    def run_as_completed(
+        self, prompts: Prompts, **options: Unpack[BatchOptions]
+    ) -> Iterator[tuple[int, str]]:
+        """Each prompt's number and the reply to it, as they come. Closing the iterator cancels what
+        is under way.
 
-        In traces each call stands by itself, or in the caller's span: a span of the batch's own could not stay open between replies.
+        In traces each call stands by itself, or in the caller's span: a span of the batch's own
+        could not stay open between replies.
         """
         return llm_batch_iter(_prompts(prompts), self._model(), **self._with(options))
 
-    def arun_as_completed(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> AsyncGenerator[tuple[int, str], None]:
+    def arun_as_completed(
+        self, prompts: Prompts, **options: Unpack[BatchOptions]
+    ) -> AsyncGenerator[tuple[int, str], None]:
         """The same on the caller's event loop."""
         self._warn(options)
         return allm_batch_iter(_prompts(prompts), self._model(), **self._with(options))
@@ -85,12 +101,16 @@ class LLMBatch:
 
 def _checked(options: BatchOptions) -> BatchOptions:
     if unknown := options.keys() - BatchOptions.__annotations__.keys():
-        raise InputError(f"a batch has no option {', '.join(sorted(unknown))}; there are {', '.join(BatchOptions.__annotations__)}")
+        raise InputError(
+            f"a batch has no option {', '.join(sorted(unknown))}; there are {', '.join(BatchOptions.__annotations__)}"
+        )
     return options
 
 
 def _prompts(prompts: Any) -> Any:
-    """The same prompts with messages of ours; what is no collection of prompts is refused by the batch itself."""
+    """The same prompts with messages of ours; what is no collection of prompts is refused by the
+    batch itself.
+    """
     if isinstance(prompts, str | bytes | Mapping):
         return prompts
     if isinstance(prompts, Sequence):
@@ -105,8 +125,15 @@ def _prompt(prompt: Any) -> Any:
 
 
 def _message(message: Any) -> Any:
-    """A message of LlamaIndex's as ours. One with more than text stays what it is, and the batch says that it cannot be sent."""
+    """A message of LlamaIndex's as ours.
+
+    One with more than text stays what it is, and the batch says that it cannot be sent.
+    """
     if not isinstance(message, ChatMessage):
         return message
     texts = [block.text for block in message.blocks if isinstance(block, TextBlock)]
-    return {"role": message.role.value, "content": "".join(texts)} if len(texts) == len(message.blocks) else message
+    return (
+        {"role": message.role.value, "content": "".join(texts)}
+        if len(texts) == len(message.blocks)
+        else message
+    )

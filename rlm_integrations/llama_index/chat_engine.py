@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
-from llama_index.core.chat_engine.types import AgentChatResponse, BaseChatEngine, StreamingAgentChatResponse
+from llama_index.core.chat_engine.types import (
+    AgentChatResponse,
+    BaseChatEngine,
+    StreamingAgentChatResponse,
+)
 from llama_index.core.schema import QueryBundle
 
 from rlm_integrations._concurrency.per_loop import PerLoop
@@ -49,12 +53,15 @@ class _Holder:
 
 @dataclass(frozen=True, slots=True)
 class _Talk:
-    """A session, and what it is of: with another document, model or event loop it is another session."""
+    """A session, and what it is of: with another document, model or event loop it is another
+    session.
+    """
 
     chat: "Chat"
     texts: "Texts"
     rlm: "RLM"
-    loop: asyncio.AbstractEventLoop | None  # None for the synchronous methods, which share a loop of their own
+    # None for the synchronous methods, which share a loop of their own
+    loop: asyncio.AbstractEventLoop | None
 
     def close_soon(self) -> None:
         """Close the session without waiting. Where its loop has ended, that has closed it."""
@@ -74,11 +81,13 @@ class _Talk:
 
 
 class RLMChatEngine(BaseChatEngine):
-    """A conversation over documents. Made by `from_defaults`, `from_rlm` or `RLMQueryEngine.as_chat_engine`.
+    """A conversation over documents. Made by `from_defaults`, `from_rlm` or
+    `RLMQueryEngine.as_chat_engine`.
 
-    Follow-up questions are understood: the model that writes code keeps its messages and the variables of its REPL. A session belongs to
-    the event loop that it was begun on. Where a message comes by another loop, with another `chat_history`, or after the text of an index
-    has changed, a new session begins, which is told the conversation so far; variables are lost then.
+    Follow-up questions are understood: the model that writes code keeps its messages and the
+    variables of its REPL. A session belongs to the event loop that it was begun on. Where a message
+    comes by another loop, with another `chat_history`, or after the text of an index has changed, a
+    new session begins, which is told the conversation so far; variables are lost then.
 
     Use it in a `with` or an `async with`, or call `close` or `aclose`: the REPL is a process.
 
@@ -119,7 +128,8 @@ class RLMChatEngine(BaseChatEngine):
         callback_manager: "CallbackManager | None" = None,
         **rlm_options: Any,
     ) -> Self:
-        """A chat engine over documents, nodes or an index; the arguments are those of `RLMQueryEngine.from_defaults`.
+        """A chat engine over documents, nodes or an index; the arguments are those of
+        `RLMQueryEngine.from_defaults`.
 
         Raises:
             InputError: An argument cannot work.
@@ -138,7 +148,9 @@ class RLMChatEngine(BaseChatEngine):
         callback_manager: "CallbackManager | None" = None,
     ) -> Self:
         """A chat engine whose runs are this RLM's, over these documents."""
-        return cls.from_defaults(documents, llm=rlm, chat_history=chat_history, callback_manager=callback_manager)
+        return cls.from_defaults(
+            documents, llm=rlm, chat_history=chat_history, callback_manager=callback_manager
+        )
 
     @property
     def chat_history(self) -> list[ChatMessage]:
@@ -156,24 +168,35 @@ class RLMChatEngine(BaseChatEngine):
         """What the latest run found on its way."""
         return self._runs.results.last_store
 
-    def chat(self, message: str, chat_history: list[ChatMessage] | None = None) -> AgentChatResponse:
+    def chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> AgentChatResponse:
         """The answer to a message. A `chat_history` takes the place of the conversation so far."""
         return _response(self._answer(message, chat_history))
 
-    async def achat(self, message: str, chat_history: list[ChatMessage] | None = None) -> AgentChatResponse:
+    async def achat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> AgentChatResponse:
         """The same on the caller's event loop."""
         return _response(await self._aanswer(message, chat_history))
 
-    def stream_chat(self, message: str, chat_history: list[ChatMessage] | None = None) -> StreamingAgentChatResponse:
+    def stream_chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> StreamingAgentChatResponse:
         """The answer as a stream, which begins when the answer is there."""
         return _streaming(self._answer(message, chat_history), is_async=False)
 
-    async def astream_chat(self, message: str, chat_history: list[ChatMessage] | None = None) -> StreamingAgentChatResponse:
+    async def astream_chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None
+    ) -> StreamingAgentChatResponse:
         """The same on the caller's event loop."""
         return _streaming(await self._aanswer(message, chat_history), is_async=True)
 
     def reset(self) -> None:
-        """Begin a new conversation: history and variables are forgotten. The REPL's process is ended without waiting for it."""
+        """Begin a new conversation: history and variables are forgotten.
+
+        The REPL's process is ended without waiting for it.
+        """
         if (talk := self._forget()) is not None:
             talk.close_soon()
 
@@ -203,7 +226,9 @@ class RLMChatEngine(BaseChatEngine):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _answer(self, message: str, chat_history: Sequence[ChatMessage] | None) -> EvidenceOfRun | None:
+    def _answer(
+        self, message: str, chat_history: Sequence[ChatMessage] | None
+    ) -> EvidenceOfRun | None:
         teller, rlm = ProgressReporter(), self._runs.rlm
         self._runs.question(QueryBundle(message))
         texts, result = portal().run(self._source.open()), None
@@ -212,18 +237,24 @@ class RLMChatEngine(BaseChatEngine):
             old.close_soon()
         portal().run(self._hold(talk))
         if not texts.is_blank:
-            with closing(cast("Generator[Event]", talk.chat.stream(question, only=is_progress))) as events:
+            with closing(
+                cast("Generator[Event]", talk.chat.stream(question, only=is_progress))
+            ) as events:
                 for event in events:
                     result = self._runs.note(event, teller) or result
         answer = found(result, talk.texts) if result is not None else None
         self._remember(message, answer)
         return answer
 
-    async def _aanswer(self, message: str, chat_history: Sequence[ChatMessage] | None) -> EvidenceOfRun | None:
+    async def _aanswer(
+        self, message: str, chat_history: Sequence[ChatMessage] | None
+    ) -> EvidenceOfRun | None:
         teller, rlm = ProgressReporter(), self._runs.rlm
         self._runs.question(QueryBundle(message))
         texts, result = await self._source.open(), None
-        talk, question, old = self._session(rlm, texts, message, chat_history, asyncio.get_running_loop())
+        talk, question, old = self._session(
+            rlm, texts, message, chat_history, asyncio.get_running_loop()
+        )
         if old is not None:
             await old.aclose()
         await self._hold(talk)
@@ -247,10 +278,17 @@ class RLMChatEngine(BaseChatEngine):
         chat_history: Sequence[ChatMessage] | None,
         loop: asyncio.AbstractEventLoop | None,
     ) -> tuple[_Talk, str, _Talk | None]:
-        """The session for a message, what it is asked, and the session that this one takes the place of."""
+        """The session for a message, what it is asked, and the session that this one takes the
+        place of.
+        """
         with self._lock:
             talk = self._talk
-            is_other = talk is None or talk.texts.corpus is not texts.corpus or talk.rlm is not rlm or talk.loop is not loop
+            is_other = (
+                talk is None
+                or talk.texts.corpus is not texts.corpus
+                or talk.rlm is not rlm
+                or talk.loop is not loop
+            )
             if chat_history is not None and _plain(chat_history) != _plain(self._history):
                 self._history, is_other = list(chat_history), True
             question = self._runs.question(QueryBundle(message))
@@ -262,7 +300,10 @@ class RLMChatEngine(BaseChatEngine):
     def _remember(self, message: str, answer: EvidenceOfRun | None) -> None:
         said = response_text(answer)
         with self._lock:
-            self._history += [ChatMessage(message, role=MessageRole.USER), ChatMessage(said, role=MessageRole.ASSISTANT)]
+            self._history += [
+                ChatMessage(message, role=MessageRole.USER),
+                ChatMessage(said, role=MessageRole.ASSISTANT),
+            ]
 
     def _let_go(self) -> _Talk | None:
         with self._lock:
@@ -295,12 +336,15 @@ def _response(answer: EvidenceOfRun | None) -> AgentChatResponse:
 
 def _streaming(answer: EvidenceOfRun | None, *, is_async: bool) -> StreamingAgentChatResponse:
     text = response_text(answer)
-    response = StreamingAgentChatResponse(text, source_nodes=answer.nodes if answer is not None else [], is_writing_to_memory=False)
+    response = StreamingAgentChatResponse(
+        text, source_nodes=answer.nodes if answer is not None else [], is_writing_to_memory=False
+    )
     if is_async:
         response.achat_stream = _adeltas(text)
     else:
         response.chat_stream = _deltas(text)
-    vars(response)["metadata"] = metadata_of(answer.result) if answer is not None else {}  # which its class does not have
+    # Which its class does not have
+    vars(response)["metadata"] = metadata_of(answer.result) if answer is not None else {}
     return response
 
 

@@ -10,7 +10,8 @@ from rlm_integrations.llama_index.nodes import slice_of
 from rlm_integrations.llama_index.texts import Texts
 from rlm_integrations.result import RLMResult
 
-DOCUMENT_ID = "document_id"  # the metadata key of the document's id where the document is not the node's SOURCE
+# The metadata key of the document's id where the document is not the node's SOURCE
+DOCUMENT_ID = "document_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,9 @@ def found(result: RLMResult, texts: Texts) -> EvidenceOfRun:
 
     @cache
     def place(name: str) -> int | None:
-        """Where a node begins in its document: where we cut it ourselves, or its text is there just once."""
+        """Where a node begins in its document: where we cut it ourselves, or its text is there just
+        once.
+        """
         origin = texts.origin_of(name)
         if origin.at is not None or origin.document is None:
             return origin.at
@@ -36,24 +39,50 @@ def found(result: RLMResult, texts: Texts) -> EvidenceOfRun:
         at = text.find(own)
         return at if at >= 0 and text.find(own, at + 1) < 0 else None
 
-    return EvidenceOfRun(result, [_node(each, texts, place(each.source)) for each in citations_as_evidence(result.citations, texts.corpus)])
+    return EvidenceOfRun(
+        result,
+        [
+            _node(each, texts, place(each.source))
+            for each in citations_as_evidence(result.citations, texts.corpus)
+        ],
+    )
 
 
 def _node(evidence: Evidence, texts: Texts, place: int | None) -> NodeWithScore:
-    """A citation as a node. Its source is the document where the place there is certain, else the text that the run read."""
+    """A citation as a node.
+
+    Its source is the document where the place there is certain, else the text that the run read.
+    """
     (span,) = evidence.spans
     origin = texts.origin_of(evidence.source)
     metadata = origin.metadata_or(evidence.source_metadata)
     score = evidence.score if origin.score is None else origin.score
     # An id that several texts have names none of them: the name of the text in the run does.
-    own_id = evidence.doc_id if texts.names.get(evidence.doc_id) == evidence.source else evidence.source
+    own_id = (
+        evidence.doc_id if texts.names.get(evidence.doc_id) == evidence.source else evidence.source
+    )
     read = RelatedNodeInfo(node_id=own_id, node_type=origin.kind, metadata=metadata)
     if origin.document is not None and place is not None:
         fields = origin.look.fields()
-        return slice_of(origin.document, place + span["start"], evidence.text, metadata=metadata, score=score, parent=read, fields=fields)
+        return slice_of(
+            origin.document,
+            place + span["start"],
+            evidence.text,
+            metadata=metadata,
+            score=score,
+            parent=read,
+            fields=fields,
+        )
     excluded: tuple[str, ...] = ()
     document_id = origin.document.node_id if origin.document is not None else evidence.doc_id
     if document_id != own_id:
         metadata.setdefault(DOCUMENT_ID, document_id)
         excluded = (DOCUMENT_ID,)
-    return slice_of(read, span["start"], evidence.text, metadata=metadata, score=score, fields=origin.look.fields(excluded=excluded))
+    return slice_of(
+        read,
+        span["start"],
+        evidence.text,
+        metadata=metadata,
+        score=score,
+        fields=origin.look.fields(excluded=excluded),
+    )

@@ -1,4 +1,6 @@
-"""How far a run is, as LlamaIndex tells it: an instrumentation event everywhere, and an event of the workflow inside one."""
+"""How far a run is, as LlamaIndex tells it: an instrumentation event everywhere, and an event of
+the workflow inside one.
+"""
 
 import logging
 from typing import Any
@@ -19,8 +21,8 @@ class RLMProgressEvent(BaseEvent):
 
     Attributes:
         progress: What `engine.progress.Progress` knows of it, as plain JSON.
-        query_span_id: The span in which the run was asked for. It is not the event's own `span_id`: tracers warn of every event in a span
-            whose class they do not know.
+        query_span_id: The span in which the run was asked for. It is not the event's own `span_id`:
+            tracers warn of every event in a span whose class they do not know.
     """
 
     progress: dict[str, Any]
@@ -34,16 +36,22 @@ class RLMProgressEvent(BaseEvent):
 
 
 class RLMWorkflowEvent(Event):
-    """The same in the stream of the workflow in whose step the run was started; fields are read as attributes, `event.kind` first."""
+    """The same in the stream of the workflow in whose step the run was started; fields are read as
+    attributes, `event.kind` first.
+    """
 
 
 class ProgressReporter:
-    """Tells LlamaIndex of the progress of one run or batch. It is made where that was asked for, and may be called anywhere."""
+    """Tells LlamaIndex of the progress of one run or batch.
+
+    It is made where that was asked for, and may be called anywhere.
+    """
 
     def __init__(self) -> None:
         self._span = active_span_id.get()
         self._loop = running_loop()
-        self._step: Any = _step() if self._loop is not None else None  # only an event loop's own thread may write to a workflow's stream
+        # Only an event loop's own thread may write to a workflow's stream
+        self._step: Any = _step() if self._loop is not None else None
 
     def __call__(self, progress: Progress) -> None:
         """Tell of a step."""

@@ -1,4 +1,6 @@
-"""LlamaIndex's OpenAI classes over the quick transport, and a warning where a slow one is about to hold a large fan-out up."""
+"""LlamaIndex's OpenAI classes over the quick transport, and a warning where a slow one is about to
+hold a large fan-out up.
+"""
 
 import warnings
 from collections.abc import Iterable
@@ -7,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.frameworks.llama_index import LlamaIndexLM
-from rlm_integrations.lm.frameworks.slow_transport import SLOW_FROM_CALLS, SlowTransportWarning, is_slow
+from rlm_integrations.lm.frameworks.slow_transport import (
+    SLOW_FROM_CALLS,
+    SlowTransportWarning,
+    is_slow,
+)
 
 if TYPE_CHECKING:
     from llama_index.llms.openai import OpenAI
@@ -15,10 +21,12 @@ if TYPE_CHECKING:
 
 
 def fast_openai(model: str, **options: Any) -> "OpenAI":
-    """LlamaIndex's `OpenAI`, whose asynchronous calls go over aiohttp: from some dozen calls at once a fraction of the time.
+    """LlamaIndex's `OpenAI`, whose asynchronous calls go over aiohttp: from some dozen calls at
+    once a fraction of the time.
 
-    It may be used on any number of event loops, and the synchronous methods of this library use its asynchronous client too. By default
-    `max_retries` is 0, because this library retries failed calls itself and slows down for all calls when a provider refuses.
+    It may be used on any number of event loops, and the synchronous methods of this library use its
+    asynchronous client too. By default `max_retries` is 0, because this library retries failed
+    calls itself and slows down for all calls when a provider refuses.
 
     Args:
         model: The model's name.
@@ -37,7 +45,8 @@ def fast_openai(model: str, **options: Any) -> "OpenAI":
 
 
 def fast_openai_like(model: str, **options: Any) -> "OpenAILike":
-    """The same for `OpenAILike`, which asks any server that speaks OpenAI's protocol; `is_chat_model` is True by default.
+    """The same for `OpenAILike`, which asks any server that speaks OpenAI's protocol;
+    `is_chat_model` is True by default.
 
     Args:
         model: The model's name.
@@ -52,12 +61,19 @@ def fast_openai_like(model: str, **options: Any) -> "OpenAILike":
         raise MissingExtraError("fast_openai_like", "llama-index-openai") from error
     from rlm_integrations.lm.openai.transport import LoopsClient
 
-    given: dict[str, Any] = {"async_http_client": LoopsClient(), "max_retries": 0, "is_chat_model": True, **options}
+    given: dict[str, Any] = {
+        "async_http_client": LoopsClient(),
+        "max_retries": 0,
+        "is_chat_model": True,
+        **options,
+    }
     return OpenAILike(model=model, **given)
 
 
 def warn_of_slow(models: Iterable[LM], calls: int) -> None:
-    """Warn of every model that may make so many asynchronous calls at once by a transport that does not bear them."""
+    """Warn of every model that may make so many asynchronous calls at once by a transport that does
+    not bear them.
+    """
     if calls < SLOW_FROM_CALLS:
         return
     for lm in models:

@@ -5,7 +5,12 @@ from inspect import signature
 from typing import Any, Final
 
 from llama_index.core import VectorStoreIndex
-from llama_index.core.data_structs.data_structs import IndexDict, IndexGraph, IndexList, KeywordTable
+from llama_index.core.data_structs.data_structs import (
+    IndexDict,
+    IndexGraph,
+    IndexList,
+    KeywordTable,
+)
 from llama_index.core.data_structs.document_summary import IndexDocumentSummary
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, Document
@@ -20,8 +25,8 @@ _INSTEAD: Final = "pass retriever=index.as_retriever(similarity_top_k=…), or d
 class Nodes:
     """The nodes of an index as they are now; to iterate blocks, and so does making it.
 
-    They are in the order in which they came into the document store. A vector store has no order of its own: its nodes are listed
-    document by document.
+    They are in the order in which they came into the document store. A vector store has no order of
+    its own: its nodes are listed document by document.
 
     Args:
         index: The index.
@@ -37,13 +42,21 @@ class Nodes:
         self._docstore = index.docstore
         self._ids = tuple(dict.fromkeys(_ids(index)))
         self._stored = _stored(index, self._ids)
-        self.state = (self._ids, _hashes(self._docstore, self._ids), tuple((node.node_id, node.hash) for node in self._stored))
+        self.state = (
+            self._ids,
+            _hashes(self._docstore, self._ids),
+            tuple((node.node_id, node.hash) for node in self._stored),
+        )
 
     def __iter__(self) -> Iterator[BaseNode]:
         wanted = set(self._ids)
-        found = [node for id_, node in self._docstore.docs.items() if id_ in wanted] if wanted else []
+        found = (
+            [node for id_, node in self._docstore.docs.items() if id_ in wanted] if wanted else []
+        )
         if wanted and not found:
-            raise InputError(f"the document store of the index has none of its {len(wanted):,} texts: {_INSTEAD}")
+            raise InputError(
+                f"the document store of the index has none of its {len(wanted):,} texts: {_INSTEAD}"
+            )
         return iter([*found, *self._stored])
 
 
@@ -51,7 +64,9 @@ def text_in(docstore: BaseDocumentStore | None) -> Callable[[str], str | None]:
     """Gives the text of a whole document by its id, where this document store has that; it blocks."""
 
     def text_of(document_id: str) -> str | None:
-        found = docstore.get_document(document_id, raise_error=False) if docstore is not None else None
+        found = (
+            docstore.get_document(document_id, raise_error=False) if docstore is not None else None
+        )
         return found.get_content() if isinstance(found, Document) else None
 
     return text_of
@@ -60,12 +75,16 @@ def text_in(docstore: BaseDocumentStore | None) -> Callable[[str], str | None]:
 def docstore_of(retriever: object) -> BaseDocumentStore | None:
     """The document store that a retriever reads from, where it has one."""
     index = getattr(retriever, "_index", None)
-    found = getattr(retriever, "_docstore", None) or getattr(index, "docstore", None)  # nothing public leads there
+    # Nothing public leads there
+    found = getattr(retriever, "_docstore", None) or getattr(index, "docstore", None)
     return found if isinstance(found, BaseDocumentStore) else None
 
 
 def _hashes(docstore: BaseDocumentStore, ids: Sequence[str]) -> tuple[object, ...]:
-    """The hash of each node's text and metadata. Where the store does not know one, the node counts as changed."""
+    """The hash of each node's text and metadata.
+
+    Where the store does not know one, the node counts as changed.
+    """
     if not ids:
         return ()
     known = {id_: hash_ for hash_, id_ in docstore.get_all_document_hashes().items()}
@@ -73,7 +92,10 @@ def _hashes(docstore: BaseDocumentStore, ids: Sequence[str]) -> tuple[object, ..
     if None not in hashes:
         return hashes
     # Of nodes with equal hashes the store lists one.
-    return tuple(hash_ or docstore.get_document_hash(id_) or object() for id_, hash_ in zip(ids, hashes, strict=True))
+    return tuple(
+        hash_ or docstore.get_document_hash(id_) or object()
+        for id_, hash_ in zip(ids, hashes, strict=True)
+    )
 
 
 def _stored(index: BaseIndex[Any], ids: Sequence[str]) -> list[BaseNode]:
@@ -85,11 +107,19 @@ def _stored(index: BaseIndex[Any], ids: Sequence[str]) -> list[BaseNode]:
     known, get_nodes = set(ids), index.vector_store.get_nodes
     limit = {"limit": _ALL} if "limit" in signature(get_nodes).parameters else {}
     try:
-        nodes = [node for node in get_nodes(node_ids=None, filters=None, **limit) if node.node_id not in known]
+        nodes = [
+            node
+            for node in get_nodes(node_ids=None, filters=None, **limit)
+            if node.node_id not in known
+        ]
     except NotImplementedError:
         store = type(index.vector_store).__name__
-        raise InputError(f"the texts of this index are in its {store}, which does not list them: {_INSTEAD}") from None
-    return sorted(nodes, key=lambda node: (node.ref_doc_id or "", getattr(node, "start_char_idx", None) or 0))
+        raise InputError(
+            f"the texts of this index are in its {store}, which does not list them: {_INSTEAD}"
+        ) from None
+    return sorted(
+        nodes, key=lambda node: (node.ref_doc_id or "", getattr(node, "start_char_idx", None) or 0)
+    )
 
 
 def _ids(index: BaseIndex[Any]) -> Iterable[str]:
@@ -103,5 +133,11 @@ def _ids(index: BaseIndex[Any]) -> Iterable[str]:
     if isinstance(struct, KeywordTable):
         return sorted(struct.node_ids)
     if isinstance(struct, IndexGraph):  # a tree, whose leaves are the text
-        return (each for each in struct.all_nodes.values() if not struct.node_id_to_children_ids.get(each))
-    raise InputError(f"which texts belong to this {type(index).__name__} is not known: pass documents=…, nodes=… or retriever=…")
+        return (
+            each
+            for each in struct.all_nodes.values()
+            if not struct.node_id_to_children_ids.get(each)
+        )
+    raise InputError(
+        f"which texts belong to this {type(index).__name__} is not known: pass documents=…, nodes=… or retriever=…"
+    )

@@ -1,4 +1,6 @@
-"""Where a text comes from, without the text: what a citation in it needs to become a node of LlamaIndex."""
+"""Where a text comes from, without the text: what a citation in it needs to become a node of
+LlamaIndex.
+"""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -6,7 +8,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
 
-from llama_index.core.schema import BaseNode, Document, ImageNode, NodeWithScore, ObjectType, RelatedNodeInfo
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageNode,
+    NodeWithScore,
+    ObjectType,
+    RelatedNodeInfo,
+)
 
 from rlm_integrations.llama_index.nodes import is_slice
 
@@ -68,7 +77,11 @@ class NodeOrigin:
         look = _look(
             tuple(node.excluded_llm_metadata_keys),
             tuple(node.excluded_embed_metadata_keys),
-            tuple((name, found) for name in _TEMPLATES if isinstance(found := getattr(node, name, None), str)),
+            tuple(
+                (name, found)
+                for name in _TEMPLATES
+                if isinstance(found := getattr(node, name, None), str)
+            ),
         )
         if isinstance(node, Document):
             return cls(ObjectType.DOCUMENT, score=score, metadata=node.metadata, look=look)

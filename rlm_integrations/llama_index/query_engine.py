@@ -1,4 +1,6 @@
-"""The query engine: a question over documents that no model's window holds, wherever LlamaIndex takes an engine."""
+"""The query engine: a question over documents that no model's window holds, wherever LlamaIndex
+takes an engine.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Self, cast
@@ -24,7 +26,13 @@ from rlm_integrations.llama_index.index import docstore_of, text_in
 from rlm_integrations.llama_index.response import Streaming, response_of
 from rlm_integrations.llama_index.results import Answered, result_of
 from rlm_integrations.llama_index.runs import Runs
-from rlm_integrations.llama_index.sources import checked, checked_documents, kept, only_one, source_of
+from rlm_integrations.llama_index.sources import (
+    checked,
+    checked_documents,
+    kept,
+    only_one,
+    source_of,
+)
 from rlm_integrations.llama_index.synthesizer import RLMSynthesizer, bundle_of
 from rlm_integrations.llama_index.texts import BoundTexts, IndexTexts, Once
 from rlm_integrations.result import RLMResult
@@ -36,8 +44,9 @@ TextsOrRetriever = BoundTexts | IndexTexts | BaseRetriever
 class RLMQueryEngine(BaseQueryEngine):
     """Answers questions over documents by runs of an `RLM`. Made by `from_defaults` or `from_rlm`.
 
-    The source nodes of a response are verified citations and nothing else: `text` stands word for word at `start_char_idx` of the document
-    that is their `SOURCE`. Of nodes that were cut from a document that is not at hand, or repeats itself, the node is the `SOURCE`.
+    The source nodes of a response are verified citations and nothing else: `text` stands word for
+    word at `start_char_idx` of the document that is their `SOURCE`. Of nodes that were cut from a
+    document that is not at hand, or repeats itself, the node is the `SOURCE`.
 
     Args:
         runs: Its runs.
@@ -61,8 +70,12 @@ class RLMQueryEngine(BaseQueryEngine):
         self._source = source
         self._streaming = streaming
         self._node_postprocessors = tuple(node_postprocessors)
-        self._synthesizer = RLMSynthesizer(runs, streaming=streaming, callback_manager=self.callback_manager)
-        self._synthesizer.text_of = text_in(docstore_of(source)) if isinstance(source, BaseRetriever) else source.text_of
+        self._synthesizer = RLMSynthesizer(
+            runs, streaming=streaming, callback_manager=self.callback_manager
+        )
+        self._synthesizer.text_of = (
+            text_in(docstore_of(source)) if isinstance(source, BaseRetriever) else source.text_of
+        )
 
     @classmethod
     def from_defaults(
@@ -83,17 +96,20 @@ class RLMQueryEngine(BaseQueryEngine):
         """An engine over one of these: documents, nodes, an index, or a retriever.
 
         Args:
-            documents: Documents of LlamaIndex or LangChain, texts, a `pathlib.Path`, or a list of them; read at the first question.
+            documents: Documents of LlamaIndex or LangChain, texts, a `pathlib.Path`, or a list of
+                them; read at the first question.
             nodes: Nodes, with or without scores; the same, under the name that says so.
             index: All the text of an index, as it is at each question.
             retriever: What it finds is the text; everything that it can find is worth finding here.
-            llm: The model that writes code, as `RLM` takes it; LlamaIndex's default, looked up at the first question, if there is none.
+            llm: The model that writes code, as `RLM` takes it; LlamaIndex's default, looked up at
+                the first question, if there is none.
             sub_llm: The model that its code asks; the same by default.
             output_cls: A pydantic class, for answers of that class.
             streaming: Whether answers are streams. They begin when the answer is there.
-            node_postprocessors: What changes the nodes that `retriever` finds, such as a reranker, before they are read.
-            callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default. Calls of
-                LlamaIndex's models are told to the models' own, those of models by name to this.
+            node_postprocessors: What changes the nodes that `retriever` finds, such as a reranker,
+                before they are read.
+            callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default. Calls
+                of LlamaIndex's models are told to the models' own, those of models by name to this.
             rlm_options: Those of `RLM`.
 
         Raises:
@@ -102,7 +118,9 @@ class RLMQueryEngine(BaseQueryEngine):
         sources = {"documents": documents, "nodes": nodes, "index": index}
         name = only_one({**sources, "retriever": retriever})
         if node_postprocessors and retriever is None:
-            raise InputError("node_postprocessors change what retriever=… finds: without a retriever there is nothing for them to do")
+            raise InputError(
+                "node_postprocessors change what retriever=… finds: without a retriever there is nothing for them to do"
+            )
         for each in node_postprocessors:
             checked(each, BaseNodePostprocessor)
         own = ["retriever", "node_postprocessors"]
@@ -113,14 +131,29 @@ class RLMQueryEngine(BaseQueryEngine):
             source = cast("BaseRetriever", retriever)
         else:
             runs, source = source_of(sources, llm, sub_llm, output_cls, rlm_options, own)
-        return cls(runs, source, streaming=streaming, node_postprocessors=node_postprocessors, callback_manager=callback_manager)
+        return cls(
+            runs,
+            source,
+            streaming=streaming,
+            node_postprocessors=node_postprocessors,
+            callback_manager=callback_manager,
+        )
 
     @classmethod
-    def from_rlm(cls, rlm: RLM, documents: object, *, streaming: bool = False, callback_manager: CallbackManager | None = None) -> Self:
+    def from_rlm(
+        cls,
+        rlm: RLM,
+        documents: object,
+        *,
+        streaming: bool = False,
+        callback_manager: CallbackManager | None = None,
+    ) -> Self:
         """An engine whose runs are this RLM's, over these documents."""
         checked(rlm, RLM)
         runs = Runs.of(rlm)
-        return cls(runs, kept(documents, runs), streaming=streaming, callback_manager=callback_manager)
+        return cls(
+            runs, kept(documents, runs), streaming=streaming, callback_manager=callback_manager
+        )
 
     @property
     def last_result(self) -> RLMResult | None:
@@ -137,15 +170,25 @@ class RLMQueryEngine(BaseQueryEngine):
         if not self._streaming:
             return self
         processors = self._node_postprocessors
-        return type(self)(self._runs, self._source, node_postprocessors=processors, callback_manager=self.callback_manager)
+        return type(self)(
+            self._runs,
+            self._source,
+            node_postprocessors=processors,
+            callback_manager=self.callback_manager,
+        )
 
     def over(self, documents: object) -> Self:
-        """An engine that answers one question over other documents, which are let go of with the answer.
+        """An engine that answers one question over other documents, which are let go of with the
+        answer.
 
         Raises:
             InputError: There are no documents.
         """
-        return type(self)(self._runs, Once(checked_documents(documents), self._runs.limits), callback_manager=self.callback_manager)
+        return type(self)(
+            self._runs,
+            Once(checked_documents(documents), self._runs.limits),
+            callback_manager=self.callback_manager,
+        )
 
     def as_retriever(self, *, callback_manager: CallbackManager | None = None) -> BaseRetriever:
         """A retriever of evidence: what it finds are the verified citations of a run."""
@@ -155,14 +198,18 @@ class RLMQueryEngine(BaseQueryEngine):
         """A conversation over the same documents, in one REPL.
 
         Raises:
-            InputError: This engine asks a retriever: what that finds differs from message to message.
+            InputError: This engine asks a retriever: what that finds differs from message to
+                message.
         """
         if isinstance(self._source, BaseRetriever):
-            raise InputError("a conversation needs documents that stay: make the engine of documents=…, nodes=… or index=…")
+            raise InputError(
+                "a conversation needs documents that stay: make the engine of documents=…, nodes=… or index=…"
+            )
         return RLMChatEngine(self._runs, self._source, callback_manager=self.callback_manager)
 
     def result_of(self, response: Answered | str) -> RLMResult:
-        """The result of the run that gave a response, or whose `run_id` this is; see the function of this name.
+        """The result of the run that gave a response, or whose `run_id` this is; see the function
+        of this name.
 
         Raises:
             InputError: It is no longer kept.
@@ -198,25 +245,37 @@ class RLMQueryEngine(BaseQueryEngine):
         return nodes
 
     def synthesize(
-        self, query_bundle: QueryType, nodes: list[NodeWithScore], additional_source_nodes: Sequence[NodeWithScore] | None = None
+        self,
+        query_bundle: QueryType,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
     ) -> RESPONSE_TYPE:
-        """The answer from these nodes; the engine's own documents tell at most where these stand in them."""
+        """The answer from these nodes; the engine's own documents tell at most where these stand in
+        them.
+        """
         return self._synthesizer.synthesize(query_bundle, nodes, additional_source_nodes)
 
     async def asynthesize(
-        self, query_bundle: QueryType, nodes: list[NodeWithScore], additional_source_nodes: Sequence[NodeWithScore] | None = None
+        self,
+        query_bundle: QueryType,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
     ) -> RESPONSE_TYPE:
         """The same for asynchronous callers."""
         return await self._synthesizer.asynthesize(query_bundle, nodes, additional_source_nodes)
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        with self.callback_manager.event(CBEventType.QUERY, payload={EventPayload.QUERY_STR: query_bundle.query_str}) as event:
+        with self.callback_manager.event(
+            CBEventType.QUERY, payload={EventPayload.QUERY_STR: query_bundle.query_str}
+        ) as event:
             response = self._response(self._run(query_bundle), "sync")
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        with self.callback_manager.event(CBEventType.QUERY, payload={EventPayload.QUERY_STR: query_bundle.query_str}) as event:
+        with self.callback_manager.event(
+            CBEventType.QUERY, payload={EventPayload.QUERY_STR: query_bundle.query_str}
+        ) as event:
             response = self._response(await self._arun(query_bundle), "async")
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response

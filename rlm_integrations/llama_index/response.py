@@ -4,7 +4,13 @@ import re
 from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any, Literal
 
-from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, PydanticResponse, Response, StreamingResponse
+from llama_index.core.base.response.schema import (
+    RESPONSE_TYPE,
+    AsyncStreamingResponse,
+    PydanticResponse,
+    Response,
+    StreamingResponse,
+)
 from llama_index.core.schema import NodeWithScore
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -19,12 +25,17 @@ _BETWEEN_WORDS = re.compile(r"(?<=\s)(?=\S)")
 
 
 def response_of(
-    found: EvidenceOfRun | None, more: Sequence[NodeWithScore] = (), *, streaming: Streaming, empty: str = EMPTY
+    found: EvidenceOfRun | None,
+    more: Sequence[NodeWithScore] = (),
+    *,
+    streaming: Streaming,
+    empty: str = EMPTY,
 ) -> RESPONSE_TYPE:
     """The response that a run's result makes, or that there was nothing to read.
 
-    Its source nodes are the verified citations, and then `more`. Its metadata are few and flat: tools and routers pass them on. A stream is
-    one of the finished answer, so sources and metadata are there from the start; an answer of a pydantic class is never streamed.
+    Its source nodes are the verified citations, and then `more`. Its metadata are few and flat:
+    tools and routers pass them on. A stream is one of the finished answer, so sources and metadata
+    are there from the start; an answer of a pydantic class is never streamed.
     """
     if found is None:
         sources, metadata = [*more], {"iterations": 0, "calls": 0, "tokens": 0}
@@ -45,7 +56,9 @@ def response_text(found: EvidenceOfRun | None, empty: str = EMPTY) -> str:
     if found is None:
         return empty
     result = found.result
-    answer = result.partial if result.answer is None and result.partial is not None else result.answer
+    answer = (
+        result.partial if result.answer is None and result.partial is not None else result.answer
+    )
     return (answer if isinstance(answer, str) else to_json(answer, fallback=str).decode()) or empty
 
 
@@ -56,7 +69,9 @@ def metadata_of(result: RLMResult) -> dict[str, Any]:
         "stop_reason": result.stop_reason,
         "iterations": result.iterations,
         "calls": result.total_calls,
-        "tokens": sum(each.input_tokens + each.output_tokens for each in result.spent.usage.values()),
+        "tokens": sum(
+            each.input_tokens + each.output_tokens for each in result.spent.usage.values()
+        ),
         "cost": result.cost,
         "dropped_citations": result.dropped_citations,
     }

@@ -1,4 +1,6 @@
-"""The latest results of each engine, by the ids of their runs: what a response's metadata hold is the id alone."""
+"""The latest results of each engine, by the ids of their runs: what a response's metadata hold is
+the id alone.
+"""
 
 import threading
 from collections import OrderedDict
@@ -6,7 +8,13 @@ from collections.abc import Mapping
 from typing import Final
 from weakref import WeakSet
 
-from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, PydanticResponse, Response, StreamingResponse
+from llama_index.core.base.response.schema import (
+    RESPONSE_TYPE,
+    AsyncStreamingResponse,
+    PydanticResponse,
+    Response,
+    StreamingResponse,
+)
 from llama_index.core.chat_engine.types import AgentChatResponse, StreamingAgentChatResponse
 
 from rlm_integrations._concurrency.runtime import shared
@@ -18,7 +26,14 @@ from rlm_integrations.store.shared import StoreReader
 KEPT: Final = 32  # results of an engine
 
 Answered = RESPONSE_TYPE | AgentChatResponse | StreamingAgentChatResponse
-_ANSWERED = (Response, StreamingResponse, AsyncStreamingResponse, PydanticResponse, AgentChatResponse, StreamingAgentChatResponse)
+_ANSWERED = (
+    Response,
+    StreamingResponse,
+    AsyncStreamingResponse,
+    PydanticResponse,
+    AgentChatResponse,
+    StreamingAgentChatResponse,
+)
 
 
 class Results:
@@ -59,7 +74,8 @@ def result_of(response: Answered | str) -> RLMResult:
     The results of an engine's last 32 runs are kept in this process, for as long as the engine is.
 
     Args:
-        response: A response of an engine, a synthesizer or a chat engine, or its `metadata["run_id"]`.
+        response: A response of an engine, a synthesizer or a chat engine, or its
+            `metadata["run_id"]`.
 
     Raises:
         InputError: It is not a response of a run, or its result is no longer kept.
@@ -69,9 +85,13 @@ def result_of(response: Answered | str) -> RLMResult:
         metadata: object = getattr(response, "metadata", None)
         run_id = metadata.get("run_id") if isinstance(metadata, Mapping) else None
         if run_id is None:
-            raise InputError("this response is not of a run: no text was found to read, or another engine gave it")
+            raise InputError(
+                "this response is not of a run: no text was found to read, or another engine gave it"
+            )
     if not isinstance(run_id, str):
-        raise InputError(f"a result is found by a response or by its metadata['run_id'], not by {type(response).__name__}")
+        raise InputError(
+            f"a result is found by a response or by its metadata['run_id'], not by {type(response).__name__}"
+        )
     for results in list(shared("results of engines", WeakSet[Results])):
         if (found := results.find(run_id)) is not None:
             return found
@@ -91,7 +111,9 @@ def store_of(given: object) -> StoreReader:
     if isinstance(given, (str, *_ANSWERED)):
         given = result_of(given)
     if not isinstance(given, RLMResult):
-        raise InputError(f"store must be a store, a result, a response or its run_id, not {type(given).__name__}")
+        raise InputError(
+            f"store must be a store, a result, a response or its run_id, not {type(given).__name__}"
+        )
     if given.store is None:
         raise InputError("this result has no store: its run had store_mode='none'")
     return given.store

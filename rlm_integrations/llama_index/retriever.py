@@ -17,13 +17,17 @@ Mode = Literal["search", "summary"]
 
 
 class RLMStoreRetriever(BaseRetriever):
-    """Searches the findings of a run as any retriever: by free text, or in the store's query language where the query is in it.
+    """Searches the findings of a run as any retriever: by free text, or in the store's query
+    language where the query is in it.
 
-    Scores are relative: the finding that fits best has 1.0. The search's own are in `metadata["score"]`.
+    Scores are relative: the finding that fits best has 1.0. The search's own are in
+    `metadata["score"]`.
 
     Args:
-        store: A result's `store`, an engine's `last_store`, a result, a response of an engine, or its `run_id`.
-        mode: "search" gives the `k` findings that fit best, "summary" one node that sums up what there is.
+        store: A result's `store`, an engine's `last_store`, a result, a response of an engine, or
+            its `run_id`.
+        mode: "search" gives the `k` findings that fit best, "summary" one node that sums up what
+            there is.
         k: How many.
         callback_manager: LlamaIndex's callbacks; `Settings` has the default.
 
@@ -31,7 +35,14 @@ class RLMStoreRetriever(BaseRetriever):
         InputError: An argument cannot work.
     """
 
-    def __init__(self, store: object, mode: Mode = "search", k: int = 4, *, callback_manager: CallbackManager | None = None) -> None:
+    def __init__(
+        self,
+        store: object,
+        mode: Mode = "search",
+        k: int = 4,
+        *,
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
         reading = store_of(store)
         if mode not in ("search", "summary"):
             raise InputError(f"mode={mode!r}: choose 'search' or 'summary'")

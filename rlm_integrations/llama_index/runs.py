@@ -1,4 +1,6 @@
-"""Runs as LlamaIndex sees them: asked from its sync and async methods, followed by its events, their citations as its nodes."""
+"""Runs as LlamaIndex sees them: asked from its sync and async methods, followed by its events,
+their citations as its nodes.
+"""
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import aclosing, closing
@@ -42,13 +44,15 @@ class Runs:
 
     Args:
         rlm: Whose runs they are.
-        follow: The options that LlamaIndex's default model takes the place of, as it is at each run.
+        follow: The options that LlamaIndex's default model takes the place of, as it is at each
+            run.
 
     Attributes:
         results: The latest results.
         limits: Its limits.
         template: How a question is put.
-        callbacks: Gives the callback manager that is told of calls of models which are not LlamaIndex's.
+        callbacks: Gives the callback manager that is told of calls of models which are not
+            LlamaIndex's.
     """
 
     def __init__(self, rlm: RLM, follow: Mapping[str, None] | None = None) -> None:
@@ -62,10 +66,15 @@ class Runs:
 
     def _followed(self, rlm: RLM) -> RLM:
         """The same, whose calls LlamaIndex sees and whose results are kept."""
-        models = {id(lm): traced(lm, self._listening) for lm in (rlm.options["root_llm"], *rlm.options["sub_llm"].values())}
+        models = {
+            id(lm): traced(lm, self._listening)
+            for lm in (rlm.options["root_llm"], *rlm.options["sub_llm"].values())
+        }
         subs = {name: models[id(lm)] for name, lm in rlm.options["sub_llm"].items()}
         hook = Emitter(rlm.options["on_event"], self._keep)
-        return rlm.replace(root_llm=models[id(rlm.options["root_llm"])], sub_llm=subs, on_event=hook)
+        return rlm.replace(
+            root_llm=models[id(rlm.options["root_llm"])], sub_llm=subs, on_event=hook
+        )
 
     def _listening(self) -> "CallbackManager":
         return self.callbacks()
@@ -83,7 +92,8 @@ class Runs:
         options: Mapping[str, Any] = _NONE,
         own: Iterable[str] = (),
     ) -> "Runs":
-        """Runs with these models and options; or those of an RLM, or other runs, given in the model's place.
+        """Runs with these models and options; or those of an RLM, or other runs, given in the
+        model's place.
 
         Args:
             llm: The model, an `RLM`, or other runs.
@@ -98,8 +108,14 @@ class Runs:
         if isinstance(llm, Runs):
             return llm
         if isinstance(llm, RLM):
-            if given := [*options, *(["sub_llm"] if sub_llm is not None else []), *(["output_cls"] if output_cls is not None else [])]:
-                raise InputError(f"an RLM has its options already: say {', '.join(given)} where it is made, or in rlm.replace(…)")
+            if given := [
+                *options,
+                *(["sub_llm"] if sub_llm is not None else []),
+                *(["output_cls"] if output_cls is not None else []),
+            ]:
+                raise InputError(
+                    f"an RLM has its options already: say {', '.join(given)} where it is made, or in rlm.replace(…)"
+                )
             return cls(llm)
         options = dict(options)
         if isinstance(llm, StructuredLLM):
@@ -107,11 +123,17 @@ class Runs:
         if "root_llm" in options:
             raise InputError("root_llm=…: here it is llm=…")
         if unknown := options.keys() - OPTIONS:
-            known = ", ".join([*own, "llm", "sub_llm", "output_cls", "streaming", "callback_manager", *OPTIONS])
-            raise InputError(f"there is no option {', '.join(map(repr, sorted(unknown)))}; there are {known}")
+            known = ", ".join(
+                [*own, "llm", "sub_llm", "output_cls", "streaming", "callback_manager", *OPTIONS]
+            )
+            raise InputError(
+                f"there is no option {', '.join(map(repr, sorted(unknown)))}; there are {known}"
+            )
         if output_cls is not None:
             if BaseModel not in getattr(output_cls, "__mro__", ()):
-                raise InputError(f"output_cls must be a class derived from pydantic's BaseModel, not {output_cls!r}")
+                raise InputError(
+                    f"output_cls must be a class derived from pydantic's BaseModel, not {output_cls!r}"
+                )
             if options.get("output_type") is not None:
                 raise InputError("output_cls and output_type are the same: give one of them")
             options["output_type"] = output_cls
@@ -128,13 +150,17 @@ class Runs:
         return self._rlm
 
     def run(self, query: QueryBundle, reading: TextSource) -> EvidenceOfRun | None:
-        """The answer to a question over texts, for synchronous methods; None where there is nothing to read."""
+        """The answer to a question over texts, for synchronous methods; None where there is nothing
+        to read.
+        """
         rlm, question, teller = self.rlm, self.question(query), ProgressReporter()
         texts, result = portal().run(reading.open()), None
         try:
             if texts.is_blank:
                 return None
-            with closing(cast("Generator[Event]", rlm.stream(question, texts.corpus, only=is_progress))) as events:
+            with closing(
+                cast("Generator[Event]", rlm.stream(question, texts.corpus, only=is_progress))
+            ) as events:
                 for event in events:
                     result = self.note(event, teller) or result
             return found(_checked(result), texts)
@@ -144,7 +170,10 @@ class Runs:
     async def arun(self, query: QueryBundle, reading: TextSource) -> EvidenceOfRun | None:
         """The same for asynchronous ones, on the caller's event loop."""
         rlm, question, teller = self.rlm, self.question(query), ProgressReporter()
-        warn_of_slow([rlm.options["root_llm"], *rlm.options["sub_llm"].values()], rlm.options["max_parallel_calls"])
+        warn_of_slow(
+            [rlm.options["root_llm"], *rlm.options["sub_llm"].values()],
+            rlm.options["max_parallel_calls"],
+        )
         texts, result = await reading.open(), None
         try:
             if texts.is_blank:

@@ -18,12 +18,19 @@ def only_one(sources: Mapping[str, object]) -> str:
     """
     given = [name for name, source in sources.items() if source is not None]
     if len(given) != 1:
-        raise InputError(f"an engine answers over one of {', '.join(sources)}; given were {given or 'none of them'}")
+        raise InputError(
+            f"an engine answers over one of {', '.join(sources)}; given were {given or 'none of them'}"
+        )
     return given[0]
 
 
 def source_of(
-    sources: Mapping[str, Any], llm: object, sub_llm: object, output_cls: Any, options: Mapping[str, Any], own: Iterable[str]
+    sources: Mapping[str, Any],
+    llm: object,
+    sub_llm: object,
+    output_cls: Any,
+    options: Mapping[str, Any],
+    own: Iterable[str],
 ) -> tuple[Runs, BoundTexts | IndexTexts]:
     """The runs and the documents of an engine.
 
@@ -62,7 +69,9 @@ def checked_documents(documents: object) -> object:
         InputError: There are none.
     """
     if documents is None or (isinstance(documents, Sized) and not len(documents)):
-        raise InputError("there are no documents to ask: pass a text, a path, a document, or a list of these")
+        raise InputError(
+            "there are no documents to ask: pass a text, a path, a document, or a list of these"
+        )
     return documents
 
 

@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
-from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, StreamingResponse
+from llama_index.core.base.response.schema import (
+    RESPONSE_TYPE,
+    AsyncStreamingResponse,
+    StreamingResponse,
+)
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
-from llama_index.core.instrumentation.events.synthesis import SynthesizeEndEvent, SynthesizeStartEvent
+from llama_index.core.instrumentation.events.synthesis import (
+    SynthesizeEndEvent,
+    SynthesizeStartEvent,
+)
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
@@ -25,10 +32,12 @@ from rlm_integrations.store import SharedStore
 class RLMSynthesizer(BaseSynthesizer):
     """Answers from nodes, however many, by a run over their texts.
 
-        RetrieverQueryEngine(index.as_retriever(similarity_top_k=1_000), response_synthesizer=RLMSynthesizer(llm))
+        RetrieverQueryEngine(index.as_retriever(similarity_top_k=1_000),
+        response_synthesizer=RLMSynthesizer(llm))
 
     Args:
-        llm: The model that writes code, as `RLM` takes it; LlamaIndex's default, looked up at the first question, if there is none.
+        llm: The model that writes code, as `RLM` takes it; LlamaIndex's default, looked up at the
+            first question, if there is none.
         sub_llm: The model that its code asks; the same by default.
         streaming: Whether the answer is a stream.
         output_cls: A pydantic class, for answers of that class.
@@ -38,7 +47,8 @@ class RLMSynthesizer(BaseSynthesizer):
         rlm_options: Those of `RLM`.
 
     Attributes:
-        text_of: Gives the whole text of a document by its id, where that is known, so that citations in nodes can be lifted to it.
+        text_of: Gives the whole text of a document by its id, where that is known, so that
+            citations in nodes can be lifted to it.
 
     Raises:
         InputError: An argument cannot work.
@@ -46,7 +56,8 @@ class RLMSynthesizer(BaseSynthesizer):
 
     text_of: TextOf
 
-    # The base's constructor is not called: it makes LlamaIndex's default model and sets that one's callbacks.
+    # The base's constructor is not called: it makes LlamaIndex's default model and sets that one's
+    # callbacks.
     def __init__(
         self,
         llm: object = None,
@@ -66,7 +77,9 @@ class RLMSynthesizer(BaseSynthesizer):
         self.text_of = _not_known
 
     @classmethod
-    def from_rlm(cls, rlm: RLM, *, streaming: bool = False, callback_manager: CallbackManager | None = None) -> Self:
+    def from_rlm(
+        cls, rlm: RLM, *, streaming: bool = False, callback_manager: CallbackManager | None = None
+    ) -> Self:
         """A synthesizer whose runs are this RLM's."""
         return cls(Runs.of(rlm), streaming=streaming, callback_manager=callback_manager)
 
@@ -99,9 +112,13 @@ class RLMSynthesizer(BaseSynthesizer):
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
         **response_kwargs: Any,
     ) -> RESPONSE_TYPE:
-        """The answer from these nodes, with its citations as source nodes, and after them the additional ones."""
+        """The answer from these nodes, with its citations as source nodes, and after them the
+        additional ones.
+        """
         del response_kwargs  # of LlamaIndex's own prompts
-        return self._synthesize(bundle_of(query), self.given(nodes), HiddenFromSpans(additional_source_nodes or ()))
+        return self._synthesize(
+            bundle_of(query), self.given(nodes), HiddenFromSpans(additional_source_nodes or ())
+        )
 
     @bare
     async def asynthesize(
@@ -113,15 +130,21 @@ class RLMSynthesizer(BaseSynthesizer):
     ) -> RESPONSE_TYPE:
         """The same for asynchronous callers."""
         del response_kwargs
-        return await self._asynthesize(bundle_of(query), self.given(nodes), HiddenFromSpans(additional_source_nodes or ()))
+        return await self._asynthesize(
+            bundle_of(query), self.given(nodes), HiddenFromSpans(additional_source_nodes or ())
+        )
 
     @bare
-    def get_response(self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any) -> Any:
+    def get_response(
+        self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
+    ) -> Any:
         """The answer from these texts alone, without sources."""
         return _answer(self.synthesize(query_str, text_chunks, **response_kwargs))
 
     @bare
-    async def aget_response(self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any) -> Any:
+    async def aget_response(
+        self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
+    ) -> Any:
         """The same for asynchronous callers."""
         return _answer(await self.asynthesize(query_str, text_chunks, **response_kwargs))
 
@@ -130,9 +153,13 @@ class RLMSynthesizer(BaseSynthesizer):
         return NodeTexts(nodes, self._runs.limits, self.text_of)
 
     @spanned("synthesize")
-    def _synthesize(self, query: QueryBundle, given: NodeTexts, more: HiddenFromSpans) -> RESPONSE_TYPE:
+    def _synthesize(
+        self, query: QueryBundle, given: NodeTexts, more: HiddenFromSpans
+    ) -> RESPONSE_TYPE:
         dispatcher.event(SynthesizeStartEvent(query=query))
-        with self._callback_manager.event(CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: query.query_str}) as event:
+        with self._callback_manager.event(
+            CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: query.query_str}
+        ) as event:
             found = self._runs.run(query, given) if given else None
             response = self._response(found, more, "sync")
             event.on_end(payload={EventPayload.RESPONSE: response})
@@ -140,17 +167,28 @@ class RLMSynthesizer(BaseSynthesizer):
         return response
 
     @spanned("asynthesize")
-    async def _asynthesize(self, query: QueryBundle, given: NodeTexts, more: HiddenFromSpans) -> RESPONSE_TYPE:
+    async def _asynthesize(
+        self, query: QueryBundle, given: NodeTexts, more: HiddenFromSpans
+    ) -> RESPONSE_TYPE:
         dispatcher.event(SynthesizeStartEvent(query=query))
-        with self._callback_manager.event(CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: query.query_str}) as event:
+        with self._callback_manager.event(
+            CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: query.query_str}
+        ) as event:
             found = await self._runs.arun(query, given) if given else None
             response = self._response(found, more, "async")
             event.on_end(payload={EventPayload.RESPONSE: response})
         dispatcher.event(SynthesizeEndEvent(query=query, response=response))
         return response
 
-    def _response(self, found: EvidenceOfRun | None, more: HiddenFromSpans, door: Streaming) -> RESPONSE_TYPE:
-        return response_of(found, more.thing, streaming=door if self._streaming else None, empty=self._empty_response)
+    def _response(
+        self, found: EvidenceOfRun | None, more: HiddenFromSpans, door: Streaming
+    ) -> RESPONSE_TYPE:
+        return response_of(
+            found,
+            more.thing,
+            streaming=door if self._streaming else None,
+            empty=self._empty_response,
+        )
 
     def _get_prompts(self) -> PromptDictType:
         return self._runs.prompts()
@@ -169,4 +207,8 @@ def _not_known(_document_id: str) -> None:
 
 
 def _answer(response: RESPONSE_TYPE) -> Any:
-    return response.response_gen if isinstance(response, StreamingResponse | AsyncStreamingResponse) else response.response
+    return (
+        response.response_gen
+        if isinstance(response, StreamingResponse | AsyncStreamingResponse)
+        else response.response
+    )

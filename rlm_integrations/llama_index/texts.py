@@ -1,4 +1,6 @@
-"""What a run reads: documents that stay bound to an engine, an index, or nodes that were just retrieved."""
+"""What a run reads: documents that stay bound to an engine, an index, or nodes that were just
+retrieved.
+"""
 
 import logging
 import threading
@@ -32,7 +34,8 @@ class Texts:
     Attributes:
         corpus: The corpus.
         origins: Of each source, in order.
-        names: The names of sources by the ids of their documents, where only one source has that id.
+        names: The names of sources by the ids of their documents, where only one source has that
+            id.
         is_blank: Whether there is nothing but white space to read.
         text_of: Gives the whole text of a document that nodes were cut from.
     """
@@ -47,9 +50,15 @@ class Texts:
     def of(cls, corpus: Corpus, origins: Sequence[NodeOrigin], text_of: TextOf) -> Self:
         """The texts of a corpus; it blocks."""
         counts = Counter(source.document_id for source in corpus.sources)
-        names = {source.document_id: source.name for source in corpus.sources if source.document_id and counts[source.document_id] == 1}
+        names = {
+            source.document_id: source.name
+            for source in corpus.sources
+            if source.document_id and counts[source.document_id] == 1
+        }
         is_blank = not any(piece and not piece.isspace() for _, piece in corpus)
-        return cls(corpus, origins or [NodeOrigin()] * len(corpus.sources), names, is_blank, text_of)
+        return cls(
+            corpus, origins or [NodeOrigin()] * len(corpus.sources), names, is_blank, text_of
+        )
 
     def origin_of(self, source: str) -> NodeOrigin:
         """Where the text of this source comes from."""
@@ -96,7 +105,9 @@ class NodeTexts:
         """A corpus of their own."""
         limits, origins = self._limits, list[NodeOrigin]()
         things = _WithOrigins(self._things, origins)
-        corpus = await build_corpus(Corpus.build, things, encoding=limits.encoding, errors=limits.decode_errors)
+        corpus = await build_corpus(
+            Corpus.build, things, encoding=limits.encoding, errors=limits.decode_errors
+        )
         return await runtime.offload(Texts.of, corpus, origins, self._text_of)
 
     async def close(self, texts: Texts) -> None:
@@ -150,7 +161,9 @@ class Once(BoundTexts):
 
 
 class IndexTexts:
-    """The texts of an index as it is at each question; what is the same as before is not read again."""
+    """The texts of an index as it is at each question; what is the same as before is not read
+    again.
+    """
 
     def __init__(self, index: BaseIndex[Any], limits: Limits) -> None:
         self._index = index
@@ -190,4 +203,8 @@ class _WithOrigins:
             images += has_image_only(thing)
             yield thing
         if images:
-            logger.warning("%d of %d nodes are images without text, which models do not see here", images, len(self._origins))
+            logger.warning(
+                "%d of %d nodes are images without text, which models do not see here",
+                images,
+                len(self._origins),
+            )

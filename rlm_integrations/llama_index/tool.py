@@ -1,4 +1,6 @@
-"""The engine as a tool of agents and routers, over documents of its own or over one that a workflow holds."""
+"""The engine as a tool of agents and routers, over documents of its own or over one that a workflow
+holds.
+"""
 
 import re
 from collections.abc import Mapping
@@ -21,8 +23,10 @@ DESCRIPTION = (
     "are looking for: each question is answered by itself."
 )
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_LONGEST = 1024  # characters of a description; LlamaIndex refuses longer ones when the tool is sent to a model
-_SHOWN: Final = 50_000  # characters of an answer that the model is shown: a run may answer with its whole document
+# Characters of a description; LlamaIndex refuses longer ones when the tool is sent to a model
+_LONGEST = 1024
+# Characters of an answer that the model is shown: a run may answer with its whole document
+_SHOWN: Final = 50_000
 
 
 class RLMEngineTool(QueryEngineTool):
@@ -51,10 +55,13 @@ class RLMEngineTool(QueryEngineTool):
         return _output(self.metadata.get_name(), query, *_told(response), response)
 
 
-def as_query_engine_tool(engine: BaseQueryEngine, name: str = "ask_document", description: str = DESCRIPTION) -> QueryEngineTool:
+def as_query_engine_tool(
+    engine: BaseQueryEngine, name: str = "ask_document", description: str = DESCRIPTION
+) -> QueryEngineTool:
     """A tool that asks the engine; as a tool it never streams.
 
-    The output is the answer. That of a run which did not finish says so: it is a partial answer, or an error where there is none.
+    The output is the answer. That of a run which did not finish says so: it is a partial answer, or
+    an error where there is none.
 
     Args:
         engine: The engine.
@@ -71,13 +78,19 @@ def as_query_engine_tool(engine: BaseQueryEngine, name: str = "ask_document", de
 
 
 def askable(
-    tool: QueryEngineTool | RLM, context_key: str = "document", *, name: str | None = None, description: str | None = None
+    tool: QueryEngineTool | RLM,
+    context_key: str = "document",
+    *,
+    name: str | None = None,
+    description: str | None = None,
 ) -> FunctionTool:
-    """A tool that asks the document which the workflow of its agent holds, so that one tool serves every document.
+    """A tool that asks the document which the workflow of its agent holds, so that one tool serves
+    every document.
 
-    The document is what `await ctx.store.set(context_key, document)` has put into the workflow's `Context`: a text, a LlamaIndex document,
-    or a list of these. (A workflow serializes what its context holds, which a path does not bear.) The model gives the question alone; the
-    document is read for each question, and is in no message, event or trace.
+    The document is what `await ctx.store.set(context_key, document)` has put into the workflow's
+    `Context`: a text, a LlamaIndex document, or a list of these. (A workflow serializes what its
+    context holds, which a path does not bear.) The model gives the question alone; the document is
+    read for each question, and is in no message, event or trace.
 
         agent = FunctionAgent(tools=[askable(RLM(llm), "report")], llm=llm)
         ctx = Context(agent)
@@ -85,8 +98,8 @@ def askable(
         await agent.run("Who wrote it?", ctx=ctx)
 
     Args:
-        tool: A tool of `as_query_engine_tool`, whose engine answers in the same way, over its own documents where the context has none;
-            or an `RLM`.
+        tool: A tool of `as_query_engine_tool`, whose engine answers in the same way, over its own
+            documents where the context has none; or an `RLM`.
         context_key: The name of the document in the context's store.
         name: What the model calls it; the tool's name by default, "ask_document" for an `RLM`.
         description: What the model is told about it; the tool's by default.
@@ -99,16 +112,30 @@ def askable(
     if isinstance(engine, RLM):
         engine = RLMQueryEngine.from_rlm(engine, " ")  # which is never asked itself
     if not isinstance(engine, RLMQueryEngine):
-        raise InputError(f"askable takes a tool of as_query_engine_tool over an RLMQueryEngine, or an RLM, not {type(tool).__name__}")
+        raise InputError(
+            f"askable takes a tool of as_query_engine_tool over an RLMQueryEngine, or an RLM, not {type(tool).__name__}"
+        )
     if not context_key:
-        raise InputError(f"context_key={context_key!r}: the name of the document in the workflow's context is needed")
-    given = tool.metadata if isinstance(tool, QueryEngineTool) else ToolMetadata(DESCRIPTION, "ask_document")
+        raise InputError(
+            f"context_key={context_key!r}: the name of the document in the workflow's context is needed"
+        )
+    given = (
+        tool.metadata
+        if isinstance(tool, QueryEngineTool)
+        else ToolMetadata(DESCRIPTION, "ask_document")
+    )
     metadata = _metadata(name or given.get_name(), description or given.description)
 
     async def ask(ctx: Context, input: str) -> ToolOutput:  # noqa: A002 - what query engine tools call it
         document = await ctx.store.get(context_key, default=None)
         if document is None and not has_own:
-            return _output(metadata.get_name(), input, f"there is no document {context_key!r} in the workflow's context", True, None)
+            return _output(
+                metadata.get_name(),
+                input,
+                f"there is no document {context_key!r} in the workflow's context",
+                True,
+                None,
+            )
         asked = engine if document is None else engine.over(document)
         try:
             response = await asked.aquery(input)
@@ -116,7 +143,9 @@ def askable(
             return _output(metadata.get_name(), input, *_incomplete(error.result), error)
         return _output(metadata.get_name(), input, *_told(response), response)
 
-    return _ContextTool.from_defaults(async_fn=ask, name=metadata.name, description=metadata.description)
+    return _ContextTool.from_defaults(
+        async_fn=ask, name=metadata.name, description=metadata.description
+    )
 
 
 class _ContextTool(FunctionTool):
@@ -133,17 +162,26 @@ class _ContextTool(FunctionTool):
 
 def _metadata(name: object, description: object) -> ToolMetadata:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InputError(f"name={name!r}: models take names of 1 to 64 letters, digits, '_' and '-'")
+        raise InputError(
+            f"name={name!r}: models take names of 1 to 64 letters, digits, '_' and '-'"
+        )
     if not isinstance(description, str) or not description.strip() or len(description) > _LONGEST:
-        raise InputError(f"description must be a text of 1 to {_LONGEST:,} characters, because LlamaIndex refuses longer ones")
+        raise InputError(
+            f"description must be a text of 1 to {_LONGEST:,} characters, because LlamaIndex refuses longer ones"
+        )
     return ToolMetadata(description, name)
 
 
 def _told(response: RESPONSE_TYPE) -> tuple[str, bool]:
     """What the model is told, and whether it is an error."""
-    text, metadata = str(response), response.metadata if isinstance(response.metadata, Mapping) else {}
+    text, metadata = (
+        str(response),
+        response.metadata if isinstance(response.metadata, Mapping) else {},
+    )
     reason = metadata.get("stop_reason", "final")
-    return (_cut(text), False) if reason == "final" else _partial(text, reason, metadata.get("error"))
+    return (
+        (_cut(text), False) if reason == "final" else _partial(text, reason, metadata.get("error"))
+    )
 
 
 def _incomplete(result: RLMResult) -> tuple[str, bool]:
@@ -162,4 +200,10 @@ def _cut(text: str) -> str:
 
 
 def _output(name: str, query: str, content: str, is_error: bool, raw: Any) -> ToolOutput:
-    return ToolOutput(tool_name=name, content=content, raw_input={"input": query}, raw_output=raw, is_error=is_error)
+    return ToolOutput(
+        tool_name=name,
+        content=content,
+        raw_input={"input": query},
+        raw_output=raw,
+        is_error=is_error,
+    )

@@ -16,12 +16,14 @@ _MOST: Final = 50  # findings of one search
 
 
 class RLMStoreToolSpec(BaseToolSpec):
-    """Three tools: search the findings of a run, sum them up, and read the places in the document that they rest on.
+    """Three tools: search the findings of a run, sum them up, and read the places in the document
+    that they rest on.
 
         agent = FunctionAgent(tools=RLMStoreToolSpec(engine.last_store).to_tool_list(), llm=llm)
 
     Args:
-        store: A result's `store`, an engine's `last_store`, a result, a response of an engine, or its `run_id`.
+        store: A result's `store`, an engine's `last_store`, a result, a response of an engine, or
+            its `run_id`.
 
     Raises:
         InputError: There is no such store.
@@ -37,12 +39,19 @@ class RLMStoreToolSpec(BaseToolSpec):
         self._store = store_of(store)
 
     def search_findings(self, query: str, k: int = 4) -> str:
-        """Search what was found in the document: words to find, or terms such as type=claim tag=x desc~"words"; empty for the newest.
+        """Search what was found in the document: words to find, or terms such as type=claim tag=x
+        desc~"words"; empty for the newest.
 
-        A finding ends with the places that it rests on, as [source:start-end], which read_passage reads.
+        A finding ends with the places that it rests on, as [source:start-end], which read_passage
+        reads.
         """
         found = search_evidence(self._store, query, _checked(k))
-        return "\n\n".join(f"{each.id} ({each.type}) {_cut(each.text)}{_places(each)}" for each in found) or "nothing was found"
+        return (
+            "\n\n".join(
+                f"{each.id} ({each.type}) {_cut(each.text)}{_places(each)}" for each in found
+            )
+            or "nothing was found"
+        )
 
     async def asearch_findings(self, query: str, k: int = 4) -> str:
         """See `search_findings`."""
@@ -57,7 +66,9 @@ class RLMStoreToolSpec(BaseToolSpec):
         return await runtime.offload(self.summarise_findings, query, k)
 
     def read_passage(self, source: str, start: int, end: int) -> str:
-        """Read the document's own words at a place that a finding names, from character `start` up to `end`."""
+        """Read the document's own words at a place that a finding names, from character `start` up
+        to `end`.
+        """
         return passage(self._store, source, start, end)
 
     async def aread_passage(self, source: str, start: int, end: int) -> str:
@@ -76,4 +87,6 @@ def _cut(text: str) -> str:
 
 
 def _places(found: Evidence) -> str:
-    return "".join(f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.spans[:_PLACES])
+    return "".join(
+        f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.spans[:_PLACES]
+    )

@@ -4,7 +4,14 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, CompletionResponseGen, LLMMetadata, MessageRole
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+)
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import CustomLLM
 from llama_index.core.llms.callbacks import llm_chat_callback
@@ -19,7 +26,8 @@ from rlm_integrations.records import Completion, Request
 if TYPE_CHECKING:
     from llama_index_instrumentation.dispatcher import Dispatcher
 
-_dispatcher = get_dispatcher("llama_index.core.llms.callbacks")  # which tells of the calls of LlamaIndex's own models
+# Which tells of the calls of LlamaIndex's own models
+_dispatcher = get_dispatcher("llama_index.core.llms.callbacks")
 
 
 class _Call:
@@ -69,7 +77,10 @@ class TracedLM:
         token = _call.set(call)
         try:
             await self._shown_to(callbacks).achat(
-                [ChatMessage(message.content, role=MessageRole(message.role)) for message in request.messages]
+                [
+                    ChatMessage(message.content, role=MessageRole(message.role))
+                    for message in request.messages
+                ]
             )
         finally:
             _call.reset(token)
@@ -79,12 +90,17 @@ class TracedLM:
 
     def _shown_to(self, callbacks: CallbackManager) -> "NamedModel":
         if self._shown is None or self._shown.callback_manager is not callbacks:
-            self._shown = NamedModel(model=self.name, context_window=self.context_window or 0, callback_manager=callbacks)
+            self._shown = NamedModel(
+                model=self.name, context_window=self.context_window or 0, callback_manager=callbacks
+            )
         return self._shown
 
 
 class NamedModel(CustomLLM):
-    """What traces show of a call of a model that is given by its name. It is asked through `TracedLM` alone."""
+    """What traces show of a call of a model that is given by its name.
+
+    It is asked through `TracedLM` alone.
+    """
 
     model: str
     context_window: int
@@ -97,7 +113,9 @@ class NamedModel(CustomLLM):
     @property
     def metadata(self) -> LLMMetadata:
         """The model's name, and its window where that is known."""
-        return LLMMetadata(model_name=self.model, context_window=self.context_window, is_chat_model=True)
+        return LLMMetadata(
+            model_name=self.model, context_window=self.context_window, is_chat_model=True
+        )
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **_: Any) -> ChatResponse:
@@ -112,13 +130,17 @@ class NamedModel(CustomLLM):
                 "completion_tokens": usage.output_tokens,
                 "total_tokens": usage.input_tokens + usage.output_tokens,
             }
-        return ChatResponse(message=ChatMessage(completion.text, role=MessageRole.ASSISTANT), raw=raw)
+        return ChatResponse(
+            message=ChatMessage(completion.text, role=MessageRole.ASSISTANT), raw=raw
+        )
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Not offered."""
         raise NotImplementedError("a model that is given by its name is asked by runs alone")
 
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+    def stream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseGen:
         """Not offered."""
         raise NotImplementedError("a model that is given by its name is asked by runs alone")
 

@@ -4,10 +4,12 @@ LEAST = 8  # answers in a window
 SLOW = 2.0  # times the usual seconds
 LEAST_RISE = 0.1  # seconds: less may be this machine's own doing
 GAIN = 1.1  # times the usual answers a second: less is no gain
-WORTH = 1 / 3  # with ten times the calls, less than ten to this power, about twice the answers, is no gain either
+# With ten times the calls, less than ten to this power, about twice the answers, is no gain either
+WORTH = 1 / 3
 FEWER = 0.8  # times the calls at once: more are about as many
 MORE = 1.25  # times the calls at once: fewer are about as many
-FALL = 1 / 3  # of the usual answers a second: what falls below was not brought about by more calls alone
+# Of the usual answers a second: what falls below was not brought about by more calls alone
+FALL = 1 / 3
 RISE = 2.2  # times the seconds, of calls that began beside many over those that began beside few
 HALF = 16  # calls on either side of that comparison at least
 
@@ -15,17 +17,20 @@ HALF = 16  # calls on either side of that comparison at least
 class Pace:
     """Watches for the point from which more calls at once only make each of them slower.
 
-    Answers are counted in windows of about one round trip. The seconds that calls were in flight, all together, by the answers of a window
-    are what one answer takes: unlike a mean of the answers' own times this is not biased towards the quick ones at the start, and a hanging
-    call weighs little.
+    Answers are counted in windows of about one round trip. The seconds that calls were in flight,
+    all together, by the answers of a window are what one answer takes: unlike a mean of the
+    answers' own times this is not biased towards the quick ones at the start, and a hanging call
+    weighs little.
 
-    Slow answers alone prove nothing: prompts differ, and a provider that batches gives more answers in all while each takes longer. So a
-    window is an overload where clearly more calls at once than usual took much longer and brought no more answers a second. Where as many
-    at once take longer, or answers come at a third of the usual pace, it was the prompts, and the new times become the usual ones; and so
-    where fewer at once then bring no relief.
+    Slow answers alone prove nothing: prompts differ, and a provider that batches gives more answers
+    in all while each takes longer. So a window is an overload where clearly more calls at once than
+    usual took much longer and brought no more answers a second. Where as many at once take longer,
+    or answers come at a third of the usual pace, it was the prompts, and the new times become the
+    usual ones; and so where fewer at once then bring no relief.
 
-    A first window has nothing usual to be compared with. In it, calls that began beside many others are compared with those that began
-    beside few, at the start of the same batch: where they took much longer, the provider had them wait for each other.
+    A first window has nothing usual to be compared with. In it, calls that began beside many others
+    are compared with those that began beside few, at the start of the same batch: where they took
+    much longer, the provider had them wait for each other.
     """
 
     __slots__ = ("_answers", "_at", "_busy", "_first", "_flight", "_tried", "_usual")
@@ -35,9 +40,12 @@ class Pace:
         self._answers = 0
         self._flight = 0.0  # seconds in flight of all calls in this window
         self._busy = 0.0  # seconds of this window in which any was
-        self._usual: tuple[float, float] | None = None  # calls at once, seconds each: the window with the most answers a second
-        self._first: list[tuple[int, float]] = []  # of the first window's calls: how many were given out when each began, its seconds
-        self._tried: tuple[float, float] | None = None  # the same of the last window, where that was an overload
+        # Calls at once, seconds each: the window with the most answers a second
+        self._usual: tuple[float, float] | None = None
+        # Of the first window's calls: how many were given out when each began, its seconds
+        self._first: list[tuple[int, float]] = []
+        # The same of the last window, where that was an overload
+        self._tried: tuple[float, float] | None = None
 
     def passed(self, now: float, calls: int) -> None:
         """Take note that so many calls have been in flight since this was told last."""
@@ -48,7 +56,9 @@ class Pace:
 
     def is_slow(self, seconds: float) -> bool:
         """Whether an answer that took so long took much longer than usual."""
-        return self._usual is not None and seconds > max(SLOW * self._usual[1], self._usual[1] + LEAST_RISE)
+        return self._usual is not None and seconds > max(
+            SLOW * self._usual[1], self._usual[1] + LEAST_RISE
+        )
 
     def answered(self, calls: int, *, beside: int = 0, seconds: float = 0.0) -> bool:
         """Take note of an answer; True where a window ends in overload.
@@ -89,7 +99,9 @@ class Pace:
         return slow
 
     def _unhurried(self) -> tuple[float, float] | None:
-        """The calls at once and the seconds each of those that began beside few, where those beside many took much longer."""
+        """The calls at once and the seconds each of those that began beside few, where those beside
+        many took much longer.
+        """
         half = max((beside for beside, _ in self._first), default=0) / 2
         few = [each for each in self._first if each[0] <= half]
         many = [seconds for beside, seconds in self._first if beside > half]

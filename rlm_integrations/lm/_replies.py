@@ -16,31 +16,57 @@ def completion_of(body: Any, model: str) -> Completion:
     try:
         choice = body["choices"][0]
         message, finish_reason = choice["message"], choice.get("finish_reason")
-        text, refusal, calls = _text(message.get("content")), message.get("refusal"), message.get("tool_calls")
+        text, refusal, calls = (
+            _text(message.get("content")),
+            message.get("refusal"),
+            message.get("tool_calls"),
+        )
     except (TypeError, LookupError, AttributeError):
-        raise ModelError(f"{model!r} sent a body without an answer: {str(body)[:200]}", type="bad_response", retryable=True) from None
-    return completion_or_error(text, finish_reason, refusal, calls, usage_of(body), str(body.get("model") or model))
+        raise ModelError(
+            f"{model!r} sent a body without an answer: {str(body)[:200]}",
+            type="bad_response",
+            retryable=True,
+        ) from None
+    return completion_or_error(
+        text, finish_reason, refusal, calls, usage_of(body), str(body.get("model") or model)
+    )
 
 
-def completion_or_error(text: str | None, finish_reason: Any, refusal: Any, calls: Any, usage: Usage | None, model: str) -> Completion:
+def completion_or_error(
+    text: str | None, finish_reason: Any, refusal: Any, calls: Any, usage: Usage | None, model: str
+) -> Completion:
     """The completion, where there is one.
 
-    An answer that was cut (`finish_reason` "length" or "content_filter") is an answer, and so is an empty one: some questions have
-    none. Text beside tool calls is the answer; the calls are nobody's.
+    An answer that was cut (`finish_reason` "length" or "content_filter") is an answer, and so is an
+    empty one: some questions have none. Text beside tool calls is the answer; the calls are
+    nobody's.
 
     Raises:
-        ModelError: "refusal" where the model or its filter declined, "tool_calls" where it only called tools, "empty" where it said
-            nothing at all, or was cut before its first word.
+        ModelError: "refusal" where the model or its filter declined, "tool_calls" where it only
+            called tools, "empty" where it said nothing at all, or was cut before its first word.
     """
     if text or (text is not None and finish_reason == "stop" and not refusal and not calls):
-        return Completion(text, usage, model, finish_reason if isinstance(finish_reason, str) else None)
+        return Completion(
+            text, usage, model, finish_reason if isinstance(finish_reason, str) else None
+        )
     if refusal or finish_reason == "content_filter":
-        raise ModelError(f"{model!r} refused: {refusal or 'its content filter kept the answer back'}", type="refusal")
+        raise ModelError(
+            f"{model!r} refused: {refusal or 'its content filter kept the answer back'}",
+            type="refusal",
+        )
     if calls:
-        raise ModelError(f"{model!r} called tools and wrote no answer: leave `tools` out of the parameters", type="tool_calls")
+        raise ModelError(
+            f"{model!r} called tools and wrote no answer: leave `tools` out of the parameters",
+            type="tool_calls",
+        )
     if finish_reason == "length":
-        raise ModelError(f"{model!r} was cut off before its first word: raise max_completion_tokens", type="empty")
-    raise ModelError(f"{model!r} sent no content (finish_reason {finish_reason!r})", type="empty", retryable=True)
+        raise ModelError(
+            f"{model!r} was cut off before its first word: raise max_completion_tokens",
+            type="empty",
+        )
+    raise ModelError(
+        f"{model!r} sent no content (finish_reason {finish_reason!r})", type="empty", retryable=True
+    )
 
 
 class Streamed:
@@ -59,23 +85,39 @@ class Streamed:
             self._usage = usage_of(event) or self._usage
             self._model = str(event.get("model") or self._model)
             choice = (event.get("choices") or [{}])[0]
-            delta = choice.get("delta") or choice.get("message") or {}  # the whole message where the server does not stream
+            # The whole message where the server does not stream
+            delta = choice.get("delta") or choice.get("message") or {}
             self._refusal += delta.get("refusal") or ""
             self._calls = self._calls or bool(delta.get("tool_calls"))
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
             text = _text(delta.get("content")) or ""
         except (TypeError, LookupError, AttributeError):
             raise ModelError(
-                f"{self._asked!r} sent an event that is none: {str(event)[:200]}", type="bad_response", retryable=True
+                f"{self._asked!r} sent an event that is none: {str(event)[:200]}",
+                type="bad_response",
+                retryable=True,
             ) from None
         self._text.append(text)
         return text
 
     def completion(self) -> Completion:
-        """What `answer` says of it. No text at all counts as none: streams begin with an empty piece whatever follows."""
+        """What `answer` says of it. No text at all counts as none: streams begin with an empty
+        piece whatever follows.
+        """
         if self._finish_reason is None:
-            raise ModelError(f"{self._asked!r} broke off in the middle of its answer", type="bad_response", retryable=True)
-        return completion_or_error("".join(self._text) or None, self._finish_reason, self._refusal, self._calls, self._usage, self._model)
+            raise ModelError(
+                f"{self._asked!r} broke off in the middle of its answer",
+                type="bad_response",
+                retryable=True,
+            )
+        return completion_or_error(
+            "".join(self._text) or None,
+            self._finish_reason,
+            self._refusal,
+            self._calls,
+            self._usage,
+            self._model,
+        )
 
 
 def usage_of(body: Mapping[str, Any]) -> Usage | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from rlm_integrations.errors import ModelError
 
-# HTTP status: type and whether asking again may help. What is not here goes by its class: 4xx is "bad_request", 5xx "server".
+# HTTP status: type and whether asking again may help. What is not here goes by its class: 4xx is
+# "bad_request", 5xx "server".
 BY_STATUS = {
     401: ("auth", False),
     402: ("quota", False),
@@ -32,7 +33,12 @@ BY_CODE = {
     "API_KEY_INVALID": ("auth", False),
 }
 # What messages of a bad request say where no code does: OpenAI and its like, Anthropic, Google.
-TOO_LONG = ("context length", "context window", "prompt is too long", "maximum number of tokens allowed")
+TOO_LONG = (
+    "context length",
+    "context window",
+    "prompt is too long",
+    "maximum number of tokens allowed",
+)
 ADVICE = {
     "auth": "check the key: `api_key`, or the environment variable that stands for it",
     "not_found": "check the model's name and base_url",
@@ -41,14 +47,18 @@ ADVICE = {
 }
 
 
-def status_error(status: int | None, body: Any, where: str, headers: Mapping[str, str] | None = None) -> ModelError:
+def status_error(
+    status: int | None, body: Any, where: str, headers: Mapping[str, str] | None = None
+) -> ModelError:
     """What an error body means, under an HTTP status or, as some gateways send it, without one."""
     fields = body if isinstance(body, dict) else {}
     said = str(fields.get("message") or body or "no reason given")[:500]
     code = fields.get("code")
     if status is None:
         status = code if isinstance(code, int) and 400 <= code < 600 else 500
-    kind, retryable = BY_STATUS.get(status, ("server", True) if status >= 500 else ("bad_request", False))
+    kind, retryable = BY_STATUS.get(
+        status, ("server", True) if status >= 500 else ("bad_request", False)
+    )
     codes = (code, fields.get("type"), *_reasons(fields.get("details")))
     if known := [BY_CODE[each] for each in codes if isinstance(each, str) and each in BY_CODE]:
         kind, retryable = known[0]
@@ -57,16 +67,27 @@ def status_error(status: int | None, body: Any, where: str, headers: Mapping[str
     if headers is not None and "x-should-retry" in headers:
         retryable = headers["x-should-retry"] == "true"
     advice = f" ({ADVICE[kind]})" if kind in ADVICE else ""
-    return ModelError(f"{where} answered {status}: {said}{advice}", type=kind, retryable=retryable, retry_after=retry_after(headers or {}))
+    return ModelError(
+        f"{where} answered {status}: {said}{advice}",
+        type=kind,
+        retryable=retryable,
+        retry_after=retry_after(headers or {}),
+    )
 
 
 def _reasons(details: Any) -> list[Any]:
     """What Google says beside a status that tells little."""
-    return [each.get("reason") for each in details if isinstance(each, Mapping)] if isinstance(details, list) else []
+    return (
+        [each.get("reason") for each in details if isinstance(each, Mapping)]
+        if isinstance(details, list)
+        else []
+    )
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the provider asked to wait; it may write milliseconds, seconds or a date, which is read by its own clock."""
+    """Seconds that the provider asked to wait; it may write milliseconds, seconds or a date, which
+    is read by its own clock.
+    """
     for name, scale in (("retry-after-ms", 1000), ("retry-after", 1)):
         try:
             seconds = float(headers[name]) / scale

@@ -1,4 +1,7 @@
-"""One way to ask a model: through its limiter, within a time, with further tries, with events. For single calls and batches alike."""
+"""One way to ask a model: through its limiter, within a time, with further tries, with events.
+
+For single calls and batches alike.
+"""
 
 import asyncio
 import random
@@ -9,33 +12,52 @@ from dataclasses import dataclass, fields, replace
 
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError, ModelError
-from rlm_integrations.events import CallFailed, CallFinished, CallRetried, CallStarted, Emitter, LimiterChanged, new_id
+from rlm_integrations.events import (
+    CallFailed,
+    CallFinished,
+    CallRetried,
+    CallStarted,
+    Emitter,
+    LimiterChanged,
+    new_id,
+)
 from rlm_integrations.lm.base import LM, Prepared
 from rlm_integrations.lm.limiter import Limiter, Verdict, limiter_of
 from rlm_integrations.lm.tokens import credible
 from rlm_integrations.records import CallRecord, Completion, LLMError, LLMReply, Request
 
-REFUSALS = frozenset({"overloaded", "rate_limit"})  # the types of `ModelError` by which a provider says that it has too much to do
+# The types of `ModelError` by which a provider says that it has too much to do
+REFUSALS = frozenset({"overloaded", "rate_limit"})
 
 # Types of `ModelError` by the kind of further tries that `Retry` allows; all others are "failures".
-_KINDS = {**dict.fromkeys(REFUSALS, "refusals"), "timeout": "timeouts", "bad_response": "replies", "empty": "replies"}
+_KINDS = {
+    **dict.fromkeys(REFUSALS, "refusals"),
+    "timeout": "timeouts",
+    "bad_response": "replies",
+    "empty": "replies",
+}
 _LARGE = 500_000  # characters of a reply from which looking at each would hold up the loop
 
-GROWTH = 1.6  # of each wait over the one before: with two, the few calls that fail again and again would hold up the end of a batch
+# Of each wait over the one before: with two, the few calls that fail again and again would hold up
+# the end of a batch
+GROWTH = 1.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often and for how long one call is tried again. Only failures that may pass are; between its tries a call is not in flight.
+    """How often and for how long one call is tried again. Only failures that may pass are; between
+    its tries a call is not in flight.
 
     Attributes:
         failures: Further tries after a failure of the server or the connection.
-        replies: Further tries after a reply that cannot be used, such as one without content or half a JSON text. Each may have to be paid.
+        replies: Further tries after a reply that cannot be used, such as one without content or
+            half a JSON text. Each may have to be paid.
         refusals: Further tries after the provider said that it has too much to do (429, 503).
         timeouts: Further tries after no answer came in time.
         seconds: No further try begins so long after the first one began.
-        first_delay: How many seconds the first wait takes at most; each wait for the same kind of failure takes 1.6 times as long as
-            the one before. A random part of up to a half of it is left out. Where the provider says how long to wait, it is that at least.
+        first_delay: How many seconds the first wait takes at most; each wait for the same kind of
+            failure takes 1.6 times as long as the one before. A random part of up to a half of it
+            is left out. Where the provider says how long to wait, it is that at least.
         longest_delay: How many seconds a wait takes at most.
     """
 
@@ -51,12 +73,16 @@ class Retry:
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(value, bool) or not (isinstance(value, int | float) and value >= 0):
-                raise InputError(f"Retry({each.name}={value!r}): a number that is not below 0 is needed")
+                raise InputError(
+                    f"Retry({each.name}={value!r}): a number that is not below 0 is needed"
+                )
             if each.type is int and not isinstance(value, int):
                 raise InputError(f"Retry({each.name}={value!r}): a whole number is needed")
 
     def delay(self, kind: str, made: int) -> float | None:
-        """Seconds to wait before the next try after a failure of this kind, of which so many tries were made; None for no further one."""
+        """Seconds to wait before the next try after a failure of this kind, of which so many tries
+        were made; None for no further one.
+        """
         allowed: int = getattr(self, kind)
         if made >= allowed:
             return None
@@ -97,7 +123,10 @@ class ModelCaller:
         self._version = self._limiter.version  # of the limiter, as last told
 
     async def ask(self, request: Request) -> CallRecord:
-        """What became of the call; a failure is a value too. Only cancellation is raised, and no try follows it."""
+        """What became of the call; a failure is a value too.
+
+        Only cancellation is raised, and no try follows it.
+        """
         call = self._start(request)
         try:
             while True:
@@ -110,7 +139,9 @@ class ModelCaller:
                     return self._end(call, error)
                 call.retries += 1
                 if self._emit:
-                    self._emit(CallRetried(id=call.id, parent=self._parent, error=error, delay=delay))
+                    self._emit(
+                        CallRetried(id=call.id, parent=self._parent, error=error, delay=delay)
+                    )
                 await asyncio.sleep(delay)
         except asyncio.CancelledError:
             self._end(call, LLMError("cancelled", "the caller gave up", call.retries))
@@ -153,11 +184,17 @@ class ModelCaller:
         except ModelError as error:
             return error
         except Exception as error:  # noqa: BLE001 - as for the call itself
-            return ModelError(f"{self.lm.name} raised {type(error).__name__}: {error}", type="error")
+            return ModelError(
+                f"{self.lm.name} raised {type(error).__name__}: {error}", type="error"
+            )
         return None
 
     async def _complete(self, request: Request) -> Completion | ModelError:
-        """One answer. Whatever goes wrong in a model's own code becomes a value, because it concerns this one call."""
+        """One answer.
+
+        Whatever goes wrong in a model's own code becomes a value, because it concerns this one
+        call.
+        """
         name = self.lm.name
         try:
             async with asyncio.timeout(self._timeout):
@@ -176,7 +213,9 @@ class ModelCaller:
             return ModelError(f"{name} raised {type(error).__name__}: {error}", type="error")
         answer: object = completion  # a model of the user's may return anything
         if not isinstance(answer, Completion):
-            return ModelError(f"{name} returned {type(answer).__name__}, not a Completion", type="error")
+            return ModelError(
+                f"{name} returned {type(answer).__name__}, not a Completion", type="error"
+            )
         return await _checked(answer, request)
 
     def _delay(self, error: ModelError, call: "_PendingCall") -> float | None:
@@ -191,14 +230,18 @@ class ModelCaller:
     def _start(self, request: Request) -> "_PendingCall":
         call = _PendingCall(new_id("call") if self._emit else "")
         if self._emit:
-            self._emit(CallStarted(id=call.id, parent=self._parent, model=self.lm.name, request=request))
+            self._emit(
+                CallStarted(id=call.id, parent=self._parent, model=self.lm.name, request=request)
+            )
         return call
 
     def _end(self, call: "_PendingCall", result: Completion | LLMError) -> CallRecord:
         end = time.monotonic()
         answer = Completion(result) if isinstance(result, LLMError) else result
         record = CallRecord(
-            reply=result if isinstance(result, LLMError) else LLMReply(answer.text, answer.finish_reason),
+            reply=result
+            if isinstance(result, LLMError)
+            else LLMReply(answer.text, answer.finish_reason),
             model=answer.model or self.lm.name,
             usage=answer.usage,
             finish_reason=answer.finish_reason,
@@ -235,11 +278,18 @@ async def _checked(answer: Completion, request: Request) -> Completion:
     if not text.isascii():
         text = await offload(_valid, text) if len(text) > _LARGE else _valid(text)
     usage = credible(answer.usage, request, text)
-    return answer if text is answer.text and usage is answer.usage else replace(answer, text=text, usage=usage)
+    return (
+        answer
+        if text is answer.text and usage is answer.usage
+        else replace(answer, text=text, usage=usage)
+    )
 
 
 def _valid(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair. Servers that cut tokens inside an emoji send halves."""
+    """The text with U+FFFD for each half of a surrogate pair.
+
+    Servers that cut tokens inside an emoji send halves.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:

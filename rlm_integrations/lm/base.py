@@ -5,7 +5,17 @@ from typing import Protocol, runtime_checkable
 
 from rlm_integrations.records import Completion, Message, Request, Usage
 
-__all__ = ["LM", "Completion", "Message", "Prepared", "RateLimited", "Request", "SeveralModels", "StreamingLM", "Usage"]
+__all__ = [
+    "LM",
+    "Completion",
+    "Message",
+    "Prepared",
+    "RateLimited",
+    "Request",
+    "SeveralModels",
+    "StreamingLM",
+    "Usage",
+]
 
 
 @runtime_checkable
@@ -14,7 +24,8 @@ class LM(Protocol):
 
     Attributes:
         name: How it is called in records and errors.
-        context_window: How many tokens it reads at once, or None where that is not known. Nothing is cut to it in silence.
+        context_window: How many tokens it reads at once, or None where that is not known. Nothing
+            is cut to it in silence.
     """
 
     name: str
@@ -24,7 +35,8 @@ class LM(Protocol):
         """The model's answer.
 
         Raises:
-            ModelError: It did not answer usably. The model makes no retries of its own: the batch and the loop do.
+            ModelError: It did not answer usably. The model makes no retries of its own: the batch
+                and the loop do.
         """
         ...
 
@@ -40,7 +52,10 @@ class StreamingLM(LM, Protocol):
 
 @runtime_checkable
 class Prepared(Protocol):
-    """A model that has something to do before its first call, such as loading a client. That does not count into the time of a call."""
+    """A model that has something to do before its first call, such as loading a client.
+
+    That does not count into the time of a call.
+    """
 
     async def prepare(self) -> None:
         """Do it, unless it is done on the running loop."""
@@ -49,13 +64,17 @@ class Prepared(Protocol):
 
 @runtime_checkable
 class SeveralModels(Protocol):
-    """A model that may stand for several, such as one with fallbacks: each completion names the one that answered."""
+    """A model that may stand for several, such as one with fallbacks: each completion names the one
+    that answered.
+    """
 
     is_several: bool
 
 
 @runtime_checkable
 class RateLimited(Protocol):
-    """A model that shares its provider's limits with other objects; one that is not has a limiter of its own."""
+    """A model that shares its provider's limits with other objects; one that is not has a limiter
+    of its own.
+    """
 
     limit_key: Hashable

@@ -1,9 +1,19 @@
-"""Many prompts to one model, a few at a time: an answer or a typed error for each, in order or as they come."""
+"""Many prompts to one model, a few at a time: an answer or a typed error for each, in order or as
+they come.
+"""
 
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+    Sized,
+)
 from dataclasses import replace
 from functools import partial
 from reprlib import repr as shown  # bounded: values may be long
@@ -14,7 +24,15 @@ from rlm_integrations._concurrency.pool import pool
 from rlm_integrations._concurrency.portal import iterating, pulled_by_caller, synchronous
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError
-from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, Emitter, Event, Hook, new_id
+from rlm_integrations.events import (
+    BatchFinished,
+    BatchProgress,
+    BatchStarted,
+    Emitter,
+    Event,
+    Hook,
+    new_id,
+)
 from rlm_integrations.lm import pricing
 from rlm_integrations.lm.asker import ModelCaller, Retry
 from rlm_integrations.lm.prompts import checked_template, filled, messages_of
@@ -53,18 +71,23 @@ async def allm_batch(
     retry: Retry | None = None,
     on_event: Hook | None = None,
 ) -> list[str]:
-    """The model's replies, in the order of the prompts. A call that failed leaves an `LLMError` in its place, and the others go on.
+    """The model's replies, in the order of the prompts. A call that failed leaves an `LLMError` in
+    its place, and the others go on.
 
     Args:
-        prompts: A list, or any other iterable or async iterable: it is pulled as calls become free. A prompt is a text, or a list of
-            `Message`s or {"role": …, "content": …} dicts. What cannot be sent gets an `LLMError` of type "input"; one that is an
-            `LLMError`, from an earlier batch, stays as it is.
+        prompts: A list, or any other iterable or async iterable: it is pulled as calls become free.
+            A prompt is a text, or a list of `Message`s or {"role": …, "content": …} dicts. What
+            cannot be sent gets an `LLMError` of type "input"; one that is an `LLMError`, from an
+            earlier batch, stays as it is.
         llm: A model's name, or a model.
-        max_concurrent: How many calls of this batch are in flight at most. The model's limiter may allow fewer for a time.
+        max_concurrent: How many calls of this batch are in flight at most. The model's limiter may
+            allow fewer for a time.
         timeout: Seconds that one try of a call may take.
         show_progress: Whether to show a progress bar on stderr.
-        on_progress: Called with how many prompts are done, how many there are (None where that is not known), and how many of them failed.
-        dedupe: Whether to ask identical prompts once. Otherwise each is a call of its own, as voting needs it.
+        on_progress: Called with how many prompts are done, how many there are (None where that is
+            not known), and how many of them failed.
+        dedupe: Whether to ask identical prompts once. Otherwise each is a call of its own, as
+            voting needs it.
         params: Parameters of every call in the provider's names, such as {"temperature": 0}.
         retry: When failed calls are tried again.
         on_event: Takes the batch's events.
@@ -93,10 +116,11 @@ def allm_batch_iter(
     retry: Retry | None = None,
     on_event: Hook | None = None,
 ) -> AsyncGenerator[tuple[int, str], None]:
-    """Each prompt's number and the reply to it, as they complete; otherwise like `allm_batch`, whose options these are.
+    """Each prompt's number and the reply to it, as they complete; otherwise like `allm_batch`,
+    whose options these are.
 
-    Prompts are pulled as replies are taken, so memory stays bounded however many there are. Closing the iterator early cancels the calls
-    that are under way.
+    Prompts are pulled as replies are taken, so memory stays bounded however many there are. Closing
+    the iterator early cancels the calls that are under way.
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
@@ -118,10 +142,12 @@ async def allm_batch_records(
     retry: Retry | None = None,
     on_event: Hook | None = None,
 ) -> list[CallRecord]:
-    """What became of each call, in the order of the prompts: reply, model, usage, cost, retries, times.
+    """What became of each call, in the order of the prompts: reply, model, usage, cost, retries,
+    times.
 
-    The options are those of `allm_batch`. A `cost` is in US dollars, and None ("unknown") for a model without a known price. With
-    `dedupe`, the record of a prompt that was not asked again has the reply and counts no tokens and no cost.
+    The options are those of `allm_batch`. A `cost` is in US dollars, and None ("unknown") for a
+    model without a known price. With `dedupe`, the record of a prompt that was not asked again has
+    the reply and counts no tokens and no cost.
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
@@ -146,15 +172,17 @@ async def aparallel_query(
 ) -> list[str]:
     """The model's replies to a template filled with each chunk, in the order of the chunks.
 
-    The template is a prompt that holds {chunk}, which each chunk replaces; all else stays as it is, other braces and those of a chunk too.
-    The options are those of `allm_batch`.
+    The template is a prompt that holds {chunk}, which each chunk replaces; all else stays as it is,
+    other braces and those of a chunk too. The options are those of `allm_batch`.
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
         dedupe=dedupe, params=params, retry=retry, on_event=on_event,
     )  # fmt: skip
     prepare = partial(filled, checked_template(template))
-    return [record.reply for record in await _Batch(chunks, llm, options, prepare=prepare).records()]
+    return [
+        record.reply for record in await _Batch(chunks, llm, options, prepare=prepare).records()
+    ]
 
 
 llm_batch = synchronous(allm_batch)
@@ -191,11 +219,15 @@ class _Batch:
         self._timeout = _checked_timeout(options.get("timeout"))
         self._retry = _checked("retry", options.get("retry"), Retry)
         self._params = _checked("params", options.get("params"), Mapping) or {}
-        self._asked: dict[bytes, CallRecord | list[int]] | None = {} if options.get("dedupe") else None
+        self._asked: dict[bytes, CallRecord | list[int]] | None = (
+            {} if options.get("dedupe") else None
+        )
         self._total = len(source) if isinstance(source, Sized) else None
         self._done = self._failed = 0
-        self._outcome: Literal["completed", "cancelled", "failed"] = "cancelled"  # unless the end is reached
-        self._ready: asyncio.Queue[_Numbered | None] = asyncio.Queue(self._concurrent)  # None at the end
+        # Unless the end is reached
+        self._outcome: Literal["completed", "cancelled", "failed"] = "cancelled"
+        # None at the end
+        self._ready: asyncio.Queue[_Numbered | None] = asyncio.Queue(self._concurrent)
         self._task: asyncio.Task[None]
         self._id = new_id("batch")
         self._emit = Emitter(_checked("on_event", options.get("on_event"), Callable))
@@ -218,7 +250,8 @@ class _Batch:
 
     async def replies(self) -> AsyncGenerator[tuple[int, str], None]:
         """Numbered replies as they come."""
-        # The one generator here: asyncio closes all that are open at its end, and stumbles over those that close others.
+        # The one generator here: asyncio closes all that are open at its end, and stumbles over
+        # those that close others.
         await self._open()
         try:
             while group := await self._next():
@@ -231,8 +264,12 @@ class _Batch:
         lm = await offload(resolve, self._llm) if isinstance(self._llm, str) else resolve(self._llm)
         if self._priced:
             await pricing.prepare()
-        asker = ModelCaller(lm, timeout=self._timeout, retry=self._retry, emit=self._calls, parent=self._id)
-        self._progress(BatchStarted(id=self._id, total=self._total, max_concurrent=self._concurrent))
+        asker = ModelCaller(
+            lm, timeout=self._timeout, retry=self._retry, emit=self._calls, parent=self._id
+        )
+        self._progress(
+            BatchStarted(id=self._id, total=self._total, max_concurrent=self._concurrent)
+        )
         self._task = asyncio.create_task(self._run(asker))
 
     async def _next(self) -> list[_Numbered]:
@@ -254,12 +291,22 @@ class _Batch:
         try:
             await wait_until_done(self._task)
         finally:
-            end = BatchFinished(id=self._id, done=self._done, total=self._total, failed=self._failed, outcome=self._outcome)
+            end = BatchFinished(
+                id=self._id,
+                done=self._done,
+                total=self._total,
+                failed=self._failed,
+                outcome=self._outcome,
+            )
             self._progress(end)
 
     async def _run(self, asker: ModelCaller) -> None:
         # A list is read here. All else may be the user's own code.
-        source = self._source if isinstance(self._source, Sequence | AsyncIterable) else pulled_by_caller(self._source)
+        source = (
+            self._source
+            if isinstance(self._source, Sequence | AsyncIterable)
+            else pulled_by_caller(self._source)
+        )
         workers = self._concurrent if self._total is None else min(self._concurrent, self._total)
         try:
             await pool(source, partial(self._work, asker), workers)
@@ -285,18 +332,27 @@ class _Batch:
         else:
             await self._deliver(index, _again(known))
 
-    async def _ask(self, asker: ModelCaller, index: int, messages: tuple[Message, ...]) -> CallRecord:
+    async def _ask(
+        self, asker: ModelCaller, index: int, messages: tuple[Message, ...]
+    ) -> CallRecord:
         record = await asker.ask(Request(messages, self._params, path=_path(index)))
         if self._priced and record.usage is not None:
             base_url = getattr(asker.lm, "base_url", None)
-            record = replace(record, cost=pricing.call_cost(record.usage, asker.lm.name, record.model, base_url=base_url))
+            record = replace(
+                record,
+                cost=pricing.call_cost(
+                    record.usage, asker.lm.name, record.model, base_url=base_url
+                ),
+            )
         return record
 
     async def _deliver(self, index: int, record: CallRecord) -> None:
         self._done += 1
         self._failed += record.error is not None
         if self._progress:
-            self._progress(BatchProgress(id=self._id, done=self._done, total=self._total, failed=self._failed))
+            self._progress(
+                BatchProgress(id=self._id, done=self._done, total=self._total, failed=self._failed)
+            )
         await self._ready.put((index, record))
 
 
@@ -326,8 +382,12 @@ def _report(on_progress: OnProgress, event: Event) -> None:
 
 
 def _checked_source(source: Any) -> Iterable[Any] | AsyncIterable[Any]:
-    if isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable | AsyncIterable):
-        raise InputError(f"a batch takes a list, or another iterable, of prompts, not {shown(source)}; for a single prompt, write [prompt]")
+    if isinstance(source, str | bytes | Mapping) or not isinstance(
+        source, Iterable | AsyncIterable
+    ):
+        raise InputError(
+            f"a batch takes a list, or another iterable, of prompts, not {shown(source)}; for a single prompt, write [prompt]"
+        )
     return source
 
 
@@ -348,6 +408,12 @@ def _checked(name: str, given: Any, kind: Any) -> Any:
 def _checked_timeout(seconds: Any) -> float | None:
     if seconds is None:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise InputError(f"timeout is a number of seconds above 0, or None for no limit, not {shown(seconds)}")
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not 0 < seconds < math.inf
+    ):
+        raise InputError(
+            f"timeout is a number of seconds above 0, or None for no limit, not {shown(seconds)}"
+        )
     return float(seconds)

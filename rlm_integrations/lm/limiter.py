@@ -1,4 +1,6 @@
-"""How many calls of one model may be in flight: as many as its provider bears, shared by all runs, threads and event loops."""
+"""How many calls of one model may be in flight: as many as its provider bears, shared by all runs,
+threads and event loops.
+"""
 
 import asyncio
 import threading
@@ -83,14 +85,16 @@ class _Waiter:
 class Limiter:
     """Gives out slots up to a ceiling that follows what the provider bears.
 
-    The ceiling starts at `cap`. A refusal (429, 503), or an overload that shows in the response times (see `Pace`), halves it, from what
-    was in flight, once per round trip. Every answer raises it by one, or by one per round trip while refusals are frequent. It never
-    falls below one. Where a provider says how long to wait, nobody gets a slot before that.
+    The ceiling starts at `cap`. A refusal (429, 503), or an overload that shows in the response
+    times (see `Pace`), halves it, from what was in flight, once per round trip. Every answer raises
+    it by one, or by one per round trip while refusals are frequent. It never falls below one. Where
+    a provider says how long to wait, nobody gets a slot before that.
 
-    Slots go to the waiting group (a run, a batch) that has the fewest, and among equals in turn, so that ten prompts need not wait for a
-    thousand.
+    Slots go to the waiting group (a run, a batch) that has the fewest, and among equals in turn, so
+    that ten prompts need not wait for a thousand.
 
-    What is held on an event loop that a synchronous call holds up cannot come back before that call is over, which may itself need a slot
+    What is held on an event loop that a synchronous call holds up cannot come back before that call
+    is over, which may itself need a slot
     here: such slots do not count.
     """
 
@@ -103,8 +107,10 @@ class Limiter:
         self._lock = threading.Lock()
         self._slots: set[Slot] = set()
         self._held: Counter[Hashable] = Counter()  # slots by group
-        self._queues: dict[Hashable, OrderedDict[_Waiter, None]] = {}  # those who wait, by group, in turn
-        self._back: deque[_Waiter | tuple[Slot, Verdict, float | None] | None] = deque()  # what is not entered yet: see `_settle`
+        # Those who wait, by group, in turn
+        self._queues: dict[Hashable, OrderedDict[_Waiter, None]] = {}
+        # What is not entered yet: see `_settle`
+        self._back: deque[_Waiter | tuple[Slot, Verdict, float | None] | None] = deque()
         self._pace = Pace()
         self._refusals = 0.0  # their share among the last answers
         self._halved_at = 0.0
@@ -113,7 +119,12 @@ class Limiter:
     def state(self) -> LimiterState:
         """What it looks like now. Takes no lock: it may be asked from wherever a slot comes back."""
         waiting = sum(map(len, list(self._queues.values())))
-        return LimiterState(int(self._ceiling), len(self._slots), waiting, self._paused_until if self._pause() > 0 else None)
+        return LimiterState(
+            int(self._ceiling),
+            len(self._slots),
+            waiting,
+            self._paused_until if self._pause() > 0 else None,
+        )
 
     def is_idle(self) -> bool:
         """Whether nobody has a slot or waits for one."""
@@ -135,7 +146,8 @@ class Limiter:
                 elif pause <= patience:
                     waiter = _Waiter(group, loop)
                     self._queues.setdefault(group, OrderedDict())[waiter] = None
-                    self._back.append(None)  # there may be room beside those who wait, where a loop is held up
+                    # There may be room beside those who wait, where a loop is held up
+                    self._back.append(None)
             if self._back:
                 self._settle()
             if slot is None and waiter is None:
@@ -147,7 +159,8 @@ class Limiter:
                 return slot
 
     async def _wait(self, waiter: _Waiter, pause: float) -> Slot | None:
-        timer = waiter.loop.call_later(pause + 0.001, self._look) if pause > 0 else None  # timers may be a little early
+        # Timers may be a little early
+        timer = waiter.loop.call_later(pause + 0.001, self._look) if pause > 0 else None
         try:
             await waiter.future
         except BaseException:
@@ -163,11 +176,13 @@ class Limiter:
         return slot
 
     def release(self, slot: Slot, verdict: Verdict, *, retry_after: float | None = None) -> None:
-        """Give a slot back, from any thread, and say what became of the call. A second time does nothing.
+        """Give a slot back, from any thread, and say what became of the call. A second time does
+        nothing.
 
         Args:
             slot: What `acquire` gave.
-            verdict: "answered" for an answer, "refused" where the provider said that it is overloaded, "other" for all else.
+            verdict: "answered" for an answer, "refused" where the provider said that it is
+                overloaded, "other" for all else.
             retry_after: How many seconds it asked to wait.
         """
         self._back.append((slot, verdict, retry_after))
@@ -184,8 +199,9 @@ class Limiter:
     def _settle(self) -> None:
         """Enter what came back, and give out what is free.
 
-        The lock is never waited for here, because a slot may come back while this very thread holds the lock: when the garbage collector
-        closes a coroutine that was never finished. Whoever holds the lock settles when it has let go.
+        The lock is never waited for here, because a slot may come back while this very thread holds
+        the lock: when the garbage collector closes a coroutine that was never finished. Whoever
+        holds the lock settles when it has let go.
         """
         while self._back and self._lock.acquire(blocking=False):
             try:
@@ -258,10 +274,16 @@ class Limiter:
             if self._pace.answered(beside, beside=slot.beside, seconds=now - slot.since):
                 self._halve(now, beside)
             elif self._ceiling < self._cap and not self._pace.is_slow(now - slot.since):
-                self._move(min(self._cap, self._ceiling + (1 if self._refusals <= OFTEN else 1 / self._ceiling)))
+                self._move(
+                    min(
+                        self._cap,
+                        self._ceiling + (1 if self._refusals <= OFTEN else 1 / self._ceiling),
+                    )
+                )
         elif verdict == "refused":
             self._refusals += (1 - self._refusals) * WEIGHT
-            if slot.since > self._halved_at:  # not one that was on its way when the ceiling was halved
+            # Not one that was on its way when the ceiling was halved
+            if slot.since > self._halved_at:
                 self._halve(now, beside)
             if retry_after:
                 return self._begin_pause(now + retry_after)
@@ -301,7 +323,8 @@ class _Limiters:
                 return entry[0]
             try:
                 reference = weakref.ref(lm, partial(_forget, self._by_object, id(lm)))
-            except TypeError:  # a class with slots and without `__weakref__`: kept itself, for as long as its limiter
+            # A class with slots and without `__weakref__`: kept itself, for as long as its limiter
+            except TypeError:
                 return self._keyed(("object", id(lm)), lm.name, lm)
             limiter = Limiter(lm.name)
             self._by_object[id(lm)] = limiter, reference
@@ -309,7 +332,9 @@ class _Limiters:
 
     def _keyed(self, key: Hashable, name: str, kept: object) -> Limiter:
         if key not in self._by_key:
-            for old in [old for old, (limiter, _) in self._by_key.items() if limiter.is_idle()][: -MOST_IDLE + 1]:
+            for old in [old for old, (limiter, _) in self._by_key.items() if limiter.is_idle()][
+                : -MOST_IDLE + 1
+            ]:
                 del self._by_key[old]
             self._by_key[key] = Limiter(name), kept
         self._by_key.move_to_end(key)
@@ -321,5 +346,7 @@ def _forget(by_object: dict[int, tuple[Limiter, weakref.ref[LM]]], key: int, _: 
 
 
 def limiter_of(lm: LM) -> Limiter:
-    """The process's limiter of this model: that of its `limit_key`, which several objects may share, or its own for as long as it lives."""
+    """The process's limiter of this model: that of its `limit_key`, which several objects may
+    share, or its own for as long as it lives.
+    """
     return shared("limiters", _Limiters).of(lm)

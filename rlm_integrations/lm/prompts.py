@@ -12,7 +12,8 @@ ROLES = get_args(Role)
 
 
 def messages_of(prompt: object) -> tuple[Message, ...] | LLMError:
-    """The conversation that a prompt means: a text, or a list of messages, which may be {"role": …, "content": …} dicts.
+    """The conversation that a prompt means: a text, or a list of messages, which may be {"role": …,
+    "content": …} dicts.
 
     An `LLMError`, such as the failed reply of an earlier batch, stays what it is.
     """
@@ -40,12 +41,17 @@ def checked_template(template: object) -> str:
         InputError: It does not.
     """
     if not isinstance(template, str) or CHUNK not in template:
-        raise InputError(f"a template is a text that holds {CHUNK} where each chunk goes, not {shown(template)}")
+        raise InputError(
+            f"a template is a text that holds {CHUNK} where each chunk goes, not {shown(template)}"
+        )
     return template
 
 
 def filled(template: str, chunk: object) -> tuple[Message, ...] | LLMError:
-    """The template's conversation for one chunk. Nothing but the literal {chunk} is replaced, and nothing inside the chunk."""
+    """The template's conversation for one chunk.
+
+    Nothing but the literal {chunk} is replaced, and nothing inside the chunk.
+    """
     if isinstance(chunk, LLMError):
         return chunk
     if not isinstance(chunk, str):
@@ -61,7 +67,9 @@ def _message_of(given: object) -> Message | LLMError:
     elif isinstance(given, Mapping) and given.keys() == {"role", "content"}:
         role, content = given["role"], given["content"]
     else:
-        return LLMError("input", f'a message is a Message or {{"role": …, "content": …}}, not {shown(given)}')
+        return LLMError(
+            "input", f'a message is a Message or {{"role": …, "content": …}}, not {shown(given)}'
+        )
     if role not in ROLES:
         return LLMError("input", f"a message's role is one of {ROLES}, not {shown(role)}")
     if not isinstance(content, str):
@@ -76,5 +84,8 @@ def _sendable(text: str) -> LLMError | None:
             text.encode()
         except UnicodeEncodeError as error:
             what = f"the prompt holds half of a surrogate pair ({text[error.start]!r} at {error.start}), which is no text"
-            return LLMError("input", f"{what}: read its source with the right encoding, or drop it with errors='replace'")
+            return LLMError(
+                "input",
+                f"{what}: read its source with the right encoding, or drop it with errors='replace'",
+            )
     return None

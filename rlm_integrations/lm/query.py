@@ -14,7 +14,10 @@ Prompt = str | Sequence[Message | Mapping[str, str]]
 
 
 class Queryable:
-    """Adds `query` and `aquery` to a model. They share its limiter with runs and batches, and retry as those do."""
+    """Adds `query` and `aquery` to a model.
+
+    They share its limiter with runs and batches, and retry as those do.
+    """
 
     __slots__ = ()
 
@@ -48,7 +51,12 @@ class Queryable:
         return record.reply
 
     def query(
-        self, prompt: Prompt, *, params: Mapping[str, Any] | None = None, timeout: float | None = None, retry: Retry | None = None
+        self,
+        prompt: Prompt,
+        *,
+        params: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
     ) -> str:
         """The model's reply to one prompt, for scripts, threads and notebooks; see `aquery`."""
         return portal().run(self.aquery(prompt, params=params, timeout=timeout, retry=retry))

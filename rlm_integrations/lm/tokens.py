@@ -1,4 +1,6 @@
-"""How many tokens a text can take, whatever the model's tokenizer: a bound by class of character, for budgets that hold."""
+"""How many tokens a text can take, whatever the model's tokenizer: a bound by class of character,
+for budgets that hold.
+"""
 
 import re
 from collections import Counter
@@ -19,7 +21,8 @@ _COMMON = frozenset(
     value very want was way we well were what when where which while who will with without word work world would write year you your
     """.split()
 )
-# Pairs of letters that are nine of ten in other English words: by the first letter, what follows it.
+# Pairs of letters that are nine of ten in other English words: by the first letter, what follows
+# it.
 _PAIRS = (
     "a:bcdgilmnprst b:ailru c:aehiloptu d:aei e:acdefilmnprstvx f:eiort g:aehr h:aeiot i:abcdefglmnorstv l:aeilmouy m:aeimops "
     "n:acdegiostv o:cdfglmnoprstuvw p:aeiloprtuy q:u r:aceimorsty s:ehiopstu t:aehiorstwy u:bdlmnrst v:aei w:a"
@@ -44,39 +47,57 @@ _CYRILLIC = re.compile("[\u0430-\u044f]+")
 def most_tokens(text: str) -> int:
     """How many tokens this text takes at most.
 
-    No token of a byte-level tokenizer stands for less than a byte, so bytes bound tokens; for plain prose they are five times too many.
-    The bound here was found by measuring five tokenizers (cl100k_base and o200k_base of OpenAI, Claude 2's, Mistral's v1, which is
-    Llama's, and Tekken), on prose of many languages, code, random strings of each class of characters, base64, hex and
+    No token of a byte-level tokenizer stands for less than a byte, so bytes bound tokens; for plain
+    prose they are five times too many. The bound here was found by measuring five tokenizers
+    (cl100k_base and o200k_base of OpenAI, Claude 2's, Mistral's v1, which is Llama's, and Tekken),
+    on prose of many languages, code, random strings of each class of characters, base64, hex and
     strings of repeated pieces; each class counts as the most that one of the five makes of it:
 
     - digits, punctuation, control characters and line breaks: a token each;
     - a run of spaces: one token for each sixteen; a single one before a word belongs to the word;
-    - letters of ASCII by words (runs of one case, with a capital before): one token for the words that all tokenizers know; else half a
-      token for the first letter, 0.44 for each that follows its neighbour as in English, one for each other; one for each letter of what
-      is too long for a word;
+    - letters of ASCII by words (runs of one case, with a capital before): one token for the words
+      that all tokenizers know; else half a token for the first letter, 0.44 for each that follows
+      its neighbour as in English, one for each other; one for each letter of what is too long for a
+      word;
     - small Cyrillic letters: a token each; everything else: a token for each byte of UTF-8.
 
-    Of English prose and code this makes twice what tokenizers make of it, of base64 up to 1.4 times, of Chinese two to three times, and of
-    digits three times what those do that take three of them at once.
+    Of English prose and code this makes twice what tokenizers make of it, of base64 up to 1.4
+    times, of Chinese two to three times, and of digits three times what those do that take three of
+    them at once.
     """
     words = Counter(_WORD.findall(text))
     letters = sum(len(word) * count for word, count in words.items())
-    saved = len(_SPACE_BEFORE_WORD.findall(text)) + sum(len(run) - 1 - len(run) // 16 for run in _SPACES.findall(text))
+    saved = len(_SPACE_BEFORE_WORD.findall(text)) + sum(
+        len(run) - 1 - len(run) // 16 for run in _SPACES.findall(text)
+    )
     characters = len(text)
     if not text.isascii():
-        characters = len(text.encode("utf-8", "surrogatepass")) - sum(map(len, _CYRILLIC.findall(text)))
-    return sum(_word_tokens(word) * count for word, count in words.items()) + characters - letters - saved + 1
+        characters = len(text.encode("utf-8", "surrogatepass")) - sum(
+            map(len, _CYRILLIC.findall(text))
+        )
+    return (
+        sum(_word_tokens(word) * count for word, count in words.items())
+        + characters
+        - letters
+        - saved
+        + 1
+    )
 
 
 _MOST_CHARACTERS = 200  # of one token; the longest known ones are runs of 128 blanks
 
 
 def credible(usage: Usage | None, request: Request, text: str) -> Usage | None:
-    """The provider's count, or None where it cannot be true: some gateways and local servers count zero tokens, whatever was asked."""
+    """The provider's count, or None where it cannot be true: some gateways and local servers count
+    zero tokens, whatever was asked.
+    """
     if usage is None:
         return None
     read = sum(len(message.content) for message in request.messages)
-    is_credible = usage.input_tokens * _MOST_CHARACTERS >= read and usage.output_tokens * _MOST_CHARACTERS >= len(text)
+    is_credible = (
+        usage.input_tokens * _MOST_CHARACTERS >= read
+        and usage.output_tokens * _MOST_CHARACTERS >= len(text)
+    )
     return usage if is_credible else None
 
 

@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rlm_integrations._concurrency.cleanup import wait_until_done
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, FinalValue, Status
-from rlm_integrations.sandbox.repl import MESSAGE_KEPT, REBOUND_TOLD, TRACEBACK_KEPT, VARIABLES_SHOWN, Stream, replace_surrogates
+from rlm_integrations.sandbox.repl import (
+    MESSAGE_KEPT,
+    REBOUND_TOLD,
+    TRACEBACK_KEPT,
+    VARIABLES_SHOWN,
+    Stream,
+    replace_surrogates,
+)
 from rlm_integrations.sandbox.wire import WireError
 
 if TYPE_CHECKING:
     from rlm_integrations.sandbox.process import ProcessSession
 
 _WATCH = 0.25  # seconds between two looks at what the process uses
-_AGAIN = 0.1  # seconds after which an interrupt is sent again; a tenth of the grace where that is less
+# Seconds after which an interrupt is sent again; a tenth of the grace where that is less
+_AGAIN = 0.1
 _NAME_KEPT = 200  # characters of a variable's name or kind
 
 INTERRUPTED = "this block was interrupted and makes no further calls"
@@ -26,7 +34,8 @@ class LostError(Exception):
 
 
 class RunningBlock:
-    """Follows one block from its start to its result. What the child sends is checked field by field.
+    """Follows one block from its start to its result. What the child sends is checked field by
+    field.
 
     Attributes:
         killed_because: Why the watch has killed the process, if it has.
@@ -52,7 +61,9 @@ class RunningBlock:
         self._computing_since: float | None = self._begun
         self._computed = 0.0
         self._cpu_before = session.child.cpu_seconds()
-        self._watch = asyncio.get_running_loop().call_later(min(_WATCH, self._limits.block_seconds), self._look)
+        self._watch = asyncio.get_running_loop().call_later(
+            min(_WATCH, self._limits.block_seconds), self._look
+        )
 
     async def follow(self) -> ExecutionResult:
         """Answer the child until it says that the block is done."""
@@ -63,8 +74,15 @@ class RunningBlock:
                     pass  # its first parts were let go of with the block that sent them
                 case {"op": "out", "pieces": list() as pieces}:
                     self._take_output(pieces)
-                case {"op": "call", "call": int() as call, "block": int() as block, "function": str() as function}:
-                    await self._take_call(block, call, function, message.get("args"), message.get("kwargs"))
+                case {
+                    "op": "call",
+                    "call": int() as call,
+                    "block": int() as block,
+                    "function": str() as function,
+                }:
+                    await self._take_call(
+                        block, call, function, message.get("args"), message.get("kwargs")
+                    )
                 case {"op": "done", "block": self._number} if not self._session.received_stale:
                     return self._done(message)
                 case _:
@@ -80,9 +98,11 @@ class RunningBlock:
         await wait_until_done(*tasks)
 
     def interrupt(self, reason: str) -> None:
-        """Ask the code to end, and again until it does; the process is killed where it does not in time.
+        """Ask the code to end, and again until it does; the process is killed where it does not in
+        time.
 
-        Calls that are open end as well: threads of the code that wait for one could not end before it.
+        Calls that are open end as well: threads of the code that wait for one could not end before
+        it.
         """
         if not self._interrupted_because:
             self._interrupted_because = reason
@@ -93,7 +113,12 @@ class RunningBlock:
 
     def result(self, status: Status, error: ExecutionError | None, **more: Any) -> ExecutionResult:
         """What is known of the block."""
-        texts = {stream: replace_surrogates("".join(text for each, text in self._output if each == stream)) for stream in self._room}
+        texts = {
+            stream: replace_surrogates(
+                "".join(text for each, text in self._output if each == stream)
+            )
+            for stream in self._room
+        }
         return ExecutionResult(
             status=status,
             stdout=texts["stdout"],
@@ -111,7 +136,8 @@ class RunningBlock:
         """Wait while too many calls are open: what is not read cannot flood the host."""
         while self._open and (
             len(self._open) >= self._limits.calls_in_flight
-            or sum(weight for _, weight in self._open.values()) + self._session.held_weight > self._limits.message_bytes
+            or sum(weight for _, weight in self._open.values()) + self._session.held_weight
+            > self._limits.message_bytes
         ):
             if self.killed_because or self.fault:
                 raise LostError
@@ -122,7 +148,9 @@ class RunningBlock:
         if self._slot is not None and not self._slot.done():
             self._slot.set_result(None)
 
-    async def _take_call(self, block: int, call: int, function: str, args: Any, kwargs: Any) -> None:
+    async def _take_call(
+        self, block: int, call: int, function: str, args: Any, kwargs: Any
+    ) -> None:
         if not isinstance(args, list) or not isinstance(kwargs, dict) or call in self._open:
             raise WireError("a malformed call")
         refusal = ""
@@ -139,11 +167,17 @@ class RunningBlock:
         if self._computing_since is not None:
             self._computed += time.monotonic() - self._computing_since
             self._computing_since = None
-        self._begin(call, self._session.answer(block, call, function, args, kwargs), self._session.received_weight)
+        self._begin(
+            call,
+            self._session.answer(block, call, function, args, kwargs),
+            self._session.received_weight,
+        )
 
     async def _refuse(self, call: int, reason: str) -> None:
         self._refused_further_calls |= reason is INTERRUPTED
-        await self._session.send({"op": "answer", "call": call, "error": "RuntimeError", "message": reason})
+        await self._session.send(
+            {"op": "answer", "call": call, "error": "RuntimeError", "message": reason}
+        )
 
     def _begin(self, call: int, answering: Coroutine[Any, Any, None], weight: int) -> None:
         task = asyncio.ensure_future(answering)
@@ -156,7 +190,11 @@ class RunningBlock:
             self._begin(call, self._refuse(call, INTERRUPTED), 0)
         if not self._open:
             self._computing_since = time.monotonic()
-        if not task.cancelled() and (fault := task.exception()) is not None and not isinstance(fault, ConnectionError):
+        if (
+            not task.cancelled()
+            and (fault := task.exception()) is not None
+            and not isinstance(fault, ConnectionError)
+        ):
             self.fault = self.fault or fault
             self._session.child.kill()
         self._wake()
@@ -167,13 +205,18 @@ class RunningBlock:
         """Compare what the block uses with what it may; interrupt first, then kill."""
         now = time.monotonic()
         wall = now - self._begun
-        computed = self._computed + (now - self._computing_since if self._computing_since is not None else 0.0)
-        # The processor's time as well: a thread that keeps one call open would stop the other clock while the rest computes.
+        computed = self._computed + (
+            now - self._computing_since if self._computing_since is not None else 0.0
+        )
+        # The processor's time as well: a thread that keeps one call open would stop the other clock
+        # while the rest computes.
         used = max(computed, self._session.child.cpu_seconds() - self._cpu_before)
         if self._session.child.threads() > self._limits.threads:
             self._kill(f"it had more than {self._limits.threads} threads")
         elif now >= self._kill_at:
-            self._kill(f"{self._interrupted_because}, did not end within {self._limits.grace_seconds:g} s, and its process was killed")
+            self._kill(
+                f"{self._interrupted_because}, did not end within {self._limits.grace_seconds:g} s, and its process was killed"
+            )
         elif self._interrupted_because:
             self._session.child.signal(signal.SIGINT)
             self._look_in(min(self._kill_at - now, _AGAIN, self._limits.grace_seconds / 10))
@@ -182,7 +225,13 @@ class RunningBlock:
         elif wall >= self._limits.block_wall_seconds:
             self.interrupt(f"it took more than {self._limits.block_wall_seconds:g} s in all")
         else:
-            self._look_in(min(_WATCH, self._limits.block_seconds - used, self._limits.block_wall_seconds - wall))
+            self._look_in(
+                min(
+                    _WATCH,
+                    self._limits.block_seconds - used,
+                    self._limits.block_wall_seconds - wall,
+                )
+            )
 
     def _look_in(self, seconds: float) -> None:
         self._watch.cancel()
@@ -198,7 +247,9 @@ class RunningBlock:
     def _take_output(self, pieces: list[Any]) -> None:
         for piece in pieces:
             match piece:
-                case [str() as stream, str() as text] if stream in get_args(Stream) and 0 < len(text) <= self._room[stream]:
+                case [str() as stream, str() as text] if (
+                    stream in get_args(Stream) and 0 < len(text) <= self._room[stream]
+                ):
                     self._room[stream] -= len(text)
                     self._output.append((stream, text))
                 case _:
@@ -225,7 +276,11 @@ class RunningBlock:
                 final = FinalValue(value, tuple(evidence), message["final"].get("several") is True)
             case _:
                 raise WireError("a malformed final")
-        dropped, variables, rebound = message.get("dropped"), message.get("locals"), message.get("rebound", [])
+        dropped, variables, rebound = (
+            message.get("dropped"),
+            message.get("locals"),
+            message.get("rebound", []),
+        )
         if (
             type(dropped) is not int
             or not 0 <= dropped < 1 << 63
@@ -240,11 +295,21 @@ class RunningBlock:
         ):
             raise WireError("a malformed end of a block")
         status: Status = "error" if error is not None else "ok"
-        if self._interrupted_because and (message.get("interrupted") is True or (error is not None and self._refused_further_calls)):
+        if self._interrupted_because and (
+            message.get("interrupted") is True
+            or (error is not None and self._refused_further_calls)
+        ):
             status = "interrupted"
             error = ExecutionError(
-                "Interrupted", f"{self._interrupted_because}; what it had bound before is kept", error.traceback if error else ""
+                "Interrupted",
+                f"{self._interrupted_because}; what it had bound before is kept",
+                error.traceback if error else "",
             )
-        described = {replace_surrogates(name[:_NAME_KEPT]): replace_surrogates(kind[:_NAME_KEPT]) for name, kind in variables.items()}
+        described = {
+            replace_surrogates(name[:_NAME_KEPT]): replace_surrogates(kind[:_NAME_KEPT])
+            for name, kind in variables.items()
+        }
         names = tuple(replace_surrogates(name[:_NAME_KEPT]) for name in rebound)
-        return self.result(status, error, final=final, locals=described, rebound=names, dropped=dropped)
+        return self.result(
+            status, error, final=final, locals=described, rebound=names, dropped=dropped
+        )

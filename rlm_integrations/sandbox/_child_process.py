@@ -41,7 +41,10 @@ class ChildProcess:
             self.kill()
 
     def begin(self, connection: socket.socket, opening: dict[str, Any], context: Corpus) -> None:
-        """Send what a session begins with, and wait until the child says that it is sealed. Blocks."""
+        """Send what a session begins with, and wait until the child says that it is sealed.
+
+        Blocks.
+        """
         self._passing = False
         self._check_signals()
         try:
@@ -51,28 +54,39 @@ class ChildProcess:
                 socket.send_fds(connection, [b"F"], [descriptor])
             message = _read_message(connection, self._take_state(connection))
         except WireError as error:
-            raise SandboxError(f"the sandbox's process broke the protocol while it was starting ({error})") from error
+            raise SandboxError(
+                f"the sandbox's process broke the protocol while it was starting ({error})"
+            ) from error
         except ContextError:  # the document's file has changed
             raise
         except ValueError as error:
-            raise SandboxError(f"the document's metadata cannot cross into the sandbox: {error}") from error
+            raise SandboxError(
+                f"the document's metadata cannot cross into the sandbox: {error}"
+            ) from error
         except OSError as error:
             self._passing = error.errno != errno.EMFILE
-            raise SandboxError(f"the sandbox's process ended while it was starting ({error})") from error
+            raise SandboxError(
+                f"the sandbox's process ended while it was starting ({error})"
+            ) from error
         match message:
             case {"op": "ready", "layers": dict() as layers}:
                 self.layers = {str(name): str(state) for name, state in layers.items()}
             case {"op": "refused", "layer": str() as layer}:
-                self._passing = layer.startswith("parent_death")  # so it looks, too, where the server was killed just now
+                # So it looks, too, where the server was killed just now
+                self._passing = layer.startswith("parent_death")
                 raise SandboxUnavailableError(
                     f"the sandbox 'process' cannot protect this machine from model code here: {layer}. "
                     f"Run where the kernel offers it, {INSTEAD}"
                 )
             case _:
-                raise SandboxError(f"the sandbox's process did not start: {str(message.get('error'))[:500]}")
+                raise SandboxError(
+                    f"the sandbox's process did not start: {str(message.get('error'))[:500]}"
+                )
 
     def _take_state(self, connection: socket.socket) -> bytes:
-        """Take the descriptor that the process hands over; where it has something else to say instead, the first byte of that."""
+        """Take the descriptor that the process hands over; where it has something else to say
+        instead, the first byte of that.
+        """
         first, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
         if first == b"T" and not descriptors:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -86,7 +100,9 @@ class ChildProcess:
         except ProcessLookupError:
             return  # it has ended, which its socket will tell
         except OSError as error:
-            raise SandboxError(f"no signal can be sent to the sandbox's process on this machine ({error})") from error
+            raise SandboxError(
+                f"no signal can be sent to the sandbox's process on this machine ({error})"
+            ) from error
 
     def may_start_anew(self, error: BaseException) -> bool:
         """Whether `begin` failed in a way that another process may be spared."""
@@ -107,7 +123,8 @@ class ChildProcess:
     def cpu_seconds(self) -> float:
         """The processor time that the process has used so far."""
         try:
-            return time.clock_gettime((~self._pid << 3) | 2)  # the clock of a process's processor time, as clock_getcpuclockid makes it
+            # The clock of a process's processor time, as clock_getcpuclockid makes it
+            return time.clock_gettime((~self._pid << 3) | 2)
         except OSError:
             return 0.0
 
@@ -122,7 +139,10 @@ class ChildProcess:
                 return 0
 
     def release(self) -> None:
-        """Kill the process, wait until it is gone, and give back its descriptor. Safe to call twice."""
+        """Kill the process, wait until it is gone, and give back its descriptor.
+
+        Safe to call twice.
+        """
         if self._host != os.getpid():
             return  # a fork of the host: the process is not ours to end
         self._killed = True
@@ -146,7 +166,9 @@ class ChildProcess:
 def _read_message(connection: socket.socket, first: bytes) -> dict[str, Any]:
     decoder = Decoder(1 << 20)
     while True:
-        length = decoder.check_length(LENGTH.unpack(first + _read(connection, LENGTH.size - len(first)))[0])
+        length = decoder.check_length(
+            LENGTH.unpack(first + _read(connection, LENGTH.size - len(first)))[0]
+        )
         first = b""
         message = decoder.decode(_read(connection, length))
         if message is not None:

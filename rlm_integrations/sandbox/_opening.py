@@ -1,4 +1,6 @@
-"""What a session's first message says of the context. It is made once for each corpus: fifty thousand texts take half a second."""
+"""What a session's first message says of the context. It is made once for each corpus: fifty
+thousand texts take half a second.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,7 +37,10 @@ def _made(context: Corpus) -> Opening:
     fields = {
         "is_list": context.is_list,
         "names": pack(source.name for source in context.sources),
-        "pieces": pack([each.file, each.offset, each.chars, each.stored, each.maxchar] for each in handover.pieces),
+        "pieces": pack(
+            [each.file, each.offset, each.chars, each.stored, each.maxchar]
+            for each in handover.pieces
+        ),
         "metadata": {**metadata, "sources": pack(metadata["sources"])},
     }
     return Opening(fields, replace(handover, pieces=()))

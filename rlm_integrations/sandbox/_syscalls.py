@@ -1,4 +1,7 @@
-"""System call numbers, and which of them the sandbox's child may use. Numbers are the kernel's, by machine."""
+"""System call numbers, and which of them the sandbox's child may use.
+
+Numbers are the kernel's, by machine.
+"""
 
 import platform
 
@@ -42,7 +45,8 @@ _MACHINES: dict[str, tuple[int, dict[str, int]]] = {
 
 AUDIT_ARCH, NUMBERS = _MACHINES.get(platform.machine(), (0, {}))
 
-# Allowed whatever the arguments: nothing here names a file, a process, or a place outside. Others are allowed by rules of their own.
+# Allowed whatever the arguments: nothing here names a file, a process, or a place outside. Others
+# are allowed by rules of their own.
 PLAIN = (
     "read write close fstat poll lseek munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pread64 readv writev pipe select sched_yield "
     "mremap madvise dup dup2 nanosleep getitimer alarm setitimer getpid exit getcwd gettimeofday getrusage sysinfo times getuid getgid "
@@ -50,6 +54,7 @@ PLAIN = (
     "epoll_pwait eventfd2 epoll_create1 dup3 getrandom membarrier rseq epoll_pwait2"
 ).split()
 
-# Allowed only where Landlock says which files can be read. It does not say which can be asked about, so these are refused with the rest
-# where it is missing, although newer C libraries spell fstat() with newfstatat or statx: a flag of theirs would let any path through.
+# Allowed only where Landlock says which files can be read. It does not say which can be asked
+# about, so these are refused with the rest where it is missing, although newer C libraries spell
+# fstat() with newfstatat or statx: a flag of theirs would let any path through.
 FILE_READS = "stat lstat newfstatat statx access getdents64 faccessat faccessat2".split()

@@ -1,8 +1,8 @@
 """The contract between the engine and whatever runs model code.
 
-A sandbox only asks: `(block, function, args, kwargs)`. The engine's gate validates (arguments are hostile), reserves budget,
-journals, traces and answers; each call is a task of its own. A later sandbox (another interpreter, another machine) speaks the same
-contract and passes the same tests.
+A sandbox only asks: `(block, function, args, kwargs)`. The engine's gate validates (arguments are
+hostile), reserves budget, journals, traces and answers; each call is a task of its own. A later
+sandbox (another interpreter, another machine) speaks the same contract and passes the same tests.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,9 +16,11 @@ AnswerCall = Callable[[int, str, list[Any], dict[str, Any]], Awaitable[Any]]
 
 
 class HostCallError(Exception):
-    """How a gate refuses a call: the REPL raises it to the model's code under the name of a builtin exception.
+    """How a gate refuses a call: the REPL raises it to the model's code under the name of a builtin
+    exception.
 
-    Any other exception of a gate is a fault of the host: it ends the session and is raised from `execute`.
+    Any other exception of a gate is a fault of the host: it ends the session and is raised from
+    `execute`.
     """
 
     def __init__(self, message: str, *, type: str = "RuntimeError") -> None:  # noqa: A002 - the field's name is the contract
@@ -28,7 +30,9 @@ class HostCallError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionError:
-    """What a block raised: the exception's type and text, and a traceback that names the model's lines and nothing of ours."""
+    """What a block raised: the exception's type and text, and a traceback that names the model's
+    lines and nothing of ours.
+    """
 
     type: str
     message: str
@@ -37,7 +41,8 @@ class ExecutionError:
 
 @dataclass(frozen=True, slots=True)
 class FinalValue:
-    """What code handed to FINAL, as it came out of the sandbox: a claim until the engine has checked it.
+    """What code handed to FINAL, as it came out of the sandbox: a claim until the engine has
+    checked it.
 
     Attributes:
         value: None, bool, int, float, str, list, dict, or `wire.Opaque` for anything else.
@@ -65,7 +70,8 @@ class ExecutionResult:
         error: What it raised, why it was interrupted, or how the session was lost.
         final: What it handed to FINAL, if it did.
         locals: Its variables and what they are: "str, 2,310 characters"; never their contents.
-        rebound: Names of the REPL, such as `context`, that it bound to something else. The next block finds them as they were.
+        rebound: Names of the REPL, such as `context`, that it bound to something else. The next
+            block finds them as they were.
         elapsed: Seconds that it took, calls to the host included.
         host_calls: How many calls to the host it made.
         status: "interrupted" keeps the session and its variables, "lost" has ended it.
@@ -109,11 +115,13 @@ class Session(Protocol):
     layers: Mapping[str, str]
 
     async def execute(self, code: str, block: int) -> ExecutionResult:
-        """Run one block of model code. Cancelling it ends the session at once and leaves no process behind.
+        """Run one block of model code. Cancelling it ends the session at once and leaves no process
+        behind.
 
         Raises:
             SandboxClosedError: The session was closed or cancelled.
-            Exception: What the gate raised, if it was no `HostCallError`; the session is closed then.
+            Exception: What the gate raised, if it was no `HostCallError`; the session is closed
+                then.
         """
         ...
 

@@ -48,11 +48,15 @@ class Channel:
         )
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write a message; raises ValueError where a value cannot cross, or what a value of the model's own raises."""
+        """Write a message; raises ValueError where a value cannot cross, or what a value of the
+        model's own raises.
+        """
         self._encoder.encode(message, self.write)
 
     def prepare(self, message: dict[str, Any]) -> bytes:
-        """Write all frames of a message but the last, which it gives: whatever is raised, the message has not been sent."""
+        """Write all frames of a message but the last, which it gives: whatever is raised, the
+        message has not been sent.
+        """
         ready: list[bytes] = []
 
         def emit(frame: bytes) -> None:
@@ -103,13 +107,17 @@ def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a host that waits for signals blocks them, and hands that down
+        # A host that waits for signals blocks them, and hands that down
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.setsid()
         os.environ.clear()
         opening = channel.receive()
-        _hand_over_state(session)  # not before: until then the socket is the server's too, to say that it has forked
+        # Not before: until then the socket is the server's too, to say that it has forked
+        _hand_over_state(session)
         texts = _take_context(channel, opening["pieces"])
-        layers = plan.seal(parent=parent, memory=opening["memory"], keep=(0, 1, 2, session.fileno()))
+        layers = plan.seal(
+            parent=parent, memory=opening["memory"], keep=(0, 1, 2, session.fileno())
+        )
         child = ChildMain(channel, opening, texts)
         channel.send({"op": "ready", "layers": layers})
         child.serve()
@@ -122,11 +130,15 @@ def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
 
 
 def _hand_over_state(session: socket.socket) -> None:
-    """Give the host the file that tells how many threads this process has: where /proc hides others' processes, it could not open it."""
+    """Give the host the file that tells how many threads this process has: where /proc hides
+    others' processes, it could not open it.
+    """
     try:
         state = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise harden.LayerMissingError(error.errno, f"threads: they cannot be counted ({error})") from error
+        raise harden.LayerMissingError(
+            error.errno, f"threads: they cannot be counted ({error})"
+        ) from error
     socket.send_fds(session, [b"T"], [state])
     os.close(state)
 
@@ -146,7 +158,9 @@ def _take_context(channel: Channel, pieces: list[list[int]]) -> list[str]:
 
 
 class ChildMain:
-    """A REPL behind a channel. The main thread runs blocks, since signals reach only that; a second thread reads."""
+    """A REPL behind a channel. The main thread runs blocks, since signals reach only that; a second
+    thread reads.
+    """
 
     def __init__(self, channel: Channel, opening: Mapping[str, Any], texts: list[str]) -> None:
         self._channel = channel
@@ -166,13 +180,18 @@ class ChildMain:
         reserved: dict[str, Any] = dict(zip(opening["names"], texts, strict=True))
         reserved["context"] = texts if opening["is_list"] else texts[0]
         reserved["context_metadata"] = opening["metadata"]
-        functions = [HostFunction(name, signature, doc, tuple(aliases)) for name, signature, doc, aliases in opening["functions"]]
-        module = sys.modules["__main__"] = types.ModuleType("__main__")  # where pickle and the like look for the model's classes
+        functions = [
+            HostFunction(name, signature, doc, tuple(aliases))
+            for name, signature, doc, aliases in opening["functions"]
+        ]
+        # Where pickle and the like look for the model's classes
+        module = sys.modules["__main__"] = types.ModuleType("__main__")
         self._repl = repl.Repl(self._call, functions, reserved, output, module.__dict__)
         random.seed(opening["seed"])
         self._path = list(sys.path)
         repl.forbid_builtins()
-        for noise in (DeprecationWarning, SyntaxWarning):  # an invalid escape in a pattern, say: nothing that a model should read about
+        # An invalid escape in a pattern, say: nothing that a model should read about
+        for noise in (DeprecationWarning, SyntaxWarning):
             warnings.simplefilter("ignore", noise)
         _allow_nested_asyncio_run()
         sys.argv[:] = ["repl"]
@@ -204,17 +223,36 @@ class ChildMain:
                 "message": f"FINAL: {repl.message_of(error)}; hand over a plain text, number, list or dict",
                 "traceback": "",
             }
-            self._channel.send({**done, "final": None, "error": refused, "interrupted": self._channel.interrupts.raised})
+            self._channel.send(
+                {
+                    **done,
+                    "final": None,
+                    "error": refused,
+                    "interrupted": self._channel.interrupts.raised,
+                }
+            )
         else:
             self._channel.write(last)
 
-    def _call(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> "Future[Any]":
+    def _call(
+        self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> "Future[Any]":
         answer: Future[Any] = Future()
-        answer.set_running_or_notify_cancel()  # the host works on it from now on: giving up waiting does not take it back
+        # The host works on it from now on: giving up waiting does not take it back
+        answer.set_running_or_notify_cancel()
         number = next(self._numbers)
         self._answers[number] = answer
         try:
-            self._channel.send({"op": "call", "block": block, "call": number, "function": function, "args": args, "kwargs": kwargs})
+            self._channel.send(
+                {
+                    "op": "call",
+                    "block": block,
+                    "call": number,
+                    "function": function,
+                    "args": args,
+                    "kwargs": kwargs,
+                }
+            )
         except BaseException:
             self._answers.pop(number, None)
             raise
@@ -224,7 +262,8 @@ class ChildMain:
         try:
             self._read_messages()
         finally:
-            os._exit(1)  # no memory for an answer, say: without a reader every call would wait for ever
+            # No memory for an answer, say: without a reader every call would wait for ever
+            os._exit(1)
 
     def _read_messages(self) -> None:
         while True:
@@ -246,11 +285,17 @@ def _exception(name: str, message: str) -> Exception:
     import builtins
 
     kind = getattr(builtins, name, None)
-    return kind(message) if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError(f"{name}: {message}")
+    return (
+        kind(message)
+        if isinstance(kind, type) and issubclass(kind, Exception)
+        else RuntimeError(f"{name}: {message}")
+    )
 
 
 def _allow_nested_asyncio_run() -> None:
-    """`asyncio.run(main())` in a block that also awaits at its top level would be refused: its loop already runs. Give it a thread."""
+    """`asyncio.run(main())` in a block that also awaits at its top level would be refused: its loop
+    already runs. Give it a thread.
+    """
     real_run = asyncio.run
 
     def run(main: Coroutine[Any, Any, Any], **options: Any) -> Any:

@@ -6,7 +6,9 @@ from typing import Any
 
 
 def pin_clock(now: float) -> None:
-    """Let `time` and `datetime` of this process begin at `now`, seconds since the epoch, and go on from there."""
+    """Let `time` and `datetime` of this process begin at `now`, seconds since the epoch, and go on
+    from there.
+    """
     real_time, real_local, real_utc = time.time, time.localtime, time.gmtime
     offset = now - real_time()
     time.time = lambda: real_time() + offset
@@ -21,7 +23,11 @@ def _meta(base: type) -> type:
 
     class Meta(type):
         def __instancecheck__(cls, instance: Any) -> bool:
-            return isinstance(instance, base) if cls.__mro__[1] is base else type.__instancecheck__(cls, instance)
+            return (
+                isinstance(instance, base)
+                if cls.__mro__[1] is base
+                else type.__instancecheck__(cls, instance)
+            )
 
     return Meta
 
@@ -30,7 +36,11 @@ def _pinned_date(base: Any) -> Any:
     def today(cls: Any) -> Any:
         return cls.fromtimestamp(time.time())
 
-    members = {"today": classmethod(today), "__repr__": lambda self: f"datetime.{base.__repr__(self)}", "__module__": "datetime"}
+    members = {
+        "today": classmethod(today),
+        "__repr__": lambda self: f"datetime.{base.__repr__(self)}",
+        "__module__": "datetime",
+    }
     return _meta(base)("date", (base,), members)
 
 

@@ -1,14 +1,17 @@
-"""How the child gets its text: a new str filled straight from a descriptor, so that there is never a second copy of the text.
+"""How the child gets its text: a new str filled straight from a descriptor, so that there is never
+a second copy of the text.
 
-Runs in the child: standard library only. It writes into a str that nobody else has seen yet, as the interpreter's own C code does, and
-checks first that this interpreter lays a str out as expected.
+Runs in the child: standard library only. It writes into a str that nobody else has seen yet, as the
+interpreter's own C code does, and checks first that this interpreter lays a str out as expected.
 """
 
 import ctypes
 import os
 import sys
 
-STEP_CHARS = 1 << 18  # characters read at once where they are checked or narrowed on their way; a shorter text takes one read
+# Characters read at once where they are checked or narrowed on their way; a shorter text takes one
+# read
+STEP_CHARS = 1 << 18
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _WORTH_LARGE_PAGES = 8 << 20  # bytes
@@ -18,7 +21,10 @@ _libc = ctypes.CDLL(None)
 _new = ctypes.pythonapi.PyUnicode_New
 _new.restype, _new.argtypes = ctypes.py_object, (ctypes.c_ssize_t, ctypes.c_uint32)
 _from_data = ctypes.pythonapi.PyUnicode_FromKindAndData
-_from_data.restype, _from_data.argtypes = ctypes.py_object, (ctypes.c_int, ctypes.c_char_p, ctypes.c_ssize_t)
+_from_data.restype, _from_data.argtypes = (
+    ctypes.py_object,
+    (ctypes.c_int, ctypes.c_char_p, ctypes.c_ssize_t),
+)
 
 
 def fill(fd: int, offset: int, chars: int, stored: int, maxchar: int) -> str:
@@ -29,7 +35,8 @@ def fill(fd: int, offset: int, chars: int, stored: int, maxchar: int) -> str:
         offset: The text's first byte.
         chars: How many characters it has.
         stored: Bytes a character takes in the file: 1, 2 or 4, in this machine's byte order.
-        maxchar: The least of 127, 255, 65,535 and 1,114,111 that no character exceeds. It may need less width than `stored`.
+        maxchar: The least of 127, 255, 65,535 and 1,114,111 that no character exceeds. It may need
+            less width than `stored`.
 
     Raises:
         EOFError: The file ends before the text does.
@@ -56,13 +63,19 @@ def fill(fd: int, offset: int, chars: int, stored: int, maxchar: int) -> str:
 
 
 def _in_large_pages(address: int, length: int) -> None:
-    """Ask for large pages where the kernel has them: to touch a gigabyte in small ones takes a second. A refusal costs only that."""
+    """Ask for large pages where the kernel has them: to touch a gigabyte in small ones takes a
+    second. A refusal costs only that.
+    """
     start = -(-address // _PAGE) * _PAGE
     if length - (start - address) >= _WORTH_LARGE_PAGES:
-        _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length - (start - address)), _MADV_HUGEPAGE)
+        _libc.madvise(
+            ctypes.c_void_p(start), ctypes.c_size_t(length - (start - address)), _MADV_HUGEPAGE
+        )
 
 
-def _fill_in_steps(whole: memoryview, width: int, fd: int, offset: int, stored: int, maxchar: int) -> None:
+def _fill_in_steps(
+    whole: memoryview, width: int, fd: int, offset: int, stored: int, maxchar: int
+) -> None:
     for at in range(0, len(whole), STEP_CHARS * width):
         part = whole[at : at + STEP_CHARS * width]
         data = bytearray(len(part) // width * stored)
@@ -78,7 +91,8 @@ def _narrowed(data: bytearray, stored: int, width: int) -> bytearray:
     """The characters at a smaller width, which is wide enough for them."""
     if stored == width:
         return data
-    low = 0 if sys.byteorder == "little" else stored // width - 1  # which part of a character holds its value
+    # Which part of a character holds its value
+    low = 0 if sys.byteorder == "little" else stored // width - 1
     if width == 1:
         return data[low::stored]
     return bytearray(memoryview(data).cast("H")[low::2])
@@ -98,6 +112,10 @@ def _header(width: int, maxchar: int) -> int:
     """Bytes before the first character of a str of this class."""
     sample = chr(maxchar) * 2  # not one: single characters may be shared and carry more
     size = sys.getsizeof(sample) - 3 * width
-    if ctypes.string_at(id(sample) + size, 2 * width) != b"".join(ord(each).to_bytes(width, sys.byteorder) for each in sample):
-        raise RuntimeError(f"Python {sys.version.split()[0]} lays a str out in a way that is not known here")
+    if ctypes.string_at(id(sample) + size, 2 * width) != b"".join(
+        ord(each).to_bytes(width, sys.byteorder) for each in sample
+    ):
+        raise RuntimeError(
+            f"Python {sys.version.split()[0]} lays a str out in a way that is not known here"
+        )
     return size

@@ -1,4 +1,6 @@
-"""How model code finishes: FINAL and FINAL_VAR, SUBMIT and `final_answer` of other libraries, and the dict `answer`."""
+"""How model code finishes: FINAL and FINAL_VAR, SUBMIT and `final_answer` of other libraries, and
+the dict `answer`.
+"""
 
 import re
 import types
@@ -11,7 +13,8 @@ from .signatures import signature_of
 FINALS_KEPT = 100  # of one block, the latest
 _WALKED = 10_000  # values of a container that are looked at for what is not a value
 _NAME = re.compile(r"\w+")
-_ROOT = re.compile(r"([^\W\d]\w*)(?=[.\[(])")  # the variable at the start of `found["a"]`, `found.a` or `found(a)`
+# The variable at the start of `found["a"]`, `found.a` or `found(a)`
+_ROOT = re.compile(r"([^\W\d]\w*)(?=[.\[(])")
 _LISTED: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()), range, deque)
 _NOT_VALUES: tuple[tuple[type, str], ...] = (
     (types.FunctionType, "a function"),
@@ -24,7 +27,9 @@ _NOT_VALUES: tuple[tuple[type, str], ...] = (
 
 
 class HostObject(types.SimpleNamespace):
-    """An object whose methods are functions of the host; in the REPL a class of its own, under the name that the model knows."""
+    """An object whose methods are functions of the host; in the REPL a class of its own, under the
+    name that the model knows.
+    """
 
     __module__ = "__main__"  # what `help` shows
 
@@ -33,7 +38,9 @@ class HostObject(types.SimpleNamespace):
 
 
 def present(function: Any, name: str, signature: str) -> None:
-    """Have a function show itself to model code under a name and with these parameters, and as nothing of this package."""
+    """Have a function show itself to model code under a name and with these parameters, and as
+    nothing of this package.
+    """
     function.__name__ = function.__qualname__ = name
     function.__module__ = "__main__"
     function.__signature__ = signature_of(signature)
@@ -67,10 +74,13 @@ class Finals:
         self.answer: dict[str, Any] = {"content": "", "ready": False}
         missing = object()
 
-        # Functions, not methods: the names in the errors that Python raises for a wrong call are those that the model knows.
+        # Functions, not methods: the names in the errors that Python raises for a wrong call are
+        # those that the model knows.
         def final(value: Any = missing, evidence: Any = (), **fields: Any) -> None:
             """Finish with this value; `evidence` holds SpanRefs or exact quotes."""
-            self._take("", _value_of("FINAL", () if value is missing else (value,), fields), evidence)
+            self._take(
+                "", _value_of("FINAL", () if value is missing else (value,), fields), evidence
+            )
 
         def final_var(name: Any, evidence: Any = ()) -> None:
             """Finish with the value of the variable of this name."""
@@ -94,7 +104,9 @@ class Finals:
         self.names_literal = names_literal
 
     def result(self) -> dict[str, Any] | None:
-        """The answer, if there is one; `several` says that it is a list of different ones, of which no more is known."""
+        """The answer, if there is one; `several` says that it is a list of different ones, of which
+        no more is known.
+        """
         if not self._taken:
             return self._result_of_answer()
         evidence = [each for _, _, given in self._taken for each in given]
@@ -103,14 +115,26 @@ class Finals:
             return {"value": self._taken[-1][1], "evidence": self._taken[-1][2], "several": False}
         if "" not in named:
             return {"value": named, "evidence": evidence, "several": False}
-        return {"value": [value for _, value, _ in self._taken], "evidence": evidence, "several": True}
+        return {
+            "value": [value for _, value, _ in self._taken],
+            "evidence": evidence,
+            "several": True,
+        }
 
     def _take(self, name: str, value: Any, evidence: Any) -> None:
         value = self._opened(listed(value))
         if unfit := self._unfit(value):
-            raise ValueError(f"{name or 'FINAL'}: there is no such variable: {unfit}. {self._known()}")
+            raise ValueError(
+                f"{name or 'FINAL'}: there is no such variable: {unfit}. {self._known()}"
+            )
         evidence = listed(evidence)
-        given = list(evidence) if isinstance(evidence, list | tuple | set) else [] if evidence is None else [evidence]
+        given = (
+            list(evidence)
+            if isinstance(evidence, list | tuple | set)
+            else []
+            if evidence is None
+            else [evidence]
+        )
         if self._taken and self._taken[-1][0] == name and _is_same(self._taken[-1][1], value):
             self._taken.pop()
         self._taken.append((name, value, given))
@@ -138,13 +162,17 @@ class Finals:
         return self.answer if value["content"] == "" else value["content"]
 
     def _unknown(self, name: str) -> NameError:
-        return NameError(f"FINAL_VAR({name!r}): there is no such variable. {self._known()} For a string, use FINAL({name!r}).")
+        return NameError(
+            f"FINAL_VAR({name!r}): there is no such variable. {self._known()} For a string, use FINAL({name!r})."
+        )
 
     def _known(self) -> str:
         return f"Your variables: {', '.join(self._variables()) or 'none yet'}."
 
     def _unfit(self, value: Any) -> str:
-        """What a value is, or holds, that cannot be an answer, such as a function of the REPL's; "" where there is nothing."""
+        """What a value is, or holds, that cannot be an answer, such as a function of the REPL's; ""
+        where there is nothing.
+        """
         left, rest = _WALKED, [value]
         while rest and left:
             left -= 1
@@ -162,12 +190,22 @@ class Finals:
         return ""
 
     def _result_of_answer(self) -> dict[str, Any] | None:
-        """The answer by `answer["ready"] = True`; a variable of that name which is anything else is the model's own."""
+        """The answer by `answer["ready"] = True`; a variable of that name which is anything else is
+        the model's own.
+        """
         try:
             answer = self._namespace.get("answer")
-            if type(answer) is dict and answer.keys() == {"content", "ready"} and answer["ready"] is True:
+            if (
+                type(answer) is dict
+                and answer.keys() == {"content", "ready"}
+                and answer["ready"] is True
+            ):
                 answer["ready"] = False  # once
-                return None if self._unfit(answer["content"]) else {"value": answer["content"], "evidence": [], "several": False}
+                return (
+                    None
+                    if self._unfit(answer["content"])
+                    else {"value": answer["content"], "evidence": [], "several": False}
+                )
         except BaseException:  # noqa: BLE001, S110 - keys of the model's own may do anything when they are compared
             pass
         return None
@@ -176,7 +214,9 @@ class Finals:
 def _value_of(function: str, values: tuple[Any, ...], fields: dict[str, Any]) -> Any:
     """One value as it is; several as a list; fields as a dict, one alone as its value."""
     if bool(values) == bool(fields):
-        raise TypeError(f"{function}() takes either values or named fields, such as {function}(value)")
+        raise TypeError(
+            f"{function}() takes either values or named fields, such as {function}(value)"
+        )
     if fields:
         return fields if len(fields) > 1 else next(iter(fields.values()))
     return list(values) if len(values) > 1 else values[0]

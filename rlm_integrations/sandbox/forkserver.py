@@ -1,8 +1,10 @@
-"""The fork server: a clean interpreter that forks one child per session, and the host's handle on it.
+"""The fork server: a clean interpreter that forks one child per session, and the host's handle on
+it.
 
-The host never forks itself: its memory holds keys. It starts one server per process with an empty environment; the server loads the
-standard library once and then, for each request on its socket, forks a child. A request is one atomic message with the child's end of the
-session's socket; the answer (a pidfd) comes on that same socket, so that no reply can reach the wrong session.
+The host never forks itself: its memory holds keys. It starts one server per process with an empty
+environment; the server loads the standard library once and then, for each request on its socket,
+forks a child. A request is one atomic message with the child's end of the session's socket; the
+answer (a pidfd) comes on that same socket, so that no reply can reach the wrong session.
 """
 
 import os
@@ -18,10 +20,12 @@ from typing import Any
 from . import child, harden, repl
 
 _PID = struct.Struct(">i")
-_START_SECONDS = 60.0  # until a server that has not said that it is ready is taken for something else
+# Until a server that has not said that it is ready is taken for something else
+_START_SECONDS = 60.0
 READY, MISSING, FORKED, REFUSED = b"R", b"M", b"P", b"E"
 
-# What model code imports, and what these import later by themselves: where nothing can be opened, only this is there.
+# What model code imports, and what these import later by themselves: where nothing can be opened,
+# only this is there.
 PRELOAD = """
 abc argparse array ast asyncio base64 binascii bisect builtins bz2 calendar cmath cmd code codecs collections collections.abc colorsys
 concurrent.futures concurrent.futures.thread configparser contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib dis
@@ -39,8 +43,9 @@ encodings.unicode_escape encodings.raw_unicode_escape encodings.punycode encodin
 def _preload(extra: Sequence[str], folders: Sequence[str]) -> list[str]:
     """Import what children will need; the folders and files of the extra packages.
 
-    The interpreter runs without `site`, so that nothing of the user's has run in it: no sitecustomize, no .pth file. What else `site` does
-    is done here, and where packages are installed is known only once the library has been loaded.
+    The interpreter runs without `site`, so that nothing of the user's has run in it: no
+    sitecustomize, no .pth file. What else `site` does is done here, and where packages are
+    installed is known only once the library has been loaded.
     """
     import importlib
     import site
@@ -65,17 +70,26 @@ def _preload(extra: Sequence[str], folders: Sequence[str]) -> list[str]:
 
 
 def _standard_library() -> list[str]:
-    """The files and folders of the standard library, without the packages that are installed beside it."""
+    """The files and folders of the standard library, without the packages that are installed beside
+    it.
+    """
     import sysconfig
 
-    found = ["/usr/share/zoneinfo", "/dev/null", "/dev/urandom"]  # not /etc/localtime: sessions live in UTC, on every machine
+    # Not /etc/localtime: sessions live in UTC, on every machine
+    found = ["/usr/share/zoneinfo", "/dev/null", "/dev/urandom"]
     for folder in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}:
-        found += [os.path.join(folder, name) for name in os.listdir(folder) if name not in {"site-packages", "dist-packages"}]
+        found += [
+            os.path.join(folder, name)
+            for name in os.listdir(folder)
+            if name not in {"site-packages", "dist-packages"}
+        ]
     return found
 
 
 def _hide_paths(package: str) -> None:
-    """Take the user's folders out of what model code sees: where the interpreter is, and this package. The library's own place stays."""
+    """Take the user's folders out of what model code sees: where the interpreter is, and this
+    package. The library's own place stays.
+    """
     import gc
     from importlib import import_module
 
@@ -106,10 +120,15 @@ def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence
 
     requests = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a host that waits for signals blocks them, and hands that down
+    # A host that waits for signals blocks them, and hands that down
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     readable = [*_standard_library(), *_preload(extra, folders)]
     library = set(readable)
-    sys.path[:] = [path for path in sys.path if path.endswith(("lib-dynload", ".zip")) or path + "/os.py" in library]
+    sys.path[:] = [
+        path
+        for path in sys.path
+        if path.endswith(("lib-dynload", ".zip")) or path + "/os.py" in library
+    ]
     try:
         plan = harden.Plan.make(readable)
     except harden.LayerMissingError as error:
@@ -148,14 +167,17 @@ def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence
 
 
 def _send(session: socket.socket, message: bytes, descriptors: list[int]) -> None:
-    """Answer on the session's socket; a host that has given up in the meantime is no trouble of ours."""
+    """Answer on the session's socket; a host that has given up in the meantime is no trouble of
+    ours.
+    """
     try:
         socket.send_fds(session, [message], descriptors)
     except OSError:
         return
 
 
-# The child's interpreter gets this package's modules without the package's own __init__, which belongs to the host.
+# The child's interpreter gets this package's modules without the package's own __init__, which
+# belongs to the host.
 _BOOT = """
 import sys, types
 package, descriptor, folders, extra = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:]
@@ -169,7 +191,9 @@ forkserver.serve(descriptor, globals().pop("package"), [each for each in folders
 
 
 def _environment(python: str) -> dict[str, str]:
-    """The server's environment: nothing of the host's but what its interpreter needs to be found whole."""
+    """The server's environment: nothing of the host's but what its interpreter needs to be found
+    whole.
+    """
     environment = {
         "PYTHONHASHSEED": "0",  # sets come out in the same order when a run is replayed
         "MALLOC_ARENA_MAX": "2",
@@ -216,11 +240,27 @@ class ForkServer:
         except OSError:
             os.close(log)
             raise
-        folders = [each for each in sys.path if os.path.isabs(each)] if preload and python == sys.executable else []
+        folders = (
+            [each for each in sys.path if os.path.isabs(each)]
+            if preload and python == sys.executable
+            else []
+        )
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the interpreter is the caller's own choice
                 # Not -I: it would ignore the hash seed.
-                [python, "-S", "-s", "-B", "-P", "-c", _BOOT, package, str(theirs.fileno()), ":".join(folders), *preload],
+                [
+                    python,
+                    "-S",
+                    "-s",
+                    "-B",
+                    "-P",
+                    "-c",
+                    _BOOT,
+                    package,
+                    str(theirs.fileno()),
+                    ":".join(folders),
+                    *preload,
+                ],
                 pass_fds=[theirs.fileno()],
                 env=_environment(python),
                 cwd="/",
@@ -301,6 +341,9 @@ class ForkServer:
                 self._process.wait()
 
     def abandon(self) -> None:
-        """Let go of the parent's server in a forked process: closing this copy of the socket leaves the parent's open."""
+        """Let go of the parent's server in a forked process: closing this copy of the socket leaves
+        the parent's open.
+        """
         self._socket.close()
-        self._process.returncode = 0  # it is the parent's child, not ours: nothing to wait for, nothing to warn about
+        # It is the parent's child, not ours: nothing to wait for, nothing to warn about
+        self._process.returncode = 0

@@ -1,9 +1,12 @@
-"""The layers that hold the sandbox's child, by system calls alone: no compiled dependency, no root, no set-up.
+"""The layers that hold the sandbox's child, by system calls alone: no compiled dependency, no root,
+no set-up.
 
-The server prepares once what all children share (`Plan.make`: the list of readable paths as a Landlock ruleset, the seccomp program); each
-child then seals itself (`Plan.seal`), and looks from the inside whether every layer holds. What is not there is named, never passed over.
+The server prepares once what all children share (`Plan.make`: the list of readable paths as a
+Landlock ruleset, the seccomp program); each child then seals itself (`Plan.seal`), and looks from
+the inside whether every layer holds. What is not there is named, never passed over.
 
-x86-64 has been run. The aarch64 table has not: the checks from the inside refuse to go on where it is wrong.
+x86-64 has been run. The aarch64 table has not: the checks from the inside refuse to go on where it
+is wrong.
 """
 
 import ctypes
@@ -21,7 +24,13 @@ from ._syscalls import AUDIT_ARCH, FILE_READS, NUMBERS, PLAIN
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 1, 2, 3, 4
-_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 23, 24, 38, 39, 47
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = (
+    23,
+    24,
+    38,
+    39,
+    47,
+)
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITIES_OF_SELF = struct.pack("Ii", 0x20080522, 0)
 _SIGKILL = 9
@@ -32,13 +41,17 @@ _STATM = "/proc/self/statm"
 # Classic BPF: load a word, jump if equal / at least / any bit set, return, mask the accumulator.
 _LD, _JEQ, _JGE, _JSET, _RET, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
-_PID = 0xFFFFFFFE  # in the program's place for the child's own process id, which only the child knows
+# In the program's place for the child's own process id, which only the child knows
+_PID = 0xFFFFFFFE
 
 _Rule = tuple[int, int, int, int]
 
 
 class LayerMissingError(OSError):
-    """A layer that the sandbox needs is not offered here, or does not hold. `args[1]` says which and why."""
+    """A layer that the sandbox needs is not offered here, or does not hold.
+
+    `args[1]` says which and why.
+    """
 
 
 def _call(name: str, *args: Any) -> int:
@@ -72,10 +85,16 @@ def seccomp_program(*, files: bool) -> list[_Rule]:
     """The allow-list as classic BPF: what it does not name fails with EPERM.
 
     Args:
-        files: Whether files may be opened for reading (Landlock then says which); otherwise nothing can be opened at all.
+        files: Whether files may be opened for reading (Landlock then says which); otherwise nothing
+            can be opened at all.
     """
     allow: list[_Rule] = [(_RET, 0, 0, _ALLOW)]
-    rules: list[_Rule] = [(_LD, 0, 0, 4), (_JEQ, 1, 0, AUDIT_ARCH), (_RET, 0, 0, _KILL), (_LD, 0, 0, 0)]
+    rules: list[_Rule] = [
+        (_LD, 0, 0, 4),
+        (_JEQ, 1, 0, AUDIT_ARCH),
+        (_RET, 0, 0, _KILL),
+        (_LD, 0, 0, 0),
+    ]
     if platform.machine() == "x86_64":
         rules += [(_JGE, 0, 1, 0x40000000), (_RET, 0, 0, _KILL)]  # the x32 twins of all calls
 
@@ -90,7 +109,9 @@ def seccomp_program(*, files: bool) -> list[_Rule]:
     def unless_any(argument: int, bits: int, number: int, then: list[_Rule] = allow) -> list[_Rule]:
         return [(_LD, 0, 0, _low(argument)), (_JSET, 0, 1, bits), refuse(number), *then]
 
-    def only(argument: int, values: Iterable[int], number: int, then: list[_Rule] = allow) -> list[_Rule]:
+    def only(
+        argument: int, values: Iterable[int], number: int, then: list[_Rule] = allow
+    ) -> list[_Rule]:
         values = list(values)
         checks = [(_JEQ, len(values) - place, 0, value) for place, value in enumerate(values)]
         return [(_LD, 0, 0, _low(argument)), *checks, refuse(number), *then]
@@ -99,37 +120,66 @@ def seccomp_program(*, files: bool) -> list[_Rule]:
         return 0xFFFFFFFF & ~bits
 
     def null(argument: int, number: int) -> list[_Rule]:
-        return [(_LD, 0, 0, _low(argument)), (_JEQ, 0, 2, 0), (_LD, 0, 0, _high(argument)), (_JEQ, 1, 0, 0), refuse(number), *allow]
+        return [
+            (_LD, 0, 0, _low(argument)),
+            (_JEQ, 0, 2, 0),
+            (_LD, 0, 0, _high(argument)),
+            (_JEQ, 1, 0, 0),
+            refuse(number),
+            *allow,
+        ]
 
     for name in PLAIN:
         on(name, allow)
     for name in FILE_READS:
         on(name, allow if files else [refuse(errno.EACCES)])
-    # No O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_TMPFILE, and no O_PATH, which Landlock does not see.
+    # No O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_TMPFILE, and no O_PATH, which Landlock does
+    # not see.
     writing = 0o1 | 0o2 | 0o100 | 0o1000 | 0o2000 | 0o20000000 | 0o10000000
     on("open", unless_any(1, writing, errno.EACCES) if files else [refuse(errno.EACCES)])
     on("openat", unless_any(2, writing, errno.EACCES) if files else [refuse(errno.EACCES)])
     on("mmap", unless_any(2, 0x4, errno.EPERM))  # PROT_EXEC: no code but Python's own
     on("mprotect", unless_any(2, 0x4, errno.EPERM))
-    on("ioctl", only(1, [0x5401, 0x5421, 0x5451, 0x5450, 0x541B], errno.ENOTTY))  # TCGETS, FIONBIO, FIOCLEX, FIONCLEX, FIONREAD
-    on("fcntl", only(1, [0, 1, 2, 3, 4, 1030], errno.EPERM))  # duplicate and flags; no owner, lease, seal or pipe size
-    stream_pair = [(_LD, 0, 0, _low(1)), (_AND, 0, 0, 0xF), (_JEQ, 1, 0, 1), refuse(errno.EACCES), *allow]
-    on("socketpair", [(_LD, 0, 0, _low(0)), (_JEQ, 1, 0, 1), refuse(errno.EACCES), *stream_pair])  # AF_UNIX, SOCK_STREAM: event loops
-    # Connected sockets only, and no flag but MSG_PEEK, MSG_DONTWAIT, MSG_WAITALL, MSG_NOSIGNAL: out-of-band data were a way out of other
-    # sandboxes (CVE-2025-38236).
+    # TCGETS, FIONBIO, FIOCLEX, FIONCLEX, FIONREAD
+    on("ioctl", only(1, [0x5401, 0x5421, 0x5451, 0x5450, 0x541B], errno.ENOTTY))
+    # Duplicate and flags; no owner, lease, seal or pipe size
+    on("fcntl", only(1, [0, 1, 2, 3, 4, 1030], errno.EPERM))
+    stream_pair = [
+        (_LD, 0, 0, _low(1)),
+        (_AND, 0, 0, 0xF),
+        (_JEQ, 1, 0, 1),
+        refuse(errno.EACCES),
+        *allow,
+    ]
+    # AF_UNIX, SOCK_STREAM: event loops
+    on("socketpair", [(_LD, 0, 0, _low(0)), (_JEQ, 1, 0, 1), refuse(errno.EACCES), *stream_pair])
+    # Connected sockets only, and no flag but MSG_PEEK, MSG_DONTWAIT, MSG_WAITALL, MSG_NOSIGNAL:
+    # out-of-band data were a way out of other sandboxes (CVE-2025-38236).
     plain_flags = no_other(0x2 | 0x40 | 0x100 | 0x4000)
     on("sendto", unless_any(3, plain_flags, errno.EACCES, null(4, errno.EACCES)))
     on("recvfrom", unless_any(3, plain_flags, errno.EACCES))
-    on("pipe2", unless_any(1, no_other(os.O_CLOEXEC | os.O_NONBLOCK), errno.EPERM))  # no watch queues
-    on("close_range", only(2, [0, 4], errno.EPERM))  # not with CLOSE_RANGE_UNSHARE: a thread would have a table of its own
-    # Threads that share memory, descriptors and all the rest; never processes, namespaces, or tables of descriptors beyond the limit.
+    # No watch queues
+    on("pipe2", unless_any(1, no_other(os.O_CLOEXEC | os.O_NONBLOCK), errno.EPERM))
+    # Not with CLOSE_RANGE_UNSHARE: a thread would have a table of its own
+    on("close_range", only(2, [0, 4], errno.EPERM))
+    # Threads that share memory, descriptors and all the rest; never processes, namespaces, or
+    # tables of descriptors beyond the limit.
     threads = 0x10000 | 0x100 | 0x400 | 0x800  # CLONE_THREAD, CLONE_VM, CLONE_FILES, CLONE_SIGHAND
-    library = threads | 0x200 | 0x40000 | 0x80000 | 0x100000 | 0x200000 | 0x400000  # what C libraries add: FS, SYSVSEM, its ids
-    is_thread = [(_LD, 0, 0, _low(0)), (_AND, 0, 0, threads), (_JEQ, 1, 0, threads), refuse(errno.EPERM), *allow]
+    # What C libraries add: FS, SYSVSEM, its ids
+    library = threads | 0x200 | 0x40000 | 0x80000 | 0x100000 | 0x200000 | 0x400000
+    is_thread = [
+        (_LD, 0, 0, _low(0)),
+        (_AND, 0, 0, threads),
+        (_JEQ, 1, 0, threads),
+        refuse(errno.EPERM),
+        *allow,
+    ]
     on("clone", unless_any(0, no_other(library), errno.EPERM, is_thread))
-    on("clone3", [refuse(errno.ENOSYS)])  # its flags are out of a filter's sight; the C library falls back to clone
+    # Its flags are out of a filter's sight; the C library falls back to clone
+    on("clone3", [refuse(errno.ENOSYS)])
     on("prctl", only(0, [15, 16, 0x53564D41], errno.EPERM))  # names of threads and of memory areas
-    # What could be asked about other processes is answered for this one alone. A clock below zero is a process's or a device's.
+    # What could be asked about other processes is answered for this one alone. A clock below zero
+    # is a process's or a device's.
     on("prlimit64", only(0, [0, _PID], errno.EPERM, null(2, errno.EPERM)))  # reading limits
     on("sched_getaffinity", only(0, [0, _PID], errno.EPERM))
     for name in ("clock_gettime", "clock_getres", "clock_nanosleep"):
@@ -143,7 +193,9 @@ class _SockFprog(ctypes.Structure):
 
 
 def _landlock_ruleset(paths: Iterable[str]) -> int:
-    """A ruleset that lets these files and folders be read and nothing else be touched, as a file descriptor."""
+    """A ruleset that lets these files and folders be read and nothing else be touched, as a file
+    descriptor.
+    """
     abi = _call("landlock_create_ruleset", None, 0, 1)
     access = (1 << 13) - 1  # version 1: every access to files
     for version, bit in ((2, 13), (3, 14), (5, 15)):  # refer, truncate, ioctl on devices
@@ -152,14 +204,17 @@ def _landlock_ruleset(paths: Iterable[str]) -> int:
     network = 0b11 if abi >= 4 else 0  # bind and connect TCP
     scoped = 0b11 if abi >= 6 else 0  # abstract sockets and signals stay inside
     attributes = struct.pack("QQQ", access, network, scoped)
-    ruleset = _call("landlock_create_ruleset", attributes, 8 if abi < 4 else 16 if abi < 6 else 24, 0)
+    ruleset = _call(
+        "landlock_create_ruleset", attributes, 8 if abi < 4 else 16 if abi < 6 else 24, 0
+    )
     for path in paths:
         try:
             target = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
             continue  # a path that is not there needs no rule
         try:
-            allowed = (1 << 2) | (1 << 3) if os.path.isdir(path) else (1 << 2)  # read files, list folders
+            # Read files, list folders
+            allowed = (1 << 2) | (1 << 3) if os.path.isdir(path) else (1 << 2)
             _call("landlock_add_rule", ruleset, 1, struct.pack("=Qi", allowed, target), 0)
         finally:
             os.close(target)
@@ -171,7 +226,8 @@ def _drop_capabilities() -> None:
     capability = 0
     while _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:
         if _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
-            _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # needs CAP_SETPCAP; without it there is nothing that an exec could use
+            # Needs CAP_SETPCAP; without it there is nothing that an exec could use
+            _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
         capability += 1
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _call("capset", _CAPABILITIES_OF_SELF, b"\0" * 24)
@@ -182,7 +238,8 @@ class Plan:
     """What a server prepares once for all its children.
 
     Attributes:
-        ruleset: The Landlock ruleset's file descriptor, or None where the kernel has no Landlock: nothing can then be opened at all.
+        ruleset: The Landlock ruleset's file descriptor, or None where the kernel has no Landlock:
+            nothing can then be opened at all.
         landlock: What is known about Landlock here, in words.
         program: The seccomp program.
     """
@@ -199,14 +256,19 @@ class Plan:
             LayerMissingError: There is no table of system calls for this machine.
         """
         if not NUMBERS:
-            raise LayerMissingError(errno.ENOSYS, f"seccomp: there is no table of system calls for {platform.machine()!r}")
+            raise LayerMissingError(
+                errno.ENOSYS,
+                f"seccomp: there is no table of system calls for {platform.machine()!r}",
+            )
         try:
             ruleset = _landlock_ruleset(readable)
         except OSError as error:
             return cls(None, f"missing ({error.strerror})", tuple(seccomp_program(files=False)))
         return cls(ruleset, "on", tuple(seccomp_program(files=True)))
 
-    def seal(self, *, parent: int, memory: int, keep: Iterable[int], descriptors: int = 64) -> dict[str, str]:
+    def seal(
+        self, *, parent: int, memory: int, keep: Iterable[int], descriptors: int = 64
+    ) -> dict[str, str]:
         """Put every layer on this process, for good, and check each from the inside.
 
         Args:
@@ -222,7 +284,12 @@ class Plan:
             LayerMissingError: A layer cannot be put on, or does not hold.
         """
         keep = frozenset(keep)
-        _layer("descriptors", lambda: _close_all_but(keep | ({self.ruleset} if self.ruleset is not None else frozenset())))
+        _layer(
+            "descriptors",
+            lambda: _close_all_but(
+                keep | ({self.ruleset} if self.ruleset is not None else frozenset())
+            ),
+        )
         _layer("rlimits", lambda: _limit(memory, descriptors))
         _layer("no_new_privs", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1))
         _layer("capabilities", _drop_capabilities)
@@ -234,7 +301,14 @@ class Plan:
             os.close(self.ruleset)
         _layer("seccomp", self._filter)
         _check_after_filter(files=self.ruleset is not None, keep=keep)
-        names = ("rlimits", "no_new_privs", "capabilities", "not_dumpable", "parent_death", "seccomp")
+        names = (
+            "rlimits",
+            "no_new_privs",
+            "capabilities",
+            "not_dumpable",
+            "parent_death",
+            "seccomp",
+        )
         return {
             **dict.fromkeys(names, "on"),
             "landlock": self.landlock,
@@ -243,7 +317,10 @@ class Plan:
 
     def _filter(self) -> None:
         pid = os.getpid()
-        program = b"".join(struct.pack("HBBI", code, yes, no, pid if k == _PID else k) for code, yes, no, k in self.program)
+        program = b"".join(
+            struct.pack("HBBI", code, yes, no, pid if k == _PID else k)
+            for code, yes, no, k in self.program
+        )
         memory = ctypes.create_string_buffer(program, len(program))
         whole = _SockFprog(len(self.program), ctypes.addressof(memory))
         _call("seccomp", 1, 1, ctypes.byref(whole))  # SECCOMP_SET_MODE_FILTER for all threads
@@ -273,7 +350,12 @@ def _limit(memory: int, descriptors: int) -> None:
         in_use = int(statm.read(256).split()[0]) * resource.getpagesize()
     _set_limit(resource.RLIMIT_AS, in_use + memory)
     _set_limit(resource.RLIMIT_NOFILE, descriptors)
-    for what in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
+    for what in (
+        resource.RLIMIT_FSIZE,
+        resource.RLIMIT_CORE,
+        resource.RLIMIT_MEMLOCK,
+        resource.RLIMIT_MSGQUEUE,
+    ):
         _set_limit(what, 0)
 
 
@@ -294,11 +376,13 @@ def _check_before_filter(parent: int) -> None:
     _must("no_new_privs", holds=_prctl(_PR_GET_NO_NEW_PRIVS) == 1)
     held = ctypes.create_string_buffer(24)
     _call("capget", _CAPABILITIES_OF_SELF, held)
-    _must("capabilities", holds=not any(held.raw))  # none inheritable and permitted, so none ambient either
+    # None inheritable and permitted, so none ambient either
+    _must("capabilities", holds=not any(held.raw))
     _must("not_dumpable", holds=_prctl(_PR_GET_DUMPABLE) == 0)
     signal = ctypes.c_int()
     _libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(signal), 0, 0, 0)
-    _must("parent_death", holds=signal.value == _SIGKILL and os.getppid() == parent)  # the parent may have gone before
+    # The parent may have gone before
+    _must("parent_death", holds=signal.value == _SIGKILL and os.getppid() == parent)
 
 
 def _errno_of(name: str, *args: Any) -> int:
@@ -307,14 +391,28 @@ def _errno_of(name: str, *args: Any) -> int:
 
 
 def _check_after_filter(*, files: bool, keep: frozenset[int]) -> None:
-    """The filter and Landlock, by trying what would be harmless if it went through, and tells by its error whether it did."""
-    _must("descriptors", holds=not any(_libc.fcntl(each, _F_GETFD) >= 0 for each in range(_DESCRIPTORS_CHECKED) if each not in keep))
+    """The filter and Landlock, by trying what would be harmless if it went through, and tells by
+    its error whether it did.
+    """
+    _must(
+        "descriptors",
+        holds=not any(
+            _libc.fcntl(each, _F_GETFD) >= 0
+            for each in range(_DESCRIPTORS_CHECKED)
+            if each not in keep
+        ),
+    )
     _must("seccomp", holds=_errno_of("socket", 2, 1, 0) == errno.EPERM)
     _must("seccomp", holds=_errno_of("kill", 0, 0) == errno.EPERM)
     _must("seccomp", holds=_errno_of("execve", None, None, None) == errno.EPERM)
     _must("seccomp", holds=_errno_of("unshare", 0) == errno.EPERM)
-    _must("seccomp", holds=_errno_of("clone", 0x800, 0, 0, 0, 0) == errno.EPERM)  # flags that the kernel refuses with EINVAL by itself
+    # Flags that the kernel refuses with EINVAL by itself
+    _must("seccomp", holds=_errno_of("clone", 0x800, 0, 0, 0, 0) == errno.EPERM)
     _must("seccomp", holds=_errno_of("openat", -100, b"/dev/null", os.O_WRONLY, 0) == errno.EACCES)
-    # The first was read a moment ago, when limits were set; the second may be closed to this user in any case.
+    # The first was read a moment ago, when limits were set; the second may be closed to this user
+    # in any case.
     for path in (_STATM.encode(), b"/"):
-        _must("landlock" if files else "seccomp", holds=_errno_of("openat", -100, path, os.O_RDONLY, 0) == errno.EACCES)
+        _must(
+            "landlock" if files else "seccomp",
+            holds=_errno_of("openat", -100, path, os.O_RDONLY, 0) == errno.EACCES,
+        )

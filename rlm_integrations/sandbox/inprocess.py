@@ -1,4 +1,7 @@
-"""Model code in the host's own process: for debugging, by explicit name only. It protects nothing."""
+"""Model code in the host's own process: for debugging, by explicit name only.
+
+It protects nothing.
+"""
 
 import asyncio
 import contextlib
@@ -15,16 +18,34 @@ from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_un
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError
 from rlm_integrations.records import HostFunction, Limits
-from rlm_integrations.sandbox.base import AnswerCall, Capabilities, ExecutionError, ExecutionResult, FinalValue, HostCallError
-from rlm_integrations.sandbox.repl import Output, OutputStream, Repl, Stream, opaque, replace_surrogates
+from rlm_integrations.sandbox.base import (
+    AnswerCall,
+    Capabilities,
+    ExecutionError,
+    ExecutionResult,
+    FinalValue,
+    HostCallError,
+)
+from rlm_integrations.sandbox.repl import (
+    Output,
+    OutputStream,
+    Repl,
+    Stream,
+    opaque,
+    replace_surrogates,
+)
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder
 
 
 class InProcessSandbox:
-    """Sessions in a thread of the host: model code can do whatever the host can, and only `print` is its own."""
+    """Sessions in a thread of the host: model code can do whatever the host can, and only `print`
+    is its own.
+    """
 
     name = "inprocess"
-    capabilities = Capabilities(isolated=False, bounded=False, interruptible=False, captures_streams=False)
+    capabilities = Capabilities(
+        isolated=False, bounded=False, interruptible=False, captures_streams=False
+    )
 
     def __init__(self) -> None:
         warnings.warn(
@@ -44,7 +65,9 @@ class InProcessSandbox:
     ) -> "InProcessSession":
         """A REPL in this process; see `Sandbox.open`."""
         texts = [context.text(source.name) for source in context.sources]
-        reserved: dict[str, Any] = dict(zip([source.name for source in context.sources], texts, strict=True))
+        reserved: dict[str, Any] = dict(
+            zip([source.name for source in context.sources], texts, strict=True)
+        )
         reserved["context"] = texts if context.is_list else texts[0]
         reserved["context_metadata"] = context.metadata
         return InProcessSession(reserved, functions, gate, limits)
@@ -55,7 +78,13 @@ class InProcessSession:
 
     layers: Mapping[str, str] = {}
 
-    def __init__(self, reserved: dict[str, Any], functions: Sequence[HostFunction], gate: AnswerCall, limits: Limits) -> None:
+    def __init__(
+        self,
+        reserved: dict[str, Any],
+        functions: Sequence[HostFunction],
+        gate: AnswerCall,
+        limits: Limits,
+    ) -> None:
         self._gate = gate
         self._limits = limits
         self._loop = asyncio.get_running_loop()
@@ -67,12 +96,17 @@ class InProcessSession:
         self._answering: set[asyncio.Task[Any]] = set()
         self._thread: threading.Thread | None = None
         self._pieces: list[tuple[Stream, str]] = []
-        output = Output({"stdout": limits.stdout_kept, "stderr": limits.stderr_kept}, self._pieces.extend)
+        output = Output(
+            {"stdout": limits.stdout_kept, "stderr": limits.stderr_kept}, self._pieces.extend
+        )
         reserved["print"] = partial(print, file=OutputStream(output, "stdout"))
         self._repl = Repl(self._call, functions, reserved, output)
 
     async def execute(self, code: str, block: int) -> ExecutionResult:
-        """Run one block; see `Session.execute`. A cancelled block is asked to end, and left behind if it does not."""
+        """Run one block; see `Session.execute`.
+
+        A cancelled block is asked to end, and left behind if it does not.
+        """
         async with self._busy:
             if self._closed:
                 raise SandboxClosedError("this session was closed; open another one")
@@ -88,7 +122,8 @@ class InProcessSession:
                 outcome = self._repl.execute(code, block)
                 if self._closed:
                     self._repl.close()
-                with contextlib.suppress(RuntimeError):  # the loop of a block that was left behind may be closed by now
+                # The loop of a block that was left behind may be closed by now
+                with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(finish, outcome)
 
             self._thread = threading.Thread(target=run, daemon=True, name="rlm-inprocess")
@@ -103,7 +138,10 @@ class InProcessSession:
 
     def _result(self, done: dict[str, Any]) -> ExecutionResult:
         texts = {
-            stream: replace_surrogates("".join(text for each, text in self._pieces if each == stream)) for stream in ("stdout", "stderr")
+            stream: replace_surrogates(
+                "".join(text for each, text in self._pieces if each == stream)
+            )
+            for stream in ("stdout", "stderr")
         }
         final = done["final"]
         if final is not None:
@@ -113,23 +151,35 @@ class InProcessSession:
             **texts,
             output=replace_surrogates("".join(text for _, text in self._pieces)),
             dropped=done["dropped"],
-            error=ExecutionError(**{key: replace_surrogates(text) for key, text in done["error"].items()}) if done["error"] else None,
-            final=FinalValue(final["value"], tuple(final["evidence"]), final["several"]) if final else None,
+            error=ExecutionError(
+                **{key: replace_surrogates(text) for key, text in done["error"].items()}
+            )
+            if done["error"]
+            else None,
+            final=FinalValue(final["value"], tuple(final["evidence"]), final["several"])
+            if final
+            else None,
             locals=done["locals"],
             rebound=tuple(done["rebound"]),
             elapsed=done["elapsed"],
             host_calls=self._host_calls,
         )
 
-    def _call(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> "Future[Any]":
+    def _call(
+        self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> "Future[Any]":
         self._host_calls += 1
         call = _crossed({"op": "call", "args": args, "kwargs": kwargs})
-        answer = asyncio.run_coroutine_threadsafe(self._answer(block, function, call["args"], call["kwargs"]), self._loop)
+        answer = asyncio.run_coroutine_threadsafe(
+            self._answer(block, function, call["args"], call["kwargs"]), self._loop
+        )
         self._open.add(answer)
         answer.add_done_callback(self._open.discard)
         return answer
 
-    async def _answer(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _answer(
+        self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> Any:
         import builtins
 
         if self._closed:
@@ -139,7 +189,9 @@ class InProcessSession:
             task.add_done_callback(self._answering.discard)
         async with self._slots:
             try:
-                return _crossed({"op": "answer", "value": await self._gate(block, function, args, kwargs)})["value"]
+                return _crossed(
+                    {"op": "answer", "value": await self._gate(block, function, args, kwargs)}
+                )["value"]
             except HostCallError as refusal:
                 kind = getattr(builtins, refusal.type, RuntimeError)
                 raise kind(str(refusal)) from None
@@ -152,7 +204,9 @@ class InProcessSession:
         """Ask the running block to end; code that does not come back to the interpreter goes on."""
         if self._thread is not None and self._thread.ident is not None and self._repl.running:
             self._repl.interrupted = True
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread.ident), ctypes.py_object(KeyboardInterrupt))
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._thread.ident), ctypes.py_object(KeyboardInterrupt)
+            )
 
     async def close(self) -> None:
         """End the session; a block that still runs is asked to end."""
@@ -168,7 +222,9 @@ class InProcessSession:
 
 
 def _crossed(message: dict[str, Any]) -> dict[str, Any]:
-    """The message as it would arrive over a wire, so that code behaves as it does in a real sandbox."""
+    """The message as it would arrive over a wire, so that code behaves as it does in a real
+    sandbox.
+    """
     frames: list[bytes] = []
     Encoder(opaque).encode(message, frames.append)
     decoder = Decoder()

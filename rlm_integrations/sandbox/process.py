@@ -1,4 +1,6 @@
-"""The default sandbox on Linux: one hardened CPython process per session, forked by a clean server. This is the host's side."""
+"""The default sandbox on Linux: one hardened CPython process per session, forked by a clean server.
+This is the host's side.
+"""
 
 import asyncio
 import contextlib
@@ -16,7 +18,13 @@ from rlm_integrations.errors import SandboxClosedError, SandboxError, SandboxUna
 from rlm_integrations.records import HostFunction, Limits, StoreObject
 from rlm_integrations.sandbox._block import LostError, RunningBlock
 from rlm_integrations.sandbox._child_process import ChildProcess
-from rlm_integrations.sandbox.base import AnswerCall, Capabilities, ExecutionError, ExecutionResult, HostCallError
+from rlm_integrations.sandbox.base import (
+    AnswerCall,
+    Capabilities,
+    ExecutionError,
+    ExecutionResult,
+    HostCallError,
+)
 from rlm_integrations.sandbox.forkserver import ForkServer, ServerGoneError
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
 
@@ -29,11 +37,14 @@ class ProcessSandbox:
 
     Args:
         python: The interpreter of the sessions; the host's own by default.
-        preload: Packages that model code may import beside the standard library. They are imported before the sandbox closes.
+        preload: Packages that model code may import beside the standard library. They are imported
+            before the sandbox closes.
     """
 
     name = "process"
-    capabilities = Capabilities(isolated=True, bounded=True, interruptible=True, captures_streams=True)
+    capabilities = Capabilities(
+        isolated=True, bounded=True, interruptible=True, captures_streams=True
+    )
 
     def __init__(self, *, python: str | None = None, preload: Sequence[str] = ()) -> None:
         self._python = python or sys.executable
@@ -56,7 +67,9 @@ class ProcessSandbox:
             )
         opening = {
             "op": "open",
-            "functions": [[each.name, each.signature, each.doc, list(each.aliases)] for each in functions],
+            "functions": [
+                [each.name, each.signature, each.doc, list(each.aliases)] for each in functions
+            ],
             "memory": limits.memory,
             "threads": limits.threads,
             "stdout_kept": limits.stdout_kept,
@@ -68,15 +81,21 @@ class ProcessSandbox:
         try:
             starting = runtime.open_apart(self._start, child, opening, context)
         except RuntimeError as error:  # the machine has none left, or the interpreter is ending
-            raise SandboxError(f"the sandbox needs a thread to start in, and cannot have one: {error}") from error
+            raise SandboxError(
+                f"the sandbox needs a thread to start in, and cannot have one: {error}"
+            ) from error
         try:
             reader, writer = await asyncio.open_connection(sock=await asyncio.shield(starting))
         except BaseException:
             await self._give_up(child, starting)
             raise
-        return ProcessSession(child, reader, writer, [each.name for each in functions], gate, limits)
+        return ProcessSession(
+            child, reader, writer, [each.name for each in functions], gate, limits
+        )
 
-    async def _give_up(self, child: ChildProcess, starting: "asyncio.Future[socket.socket]") -> None:
+    async def _give_up(
+        self, child: ChildProcess, starting: "asyncio.Future[socket.socket]"
+    ) -> None:
         """End a child that has started, or is about to, and give everything back."""
         child.kill()  # ends what the thread waits for
         try:
@@ -86,8 +105,12 @@ class ProcessSandbox:
                 starting.result().close()
             await finish_despite_cancel(runtime.close_apart(child.release))
 
-    def _start(self, child: ChildProcess, opening: dict[str, Any], context: Corpus) -> socket.socket:
-        """Fork a child, hand it its context and wait until it says that it is sealed. Blocks; runs in a thread of ours."""
+    def _start(
+        self, child: ChildProcess, opening: dict[str, Any], context: Corpus
+    ) -> socket.socket:
+        """Fork a child, hand it its context and wait until it says that it is sealed. Blocks; runs
+        in a thread of ours.
+        """
         try:
             for again in (True, False):
                 connection = self._fork(child)
@@ -127,7 +150,9 @@ class ProcessSandbox:
             else:
                 child.adopt(pidfd, pid)
                 return connection
-        raise SandboxError("the sandbox's server ended twice in a row; is the machine out of memory?")
+        raise SandboxError(
+            "the sandbox's server ended twice in a row; is the machine out of memory?"
+        )
 
 
 class ProcessSession:
@@ -157,7 +182,8 @@ class ProcessSession:
         self._running: RunningBlock | None = None
         self._lost = ""
         self._closed = False
-        # A session that nobody closes ends with its object: a child that rests would never see its socket close.
+        # A session that nobody closes ends with its object: a child that rests would never see its
+        # socket close.
         self._release = weakref.finalize(self, child.release)
 
     async def execute(self, code: str, block: int) -> ExecutionResult:
@@ -188,7 +214,8 @@ class ProcessSession:
             finally:
                 self._running = None
                 await running.stop()
-            self.child.signal(signal.SIGSTOP)  # threads that the block left behind rest until the next one
+            # Threads that the block left behind rest until the next one
+            self.child.signal(signal.SIGSTOP)
             return result
 
     async def set_vars(self, variables: Mapping[str, Any]) -> None:
@@ -204,7 +231,11 @@ class ProcessSession:
                     while await self.receive() != {"op": "done", "block": -1}:
                         continue  # what threads of an earlier block still say
             except (TimeoutError, WireError, ConnectionError, asyncio.IncompleteReadError) as error:
-                self._lost = "its process did not take the variables in time" if isinstance(error, TimeoutError) else _how_lost(error)
+                self._lost = (
+                    "its process did not take the variables in time"
+                    if isinstance(error, TimeoutError)
+                    else _how_lost(error)
+                )
                 await self._end()
                 raise SandboxError(f"the session was lost: {self._lost}") from error
             except BaseException:
@@ -245,7 +276,10 @@ class ProcessSession:
             await releasing
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Write a message; a large one is packed off the loop. Each waits for the one before, so that no two are packed at once."""
+        """Write a message; a large one is packed off the loop.
+
+        Each waits for the one before, so that no two are packed at once.
+        """
         async with self._sending:
             await self._write(await self._packed(message))
 
@@ -290,10 +324,16 @@ class ProcessSession:
             self._received += 1
             if self._received % _YIELD == 0:
                 await asyncio.sleep(0)  # what is buffered already is read without waiting
-            length = self._decoder.check_length(LENGTH.unpack(await self._reader.readexactly(LENGTH.size))[0])
+            length = self._decoder.check_length(
+                LENGTH.unpack(await self._reader.readexactly(LENGTH.size))[0]
+            )
             frame = await self._reader.readexactly(length)
             large = length + self._decoder.held > _OFF_LOOP
-            message = await runtime.offload(self._decoder.decode, frame) if large else self._decoder.decode(frame)
+            message = (
+                await runtime.offload(self._decoder.decode, frame)
+                if large
+                else self._decoder.decode(frame)
+            )
             if message is not None:
                 return message
 
@@ -312,11 +352,16 @@ class ProcessSession:
         """Bytes that parts take whose message has not come."""
         return self._decoder.held
 
-    async def answer(self, block: int, number: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+    async def answer(
+        self, block: int, number: int, function: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> None:
         """Ask the gate, and send the child what it says."""
         reply: dict[str, Any]
         if function not in self._functions:
-            reply = {"error": "NameError", "message": f"{function!r} is not a function of this session"}
+            reply = {
+                "error": "NameError",
+                "message": f"{function!r} is not a function of this session",
+            }
         else:
             try:
                 reply = {"value": await self._gate(block, function, args, kwargs)}
@@ -327,7 +372,9 @@ class ProcessSession:
                 frames = await self._packed({"op": "answer", "call": number, **reply})
             except (ValueError, RecursionError, MemoryError) as error:
                 said = f"what {function} gives is too large or too deep to cross into the REPL: {error}"
-                frames = await self._packed({"op": "answer", "call": number, "error": "ValueError", "message": said})
+                frames = await self._packed(
+                    {"op": "answer", "call": number, "error": "ValueError", "message": said}
+                )
             await self._write(frames)
 
 
@@ -340,7 +387,9 @@ def _is_large(value: Any, budget: int = _OFF_LOOP) -> bool:
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return len(value) > budget >> 6 or any(_is_large(item, budget // len(value)) for item in value)
+        return len(value) > budget >> 6 or any(
+            _is_large(item, budget // len(value)) for item in value
+        )
     return False
 
 
@@ -352,4 +401,8 @@ def _how_lost(error: Exception) -> str:
 
 def _lost_result(reason: str, block: RunningBlock | None) -> ExecutionResult:
     error = ExecutionError("SandboxLost", f"the REPL and its variables are gone: {reason}")
-    return block.result("lost", error) if block is not None else ExecutionResult(status="lost", error=error)
+    return (
+        block.result("lost", error)
+        if block is not None
+        else ExecutionResult(status="lost", error=error)
+    )

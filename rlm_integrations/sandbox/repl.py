@@ -1,4 +1,6 @@
-"""The REPL itself: variables that last, one block at a time. It knows nothing of processes; the child and `inprocess` both run it."""
+"""The REPL itself: variables that last, one block at a time. It knows nothing of processes; the
+child and `inprocess` both run it.
+"""
 
 import ast
 import asyncio
@@ -57,7 +59,9 @@ class Output:
         send: Takes what has been written, as (stream, text) in order.
     """
 
-    def __init__(self, kept: Mapping[Stream, int], send: Callable[[list[tuple[Stream, str]]], None]) -> None:
+    def __init__(
+        self, kept: Mapping[Stream, int], send: Callable[[list[tuple[Stream, str]]], None]
+    ) -> None:
         self._kept = kept
         self._send = send
         # Re-entrant, since a destructor that prints may run while its own thread writes.
@@ -117,7 +121,9 @@ class OutputStream(io.TextIOBase):
 
 
 class _AwaitableText(LLMReply):
-    """A reply that may be awaited although it is already there: `r = llm_query(p)`, later `await r`."""
+    """A reply that may be awaited although it is already there: `r = llm_query(p)`, later `await
+    r`.
+    """
 
     __slots__ = ()
 
@@ -188,9 +194,11 @@ class Repl:
             "__name__": "__main__",
             "__builtins__": __builtins__,
         }
-        # What a model may bind to something of its own that then stays; the guide for models lists `re` and `json` as there.
+        # What a model may bind to something of its own that then stays; the guide for models lists
+        # `re` and `json` as there.
         self._offered: dict[str, Any] = {**self._finals.dialects, "re": re, "json": json}
-        self._kinds: dict[str, type[HostObject]] = {}  # of objects with methods, under the names that errors show
+        # Of objects with methods, under the names that errors show
+        self._kinds: dict[str, type[HostObject]] = {}
         self._bound: dict[str, Any] = {}  # what the block found under the reserved names
         self.namespace["answer"] = self._finals.answer
         self._bind()
@@ -200,7 +208,10 @@ class Repl:
     def _stub(self, function: HostFunction) -> Callable[..., Any]:
         def send(args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Future[Any]":
             self._output.flush()
-            args, kwargs = tuple(map(listed, args)), {key: listed(value) for key, value in kwargs.items()}
+            args, kwargs = (
+                tuple(map(listed, args)),
+                {key: listed(value) for key, value in kwargs.items()},
+            )
             return self._call(self._block, function.name, list(args), kwargs)
 
         def stub(*args: Any, **kwargs: Any) -> Any:
@@ -235,7 +246,12 @@ class Repl:
         """Your variables and what they are."""
         found = Variables()
         for name, value in list(self.namespace.items()):
-            if type(name) is not str or name.startswith("_") or name in self._bound or issubclass(type(value), types.ModuleType):
+            if (
+                type(name) is not str
+                or name.startswith("_")
+                or name in self._bound
+                or issubclass(type(value), types.ModuleType)
+            ):
                 continue  # a key of `globals()` may be anything
             if value is self._finals.answer or value is self._offered.get(name, self):
                 continue
@@ -256,20 +272,31 @@ class Repl:
             else:
                 self._bound[name] = stub
         for owner, methods in objects.items():
-            self._bound[owner] = self._kinds.setdefault(owner, type(owner, (HostObject,), {"__module__": "__main__"}))(**methods)
+            self._bound[owner] = self._kinds.setdefault(
+                owner, type(owner, (HostObject,), {"__module__": "__main__"})
+            )(**methods)
         self.namespace.update(self._bound)
         for name, value in self._offered.items():
             self.namespace.setdefault(name, value)
 
     def _rebound(self) -> list[str]:
-        """The reserved names that the block has bound to something else, which the next block will not find there."""
-        rebound = (name for name, value in self._bound.items() if name[0] != "_" and self.namespace.get(name, value) is not value)
+        """The reserved names that the block has bound to something else, which the next block will
+        not find there.
+        """
+        rebound = (
+            name
+            for name, value in self._bound.items()
+            if name[0] != "_" and self.namespace.get(name, value) is not value
+        )
         return list(itertools.islice(rebound, REBOUND_TOLD))
 
     # Running a block.
 
     def execute(self, code: str, block: int) -> dict[str, Any]:
-        """Run one block and say what it did: error, final, locals, elapsed, dropped. Raises nothing."""
+        """Run one block and say what it did: error, final, locals, elapsed, dropped.
+
+        Raises nothing.
+        """
         self._block, self._awaits, self.interrupted = block, False, False
         self._finals.begin(names_literal=False)
         self._output.reset()
@@ -350,14 +377,22 @@ class Repl:
 
 
 _COUNTED = (list, tuple, dict, set, frozenset, _AwaitableList)
-_type_name = type.__dict__["__name__"].__get__  # a metaclass of the model's own may say anything of `__name__`, or raise
+# A metaclass of the model's own may say anything of `__name__`, or raise
+_type_name = type.__dict__["__name__"].__get__
 
 
 def _kind(value: Any) -> str:
-    # Never isinstance, which asks the value's own `__class__`: that may raise, and a weak proxy's does.
+    # Never isinstance, which asks the value's own `__class__`: that may raise, and a weak proxy's
+    # does.
     kind = type(value)
     # `is`, never `in`, which asks a metaclass of the model's own for its hash or its `==`.
-    name: str = "str" if kind is LLMReply or kind is _AwaitableText else "list" if kind is _AwaitableList else _type_name(kind)
+    name: str = (
+        "str"
+        if kind is LLMReply or kind is _AwaitableText
+        else "list"
+        if kind is _AwaitableList
+        else _type_name(kind)
+    )
     if issubclass(kind, str):
         return f"{name}, {str.__len__(value):,} characters"
     if issubclass(kind, bytes):
@@ -374,7 +409,9 @@ def message_of(value: Any) -> str:
 
 
 def opaque(value: Any) -> Opaque:
-    """What crosses in the place of a value that cannot: its type and its text, as far as it has one."""
+    """What crosses in the place of a value that cannot: its type and its text, as far as it has
+    one.
+    """
     name: str = _type_name(type(value))
     try:
         text = str.__getitem__(str(value), slice(None))  # a plain str, also of a subclass
@@ -384,21 +421,32 @@ def opaque(value: Any) -> Opaque:
 
 
 def _describe(error: BaseException) -> dict[str, str]:
-    """An exception as data: its traceback shows the model's frames and the library's, none of ours, and no path of this machine."""
+    """An exception as data: its traceback shows the model's frames and the library's, none of ours,
+    and no path of this machine.
+    """
     try:
-        whole = traceback.TracebackException(type(error), error, error.__traceback__, limit=-1000, compact=True)
+        whole = traceback.TracebackException(
+            type(error), error, error.__traceback__, limit=-1000, compact=True
+        )
         _strip(whole)
         text = "".join(whole.format())
     except BaseException:  # noqa: BLE001 - no memory left, or an exception whose text raises
         text = ""
-    return {"type": _type_name(type(error)), "message": message_of(error), "traceback": text[-TRACEBACK_KEPT:]}
+    return {
+        "type": _type_name(type(error)),
+        "message": message_of(error),
+        "traceback": text[-TRACEBACK_KEPT:],
+    }
 
 
 def _strip(whole: traceback.TracebackException) -> None:
     frames = []
-    inside = True  # in our machinery, and in what it calls of the library, until the model's next frame
+    # In our machinery, and in what it calls of the library, until the model's next frame
+    inside = True
     for frame in whole.stack:
-        inside = not frame.filename.startswith("<block-") and (inside or frame.filename.startswith(_OURS))
+        inside = not frame.filename.startswith("<block-") and (
+            inside or frame.filename.startswith(_OURS)
+        )
         if inside or frame.filename.startswith("<frozen"):
             continue
         if frame.filename.startswith(_LIBRARY):
@@ -429,7 +477,10 @@ def forbid_builtins() -> None:
         try:
             return real_open(*args, **kwargs)
         except PermissionError as error:
-            raise PermissionError(error.errno, "files cannot be opened here; the document is in the variable `context`") from None
+            raise PermissionError(
+                error.errno,
+                "files cannot be opened here; the document is in the variable `context`",
+            ) from None
 
     open_file.__name__ = open_file.__qualname__ = "open"
     builtins.input = refused("input", "nobody is there to answer; decide from `context`")

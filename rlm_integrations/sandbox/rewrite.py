@@ -1,7 +1,9 @@
-"""Model code made ready to run: what models write around their code is forgiven, and host calls that they await run at the same time.
+"""Model code made ready to run: what models write around their code is forgiven, and host calls
+that they await run at the same time.
 
 Host functions are plain functions that wait. A model may still write `await llm_query(p)` or
-`asyncio.gather(*[llm_query(p) for p in prompts])`; a call in such a place becomes a coroutine, so that it neither fails nor runs alone.
+`asyncio.gather(*[llm_query(p) for p in prompts])`; a call in such a place becomes a coroutine, so
+that it neither fails nor runs alone.
 """
 
 import ast
@@ -11,14 +13,25 @@ from collections.abc import Collection
 from types import CodeType
 from typing import TypeGuard
 
-AWAITABLE = "__rlm_awaitable__"  # the name under which the REPL binds the function that turns a host function into its async twin
+# The name under which the REPL binds the function that turns a host function into its async twin
+AWAITABLE = "__rlm_awaitable__"
 
 _LABELS = {"repl", "python", "py", "python3"}
-_GATHERERS = {"gather", "create_task", "ensure_future", "wait", "wait_for", "as_completed", "shield", "run_until_complete"}
+_GATHERERS = {
+    "gather",
+    "create_task",
+    "ensure_future",
+    "wait",
+    "wait_for",
+    "as_completed",
+    "shield",
+    "run_until_complete",
+}
 
 
 def parse_block(code: str, file: str) -> ast.Module:
-    """The block's syntax tree. A stray label line is passed over, a block that is indented as a whole is taken as it was meant.
+    """The block's syntax tree. A stray label line is passed over, a block that is indented as a
+    whole is taken as it was meant.
 
     Raises:
         SyntaxError: It is no Python.
@@ -35,8 +48,12 @@ def parse_block(code: str, file: str) -> ast.Module:
         return ast.parse(dedented, file)
 
 
-def compile_block(tree: ast.Module, file: str, functions: Collection[str], flags: int) -> tuple[CodeType, CodeType | None]:
-    """The block as code, and its last statement apart if that is an expression, whose value is then shown."""
+def compile_block(
+    tree: ast.Module, file: str, functions: Collection[str], flags: int
+) -> tuple[CodeType, CodeType | None]:
+    """The block as code, and its last statement apart if that is an expression, whose value is then
+    shown.
+    """
     _awaited_calls(tree, functions)
     last: ast.Expression | None = None
     if tree.body and isinstance(tree.body[-1], ast.Expr):
@@ -46,7 +63,9 @@ def compile_block(tree: ast.Module, file: str, functions: Collection[str], flags
     body = compile(tree, file, "exec", flags=flags, dont_inherit=True)
     # What the block imported from __future__ holds for its last line too.
     flags |= body.co_flags & _FUTURE_FLAGS
-    return body, compile(last, file, "eval", flags=flags, dont_inherit=True) if last is not None else None
+    return body, compile(
+        last, file, "eval", flags=flags, dont_inherit=True
+    ) if last is not None else None
 
 
 def names_literal(tree: ast.Module) -> bool:
@@ -100,14 +119,24 @@ def _awaited_calls(tree: ast.Module, functions: Collection[str]) -> None:
             case ast.For(target=ast.Name(id=name), iter=ast.Name(id=source)) if name in awaited:
                 gathered.add(source)
     # A reply that is also used as a text must stay one: it can be awaited all the same.
-    awaits = Counter(node.value.id for node in ast.walk(tree) if isinstance(node, ast.Await) and isinstance(node.value, ast.Name))
-    uses = Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    awaits = Counter(
+        node.value.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Await) and isinstance(node.value, ast.Name)
+    )
+    uses = Counter(
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    )
     collected = gathered | {name for name in awaited if uses[name] == awaits[name]}
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in collected:
                 _mark(value, functions, set())
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="append"), args=[value]) if name in collected:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id=name), attr="append"), args=[value]
+            ) if name in collected:
                 _mark(value, functions, set())
 
 
@@ -124,7 +153,9 @@ def _mark(node: ast.expr, functions: Collection[str], names: set[str]) -> None:
         case ast.Name(id=name):
             names.add(name)
         case ast.Call() if _dotted(node.func) in functions:
-            async_twin = ast.Call(func=ast.Name(id=AWAITABLE, ctx=ast.Load()), args=[node.func], keywords=[])
+            async_twin = ast.Call(
+                func=ast.Name(id=AWAITABLE, ctx=ast.Load()), args=[node.func], keywords=[]
+            )
             ast.copy_location(async_twin, node.func)
             ast.copy_location(async_twin.func, node.func)
             node.func = async_twin

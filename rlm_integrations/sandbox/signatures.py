@@ -1,4 +1,6 @@
-"""The parameters of a function, from the text that describes them: what `help` and `inspect.signature` show of a host function."""
+"""The parameters of a function, from the text that describes them: what `help` and
+`inspect.signature` show of a host function.
+"""
 
 import ast
 from inspect import Parameter, Signature
@@ -30,7 +32,9 @@ def signature_of(text: str) -> Signature | None:
 def _parameters(given: ast.arguments) -> list[Parameter]:
     positional = [*given.posonlyargs, *given.args]
     defaults = [*[None] * (len(positional) - len(given.defaults)), *given.defaults]
-    kinds = [Parameter.POSITIONAL_ONLY] * len(given.posonlyargs) + [Parameter.POSITIONAL_OR_KEYWORD] * len(given.args)
+    kinds = [Parameter.POSITIONAL_ONLY] * len(given.posonlyargs) + [
+        Parameter.POSITIONAL_OR_KEYWORD
+    ] * len(given.args)
     found = [_parameter(*each) for each in zip(positional, kinds, defaults, strict=True)]
     if given.vararg is not None:
         found.append(_parameter(given.vararg, Parameter.VAR_POSITIONAL))

@@ -1,6 +1,8 @@
-"""How many threads model code may start: one too many is an error of the code, as on any machine that is full.
+"""How many threads model code may start: one too many is an error of the code, as on any machine
+that is full.
 
-This is for code that means no harm. The host counts the process's threads as the kernel does, and ends a process that has more.
+This is for code that means no harm. The host counts the process's threads as the kernel does, and
+ends a process that has more.
 """
 
 import _thread
@@ -35,7 +37,13 @@ class Threads:
 
         return start
 
-    def start(self, real: Callable[..., Any], function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def start(
+        self,
+        real: Callable[..., Any],
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
         """Start a thread, if there is room for one more."""
         with self._lock:
             if self._count >= self._most:

@@ -1,12 +1,14 @@
 """How host and sandbox speak: frames over a stream socket, the same code at both ends.
 
-A frame is `u32 length, u32 header length, header, blobs`, lengths big-endian. The header is JSON; texts longer than a line leave it and
-follow as blobs, in the order in which the header names them, so that a reader consumes lengths strictly in order and a small frame can
-never claim to be large. A message that would make a large frame is sent in parts: long lists and long texts go ahead piece by piece under a
-number that the message then names.
+A frame is `u32 length, u32 header length, header, blobs`, lengths big-endian. The header is JSON;
+texts longer than a line leave it and follow as blobs, in the order in which the header names them,
+so that a reader consumes lengths strictly in order and a small frame can never claim to be large. A
+message that would make a large frame is sent in parts: long lists and long texts go ahead piece by
+piece under a number that the message then names.
 
-No pickle, no marshal: what arrives is None, bool, int, float, str, list, dict with text keys, and the tagged values below. Whoever reads
-treats the other side as hostile; what breaks these rules raises `WireError`, and nothing else.
+No pickle, no marshal: what arrives is None, bool, int, float, str, list, dict with text keys, and
+the tagged values below. Whoever reads treats the other side as hostile; what breaks these rules
+raises `WireError`, and nothing else.
 """
 
 import codecs
@@ -21,21 +23,28 @@ from typing import Any, cast
 from ..records import LLMError, LLMReply, SpanRef, StoreObject
 
 FRAME_CAP = 16 << 20  # bytes; a longer frame breaks the rules
-HEADER_CAP = 1 << 20  # bytes: JSON of 60 MB would hold its reader for 12 s, this at its worst for a tenth of one
-PART = 2 << 20  # where a writer begins a further part, in bytes of blobs, or eight times the weight of header
+# Bytes: JSON of 60 MB would hold its reader for 12 s, this at its worst for a tenth of one
+HEADER_CAP = 1 << 20
+# Where a writer begins a further part, in bytes of blobs, or eight times the weight of header
+PART = 2 << 20
 INLINE = 256  # characters up to which a text stays in the header
 PIECE = 1 << 20  # characters of one piece of a long text
 LONE = 4096  # characters from which a text goes ahead by itself once its frame is full
 DEPTH_CAP = 100  # nesting of one value
-_LARGE_DICT = 100  # entries from which a dict is sent as a list of pairs, which can be sent in parts
-_AHEAD = 100_000  # how far the number of a part may be from the highest so far: threads overtake one another, but not by more
+# Entries from which a dict is sent as a list of pairs, which can be sent in parts
+_LARGE_DICT = 100
+# How far the number of a part may be from the highest so far: threads overtake one another, but not
+# by more
+_AHEAD = 100_000
 _STEP = 1 << 16  # bytes of a text that are decoded in one go
 OBJECT = 64  # bytes that a value takes in memory, however short it was on the wire
 
-_packed = itertools.count(-1, -1)  # the numbers of packed lists; those of an encoder's own parts are above 0
+# The numbers of packed lists; those of an encoder's own parts are above 0
+_packed = itertools.count(-1, -1)
 _LENGTHS = struct.Struct(">II")
 LENGTH = struct.Struct(">I")
-_NOT_ASCII = sys.getsizeof("\xe9") - 2  # bytes of a text that is not ASCII beside its characters and the null at its end
+# Bytes of a text that is not ASCII beside its characters and the null at its end
+_NOT_ASCII = sys.getsizeof("\xe9") - 2
 
 
 class WireError(ValueError):
@@ -44,7 +53,9 @@ class WireError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """What stands for a value that cannot cross, such as an instance of a class of the model's own: its type and its text."""
+    """What stands for a value that cannot cross, such as an instance of a class of the model's own:
+    its type and its text.
+    """
 
     type: str
     text: str
@@ -74,7 +85,8 @@ class _Frame:
 
 
 class Encoder:
-    """Turns messages into frames; several threads may use one, since parts have numbers of their own.
+    """Turns messages into frames; several threads may use one, since parts have numbers of their
+    own.
 
     Args:
         opaque: Makes the `Opaque` of a value that cannot cross.
@@ -89,13 +101,16 @@ class Encoder:
         self._numbers, number = _packed, next(_packed)
         frames: list[bytes] = []
         self._list(values, _Frame(), frames.append, 2, number)
-        return Packed(number, tuple(frames or [_join({"op": "part", "part": number, "items": []}, [])]))
+        return Packed(
+            number, tuple(frames or [_join({"op": "part", "part": number, "items": []}, [])])
+        )
 
     def encode(self, message: dict[str, Any], emit: Callable[[bytes], None]) -> None:
         """Hand the frames of a message to `emit`, in order.
 
         Raises:
-            ValueError: The message nests too deep, or holds a number that JSON cannot hold or a value whose fields are not of their type.
+            ValueError: The message nests too deep, or holds a number that JSON cannot hold or a
+                value whose fields are not of their type.
         """
         frame = _Frame()
         header = {key: self._value(value, frame, emit, 0) for key, value in message.items()}
@@ -108,14 +123,22 @@ class Encoder:
             frame.weight += 48
             return value
         if isinstance(value, LLMError):
-            return {"$e": self._list(_checked(value, type=str, message=str, retries=int), frame, emit, depth)}
+            return {
+                "$e": self._list(
+                    _checked(value, type=str, message=str, retries=int), frame, emit, depth
+                )
+            }
         if type(value) is LLMReply:
             reason = getattr(value, "finish_reason", None)
             known = reason if type(reason) is str else None
-            return {"$r": self._list([str.__getitem__(value, slice(None)), known], frame, emit, depth)}
+            return {
+                "$r": self._list([str.__getitem__(value, slice(None)), known], frame, emit, depth)
+            }
         if isinstance(value, str):
             # A subclass of the model's own may have any length that it likes.
-            return self._text(value if type(value) is str else str.__getitem__(value, slice(None)), frame, emit)
+            return self._text(
+                value if type(value) is str else str.__getitem__(value, slice(None)), frame, emit
+            )
         if isinstance(value, int):
             frame.weight += 160 + 4 * value.bit_length()
             return int(value)
@@ -127,11 +150,22 @@ class Encoder:
         if isinstance(value, dict):
             pairs = [[str(key), item] for key, item in value.items()]
             frame.weight += 24
-            if len(value) > _LARGE_DICT or frame.weight > PART or any(key.startswith("$") or len(key) > INLINE for key, _ in pairs):
+            if (
+                len(value) > _LARGE_DICT
+                or frame.weight > PART
+                or any(key.startswith("$") or len(key) > INLINE for key, _ in pairs)
+            ):
                 return {"$d": self._list(pairs, frame, emit, depth)}
-            return {self._text(key, frame, emit): self._value(item, frame, emit, depth + 1) for key, item in pairs}
+            return {
+                self._text(key, frame, emit): self._value(item, frame, emit, depth + 1)
+                for key, item in pairs
+            }
         if isinstance(value, SpanRef):
-            return {"$s": self._list(_checked(value, source=str, start=int, end=int), frame, emit, depth)}
+            return {
+                "$s": self._list(
+                    _checked(value, source=str, start=int, end=int), frame, emit, depth
+                )
+            }
         if isinstance(value, StoreObject):
             plain = value.to_dict()
             StoreObject.from_dict(plain)  # as the other side will
@@ -147,7 +181,8 @@ class Encoder:
     def _text(self, text: str, frame: _Frame, emit: Callable[[bytes], None]) -> Any:
         if len(text) <= INLINE:
             plain = text.isascii() and text.isprintable()
-            frame.weight += 8 * (len(text) * (1 if plain else 12) + 4)  # a character is escaped by up to twelve
+            # A character is escaped by up to twelve
+            frame.weight += 8 * (len(text) * (1 if plain else 12) + 4)
             return str(text)
         if len(text) > PIECE or (frame.weight > PART and len(text) > LONE):
             number = next(self._numbers)
@@ -161,7 +196,14 @@ class Encoder:
         frame.weight += len(blob) + 160
         return {"$b": len(blob)}
 
-    def _list(self, values: Iterable[Any], frame: _Frame, emit: Callable[[bytes], None], depth: int, number: int = 0) -> Any:
+    def _list(
+        self,
+        values: Iterable[Any],
+        frame: _Frame,
+        emit: Callable[[bytes], None],
+        depth: int,
+        number: int = 0,
+    ) -> Any:
         items: list[Any] = []
         own = _Frame()
         for value in values:
@@ -234,8 +276,8 @@ class Decoder:
     """Turns frames back into messages, keeping the parts of messages that are still to come.
 
     Args:
-        part_cap: How many bytes parts may take while they wait for their message. None trusts the other side: only the sandbox does,
-            of its host.
+        part_cap: How many bytes parts may take while they wait for their message. None trusts the
+            other side: only the sandbox does, of its host.
     """
 
     def __init__(self, part_cap: int | None = None) -> None:
@@ -244,7 +286,8 @@ class Decoder:
         self._held = 0
         self._highest = 0  # the number of a part
         self._forgotten = 0  # the highest number at that time
-        self._weight = 0  # bytes that the last frame takes in memory, the parts that it names included
+        # Bytes that the last frame takes in memory, the parts that it names included
+        self._weight = 0
         self.weight = 0  # likewise of the last message
         self.stale = False  # whether the last message names parts that were forgotten
 
@@ -267,7 +310,8 @@ class Decoder:
         self._forgotten = self._highest
 
     def decode(self, frame: bytes | bytearray | memoryview) -> dict[str, Any] | None:
-        """The message that this frame completes, or None for a part of a later one. `frame` begins after its length.
+        """The message that this frame completes, or None for a part of a later one. `frame` begins
+        after its length.
 
         Raises:
             WireError: The frame breaks the rules.
@@ -293,7 +337,11 @@ class Decoder:
             return None  # the rest of what was forgotten; its message will be stale
         # Numbers that anybody could choose would be chosen so that a dict of them is slow.
         of_packed = number < 0 and self._part_cap is None  # only the host packs
-        if part is None and not of_packed and not max(0, self._highest - _AHEAD) < number <= self._highest + _AHEAD:
+        if (
+            part is None
+            and not of_packed
+            and not max(0, self._highest - _AHEAD) < number <= self._highest + _AHEAD
+        ):
             raise WireError("a part whose number is out of sequence")
         self._highest = max(self._highest, number)
         self._hold(self._weight)
@@ -354,9 +402,13 @@ class Decoder:
             case "$l" | "$j", int() if type(value) is int and 0 < value <= self._forgotten:
                 self.stale = True
                 return [] if tag == "$l" else ""
-            case "$d", list() if all(type(pair) is list and len(pair) == 2 and type(pair[0]) is str for pair in value):
+            case "$d", list() if all(
+                type(pair) is list and len(pair) == 2 and type(pair[0]) is str for pair in value
+            ):
                 return dict(value)
-            case "$s", [str() as source, int() as start, int() as end] if type(start) is type(end) is int:
+            case "$s", [str() as source, int() as start, int() as end] if (
+                type(start) is type(end) is int
+            ):
                 return SpanRef(source, start, end)
             case "$e", [str() as kind, str() as message, int() as retries] if type(retries) is int:
                 return LLMError(kind, message, retries)
@@ -369,7 +421,10 @@ class Decoder:
         raise WireError(f"an unknown or malformed tag {tag[:10]!r}")
 
     def _joined(self, pieces: list[Any]) -> str:
-        """The text of these pieces. One wide character makes the whole of it wide, which counts before it is made."""
+        """The text of these pieces.
+
+        One wide character makes the whole of it wide, which counts before it is made.
+        """
         if not all(type(piece) is str for piece in pieces):
             raise WireError("a text whose pieces are no texts")
         size = max(map(_width, pieces), default=1) * sum(map(len, pieces))
@@ -385,16 +440,22 @@ def _width(text: str) -> int:
 
 
 def _decoded(blob: memoryview) -> str:
-    """The text of a blob, in steps: one of broken characters takes long, and others want to run meanwhile."""
+    """The text of a blob, in steps: one of broken characters takes long, and others want to run
+    meanwhile.
+    """
     if len(blob) <= _STEP:
         return str(blob, "utf-8", "surrogatepass")
     decoder = codecs.getincrementaldecoder("utf-8")("surrogatepass")
     steps = range(0, len(blob), _STEP)
-    return "".join(decoder.decode(blob[at : at + _STEP], final=at + _STEP >= len(blob)) for at in steps)
+    return "".join(
+        decoder.decode(blob[at : at + _STEP], final=at + _STEP >= len(blob)) for at in steps
+    )
 
 
 def _check_depth(value: Any) -> None:
-    """Parts may hold parts, and so nest deeper than any frame; whoever walks the value must not overflow."""
+    """Parts may hold parts, and so nest deeper than any frame; whoever walks the value must not
+    overflow.
+    """
     level = [value]
     for _ in range(DEPTH_CAP + 2):
         level = [inner for each in level for inner in _inside(each) if type(inner) in _NESTING]

@@ -1,4 +1,6 @@
-"""What may enter a store. The callers are programs that models wrote: every argument is looked at, and every message says what would do."""
+"""What may enter a store. The callers are programs that models wrote: every argument is looked at,
+and every message says what would do.
+"""
 
 import re
 from collections.abc import Callable
@@ -34,7 +36,11 @@ def quote_value(value: object) -> str:
         return repr(str.__str__(value) if len(value) <= 80 else f"{value[:80]}…")
     if isinstance(value, int) and abs(value) >= 10**30:
         return "a number of more than 30 digits"
-    return repr(value) if value is None or isinstance(value, int | float) else f"a {type(value).__name__}"
+    return (
+        repr(value)
+        if value is None or isinstance(value, int | float)
+        else f"a {type(value).__name__}"
+    )
 
 
 def text(name: str, value: object, most: int) -> str:
@@ -42,7 +48,9 @@ def text(name: str, value: object, most: int) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name} must be a text, not {quote_value(value)}")
     if len(value) > most:
-        raise InputError(f"{name} of {len(value):,} characters is longer than {most:,}: put what is long into content")
+        raise InputError(
+            f"{name} of {len(value):,} characters is longer than {most:,}: put what is long into content"
+        )
     return value if type(value) is str else str.__str__(value)
 
 
@@ -63,7 +71,9 @@ def part(name: str, value: object) -> str:
 
 
 def several(name: str, value: Any, one: Callable[[str, Any], Any]) -> tuple[Any, ...]:
-    """Each different entry of a list once, in order; None is an empty list, and a text or a span alone is a list of one."""
+    """Each different entry of a list once, in order; None is an empty list, and a text or a span
+    alone is a list of one.
+    """
     if value is None:
         return ()
     if isinstance(value, str | dict | SpanRef):
@@ -71,18 +81,27 @@ def several(name: str, value: Any, one: Callable[[str, Any], Any]) -> tuple[Any,
     elif not isinstance(value, list | tuple | set | frozenset):
         raise InputError(f"{name} must be a list, not {quote_value(value)}")
     if len(value) > ENTRIES:
-        raise InputError(f"{name} has {len(value):,} entries, more than {ENTRIES:,}: make several objects and one that has them as parents")
+        raise InputError(
+            f"{name} has {len(value):,} entries, more than {ENTRIES:,}: make several objects and one that has them as parents"
+        )
     return tuple(dict.fromkeys([one(f"{name}[{at}]", entry) for at, entry in enumerate(value)]))
 
 
 def span(name: str, value: Any) -> SpanRef:
     """A span by its shape: a `SpanRef`, or what JSON has for it."""
     if isinstance(value, dict):
-        if not {"source", "start", "end"} <= value.keys() <= {"source", "start", "end", "unit"} or value.get("unit", "chars") != "chars":
-            raise InputError(f'{name} must be SpanRef(source, start, end) or {{"source": …, "start": …, "end": …}}, in characters')
+        if (
+            not {"source", "start", "end"} <= value.keys() <= {"source", "start", "end", "unit"}
+            or value.get("unit", "chars") != "chars"
+        ):
+            raise InputError(
+                f'{name} must be SpanRef(source, start, end) or {{"source": …, "start": …, "end": …}}, in characters'
+            )
         value = SpanRef(value["source"], value["start"], value["end"])
     elif value is None:
-        raise InputError(f"{name} is None, which cite() gives for a text that it does not find: leave it out, or cite exact words")
+        raise InputError(
+            f"{name} is None, which cite() gives for a text that it does not find: leave it out, or cite exact words"
+        )
     elif not isinstance(value, SpanRef):
         raise InputError(f"{name} must be SpanRef(source, start, end), not {quote_value(value)}")
     source = word(f"{name}.source", value.source)
@@ -90,20 +109,28 @@ def span(name: str, value: Any) -> SpanRef:
         if type(number) is not int:
             raise InputError(f"{name}.{field} must be a whole number, not {quote_value(number)}")
     if not 0 <= value.start <= value.end:
-        raise InputError(f"{name} runs from {quote_value(value.start)} to {quote_value(value.end)}: it must be 0 <= start <= end")
+        raise InputError(
+            f"{name} runs from {quote_value(value.start)} to {quote_value(value.end)}: it must be 0 <= start <= end"
+        )
     return SpanRef(source, value.start, value.end)
 
 
 def existing(spans: tuple[SpanRef, ...], corpus: SpanText | None) -> tuple[SpanRef, ...]:
-    """The spans, if the document has text for all of them; without a document they are taken as they are."""
+    """The spans, if the document has text for all of them; without a document they are taken as
+    they are.
+    """
     for span in spans:
         if corpus is not None and span.end > (length := corpus.length(span.source)):
-            raise InputError(f"{span.source!r} has {length:,} characters: no span can end at {quote_value(span.end)}")
+            raise InputError(
+                f"{span.source!r} has {length:,} characters: no span can end at {quote_value(span.end)}"
+            )
     return spans
 
 
 def limit(value: Any) -> int:
     """How many results a caller wants."""
     if type(value) is not int or not 1 <= value <= MAX_RESULTS:
-        raise InputError(f"limit must be a number from 1 to {MAX_RESULTS:,}, not {quote_value(value)}")
+        raise InputError(
+            f"limit must be a number from 1 to {MAX_RESULTS:,}, not {quote_value(value)}"
+        )
     return value

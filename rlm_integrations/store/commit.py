@@ -1,13 +1,15 @@
-"""Commits: what a worker found, as plain data, merged into a store by whoever got it. Merging twice is merging once.
+"""Commits: what a worker found, as plain data, merged into a store by whoever got it. Merging twice
+is merging once.
 
     {"commit_id": "w7",
-     "creates": [{"id": "e1", "type": "evidence", "description": "…", "content": …, "backrefs": […], "parents": […], "tags": […]}, …],
-     "links": [{"type": "supports", "src": "e1", "dst": "worker_A_000001"}, …],
-     "proposes_updates": [{"target": "worker_A_000001", "description": "…", …}, …],
-     "error": None}
+     "creates": [{"id": "e1", "type": "evidence", "description": "…", "content": …, "backrefs": […],
+     "parents": […], "tags": […]}, …], "links": [{"type": "supports", "src": "e1", "dst":
+     "worker_A_000001"}, …], "proposes_updates": [{"target": "worker_A_000001", "description": "…",
+     …}, …], "error": None}
 
-`e1` is an id within the commit; it becomes `w7/e1`, or `batch/w7/e1` with a prefix. Parents and links name ids of the commit or of the
-store. A proposed update changes nothing: it is kept as an object of type "proposal" that refines its target, for others to judge.
+`e1` is an id within the commit; it becomes `w7/e1`, or `batch/w7/e1` with a prefix. Parents and
+links name ids of the commit or of the store. A proposed update changes nothing: it is kept as an
+object of type "proposal" that refines its target, for others to judge.
 """
 
 import json
@@ -32,7 +34,8 @@ CREATE_FIELDS: Final = {"id", "type", "description", "content", "backrefs", "par
 
 TRIED: Final = 100  # places in a text where a commit may begin
 
-MOST_READ: Final = 5_000_000  # characters that are read in search of a commit: each place may lead to the end of the text
+# Characters that are read in search of a commit: each place may lead to the end of the text
+MOST_READ: Final = 5_000_000
 
 _FENCE = re.compile(r"```\w*\s*(?=\{)")
 
@@ -41,10 +44,15 @@ def apply_commit(store: WorkerStoreProxy, commit: Any, batch_prefix: str = "") -
     """Merge a commit: all of it, or nothing where anything in it is wrong.
 
     Returns:
-        `commit_id`, `created_ids` (ids of the commit to ids of the store, those merged before too), `links_created` and
-        `proposals_stored` (those that are new), and `error`: None, or what is wrong with the commit. Nothing about a commit raises.
+        `commit_id`, `created_ids` (ids of the commit to ids of the store, those merged before too),
+        `links_created` and `proposals_stored` (those that are new), and `error`: None, or what is
+        wrong with the commit. Nothing about a commit raises.
     """
-    commit_id = commit["commit_id"] if isinstance(commit, dict) and isinstance(commit.get("commit_id"), str) else ""
+    commit_id = (
+        commit["commit_id"]
+        if isinstance(commit, dict) and isinstance(commit.get("commit_id"), str)
+        else ""
+    )
     result: dict[str, Any] = {
         "commit_id": commit_id[: checks.NAME_CHARS],
         "created_ids": {},
@@ -68,14 +76,30 @@ def apply_commit(store: WorkerStoreProxy, commit: Any, batch_prefix: str = "") -
 
 
 def commit_of(reply: Any, commit_id: str) -> dict[str, Any]:
-    """The commit that a worker's answer is: a dict, or a text that is one in JSON or holds one; else an empty one with an `error`.
+    """The commit that a worker's answer is: a dict, or a text that is one in JSON or holds one;
+    else an empty one with an `error`.
 
     `commit_id` is for an answer that names none.
     """
-    empty: dict[str, Any] = {"commit_id": commit_id, "creates": [], "links": [], "proposes_updates": [], "error": None}
-    found = reply if isinstance(reply, dict) else next(filter(_is_commit, _objects(reply)), None) if isinstance(reply, str) else None
+    empty: dict[str, Any] = {
+        "commit_id": commit_id,
+        "creates": [],
+        "links": [],
+        "proposes_updates": [],
+        "error": None,
+    }
+    found = (
+        reply
+        if isinstance(reply, dict)
+        else next(filter(_is_commit, _objects(reply)), None)
+        if isinstance(reply, str)
+        else None
+    )
     if found is None or not _is_commit(found):
-        return {**empty, "error": f"the worker's answer is no commit, a JSON object with {', '.join(LISTS)}: {checks.quote_value(reply)}"}
+        return {
+            **empty,
+            "error": f"the worker's answer is no commit, a JSON object with {', '.join(LISTS)}: {checks.quote_value(reply)}",
+        }
     return {**empty, **found}
 
 
@@ -84,25 +108,39 @@ class _Merge:
 
     def __init__(self, store: WorkerStoreProxy, commit: Any, prefix: Any) -> None:
         if not isinstance(commit, dict):
-            raise InputError(f"a commit must be a dict with commit_id, {', '.join(LISTS)}, not {checks.quote_value(commit)}")
+            raise InputError(
+                f"a commit must be a dict with commit_id, {', '.join(LISTS)}, not {checks.quote_value(commit)}"
+            )
         if commit.get("error"):
-            raise InputError(f"the worker failed, so there is nothing to apply: {checks.quote_value(commit['error'])}")
+            raise InputError(
+                f"the worker failed, so there is nothing to apply: {checks.quote_value(commit['error'])}"
+            )
         _only(FIELDS, commit, "the commit")
         names = [checks.part("commit_id", commit.get("commit_id"))]
         if prefix:
             names = [
-                checks.part("batch_prefix", name) for name in checks.text("batch_prefix", prefix, checks.NAME_CHARS).split("/")
+                checks.part("batch_prefix", name)
+                for name in checks.text("batch_prefix", prefix, checks.NAME_CHARS).split("/")
             ] + names
         self._base = "/".join(names)
         self._store = store
         creates, links, updates = (_entries(commit, name) for name in LISTS)
         self.ids = self._local_ids(creates)
-        self._drafts = self._in_order({self.ids[entry["id"]]: self._draft(at, entry) for at, entry in enumerate(creates)})
-        self.proposals = {f"{self._base}/proposal.{at}": self._proposal(at, entry) for at, entry in enumerate(updates, 1)}
+        self._drafts = self._in_order(
+            {self.ids[entry["id"]]: self._draft(at, entry) for at, entry in enumerate(creates)}
+        )
+        self.proposals = {
+            f"{self._base}/proposal.{at}": self._proposal(at, entry)
+            for at, entry in enumerate(updates, 1)
+        }
         if clash := self.proposals.keys() & self._drafts.keys():
-            raise InputError(f"{min(clash)!r} is the id of a proposed update: name the object that is created another way")
+            raise InputError(
+                f"{min(clash)!r} is the id of a proposed update: name the object that is created another way"
+            )
         self._links = [self._link(at, entry) for at, entry in enumerate(links)]
-        self._links += [("refines", id_, proposal.parents[0]) for id_, proposal in self.proposals.items()]
+        self._links += [
+            ("refines", id_, proposal.parents[0]) for id_, proposal in self.proposals.items()
+        ]
 
     def events(self, view: View, seq: int, ts: float, worker: str) -> list[StoreEvent]:
         """The events of what is new.
@@ -116,7 +154,9 @@ class _Merge:
             if row is None:
                 events.append(Created(seq + len(events), ts, worker, id_, *made, 0))
             elif _draft_of(view.rows[row]) != made:
-                raise InputError(f"another object is called {id_!r}: give this commit an id of its own, or a batch_prefix")
+                raise InputError(
+                    f"another object is called {id_!r}: give this commit an id of its own, or a batch_prefix"
+                )
         for kind, src, dst in dict.fromkeys(self._links):
             if (kind, dst) not in view.links.get(src, ()):
                 events.append(Linked(seq + len(events), ts, worker, src, kind, dst))
@@ -135,24 +175,47 @@ class _Merge:
         _only(CREATE_FIELDS, entry, f"creates[{at}]")
         fields = [entry.get(name) for name in ("content", "backrefs", "parents", "tags")]
         try:
-            return draft(entry.get("type"), entry.get("description", ""), *fields, spans=self._store.spans, parent=self._id)
+            return draft(
+                entry.get("type"),
+                entry.get("description", ""),
+                *fields,
+                spans=self._store.spans,
+                parent=self._id,
+            )
         except InputError as error:
             raise InputError(f"creates[{at}]: {error}") from None
 
     def _in_order(self, drafts: dict[str, Draft]) -> dict[str, Draft]:
         """Parents before their children."""
-        above = {id_: [parent for parent in made.parents if parent in drafts] for id_, made in drafts.items()}
+        above = {
+            id_: [parent for parent in made.parents if parent in drafts]
+            for id_, made in drafts.items()
+        }
         try:
             return {id_: drafts[id_] for id_ in TopologicalSorter(above).static_order()}
         except CycleError as error:
-            raise InputError(f"creates: these objects are each other's parents: {', '.join(error.args[1])}") from None
+            raise InputError(
+                f"creates: these objects are each other's parents: {', '.join(error.args[1])}"
+            ) from None
 
     def _proposal(self, at: int, entry: dict[str, Any]) -> Draft:
         what = f"proposes_updates[{at - 1}]"
-        target = self._id(f"{what}.target", next((entry[name] for name in ("target", "target_id", "id") if name in entry), None))
+        target = self._id(
+            f"{what}.target",
+            next((entry[name] for name in ("target", "target_id", "id") if name in entry), None),
+        )
         description = entry.get("description") or f"proposed update of {target}"
         try:
-            return draft("proposal", description, entry, None, [target], None, spans=tuple, parent=lambda _, parent: str(parent))
+            return draft(
+                "proposal",
+                description,
+                entry,
+                None,
+                [target],
+                None,
+                spans=tuple,
+                parent=lambda _, parent: str(parent),
+            )
         except InputError as error:
             raise InputError(f"{what}: {error}") from None
 
@@ -160,12 +223,22 @@ class _Merge:
         what = f"links[{at}]"
         _only({"type", "src", "dst"}, entry, what)
         if entry.get("type") not in LINK_TYPES:
-            raise InputError(f"{what}.type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(entry.get('type'))}")
-        return entry["type"], self._id(f"{what}.src", entry.get("src")), self._id(f"{what}.dst", entry.get("dst"))
+            raise InputError(
+                f"{what}.type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(entry.get('type'))}"
+            )
+        return (
+            entry["type"],
+            self._id(f"{what}.src", entry.get("src")),
+            self._id(f"{what}.dst", entry.get("dst")),
+        )
 
     def _id(self, name: str, value: Any) -> str:
         """The id in the store of an id of the commit or of the store."""
-        return self.ids[value] if isinstance(value, str) and value in self.ids else self._store.ledger.existing(name, value)
+        return (
+            self.ids[value]
+            if isinstance(value, str) and value in self.ids
+            else self._store.ledger.existing(name, value)
+        )
 
 
 def _entries(commit: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -188,7 +261,9 @@ def _only(names: set[str], entry: dict[str, Any], what: str) -> None:
 
 
 def _draft_of(event: Created) -> Draft:
-    return Draft(event.type, event.description, event.content, event.backrefs, event.parents, event.tags)
+    return Draft(
+        event.type, event.description, event.content, event.backrefs, event.parents, event.tags
+    )
 
 
 def _is_commit(value: Any) -> bool:

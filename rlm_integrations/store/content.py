@@ -1,4 +1,6 @@
-"""What an object holds: any JSON value, kept as text, so that nobody can change it later and it never needs a copy."""
+"""What an object holds: any JSON value, kept as text, so that nobody can change it later and it
+never needs a copy.
+"""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +11,8 @@ from typing import Any
 from rlm_integrations.errors import InputError
 
 CONTENT_CHARS = 10_000_000
-VALUES = 200_000  # of one object: JSON is read and written in one go, which keeps other threads waiting
+# Of one object: JSON is read and written in one go, which keeps other threads waiting
+VALUES = 200_000
 DEPTH = 64  # nesting: the wire to a sandbox carries little more
 
 
@@ -24,7 +27,8 @@ Content = str | Json  # a text is kept as it is
 
 
 def encode_content(value: Any) -> Content:
-    """The value as it is kept: what `json` makes of it, so a tuple becomes a list and a number as key a text.
+    """The value as it is kept: what `json` makes of it, so a tuple becomes a list and a number as
+    key a text.
 
     Raises:
         InputError: It is no JSON, nests too deep or is too long.
@@ -35,7 +39,9 @@ def encode_content(value: Any) -> Content:
         length = len(content)
     else:
         if _values(value, VALUES) > VALUES:
-            raise InputError(f"content holds more than {VALUES:,} values: split it over several objects, or make it one text")
+            raise InputError(
+                f"content holds more than {VALUES:,} values: split it over several objects, or make it one text"
+            )
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError) as error:
@@ -48,7 +54,9 @@ def encode_content(value: Any) -> Content:
         content = Json(text)
         length = len(text)
     if length > CONTENT_CHARS:
-        raise InputError(f"content of {length:,} characters is longer than {CONTENT_CHARS:,}: split it over several objects")
+        raise InputError(
+            f"content of {length:,} characters is longer than {CONTENT_CHARS:,}: split it over several objects"
+        )
     return content
 
 
@@ -68,7 +76,9 @@ def memory(content: Content) -> int:
 
 
 def content_text(content: Content) -> str:
-    """What a search reads: a text as it is; of other values each key, text and number on a line of its own."""
+    """What a search reads: a text as it is; of other values each key, text and number on a line of
+    its own.
+    """
     return content if isinstance(content, str) else "\n".join(_words(json.loads(content.text)))
 
 

@@ -34,8 +34,9 @@ def draft(
 ) -> Draft:
     """The draft of the arguments of `create`.
 
-    `spans` gets spans of the right shape and gives them as they are kept, or raises. `parent` gets what messages call an entry, and the
-    entry; it gives the id of the parent that is meant, or raises.
+    `spans` gets spans of the right shape and gives them as they are kept, or raises. `parent` gets
+    what messages call an entry, and the entry; it gives the id of the parent that is meant, or
+    raises.
 
     Raises:
         InputError: One of them cannot stand in a store.

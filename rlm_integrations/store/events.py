@@ -1,4 +1,7 @@
-"""Every write is an event: three kinds, numbered in one order, never changed. Whatever else a store shows is derived from them."""
+"""Every write is an event: three kinds, numbered in one order, never changed.
+
+Whatever else a store shows is derived from them.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +22,8 @@ class Created:
         seq: The event's number, from 1, without gaps.
         ts: When, in seconds since 1970.
         worker: Who wrote it.
-        takes: How many of its worker's numbers it used up: 1, more where it reserved some for its children, 0 where its id has none.
+        takes: How many of its worker's numbers it used up: 1, more where it reserved some for its
+            children, 0 where its id has none.
     """
 
     op: ClassVar[Literal["create"]] = "create"
@@ -93,11 +97,17 @@ class StoreLog(Protocol):
     """Where events are kept. A store writes here first and shows a write only once it is kept."""
 
     def append(self, events: Sequence[StoreEvent]) -> None:
-        """Keep all of them, in this order, or raise and keep none. Never called by two threads at once."""
+        """Keep all of them, in this order, or raise and keep none.
+
+        Never called by two threads at once.
+        """
         ...
 
     def since(self, seq: int) -> Iterable[StoreEvent]:
-        """The events after that number, oldest first; 0 gives all. Called at any time, also beside an `append`."""
+        """The events after that number, oldest first; 0 gives all.
+
+        Called at any time, also beside an `append`.
+        """
         ...
 
 

@@ -35,7 +35,9 @@ def write(events: Iterable[StoreEvent], path: str | os.PathLike[str]) -> None:
     try:
         write_whole(path, (json.dumps(line) + "\n" for line in (HEADER, *map(line_of, events))))
     except OSError as error:
-        raise InputError(f"the store cannot be written to {str(path)!r}: {error.strerror}") from error
+        raise InputError(
+            f"the store cannot be written to {str(path)!r}: {error.strerror}"
+        ) from error
 
 
 def read_export(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> None:
@@ -53,7 +55,9 @@ def read_export(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> No
     except OSError as error:
         raise InputError(f"{str(source)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{str(source)!r} is no exported store: there is a byte that is not ASCII") from error
+        raise InputError(
+            f"{str(source)!r} is no exported store: there is a byte that is not ASCII"
+        ) from error
     except InputError as error:
         raise InputError(f"{str(source)!r} cannot be imported: {error}") from None
     ledger.append(lambda view, seq, _: _prefixed(view, seq, events, prefix) if view.seq else events)
@@ -65,7 +69,9 @@ def _prefixed(view: View, seq: int, events: Sequence[StoreEvent], prefix: str) -
     if prefix:
         taken = next((f"{prefix}/{id_}" for id_ in ids if f"{prefix}/{id_}" in view.row_of), None)
         if taken:
-            raise InputError(f"the store has an object {taken!r} already: import under another prefix than {prefix!r}")
+            raise InputError(
+                f"the store has an object {taken!r} already: import under another prefix than {prefix!r}"
+            )
     else:
         number = 1
         while any(f"import{number}/{id_}" in view.row_of for id_ in ids):
@@ -88,7 +94,9 @@ def line_of(event: StoreEvent) -> dict[str, Any]:
     line = {name: getattr(event, name) for name in ("op", *event.__slots__)}
     if isinstance(event, Created):
         line["content"] = decode_content(event.content)
-        line["backrefs"] = [{"source": span.source, "start": span.start, "end": span.end} for span in event.backrefs]
+        line["backrefs"] = [
+            {"source": span.source, "start": span.start, "end": span.end} for span in event.backrefs
+        ]
     return line
 
 
@@ -154,12 +162,16 @@ class Reader:
         start = (seq, line["ts"], worker, self._known("id", line["id"]))
         if op == "link":
             if line["type"] not in LINK_TYPES:
-                raise InputError(f"type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(line['type'])}")
+                raise InputError(
+                    f"type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(line['type'])}"
+                )
             return Linked(*start, line["type"], self._known("dst", line["dst"]))
         if line["id"] in self._invalid or line["type"] != self._types[line["id"]]:
             raise InputError(f"{line['id']!r} is invalid already, or of another type")
         self._invalid.add(line["id"])
-        return Invalidated(*start, line["type"], checks.text("reason", line["reason"], checks.DESCRIPTION_CHARS))
+        return Invalidated(
+            *start, line["type"], checks.text("reason", line["reason"], checks.DESCRIPTION_CHARS)
+        )
 
     def _created(self, line: dict[str, Any], worker: str) -> Created:
         own, takes = checks.word("id", line["id"], checks.ID_CHARS), line["takes"]
@@ -167,23 +179,38 @@ class Reader:
             raise InputError(f"takes must be a number of ids, not {checks.quote_value(takes)}")
         self._taken[worker] = self._taken.get(worker, 0) + takes
         stem, _, number = own.rpartition("_")
-        numbered = stem == worker and number.isascii() and number.isdigit() and own == f"{worker}_{int(number[:12]):06d}"
+        numbered = (
+            stem == worker
+            and number.isascii()
+            and number.isdigit()
+            and own == f"{worker}_{int(number[:12]):06d}"
+        )
         # What comes later gets the numbers from there on: an id must not stand in their way.
-        if own in self._types or not ("/" in own or (numbered and 1 <= int(number) <= self._taken[worker])):
+        if own in self._types or not (
+            "/" in own or (numbered and 1 <= int(number) <= self._taken[worker])
+        ):
             raise InputError(f"{own!r} cannot be the id of an object of {worker!r} here")
-        fields = [line[name] for name in ("type", "description", "content", "backrefs", "parents", "tags")]
-        made = draft(*fields, spans=lambda spans: checks.existing(spans, self._corpus), parent=self._known)
+        fields = [
+            line[name] for name in ("type", "description", "content", "backrefs", "parents", "tags")
+        ]
+        made = draft(
+            *fields, spans=lambda spans: checks.existing(spans, self._corpus), parent=self._known
+        )
         self._types[own] = made.type
         return Created(line["seq"], line["ts"], worker, own, *made, takes)
 
     def _known(self, name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in self._types:
-            raise InputError(f"{name}: no object before this line has the id {checks.quote_value(value)}")
+            raise InputError(
+                f"{name}: no object before this line has the id {checks.quote_value(value)}"
+            )
         return value
 
 
 def _is_time(value: Any) -> bool:
     try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
     except OverflowError:  # an integer that no float can be
         return False

@@ -1,8 +1,9 @@
 """Full text over a view: words ranked by BM25, and pieces of text found by their trigrams.
 
-SQLite's FTS5 in memory does the work, each index made when it is first asked for and then kept up with what was created since. Where FTS5
-is missing, `scan.Scan` reads every object. Statements take and give many rows at once: FTS5 flushes after each one that inserts several,
-and Python lets go of its global lock at every step of a statement, to wait up to 5 ms for it beside a busy thread.
+SQLite's FTS5 in memory does the work, each index made when it is first asked for and then kept up
+with what was created since. Where FTS5 is missing, `scan.Scan` reads every object. Statements take
+and give many rows at once: FTS5 flushes after each one that inserts several, and Python lets go of
+its global lock at every step of a statement, to wait up to 5 ms for it beside a busy thread.
 """
 
 import itertools
@@ -16,10 +17,12 @@ from rlm_integrations.store.events import Created
 from rlm_integrations.store.text import Skip, folded, searchable_text, words
 
 SCORED: Final = 3_000  # objects that one search scores: BM25 takes a microsecond for each
-COMMON_WORD_OBJECTS: Final = 30_000  # a word that so many objects have tells little, and to weigh it takes milliseconds
+# A word that so many objects have tells little, and to weigh it takes milliseconds
+COMMON_WORD_OBJECTS: Final = 30_000
 MAX_COMMON_WORDS: Final = 4  # words beside the rare ones that a score takes in
 TRIGRAMS: Final = 6  # of a needle that are looked up; what they find is checked anyway
-READ_BELOW_OBJECTS: Final = {"desc": 5_000, "text": 500}  # so many objects are read sooner than an index is asked
+# So many objects are read sooner than an index is asked
+READ_BELOW_OBJECTS: Final = {"desc": 5_000, "text": 500}
 PORTION: Final = 2_000_000  # characters from which on a statement takes in no further text
 COUNTS: Final = 10_000  # words whose count is remembered
 
@@ -28,7 +31,8 @@ _TABLES: Final = {
     "desc": "content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'",
     "text": "content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'",
 }
-# Rows are flushed rarely and merged late, little by little: a third less time for thousands of rows, and the worst time is near the median.
+# Rows are flushed rarely and merged late, little by little: a third less time for thousands of
+# rows, and the worst time is near the median.
 _TUNING: Final = {"hashsize": 16 << 20, "automerge": 16, "crisismerge": 64}
 
 
@@ -46,27 +50,39 @@ class FullText:
         self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         weakref.finalize(self, self._db.close)
         self._held = dict.fromkeys(_TABLES, 0)  # how many rows each table has taken in
-        self._counts: dict[str, tuple[int, int]] = {}  # by word: how many rows have it, and how many there were
+        # By word: how many rows have it, and how many there were
+        self._counts: dict[str, tuple[int, int]] = {}
         self._db.execute("SELECT 1 FROM json_each('[]')")
         for name, options in _TABLES.items():
             self._db.execute(f"CREATE VIRTUAL TABLE {name} USING fts5(t, {options})")
             for option, value in _TUNING.items():
                 self._db.execute(f"INSERT INTO {name}({name}, rank) VALUES (?, ?)", (option, value))  # noqa: S608 - names of ours
 
-    def rank(self, rows: Sequence[Created], text: str, limit: int, skip: Skip) -> list[tuple[int, float]]:
+    def rank(
+        self, rows: Sequence[Created], text: str, limit: int, skip: Skip
+    ) -> list[tuple[int, float]]:
         """As `TextIndex` says.
 
-        Up to `SCORED` objects this is BM25 to the letter. Beyond, the words that few objects have decide which objects are looked at, and
-        of objects that have none of those the newest are.
+        Up to `SCORED` objects this is BM25 to the letter. Beyond, the words that few objects have
+        decide which objects are looked at, and of objects that have none of those the newest are.
         """
         with self._lock:
             self._take_in("words", rows)
-            counted = sorted((count, word) for word in map(_quoted, words(_clean(text))) if (count := self._count(word)))
+            counted = sorted(
+                (count, word)
+                for word in map(_quoted, words(_clean(text)))
+                if (count := self._count(word))
+            )
             telling = [word for count, word in counted if count < COMMON_WORD_OBJECTS]
             if not telling:
-                found = self._newest(_all(word for _, word in counted), limit, skip) if counted else {}
+                found = (
+                    self._newest(_all(word for _, word in counted), limit, skip) if counted else {}
+                )
                 return list(found.items())
-            below = [total <= SCORED or len(rows) <= SCORED for total in itertools.accumulate(count for count, _ in counted)]
+            below = [
+                total <= SCORED or len(rows) <= SCORED
+                for total in itertools.accumulate(count for count, _ in counted)
+            ]
             rare = list(itertools.compress(telling, below))
             further = telling[len(rare) :][:MAX_COMMON_WORDS]
             scores: dict[int, float] = {}
@@ -80,22 +96,31 @@ class FullText:
                 scores = self._scored(_any(rare + further), limit, skip) | scores
         return sorted(scores.items(), key=lambda item: (-item[1], -item[0]))[:limit]
 
-    def holding(self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool) -> Iterator[list[int]] | None:
+    def holding(
+        self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool
+    ) -> Iterator[list[int]] | None:
         """As `TextIndex` says: by trigrams, so not for a needle of one or two characters."""
         if len(rows) <= READ_BELOW_OBJECTS[field] or min(map(len, needles)) < 3:
             return None
         with self._lock:
             self._take_in(field, rows)
-        expression = _any(f"({_all(map(_quoted, _trigrams(_clean(needle))))})" for needle in needles)
+        expression = _any(
+            f"({_all(map(_quoted, _trigrams(_clean(needle))))})" for needle in needles
+        )
         return self._portions(field, expression, len(rows), newest_first=newest_first)
 
-    def _portions(self, table: str, expression: str, end: int, *, newest_first: bool) -> Iterator[list[int]]:
+    def _portions(
+        self, table: str, expression: str, end: int, *, newest_first: bool
+    ) -> Iterator[list[int]]:
         order, beyond, last = ("DESC", "<", end) if newest_first else ("ASC", ">", -1)
         rows = f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid {beyond} ? ORDER BY rowid {order} LIMIT ?"  # noqa: S608 - names of ours
         limit = 64
         while True:
             with self._lock:
-                (joined,) = self._db.execute(f"SELECT group_concat(rowid) FROM ({rows})", (expression, last, limit)).fetchone()  # noqa: S608 - names of ours
+                (joined,) = self._db.execute(
+                    f"SELECT group_concat(rowid) FROM ({rows})",  # noqa: S608 - names of ours
+                    (expression, last, limit),
+                ).fetchone()
             found = sorted(map(int, joined.split(",")), reverse=newest_first) if joined else []
             yield [row for row in found if row < end]
             if len(found) < limit:
@@ -104,7 +129,9 @@ class FullText:
             limit = min(limit * 4, 4096)
 
     def _take_in(self, table: str, rows: Sequence[Created]) -> None:
-        """Bring a table up to the rows; where the work around it ends first, the next call goes on from there."""
+        """Bring a table up to the rows; where the work around it ends first, the next call goes on
+        from there.
+        """
         make = searchable_text if table == "words" else lambda event: folded(event, table)
         insert = f"INSERT INTO {table}(rowid, t) SELECT key + ?, value FROM json_each(?)"  # noqa: S608 - names of ours
         end = len(rows)
@@ -130,7 +157,8 @@ class FullText:
         count, then = self._counts.get(word, (0, 0))
         if count < COMMON_WORD_OBJECTS and held > then * 1.1:
             (count,) = self._db.execute(
-                "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", (word, COMMON_WORD_OBJECTS)
+                "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)",
+                (word, COMMON_WORD_OBJECTS),
             ).fetchone()
             if len(self._counts) >= COUNTS:
                 self._counts.clear()
@@ -138,7 +166,9 @@ class FullText:
         return count
 
     def _scored(self, expression: str, limit: int, skip: Skip) -> dict[int, float]:
-        """The best rows with their scores, of the newest `SCORED` that match, or of more where too many of those are skipped."""
+        """The best rows with their scores, of the newest `SCORED` that match, or of more where too
+        many of those are skipped.
+        """
         last = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
         query = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? AND rowid > ? ORDER BY score DESC, rowid DESC LIMIT ?"
         looked_at = max(SCORED, limit)
@@ -154,7 +184,9 @@ class FullText:
         query = "SELECT rowid, 1e-6 FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT ?"
         return self._first(query, (expression,), limit, skip)
 
-    def _first(self, query: str, values: tuple[object, ...], limit: int, skip: Skip) -> dict[int, float]:
+    def _first(
+        self, query: str, values: tuple[object, ...], limit: int, skip: Skip
+    ) -> dict[int, float]:
         """The first rows of a query but those to skip."""
         asked = limit
         while True:

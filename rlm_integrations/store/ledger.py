@@ -17,8 +17,9 @@ TRIES: Final = 100  # before a writer waits for good: somebody does long work
 class Lock:
     """A lock for work of microseconds by many threads.
 
-    Who blocks on a plain lock gets it while another thread runs Python, and holds it while waiting to run: then every write costs two
-    switches of threads. Who tries and lets others run gets it only when able to go on.
+    Who blocks on a plain lock gets it while another thread runs Python, and holds it while waiting
+    to run: then every write costs two switches of threads. Who tries and lets others run gets it
+    only when able to go on.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,13 @@ class Lock:
 class Ledger:
     """Keeps an event in the log first, shows it in the view then; or raises and does neither."""
 
-    def __init__(self, corpus: checks.SpanText | None, log: StoreLog, clock: Callable[[], float], max_size: int) -> None:
+    def __init__(
+        self,
+        corpus: checks.SpanText | None,
+        log: StoreLog,
+        clock: Callable[[], float],
+        max_size: int,
+    ) -> None:
         self.corpus = corpus
         self.log = log
         self.view = View(log.since(0))
@@ -61,29 +68,41 @@ class Ledger:
         """
         row = self.view.row_of.get(id) if isinstance(id, str) else None
         if row is None:
-            raise InputError(f"{name}: no object has the id {checks.quote_value(id)}; store.view() lists what there is")
+            raise InputError(
+                f"{name}: no object has the id {checks.quote_value(id)}; store.view() lists what there is"
+            )
         return row
 
     def existing(self, name: str, id: Any) -> str:  # noqa: A002
         """The id itself, if there is such an object; raises as `row` does."""
         return self.view.rows[self.row(name, id)].id
 
-    def create(self, worker: str, draft: Draft, *, takes: int = 1, number: int | None = None) -> Created:
-        """Write one object, under the worker's next number or one that an earlier object's `takes` reserved."""
+    def create(
+        self, worker: str, draft: Draft, *, takes: int = 1, number: int | None = None
+    ) -> Created:
+        """Write one object, under the worker's next number or one that an earlier object's `takes`
+        reserved.
+        """
         with self.lock:
             view = self.view
             if number is None:
                 number = view.taken.get(worker, 0) + 1
             else:
                 takes = 0
-            event = Created(view.seq + 1, self._clock(), worker, f"{worker}_{number:06d}", *draft, takes)
+            event = Created(
+                view.seq + 1, self._clock(), worker, f"{worker}_{number:06d}", *draft, takes
+            )
             self._check_room(weight(event))
             self.log.append((event,))
             view.apply(event)
         return event
 
-    def append(self, build: Callable[[View, int, float], Sequence[StoreEvent]]) -> Sequence[StoreEvent]:
-        """Write several events or none; `build` gets the view, the first one's number and the time, and must be quick."""
+    def append(
+        self, build: Callable[[View, int, float], Sequence[StoreEvent]]
+    ) -> Sequence[StoreEvent]:
+        """Write several events or none; `build` gets the view, the first one's number and the time,
+        and must be quick.
+        """
         with self.lock:
             events = build(self.view, self.view.seq + 1, self._clock())
             if events:
@@ -95,4 +114,6 @@ class Ledger:
 
     def _check_room(self, size: int) -> None:
         if self.view.size + size > self.max_size:
-            raise InputError(f"the store is full: it holds {self.view.size:,} of {self.max_size:,} bytes, and {size:,} more do not fit")
+            raise InputError(
+                f"the store is full: it holds {self.view.size:,} of {self.max_size:,} bytes, and {size:,} more do not fit"
+            )

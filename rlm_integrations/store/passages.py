@@ -11,16 +11,20 @@ LONGEST: Final = 20_000  # characters of one passage
 
 
 def passage(store: StoreReader, source: str, start: int, end: int) -> str:
-    """The words from `start` up to `end` of a source, which is named as findings name it or by the id of its document.
+    """The words from `start` up to `end` of a source, which is named as findings name it or by the
+    id of its document.
 
     Raises:
-        InputError: There is no such place, it is longer than can be read at once, or the document is not at hand.
+        InputError: There is no such place, it is longer than can be read at once, or the document
+            is not at hand.
     """
     corpus = store.ledger.corpus
     if corpus is None:
         raise InputError("there is no document beside these findings: they are all that there is")
     if end - start > LONGEST:
-        raise InputError(f"{end - start:,} characters are more than can be read at once: at most {LONGEST:,}")
+        raise InputError(
+            f"{end - start:,} characters are more than can be read at once: at most {LONGEST:,}"
+        )
     try:
         return corpus.text(_named(corpus, source), start, end)
     except ContextError as error:
@@ -28,8 +32,14 @@ def passage(store: StoreReader, source: str, start: int, end: int) -> str:
 
 
 def _named(corpus: SpanText, source: str) -> str:
-    """The source that is meant by its name, or by the id of the document that it is alone in having."""
+    """The source that is meant by its name, or by the id of the document that it is alone in
+    having.
+    """
     if not isinstance(corpus, Corpus):
         return source
     named = [each.name for each in corpus.sources if each.document_id == source]
-    return named[0] if len(named) == 1 and all(each.name != source for each in corpus.sources) else source
+    return (
+        named[0]
+        if len(named) == 1 and all(each.name != source for each in corpus.sources)
+        else source
+    )

@@ -1,15 +1,17 @@
 r"""The store's query language, from text to `Query`.
 
     query  = terms joined by blanks; an object must meet all of them
-    term   = ["-"] key "=" value {"|" value}     key: type tag worker id parent supports contradicts refines
+    term   = ["-"] key "=" value {"|" value}     key: type tag worker id parent supports contradicts
+    refines
            | ["-"] key "~" value {"|" value}     key: desc text
            | "sort" "=" ("newest" | "oldest" | "type" | "worker" | "description")
            | "limit" "=" number
            | "invalid" "=" ("no" | "yes" | "any")
     value  = quoted with " or ' on both sides, or bare: up to the next blank or |
 
-`=` is an exact term, `~` means "contains", whatever the case. `-` negates, `|` gives alternatives. A backslash takes the next character as
-it stands. Invalidated objects are skipped unless asked for: `invalid=yes` shows them alone, `invalid=any` shows them too.
+`=` is an exact term, `~` means "contains", whatever the case. `-` negates, `|` gives alternatives.
+A backslash takes the next character as it stands. Invalidated objects are skipped unless asked for:
+`invalid=yes` shows them alone, `invalid=any` shows them too.
 """
 
 import re
@@ -31,14 +33,19 @@ TERMS: Final = 64
 
 _TERM = re.compile(r"(?P<minus>-?)(?P<key>\w*)(?P<op>[=~]?)")
 _BARE = re.compile(r"(?:[^\s|\\]|\\.)+", re.DOTALL)
-_QUOTED = {'"': re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL), "'": re.compile(r"'((?:[^'\\]|\\.)*)'", re.DOTALL)}
+_QUOTED = {
+    '"': re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL),
+    "'": re.compile(r"'((?:[^'\\]|\\.)*)'", re.DOTALL),
+}
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _HELP: Final = 'a query is made of terms such as type=note tag=x worker=w parent=id desc~"words" text~"words" -type=draft limit=20'
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One condition: the object's `key` is, or for "desc" and "text" contains, one of the values; or none of them if negated."""
+    """One condition: the object's `key` is, or for "desc" and "text" contains, one of the values;
+    or none of them if negated.
+    """
 
     key: str
     values: tuple[str, ...]
@@ -47,7 +54,9 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed query. Where it does not say, `sort` and `limit` are None; the newest then comes first."""
+    """A parsed query. Where it does not say, `sort` and `limit` are None; the newest then comes
+    first.
+    """
 
     terms: tuple[Term, ...] = ()
     sort: Sort | None = None
@@ -76,8 +85,14 @@ def parse_query(text: str) -> Query:
             _check_option(term, options, start)
             options[term.key] = term.values[0]
         else:
-            if term.key in SINGLE and not term.negated and any(term.key == other.key and not other.negated for other in terms):
-                raise _error(start, f"an object has one {term.key}: write alternatives as {term.key}=a|b")
+            if (
+                term.key in SINGLE
+                and not term.negated
+                and any(term.key == other.key and not other.negated for other in terms)
+            ):
+                raise _error(
+                    start, f"an object has one {term.key}: write alternatives as {term.key}=a|b"
+                )
             terms.append(term)
         if len(terms) > TERMS:
             raise _error(start, f"a query has at most {TERMS} terms")
@@ -85,7 +100,12 @@ def parse_query(text: str) -> Query:
             raise _error(at, f"a blank or the end must follow here, not {text[at]!r}")
         at = _blank(text, at)
     limit = int(options["limit"]) if "limit" in options else None
-    return Query(tuple(terms), cast("Sort | None", options.get("sort")), limit, cast("Invalid", options.get("invalid", "no")))
+    return Query(
+        tuple(terms),
+        cast("Sort | None", options.get("sort")),
+        limit,
+        cast("Invalid", options.get("invalid", "no")),
+    )
 
 
 def _term(text: str, at: int) -> tuple[Term, int]:
@@ -95,11 +115,17 @@ def _term(text: str, at: int) -> tuple[Term, int]:
     if not operator:
         if known:
             raise _error(match.end(), f"{'~' if key in CONTAINS else '='} must follow {key}")
-        raise _error(at, f'a word alone is no term: write desc~"…" or text~"…", or use search_text for free text; {_HELP}')
+        raise _error(
+            at,
+            f'a word alone is no term: write desc~"…" or text~"…", or use search_text for free text; {_HELP}',
+        )
     if not known:
         raise _error(match.start("key"), f"{key[:40]!r} is no key: {_HELP}")
     if (operator == "~") != (key in CONTAINS):
-        raise _error(match.start("op"), f"{key} takes {'~, which means contains' if key in CONTAINS else '=, an exact term'}")
+        raise _error(
+            match.start("op"),
+            f"{key} takes {'~, which means contains' if key in CONTAINS else '=, an exact term'}",
+        )
     at = match.end()
     values = []
     while True:
@@ -115,10 +141,16 @@ def _value(text: str, at: int, key: str) -> tuple[str, int]:
     match = (quote or _BARE).match(text, at)
     if match is None:
         if quote:
-            raise _error(at, f"the quote that opens here never closes: a {text[at]} within the value is written \\{text[at]}")
+            raise _error(
+                at,
+                f"the quote that opens here never closes: a {text[at]} within the value is written \\{text[at]}",
+            )
         if text[at : at + 1] == "\\":
             raise _error(at, "a backslash takes the next character as it stands, and there is none")
-        raise _error(at, f'{key} needs a value; one with blanks stands in quotes, as in {key}{"~" if key in CONTAINS else "="}"two words"')
+        raise _error(
+            at,
+            f'{key} needs a value; one with blanks stands in quotes, as in {key}{"~" if key in CONTAINS else "="}"two words"',
+        )
     value = _ESCAPE.sub(r"\1", match[1] if quote else match[0])
     if not value:
         raise _error(at, f"{key} needs a value that is not empty")
@@ -132,7 +164,12 @@ def _check_option(term: Term, seen: dict[str, str], at: int) -> None:
     if term.key in seen:
         raise _error(at, f"{term.key} stands here for the second time")
     if term.key == "limit":
-        if not (value.isascii() and value.isdigit() and len(value) < 9 and 1 <= int(value) <= MAX_RESULTS):
+        if not (
+            value.isascii()
+            and value.isdigit()
+            and len(value) < 9
+            and 1 <= int(value) <= MAX_RESULTS
+        ):
             raise _error(at, f"limit is a number from 1 to {MAX_RESULTS:,}, not {value[:40]!r}")
     elif value not in OPTIONS[term.key]:
         raise _error(at, f"{term.key} is one of {', '.join(OPTIONS[term.key])}, not {value[:40]!r}")

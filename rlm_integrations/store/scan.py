@@ -15,7 +15,9 @@ K1, B = 1.2, 0.75  # as FTS5 has them
 class Scan:
     """A `TextIndex` that reads every object at each search."""
 
-    def rank(self, rows: Sequence[Created], text: str, limit: int, skip: Skip) -> list[tuple[int, float]]:
+    def rank(
+        self, rows: Sequence[Created], text: str, limit: int, skip: Skip
+    ) -> list[tuple[int, float]]:
         """As `TextIndex` says."""
         end = len(rows)
         documents = [_TOKEN.findall(searchable_text(rows[row])) for row in range(end)]
@@ -26,13 +28,20 @@ class Scan:
         for word in words(text):
             needle = f" {'  '.join(_TOKEN.findall(word))} "
             spend(sum(map(len, joined)))
-            counts = {row: count for row, tokens in enumerate(joined) if (count := tokens.count(needle))}
+            counts = {
+                row: count for row, tokens in enumerate(joined) if (count := tokens.count(needle))
+            }
             weight = max(math.log((end - len(counts) + 0.5) / (len(counts) + 0.5)), 1e-6)
             for row, count in counts.items():
                 part = count * (K1 + 1) / (count + K1 * (1 - B + B * len(documents[row]) / mean))
                 scores[row] = scores.get(row, 0) + weight * part
-        best = sorted((item for item in scores.items() if not skip(item[0])), key=lambda item: (-item[1], -item[0]))
+        best = sorted(
+            (item for item in scores.items() if not skip(item[0])),
+            key=lambda item: (-item[1], -item[0]),
+        )
         return best[:limit]
 
-    def holding(self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool) -> None:
+    def holding(
+        self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool
+    ) -> None:
         """Never better than to read all."""

@@ -1,4 +1,6 @@
-"""From a query and a view to the rows that match: the plan is the smallest index that a term has, and the other terms are checked."""
+"""From a query and a view to the rows that match: the plan is the smallest index that a term has,
+and the other terms are checked.
+"""
 
 import heapq
 import itertools
@@ -11,7 +13,8 @@ from rlm_integrations.store.query import CONTAINS, Query, Term
 from rlm_integrations.store.text import TextIndex, folded
 from rlm_integrations.store.view import View
 
-MAX_ROWS_READ: Final = 20_000  # rows of an exact term that are read sooner than a text index is asked
+# Rows of an exact term that are read sooner than a text index is asked
+MAX_ROWS_READ: Final = 20_000
 FIRST, LARGEST = 64, 4096  # portions grow: most queries need few rows
 LOOKED_AT: Final = 10  # characters that it counts as to compare a row's exact term
 UNITED: Final = 1 << 16  # rows of a term that are put with those of others in one go
@@ -20,7 +23,9 @@ Check = Callable[[list[int]], list[int]]
 
 
 def find_rows(view: View, index: Callable[[], TextIndex], query: Query, limit: int) -> list[int]:
-    """The rows that match, as many and in the order that the query asks for; `limit` holds where it does not say."""
+    """The rows that match, as many and in the order that the query asks for; `limit` holds where it
+    does not say.
+    """
     limit = query.limit or limit
     rows = matching(view, index, query)
     key = query.sort
@@ -33,7 +38,11 @@ def matching(view: View, index: Callable[[], TextIndex], query: Query) -> Iterat
     """All rows that match, the newest first, or the oldest if the query is sorted so."""
     newest_first = query.sort != "oldest"
     checks = [_check(view, term) for term in query.terms if term.key not in CONTAINS]
-    checks += [_contains(view, field, terms) for field in CONTAINS if (terms := [term for term in query.terms if term.key == field])]
+    checks += [
+        _contains(view, field, terms)
+        for field in CONTAINS
+        if (terms := [term for term in query.terms if term.key == field])
+    ]
     if query.invalid == "yes":
         checks.insert(0, lambda rows: [row for row in rows if row in view.invalid])
     elif query.invalid == "no" and view.invalid:
@@ -46,10 +55,16 @@ def matching(view: View, index: Callable[[], TextIndex], query: Query) -> Iterat
         yield from rows
 
 
-def _portions(view: View, index: Callable[[], TextIndex], query: Query, *, newest_first: bool) -> Iterator[list[int]]:
+def _portions(
+    view: View, index: Callable[[], TextIndex], query: Query, *, newest_first: bool
+) -> Iterator[list[int]]:
     """Rows in order that hold all matches: those of the term that has the fewest, or all."""
     end = len(view.rows)
-    candidates = [rows for term in query.terms if not term.negated and (rows := _indexed(view, term)) is not None]
+    candidates = [
+        rows
+        for term in query.terms
+        if not term.negated and (rows := _indexed(view, term)) is not None
+    ]
     best = min(candidates, key=len, default=range(end))
     if len(best) > MAX_ROWS_READ or not candidates:
         for term in query.terms:
@@ -64,7 +79,9 @@ def _portions(view: View, index: Callable[[], TextIndex], query: Query, *, newes
 def _indexed(view: View, term: Term) -> "array[int] | list[int] | None":
     """The rows that have an exact term, in order; None for terms without an index."""
     if term.key == "id":
-        return sorted(row for value in set(term.values) if (row := view.row_of.get(value)) is not None)
+        return sorted(
+            row for value in set(term.values) if (row := view.row_of.get(value)) is not None
+        )
     postings = view.postings.get(term.key)
     if postings is not None:
         found = [postings[value] for value in dict.fromkeys(term.values) if value in postings]
@@ -82,13 +99,19 @@ def _indexed(view: View, term: Term) -> "array[int] | list[int] | None":
     return None
 
 
-def _cut(rows: "array[int] | list[int] | range", end: int, *, newest_first: bool) -> Iterator[list[int]]:
+def _cut(
+    rows: "array[int] | list[int] | range", end: int, *, newest_first: bool
+) -> Iterator[list[int]]:
     """Rows in portions, without those that came after `end`."""
     size = FIRST
     length = len(rows)
     done = 0
     while done < length:
-        portion = rows[max(length - done - size, 0) : length - done][::-1] if newest_first else rows[done : done + size]
+        portion = (
+            rows[max(length - done - size, 0) : length - done][::-1]
+            if newest_first
+            else rows[done : done + size]
+        )
         yield [row for row in portion if row < end]
         done += size
         size = min(size * 4, LARGEST)
@@ -110,7 +133,9 @@ def _check(view: View, term: Term) -> Check:
 
 
 def _contains(view: View, field: str, terms: Sequence[Term]) -> Check:
-    """Keeps of some rows those that meet all terms of "desc" or of "text", whose text is folded once for all of them."""
+    """Keeps of some rows those that meet all terms of "desc" or of "text", whose text is folded
+    once for all of them.
+    """
     needles = [([value.casefold() for value in term.values], not term.negated) for term in terms]
 
     def meets(row: int) -> bool:

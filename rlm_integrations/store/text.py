@@ -13,11 +13,15 @@ from rlm_integrations.store.events import Created
 Skip = Callable[[int], bool]
 
 WORDS: Final = 32  # different words of a free text that count
-WORD_CHARS: Final = 200  # longer ones do not: what is a word here may be thousands to SQLite, which takes seconds to find those in a row
+# Longer ones do not: what is a word here may be thousands to SQLite, which takes seconds to find
+# those in a row
+WORD_CHARS: Final = 200
 PIECE: Final = 250  # characters that are normalized at once: more than a word has that counts
-STEP_CHARS: Final = 1 << 16  # characters of a text that are folded in one go, which takes less than a millisecond
+# Characters of a text that are folded in one go, which takes less than a millisecond
+STEP_CHARS: Final = 1 << 16
 
-# Scripts without blanks between words: each character is indexed as a word, and pairs of them are looked for.
+# Scripts without blanks between words: each character is indexed as a word, and pairs of them are
+# looked for.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _CHARACTER = re.compile(f"[{_UNSPACED}]")
 _PART = re.compile(rf"(?P<run>[{_UNSPACED}]+)|[^\W_{_UNSPACED}]+")
@@ -26,12 +30,19 @@ _PART = re.compile(rf"(?P<run>[{_UNSPACED}]+)|[^\W_{_UNSPACED}]+")
 class TextIndex(Protocol):
     """What a search needs of full text. Safe to use from many threads."""
 
-    def rank(self, rows: Sequence[Created], text: str, limit: int, skip: Skip) -> list[tuple[int, float]]:
-        """The rows that have words of the text, best first, each with its score above 0; of equal ones the newest first."""
+    def rank(
+        self, rows: Sequence[Created], text: str, limit: int, skip: Skip
+    ) -> list[tuple[int, float]]:
+        """The rows that have words of the text, best first, each with its score above 0; of equal
+        ones the newest first.
+        """
         ...
 
-    def holding(self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool) -> Iterator[list[int]] | None:
-        """In order and in portions, all rows whose "desc" or "text" may contain one of the folded needles.
+    def holding(
+        self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool
+    ) -> Iterator[list[int]] | None:
+        """In order and in portions, all rows whose "desc" or "text" may contain one of the folded
+        needles.
 
         None where it is as well to read all rows.
         """
@@ -44,32 +55,49 @@ def folded(event: Created, field: str) -> str:
 
 
 def casefold_in_steps(text: str) -> str:
-    """`str.casefold` in steps, between which other threads can run; its characters do not depend on their neighbours."""
+    """`str.casefold` in steps, between which other threads can run; its characters do not depend on
+    their neighbours.
+    """
     spend(len(text))
     if len(text) <= STEP_CHARS:
         return text.casefold()
-    return "".join([text[at : at + STEP_CHARS].casefold() for at in range(0, len(text), STEP_CHARS)])
+    return "".join(
+        [text[at : at + STEP_CHARS].casefold() for at in range(0, len(text), STEP_CHARS)]
+    )
 
 
 def searchable_text(event: Created) -> str:
     """What free text is searched in: description, tags and content."""
-    return spaced(casefold_in_steps("\n".join((event.description, *event.tags, content_text(event.content)))))
+    return spaced(
+        casefold_in_steps("\n".join((event.description, *event.tags, content_text(event.content))))
+    )
 
 
 def spaced(text: str) -> str:
     """The text with blanks between all words, also in scripts that have none."""
     if text.isascii():
         return text
-    return "".join([_CHARACTER.sub(r" \g<0> ", text[at : at + STEP_CHARS]) for at in range(0, len(text), STEP_CHARS)])
+    return "".join(
+        [
+            _CHARACTER.sub(r" \g<0> ", text[at : at + STEP_CHARS])
+            for at in range(0, len(text), STEP_CHARS)
+        ]
+    )
 
 
 def words(text: str) -> list[str]:
-    """The different words of a free text, as far as they count; of a script without blanks the pairs of characters."""
+    """The different words of a free text, as far as they count; of a script without blanks the
+    pairs of characters.
+    """
     found: dict[str, None] = {}
     for piece in _pieces(text):
         for part in _PART.finditer(normalize("NFC", piece).casefold()):
             run = part["run"]
-            several = [part[0]] if run is None or len(run) == 1 else map(" ".join, itertools.pairwise(run))
+            several = (
+                [part[0]]
+                if run is None or len(run) == 1
+                else map(" ".join, itertools.pairwise(run))
+            )
             found |= dict.fromkeys(word for word in several if len(word) <= WORD_CHARS)
         if len(found) >= WORDS:
             break
@@ -77,6 +105,8 @@ def words(text: str) -> list[str]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """What lies between white space, cut where it is too long for a word: the time to normalize a run of marks grows with its square."""
+    """What lies between white space, cut where it is too long for a word: the time to normalize a
+    run of marks grows with its square.
+    """
     for chunk in text.split():
         yield from (chunk[at : at + PIECE] for at in range(0, len(chunk), PIECE))

@@ -18,5 +18,9 @@ def text_index() -> TextIndex:
             return FullText()
         except sqlite3.OperationalError as error:
             reason = f"SQLite {sqlite3.sqlite_version}: {error}"
-    warnings.warn(f"this Python lacks full-text search ({reason}): text searches read every object", RuntimeWarning, stacklevel=2)
+    warnings.warn(
+        f"this Python lacks full-text search ({reason}): text searches read every object",
+        RuntimeWarning,
+        stacklevel=2,
+    )
     return Scan()

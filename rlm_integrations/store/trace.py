@@ -14,7 +14,9 @@ TEXT_CHARS: Final = 1_000_000  # of all texts together
 
 
 class SpanShown(TypedDict):
-    """A place in the document and its text: None where the document is not at hand; the last `cut` characters are not shown."""
+    """A place in the document and its text: None where the document is not at hand; the last `cut`
+    characters are not shown.
+    """
 
     source: str
     start: int
@@ -24,7 +26,9 @@ class SpanShown(TypedDict):
 
 
 class TraceStep(Card):
-    """An object's metadata, how many steps it is from where the trace began, and the places that it rests on itself."""
+    """An object's metadata, how many steps it is from where the trace began, and the places that it
+    rests on itself.
+    """
 
     depth: int
     spans: list[SpanShown]
@@ -57,4 +61,6 @@ def _shown(span: SpanRef, corpus: SpanText | None, most: int) -> SpanShown:
         text = corpus.text(span.source, span.start, end) if corpus is not None else None
     except ContextError:  # the document was closed, or its file has changed
         text = None
-    return SpanShown(source=span.source, start=span.start, end=span.end, text=text, cut=span.end - end)
+    return SpanShown(
+        source=span.source, start=span.start, end=span.end, text=text, cut=span.end - end
+    )

@@ -1,4 +1,7 @@
-"""What the events of a log amount to: objects, exact-term indexes and counts. Derived from the events alone, and rebuilt at will."""
+"""What the events of a log amount to: objects, exact-term indexes and counts.
+
+Derived from the events alone, and rebuilt at will.
+"""
 
 import sys
 from array import array
@@ -13,14 +16,17 @@ from rlm_integrations.store.events import Created, Invalidated, LinkType, StoreE
 
 MAPPED: Final = "llm_map"  # the tag of a batch and of its results
 ENTRY: Final = 20  # characters that a tag or the id of a parent counts
-HANDED_OVER: Final = 10  # what a character counts that a query gives out, and not only reads: it is copied several times
-WEIGHT: Final = 1_000  # bytes that an object or a link takes beside its text; an index entry takes a tenth
+# What a character counts that a query gives out, and not only reads: it is copied several times
+HANDED_OVER: Final = 10
+# Bytes that an object or a link takes beside its text; an index entry takes a tenth
+WEIGHT: Final = 1_000
 
 
 class Card(TypedDict):
     """An object's metadata: what queries return. `chars` says how long its content is.
 
-    `invalid` (the reason) is there for invalidated objects only, `score` (higher is better) in answers of `search_text` only.
+    `invalid` (the reason) is there for invalidated objects only, `score` (higher is better) in
+    answers of `search_text` only.
     """
 
     id: str
@@ -40,7 +46,8 @@ class TopCounts:
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
-        self._levels: dict[int, dict[str, None]] = {}  # the names of each count, in the order in which they reached it
+        # The names of each count, in the order in which they reached it
+        self._levels: dict[int, dict[str, None]] = {}
 
     def add(self, name: str, by: int = 1) -> None:
         """Count one more, or with -1 one less."""
@@ -70,8 +77,9 @@ class TopCounts:
 class View:
     """The state after some events.
 
-    A row is an object's place in the order of creation. Rows are only ever added and never change, and postings (the rows that have a
-    term) only grow: whoever reads them needs no lock, just the number of rows when it began.
+    A row is an object's place in the order of creation. Rows are only ever added and never change,
+    and postings (the rows that have a term) only grow: whoever reads them needs no lock, just the
+    number of rows when it began.
     """
 
     def __init__(self, events: Iterable[StoreEvent] = ()) -> None:
@@ -79,11 +87,17 @@ class View:
         self.size = 0
         self.rows: list[Created] = []
         self.row_of: dict[str, int] = {}
-        self.postings: dict[str, dict[str, array[int]]] = {"type": {}, "tag": {}, "worker": {}, "parent": {}}
+        self.postings: dict[str, dict[str, array[int]]] = {
+            "type": {},
+            "tag": {},
+            "worker": {},
+            "parent": {},
+        }
         self.taken: dict[str, int] = {}  # how many numbers each worker has used up
         self.invalid: dict[int, str] = {}  # row: reason
         self.links: dict[str, dict[tuple[LinkType, str], None]] = {}  # by the object that links
-        self.linking: dict[str, dict[str, list[int]]] = {}  # by type, then the object linked to: the rows that link
+        # By type, then the object linked to: the rows that link
+        self.linking: dict[str, dict[str, list[int]]] = {}
         self.types = TopCounts()
         self.tags = TopCounts()
         for event in events:
@@ -99,7 +113,9 @@ class View:
             self._count(self.rows[row], -1)
         else:
             self.links.setdefault(event.id, {})[event.type, event.dst] = None
-            self.linking.setdefault(event.type, {}).setdefault(event.dst, []).append(self.row_of[event.id])
+            self.linking.setdefault(event.type, {}).setdefault(event.dst, []).append(
+                self.row_of[event.id]
+            )
         self.size += weight(event)
         self.seq = event.seq
 
@@ -125,7 +141,9 @@ class View:
     def card(self, row: int) -> Card:
         """The metadata of an object."""
         event = self.rows[row]
-        spend(HANDED_OVER * (len(event.description) + ENTRY * (len(event.tags) + len(event.parents))))
+        spend(
+            HANDED_OVER * (len(event.description) + ENTRY * (len(event.tags) + len(event.parents)))
+        )
         card = Card(
             id=event.id,
             type=event.type,
@@ -160,7 +178,9 @@ class View:
         )
 
     def in_task_order(self, rows: Iterable[int]) -> list[int]:
-        """The children of an `llm_map` batch: first its results, whose ids follow its tasks, then the others as they were created."""
+        """The children of an `llm_map` batch: first its results, whose ids follow its tasks, then
+        the others as they were created.
+        """
 
         def order(row: int) -> tuple[int, int, str]:
             event = self.rows[row]
@@ -170,12 +190,16 @@ class View:
 
     def state(self) -> dict[str, Any]:
         """Everything derived, as plain values that can be compared."""
-        values = {name: value for name, value in vars(self).items() if not isinstance(value, TopCounts)}
+        values = {
+            name: value for name, value in vars(self).items() if not isinstance(value, TopCounts)
+        }
         return {**values, "types": self.types.top(sys.maxsize), "tags": self.tags.top(sys.maxsize)}
 
 
 def weight(event: StoreEvent) -> int:
-    """About how many bytes of memory an event takes with all its indexes, but for those of text searches."""
+    """About how many bytes of memory an event takes with all its indexes, but for those of text
+    searches.
+    """
     if isinstance(event, Created):
         entries = len(event.tags) + len(event.parents) + 2 * len(event.backrefs)
         texts = getsizeof(event.description) + memory(event.content)

@@ -1,7 +1,9 @@
-"""Ways to ask a thousand prompts of one provider, ours and others', in one form, and how to measure them side by side.
+"""Ways to ask a thousand prompts of one provider, ours and others', in one form, and how to measure
+them side by side.
 
-A `Fan` asks all prompts with so many in flight and gives the answers in order. Each maker here is an async context manager over the
-provider's base_url: `async with sdk(url) as fan: answers = await fan(prompts, 100)`.
+A `Fan` asks all prompts with so many in flight and gives the answers in order. Each maker here is
+an async context manager over the provider's base_url: `async with sdk(url) as fan: answers = await
+fan(prompts, 100)`.
 """
 
 import asyncio
@@ -27,7 +29,9 @@ MODEL = "sub"
 KEY = "sk-bench"
 
 
-async def gather(ask: Callable[[str], Awaitable[str]], prompts: Sequence[str], concurrency: int) -> list[str]:
+async def gather(
+    ask: Callable[[str], Awaitable[str]], prompts: Sequence[str], concurrency: int
+) -> list[str]:
     """What people write by hand: a task per prompt, a semaphore, gather."""
     free = asyncio.Semaphore(concurrency)
 
@@ -75,11 +79,15 @@ async def sdk(base_url: str, transport: Transport = "aiohttp") -> AsyncIterator[
 
     async with (
         http_client(transport) as http,
-        openai.AsyncOpenAI(base_url=base_url, api_key=KEY, max_retries=0, http_client=http) as client,
+        openai.AsyncOpenAI(
+            base_url=base_url, api_key=KEY, max_retries=0, http_client=http
+        ) as client,
     ):
 
         async def ask(prompt: str) -> str:
-            reply = await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": prompt}])
+            reply = await client.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": prompt}]
+            )
             return reply.choices[0].message.content or ""
 
         yield partial(gather, ask)
@@ -105,10 +113,15 @@ async def langchain(base_url: str, transport: Transport = "aiohttp") -> AsyncIte
     from langchain_openai import ChatOpenAI
 
     async with http_client(transport) as http:
-        chat = ChatOpenAI(model=MODEL, base_url=base_url, api_key=KEY, max_retries=0, http_async_client=http)
+        chat = ChatOpenAI(
+            model=MODEL, base_url=base_url, api_key=KEY, max_retries=0, http_async_client=http
+        )
 
         async def fan(prompts: Sequence[str], concurrency: int) -> list[str]:
-            return [reply.content for reply in await chat.abatch(list(prompts), {"max_concurrency": concurrency})]
+            return [
+                reply.content
+                for reply in await chat.abatch(list(prompts), {"max_concurrency": concurrency})
+            ]
 
         yield fan
 
@@ -120,21 +133,48 @@ async def llama_index(base_url: str, transport: Transport = "aiohttp") -> AsyncI
     from llama_index.llms.openai_like import OpenAILike
 
     async with http_client(transport) as http:
-        llm = OpenAILike(model=MODEL, api_base=base_url, api_key=KEY, max_retries=0, is_chat_model=True, async_http_client=http)
+        llm = OpenAILike(
+            model=MODEL,
+            api_base=base_url,
+            api_key=KEY,
+            max_retries=0,
+            is_chat_model=True,
+            async_http_client=http,
+        )
 
         async def fan(prompts: Sequence[str], concurrency: int) -> list[str]:
-            return [reply.text for reply in await run_jobs([llm.acomplete(prompt) for prompt in prompts], workers=concurrency)]
+            return [
+                reply.text
+                for reply in await run_jobs(
+                    [llm.acomplete(prompt) for prompt in prompts], workers=concurrency
+                )
+            ]
 
         yield fan
 
 
 def peers() -> dict[str, Maker]:
-    """Those that are installed, by the names that rows show; LlamaIndex's OpenAI classes need openai 2."""
-    found: dict[str, Maker] = {"AsyncOpenAI, aiohttp": sdk, "AsyncOpenAI, default": partial(sdk, transport="default")}
+    """Those that are installed, by the names that rows show; LlamaIndex's OpenAI classes need
+    openai 2.
+    """
+    found: dict[str, Maker] = {
+        "AsyncOpenAI, aiohttp": sdk,
+        "AsyncOpenAI, default": partial(sdk, transport="default"),
+    }
     if find_spec("langchain_openai"):
-        found |= {"LangChain abatch, aiohttp": langchain, "LangChain abatch, default": partial(langchain, transport="default")}
-    if find_spec("llama_index") and find_spec("llama_index.llms") and find_spec("llama_index.llms.openai_like"):
-        found |= {"LlamaIndex run_jobs, aiohttp": llama_index, "LlamaIndex run_jobs, default": partial(llama_index, transport="default")}
+        found |= {
+            "LangChain abatch, aiohttp": langchain,
+            "LangChain abatch, default": partial(langchain, transport="default"),
+        }
+    if (
+        find_spec("llama_index")
+        and find_spec("llama_index.llms")
+        and find_spec("llama_index.llms.openai_like")
+    ):
+        found |= {
+            "LlamaIndex run_jobs, aiohttp": llama_index,
+            "LlamaIndex run_jobs, default": partial(llama_index, transport="default"),
+        }
     return found
 
 
@@ -163,11 +203,20 @@ async def measure(fan: Fan, count: int, concurrency: int, latency: float) -> Mea
 
 
 async def interleaved(
-    makers: Mapping[str, Maker], base_url: str, count: int, concurrency: int, latency: float, times: int = 5
+    makers: Mapping[str, Maker],
+    base_url: str,
+    count: int,
+    concurrency: int,
+    latency: float,
+    times: int = 5,
 ) -> dict[str, list[Measured]]:
-    """Several runs of each, in turn, after one to warm up: what else the machine does falls on all alike."""
+    """Several runs of each, in turn, after one to warm up: what else the machine does falls on all
+    alike.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        fans = {name: await stack.enter_async_context(make(base_url)) for name, make in makers.items()}
+        fans = {
+            name: await stack.enter_async_context(make(base_url)) for name, make in makers.items()
+        }
         for fan in fans.values():
             await measure(fan, concurrency, concurrency, latency)
         found: dict[str, list[Measured]] = {name: [] for name in fans}

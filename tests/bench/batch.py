@@ -1,4 +1,7 @@
-"""Batches of 1,000 prompts at 50 ms beside other ways to ask them; and 100,000 from a generator. Medians of five runs in turn."""
+"""Batches of 1,000 prompts at 50 ms beside other ways to ask them; and 100,000 from a generator.
+
+Medians of five runs in turn.
+"""
 
 import statistics
 import time
@@ -15,7 +18,8 @@ from tests.standin import Fault, serve_in_process
 
 LATENCY = 0.05
 GOALS = {10: 1.15, 50: 1.4, 100: 1.9}
-PEERS_PROMPTS = {10: 200, 50: 1000, 100: 1000}  # fewer where the ratio is the same and the wait long
+# Fewer where the ratio is the same and the wait long
+PEERS_PROMPTS = {10: 200, 50: 1000, 100: 1000}
 LONG, SECTION, SHORT = 100_000, 5_000, 1_000
 
 
@@ -48,16 +52,39 @@ async def run() -> list[Row]:
         for name, peer in peers().items():
             if "default" in name:  # slow: once, and with fewer prompts
                 found = await interleaved({name: peer}, server.base_url, 200, 100, LATENCY, times=1)
-                rows.append(Row(f"wall over ideal, c=100, {name}, 200 prompts once", median_wall(found[name]), None, "x"))
+                rows.append(
+                    Row(
+                        f"wall over ideal, c=100, {name}, 200 prompts once",
+                        median_wall(found[name]),
+                        None,
+                        "x",
+                    )
+                )
         server.change(faults=[Fault("rate_limit", rate=0.1), Fault("server", rate=0.1)])
         found = await interleaved({"ours": batch}, server.base_url, 1000, 50, LATENCY)
-        rows.append(Row("wall over ideal, c=50, 10 % refused and 10 % failing", median_wall(found["ours"]), 4.0, "x"))
-    rows.append(Row("wall over ideal, c=80 at a provider that serves 8 at once", await slowing_down(), 1.6, "x"))
+        rows.append(
+            Row(
+                "wall over ideal, c=50, 10 % refused and 10 % failing",
+                median_wall(found["ours"]),
+                4.0,
+                "x",
+            )
+        )
+    rows.append(
+        Row(
+            "wall over ideal, c=80 at a provider that serves 8 at once",
+            await slowing_down(),
+            1.6,
+            "x",
+        )
+    )
     return rows + await slower_calls() + await long_generator()
 
 
 async def slower_calls() -> list[Row]:
-    """A batch of calls that take a second, after one of quick calls of the same model: the limiter must not take them for an overload."""
+    """A batch of calls that take a second, after one of quick calls of the same model: the limiter
+    must not take them for an overload.
+    """
     ratios = []
     with serve_in_process() as server:
         for number, concurrency in enumerate((20, 50, 100) * 2):
@@ -66,13 +93,24 @@ async def slower_calls() -> list[Row]:
             await allm_batch([str(each) for each in range(500)], lm, max_concurrent=concurrency)
             server.change(latency=1.0)
             start = time.perf_counter()
-            await allm_batch([str(each) for each in range(3 * concurrency)], lm, max_concurrent=concurrency)
+            await allm_batch(
+                [str(each) for each in range(3 * concurrency)], lm, max_concurrent=concurrency
+            )
             ratios.append((time.perf_counter() - start) / 3)
-    return [Row("wall over ideal, calls of 1 s after calls of 5 ms, c=20, 50 and 100", statistics.median(ratios), 1.3, "x")]
+    return [
+        Row(
+            "wall over ideal, calls of 1 s after calls of 5 ms, c=20, 50 and 100",
+            statistics.median(ratios),
+            1.3,
+            "x",
+        )
+    ]
 
 
 async def slowing_down() -> float:
-    """Wall over ideal at a provider that serves eight calls at once, where eighty are asked for: more at once only make each slower."""
+    """Wall over ideal at a provider that serves eight calls at once, where eighty are asked for:
+    more at once only make each slower.
+    """
     with serve_in_process(latency=0.06, slow_above=8) as server:
         lm = OpenAILM(MODEL, base_url=server.base_url, api_key=KEY)
         await allm_batch([str(each) for each in range(60)], lm, max_concurrent=8)
@@ -83,7 +121,9 @@ async def slowing_down() -> float:
 
 async def beside_peers(base_url: str, concurrency: int, goal: float) -> list[Row]:
     """Ours and those over aiohttp, which is the quicker transport for all of them."""
-    makers = {"allm_batch": batch} | {name: peer for name, peer in peers().items() if "default" not in name}
+    makers = {"allm_batch": batch} | {
+        name: peer for name, peer in peers().items() if "default" not in name
+    }
     count = PEERS_PROMPTS[concurrency]
     found = await interleaved(makers, base_url, count, concurrency, LATENCY)
     rows = [
@@ -97,17 +137,28 @@ async def beside_peers(base_url: str, concurrency: int, goal: float) -> list[Row
     ]
     if count < 1000:
         ours = await interleaved({"allm_batch": batch}, base_url, 1000, concurrency, LATENCY)
-        rows.append(Row(f"wall over ideal, c={concurrency}, allm_batch, 1000 prompts", median_wall(ours["allm_batch"]), goal, "x"))
+        rows.append(
+            Row(
+                f"wall over ideal, c={concurrency}, allm_batch, 1000 prompts",
+                median_wall(ours["allm_batch"]),
+                goal,
+                "x",
+            )
+        )
     if concurrency == 100:
-        rows += [Row(f"CPU per call, c=100, {name}", median_cpu(runs), None, "ms") for name, runs in found.items()]
+        rows += [
+            Row(f"CPU per call, c=100, {name}", median_cpu(runs), None, "ms")
+            for name, runs in found.items()
+        ]
     return rows
 
 
 async def long_generator() -> list[Row]:
-    """Throughput and memory over a hundred thousand prompts from a generator, against a server that answers at once.
+    """Throughput and memory over a hundred thousand prompts from a generator, against a server that
+    answers at once.
 
-    A reader that does not read holds a batch up, so short batches can be measured between the sections of the long one: what else the
-    machine does falls on both.
+    A reader that does not read holds a batch up, so short batches can be measured between the
+    sections of the long one: what else the machine does falls on both.
     """
     with serve_in_process() as server:
         lm = OpenAILM(MODEL, base_url=server.base_url, api_key=KEY)
@@ -122,8 +173,19 @@ async def long_generator() -> list[Row]:
             total += section
         assert await anext(long, None) is None
     return [
-        Row("throughput of 100,000 prompts over that of 1,000", statistics.median(ratios), 0.9, "x", at_least=True),
-        Row(f"memory after 100,000 prompts over that after {SECTION}", (marks[-1] - marks[0]) / 1e6, 5.0, "MB"),
+        Row(
+            "throughput of 100,000 prompts over that of 1,000",
+            statistics.median(ratios),
+            0.9,
+            "x",
+            at_least=True,
+        ),
+        Row(
+            f"memory after 100,000 prompts over that after {SECTION}",
+            (marks[-1] - marks[0]) / 1e6,
+            5.0,
+            "MB",
+        ),
         Row("time per call, 100,000 prompts, c=50, no latency", total / LONG * 1000, None, "ms"),
     ]
 

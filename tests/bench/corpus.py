@@ -1,4 +1,6 @@
-"""The corpus: made from a text or a path, filled in another process, searched; time, memory, and how long the interpreter is held."""
+"""The corpus: made from a text or a path, filled in another process, searched; time, memory, and
+how long the interpreter is held.
+"""
 
 import asyncio
 import json
@@ -21,7 +23,8 @@ from tests.bench.table import Row
 MB = 1 << 20
 LINE = "The quick brown fox jumps over the lazy dog, once more and again. \n"
 
-# A process of its own for each subject: its peak is then that subject's. It makes the corpus five times, and has it filled by another.
+# A process of its own for each subject: its peak is then that subject's. It makes the corpus five
+# times, and has it filled by another.
 HOST = """
 import json, statistics, subprocess, sys, time
 from pathlib import Path
@@ -75,7 +78,9 @@ def measured(kind: str, unit: str, count: int, path: Path) -> dict[str, float]:
             for _ in range(64):
                 file.write(unit * (count // 64))
     command = [sys.executable, "-c", HOST, kind, str(path), unit, str(count), CHILD]
-    figures: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    figures: dict[str, float] = json.loads(
+        subprocess.run(command, capture_output=True, check=True).stdout
+    )
     return figures
 
 
@@ -103,7 +108,9 @@ def sizes(folder: Path) -> list[Row]:
 
 
 async def longest_hold(text: str) -> float:
-    """How long the event loop waits for its next turn, at the worst, while a corpus is made in a thread."""
+    """How long the event loop waits for its next turn, at the worst, while a corpus is made in a
+    thread.
+    """
     worst = 0.0
     making = asyncio.ensure_future(runtime.offload(Corpus.build, text))
     while not making.done():
@@ -139,22 +146,39 @@ def searches(text: str) -> list[Row]:
     with Corpus.build(text) as corpus:
         locator = Locator(corpus)
         places = [random.Random(number).randrange(len(text) - 20_000) for number in range(50)]
-        prompts = [f"What is said here?\n\n{text[place : place + 20_000]}\n\nOne line." for place in places]
+        prompts = [
+            f"What is said here?\n\n{text[place : place + 20_000]}\n\nOne line." for place in places
+        ]
         quote = text[-300:-100].strip()
         subjects: list[tuple[str, Callable[[], Any], float]] = [
             ("index of places", lambda: Locator(corpus), 0.2),
-            ("50 prompts with 20,000 of its characters located", lambda: [locator.locate(each) for each in prompts], 0.025),
+            (
+                "50 prompts with 20,000 of its characters located",
+                lambda: [locator.locate(each) for each in prompts],
+                0.025,
+            ),
             ("an exact quote found at the end", lambda: find_quote(corpus, quote), 0.2),
-            ("a quote with other white space found at the end", lambda: find_quote(corpus, quote.replace(" ", "\n")), 0.2),
+            (
+                "a quote with other white space found at the end",
+                lambda: find_quote(corpus, quote.replace(" ", "\n")),
+                0.2,
+            ),
         ]
         return [Row(f"100 MB: {what}", median_of(work), goal, "s") for what, work, goal in subjects]
 
 
 def misquote() -> Row:
-    """A row of a table of zeros, quoted with one value that is not there: each place of the document begins like it."""
+    """A row of a table of zeros, quoted with one value that is not there: each place of the
+    document begins like it.
+    """
     quote = " ".join(["0"] * 4_000) + " 1"
     with Corpus.build("0 " * (MB // 2)) as corpus:
-        return Row("1 MB of zeros: a quote of 4,000 of them and a one, not found", median_of(lambda: locate_quote(corpus, quote)), 0.2, "s")
+        return Row(
+            "1 MB of zeros: a quote of 4,000 of them and a one, not found",
+            median_of(lambda: locate_quote(corpus, quote)),
+            0.2,
+            "s",
+        )
 
 
 async def run() -> list[Row]:
@@ -163,7 +187,12 @@ async def run() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         return [
             *sizes(Path(folder)),
-            Row("100 MB: event loop held at most while the corpus is made", statistics.median(holds) * 1e3, 30, "ms"),
+            Row(
+                "100 MB: event loop held at most while the corpus is made",
+                statistics.median(holds) * 1e3,
+                30,
+                "ms",
+            ),
             *searches(text),
             misquote(),
         ]

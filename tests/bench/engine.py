@@ -1,4 +1,6 @@
-"""The loop: what it costs beside the models. A scripted root over real HTTP; the server is a process of its own."""
+"""The loop: what it costs beside the models. A scripted root over real HTTP; the server is a
+process of its own.
+"""
 
 import asyncio
 import gc
@@ -32,7 +34,10 @@ LATENCY = 0.05
 
 def text_of(size: int) -> str:
     """Lines that all differ, so that the document's words in prompts have to be found."""
-    lines = "".join(f"line {number:09d} of the document says what it says\n" for number in range(min(size, 1_000_000) // 55 + 1))
+    lines = "".join(
+        f"line {number:09d} of the document says what it says\n"
+        for number in range(min(size, 1_000_000) // 55 + 1)
+    )
     return (lines * (size // len(lines) + 1))[:size]
 
 
@@ -62,7 +67,11 @@ async def trivial_turns(server: RemoteStandIn) -> float:
             await lm.complete(request)
         bare.append(time.perf_counter() - begun)
     opened = await one_turn(server)
-    return (statistics.median(runs) - opened - statistics.median(bare) * TURNS / (TURNS + 1)) / TURNS * 1e3
+    return (
+        (statistics.median(runs) - opened - statistics.median(bare) * TURNS / (TURNS + 1))
+        / TURNS
+        * 1e3
+    )
 
 
 async def one_turn(server: RemoteStandIn) -> float:
@@ -81,7 +90,12 @@ async def full_loops(server: RemoteStandIn, context: object) -> tuple[float, flo
     """Overhead and time to the first model call, of the runs after the first: medians of five."""
     server.change(scripts={"root": LOOP}, latency=LATENCY)
     model = {"base_url": server.base_url, "api_key": "x"}
-    rlm = RLM(OpenAILM("root", **model), OpenAILM("sub", **model), max_parallel_calls=20, limits=Limits(memory=8 << 30))
+    rlm = RLM(
+        OpenAILM("root", **model),
+        OpenAILM("sub", **model),
+        max_parallel_calls=20,
+        limits=Limits(memory=8 << 30),
+    )
     overheads, firsts = [], []
     for _ in range(6):
         server.reset()
@@ -89,7 +103,9 @@ async def full_loops(server: RemoteStandIn, context: object) -> tuple[float, flo
         result = await rlm.acompletion("What is it about?", context)
         ended = time.monotonic()
         if (result.stop_reason, len(result.citations), result.total_calls) != ("final", 1, 23):
-            raise RuntimeError(f"the run went wrong: {result.stop_reason} {result.total_calls} {result.error} {result.trajectory[-1:]}")
+            raise RuntimeError(
+                f"the run went wrong: {result.stop_reason} {result.total_calls} {result.error} {result.trajectory[-1:]}"
+            )
         calls = server.calls()
         overheads.append(ended - begun - at_server(calls, begun, ended))
         firsts.append(min(call.arrived for call in calls) - begun)
@@ -114,7 +130,12 @@ def first_run(server: RemoteStandIn) -> float:
     overheads = []
     for _ in range(5):
         server.reset()
-        done = subprocess.run([sys.executable, "-c", textwrap.dedent(FIRST), server.base_url], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(FIRST), server.base_url],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         begun, ended = map(float, done.stdout.split())
         overheads.append(ended - begun - at_server(server.calls(), begun, ended))
     return statistics.median(overheads)
@@ -183,15 +204,21 @@ CHILD = "```repl\nFINAL(llm_query('What is it? ' + context[:100]))\n```"
 
 
 async def twenty_children(server: RemoteStandIn) -> float:
-    """Seconds for twenty child runs at once, each with a turn of its own and a sub-call in it: two levels of 50 ms. Warm."""
+    """Seconds for twenty child runs at once, each with a turn of its own and a sub-call in it: two
+    levels of 50 ms. Warm.
+    """
     server.change(scripts={"root": "tests.bench.engine:parent_or_child"}, latency=LATENCY)
     model = {"base_url": server.base_url, "api_key": "x"}
-    rlm = RLM(OpenAILM("root", **model), OpenAILM("sub", **model), max_depth=2, max_parallel_calls=20)
+    rlm = RLM(
+        OpenAILM("root", **model), OpenAILM("sub", **model), max_depth=2, max_parallel_calls=20
+    )
     spent = []
     for _ in range(6):
         result = await rlm.acompletion("parent", text_of(100_000))
         if result.stop_reason != "final" or result.total_calls != 41:
-            raise RuntimeError(f"the run went wrong: {result.stop_reason} {result.total_calls} {result.error}")
+            raise RuntimeError(
+                f"the run went wrong: {result.stop_reason} {result.total_calls} {result.error}"
+            )
         spent.append(result.repl_history[0].elapsed)
     return statistics.median(spent[1:])
 
@@ -208,7 +235,9 @@ found = [cite(chunk[100:180]) for chunk in chunks]
 
 
 async def longest_hold(server: RemoteStandIn) -> float:
-    """Seconds for which four runs over ten megabytes each hold the loop at most: the median of five rounds."""
+    """Seconds for which four runs over ten megabytes each hold the loop at most: the median of five
+    rounds.
+    """
     server.change(scripts={"root": FOUR}, latency=0.02)
     text = text_of(10_000_000)
     texts = [text, text.replace("says", "säys"), text[1:], text[2:]]
@@ -222,7 +251,9 @@ async def longest_hold(server: RemoteStandIn) -> float:
         watch = asyncio.ensure_future(_record_hold(latest))
         results = await asyncio.gather(*(rlm.acompletion("What is it?", each) for each in texts))
         watch.cancel()
-        if [(each.stop_reason, each.total_calls, len(each.citations)) for each in results] != [("final", 23, 20)] * 4:
+        if [(each.stop_reason, each.total_calls, len(each.citations)) for each in results] != [
+            ("final", 23, 20)
+        ] * 4:
             raise RuntimeError(f"a run went wrong: {results}")
         rounds.append(latest[0])
     return statistics.median(rounds)
@@ -243,10 +274,19 @@ def parent_or_child(ask: Ask) -> str:
 async def run() -> list[Row]:
     rows = []
     with serve_in_process() as server:
-        rows.append(Row(f"{TURNS} trivial turns, per turn, over the bare cost of asking", await trivial_turns(server), 1.5, "ms"))
+        rows.append(
+            Row(
+                f"{TURNS} trivial turns, per turn, over the bare cost of asking",
+                await trivial_turns(server),
+                1.5,
+                "ms",
+            )
+        )
         for size, goal in ((200_000, 0.06), (10_000_000, 0.12), (100_000_000, 0.45)):
             overhead, first = await full_loops(server, text_of(size))
-            rows.append(Row(f"full loop, 20 sub-calls, {size / 1e6:g} MB: overhead", overhead, goal, "s"))
+            rows.append(
+                Row(f"full loop, 20 sub-calls, {size / 1e6:g} MB: overhead", overhead, goal, "s")
+            )
         rows.append(Row("time to the first model call, 100 MB, warm", first, 0.25, "s"))
         server.change(scripts={"root": LOOP}, latency=LATENCY)
         rows.append(
@@ -257,12 +297,33 @@ async def run() -> list[Row]:
                 "s",
             )
         )
-        rows.append(Row("four runs on one loop, 10 MB each: longest hold", await longest_hold(server) * 1e3, 20, "ms"))
+        rows.append(
+            Row(
+                "four runs on one loop, 10 MB each: longest hold",
+                await longest_hold(server) * 1e3,
+                20,
+                "ms",
+            )
+        )
         megabytes = await asyncio.to_thread(peak_memory, server) / 1e6
-        rows.append(Row("peak memory at 100 MB given as a str, host and child", megabytes, 3.2 * 100 + 100, "MB"))
+        rows.append(
+            Row(
+                "peak memory at 100 MB given as a str, host and child",
+                megabytes,
+                3.2 * 100 + 100,
+                "MB",
+            )
+        )
         with TemporaryDirectory() as folder:
             path = Path(folder) / "document.txt"
             path.write_text("0123456789" * 10_000_000)
             megabytes = await asyncio.to_thread(peak_memory, server, str(path)) / 1e6
-        rows.append(Row("peak memory at 100 MB given as a path, host and child", megabytes, 2.2 * 100 + 100, "MB"))
+        rows.append(
+            Row(
+                "peak memory at 100 MB given as a path, host and child",
+                megabytes,
+                2.2 * 100 + 100,
+                "MB",
+            )
+        )
     return rows

@@ -1,6 +1,8 @@
-"""What the LangChain face adds to a call: processor time beside plain `abatch` on the same ChatOpenAI, c=50, medians of seven runs in turn.
+"""What the LangChain face adds to a call: processor time beside plain `abatch` on the same
+ChatOpenAI, c=50, medians of seven runs in turn.
 
-Once for a batch, and once for the sub-calls that the code of a run makes, with all that the run itself takes.
+Once for a batch, and once for the sub-calls that the code of a run makes, with all that the run
+itself takes.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -9,7 +11,15 @@ from typing import Any
 
 from rlm_integrations.langchain import LLMBatchRunnable, RLMRunnable, fast_chat_openai
 from rlm_integrations.records import Completion, Request
-from tests.bench._peers import KEY, MODEL, Fan, interleaved, median_cpu, median_cpu_ratio, median_wall
+from tests.bench._peers import (
+    KEY,
+    MODEL,
+    Fan,
+    interleaved,
+    median_cpu,
+    median_cpu_ratio,
+    median_wall,
+)
 from tests.bench.table import Row
 from tests.standin import serve_in_process
 
@@ -18,7 +28,9 @@ GOAL = 1.10
 
 
 class Root:
-    """The root of a run, in this process: its program asks as many prompts at once as the question says."""
+    """The root of a run, in this process: its program asks as many prompts at once as the question
+    says.
+    """
 
     name = "root"
     context_window = None
@@ -37,7 +49,13 @@ async def run() -> list[Row]:
         async with openai.DefaultAioHttpClient() as client:
             from langchain_openai import ChatOpenAI
 
-            plain = ChatOpenAI(model=MODEL, base_url=server.base_url, api_key=KEY, max_retries=0, http_async_client=client)
+            plain = ChatOpenAI(
+                model=MODEL,
+                base_url=server.base_url,
+                api_key=KEY,
+                max_retries=0,
+                http_async_client=client,
+            )
             rows = await beside("aiohttp", plain, server.base_url)
         fast = fast_chat_openai(MODEL, base_url=server.base_url, api_key=KEY, max_retries=0)
         return rows + await beside("fast_chat_openai", fast, server.base_url)
@@ -47,7 +65,9 @@ async def beside(transport: str, chat: Any, base_url: str) -> list[Row]:
     """All three ways over one model object."""
     config = {"max_concurrency": CONCURRENCY}
     batch = LLMBatchRunnable(chat, max_concurrent=CONCURRENCY)
-    runnable = RLMRunnable(Root(), chat, context="A document.", max_parallel_calls=CONCURRENCY, output_type=list[str])
+    runnable = RLMRunnable(
+        Root(), chat, context="A document.", max_parallel_calls=CONCURRENCY, output_type=list[str]
+    )
 
     async def abatch(prompts: Sequence[str], concurrency: int) -> list[str]:
         return [reply.content for reply in await chat.abatch(list(prompts), config)]
@@ -58,13 +78,28 @@ async def beside(transport: str, chat: Any, base_url: str) -> list[Row]:
     async def sub_calls(prompts: Sequence[str], concurrency: int) -> list[str]:
         return (await runnable.ainvoke(str(len(prompts))))["answer"]
 
-    makers = {"abatch": _always(abatch), "LLMBatchRunnable": _always(face), "sub-calls of RLMRunnable": _always(sub_calls)}
+    makers = {
+        "abatch": _always(abatch),
+        "LLMBatchRunnable": _always(face),
+        "sub-calls of RLMRunnable": _always(sub_calls),
+    }
     found = await interleaved(makers, base_url, COUNT, CONCURRENCY, LATENCY, TIMES)
-    rows = [Row(f"CPU per call, {name}, {transport}", median_cpu(runs), None, "ms") for name, runs in found.items()]
-    rows += [Row(f"wall over ideal, {name}, {transport}", median_wall(runs), None, "x") for name, runs in found.items()]
+    rows = [
+        Row(f"CPU per call, {name}, {transport}", median_cpu(runs), None, "ms")
+        for name, runs in found.items()
+    ]
+    rows += [
+        Row(f"wall over ideal, {name}, {transport}", median_wall(runs), None, "x")
+        for name, runs in found.items()
+    ]
     plain = found.pop("abatch")
     return rows + [
-        Row(f"CPU per call over plain abatch's, {name}, {transport}", median_cpu_ratio(runs, plain), GOAL, "x")
+        Row(
+            f"CPU per call over plain abatch's, {name}, {transport}",
+            median_cpu_ratio(runs, plain),
+            GOAL,
+            "x",
+        )
         for name, runs in found.items()
     ]
 

@@ -1,7 +1,9 @@
-"""What the LlamaIndex face costs over plain `run_jobs` on the same LLM: 1,000 calls, c=50, over aiohttp; medians of seven runs in turn.
+"""What the LlamaIndex face costs over plain `run_jobs` on the same LLM: 1,000 calls, c=50, over
+aiohttp; medians of seven runs in turn.
 
-And what a further question costs over an index of 50,000 nodes, with a root of one turn that cites: the median of its processor time, and
-for how long at most the event loop is held (the least of five questions, because other processes hold it too).
+And what a further question costs over an index of 50,000 nodes, with a root of one turn that cites:
+the median of its processor time, and for how long at most the event loop is held (the least of five
+questions, because other processes hold it too).
 """
 
 import asyncio
@@ -15,7 +17,16 @@ from importlib.util import find_spec
 from typing import Any
 
 from rlm_integrations.records import Completion, Request
-from tests.bench._peers import KEY, MODEL, Fan, http_client, interleaved, median_cpu, median_cpu_ratio, median_wall
+from tests.bench._peers import (
+    KEY,
+    MODEL,
+    Fan,
+    http_client,
+    interleaved,
+    median_cpu,
+    median_cpu_ratio,
+    median_wall,
+)
 from tests.bench.table import Row
 from tests.standin import Ask, serve_in_process
 
@@ -41,7 +52,14 @@ async def model(base_url: str, name: str) -> AsyncIterator[Any]:
     from llama_index.llms.openai_like import OpenAILike
 
     async with http_client("aiohttp") as http:
-        yield OpenAILike(model=name, api_base=base_url, api_key=KEY, max_retries=0, is_chat_model=True, async_http_client=http)
+        yield OpenAILike(
+            model=name,
+            api_base=base_url,
+            api_key=KEY,
+            max_retries=0,
+            is_chat_model=True,
+            async_http_client=http,
+        )
 
 
 @asynccontextmanager
@@ -78,7 +96,9 @@ async def engine(base_url: str) -> AsyncIterator[Fan]:
     from rlm_integrations.llama_index import RLMQueryEngine
 
     async with model(base_url, ROOT) as root, model(base_url, MODEL) as sub:
-        asked = RLMQueryEngine.from_defaults("A small document.", llm=root, sub_llm=sub, max_parallel_calls=CONCURRENCY)
+        asked = RLMQueryEngine.from_defaults(
+            "A small document.", llm=root, sub_llm=sub, max_parallel_calls=CONCURRENCY
+        )
 
         async def fan(prompts: Sequence[str], concurrency: int) -> list[str]:
             response = await asked.aquery(f"Ask {len(prompts)} prompts.")
@@ -120,11 +140,15 @@ async def many_nodes() -> list[Row]:
             text=f"Node {number} says something of forty characters.",
             id_=f"node-{number}",
             metadata={"page": number},
-            relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=f"document-{number // 100}")},
+            relationships={
+                NodeRelationship.SOURCE: RelatedNodeInfo(node_id=f"document-{number // 100}")
+            },
         )
         for number in range(NODES)
     ]
-    engine = RLMQueryEngine.from_defaults(index=VectorStoreIndex(nodes, embed_model=MockEmbedding(embed_dim=2)), llm=Root())
+    engine = RLMQueryEngine.from_defaults(
+        index=VectorStoreIndex(nodes, embed_model=MockEmbedding(embed_dim=2)), llm=Root()
+    )
     await engine.aquery("How many?")
     spent, held = [], []
     for _ in range(5):
@@ -143,16 +167,28 @@ async def many_nodes() -> list[Row]:
 
 
 async def run() -> list[Row]:
-    """CPU beside `run_jobs`; nothing where LlamaIndex's openai package, which needs openai 2, is absent."""
+    """CPU beside `run_jobs`; nothing where LlamaIndex's openai package, which needs openai 2, is
+    absent.
+    """
     if not find_spec("llama_index"):
         return []
     makers = {"run_jobs": plain, "LLMBatch": batch, "RLMQueryEngine": engine}
     with serve_in_process(latency=LATENCY, scripts={ROOT: f"{__name__}:program"}) as server:
         found = await interleaved(makers, server.base_url, COUNT, CONCURRENCY, LATENCY, times=TIMES)
     rows = [
-        Row(f"CPU per call over run_jobs, {name}", median_cpu_ratio(found[name], found["run_jobs"]), GOAL, "x")
+        Row(
+            f"CPU per call over run_jobs, {name}",
+            median_cpu_ratio(found[name], found["run_jobs"]),
+            GOAL,
+            "x",
+        )
         for name in ("LLMBatch", "RLMQueryEngine")
     ]
     rows += await many_nodes()
-    rows += [Row(f"CPU per call, {name}", median_cpu(runs), None, "ms") for name, runs in found.items()]
-    return rows + [Row(f"wall over ideal, {name}", median_wall(runs), None, "x") for name, runs in found.items()]
+    rows += [
+        Row(f"CPU per call, {name}", median_cpu(runs), None, "ms") for name, runs in found.items()
+    ]
+    return rows + [
+        Row(f"wall over ideal, {name}", median_wall(runs), None, "x")
+        for name, runs in found.items()
+    ]

@@ -56,7 +56,9 @@ FIRST = """
 
 async def first_session() -> float:
     command = [sys.executable, "-c", textwrap.dedent(FIRST)]
-    return statistics.median(float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(5))
+    return statistics.median(
+        float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(5)
+    )
 
 
 async def later_sessions(corpus: Corpus) -> float:
@@ -178,7 +180,12 @@ MEMORY = """
 
 
 def gigabyte(*arguments: str) -> tuple[float, float, float]:
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(MEMORY), *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MEMORY), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     spent, host, child = map(float, done.stdout.split())
     return spent, host, child
 
@@ -192,16 +199,53 @@ async def run() -> list[Row]:
     session = await open_session(corpus)
     block = await seconds(lambda: session.execute("1 + 1", 1), 200)
     rows.append(Row("trivial block", block * 1e3, 0.8, "ms"))
-    rows.append(Row("host call there and back, 100 bytes", await inside(session, CALLS.format(size=100, times=500)) * 1e3, 0.8, "ms"))
-    rows.append(Row("host call there and back, 1 MB each way", await inside(session, CALLS.format(size=MB, times=50)) * 1e3, 6, "ms"))
+    rows.append(
+        Row(
+            "host call there and back, 100 bytes",
+            await inside(session, CALLS.format(size=100, times=500)) * 1e3,
+            0.8,
+            "ms",
+        )
+    )
+    rows.append(
+        Row(
+            "host call there and back, 1 MB each way",
+            await inside(session, CALLS.format(size=MB, times=50)) * 1e3,
+            6,
+            "ms",
+        )
+    )
     await session.close()
     rows.append(Row("the largest header of a frame, of the worst JSON", worst_header(), 1, "s"))
-    rows.append(Row("50 sessions at once, opened, run and closed", await seconds(lambda: fifty(corpus)), 0.6, "s"))
+    rows.append(
+        Row(
+            "50 sessions at once, opened, run and closed",
+            await seconds(lambda: fifty(corpus)),
+            0.6,
+            "s",
+        )
+    )
     rows += await hundred_megabytes()
     figures = [gigabyte() for _ in range(5)]
-    rows.append(Row("1 GB text: corpus made to first block run", statistics.median(each[0] for each in figures), 4, "s"))
-    rows.append(Row("1 GB text: memory of the host, its str and the memfd", max(each[1] for each in figures), 2.1, "x"))
-    rows.append(Row("1 GB text: memory of the child, peak", max(each[2] for each in figures), 1.1, "x"))
+    rows.append(
+        Row(
+            "1 GB text: corpus made to first block run",
+            statistics.median(each[0] for each in figures),
+            4,
+            "s",
+        )
+    )
+    rows.append(
+        Row(
+            "1 GB text: memory of the host, its str and the memfd",
+            max(each[1] for each in figures),
+            2.1,
+            "x",
+        )
+    )
+    rows.append(
+        Row("1 GB text: memory of the child, peak", max(each[2] for each in figures), 1.1, "x")
+    )
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"rlm-bench-{os.getpid()}.txt"
     try:
         with path.open("w") as file:
@@ -210,7 +254,23 @@ async def run() -> list[Row]:
         figures = [gigabyte(str(path)) for _ in range(5)]
     finally:
         path.unlink(missing_ok=True)
-    rows.append(Row("1 GB file: corpus made to first block run", statistics.median(each[0] for each in figures), 4, "s"))
-    rows.append(Row("1 GB file: memory of the host beside the mapping", max(each[1] for each in figures), 0.1, "x"))
-    rows.append(Row("1 GB file: memory of the child, peak", max(each[2] for each in figures), 1.1, "x"))
+    rows.append(
+        Row(
+            "1 GB file: corpus made to first block run",
+            statistics.median(each[0] for each in figures),
+            4,
+            "s",
+        )
+    )
+    rows.append(
+        Row(
+            "1 GB file: memory of the host beside the mapping",
+            max(each[1] for each in figures),
+            0.1,
+            "x",
+        )
+    )
+    rows.append(
+        Row("1 GB file: memory of the child, peak", max(each[2] for each in figures), 1.1, "x")
+    )
     return rows

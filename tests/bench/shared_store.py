@@ -1,8 +1,10 @@
-"""The shared store against none, on one task: four questions that need the same labels of the same 400 records.
+"""The shared store against none, on one task: four questions that need the same labels of the same
+400 records.
 
-A fan-out in the manner of OOLONG: each record has a label that only a model can tell (here an oracle that is always right), and each
-question, asked of a child run of its own, counts them another way. With a store, a child finds the labels that its siblings have found;
-without one it asks again. The programs are otherwise the same, so what differs is what the store saves.
+A fan-out in the manner of OOLONG: each record has a label that only a model can tell (here an
+oracle that is always right), and each question, asked of a child run of its own, counts them
+another way. With a store, a child finds the labels that its siblings have found; without one it
+asks again. The programs are otherwise the same, so what differs is what the store saves.
 """
 
 import asyncio
@@ -65,7 +67,10 @@ class Task:
 def made(seed: int) -> Task:
     """Records whose order, users and labels are random."""
     chance = random.Random(seed)
-    rows = [(f"record {number:05d}", f"user {chance.randrange(USERS):02d}", chance.choice(LABELS)) for number in range(RECORDS)]
+    rows = [
+        (f"record {number:05d}", f"user {chance.randrange(USERS):02d}", chance.choice(LABELS))
+        for number in range(RECORDS)
+    ]
     complaints = Counter(user for _, user, label in rows if label == "complaint")
     answers = [
         str(sum(complaints.values())),
@@ -73,7 +78,9 @@ def made(seed: int) -> Task:
         max(complaints, key=lambda user: (complaints[user], user)),
         str(len({user for _, user, label in rows if label == "question"})),
     ]
-    text = "\n".join(f"{name} | {user} | what the user wrote that day, at some length" for name, user, _ in rows)
+    text = "\n".join(
+        f"{name} | {user} | what the user wrote that day, at some length" for name, user, _ in rows
+    )
     return Task(text, {name: label for name, _, label in rows}, answers)
 
 
@@ -116,7 +123,9 @@ async def measure(task: Task, store_mode: str) -> Figures:
     usage = result.spent.total.usage
     roots = 5  # the root's turn and one of each child
     right = sum(mine == theirs for mine, theirs in zip(given, task.answers, strict=True))
-    return Figures(result.total_calls - roots, usage.input_tokens + usage.output_tokens, seconds, right)
+    return Figures(
+        result.total_calls - roots, usage.input_tokens + usage.output_tokens, seconds, right
+    )
 
 
 async def run() -> list[Row]:
@@ -128,10 +137,24 @@ async def run() -> list[Row]:
             runs.append(await measure(task, mode))
     for mode, runs in figures.items():
         name = f"store_mode={mode!r}"
-        rows.append(Row(f"{name}: right answers of 4, the least of five runs", min(each.right for each in runs), 4, "", at_least=True))
-        rows.append(Row(f"{name}: sub-calls", statistics.median(each.sub_calls for each in runs), None, ""))
-        rows.append(Row(f"{name}: tokens", statistics.median(each.tokens for each in runs), None, ""))
-        rows.append(Row(f"{name}: wall time", statistics.median(each.seconds for each in runs), None, "s"))
+        rows.append(
+            Row(
+                f"{name}: right answers of 4, the least of five runs",
+                min(each.right for each in runs),
+                4,
+                "",
+                at_least=True,
+            )
+        )
+        rows.append(
+            Row(f"{name}: sub-calls", statistics.median(each.sub_calls for each in runs), None, "")
+        )
+        rows.append(
+            Row(f"{name}: tokens", statistics.median(each.tokens for each in runs), None, "")
+        )
+        rows.append(
+            Row(f"{name}: wall time", statistics.median(each.seconds for each in runs), None, "s")
+        )
     shared, none = figures["shared"], figures["none"]
     calls = statistics.median(a.sub_calls / b.sub_calls for a, b in zip(shared, none, strict=True))
     wall = statistics.median(a.seconds / b.seconds for a, b in zip(shared, none, strict=True))

@@ -25,7 +25,10 @@ def vocabulary(size: int = 20_000) -> list[str]:
     words: dict[str, None] = {}
     while len(words) < size:
         syllables = 1 if len(words) < 200 else 2 if len(words) < 4_000 else 3
-        words["".join(pick.choice(CONSONANTS) + pick.choice(VOWELS) for _ in range(syllables)) + pick.choice(["", "n", "r", "s"])] = None
+        words[
+            "".join(pick.choice(CONSONANTS) + pick.choice(VOWELS) for _ in range(syllables))
+            + pick.choice(["", "n", "r", "s"])
+        ] = None
     return list(words)
 
 
@@ -34,7 +37,9 @@ class Findings:
 
     def __init__(self) -> None:
         self.words = vocabulary()
-        self.weights = list(itertools.accumulate(1 / (rank + 2.7) for rank in range(len(self.words))))
+        self.weights = list(
+            itertools.accumulate(1 / (rank + 2.7) for rank in range(len(self.words)))
+        )
         self.pick = random.Random(2)
 
     def __iter__(self) -> Iterator[tuple[str, str, str, list[str]]]:
@@ -55,16 +60,28 @@ def one_writer(count: int = 30_000) -> float:
     worker = SharedStore().worker("worker_A")
     started = time.perf_counter()
     for number in range(count):
-        worker.create("claim", f"finding number {number}", "what was found, in a sentence or two", tags=["x", f"y{number % 50}"])
+        worker.create(
+            "claim",
+            f"finding number {number}",
+            "what was found, in a sentence or two",
+            tags=["x", f"y{number % 50}"],
+        )
     return count / (time.perf_counter() - started)
 
 
 def many_writers(count: int = 1_000) -> float:
-    """Creates a second of 16 threads and 16 tasks in sum, after a check that nothing was lost and every worker's order kept."""
+    """Creates a second of 16 threads and 16 tasks in sum, after a check that nothing was lost and
+    every worker's order kept.
+    """
     store = SharedStore()
 
     def write(worker, number):
-        worker.create("claim", f"finding number {number}", "what was found, in a sentence or two", tags=["x", f"y{number % 50}"])
+        worker.create(
+            "claim",
+            f"finding number {number}",
+            "what was found, in a sentence or two",
+            tags=["x", f"y{number % 50}"],
+        )
 
     def in_thread(name):
         worker = store.worker(name)
@@ -81,7 +98,9 @@ def many_writers(count: int = 1_000) -> float:
     async def tasks():
         await asyncio.gather(*(in_task(f"task{number}") for number in range(16)))
 
-    threads = [threading.Thread(target=in_thread, args=(f"thread{number}",)) for number in range(16)]
+    threads = [
+        threading.Thread(target=in_thread, args=(f"thread{number}",)) for number in range(16)
+    ]
     threads.append(threading.Thread(target=lambda: asyncio.run(tasks())))
     started = time.perf_counter()
     for thread in threads:
@@ -92,15 +111,21 @@ def many_writers(count: int = 1_000) -> float:
     assert store.seq == 32 * count
     for name in (f"{kind}{number}" for kind in ("thread", "task") for number in range(16)):
         cards = store.view(f"worker={name} sort=oldest", 10_000)
-        assert [card["description"] for card in cards] == [f"finding number {number}" for number in range(count)]
-        assert [card["id"] for card in cards] == [f"{name}_{number:06d}" for number in range(1, count + 1)]
+        assert [card["description"] for card in cards] == [
+            f"finding number {number}" for number in range(count)
+        ]
+        assert [card["id"] for card in cards] == [
+            f"{name}_{number:06d}" for number in range(1, count + 1)
+        ]
     return 32 * count / elapsed
 
 
 def resident() -> float:
     """Bytes of this process in memory."""
     gc.collect()
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf(
+        "SC_PAGESIZE"
+    )
 
 
 def first_search(store: SharedStore, findings: Iterator[tuple[str, str, str, list[str]]]) -> float:
@@ -111,7 +136,9 @@ def first_search(store: SharedStore, findings: Iterator[tuple[str, str, str, lis
     return milliseconds(lambda: store.search_text("baru ton"))
 
 
-def searches(store: SharedStore, make: Callable[[random.Random], str], ask: Callable[[str], list[object]]) -> tuple[float, float]:
+def searches(
+    store: SharedStore, make: Callable[[random.Random], str], ask: Callable[[str], list[object]]
+) -> tuple[float, float]:
     """Median and 95th percentile of 100 queries that differ, in ms."""
     pick = random.Random(3)
     queries = list(dict.fromkeys(make(pick) for _ in range(100)))
@@ -156,18 +183,53 @@ def run() -> list[Row]:
             lambda pick: f"type={pick.choice(TYPES)} tag=tag{int(pick.paretovariate(0.6)) % 500}",
             store.search,
         ),
-        "search('desc~\"…\"'), 4 to 14 characters": (5, lambda pick: f'desc~"{piece(pick)}"', store.search),
-        "search_text, 1 to 4 words": (5, lambda pick: words(pick, pick.randint(1, 4)), store.search_text),
-        "search('text~\"…\"'), 4 to 14 characters": (None, lambda pick: f'text~"{piece(pick)}"', store.search),
+        "search('desc~\"…\"'), 4 to 14 characters": (
+            5,
+            lambda pick: f'desc~"{piece(pick)}"',
+            store.search,
+        ),
+        "search_text, 1 to 4 words": (
+            5,
+            lambda pick: words(pick, pick.randint(1, 4)),
+            store.search_text,
+        ),
+        "search('text~\"…\"'), 4 to 14 characters": (
+            None,
+            lambda pick: f'text~"{piece(pick)}"',
+            store.search,
+        ),
     }
     for what, (goal, make, ask) in kinds.items():
         typical, worst = searches(store, make, ask)
-        rows += [Row(f"{what}, first 50 of 300,000, median", typical, goal, "ms"), Row("… 95th percentile", worst, None, "ms")]
+        rows += [
+            Row(f"{what}, first 50 of 300,000, median", typical, goal, "ms"),
+            Row("… 95th percentile", worst, None, "ms"),
+        ]
     rows += [
         Row("summary() at 300,000", median(lambda: milliseconds(store.summary), 21), 2, "ms"),
-        Row("first free-text query after 10,000 creates more", median(lambda: first_search(store, findings)), 150, "ms"),
-        Row("the same in a new store", median(lambda: first_search(SharedStore(), findings)), 150, "ms"),
-        Row("an object beside its content, before any text search", bare / OBJECTS - characters / OBJECTS, None, "bytes"),
-        Row("an object beside its content, with all indexes", full / OBJECTS - characters / OBJECTS, 2_048, "bytes"),
+        Row(
+            "first free-text query after 10,000 creates more",
+            median(lambda: first_search(store, findings)),
+            150,
+            "ms",
+        ),
+        Row(
+            "the same in a new store",
+            median(lambda: first_search(SharedStore(), findings)),
+            150,
+            "ms",
+        ),
+        Row(
+            "an object beside its content, before any text search",
+            bare / OBJECTS - characters / OBJECTS,
+            None,
+            "bytes",
+        ),
+        Row(
+            "an object beside its content, with all indexes",
+            full / OBJECTS - characters / OBJECTS,
+            2_048,
+            "bytes",
+        ),
     ]
     return rows

@@ -40,7 +40,11 @@ def show(title: str, rows: Iterable[Row]) -> bool:
     print(f"\n{title}")
     met = True
     for row in rows:
-        bound = "" if row.goal is None else f"{'>=' if row.at_least else '<='} {row.goal:g} {row.unit}"
-        print(f"  {row.what:<68} {row.figure:>12.4g} {row.unit:<5} {bound:<16} {'MISSED' if row.missed else ''}".rstrip())
+        bound = (
+            "" if row.goal is None else f"{'>=' if row.at_least else '<='} {row.goal:g} {row.unit}"
+        )
+        print(
+            f"  {row.what:<68} {row.figure:>12.4g} {row.unit:<5} {bound:<16} {'MISSED' if row.missed else ''}".rstrip()
+        )
         met = met and not row.missed
     return met

@@ -1,7 +1,8 @@
-"""`python -m tests.cassettes [FOLDER]`: record all scenes afresh from the stand-in, and where OPENAI_API_KEY is set from that provider too.
+"""`python -m tests.cassettes [FOLDER]`: record all scenes afresh from the stand-in, and where
+OPENAI_API_KEY is set from that provider too.
 
-What a provider said goes to FOLDER/provider, beside what is committed and compared. OPENAI_BASE_URL says where it is, CASSETTES_MODEL
-which of its models is asked.
+What a provider said goes to FOLDER/provider, beside what is committed and compared. OPENAI_BASE_URL
+says where it is, CASSETTES_MODEL which of its models is asked.
 """
 
 import sys
@@ -19,7 +20,9 @@ def main(folder: Path) -> None:
         print("From the stand-in alone: with OPENAI_API_KEY set, that provider is recorded too.")
         return
     for scene in scenes():
-        print(f"{record_from(provider, scene, folder / 'provider'):4} calls  provider/{scene.file}, said by {provider.model}")
+        print(
+            f"{record_from(provider, scene, folder / 'provider'):4} calls  provider/{scene.file}, said by {provider.model}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""What a cassette keeps of a request and its answer, and how it is written: the same calls give the same bytes, in any order.
+"""What a cassette keeps of a request and its answer, and how it is written: the same calls give the
+same bytes, in any order.
 
-A white list, because a black list forgets: of headers only `HEADERS` stay, which rules out keys, cookies, organisations, dates and the
-names of servers. Provider and port become one address that exists nowhere. An answer's id and date, which differ at each recording, are
-replaced, the id by the path of the call.
+A white list, because a black list forgets: of headers only `HEADERS` stay, which rules out keys,
+cookies, organisations, dates and the names of servers. Provider and port become one address that
+exists nowhere. An answer's id and date, which differ at each recording, are replaced, the id by the
+path of the call.
 """
 
 import json
@@ -12,22 +14,28 @@ from typing import Any
 
 from vcr.request import Request
 
-BASE_URL = "http://provider.invalid/v1"  # of every cassette; by RFC 6761 this name never leads anywhere
+# Of every cassette; by RFC 6761 this name never leads anywhere
+BASE_URL = "http://provider.invalid/v1"
 CALL = "x-rlm-call"
 HEADERS = {"content-type", "retry-after", CALL}
 VERSION = 1
-# Keys, and the numbers of organisations, projects and requests, which providers like to repeat in their errors.
+# Keys, and the numbers of organisations, projects and requests, which providers like to repeat in
+# their errors.
 SECRET = re.compile(r"\b(?:sk|org|proj|req)[-_][A-Za-z0-9_-]{8,}|\bBearer ")
 
 Plain = dict[str, Any]
 
 
 class CassetteError(AssertionError):
-    """What was asked is not what the cassette holds, or must not get into one; the message names the call."""
+    """What was asked is not what the cassette holds, or must not get into one; the message names
+    the call.
+    """
 
 
 def request_hook(base_url: str) -> Callable[[Request], Request]:
-    """Makes what is kept of a request to this provider. What was made so already stays as it is: loaded cassettes pass here too."""
+    """Makes what is kept of a request to this provider. What was made so already stays as it is:
+    loaded cassettes pass here too.
+    """
 
     def keep(request: Request) -> Request:
         for base in (base_url, BASE_URL):
@@ -35,9 +43,17 @@ def request_hook(base_url: str) -> Callable[[Request], Request]:
                 request.uri = BASE_URL + request.uri.removeprefix(base)
                 break
         else:
-            raise CassetteError(f"a request that is no call of the provider: {request.method} {request.uri}")
-        request.headers = {name.lower(): value for name, value in request.headers.items() if name.lower() in HEADERS}
-        request.body = None if request.body is None else json.dumps(json.loads(request.body), sort_keys=True)
+            raise CassetteError(
+                f"a request that is no call of the provider: {request.method} {request.uri}"
+            )
+        request.headers = {
+            name.lower(): value
+            for name, value in request.headers.items()
+            if name.lower() in HEADERS
+        }
+        request.body = (
+            None if request.body is None else json.dumps(json.loads(request.body), sort_keys=True)
+        )
         return request
 
     return keep
@@ -45,12 +61,25 @@ def request_hook(base_url: str) -> Callable[[Request], Request]:
 
 def response_hook(response: Plain) -> Plain:
     """What is kept of an answer; likewise."""
-    return {**response, "headers": {name.lower(): value for name, value in response["headers"].items() if name.lower() in HEADERS}}
+    return {
+        **response,
+        "headers": {
+            name.lower(): value
+            for name, value in response["headers"].items()
+            if name.lower() in HEADERS
+        },
+    }
 
 
 def is_same_call(one: Request, other: Request) -> bool:
-    """Whether requests that passed the hook are the same call: the place in the run, and every word that is asked."""
-    return call_of(one) == call_of(other) and (one.method, one.path, one.body) == (other.method, other.path, other.body)
+    """Whether requests that passed the hook are the same call: the place in the run, and every word
+    that is asked.
+    """
+    return call_of(one) == call_of(other) and (one.method, one.path, one.body) == (
+        other.method,
+        other.path,
+        other.body,
+    )
 
 
 def call_of(request: Request) -> str:
@@ -73,17 +102,26 @@ def _written(interaction: Mapping[str, Plain]) -> dict[str, Plain]:
     request, response = interaction["request"], interaction["response"]
     call = request["headers"].get(CALL, [""])[0]
     body = request["body"] and json.loads(request["body"])
-    return {"request": {**request, "body": body}, "response": {**response, "body": _parsed(response["body"]["string"], call)}}
+    return {
+        "request": {**request, "body": body},
+        "response": {**response, "body": _parsed(response["body"]["string"], call)},
+    }
 
 
 def _read(interaction: Mapping[str, Plain]) -> dict[str, Plain]:
     request, response = interaction["request"], interaction["response"]
     body = request["body"] and json.dumps(request["body"], sort_keys=True)
-    return {"request": {**request, "body": body}, "response": {**response, "body": {"string": _text(response["body"])}}}
+    return {
+        "request": {**request, "body": body},
+        "response": {**response, "body": {"string": _text(response["body"])}},
+    }
 
 
 def _order(interaction: Mapping[str, Plain]) -> tuple[Any, ...]:
-    """By address, call and body; tries of the same call stay in the order of time. Numbers in a path count as numbers."""
+    """By address, call and body; tries of the same call stay in the order of time.
+
+    Numbers in a path count as numbers.
+    """
     request = interaction["request"]
     call = re.split(r"(\d+)", request["headers"].get(CALL, [""])[0])
     numbered = [int(part) if index % 2 else part for index, part in enumerate(call)]
@@ -119,4 +157,6 @@ def _text(body: Plain) -> str:
         return json.dumps(body["json"])
     if "text" in body:
         return str(body["text"])
-    return "\n\n".join(each if isinstance(each, str) else f"data: {json.dumps(each)}" for each in body["events"])
+    return "\n\n".join(
+        each if isinstance(each, str) else f"data: {json.dumps(each)}" for each in body["events"]
+    )

@@ -1,10 +1,13 @@
-"""Recording and replaying through vcrpy, and how a call's path gets onto the wire, which only these tests want.
+"""Recording and replaying through vcrpy, and how a call's path gets onto the wire, which only these
+tests want.
 
-    with recording(path, base_url, secrets=[key]): …     # each request goes to the provider, and is kept with its answer
-    with replaying(path): …                              # none goes anywhere; the provider's address is `canonical.BASE_URL`
+    with recording(path, base_url, secrets=[key]): …     # each request goes to the provider, and is
+    kept with its answer with replaying(path): …                              # none goes anywhere;
+    the provider's address is `canonical.BASE_URL`
 
-A request that the cassette does not hold is refused with status 400, after which no client tries again; its error says what is missing,
-and so does a `CassetteError` at the end of the block. An answer that nobody asked for is one too.
+A request that the cassette does not hold is refused with status 400, after which no client tries
+again; its error says what is missing, and so does a `CassetteError` at the end of the block. An
+answer that nobody asked for is one too.
 """
 
 import difflib
@@ -32,7 +35,9 @@ SHOWN = 12  # lines of what differs
 
 
 class Tape(Cassette):
-    """A cassette of vcrpy that says which call it misses, and in what that differs from the nearest one it holds."""
+    """A cassette of vcrpy that says which call it misses, and in what that differs from the nearest
+    one it holds.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -45,30 +50,57 @@ class Tape(Cassette):
         if super().can_play_response_for(request):
             return super().play_response(request)
         self.missed.append(self._difference(self.filter_request(request)))
-        body = json.dumps({"error": {"message": self.missed[-1], "type": "invalid_request_error", "param": None, "code": None}})
+        body = json.dumps(
+            {
+                "error": {
+                    "message": self.missed[-1],
+                    "type": "invalid_request_error",
+                    "param": None,
+                    "code": None,
+                }
+            }
+        )
         headers = {"content-type": ["application/json"]}
-        return {"status": {"code": 400, "message": "Bad Request"}, "headers": headers, "body": {"string": body.encode()}}
+        return {
+            "status": {"code": 400, "message": "Bad Request"},
+            "headers": headers,
+            "body": {"string": body.encode()},
+        }
 
     @property
     def unplayed(self) -> list[WireRequest]:
         """The requests that nobody made."""
-        return [request for index, request in enumerate(self.requests) if not self.play_counts[index]]
+        return [
+            request for index, request in enumerate(self.requests) if not self.play_counts[index]
+        ]
 
     def _difference(self, request: WireRequest) -> str:
         call = call_of(request)
         left = {call_of(each): each for each in reversed(self.unplayed)}
         if not left:
             return f"{call}: every call that the cassette holds was made already"
-        nearest = left.get(call) or left[(difflib.get_close_matches(call, left, 1) or list(left))[0]]
+        nearest = (
+            left.get(call) or left[(difflib.get_close_matches(call, left, 1) or list(left))[0]]
+        )
         what = "" if call_of(nearest) == call else f"; nearest to it is {call_of(nearest)}"
-        differ = list(difflib.unified_diff(_lines(nearest), _lines(request), "recorded", "asked", lineterm="", n=0))
+        differ = list(
+            difflib.unified_diff(
+                _lines(nearest), _lines(request), "recorded", "asked", lineterm="", n=0
+            )
+        )
         rest = [f"… {len(differ) - SHOWN} more lines"] if len(differ) > SHOWN else []
-        return "\n".join([f"{call}: the cassette does not hold this call{what}", *differ[:SHOWN], *rest])
+        return "\n".join(
+            [f"{call}: the cassette does not hold this call{what}", *differ[:SHOWN], *rest]
+        )
 
 
 def _lines(request: WireRequest) -> list[str]:
     head = [f"{request.method} {request.path}"]
-    return head if request.body is None else head + json.dumps(json.loads(request.body), indent=1).splitlines()
+    return (
+        head
+        if request.body is None
+        else head + json.dumps(json.loads(request.body), indent=1).splitlines()
+    )
 
 
 @contextmanager
@@ -76,7 +108,8 @@ def recording(path: Path, base_url: str, *, secrets: Sequence[str]) -> Iterator[
     """Record afresh. Where the block fails, nothing is written, and what was there stays.
 
     Raises:
-        CassetteError: It would hold a secret, the provider's address, a call without a path, or too many calls.
+        CassetteError: It would hold a secret, the provider's address, a call without a path, or too
+            many calls.
     """
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
@@ -107,7 +140,9 @@ def replaying(path: Path) -> Iterator[Tape]:
         if failure is not None:
             raise failure
         if left := tape.unplayed:
-            raise CassetteError(f"{path.name} holds what was not asked: {', '.join(map(call_of, left))}")
+            raise CassetteError(
+                f"{path.name} holds what was not asked: {', '.join(map(call_of, left))}"
+            )
 
 
 @contextmanager
@@ -120,17 +155,28 @@ def _tape(path: Path, base_url: str, mode: str) -> Iterator[Tape]:
     )
     recorder.register_serializer("canonical", canonical)
     recorder.register_matcher("call", canonical.is_same_call)
-    options = recorder.get_merged_config(path=str(path), serializer="canonical", match_on=["call"], record_mode=mode)
-    with mock.patch.object(aiohttp_stubs, "build_response", _with_raw_headers(aiohttp_stubs.build_response)), Tape.use(**options) as tape:
+    options = recorder.get_merged_config(
+        path=str(path), serializer="canonical", match_on=["call"], record_mode=mode
+    )
+    with (
+        mock.patch.object(
+            aiohttp_stubs, "build_response", _with_raw_headers(aiohttp_stubs.build_response)
+        ),
+        Tape.use(**options) as tape,
+    ):
         yield tape
 
 
 def _with_raw_headers(build: Callable[..., Any]) -> Callable[..., Any]:
-    """Before vcrpy 9, replayed answers of aiohttp have no `raw_headers`, which our own client reads."""
+    """Before vcrpy 9, replayed answers of aiohttp have no `raw_headers`, which our own client
+    reads.
+    """
 
     def build_response(*args: Any) -> Any:
         response = build(*args)
-        response._raw_headers = tuple((name.encode(), value.encode()) for name, value in response.headers.items())
+        response._raw_headers = tuple(
+            (name.encode(), value.encode()) for name, value in response.headers.items()
+        )
         return response
 
     return build_response
@@ -138,13 +184,17 @@ def _with_raw_headers(build: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check(tape: Tape, path: Path, secrets: Sequence[str]) -> None:
     if len(tape) >= MOST:
-        raise CassetteError(f"{path.name} would hold {len(tape)} calls; make scenes of fewer than {MOST}")
+        raise CassetteError(
+            f"{path.name} would hold {len(tape)} calls; make scenes of fewer than {MOST}"
+        )
     for request, response in tape.data:
         if not request.headers.get(CALL):
             raise CassetteError(f"{path.name} would hold a call without a path: {request.body}")
         kept = f"{request.uri} {request.headers} {request.body} {response}"
         if SECRET.search(kept) or any(secret in kept for secret in secrets):
-            raise CassetteError(f"{path.name} would hold a secret, or the address of the provider, in {call_of(request)}")
+            raise CassetteError(
+                f"{path.name} would hold a secret, or the address of the provider, in {call_of(request)}"
+            )
 
 
 @contextmanager
@@ -159,14 +209,20 @@ def call_paths() -> Iterator[None]:
         adapters.append(LlamaIndexLM)
     with ExitStack() as stack:
         for adapter in adapters:
-            stack.enter_context(mock.patch.object(adapter, "arguments", _with_path(adapter.arguments)))
+            stack.enter_context(
+                mock.patch.object(adapter, "arguments", _with_path(adapter.arguments))
+            )
         yield
 
 
 def _with_path(arguments: Callable[..., Any]) -> Callable[..., Any]:
     def with_path(self: Any, request: Request) -> Any:
         found = arguments(self, request)
-        return _awaited(found, request) if inspect.isawaitable(found) else {**found, "extra_headers": path_header(request)}
+        return (
+            _awaited(found, request)
+            if inspect.isawaitable(found)
+            else {**found, "extra_headers": path_header(request)}
+        )
 
     return with_path
 
@@ -176,5 +232,7 @@ async def _awaited(found: Any, request: Request) -> dict[str, Any]:
 
 
 def path_header(request: Request) -> dict[str, str]:
-    """What tells the calls of a run apart on the wire; `OpenAILM(headers=path_header)` sends it too."""
+    """What tells the calls of a run apart on the wire; `OpenAILM(headers=path_header)` sends it
+    too.
+    """
     return {CALL: request.path}

@@ -1,6 +1,7 @@
 """What is recorded: runs of both faces through every door, against a provider that is scripted.
 
-A scene is a function that is told where its provider is and gives the result of a run, or a coroutine of it.
+A scene is a function that is told where its provider is and gives the result of a run, or a
+coroutine of it.
 """
 
 import asyncio
@@ -16,7 +17,10 @@ from tests.standin import Ask, Fault, Settings, StandIn, serve_in_thread
 
 KEY = "sk-recorder-0123456789abcdef"  # what the stand-in asks for; in no cassette
 MODEL = "gpt-4o-mini"
-LINES = "\n".join(f"The {name} grows in bed {bed}." for bed, name in enumerate(["rose", "iris", "lily", "tulip", "aster"], 1))
+LINES = "\n".join(
+    f"The {name} grows in bed {bed}."
+    for bed, name in enumerate(["rose", "iris", "lily", "tulip", "aster"], 1)
+)
 
 ASK = """```repl
 lines = context.splitlines()
@@ -75,7 +79,9 @@ class Scene:
         """The answer of the run."""
         try:
             result = self.play(provider)
-            return answer_in(asyncio.run(_value_of(result)) if inspect.isawaitable(result) else result)
+            return answer_in(
+                asyncio.run(_value_of(result)) if inspect.isawaitable(result) else result
+            )
         finally:
             while _made:
                 if (client := _made.pop()._client) is not None:
@@ -84,7 +90,14 @@ class Scene:
     def stand_in(self, **settings: Any) -> AbstractContextManager[StandIn]:
         """The provider of this scene. Answers come in another order than questions."""
         return serve_in_thread(
-            Settings(latency=0.004, jitter=0.004, scripts={MODEL: self._reply}, faults=self.faults, api_key=KEY), **settings
+            Settings(
+                latency=0.004,
+                jitter=0.004,
+                scripts={MODEL: self._reply},
+                faults=self.faults,
+                api_key=KEY,
+            ),
+            **settings,
         )
 
     def _reply(self, ask: Ask) -> str:
@@ -92,7 +105,9 @@ class Scene:
         return self.script[ask.turn] if is_root else f"said to {ask.headers[CALL]}"
 
     def check(self, answer: str) -> None:
-        """What holds of the answer over the stand-in: in each slot stands what was said to the call of that place, and to no other."""
+        """What holds of the answer over the stand-in: in each slot stands what was said to the call
+        of that place, and to no other.
+        """
         said = [part.removeprefix("said to ").rpartition(".") for part in answer.split(" | ")]
         assert [number for _, _, number in said] == [str(number) for number in range(self.subcalls)]
         assert len({batch for batch, _, _ in said}) == 1
@@ -113,14 +128,25 @@ def chat_openai(at: Provider, **options: Any) -> Any:
     """LangChain's model; further tries are ours to make."""
     from langchain_openai import ChatOpenAI
 
-    return ChatOpenAI(model=at.model, base_url=at.base_url, api_key=at.key, max_retries=0, **options)
+    return ChatOpenAI(
+        model=at.model, base_url=at.base_url, api_key=at.key, max_retries=0, **options
+    )
 
 
 def openai_like(at: Provider, **options: Any) -> Any:
     """LlamaIndex's model for every provider that speaks OpenAI's wire."""
     from llama_index.llms.openai_like import OpenAILike
 
-    _made.append(OpenAILike(model=at.model, api_base=at.base_url, api_key=at.key, is_chat_model=True, max_retries=0, **options))
+    _made.append(
+        OpenAILike(
+            model=at.model,
+            api_base=at.base_url,
+            api_key=at.key,
+            is_chat_model=True,
+            max_retries=0,
+            **options,
+        )
+    )
     return _made[-1]
 
 
@@ -183,13 +209,29 @@ SCENES = [
     Scene("langchain", "sync", lambda at: runnable(chat_openai(at)).invoke(PLANTS)),
     Scene("langchain", "async", lambda at: runnable(chat_openai(at)).ainvoke(PLANTS)),
     Scene("langchain", "streaming", lambda at: last_part(chat_openai(at, streaming=True))),
-    Scene("langchain", "batch", lambda at: runnable(quick_chat_openai(at), **WIDE).invoke(VOTES), [VOTE], subcalls=50),
+    Scene(
+        "langchain",
+        "batch",
+        lambda at: runnable(quick_chat_openai(at), **WIDE).invoke(VOTES),
+        [VOTE],
+        subcalls=50,
+    ),
     Scene("langchain", "llm_batch", langchain_batch, subcalls=50),
-    Scene("langchain", "rate_limit", lambda at: runnable(chat_openai(at)).invoke(PLANTS), faults=BUSY),
+    Scene(
+        "langchain", "rate_limit", lambda at: runnable(chat_openai(at)).invoke(PLANTS), faults=BUSY
+    ),
     Scene("llama_index", "sync", lambda at: engine(openai_like(at)).query(PLANTS)),
     Scene("llama_index", "async", lambda at: engine(openai_like(at)).aquery(PLANTS)),
     Scene("llama_index", "streaming", lambda at: streamed(openai_like(at))),
-    Scene("llama_index", "batch", lambda at: engine(openai_like(at), **WIDE).query(VOTES), [VOTE], subcalls=50),
+    Scene(
+        "llama_index",
+        "batch",
+        lambda at: engine(openai_like(at), **WIDE).query(VOTES),
+        [VOTE],
+        subcalls=50,
+    ),
     Scene("llama_index", "llm_batch", llama_index_batch, subcalls=50),
-    Scene("llama_index", "rate_limit", lambda at: engine(openai_like(at)).query(PLANTS), faults=BUSY),
+    Scene(
+        "llama_index", "rate_limit", lambda at: engine(openai_like(at)).query(PLANTS), faults=BUSY
+    ),
 ]

@@ -17,12 +17,20 @@ OTHERS = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 def scenes() -> list[Scene]:
     """Those whose framework is installed: LlamaIndex's openai package needs openai 2."""
-    return [scene for scene in SCENES if scene.framework == "langchain" or find_spec("llama_index") is not None]
+    return [
+        scene
+        for scene in SCENES
+        if scene.framework == "langchain" or find_spec("llama_index") is not None
+    ]
 
 
 def record(scene: Scene, folder: Path, **settings: object) -> int:
     """Record a scene of the stand-in; how many calls the cassette holds."""
-    with bare_environment(), scene.stand_in(**settings) as server, recording(folder / scene.file, server.base_url, secrets=[KEY]) as tape:
+    with (
+        bare_environment(),
+        scene.stand_in(**settings) as server,
+        recording(folder / scene.file, server.base_url, secrets=[KEY]) as tape,
+    ):
         scene.check(scene.perform(Provider(server.base_url)))
     return len(tape)
 
@@ -34,14 +42,20 @@ def replay(scene: Scene, folder: Path) -> None:
 
 
 def record_from(provider: Provider, scene: Scene, folder: Path) -> int:
-    """Record a scene of a provider, whose models say what they like, and prove that the cassette gives the same answer again."""
+    """Record a scene of a provider, whose models say what they like, and prove that the cassette
+    gives the same answer again.
+    """
     with recording(folder / scene.file, provider.base_url, secrets=[provider.key]) as tape:
         answer = scene.perform(provider)
         if not answer or answer.startswith("Error:"):
-            raise CassetteError(f"{scene.file}: {provider.model} came to no answer, but to {answer!r}")
+            raise CassetteError(
+                f"{scene.file}: {provider.model} came to no answer, but to {answer!r}"
+            )
     with bare_environment(), replaying(folder / scene.file):
         if scene.perform(Provider(BASE_URL, KEY, provider.model)) != answer:
-            raise CassetteError(f"{scene.file} does not give its answer again, which was {answer!r}")
+            raise CassetteError(
+                f"{scene.file} does not give its answer again, which was {answer!r}"
+            )
     return len(tape)
 
 
@@ -49,12 +63,18 @@ def provider_of_environment() -> Provider | None:
     """The provider whose key is set, if one is."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     base_url = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    return Provider(base_url.rstrip("/"), key, os.environ.get("CASSETTES_MODEL") or MODEL) if key else None
+    return (
+        Provider(base_url.rstrip("/"), key, os.environ.get("CASSETTES_MODEL") or MODEL)
+        if key
+        else None
+    )
 
 
 @contextmanager
 def bare_environment() -> Iterator[None]:
-    """Meanwhile without what a user's settings would change: keys, proxies, and tracing, which would send requests of its own."""
+    """Meanwhile without what a user's settings would change: keys, proxies, and tracing, which
+    would send requests of its own.
+    """
     kept = {name: value for name, value in os.environ.items() if not _is_setting(name.upper())}
     with mock.patch.dict(os.environ, kept, clear=True):
         yield

@@ -1,4 +1,6 @@
-"""What is in `cassettes/`: it replays without a network, is made again byte for byte, and holds nothing that it should not."""
+"""What is in `cassettes/`: it replays without a network, is made again byte for byte, and holds
+nothing that it should not.
+"""
 
 import json
 import re
@@ -17,11 +19,25 @@ from rlm_integrations.records import Message, Request
 from tests.cassettes import studio
 from tests.cassettes.canonical import CALL, HEADERS, SECRET
 from tests.cassettes.recorder import MOST, replaying
-from tests.cassettes.scenes import KEY, LINES, SCENES, VOTE, VOTES, WIDE, Provider, Scene, answer_in, chat_openai, openai_like
+from tests.cassettes.scenes import (
+    KEY,
+    LINES,
+    SCENES,
+    VOTE,
+    VOTES,
+    WIDE,
+    Provider,
+    Scene,
+    answer_in,
+    chat_openai,
+    openai_like,
+)
 
 FILES = sorted(path for path in studio.FOLDER.rglob("*.json") if "provider" not in path.parts)
 each_scene = pytest.mark.parametrize("scene", studio.scenes(), ids=lambda scene: scene.file)
-each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+each_file = pytest.mark.parametrize(
+    "path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}"
+)
 
 _tried: list[str] = []
 _watching: list[bool] = []
@@ -32,7 +48,10 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
     if not _watching:
         return
     is_look_up = event in {"socket.getaddrinfo", "socket.gethostbyname"}
-    if is_look_up or (event in {"socket.connect", "socket.sendto", "socket.sendmsg"} and isinstance(args[1], tuple)):
+    if is_look_up or (
+        event in {"socket.connect", "socket.sendto", "socket.sendmsg"}
+        and isinstance(args[1], tuple)
+    ):
         _tried.append(event)
         raise RuntimeError("the network is closed")
 
@@ -42,7 +61,9 @@ sys.addaudithook(_watch)
 
 @pytest.fixture
 def closed_network() -> Iterator[list[str]]:
-    """No socket connects or sends anywhere, not even to this machine, and no name is looked up; gives what was tried."""
+    """No socket connects or sends anywhere, not even to this machine, and no name is looked up;
+    gives what was tried.
+    """
     _tried.clear()
     _watching.append(True)
     yield _tried
@@ -73,21 +94,31 @@ def test_the_closed_network_is_closed(closed_network: list[str]) -> None:
 
 @each_scene
 def test_recording_again_gives_the_same_bytes(scene: Scene, tmp_path: Path) -> None:
-    """Recorded twice more, with answers in other orders, a cassette is what is committed, byte for byte."""
+    """Recorded twice more, with answers in other orders, a cassette is what is committed, byte for
+    byte.
+    """
     for seed in (1, 2):
         studio.record(scene, tmp_path / str(seed), seed=seed)
-        assert (tmp_path / str(seed) / scene.file).read_bytes() == (studio.FOLDER / scene.file).read_bytes(), "run `make record`"
+        assert (tmp_path / str(seed) / scene.file).read_bytes() == (
+            studio.FOLDER / scene.file
+        ).read_bytes(), "run `make record`"
 
 
 def test_each_scene_has_its_cassette_and_no_other_is_there() -> None:
     """A scene that goes or is renamed takes its cassette along."""
-    assert {path.relative_to(studio.FOLDER).as_posix() for path in FILES} == {scene.file for scene in SCENES}
+    assert {path.relative_to(studio.FOLDER).as_posix() for path in FILES} == {
+        scene.file for scene in SCENES
+    }
 
 
 LEAKS = {
     "a key or the number of an organisation": SECRET,
-    "a cookie or another header": re.compile(r"cookie|authorization|user-agent|stainless|cf-ray|x-request-id|openai-org", re.IGNORECASE),
-    "a host or port": re.compile(r"127\.0\.0\.1|::1|localhost|\b(?!provider\.invalid)[\w-]+\.(?:com|org|net|io|dev|local)\b|\w:\d{4,5}\b"),
+    "a cookie or another header": re.compile(
+        r"cookie|authorization|user-agent|stainless|cf-ray|x-request-id|openai-org", re.IGNORECASE
+    ),
+    "a host or port": re.compile(
+        r"127\.0\.0\.1|::1|localhost|\b(?!provider\.invalid)[\w-]+\.(?:com|org|net|io|dev|local)\b|\w:\d{4,5}\b"
+    ),
     "a date": re.compile(r"\b20\d\d-\d\d|GMT|\b1[5-9]\d{8}\b"),
     "a path of a machine": re.compile(r"(?<![\w.])/(?:home|root|tmp|usr|var|work|Users)/"),
 }
@@ -96,7 +127,9 @@ LEAKS = {
 @each_file
 @pytest.mark.parametrize("what", LEAKS)
 def test_nothing_leaks_into_a_file(path: Path, what: str) -> None:
-    """No file holds a secret, a cookie, a host but the one that exists nowhere, a port, a date or a path of a machine."""
+    """No file holds a secret, a cookie, a host but the one that exists nowhere, a port, a date or a
+    path of a machine.
+    """
     text = path.read_text()
     assert KEY not in text
     assert LEAKS[what].findall(text) == []
@@ -104,55 +137,84 @@ def test_nothing_leaks_into_a_file(path: Path, what: str) -> None:
 
 @each_file
 def test_a_file_is_small_and_holds_headers_of_the_white_list(path: Path) -> None:
-    """Fewer than a hundred calls, which are found quickly; of headers, the three that are kept on purpose."""
+    """Fewer than a hundred calls, which are found quickly; of headers, the three that are kept on
+    purpose.
+    """
     kept = interactions(path)
     assert 0 < len(kept) < MOST
     assert path.stat().st_size < 100_000
-    assert {name for each in kept for side in ("request", "response") for name in each[side]["headers"]} <= HEADERS
+    assert {
+        name for each in kept for side in ("request", "response") for name in each[side]["headers"]
+    } <= HEADERS
 
 
 @pytest.mark.parametrize("name", ["batch", "llm_batch"])
 @pytest.mark.parametrize("framework", ["langchain", "llama_index"])
-def test_a_batch_repeats_prompts_and_each_call_has_its_own_answer(framework: str, name: str) -> None:
+def test_a_batch_repeats_prompts_and_each_call_has_its_own_answer(
+    framework: str, name: str
+) -> None:
     """Fifty calls ask three texts, and get fifty answers: only their places tell them apart."""
-    asked = [each for each in interactions(studio.FOLDER / framework / f"{name}.json") if call(each) != "r.1"]
+    asked = [
+        each
+        for each in interactions(studio.FOLDER / framework / f"{name}.json")
+        if call(each) != "r.1"
+    ]
     texts = Counter(each["request"]["body"]["messages"][0]["content"] for each in asked)
-    answers = {each["response"]["body"]["json"]["choices"][0]["message"]["content"] for each in asked}
+    answers = {
+        each["response"]["body"]["json"]["choices"][0]["message"]["content"] for each in asked
+    }
     assert sorted(texts.values()) == [16, 17, 17]
     assert answers == {f"said to {call(each)}" for each in asked}
     assert len(answers) == 50
 
 
-@pytest.mark.parametrize("scene", [scene for scene in studio.scenes() if scene.name == "batch"], ids=lambda scene: scene.file)
+@pytest.mark.parametrize(
+    "scene",
+    [scene for scene in studio.scenes() if scene.name == "batch"],
+    ids=lambda scene: scene.file,
+)
 async def test_the_asynchronous_door_asks_the_same(scene: Scene) -> None:
-    """The batch that was recorded from a synchronous door, in threads, replays fifty of fifty from an asynchronous one, on a loop."""
+    """The batch that was recorded from a synchronous door, in threads, replays fifty of fifty from
+    an asynchronous one, on a loop.
+    """
     model = {"langchain": chat_openai, "llama_index": openai_like}[scene.framework](Provider())
     with replaying(studio.FOLDER / scene.file):
         scene.check(answer_in(await RLM(model, **WIDE).acompletion(VOTES, LINES)))
 
 
 async def test_calls_get_their_own_answers_in_whatever_order_they_come() -> None:
-    """Asked from the last to the first, each of fifty calls of three texts is told what was said to it, and to no other."""
+    """Asked from the last to the first, each of fifty calls of three texts is told what was said to
+    it, and to no other.
+    """
     path = studio.FOLDER / "langchain" / "batch.json"
     lm = adapt(chat_openai(Provider()))
     with replaying(path):
         for each in reversed(interactions(path)):
-            messages = tuple(Message(message["role"], message["content"]) for message in each["request"]["body"]["messages"])
+            messages = tuple(
+                Message(message["role"], message["content"])
+                for message in each["request"]["body"]["messages"]
+            )
             said = await lm.complete(Request(messages, path=call(each)))
             assert said.text == (VOTE if call(each) == "r.1" else f"said to {call(each)}")
 
 
 @pytest.mark.parametrize("framework", ["langchain", "llama_index"])
 def test_a_refused_call_is_kept_with_the_try_that_was_answered(framework: str) -> None:
-    """429 and then the answer, under one path and in this order, with the time to wait; the scene's replay plays both."""
+    """429 and then the answer, under one path and in this order, with the time to wait; the scene's
+    replay plays both.
+    """
     statuses = defaultdict(list)
     for each in interactions(studio.FOLDER / framework / "rate_limit.json"):
-        statuses[call(each)].append((each["response"]["status"]["code"], "retry-after" in each["response"]["headers"]))
+        statuses[call(each)].append(
+            (each["response"]["status"]["code"], "retry-after" in each["response"]["headers"])
+        )
     assert [tries for tries in statuses.values() if len(tries) > 1] == [[(429, True), (200, False)]]
 
 
 def test_a_stream_is_kept_as_events() -> None:
-    """ChatOpenAI(streaming=True) streams every call of a run on the wire, down to the end of each stream."""
+    """ChatOpenAI(streaming=True) streams every call of a run on the wire, down to the end of each
+    stream.
+    """
     for each in interactions(studio.FOLDER / "langchain" / "streaming.json"):
         assert each["request"]["body"]["stream"] is True
         assert each["response"]["headers"] == {"content-type": ["text/event-stream"]}

@@ -20,7 +20,16 @@ from tests.cassettes import __main__ as program
 from tests.cassettes import canonical, recorder, studio
 from tests.cassettes.canonical import BASE_URL, CALL, CassetteError
 from tests.cassettes.recorder import path_header, recording, replaying
-from tests.cassettes.scenes import KEY, LINES, MODEL, PLANTS, Provider, Scene, answer_in, chat_openai
+from tests.cassettes.scenes import (
+    KEY,
+    LINES,
+    MODEL,
+    PLANTS,
+    Provider,
+    Scene,
+    answer_in,
+    chat_openai,
+)
 from tests.standin import Fault
 
 Cassette = dict[str, Any]
@@ -43,13 +52,19 @@ def altered(scene: Scene, folder: Path, alter: Callable[[list[Any]], None]) -> P
 
 def place_of(path: str, calls: list[Any]) -> int:
     """Where the call is whose path ends so."""
-    return next(index for index, each in enumerate(calls) if each["request"]["headers"][CALL][0].endswith(path))
+    return next(
+        index
+        for index, each in enumerate(calls)
+        if each["request"]["headers"][CALL][0].endswith(path)
+    )
 
 
 @each_door
 @pytest.mark.parametrize("path", ["r.1", ".2", "r.2"])
 def test_a_changed_prompt_fails_and_names_the_call(scene: Scene, path: str, tmp_path: Path) -> None:
-    """Be it the root's first or last call or one of its code's: the message has its path and what was recorded and asked."""
+    """Be it the root's first or last call or one of its code's: the message has its path and what
+    was recorded and asked.
+    """
 
     def change(calls: list[Any]) -> None:
         message = calls[place_of(path, calls)]["request"]["body"]["messages"][-1]
@@ -66,9 +81,16 @@ def test_a_changed_prompt_fails_and_names_the_call(scene: Scene, path: str, tmp_
 
 @each_door
 def test_a_missing_call_fails_and_names_the_call(scene: Scene, tmp_path: Path) -> None:
-    """The message has the path of what was asked, and of what the cassette holds that is nearest to it."""
-    with pytest.raises(CassetteError, match=r"r\.1/b\w+\.2: the cassette does not hold this call; nearest to it is r\.1/b\w+\.\d"):
-        studio.replay(scene, altered(scene, tmp_path, lambda calls: calls.pop(place_of(".2", calls))))
+    """The message has the path of what was asked, and of what the cassette holds that is nearest to
+    it.
+    """
+    with pytest.raises(
+        CassetteError,
+        match=r"r\.1/b\w+\.2: the cassette does not hold this call; nearest to it is r\.1/b\w+\.\d",
+    ):
+        studio.replay(
+            scene, altered(scene, tmp_path, lambda calls: calls.pop(place_of(".2", calls)))
+        )
 
 
 @each_door
@@ -85,19 +107,28 @@ def test_a_call_left_over_fails_and_names_the_call(scene: Scene, tmp_path: Path)
 
 def test_no_answer_is_given_twice(tmp_path: Path) -> None:
     """The same call made once more than recorded is a miss."""
-    with pytest.raises(CassetteError, match=r"^sync\.json: r\.1: every call .* was made already"), replaying(studio.FOLDER / SYNC.file):
+    with (
+        pytest.raises(CassetteError, match=r"^sync\.json: r\.1: every call .* was made already"),
+        replaying(studio.FOLDER / SYNC.file),
+    ):
         for _ in range(2):
             SYNC.perform(Provider())
 
 
 @pytest.mark.parametrize("door", ["invoke", "ainvoke"])
 def test_a_miss_is_raised_at_once_where_the_client_would_try_again(door: str) -> None:
-    """The SDK openai 2 makes further tries after any exception, and hides the last one: here there is one, and its message comes out."""
-    model = type(chat_openai(Provider()))(model=MODEL, base_url=BASE_URL, api_key=KEY, max_retries=5)
+    """The SDK openai 2 makes further tries after any exception, and hides the last one: here there
+    is one, and its message comes out.
+    """
+    model = type(chat_openai(Provider()))(
+        model=MODEL, base_url=BASE_URL, api_key=KEY, max_retries=5
+    )
     with pytest.raises(CassetteError, match=r"a call without a path: the cassette does not hold"):  # noqa: SIM117 - the tape is needed
         with replaying(studio.FOLDER / SYNC.file) as tape:
             try:
-                asyncio.run(model.ainvoke("Hello?")) if door == "ainvoke" else model.invoke("Hello?")
+                asyncio.run(model.ainvoke("Hello?")) if door == "ainvoke" else model.invoke(
+                    "Hello?"
+                )
             finally:
                 assert len(tape.missed) == 1
 
@@ -111,19 +142,41 @@ def test_a_cassette_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> Non
 def test_hooks_change_nothing_the_second_time() -> None:
     """They are called by vcrpy when it loads too."""
     keep = canonical.request_hook("http://127.0.0.1:4242/v1")
-    headers = {"X-RLM-Call": "r.1", "Authorization": f"Bearer {KEY}", "Content-Type": "application/json", "Cookie": "a=b"}
-    once = keep(WireRequest("POST", "http://127.0.0.1:4242/v1/chat/completions", b'{"b": 1, "a": "\xc3\xa9"}', headers))
+    headers = {
+        "X-RLM-Call": "r.1",
+        "Authorization": f"Bearer {KEY}",
+        "Content-Type": "application/json",
+        "Cookie": "a=b",
+    }
+    once = keep(
+        WireRequest(
+            "POST",
+            "http://127.0.0.1:4242/v1/chat/completions",
+            b'{"b": 1, "a": "\xc3\xa9"}',
+            headers,
+        )
+    )
     kept = (once.uri, dict(once.headers), once.body)
     twice = keep(once)
     assert kept == (twice.uri, dict(twice.headers), twice.body)
     assert kept[0] == f"{BASE_URL}/chat/completions"
     assert kept[1] == {CALL: "r.1", "content-type": "application/json"}
-    response = {"status": {"code": 200, "message": "OK"}, "headers": {"Set-Cookie": ["a=b"], "Retry-After": ["1"]}, "body": {"string": b""}}
-    assert canonical.response_hook(canonical.response_hook(response)) == canonical.response_hook(response)
+    response = {
+        "status": {"code": 200, "message": "OK"},
+        "headers": {"Set-Cookie": ["a=b"], "Retry-After": ["1"]},
+        "body": {"string": b""},
+    }
+    assert canonical.response_hook(canonical.response_hook(response)) == canonical.response_hook(
+        response
+    )
     assert canonical.response_hook(response)["headers"] == {"retry-after": ["1"]}
 
 
-@pytest.mark.parametrize("path", sorted(studio.FOLDER.rglob("*.json")), ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize(
+    "path",
+    sorted(studio.FOLDER.rglob("*.json")),
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
 def test_what_is_loaded_and_saved_stays_as_it_is(path: Path) -> None:
     """A cassette survives vcrpy's reading and writing byte for byte, streams too."""
     requests, responses = deserialize(path.read_text(), canonical)
@@ -131,13 +184,26 @@ def test_what_is_loaded_and_saved_stays_as_it_is(path: Path) -> None:
 
 
 def test_headers_and_compression_leave_no_trace(tmp_path: Path) -> None:
-    """A provider that sends cookies, dates, its organisation and gzip gives the same bytes as one that does not."""
-    headers = {"set-cookie": "session=1; Path=/", "openai-organization": "org-of-somebody", "date": "Mon, 01 Jan 2024 00:00:00 GMT"}
-    studio.record(SYNC, tmp_path, headers=headers | {"server": "a-server", "x-request-id": "req_0123456789"}, compress=True)
+    """A provider that sends cookies, dates, its organisation and gzip gives the same bytes as one
+    that does not.
+    """
+    headers = {
+        "set-cookie": "session=1; Path=/",
+        "openai-organization": "org-of-somebody",
+        "date": "Mon, 01 Jan 2024 00:00:00 GMT",
+    }
+    studio.record(
+        SYNC,
+        tmp_path,
+        headers=headers | {"server": "a-server", "x-request-id": "req_0123456789"},
+        compress=True,
+    )
     assert (tmp_path / SYNC.file).read_bytes() == (studio.FOLDER / SYNC.file).read_bytes()
 
 
-def test_settings_of_the_user_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_user_leave_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keys, organisations, addresses, proxies and tracing of whoever records change nothing."""
     for name in ("HTTP_PROXY", "http_proxy", "OPENAI_BASE_URL", "LANGSMITH_ENDPOINT"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -151,17 +217,24 @@ def test_settings_of_the_user_leave_no_trace(tmp_path: Path, monkeypatch: pytest
 REPEATED = {
     "the key": {"faults": [Fault("echo_key", match="this?\nThe lily")]},
     "another key": {"scripts": {MODEL: lambda ask: "Your key is sk-other-0123456789."}},
-    "an organisation": {"scripts": {MODEL: lambda ask: "Rate limit reached in organization org-0123456789abcdef."}},
+    "an organisation": {
+        "scripts": {MODEL: lambda ask: "Rate limit reached in organization org-0123456789abcdef."}
+    },
     "the address": {"scripts": {MODEL: lambda ask: f"You have reached {ask.headers['host']}."}},
 }
 
 
 @pytest.mark.parametrize("what", REPEATED)
 def test_a_provider_that_repeats_a_secret_is_not_recorded(what: str, tmp_path: Path) -> None:
-    """What a body says cannot be left out without changing it: so nothing is written, what was there stays, and the call is named."""
+    """What a body says cannot be left out without changing it: so nothing is written, what was
+    there stays, and the call is named.
+    """
     path = tmp_path / "sync.json"
     path.write_text("what was there")
-    with SYNC.stand_in(**REPEATED[what]) as server, pytest.raises(CassetteError, match=r"a secret, or the address .* in r\.1"):  # noqa: SIM117
+    with (  # noqa: SIM117
+        SYNC.stand_in(**REPEATED[what]) as server,
+        pytest.raises(CassetteError, match=r"a secret, or the address .* in r\.1"),
+    ):
         with recording(path, server.base_url, secrets=[KEY]):
             SYNC.perform(Provider(server.base_url))
     assert path.read_text() == "what was there"
@@ -176,12 +249,17 @@ def test_a_recording_that_fails_leaves_no_file(tmp_path: Path) -> None:
 
 def test_calls_without_a_path_are_not_recorded(tmp_path: Path) -> None:
     """Nothing would tell them apart at the replay."""
-    with SYNC.stand_in(scripts={}) as server, pytest.raises(CassetteError, match="a call without a path"):  # noqa: SIM117
+    with (  # noqa: SIM117
+        SYNC.stand_in(scripts={}) as server,
+        pytest.raises(CassetteError, match="a call without a path"),
+    ):
         with recording(tmp_path / "a.json", server.base_url, secrets=[]):
             chat_openai(Provider(server.base_url)).invoke("Hello?")
 
 
-def test_a_scene_of_too_many_calls_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scene_of_too_many_calls_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To find a call takes time in proportion to their number, so a cassette has a bound."""
     monkeypatch.setattr(recorder, "MOST", 7)
     with pytest.raises(CassetteError, match="would hold 7 calls"):
@@ -237,7 +315,11 @@ def test_a_provider_whose_key_is_set_is_recorded_too(
     """`make record` puts what it said beside the rest, and has proved that it replays."""
     monkeypatch.setattr(program, "scenes", lambda: [SYNC])
     with SYNC.stand_in() as server:
-        for name, value in {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": server.base_url, "CASSETTES_MODEL": MODEL}.items():
+        for name, value in {
+            "OPENAI_API_KEY": KEY,
+            "OPENAI_BASE_URL": server.base_url,
+            "CASSETTES_MODEL": MODEL,
+        }.items():
             monkeypatch.setenv(name, value)
         program.main(tmp_path)
     assert (tmp_path / "provider" / SYNC.file).read_bytes() == (tmp_path / SYNC.file).read_bytes()
@@ -260,6 +342,11 @@ OTHERS = {
 @pytest.mark.parametrize("what", OTHERS)
 def test_a_call_is_matched_by_all_that_it_is(what: str) -> None:
     """Another method, address, place in the run or word in the body is another call."""
-    call = {"method": "POST", "uri": f"{BASE_URL}/chat/completions", "headers": {CALL: "r.1/b0.17"}, "body": '{"a": 1}'}
+    call = {
+        "method": "POST",
+        "uri": f"{BASE_URL}/chat/completions",
+        "headers": {CALL: "r.1/b0.17"},
+        "body": '{"a": 1}',
+    }
     assert canonical.is_same_call(WireRequest(**call), WireRequest(**call))
     assert not canonical.is_same_call(WireRequest(**call), WireRequest(**(call | OTHERS[what])))

@@ -1,4 +1,6 @@
-"""What tests of the loop share: scripted models, in this process or behind real HTTP, and a check that nothing is left behind."""
+"""What tests of the loop share: scripted models, in this process or behind real HTTP, and a check
+that nothing is left behind.
+"""
 
 import asyncio
 import gc
@@ -15,7 +17,16 @@ from rlm_integrations import RLM, OpenAILM, RLMResult
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.engine import rlm
 from rlm_integrations.engine.budget import Purse
-from rlm_integrations.events import CallFailed, CallFinished, CallStarted, ChildFinished, Event, Hook, RunFinished, RunStarted
+from rlm_integrations.events import (
+    CallFailed,
+    CallFinished,
+    CallStarted,
+    ChildFinished,
+    Event,
+    Hook,
+    RunFinished,
+    RunStarted,
+)
 from rlm_integrations.records import Completion, Request, Usage
 from rlm_integrations.sandbox.forkserver import ForkServer
 from tests._processes import children_of
@@ -25,16 +36,22 @@ Answer = Callable[[Request], str | Awaitable[str]]
 
 
 class Scripted:
-    """A model in this process: as root it says the replies of its script in turn, as sub-model what `answer` makes of the prompt.
+    """A model in this process: as root it says the replies of its script in turn, as sub-model what
+    `answer` makes of the prompt.
 
-    A script's turn is the number of replies that the conversation holds already, so runs side by side do not disturb each other. A dict of
-    scripts is for trees: the first key that the question holds chooses.
+    A script's turn is the number of replies that the conversation holds already, so runs side by
+    side do not disturb each other. A dict of scripts is for trees: the first key that the question
+    holds chooses.
     """
 
     context_window: int | None = None
 
     def __init__(
-        self, script: Sequence[str] | Mapping[str, Sequence[str]] = (), answer: Answer | None = None, *, name: str = "root"
+        self,
+        script: Sequence[str] | Mapping[str, Sequence[str]] = (),
+        answer: Answer | None = None,
+        *,
+        name: str = "root",
     ) -> None:
         self.name = name
         self.requests: list[Request] = []
@@ -82,7 +99,12 @@ def final(expression: str) -> str:
     return code(f"FINAL({expression})")
 
 
-async def run(root: Scripted, context: object = "a small document", question: str = "What is it?", **options: Any) -> RLMResult:
+async def run(
+    root: Scripted,
+    context: object = "a small document",
+    question: str = "What is it?",
+    **options: Any,
+) -> RLMResult:
     """One run of this root, who is its own sub-model."""
     return await RLM(root, **options).acompletion(question, context)
 
@@ -105,11 +127,15 @@ def check_citations(result: RLMResult, *texts: str) -> None:
 
 
 def check_ended(events: Sequence[Event]) -> str:
-    """Why a run ended, by its last event; every event that says that something began is followed by one that says that it ended."""
+    """Why a run ended, by its last event; every event that says that something began is followed by
+    one that says that it ended.
+    """
     ends = {CallStarted: (CallFinished, CallFailed), RunStarted: (ChildFinished, RunFinished)}
     for event in events:
         if type(event) in ends:
-            assert any(other.id == event.id and isinstance(other, ends[type(event)]) for other in events), event
+            assert any(
+                other.id == event.id and isinstance(other, ends[type(event)]) for other in events
+            ), event
     finished = events[-1]
     assert isinstance(finished, RunFinished)
     return finished.result.stop_reason
@@ -131,13 +157,17 @@ def descriptors() -> list[str]:
 
 
 def documents_held() -> list[str]:
-    """The documents and processes that this process still holds; what an exception's frames hold is collected first."""
+    """The documents and processes that this process still holds; what an exception's frames hold is
+    collected first.
+    """
     gc.collect()
     return [link for link in descriptors() if "memfd:rlm" in link or "pidfd" in link]
 
 
 def soon(holds: Callable[[], bool], seconds: float = 60) -> bool:
-    """Whether this comes to hold in time; it blocks meanwhile, so it is for what other processes and threads do."""
+    """Whether this comes to hold in time; it blocks meanwhile, so it is for what other processes
+    and threads do.
+    """
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
@@ -148,14 +178,17 @@ def soon(holds: Callable[[], bool], seconds: float = 60) -> bool:
 
 @pytest.fixture
 def time_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Event], bool], float], Hook]:
-    """Gives a hook for runs with `max_seconds`: their time ends so many seconds after the first event that is meant.
+    """Gives a hook for runs with `max_seconds`: their time ends so many seconds after the first
+    event that is meant.
 
     What comes before that event may take as long as the machine needs.
     """
 
     def ends(meant: Callable[[Event], bool], seconds: float = 0.1) -> Hook:
         end: list[float] = []
-        monkeypatch.setattr(Purse, "seconds_left", lambda _: end[0] - time.monotonic() if end else 3600.0)
+        monkeypatch.setattr(
+            Purse, "seconds_left", lambda _: end[0] - time.monotonic() if end else 3600.0
+        )
 
         def hook(event: Event) -> None:
             if not end and meant(event):
@@ -189,7 +222,17 @@ def every_result_survives_json(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         plain = json.dumps(result.to_dict())
         again = RLMResult.from_dict(json.loads(plain))
         assert json.dumps(again.to_dict()) == plain
-        for name in ("trajectory", "citations", "messages", "spent", "stop_reason", "total_calls", "error", "layers", "run_id"):
+        for name in (
+            "trajectory",
+            "citations",
+            "messages",
+            "spent",
+            "stop_reason",
+            "total_calls",
+            "error",
+            "layers",
+            "run_id",
+        ):
             assert getattr(again, name) == getattr(result, name)
 
 

@@ -1,4 +1,6 @@
-"""Bad input: clear errors before anything is spent, and in the REPL errors that the model can act on. Nothing else ever comes out."""
+"""Bad input: clear errors before anything is spent, and in the REPL errors that the model can act
+on. Nothing else ever comes out.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -35,9 +37,24 @@ async def test_a_question_that_is_none(question: Any) -> None:
     assert root.requests == []
 
 
-@pytest.mark.parametrize("context", [None, 5, b"bytes", {"a": "b"}, [1, 2], ["text", None], object(), Path("/no/such/file"), Path("/")])
+@pytest.mark.parametrize(
+    "context",
+    [
+        None,
+        5,
+        b"bytes",
+        {"a": "b"},
+        [1, 2],
+        ["text", None],
+        object(),
+        Path("/no/such/file"),
+        Path("/"),
+    ],
+)
 async def test_a_context_that_is_none(context: Any) -> None:
-    """The wrong type, or a path that cannot be read: the message says what to give, and nobody was asked."""
+    """The wrong type, or a path that cannot be read: the message says what to give, and nobody was
+    asked.
+    """
     root = Scripted([final("1")])
     with pytest.raises(ContextError) as caught:
         await RLM(root).acompletion("What?", context)
@@ -52,7 +69,9 @@ async def test_bytes_that_are_no_text_are_located(tmp_path: Path) -> None:
     with pytest.raises(ContextError, match="12"):
         await RLM(root).acompletion("What?", tmp_path / "document")
     assert root.requests == []
-    result = await RLM(root, limits=Limits(decode_errors="replace")).acompletion("What?", tmp_path / "document")
+    result = await RLM(root, limits=Limits(decode_errors="replace")).acompletion(
+        "What?", tmp_path / "document"
+    )
     assert result.answer == "fine so far � and on"
 
 
@@ -74,7 +93,10 @@ async def test_an_empty_context_is_allowed_and_said(context: Any) -> None:
         ({"max_parallel_calls": 1.5}, "max_parallel_calls=1.5"),
         ({"store_mode": "global"}, "store_mode='global': choose 'shared' or 'none'"),
         ({"store_mode": []}, "store_mode"),
-        ({"sandbox": "docker"}, "there is no sandbox 'docker'; choose one of 'process', 'inprocess'"),
+        (
+            {"sandbox": "docker"},
+            "there is no sandbox 'docker'; choose one of 'process', 'inprocess'",
+        ),
         ({"sandbox": 5}, "sandbox"),
         ({"budget": {"max_calls": 5}}, "budget must be a Budget, not dict"),
         ({"limits": 5}, "limits must be a Limits, not int"),
@@ -98,7 +120,12 @@ def test_options_that_cannot_work(options: dict[str, Any], match: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda value: Budget(max_calls=value), lambda value: Budget(max_tokens=value), lambda value: Budget(max_seconds=value)]
+    "make",
+    [
+        lambda value: Budget(max_calls=value),
+        lambda value: Budget(max_tokens=value),
+        lambda value: Budget(max_seconds=value),
+    ],
 )
 @pytest.mark.parametrize("value", [0, -1, "5", True, float("nan")])
 def test_limits_that_are_none(make: Callable[[Any], Budget], value: Any) -> None:
@@ -107,7 +134,18 @@ def test_limits_that_are_none(make: Callable[[Any], Budget], value: Any) -> None
         make(value)
 
 
-@pytest.mark.parametrize("field", ["memory", "block_seconds", "stdout_kept", "compact_at", "window", "call_seconds", "single_call_below"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "memory",
+        "block_seconds",
+        "stdout_kept",
+        "compact_at",
+        "window",
+        "call_seconds",
+        "single_call_below",
+    ],
+)
 @pytest.mark.parametrize("value", [-1, "5", None, float("nan")])
 def test_limits_of_the_engine_that_are_none(field: str, value: Any) -> None:
     """The same for every bound."""
@@ -118,7 +156,10 @@ def test_limits_of_the_engine_that_are_none(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("limits", "match"),
     [
-        ({"compact_at": 5.0}, r"Limits\(compact_at=5.0\): it is a part of the model's window, at most 1"),
+        (
+            {"compact_at": 5.0},
+            r"Limits\(compact_at=5.0\): it is a part of the model's window, at most 1",
+        ),
         ({"encoding": "klingon"}, "unknown encoding: klingon: choose an encoding such as 'utf-8'"),
         ({"encoding": "base64"}, "is not a text encoding"),
         ({"encoding": "utf-8\0"}, "null character"),
@@ -133,7 +174,12 @@ def test_limits_that_cannot_work(limits: dict[str, Any], match: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("retry", "match"), [({"failures": 2.5}, "whole number"), ({"seconds": True}, "number"), ({"refusals": -1}, "below 0")]
+    ("retry", "match"),
+    [
+        ({"failures": 2.5}, "whole number"),
+        ({"seconds": True}, "number"),
+        ({"refusals": -1}, "below 0"),
+    ],
 )
 def test_retries_that_cannot_work(retry: dict[str, Any], match: str) -> None:
     """So are these."""
@@ -141,7 +187,9 @@ def test_retries_that_cannot_work(retry: dict[str, Any], match: str) -> None:
         Retry(**retry)
 
 
-@pytest.mark.parametrize("model", ["", " ", "ollama:llama3", "openai:gpt@nowhere", 5, None, object(), OpenAILM])
+@pytest.mark.parametrize(
+    "model", ["", " ", "ollama:llama3", "openai:gpt@nowhere", 5, None, object(), OpenAILM]
+)
 def test_models_that_are_none(model: Any) -> None:
     """An unknown model string, or an object that is no model: the message says what can be given."""
     with pytest.raises(InputError, match=r"a model is a name|reads as|read as"):
@@ -149,7 +197,9 @@ def test_models_that_are_none(model: Any) -> None:
 
 
 def test_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a key for OpenAI itself the model is refused where it is written, and the message names the way without one."""
+    """Without a key for OpenAI itself the model is refused where it is written, and the message
+    names the way without one.
+    """
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(InputError, match="offline"):
@@ -160,7 +210,9 @@ def test_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_model_that_was_not_registered_is_never_called(server: StandIn) -> None:
-    """An address in `model=` would send document and key away: the error names what is registered, and nobody hears of it."""
+    """An address in `model=` would send document and key away: the error names what is registered,
+    and nobody hears of it.
+    """
     server.change(
         scripts={
             "root": [
@@ -169,7 +221,9 @@ async def test_a_model_that_was_not_registered_is_never_called(server: StandIn) 
                 code("parallel_query('{chunk}', ['secret'], model='gpt-5')"),
                 code("llm_query('secret', model=['strong'])"),
                 code("llm_query('secret', 'sub')"),
-                code("FINAL(llm_query('fine', model='strong') + llm_batch(['fine'], model='fast')[0])"),
+                code(
+                    "FINAL(llm_query('fine', model='strong') + llm_batch(['fine'], model='fast')[0])"
+                ),
             ]
         }
     )
@@ -177,8 +231,15 @@ async def test_a_model_that_was_not_registered_is_never_called(server: StandIn) 
     result = await RLM(root, {"fast": fast, "strong": strong}).acompletion("What?", "a document")
     assert result.answer.count("answer ") == 2
     calls = [call.model for call in server.calls()]
-    assert (calls.count("root"), sorted(set(calls) - {"root"})) == (6, ["fast-model", "strong-model"])
-    told = [kept.body["messages"][-1]["content"] for kept in server.requests() if kept.body["model"] == "root"][1:]
+    assert (calls.count("root"), sorted(set(calls) - {"root"})) == (
+        6,
+        ["fast-model", "strong-model"],
+    )
+    told = [
+        kept.body["messages"][-1]["content"]
+        for kept in server.requests()
+        if kept.body["model"] == "root"
+    ][1:]
     assert all("is not registered; there are: 'fast', 'strong'" in each for each in told)
 
 
@@ -209,13 +270,22 @@ BAD_CALLS = [
     ("cite('a', 5)", "cite: quote and source must be texts"),
     ("cite('a', source='nowhere')", "there is no source 'nowhere'"),
     ("store.create('', 'd', 'c')", "type must not be empty"),
-    ("store.create('t', 'd')", "TypeError: store.create(type, description, content, backrefs=None, parents=None, tags=None): missing"),
+    (
+        "store.create('t', 'd')",
+        "TypeError: store.create(type, description, content, backrefs=None, parents=None, tags=None): missing",
+    ),
     ("store.create('t', 'd', 'c', colour='red')", "got an unexpected keyword argument 'colour'"),
-    ("store.search_text()", "TypeError: store.search_text(text, limit=50): missing a required argument: 'text'"),
+    (
+        "store.search_text()",
+        "TypeError: store.search_text(text, limit=50): missing a required argument: 'text'",
+    ),
     ("store.create('t', 'd', object())", "content"),
     ("store.create('t', 'd', 'c', parents=['none'])", "none"),
     ("store.create('t', 'd', 'c', backrefs=[SpanRef('context_0', 5, 1)])", "start"),
-    ("store.create('t', 'd', 'c', backrefs=[SpanRef('nowhere', 0, 1)])", "there is no source 'nowhere'"),
+    (
+        "store.create('t', 'd', 'c', backrefs=[SpanRef('nowhere', 0, 1)])",
+        "there is no source 'nowhere'",
+    ),
     ("store.search('type=\"open')", "column"),
     ("store.search(5)", "query"),
     ("store.get('none')", "none"),
@@ -230,8 +300,12 @@ BAD_CALLS = [
 
 
 async def test_calls_that_cannot_work_are_errors_that_say_what_would() -> None:
-    """Every wrong call raises in the code, names what is wrong, costs no call of a model and leaves the REPL as it was."""
-    root = Scripted([code("kept = 42"), *(code(call) for call, _ in BAD_CALLS), code("FINAL(kept)")])
+    """Every wrong call raises in the code, names what is wrong, costs no call of a model and leaves
+    the REPL as it was.
+    """
+    root = Scripted(
+        [code("kept = 42"), *(code(call) for call, _ in BAD_CALLS), code("FINAL(kept)")]
+    )
     result = await run(root, max_iterations=len(BAD_CALLS) + 2)
     assert result.answer == "42"
     assert root.asked == []
@@ -264,7 +338,15 @@ async def test_wrong_items_fail_in_their_slots_alone() -> None:
         "['LLMReply', 'LLMError', 'LLMError', 'LLMError']",
         "['result', 'error', 'result', 'error']",
     ]
-    assert sorted(root.asked) == ["Question: q\n\nc", "a", "about a{x}", "about z{x}", "bare", "p", "z"]
+    assert sorted(root.asked) == [
+        "Question: q\n\nc",
+        "a",
+        "about a{x}",
+        "about z{x}",
+        "bare",
+        "p",
+        "z",
+    ]
 
 
 # Hostile code speaks to the gate without the REPL's functions in between.
@@ -276,16 +358,73 @@ LEAVES = (
     | st.integers()
     | st.floats()
     | st.text(max_size=20)
-    | st.sampled_from(["{chunk}", "root", "context_0", "type=x sort=newest", "root_000001", "q", "\ud800", "x" * 3_000])
-    | st.builds(SpanRef, st.sampled_from(["context_0", "x"]), st.integers(-3, 30), st.integers(-3, 30))
+    | st.sampled_from(
+        [
+            "{chunk}",
+            "root",
+            "context_0",
+            "type=x sort=newest",
+            "root_000001",
+            "q",
+            "\ud800",
+            "x" * 3_000,
+        ]
+    )
+    | st.builds(
+        SpanRef, st.sampled_from(["context_0", "x"]), st.integers(-3, 30), st.integers(-3, 30)
+    )
     | st.builds(LLMError, st.just("server"), st.text(max_size=3))
     | st.builds(Opaque, st.text(max_size=3), st.text(max_size=3))
-    | st.just(StoreObject(id="i", type="t", description="d", content=None, backrefs=(), parents=(), tags=(), worker="w", seq=1, ts=0.0))
+    | st.just(
+        StoreObject(
+            id="i",
+            type="t",
+            description="d",
+            content=None,
+            backrefs=(),
+            parents=(),
+            tags=(),
+            worker="w",
+            seq=1,
+            ts=0.0,
+        )
+    )
 )
-KEYS = st.sampled_from(["query", "context", "prompt", "name", "store_cards", "creates", "commit_id", "links", "id", "type", "content"])
-VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12)
+KEYS = st.sampled_from(
+    [
+        "query",
+        "context",
+        "prompt",
+        "name",
+        "store_cards",
+        "creates",
+        "commit_id",
+        "links",
+        "id",
+        "type",
+        "content",
+    ]
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
 NAMES = st.sampled_from(
-    ["prompt", "prompts", "model", "max_concurrent", "chunks", "template", "limit", "query", "call", "self", "_call", "args"]
+    [
+        "prompt",
+        "prompts",
+        "model",
+        "max_concurrent",
+        "chunks",
+        "template",
+        "limit",
+        "query",
+        "call",
+        "self",
+        "_call",
+        "args",
+    ]
 )
 
 
@@ -293,18 +432,34 @@ def gate() -> Gate:
     """The door of a run over a small document, as a sandbox has it."""
     corpus = Corpus.build("a small document of thirty characters")
     tree = Tree(RLM(Scripted())._settings, corpus, "run", Emitter(), 0.0)
-    host = Host(tree, corpus, query="q", depth=0, spawn=Children(tree).of(0, corpus), worker="root", parent="run-1")
+    host = Host(
+        tree,
+        corpus,
+        query="q",
+        depth=0,
+        spawn=Children(tree).of(0, corpus),
+        worker="root",
+        parent="run-1",
+    )
     return Gate("r", host.functions())
 
 
 FUNCTIONS = sorted(spec.name for spec in gate().specs)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @pytest.mark.parametrize("function", FUNCTIONS)
 @given(args=st.lists(VALUES, max_size=4), kwargs=st.dictionaries(NAMES, VALUES, max_size=2))
-def test_hostile_arguments_give_a_value_or_an_error_of_the_codes(function: str, args: list[Any], kwargs: dict[str, Any]) -> None:
-    """Whatever arrives at the gate, only a value that can cross or a `HostCallError` comes out; anything else would end the run."""
+def test_hostile_arguments_give_a_value_or_an_error_of_the_codes(
+    function: str, args: list[Any], kwargs: dict[str, Any]
+) -> None:
+    """Whatever arrives at the gate, only a value that can cross or a `HostCallError` comes out;
+    anything else would end the run.
+    """
     if function == "store.create":  # something to be found by the others too
         kwargs = {}
 

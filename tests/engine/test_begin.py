@@ -1,4 +1,6 @@
-"""How a run begins: where there is no sandbox, nothing is paid; where there was one, nobody waits for it."""
+"""How a run begins: where there is no sandbox, nothing is paid; where there was one, nobody waits
+for it.
+"""
 
 import sys
 
@@ -24,8 +26,15 @@ async def test_a_missing_sandbox_costs_nothing(monkeypatch: pytest.MonkeyPatch) 
 async def test_batches_of_code_are_told() -> None:
     """A batch in the REPL has its events: how many prompts, how far it is, how it ended."""
     events: list[Event] = []
-    await RLM(Scripted([code("llm_batch(['a', None, 'b'])"), final("'done'")]), on_event=events.append).acompletion("q", "text")
-    started, finished = [[each for each in events if isinstance(each, kind)] for kind in (BatchStarted, BatchFinished)]
+    await RLM(
+        Scripted([code("llm_batch(['a', None, 'b'])"), final("'done'")]), on_event=events.append
+    ).acompletion("q", "text")
+    started, finished = [
+        [each for each in events if isinstance(each, kind)]
+        for kind in (BatchStarted, BatchFinished)
+    ]
     assert [each.total for each in started] == [3]
     assert [each.done for each in events if isinstance(each, BatchProgress)] == [1, 2, 3]
-    assert [(each.id, each.failed, each.outcome) for each in finished] == [(started[0].id, 1, "completed")]
+    assert [(each.id, each.failed, each.outcome) for each in finished] == [
+        (started[0].id, 1, "completed")
+    ]

@@ -26,20 +26,32 @@ def calls_of(result: RLMResult) -> list[SubCall]:
 
 @pytest.mark.parametrize(
     ("template", "chunk", "length"),
-    [("'{chunk}' * 3_000", "'x' * 1_000_000", 3_000_000_000), ("'{chunk}' * 1_000_000", "'x' * 1_000_000", 10**12)],
+    [
+        ("'{chunk}' * 3_000", "'x' * 1_000_000", 3_000_000_000),
+        ("'{chunk}' * 1_000_000", "'x' * 1_000_000", 10**12),
+    ],
 )
-async def test_the_length_of_a_filled_template_is_computed_first(template: str, chunk: str, length: int) -> None:
-    """A template that would grow beyond a bound fails in its slot, in words; nothing of that length is ever made."""
+async def test_the_length_of_a_filled_template_is_computed_first(
+    template: str, chunk: str, length: int
+) -> None:
+    """A template that would grow beyond a bound fails in its slot, in words; nothing of that length
+    is ever made.
+    """
     block = code(f"replies = parallel_query({template}, [{chunk}, 'y'])", "print(replies[0])")
     root = Scripted([block, final("'done'")])
     result = await run(root)
-    assert f"the prompt has {length:,} characters, and may have 20,000,000: send a part of them" in result.repl_history[0].stdout
+    assert (
+        f"the prompt has {length:,} characters, and may have 20,000,000: send a part of them"
+        in result.repl_history[0].stdout
+    )
     assert result.answer == "done"
     assert len(root.asked) == 1
 
 
 async def test_a_prompt_has_a_bound_wherever_it_comes_from() -> None:
-    """Single prompts, batches, templates and children of the sub-model: what is too long fails alone, and the others are asked."""
+    """Single prompts, batches, templates and children of the sub-model: what is too long fails
+    alone, and the others are asked.
+    """
     block = code(
         "long = 'x' * 1_001",
         "replies = [llm_query(long), *llm_batch([long, 'a']), *parallel_query('{chunk}', [long, 'b'])]",
@@ -49,11 +61,15 @@ async def test_a_prompt_has_a_bound_wherever_it_comes_from() -> None:
     root = Scripted([block, final("'done'")])
     result = await run(root, limits=Limits(prompt_chars=1_000))
     failed = "Error: input"
-    assert result.repl_history[0].stdout == f"{[failed, failed, 're: a', failed, 're: b', failed]}\n"
+    assert (
+        result.repl_history[0].stdout == f"{[failed, failed, 're: a', failed, 're: b', failed]}\n"
+    )
     assert sorted(root.asked) == ["a", "b"]
 
 
-async def test_the_prompts_of_a_template_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_prompts_of_a_template_are_made_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """No more prompts are there at once than are asked at once, nor when they are noted."""
     monkeypatch.setattr(sub_calls, "_GROUP", 5_000)
     noted: list[int] = []
@@ -70,15 +86,26 @@ async def test_the_prompts_of_a_template_are_made_one_at_a_time(monkeypatch: pyt
         await note(self, *args)
 
     monkeypatch.setattr(sub_calls.SubCalls, "_note_calls", watched)
-    root = Scripted([code("parallel_query('{chunk}' * 1_000, [str(i) for i in range(10)] * 3)"), final("'done'")])
+    root = Scripted(
+        [
+            code("parallel_query('{chunk}' * 1_000, [str(i) for i in range(10)] * 3)"),
+            final("'done'"),
+        ]
+    )
     result = await run(root)
-    assert [call.path.rpartition(".")[2] for call in calls_of(result)] == [str(number) for number in range(30)]
+    assert [call.path.rpartition(".")[2] for call in calls_of(result)] == [
+        str(number) for number in range(30)
+    ]
     assert len(noted) >= 6
     assert max(noted) <= 5_000
 
 
-async def test_prompts_of_templates_are_not_made_before_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many calls with templates are in flight, no more of their prompts exist than are asked at once."""
+async def test_prompts_of_templates_are_not_made_before_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many calls with templates are in flight, no more of their prompts exist than are
+    asked at once.
+    """
     there = most = 0
     ask = sub_calls.SubCalls._ask
 
@@ -110,10 +137,14 @@ async def test_prompts_of_templates_are_not_made_before_their_turn(monkeypatch: 
 
 
 async def test_the_record_keeps_ends_and_hashes_beyond_its_bound() -> None:
-    """Prompts are kept whole while there is room, then by their beginnings and ends, then only counted; refused ones likewise."""
+    """Prompts are kept whole while there is room, then by their beginnings and ends, then only
+    counted; refused ones likewise.
+    """
     block = code("for i in range(40): llm_query(str(i) + 'x' * 20_000 + 'end')")
     limits = Limits(recorded_chars=160_000)
-    result = await run(Scripted([block, final("'done'")]), limits=limits, budget=Budget(max_calls=5))
+    result = await run(
+        Scripted([block, final("'done'")]), limits=limits, budget=Budget(max_calls=5)
+    )
     calls, execution = calls_of(result), result.repl_history[0]
     assert len(calls) + execution.unrecorded == 40
     assert result.trajectory[0].calls == 40
@@ -131,12 +162,18 @@ async def test_the_record_keeps_ends_and_hashes_beyond_its_bound() -> None:
 
 
 async def test_the_record_bounds_long_replies_and_output_too() -> None:
-    """What a model wrote and what a block printed counts, and is cut in the record alone: the code has it whole, the model as ever."""
+    """What a model wrote and what a block printed counts, and is cut in the record alone: the code
+    has it whole, the model as ever.
+    """
     block = code("print(len(llm_query('p')))", "print('y' * 50_000)")
     root = Scripted([block, block, block, final("'done'")], lambda _: "r" * 50_000)
     result = await run(root, limits=Limits(recorded_chars=210_000, stdout_shown=60_000))
     assert [len(call.reply) for call in calls_of(result)] == [50_000, 1_043, 1_043]
-    assert [len(execution.stdout) for execution in result.repl_history[:3]] == [50_007, 1_000, 1_000]
+    assert [len(execution.stdout) for execution in result.repl_history[:3]] == [
+        50_007,
+        1_000,
+        1_000,
+    ]
     assert [execution.dropped for execution in result.repl_history[:3]] == [0, 49_007, 49_007]
     assert all("50000" in told and "y" * 50_000 in told for told in root.told[1:])
 
@@ -144,7 +181,11 @@ async def test_the_record_bounds_long_replies_and_output_too() -> None:
 async def test_a_refused_batch_of_very_many_prompts_is_counted() -> None:
     """A record does not hold an entry for each of very many calls that were never made."""
     block = code("print(len(llm_batch(['p'] * 20_000)))")
-    result = await run(Scripted([block, final("'done'")]), limits=Limits(recorded_chars=100_000), budget=Budget(max_calls=2))
+    result = await run(
+        Scripted([block, final("'done'")]),
+        limits=Limits(recorded_chars=100_000),
+        budget=Budget(max_calls=2),
+    )
     execution = result.repl_history[0]
     assert execution.stdout == "20000\n"
     assert len(execution.subcalls) <= 100
@@ -157,15 +198,21 @@ async def test_a_refused_batch_of_very_many_prompts_is_counted() -> None:
 async def test_a_store_has_the_bound_of_its_run() -> None:
     """Code is told that the store is full, and goes on."""
     block = code(
-        "try:", "  for i in range(1_000): store.create('t', 'd', 'x' * 9_999 + chr(0x1F600))", "except ValueError as e: print(i, e)"
+        "try:",
+        "  for i in range(1_000): store.create('t', 'd', 'x' * 9_999 + chr(0x1F600))",
+        "except ValueError as e: print(i, e)",
     )
     result = await run(Scripted([block, final("'done'")]), limits=Limits(store_bytes=1_000_000))
     assert result.repl_history[0].stdout.startswith("24 the store is full: it holds 98")
     assert result.answer == "done"
 
 
-async def test_a_reduction_does_not_repeat_a_long_prompt_for_very_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a prompt leaves so little room that it would be repeated beyond a bound, the code is told what to do."""
+async def test_a_reduction_does_not_repeat_a_long_prompt_for_very_many_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a prompt leaves so little room that it would be repeated beyond a bound, the code is
+    told what to do.
+    """
     monkeypatch.setattr("rlm_integrations.store.derive.REPEATED", 1_000_000)
     block = code(
         "ids = [store.create('t', 'd', 'x' * 50_000)]",
@@ -211,11 +258,19 @@ MANY = code(
 
 
 async def test_children_at_once_are_bounded_at_each_depth() -> None:
-    """However many calls are in flight, a depth has a bounded number of sessions open, and all children answer."""
+    """However many calls are in flight, a depth has a bounded number of sessions open, and all
+    children answer.
+    """
     grand = code("FINAL(recursive_lm('grandchild', 'gc'))")
     scripts = {"grandchild": [final("'leaf'")], "child": [grand], "What": [MANY, final("'done'")]}
     sandbox = Counting()
-    result = await run(Scripted(scripts), sandbox=sandbox, max_depth=3, limits=Limits(child_runs=3), max_parallel_calls=10)
+    result = await run(
+        Scripted(scripts),
+        sandbox=sandbox,
+        max_depth=3,
+        limits=Limits(child_runs=3),
+        max_parallel_calls=10,
+    )
     assert (result.repl_history[0].stdout, result.answer) == ("40\n", "done")
     assert [call.reply for call in calls_of(result)] == ["leaf"] * 40
     assert sandbox.most <= 1 + 3 + 3
@@ -234,13 +289,22 @@ async def test_a_child_that_waits_for_its_model_has_no_session() -> None:
                 seen.append(sandbox.opened)
             return await super().complete(request)
 
-    root = Watching({"child": ["no code here", "FINAL(1)"], "What": [code("recursive_lm('child', 'c')"), final("'done'")]})
+    root = Watching(
+        {
+            "child": ["no code here", "FINAL(1)"],
+            "What": [code("recursive_lm('child', 'c')"), final("'done'")],
+        }
+    )
     await run(root, sandbox=sandbox, max_depth=2)
     assert seen == [1, 1]
 
 
-async def test_no_child_is_prepared_once_the_budget_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody can answer any more is refused at once: no document is made, no session opened, no thread kept."""
+async def test_no_child_is_prepared_once_the_budget_is_spent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What nobody can answer any more is refused at once: no document is made, no session opened,
+    no thread kept.
+    """
     prepared = 0
     make = children._slice
 
@@ -265,7 +329,9 @@ async def test_no_child_is_prepared_once_the_budget_is_spent(monkeypatch: pytest
 
 
 async def test_the_cards_of_a_worker_have_a_bound() -> None:
-    """They become part of a prompt; what is far too large for one is refused before it is made a text."""
+    """They become part of a prompt; what is far too large for one is refused before it is made a
+    text.
+    """
     block = code("try: rlm_worker('p', [[]] * 1_000_000)", "except ValueError as e: print(e)")
     result = await run(Scripted([block, final("'done'")]))
     assert "store_cards are too large" in result.repl_history[0].stdout
@@ -285,18 +351,33 @@ async def test_the_cards_of_a_worker_have_a_bound() -> None:
     ],
 )
 async def test_a_batch_has_a_bounded_number_of_items(call: str) -> None:
-    """One that has more is refused whole, before anything is made of it, and the code is told what to do."""
-    block = code("items = ['p'] * 11", f"try: {call}", "except ValueError as e: print(e)", f"items.pop(); print(len({call}))")
+    """One that has more is refused whole, before anything is made of it, and the code is told what
+    to do.
+    """
+    block = code(
+        "items = ['p'] * 11",
+        f"try: {call}",
+        "except ValueError as e: print(e)",
+        f"items.pop(); print(len({call}))",
+    )
     root = Scripted([block, final("'done'")])
     result = await run(root, limits=Limits(batch_items=10))
     function = call.partition("(")[0]
-    assert result.repl_history[0].stdout == f"{function}: a batch has at most 10 items, not 11: make several\n10\n"
+    assert (
+        result.repl_history[0].stdout
+        == f"{function}: a batch has at most 10 items, not 11: make several\n10\n"
+    )
     assert len(root.asked) <= 10
 
 
 @pytest.mark.parametrize(
     "call",
-    ["llm_batch([[]] * 20_000)", "recursive_batch([[]] * 20_000)", "rlm_worker_batched([[]] * 20_000)", "llm_batch([''] * 20_000)"],
+    [
+        "llm_batch([[]] * 20_000)",
+        "recursive_batch([[]] * 20_000)",
+        "rlm_worker_batched([[]] * 20_000)",
+        "llm_batch([''] * 20_000)",
+    ],
 )
 async def test_a_batch_that_is_refused_lets_the_loop_go(call: str) -> None:
     """Workers that never wait let other tasks run after every few items."""

@@ -1,4 +1,6 @@
-"""Budgets are hard: calls, tokens, dollars and seconds, over a whole tree, in the middle of a batch, added up by the server itself."""
+"""Budgets are hard: calls, tokens, dollars and seconds, over a whole tree, in the middle of a
+batch, added up by the server itself.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -48,9 +50,16 @@ def rlm_of(server: StandIn, counter: Counter, *, model: str = "root", **options:
 
 
 LOOKS = [
-    code(f"print('look {turn}', context[{turn} * 500 : {turn} * 500 + 400])", "seen = llm_query(context[:3000])") for turn in range(30)
+    code(
+        f"print('look {turn}', context[{turn} * 500 : {turn} * 500 + 400])",
+        "seen = llm_query(context[:3000])",
+    )
+    for turn in range(30)
 ]
-BATCH = code("replies = llm_batch([f'{n}: ' + context[n * 100 : n * 100 + 2000] for n in range(40)])", "print(replies)")
+BATCH = code(
+    "replies = llm_batch([f'{n}: ' + context[n * 100 : n * 100 + 2000] for n in range(40)])",
+    "print(replies)",
+)
 
 
 # Calls.
@@ -58,20 +67,33 @@ BATCH = code("replies = llm_batch([f'{n}: ' + context[n * 100 : n * 100 + 2000] 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 async def test_calls_are_never_exceeded(server: StandIn, limit: int) -> None:
-    """The server sees at most so many; the last one is the closing request, unless there is only one."""
+    """The server sees at most so many; the last one is the closing request, unless there is only
+    one.
+    """
     rlm = rlm_of(server, Counter(*LOOKS), budget=Budget(max_calls=limit))
     result = await rlm.acompletion("What happened?", DOCUMENT)
-    assert (result.stop_reason, result.total_calls, server.stats().calls) == ("budget_calls", limit, limit)
+    assert (result.stop_reason, result.total_calls, server.stats().calls) == (
+        "budget_calls",
+        limit,
+        limit,
+    )
     last = server.requests()[-1].body["messages"][-1]["content"]
     assert ("This is the last turn" in last) == (limit > 1)
 
 
 async def test_the_rest_of_a_batch_is_refused_when_the_calls_are_spent(server: StandIn) -> None:
-    """What was begun is answered, what is left gets an `LLMError` of type "budget" in its slot; order and length are kept."""
+    """What was begun is answered, what is left gets an `LLMError` of type "budget" in its slot;
+    order and length are kept.
+    """
     script = [
-        code("replies = llm_batch([f'p{n}' for n in range(10)], max_concurrent=3)", "kinds = [getattr(r, 'type', r) for r in replies]")
+        code(
+            "replies = llm_batch([f'p{n}' for n in range(10)], max_concurrent=3)",
+            "kinds = [getattr(r, 'type', r) for r in replies]",
+        )
     ]
-    rlm = rlm_of(server, Counter(*script, code("FINAL(kinds)"), reply="fine"), budget=Budget(max_calls=6))
+    rlm = rlm_of(
+        server, Counter(*script, code("FINAL(kinds)"), reply="fine"), budget=Budget(max_calls=6)
+    )
     result = await rlm.acompletion("What happened?", DOCUMENT)
     assert result.answer == str(["fine"] * 4 + ["budget"] * 6).replace("'", '"')
     assert (result.stop_reason, server.stats().calls) == ("budget_calls", 6)
@@ -81,10 +103,16 @@ async def test_the_rest_of_a_batch_is_refused_when_the_calls_are_spent(server: S
 
 async def test_the_closing_turn_asks_nobody(server: StandIn) -> None:
     """Code of the closing reply runs, and its own calls are refused with a reason."""
-    script = [code("x = 'found'"), code("r = llm_query('more?')", "print(recursive_lm('q', 'c'))", "FINAL(f'{x}; {r}')")]
+    script = [
+        code("x = 'found'"),
+        code("r = llm_query('more?')", "print(recursive_lm('q', 'c'))", "FINAL(f'{x}; {r}')"),
+    ]
     rlm = rlm_of(server, Counter(*script), budget=Budget(max_calls=2))
     result = await rlm.acompletion("What happened?", DOCUMENT)
-    assert result.answer == "found; Error: budget: this is the last turn, and no model can be asked any more"
+    assert (
+        result.answer
+        == "found; Error: budget: this is the last turn, and no model can be asked any more"
+    )
     assert server.stats().calls == 2
 
 
@@ -94,12 +122,19 @@ async def test_the_closing_turn_asks_nobody(server: StandIn) -> None:
 @pytest.mark.parametrize("limit", [4_000, 8_000, 20_000, 60_000])
 @pytest.mark.parametrize("script", [LOOKS, [BATCH] * 30], ids=["one by one", "batches"])
 async def test_tokens_are_never_exceeded(server: StandIn, limit: int, script: list[str]) -> None:
-    """The server's own count stays within the limit, and the run still gets somewhere: it asks, and it closes."""
+    """The server's own count stays within the limit, and the run still gets somewhere: it asks, and
+    it closes.
+    """
     counter = Counter(*[f"{block}\nTurn {turn}." for turn, block in enumerate(script)])
-    result = await rlm_of(server, counter, budget=Budget(max_tokens=limit)).acompletion("What happened?", DOCUMENT)
+    result = await rlm_of(server, counter, budget=Budget(max_tokens=limit)).acompletion(
+        "What happened?", DOCUMENT
+    )
     assert result.stop_reason == "budget_tokens"
     assert 0 < counter.tokens <= limit
-    assert result.spent.total.usage.input_tokens + result.spent.total.usage.output_tokens == counter.tokens
+    assert (
+        result.spent.total.usage.input_tokens + result.spent.total.usage.output_tokens
+        == counter.tokens
+    )
     assert result.answer != ""
     if limit >= 20_000:
         assert "This is the last turn" in server.requests()[-1].body["messages"][-1]["content"]
@@ -107,7 +142,9 @@ async def test_tokens_are_never_exceeded(server: StandIn, limit: int, script: li
 
 
 async def test_dollars_are_never_exceeded(server: StandIn) -> None:
-    """The price list times what the server counted stays within the limit; there is no closing request."""
+    """The price list times what the server counted stays within the limit; there is no closing
+    request.
+    """
     counter = Counter(*[f"{BATCH}\nTurn {turn}." for turn in range(30)])
     rlm = rlm_of(server, counter, model="gpt-5-mini", budget=Budget(max_cost=0.02))
     result = await rlm.acompletion("What happened?", DOCUMENT)
@@ -117,26 +154,41 @@ async def test_dollars_are_never_exceeded(server: StandIn) -> None:
     assert "This is the last turn" not in server.requests()[-1].body["messages"][-1]["content"]
 
 
-async def test_a_cost_limit_without_a_price_is_refused_before_the_first_call(server: StandIn) -> None:
+async def test_a_cost_limit_without_a_price_is_refused_before_the_first_call(
+    server: StandIn,
+) -> None:
     """Also where only a sub-model has none; the message says what to limit instead."""
     priced, unknown = models(server.base_url, "gpt-5-mini", "my-own-model")
-    for rlm in (RLM(unknown, budget=Budget(max_cost=1)), RLM(priced, {"a": priced, "b": unknown}, budget=Budget(max_cost=1.0))):
-        with pytest.raises(InputError, match="no known price of 'my-own-model'; limit max_tokens or max_calls"):
+    for rlm in (
+        RLM(unknown, budget=Budget(max_cost=1)),
+        RLM(priced, {"a": priced, "b": unknown}, budget=Budget(max_cost=1.0)),
+    ):
+        with pytest.raises(
+            InputError, match="no known price of 'my-own-model'; limit max_tokens or max_calls"
+        ):
             await rlm.acompletion("What happened?", DOCUMENT)
     assert server.stats().calls == 0
 
 
-@pytest.mark.parametrize("kind", ["null_content", "no_usage", "rate_limit", "truncated", "empty_choices", "close"])
+@pytest.mark.parametrize(
+    "kind", ["null_content", "no_usage", "rate_limit", "truncated", "empty_choices", "close"]
+)
 async def test_tries_that_fail_are_reckoned_with(server: StandIn, kind: str) -> None:
-    """A provider may want to be paid for a reply that was of no use: with one of five tries failing the limit still holds."""
+    """A provider may want to be paid for a reply that was of no use: with one of five tries failing
+    the limit still holds.
+    """
     counter = Counter(*[f"{BATCH}\nTurn {turn}." for turn in range(30)])
     server.change(faults=[Fault(kind, rate=0.2)])
-    result = await rlm_of(server, counter, budget=Budget(max_tokens=60_000)).acompletion("What happened?", DOCUMENT)
+    result = await rlm_of(server, counter, budget=Budget(max_tokens=60_000)).acompletion(
+        "What happened?", DOCUMENT
+    )
     assert result.stop_reason in {"budget_tokens", "model_error"}
     assert 0 < counter.tokens <= 60_000
 
 
-async def test_a_reply_that_is_of_no_use_again_and_again_does_not_break_the_limit(server: StandIn) -> None:
+async def test_a_reply_that_is_of_no_use_again_and_again_does_not_break_the_limit(
+    server: StandIn,
+) -> None:
     """Further tries of one call are made only as long as the budget bears them."""
     counter = Counter(*LOOKS)
     server.change(faults=[Fault("null_content", match="harvest")])
@@ -148,9 +200,15 @@ async def test_a_reply_that_is_of_no_use_again_and_again_does_not_break_the_limi
 
 
 async def test_calls_wait_for_what_others_may_give_back(server: StandIn) -> None:
-    """Ten calls at once reserve more than there is, but take less: all get their answers, with replies of full length allowed."""
-    counter = Counter(code("r = llm_batch(['p'] * 30)", "FINAL(sum(x == 'nothing of note' for x in r))"))
-    result = await rlm_of(server, counter, budget=Budget(max_tokens=60_000)).acompletion("What happened?", DOCUMENT)
+    """Ten calls at once reserve more than there is, but take less: all get their answers, with
+    replies of full length allowed.
+    """
+    counter = Counter(
+        code("r = llm_batch(['p'] * 30)", "FINAL(sum(x == 'nothing of note' for x in r))")
+    )
+    result = await rlm_of(server, counter, budget=Budget(max_tokens=60_000)).acompletion(
+        "What happened?", DOCUMENT
+    )
     assert (result.answer, result.stop_reason) == ("30", "final")
     assert {kept.body["max_completion_tokens"] for kept in server.requests()} == {8_192}
 
@@ -158,14 +216,18 @@ async def test_calls_wait_for_what_others_may_give_back(server: StandIn) -> None
 async def test_a_reply_may_be_as_long_as_what_is_left(server: StandIn) -> None:
     """Under a small limit replies are bounded more tightly, rather than nobody being asked."""
     counter = Counter(code("x = 'found'"), code("FINAL(x)"))
-    result = await rlm_of(server, counter, budget=Budget(max_tokens=8_000)).acompletion("What happened?", DOCUMENT)
+    result = await rlm_of(server, counter, budget=Budget(max_tokens=8_000)).acompletion(
+        "What happened?", DOCUMENT
+    )
     assert (result.answer, result.stop_reason) == ("found", "final")
     assert all(256 <= kept.body["max_completion_tokens"] < 8_192 for kept in server.requests())
 
 
 async def test_without_a_limit_replies_are_not_bounded(server: StandIn) -> None:
     """Nothing is said about the length of replies where neither tokens nor cost are limited."""
-    await rlm_of(server, Counter(final("'done'")), budget=Budget(max_calls=5)).acompletion("What happened?", DOCUMENT)
+    await rlm_of(server, Counter(final("'done'")), budget=Budget(max_calls=5)).acompletion(
+        "What happened?", DOCUMENT
+    )
     assert "max_completion_tokens" not in server.requests()[0].body
 
 
@@ -180,8 +242,15 @@ async def test_text_of_many_bytes_is_not_underestimated(server: StandIn) -> None
 
 
 async def test_children_and_their_tokens_are_counted_together(server: StandIn) -> None:
-    """A tree of runs stays within one limit, and children do not take what is kept back for the root's closing request."""
-    counter = Counter(*[code(f"print(recursive_batch([{{'query': 'q{turn}', 'context': context[:9000]}}] * 6))") for turn in range(9)])
+    """A tree of runs stays within one limit, and children do not take what is kept back for the
+    root's closing request.
+    """
+    counter = Counter(
+        *[
+            code(f"print(recursive_batch([{{'query': 'q{turn}', 'context': context[:9000]}}] * 6))")
+            for turn in range(9)
+        ]
+    )
     rlm = rlm_of(server, counter, max_depth=2, max_iterations=4, budget=Budget(max_tokens=70_000))
     result = await rlm.acompletion("What happened?", DOCUMENT)
     assert 0 < counter.tokens <= 70_000
@@ -210,7 +279,9 @@ async def test_seconds_interrupt_a_running_block_and_its_calls(block: str, time_
     """Whatever the code does, the run ends in time with what there is, and nothing stays open."""
     root = Scripted([code("print('seen so far')"), code(block)], overlong(3600))
     hook = time_ends(lambda event: isinstance(event, BlockStarted) and event.block == 2)
-    result = await run(root, budget=Budget(max_seconds=60), limits=Limits(grace_seconds=0.1), on_event=hook)
+    result = await run(
+        root, budget=Budget(max_seconds=60), limits=Limits(grace_seconds=0.1), on_event=hook
+    )
     assert (result.stop_reason, result.answer, root.open) == ("budget_seconds", "seen so far", 0)
     assert result.repl_history[-1].status in {"interrupted", "lost", "error"}
 
@@ -218,21 +289,38 @@ async def test_seconds_interrupt_a_running_block_and_its_calls(block: str, time_
 async def test_seconds_abort_calls_at_the_server(server: StandIn, time_ends: Any) -> None:
     """Sub-calls in flight are closed at the server, and the record says what became of them."""
     events: list[Event] = []
-    server.change(scripts={"root": [code("print('seen')"), code("r = llm_batch(['a', 'b', 'c'])")]}, faults=[Fault("hang", at=(3, 4))])
+    server.change(
+        scripts={"root": [code("print('seen')"), code("r = llm_batch(['a', 'b', 'c'])")]},
+        faults=[Fault("hang", at=(3, 4))],
+    )
     root, sub = models(server.base_url, "root", "sub")
     end = time_ends(lambda event: isinstance(event, BlockStarted) and event.block == 2, 1.5)
-    rlm = RLM(root, sub, budget=Budget(max_seconds=60), on_event=lambda event: (end(event), events.append(event)))
+    rlm = RLM(
+        root,
+        sub,
+        budget=Budget(max_seconds=60),
+        on_event=lambda event: (end(event), events.append(event)),
+    )
     result = await rlm.acompletion("What happened?", DOCUMENT)
     assert (result.stop_reason, result.answer) == ("budget_seconds", "seen")
-    assert [event.record.error.type for event in events if isinstance(event, CallFailed)] == ["cancelled", "cancelled"]
+    assert [event.record.error.type for event in events if isinstance(event, CallFailed)] == [
+        "cancelled",
+        "cancelled",
+    ]
     replies = [call.reply for call in result.repl_history[1].subcalls]
-    assert [reply.startswith(("Error: cancelled", "Error: budget")) for reply in replies] == [False, True, True]
+    assert [reply.startswith(("Error: cancelled", "Error: budget")) for reply in replies] == [
+        False,
+        True,
+        True,
+    ]
     await until(lambda: server.stats().in_flight == 0)
     assert server.stats().aborted == 2
 
 
 async def test_seconds_end_a_root_that_does_not_answer(server: StandIn) -> None:
-    """The root's own call is ended too, from its first turn on; without anything said the answer is empty."""
+    """The root's own call is ended too, from its first turn on; without anything said the answer is
+    empty.
+    """
     server.change(faults=[Fault("hang")])
     (root,) = models(server.base_url, "root")
     result = await RLM(root, budget=Budget(max_seconds=0.3)).acompletion("What happened?", DOCUMENT)
@@ -243,7 +331,9 @@ async def test_seconds_over_between_two_blocks_stop_the_second(time_ends: Any) -
     """Code that begins when the time is over is interrupted at once."""
     root = Scripted([code("x = 1") + "\n" + code("while True: pass")])
     hook = time_ends(lambda event: isinstance(event, BlockFinished), 0)
-    result = await run(root, budget=Budget(max_seconds=60), limits=Limits(grace_seconds=0.2), on_event=hook)
+    result = await run(
+        root, budget=Budget(max_seconds=60), limits=Limits(grace_seconds=0.2), on_event=hook
+    )
     assert result.stop_reason == "budget_seconds"
     assert [execution.status == "ok" for execution in result.repl_history] == [True, False]
 
@@ -268,25 +358,39 @@ def sleeps(event: Event) -> bool:
         ([], ""),
     ],
 )
-async def test_a_stop_gives_the_best_partial_answer(script: list[str], answer: str, time_ends: Any) -> None:
+async def test_a_stop_gives_the_best_partial_answer(
+    script: list[str], answer: str, time_ends: Any
+) -> None:
     """An answer that was refused, else what was printed or said last, else nothing."""
-    result = await run(Scripted([*script, SLEEP]), budget=Budget(max_seconds=60), on_event=time_ends(sleeps))
+    result = await run(
+        Scripted([*script, SLEEP]), budget=Budget(max_seconds=60), on_event=time_ends(sleeps)
+    )
     assert (result.stop_reason, result.answer) == ("budget_seconds", answer)
 
 
 async def test_a_closing_reply_in_prose_is_the_answer() -> None:
     """Asked for its best answer, a model may forget FINAL: what it said is the answer all the same."""
-    result = await run(Scripted([code("FINAL('a guess')", "1 / 0"), "I believe it was the comet."]), max_iterations=1)
+    result = await run(
+        Scripted([code("FINAL('a guess')", "1 / 0"), "I believe it was the comet."]),
+        max_iterations=1,
+    )
     assert (result.stop_reason, result.answer) == ("max_iterations", "I believe it was the comet.")
 
 
 @pytest.mark.parametrize("budget", [{"max_calls": 2}, {"max_tokens": 5_000}, {"max_seconds": 60}])
 async def test_raise_carries_the_partial_result(budget: dict[str, float], time_ends: Any) -> None:
-    """`on_exceeded="raise"` raises with the whole result on board: answer, record and what was spent."""
+    """`on_exceeded="raise"` raises with the whole result on board: answer, record and what was
+    spent.
+    """
     last = SLEEP if "max_seconds" in budget else code("print('turn', llm_query(context * 300))")
     root = Scripted([code("print('seen')"), last, "?"])
     with pytest.raises(BudgetExceededError, match="the error has the partial result") as caught:
-        await run(root, budget=Budget(**budget, on_exceeded="raise"), limits=Limits(grace_seconds=0.2), on_event=time_ends(sleeps))
+        await run(
+            root,
+            budget=Budget(**budget, on_exceeded="raise"),
+            limits=Limits(grace_seconds=0.2),
+            on_event=time_ends(sleeps),
+        )
     result = caught.value.result
     assert isinstance(result, RLMResult)
     assert result.stop_reason == next(iter(budget)).replace("max", "budget")
@@ -297,9 +401,16 @@ async def test_raise_carries_the_partial_result(budget: dict[str, float], time_e
 async def test_a_run_that_ends_within_its_budget_is_not_touched_by_it() -> None:
     """With limits far away the result is the same as without."""
     script = [code("x = llm_query('p')"), code("FINAL(x)")]
-    result = await run(Scripted(script), budget=Budget(max_calls=50, max_tokens=10**6, max_seconds=60.0, on_exceeded="raise"))
+    result = await run(
+        Scripted(script),
+        budget=Budget(max_calls=50, max_tokens=10**6, max_seconds=60.0, on_exceeded="raise"),
+    )
     plain = await run(Scripted(script))
-    assert (result.answer, result.stop_reason, result.total_calls) == (plain.answer, "final", plain.total_calls)
+    assert (result.answer, result.stop_reason, result.total_calls) == (
+        plain.answer,
+        "final",
+        plain.total_calls,
+    )
 
 
 class Unhelpful:
@@ -308,12 +419,18 @@ class Unhelpful:
     name, context_window = "uncounted", None
 
     async def complete(self, request: Request) -> Completion:
-        return Completion(code("r = llm_batch(['p' * 3000] * 20)") if request.role == "root" else "words")
+        return Completion(
+            code("r = llm_batch(['p' * 3000] * 20)") if request.role == "root" else "words"
+        )
 
 
 async def test_a_model_that_counts_nothing_is_taken_at_its_reservation() -> None:
-    """Without a count every call costs what was set aside for it, so a limit of tokens ends the run all the same."""
-    result = await RLM(Unhelpful(), budget=Budget(max_tokens=100_000)).acompletion("What?", DOCUMENT)
+    """Without a count every call costs what was set aside for it, so a limit of tokens ends the run
+    all the same.
+    """
+    result = await RLM(Unhelpful(), budget=Budget(max_tokens=100_000)).acompletion(
+        "What?", DOCUMENT
+    )
     assert result.stop_reason == "budget_tokens"
     assert result.total_calls < 20
     assert result.cost is None

@@ -1,4 +1,6 @@
-"""What a budget refuses and what it counts: prompts that are too long, counts that cannot be true, connections that were refused."""
+"""What a budget refuses and what it counts: prompts that are too long, counts that cannot be true,
+connections that were refused.
+"""
 
 import asyncio
 import base64
@@ -21,12 +23,20 @@ from tests.standin.settings import Usage as Counts
 
 
 async def test_a_prompt_that_is_too_long_fails_alone() -> None:
-    """Its slot says how many tokens it takes of how many; the rest of the batch is answered, and the run goes on to its end."""
-    root = Scripted([code("rs = llm_batch(['a', 'x' * 5_000_000, 'b'])", "print(rs[1])"), final("[rs[0], rs[1].type, rs[2]]")])
+    """Its slot says how many tokens it takes of how many; the rest of the batch is answered, and
+    the run goes on to its end.
+    """
+    root = Scripted(
+        [
+            code("rs = llm_batch(['a', 'x' * 5_000_000, 'b'])", "print(rs[1])"),
+            final("[rs[0], rs[1].type, rs[2]]"),
+        ]
+    )
     result = await run(root, budget=Budget(max_tokens=100_000))
     assert (result.answer, result.stop_reason) == ('["re: a", "budget", "re: b"]', "final")
     told = (
-        r"Error: budget: the prompt and its reply take up to 5,000,265 tokens, and \d\d,\d{3} of the run's 100,000 are left: ask with less"
+        r"Error: budget: the prompt and its reply take up to 5,000,265 tokens, "
+        r"and \d\d,\d{3} of the run's 100,000 are left: ask with less"
     )
     assert re.search(told, result.repl_history[0].stdout)
     assert root.asked == ["a", "b"]
@@ -34,7 +44,12 @@ async def test_a_prompt_that_is_too_long_fails_alone() -> None:
 
 async def test_a_prompt_that_only_an_unspent_budget_could_bear_fails_alone_too() -> None:
     """What does not fit any more does not end the run either, as long as shorter prompts do."""
-    script = [code("a = llm_query('w ' * 60_000)", "b = llm_query('y ' * 60_000)", "c = llm_query('short')"), final("[a, b.type, c]")]
+    script = [
+        code(
+            "a = llm_query('w ' * 60_000)", "b = llm_query('y ' * 60_000)", "c = llm_query('short')"
+        ),
+        final("[a, b.type, c]"),
+    ]
     result = await run(Scripted(script, lambda _: "fine"), budget=Budget(max_tokens=100_000))
     assert (result.answer, result.stop_reason) == ('["fine", "budget", "fine"]', "final")
 
@@ -51,14 +66,23 @@ async def test_a_prompt_that_is_too_long_inside_a_child_ends_neither_child_nor_p
 
 async def test_a_child_whose_own_question_is_too_long_fails_alone() -> None:
     """The child run ends without an answer, and its parent with one."""
-    root = Scripted([code("r = recursive_lm('x' * 2_000_000, context)"), final("[r.type, llm_query('short')]")])
+    root = Scripted(
+        [code("r = recursive_lm('x' * 2_000_000, context)"), final("[r.type, llm_query('short')]")]
+    )
     result = await run(root, max_depth=2, budget=Budget(max_tokens=100_000))
     assert (result.answer, result.stop_reason) == ('["budget", "re: short"]', "final")
 
 
 async def test_a_run_is_over_once_no_useful_call_fits() -> None:
-    """Where hardly anything is left, a refused call ends the run: the root is asked for its best answer."""
-    root = Scripted([code("rs = [llm_query('word ' * 100) for _ in range(200)]"), final("sum(r.startswith('re:') for r in rs)")])
+    """Where hardly anything is left, a refused call ends the run: the root is asked for its best
+    answer.
+    """
+    root = Scripted(
+        [
+            code("rs = [llm_query('word ' * 100) for _ in range(200)]"),
+            final("sum(r.startswith('re:') for r in rs)"),
+        ]
+    )
     result = await run(root, budget=Budget(max_tokens=30_000), limits=Limits(reply_tokens=1_000))
     assert result.stop_reason == "budget_tokens"
     assert "This is the last turn: the budget is spent" in root.told[-1]
@@ -69,28 +93,50 @@ async def test_a_root_that_cannot_even_be_asked_says_why() -> None:
     """With a budget below the prompt nothing is asked, and the result's error has both numbers."""
     result = await run(Scripted([final("'x'")]), budget=Budget(max_tokens=600))
     assert (result.stop_reason, result.answer, result.total_calls) == ("budget_tokens", "", 0)
-    assert re.search(r"the prompt and its reply take up to [\d,]+ tokens, and \d+ of the run's 600 are left", result.error or "")
+    assert re.search(
+        r"the prompt and its reply take up to [\d,]+ tokens, and \d+ of the run's 600 are left",
+        result.error or "",
+    )
 
 
 async def test_a_document_that_is_too_long_for_one_call_is_a_budget_stop() -> None:
     """The short way without a REPL ends as the long one does."""
-    result = await run(Scripted(), "x" * 90_000, budget=Budget(max_tokens=20_000), limits=Limits(single_call_below=100_000))
+    result = await run(
+        Scripted(),
+        "x" * 90_000,
+        budget=Budget(max_tokens=20_000),
+        limits=Limits(single_call_below=100_000),
+    )
     assert (result.stop_reason, result.total_calls) == ("budget_tokens", 0)
     assert "the prompt and its reply take up to" in (result.error or "")
 
 
 async def test_a_prompt_that_costs_too_much_fails_alone(server: StandIn) -> None:
     """With dollars as with tokens: the message says what is left."""
-    script = [code("r = llm_query('x' * 4_000_000)", "print(r)"), final("[r.type, llm_query('short')]")]
-    server.change(scripts={"gpt-5-mini": lambda ask: script[ask.turn] if ask.body["messages"][0]["role"] == "system" else "fine"})
+    script = [
+        code("r = llm_query('x' * 4_000_000)", "print(r)"),
+        final("[r.type, llm_query('short')]"),
+    ]
+    server.change(
+        scripts={
+            "gpt-5-mini": lambda ask: (
+                script[ask.turn] if ask.body["messages"][0]["role"] == "system" else "fine"
+            )
+        }
+    )
     (lm,) = models(server.base_url, "gpt-5-mini")
     result = await RLM(lm, budget=Budget(max_cost=0.5)).acompletion("What?", "a text")
     assert (result.answer, result.stop_reason) == ('["budget", "fine"]', "final")
-    assert re.search(r"may cost more than the \$0\.4\d+ that are left: ask with less text", result.repl_history[0].stdout)
+    assert re.search(
+        r"may cost more than the \$0\.4\d+ that are left: ask with less text",
+        result.repl_history[0].stdout,
+    )
 
 
 async def test_dense_text_does_not_overspend(server: StandIn) -> None:
-    """Ten prompts of base64 in flight at once, counted by the server as a real tokenizer does: the limit holds."""
+    """Ten prompts of base64 in flight at once, counted by the server as a real tokenizer does: the
+    limit holds.
+    """
     spent = 0
 
     def answer(ask: Ask) -> Reply:
@@ -99,12 +145,17 @@ async def test_dense_text_does_not_overspend(server: StandIn) -> None:
         read = sum(len(message["content"]) for message in ask.body["messages"])
         counts = Counts(input=read // 4 if is_root else int(read * 0.72), output=20)
         spent += counts.input + counts.output
-        return Reply(code(f"rs = llm_batch([context] * 10)  # {ask.turn}") if is_root else "fine", usage=counts)
+        return Reply(
+            code(f"rs = llm_batch([context] * 10)  # {ask.turn}") if is_root else "fine",
+            usage=counts,
+        )
 
     server.change(scripts={"root": answer})
     (root,) = models(server.base_url, "root")
     document = base64.b64encode(random.Random(1).randbytes(15_000)).decode()
-    result = await RLM(root, budget=Budget(max_tokens=60_000), limits=Limits(reply_tokens=500)).acompletion("What?", document)
+    result = await RLM(
+        root, budget=Budget(max_tokens=60_000), limits=Limits(reply_tokens=500)
+    ).acompletion("What?", document)
     assert result.stop_reason == "budget_tokens"
     assert 20_000 < spent <= 60_000
 
@@ -122,11 +173,16 @@ async def test_a_run_that_needs_every_call_is_not_stopped() -> None:
 
 async def test_a_last_call_that_does_not_finish_is_a_stop() -> None:
     """What it says in prose is the best answer so far, and no more."""
-    result = await run(Scripted([code("x = llm_query('a')"), "It seems to be the comet."]), budget=Budget(max_calls=3))
+    result = await run(
+        Scripted([code("x = llm_query('a')"), "It seems to be the comet."]),
+        budget=Budget(max_calls=3),
+    )
     assert (result.answer, result.stop_reason) == ("It seems to be the comet.", "budget_calls")
 
 
-@pytest.mark.parametrize("last", [final("llm_query('more')"), final("recursive_lm('more', context)")])
+@pytest.mark.parametrize(
+    "last", [final("llm_query('more')"), final("recursive_lm('more', context)")]
+)
 async def test_a_last_call_whose_code_would_have_asked_more_is_a_stop(last: str) -> None:
     """A final beside a refused call was not reached within the budget."""
     result = await run(Scripted([code("x = llm_query('a')"), last]), budget=Budget(max_calls=3))
@@ -150,7 +206,9 @@ class Counting(Scripted):
 
 @pytest.mark.parametrize("usage", [Usage(0, 0), Usage(3, 1), None])
 async def test_counts_that_cannot_be_true_do_not_lift_a_limit(usage: Usage | None) -> None:
-    """Zeros for long prompts are no count: each call takes what was set aside for it, and the run ends after a few."""
+    """Zeros for long prompts are no count: each call takes what was set aside for it, and the run
+    ends after a few.
+    """
     root = Counting([code(f"llm_batch([context] * 20)  # {turn}") for turn in range(20)], usage)
     result = await run(root, "w" * 40_000, budget=Budget(max_tokens=300_000))
     assert result.stop_reason == "budget_tokens"
@@ -168,7 +226,9 @@ async def test_usage_that_the_provider_did_not_count_is_unknown() -> None:
 
 
 async def test_cost_follows_the_model_that_answered(server: StandIn) -> None:
-    """Behind a router, what a result cost goes by the answering model's price, and a dollar limit holds by it."""
+    """Behind a router, what a result cost goes by the answering model's price, and a dollar limit
+    holds by it.
+    """
     cost = 0.0
 
     class Router:
@@ -178,7 +238,11 @@ async def test_cost_follows_the_model_that_answered(server: StandIn) -> None:
             nonlocal cost
             usage = Usage(sum(len(message.content) for message in request.messages) // 4, 100)
             cost += pricing.cost(usage, "gpt-4o") or 0.0
-            text = code(f"llm_batch([context] * 20)  # {len(request.messages)}") if request.role == "root" else "y"
+            text = (
+                code(f"llm_batch([context] * 20)  # {len(request.messages)}")
+                if request.role == "root"
+                else "y"
+            )
             return Completion(text, usage, "gpt-4o", "stop")
 
     result = await RLM(Router(), budget=Budget(max_cost=0.2)).acompletion("What?", "w" * 4_000)
@@ -204,7 +268,9 @@ async def test_a_model_that_answers_under_an_unknown_name_costs_what_was_asked()
 
 
 async def test_refused_connections_cost_nothing() -> None:
-    """A server that starts late: nothing was sent, so nothing is taken from the budget, and the run ends by itself."""
+    """A server that starts late: nothing was sent, so nothing is taken from the budget, and the run
+    ends by itself.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -237,11 +303,13 @@ async def test_a_name_that_does_not_resolve_costs_nothing(monkeypatch: pytest.Mo
     events: list[Event] = []
     lm = OpenAILM("root", base_url="http://no-such-host.test/v1", api_key="a-key")
     root = Scripted([code("r = llm_query('p')"), final("r.type")])
-    result = await RLM(root, lm, budget=Budget(max_tokens=30_000), retry=Retry(failures=0), on_event=events.append).acompletion(
-        "What?", "a text"
-    )
+    result = await RLM(
+        root, lm, budget=Budget(max_tokens=30_000), retry=Retry(failures=0), on_event=events.append
+    ).acompletion("What?", "a text")
     assert (result.answer, result.stop_reason) == ("connection", "final")
-    assert [event.record.error.type for event in events if isinstance(event, CallFailed)] == ["connection"]
+    assert [event.record.error.type for event in events if isinstance(event, CallFailed)] == [
+        "connection"
+    ]
 
 
 # The parameter of the bound.
@@ -256,7 +324,9 @@ class OldServer:
 
     def __call__(self, ask: Ask) -> Reply:
         if ask.body["messages"][0]["role"] == "system":
-            text = code("llm_batch(['p%d' % i for i in range(100)])") if not ask.turn else final("'x'")
+            text = (
+                code("llm_batch(['p%d' % i for i in range(100)])") if not ask.turn else final("'x'")
+            )
         else:
             text = "y" * 4 * min(6_000, ask.body.get(self.name, 6_000))
         read = sum(len(message["content"]) for message in ask.body["messages"]) // 4
@@ -270,13 +340,17 @@ async def test_a_limit_holds_whichever_bound_a_server_knows(server: StandIn, nam
     old = OldServer(name)
     server.change(scripts={"root": old})
     (root,) = models(server.base_url, "root")
-    result = await RLM(root, budget=Budget(max_tokens=20_000), limits=Limits(reply_tokens=500)).acompletion("What?", "a text")
+    result = await RLM(
+        root, budget=Budget(max_tokens=20_000), limits=Limits(reply_tokens=500)
+    ).acompletion("What?", "a text")
     assert result.stop_reason == "budget_tokens"
     assert 10_000 < old.tokens <= 20_000
 
 
 async def test_a_server_that_ignores_every_bound_is_noticed() -> None:
-    """After its first overlong reply as much is set aside for each: only what was in flight then may exceed the limit."""
+    """After its first overlong reply as much is set aside for each: only what was in flight then
+    may exceed the limit.
+    """
     purse = Purse(Budget(max_tokens=100_000), 500, 0.0)
     lm = "ignores"
     first = await purse.reserve(100, lm, 1)
@@ -287,14 +361,20 @@ async def test_a_server_that_ignores_every_bound_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("params", [{"max_tokens": 300}, {"max_completion_tokens": 300}])
-async def test_a_models_own_bound_stays_and_is_the_only_one(server: StandIn, params: dict[str, int]) -> None:
-    """With a token budget the request has one bound, under the user's name for it, and the smaller one."""
+async def test_a_models_own_bound_stays_and_is_the_only_one(
+    server: StandIn, params: dict[str, int]
+) -> None:
+    """With a token budget the request has one bound, under the user's name for it, and the smaller
+    one.
+    """
     server.change(scripts={"root": [code("llm_query('a')"), final("'x'")]})
     root = models(server.base_url, "root")[0]
     sub = OpenAILM("sub", base_url=server.base_url, api_key="a-key", params=params)
     await RLM(root, sub, budget=Budget(max_tokens=100_000)).acompletion("What?", "a text")
     sent = [each.body for each in server.requests() if each.body["model"] == "sub"]
-    assert [{name: value for name, value in body.items() if "max" in name} for body in sent] == [params]
+    assert [{name: value for name, value in body.items() if "max" in name} for body in sent] == [
+        params
+    ]
 
 
 async def test_a_models_own_bound_is_lowered_where_less_is_left(server: StandIn) -> None:
@@ -304,7 +384,9 @@ async def test_a_models_own_bound_is_lowered_where_less_is_left(server: StandIn)
     sub = OpenAILM("sub", base_url=server.base_url, api_key="a-key", params={"max_tokens": 50_000})
     await RLM(root, sub, budget=Budget(max_tokens=40_000)).acompletion("What?", "a text")
     sent = [each.body for each in server.requests() if each.body["model"] == "sub"]
-    assert [(body["max_tokens"], "max_completion_tokens" in body) for body in sent] == [(8_192, False)]
+    assert [(body["max_tokens"], "max_completion_tokens" in body) for body in sent] == [
+        (8_192, False)
+    ]
 
 
 def test_the_bound_of_messages_covers_each() -> None:

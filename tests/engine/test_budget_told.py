@@ -1,4 +1,6 @@
-"""What the root and code are told: what the budget allows, what is left of it, and which replies were cut."""
+"""What the root and code are told: what the budget allows, what is left of it, and which replies
+were cut.
+"""
 
 import itertools
 import json
@@ -20,7 +22,9 @@ async def test_the_root_is_told_what_it_may_spend() -> None:
     budget = Budget(max_calls=200, max_tokens=1_000_000, max_seconds=600)
     root = Scripted([final("'x'")])
     await run(root, budget=budget)
-    told = "Left of the budget, your own replies included: 200 calls, 1,000,000 tokens, 600 seconds."
+    told = (
+        "Left of the budget, your own replies included: 200 calls, 1,000,000 tokens, 600 seconds."
+    )
     assert root.told[0].endswith(told)
     without = Scripted([final("'x'")])
     await run(without)
@@ -28,11 +32,18 @@ async def test_the_root_is_told_what_it_may_spend() -> None:
 
 
 async def test_the_root_is_told_what_is_left_when_that_is_much_less() -> None:
-    """At a half, a quarter and a tenth of what there was, at the end of an observation, and not at every turn."""
-    root = Scripted([code(f"r = llm_batch(['p'] * 10)  # {turn}") for turn in range(9)] + [final("'x'")])
+    """At a half, a quarter and a tenth of what there was, at the end of an observation, and not at
+    every turn.
+    """
+    root = Scripted(
+        [code(f"r = llm_batch(['p'] * 10)  # {turn}") for turn in range(9)] + [final("'x'")]
+    )
     result = await run(root, budget=Budget(max_calls=120))
     assert result.stop_reason == "final"
-    lines = [[line for line in told.splitlines() if line.startswith("Left of the budget")] for told in root.told]
+    lines = [
+        [line for line in told.splitlines() if line.startswith("Left of the budget")]
+        for told in root.told
+    ]
     assert [len(each) for each in lines] == [1, 0, 0, 0, 0, 0, 1, 0, 0, 1]
     assert lines[6] == ["Left of the budget, your own replies included: 54 calls."]
     assert lines[9] == ["Left of the budget, your own replies included: 21 calls."]
@@ -40,7 +51,9 @@ async def test_the_root_is_told_what_is_left_when_that_is_much_less() -> None:
 
 async def test_the_conversation_is_only_appended_to() -> None:
     """What was sent before stays as it was, so that a provider's prefix cache holds."""
-    root = Scripted([code(f"r = llm_batch(['p'] * 10)  # {turn}") for turn in range(5)] + [final("'x'")])
+    root = Scripted(
+        [code(f"r = llm_batch(['p'] * 10)  # {turn}") for turn in range(5)] + [final("'x'")]
+    )
     await run(root, budget=Budget(max_calls=70, max_tokens=10**6))
     asked = [request.messages for request in root.requests if request.role == "root"]
     assert all(later[: len(earlier)] == earlier for earlier, later in itertools.pairwise(asked))
@@ -48,11 +61,20 @@ async def test_the_conversation_is_only_appended_to() -> None:
 
 async def test_a_child_is_told_what_is_left_for_all() -> None:
     """The budget is one for the tree: a child's line has what the others have left."""
-    scripts = {"child": [final("'c'")], "What": [code("llm_batch(['p'] * 4)", "r = recursive_lm('child', context)"), final("r")]}
+    scripts = {
+        "child": [final("'c'")],
+        "What": [code("llm_batch(['p'] * 4)", "r = recursive_lm('child', context)"), final("r")],
+    }
     root = Scripted(scripts)
     await run(root, max_depth=2, budget=Budget(max_calls=50))
-    asked = [request.messages[-1].content for request in root.requests if request.role == "root" and request.depth == 1]
-    assert [told.splitlines()[-1] for told in asked] == ["Left of the budget, your own replies included: 45 calls."]
+    asked = [
+        request.messages[-1].content
+        for request in root.requests
+        if request.role == "root" and request.depth == 1
+    ]
+    assert [told.splitlines()[-1] for told in asked] == [
+        "Left of the budget, your own replies included: 45 calls."
+    ]
 
 
 # Cut replies.
@@ -71,7 +93,12 @@ class Cutting:
         if request.role == "root":
             return await self.scripted.complete(request)
         is_cut = request.messages[-1].content.startswith("long")
-        return Completion("half a li" if is_cut else "whole", Usage(9, 3), "root", self.reason if is_cut else "stop")
+        return Completion(
+            "half a li" if is_cut else "whole",
+            Usage(9, 3),
+            "root",
+            self.reason if is_cut else "stop",
+        )
 
 
 @pytest.mark.parametrize("sandbox", ["process", "inprocess"])
@@ -91,7 +118,12 @@ async def test_code_can_tell_a_cut_reply(sandbox: str) -> None:
 
 async def test_the_root_is_told_that_replies_were_cut() -> None:
     """Once for a block, with the count; a block without any is not told of."""
-    model = Cutting(code("llm_batch(['long', 'short', 'long'])"), code("llm_query('long')"), code("llm_query('short')"), final("'x'"))
+    model = Cutting(
+        code("llm_batch(['long', 'short', 'long'])"),
+        code("llm_query('long')"),
+        code("llm_query('short')"),
+        final("'x'"),
+    )
     result = await RLM(model).acompletion("What?", "a text")
     told = model.scripted.told
     assert "2 replies of models were cut before the end (`reply.truncated` is True)." in told[1]
@@ -102,7 +134,12 @@ async def test_the_root_is_told_that_replies_were_cut() -> None:
 
 async def test_the_record_says_why_a_model_stopped(server: StandIn) -> None:
     """Of sub-calls and of the root's own replies, through JSON too."""
-    server.change(scripts={"root": [code("llm_query('p')"), final("'x'")], "sub": lambda _: Reply("half", "length")})
+    server.change(
+        scripts={
+            "root": [code("llm_query('p')"), final("'x'")],
+            "sub": lambda _: Reply("half", "length"),
+        }
+    )
     root, sub = models(server.base_url, "root", "sub")
     result = await RLM(root, sub).acompletion("What?", "a text")
     again = RLMResult.from_dict(json.loads(json.dumps(result.to_dict())))
@@ -128,7 +165,10 @@ def test_a_batch_tells_cut_replies() -> None:
     """The same mark outside of a run, by every door."""
     lm = Cutting()
     assert [reply.truncated for reply in llm_batch(["long", "short"], lm)] == [True, False]
-    assert {index: reply.truncated for index, reply in llm_batch_iter(["long", "short"], lm)} == {0: True, 1: False}
+    assert {index: reply.truncated for index, reply in llm_batch_iter(["long", "short"], lm)} == {
+        0: True,
+        1: False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -154,9 +194,13 @@ def test_what_counts_as_cut(reason: str | None, is_cut: bool) -> None:
 
 
 def test_the_host_takes_no_mark_from_code() -> None:
-    """Over the wire a reply keeps its reason on the way into the sandbox; on the way back it is a plain string."""
+    """Over the wire a reply keeps its reason on the way into the sandbox; on the way back it is a
+    plain string.
+    """
     frames: list[bytes] = []
-    Encoder().encode({"op": "x", "replies": [LLMReply("a" * 5_000, "length"), LLMReply("b")]}, frames.append)
+    Encoder().encode(
+        {"op": "x", "replies": [LLMReply("a" * 5_000, "length"), LLMReply("b")]}, frames.append
+    )
     inside = Decoder().decode(frames[-1][4:])
     outside = Decoder(1 << 20).decode(frames[-1][4:])
     assert inside is not None

@@ -1,4 +1,6 @@
-"""A run that is cancelled in any of its waits, those of its cleanup too, leaves nothing and says so."""
+"""A run that is cancelled in any of its waits, those of its cleanup too, leaves nothing and says
+so.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,8 +16,14 @@ from tests._waits import at_every_wait
 from tests.engine.conftest import Scripted, check_ended, children, code, documents_held, final, soon
 
 TEXT = "One fish, two fish, red fish, blue fish. " * 50
-SCRIPT = [code("replies = llm_batch(['a', 'b'])", "print(replies)"), code("FINAL(replies[1], [cite('red fish')])")]
-TREE = {"root": [code("recursive_batch([{'query': 'child', 'context': 'x'}] * 2)"), final("1")], "child": SCRIPT}
+SCRIPT = [
+    code("replies = llm_batch(['a', 'b'])", "print(replies)"),
+    code("FINAL(replies[1], [cite('red fish')])"),
+]
+TREE = {
+    "root": [code("recursive_batch([{'query': 'child', 'context': 'x'}] * 2)"), final("1")],
+    "child": SCRIPT,
+}
 
 
 async def by_acompletion(rlm: RLM) -> None:
@@ -38,7 +46,9 @@ async def answer(_request: Request) -> str:
     return "p"
 
 
-async def check_every_wait(door: Callable[[RLM], Awaitable[None]], script: Any, again: int, sandbox: str = "process") -> None:
+async def check_every_wait(
+    door: Callable[[RLM], Awaitable[None]], script: Any, again: int, sandbox: str = "process"
+) -> None:
     events: list[Event] = []
     rlm = RLM(Scripted(script, answer), max_depth=2, sandbox=sandbox, on_event=events.append)
 
@@ -53,7 +63,9 @@ async def check_every_wait(door: Callable[[RLM], Awaitable[None]], script: Any, 
         assert asyncio.all_tasks() == tasks
         assert children() == []
         if events:  # a stream and a chat may be left when the run is over
-            assert check_ended(events) in ({"cancelled"} if door is by_acompletion else {"cancelled", "final"})
+            assert check_ended(events) in (
+                {"cancelled"} if door is by_acompletion else {"cancelled", "final"}
+            )
         cancelled += 1
         del task
     assert cancelled > 20
@@ -63,7 +75,9 @@ async def check_every_wait(door: Callable[[RLM], Awaitable[None]], script: Any, 
 @pytest.mark.parametrize("again", [0, 1, 2])
 @pytest.mark.parametrize("door", [by_acompletion, by_astream, by_chat])
 async def test_cancelling_in_every_wait(door: Callable[[RLM], Awaitable[None]], again: int) -> None:
-    """Once, or again so many waits later: no task, no process, no document is left when the run has ended, and its last event says so."""
+    """Once, or again so many waits later: no task, no process, no document is left when the run has
+    ended, and its last event says so.
+    """
     await check_every_wait(door, SCRIPT, again)
 
 
@@ -75,5 +89,7 @@ async def test_cancelling_in_every_wait_of_a_tree() -> None:
 @pytest.mark.filterwarnings("ignore:sandbox='inprocess':RuntimeWarning")
 @pytest.mark.parametrize("again", [0, 2])
 async def test_cancelling_in_every_wait_without_a_process(again: int) -> None:
-    """The sandbox for debugging lets go as well: the calls of its code have ended when it is closed."""
+    """The sandbox for debugging lets go as well: the calls of its code have ended when it is
+    closed.
+    """
     await check_every_wait(by_acompletion, TREE, again, "inprocess")

@@ -42,7 +42,9 @@ def rewrite(path: Path) -> None:
 CHANGES = pytest.mark.parametrize("change", [grow, rewrite, Path.unlink])
 
 
-async def asked(root: Scripted, path: Path, change: Callable[[Path], None], *, after: int = 1, **options: object) -> RLMResult:
+async def asked(
+    root: Scripted, path: Path, change: Callable[[Path], None], *, after: int = 1, **options: object
+) -> RLMResult:
     """One run; the file changes when so many blocks are done."""
     left = [after]
 
@@ -66,9 +68,15 @@ async def test_a_file_that_was_read_may_change(log: Path, change: Callable[[Path
 
 
 @CHANGES
-async def test_a_large_file_that_changes_costs_its_citations_alone(large_log: Path, change: Callable[[Path], None]) -> None:
-    """The run ends with its answer; evidence that cannot be checked is dropped and counted, and the model is told why."""
-    block = code("c = llm_query('sum up: ' + context[:200])", "spans = [cite('in 1955')]", "print(c, spans)")
+async def test_a_large_file_that_changes_costs_its_citations_alone(
+    large_log: Path, change: Callable[[Path], None]
+) -> None:
+    """The run ends with its answer; evidence that cannot be checked is dropped and counted, and the
+    model is told why.
+    """
+    block = code(
+        "c = llm_query('sum up: ' + context[:200])", "spans = [cite('in 1955')]", "print(c, spans)"
+    )
     root = Scripted([PAID, block, code("FINAL(a, evidence=['approved by Rossi', *spans])")])
     result = await asked(root, large_log, change)
     assert (result.answer, result.stop_reason) == (f"re: sum up: {(LINE * 6)[:200]}", "final")
@@ -78,7 +86,9 @@ async def test_a_large_file_that_changes_costs_its_citations_alone(large_log: Pa
     assert result.trajectory[1].note in root.told[2]
 
 
-async def test_the_prompt_of_a_call_is_recorded_in_words_where_the_file_is_gone(large_log: Path) -> None:
+async def test_the_prompt_of_a_call_is_recorded_in_words_where_the_file_is_gone(
+    large_log: Path,
+) -> None:
     """`llm_query` gives the reply that was paid for; its prompt is in the record all the same."""
 
     def answer(request: Request) -> str:
@@ -93,11 +103,17 @@ async def test_the_prompt_of_a_call_is_recorded_in_words_where_the_file_is_gone(
 
 
 async def test_children_read_what_code_hands_over_where_the_file_is_gone(large_log: Path) -> None:
-    """A child over a part of the text answers; one over the whole document says why it cannot, and the run goes on."""
+    """A child over a part of the text answers; one over the whole document says why it cannot, and
+    the run goes on.
+    """
     script = {
         "Who approved": [
             PAID,
-            code("r = recursive_lm('child?', context[:400])", "w = rlm_worker('explore')['error']", "FINAL([r, w], [cite('Rossi')])"),
+            code(
+                "r = recursive_lm('child?', context[:400])",
+                "w = rlm_worker('explore')['error']",
+                "FINAL([r, w], [cite('Rossi')])",
+            ),
         ],
         "child?": [code("FINAL(context[:7] + llm_query('q'), ['Rossi'])")],
         "explore": [final("'never'")],
@@ -110,7 +126,14 @@ async def test_children_read_what_code_hands_over_where_the_file_is_gone(large_l
 
 async def test_a_lost_sandbox_cannot_be_replaced_where_the_file_is_gone(large_log: Path) -> None:
     """The run ends with what there is and with the reason, as after any loss that is not made good."""
-    root = Scripted([code("print('seen')"), code("import os", "os._exit(1)"), code("print(1)"), final("'never'")])
+    root = Scripted(
+        [
+            code("print('seen')"),
+            code("import os", "os._exit(1)"),
+            code("print(1)"),
+            final("'never'"),
+        ]
+    )
     result = await asked(root, large_log, Path.unlink)
     assert (result.stop_reason, result.partial, result.iterations) == ("sandbox_lost", "seen", 3)
     assert result.error is not None
@@ -118,11 +141,16 @@ async def test_a_lost_sandbox_cannot_be_replaced_where_the_file_is_gone(large_lo
 
 
 @CHANGES
-async def test_a_bound_file_is_read_once_for_all_questions(log: Path, change: Callable[[Path], None]) -> None:
+async def test_a_bound_file_is_read_once_for_all_questions(
+    log: Path, change: Callable[[Path], None]
+) -> None:
     """Whatever becomes of it between two questions, the document is what it was when it was read."""
     runnable = RLMRunnable(Scripted([code("FINAL(len(context), ['in 1955'])")])).with_context(log)
     for _ in range(2):
         output = await runnable.ainvoke("How long?")
-        assert (output["answer"], [each.page_content for each in output["context"]]) == (str(len(LINE) * 50), ["in 1955"])
+        assert (output["answer"], [each.page_content for each in output["context"]]) == (
+            str(len(LINE) * 50),
+            ["in 1955"],
+        )
         if log.exists():
             change(log)

@@ -1,4 +1,6 @@
-"""Evidence: what a result cites stands in the document, to the character; what does not is dropped and counted, never shown."""
+"""Evidence: what a result cites stands in the document, to the character; what does not is dropped
+and counted, never shown.
+"""
 
 import json
 from pathlib import Path
@@ -15,7 +17,10 @@ from rlm_integrations.records import SpanRef
 from rlm_integrations.sandbox.wire import Opaque
 from tests.engine.conftest import Scripted, check_citations, code, run
 
-TEXT = "The bridge at Ulm\nwas closed  in 1512, “for ever”.\r\nNobody crossed it — until 1530. The bridge at Ulm stands. " + "x" * 50_000
+TEXT = (
+    "The bridge at Ulm\nwas closed  in 1512, “for ever”.\r\nNobody crossed it — until 1530. The bridge at Ulm stands. "
+    + "x" * 50_000
+)
 LOOSE = "The bridge at Ulm was closed in 1512, “for ever”."
 
 
@@ -35,7 +40,11 @@ LOOSE = "The bridge at Ulm was closed in 1512, “for ever”."
         ("['an invented sentence', 'Nobody crossed it']", ["Nobody crossed it"], 1),
         ("[cite('an invented sentence')]", [], 0),
         ("[cite('an invented sentence'), 'another one']", [], 1),
-        ("[SpanRef('context_0', 0, 10**9), SpanRef('context_0', 5, 2), SpanRef('context_0', 3, 3), SpanRef('nowhere', 0, 5)]", [], 4),
+        (
+            "[SpanRef('context_0', 0, 10**9), SpanRef('context_0', 5, 2), SpanRef('context_0', 3, 3), SpanRef('nowhere', 0, 5)]",
+            [],
+            4,
+        ),
         ("[SpanRef('context_0', -5, 5), SpanRef('context_0', 0, 10**30)]", [], 2),
         ("[5, None, 2.5, {}, object(), '', '   ', {'source': 1}]", [], 7),
         ("[['Nobody'], ['until']]", ["Nobody", "until"], 0),
@@ -45,7 +54,9 @@ LOOSE = "The bridge at Ulm was closed in 1512, “for ever”."
     ],
 )
 async def test_evidence_is_verified(evidence: str, quotes: list[str], dropped: int) -> None:
-    """Spans, quotes and dicts; across white space with the true span; invented ones and places that are none are dropped and counted."""
+    """Spans, quotes and dicts; across white space with the true span; invented ones and places that
+    are none are dropped and counted.
+    """
     result = await run(Scripted([code(f"FINAL('x', evidence={evidence})")]), TEXT)
     assert (result.answer, result.stop_reason) == ("x", "final")
     assert [each.quote for each in result.citations] == quotes
@@ -54,7 +65,12 @@ async def test_evidence_is_verified(evidence: str, quotes: list[str], dropped: i
 
 
 @pytest.mark.parametrize(
-    "finish", ["FINAL_VAR('x', evidence=[cite('Nobody')])", "FINAL('x', [cite('Nobody')])", "SUBMIT('x', evidence=['Nobody'])"]
+    "finish",
+    [
+        "FINAL_VAR('x', evidence=[cite('Nobody')])",
+        "FINAL('x', [cite('Nobody')])",
+        "SUBMIT('x', evidence=['Nobody'])",
+    ],
 )
 async def test_every_way_to_finish_takes_evidence(finish: str) -> None:
     """By name or position, and under the names of other libraries."""
@@ -63,10 +79,20 @@ async def test_every_way_to_finish_takes_evidence(finish: str) -> None:
 
 
 async def test_citations_name_source_and_metadata() -> None:
-    """In a list of documents each citation says which one it is from, and what was known of that one."""
-    documents = [Document(page_content=f"Text {n} says {n * n}.", metadata={"page": n}) for n in range(20)]
-    result = await run(Scripted([code("FINAL('x', [cite('says 49'), cite('says 4', source='context_2')])")]), documents)
-    assert [(each.source, each.metadata) for each in result.citations] == [("context_7", {"page": 7}), ("context_2", {"page": 2})]
+    """In a list of documents each citation says which one it is from, and what was known of that
+    one.
+    """
+    documents = [
+        Document(page_content=f"Text {n} says {n * n}.", metadata={"page": n}) for n in range(20)
+    ]
+    result = await run(
+        Scripted([code("FINAL('x', [cite('says 49'), cite('says 4', source='context_2')])")]),
+        documents,
+    )
+    assert [(each.source, each.metadata) for each in result.citations] == [
+        ("context_7", {"page": 7}),
+        ("context_2", {"page": 2}),
+    ]
     check_citations(result, *(document.page_content for document in documents))
 
 
@@ -79,23 +105,44 @@ async def test_citations_of_a_file_are_its_characters(tmp_path: Path) -> None:
 
 
 async def test_thousands_of_pieces_are_bounded_and_counted() -> None:
-    """The first thousand are verified, the others are counted as dropped: nothing disappears in silence."""
+    """The first thousand are verified, the others are counted as dropped: nothing disappears in
+    silence.
+    """
     text = "".join(f"Line {number} stands. " for number in range(3_000))
-    result = await run(Scripted([code("FINAL('x', [cite(f'Line {n} stands.') for n in range(1500)] + ['invented'] * 500)")]), text)
-    assert (len(result.citations), result.dropped_citations) == (MAX_CITATIONS, 2_000 - MAX_CITATIONS)
+    result = await run(
+        Scripted(
+            [
+                code(
+                    "FINAL('x', [cite(f'Line {n} stands.') for n in range(1500)] + ['invented'] * 500)"
+                )
+            ]
+        ),
+        text,
+    )
+    assert (len(result.citations), result.dropped_citations) == (
+        MAX_CITATIONS,
+        2_000 - MAX_CITATIONS,
+    )
     check_citations(result, text)
 
 
 async def test_an_endless_quote_is_none() -> None:
     """A quote beyond the bound is refused by `cite` and dropped as evidence."""
-    root = Scripted([code("cite('x' * 100_001)"), code("FINAL('x', ['x' * 100_001, SpanRef('context_0', 0, 100_001)])")])
+    root = Scripted(
+        [
+            code("cite('x' * 100_001)"),
+            code("FINAL('x', ['x' * 100_001, SpanRef('context_0', 0, 100_001)])"),
+        ]
+    )
     result = await run(root, "x" * 200_000)
     assert "a quote has at most 100,000 characters" in root.told[1]
     assert (result.citations, result.dropped_citations) == ((), 2)
 
 
 async def test_many_quotes_that_are_nowhere_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search for one answer's quotes reads so much of the document and no more; spans cost nothing and still count."""
+    """The search for one answer's quotes reads so much of the document and no more; spans cost
+    nothing and still count.
+    """
     monkeypatch.setattr("rlm_integrations.engine.citations._MOST_READ", 10 * len(TEXT))
     with Corpus.build(TEXT) as corpus:
         evidence = [f"invented {n}" for n in range(50)] + ["Nobody", SpanRef("context_0", 4, 10)]
@@ -105,22 +152,46 @@ async def test_many_quotes_that_are_nowhere_end_in_time(monkeypatch: pytest.Monk
 
 PIECES = st.one_of(
     st.text(max_size=30),
-    st.builds(SpanRef, st.sampled_from(["context_0", "context_1", "x", ""]), st.integers(-10, 60), st.integers(-10, 60)),
+    st.builds(
+        SpanRef,
+        st.sampled_from(["context_0", "context_1", "x", ""]),
+        st.integers(-10, 60),
+        st.integers(-10, 60),
+    ),
     st.builds(Opaque, st.text(max_size=5), st.text(max_size=5)),
-    st.recursive(st.none() | st.integers() | st.floats() | st.booleans(), lambda each: st.lists(each) | st.dictionaries(st.text(), each)),
-    st.fixed_dictionaries({"source": st.sampled_from(["context_0", 5]), "start": st.integers(-5, 60), "end": st.integers(-5, 60)}),
+    st.recursive(
+        st.none() | st.integers() | st.floats() | st.booleans(),
+        lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+    ),
+    st.fixed_dictionaries(
+        {
+            "source": st.sampled_from(["context_0", 5]),
+            "start": st.integers(-5, 60),
+            "end": st.integers(-5, 60),
+        }
+    ),
 )
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=200)
 @given(st.lists(PIECES, max_size=8), st.text(max_size=50), st.text(max_size=50))
-def test_whatever_is_handed_over_every_citation_holds(evidence: list[Any], one: str, other: str) -> None:
-    """Of hostile evidence only the document's own words remain, and every piece is a citation, a repetition or counted."""
+def test_whatever_is_handed_over_every_citation_holds(
+    evidence: list[Any], one: str, other: str
+) -> None:
+    """Of hostile evidence only the document's own words remain, and every piece is a citation, a
+    repetition or counted.
+    """
     with Corpus.build([one, other]) as corpus:
         citations, dropped = verify_evidence(evidence, corpus, corpus)
     for citation in citations:
-        assert {"context_0": one, "context_1": other}[citation.source][citation.start : citation.end] == citation.quote != ""
-    assert len(citations) + dropped <= sum(len(each) if isinstance(each, list) else 1 for each in evidence)
+        assert (
+            {"context_0": one, "context_1": other}[citation.source][citation.start : citation.end]
+            == citation.quote
+            != ""
+        )
+    assert len(citations) + dropped <= sum(
+        len(each) if isinstance(each, list) else 1 for each in evidence
+    )
 
 
 async def test_citations_survive_a_round_trip() -> None:
@@ -131,9 +202,21 @@ async def test_citations_survive_a_round_trip() -> None:
 
 
 async def test_words_that_stand_at_several_places_are_flagged() -> None:
-    """A quote, or what `cite` gave for one, that stands elsewhere too is a citation of its first place, and says so."""
+    """A quote, or what `cite` gave for one, that stands elsewhere too is a citation of its first
+    place, and says so.
+    """
     text = "The cat sat. The dog ran. The cat sat."
-    root = Scripted([code("FINAL('x', evidence=[cite('The cat sat.'), 'The dog ran.', 'The cat sat.', SpanRef('context_0', 26, 38)])")])
+    root = Scripted(
+        [
+            code(
+                "FINAL('x', evidence=[cite('The cat sat.'), 'The dog ran.', 'The cat sat.', SpanRef('context_0', 26, 38)])"
+            )
+        ]
+    )
     result = await run(root, text)
-    assert [(each.start, each.ambiguous) for each in result.citations] == [(0, True), (13, False), (26, False)]
+    assert [(each.start, each.ambiguous) for each in result.citations] == [
+        (0, True),
+        (13, False),
+        (26, False),
+    ]
     check_citations(result, text)

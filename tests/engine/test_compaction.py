@@ -1,4 +1,6 @@
-"""Context rot of the root itself: near the window older outputs are shortened, the record stays whole, and the prefix changes rarely."""
+"""Context rot of the root itself: near the window older outputs are shortened, the record stays
+whole, and the prefix changes rarely.
+"""
 
 import pytest
 
@@ -24,11 +26,15 @@ async def test_the_conversation_stays_within_the_window(window: int) -> None:
     result = await run(root, max_iterations=TURNS + 1)
     assert (result.answer, result.iterations) == ("done", TURNS + 1)
     assert max(estimate(request.messages) for request in root.requests) <= window * 0.7
-    assert any("characters of output are no longer shown" in message.content for message in result.messages)
+    assert any(
+        "characters of output are no longer shown" in message.content for message in result.messages
+    )
 
 
 async def test_the_prefix_changes_once_and_not_at_each_turn() -> None:
-    """A provider's prefix cache holds from one compaction to the next: of forty turns only a few begin anew."""
+    """A provider's prefix cache holds from one compaction to the next: of forty turns only a few
+    begin anew.
+    """
     root = Scripted([*talk(3_000), final("'done'")])
     root.context_window = 32_000
     await run(root, max_iterations=TURNS + 1)
@@ -53,7 +59,9 @@ async def test_the_record_stays_whole() -> None:
     root = Scripted([*talk(3_000), final("'done'")])
     root.context_window = 16_000
     result = await run(root, max_iterations=TURNS + 1)
-    assert [execution.stdout for execution in result.repl_history[:-1]] == [f"output {turn} " * 333 + "\n" for turn in range(TURNS)]
+    assert [execution.stdout for execution in result.repl_history[:-1]] == [
+        f"output {turn} " * 333 + "\n" for turn in range(TURNS)
+    ]
     assert [turn.reply for turn in result.trajectory] == [*talk(3_000), final("'done'")]
 
 
@@ -66,7 +74,9 @@ async def test_short_conversations_are_only_appended_to() -> None:
 
 
 async def test_the_limits_say_when_and_for_which_window() -> None:
-    """A model that does not know its window has `Limits.window`; `compact_at` says from which part of it on."""
+    """A model that does not know its window has `Limits.window`; `compact_at` says from which part
+    of it on.
+    """
     for limits in (Limits(window=16_000), Limits(window=32_000, compact_at=0.35)):
         root = Scripted([*talk(3_000), final("'done'")])
         await run(root, max_iterations=TURNS + 1, limits=limits)
@@ -74,21 +84,31 @@ async def test_the_limits_say_when_and_for_which_window() -> None:
 
 
 async def test_roles_alternate() -> None:
-    """After the system prompt user and assistant take turns, also at the closing request: many providers refuse anything else."""
+    """After the system prompt user and assistant take turns, also at the closing request: many
+    providers refuse anything else.
+    """
     root = Scripted([code("x = 1"), "no code at all", code("1 / 0"), "the best I have"])
     result = await run(root, max_iterations=3)
-    assert [message.role for message in result.messages] == ["system", *["user", "assistant"] * 4, "user"]
+    assert [message.role for message in result.messages] == [
+        "system",
+        *["user", "assistant"] * 4,
+        "user",
+    ]
     assert "This is the last turn" in root.told[3]
 
 
 def thoughts(words: int) -> list[str]:
     """Turns of a root that thinks aloud, and prints little."""
-    return [f"Thought {turn}. {'words ' * words}\n{code(f'print({turn})')}" for turn in range(TURNS)]
+    return [
+        f"Thought {turn}. {'words ' * words}\n{code(f'print({turn})')}" for turn in range(TURNS)
+    ]
 
 
 @pytest.mark.parametrize("window", [12_000, 32_000])
 async def test_a_root_that_thinks_aloud_stays_within_its_window(window: int) -> None:
-    """Its own old words are shortened too, to how they began; what was said last is there as it was, and the record is whole."""
+    """Its own old words are shortened too, to how they began; what was said last is there as it
+    was, and the record is whole.
+    """
     root = Scripted([*thoughts(1_000), final("'done'")])
     root.context_window = window
     result = await run(root, max_iterations=TURNS + 1)
@@ -107,15 +127,26 @@ async def test_what_was_shortened_stays_as_it_is() -> None:
     root.context_window = 32_000
     await run(root, max_iterations=TURNS + 1)
     for at in range(2, 20):
-        contents = [request.messages[at].content for request in root.requests if len(request.messages) > at]
+        contents = [
+            request.messages[at].content for request in root.requests if len(request.messages) > at
+        ]
         assert len(set(contents)) <= 2
     pairs = list(zip(root.requests, root.requests[1:], strict=False))
-    assert 1 <= sum(after.messages[: len(before.messages)] != before.messages for before, after in pairs) <= 8
+    assert (
+        1
+        <= sum(after.messages[: len(before.messages)] != before.messages for before, after in pairs)
+        <= 8
+    )
 
 
 async def test_a_shortened_reply_leaves_no_open_fence() -> None:
-    """A block that is cut is closed in the history, so that the model does not learn to leave one open."""
-    long = [code(f"x = {turn}", *["y = 'some more of the code'"] * 300, f"print({turn})") for turn in range(TURNS)]
+    """A block that is cut is closed in the history, so that the model does not learn to leave one
+    open.
+    """
+    long = [
+        code(f"x = {turn}", *["y = 'some more of the code'"] * 300, f"print({turn})")
+        for turn in range(TURNS)
+    ]
     root = Scripted([*long, final("'done'")])
     root.context_window = 12_000
     await run(root, max_iterations=TURNS + 1)
@@ -123,7 +154,9 @@ async def test_a_shortened_reply_leaves_no_open_fence() -> None:
 
 
 async def test_an_endless_reply_is_bounded_in_the_history() -> None:
-    """Of fifty million characters the next request holds the beginning and the end; the record has them all."""
+    """Of fifty million characters the next request holds the beginning and the end; the record has
+    them all.
+    """
     endless = code("print('ran')") + "\n" + "blah " * 10_000_000
     root = Scripted([endless, final("'done'")])
     result = await run(root)
@@ -150,7 +183,9 @@ class Narrow(Scripted):
 
 
 async def test_a_provider_that_says_too_long_is_asked_again_with_less() -> None:
-    """The conversation is shortened and the same turn asked once more, and the window is taken to be smaller from then on."""
+    """The conversation is shortened and the same turn asked once more, and the window is taken to
+    be smaller from then on.
+    """
     root = Narrow([*talk(3_000), final("'done'")], 9_000)
     result = await run(root, max_iterations=TURNS + 1)
     assert (result.answer, result.stop_reason, result.iterations) == ("done", "final", TURNS + 1)
@@ -172,7 +207,10 @@ async def test_the_question_of_a_session_is_never_shortened() -> None:
     async with RLM(root).session("a small document") as chat:
         await chat.acompletion("What was first?")
         await chat.acompletion("What is the second question of this session?")
-    assert all("What is the second question of this session?" in str(request.messages) for request in root.requests[9:])
+    assert all(
+        "What is the second question of this session?" in str(request.messages)
+        for request in root.requests[9:]
+    )
     assert max(estimate(request.messages) for request in root.requests) <= 16_000 * 0.7
 
 

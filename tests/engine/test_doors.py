@@ -1,4 +1,6 @@
-"""Every door to a run gives the same, lets go of everything however it is left, and tells the same events."""
+"""Every door to a run gives the same, lets go of everything however it is left, and tells the same
+events.
+"""
 
 import asyncio
 import contextvars
@@ -21,9 +23,28 @@ from rlm_integrations import RLM, Budget, OpenAILM, RLMResult, SharedStore
 from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.engine.chat import Chat
 from rlm_integrations.errors import BudgetExceededError, InputError, LoopError, ModelError
-from rlm_integrations.events import BatchStarted, BlockStarted, CallFinished, CallStarted, Event, RunFailed, RunFinished, RunStarted
+from rlm_integrations.events import (
+    BatchStarted,
+    BlockStarted,
+    CallFinished,
+    CallStarted,
+    Event,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+)
 from rlm_integrations.records import Request
-from tests.engine.conftest import Scripted, check_ended, children, code, documents_held, final, models, overlong, soon
+from tests.engine.conftest import (
+    Scripted,
+    check_ended,
+    children,
+    code,
+    documents_held,
+    final,
+    models,
+    overlong,
+    soon,
+)
 from tests.standin import Fault, StandIn, serve_in_thread
 
 Door = Callable[[RLM, str, object], Awaitable[RLMResult]]
@@ -83,14 +104,19 @@ def provider() -> Iterator[StandIn]:
 
 
 TEXT = "One fish, two fish, red fish, blue fish. " * 50
-SCRIPT = [code("replies = llm_batch(['a', 'b'])", "print(replies)"), code("FINAL(replies[1], [cite('red fish')])")]
+SCRIPT = [
+    code("replies = llm_batch(['a', 'b'])", "print(replies)"),
+    code("FINAL(replies[1], [cite('red fish')])"),
+]
 
 
 # The same through every door.
 
 
 async def test_every_door_gives_the_same_result(door: Door, provider: StandIn) -> None:
-    """Answer, citations, calls and record do not depend on how one came in; twice in a row, over real HTTP."""
+    """Answer, citations, calls and record do not depend on how one came in; twice in a row, over
+    real HTTP.
+    """
     provider.change(scripts={"root": SCRIPT})
     rlm = RLM(*models(provider.base_url, "root", "sub"))
     for _ in range(2):
@@ -103,13 +129,19 @@ async def test_every_door_gives_the_same_result(door: Door, provider: StandIn) -
 
 
 async def test_every_door_raises_what_the_run_raises(door: Door) -> None:
-    """A bad question, a model that fails at once, a spent budget: the same error, with the partial result where there is one."""
+    """A bad question, a model that fails at once, a spent budget: the same error, with the partial
+    result where there is one.
+    """
     with pytest.raises(InputError, match="the question must be a text that is not empty"):
         await door(RLM("offline"), " ", TEXT)
     with pytest.raises(ModelError, match="returned int, not a Completion"):
         await door(RLM(Broken()), "What fish?", TEXT)
     with pytest.raises(BudgetExceededError) as caught:
-        await door(RLM(Scripted([code("print('seen')")]), budget=Budget(max_calls=1, on_exceeded="raise")), "What fish?", TEXT)
+        await door(
+            RLM(Scripted([code("print('seen')")]), budget=Budget(max_calls=1, on_exceeded="raise")),
+            "What fish?",
+            TEXT,
+        )
     assert caught.value.result.answer == "seen"
 
 
@@ -121,7 +153,9 @@ class Broken:
 
 
 def test_query_gives_the_answer_and_the_turns_as_plain_data() -> None:
-    """`query` is for scripts: each step has its number, how many calls it made, and the rest of the record in JSON's types."""
+    """`query` is for scripts: each step has its number, how many calls it made, and the rest of the
+    record in JSON's types.
+    """
     answer, steps = RLM(Scripted(SCRIPT)).query("What fish?", TEXT)
     assert answer == "re: b"
     assert [(step["iteration"], step["subcalls"]) for step in steps] == [(1, 2), (2, 0)]
@@ -134,21 +168,38 @@ def test_subcalls_count_the_calls_of_children() -> None:
     root = Scripted(
         {
             "grandchild?": [code("FINAL(llm_query('b'))")],
-            "child?": [code("x = llm_batch(['a'] * 4)", "FINAL(recursive_lm('grandchild?', context))")],
+            "child?": [
+                code("x = llm_batch(['a'] * 4)", "FINAL(recursive_lm('grandchild?', context))")
+            ],
             "What": [code("FINAL(recursive_lm('child?', context))")],
         }
     )
     events: list[Event] = []
     _, (step,) = RLM(root, max_depth=3, on_event=events.append).query("What?", TEXT)
-    assert step["subcalls"] == sum(isinstance(event, CallStarted) for event in events) - 1 == 1 + 4 + 1 + 1
+    assert (
+        step["subcalls"]
+        == sum(isinstance(event, CallStarted) for event in events) - 1
+        == 1 + 4 + 1 + 1
+    )
 
 
-@pytest.mark.parametrize(("made_with", "asked_with", "shown"), [(False, True, True), (True, False, False), (True, None, True)])
-def test_query_takes_verbose(made_with: bool, asked_with: bool | None, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """`query(…, verbose=True)` prints the turns of this one run; without it the RLM's own setting holds. Hooks stay."""
+@pytest.mark.parametrize(
+    ("made_with", "asked_with", "shown"),
+    [(False, True, True), (True, False, False), (True, None, True)],
+)
+def test_query_takes_verbose(
+    made_with: bool, asked_with: bool | None, shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`query(…, verbose=True)` prints the turns of this one run; without it the RLM's own setting
+    holds. Hooks stay.
+    """
     events: list[Event] = []
     rlm = RLM(Scripted(SCRIPT), verbose=made_with, on_event=events.append)
-    answer, _ = rlm.query("What fish?", TEXT) if asked_with is None else rlm.query("What fish?", TEXT, verbose=asked_with)
+    answer, _ = (
+        rlm.query("What fish?", TEXT)
+        if asked_with is None
+        else rlm.query("What fish?", TEXT, verbose=asked_with)
+    )
     assert answer == "re: b"
     assert ("Turn 2" in capsys.readouterr().err) == shown
     assert isinstance(events[-1], RunFinished)
@@ -163,7 +214,9 @@ async def test_sync_doors_from_many_threads_at_once() -> None:
     """Sixteen threads get their own answers, from one RLM and one model."""
     root = Scripted([code("FINAL(llm_query(context))")])
     rlm = RLM(root)
-    results = await asyncio.gather(*(asyncio.to_thread(rlm.completion, "What?", f"text {n}") for n in range(16)))
+    results = await asyncio.gather(
+        *(asyncio.to_thread(rlm.completion, "What?", f"text {n}") for n in range(16))
+    )
     assert [result.answer for result in results] == [f"re: text {n}" for n in range(16)]
 
 
@@ -187,20 +240,32 @@ async def test_a_sync_door_on_the_librarys_own_loop_is_an_error() -> None:
 
 
 def test_two_event_loops_in_a_row(provider: StandIn) -> None:
-    """One RLM used by two `asyncio.run`s and by a sync door between them gets every answer, and no call is made twice."""
+    """One RLM used by two `asyncio.run`s and by a sync door between them gets every answer, and no
+    call is made twice.
+    """
     provider.change(scripts={"root": SCRIPT})
     rlm = RLM(*models(provider.base_url, "root", "sub"))
-    answers = [asyncio.run(rlm.acompletion("What?", TEXT)).answer, rlm.completion("What?", TEXT).answer]
+    answers = [
+        asyncio.run(rlm.acompletion("What?", TEXT)).answer,
+        rlm.completion("What?", TEXT).answer,
+    ]
     answers.append(asyncio.run(rlm.acompletion("What?", TEXT)).answer)
     assert len(set(answers)) == 1
     assert provider.stats().calls == 12
 
 
-PUBLIC = [(kind, name) for kind in (RLM, Chat, RLMResult, OpenAILM, SharedStore) for name in vars(kind) if not name.startswith("_")]
+PUBLIC = [
+    (kind, name)
+    for kind in (RLM, Chat, RLMResult, OpenAILM, SharedStore)
+    for name in vars(kind)
+    if not name.startswith("_")
+]
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [each for each in PUBLIC if callable(getattr(*each))], ids=lambda each: getattr(each, "__name__", each)
+    ("kind", "name"),
+    [each for each in PUBLIC if callable(getattr(*each))],
+    ids=lambda each: getattr(each, "__name__", each),
 )
 def test_every_door_says_what_it_does(kind: type, name: str) -> None:
     """`help` of a method is enough: none says only that it is the same as another."""
@@ -213,9 +278,15 @@ def test_every_door_says_what_it_does(kind: type, name: str) -> None:
 
 
 async def test_events_tell_the_run_in_order() -> None:
-    """Each start has its end under the same id, inside the run that it belongs to, at times that rise; `RunFinished` is last."""
+    """Each start has its end under the same id, inside the run that it belongs to, at times that
+    rise; `RunFinished` is last.
+    """
     streamed = [event async for event in RLM(Scripted(SCRIPT)).astream("What?", TEXT)]
-    kinds = [type(event).__name__ for event in streamed if type(event).__name__.startswith(("Run", "Turn", "Block"))]
+    kinds = [
+        type(event).__name__
+        for event in streamed
+        if type(event).__name__.startswith(("Run", "Turn", "Block"))
+    ]
     turn = ["TurnStarted", "BlockStarted", "BlockFinished", "TurnFinished"]
     assert kinds == ["RunStarted", *turn, *turn, "RunFinished"]
     started = {event.id for event in streamed if isinstance(event, CallStarted)}
@@ -224,7 +295,9 @@ async def test_events_tell_the_run_in_order() -> None:
     (batch,) = [event for event in streamed if isinstance(event, BatchStarted)]
     assert batch.parent == streamed[0].id
     calls = [event for event in streamed if isinstance(event, CallStarted | CallFinished)]
-    assert [event.parent for event in calls] == [streamed[0].id] * 2 + [batch.id] * 4 + [streamed[0].id] * 2
+    assert [event.parent for event in calls] == [streamed[0].id] * 2 + [batch.id] * 4 + [
+        streamed[0].id
+    ] * 2
     assert [event.at for event in streamed] == sorted(event.at for event in streamed)
 
 
@@ -232,7 +305,9 @@ def raises(_event: Event) -> None:
     raise RuntimeError("a hook's own fault")
 
 
-async def test_exceptions_of_on_event_never_break_a_run(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+async def test_exceptions_of_on_event_never_break_a_run(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
     """A hook that raises on every event changes nothing but the log, which it enters once."""
     result = await door(RLM(Scripted(SCRIPT), on_event=raises), "What fish?", TEXT)
     assert (result.answer, result.stop_reason) == ("re: b", "final")
@@ -259,7 +334,9 @@ async def test_a_run_that_raises_says_so_last() -> None:
 
 
 class Stage:
-    """A run that can be left at any of its stages: its sub-calls, its blocks and its children last for ever."""
+    """A run that can be left at any of its stages: its sub-calls, its blocks and its children last
+    for ever.
+    """
 
     STAGES = ("opening", "root call", "block", "sub-calls", "child", "child's sub-call", "tool")
 
@@ -277,8 +354,16 @@ class Stage:
             "child's sub-call": code("recursive_batch([{'query': 'child', 'context': 'x'}] * 3)"),
             "tool": code("never()"),
         }.get(stage, final("1"))
-        self.scripts = {"root": lambda ask: hang if "child" in str(ask.body["messages"][1]) and stage == "child's sub-call" else first}
-        self.rlm = RLM(*models(base_url, "root", "sub"), max_depth=2, on_event=self.note, tools=[never])
+        self.scripts = {
+            "root": lambda ask: (
+                hang
+                if "child" in str(ask.body["messages"][1]) and stage == "child's sub-call"
+                else first
+            )
+        }
+        self.rlm = RLM(
+            *models(base_url, "root", "sub"), max_depth=2, on_event=self.note, tools=[never]
+        )
 
     def note(self, event: Event) -> None:
         self.events.append(event)
@@ -306,9 +391,15 @@ async def never() -> None:
 
 @pytest.fixture
 async def stage(provider: StandIn, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    """The run at its stage, and after the test the proof that nothing is left: no process, no open call, no descriptor."""
+    """The run at its stage, and after the test the proof that nothing is left: no process, no open
+    call, no descriptor.
+    """
     made = Stage(provider.base_url, request.param)
-    provider.change(scripts=made.scripts, faults=[Fault("hang", match="hang")], latency=0.2 if request.param == "root call" else 0.0)
+    provider.change(
+        scripts=made.scripts,
+        faults=[Fault("hang", match="hang")],
+        latency=0.2 if request.param == "root call" else 0.0,
+    )
     yield made
     assert soon(lambda: not children())
     assert soon(lambda: provider.stats().in_flight == 0)
@@ -318,7 +409,9 @@ async def stage(provider: StandIn, request: pytest.FixtureRequest) -> AsyncItera
 
 @pytest.mark.parametrize("stage", Stage.STAGES, indirect=True)
 async def test_cancelling_at_any_point(stage: Stage) -> None:
-    """A cancelled run ends, whatever it waits for: its calls are closed, its processes gone, and its events say so."""
+    """A cancelled run ends, whatever it waits for: its calls are closed, its processes gone, and
+    its events say so.
+    """
     task = asyncio.ensure_future(stage.rlm.acompletion("root", TEXT))
     await asyncio.wait_for(stage.reached.wait(), 60)
     await asyncio.sleep(0.02)
@@ -358,7 +451,9 @@ async def test_closing_a_sync_stream_at_any_point(stage: Stage) -> None:
 
 
 async def test_cancelling_at_any_moment() -> None:
-    """Fifty runs cancelled at moments all over their course leave nothing, whatever they were doing."""
+    """Fifty runs cancelled at moments all over their course leave nothing, whatever they were
+    doing.
+    """
     pauses = random.Random(7)
 
     async def pause(_request: Request) -> str:
@@ -366,7 +461,16 @@ async def test_cancelling_at_any_moment() -> None:
         return "p"
 
     rlm = RLM(
-        Scripted({"root": [code("recursive_batch([{'query': 'child', 'context': 'x'}] * 2)"), final("1")], "child": SCRIPT}, pause),
+        Scripted(
+            {
+                "root": [
+                    code("recursive_batch([{'query': 'child', 'context': 'x'}] * 2)"),
+                    final("1"),
+                ],
+                "child": SCRIPT,
+            },
+            pause,
+        ),
         max_depth=2,
     )
     await rlm.acompletion("root", TEXT)
@@ -389,7 +493,11 @@ async def test_cancelling_twice_leaves_nothing() -> None:
     rlm = RLM(Scripted([code("while True: pass")]))
     for pause in (0.0, 0.0001, 0.001, 0.005):
         blocked = asyncio.Event()
-        rlm._hooks = [lambda event, blocked=blocked: blocked.set() if isinstance(event, BlockStarted) else None]
+        rlm._hooks = [
+            lambda event, blocked=blocked: (
+                blocked.set() if isinstance(event, BlockStarted) else None
+            )
+        ]
         task = asyncio.ensure_future(rlm.acompletion("root", TEXT))
         await blocked.wait()
         task.cancel()
@@ -408,8 +516,12 @@ async def test_a_timeout_around_a_run_works() -> None:
 
 
 def test_ctrl_c_ends_a_sync_run_at_once(provider: StandIn, tmp_path: Path) -> None:
-    """KeyboardInterrupt comes out of the synchronous door, calls are closed, processes gone, and nothing is printed besides."""
-    provider.change(scripts={"root": [code("llm_batch(['hang'] * 3)")]}, faults=[Fault("hang", match="hang")])
+    """KeyboardInterrupt comes out of the synchronous door, calls are closed, processes gone, and
+    nothing is printed besides.
+    """
+    provider.change(
+        scripts={"root": [code("llm_batch(['hang'] * 3)")]}, faults=[Fault("hang", match="hang")]
+    )
     program = """
         import sys, time
         from rlm_integrations import RLM, OpenAILM
@@ -445,10 +557,16 @@ async def test_dropping_a_stream_ends_its_run() -> None:
 
 
 async def test_a_stream_closed_after_its_end_hides_nothing() -> None:
-    """Closing after the last event of a run that raises is no error, and asyncio has nothing to complain of."""
+    """Closing after the last event of a run that raises is no error, and asyncio has nothing to
+    complain of.
+    """
     complaints: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
-    stream = RLM(Scripted([code("x = 1")]), budget=Budget(max_calls=1, on_exceeded="raise")).astream("What?", TEXT)
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: complaints.append(context)
+    )
+    stream = RLM(
+        Scripted([code("x = 1")]), budget=Budget(max_calls=1, on_exceeded="raise")
+    ).astream("What?", TEXT)
     async for event in stream:
         if isinstance(event, RunFinished):
             break
@@ -461,7 +579,9 @@ async def test_a_stream_closed_after_its_end_hides_nothing() -> None:
 
 @pytest.mark.parametrize("sync", [False, True])
 async def test_a_chat_keeps_variables_and_has_a_fresh_store_for_each_question(sync: bool) -> None:
-    """Names and messages of earlier questions stay; what was stored belongs to its question's result."""
+    """Names and messages of earlier questions stay; what was stored belongs to its question's
+    result.
+    """
     root = Scripted(
         [
             code("x = 20", "store.create('note', 'first', 'c')", "FINAL(x)"),
@@ -471,23 +591,42 @@ async def test_a_chat_keeps_variables_and_has_a_fresh_store_for_each_question(sy
     )
     chat = RLM(root).session(TEXT)
     questions = ("First?", "Second?", "Third?")
-    results = [await (asyncio.to_thread(chat.completion, each) if sync else chat.acompletion(each)) for each in questions]
+    results = [
+        await (asyncio.to_thread(chat.completion, each) if sync else chat.acompletion(each))
+        for each in questions
+    ]
     await (asyncio.to_thread(chat.close) if sync else chat.aclose())
     assert [result.answer for result in results] == ["20", "[42, 0]", "One fish"]
     assert [len(result.store) for result in results] == [1, 0, 0]
     assert [result.iterations for result in results] == [1, 1, 1]
     assert all(question in str(root.requests[2].messages) for question in questions)
-    assert [message.role for message in root.requests[2].messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert [message.role for message in root.requests[2].messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert children() == []
 
 
 async def test_a_chat_goes_on_after_a_question_was_cancelled() -> None:
-    """The next question is answered in the same REPL, with its variables: a cancelled block is interrupted."""
-    root = Scripted([code("x = 1", "FINAL(x)"), code("while True: pass"), code("FINAL('x' in globals())")])
+    """The next question is answered in the same REPL, with its variables: a cancelled block is
+    interrupted.
+    """
+    root = Scripted(
+        [code("x = 1", "FINAL(x)"), code("while True: pass"), code("FINAL('x' in globals())")]
+    )
     turns = iter(range(3))
     root._next = lambda request: root._script[next(turns)]  # type: ignore[method-assign] # a cancelled question leaves no reply
     running = asyncio.Event()
-    rlm = RLM(root, on_event=lambda event: running.set() if isinstance(event, BlockStarted) and "while" in event.code else None)
+    rlm = RLM(
+        root,
+        on_event=lambda event: (
+            running.set() if isinstance(event, BlockStarted) and "while" in event.code else None
+        ),
+    )
     async with rlm.session(TEXT) as chat:
         assert (await chat.acompletion("First?")).answer == "1"
         task = asyncio.ensure_future(chat.acompletion("Second?"))
@@ -521,7 +660,10 @@ async def test_a_chat_says_where_it_cannot_be_used() -> None:
 async def test_closing_a_chat_ends_its_question() -> None:
     """Whoever closes a chat from another task has not to wait for its answer."""
     running = asyncio.Event()
-    rlm = RLM(Scripted([code("while True: pass")]), on_event=lambda event: running.set() if isinstance(event, BlockStarted) else None)
+    rlm = RLM(
+        Scripted([code("while True: pass")]),
+        on_event=lambda event: running.set() if isinstance(event, BlockStarted) else None,
+    )
     chat = rlm.session(TEXT)
     task = asyncio.ensure_future(chat.acompletion("First?"))
     await running.wait()
@@ -545,6 +687,7 @@ async def test_no_thread_and_no_task_is_left() -> None:
         await rlm.acompletion("What?", TEXT)
         rlm.completion("What?", TEXT)
     assert len(asyncio.all_tasks()) == tasks
-    assert threading.active_count() <= threads + 3  # the few for our own work are started as they are needed
+    # The few for our own work are started as they are needed
+    assert threading.active_count() <= threads + 3
     assert len(asyncio.all_tasks(portal().loop)) == 0
     assert os.getpid() == int(Path("/proc/self/stat").read_text().split()[0])

@@ -1,4 +1,6 @@
-"""Who a call is: the same in every run of the same code, however its threads, replies and children raced."""
+"""Who a call is: the same in every run of the same code, however its threads, replies and children
+raced.
+"""
 
 import asyncio
 import random
@@ -33,7 +35,10 @@ CHILDREN = code(
     "    replies = list(pool.map(lambda part: recursive_lm('child?', part), [*parts, parts[0]]))",
     "more = recursive_batch([{'query': 'child?', 'context': part} for part in parts[::-1]])",
 )
-WORKERS = code("commits = rlm_worker_batched(['worker? a', 'worker? b', 'worker? a'])", "print([apply_commit(each) for each in commits])")
+WORKERS = code(
+    "commits = rlm_worker_batched(['worker? a', 'worker? b', 'worker? a'])",
+    "print([apply_commit(each) for each in commits])",
+)
 SCRIPTS = {
     "root?": [THREADS, GATHER, CHILDREN, WORKERS, code("FINAL('done')")],
     "child?": [
@@ -46,7 +51,10 @@ SCRIPTS = {
         code("FINAL(llm_query('and last: ' + context[:20]))"),
     ],
     "worker?": [
-        code("store.create('note', 'by a worker', 1)", "FINAL({'creates': [{'type': 'claim', 'description': 'd', 'content': 'c'}]})")
+        code(
+            "store.create('note', 'by a worker', 1)",
+            "FINAL({'creates': [{'type': 'claim', 'description': 'd', 'content': 'c'}]})",
+        )
     ],
 }
 
@@ -79,22 +87,33 @@ async def one_run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: Any) ->
         root = Scripted(SCRIPTS, answer)
         result = await run(root, DOCUMENT, "root?", max_depth=2, **options)
     assert (result.answer, result.stop_reason) == ("done", "final")
-    seen.paths = Counter((request.path, request.role, request.messages[-1].content[:100]) for request in root.requests)
+    seen.paths = Counter(
+        (request.path, request.role, request.messages[-1].content[:100])
+        for request in root.requests
+    )
     seen.workers = {card["worker"] for card in result.store.search(limit=1000)}
     return seen
 
 
 async def test_identities_do_not_depend_on_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads, gather, batches, children, workers: three runs with replies in different orders have the same calls and the same names."""
-    runs = [await one_run(seed, monkeypatch, max_parallel_calls=width) for seed, width in ((1, 10), (2, 3), (3, 30))]
+    """Threads, gather, batches, children, workers: three runs with replies in different orders have
+    the same calls and the same names.
+    """
+    runs = [
+        await one_run(seed, monkeypatch, max_parallel_calls=width)
+        for seed, width in ((1, 10), (2, 3), (3, 30))
+    ]
     for other in runs[1:]:
         assert other == runs[0]
     assert set(runs[0].identities.values()) == {1}
     assert set(runs[0].paths.values()) == {1}
-    assert len(runs[0].workers) == 1 + 6 + 5 + 3  # root (which applied the commits), children by thread and by batch, workers
+    # Root (which applied the commits), children by thread and by batch, workers
+    assert len(runs[0].workers) == 1 + 6 + 5 + 3
 
 
-async def test_equal_calls_differ_by_their_occurrence_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_equal_calls_differ_by_their_occurrence_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Of twelve calls by thread six have other words, and each of those was made twice."""
     seen = await one_run(4, monkeypatch)
     threads = [identity for identity in seen.identities if identity[:3] == ("r", 1, "llm_query")]
@@ -103,10 +122,15 @@ async def test_equal_calls_differ_by_their_occurrence_alone(monkeypatch: pytest.
 
 
 async def test_every_call_of_code_has_a_path_of_its_own() -> None:
-    """Root calls by turn, batches by slot, repetitions by occurrence, children below the call that asked for them."""
+    """Root calls by turn, batches by slot, repetitions by occurrence, children below the call that
+    asked for them.
+    """
     root = Scripted(
         {
-            "root?": [code("llm_batch(['a', 'a'])", "llm_batch(['a', 'a'])", "llm_query('a')"), code("FINAL(recursive_lm('child?', 'x'))")],
+            "root?": [
+                code("llm_batch(['a', 'a'])", "llm_batch(['a', 'a'])", "llm_query('a')"),
+                code("FINAL(recursive_lm('child?', 'x'))"),
+            ],
             "child?": [code("FINAL(llm_query('a'))")],
         }
     )
@@ -127,7 +151,9 @@ VALUES = st.recursive(
     | st.floats(allow_nan=False)
     | st.text(max_size=5)
     | st.builds(SpanRef, st.just("s"), st.just(1), st.integers()),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -151,4 +177,7 @@ def test_digests_are_equal_where_arguments_are(one: Any, other: Any) -> None:
 
 def test_digests_are_pinned() -> None:
     """A change of the canonical form would make every journal worthless: it is a decision."""
-    assert digest_of(["a", 1, None, [SpanRef("context_0", 0, 5)]], {"model": "x", "b": True})[:16] == "bdd1cc3400464c3d"
+    assert (
+        digest_of(["a", 1, None, [SpanRef("context_0", 0, 5)]], {"model": "x", "b": True})[:16]
+        == "bdd1cc3400464c3d"
+    )

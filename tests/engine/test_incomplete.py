@@ -31,7 +31,9 @@ NEVER_VALID = (INVALID, {"max_iterations": 3}, "max_iterations", '{"name": 1}')
 async def test_a_text_that_is_not_final_is_the_answer_and_is_marked_as_partial(
     script: list[str], options: dict[str, Any], reason: str, words: str
 ) -> None:
-    """Without a type the best words are the answer; `partial` has them too, and is None after a final."""
+    """Without a type the best words are the answer; `partial` has them too, and is None after a
+    final.
+    """
     result = await run(Scripted(script), **options)
     assert (result.stop_reason, result.answer, result.partial) == (reason, words, words)
     assert (await run(Scripted([final("'Ada'")]), **options)).partial is None
@@ -47,9 +49,17 @@ async def test_a_run_that_did_not_finish_has_no_answer_of_another_type(
 
 
 async def test_a_value_that_fits_in_the_closing_turn_is_an_answer() -> None:
-    """What the closing request brings is of the type, and the run is still one that its limit ended."""
-    result = await run(Scripted([*LOOKS[:2], final("{'name': 'Ravenna'}")]), output_type=Dam, max_iterations=2)
-    assert (result.stop_reason, result.answer, result.partial) == ("max_iterations", Dam(name="Ravenna"), '{"name": "Ravenna"}')
+    """What the closing request brings is of the type, and the run is still one that its limit
+    ended.
+    """
+    result = await run(
+        Scripted([*LOOKS[:2], final("{'name': 'Ravenna'}")]), output_type=Dam, max_iterations=2
+    )
+    assert (result.stop_reason, result.answer, result.partial) == (
+        "max_iterations",
+        Dam(name="Ravenna"),
+        '{"name": "Ravenna"}',
+    )
 
 
 @pytest.mark.parametrize(("script", "options", "reason", "words"), ENDS)
@@ -57,7 +67,9 @@ async def test_a_value_that_fits_in_the_closing_turn_is_an_answer() -> None:
 async def test_every_door_raises_for_a_run_that_did_not_finish(
     door: str, script: list[str], options: dict[str, Any], reason: str, words: str
 ) -> None:
-    """`on_incomplete="raise"` raises one kind of error for turns, repetition and budgets; the error has the result."""
+    """`on_incomplete="raise"` raises one kind of error for turns, repetition and budgets; the error
+    has the result.
+    """
     rlm = RLM(Scripted(script), on_incomplete="raise", **options)
     finished: list[RLMResult] = []
     with pytest.raises(IncompleteError, match=reason) as caught:
@@ -78,15 +90,21 @@ async def test_every_door_raises_for_a_run_that_did_not_finish(
 
 
 async def test_a_budget_that_raises_does_so_alone() -> None:
-    """`Budget(on_exceeded="raise")` concerns budgets only: a limit of turns gives the best answer as before."""
+    """`Budget(on_exceeded="raise")` concerns budgets only: a limit of turns gives the best answer
+    as before.
+    """
     budget = Budget(max_calls=5, on_exceeded="raise")
-    assert (await run(Scripted(CLOSED), max_iterations=2, budget=budget)).stop_reason == "max_iterations"
+    assert (
+        await run(Scripted(CLOSED), max_iterations=2, budget=budget)
+    ).stop_reason == "max_iterations"
     with pytest.raises(BudgetExceededError):
         await run(Scripted(LOOKS), budget=budget)
 
 
 async def test_a_session_goes_on_after_an_unfinished_question() -> None:
-    """The conversation of a question that raised is there for the next one, as it is without the error."""
+    """The conversation of a question that raised is there for the next one, as it is without the
+    error.
+    """
     root = Scripted([*CLOSED, final("'Ada'")])
     async with RLM(root, max_iterations=2, on_incomplete="raise").session("a document") as chat:
         with pytest.raises(IncompleteError):

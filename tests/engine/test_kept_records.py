@@ -1,4 +1,6 @@
-"""What was paid stays in the record, however a run or a block ends, and reaches the code where there is any left."""
+"""What was paid stays in the record, however a run or a block ends, and reaches the code where
+there is any left.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -77,10 +79,14 @@ def result_of(events: Sequence[Event]) -> RLMResult:
 
 
 async def test_a_cancelled_run_keeps_the_turn_under_way() -> None:
-    """The result of the last event has the reply, the block that ran, its nine answers and the one that was given up."""
+    """The result of the last event has the reply, the block that ran, its nine answers and the one
+    that was given up.
+    """
     events: list[Event] = []
     stuck = Stuck("p9")
-    task = asyncio.create_task(RLM(Scripted([BATCH], stuck), on_event=events.append).acompletion("What?", "text"))
+    task = asyncio.create_task(
+        RLM(Scripted([BATCH], stuck), on_event=events.append).acompletion("What?", "text")
+    )
     await stuck.alone(9)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -89,9 +95,15 @@ async def test_a_cancelled_run_keeps_the_turn_under_way() -> None:
     assert (result.stop_reason, result.iterations, result.total_calls) == ("cancelled", 1, 11)
     assert result.trajectory[0].reply == BATCH
     (execution,) = result.repl_history
-    assert (execution.status, execution.error) == ("interrupted", "Interrupted: the run ended before the block did")
+    assert (execution.status, execution.error) == (
+        "interrupted",
+        "Interrupted: the run ended before the block did",
+    )
     replies = {call.path[-1]: call.reply for call in execution.subcalls}
-    assert replies == {**{str(n): f"re: p{n}" for n in range(9)}, "9": "Error: cancelled: the block ended first"}
+    assert replies == {
+        **{str(n): f"re: p{n}" for n in range(9)},
+        "9": "Error: cancelled: the block ended first",
+    }
     assert [type(event) for event in events[-3:]] == [BlockFinished, TurnFinished, RunFinished]
 
 
@@ -103,12 +115,19 @@ async def test_what_a_cancelled_run_did_before_stays_too() -> None:
     }
     events: list[Event] = []
     stuck = Stuck("three")
-    task = asyncio.create_task(RLM(Scripted(script, stuck), max_depth=2, on_event=events.append).acompletion("root?", "text"))
+    task = asyncio.create_task(
+        RLM(Scripted(script, stuck), max_depth=2, on_event=events.append).acompletion(
+            "root?", "text"
+        )
+    )
     await stuck.alone(2)
     task.cancel()
     await asyncio.wait([task])
     first, second = result_of(events).repl_history
-    assert [(first.status, first.subcalls[0].reply), second.status] == [("ok", "re: one"), "interrupted"]
+    assert [(first.status, first.subcalls[0].reply), second.status] == [
+        ("ok", "re: one"),
+        "interrupted",
+    ]
     (child,) = second.subcalls
     blocks = child.turns[0].executions
     assert [(each.status, each.subcalls[0].reply) for each in blocks] == [
@@ -124,8 +143,15 @@ async def test_a_run_that_fails_keeps_its_record() -> None:
     with pytest.raises(OSError, match="no space"):
         await RLM(root, sandbox=Breaks(), on_event=events.append).acompletion("What?", "text")
     result = result_of(events)
-    assert (result.stop_reason, result.error, result.total_calls) == ("failed", "OSError: no space left", 4)
-    assert [call.reply for execution in result.repl_history for call in execution.subcalls] == ["re: paid", "re: paid too"]
+    assert (result.stop_reason, result.error, result.total_calls) == (
+        "failed",
+        "OSError: no space left",
+        4,
+    )
+    assert [call.reply for execution in result.repl_history for call in execution.subcalls] == [
+        "re: paid",
+        "re: paid too",
+    ]
 
 
 async def test_a_run_whose_model_fails_at_once_has_a_result_too() -> None:
@@ -139,16 +165,26 @@ async def test_a_run_whose_model_fails_at_once_has_a_result_too() -> None:
     with pytest.raises(ModelError):
         await RLM(Refuses(), on_event=events.append).acompletion("What?", "text")
     result = result_of(events)
-    assert (result.stop_reason, result.error, result.iterations, result.total_calls) == ("model_error", "no such model", 0, 1)
+    assert (result.stop_reason, result.error, result.iterations, result.total_calls) == (
+        "model_error",
+        "no such model",
+        0,
+        1,
+    )
 
 
 async def test_answers_of_an_interrupted_batch_reach_the_next_block() -> None:
-    """The code lost them with the batch; the next block has them by prompt, and the model is told, so that none is paid twice."""
+    """The code lost them with the batch; the next block has them by prompt, and the model is told,
+    so that none is paid twice.
+    """
     stuck, sandbox = Stuck("p9"), Watched()
     rest = code(
-        "rest = [p for p in (f'p{n}' for n in range(10)) if p not in unfinished_replies]", "FINAL([rest, unfinished_replies['p3']])"
+        "rest = [p for p in (f'p{n}' for n in range(10)) if p not in unfinished_replies]",
+        "FINAL([rest, unfinished_replies['p3']])",
     )
-    task = asyncio.create_task(RLM(root := Scripted([BATCH, rest], stuck), sandbox=sandbox).acompletion("What?", "text"))
+    task = asyncio.create_task(
+        RLM(root := Scripted([BATCH, rest], stuck), sandbox=sandbox).acompletion("What?", "text")
+    )
     await stuck.alone(9)
     await sandbox.session.interrupt()
     result = await task
@@ -156,12 +192,19 @@ async def test_answers_of_an_interrupted_batch_reach_the_next_block() -> None:
     assert "9 of its prompts had been answered" in root.told[1]
     assert "9 of its prompts had been answered" in result.trajectory[0].note
     replies = [call.reply for call in result.repl_history[0].subcalls]
-    assert sorted(replies) == ["Error: cancelled: the block ended first", *[f"re: p{n}" for n in range(9)]]
+    assert sorted(replies) == [
+        "Error: cancelled: the block ended first",
+        *[f"re: p{n}" for n in range(9)],
+    ]
 
 
 async def test_answers_of_a_batch_that_lost_its_sandbox_reach_the_new_one() -> None:
     """A process that ends while its batch is under way takes nothing with it that had been paid."""
-    dies = code("import os, threading", "threading.Timer(0, lambda: (wait(), os._exit(1))).start()", "llm_batch(['p0', 'p9'])")
+    dies = code(
+        "import os, threading",
+        "threading.Timer(0, lambda: (wait(), os._exit(1))).start()",
+        "llm_batch(['p0', 'p9'])",
+    )
     stuck = Stuck("p9")
 
     async def wait() -> None:
@@ -169,12 +212,20 @@ async def test_answers_of_a_batch_that_lost_its_sandbox_reach_the_new_one() -> N
 
     root = Scripted([dies, code("FINAL(unfinished_replies)")], stuck)
     result = await RLM(root, tools=[wait]).acompletion("What?", "text")
-    assert ([each.status for each in result.repl_history], result.answer) == (["lost", "ok"], '{"p0": "re: p0"}')
+    assert ([each.status for each in result.repl_history], result.answer) == (
+        ["lost", "ok"],
+        '{"p0": "re: p0"}',
+    )
 
 
 async def test_code_that_catches_its_interruption_goes_on() -> None:
     """Nothing is unfinished where the code has its replies."""
-    root = Scripted([code("x = llm_batch(['a', 'b'])", "1 / 0"), final("[x, 'unfinished_replies' in globals()]")])
+    root = Scripted(
+        [
+            code("x = llm_batch(['a', 'b'])", "1 / 0"),
+            final("[x, 'unfinished_replies' in globals()]"),
+        ]
+    )
     result = await RLM(root).acompletion("What?", "text")
     assert result.answer == '[["re: a", "re: b"], false]'
     assert "had been answered" not in root.told[1]

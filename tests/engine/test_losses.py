@@ -1,4 +1,6 @@
-"""Sandboxes that are lost or cannot be had: the run goes on with a new one, or ends with what there is."""
+"""Sandboxes that are lost or cannot be had: the run goes on with a new one, or ends with what there
+is.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +18,12 @@ LOSE = code("import os", "print('going')", "os._exit(1)")
 
 
 async def test_a_lost_sandbox_is_replaced_and_the_model_told() -> None:
-    """Variables are gone, the document and the host's functions are there again, and the record says what happened."""
-    root = Scripted([code("x = 1"), LOSE, code("FINAL(['x' in globals(), context, llm_query('p')])")])
+    """Variables are gone, the document and the host's functions are there again, and the record
+    says what happened.
+    """
+    root = Scripted(
+        [code("x = 1"), LOSE, code("FINAL(['x' in globals(), context, llm_query('p')])")]
+    )
     result = await run(root, "the words")
     assert (result.answer, result.stop_reason) == ('[false, "the words", "re: p"]', "final")
     assert [execution.status for execution in result.repl_history] == ["ok", "lost", "ok"]
@@ -26,7 +32,13 @@ async def test_a_lost_sandbox_is_replaced_and_the_model_told() -> None:
 
 async def test_the_code_after_a_loss_is_not_run_and_the_model_told() -> None:
     """Nor is the code after any failure: the model learns how much of its reply ran."""
-    root = Scripted([f"{LOSE}\n{code('x = 666')}", f"{code('1 / 0')}\n{code('x = 667')}", final("'x' in globals()")])
+    root = Scripted(
+        [
+            f"{LOSE}\n{code('x = 666')}",
+            f"{code('1 / 0')}\n{code('x = 667')}",
+            final("'x' in globals()"),
+        ]
+    )
     result = await run(root)
     assert result.answer == "false"
     assert all("The code after block 1 was not run" in told for told in root.told[1:])
@@ -42,7 +54,9 @@ async def test_losing_one_after_the_other_ends_the_run() -> None:
 
 
 async def test_a_final_that_loses_its_sandbox_is_none() -> None:
-    """An expression that ends the REPL is no answer, in words either; the model may try again, three times."""
+    """An expression that ends the REPL is no answer, in words either; the model may try again,
+    three times.
+    """
     root = Scripted(["FINAL(__import__('os')._exit(1))", final("'after all'")])
     assert (await run(root)).answer == "after all"
     root = Scripted([f"I know {n}.\n\nFINAL(__import__('os')._exit(1))" for n in range(9)])
@@ -64,10 +78,18 @@ class NoSandbox:
     """A sandbox that this machine does not offer."""
 
     name = "none such"
-    capabilities = Capabilities(isolated=True, bounded=True, interruptible=True, captures_streams=True)
+    capabilities = Capabilities(
+        isolated=True, bounded=True, interruptible=True, captures_streams=True
+    )
 
     async def open(
-        self, context: Corpus, functions: Sequence[HostFunction], gate: AnswerCall, limits: Limits, seed: int = 0, now: Any = None
+        self,
+        context: Corpus,
+        functions: Sequence[HostFunction],
+        gate: AnswerCall,
+        limits: Limits,
+        seed: int = 0,
+        now: Any = None,
     ) -> Session:
         raise SandboxUnavailableError("not here")
 
@@ -87,10 +109,17 @@ async def test_without_a_sandbox_nothing_is_paid() -> None:
 
 
 async def test_the_loop_runs_in_this_process_too() -> None:
-    """For debugging, with a warning: the same run, its sub-calls, children and citations, and its deadline."""
+    """For debugging, with a warning: the same run, its sub-calls, children and citations, and its
+    deadline.
+    """
     with pytest.warns(RuntimeWarning, match="debugging only"):
         script = {
-            "root?": [code("r = recursive_lm('child?', context[:60])", "FINAL([r, llm_query('p')], [cite('small')])")],
+            "root?": [
+                code(
+                    "r = recursive_lm('child?', context[:60])",
+                    "FINAL([r, llm_query('p')], [cite('small')])",
+                )
+            ],
             "child?": [code("FINAL(context[2:7] + llm_query('q'))")],
         }
         result = await run(
@@ -100,6 +129,13 @@ async def test_the_loop_runs_in_this_process_too() -> None:
             sandbox="inprocess",
             max_depth=2,
         )
-        late = await run(Scripted([code("llm_query('slow')")], overlong(60)), sandbox="inprocess", budget=Budget(max_seconds=0.2))
-    assert (result.answer, [each.quote for each in result.citations]) == ('["smallre: q", "re: p"]', ["small"])
+        late = await run(
+            Scripted([code("llm_query('slow')")], overlong(60)),
+            sandbox="inprocess",
+            budget=Budget(max_seconds=0.2),
+        )
+    assert (result.answer, [each.quote for each in result.citations]) == (
+        '["smallre: q", "re: p"]',
+        ["small"],
+    )
     assert late.stop_reason == "budget_seconds"

@@ -1,4 +1,6 @@
-"""Whatever code does, it is told so or the run has an answer: no exception of the machinery leaves a run."""
+"""Whatever code does, it is told so or the run has an answer: no exception of the machinery leaves
+a run.
+"""
 
 import errno
 import os
@@ -21,7 +23,9 @@ from tests.engine.conftest import Scripted, code, final, run
         ("store.get(store.create('note', 'd', 'text'))", "text"),
     ],
 )
-async def test_an_object_of_the_store_is_answered_by_its_content(expression: str, answer: str) -> None:
+async def test_an_object_of_the_store_is_answered_by_its_content(
+    expression: str, answer: str
+) -> None:
     """Alone, and wherever it is in a value."""
     root = Scripted([code("i = store.create('note', 'd', {'n': 1})", f"FINAL({expression})")])
     result = await run(root)
@@ -35,8 +39,12 @@ async def test_an_object_of_the_store_is_a_typed_answer() -> None:
         n: int
 
     create = "i = store.create('note', 'd', {'n': 1})"
-    assert (await run(Scripted([code(create, "FINAL(store.get(i))")]), output_type=Count)).answer == Count(n=1)
-    partial = await run(Scripted([code(create, "FINAL([store.get(i)])")] * 2), output_type=Count, max_iterations=1)
+    assert (
+        await run(Scripted([code(create, "FINAL(store.get(i))")]), output_type=Count)
+    ).answer == Count(n=1)
+    partial = await run(
+        Scripted([code(create, "FINAL([store.get(i)])")] * 2), output_type=Count, max_iterations=1
+    )
     assert (partial.stop_reason, partial.partial) == ("max_iterations", '[{"n": 1}]')
 
 
@@ -78,7 +86,9 @@ def echo(value: Any) -> Any:
     ],
 )
 async def test_what_tools_and_the_store_give_crosses(call: str, shown: str) -> None:
-    """Lists of very many small values, dicts with long keys, objects of the store; an error without words is an error still."""
+    """Lists of very many small values, dicts with long keys, objects of the store; an error without
+    words is an error still.
+    """
     block = code(f"try: print({call})", "except Exception as error: print(error)")
     result = await run(Scripted([block, final("'done'")]), tools=[mask, table, fail, echo])
     assert (result.repl_history[0].stdout.strip(), result.answer) == (shown, "done")
@@ -92,41 +102,66 @@ async def test_a_final_of_many_small_values_is_an_answer() -> None:
 
 @pytest.mark.parametrize(
     "metadata",
-    [{"k" * 2_000_000: 1}, {"many": [None] * 400_000}, {"number": 10**5_000}, {10**5_000: 1}, {"long": "x" * 3_000_000}],
+    [
+        {"k" * 2_000_000: 1},
+        {"many": [None] * 400_000},
+        {"number": 10**5_000},
+        {10**5_000: 1},
+        {"long": "x" * 3_000_000},
+    ],
     ids=["key", "list", "number", "key of digits", "text"],
 )
 async def test_metadata_of_any_shape_cross(metadata: dict[Any, Any]) -> None:
-    """What came with a document is in the REPL whatever its keys, lists and numbers are; a number beyond what Python writes is a text."""
+    """What came with a document is in the REPL whatever its keys, lists and numbers are; a number
+    beyond what Python writes is a text.
+    """
 
     class Document:
         page_content = "the words"
 
     document = Document()
     document.metadata = metadata  # type: ignore[attr-defined] # as LangChain's documents have it
-    result = await run(Scripted([final("len(context_metadata['sources'][0]['metadata'])")]), document)
+    result = await run(
+        Scripted([final("len(context_metadata['sources'][0]['metadata'])")]), document
+    )
     assert result.answer == "1"
 
 
-@pytest.mark.parametrize("value", ["'x' * 2_000", "['x' * 900, 'y' * 900]", "{'k' * 2_000: 1}", "[0] * 2_000"])
+@pytest.mark.parametrize(
+    "value", ["'x' * 2_000", "['x' * 900, 'y' * 900]", "{'k' * 2_000: 1}", "[0] * 2_000"]
+)
 async def test_an_answer_that_is_too_long_is_refused_in_words(value: str) -> None:
-    """The model is told how long an answer may be; where it has no shorter one, the partial answer is as long as that."""
+    """The model is told how long an answer may be; where it has no shorter one, the partial answer
+    is as long as that.
+    """
     root = Scripted([final(value), final("'short'")])
     assert (await run(root, limits=Limits(answer_chars=1_000))).answer == "short"
     assert "an answer has at most 1,000 characters. Give a shorter one" in root.told[1]
-    result = await run(Scripted([final(value)]), limits=Limits(answer_chars=1_000), max_iterations=1)
+    result = await run(
+        Scripted([final(value)]), limits=Limits(answer_chars=1_000), max_iterations=1
+    )
     assert result.stop_reason == "max_iterations"
     assert 0 < len(result.partial) <= 1_000
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, os.strerror(errno.EMFILE))])
-async def test_what_the_host_lacks_is_told_to_the_code(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory or descriptors that are not there fail the call, which can be made smaller, and not the run."""
+async def test_what_the_host_lacks_is_told_to_the_code(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory or descriptors that are not there fail the call, which can be made smaller, and not
+    the run.
+    """
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(children, "_slice", fail)
-    block = code("try: recursive_lm('q', context)", f"except {type(error).__name__} as error: print(error)")
+    block = code(
+        "try: recursive_lm('q', context)", f"except {type(error).__name__} as error: print(error)"
+    )
     result = await run(Scripted([block, final("'done'")]), max_depth=2)
-    assert result.repl_history[0].stdout == "recursive_lm: the host lacks what this takes; ask for less\n"
+    assert (
+        result.repl_history[0].stdout
+        == "recursive_lm: the host lacks what this takes; ask for less\n"
+    )
     assert result.answer == "done"

@@ -1,4 +1,6 @@
-"""Replies and answers that could break the process that reads them, or the terminal that shows them."""
+"""Replies and answers that could break the process that reads them, or the terminal that shows
+them.
+"""
 
 import subprocess
 import sys
@@ -22,7 +24,9 @@ DEEP = [
 
 
 def test_deep_code_does_not_end_a_process_whose_threads_have_small_stacks() -> None:
-    """Python's parser recurses in C: with stacks of 256 KB three thousand signs would be a segmentation fault of the user's process."""
+    """Python's parser recurses in C: with stacks of 256 KB three thousand signs would be a
+    segmentation fault of the user's process.
+    """
     program = textwrap.dedent(
         f"""
         import sys, threading
@@ -36,23 +40,36 @@ def test_deep_code_does_not_end_a_process_whose_threads_have_small_stacks() -> N
         print(result.answer[:10], threading.stack_size() == 256 << 10)
         """
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2_000:]
     assert done.stdout.endswith(" True\n")
 
 
 async def test_the_parsers_thread_is_one_for_the_process() -> None:
-    """However many replies are read, one thread reads them, and it has the stack that the parser needs."""
-    names = {await runtime.parse_apart(lambda: __import__("threading").current_thread().name) for _ in range(5)}
+    """However many replies are read, one thread reads them, and it has the stack that the parser
+    needs.
+    """
+    names = {
+        await runtime.parse_apart(lambda: __import__("threading").current_thread().name)
+        for _ in range(5)
+    }
     assert names == {"rlm-parser_0"}
 
 
 @pytest.mark.parametrize(
     ("value", "answer"),
-    [("'half \\ud800'", "half \\ud800"), ("['\\udfff']", '["\\\\udfff"]'), ("{'\\ud800': 1}", '{"\\\\ud800": 1}')],
+    [
+        ("'half \\ud800'", "half \\ud800"),
+        ("['\\udfff']", '["\\\\udfff"]'),
+        ("{'\\ud800': 1}", '{"\\\\ud800": 1}'),
+    ],
 )
 async def test_an_answer_can_be_printed(value: str, answer: str) -> None:
-    """Half of a surrogate pair is spelt out, as it is in output: print and encode work on every answer."""
+    """Half of a surrogate pair is spelt out, as it is in output: print and encode work on every
+    answer.
+    """
     result = await run(Scripted([final(value)]))
     assert result.answer == answer
     assert result.answer.encode()
@@ -64,7 +81,9 @@ async def test_a_typed_answer_can_be_printed(output_type: Any) -> None:
     value = "{'\\ud800': 'x\\ud800'}" if output_type == dict[str, str] else "['x\\ud800']"
     result = await run(Scripted([final(value)]), output_type=output_type)
     assert str(result.answer).encode()
-    assert "x\\ud800" in ([*result.answer.values()] if isinstance(result.answer, dict) else result.answer)
+    assert "x\\ud800" in (
+        [*result.answer.values()] if isinstance(result.answer, dict) else result.answer
+    )
 
 
 async def test_the_best_words_of_an_unfinished_run_can_be_printed() -> None:

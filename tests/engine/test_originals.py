@@ -27,10 +27,17 @@ def test_an_option_of_the_originals_says_what_to_write_instead(name: str) -> Non
 
 
 def test_the_original_constructor_names_all_that_is_wrong() -> None:
-    """`RLM(backend="vllm", backend_kwargs={…})` is told about both; a name that no design had is a plain TypeError."""
-    options: dict[str, Any] = {"backend": "vllm", "backend_kwargs": {"model_name": "m"}, "persistent": True}
+    """`RLM(backend="vllm", backend_kwargs={…})` is told about both; a name that no design had is a
+    plain TypeError.
+    """
+    options: dict[str, Any] = {
+        "backend": "vllm",
+        "backend_kwargs": {"model_name": "m"},
+        "persistent": True,
+    }
     with pytest.raises(
-        InputError, match=r"RLM takes no backend= or backend_kwargs=: write the models first.*; no persistent=: write rlm\.session"
+        InputError,
+        match=r"RLM takes no backend= or backend_kwargs=: write the models first.*; no persistent=: write rlm\.session",
     ):
         RLM(**options)
     unknown: dict[str, Any] = {"colour": "red"}
@@ -40,26 +47,48 @@ def test_the_original_constructor_names_all_that_is_wrong() -> None:
 
 def test_the_readme_has_a_row_for_each_original_option() -> None:
     """Its last table names every option that the constructor explains."""
-    table = README.read_text(encoding="utf-8").partition("## If you come from another library")[2].partition("\n## ")[0]
+    table = (
+        README.read_text(encoding="utf-8")
+        .partition("## If you come from another library")[2]
+        .partition("\n## ")[0]
+    )
     assert [name for name in INSTEAD if f"{name}=" not in table] == []
 
 
 def test_an_rlm_can_be_pickled_and_copied() -> None:
-    """A pickle has the options and the models as they were given, without keys; a copy is the RLM itself, whose clients are shared."""
-    rlm = RLM(OpenAILM("root", base_url="http://127.0.0.1:1/v1", api_key="sk-secret"), "offline", max_depth=2, budget=Budget(max_calls=5))
+    """A pickle has the options and the models as they were given, without keys; a copy is the RLM
+    itself, whose clients are shared.
+    """
+    rlm = RLM(
+        OpenAILM("root", base_url="http://127.0.0.1:1/v1", api_key="sk-secret"),
+        "offline",
+        max_depth=2,
+        budget=Budget(max_calls=5),
+    )
     assert copy.copy(rlm) is copy.deepcopy(rlm) is rlm
     data = pickle.dumps(rlm)
     assert b"sk-secret" not in data
     again = pickle.loads(data)
     assert repr(again) == repr(rlm) == "<RLM: root 'root', sub-models offline='offline'>"
-    assert {**again.options, "root_llm": 0, "sub_llm": 0} == {**rlm.options, "root_llm": 0, "sub_llm": 0}
-    assert pickle.loads(pickle.dumps(RLM("offline"))).completion("What is it?", "It is a dam.").stop_reason == "final"
+    assert {**again.options, "root_llm": 0, "sub_llm": 0} == {
+        **rlm.options,
+        "root_llm": 0,
+        "sub_llm": 0,
+    }
+    assert (
+        pickle.loads(pickle.dumps(RLM("offline")))
+        .completion("What is it?", "It is a dam.")
+        .stop_reason
+        == "final"
+    )
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError), match="lambda"):
         pickle.dumps(RLM("offline", on_event=lambda _event: None))
 
 
 async def test_children_of_llm_map_follow_the_tasks() -> None:
-    """The original's own loop over `store.children(batch_id)` reads results in the order of the tasks, whenever they came."""
+    """The original's own loop over `store.children(batch_id)` reads results in the order of the
+    tasks, whenever they came.
+    """
     import asyncio
 
     order = {"p0": 2, "p1": 1, "p2": 0}

@@ -1,4 +1,6 @@
-"""`output_type`: the schema is in the prompt, what does not fit goes back, what fits is an instance of the type."""
+"""`output_type`: the schema is in the prompt, what does not fit goes back, what fits is an instance
+of the type.
+"""
 
 import json
 from dataclasses import dataclass
@@ -56,29 +58,53 @@ TREATY = "{'name': 'Arras', 'signed': '1500-01-02', 'parties': ['A', 'B']}"
         (Colour, "'red'", Colour.RED),
         (Place, "{'name': 'Ulm', 'people': 5}", Place("Ulm", 5)),
         (Treaty, TREATY, Treaty(name="Arras", signed=date(1500, 1, 2), parties=["A", "B"])),
-        (Treaty, f"__import__('json').dumps({TREATY})", Treaty(name="Arras", signed=date(1500, 1, 2), parties=["A", "B"])),
-        (Strict, "{'signed': '1500-01-02', 'pair': (1, 2)}", Strict(signed=date(1500, 1, 2), pair=(1, 2))),
-        (list[Treaty], f"[{TREATY}]", [Treaty(name="Arras", signed=date(1500, 1, 2), parties=["A", "B"])]),
+        (
+            Treaty,
+            f"__import__('json').dumps({TREATY})",
+            Treaty(name="Arras", signed=date(1500, 1, 2), parties=["A", "B"]),
+        ),
+        (
+            Strict,
+            "{'signed': '1500-01-02', 'pair': (1, 2)}",
+            Strict(signed=date(1500, 1, 2), pair=(1, 2)),
+        ),
+        (
+            list[Treaty],
+            f"[{TREATY}]",
+            [Treaty(name="Arras", signed=date(1500, 1, 2), parties=["A", "B"])],
+        ),
     ],
 )
-async def test_any_type_that_pydantic_validates(output_type: Any, expression: str, expected: Any) -> None:
+async def test_any_type_that_pydantic_validates(
+    output_type: Any, expression: str, expected: Any
+) -> None:
     """What FINAL was given becomes an instance of the type, from a value of the REPL or from JSON."""
     result = await run(Scripted([final(expression)]), output_type=output_type)
-    assert (result.answer, type(result.answer), result.stop_reason) == (expected, type(expected), "final")
+    assert (result.answer, type(result.answer), result.stop_reason) == (
+        expected,
+        type(expected),
+        "final",
+    )
 
 
 async def test_the_schema_is_in_the_prompt() -> None:
     """The model is told what fits, field by field."""
     root = Scripted([final(TREATY)])
     await run(root, output_type=Treaty)
-    assert json.dumps(Treaty.model_json_schema(), ensure_ascii=False) in root.requests[0].messages[0].content
+    assert (
+        json.dumps(Treaty.model_json_schema(), ensure_ascii=False)
+        in root.requests[0].messages[0].content
+    )
 
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
         ("{'name': 'Arras', 'signed': 'never', 'parties': ['A', 'B']}", "signed: "),
-        ("{'name': 'Arras', 'signed': '1500-01-02', 'parties': ['A']}", "parties: List should have at least 2 items"),
+        (
+            "{'name': 'Arras', 'signed': '1500-01-02', 'parties': ['A']}",
+            "parties: List should have at least 2 items",
+        ),
         ("'It was signed in Arras.'", "value: "),
         ('\'{"name": "Arras"}\'', "signed: Field required"),
         ("None", "value: "),
@@ -127,5 +153,10 @@ def test_no_type_is_refused_where_it_is_written(output_type: Any) -> None:
 
 async def test_children_of_a_typed_run_answer_in_text() -> None:
     """The type is that of the root's answer alone."""
-    root = Scripted({"root?": [code("r = recursive_lm('child?', context)", "FINAL(int(r))")], "child?": [final("'42'")]})
+    root = Scripted(
+        {
+            "root?": [code("r = recursive_lm('child?', context)", "FINAL(int(r))")],
+            "child?": [final("'42'")],
+        }
+    )
     assert (await run(root, question="root?", output_type=int, max_depth=2)).answer == 42

@@ -25,10 +25,13 @@ def block(code: str, label: str = "repl", fence: str = "```") -> str:
 def test_case_01_a_fence_glued_to_prose_opens_and_a_mention_does_not() -> None:
     """The real block runs; prose that mentions fenced `repl` blocks opens nothing."""
     text = (
-        "I write ```repl``` fences, so `repl` blocks, or ```repl code``` in a line. Let me do that now.```repl\nprint(context[:9])\n```\n"
+        "I write ```repl``` fences, so `repl` blocks, or ```repl code``` in a line. "
+        "Let me do that now.```repl\nprint(context[:9])\n```\n"
     )
     assert parse_reply(text) == Reply(blocks=(CodeBlock("repl", "print(context[:9])"),))
-    assert codes(parse_reply("Put it between ```repl\nand a closing fence.\n\n" + block("a = 1"))) == ["a = 1"]
+    assert codes(
+        parse_reply("Put it between ```repl\nand a closing fence.\n\n" + block("a = 1"))
+    ) == ["a = 1"]
 
 
 @pytest.mark.parametrize(
@@ -44,21 +47,33 @@ def test_case_01_a_fence_glued_to_prose_opens_and_a_mention_does_not() -> None:
 )
 def test_case_02_backticks_in_the_code_do_not_cut_it(code: str) -> None:
     """The block closes at the first fence after which the code parses."""
-    assert parse_reply(f"So:\n{block(code)}\nLet us see.") == Reply(blocks=(CodeBlock("repl", code),))
+    assert parse_reply(f"So:\n{block(code)}\nLet us see.") == Reply(
+        blocks=(CodeBlock("repl", code),)
+    )
 
 
 def test_case_02_a_cut_block_never_runs() -> None:
-    """Code that parses at no fence is not run, nor is anything after it, which may be a piece of it."""
+    """Code that parses at no fence is not run, nor is anything after it, which may be a piece of
+    it.
+    """
     text = block('x = = 1\ntext = """\n```python\nwipe()\n```\n"""') + block("y = 1")
     reply = parse_reply(text)
     assert codes(reply) == []
     assert kinds(reply) == ["not_python"]
     assert reply.notes[0].detail.startswith("SyntaxError: ")
-    assert parse_reply(block("x = = 1")).notes == (Note("not_python", "SyntaxError: invalid syntax (line 1)\n    x = = 1\n        ^"),)
+    assert parse_reply(block("x = = 1")).notes == (
+        Note("not_python", "SyntaxError: invalid syntax (line 1)\n    x = = 1\n        ^"),
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["FINAL(random_number)", "I am done.\n\nFINAL(random_number)\n", "**FINAL(random_number)**", "SUBMIT(random_number)"]
+    "text",
+    [
+        "FINAL(random_number)",
+        "I am done.\n\nFINAL(random_number)\n",
+        "**FINAL(random_number)**",
+        "SUBMIT(random_number)",
+    ],
 )
 def test_case_06_a_bare_name_in_prose_is_a_name(text: str) -> None:
     """FINAL of a bare word names a variable, if there is one."""
@@ -89,10 +104,16 @@ def test_case_08_a_plan_is_not_final(prose: str) -> None:
 
 
 def test_case_09_code_and_a_final_in_one_reply() -> None:
-    """The blocks come with the final, whichever stands first; beside a block that is not run the final is refused."""
+    """The blocks come with the final, whichever stands first; beside a block that is not run the
+    final is refused.
+    """
     final = ProseFinal("variable", "x", "FINAL_VAR('x')")
-    assert parse_reply(block("x = 1") + "\nFINAL_VAR(x)") == Reply((CodeBlock("repl", "x = 1"),), final)
-    assert parse_reply("FINAL_VAR(x)\n\n" + block("x = 1")) == Reply((CodeBlock("repl", "x = 1"),), final)
+    assert parse_reply(block("x = 1") + "\nFINAL_VAR(x)") == Reply(
+        (CodeBlock("repl", "x = 1"),), final
+    )
+    assert parse_reply("FINAL_VAR(x)\n\n" + block("x = 1")) == Reply(
+        (CodeBlock("repl", "x = 1"),), final
+    )
     assert parse_reply("```repl\nx = 1\n```FINAL_VAR(x)").final == final
     failed = parse_reply(block("x = = 1") + "\nFINAL_VAR(x)")
     assert failed.final is None
@@ -101,11 +122,21 @@ def test_case_09_code_and_a_final_in_one_reply() -> None:
 
 def test_case_10_a_last_reply_is_read_like_any_other() -> None:
     """A block that ends in FINAL_VAR(x) is a block."""
-    assert codes(parse_reply("Final answer:\n" + block("x = 2\nFINAL_VAR(x)"))) == ["x = 2\nFINAL_VAR(x)"]
+    assert codes(parse_reply("Final answer:\n" + block("x = 2\nFINAL_VAR(x)"))) == [
+        "x = 2\nFINAL_VAR(x)"
+    ]
 
 
 @pytest.mark.parametrize(
-    "token", ["<|im_start|>", "<|im_end|>\n<|im_start|>", "<|endoftext|>", "<\uff5cUser\uff5c>", "<start_of_turn>", "[INST]"]
+    "token",
+    [
+        "<|im_start|>",
+        "<|im_end|>\n<|im_start|>",
+        "<|endoftext|>",
+        "<\uff5cUser\uff5c>",
+        "<start_of_turn>",
+        "[INST]",
+    ],
 )
 def test_case_11_a_leaked_chat_token_ends_the_reply(token: str) -> None:
     """What follows the token is an invented dialogue and does not count."""
@@ -118,8 +149,12 @@ def test_case_11_a_leaked_chat_token_ends_the_reply(token: str) -> None:
 
 
 def test_case_11_tokens_around_a_whole_reply_do_no_harm() -> None:
-    """A token that opens or ends a reply takes nothing away and is not worth a word; nor is one that prose quotes."""
-    assert codes(parse_reply("<|im_start|>assistant\n" + block("a = 1") + "<|im_end|>")) == ["a = 1"]
+    """A token that opens or ends a reply takes nothing away and is not worth a word; nor is one
+    that prose quotes.
+    """
+    assert codes(parse_reply("<|im_start|>assistant\n" + block("a = 1") + "<|im_end|>")) == [
+        "a = 1"
+    ]
     assert parse_reply("<|im_start|>assistant\n" + block("a = 1") + "<|im_end|>").notes == ()
     assert codes(parse_reply("The text has `<|im_start|>` in it.\n" + block("a = 1"))) == ["a = 1"]
     final = parse_reply("FINAL(42)<|eot_id|>").final
@@ -157,7 +192,13 @@ def test_case_12_only_what_precedes_an_invented_output_counts(invention: str) ->
 
 
 @pytest.mark.parametrize(
-    "prose", ["Expected output: a number.", "Output the result next.", "User questions come next:", "Next, the output."]
+    "prose",
+    [
+        "Expected output: a number.",
+        "Output the result next.",
+        "User questions come next:",
+        "Next, the output.",
+    ],
 )
 def test_case_12_prose_about_output_is_no_invention(prose: str) -> None:
     """Words about output cut nothing, nor does any output before the first block."""
@@ -167,11 +208,16 @@ def test_case_12_prose_about_output_is_no_invention(prose: str) -> None:
 
 @pytest.mark.parametrize("label", ["repl", "python", ""])
 def test_case_14_a_fence_that_never_closes_is_not_run(label: str) -> None:
-    """Pages of repetition, cut by the limit, give nothing but the word that the fence was not closed."""
+    """Pages of repetition, cut by the limit, give nothing but the word that the fence was not
+    closed.
+    """
     reply = parse_reply(f"Now:\n```{label}\n" + "print(context[0])\nthe same\n" * 600)
     assert codes(reply) == []
     assert kinds(reply) == ["unclosed_fence"]
-    assert kinds(parse_reply(f"FINAL(1)\n```{label}\n" + "x = 1\n" * 3_000)) == ["unclosed_fence", "final_refused"]
+    assert kinds(parse_reply(f"FINAL(1)\n```{label}\n" + "x = 1\n" * 3_000)) == [
+        "unclosed_fence",
+        "final_refused",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +265,9 @@ def test_case_15_unusual_code_runs(code: str) -> None:
     ],
 )
 def test_case_16_odd_fences_are_found(text: str) -> None:
-    """Doubled, longer, shorter, glued, indented, upper-case and tilde fences hold the block, and are not worth a word."""
+    """Doubled, longer, shorter, glued, indented, upper-case and tilde fences hold the block, and
+    are not worth a word.
+    """
     reply = parse_reply(text)
     assert [code.strip() for code in codes(reply)] == ["x = 1"]
     assert reply.notes == ()
@@ -239,7 +287,9 @@ def test_case_16_what_follows_a_doubled_fence_is_read_on() -> None:
     assert codes(parse_reply("```repl\nx = 1\n```\n```\ny = f(2)\n```\n")) == ["x = 1", "y = f(2)"]
 
 
-@pytest.mark.parametrize("text", ['FINAL_VAR("14")', "FINAL_VAR(14)", "FINAL_VAR('14')\n", 'accordingly.FINAL_VAR("14")'])
+@pytest.mark.parametrize(
+    "text", ['FINAL_VAR("14")', "FINAL_VAR(14)", "FINAL_VAR('14')\n", 'accordingly.FINAL_VAR("14")']
+)
 def test_case_17_a_variable_that_may_not_exist_is_named_as_such(text: str) -> None:
     """FINAL_VAR always names a variable; whether there is one is for the REPL to say."""
     assert parse_reply(text).final == ProseFinal("variable", "14", "FINAL_VAR('14')")
@@ -269,26 +319,50 @@ def test_case_18_reasoning_about_a_final_is_not_final(text: str) -> None:
     [
         ("FINAL(func(a, b))", ProseFinal("expression", "func(a, b)", "FINAL(func(a, b))")),
         ('FINAL(f(")"))', ProseFinal("expression", 'f(")")', 'FINAL(f(")"))')),
-        ('FINAL(a + ", ally " + b)', ProseFinal("expression", 'a + ", ally " + b', 'FINAL(a + ", ally " + b)')),
+        (
+            'FINAL(a + ", ally " + b)',
+            ProseFinal("expression", 'a + ", ally " + b', 'FINAL(a + ", ally " + b)'),
+        ),
         ("FINAL(f'{x}')", ProseFinal("expression", "f'{x}'", "FINAL(f'{x}')")),
-        ("FINAL(x, evidence=[s])", ProseFinal("expression", "x, evidence=[s]", "FINAL(x, evidence=[s])")),
+        (
+            "FINAL(x, evidence=[s])",
+            ProseFinal("expression", "x, evidence=[s]", "FINAL(x, evidence=[s])"),
+        ),
         ("FINAL_VAR(found['a'])", ProseFinal("expression", "found['a']", "FINAL(found['a'])")),
         ("FINAL(42)", ProseFinal("value", "42", "FINAL(42)")),
         ('FINAL("42")', ProseFinal("value", "42", 'FINAL("42")')),
         ("FINAL([1, 2])", ProseFinal("value", "[1, 2]", "FINAL([1, 2])")),
-        ("FINAL(The king (of Spain) left.)", ProseFinal("value", "The king (of Spain) left.", "FINAL('The king (of Spain) left.')")),
-        ("FINAL(It's 5 o'clock (or so).)", ProseFinal("value", "It's 5 o'clock (or so).", "FINAL(\"It's 5 o'clock (or so).\")")),
+        (
+            "FINAL(The king (of Spain) left.)",
+            ProseFinal("value", "The king (of Spain) left.", "FINAL('The king (of Spain) left.')"),
+        ),
+        (
+            "FINAL(It's 5 o'clock (or so).)",
+            ProseFinal("value", "It's 5 o'clock (or so).", "FINAL(\"It's 5 o'clock (or so).\")"),
+        ),
         ('FINAL("two\nlines")', ProseFinal("value", "two\nlines", "FINAL('two\\nlines')")),
-        ('FINAL("""two\n\nlines (a)""")', ProseFinal("value", "two\n\nlines (a)", 'FINAL("""two\n\nlines (a)""")')),
+        (
+            'FINAL("""two\n\nlines (a)""")',
+            ProseFinal("value", "two\n\nlines (a)", 'FINAL("""two\n\nlines (a)""")'),
+        ),
         ("FINAL(\n  'a (b'\n)", ProseFinal("value", "a (b", "FINAL('a (b')")),
-        ("FINAL(**Paris**, the *capital*)", ProseFinal("value", "**Paris**, the *capital*", "FINAL('**Paris**, the *capital*')")),
+        (
+            "FINAL(**Paris**, the *capital*)",
+            ProseFinal("value", "**Paris**, the *capital*", "FINAL('**Paris**, the *capital*')"),
+        ),
         ("FINAL(Paris (France))", ProseFinal("words", "Paris (France)", "FINAL(Paris (France))")),
         ("FINAL(C:\\dir\\new)", ProseFinal("value", "C:\\dir\\new", "FINAL('C:\\\\dir\\\\new')")),
     ],
 )
 def test_case_18_a_final_alone_is_read_to_its_own_parenthesis(text: str, final: ProseFinal) -> None:
     """Parentheses balance, quotes may hold some, words need none; the call can be run as code."""
-    for written in (text, f"Now I know.\n{text}\n\nThat is all.", f"Now I know.{text}", f"`{text}`", f"> **{text}**."):
+    for written in (
+        text,
+        f"Now I know.\n{text}\n\nThat is all.",
+        f"Now I know.{text}",
+        f"`{text}`",
+        f"> **{text}**.",
+    ):
         assert parse_reply(written).final == final
     compile(final.code, "final", "exec")
 
@@ -341,7 +415,11 @@ def test_a_final_may_quote_fences() -> None:
 def test_several_blocks_keep_their_order() -> None:
     """All blocks of a reply run, labelled or not, with prose between them."""
     text = f"First.\n{block('a = 1')}Then.\n{block('b = f(2)', label='')}Last.\n{block('c = 3', label='python')}"
-    assert [(each.language, each.code) for each in parse_reply(text).blocks] == [("repl", "a = 1"), ("", "b = f(2)"), ("python", "c = 3")]
+    assert [(each.language, each.code) for each in parse_reply(text).blocks] == [
+        ("repl", "a = 1"),
+        ("", "b = f(2)"),
+        ("python", "c = 3"),
+    ]
 
 
 def test_a_missing_closing_fence_before_the_next_block_is_forgiven() -> None:
@@ -350,7 +428,9 @@ def test_a_missing_closing_fence_before_the_next_block_is_forgiven() -> None:
     assert codes(parse_reply('```repl\na = 1\n```json\n{"a": 1}\n```\n')) == ["a = 1"]
 
 
-@pytest.mark.parametrize("quoted", ["The king left.", "48213", "yes, no", "Answer: Paris", "| a | b |\n|---|---|", ""])
+@pytest.mark.parametrize(
+    "quoted", ["The king left.", "48213", "yes, no", "Answer: Paris", "| a | b |\n|---|---|", ""]
+)
 def test_an_unlabelled_fence_around_words_is_a_quotation(quoted: str) -> None:
     """Only code in an unlabelled fence is a block; words are neither run nor an error."""
     reply = parse_reply(f"It says:\n```\n{quoted}\n```\nFINAL(42)")
@@ -408,13 +488,20 @@ def test_words_are_no_code(text: str) -> None:
 
 @pytest.mark.parametrize(
     "thoughts",
-    ["<think>Maybe FINAL(1)\n\nFINAL(1)\n```repl\nwrong()\n```\n</think>\n", "Maybe.\nFINAL(1)\n```repl\nwrong()\n```\n</think>\n\n"],
+    [
+        "<think>Maybe FINAL(1)\n\nFINAL(1)\n```repl\nwrong()\n```\n</think>\n",
+        "Maybe.\nFINAL(1)\n```repl\nwrong()\n```\n</think>\n\n",
+    ],
 )
 def test_thoughts_do_not_count(thoughts: str) -> None:
-    """What a model thinks aloud is neither run nor final, though its server left the tags in the text."""
+    """What a model thinks aloud is neither run nor final, though its server left the tags in the
+    text.
+    """
     assert codes(parse_reply(f"{thoughts}So:\n{block('right()')}")) == ["right()"]
     assert parse_reply(f"{thoughts}So it is no final.") == Reply()
-    assert codes(parse_reply(block("parts = text.split('</think>')"))) == ["parts = text.split('</think>')"]
+    assert codes(parse_reply(block("parts = text.split('</think>')"))) == [
+        "parts = text.split('</think>')"
+    ]
 
 
 def test_notes_of_python_s_parser_make_no_warnings() -> None:
@@ -427,6 +514,8 @@ async def test_the_offline_root_s_programs_are_blocks() -> None:
     query = 'What is a "```repl\n" fence, FINAL(\'x\') and """?'
     messages = [Message("user", query)]
     for step in (1, 2, 3):
-        reply = (await OfflineLM().complete(Request(messages=tuple(messages), role="root", query=query))).text
+        reply = (
+            await OfflineLM().complete(Request(messages=tuple(messages), role="root", query=query))
+        ).text
         assert [each.note for each in parse_reply(reply).blocks] == [None]
         messages += [Message("assistant", reply), Message("user", f"Step {step} of 3 is done.")]

@@ -67,7 +67,9 @@ SECRET = "Zq7"
 @settings(max_examples=600, deadline=None)
 @given(TEXTS)
 def test_every_text_is_read(text: str) -> None:
-    """Nothing is raised; each block parses as Python or carries a note; only the last may have failed, and then nothing is final."""
+    """Nothing is raised; each block parses as Python or carries a note; only the last may have
+    failed, and then nothing is final.
+    """
     reply = parse_reply(text)
     for block in reply.blocks:
         if block.note is None:
@@ -75,7 +77,11 @@ def test_every_text_is_read(text: str) -> None:
             assert block.code in text
         else:
             assert block.note in reply.notes
-    failed = [block for block in reply.blocks if block.note is not None and block.note.kind != "other_language"]
+    failed = [
+        block
+        for block in reply.blocks
+        if block.note is not None and block.note.kind != "other_language"
+    ]
     assert failed in ([], [reply.blocks[-1]] if reply.blocks else [])
     assert not (failed and reply.final)
     if reply.final is not None:
@@ -86,11 +92,34 @@ def test_every_text_is_read(text: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.sampled_from([f"FINAL({SECRET})", "REPL output:", "<|im_start|>", "Human:", "x = 1", "", "```json", "'", "(a"]), max_size=8)
+    st.lists(
+        st.sampled_from(
+            [
+                f"FINAL({SECRET})",
+                "REPL output:",
+                "<|im_start|>",
+                "Human:",
+                "x = 1",
+                "",
+                "```json",
+                "'",
+                "(a",
+            ]
+        ),
+        max_size=8,
+    )
 )
 def test_no_rule_about_prose_looks_inside_a_fence(lines: list[str]) -> None:
-    """Whatever stands in a string of a block's code: the block runs whole, nothing in it is final or an invention."""
-    code = "text = " + repr("\n".join(lines)).replace("\\n", "\\\n\\n") + "\nmore = '''\n" + "\n".join(lines).replace("'", "") + "\n'''"
+    """Whatever stands in a string of a block's code: the block runs whole, nothing in it is final
+    or an invention.
+    """
+    code = (
+        "text = "
+        + repr("\n".join(lines)).replace("\\n", "\\\n\\n")
+        + "\nmore = '''\n"
+        + "\n".join(lines).replace("'", "")
+        + "\n'''"
+    )
     ast.parse(code)
     reply = parse_reply(f"So.\n```repl\n{code}\n```\nWe shall see.")
     assert [block.code for block in reply.blocks] == [code]
@@ -100,7 +129,11 @@ def test_no_rule_about_prose_looks_inside_a_fence(lines: list[str]) -> None:
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(
-        st.sampled_from(["a = 1", 'b = "```"', "c = '''\n```\n'''", "d = f(2)", 'e = """\n```repl\nx\n```\n"""']), min_size=1, max_size=6
+        st.sampled_from(
+            ["a = 1", 'b = "```"', "c = '''\n```\n'''", "d = f(2)", 'e = """\n```repl\nx\n```\n"""']
+        ),
+        min_size=1,
+        max_size=6,
     )
 )
 def test_blocks_come_back_as_they_were_written(written: list[str]) -> None:
@@ -153,7 +186,9 @@ HARD = [
 
 
 def spent_on(text: str) -> float:
-    """Seconds of processor time for one reply, without collections of what other tests have left in memory."""
+    """Seconds of processor time for one reply, without collections of what other tests have left in
+    memory.
+    """
     gc.freeze()
     try:
         before = time.process_time()

@@ -29,7 +29,9 @@ def test_the_system_prompt_is_pinned() -> None:
 
 
 def test_the_system_prompt_is_short_and_says_what_there_is() -> None:
-    """Under 700 words with the store, every name of the REPL, and the one rule that saves most time."""
+    """Under 700 words with the store, every name of the REPL, and the one rule that saves most
+    time.
+    """
     text = prompts.system(shown=8_000, children=True, width=20)
     assert len(text.split()) < 700
     assert "ask many, 20 at once" in text
@@ -53,14 +55,19 @@ def test_without_a_store_there_is_no_trace_of_it() -> None:
 
 
 def test_workers_are_offered_only_where_they_see_the_document() -> None:
-    """At the limit of depth a worker is one call of a model that sees neither document nor REPL: the prompt does not name it."""
+    """At the limit of depth a worker is one call of a model that sees neither document nor REPL:
+    the prompt does not name it.
+    """
     assert not re.search(r"worker|commit", prompts.system(shown=8_000))
     assert "each with a REPL and the whole\n  context" in prompts.system(shown=8_000, children=True)
 
 
 def test_options_are_said_only_where_they_are_set() -> None:
     """Registered models, tools, children, a schema and a small window each add their words."""
-    tools = [HostFunction("lookup", "(key: str) -> str", "Look up a key.\n\nIn the register.", ()), HostFunction("ping", "()")]
+    tools = [
+        HostFunction("lookup", "(key: str) -> str", "Look up a key.\n\nIn the register.", ()),
+        HostFunction("ping", "()"),
+    ]
     text = prompts.system(
         shown=8_000,
         sub_window=8_000,
@@ -81,14 +88,25 @@ def test_options_are_said_only_where_they_are_set() -> None:
 
 
 def test_the_question_shows_the_size_and_never_the_context() -> None:
-    """Type, size, number of sources and two hundred characters: the message does not grow with the document."""
+    """Type, size, number of sources and two hundred characters: the message does not grow with the
+    document.
+    """
     opening = "Call me Ishmael.\n" * 1_000
-    text = prompts.question("Who speaks?", lengths=[len(opening)], characters=len(opening), is_list=False, opening=opening, turns=20)
+    text = prompts.question(
+        "Who speaks?",
+        lengths=[len(opening)],
+        characters=len(opening),
+        is_list=False,
+        opening=opening,
+        turns=20,
+    )
     assert text == (
         f"Question: Who speaks?\n\nThe context is a text of 17,000 characters.\nIt begins: {opening[:200]!r}\n"
         "You have 20 turns: each of your replies is one."
     )
-    many = prompts.question("Who?", lengths=[10] * 20_000, characters=200_000, is_list=True, opening="a", turns=1)
+    many = prompts.question(
+        "Who?", lengths=[10] * 20_000, characters=200_000, is_list=True, opening="a", turns=1
+    )
     assert many.endswith("You have one turn: your next reply.")
     assert "a list of 20,000 texts of 200,000 characters in all" in many
     assert "context_9: 10, and 19,990 more." in many
@@ -99,14 +117,21 @@ def test_the_question_shows_the_size_and_never_the_context() -> None:
 
 
 def test_output_is_shown_whole_if_short_and_counted_if_not() -> None:
-    """A long output keeps its beginning and its end; what is left out is counted, what was never kept included."""
-    assert prompts.observation([ExecutionResult("ok", output="3\n")], written=1, shown=100) == "REPL output:\n3"
+    """A long output keeps its beginning and its end; what is left out is counted, what was never
+    kept included.
+    """
+    assert (
+        prompts.observation([ExecutionResult("ok", output="3\n")], written=1, shown=100)
+        == "REPL output:\n3"
+    )
     long = "".join(f"{number:05}\n" for number in range(1_000))
     text = prompts.observation([ExecutionResult("ok", output=long)], written=1, shown=600)
     assert text.startswith("REPL output:\n00000\n")
     assert text.endswith("00999")
     assert "5,399 of 5,999 characters left out" in text
-    cut = prompts.observation([ExecutionResult("ok", output=long, dropped=4_001)], written=1, shown=600)
+    cut = prompts.observation(
+        [ExecutionResult("ok", output=long, dropped=4_001)], written=1, shown=600
+    )
     assert "9,550 of 10,000 characters left out" in cut
     assert "00999" not in cut
     assert "[… 7 of 12 characters left out …]" in prompts.observation(
@@ -117,13 +142,18 @@ def test_output_is_shown_whole_if_short_and_counted_if_not() -> None:
 def test_silence_is_answered_with_the_variables() -> None:
     """A block that prints nothing is told so, and what it has made."""
     result = ExecutionResult("ok", locals={"notes": "list of 3"})
-    assert prompts.observation([result], written=1, shown=100) == "REPL output: nothing was printed. Variables: notes (list of 3)."
+    assert (
+        prompts.observation([result], written=1, shown=100)
+        == "REPL output: nothing was printed. Variables: notes (list of 3)."
+    )
 
 
 def test_errors_and_what_was_not_run_are_told() -> None:
     """The traceback follows the output; blocks after a failed one are not passed over in silence."""
     error = ExecutionError(
-        "NameError", "name 'x' is not defined", "Traceback (most recent call last):\n  …\nNameError: name 'x' is not defined\n"
+        "NameError",
+        "name 'x' is not defined",
+        "Traceback (most recent call last):\n  …\nNameError: name 'x' is not defined\n",
     )
     results = [ExecutionResult("ok", output="1"), ExecutionResult("error", output="2", error=error)]
     assert prompts.observation(results, written=3, shown=100) == (
@@ -140,7 +170,9 @@ def test_errors_and_what_was_not_run_are_told() -> None:
 def test_an_imitated_observation_is_known_as_an_invention(written: int) -> None:
     """A model that writes the message which it has seen after its own block is cut there."""
     for output in ("7", ""):
-        imitated = prompts.observation([ExecutionResult("ok", output=output)], written=written, shown=100)
+        imitated = prompts.observation(
+            [ExecutionResult("ok", output=output)], written=written, shown=100
+        )
         reply = parse_reply(f"```repl\nx = 1\n```\n{imitated}\n```repl\ny = 2\n```\n")
         assert [note.kind for note in reply.notes] == ["invented_output"]
         assert [block.code for block in reply.blocks] == ["x = 1"]
@@ -168,7 +200,9 @@ def test_nudges_say_what_to_do() -> None:
 
 
 def test_the_closing_request_is_the_one_that_offline_knows() -> None:
-    """The offline root tells the closing request by these words, and they stand at the end of the last message."""
+    """The offline root tells the closing request by these words, and they stand at the end of the
+    last message.
+    """
     text = prompts.closing("20 turns are used up")
     assert model.CLOSING in text[-1_000:]
     assert "20 turns are used up" in text

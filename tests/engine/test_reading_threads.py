@@ -54,12 +54,17 @@ async def endless() -> Any:
 
 
 MANY = code(
-    "from concurrent.futures import ThreadPoolExecutor", "with ThreadPoolExecutor(8) as p: list(p.map(store.search, ['type=a'] * 8))"
+    "from concurrent.futures import ThreadPoolExecutor",
+    "with ThreadPoolExecutor(8) as p: list(p.map(store.search, ['type=a'] * 8))",
 )
 
 
-async def test_one_run_queries_in_two_threads_and_others_go_on(endless: Endless, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many queries a run has under way, two threads answer them; meanwhile another run opens, queries, finishes and closes."""
+async def test_one_run_queries_in_two_threads_and_others_go_on(
+    endless: Endless, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many queries a run has under way, two threads answer them; meanwhile another run
+    opens, queries, finishes and closes.
+    """
     search = WorkerStoreProxy.search
     monkeypatch.setattr(WorkerStoreProxy, "search", endless)
     hostile = asyncio.ensure_future(run(Scripted([MANY, final("'over'")])))
@@ -67,7 +72,15 @@ async def test_one_run_queries_in_two_threads_and_others_go_on(endless: Endless,
         await endless.begun.get()
     monkeypatch.setattr(WorkerStoreProxy, "search", search)
     other = await run(
-        Scripted([code("i = store.create('note', 'd', 'words')", "print(store.search_text('words'), cite('small'))"), final("i")])
+        Scripted(
+            [
+                code(
+                    "i = store.create('note', 'd', 'words')",
+                    "print(store.search_text('words'), cite('small'))",
+                ),
+                final("i"),
+            ]
+        )
     )
     assert (other.answer, hostile.done()) == ("root_000001", False)
     endless.let_go.set()
@@ -75,8 +88,12 @@ async def test_one_run_queries_in_two_threads_and_others_go_on(endless: Endless,
     assert endless.most_open == COUNT
 
 
-async def test_a_run_is_cancelled_while_its_queries_go_on(endless: Endless, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run has ended, sandbox and all, before its queries have; those end at their next step, and what waited never begins."""
+async def test_a_run_is_cancelled_while_its_queries_go_on(
+    endless: Endless, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has ended, sandbox and all, before its queries have; those end at their next step,
+    and what waited never begins.
+    """
     monkeypatch.setattr(WorkerStoreProxy, "search", endless)
     hostile = asyncio.ensure_future(run(Scripted([MANY, final("'over'")])))
     for _ in range(COUNT):
@@ -91,8 +108,12 @@ async def test_a_run_is_cancelled_while_its_queries_go_on(endless: Endless, monk
     assert (endless.stopped, endless.begun.empty()) == (COUNT, True)
 
 
-async def test_a_block_is_interrupted_while_its_query_goes_on(endless: Endless, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupt, as the end of a run's time is one, ends the block although its query has not ended; the run goes on."""
+async def test_a_block_is_interrupted_while_its_query_goes_on(
+    endless: Endless, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt, as the end of a run's time is one, ends the block although its query has not
+    ended; the run goes on.
+    """
     sessions: list[ProcessSession] = []
     execute = ProcessSession.execute
 
@@ -102,11 +123,19 @@ async def test_a_block_is_interrupted_while_its_query_goes_on(endless: Endless, 
 
     monkeypatch.setattr(ProcessSession, "execute", kept)
     monkeypatch.setattr(WorkerStoreProxy, "search", endless)
-    running = asyncio.ensure_future(run(Scripted([code("store.search('type=a')"), final("'over'")]), limits=Limits(grace_seconds=60)))
+    running = asyncio.ensure_future(
+        run(
+            Scripted([code("store.search('type=a')"), final("'over'")]),
+            limits=Limits(grace_seconds=60),
+        )
+    )
     await endless.begun.get()
     await sessions[0].interrupt()
     result = await running
-    assert ([execution.status for execution in result.repl_history], result.answer) == (["interrupted", "ok"], "over")
+    assert ([execution.status for execution in result.repl_history], result.answer) == (
+        ["interrupted", "ok"],
+        "over",
+    )
     assert endless.open == 1
 
 
@@ -131,11 +160,17 @@ async def test_a_query_beyond_its_bound_is_told_to_the_code() -> None:
         "print(len(store.search('type=note')))",
     )
     result = await run(Scripted([block, final("'done'")]), limits=Limits(query_chars=5_000))
-    assert result.repl_history[0].stdout == ("this would read more than 5,000 characters at once: ask for less, or in several queries\n1\n")
+    assert result.repl_history[0].stdout == (
+        "this would read more than 5,000 characters at once: ask for less, or in several queries\n1\n"
+    )
 
 
-async def test_a_write_that_waits_for_another_holds_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a long commit has the store's lock, links and invalidations wait in threads, and models are asked meanwhile."""
+async def test_a_write_that_waits_for_another_holds_no_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While a long commit has the store's lock, links and invalidations wait in threads, and models
+    are asked meanwhile.
+    """
     stores: list[SharedStore] = []
     make = SharedStore.__init__
 
@@ -175,8 +210,12 @@ async def test_a_write_that_waits_for_another_holds_no_loop(monkeypatch: pytest.
     assert all(name.startswith("rlm-tree") for name in waits)
 
 
-async def test_the_results_of_models_are_written_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maps and reductions read and write the store in threads, where waiting for a long commit holds no loop."""
+async def test_the_results_of_models_are_written_in_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Maps and reductions read and write the store in threads, where waiting for a long commit
+    holds no loop.
+    """
     names: set[str] = set()
     create = Ledger.create
 
@@ -185,13 +224,20 @@ async def test_the_results_of_models_are_written_in_threads(monkeypatch: pytest.
         return create(self, *args, **kwargs)
 
     monkeypatch.setattr(Ledger, "create", noted)
-    block = code("batch = store.llm_map([{'name': 'a', 'prompt': 'p'}, 1])", "FINAL(store.get(store.llm_reduce(batch, 'fold')).type)")
+    block = code(
+        "batch = store.llm_map([{'name': 'a', 'prompt': 'p'}, 1])",
+        "FINAL(store.get(store.llm_reduce(batch, 'fold')).type)",
+    )
     assert (await run(Scripted([block]))).answer == "reduction"
     assert names == {"rlm-tree"}
 
 
-@pytest.mark.parametrize(("content", "in_a_thread"), [("'x' * 100", False), ("[[]] * 20_000", True)])
-async def test_a_large_object_is_read_in_a_thread(content: str, in_a_thread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("content", "in_a_thread"), [("'x' * 100", False), ("[[]] * 20_000", True)]
+)
+async def test_a_large_object_is_read_in_a_thread(
+    content: str, in_a_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To get a small object takes microseconds on the loop; a large one is parsed in a thread."""
     names: list[str] = []
     get = WorkerStoreProxy.get
@@ -201,7 +247,11 @@ async def test_a_large_object_is_read_in_a_thread(content: str, in_a_thread: boo
         return get(self, id)
 
     monkeypatch.setattr(WorkerStoreProxy, "get", noted)
-    block = code(f"i = store.create('note', 'd', {content})", "print(store.get(i).id, store.get(id=i).id)", "FINAL('done')")
+    block = code(
+        f"i = store.create('note', 'd', {content})",
+        "print(store.get(i).id, store.get(id=i).id)",
+        "FINAL('done')",
+    )
     result = await run(Scripted([block]))
     assert result.repl_history[0].stdout == "root_000001 root_000001\n"
     assert [name.startswith("rlm-tree") for name in names] == [in_a_thread] * 2
@@ -232,6 +282,8 @@ def tree_threads() -> Iterator[threading.Thread]:
 
 
 async def test_the_bound_of_a_budget_is_in_seconds_too() -> None:
-    """Work with an end in time stops there, as the check of evidence does when the run's time is over."""
+    """Work with an end in time stops there, as the check of evidence does when the run's time is
+    over.
+    """
     with Work(until=0.0).under_way(), pytest.raises(ValueError, match="the run's time is over"):
         spend(1)

@@ -1,4 +1,6 @@
-"""A result outlives its run: as JSON, as a file, as a pickle; and what is damaged is refused with the name of the field."""
+"""A result outlives its run: as JSON, as a file, as a pickle; and what is damaged is refused with
+the name of the field.
+"""
 
 import copy
 import json
@@ -38,12 +40,21 @@ SCRIPT = [
 
 @cache
 def rich() -> RLMResult:
-    """A result with a bit of everything: replies, an error in a slot, a child with turns, a store, citations."""
-    root = Scripted({"child?": [final("'by a child'"), "x"], "fish": SCRIPT}, lambda request: f"re: {request.messages[-1].content[:1]}")
+    """A result with a bit of everything: replies, an error in a slot, a child with turns, a store,
+    citations.
+    """
+    root = Scripted(
+        {"child?": [final("'by a child'"), "x"], "fish": SCRIPT},
+        lambda request: f"re: {request.messages[-1].content[:1]}",
+    )
     result = RLM(root, max_depth=2).completion("What fish?", TEXT)
     assert (result.stop_reason, result.dropped_citations, len(result.citations)) == ("final", 1, 1)
     calls = result.repl_history[0].subcalls
-    assert isinstance(calls[1].reply, LLMError) or any(isinstance(call.reply, LLMError) for call in calls) or len(calls) == 3
+    assert (
+        isinstance(calls[1].reply, LLMError)
+        or any(isinstance(call.reply, LLMError) for call in calls)
+        or len(calls) == 3
+    )
     assert any(call.turns for call in calls)
     return result
 
@@ -52,7 +63,9 @@ def rich() -> RLMResult:
 
 
 def test_a_saved_result_comes_back(tmp_path: Path) -> None:
-    """`load` gives what `save` wrote: every field, and the store with its objects; the document is not in the file."""
+    """`load` gives what `save` wrote: every field, and the store with its objects; the document is
+    not in the file.
+    """
     result = rich()
     result.save(tmp_path / "run.json")
     again = RLMResult.load(str(tmp_path / "run.json"))
@@ -97,17 +110,32 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         (b'{"schema": 99}', "but this is of schema 99: read it with the version that wrote it"),
         (b'{"schema": true}', "but this is not a saved result"),
         (b'{"schema": 1}', "answer is missing"),
-        (b'{"schema": 1, "answer": 1, "citations": [{"source": 5}]}', r"citations\[0\].source must be a string, not a value of type int"),
+        (
+            b'{"schema": 1, "answer": 1, "citations": [{"source": 5}]}',
+            r"citations\[0\].source must be a string, not a value of type int",
+        ),
         (
             b'{"schema": 1, "answer": 1, "trajectory": [{"iteration": 1, "reply": ""}, {"iteration": 2}]}',
             r"trajectory\[1\].reply is missing",
         ),
-        (b'{"schema": 1, "answer": 1, "layers": {"seccomp": 5}}', r"layers\['seccomp'\] must be a string"),
+        (
+            b'{"schema": 1, "answer": 1, "layers": {"seccomp": 5}}',
+            r"layers\['seccomp'\] must be a string",
+        ),
         (b'{"schema": 1, "answer": 1, "iterations": true}', "iterations must be an integer"),
         (b'{"schema": 1, "answer": 1, "elapsed": 1e999}', "elapsed must be a finite number"),
-        (b'{"schema": 1, "answer": 1, "stop_reason": "bored"}', "stop_reason must be one of 'final'"),
-        (b'{"schema": 1, "answer": 1, "spent": {"by_model": {}, "by_depth": {"-1": {}}}}', "spent.by_depth: key '-1' must be a depth"),
-        (b'{"schema": 1, "answer": 1, "colour": "red"}', "unknown field 'colour': a later version may have written it"),
+        (
+            b'{"schema": 1, "answer": 1, "stop_reason": "bored"}',
+            "stop_reason must be one of 'final'",
+        ),
+        (
+            b'{"schema": 1, "answer": 1, "spent": {"by_model": {}, "by_depth": {"-1": {}}}}',
+            "spent.by_depth: key '-1' must be a depth",
+        ),
+        (
+            b'{"schema": 1, "answer": 1, "colour": "red"}',
+            "unknown field 'colour': a later version may have written it",
+        ),
         (b'{"schema": 1, "answer": 1, "store": {"events": []}}', "store must be an object with"),
     ],
 )
@@ -128,22 +156,34 @@ JUNK = st.one_of(
     st.floats(),
     st.text(max_size=5),
     st.lists(st.integers(), max_size=2),
-    st.dictionaries(st.sampled_from(["error", "type", "source", "0"]), st.one_of(st.integers(), st.text(max_size=3)), max_size=2),
+    st.dictionaries(
+        st.sampled_from(["error", "type", "source", "0"]),
+        st.one_of(st.integers(), st.text(max_size=3)),
+        max_size=2,
+    ),
 )
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The path of every value within a JSON value, itself included."""
     items: list[tuple[Any, Any]] = (
-        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+        list(value.items())
+        if isinstance(value, dict)
+        else list(enumerate(value))
+        if isinstance(value, list)
+        else []
     )
     return [path, *(place for key, item in items for place in places(item, (*path, key)))]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=400, derandomize=True)
+@settings(
+    suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=400, derandomize=True
+)
 @given(st.data())
 def test_damaged_records_are_refused_or_work(data: st.DataObject) -> None:
-    """Whatever is changed or missing, `from_dict` raises `InputError`, or gives a result whose every part can be used."""
+    """Whatever is changed or missing, `from_dict` raises `InputError`, or gives a result whose
+    every part can be used.
+    """
     plain = json.loads(json.dumps(rich().to_dict()))
     for _ in range(data.draw(st.integers(1, 3))):
         path = data.draw(st.sampled_from(places(plain)[1:]))
@@ -198,12 +238,20 @@ class Colour(Enum):
         (set[int], "[1]", [1]),
         (Decimal, "'1.50'", "1.50"),
         (float, "float('nan')", "NaN"),
-        (dict[str, float], "{'a': float('inf'), 'b': -float('inf')}", {"a": "Infinity", "b": "-Infinity"}),
+        (
+            dict[str, float],
+            "{'a': float('inf'), 'b': -float('inf')}",
+            {"a": "Infinity", "b": "-Infinity"},
+        ),
         (Dam, "{'name': 'R', 'height': float('nan')}", {"name": "R", "height": "NaN"}),
     ],
 )
-async def test_typed_answers_are_saved_as_plain_json(output_type: Any, value: str, saved: object, tmp_path: Path) -> None:
-    """The file is JSON that every reader takes; the answer comes back as plain JSON, which the type's own validation takes."""
+async def test_typed_answers_are_saved_as_plain_json(
+    output_type: Any, value: str, saved: object, tmp_path: Path
+) -> None:
+    """The file is JSON that every reader takes; the answer comes back as plain JSON, which the
+    type's own validation takes.
+    """
     result = await run(Scripted([final(value)]), output_type=output_type)
     assert result.stop_reason == "final"
     result.save(tmp_path / "run.json")
@@ -235,7 +283,9 @@ def test_a_result_can_be_pickled_and_copied() -> None:
 
 
 def test_a_copied_store_is_a_store_of_its_own() -> None:
-    """A copy keeps the document and takes writes that the original does not see; a pickle has no document."""
+    """A copy keeps the document and takes writes that the original does not see; a pickle has no
+    document.
+    """
     with Corpus.build("a red fish") as corpus:
         store = SharedStore(corpus)
         store.worker("w").create("note", "d", 1, [{"source": "context_0", "start": 2, "end": 5}])
@@ -252,7 +302,9 @@ def test_a_copied_store_is_a_store_of_its_own() -> None:
 
 
 def test_a_result_is_shown_briefly() -> None:
-    """`repr` is one short line, `print` shows the answer, its places and the end; neither shows the whole run."""
+    """`repr` is one short line, `print` shows the answer, its places and the end; neither shows the
+    whole run.
+    """
     result = rich()
     assert repr(result) == (
         f"RLMResult(answer='re: a', stop_reason='final', iterations=3, total_calls={result.total_calls}, citations=1, "
@@ -262,7 +314,12 @@ def test_a_result_is_shown_briefly() -> None:
     assert lines[0] == "re: a"
     assert lines[1] == "[1] context_0[20:28] 'red fish'"
     assert lines[2].startswith(f"(final; 3 turns, {result.total_calls} calls, ")
-    long = RLMResult(answer="x" * 10**6, citations=result.citations * 50, error="y" * 10**6, stop_reason="model_error")
+    long = RLMResult(
+        answer="x" * 10**6,
+        citations=result.citations * 50,
+        error="y" * 10**6,
+        stop_reason="model_error",
+    )
     assert len(repr(long)) < 500
     assert len(str(long)) < 4_000
     assert "40 more citations" in str(long)
@@ -273,7 +330,9 @@ def test_a_result_is_shown_briefly() -> None:
 
 
 def test_a_document_can_be_given_back_to_a_store(tmp_path: Path) -> None:
-    """After the run the spans of findings have no words, until the store gets its document; another document is refused."""
+    """After the run the spans of findings have no words, until the store gets its document; another
+    document is refused.
+    """
     result = rich()
     store = result.store
     assert store is not None

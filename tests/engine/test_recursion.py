@@ -1,4 +1,6 @@
-"""Children: runs of their own below the limit of depth, plain calls at it; one tree of models, budget, store and document."""
+"""Children: runs of their own below the limit of depth, plain calls at it; one tree of models,
+budget, store and document.
+"""
 
 import asyncio
 import json
@@ -12,7 +14,10 @@ from rlm_integrations.result import SubCall
 from tests.engine.conftest import Scripted, check_citations, code, final, models, overlong, run
 from tests.standin import Ask, Fault, StandIn
 
-DOCUMENT = "".join(f"Paragraph {number} tells of the year {1200 + number} and of nothing else. " for number in range(400))
+DOCUMENT = "".join(
+    f"Paragraph {number} tells of the year {1200 + number} and of nothing else. "
+    for number in range(400)
+)
 HALF = len(DOCUMENT) // 2
 
 
@@ -21,7 +26,9 @@ def subcalls(root_result: object) -> list[SubCall]:
 
 
 async def test_at_depth_one_a_child_is_one_call_of_the_sub_model() -> None:
-    """With the default depth `recursive_lm` asks the sub-model once, with the question and the part."""
+    """With the default depth `recursive_lm` asks the sub-model once, with the question and the
+    part.
+    """
     root = Scripted([code("r = recursive_lm('who?', context[:20])", "FINAL(r)")])
     result = await run(root, DOCUMENT)
     assert root.asked == [f"Question: who?\n\n{DOCUMENT[:20]}"]
@@ -38,10 +45,18 @@ async def test_at_depth_one_a_list_of_texts_is_asked_about_in_one_call() -> None
 
 
 async def test_below_the_limit_a_child_has_its_own_repl_over_its_part() -> None:
-    """Its variables are its own, its context is the part, and its own children are plain calls at the limit."""
+    """Its variables are its own, its context is the part, and its own children are plain calls at
+    the limit.
+    """
     root = Scripted(
         {
-            "root?": [code("secret = 1", "r = recursive_lm('child?', context[100:5100])", "FINAL([r, 'mine' in dir()])")],
+            "root?": [
+                code(
+                    "secret = 1",
+                    "r = recursive_lm('child?', context[100:5100])",
+                    "FINAL([r, 'mine' in dir()])",
+                )
+            ],
             "child?": [
                 code("mine = 2", "print(len(context), context[:20], 'secret' in dir())"),
                 code("FINAL(recursive_lm('leaf?', context[:7]))"),
@@ -52,18 +67,31 @@ async def test_below_the_limit_a_child_has_its_own_repl_over_its_part() -> None:
     assert result.answer == f'["re: Question: leaf?\\n\\n{DOCUMENT[100:107]}", false]'
     (call,) = subcalls(result)
     assert call.turns[0].executions[0].stdout == f"5000 {DOCUMENT[100:120]} False\n"
-    assert [inner.depth for turn in call.turns for execution in turn.executions for inner in execution.subcalls] == [2]
-    assert {depth: spent.calls for depth, spent in result.spent.by_depth.items()} == {0: 1, 1: 2, 2: 1}
+    assert [
+        inner.depth
+        for turn in call.turns
+        for execution in turn.executions
+        for inner in execution.subcalls
+    ] == [2]
+    assert {depth: spent.calls for depth, spent in result.spent.by_depth.items()} == {
+        0: 1,
+        1: 2,
+        2: 1,
+    }
     assert result.total_calls == 4
 
 
 async def test_depth_three_nests_runs_in_runs() -> None:
-    """Each level has a REPL, the slices are slices of slices, and only the last level is a plain call."""
+    """Each level has a REPL, the slices are slices of slices, and only the last level is a plain
+    call.
+    """
     root = Scripted(
         {
             "level 0": [code("FINAL(recursive_lm('level 1', context[1000:21000]))")],
             "level 1": [code("FINAL(recursive_lm('level 2', context[1000:11000]))")],
-            "level 2": [code("FINAL(recursive_lm('level 3', context[1000:1020]) + str(len(context)))")],
+            "level 2": [
+                code("FINAL(recursive_lm('level 3', context[1000:1020]) + str(len(context)))")
+            ],
         }
     )
     result = await run(root, DOCUMENT, "level 0", max_depth=3)
@@ -75,15 +103,21 @@ async def test_a_child_over_a_list_has_a_list() -> None:
     """Each text is a source of its own."""
     root = Scripted(
         {
-            "root?": [code("FINAL(recursive_lm('child?', [context[:100], 'made up', context[200:300]]))")],
-            "child?": [code("FINAL([type(context).__name__, len(context), context_1, len(context_2)])")],
+            "root?": [
+                code("FINAL(recursive_lm('child?', [context[:100], 'made up', context[200:300]]))")
+            ],
+            "child?": [
+                code("FINAL([type(context).__name__, len(context), context_1, len(context_2)])")
+            ],
         }
     )
     assert (await run(root, DOCUMENT, "root?", max_depth=2)).answer == '["list", 3, "made up", 100]'
 
 
 async def test_children_of_a_batch_answer_in_order_at_the_same_time() -> None:
-    """`recursive_batch` keeps order and length; a task that is none fails alone; all children ask at once."""
+    """`recursive_batch` keeps order and length; a task that is none fails alone; all children ask
+    at once.
+    """
     together = asyncio.Barrier(4)
 
     async def meet(request: object) -> str:
@@ -104,8 +138,18 @@ async def test_children_of_a_batch_answer_in_order_at_the_same_time() -> None:
         meet,
     )
     result = await run(root, DOCUMENT, "root?", max_depth=2)
-    assert [answer[:5] for answer in json.loads(result.answer)] == ["0met", "1met", "Error", "Error", "2met", "3met"]
-    assert [call.path.rpartition(".")[2] for call in sorted(subcalls(result), key=lambda call: call.path)] == ["0", "1", "4", "5"]
+    assert [answer[:5] for answer in json.loads(result.answer)] == [
+        "0met",
+        "1met",
+        "Error",
+        "Error",
+        "2met",
+        "3met",
+    ]
+    assert [
+        call.path.rpartition(".")[2]
+        for call in sorted(subcalls(result), key=lambda call: call.path)
+    ] == ["0", "1", "4", "5"]
 
 
 async def test_the_tree_shares_one_bound_of_parallel_calls(server: StandIn) -> None:
@@ -113,7 +157,9 @@ async def test_the_tree_shares_one_bound_of_parallel_calls(server: StandIn) -> N
 
     def root(ask: Ask) -> str:
         if "root?" in str(ask.body["messages"]):
-            return code("FINAL(recursive_batch([{'query': f'child {n}', 'context': 'c'} for n in range(6)]))")
+            return code(
+                "FINAL(recursive_batch([{'query': f'child {n}', 'context': 'c'} for n in range(6)]))"
+            )
         return code("FINAL(len(llm_batch(['a', 'b', 'c', 'd', 'e'])))")
 
     server.change(scripts={"root": root}, latency=0.01)
@@ -124,10 +170,17 @@ async def test_the_tree_shares_one_bound_of_parallel_calls(server: StandIn) -> N
 
 
 async def test_children_share_the_store() -> None:
-    """What a child keeps its parent finds, under the child's name, and the event belongs to the child's block."""
+    """What a child keeps its parent finds, under the child's name, and the event belongs to the
+    child's block.
+    """
     root = Scripted(
         {
-            "root?": [code("recursive_lm('child?', context[1000:3000])", "FINAL([found['worker'] for found in store.search()])")],
+            "root?": [
+                code(
+                    "recursive_lm('child?', context[1000:3000])",
+                    "FINAL([found['worker'] for found in store.search()])",
+                )
+            ],
             "child?": [code("store.create('note', 'a finding', 'content')", "FINAL('kept')")],
         }
     )
@@ -141,13 +194,20 @@ async def test_children_share_the_store() -> None:
 
 
 @pytest.mark.parametrize(
-    "backrefs", ["[cite(context[10:60])]", "cite(context[10:60])", "[{'source': 'context_0', 'start': 10, 'end': 60}]"]
+    "backrefs",
+    [
+        "[cite(context[10:60])]",
+        "cite(context[10:60])",
+        "[{'source': 'context_0', 'start': 10, 'end': 60}]",
+    ],
 )
 async def test_store_backrefs_of_a_child_are_the_roots_places(backrefs: str) -> None:
     """Whatever form they come in, spans of the child's document are kept as spans of the root's."""
     root = Scripted(
         {
-            "root?": [code("recursive_lm('child?', context[1000:3000])", "FINAL(store.search()[0]['id'])")],
+            "root?": [
+                code("recursive_lm('child?', context[1000:3000])", "FINAL(store.search()[0]['id'])")
+            ],
             "child?": [code(f"FINAL(store.create('note', 'a finding', 'content', {backrefs}))")],
         }
     )
@@ -161,9 +221,15 @@ async def test_a_backref_to_made_up_text_is_refused() -> None:
     """Only the document can be referred to; the child is told, and nothing is kept."""
     root = Scripted(
         {
-            "root?": [code("FINAL(recursive_lm('child?', 'Words that nobody wrote, and that are in no document at all.'))")],
+            "root?": [
+                code(
+                    "FINAL(recursive_lm('child?', 'Words that nobody wrote, and that are in no document at all.'))"
+                )
+            ],
             "child?": [
-                code("store.create('note', 'a finding', 'content', [cite('Words that nobody wrote')])"),
+                code(
+                    "store.create('note', 'a finding', 'content', [cite('Words that nobody wrote')])"
+                ),
                 code("FINAL(len(store.search()))"),
             ],
         }
@@ -176,14 +242,25 @@ async def test_a_backref_to_made_up_text_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("part", "start"),
-    [("context[5000:9000]", 5000), ("context[5000:5030]", 5000), ("'Made up. ' * 20 + context[5000:9000] + ' The end.'", 5000)],
+    [
+        ("context[5000:9000]", 5000),
+        ("context[5000:5030]", 5000),
+        ("'Made up. ' * 20 + context[5000:9000] + ' The end.'", 5000),
+    ],
 )
 async def test_citations_of_a_child_are_lifted_to_the_roots_document(part: str, start: int) -> None:
-    """Spans of a slice, of a short one, and of a slice inside made-up text are the root's own places."""
+    """Spans of a slice, of a short one, and of a slice inside made-up text are the root's own
+    places.
+    """
     root = Scripted(
         {
             "root?": [code(f"FINAL(recursive_lm('child?', {part}))")],
-            "child?": [code(f"at = context.index({DOCUMENT[start : start + 30]!r})", "FINAL('x', [SpanRef('context_0', at, at + 30)])")],
+            "child?": [
+                code(
+                    f"at = context.index({DOCUMENT[start : start + 30]!r})",
+                    "FINAL('x', [SpanRef('context_0', at, at + 30)])",
+                )
+            ],
         }
     )
     result = await run(root, DOCUMENT, "root?", max_depth=2)
@@ -194,7 +271,9 @@ async def test_citations_of_a_child_are_lifted_to_the_roots_document(part: str, 
 
 
 async def test_a_child_that_cites_invented_text_is_not_believed() -> None:
-    """Made-up text, invented quotes and places beyond the end are dropped and counted, in the child and where the root repeats them."""
+    """Made-up text, invented quotes and places beyond the end are dropped and counted, in the child
+    and where the root repeats them.
+    """
     root = Scripted(
         {
             "root?": [
@@ -225,8 +304,14 @@ async def test_a_span_over_the_border_of_made_up_text_is_none() -> None:
     """Half document, half invention is no place in the document."""
     root = Scripted(
         {
-            "root?": [code("FINAL(recursive_lm('child?', context[1000:3000] + 'And this is invented.'))")],
-            "child?": [code("FINAL('x', [SpanRef('context_0', 1990, 2010), SpanRef('context_0', 1980, 2000)])")],
+            "root?": [
+                code("FINAL(recursive_lm('child?', context[1000:3000] + 'And this is invented.'))")
+            ],
+            "child?": [
+                code(
+                    "FINAL('x', [SpanRef('context_0', 1990, 2010), SpanRef('context_0', 1980, 2000)])"
+                )
+            ],
         }
     )
     result = await run(root, DOCUMENT, "root?", max_depth=2)
@@ -247,14 +332,20 @@ async def test_a_child_that_fails_is_an_error_in_its_parents_hands(server: Stand
 
 
 async def test_a_child_at_its_limit_of_turns_leaves_the_others_alone() -> None:
-    """It gives the best that it printed, after a closing request of its own; its parent and its siblings can ask on."""
+    """It gives the best that it printed, after a closing request of its own; its parent and its
+    siblings can ask on.
+    """
     root = Scripted(
         {
             "root?": [
-                code("r = recursive_batch([{'query': 'loops', 'context': 'x'}, {'query': 'quick', 'context': 'x'}])", "print(r)"),
+                code(
+                    "r = recursive_batch([{'query': 'loops', 'context': 'x'}, {'query': 'quick', 'context': 'x'}])",
+                    "print(r)",
+                ),
                 code("FINAL([r, llm_query('and now?'), recursive_lm('quick', 'x')])"),
             ],
-            "loops": [code(f"print('turn {turn}', llm_query('more'))") for turn in range(2)] + [code("print(llm_query('too late'))")],
+            "loops": [code(f"print('turn {turn}', llm_query('more'))") for turn in range(2)]
+            + [code("print(llm_query('too late'))")],
             "quick": [code("FINAL(llm_query('fine'))")],
         }
     )
@@ -265,28 +356,52 @@ async def test_a_child_at_its_limit_of_turns_leaves_the_others_alone() -> None:
 
 
 async def test_what_children_did_before_their_block_was_ended_is_in_the_record() -> None:
-    """Calls and children that an interrupted block had begun are recorded as cancelled, with the turns that they had taken."""
+    """Calls and children that an interrupted block had begun are recorded as cancelled, with the
+    turns that they had taken.
+    """
     root = Scripted(
         {
-            "root?": [code("recursive_batch([{'query': 'child?', 'context': 'x'}] * 2)"), final("'went on'")],
-            "child?": [code("print('a turn', llm_query('quick'))"), code("llm_batch(['slow', 'slow'])")],
+            "root?": [
+                code("recursive_batch([{'query': 'child?', 'context': 'x'}] * 2)"),
+                final("'went on'"),
+            ],
+            "child?": [
+                code("print('a turn', llm_query('quick'))"),
+                code("llm_batch(['slow', 'slow'])"),
+            ],
         },
-        lambda request: overlong(60)(request) if request.messages[-1].content == "slow" else "quick",
+        lambda request: (
+            overlong(60)(request) if request.messages[-1].content == "slow" else "quick"
+        ),
     )
     result = await run(root, DOCUMENT, "root?", max_depth=2, limits=Limits(block_wall_seconds=0.5))
-    assert (result.answer, result.repl_history[0].status, root.open) == ("went on", "interrupted", 0)
+    assert (result.answer, result.repl_history[0].status, root.open) == (
+        "went on",
+        "interrupted",
+        0,
+    )
     for call in subcalls(result):
         assert call.reply == "Error: cancelled: the block that asked ended first"
-        assert [execution.stdout for turn in call.turns for execution in turn.executions] == ["a turn quick\n", ""]
-        assert [slow.reply for slow in call.turns[1].executions[0].subcalls] == ["Error: cancelled: the block ended first"] * 2
+        assert [execution.stdout for turn in call.turns for execution in turn.executions] == [
+            "a turn quick\n",
+            "",
+        ]
+        assert [slow.reply for slow in call.turns[1].executions[0].subcalls] == [
+            "Error: cancelled: the block ended first"
+        ] * 2
     assert len(subcalls(result)) == 2
 
 
 async def test_children_spend_the_roots_budget() -> None:
-    """The calls of a child count; when they are spent, child and root stop, and what is kept back is the root's."""
+    """The calls of a child count; when they are spent, child and root stop, and what is kept back
+    is the root's.
+    """
     root = Scripted(
         {
-            "root?": [code("print(recursive_lm('child?', 'text'))"), code("FINAL('the best there is')")],
+            "root?": [
+                code("print(recursive_lm('child?', 'text'))"),
+                code("FINAL('the best there is')"),
+            ],
             "child?": [code(f"print(llm_batch(['a{turn}', 'b', 'c']))") for turn in range(20)],
         }
     )
@@ -297,7 +412,9 @@ async def test_children_spend_the_roots_budget() -> None:
 
 
 async def test_events_of_a_child_name_its_parent() -> None:
-    """RunStarted and ChildFinished of a child have the asking run as parent, at every depth; calls have their own run."""
+    """RunStarted and ChildFinished of a child have the asking run as parent, at every depth; calls
+    have their own run.
+    """
     events: list[Event] = []
     root = Scripted(
         {
@@ -322,7 +439,9 @@ COMMIT = "{'creates': [{'id': 'e1', 'type': 'claim', 'description': 'a claim', '
 
 @pytest.mark.parametrize("depth", [1, 2])
 async def test_a_worker_answers_with_a_commit_that_merges_once(depth: int) -> None:
-    """Below the limit it is a run over the whole document, at the limit a call; applying its commit twice changes nothing."""
+    """Below the limit it is a run over the whole document, at the limit a call; applying its commit
+    twice changes nothing.
+    """
     root = Scripted(
         {
             "root?": [
@@ -336,17 +455,23 @@ async def test_a_worker_answers_with_a_commit_that_merges_once(depth: int) -> No
             ],
             "explore": [code(f"FINAL({COMMIT})")],
         },
-        lambda request: '{"creates": [{"id": "e1", "type": "claim", "description": "a claim", "content": "c"}]}',
+        lambda request: (
+            '{"creates": [{"id": "e1", "type": "claim", "description": "a claim", "content": "c"}]}'
+        ),
     )
     result = await run(root, DOCUMENT, "root?", max_depth=depth)
-    assert result.answer == '[1, null, ["commit_id", "creates", "error", "links", "proposes_updates"]]'
+    assert (
+        result.answer == '[1, null, ["commit_id", "creates", "error", "links", "proposes_updates"]]'
+    )
     (found,) = result.store.search("type=claim")
     spans = result.store.get(found["id"]).backrefs
     assert spans == ((SpanRef("context_0", 5, 60),) if depth == 2 else ())
 
 
 async def test_workers_in_a_batch_keep_order_and_fail_alone() -> None:
-    """A worker's answer that is no commit is an empty one with an error, and so is a task that is none; ids never collide."""
+    """A worker's answer that is no commit is an empty one with an error, and so is a task that is
+    none; ids never collide.
+    """
     root = Scripted(
         {
             "root?": [
@@ -380,10 +505,14 @@ async def test_a_malformed_commit_is_an_error_and_no_exception() -> None:
 
 
 async def test_without_a_store_there_are_no_workers() -> None:
-    """`store_mode="none"` leaves no trace of store, workers and commits in the REPL; spans and `cite` stay."""
+    """`store_mode="none"` leaves no trace of store, workers and commits in the REPL; spans and
+    `cite` stay.
+    """
     names = ["store", "rlm_worker", "rlm_worker_batched", "apply_commit", "SpanRef", "cite"]
     root = Scripted([code(f"FINAL([name in globals() for name in {names}])")])
     result = await run(root, store_mode="none")
     assert result.answer == "[false, false, false, false, true, true]"
     assert result.store is None
-    assert not any(word in root.requests[0].messages[0].content for word in ("store", "commit", "worker"))
+    assert not any(
+        word in root.requests[0].messages[0].content for word in ("store", "commit", "worker")
+    )

@@ -1,4 +1,6 @@
-"""What hard use found in replies of real models: each case by its number in the facts about replies, from the reply to the result."""
+"""What hard use found in replies of real models: each case by its number in the facts about
+replies, from the reply to the result.
+"""
 
 from typing import Any
 
@@ -30,9 +32,13 @@ async def told(*script: str, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("name", ["final_answer", "SUBMIT", "answer"])
-@pytest.mark.parametrize("finish", ["FINAL_VAR({})", "FINAL({})", code("FINAL_VAR('{}')"), code("FINAL({})")])
+@pytest.mark.parametrize(
+    "finish", ["FINAL_VAR({})", "FINAL({})", code("FINAL_VAR('{}')"), code("FINAL({})")]
+)
 async def test_d01_a_variable_of_a_dialects_name_is_the_models_own(name: str, finish: str) -> None:
-    """What a model binds to `final_answer` stays bound: beside the block, in later turns, and in the list of its variables."""
+    """What a model binds to `final_answer` stays bound: beside the block, in later turns, and in
+    the list of its variables.
+    """
     result = await answered(code(f"{name} = 'forty-two'"), finish.format(name))
     assert (result.answer, result.stop_reason) == ("forty-two", "final")
     result = await answered(code(f"{name} = 'forty-two'") + "\n\n" + finish.format(name))
@@ -42,11 +48,35 @@ async def test_d01_a_variable_of_a_dialects_name_is_the_models_own(name: str, fi
 
 @pytest.mark.parametrize(
     "part",
-    ["answer", "store", "cite", "llm_query", "final_answer", "SUBMIT", "SHOW_VARS", "SpanRef", "store.create", "len", "json", "FINAL"],
+    [
+        "answer",
+        "store",
+        "cite",
+        "llm_query",
+        "final_answer",
+        "SUBMIT",
+        "SHOW_VARS",
+        "SpanRef",
+        "store.create",
+        "len",
+        "json",
+        "FINAL",
+    ],
 )
-@pytest.mark.parametrize("finish", ["FINAL_VAR({})", "FINAL({})", code("FINAL_VAR('{}')"), code("FINAL({})"), code("FINAL([1, {}])")])
+@pytest.mark.parametrize(
+    "finish",
+    [
+        "FINAL_VAR({})",
+        "FINAL({})",
+        code("FINAL_VAR('{}')"),
+        code("FINAL({})"),
+        code("FINAL([1, {}])"),
+    ],
+)
 async def test_d01_no_object_of_the_repl_is_ever_an_answer(part: str, finish: str) -> None:
-    """Functions, modules, the store and the untouched dict `answer` are refused, in code and in prose, alone and within a list."""
+    """Functions, modules, the store and the untouched dict `answer` are refused, in code and in
+    prose, alone and within a list.
+    """
     root = Scripted([finish.format(part), final("'the real one'")])
     result = await run(root)
     assert (result.answer, result.stop_reason) == ("the real one", "final")
@@ -55,7 +85,9 @@ async def test_d01_no_object_of_the_repl_is_ever_an_answer(part: str, finish: st
 
 async def test_d01_what_the_model_made_of_the_dict_answer_is_an_answer() -> None:
     """FINAL of the dialect's dict hands over its content."""
-    assert (await answered(code("answer['content'] = 'done'", "FINAL_VAR('answer')"))).answer == "done"
+    assert (
+        await answered(code("answer['content'] = 'done'", "FINAL_VAR('answer')"))
+    ).answer == "done"
 
 
 # D2
@@ -75,7 +107,9 @@ async def test_d01_what_the_model_made_of_the_dict_answer_is_an_answer() -> None
     ],
 )
 async def test_d02_submit_takes_fields_and_several_values(reply: str, answer: str) -> None:
-    """One field is its value, several are a dict, several values a list: the forms in which other libraries' models write them."""
+    """One field is its value, several are a dict, several values a list: the forms in which other
+    libraries' models write them.
+    """
     result = await answered(reply)
     assert (result.answer, result.stop_reason) == (answer, "final")
 
@@ -100,21 +134,34 @@ async def test_d02_submit_takes_evidence_by_name() -> None:
     ],
 )
 async def test_d02_code_that_fails_is_never_its_own_answer(reply: str, error: str) -> None:
-    """An expression with a call, an f-string, a subscript, an attribute, a string or a keyword is code, and its error is told."""
+    """An expression with a call, an f-string, a subscript, an attribute, a string or a keyword is
+    code, and its error is told.
+    """
     root = Scripted([reply, final("'mended'")])
     assert (await run(root)).answer == "mended"
     assert error in root.told[1]
     assert not any(name in root.told[1] for name in ("Repl", "Finals", "_final"))
 
 
-@pytest.mark.parametrize("words", ["Paris, France", "Paris (France)", "Tom or Jerry", "42 - 3", "Sansa"])
+@pytest.mark.parametrize(
+    "words", ["Paris, France", "Paris (France)", "Tom or Jerry", "42 - 3", "Sansa"]
+)
 async def test_d02_words_that_happen_to_be_python_are_an_answer(words: str) -> None:
     """Where nothing in them is written as code, words stand for themselves."""
     assert (await answered(f"FINAL({words})")).answer == {"42 - 3": "39"}.get(words, words)
 
 
 @pytest.mark.parametrize("terms", [10, 500, 2_000, 5_000])
-@pytest.mark.parametrize("form", ["FINAL({})", "FINAL_VAR({})", "SUBMIT({}, 1)", "FINAL ANSWER: {}", fenced("FINAL({} x)", "python")])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "FINAL({})",
+        "FINAL_VAR({})",
+        "SUBMIT({}, 1)",
+        "FINAL ANSWER: {}",
+        fenced("FINAL({} x)", "python"),
+    ],
+)
 async def test_d02_words_nest_as_deep_as_they_like(terms: int, form: str) -> None:
     """A reply is read whatever its expression's depth: the words are the answer."""
     text = form.format(" - ".join(["a"] * terms))
@@ -125,9 +172,16 @@ async def test_d02_words_nest_as_deep_as_they_like(terms: int, form: str) -> Non
 
 async def test_d02_errors_of_the_finals_name_what_the_model_called() -> None:
     """A wrong call is told with FINAL's own name."""
-    assert "TypeError: FINAL() takes from 0 to 2 positional arguments but 3 were given" in await told(code("FINAL(1, 2, 3)"), final("1"))
-    assert "TypeError: FINAL() takes either values or named fields" in await told(code("FINAL()"), final("1"))
-    assert "TypeError: FINAL_VAR() missing 1 required positional argument: 'name'" in await told(code("FINAL_VAR()"), final("1"))
+    assert (
+        "TypeError: FINAL() takes from 0 to 2 positional arguments but 3 were given"
+        in await told(code("FINAL(1, 2, 3)"), final("1"))
+    )
+    assert "TypeError: FINAL() takes either values or named fields" in await told(
+        code("FINAL()"), final("1")
+    )
+    assert "TypeError: FINAL_VAR() missing 1 required positional argument: 'name'" in await told(
+        code("FINAL_VAR()"), final("1")
+    )
 
 
 # D3
@@ -150,7 +204,9 @@ async def test_d02_errors_of_the_finals_name_what_the_model_called() -> None:
     ],
 )
 async def test_d03_the_closing_turn_takes_what_was_clearly_meant(closing: str, answer: str) -> None:
-    """A literal FINAL_VAR and a lone FINAL that is no Python are the answer; the error of a refused call never is."""
+    """A literal FINAL_VAR and a lone FINAL that is no Python are the answer; the error of a refused
+    call never is.
+    """
     result = await answered(code("print('found 42')"), closing, turns=1)
     assert (result.answer, result.stop_reason) == (answer, "max_iterations")
 
@@ -159,15 +215,26 @@ async def test_d03_the_closing_turn_takes_what_was_clearly_meant(closing: str, a
 
 
 @pytest.mark.parametrize(
-    "reply", [code('FINAL_VAR("Sansa Stark")'), 'FINAL_VAR("Sansa Stark")', "FINAL_VAR(Sansa Stark, queen)", code("FINAL_VAR('$14.5')")]
+    "reply",
+    [
+        code('FINAL_VAR("Sansa Stark")'),
+        'FINAL_VAR("Sansa Stark")',
+        "FINAL_VAR(Sansa Stark, queen)",
+        code("FINAL_VAR('$14.5')"),
+    ],
 )
 async def test_d04_words_that_no_variable_can_be_called_are_the_answer(reply: str) -> None:
     """FINAL_VAR of a string that is no name hands over the string."""
     result = await answered(reply)
-    assert (result.answer in {"Sansa Stark", "Sansa Stark, queen", "$14.5"}, result.stop_reason) == (True, "final")
+    assert (
+        result.answer in {"Sansa Stark", "Sansa Stark, queen", "$14.5"},
+        result.stop_reason,
+    ) == (True, "final")
 
 
-@pytest.mark.parametrize("reply", [code("x = 1", 'FINAL_VAR("Sansa")'), code("x = 1") + '\nFINAL_VAR("Sansa")'])
+@pytest.mark.parametrize(
+    "reply", [code("x = 1", 'FINAL_VAR("Sansa")'), code("x = 1") + '\nFINAL_VAR("Sansa")']
+)
 async def test_d04_the_hint_for_a_string_is_given_in_code_and_in_prose(reply: str) -> None:
     """A name that is no variable's is told with the variables, and with what to write for a string."""
     seen = await told(reply, final("1"))
@@ -176,9 +243,18 @@ async def test_d04_the_hint_for_a_string_is_given_in_code_and_in_prose(reply: st
     assert "For a string, use FINAL('Sansa')." in seen
 
 
-@pytest.mark.parametrize("reply", [code("FINAL_VAR(\"found['a'][0]\")"), "FINAL_VAR(\"found['a'][0]\")", "FINAL_VAR(found['a'][0])"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        code("FINAL_VAR(\"found['a'][0]\")"),
+        "FINAL_VAR(\"found['a'][0]\")",
+        "FINAL_VAR(found['a'][0])",
+    ],
+)
 async def test_d04_a_quoted_look_up_is_looked_up(reply: str) -> None:
-    """FINAL_VAR of a string that begins with a variable and looks something up in it hands over the value."""
+    """FINAL_VAR of a string that begins with a variable and looks something up in it hands over the
+    value.
+    """
     assert (await answered(code("found = {'a': ['Rossi']}"), reply)).answer == "Rossi"
 
 
@@ -188,7 +264,9 @@ async def test_d04_a_quoted_look_up_is_looked_up(reply: str) -> None:
 @pytest.mark.parametrize("fence", ["```relude", "```undo\n", "```python"])
 @pytest.mark.parametrize("token", ["<|im_start|>user", "<|im_end|>\n<|im_start|>assistant"])
 async def test_d05_a_closing_fence_with_a_label_hides_no_chat_token(fence: str, token: str) -> None:
-    """A fence that closes a block and bears the label of no language, or is followed by a token, opens nothing."""
+    """A fence that closes a block and bears the label of no language, or is followed by a token,
+    opens nothing.
+    """
     invented = f"```repl\nprint(len(context))\n{fence}\n{token}\n5\n```repl\nFINAL('invented')\n```"
     result = await answered(invented, final("'real'"))
     assert (result.answer, result.repl_history[0].code) == ("real", "print(len(context))")
@@ -200,10 +278,16 @@ async def test_d05_a_closing_fence_with_a_label_hides_no_chat_token(fence: str, 
 
 @pytest.mark.parametrize("depth", [1, 2])
 async def test_d06_rlm_query_takes_a_prompt_alone(depth: int) -> None:
-    """Upstream's signatures: a prompt that holds all it needs, and a list of such; at the limit of depth the sub-model reads just that."""
+    """Upstream's signatures: a prompt that holds all it needs, and a list of such; at the limit of
+    depth the sub-model reads just that.
+    """
     root = Scripted(
         {
-            "What is it?": [code("FINAL([rlm_query('Sum up: a b'), *rlm_query_batched(['Sum up: c', 'Sum up: d'])])")],
+            "What is it?": [
+                code(
+                    "FINAL([rlm_query('Sum up: a b'), *rlm_query_batched(['Sum up: c', 'Sum up: d'])])"
+                )
+            ],
             "Do what": [final("context")],
         }
     )
@@ -214,12 +298,23 @@ async def test_d06_rlm_query_takes_a_prompt_alone(depth: int) -> None:
 
 
 async def test_d06_rlm_query_takes_a_model_or_a_context_too() -> None:
-    """The second argument is a registered model's name, as upstream, or the context, as before; any other model is refused."""
-    subs = {"fast": Scripted(name="fast", answer=lambda _: "from fast"), "strong": Scripted(name="strong", answer=lambda _: "from strong")}
-    root = Scripted([code("FINAL([rlm_query('p', 'strong'), rlm_query('p', model='strong'), rlm_query('p')])")])
+    """The second argument is a registered model's name, as upstream, or the context, as before; any
+    other model is refused.
+    """
+    subs = {
+        "fast": Scripted(name="fast", answer=lambda _: "from fast"),
+        "strong": Scripted(name="strong", answer=lambda _: "from strong"),
+    }
+    root = Scripted(
+        [code("FINAL([rlm_query('p', 'strong'), rlm_query('p', model='strong'), rlm_query('p')])")]
+    )
     assert (await run(root, sub_llm=subs)).answer == '["from strong", "from strong", "from fast"]'
-    assert (await answered(code("FINAL(rlm_query('q', 'part'))"))).answer == "re: Question: q\n\npart"
-    assert "model='gpt-4' is not registered" in await told(code("rlm_query('p', model='gpt-4')"), final("1"))
+    assert (
+        await answered(code("FINAL(rlm_query('q', 'part'))"))
+    ).answer == "re: Question: q\n\npart"
+    assert "model='gpt-4' is not registered" in await told(
+        code("rlm_query('p', model='gpt-4')"), final("1")
+    )
 
 
 # D7
@@ -227,7 +322,9 @@ async def test_d06_rlm_query_takes_a_model_or_a_context_too() -> None:
 
 async def test_d07_a_syntax_error_says_which_block_which_line_and_what_was_dropped() -> None:
     """The number of the block, the line with a caret, and that later blocks did not run."""
-    seen = await told("\nthen\n".join([code("print(1)"), code("if x\n  y"), code("print(3)")]), final("1"))
+    seen = await told(
+        "\nthen\n".join([code("print(1)"), code("if x\n  y"), code("print(3)")]), final("1")
+    )
     assert seen == (
         "REPL output of block 1 of 3:\n1\n\nBlock 2 of 3 was not run, nor was what follows: it is not valid Python.\n"
         "SyntaxError: expected ':' (line 1)\n    if x\n        ^"
@@ -246,11 +343,22 @@ async def test_d07_a_newline_in_quotes_is_told_with_what_helps() -> None:
 
 
 async def test_d08_a_rebound_name_is_told_in_the_turn_that_rebound_it() -> None:
-    """A model that binds `context` or `store` learns at once that the next block finds them as they were."""
-    root = Scripted([code("context = {'edges': []}", "store = 1", "for cite in 'ab': pass"), code("x = 1"), final("context")])
+    """A model that binds `context` or `store` learns at once that the next block finds them as they
+    were.
+    """
+    root = Scripted(
+        [
+            code("context = {'edges': []}", "store = 1", "for cite in 'ab': pass"),
+            code("x = 1"),
+            final("context"),
+        ]
+    )
     result = await run(root)
     assert "`context` is the document again; use another name." in root.told[1]
-    assert "`cite` is the REPL's own again; use another name.\n`store` is the REPL's own again; use another name." in root.told[1]
+    assert (
+        "`cite` is the REPL's own again; use another name.\n`store` is the REPL's own again; use another name."
+        in root.told[1]
+    )
     assert "again" not in root.told[2]
     assert result.answer == "a small document"
 
@@ -259,8 +367,12 @@ async def test_d08_a_rebound_name_is_told_in_the_turn_that_rebound_it() -> None:
 
 
 async def test_d09_output_is_divided_by_what_blocks_print() -> None:
-    """Blocks that print nothing leave their share to the others; a short output is shown whole beside a long one."""
-    seen = await told(code("print('x' * 6000)") + "\n" + code("y = 1") + "\n" + code("z = 1"), final("1"))
+    """Blocks that print nothing leave their share to the others; a short output is shown whole
+    beside a long one.
+    """
+    seen = await told(
+        code("print('x' * 6000)") + "\n" + code("y = 1") + "\n" + code("z = 1"), final("1")
+    )
     assert "x" * 6000 in seen
     seen = await told(code("print('x' * 60_000)") + "\n" + code("print('y' * 4_000)"), final("1"))
     assert "y" * 4_000 in seen
@@ -281,14 +393,18 @@ async def test_d09_output_is_divided_by_what_blocks_print() -> None:
     ],
 )
 async def test_d10_final_answer_in_words_is_final(reply: str) -> None:
-    """A reply without code that ends with "FINAL ANSWER: X" answers X, the value of X where that is a variable."""
+    """A reply without code that ends with "FINAL ANSWER: X" answers X, the value of X where that is
+    a variable.
+    """
     result = await answered(*reply.split("|"), turns=20)
     assert (result.answer, result.stop_reason) == ("Paris", "final")
 
 
 async def test_d10_final_answer_beside_code_is_none() -> None:
     """Beside a block its output is not known yet, so the words are a guess."""
-    assert (await answered(code("print(1)") + "\nFINAL ANSWER: Paris", final("'seen'"))).answer == "seen"
+    assert (
+        await answered(code("print(1)") + "\nFINAL ANSWER: Paris", final("'seen'"))
+    ).answer == "seen"
     assert parse_reply("My final answer: is not ready").final is None
 
 
@@ -304,7 +420,9 @@ async def test_d11_a_last_block_that_parses_runs_without_its_closing_fence() -> 
 
 
 async def test_d11_a_block_that_was_cut_does_not_run() -> None:
-    """One that the provider says was cut, one too long for a block, and one that does not parse are told and not run."""
+    """One that the provider says was cut, one too long for a block, and one that does not parse are
+    told and not run.
+    """
     assert parse_reply("```repl\nx = 1", is_cut=True).blocks[0].note is not None
     assert parse_reply("```repl\n" + "x = 1\n" * 3_000).blocks[0].note is not None
     assert parse_reply("```repl\nx = (1").blocks[0].note is not None
@@ -318,7 +436,9 @@ class Cut(Scripted):
 
     async def complete(self, request: Request) -> Completion:
         text = (await super().complete(request)).text
-        return Completion(text, Usage(1, 1), self.name, "length" if len(self.requests) == 1 else "stop")
+        return Completion(
+            text, Usage(1, 1), self.name, "length" if len(self.requests) == 1 else "stop"
+        )
 
 
 # D12
@@ -339,7 +459,9 @@ async def test_d12_the_result_of_a_repeated_reply_is_looked_at() -> None:
 
 async def test_d12_a_note_is_given_once() -> None:
     """Several blocks in one other language are one note that counts them."""
-    seen = await told(fenced("a", "text") + "\n" + fenced("b", "text") + "\n" + fenced("{}", "json"), final("1"))
+    seen = await told(
+        fenced("a", "text") + "\n" + fenced("b", "text") + "\n" + fenced("{}", "json"), final("1")
+    )
     assert seen.count("not run") == 2
     assert "Your 2 text blocks were not run" in seen
     assert "Your json block was not run" in seen
@@ -375,12 +497,16 @@ async def test_d13_a_final_in_a_fence_of_another_language_is_a_quotation() -> No
 
 async def test_d14_several_variables_are_all_in_the_answer() -> None:
     """FINAL_VAR of several names answers with all of them; the same one twice is one."""
-    assert (await answered(code("a, c = 7, 8", 'FINAL_VAR("a")', 'FINAL_VAR("c")'))).answer == '{"a": 7, "c": 8}'
+    assert (
+        await answered(code("a, c = 7, 8", 'FINAL_VAR("a")', 'FINAL_VAR("c")'))
+    ).answer == '{"a": 7, "c": 8}'
     assert (await answered(code("a = 7", "FINAL_VAR('a')", "FINAL_VAR('a')"))).answer == "7"
 
 
 async def test_d14_several_different_values_are_told() -> None:
-    """FINAL called several times is not answered with the last in silence; with the same value each time it is one answer."""
+    """FINAL called several times is not answered with the last in silence; with the same value each
+    time it is one answer.
+    """
     root = Scripted([code("for n in (1, 2): FINAL(n)"), final("'1 and 2'")])
     assert (await run(root)).answer == "1 and 2"
     assert "called FINAL several times" in root.told[1]
@@ -388,7 +514,9 @@ async def test_d14_several_different_values_are_told() -> None:
     root = Scripted([code("FINAL(1)") + "\n" + code("FINAL([2])"), final("'1 and 2'")])
     assert (await run(root)).answer == "1 and 2"
     assert "called FINAL several times" in root.told[1]
-    assert (await answered(code("FINAL('same')") + "\n" + code("x = 'same'", "FINAL(x)"))).answer == "same"
+    assert (
+        await answered(code("FINAL('same')") + "\n" + code("x = 'same'", "FINAL(x)"))
+    ).answer == "same"
 
 
 # D15
@@ -396,13 +524,21 @@ async def test_d14_several_different_values_are_told() -> None:
 
 async def test_d15_a_quoted_broken_line_does_not_stop_the_real_block() -> None:
     """One line in a python fence that is not Python is a quotation where a block follows."""
-    seen = await told("The bug is:\n" + fenced("t += base Costs[x]", "python") + "\nFixed:\n" + code("print(42)"), final("1"))
+    seen = await told(
+        "The bug is:\n" + fenced("t += base Costs[x]", "python") + "\nFixed:\n" + code("print(42)"),
+        final("1"),
+    )
     assert "REPL output:\n42" in seen
     assert "taken for a quotation and not run" in seen
 
 
 @pytest.mark.parametrize(
-    "quoted", [fenced("t += base Costs[x]", "repl"), fenced("x = 1\nt += base Costs[x]", "python"), fenced("f(", "python")]
+    "quoted",
+    [
+        fenced("t += base Costs[x]", "repl"),
+        fenced("x = 1\nt += base Costs[x]", "python"),
+        fenced("f(", "python"),
+    ],
 )
 async def test_d15_what_was_meant_to_run_still_stops_what_follows(quoted: str) -> None:
     """A repl block, one of several lines, or one that breaks off is no quotation."""
@@ -414,7 +550,9 @@ async def test_d15_what_was_meant_to_run_still_stops_what_follows(quoted: str) -
 
 @pytest.mark.parametrize("literal", ["14.0", "7", "'a text'", "[1, 2]", "{'a': 1}"])
 async def test_d16_a_block_that_is_one_literal_is_an_invented_output(literal: str) -> None:
-    """After a block of its own a model that writes a value wrote what it expects: nothing of it runs, and nothing after it."""
+    """After a block of its own a model that writes a value wrote what it expects: nothing of it
+    runs, and nothing after it.
+    """
     reply = code("total = sum([1, 2])") + "\n" + code(literal) + "\nThe total is 14.\n\nFINAL(14)"
     root = Scripted([reply, final("total")])
     assert (await run(root)).answer == "3"

@@ -1,4 +1,6 @@
-"""Large documents and many runs at once: the loop stays free, nothing is mixed or left, the record stays small."""
+"""Large documents and many runs at once: the loop stays free, nothing is mixed or left, the record
+stays small.
+"""
 
 import asyncio
 import gc
@@ -8,7 +10,17 @@ import random
 from pathlib import Path
 
 from rlm_integrations import RLM, Limits
-from tests.engine.conftest import Scripted, check_citations, children, code, descriptors, documents_held, final, run, soon
+from tests.engine.conftest import (
+    Scripted,
+    check_citations,
+    children,
+    code,
+    descriptors,
+    documents_held,
+    final,
+    run,
+    soon,
+)
 
 MEGABYTE = 1_000_000
 
@@ -45,17 +57,24 @@ HUNDRED = [
         "store.create('note', name, name)",
         "replies = llm_batch([f'{name} {n}' for n in range(3)])",
     ),
-    code("print([each['description'] for each in store.search()], replies)", "FINAL(replies[2], evidence=[cite(name)])"),
+    code(
+        "print([each['description'] for each in store.search()], replies)",
+        "FINAL(replies[2], evidence=[cite(name)])",
+    ),
 ]
 
 
 async def test_a_hundred_runs_at_once() -> None:
-    """All are right, no output is mixed, and afterwards there is no process, no descriptor and no memory more than before."""
+    """All are right, no output is mixed, and afterwards there is no process, no descriptor and no
+    memory more than before.
+    """
     rlm = RLM(Scripted(HUNDRED))
     contexts = [f"document {number:03d} of a hundred" for number in range(100)]
 
     async def all_of_them() -> None:
-        results = await asyncio.gather(*(rlm.acompletion("What is it?", context) for context in contexts))
+        results = await asyncio.gather(
+            *(rlm.acompletion("What is it?", context) for context in contexts)
+        )
         for context, result in zip(contexts, results, strict=True):
             name = context[:12]
             first, second = result.repl_history
@@ -78,7 +97,9 @@ async def test_a_hundred_runs_at_once() -> None:
 
 
 async def test_the_record_of_a_large_document_is_small() -> None:
-    """A hundred megabytes leave under one besides what models said: no locals, no context, in root, batches and children."""
+    """A hundred megabytes leave under one besides what models said: no locals, no context, in root,
+    batches and children.
+    """
     secrets = random.Random(11)
     needles = [f"needle {secrets.getrandbits(64):x}" for _ in range(200)]
     block = text_of(500_000 - 30)
@@ -86,12 +107,20 @@ async def test_the_record_of_a_large_document_is_small() -> None:
     script = {
         "root?": [
             *LOOP[:2],
-            code("everything = [context, context.upper(), context.split()]", "copies = [context[n:] for n in range(3)]", "del everything"),
-            code("r = recursive_batch([{'query': 'child?', 'context': context[n * 1_000_000 : (n + 1) * 1_000_000]} for n in range(4)])"),
+            code(
+                "everything = [context, context.upper(), context.split()]",
+                "copies = [context[n:] for n in range(3)]",
+                "del everything",
+            ),
+            code(
+                "r = recursive_batch([{'query': 'child?', 'context': context[n * 1_000_000 : (n + 1) * 1_000_000]} for n in range(4)])"
+            ),
             LOOP[2],
         ],
         "child?": [
-            code("replies = llm_batch([context[at : at + 90_000] for at in range(0, len(context), 100_000)])"),
+            code(
+                "replies = llm_batch([context[at : at + 90_000] for at in range(0, len(context), 100_000)])"
+            ),
             final("len(replies)"),
         ],
     }
@@ -102,7 +131,12 @@ async def test_the_record_of_a_large_document_is_small() -> None:
     record = json.dumps(result.to_dict())
     said = sum(len(turn.reply) for turn in result.trajectory) + 60 * len("nothing of note")
     assert len(record) - said < MEGABYTE
-    assert [needle for needle in needles if needle in record or repr(result).find(needle) >= 0] == []
+    assert [
+        needle for needle in needles if needle in record or repr(result).find(needle) >= 0
+    ] == []
     (call, *_) = result.repl_history[1].subcalls
-    asked = "".join(each if isinstance(each, str) else document[each.start : each.end] for each in call.prompt.pieces)
+    asked = "".join(
+        each if isinstance(each, str) else document[each.start : each.end]
+        for each in call.prompt.pieces
+    )
     assert asked in root.asked

@@ -61,7 +61,9 @@ async def cancelled(chat: Chat, question: str, begun: asyncio.Event) -> None:
 
 
 async def test_variables_survive_a_question_that_is_cancelled_in_its_block() -> None:
-    """The block is ended and its calls with it; what was bound before stays, and the model is told that nobody waits for that answer."""
+    """The block is ended and its calls with it; what was bound before stays, and the model is told
+    that nobody waits for that answer.
+    """
     root = Scripted([BIND, SLOW, USE], hangs := Hangs())
     async with RLM(root).session("a document") as chat:
         await chat.acompletion("First?")
@@ -76,7 +78,9 @@ async def test_variables_survive_a_question_that_is_cancelled_in_its_block() -> 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 10])
 async def test_variables_survive_a_block_that_is_cancelled_as_it_begins(steps: int) -> None:
-    """Whether the process has the code already or not: the block ends at once, and the process stays."""
+    """Whether the process has the code already or not: the block ends at once, and the process
+    stays.
+    """
     root, begun = Scripted([BIND, code("while True: pass"), USE]), asyncio.Event()
 
     def hook(event: Event) -> None:
@@ -95,7 +99,9 @@ async def test_variables_survive_a_block_that_is_cancelled_as_it_begins(steps: i
 
 
 async def test_variables_survive_a_question_that_is_cancelled_while_the_root_thinks() -> None:
-    """No block runs then: nothing is lost, and nothing of that question is left in the conversation."""
+    """No block runs then: nothing is lost, and nothing of that question is left in the
+    conversation.
+    """
     root = Thinks([BIND, USE], begun := asyncio.Event())
     async with RLM(root).session("a document") as chat:
         await chat.acompletion("First?")
@@ -106,7 +112,14 @@ async def test_variables_survive_a_question_that_is_cancelled_while_the_root_thi
 
 async def test_the_model_is_told_where_variables_are_gone() -> None:
     """Code that does not end by itself costs the session its process; the next question says so."""
-    stubborn = code("kept = 1", "while True:", "    try:", "        llm_query('slow')", "    except BaseException:", "        pass")
+    stubborn = code(
+        "kept = 1",
+        "while True:",
+        "    try:",
+        "        llm_query('slow')",
+        "    except BaseException:",
+        "        pass",
+    )
     root = Scripted([BIND, stubborn, USE], hangs := Hangs())
     async with RLM(root, limits=Limits(grace_seconds=0.05)).session("a document") as chat:
         await chat.acompletion("First?")
@@ -118,7 +131,9 @@ async def test_the_model_is_told_where_variables_are_gone() -> None:
 
 @pytest.mark.filterwarnings("ignore:sandbox='inprocess':RuntimeWarning")
 async def test_a_sandbox_that_cannot_interrupt_begins_anew() -> None:
-    """Its block is ended in the one way that is certain, and the next question says that variables are gone."""
+    """Its block is ended in the one way that is certain, and the next question says that variables
+    are gone.
+    """
     root = Scripted([BIND, SLOW, USE], hangs := Hangs())
     async with RLM(root, sandbox="inprocess").session("a document") as chat:
         await chat.acompletion("First?")
@@ -128,7 +143,9 @@ async def test_a_sandbox_that_cannot_interrupt_begins_anew() -> None:
 
 
 async def test_a_session_that_is_closed_keeps_nothing() -> None:
-    """Closing it while a question is answered ends its block at once: nothing is waited for, nothing is left."""
+    """Closing it while a question is answered ends its block at once: nothing is waited for,
+    nothing is left.
+    """
     root = Scripted([SLOW], hangs := Hangs())
     chat = RLM(root).session("a document")
     task = asyncio.create_task(chat.acompletion("First?"))
@@ -141,7 +158,9 @@ async def test_a_session_that_is_closed_keeps_nothing() -> None:
 
 
 async def test_the_notice_of_a_limit_is_not_in_the_next_question() -> None:
-    """The request for a last answer holds for its question alone; the answer to it stays, and so does the rest."""
+    """The request for a last answer holds for its question alone; the answer to it stays, and so
+    does the rest.
+    """
     root = Scripted([code("print('seen')"), final("'best'"), final("'second'")])
     async with RLM(root, max_iterations=1).session("a document") as chat:
         first = await chat.acompletion("First?")
@@ -150,14 +169,30 @@ async def test_the_notice_of_a_limit_is_not_in_the_next_question() -> None:
     assert "No model can be asked any more" in root.told[1]
     assert "No model can be asked any more" not in said(root.requests[2])
     assert "REPL output:\nseen" in said(root.requests[2])
-    assert [message.role for message in root.requests[2].messages] == ["system", *["user", "assistant"] * 2, "user"]
-    assert "No model can be asked any more" in first.messages[-2].content  # the record of the first is what was said
+    assert [message.role for message in root.requests[2].messages] == [
+        "system",
+        *["user", "assistant"] * 2,
+        "user",
+    ]
+    # The record of the first is what was said
+    assert "No model can be asked any more" in first.messages[-2].content
 
 
 async def test_a_conversation_outlives_a_spent_budget() -> None:
-    """With "raise" the question's words, code and outputs are there for the next one, as its variables are; a budget is per question."""
-    root = Scripted([code("kept = llm_query('expensive')", "print(kept)"), code("llm_batch(['a'] * 9)"), final("'best'"), USE])
-    async with RLM(root, budget=Budget(max_calls=5, on_exceeded="raise")).session("a document") as chat:
+    """With "raise" the question's words, code and outputs are there for the next one, as its
+    variables are; a budget is per question.
+    """
+    root = Scripted(
+        [
+            code("kept = llm_query('expensive')", "print(kept)"),
+            code("llm_batch(['a'] * 9)"),
+            final("'best'"),
+            USE,
+        ]
+    )
+    async with RLM(root, budget=Budget(max_calls=5, on_exceeded="raise")).session(
+        "a document"
+    ) as chat:
         with pytest.raises(BudgetExceededError):
             await chat.acompletion("First?")
         assert (await chat.acompletion("Second?")).answer == '["re: expensive", false]'
@@ -167,7 +202,9 @@ async def test_a_conversation_outlives_a_spent_budget() -> None:
 
 
 async def test_a_session_streams() -> None:
-    """The events of one question, the last with its result; variables stay as they do without a stream."""
+    """The events of one question, the last with its result; variables stay as they do without a
+    stream.
+    """
     root = Scripted([BIND, USE])
     async with RLM(root).session("a document") as chat:
         events = [event async for event in chat.astream("First?")]

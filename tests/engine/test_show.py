@@ -11,7 +11,15 @@ from collections.abc import Iterator
 import pytest
 
 from rlm_integrations import RLM
-from rlm_integrations.engine.show import Calls, Turns, cut_for_display, display_hooks, print_whole, printable, summary
+from rlm_integrations.engine.show import (
+    Calls,
+    Turns,
+    cut_for_display,
+    display_hooks,
+    print_whole,
+    printable,
+    summary,
+)
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import (
     CallFailed,
@@ -29,7 +37,9 @@ from rlm_integrations.result import RLMResult
 
 
 class Scripted:
-    """A model of the user's own: as root it gives its replies in turn, as sub-model it hangs, fails or answers as it is asked."""
+    """A model of the user's own: as root it gives its replies in turn, as sub-model it hangs, fails
+    or answers as it is asked.
+    """
 
     name = "scripted"
     context_window = None
@@ -62,13 +72,20 @@ ASKS = block("replies = llm_batch(['a', 'fail', 'b'])\nprint(replies[0])")
 HANGS = block("llm_batch(['a', 'hang', 'hang'])")
 
 
-def test_each_turn_is_shown_with_its_code_its_output_and_its_time(capsys: pytest.CaptureFixture[str]) -> None:
-    """`verbose` prints question, code, output, status, calls, tokens and times of a run, in order, and nothing on stdout."""
+def test_each_turn_is_shown_with_its_code_its_output_and_its_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`verbose` prints question, code, output, status, calls, tokens and times of a run, in order,
+    and nothing on stdout.
+    """
     RLM(Scripted(ASKS, block("FINAL('42')")), verbose=True).completion("How  many?", "some text")
     shown = capsys.readouterr()
     run = re.match(r"\[(run-\d+)\]", shown.err)
     assert run is not None
-    lines = [re.sub(r"\d+\.\d\d s", "T s", line.removeprefix(f"[{run[1]}] ")) for line in shown.err.splitlines()]
+    lines = [
+        re.sub(r"\d+\.\d\d s", "T s", line.removeprefix(f"[{run[1]}] "))
+        for line in shown.err.splitlines()
+    ]
     assert lines == [
         "How many? (9 characters)",
         "Turn 1",
@@ -90,7 +107,9 @@ def test_each_turn_is_shown_with_its_code_its_output_and_its_time(capsys: pytest
 
 def test_replies_without_code_and_errors_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """A turn without a block shows what the model said; a block that raises shows its traceback."""
-    RLM(Scripted("I am thinking.", block("print(1)\n1 / 0"), block("FINAL(1)")), verbose=True).completion("q", "text")
+    RLM(
+        Scripted("I am thinking.", block("print(1)\n1 / 0"), block("FINAL(1)")), verbose=True
+    ).completion("q", "text")
     shown = capsys.readouterr().err
     assert "    I am thinking.\n" in shown
     assert "Block 1: error, " in shown
@@ -121,8 +140,12 @@ class Writes(io.StringIO):
         return len(text)
 
 
-async def test_runs_at_the_same_time_never_mix_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every group of lines is one write that begins with its run's id and holds that run's words alone."""
+async def test_runs_at_the_same_time_never_mix_in_the_middle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every group of lines is one write that begins with its run's id and holds that run's words
+    alone.
+    """
     monkeypatch.setattr(sys, "stderr", writes := Writes())
     rlm = RLM(Echo(), verbose=True)
     await asyncio.gather(*(rlm.acompletion(f"mark-{number}", "text") for number in range(8)))
@@ -131,7 +154,9 @@ async def test_runs_at_the_same_time_never_mix_in_the_middle(monkeypatch: pytest
     marks: dict[str, set[str]] = {}
     for text in groups:
         marks.setdefault(text.split()[0], set()).update(re.findall(r"mark-\d", text))
-    assert sorted(mark for each in marks.values() for mark in each) == [f"mark-{number}" for number in range(8)]
+    assert sorted(mark for each in marks.values() for mark in each) == [
+        f"mark-{number}" for number in range(8)
+    ]
 
 
 class Echo(Scripted):
@@ -156,7 +181,9 @@ def test_threads_take_turns_at_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
             return super().write(text)
 
     monkeypatch.setattr(sys, "stderr", slow := Slow())
-    threads = [threading.Thread(target=print_whole, args=(f"line {number}\n",)) for number in range(2)]
+    threads = [
+        threading.Thread(target=print_whole, args=(f"line {number}\n",)) for number in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -166,7 +193,9 @@ def test_threads_take_turns_at_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_texts_are_bounded_and_say_by_how_much() -> None:
-    """What is left out in the middle is counted, in characters and in lines; the beginning and the end stay."""
+    """What is left out in the middle is counted, in characters and in lines; the beginning and the
+    end stay.
+    """
     long = cut_for_display("a" * 10_000 + "z")
     assert long.startswith("aaa")
     assert long.endswith("z\n")
@@ -178,13 +207,22 @@ def test_long_texts_are_bounded_and_say_by_how_much() -> None:
 
 
 def test_control_characters_are_spelled_out() -> None:
-    """Nothing that a model or a document says moves the cursor, colours the terminal or turns text round."""
+    """Nothing that a model or a document says moves the cursor, colours the terminal or turns text
+    round.
+    """
     assert printable("a\x1b[2Jb\rc\u202ed\x07\te\r\nf") == "a\\x1b[2Jb\\rc\\u202ed\\x07\te\nf"
 
 
 def test_summary_of_a_result() -> None:
     """One line: how it ended, what it took, and what went wrong."""
-    result = RLMResult(answer="", stop_reason="model_error", iterations=1, total_calls=2, error="Error: timeout:\nlate", elapsed=1.5)
+    result = RLMResult(
+        answer="",
+        stop_reason="model_error",
+        iterations=1,
+        total_calls=2,
+        error="Error: timeout:\nlate",
+        elapsed=1.5,
+    )
     assert summary(result) == "model_error, 1 turn, 2 calls, 1.50 s, Error: timeout: late"
 
 
@@ -198,7 +236,11 @@ def test_a_stderr_that_takes_nothing_breaks_nothing(
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    streams: dict[str | None, io.StringIO | None] = {None: None, "closed": io.StringIO(), "broken": Broken()}
+    streams: dict[str | None, io.StringIO | None] = {
+        None: None,
+        "closed": io.StringIO(),
+        "broken": Broken(),
+    }
     if stream == "closed":
         streams["closed"].close()
     monkeypatch.setattr(sys, "stderr", streams[stream])
@@ -234,7 +276,9 @@ def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Shown]:
 
 
 def test_the_bar_counts_calls_and_failures(stderr: Shown) -> None:
-    """`show_progress` ends with the number of calls that were made, and of those that failed; each run begins anew."""
+    """`show_progress` ends with the number of calls that were made, and of those that failed; each
+    run begins anew.
+    """
     rlm = RLM(Scripted(ASKS, block("FINAL('42')")), show_progress=True)
     rlm.completion("q", "text")
     assert stderr.bar == "models: 5 calls [1 failed]"
@@ -244,7 +288,9 @@ def test_the_bar_counts_calls_and_failures(stderr: Shown) -> None:
 
 
 async def test_the_bar_shows_what_is_under_way_and_ends_with_a_cancelled_run(stderr: Shown) -> None:
-    """While calls hang, the bar says so, without waiting for one to end; cancelling closes it, and given-up calls count as nothing."""
+    """While calls hang, the bar says so, without waiting for one to end; cancelling closes it, and
+    given-up calls count as nothing.
+    """
     lm = Scripted(HANGS)
     run = asyncio.ensure_future(RLM(lm, show_progress=True, verbose=True).acompletion("q", "text"))
     async with asyncio.timeout(60):
@@ -277,7 +323,9 @@ def test_the_bar_ends_with_a_run_that_raises(stderr: Shown) -> None:
 
 def finished(number: int, error: LLMError | None = None) -> Event:
     kind = CallFailed if error else CallFinished
-    return kind(id=f"call-{number}", parent="run-1", record=CallRecord(reply=error or "yes", model="m"))
+    return kind(
+        id=f"call-{number}", parent="run-1", record=CallRecord(reply=error or "yes", model="m")
+    )
 
 
 async def test_runs_at_the_same_time_share_a_bar(stderr: Shown) -> None:
@@ -288,7 +336,14 @@ async def test_runs_at_the_same_time_share_a_bar(stderr: Shown) -> None:
         bar(RunStarted(id=name, query="q", path="r", depth=0, characters=4))
     bar(RunStarted(id="run-3", parent="run-1", query="q", path="r.1/c", depth=1, characters=4))
     for number in range(3):
-        bar(CallStarted(id=f"call-{number}", parent="run-3", model="m", request=Request((Message("user", "hi"),))))
+        bar(
+            CallStarted(
+                id=f"call-{number}",
+                parent="run-3",
+                model="m",
+                request=Request((Message("user", "hi"),)),
+            )
+        )
     bar(finished(0))
     async with asyncio.timeout(60):
         while "[2 under way, 2 runs]" not in stderr.bar:
@@ -328,11 +383,19 @@ def test_a_silent_run_loads_no_bar() -> None:
 
 
 def retried(number: int, at: float, kind: str = "connection") -> CallRetried:
-    return CallRetried(id=f"call-{number}", parent="run-1", at=at, error=LLMError(kind, "it refuses connections", 2), delay=0.5)
+    return CallRetried(
+        id=f"call-{number}",
+        parent="run-1",
+        at=at,
+        error=LLMError(kind, "it refuses connections", 2),
+        delay=0.5,
+    )
 
 
 def test_failed_tries_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """With `verbose` a run that waits for a server says so, with the reason: the first failed try at once, then one a second."""
+    """With `verbose` a run that waits for a server says so, with the reason: the first failed try
+    at once, then one a second.
+    """
     show = Turns()
     for number in range(100):
         show(retried(number, 100.0 + number / 50))
@@ -342,7 +405,9 @@ def test_failed_tries_are_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_bar_says_that_calls_wait_for_another_try() -> None:
-    """While a server cannot be reached the bar shows how many calls are tried again, and why; not once they are over."""
+    """While a server cannot be reached the bar shows how many calls are tried again, and why; not
+    once they are over.
+    """
     bar = Calls()
     for number in range(2):
         bar._open.add(f"call-{number}")

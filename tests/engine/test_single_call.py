@@ -1,4 +1,6 @@
-"""`Limits.single_call_below`: a small document is answered by one call, without a REPL; off by default."""
+"""`Limits.single_call_below`: a small document is answered by one call, without a REPL; off by
+default.
+"""
 
 import asyncio
 import json
@@ -20,24 +22,38 @@ SMALL = Limits(single_call_below=1_000)
 
 
 async def test_a_small_document_is_answered_by_one_call() -> None:
-    """The whole document is in the prompt; quotes become verified citations and are no part of the answer; no sandbox is opened."""
+    """The whole document is in the prompt; quotes become verified citations and are no part of the
+    answer; no sandbox is opened.
+    """
     events: list[Event] = []
     root = Scripted([REPLY])
     result = await run(root, TEXT, limits=SMALL, on_event=events.append)
-    assert (result.answer, result.stop_reason, result.total_calls, result.iterations) == ("It was closed for 18 years.", "final", 1, 1)
+    assert (result.answer, result.stop_reason, result.total_calls, result.iterations) == (
+        "It was closed for 18 years.",
+        "final",
+        1,
+        1,
+    )
     assert [each.quote for each in result.citations] == TEXT.splitlines()
     assert result.dropped_citations == 1
     check_citations(result, TEXT)
     assert TEXT in root.told[0]
     assert (result.layers, result.repl_history) == ({}, ())
-    assert [type(event) for event in events if isinstance(event, TurnStarted | TurnFinished | RunFinished)] == [
+    assert [
+        type(event)
+        for event in events
+        if isinstance(event, TurnStarted | TurnFinished | RunFinished)
+    ] == [
         TurnStarted,
         TurnFinished,
         RunFinished,
     ]
 
 
-@pytest.mark.parametrize(("limits", "at_once"), [(Limits(), False), (Limits(single_call_below=len(TEXT)), False), (SMALL, True)])
+@pytest.mark.parametrize(
+    ("limits", "at_once"),
+    [(Limits(), False), (Limits(single_call_below=len(TEXT)), False), (SMALL, True)],
+)
 async def test_it_is_off_by_default_and_for_what_is_larger(limits: Limits, at_once: bool) -> None:
     """Only a document of fewer characters than the setting goes the short way."""
     root = Scripted([final("'by the loop'")])
@@ -59,7 +75,10 @@ class Bridge(BaseModel):
     closed: int
 
 
-@pytest.mark.parametrize("reply", ['{"closed": 1512}\n> The bridge was closed in 1512.', '```json\n{"closed": 1512}\n```'])
+@pytest.mark.parametrize(
+    "reply",
+    ['{"closed": 1512}\n> The bridge was closed in 1512.', '```json\n{"closed": 1512}\n```'],
+)
 async def test_a_typed_answer_is_read_from_json(reply: str) -> None:
     """The schema is in the prompt; quotes and a fence around it do not matter."""
     root = Scripted([reply])
@@ -74,7 +93,11 @@ async def test_a_typed_answer_that_does_not_fit_goes_to_the_loop() -> None:
     replies = iter(["In 1512, I think.", code("FINAL({'closed': 1512})")])
     root._next = lambda _request: next(replies)  # type: ignore[method-assign] # a new conversation begins, so turns cannot be counted
     result = await run(root, TEXT, limits=SMALL, output_type=Bridge)
-    assert (result.answer, result.stop_reason, result.total_calls) == (Bridge(closed=1512), "final", 2)
+    assert (result.answer, result.stop_reason, result.total_calls) == (
+        Bridge(closed=1512),
+        "final",
+        2,
+    )
     assert [turn.iteration for turn in result.trajectory] == [1, 2]
     assert "does not fit the schema" in result.trajectory[0].note
     assert [request.path for request in root.requests] == ["r.1", "r.2"]
@@ -90,7 +113,12 @@ async def test_a_failure_is_raised(server: StandIn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "reason"), [({"max_seconds": 0.2}, "budget_seconds"), ({"max_tokens": 50}, "budget_tokens"), ({"max_calls": 1}, "final")]
+    ("budget", "reason"),
+    [
+        ({"max_seconds": 0.2}, "budget_seconds"),
+        ({"max_tokens": 50}, "budget_tokens"),
+        ({"max_calls": 1}, "final"),
+    ],
 )
 async def test_the_budget_holds(budget: dict[str, Any], reason: str) -> None:
     """Time ends the one call, tokens forbid it."""
@@ -104,7 +132,9 @@ async def test_the_budget_holds(budget: dict[str, Any], reason: str) -> None:
 
 
 async def test_the_record_names_the_document_and_does_not_repeat_it() -> None:
-    """The prompt stands in the record by span, from which the document rebuilds it; the messages name the places."""
+    """The prompt stands in the record by span, from which the document rebuilds it; the messages
+    name the places.
+    """
     texts = ["The bridge was closed in 1512. " * 1_000, "", "Nobody crossed it. " * 1_000]
     root = Scripted([REPLY])
     result = await run(root, texts, limits=Limits(single_call_below=100_000))
@@ -135,5 +165,10 @@ async def test_a_chat_goes_on_from_what_was_said() -> None:
     async with RLM(root, limits=SMALL).session(TEXT) as chat:
         assert (await chat.acompletion("When was it closed?")).answer == "In 1512."
         assert (await chat.acompletion("And opened?")).answer == "In 1530."
-    assert [message.role for message in root.requests[1].messages] == ["system", "user", "assistant", "user"]
+    assert [message.role for message in root.requests[1].messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert sum(TEXT in message.content for message in root.requests[1].messages) == 1

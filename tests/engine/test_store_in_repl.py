@@ -1,4 +1,6 @@
-"""The store as model code finds it: in the REPL, through the gate, recorded with the block that used it."""
+"""The store as model code finds it: in the REPL, through the gate, recorded with the block that
+used it.
+"""
 
 import asyncio
 from typing import Any
@@ -11,7 +13,9 @@ from rlm_integrations.records import Request
 from tests.engine.conftest import Scripted, code, final, run
 
 
-async def printed(*lines: str, context: object = "The cat sat. The dog ran.", **options: Any) -> str:
+async def printed(
+    *lines: str, context: object = "The cat sat. The dog ran.", **options: Any
+) -> str:
     """What one block prints."""
     result = await run(Scripted([code(*lines), final("'done'")]), context, **options)
     execution = result.repl_history[0]
@@ -20,7 +24,9 @@ async def printed(*lines: str, context: object = "The cat sat. The dog ran.", **
 
 
 async def test_objects_are_kept_found_and_read() -> None:
-    """Create, get, search, search_text, summary, children, parents, link, invalidate: all as the prompt promises."""
+    """Create, get, search, search_text, summary, children, parents, link, invalidate: all as the
+    prompt promises.
+    """
     shown = await printed(
         "a = store.create('claim', 'cats sit', {'n': 1}, backrefs=[cite('The cat sat.')], tags=['animal'])",
         "b = store.create(type='claim', description='dogs run', content='text', parents=[a], tags=['animal', 'fast'])",
@@ -44,19 +50,25 @@ async def test_objects_are_kept_found_and_read() -> None:
 
 
 async def test_each_block_records_its_writes_and_batches() -> None:
-    """An execution tells what it wrote and which batches it made; the result's store holds the objects, with spans of the document."""
+    """An execution tells what it wrote and which batches it made; the result's store holds the
+    objects, with spans of the document.
+    """
     root = Scripted(
         [
             code("store.create('note', 'first', 1)"),
-            code("llm_batch(['a', 'b'])", "store.create('note', 'second', 2, [SpanRef('context_0', 4, 7)])"),
+            code(
+                "llm_batch(['a', 'b'])",
+                "store.create('note', 'second', 2, [SpanRef('context_0', 4, 7)])",
+            ),
             final("'done'"),
         ]
     )
     result = await run(root, "The cat sat.")
     first, second = result.repl_history[:2]
-    assert [(event["op"], event["id"], event["type"], event["description"], event["worker"]) for event in first.store_events] == [
-        ("create", "root_000001", "note", "first", "root")
-    ]
+    assert [
+        (event["op"], event["id"], event["type"], event["description"], event["worker"])
+        for event in first.store_events
+    ] == [("create", "root_000001", "note", "first", "root")]
     assert [event["id"] for event in second.store_events] == ["root_000002"]
     assert all(event["ts"] > 0 for event in second.store_events)
     assert [(call["prompts_count"], call["model"]) for call in second.batch_calls] == [(2, "root")]
@@ -67,7 +79,9 @@ async def test_each_block_records_its_writes_and_batches() -> None:
 
 
 async def test_llm_map_keeps_each_reply_as_it_comes() -> None:
-    """A reader sees a task's object as soon as its reply is there, while others are still being asked."""
+    """A reader sees a task's object as soon as its reply is there, while others are still being
+    asked.
+    """
     first_is_kept = asyncio.Event()
 
     async def answer(request: Request) -> str:
@@ -75,8 +89,12 @@ async def test_llm_map_keeps_each_reply_as_it_comes() -> None:
             await asyncio.wait_for(first_is_kept.wait(), 60)
         return f"re: {request.messages[-1].content}"
 
-    block = code("batch = store.llm_map([{'name': 'one', 'prompt': 'quick'}, {'name': 'two', 'prompt': 'slow'}, {'name': 'bad'}])")
-    show = code("for each in store.children(batch): print(each.type, each.description, each.content if each.type == 'result' else '')")
+    block = code(
+        "batch = store.llm_map([{'name': 'one', 'prompt': 'quick'}, {'name': 'two', 'prompt': 'slow'}, {'name': 'bad'}])"
+    )
+    show = code(
+        "for each in store.children(batch): print(each.type, each.description, each.content if each.type == 'result' else '')"
+    )
     root = Scripted([block, show, final("'done'")], answer)
     async for event in RLM(root).astream("What is it?", "a document"):
         if isinstance(event, CallFinished) and event.record.reply == "re: quick":
@@ -86,7 +104,11 @@ async def test_llm_map_keeps_each_reply_as_it_comes() -> None:
     written = [(each["type"], each["description"]) for each in mapped.store_events]
     assert written[0] == ("batch", "3 tasks")
     assert written.index(("result", "one")) < written.index(("result", "two"))
-    assert sorted(shown.stdout.splitlines()) == ["error bad ", "result one re: quick", "result two re: slow"]
+    assert sorted(shown.stdout.splitlines()) == [
+        "error bad ",
+        "result one re: quick",
+        "result two re: slow",
+    ]
 
 
 async def test_llm_reduce_folds_what_was_found() -> None:
@@ -100,11 +122,18 @@ async def test_llm_reduce_folds_what_was_found() -> None:
 
 
 async def test_without_a_store_nothing_tells_of_one() -> None:
-    """`store_mode="none"`: no store, no workers, no commits, neither in the REPL nor in the prompt; spans and cite stay."""
+    """`store_mode="none"`: no store, no workers, no commits, neither in the REPL nor in the prompt;
+    spans and cite stay.
+    """
     names = ["store", "rlm_worker", "rlm_worker_batched", "apply_commit"]
-    root = Scripted([code(f"print([name in globals() for name in {names}], cite('a small'))"), final("'done'")])
+    root = Scripted(
+        [code(f"print([name in globals() for name in {names}], cite('a small'))"), final("'done'")]
+    )
     result = await run(root, store_mode="none")
-    assert result.repl_history[0].stdout == "[False, False, False, False] SpanRef(source='context_0', start=0, end=7, unit='chars')\n"
+    assert (
+        result.repl_history[0].stdout
+        == "[False, False, False, False] SpanRef(source='context_0', start=0, end=7, unit='chars')\n"
+    )
     assert result.store is None
     system = root.requests[0].messages[0].content
     assert not any(word in system for word in ("store", "worker", "commit"))
@@ -127,7 +156,9 @@ async def test_without_a_store_nothing_tells_of_one() -> None:
         ("store.llm_reduce('type=none', 'x')", "ValueError", "nothing to reduce"),
     ],
 )
-async def test_bad_input_is_an_error_that_the_model_can_act_on(call: str, error: str, words: str) -> None:
+async def test_bad_input_is_an_error_that_the_model_can_act_on(
+    call: str, error: str, words: str
+) -> None:
     """The exception says what is wrong, and nothing is half-written."""
     root = Scripted([code(call), code("print(len(store.events_since(0)))"), final("'done'")])
     result = await run(root, "a small document")
@@ -138,7 +169,10 @@ async def test_bad_input_is_an_error_that_the_model_can_act_on(call: str, error:
     assert after.stdout == "0\n"
 
 
-@pytest.mark.parametrize("commit", ["None", "5", "{}", "{'creates': 5}", "{'commit_id': 'x', 'creates': [{'id': 1}]}", "'text'"])
+@pytest.mark.parametrize(
+    "commit",
+    ["None", "5", "{}", "{'creates': 5}", "{'commit_id': 'x', 'creates': [{'id': 1}]}", "'text'"],
+)
 async def test_a_malformed_commit_gives_an_error_in_its_result(commit: str) -> None:
     """Nothing about a commit raises in the REPL."""
     assert (await printed(f"print(apply_commit({commit})['error'] is not None)")) == "True\n"

@@ -13,7 +13,9 @@ LEDGER = "".join(
 
 
 async def test_peek_grep_calculate(server: StandIn) -> None:
-    """The root looks, searches with `re`, computes in code and cites what it counted: no sub-call at all."""
+    """The root looks, searches with `re`, computes in code and cites what it counted: no sub-call
+    at all.
+    """
     server.change(
         scripts={
             "root": [
@@ -24,14 +26,23 @@ async def test_peek_grep_calculate(server: StandIn) -> None:
                     "total = sum(int(hit[1]) for hit in hits)",
                     "print(len(hits), total)",
                 ),
-                code("FINAL(total, evidence=[cite(context[hit.start() - 40 : hit.end()]) for hit in hits[1:4]])"),
+                code(
+                    "FINAL(total, evidence=[cite(context[hit.start() - 40 : hit.end()]) for hit in hits[1:4]])"
+                ),
             ]
         }
     )
     (root,) = models(server.base_url, "root")
     result = await RLM(root).acompletion("How many florins were received in all?", LEDGER)
-    assert result.answer == str(sum(int(found) for found in re.findall(r"received (\d+) florins", LEDGER)))
-    assert (result.stop_reason, result.iterations, result.total_calls, len(result.citations)) == ("final", 3, 3, 3)
+    assert result.answer == str(
+        sum(int(found) for found in re.findall(r"received (\d+) florins", LEDGER))
+    )
+    assert (result.stop_reason, result.iterations, result.total_calls, len(result.citations)) == (
+        "final",
+        3,
+        3,
+        3,
+    )
     check_citations(result, LEDGER)
     assert [call.model for call in server.calls()] == ["root"] * 3
 
@@ -42,10 +53,15 @@ def treaties(asked: Ask) -> str:
 
 
 async def test_partition_map_reduce(server: StandIn) -> None:
-    """The root cuts the document, asks about all parts in one parallel batch, reduces the replies, and cites the quotes."""
+    """The root cuts the document, asks about all parts in one parallel batch, reduces the replies,
+    and cites the quotes.
+    """
     filler = "Of this year nothing else is told. " * 400
     names = ["Arras", "Bled", "Como", "Delft", "Enns", "Fulda"]
-    document = "".join(f"{filler}The treaty of {name} was signed in {1500 + at}. {filler}" for at, name in enumerate(names))
+    document = "".join(
+        f"{filler}The treaty of {name} was signed in {1500 + at}. {filler}"
+        for at, name in enumerate(names)
+    )
     server.change(
         latency=0.03,
         scripts={
@@ -56,14 +72,21 @@ async def test_partition_map_reduce(server: StandIn) -> None:
                     "quotes = sorted({line for reply in replies if reply != 'NONE' for line in reply.splitlines()})",
                     "print(len(chunks), quotes)",
                 ),
-                code("answer_text = llm_query('Which came first?\\n' + '\\n'.join(quotes))", "print(answer_text)"),
-                code("FINAL(answer_text.splitlines()[0], evidence=[cite(quote) for quote in quotes])"),
+                code(
+                    "answer_text = llm_query('Which came first?\\n' + '\\n'.join(quotes))",
+                    "print(answer_text)",
+                ),
+                code(
+                    "FINAL(answer_text.splitlines()[0], evidence=[cite(quote) for quote in quotes])"
+                ),
             ],
             "sub": treaties,
         },
     )
     root, sub = models(server.base_url, "root", "sub")
-    result = await RLM(root, sub, max_parallel_calls=8).acompletion("Which treaty came first?", document)
+    result = await RLM(root, sub, max_parallel_calls=8).acompletion(
+        "Which treaty came first?", document
+    )
     assert result.answer == "The treaty of Arras was signed in 1500."
     assert [citation.quote for citation in result.citations] == [
         f"The treaty of {name} was signed in {1500 + at}." for at, name in enumerate(names)
@@ -80,12 +103,18 @@ async def test_partition_map_reduce(server: StandIn) -> None:
 
 def summary(asked: Ask) -> str:
     """A sub-model whose summary of anything is the chapters that it read of, in order."""
-    return "chapters " + " ".join(dict.fromkeys(re.findall(r"(?:CHAPTER |\b)(\d{1,2})\b", asked.prompt.partition("\n\n")[2])))
+    return "chapters " + " ".join(
+        dict.fromkeys(re.findall(r"(?:CHAPTER |\b)(\d{1,2})\b", asked.prompt.partition("\n\n")[2]))
+    )
 
 
 async def test_hierarchical_summary(server: StandIn) -> None:
-    """The root summarises chapters in parallel, folds the summaries level by level, and cites where each chapter begins."""
-    chapters = [f"CHAPTER {number}\n{'It rained and nobody came. ' * 300}\n" for number in range(1, 17)]
+    """The root summarises chapters in parallel, folds the summaries level by level, and cites where
+    each chapter begins.
+    """
+    chapters = [
+        f"CHAPTER {number}\n{'It rained and nobody came. ' * 300}\n" for number in range(1, 17)
+    ]
     document = "".join(chapters)
     server.change(
         scripts={
@@ -111,7 +140,9 @@ async def test_hierarchical_summary(server: StandIn) -> None:
     assert [batch["prompts_count"] for batch in result.repl_history[0].batch_calls] == [16, 4, 1]
     assert len(result.citations) == 16
     check_citations(result, document)
-    assert [document[each.start :].partition("\n")[0] for each in result.citations] == [f"CHAPTER {at}" for at in range(1, 17)]
+    assert [document[each.start :].partition("\n")[0] for each in result.citations] == [
+        f"CHAPTER {at}" for at in range(1, 17)
+    ]
 
 
 MERGE = """\
@@ -129,7 +160,9 @@ FINAL_VAR(final_answer)"""
 
 
 async def test_the_first_guides_own_run(server: StandIn) -> None:
-    """Peek, a recursive call for each chunk, and a merge that ends with `FINAL_VAR(final_answer)` in prose after a python block."""
+    """Peek, a recursive call for each chunk, and a merge that ends with `FINAL_VAR(final_answer)`
+    in prose after a python block.
+    """
     themes = ["AI ethics, automation", "machine learning", "neural networks, deep learning"]
     document = "".join(f"Chunk {at}. {'Filler. ' * 1_000}" for at in range(3))
     server.change(
@@ -151,23 +184,36 @@ async def test_the_first_guides_own_run(server: StandIn) -> None:
     )
     root, sub = models(server.base_url, "root", "sub")
     result = await RLM(root, sub).acompletion("What are the main themes?", document)
-    assert result.answer == "AI ethics, automation, deep learning, machine learning, neural networks"
+    assert (
+        result.answer == "AI ethics, automation, deep learning, machine learning, neural networks"
+    )
     assert (result.stop_reason, result.iterations, result.total_calls) == ("final", 3, 6)
 
 
 async def test_the_first_guides_strategy_without_imports(server: StandIn) -> None:
-    """Peek, grep, calculate, as the guide writes it: `re` is there; the error of its third block goes back, and is mended."""
+    """Peek, grep, calculate, as the guide writes it: `re` is there; the error of its third block
+    goes back, and is mended.
+    """
     server.change(
         scripts={
             "root": [
                 code("peek = context[:1000]"),
                 code(r"ratings = re.findall(r'Rating: (\d)/5', context)"),
                 code("avg = sum(ratings) / len(ratings)"),
-                code("avg = sum(map(int, ratings)) / len(ratings)") + '\nFINAL(f"Average rating: {avg}/5")',
+                code("avg = sum(map(int, ratings)) / len(ratings)")
+                + '\nFINAL(f"Average rating: {avg}/5")',
             ]
         }
     )
     (root,) = models(server.base_url, "root")
-    result = await RLM(root).acompletion("What is the average?", "Rating: 5/5\nRating: 3/5\nRating: 1/5\n")
+    result = await RLM(root).acompletion(
+        "What is the average?", "Rating: 5/5\nRating: 3/5\nRating: 1/5\n"
+    )
     assert (result.answer, result.stop_reason) == ("Average rating: 3.0/5", "final")
-    assert [execution.status for execution in result.repl_history] == ["ok", "ok", "error", "ok", "ok"]
+    assert [execution.status for execution in result.repl_history] == [
+        "ok",
+        "ok",
+        "error",
+        "ok",
+        "ok",
+    ]

@@ -39,7 +39,9 @@ class Gathering:
 
 @pytest.mark.parametrize("batch", BATCHES)
 async def test_a_batch_is_as_wide_as_the_run_allows(batch: str) -> None:
-    """Where code gives no width, `max_parallel_calls` is the width, above and below the ten of the seeds."""
+    """Where code gives no width, `max_parallel_calls` is the width, above and below the ten of the
+    seeds.
+    """
     for width in (20, 3):
         answers = Gathering(width)
         root = Scripted([code(f"r = {BATCHES[batch]}"), final("1")], answers)
@@ -56,12 +58,16 @@ async def test_the_prompt_says_how_wide_a_batch_is() -> None:
 
 async def test_the_seeds_own_parameter_names_work() -> None:
     """`parallel_query(prompt_template=…, context_chunks=…)`, beside template and chunks."""
-    root = Scripted([code("FINAL(parallel_query(prompt_template='sum up {chunk}', context_chunks=['a', 'b']))")])
+    root = Scripted(
+        [code("FINAL(parallel_query(prompt_template='sum up {chunk}', context_chunks=['a', 'b']))")]
+    )
     assert (await run(root)).answer == '["re: sum up a", "re: sum up b"]'
 
 
 async def test_help_of_every_function_shows_its_parameters_and_what_it_does() -> None:
-    """Host functions, methods of the store and tools: the real signature, at least a line of words, and no name of ours."""
+    """Host functions, methods of the store and tools: the real signature, at least a line of words,
+    and no name of ours.
+    """
 
     def lookup(key: str, *, most: int = 3) -> list[str]:
         """Look a key up in the register."""
@@ -75,21 +81,47 @@ async def test_help_of_every_function_shows_its_parameters_and_what_it_does() ->
         assert "args" not in signature, name
         assert signature in doc, name
         assert len(doc.split("\n\n", 1)[1].split()) >= 4, name
-        assert not any(ours in signature + doc for ours in ("Proxy", "Reading", "rlm_integrations", "InputError")), name
+        assert not any(
+            ours in signature + doc
+            for ours in ("Proxy", "Reading", "rlm_integrations", "InputError")
+        ), name
     assert (
-        dict(zip(names, shown, strict=False))["store.create"][0] == "(type, description, content, backrefs=None, parents=None, tags=None)"
+        dict(zip(names, shown, strict=False))["store.create"][0]
+        == "(type, description, content, backrefs=None, parents=None, tags=None)"
     )
-    assert shown[-1][0] == "(key: 'str', *, most: 'int' = 3) -> 'list[str]'" or shown[-1][0] == "(key: str, *, most: int = 3) -> list[str]"
+    assert (
+        shown[-1][0] == "(key: 'str', *, most: 'int' = 3) -> 'list[str]'"
+        or shown[-1][0] == "(key: str, *, most: int = 3) -> list[str]"
+    )
 
 
 async def test_errors_to_the_model_name_no_class_of_ours() -> None:
     """Wrong calls of store methods are told with the signature that the model knows."""
-    root = Scripted([code("store.create('note', 'd')"), code("store.search_text()"), code("store.view(5, 6, 7)"), final("1")])
+    root = Scripted(
+        [
+            code("store.create('note', 'd')"),
+            code("store.search_text()"),
+            code("store.view(5, 6, 7)"),
+            final("1"),
+        ]
+    )
     await run(root)
-    assert "TypeError: store.create(type, description, content, backrefs=None, parents=None, tags=None): missing" in root.told[1]
-    assert "TypeError: store.search_text(text, limit=50): missing a required argument: 'text'" in root.told[2]
-    assert "TypeError: store.view(query='', limit=50): too many positional arguments" in root.told[3]
-    assert not any(ours in told for told in root.told for ours in ("WorkerStoreProxy", "Reading", "Host.", "Repl"))
+    assert (
+        "TypeError: store.create(type, description, content, backrefs=None, parents=None, tags=None): missing"
+        in root.told[1]
+    )
+    assert (
+        "TypeError: store.search_text(text, limit=50): missing a required argument: 'text'"
+        in root.told[2]
+    )
+    assert (
+        "TypeError: store.view(query='', limit=50): too many positional arguments" in root.told[3]
+    )
+    assert not any(
+        ours in told
+        for told in root.told
+        for ours in ("WorkerStoreProxy", "Reading", "Host.", "Repl")
+    )
 
 
 async def test_the_root_is_told_how_many_turns_it_has() -> None:
@@ -97,7 +129,14 @@ async def test_the_root_is_told_how_many_turns_it_has() -> None:
     root = Scripted([code(f"print({n})") for n in range(5)] + [final("1")])
     await run(root, max_iterations=6)
     assert "You have 6 turns: each of your replies is one." in root.told[0]
-    assert ["turns are left" in told or "One turn is left" in told for told in root.told] == [False, False, False, True, True, True]
+    assert ["turns are left" in told or "One turn is left" in told for told in root.told] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
     assert root.told[4].endswith("2 turns are left.")
     assert root.told[5].endswith("One turn is left: finish in it.")
 
@@ -112,13 +151,22 @@ async def test_every_question_of_a_session_has_its_turns() -> None:
 
 
 async def test_workers_at_the_limit_of_depth_invent_nothing() -> None:
-    """The prompt does not offer them there; called all the same, the sub-model is told that it sees no document."""
-    root = Scripted([code("FINAL(rlm_worker('Find the code word')['creates'])")], lambda _: '{"creates": []}')
+    """The prompt does not offer them there; called all the same, the sub-model is told that it sees
+    no document.
+    """
+    root = Scripted(
+        [code("FINAL(rlm_worker('Find the code word')['creates'])")], lambda _: '{"creates": []}'
+    )
     await run(root, "The code word is XYZZY.")
     assert "worker" not in root.requests[0].messages[0].content
     assert "You see this message alone and no document" in root.asked[0]
     assert "FINAL" not in root.asked[0]
-    deep = Scripted({"What": [code("FINAL(rlm_worker('Find the code word')['creates'])")], "Find": [final("{'creates': []}")]})
+    deep = Scripted(
+        {
+            "What": [code("FINAL(rlm_worker('Find the code word')['creates'])")],
+            "Find": [final("{'creates': []}")],
+        }
+    )
     await run(deep, "The code word is XYZZY.", max_depth=2)
     assert "rlm_worker(prompt, store_cards=None)" in deep.requests[0].messages[0].content
 
@@ -126,6 +174,8 @@ async def test_workers_at_the_limit_of_depth_invent_nothing() -> None:
 async def test_the_prompt_says_how_to_read_the_results_of_llm_map() -> None:
     """What it says is what code finds: children in the order of the tasks, with name and reply."""
     show = "batch = store.llm_map([{'name': f'n{i}', 'prompt': f'p{i}'} for i in range(5)])"
-    root = Scripted([code(show, "FINAL([[each.description, each.content] for each in store.children(batch)])")])
+    root = Scripted(
+        [code(show, "FINAL([[each.description, each.content] for each in store.children(batch)])")]
+    )
     assert json.loads((await run(root)).answer) == [[f"n{i}", f"re: p{i}"] for i in range(5)]
     assert "`store.children(batch id)`" in root.requests[0].messages[0].content

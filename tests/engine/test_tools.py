@@ -1,4 +1,6 @@
-"""`tools=`: the user's functions, called from the REPL by name, described in the prompt, and never on the event loop unless async."""
+"""`tools=`: the user's functions, called from the REPL by name, described in the prompt, and never
+on the event loop unless async.
+"""
 
 import asyncio
 import contextvars
@@ -26,11 +28,18 @@ def look_up(key: str, depth: int = 1) -> str:
 
 
 async def test_a_tool_is_called_by_its_name_and_described() -> None:
-    """Positional and keyword arguments arrive; signature and docstring are in the prompt and in `help`."""
-    root = Scripted([code("print(look_up.__doc__)", "FINAL([look_up('a'), look_up('b', depth=2)])")])
+    """Positional and keyword arguments arrive; signature and docstring are in the prompt and in
+    `help`.
+    """
+    root = Scripted(
+        [code("print(look_up.__doc__)", "FINAL([look_up('a'), look_up('b', depth=2)])")]
+    )
     result = await run(root, tools=[look_up])
     assert result.answer == '["a at 1", "b at 2"]'
-    assert "- `look_up(key: str, depth: int = 1) -> str`: Look up a key. In the register.\n" in root.requests[0].messages[0].content
+    assert (
+        "- `look_up(key: str, depth: int = 1) -> str`: Look up a key. In the register.\n"
+        in root.requests[0].messages[0].content
+    )
     assert "look_up(key: str, depth: int = 1) -> str" in result.repl_history[0].stdout
 
 
@@ -60,7 +69,9 @@ async def test_tools_see_the_callers_context_variables() -> None:
         return tenant.get()
 
     tenant.set("me")
-    assert (await run(Scripted([code("FINAL([plain(), native()])")]), tools=[plain, native])).answer == '["me", "me"]'
+    assert (
+        await run(Scripted([code("FINAL([plain(), native()])")]), tools=[plain, native])
+    ).answer == '["me", "me"]'
 
 
 async def test_tools_called_from_threads_run_at_the_same_time() -> None:
@@ -72,7 +83,9 @@ async def test_tools_called_from_threads_run_at_the_same_time() -> None:
         return name
 
     block = code(
-        "from concurrent.futures import ThreadPoolExecutor", "with ThreadPoolExecutor(3) as pool:", "    FINAL(list(pool.map(meet, 'abc')))"
+        "from concurrent.futures import ThreadPoolExecutor",
+        "with ThreadPoolExecutor(3) as pool:",
+        "    FINAL(list(pool.map(meet, 'abc')))",
     )
     assert (await run(Scripted([block]), tools=[meet])).answer == '["a", "b", "c"]'
 
@@ -181,7 +194,10 @@ def give_nothing_that_crosses(what: str) -> Any:
 
 async def test_results_cross_as_plain_data() -> None:
     """Records, models and sets become plain data, anything else its text."""
-    result = await run(Scripted([code("import json", "FINAL(json.dumps(give_much(), sort_keys=True))")]), tools=[give_much])
+    result = await run(
+        Scripted([code("import json", "FINAL(json.dumps(give_much(), sort_keys=True))")]),
+        tools=[give_much],
+    )
     assert result.answer == (
         '{"1": {"x": 1, "y": 2}, "bytes": "b\'b\'", "day": "2020-01-02", "row": {"when": "2020-01-02"}, "set": [5], '
         '"tuple": [1, null, true, 2.5]}'
@@ -213,7 +229,20 @@ def named(name: str) -> Callable[..., Any]:
     return tool
 
 
-@pytest.mark.parametrize("name", ["llm_query", "context", "context_7", "FINAL", "store", "SpanRef", "print", "answer", "__main__"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llm_query",
+        "context",
+        "context_7",
+        "FINAL",
+        "store",
+        "SpanRef",
+        "print",
+        "answer",
+        "__main__",
+    ],
+)
 def test_taken_names_are_refused(name: str) -> None:
     """A tool cannot hide what the REPL has, builtins included."""
     with pytest.raises(InputError, match=f"cannot be called '{name}'"):
@@ -226,8 +255,22 @@ def test_two_tools_of_one_name_are_refused() -> None:
         RLM("offline", tools=[named("twice"), named("twice")])
 
 
-@pytest.mark.parametrize("tools", [[lambda: 1], [functools.partial(look_up, "a")], [Point], ["look_up"], [5], look_up, "look_up", 5])
+@pytest.mark.parametrize(
+    "tools",
+    [
+        [lambda: 1],
+        [functools.partial(look_up, "a")],
+        [Point],
+        ["look_up"],
+        [5],
+        look_up,
+        "look_up",
+        5,
+    ],
+)
 def test_what_is_no_plain_function_is_refused(tools: Any) -> None:
-    """Lambdas, classes, partials and names have nothing that a model could be told, and a lone function is no list."""
+    """Lambdas, classes, partials and names have nothing that a model could be told, and a lone
+    function is no list.
+    """
     with pytest.raises(InputError, match="tool"):
         RLM("offline", tools=tools)

@@ -1,4 +1,6 @@
-"""What tests of the retriever, the tools and the node share: a document, a run over it that keeps findings, and an agent that asks."""
+"""What tests of the retriever, the tools and the node share: a document, a run over it that keeps
+findings, and an agent that asks.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +21,10 @@ from tests.standin import Ask, Reply, StandIn
 
 QUOTE = "The Ravenna dam was approved by Ada Conti."
 COST = "It cost 4,200,000 lire."
-TEXTS = ["Rain fell for most of the year. " * 40 + QUOTE + " Then came winter. " * 20, "Of money. " * 30 + COST + " That was much. " * 30]
+TEXTS = [
+    "Rain fell for most of the year. " * 40 + QUOTE + " Then came winter. " * 20,
+    "Of money. " * 30 + COST + " That was much. " * 30,
+]
 DOCUMENTS = [
     Document(TEXTS[0], id="minutes", metadata={"page": 7, "box": {"shelf": [1, 2]}}),
     Document(TEXTS[1], metadata={"page": 8}),
@@ -43,12 +48,31 @@ def findings() -> SharedStore:
     """A store over `DOCUMENTS` as a run may leave it."""
     store = SharedStore(Corpus.build(DOCUMENTS))
     worker = store.worker("worker_A")
-    places = [SpanRef(f"context_{number}", text.index(quote), text.index(quote) + len(quote)) for number, (text, quote) in PLACES.items()]
+    places = [
+        SpanRef(f"context_{number}", text.index(quote), text.index(quote) + len(quote))
+        for number, (text, quote) in PLACES.items()
+    ]
     claim = worker.create(
-        "claim", "who approved the dam", "Ada Conti approved the Ravenna dam.", backrefs=places[:1], tags=["dam", "people"]
+        "claim",
+        "who approved the dam",
+        "Ada Conti approved the Ravenna dam.",
+        backrefs=places[:1],
+        tags=["dam", "people"],
     )
-    worker.create("claim", "what the dam cost", "The dam cost 4,200,000 lire.", backrefs=places[1:], tags=["dam", "money"])
-    store.worker("root").create("summary", "all of the dam", {"who": "Ada Conti", "lire": 4_200_000}, backrefs=places, parents=[claim])
+    worker.create(
+        "claim",
+        "what the dam cost",
+        "The dam cost 4,200,000 lire.",
+        backrefs=places[1:],
+        tags=["dam", "money"],
+    )
+    store.worker("root").create(
+        "summary",
+        "all of the dam",
+        {"who": "Ada Conti", "lire": 4_200_000},
+        backrefs=places,
+        parents=[claim],
+    )
     worker.create("note", "the weather", "It rained for most of the year.")
     return store
 
@@ -99,9 +123,20 @@ WEATHER = "The weather is fine. "
 
 def kept(saver: InMemorySaver) -> bytes:
     """All that there is in checkpoints."""
-    rows = [row for spaces in saver.storage.values() for checkpoints in spaces.values() for row in checkpoints.values()]
+    rows = [
+        row
+        for spaces in saver.storage.values()
+        for checkpoints in spaces.values()
+        for row in checkpoints.values()
+    ]
     writes = [write[2][1] for of_task in saver.writes.values() for write in of_task.values()]
-    return b"".join([*(part[1] for row in rows for part in row[:2]), *(blob for _, blob in saver.blobs.values()), *writes])
+    return b"".join(
+        [
+            *(part[1] for row in rows for part in row[:2]),
+            *(blob for _, blob in saver.blobs.values()),
+            *writes,
+        ]
+    )
 
 
 class Parents(BaseCallbackHandler):
@@ -115,16 +150,29 @@ class Parents(BaseCallbackHandler):
         self.names[run_id] = name
         self.of[name] = self.names.get(parent_run_id, "")
 
-    def on_chain_start(self, *_: Any, run_id: Any, parent_run_id: Any = None, name: str = "", **kwargs: Any) -> None:
+    def on_chain_start(
+        self, *_: Any, run_id: Any, parent_run_id: Any = None, name: str = "", **kwargs: Any
+    ) -> None:
         self._begun(name, run_id, parent_run_id)
 
-    def on_tool_start(self, serialized: dict[str, Any], *_: Any, run_id: Any, parent_run_id: Any = None, **kwargs: Any) -> None:
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any],
+        *_: Any,
+        run_id: Any,
+        parent_run_id: Any = None,
+        **kwargs: Any,
+    ) -> None:
         self._begun(serialized["name"], run_id, parent_run_id)
 
-    def on_chat_model_start(self, *_: Any, run_id: Any, parent_run_id: Any = None, name: str = "", **kwargs: Any) -> None:
+    def on_chat_model_start(
+        self, *_: Any, run_id: Any, parent_run_id: Any = None, name: str = "", **kwargs: Any
+    ) -> None:
         self._begun(name, run_id, parent_run_id)
 
-    def on_retriever_start(self, *_: Any, run_id: Any, parent_run_id: Any = None, name: str = "", **kwargs: Any) -> None:
+    def on_retriever_start(
+        self, *_: Any, run_id: Any, parent_run_id: Any = None, name: str = "", **kwargs: Any
+    ) -> None:
         self._begun(name, run_id, parent_run_id)
 
 

@@ -1,4 +1,6 @@
-"""What tests of the LangChain face share: a stand-in provider, a tracer that keeps whole trees, and checks that nothing is left behind."""
+"""What tests of the LangChain face share: a stand-in provider, a tracer that keeps whole trees, and
+checks that nothing is left behind.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,7 +16,16 @@ from tests.lm._foreign import SCRIPTS
 from tests.lm.conftest import bare_environment, closed_clients
 from tests.standin import Ask, StandIn, answer_to, serve_in_thread
 
-__all__ = ["Together", "Tracer", "bare_environment", "closed_clients", "nothing_left", "scripted", "standin", "tree"]
+__all__ = [
+    "Together",
+    "Tracer",
+    "bare_environment",
+    "closed_clients",
+    "nothing_left",
+    "scripted",
+    "standin",
+    "tree",
+]
 
 
 @pytest.fixture
@@ -44,7 +55,9 @@ class Tracer(BaseTracer):
 
 
 class Together:
-    """A model whose sub-calls wait until so many of them are in flight; as root it says its program."""
+    """A model whose sub-calls wait until so many of them are in flight; as root it says its
+    program.
+    """
 
     name = "together"
     context_window = None
@@ -72,11 +85,17 @@ def below(run: Run) -> list[Run]:
 
 def tree(run: Run) -> Any:
     """A run's name, with those below it, sorted."""
-    return (run.name, sorted(tree(child) for child in run.child_runs)) if run.child_runs else (run.name, [])
+    return (
+        (run.name, sorted(tree(child) for child in run.child_runs))
+        if run.child_runs
+        else (run.name, [])
+    )
 
 
 def scripted(*replies: str, child: str = "") -> Any:
-    """A script for a model that is root, child and sub-model of the same run: the root says these in turn, a child says `child`."""
+    """A script for a model that is root, child and sub-model of the same run: the root says these
+    in turn, a child says `child`.
+    """
 
     def say(ask: Ask) -> str:
         messages = ask.body["messages"]

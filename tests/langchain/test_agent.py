@@ -1,4 +1,6 @@
-"""A real agent of LangChain's, with a real ChatOpenAI over real HTTP, that asks a document and what was found in it."""
+"""A real agent of LangChain's, with a real ChatOpenAI over real HTTP, that asks a document and what
+was found in it.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -34,7 +36,13 @@ from tests.standin import Ask, Fault, Reply, StandIn, answer_to, serve_in_thread
 
 SUB_ANSWERS = [answer_to(f"part {number}") for number in range(SUB_CALLS)]
 INPUT = {"messages": [HumanMessage("What of the dam?")]}
-STEPS = ["run_started", "turn_started", "block_started", "batch_started", *["batch_progress"] * SUB_CALLS]
+STEPS = [
+    "run_started",
+    "turn_started",
+    "block_started",
+    "batch_started",
+    *["batch_progress"] * SUB_CALLS,
+]
 STEPS += ["batch_finished", "block_finished", "turn_finished"]
 
 
@@ -46,12 +54,16 @@ def server() -> Iterator[StandIn]:
 
 async def finished(agent: Any, asynchronously: bool, **options: Any) -> dict[str, Any]:
     """The state in which the agent ends."""
-    output: dict[str, Any] = await agent.ainvoke(INPUT, **options) if asynchronously else agent.invoke(INPUT, **options)
+    output: dict[str, Any] = (
+        await agent.ainvoke(INPUT, **options) if asynchronously else agent.invoke(INPUT, **options)
+    )
     return output
 
 
 async def closed(server: StandIn) -> None:
-    """LangChain's asynchronous client for this address, where nobody but an agent used it: it would be left open with its loop."""
+    """LangChain's asynchronous client for this address, where nobody but an agent used it: it would
+    be left open with its loop.
+    """
     await chat(server, "agent").root_async_client.close()
 
 
@@ -64,8 +76,12 @@ async def streamed(agent: Any, mode: str, asynchronously: bool, **options: Any) 
 
 @both
 async def test_an_agent_asks_a_document(asynchronously: bool, server: StandIn) -> None:
-    """The model is shown a tool that takes a question, calls it, is told answer and quotes, and ends."""
-    messages = (await finished(agent(server, [create_rlm_tool(over_http(server))]), asynchronously))["messages"]
+    """The model is shown a tool that takes a question, calls it, is told answer and quotes, and
+    ends.
+    """
+    messages = (
+        await finished(agent(server, [create_rlm_tool(over_http(server))]), asynchronously)
+    )["messages"]
     assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
     assert messages[-1].content == END
     (answer,) = told(messages)
@@ -80,22 +96,34 @@ async def test_an_agent_asks_a_document(asynchronously: bool, server: StandIn) -
 
 @both
 async def test_usage(asynchronously: bool, server: StandIn) -> None:
-    """A callback counts the tokens of every call of every model once; the tool's message has none of its own."""
+    """A callback counts the tokens of every call of every model once; the tool's message has none
+    of its own.
+    """
     counting = UsageMetadataCallbackHandler()
     made = agent(server, [create_rlm_tool(over_http(server))])
     messages = (await finished(made, asynchronously, config={"callbacks": [counting]}))["messages"]
     assert sorted(counting.usage_metadata) == ["agent", "root", "sub"]
     artifact = told(messages)[0].artifact
     for model in ("root", "sub"):
-        assert counting.usage_metadata[model]["total_tokens"] == artifact["usage_metadata"][model]["total_tokens"] > 0
-    own = [message.usage_metadata["total_tokens"] for message in messages if isinstance(message, AIMessage) and message.usage_metadata]
+        assert (
+            counting.usage_metadata[model]["total_tokens"]
+            == artifact["usage_metadata"][model]["total_tokens"]
+            > 0
+        )
+    own = [
+        message.usage_metadata["total_tokens"]
+        for message in messages
+        if isinstance(message, AIMessage) and message.usage_metadata
+    ]
     assert sum(own) == counting.usage_metadata["agent"]["total_tokens"]
 
 
 @both
 async def test_updates(asynchronously: bool, server: StandIn) -> None:
     """A stream of updates is the model's call, the tool's answer and the end."""
-    updates = await streamed(agent(server, [create_rlm_tool(over_http(server))]), "updates", asynchronously)
+    updates = await streamed(
+        agent(server, [create_rlm_tool(over_http(server))]), "updates", asynchronously
+    )
     assert [list(update) for update in updates] == [["model"], ["tools"], ["model"]]
     assert updates[1]["tools"]["messages"][0].content.startswith(ANSWER)
 
@@ -103,7 +131,9 @@ async def test_updates(asynchronously: bool, server: StandIn) -> None:
 @both
 async def test_progress_in_the_custom_stream(asynchronously: bool, server: StandIn) -> None:
     """Each step of the run is told, in order and in plain data."""
-    pieces = await streamed(agent(server, [create_rlm_tool(over_http(server))]), "custom", asynchronously)
+    pieces = await streamed(
+        agent(server, [create_rlm_tool(over_http(server))]), "custom", asynchronously
+    )
     assert [piece["type"] for piece in pieces] == [f"rlm.{step}" for step in STEPS]
     assert pieces[0]["query"] == QUESTION
     assert [piece["done"] for piece in pieces if piece["type"] == "rlm.batch_progress"] == [1, 2, 3]
@@ -112,8 +142,14 @@ async def test_progress_in_the_custom_stream(asynchronously: bool, server: Stand
 @both
 async def test_progress_of_the_tool(asynchronously: bool, server: StandIn) -> None:
     """The stream of tools has it as output deltas of the call, between its start and its end."""
-    events = await streamed(agent(server, [create_rlm_tool(over_http(server))]), "tools", asynchronously)
-    assert [each["event"] for each in events] == ["tool-started", *["tool-output-delta"] * len(STEPS), "tool-finished"]
+    events = await streamed(
+        agent(server, [create_rlm_tool(over_http(server))]), "tools", asynchronously
+    )
+    assert [each["event"] for each in events] == [
+        "tool-started",
+        *["tool-output-delta"] * len(STEPS),
+        "tool-finished",
+    ]
     assert [each["delta"]["kind"] for each in events[1:-1]] == STEPS
     assert events[0]["input"] == {"question": QUESTION}
     assert len({each["tool_call_id"] for each in events}) == 1
@@ -123,11 +159,16 @@ async def test_progress_among_the_events(server: StandIn) -> None:
     """`astream_events` has it as custom events below the tool, beside the calls of all models."""
     made = agent(server, [create_rlm_tool(over_http(server))])
     events = [each async for each in made.astream_events(INPUT, version="v2")]
-    assert [each["name"] for each in events if each["event"] == "on_custom_event"] == [f"rlm.{step}" for step in STEPS]
+    assert [each["name"] for each in events if each["event"] == "on_custom_event"] == [
+        f"rlm.{step}" for step in STEPS
+    ]
     (tool,) = [each for each in events if each["event"] == "on_tool_start"]
     assert tool["data"]["input"] == {"question": QUESTION}
     below = [each for each in events if tool["run_id"] in each["parent_ids"]]
-    assert {each["name"] for each in below if each["event"] == "on_chat_model_end"} == {"rlm.root", "rlm.sub"}
+    assert {each["name"] for each in below if each["event"] == "on_chat_model_end"} == {
+        "rlm.root",
+        "rlm.sub",
+    }
     assert all(each in below for each in events if each["event"] == "on_custom_event")
 
 
@@ -136,7 +177,9 @@ async def test_an_agent_is_cancelled(server: StandIn) -> None:
     many = PROGRAM.replace("range(3)", "range(50)")
     hangs = Fault("hang", match="part ")
     server.change(scripts={**SCRIPTS, "root": lambda _ask: many}, faults=[hangs])
-    asking = asyncio.create_task(finished(agent(server, [create_rlm_tool(over_http(server, max_parallel_calls=4))]), True))
+    asking = asyncio.create_task(
+        finished(agent(server, [create_rlm_tool(over_http(server, max_parallel_calls=4))]), True)
+    )
     await until(lambda: len(server.calls()) == 6)  # the agent, the root, and four parts that hang
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -155,13 +198,27 @@ async def until(holds: Callable[[], bool]) -> None:
 @both
 async def test_two_questions_at_once(asynchronously: bool, server: StandIn) -> None:
     """Calls of one turn run side by side, and each one's progress is told of it alone."""
-    two = Reply(None, "tool_calls", tool_calls=[("ask_document", {"question": question}) for question in ("Who?", "When?")])
+    two = Reply(
+        None,
+        "tool_calls",
+        tool_calls=[("ask_document", {"question": question}) for question in ("Who?", "When?")],
+    )
     server.change(scripts={**SCRIPTS, "agent": [two, END]})
-    events = await streamed(agent(server, [create_rlm_tool(over_http(server))]), "tools", asynchronously)
-    started = {each["tool_call_id"]: each["input"]["question"] for each in events if each["event"] == "tool-started"}
+    events = await streamed(
+        agent(server, [create_rlm_tool(over_http(server))]), "tools", asynchronously
+    )
+    started = {
+        each["tool_call_id"]: each["input"]["question"]
+        for each in events
+        if each["event"] == "tool-started"
+    }
     assert sorted(started.values()) == ["When?", "Who?"]
     for id_, question in started.items():
-        deltas = [each["delta"] for each in events if each["tool_call_id"] == id_ and each["event"] == "tool-output-delta"]
+        deltas = [
+            each["delta"]
+            for each in events
+            if each["tool_call_id"] == id_ and each["event"] == "tool-output-delta"
+        ]
         assert [delta["kind"] for delta in deltas] == STEPS
         assert deltas[0]["query"] == question
 
@@ -169,14 +226,18 @@ async def test_two_questions_at_once(asynchronously: bool, server: StandIn) -> N
 @both
 @pytest.mark.parametrize("stream_tokens", [False, True], ids=["quiet", "tokens"])
 async def test_messages(stream_tokens: bool, asynchronously: bool, server: StandIn) -> None:
-    """The user's stream of messages has the agent's own words and the tool's answer; those of other models only where it was asked for."""
+    """The user's stream of messages has the agent's own words and the tool's answer; those of other
+    models only where it was asked for.
+    """
     runnable = over_http(server, stream_tokens=stream_tokens)
     pieces = await streamed(agent(server, [create_rlm_tool(runnable)]), "messages", asynchronously)
     said: dict[str | None, str] = {}  # models speak at the same time
     for piece, _ in pieces:
         if isinstance(piece, AIMessageChunk):
             said[piece.id] = said.get(piece.id, "") + piece.text
-    assert sorted(said.values()) == sorted(["", END, *([PROGRAM, *SUB_ANSWERS] if stream_tokens else [])])
+    assert sorted(said.values()) == sorted(
+        ["", END, *([PROGRAM, *SUB_ANSWERS] if stream_tokens else [])]
+    )
     (answer,) = told([piece for piece, _ in pieces])
     assert answer.content.startswith(ANSWER)
 
@@ -186,7 +247,9 @@ async def test_several_streams_at_once(asynchronously: bool, server: StandIn) ->
     """Modes together do not disturb each other."""
     made = agent(server, [create_rlm_tool(over_http(server))])
     pieces = await streamed(made, ["custom", "tools", "updates"], asynchronously)  # type: ignore[arg-type] # a list is fine
-    counts = {mode: sum(each == mode for each, _ in pieces) for mode in ("custom", "tools", "updates")}
+    counts = {
+        mode: sum(each == mode for each, _ in pieces) for mode in ("custom", "tools", "updates")
+    }
     assert counts == {"custom": len(STEPS), "tools": len(STEPS) + 2, "updates": 3}
 
 
@@ -194,7 +257,9 @@ async def test_several_streams_at_once(asynchronously: bool, server: StandIn) ->
 async def test_a_model_that_fails(asynchronously: bool, server: StandIn) -> None:
     """The agent is told what went wrong, in a message with the status of an error, and goes on."""
     server.change(faults=[Fault("auth", match=QUESTION)])
-    messages = (await finished(agent(server, [create_rlm_tool(over_http(server))]), asynchronously))["messages"]
+    messages = (
+        await finished(agent(server, [create_rlm_tool(over_http(server))]), asynchronously)
+    )["messages"]
     (answer,) = told(messages)
     assert (answer.status, messages[-1].content) == ("error", END)
     assert "Incorrect API key" in answer.content
@@ -208,14 +273,20 @@ class Context:
 
 @both
 async def test_a_document_of_the_agents_context(asynchronously: bool, server: StandIn) -> None:
-    """One agent serves many documents: each call of it brings its own in the runtime context, and none is in a checkpoint."""
+    """One agent serves many documents: each call of it brings its own in the runtime context, and
+    none is in a checkpoint.
+    """
     saver = InMemorySaver()
     tool = create_rlm_tool(over_http(server, context=None), context_key="minutes")
     made = agent(server, [tool], context_schema=Context, checkpointer=saver)
     config = {"configurable": {"thread_id": "1"}}
-    messages = (await finished(made, asynchronously, config=config, context=Context(DOCUMENTS)))["messages"]
+    messages = (await finished(made, asynchronously, config=config, context=Context(DOCUMENTS)))[
+        "messages"
+    ]
     assert told(messages)[0].artifact["rlm"]["citations"][0]["doc_id"] == "minutes"
-    assert [message.content for message in made.get_state(config).values["messages"]] == [message.content for message in messages]
+    assert [message.content for message in made.get_state(config).values["messages"]] == [
+        message.content for message in messages
+    ]
     assert QUOTE.encode() in kept(saver)  # the evidence, and nothing else of it
     assert TEXTS[0][:60].encode() not in kept(saver)
 
@@ -227,22 +298,34 @@ async def test_what_was_found_serves_an_agent(asynchronously: bool, server: Stan
     output = runnable.invoke(QUESTION)
     at = TEXTS[0].index(QUOTE)
     calls = [("search_findings", {"query": "type=claim"}), ("summarise_findings", {"query": ""})]
-    calls += [("read_span", {"source": "context_0", "start": at, "end": at + len(QUOTE)}), ("search_findings", {"query": "type="})]
-    calls += [("read_span", {"source": "context_9", "start": 0, "end": 5}), ("search_findings", {"query": "dam", "k": 0})]
+    calls += [
+        ("read_span", {"source": "context_0", "start": at, "end": at + len(QUOTE)}),
+        ("search_findings", {"query": "type="}),
+    ]
+    calls += [
+        ("read_span", {"source": "context_9", "start": 0, "end": 5}),
+        ("search_findings", {"query": "dam", "k": 0}),
+    ]
 
     def says(ask: Ask) -> Reply:
         return Reply(None, "tool_calls", tool_calls=calls) if ask.turn == 0 else Reply(END)
 
     server.change(scripts={"agent": says})
-    messages = (await finished(agent(server, RLMStoreToolkit(store=output).get_tools()), asynchronously))["messages"]
+    messages = (
+        await finished(agent(server, RLMStoreToolkit(store=output).get_tools()), asynchronously)
+    )["messages"]
     await closed(server)
     found, summary, span, *errors = told(messages)
-    assert found.content == f"root_000001 (claim) Ada Conti approved the Ravenna dam. [context_0:{at}-{at + len(QUOTE)}]"
+    assert (
+        found.content
+        == f"root_000001 (claim) Ada Conti approved the Ravenna dam. [context_0:{at}-{at + len(QUOTE)}]"
+    )
     assert summary.content.splitlines()[:2] == ["2 objects", "types: claim 1, summary 1"]
     assert span.content == QUOTE
-    assert [(each.status, why in each.content) for each, why in zip(errors, ["column 6", "context_9", "greater than"], strict=True)] == [
-        ("error", True)
-    ] * 3
+    assert [
+        (each.status, why in each.content)
+        for each, why in zip(errors, ["column 6", "context_9", "greater than"], strict=True)
+    ] == [("error", True)] * 3
     assert messages[-1].content == END
 
 
@@ -250,12 +333,18 @@ def test_the_script_is_what_the_agent_says(server: StandIn) -> None:
     """The stand-in's tool calls are what the client reads, streamed or not."""
     for streaming in (False, True):
         reply = chat(server, "agent", streaming=streaming).invoke("x")
-        assert [(call["name"], call["args"]) for call in reply.tool_calls] == [(name, dict(args)) for name, args in ASKED.tool_calls]
+        assert [(call["name"], call["args"]) for call in reply.tool_calls] == [
+            (name, dict(args)) for name, args in ASKED.tool_calls
+        ]
 
 
 def test_an_answer_that_is_the_agents(server: StandIn) -> None:
-    """With `return_direct` the agent ends with the tool's message, without another turn of its model."""
+    """With `return_direct` the agent ends with the tool's message, without another turn of its
+    model.
+    """
     server.change(scripts={**SCRIPTS, "agent": [ASKED]})
-    output = agent(server, [create_rlm_tool(over_http(server), return_direct=True)]).invoke({"messages": [("user", QUESTION)]})
+    output = agent(server, [create_rlm_tool(over_http(server), return_direct=True)]).invoke(
+        {"messages": [("user", QUESTION)]}
+    )
     assert ANSWER in output["messages"][-1].content
     assert sum(call.model == "agent" for call in server.calls()) == 1

@@ -1,4 +1,6 @@
-"""Whatever of LangChain's gives an `AIMessage` is a model: fallbacks, configurable models, chains, names of providers."""
+"""Whatever of LangChain's gives an `AIMessage` is a model: fallbacks, configurable models, chains,
+names of providers.
+"""
 
 from typing import Any
 
@@ -47,11 +49,19 @@ def configurable_fields(standin: StandIn) -> Any:
 
 
 def alternatives(standin: StandIn) -> Any:
-    return chat(standin, "down").configurable_alternatives(ConfigurableField(id="model"), **{MODEL: chat(standin)})
+    return chat(standin, "down").configurable_alternatives(
+        ConfigurableField(id="model"), **{MODEL: chat(standin)}
+    )
 
 
 def initialised(standin: StandIn) -> Any:
-    return init_chat_model("openai:down", configurable_fields=("model",), base_url=standin.base_url, api_key=KEY, max_retries=0)
+    return init_chat_model(
+        "openai:down",
+        configurable_fields=("model",),
+        base_url=standin.base_url,
+        api_key=KEY,
+        max_retries=0,
+    )
 
 
 def bound_fallbacks(standin: StandIn) -> Any:
@@ -74,7 +84,11 @@ async def test_any_runnable_drives_a_run(standin: StandIn, make: Any, door: str)
     runnable = RLMRunnable(make(standin), context="a document")
     output = await through(door, runnable, "Who?", {"callbacks": [tracer, usage], **CONFIGURED})
     assert output["answer"] == ANSWER
-    assert output["usage_metadata"][MODEL]["input_tokens"] == usage.usage_metadata[MODEL]["input_tokens"] > 0
+    assert (
+        output["usage_metadata"][MODEL]["input_tokens"]
+        == usage.usage_metadata[MODEL]["input_tokens"]
+        > 0
+    )
     assert [call.model for call in standin.calls()] == [MODEL] * CALLS
     (root,) = tracer.roots
     assert {name for name, _ in tree(root)[1]} == {"rlm.root", "rlm.sub"}
@@ -93,12 +107,16 @@ async def test_any_runnable_answers_a_batch(standin: StandIn, make: Any, door: s
 @DOORS
 @pytest.mark.parametrize("make", [configurable_fields, alternatives, initialised])
 async def test_a_configuration_chooses_for_each_run(standin: StandIn, make: Any, door: str) -> None:
-    """One runnable, two configurations one after the other and none: each call is made to the model that is meant."""
+    """One runnable, two configurations one after the other and none: each call is made to the model
+    that is meant.
+    """
     standin.change(scripts={})
     batch = LLMBatchRunnable(make(standin))
     asked = [MODEL, MODEL] if make is alternatives else [MODEL, OTHER]
     for name in asked:
-        assert await through(door, batch, ["x"], {"configurable": {"model": name}}) == [answer_to("x")]
+        assert await through(door, batch, ["x"], {"configurable": {"model": name}}) == [
+            answer_to("x")
+        ]
     assert await through(door, batch, ["x"]) == [answer_to("x")]
     assert [call.model for call in standin.calls()] == [*asked, "down"]
 
@@ -106,11 +124,15 @@ async def test_a_configuration_chooses_for_each_run(standin: StandIn, make: Any,
 async def test_a_configuration_that_means_no_model(standin: StandIn) -> None:
     """It is an error of the call, in words that name the configuration."""
     with pytest.raises(ModelError, match="the configuration gives no model"):
-        await RLMRunnable(alternatives(standin), context="x").ainvoke("Who?", {"configurable": {"model": "nowhere"}})
+        await RLMRunnable(alternatives(standin), context="x").ainvoke(
+            "Who?", {"configurable": {"model": "nowhere"}}
+        )
 
 
 def test_names_windows_and_bounds(standin: StandIn) -> None:
-    """Of several the first names them; a window is the smallest; a bound of replies goes to all, or to none where they differ."""
+    """Of several the first names them; a window is the smallest; a bound of replies goes to all, or
+    to none where they differ.
+    """
     mixed = chat(standin).with_fallbacks([foreign("ChatGoogleGenerativeAI", standin.base_url)])
     assert (resolve(mixed).name, resolve(configurable_fields(standin)).name) == (MODEL, "down")
     assert resolve(mixed).context_window == 128_000
@@ -119,11 +141,16 @@ def test_names_windows_and_bounds(standin: StandIn) -> None:
     budget, limits = Budget(max_tokens=100_000), Limits(reply_tokens=999)
     for model in (with_fallbacks(standin), chat(standin).with_retry(stop_after_attempt=1)):
         standin.reset()
-        assert RLM(model, budget=budget, limits=limits).completion("Who?", "a document").answer == ANSWER
+        assert (
+            RLM(model, budget=budget, limits=limits).completion("Who?", "a document").answer
+            == ANSWER
+        )
         bounds = {kept.body["max_completion_tokens"] for kept in standin.requests()}
         assert bounds == {999}
     standin.reset()
-    assert RLM(mixed, budget=budget, limits=limits).completion("Who?", "a document").answer == ANSWER
+    assert (
+        RLM(mixed, budget=budget, limits=limits).completion("Who?", "a document").answer == ANSWER
+    )
     assert {"max_completion_tokens" in kept.body for kept in standin.requests()} == {False}
 
 
@@ -138,7 +165,10 @@ async def test_fallbacks_that_fail_too(standin: StandIn) -> None:
 def test_what_answered_is_what_is_paid(standin: StandIn) -> None:
     """Tokens and cost are those of the model that answered, not of the one that was down."""
     result = RLM(with_fallbacks(standin)).completion("Who?", "a document")
-    assert (set(result.usage), result.cost) == ({MODEL}, pytest.approx(RLM(chat(standin)).completion("Who?", "a document").cost))
+    assert (set(result.usage), result.cost) == (
+        {MODEL},
+        pytest.approx(RLM(chat(standin)).completion("Who?", "a document").cost),
+    )
 
 
 PROVIDERS = [(f"anthropic:{CLAUDE}", "ANTHROPIC"), (f"google_genai:{GEMINI}", "GOOGLE")]
@@ -146,7 +176,9 @@ PROVIDERS = [(f"anthropic:{CLAUDE}", "ANTHROPIC"), (f"google_genai:{GEMINI}", "G
 
 @DOORS
 @pytest.mark.parametrize(("name", "provider"), PROVIDERS)
-async def test_names_of_providers(standin: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, provider: str, door: str) -> None:
+async def test_names_of_providers(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, provider: str, door: str
+) -> None:
     """What `create_agent` takes as a name is one here too, with the tries left to this library."""
     address = standin.base_url.removesuffix("/v1")
     monkeypatch.setenv(f"{provider}_API_KEY", KEY)
@@ -158,7 +190,10 @@ async def test_names_of_providers(standin: StandIn, monkeypatch: pytest.MonkeyPa
     assert {call.model for call in standin.calls()} == {name.partition(":")[2]}
 
 
-@pytest.mark.parametrize(("name", "why"), [("google_genai:x", "LangChain makes no model of 'google_"), ("groq:x", "langchain-groq")])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("google_genai:x", "LangChain makes no model of 'google_"), ("groq:x", "langchain-groq")],
+)
 def test_names_that_make_no_model(name: str, why: str) -> None:
     """A missing key or package is told where the name is written."""
     for make in (RLMRunnable, LLMBatchRunnable):

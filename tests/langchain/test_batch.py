@@ -17,18 +17,27 @@ from tests.langchain.test_trace import DOORS, through, until
 from tests.lm._foreign import MODEL, foreign
 from tests.standin import Fault, StandIn, answer_to
 
-IMAGE = HumanMessage([{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": "data:,"}}])
+IMAGE = HumanMessage(
+    [
+        {"type": "text", "text": "what is this?"},
+        {"type": "image_url", "image_url": {"url": "data:,"}},
+    ]
+)
 
 
 @pytest.fixture
 def batch(standin: StandIn) -> LLMBatchRunnable:
     standin.change(scripts={})
-    return LLMBatchRunnable(foreign("ChatOpenAI", standin.base_url, max_retries=0), max_concurrent=5)
+    return LLMBatchRunnable(
+        foreign("ChatOpenAI", standin.base_url, max_retries=0), max_concurrent=5
+    )
 
 
 @DOORS
 async def test_replies_in_order(standin: StandIn, batch: LLMBatchRunnable, door: str) -> None:
-    """One for each prompt, in the prompts' order, whichever came first; identical prompts are calls of their own."""
+    """One for each prompt, in the prompts' order, whichever came first; identical prompts are calls
+    of their own.
+    """
     standin.change(latency=0.02, jitter=0.02)
     prompts = [f"p{number % 20}" for number in range(60)]
     assert await through(door, batch, prompts) == [answer_to(prompt) for prompt in prompts]
@@ -38,8 +47,12 @@ async def test_replies_in_order(standin: StandIn, batch: LLMBatchRunnable, door:
 
 @DOORS
 async def test_errors_in_their_slots(standin: StandIn, batch: LLMBatchRunnable, door: str) -> None:
-    """A prompt that cannot be sent, one that fails for good and one that fails at first: the others are not touched."""
-    standin.change(faults=[Fault("bad_request", match="bad"), Fault("server", match="later", times=1)])
+    """A prompt that cannot be sent, one that fails for good and one that fails at first: the others
+    are not touched.
+    """
+    standin.change(
+        faults=[Fault("bad_request", match="bad"), Fault("server", match="later", times=1)]
+    )
     replies = await through(door, batch, ["a", None, "bad", "later", IMAGE])
     assert [replies[0], replies[3]] == [answer_to("a"), answer_to("later")]
     errors = [replies[1], replies[2], replies[4]]
@@ -63,7 +76,12 @@ def test_prompts_in_every_form(standin: StandIn, batch: LLMBatchRunnable) -> Non
     prompts = [
         "a",
         HumanMessage("b"),
-        [SystemMessage("s"), HumanMessage("c"), AIMessage("so"), HumanMessage([{"type": "text", "text": "d"}])],
+        [
+            SystemMessage("s"),
+            HumanMessage("c"),
+            AIMessage("so"),
+            HumanMessage([{"type": "text", "text": "d"}]),
+        ],
         [("system", "s"), ("human", "e")],
         PromptTemplate.from_template("{x}").invoke({"x": "f"}),
         chat.invoke({"x": "g"}),
@@ -73,13 +91,26 @@ def test_prompts_in_every_form(standin: StandIn, batch: LLMBatchRunnable) -> Non
     assert replies[:6] == [answer_to(prompt) for prompt in "abdefg"]
     assert replies[6] == prompts[6]
     sent = sorted([each["role"] for each in kept.body["messages"]] for kept in standin.requests())
-    assert sent == sorted([["user"], ["user"], ["system", "user", "assistant", "user"], ["system", "user"], ["user"], ["system", "user"]])
+    assert sent == sorted(
+        [
+            ["user"],
+            ["user"],
+            ["system", "user", "assistant", "user"],
+            ["system", "user"],
+            ["user"],
+            ["system", "user"],
+        ]
+    )
 
 
 def test_in_a_chain(batch: LLMBatchRunnable) -> None:
     """Prompts are made by a template's batch before it, and replies read by what follows."""
     template = PromptTemplate.from_template("About {x}?")
-    chain = RunnableLambda(lambda words: template.batch([{"x": word} for word in words])) | batch | RunnableLambda(len)
+    chain = (
+        RunnableLambda(lambda words: template.batch([{"x": word} for word in words]))
+        | batch
+        | RunnableLambda(len)
+    )
     assert chain.invoke(["a", "b", "c"]) == 3
 
 
@@ -88,14 +119,21 @@ async def test_bounds_of_a_configuration(door: str) -> None:
     """`max_concurrency` lowers the fan-out and never raises it."""
     for config, most in (({"max_concurrency": 2}, 2), ({"max_concurrency": 50}, 5)):
         model = Together(most)
-        await through(door, LLMBatchRunnable(model, max_concurrent=5), [str(number) for number in range(20)], config)
+        await through(
+            door,
+            LLMBatchRunnable(model, max_concurrent=5),
+            [str(number) for number in range(20)],
+            config,
+        )
         assert model.most == most
 
 
 def test_options(standin: StandIn) -> None:
     """Parameters go with every call, and `dedupe` asks identical prompts once."""
     llm = foreign("ChatOpenAI", standin.base_url)
-    assert LLMBatchRunnable(llm, dedupe=True, params={"temperature": 0}).invoke(["a", "b", "a"]) == [answer_to(each) for each in "aba"]
+    assert LLMBatchRunnable(llm, dedupe=True, params={"temperature": 0}).invoke(
+        ["a", "b", "a"]
+    ) == [answer_to(each) for each in "aba"]
     assert [kept.body["temperature"] for kept in standin.requests()] == [0, 0]
 
 
@@ -107,7 +145,10 @@ def test_what_is_no_list(batch: LLMBatchRunnable, wrong: Any) -> None:
 
 
 async def test_replies_as_they_come(standin: StandIn, batch: LLMBatchRunnable) -> None:
-    """A stream does not wait for the slowest: what is there in order is given at once. Closing it aborts the rest."""
+    """A stream does not wait for the slowest: what is there in order is given at once.
+
+    Closing it aborts the rest.
+    """
     standin.change(faults=[Fault("hang", match="hang")])
     parts = batch.astream(["a", "b", "hang", "c"])
     found: list[str] = []
@@ -136,7 +177,9 @@ async def test_cancelling(standin: StandIn, batch: LLMBatchRunnable) -> None:
 async def test_tokens_and_progress(batch: LLMBatchRunnable, door: str) -> None:
     """LangChain's own handler counts every call, and the steps are custom events."""
     usage, tracer = UsageMetadataCallbackHandler(), Tracer()
-    await through(door, batch, [f"p{number}" for number in range(50)], {"callbacks": [usage, tracer]})
+    await through(
+        door, batch, [f"p{number}" for number in range(50)], {"callbacks": [usage, tracer]}
+    )
     assert usage.usage_metadata[MODEL]["output_tokens"] == 50 * (len(answer_to("p")) // 4 + 1)
     names = [name for name, _ in tracer.events]
     assert (names[0], names[-1]) == ("rlm.batch_started", "rlm.batch_finished")

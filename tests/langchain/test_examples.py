@@ -1,4 +1,6 @@
-"""The examples of the LangChain face check themselves: each passes where the library answers rightly, and fails where it cannot."""
+"""The examples of the LangChain face check themselves: each passes where the library answers
+rightly, and fails where it cannot.
+"""
 
 import importlib.util
 import re
@@ -31,12 +33,20 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_are_there() -> None:
     """One example for each way into the face."""
-    assert [path.stem.removeprefix("langchain_") for path in EXAMPLES] == ["agent", "batch", "huge_document", "rag", "store_retriever"]
+    assert [path.stem.removeprefix("langchain_") for path in EXAMPLES] == [
+        "agent",
+        "batch",
+        "huge_document",
+        "rag",
+        "store_retriever",
+    ]
 
 
 @each
 def test_an_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It runs without key and network, finds what it hid, says so, and ends with 0; on stderr it has nothing to say."""
+    """It runs without key and network, finds what it hid, says so, and ends with 0; on stderr it
+    has nothing to say.
+    """
     assert example(path).main() == 0
     shown = capsys.readouterr()
     assert "right" in shown.out
@@ -99,7 +109,9 @@ def test_replies_in_a_wrong_order_are_noticed(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_retriever_that_misses_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the document that holds it, there is no right answer."""
-    assert spoiled(example(EXAMPLES[3]), monkeypatch, "made_up", lambda documents: documents[:2]) == 1
+    assert (
+        spoiled(example(EXAMPLES[3]), monkeypatch, "made_up", lambda documents: documents[:2]) == 1
+    )
 
 
 def test_findings_at_wrong_places_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,16 +19,24 @@ from tests.langchain.test_trace import until
 from tests.lm._foreign import ANSWER, ANSWERS, KEY, MODEL, PROMPTS, foreign
 from tests.standin import Fault, StandIn
 
-HTTPX = pytest.mark.skipif(not openai.__version__.startswith("2."), reason="openai 3 has a quick transport of its own")
+HTTPX = pytest.mark.skipif(
+    not openai.__version__.startswith("2."), reason="openai 3 has a quick transport of its own"
+)
 
 
 @pytest.fixture
 def quick(standin: StandIn) -> Iterator[LLMBatchRunnable]:
-    yield LLMBatchRunnable(fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY, max_retries=0))
+    yield LLMBatchRunnable(
+        fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY, max_retries=0)
+    )
 
 
-def test_on_any_loop(standin: StandIn, quick: LLMBatchRunnable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One object on loops one after another, at the same time, and from synchronous doors: no answer lost, and no thread for a call."""
+def test_on_any_loop(
+    standin: StandIn, quick: LLMBatchRunnable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One object on loops one after another, at the same time, and from synchronous doors: no
+    answer lost, and no thread for a call.
+    """
     used: list[object] = []
 
     async def in_thread(*args: object) -> None:
@@ -39,8 +47,13 @@ def test_on_any_loop(standin: StandIn, quick: LLMBatchRunnable, monkeypatch: pyt
     for _ in range(2):
         assert asyncio.run(quick.ainvoke(PROMPTS)) == ANSWERS
     found: list[list[str]] = []
-    threads = [threading.Thread(target=lambda: found.append(asyncio.run(quick.ainvoke(PROMPTS)))) for _ in range(4)]
-    threads += [threading.Thread(target=lambda: found.append(quick.invoke(PROMPTS))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: found.append(asyncio.run(quick.ainvoke(PROMPTS))))
+        for _ in range(4)
+    ]
+    threads += [
+        threading.Thread(target=lambda: found.append(quick.invoke(PROMPTS))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -89,16 +102,22 @@ def test_nothing_is_left_open() -> None:
 
 @HTTPX
 def test_a_slow_one_is_warned_of(standin: StandIn) -> None:
-    """With openai 2's default transport and many calls at once, the warning names the helper; a bounded fan-out gives none."""
+    """With openai 2's default transport and many calls at once, the warning names the helper; a
+    bounded fan-out gives none.
+    """
     llm = foreign("ChatOpenAI", standin.base_url)
-    with pytest.warns(SlowTransportWarning, match=rf"ChatOpenAI\('{MODEL}'\).*40 calls at once.*fast_chat_openai"):
+    with pytest.warns(
+        SlowTransportWarning, match=rf"ChatOpenAI\('{MODEL}'\).*40 calls at once.*fast_chat_openai"
+    ):
         LLMBatchRunnable(llm, max_concurrent=40).invoke(["x"] * 40)
     with pytest.warns(SlowTransportWarning, match="fast_chat_openai"):
         RLMRunnable(llm, context="text", max_parallel_calls=50).invoke("Who?")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LLMBatchRunnable(llm, max_concurrent=40).invoke(["x"] * 9)
-        RLMRunnable(llm, context="text", max_parallel_calls=50).invoke("Who?", {"max_concurrency": 10})
+        RLMRunnable(llm, context="text", max_parallel_calls=50).invoke(
+            "Who?", {"max_concurrency": 10}
+        )
         RLMRunnable(llm, context="text").invoke("Who?")
 
 
@@ -107,7 +126,10 @@ def test_a_quick_one_is_not(standin: StandIn) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         quick = fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY)
-        assert RLMRunnable(quick, context="text", max_parallel_calls=50).invoke("Who?")["answer"] == ANSWER
+        assert (
+            RLMRunnable(quick, context="text", max_parallel_calls=50).invoke("Who?")["answer"]
+            == ANSWER
+        )
         LLMBatchRunnable(f"openai:{MODEL}@{standin.base_url}", max_concurrent=50)._lm().complete  # noqa: B018 - made without a word
 
         async def over_aiohttp() -> list[str]:
@@ -126,20 +148,31 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_face_without_langchain() -> None:
-    """Importing it without LangChain names the extra; with it, no SDK and no other framework is loaded."""
+    """Importing it without LangChain names the extra; with it, no SDK and no other framework is
+    loaded.
+    """
     block = "import sys; sys.modules['langchain_core'] = None\n"
     done = run_script(block + "import rlm_integrations.langchain")
     assert "rlm-integrations[langchain]" in done.stderr
     heavy = ["openai", "langgraph", "langchain", "langchain_openai", "llama_index"]
-    done = run_script(f"import sys, rlm_integrations.langchain; print([each for each in {heavy} if each in sys.modules])")
+    done = run_script(
+        f"import sys, rlm_integrations.langchain; print([each for each in {heavy} if each in sys.modules])"
+    )
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_the_defaults_of_the_helper(standin: StandIn) -> None:
-    """The SDK's own tries are off and streamed calls count their tokens, unless the user says otherwise."""
+    """The SDK's own tries are off and streamed calls count their tokens, unless the user says
+    otherwise.
+    """
     ours = fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY)
     assert (ours.max_retries, ours.stream_usage) == (0, True)
-    own = fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY, max_retries=3, stream_usage=False)
+    own = fast_chat_openai(
+        MODEL, base_url=standin.base_url, api_key=KEY, max_retries=3, stream_usage=False
+    )
     assert (own.max_retries, own.stream_usage) == (3, False)
     standin.change(faults=[Fault("server")])
-    assert LLMBatchRunnable(ours, retry=Retry(first_delay=0.01)).invoke(["x"])[0].retries == standin.stats().calls - 1
+    assert (
+        LLMBatchRunnable(ours, retry=Retry(first_delay=0.01)).invoke(["x"])[0].retries
+        == standin.stats().calls - 1
+    )

@@ -7,7 +7,14 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
-from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, Tool, ToolException, tool
+from langchain_core.tools import (
+    BaseTool,
+    InjectedToolArg,
+    StructuredTool,
+    Tool,
+    ToolException,
+    tool,
+)
 from langchain_core.vectorstores import InMemoryVectorStore
 from langgraph.prebuilt import InjectedState
 from pydantic import BaseModel, Field
@@ -66,7 +73,9 @@ def run(*lines: str, tools: list[Any]) -> tuple[RLMRunnable, Scripted]:
 
 @DOORS
 async def test_tools_are_called_by_their_names(door: str) -> None:
-    """Sync and async ones, of either class, by position and by name, from every door; what they give crosses as plain data."""
+    """Sync and async ones, of either class, by position and by name, from every door; what they
+    give crosses as plain data.
+    """
     runnable, _ = run(
         "first = population('Ravenna')",
         "second = population(town='Ravenna', year=1912)",
@@ -86,7 +95,11 @@ async def test_retrievers_and_runnables(door: str) -> None:
         "found = places('dams')",
         "more = vector_store_retriever(query='dam')",
         "FINAL(f\"{found[0]['page_content']} {found[0]['metadata']['page']} {more[0]['page_content']} {shout('a')}\")",
-        tools=[Places(), store.as_retriever(), RunnableLambda(lambda text: text.upper(), name="shout").with_config(tags=["x"])],
+        tools=[
+            Places(),
+            store.as_retriever(),
+            RunnableLambda(lambda text: text.upper(), name="shout").with_config(tags=["x"]),
+        ],
     )
     assert (await through(door, runnable, "Who?"))["answer"] == "about dams 7 the dam A"
     assert "places(query: str)" in root.requests[0].messages[0].content
@@ -97,7 +110,9 @@ def test_what_the_model_is_told_of_them() -> None:
     runnable, root = run("FINAL('so')", tools=[population, both_ways])
     runnable.invoke("Who?")
     system = root.requests[0].messages[0].content
-    assert "population(town: str, year: int = 1911, kind: Literal['all', 'adult'] = 'all')" in system
+    assert (
+        "population(town: str, year: int = 1911, kind: Literal['all', 'adult'] = 'all')" in system
+    )
     assert "How many people live there." in system
     assert "both_ways(town: str)" in system
 
@@ -106,14 +121,20 @@ def test_what_the_model_is_told_of_them() -> None:
 async def test_their_runs_are_children_of_the_run(door: str) -> None:
     """A tracer sees each call below the run that made it."""
     tracer = Tracer()
-    runnable, _ = run("population('Ravenna'); asked_later('Ulm'); places('x')", "FINAL('so')", tools=[population, asked_later, Places()])
+    runnable, _ = run(
+        "population('Ravenna'); asked_later('Ulm'); places('x')",
+        "FINAL('so')",
+        tools=[population, asked_later, Places()],
+    )
     await through(door, runnable, "Who?", {"callbacks": [tracer]})
     (root,) = tracer.roots
     assert {"population", "asked_later", "Places"} <= {child.name for child in root.child_runs}
 
 
 async def test_what_a_tool_raises_is_told_to_the_code() -> None:
-    """An error and an argument that does not fit are exceptions in the REPL, with the tool's own words."""
+    """An error and an argument that does not fit are exceptions in the REPL, with the tool's own
+    words.
+    """
 
     @tool
     def broken(town: str) -> str:
@@ -126,7 +147,9 @@ async def test_what_a_tool_raises_is_told_to_the_code() -> None:
         "FINAL(first + '|' + second[:15])",
         tools=[broken, population],
     )
-    assert (await runnable.ainvoke("Who?"))["answer"] == "ToolException: broken: no such town: Ulm|ValidationError"
+    assert (await runnable.ainvoke("Who?"))[
+        "answer"
+    ] == "ToolException: broken: no such town: Ulm|ValidationError"
 
 
 class Given(BaseModel):
@@ -135,7 +158,10 @@ class Given(BaseModel):
 
 
 def test_arguments_of_an_agent_are_refused() -> None:
-    """What a graph injects, code cannot give: the error says so where the tool is written. One that may be left out is left out."""
+    """What a graph injects, code cannot give: the error says so where the tool is written.
+
+    One that may be left out is left out.
+    """
 
     @tool(args_schema=Given)
     def secret(town: str, user: str) -> str:
@@ -150,7 +176,9 @@ def test_arguments_of_an_agent_are_refused() -> None:
     for each, name in ((secret, "user"), (stateful, "state")):
         with pytest.raises(InputError, match=f"takes {name} from an agent"):
             run("FINAL('so')", tools=[each])
-    inner = create_rlm_tool(RLMRunnable(Scripted([code("FINAL('inner')")]), context="a"), context_key="document")
+    inner = create_rlm_tool(
+        RLMRunnable(Scripted([code("FINAL('inner')")]), context="a"), context_key="document"
+    )
     runnable, _ = run("FINAL(ask_document('Who?'))", tools=[inner])
     assert runnable.invoke("Who?")["answer"] == "inner"
 

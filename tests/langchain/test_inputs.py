@@ -15,8 +15,20 @@ from rlm_integrations.langchain.inputs import RLMInput, asked, bound_to
 from rlm_integrations.records import Limits
 
 BOUND = bound_to("a document")
-CONVERSATION = [SystemMessage("s"), HumanMessage("first?"), AIMessage("a"), HumanMessage("Who?"), AIMessage("b")]
-BLOCKS = HumanMessage([{"type": "text", "text": "Who"}, {"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "?"}])
+CONVERSATION = [
+    SystemMessage("s"),
+    HumanMessage("first?"),
+    AIMessage("a"),
+    HumanMessage("Who?"),
+    AIMessage("b"),
+]
+BLOCKS = HumanMessage(
+    [
+        {"type": "text", "text": "Who"},
+        {"type": "image_url", "image_url": {"url": "x"}},
+        {"type": "text", "text": "?"},
+    ]
+)
 
 QUESTIONS = [
     "Who?",
@@ -81,7 +93,9 @@ CONTEXTS = [
 
 @pytest.mark.parametrize(("context", "shown"), CONTEXTS, ids=[shown for _, shown in CONTEXTS])
 def test_what_traces_show_of_a_document(context: Any, shown: str) -> None:
-    """How much there is of it, never a word and never a path; the input's own document goes before the bound one."""
+    """How much there is of it, never a word and never a path; the input's own document goes before
+    the bound one.
+    """
     found = asked({"question": "Who?", "context": context}, BOUND)
     assert found.preview == {"question": "Who?", "context": shown}
     assert found.is_ours
@@ -98,8 +112,14 @@ def test_a_corpus_is_a_document() -> None:
 def test_the_schema_of_inputs() -> None:
     """It knows the keys, and takes every shape that is JSON."""
     schema = RLMInput.model_json_schema()
-    assert {"question", "input", "messages", "context"} <= set(str(schema).replace("'", " ").split())
-    for given in ("Who?", {"question": "Who?", "context": "text"}, {"messages": [{"role": "user", "content": "Who?"}]}):
+    assert {"question", "input", "messages", "context"} <= set(
+        str(schema).replace("'", " ").split()
+    )
+    for given in (
+        "Who?",
+        {"question": "Who?", "context": "text"},
+        {"messages": [{"role": "user", "content": "Who?"}]},
+    ):
         assert RLMInput.model_validate(given).root == given
 
 

@@ -1,4 +1,6 @@
-"""Ctrl-C where LangChain and LangGraph wait for worker threads: what is in flight is all that is paid for."""
+"""Ctrl-C where LangChain and LangGraph wait for worker threads: what is in flight is all that is
+paid for.
+"""
 
 import signal
 import subprocess
@@ -54,14 +56,22 @@ WAYS = {  # what is called, and how many runs it begins
     "batch_as_completed": ("        list(rlm.batch_as_completed(['a', 'b', 'c']))", 3),
     "parallel": ("        RunnableParallel(a=rlm, b=rlm).invoke('Who?')", 2),
     "agent": (AGENT + "        agent.invoke({'messages': [('user', 'Who?')]})", 1),
-    "agent's stream": (AGENT + "        list(agent.stream({'messages': [('user', 'Who?')]}, stream_mode='messages'))", 1),
+    "agent's stream": (
+        AGENT
+        + "        list(agent.stream({'messages': [('user', 'Who?')]}, stream_mode='messages'))",
+        1,
+    ),
 }
 
 
 @pytest.mark.parametrize(("way", "model"), [*((way, "chat") for way in WAYS), ("batch", "own")])
 def test_ctrl_c_ends_the_spending(standin: StandIn, way: str, model: str) -> None:
-    """No further call is made once it was pressed, from worker threads as from the main thread; the error is KeyboardInterrupt."""
-    standin.change(scripts={"root": [PROGRAM], "agent": [ASKED]}, faults=[Fault("hang", match="hang")])
+    """No further call is made once it was pressed, from worker threads as from the main thread; the
+    error is KeyboardInterrupt.
+    """
+    standin.change(
+        scripts={"root": [PROGRAM], "agent": [ASKED]}, faults=[Fault("hang", match="hang")]
+    )
     lines, runs = WAYS[way]
     most = runs * (2 if way == "batch of bounded runs" else AT_ONCE)
     program = textwrap.dedent(BEGIN + lines + END)
@@ -118,9 +128,13 @@ class LeavingInFull(Leaving):
         return super().__exit__()
 
 
-@pytest.mark.parametrize(("error", "expected"), [(KeyboardInterrupt, True), (ValueError, False), (None, False)])
+@pytest.mark.parametrize(
+    ("error", "expected"), [(KeyboardInterrupt, True), (ValueError, False), (None, False)]
+)
 def test_what_an_interrupt_is(error: type[BaseException] | None, expected: bool) -> None:
-    """The main thread is interrupted while a block is left because of Ctrl-C, and for no other reason."""
+    """The main thread is interrupted while a block is left because of Ctrl-C, and for no other
+    reason.
+    """
     with LeavingInFull() as leaving:
         if error is not None:
             raise error

@@ -1,4 +1,6 @@
-"""Whichever chat model a run is given: it goes through LangChain's own door, with all that LangChain and the user put on it."""
+"""Whichever chat model a run is given: it goes through LangChain's own door, with all that
+LangChain and the user put on it.
+"""
 
 from typing import Any
 
@@ -16,14 +18,18 @@ from tests.langchain.test_trace import DOORS, through
 from tests.lm._foreign import ANSWER, CALLS, MODEL, NAMES, foreign
 from tests.standin import StandIn
 
-PROVIDERS = pytest.mark.parametrize("kind", ["ChatOpenAI", "ChatAnthropic", "ChatGoogleGenerativeAI"])
+PROVIDERS = pytest.mark.parametrize(
+    "kind", ["ChatOpenAI", "ChatAnthropic", "ChatGoogleGenerativeAI"]
+)
 RUN = ("RLMRunnable", [("rlm.root", []), *[("rlm.sub", [])] * (CALLS - 1)])
 
 
 @DOORS
 @PROVIDERS
 async def test_real_objects_of_providers(standin: StandIn, kind: str, door: str) -> None:
-    """Objects of OpenAI's, Anthropic's and Google's integrations drive a whole run over their own wires: one tree, every token counted."""
+    """Objects of OpenAI's, Anthropic's and Google's integrations drive a whole run over their own
+    wires: one tree, every token counted.
+    """
     tracer, usage = Tracer(), UsageMetadataCallbackHandler()
     runnable = RLMRunnable(foreign(kind, standin.base_url), context="a document")
     output = await through(door, runnable, "Who?", {"callbacks": [tracer, usage]})
@@ -38,7 +44,9 @@ async def test_real_objects_of_providers(standin: StandIn, kind: str, door: str)
 
 def test_a_cache_of_langchain(standin: StandIn) -> None:
     """A model's own cache answers the second run."""
-    runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url, cache=InMemoryCache()), context="a document")
+    runnable = RLMRunnable(
+        foreign("ChatOpenAI", standin.base_url, cache=InMemoryCache()), context="a document"
+    )
     assert [runnable.invoke("Who?")["answer"] for _ in range(2)] == [ANSWER] * 2
     assert standin.stats().calls == CALLS
 
@@ -61,7 +69,9 @@ class Turnstile(BaseRateLimiter):
 async def test_a_rate_limiter_of_langchain(standin: StandIn, door: str) -> None:
     """A model's own rate limiter sees every call."""
     turnstile = Turnstile()
-    runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url, rate_limiter=turnstile), context="a document")
+    runnable = RLMRunnable(
+        foreign("ChatOpenAI", standin.base_url, rate_limiter=turnstile), context="a document"
+    )
     await through(door, runnable, "Who?")
     assert turnstile.passed == CALLS
 
@@ -75,7 +85,9 @@ class Plain(BaseChatModel):
     def _llm_type(self) -> str:
         return "plain"
 
-    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
         self.calls.append(kwargs)
         said = '```repl\nFINAL("said")\n```' if messages[0].type == "system" else "never"
         content = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": said}]
@@ -84,10 +96,14 @@ class Plain(BaseChatModel):
 
 @DOORS
 async def test_a_model_of_ones_own(door: str) -> None:
-    """One with nothing but `_generate` and content blocks works from every door, bound ones too, and makes one tree."""
+    """One with nothing but `_generate` and content blocks works from every door, bound ones too,
+    and makes one tree.
+    """
     tracer = Tracer()
     bound = Plain(calls=[]).bind(stop=["x"], top_k=3).with_config(tags=["mine"])
-    output = await through(door, RLMRunnable(bound, context="a document"), "Who?", {"callbacks": [tracer]})
+    output = await through(
+        door, RLMRunnable(bound, context="a document"), "Who?", {"callbacks": [tracer]}
+    )
     assert output["answer"] == "said"
     assert bound.bound.calls == [{"top_k": 3}]
     assert tree(tracer.roots[0]) == ("RLMRunnable", [("rlm.root", [])])

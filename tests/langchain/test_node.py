@@ -1,4 +1,6 @@
-"""The runnable as a node of a graph: where its question and its document come from, and how little of it a checkpoint holds."""
+"""The runnable as a node of a graph: where its question and its document come from, and how little
+of it a checkpoint holds.
+"""
 
 import json
 import operator
@@ -81,38 +83,67 @@ def graph(node: Any, state: type = Dict, **options: Any) -> Any:
     return made.compile(**options)
 
 
-async def finished(made: Any, asynchronously: bool, given: Any, config: Any = None, **options: Any) -> dict[str, Any]:
-    output: dict[str, Any] = await made.ainvoke(given, config, **options) if asynchronously else made.invoke(given, config, **options)
+async def finished(
+    made: Any, asynchronously: bool, given: Any, config: Any = None, **options: Any
+) -> dict[str, Any]:
+    output: dict[str, Any] = (
+        await made.ainvoke(given, config, **options)
+        if asynchronously
+        else made.invoke(given, config, **options)
+    )
     return output
 
 
 @states
 @both
 async def test_a_question_of_the_state(state: type, asynchronously: bool) -> None:
-    """Whatever kind of state there is: the question is read, the answer is written beside ids and places, all in plain JSON."""
-    output = await finished(graph(as_node(scripted()), state), asynchronously, {"question": QUESTION})
+    """Whatever kind of state there is: the question is read, the answer is written beside ids and
+    places, all in plain JSON.
+    """
+    output = await finished(
+        graph(as_node(scripted()), state), asynchronously, {"question": QUESTION}
+    )
     assert (output["question"], output["answer"]) == (QUESTION, ANSWER)
     at = TEXTS[0].index(QUOTE)
     rlm = output["rlm"]
-    assert rlm["citations"] == [{"doc_id": "minutes", "source": "context_0", "start": at, "end": at + len(QUOTE)}]
-    assert (rlm["stop_reason"], rlm["sub_calls"], rlm["store_id"]) == ("final", SUB_CALLS, rlm["run_id"])
+    assert rlm["citations"] == [
+        {"doc_id": "minutes", "source": "context_0", "start": at, "end": at + len(QUOTE)}
+    ]
+    assert (rlm["stop_reason"], rlm["sub_calls"], rlm["store_id"]) == (
+        "final",
+        SUB_CALLS,
+        rlm["run_id"],
+    )
     assert json.loads(json.dumps(rlm)) == rlm
-    assert RLMStoreRetriever(store=rlm["store_id"]).invoke("type=claim")[0].page_content == "Ada Conti approved the Ravenna dam."
+    assert (
+        RLMStoreRetriever(store=rlm["store_id"]).invoke("type=claim")[0].page_content
+        == "Ada Conti approved the Ravenna dam."
+    )
 
 
 @states
 @both
 async def test_where_the_document_is(state: type, asynchronously: bool) -> None:
-    """Bound; or in the state or the runtime context by its name, the state's first; or nowhere, which is an error."""
+    """Bound; or in the state or the runtime context by its name, the state's first; or nowhere,
+    which is an error.
+    """
     bound = graph(as_node(RLMRunnable(Scripted([LOOK]), context="bound")), state)
-    assert (await finished(bound, asynchronously, {"question": "?", "document": "of the state"}))["answer"] == "bound"
+    assert (await finished(bound, asynchronously, {"question": "?", "document": "of the state"}))[
+        "answer"
+    ] == "bound"
     named = graph(as_node(RLMRunnable(Scripted([LOOK])), context_key="document"), state)
     context = {"document": "of the context"}
-    assert (await finished(named, asynchronously, {"question": "?", "document": "of the state"}, context=context))[
+    assert (
+        await finished(
+            named, asynchronously, {"question": "?", "document": "of the state"}, context=context
+        )
+    )["answer"] == "of the state"
+    assert (await finished(named, asynchronously, {"question": "?"}, context=context))[
         "answer"
-    ] == "of the state"
-    assert (await finished(named, asynchronously, {"question": "?"}, context=context))["answer"] == "of the context"
-    with pytest.raises(InputError, match="no document under 'document' in the state or the graph's runtime context"):
+    ] == "of the context"
+    with pytest.raises(
+        InputError, match="no document under 'document' in the state or the graph's runtime context"
+    ):
         await finished(named, asynchronously, {"question": "?"})
 
 
@@ -121,7 +152,9 @@ async def test_where_the_document_is(state: type, asynchronously: bool) -> None:
 async def test_a_state_without_a_question(state: type, asynchronously: bool) -> None:
     """A key that is not there, or has nothing, is an error that says how to name another."""
     made = graph(as_node(scripted(), question_key="query"), state)
-    with pytest.raises(InputError, match=r"the state has no 'query': give as_node\(…, question_key=…\)"):
+    with pytest.raises(
+        InputError, match=r"the state has no 'query': give as_node\(…, question_key=…\)"
+    ):
         await finished(made, asynchronously, {"question": QUESTION})
     with pytest.raises(InputError, match="the state has no 'question'"):
         await finished(graph(as_node(scripted()), state), asynchronously, {"document": "x"})
@@ -135,20 +168,41 @@ async def test_other_names(asynchronously: bool) -> None:
         ask: str
         said: str
 
-    output = await finished(graph(as_node(scripted(), question_key="ask", answer_key="said"), Mine), asynchronously, {"ask": QUESTION})
+    output = await finished(
+        graph(as_node(scripted(), question_key="ask", answer_key="said"), Mine),
+        asynchronously,
+        {"ask": QUESTION},
+    )
     assert output == {"ask": QUESTION, "said": ANSWER}
 
 
 @both
 async def test_a_conversation(asynchronously: bool) -> None:
-    """Of messages the last human one is the question, and the answer is a message too; no usage is on it."""
-    given = [HumanMessage("Hello."), AIMessage("Hello!"), HumanMessage(QUESTION), AIMessage("Let me look.")]
+    """Of messages the last human one is the question, and the answer is a message too; no usage is
+    on it.
+    """
+    given = [
+        HumanMessage("Hello."),
+        AIMessage("Hello!"),
+        HumanMessage(QUESTION),
+        AIMessage("Let me look."),
+    ]
     root = Scripted([PROGRAM])
     output = await finished(
-        graph(as_node(RLMRunnable(root, context=DOCUMENTS), question_key="messages"), MessagesState), asynchronously, {"messages": given}
+        graph(
+            as_node(RLMRunnable(root, context=DOCUMENTS), question_key="messages"), MessagesState
+        ),
+        asynchronously,
+        {"messages": given},
     )
     assert root.requests[0].query.startswith(f"{QUESTION}\n\n")
-    assert [message.content for message in output["messages"]] == ["Hello.", "Hello!", QUESTION, "Let me look.", ANSWER]
+    assert [message.content for message in output["messages"]] == [
+        "Hello.",
+        "Hello!",
+        QUESTION,
+        "Let me look.",
+        ANSWER,
+    ]
     last = output["messages"][-1]
     assert (last.type, last.name, last.usage_metadata) == ("ai", "rlm", None)
 
@@ -167,24 +221,40 @@ async def test_a_conversation_in_other_kinds_of_state(asynchronously: bool) -> N
         answer: str = ""
 
     output = await finished(
-        graph(as_node(scripted(), question_key="messages"), Own), asynchronously, {"messages": [HumanMessage(QUESTION)]}
+        graph(as_node(scripted(), question_key="messages"), Own),
+        asynchronously,
+        {"messages": [HumanMessage(QUESTION)]},
     )
     assert (output["answer"], output["messages"][-1].content) == (ANSWER, ANSWER)
-    output = await finished(graph(as_node(scripted(), question_key="talk"), Other), asynchronously, {"talk": [("user", QUESTION)]})
+    output = await finished(
+        graph(as_node(scripted(), question_key="talk"), Other),
+        asynchronously,
+        {"talk": [("user", QUESTION)]},
+    )
     assert (output["answer"], len(output["talk"])) == (ANSWER, 1)
 
 
 @both
 async def test_answers_of_a_type_and_partial_ones(asynchronously: bool) -> None:
-    """A typed answer is written as JSON's types; a budget's stop is told by its reason, and the graph goes on."""
+    """A typed answer is written as JSON's types; a budget's stop is told by its reason, and the
+    graph goes on.
+    """
 
     class Approval(BaseModel):
         who: str
 
-    typed = RLMRunnable(Scripted([final("{'who': 'Ada'}")]), context="a document", output_type=Approval)
-    assert (await finished(graph(as_node(typed)), asynchronously, {"question": "?"}))["answer"] == {"who": "Ada"}
+    typed = RLMRunnable(
+        Scripted([final("{'who': 'Ada'}")]), context="a document", output_type=Approval
+    )
+    assert (await finished(graph(as_node(typed)), asynchronously, {"question": "?"}))["answer"] == {
+        "who": "Ada"
+    }
     root = Scripted([code("llm_batch(['a', 'b', 'c'])"), final("'so far'")])
-    output = await finished(graph(as_node(RLMRunnable(root, context="a", budget=Budget(max_calls=2)))), asynchronously, {"question": "?"})
+    output = await finished(
+        graph(as_node(RLMRunnable(root, context="a", budget=Budget(max_calls=2)))),
+        asynchronously,
+        {"question": "?"},
+    )
     assert (output["answer"], output["rlm"]["stop_reason"]) == ("so far", "budget_calls")
 
 
@@ -196,11 +266,19 @@ def document() -> str:
 @states
 @both
 @pytest.mark.parametrize("place", ["bound", "runtime context"])
-async def test_what_a_checkpoint_holds(place: str, asynchronously: bool, state: type, document: str) -> None:
-    """Question, answer, ids and places; of a document of 50 MB not a word, and of its quotes neither."""
+async def test_what_a_checkpoint_holds(
+    place: str, asynchronously: bool, state: type, document: str
+) -> None:
+    """Question, answer, ids and places; of a document of 50 MB not a word, and of its quotes
+    neither.
+    """
     saver = InMemorySaver()
     runnable = RLMRunnable(Scripted([LARGE_ROOT]), context=document if place == "bound" else None)
-    made = graph(as_node(runnable, context_key=None if place == "bound" else "document"), state, checkpointer=saver)
+    made = graph(
+        as_node(runnable, context_key=None if place == "bound" else "document"),
+        state,
+        checkpointer=saver,
+    )
     config = {"configurable": {"thread_id": "1"}}
     context = None if place == "bound" else {"document": document}
     output = await finished(made, asynchronously, {"question": QUESTION}, config, context=context)
@@ -217,7 +295,9 @@ async def test_what_a_checkpoint_holds(place: str, asynchronously: bool, state: 
 
 @both
 async def test_a_graph_goes_on_from_its_checkpoint(asynchronously: bool) -> None:
-    """Where a later node fails, the graph goes on behind the answer: nothing is asked, or paid for, again."""
+    """Where a later node fails, the graph goes on behind the answer: nothing is asked, or paid for,
+    again.
+    """
     root = Scripted([PROGRAM])
     fails = [True]
 
@@ -246,10 +326,14 @@ async def test_a_graph_goes_on_from_its_checkpoint(asynchronously: bool) -> None
 @both
 async def test_the_next_question_on_a_thread(asynchronously: bool) -> None:
     """A conversation goes on over a checkpoint: each question gets its own run."""
-    made = graph(as_node(scripted(), question_key="messages"), MessagesState, checkpointer=InMemorySaver())
+    made = graph(
+        as_node(scripted(), question_key="messages"), MessagesState, checkpointer=InMemorySaver()
+    )
     config = {"configurable": {"thread_id": "1"}}
     for turn in (1, 2):
-        output = await finished(made, asynchronously, {"messages": [HumanMessage(f"Question {turn}?")]}, config)
+        output = await finished(
+            made, asynchronously, {"messages": [HumanMessage(f"Question {turn}?")]}, config
+        )
         assert len(output["messages"]) == 2 * turn
     assert [message.content for message in output["messages"][1::2]] == [ANSWER, ANSWER]
 
@@ -258,8 +342,15 @@ async def test_the_next_question_on_a_thread(asynchronously: bool) -> None:
 async def test_its_run_is_below_the_nodes(asynchronously: bool) -> None:
     """A tracer sees the run, and the calls of models in it, below the graph's node."""
     look = Parents()
-    await finished(graph(as_node(scripted())), asynchronously, {"question": QUESTION}, {"callbacks": [look]})
-    assert [look.of[name] for name in ("rlm.root", "rlm.sub", "RLMRunnable", "ask")] == ["RLMRunnable", "RLMRunnable", "ask", "LangGraph"]
+    await finished(
+        graph(as_node(scripted())), asynchronously, {"question": QUESTION}, {"callbacks": [look]}
+    )
+    assert [look.of[name] for name in ("rlm.root", "rlm.sub", "RLMRunnable", "ask")] == [
+        "RLMRunnable",
+        "RLMRunnable",
+        "ask",
+        "LangGraph",
+    ]
 
 
 @pytest.fixture
@@ -277,9 +368,15 @@ async def streamed(made: Any, mode: str, asynchronously: bool, given: Any) -> li
 @both
 async def test_progress(asynchronously: bool, server: StandIn) -> None:
     """The graph's custom stream has each step of the run, as the tool's has."""
-    pieces = await streamed(graph(as_node(over_http(server))), "custom", asynchronously, {"question": QUESTION})
+    pieces = await streamed(
+        graph(as_node(over_http(server))), "custom", asynchronously, {"question": QUESTION}
+    )
     kinds = [piece["kind"] for piece in pieces]
-    assert [kinds[0], kinds[-1], kinds.count("batch_progress")] == ["run_started", "turn_finished", SUB_CALLS]
+    assert [kinds[0], kinds[-1], kinds.count("batch_progress")] == [
+        "run_started",
+        "turn_finished",
+        SUB_CALLS,
+    ]
     assert all(piece["type"] == f"rlm.{piece['kind']}" for piece in pieces)
     assert pieces[0]["query"] == QUESTION
 
@@ -288,14 +385,26 @@ async def test_progress(asynchronously: bool, server: StandIn) -> None:
 @pytest.mark.parametrize("stream_tokens", [False, True], ids=["quiet", "tokens"])
 async def test_tokens(stream_tokens: bool, asynchronously: bool, server: StandIn) -> None:
     """The stream of messages has the answer once; tokens of the models only where it was asked for."""
-    made = graph(as_node(over_http(server, stream_tokens=stream_tokens), question_key="messages"), MessagesState)
-    pieces = [piece for piece, _ in await streamed(made, "messages", asynchronously, {"messages": [HumanMessage(QUESTION)]})]
+    made = graph(
+        as_node(over_http(server, stream_tokens=stream_tokens), question_key="messages"),
+        MessagesState,
+    )
+    pieces = [
+        piece
+        for piece, _ in await streamed(
+            made, "messages", asynchronously, {"messages": [HumanMessage(QUESTION)]}
+        )
+    ]
     assert [piece.content for piece in pieces if not isinstance(piece, AIMessageChunk)] == [ANSWER]
     said: dict[str | None, str] = {}
     for piece in pieces:
         if isinstance(piece, AIMessageChunk):
             said[piece.id] = said.get(piece.id, "") + piece.text
-    expected = [PROGRAM, *(answer_to(f"part {number}") for number in range(SUB_CALLS))] if stream_tokens else []
+    expected = (
+        [PROGRAM, *(answer_to(f"part {number}") for number in range(SUB_CALLS))]
+        if stream_tokens
+        else []
+    )
     assert sorted(said.values()) == sorted(expected)
 
 
@@ -307,7 +416,9 @@ async def test_outside_of_a_graph(asynchronously: bool) -> None:
     update = await node.ainvoke(given) if asynchronously else node.invoke(given)
     assert (list(update), update["answer"]) == (["answer", "rlm"], "by hand")
     with pytest.raises(InputError, match="no document under 'document'"):
-        await node.ainvoke({"question": QUESTION}) if asynchronously else node.invoke({"question": QUESTION})
+        await node.ainvoke({"question": QUESTION}) if asynchronously else node.invoke(
+            {"question": QUESTION}
+        )
 
 
 @both
@@ -321,9 +432,16 @@ async def test_several_documents_side_by_side(asynchronously: bool) -> None:
     builder = StateGraph(Several)
     node = as_node(RLMRunnable(Scripted([LOOK])), context_key="document")
     builder.add_node("ask", node | (lambda update: {"answers": [update["answer"]]}))
-    builder.add_conditional_edges(START, lambda state: [Send("ask", {"question": "?", "document": each}) for each in state["documents"]])
+    builder.add_conditional_edges(
+        START,
+        lambda state: [
+            Send("ask", {"question": "?", "document": each}) for each in state["documents"]
+        ],
+    )
     builder.add_edge("ask", END)
-    output = await finished(builder.compile(), asynchronously, {"documents": ["one", "two", "three"]})
+    output = await finished(
+        builder.compile(), asynchronously, {"documents": ["one", "two", "three"]}
+    )
     assert output["answers"] == ["one", "two", "three"]
 
 
@@ -331,7 +449,10 @@ async def test_several_documents_side_by_side(asynchronously: bool) -> None:
 async def test_a_runnable_that_gives_something_else(asynchronously: bool) -> None:
     """The node needs the whole output: a part of it is an error that says so."""
     for runnable in (scripted().pick("answer"), RunnableLambda(lambda _: {"answer": "x"})):
-        with pytest.raises(InputError, match=r"here an RLMRunnable's whole output is needed, without pick\(…\) or a parser"):
+        with pytest.raises(
+            InputError,
+            match=r"here an RLMRunnable's whole output is needed, without pick\(…\) or a parser",
+        ):
             await finished(graph(as_node(runnable)), asynchronously, {"question": QUESTION})
 
 

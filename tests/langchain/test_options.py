@@ -1,4 +1,6 @@
-"""Options take effect or are refused, by every way in which LangChain's users set them; what a run could not finish can be reacted to."""
+"""Options take effect or are refused, by every way in which LangChain's users set them; what a run
+could not finish can be reacted to.
+"""
 
 import operator
 from typing import Annotated, Any
@@ -62,16 +64,21 @@ def by_configuration(runnable: RLMRunnable) -> Any:
 async def test_a_changed_option_takes_effect(change: Any, door: str) -> None:
     """From the next run on, whichever way it was changed and also after earlier runs."""
     runnable = looking(max_iterations=3)
-    assert (await through(door, runnable, "Who?"))["rlm"]["iterations"] == 4  # the closing turn is one too
+    # The closing turn is one too
+    assert (await through(door, runnable, "Who?"))["rlm"]["iterations"] == 4
     assert (await through(door, change(runnable), "Who?"))["rlm"]["iterations"] == 3
 
 
 @DOORS
 async def test_an_unknown_option_of_a_call_is_refused(door: str) -> None:
     """The error names it, and those that there are."""
-    with pytest.raises(InputError, match=r"RLMRunnable has no option 'stop'; there are .*max_iterations"):
+    with pytest.raises(
+        InputError, match=r"RLMRunnable has no option 'stop'; there are .*max_iterations"
+    ):
         await through(door, looking().bind(stop=["x"]), "Who?")
-    with pytest.raises(InputError, match=r"LLMBatchRunnable has no option 'stop'; there are .*max_concurrent"):
+    with pytest.raises(
+        InputError, match=r"LLMBatchRunnable has no option 'stop'; there are .*max_concurrent"
+    ):
         await through(door, LLMBatchRunnable("offline").bind(stop=["x"]), ["x"])
     with pytest.raises(InputError, match="max_iterations=0"):
         await through(door, looking().bind(max_iterations=0), "Who?")
@@ -107,9 +114,14 @@ async def test_a_changed_model_is_asked(standin: StandIn) -> None:
 
 @DOORS
 async def test_fallbacks_work_by_every_door(door: str) -> None:
-    """A root that is down, and a run that does not finish where that raises: the next runnable answers."""
+    """A root that is down, and a run that does not finish where that raises: the next runnable
+    answers.
+    """
     good = RLMRunnable(Scripted([final("'Ada'")]), context="a document")
-    for bad in (RLMRunnable(DOWN, context="a document", retry=Retry(failures=0)), looking(max_iterations=1, on_incomplete="raise")):
+    for bad in (
+        RLMRunnable(DOWN, context="a document", retry=Retry(failures=0)),
+        looking(max_iterations=1, on_incomplete="raise"),
+    ):
         assert (await through(door, bad.with_fallbacks([good]), "Who?"))["answer"] == "Ada"
         assert (await through(door, bad.with_fallbacks([good]).pick("answer"), "Who?")) == "Ada"
 
@@ -124,11 +136,19 @@ async def test_fallbacks_under_events() -> None:
 
 @DOORS
 async def test_what_did_not_finish(door: str) -> None:
-    """It raises where that is wanted; a typed answer is None, and the partial words have their own place."""
+    """It raises where that is wanted; a typed answer is None, and the partial words have their own
+    place.
+    """
     with pytest.raises(IncompleteError, match="max_iterations") as caught:
         await through(door, looking(max_iterations=2, on_incomplete="raise"), "Who?")
     assert caught.value.result.stop_reason == "max_iterations"
-    output = await through(door, RLMRunnable(Scripted([final("{'name': 1}")] * 9), context="a", output_type=Dam, max_iterations=3), "Who?")
+    output = await through(
+        door,
+        RLMRunnable(
+            Scripted([final("{'name': 1}")] * 9), context="a", output_type=Dam, max_iterations=3
+        ),
+        "Who?",
+    )
     assert (output["answer"], output["rlm"]["partial"]) == (None, '{"name": 1}')
     typed = RLMRunnable(Scripted([final("{'name': 'Ravenna'}")]), context="a", output_type=Dam)
     output = await through(door, typed, "Who?")
@@ -140,7 +160,11 @@ def test_a_retry_sees_what_did_not_finish() -> None:
     root = Scripted(LOOKS)
     runnable = RLMRunnable(root, context="a document", max_iterations=1, on_incomplete="raise")
     with pytest.raises(IncompleteError):
-        runnable.with_retry(retry_if_exception_type=(IncompleteError,), wait_exponential_jitter=False, stop_after_attempt=2).invoke("Who?")
+        runnable.with_retry(
+            retry_if_exception_type=(IncompleteError,),
+            wait_exponential_jitter=False,
+            stop_after_attempt=2,
+        ).invoke("Who?")
     assert len([request for request in root.requests if request.path.endswith(".1")]) == 2
 
 
@@ -174,11 +198,15 @@ def test_tries_of_a_batch(standin: StandIn) -> None:
 
 
 def test_types_and_schemas() -> None:
-    """What goes in and comes out is said with names, and the answer's type is the one that was asked for."""
+    """What goes in and comes out is said with names, and the answer's type is the one that was
+    asked for.
+    """
     assert RLMRunnable("offline").OutputType == dict[str, Any]
     assert LLMBatchRunnable("offline").OutputType == list[str]
     assert RLMRunnable("offline").get_input_schema().__name__ == "RLMInput"
-    assert RLMRunnable("offline").get_output_jsonschema()["properties"]["answer"]["type"] == "string"
+    assert (
+        RLMRunnable("offline").get_output_jsonschema()["properties"]["answer"]["type"] == "string"
+    )
     typed = RLMRunnable("offline", output_type=Dam).get_output_jsonschema()
     assert {"$ref": "#/$defs/Dam"} in typed["properties"]["answer"]["anyOf"]
     assert LLMBatchRunnable("offline").get_input_jsonschema()["type"] == "array"
@@ -188,7 +216,9 @@ def test_types_and_schemas() -> None:
 
 def test_what_the_output_says_of_the_run() -> None:
     """Cost and time are in it, and its id leads to the whole result."""
-    output = RLMRunnable("offline", context="The dam was approved by Ada.").invoke("Who approved the dam?")
+    output = RLMRunnable("offline", context="The dam was approved by Ada.").invoke(
+        "Who approved the dam?"
+    )
     result = result_of(output)
     assert (output["rlm"]["cost"], output["rlm"]["elapsed"]) == (result.cost, result.elapsed)
     assert result.run_id == output["rlm"]["run_id"]
@@ -216,7 +246,9 @@ INPUTS = [
 
 @pytest.mark.parametrize("given", INPUTS, ids=range(len(INPUTS)))
 def test_a_follow_up_question_has_its_conversation(given: Any) -> None:
-    """The root model is shown what was said before; the question itself, in output and traces, stays as it was."""
+    """The root model is shown what was said before; the question itself, in output and traces,
+    stays as it was.
+    """
     root, tracer = Scripted([final("'in March'")]), Tracer()
     output = RLMRunnable(root, context="a document").invoke(given, {"callbacks": [tracer]})
     assert (output["input"], output["answer"]) == ("And when did she do it?", "in March")
@@ -241,7 +273,9 @@ def test_a_long_conversation_is_cut() -> None:
 
 @DOORS
 async def test_a_retriever_is_a_context(door: str) -> None:
-    """It finds documents for each question; the runnable's own input in the trace names it, and holds none of their words."""
+    """It finds documents for each question; the runnable's own input in the trace names it, and
+    holds none of their words.
+    """
     asked: list[str] = []
 
     def find(question: str) -> list[Document]:
@@ -272,23 +306,36 @@ class Several(TypedDict, total=False):
 @BOTH
 @pytest.mark.parametrize("rlm_key", ["runs", None])
 async def test_a_node_fans_out(asynchronously: bool, rlm_key: str | None) -> None:
-    """With `collect=True` any number of nodes write into keys with a reducer, in the order of their `Send`s."""
+    """With `collect=True` any number of nodes write into keys with a reducer, in the order of their
+    `Send`s.
+    """
     builder = StateGraph(Several)
     runnable = RLMRunnable(Scripted([code("FINAL(context)")]))
-    node = as_node(runnable, context_key="document", answer_key="answers", rlm_key=rlm_key, collect=True)
+    node = as_node(
+        runnable, context_key="document", answer_key="answers", rlm_key=rlm_key, collect=True
+    )
     builder.add_node("ask", node)
-    builder.add_conditional_edges(START, lambda state: [Send("ask", {"question": "?", "document": each}) for each in state["documents"]])
+    builder.add_conditional_edges(
+        START,
+        lambda state: [
+            Send("ask", {"question": "?", "document": each}) for each in state["documents"]
+        ],
+    )
     builder.add_edge("ask", END)
     graph = builder.compile()
     given: Any = {"documents": [f"document {n}" for n in range(10)]}
     output = await graph.ainvoke(given) if asynchronously else graph.invoke(given)
     assert output["answers"] == given["documents"]
-    assert [run["stop_reason"] for run in output.get("runs", [])] == (["final"] * 10 if rlm_key else [])
+    assert [run["stop_reason"] for run in output.get("runs", [])] == (
+        ["final"] * 10 if rlm_key else []
+    )
 
 
 @BOTH
 async def test_a_node_is_an_agents_subgraph(asynchronously: bool) -> None:
-    """Over `messages` it gives a message, also of a run that did not finish and of a typed answer, as agents want it of a subagent."""
+    """Over `messages` it gives a message, also of a run that did not finish and of a typed answer,
+    as agents want it of a subagent.
+    """
     fits, wrong = Scripted([final("{'name': 'R'}")]), Scripted([final("{'name': 1}")] * 3)
     cases = [
         (looking(max_iterations=1), "look 1"),
@@ -296,6 +343,9 @@ async def test_a_node_is_an_agents_subgraph(asynchronously: bool) -> None:
         (RLMRunnable(wrong, context="a", output_type=Dam, max_iterations=2), '{"name": 1}'),
     ]
     for runnable, said in cases:
-        node, given = as_node(runnable, question_key="messages"), {"messages": [HumanMessage("Who?")]}
+        node, given = (
+            as_node(runnable, question_key="messages"),
+            {"messages": [HumanMessage("Who?")]},
+        )
         update = await node.ainvoke(given) if asynchronously else node.invoke(given)
         assert [message.text for message in update["messages"]] == [said]

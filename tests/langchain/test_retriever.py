@@ -49,7 +49,9 @@ def ids(found: list[Document]) -> list[str | None]:
     ],
 )
 async def test_a_search(query: str, expected: list[str], store: SharedStore) -> None:
-    """In the query language or in any words, synchronously, asynchronously and by the method of its own."""
+    """In the query language or in any words, synchronously, asynchronously and by the method of its
+    own.
+    """
     found = RLMStoreRetriever(store=store)
     assert ids(found.invoke(query)) == expected
     assert found.invoke(query) == await found.ainvoke(query) == found.search(query)
@@ -72,7 +74,17 @@ FREE = [
 
 
 @pytest.mark.parametrize(
-    "query", [*FREE, "--type=claim", "Type=claim", "id", "type", "context_0:5", "水", pytest.param("dam" * 9_000, id="long")]
+    "query",
+    [
+        *FREE,
+        "--type=claim",
+        "Type=claim",
+        "id",
+        "type",
+        "context_0:5",
+        "水",
+        pytest.param("dam" * 9_000, id="long"),
+    ],
 )
 def test_any_other_text_is_free_text(query: str, store: SharedStore) -> None:
     """What does not begin like a term of the language is never an error, whatever signs it holds."""
@@ -81,9 +93,22 @@ def test_any_other_text_is_free_text(query: str, store: SharedStore) -> None:
     assert RLMStoreRetriever(store=store).invoke(f"rained {query}")[0].id == NOTE
 
 
-@pytest.mark.parametrize("query", ["type=", 'type=claim tag="dam', "desc=x", "tag=dam weather", "-limit=3", "sort=up", "id=7 is missing"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "type=",
+        'type=claim tag="dam',
+        "desc=x",
+        "tag=dam weather",
+        "-limit=3",
+        "sort=up",
+        "id=7 is missing",
+    ],
+)
 async def test_what_only_looks_like_a_term_is_free_text(query: str, store: SharedStore) -> None:
-    """What begins like a term and does not parse is searched for as words, by every way: other retrievers send any question here."""
+    """What begins like a term and does not parse is searched for as words, by every way: other
+    retrievers send any question here.
+    """
     for mode in ("search", "summary"):
         found = RLMStoreRetriever(store=store, mode=mode)
         assert found.invoke(query) == await found.ainvoke(query)
@@ -93,9 +118,16 @@ async def test_what_only_looks_like_a_term_is_free_text(query: str, store: Share
 
 
 def test_how_many(store: SharedStore) -> None:
-    """`k` of the constructor holds, that of a call goes before it; a query's own limit can only lower it."""
+    """`k` of the constructor holds, that of a call goes before it; a query's own limit can only
+    lower it.
+    """
     found = RLMStoreRetriever(store=store, k=2)
-    assert [len(found.invoke("")), len(found.invoke("", k=3)), len(found.search("", 1)), len(found.invoke("dam approved cost", k=1))] == [
+    assert [
+        len(found.invoke("")),
+        len(found.invoke("", k=3)),
+        len(found.search("", 1)),
+        len(found.invoke("dam approved cost", k=1)),
+    ] == [
         2,
         3,
         1,
@@ -111,10 +143,22 @@ async def test_how_many_asynchronously(store: SharedStore) -> None:
 
 
 def test_the_shape_of_a_document(store: SharedStore) -> None:
-    """A finding's text, and beside it in plain JSON all that is known of it and of the document that it rests on."""
+    """A finding's text, and beside it in plain JSON all that is known of it and of the document
+    that it rests on.
+    """
     found = {each.id: each for each in RLMStoreRetriever(store=store).invoke("")}
-    place = {"doc_id": "minutes", "source": "context_0", "start": TEXTS[0].index(QUOTE), "end": TEXTS[0].index(QUOTE) + len(QUOTE)}
-    other = {"doc_id": "context_1", "source": "context_1", "start": TEXTS[1].index(COST), "end": TEXTS[1].index(COST) + len(COST)}
+    place = {
+        "doc_id": "minutes",
+        "source": "context_0",
+        "start": TEXTS[0].index(QUOTE),
+        "end": TEXTS[0].index(QUOTE) + len(QUOTE),
+    }
+    other = {
+        "doc_id": "context_1",
+        "source": "context_1",
+        "start": TEXTS[1].index(COST),
+        "end": TEXTS[1].index(COST) + len(COST),
+    }
     assert found[A].page_content == "Ada Conti approved the Ravenna dam."
     assert found[A].metadata == {
         "kind": "object",
@@ -130,9 +174,15 @@ def test_the_shape_of_a_document(store: SharedStore) -> None:
         "source_metadata": {"page": 7, "box": {"shelf": [1, 2]}},
     }
     assert json.loads(found[SUMMARY].page_content) == {"who": "Ada Conti", "lire": 4_200_000}
-    assert [found[SUMMARY].metadata[name] for name in ("spans", "parents", "call")] == [[place, other], [A], "root"]
+    assert [found[SUMMARY].metadata[name] for name in ("spans", "parents", "call")] == [
+        [place, other],
+        [A],
+        "root",
+    ]
     assert found[B].metadata["source_metadata"] == {"page": 8}
-    assert [found[NOTE].metadata[name] for name in ("source", "doc_id", "spans", "source_metadata")] == ["", "", [], {}]
+    assert [
+        found[NOTE].metadata[name] for name in ("source", "doc_id", "spans", "source_metadata")
+    ] == ["", "", [], {}]
     for each in found.values():
         assert json.loads(json.dumps(each.metadata)) == each.metadata
         for span in each.metadata["spans"]:
@@ -155,7 +205,13 @@ def test_documents_are_the_callers_own(store: SharedStore) -> None:
 
 def test_metadata_that_is_not_json() -> None:
     """What the original document says of itself in other types comes as JSON all the same."""
-    about = {"when": datetime(1911, 3, 1, tzinfo=UTC), "path": Path("minutes.txt"), "share": float("nan"), "tags": {"dam"}, 5: b"five"}
+    about = {
+        "when": datetime(1911, 3, 1, tzinfo=UTC),
+        "path": Path("minutes.txt"),
+        "share": float("nan"),
+        "tags": {"dam"},
+        5: b"five",
+    }
     store = SharedStore(Corpus.build([Document("the dam", metadata=about)]))
     store.worker("w").create("note", "d", "c", backrefs=[SpanRef("context_0", 0, 3)])
     (found,) = RLMStoreRetriever(store=store).invoke("type=note")
@@ -165,14 +221,19 @@ def test_metadata_that_is_not_json() -> None:
 
 def test_scores(store: SharedStore) -> None:
     """Free text is ranked: every score is above 0 and the best comes first."""
-    scores = [each.metadata["score"] for each in RLMStoreRetriever(store=store).invoke("dam approved by Conti")]
+    scores = [
+        each.metadata["score"]
+        for each in RLMStoreRetriever(store=store).invoke("dam approved by Conti")
+    ]
     assert len(scores) == 3
     assert scores == sorted(scores, reverse=True)
     assert scores[-1] > 0
 
 
 def test_a_summary(store: SharedStore) -> None:
-    """One Document that counts types and tags of what matches, and lists the first of it; for free text, all is counted."""
+    """One Document that counts types and tags of what matches, and lists the first of it; for free
+    text, all is counted.
+    """
     found = RLMStoreRetriever(store=store, mode="summary", k=1)
     (summary,) = found.invoke("type=claim")
     assert summary.page_content.splitlines() == [
@@ -196,8 +257,12 @@ def test_a_summary(store: SharedStore) -> None:
     assert len(found.summary("word " * 5_000).id or "") < 300
 
 
-async def test_a_search_does_not_hold_the_loop_up(store: SharedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one runs, in a thread of its own, the loop goes on: it is the loop that lets this one end."""
+async def test_a_search_does_not_hold_the_loop_up(
+    store: SharedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one runs, in a thread of its own, the loop goes on: it is the loop that lets this one
+    end.
+    """
     begun, may_end = threading.Event(), threading.Event()
 
     def slow(*args: Any, **options: Any) -> list[evidence.Evidence]:
@@ -214,7 +279,9 @@ async def test_a_search_does_not_hold_the_loop_up(store: SharedStore, monkeypatc
 
 
 async def test_its_run_is_a_child_of_the_chains(store: SharedStore) -> None:
-    """In a chain, and called by hand within a step, a tracer sees the search below what asked for it."""
+    """In a chain, and called by hand within a step, a tracer sees the search below what asked for
+    it.
+    """
     found = RLMStoreRetriever(store=store)
     for chain, above in (
         (found | RunnableLambda(len), "RunnableSequence"),
@@ -223,41 +290,68 @@ async def test_its_run_is_a_child_of_the_chains(store: SharedStore) -> None:
         for asynchronously in (False, True):
             look = Parents()
             config = RunnableConfig(callbacks=[look])
-            assert (await chain.ainvoke("approved", config) if asynchronously else chain.invoke("approved", config)) == 1
+            assert (
+                await chain.ainvoke("approved", config)
+                if asynchronously
+                else chain.invoke("approved", config)
+            ) == 1
             assert look.of["RLMStoreRetriever"] == above
 
 
 async def test_what_langchain_makes_of_a_retriever(store: SharedStore) -> None:
-    """Fields that a configuration sets, whole batches, and LangChain's own tool over a retriever work as with any other."""
+    """Fields that a configuration sets, whole batches, and LangChain's own tool over a retriever
+    work as with any other.
+    """
     found = RLMStoreRetriever(store=store)
-    fields = found.configurable_fields(k=ConfigurableField(id="k"), mode=ConfigurableField(id="mode"))
+    fields = found.configurable_fields(
+        k=ConfigurableField(id="k"), mode=ConfigurableField(id="mode")
+    )
     assert len(fields.invoke("", {"configurable": {"k": 2}})) == 2
     (summary,) = await fields.with_config(configurable={"mode": "summary"}).ainvoke("")
     assert summary.metadata["kind"] == "summary"
     with pytest.raises(InputError, match="k=0"):
         fields.invoke("", {"configurable": {"k": 0}})
     assert [ids(each) for each in await found.abatch(["approved", "tag=money"])] == [[A], [B]]
-    assert create_retriever_tool(found, "find", "Finds.").invoke({"query": "approved"}) == "Ada Conti approved the Ravenna dam."
+    assert (
+        create_retriever_tool(found, "find", "Finds.").invoke({"query": "approved"})
+        == "Ada Conti approved the Ravenna dam."
+    )
 
 
 def test_whatever_leads_to_a_store() -> None:
-    """The store itself, a worker's view of it, a result, a runnable's output and the id in it are the same store."""
+    """The store itself, a worker's view of it, a result, a runnable's output and the id in it are
+    the same store.
+    """
     output = scripted().invoke("Who?")
-    result = RLM(Scripted([final("store.create('note', 'one', 'of a result')")])).completion("Who?", "a document")
-    assert ids(RLMStoreRetriever(store=result).invoke("")) == ids(RLMStoreRetriever(store=result.store).invoke("")) == ["root_000001"]
+    result = RLM(Scripted([final("store.create('note', 'one', 'of a result')")])).completion(
+        "Who?", "a document"
+    )
+    assert (
+        ids(RLMStoreRetriever(store=result).invoke(""))
+        == ids(RLMStoreRetriever(store=result.store).invoke(""))
+        == ["root_000001"]
+    )
     shared = findings()
-    assert RLMStoreRetriever(store=shared.worker("reader")).invoke("") == RLMStoreRetriever(store=shared).invoke("")
+    assert RLMStoreRetriever(store=shared.worker("reader")).invoke("") == RLMStoreRetriever(
+        store=shared
+    ).invoke("")
     again = json.loads(json.dumps(output["rlm"]))
     for given in (output, {"rlm": again}, again["store_id"]):
         (newest, claim) = RLMStoreRetriever(store=given).invoke("")
-        assert (claim.page_content, claim.metadata["doc_id"]) == ("Ada Conti approved the Ravenna dam.", "minutes")
+        assert (claim.page_content, claim.metadata["doc_id"]) == (
+            "Ada Conti approved the Ravenna dam.",
+            "minutes",
+        )
         assert newest.metadata["parents"] == [claim.id]
 
 
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ("no-such-run", "no run 'no-such-run' in this process: the results of its last 32 runs are kept"),
+        (
+            "no-such-run",
+            "no run 'no-such-run' in this process: the results of its last 32 runs are kept",
+        ),
         (None, "not NoneType"),
         (5, "not int"),
         ({}, "not dict"),
@@ -281,10 +375,17 @@ def test_a_result_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(InputError, match="no run 'run0' in this process"):
         RLMStoreRetriever(store="run0")
     assert RLMStoreRetriever(store="run1").invoke("") == []
-    assert result_of({"rlm": {"run_id": "run32"}}) is result_of({"run_id": "run32"}) is result_of("run32")
+    assert (
+        result_of({"rlm": {"run_id": "run32"}})
+        is result_of({"run_id": "run32"})
+        is result_of("run32")
+    )
 
 
-@pytest.mark.parametrize(("given", "why"), [("no", "no run 'no'"), (5, "not int"), ({}, "not dict"), (None, "not NoneType")])
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [("no", "no run 'no'"), (5, "not int"), ({}, "not dict"), (None, "not NoneType")],
+)
 def test_what_names_no_run(given: object, why: str) -> None:
     """The error says what to give, or that the run is no longer kept."""
     with pytest.raises(InputError, match=why):
@@ -292,7 +393,9 @@ def test_what_names_no_run(given: object, why: str) -> None:
 
 
 def test_the_findings_outlive_the_document() -> None:
-    """A bound document is closed with its runnable, which may be a temporary one; what a run found is found by its id all the same."""
+    """A bound document is closed with its runnable, which may be a temporary one; what a run found
+    is found by its id all the same.
+    """
     before = documents_held()
     program = code("store.create('note', 'when', 'It was approved in March.')", "FINAL('March')")
     bound = RLMRunnable(Scripted([program])).with_context("The dam was approved in March.")
@@ -309,8 +412,14 @@ def test_the_findings_outlive_the_document() -> None:
 
 
 def test_the_source_of_a_document_is_what_it_says_itself() -> None:
-    """`source` is what LangChain's loaders write there, where they did; else the document's id, else our name for the text."""
-    documents = [Document("one dam", metadata={"source": "minutes.txt"}), Document("two dams", id="second"), Document("three dams")]
+    """`source` is what LangChain's loaders write there, where they did; else the document's id,
+    else our name for the text.
+    """
+    documents = [
+        Document("one dam", metadata={"source": "minutes.txt"}),
+        Document("two dams", id="second"),
+        Document("three dams"),
+    ]
     store = SharedStore(Corpus.build(documents))
     for number in range(3):
         store.worker("w").create("note", "d", "c", backrefs=[SpanRef(f"context_{number}", 0, 3)])
@@ -347,9 +456,13 @@ def test_arguments_that_cannot_work(options: dict[str, Any], why: str, store: Sh
 
 
 def test_evidence_of_an_answer() -> None:
-    """A citation is the document's own words; quotes are shown as far as a million characters go, the places of all are told."""
+    """A citation is the document's own words; quotes are shown as far as a million characters go,
+    the places of all are told.
+    """
     text = "".join(chr(97 + number % 26) for number in range(evidence.MAX_SHOWN_CHARS))
-    corpus = Corpus.build([Document(text, id="long", metadata={"page": 1}), Document("short and plain")])
+    corpus = Corpus.build(
+        [Document(text, id="long", metadata={"page": 1}), Document("short and plain")]
+    )
 
     def citation(source: str, start: int, end: int) -> Citation:
         return Citation(source, start, end, corpus.text(source, start, end))
@@ -368,7 +481,10 @@ def test_evidence_of_an_answer() -> None:
     ]
     assert [each.doc_id for each in shown] == ["long", "context_1", "long"]
     assert [dict(each.source_metadata) for each in shown] == [{"page": 1}, {}, {"page": 1}]
-    assert [(each["doc_id"], each["source"], each["start"], each["end"]) for each in evidence.places(given, corpus)] == [
+    assert [
+        (each["doc_id"], each["source"], each["start"], each["end"])
+        for each in evidence.places(given, corpus)
+    ] == [
         ("long", "context_0", 5, 9),
         ("long", "context_0", 0, len(text)),
         ("context_1", "context_1", 0, 5),
@@ -383,12 +499,16 @@ def test_a_store_without_its_document() -> None:
     store = SharedStore()
     store.worker("w").create("note", "d", "c", backrefs=[SpanRef("context_3", 1, 2)])
     (found,) = RLMStoreRetriever(store=store).invoke("type=note")
-    assert found.metadata["spans"] == [{"doc_id": "context_3", "source": "context_3", "start": 1, "end": 2}]
+    assert found.metadata["spans"] == [
+        {"doc_id": "context_3", "source": "context_3", "start": 1, "end": 2}
+    ]
     assert (found.metadata["doc_id"], found.metadata["source_metadata"]) == ("context_3", {})
 
 
 def test_output_citations_are_the_documents_words() -> None:
-    """What a runnable gives as evidence: `document[start:end] == quote`, with the original's id and metadata."""
+    """What a runnable gives as evidence: `document[start:end] == quote`, with the original's id and
+    metadata.
+    """
     (quoted,) = scripted().invoke("Who?")["context"]
     (span,) = quoted.metadata["spans"]
     assert DOCUMENTS[0].page_content[span["start"] : span["end"]] == quoted.page_content == QUOTE

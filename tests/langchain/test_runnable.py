@@ -38,8 +38,13 @@ def cited(standin: StandIn) -> RLMRunnable:
 
 @DOORS
 async def test_the_output(cited: RLMRunnable, door: str) -> None:
-    """The answer, its evidence as Documents whose spans hold, tokens by model, ids and counts; all but the answer in JSON's types."""
-    documents = [Document("Nothing here."), Document(TEXT, id="report", metadata={"year": 1911, "tags": ["dam"]})]
+    """The answer, its evidence as Documents whose spans hold, tokens by model, ids and counts; all
+    but the answer in JSON's types.
+    """
+    documents = [
+        Document("Nothing here."),
+        Document(TEXT, id="report", metadata={"year": 1911, "tags": ["dam"]}),
+    ]
     output = await through(door, cited, {"question": "Who?", "context": documents})
     assert list(output) == ["input", "answer", "context", "usage_metadata", "rlm"]
     assert (output["input"], output["answer"]) == ("Who?", "Ada Conti")
@@ -61,7 +66,12 @@ async def test_the_output(cited: RLMRunnable, door: str) -> None:
         "source_metadata": {"year": 1911, "tags": ["dam"]},
     }
     about = output["rlm"]
-    assert (about["iterations"], about["sub_calls"], about["stop_reason"], about["error"]) == (1, 0, "final", None)
+    assert (about["iterations"], about["sub_calls"], about["stop_reason"], about["error"]) == (
+        1,
+        0,
+        "final",
+        None,
+    )
     assert (about["citations"], about["dropped_citations"]) == ([place], 1)
     assert about["store_id"] == about["run_id"] != ""
     assert set(output["usage_metadata"]) == {MODEL}
@@ -70,18 +80,27 @@ async def test_the_output(cited: RLMRunnable, door: str) -> None:
 
 def test_counts(standin: StandIn) -> None:
     """Sub-calls are those of code, and none of the root's own."""
-    about = RLMRunnable(foreign("ChatOpenAI", standin.base_url)).invoke({"input": "Who?", "context": TEXT})["rlm"]
+    about = RLMRunnable(foreign("ChatOpenAI", standin.base_url)).invoke(
+        {"input": "Who?", "context": TEXT}
+    )["rlm"]
     assert (about["iterations"], about["sub_calls"]) == (1, CALLS - 1)
 
 
 def test_composition(cited: RLMRunnable) -> None:
     """In a chain like any other: behind a retriever, before a parser, with `pick`, in a dict."""
     retriever = RunnableLambda(lambda _question: [Document(TEXT)])
-    chain = {"context": retriever, "question": RunnablePassthrough()} | cited.pick("answer") | RunnableLambda(str.upper)
+    chain = (
+        {"context": retriever, "question": RunnablePassthrough()}
+        | cited.pick("answer")
+        | RunnableLambda(str.upper)
+    )
     assert chain.invoke("Who?") == "ADA CONTI"
     assert list(chain.stream("Who?")) == ["ADA CONTI"]
     assert chain.batch(["Who?", "Who is it?"]) == ["ADA CONTI"] * 2
-    assert cited.with_context(TEXT).pick(["answer", "rlm"]).invoke([HumanMessage("Who?")])["answer"] == "Ada Conti"
+    assert (
+        cited.with_context(TEXT).pick(["answer", "rlm"]).invoke([HumanMessage("Who?")])["answer"]
+        == "Ada Conti"
+    )
 
 
 async def test_composition_in_async_chains(cited: RLMRunnable) -> None:
@@ -99,20 +118,40 @@ def test_retries_and_fallbacks(standin: StandIn) -> None:
     with pytest.raises(ModelError):
         runnable.invoke("Who?")
     standin.reset()
-    retried = runnable.with_retry(retry_if_exception_type=(ModelError,), wait_exponential_jitter=False, stop_after_attempt=2)
+    retried = runnable.with_retry(
+        retry_if_exception_type=(ModelError,), wait_exponential_jitter=False, stop_after_attempt=2
+    )
     assert retried.invoke("Who?")["answer"] == ANSWER
     standin.reset()
     offline = RLMRunnable("offline", context=TEXT)
-    assert QUOTE in runnable.with_fallbacks([offline], exceptions_to_handle=(ModelError,)).invoke("Who approved the dam?")["answer"]
+    assert (
+        QUOTE
+        in runnable.with_fallbacks([offline], exceptions_to_handle=(ModelError,)).invoke(
+            "Who approved the dam?"
+        )["answer"]
+    )
 
 
 def test_configuration(standin: StandIn) -> None:
-    """Options are configurable fields, checked like all others; models too, and the document stays as it was read."""
+    """Options are configurable fields, checked like all others; models too, and the document stays
+    as it was read.
+    """
     standin.change(
-        scripts={MODEL: "looking".__add__ and (lambda ask: "```repl\nprint(1)\n```" if ask.turn < 3 else '```repl\nFINAL("at last")\n```')}
+        scripts={
+            MODEL: "looking".__add__
+            and (
+                lambda ask: (
+                    "```repl\nprint(1)\n```" if ask.turn < 3 else '```repl\nFINAL("at last")\n```'
+                )
+            )
+        }
     )
-    runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url), context=TEXT).configurable_fields(
-        max_iterations=ConfigurableField(id="turns"), root_llm=ConfigurableField(id="root"), budget=ConfigurableField(id="budget")
+    runnable = RLMRunnable(
+        foreign("ChatOpenAI", standin.base_url), context=TEXT
+    ).configurable_fields(
+        max_iterations=ConfigurableField(id="turns"),
+        root_llm=ConfigurableField(id="root"),
+        budget=ConfigurableField(id="budget"),
     )
     assert runnable.invoke("Who?")["rlm"]["iterations"] == 4
     few = runnable.invoke("Who?", {"configurable": {"turns": 2}})
@@ -130,13 +169,21 @@ def test_schemas() -> None:
     """Inputs and outputs are described, for whoever builds a form or a server of them."""
     runnable = RLMRunnable("offline")
     assert "question" in json.dumps(runnable.get_input_jsonschema())
-    assert set(runnable.get_output_jsonschema()["properties"]) == {"input", "answer", "context", "usage_metadata", "rlm"}
+    assert set(runnable.get_output_jsonschema()["properties"]) == {
+        "input",
+        "answer",
+        "context",
+        "usage_metadata",
+        "rlm",
+    }
     output = runnable.invoke({"question": "Who approved the dam?", "context": TEXT})
     assert runnable.get_output_schema().model_validate(output).answer == output["answer"]
 
 
 async def test_the_inner_fan_out_is_bounded() -> None:
-    """`max_concurrency` of a configuration bounds the calls of the run, from both doors, and never raises what the runnable says."""
+    """`max_concurrency` of a configuration bounds the calls of the run, from both doors, and never
+    raises what the runnable says.
+    """
     program = "```repl\nFINAL(len(llm_batch([str(n) for n in range(30)], max_concurrent=30)))\n```"
     for config, most in (({"max_concurrency": 3}, 3), ({"max_concurrency": 100}, 12), ({}, 12)):
         for door in ("ainvoke", "invoke"):
@@ -152,11 +199,15 @@ async def use(runnable: RLMRunnable) -> str:
 
 @pytest.mark.parametrize("reused", [True, False], ids=["one model", "fresh models"])
 def test_every_door_again_and_again(standin: StandIn, reused: bool) -> None:
-    """Twice each, in loops one after another, inside a running loop and from threads at once: every answer comes, no call is made twice."""
+    """Twice each, in loops one after another, inside a running loop and from threads at once: every
+    answer comes, no call is made twice.
+    """
     first = foreign("ChatOpenAI", standin.base_url)
 
     def made() -> RLMRunnable:
-        return RLMRunnable(first if reused else foreign("ChatOpenAI", standin.base_url), context=TEXT)
+        return RLMRunnable(
+            first if reused else foreign("ChatOpenAI", standin.base_url), context=TEXT
+        )
 
     async def cell() -> list[str]:
         runnable = made()
@@ -173,7 +224,9 @@ def test_every_door_again_and_again(standin: StandIn, reused: bool) -> None:
         answers += [future.result() for future in futures]
     assert answers == [ANSWER] * 24
     assert standin.stats().calls == 24 * CALLS
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("rlm-invoke")]
+    assert not [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("rlm-invoke")
+    ]
 
 
 async def test_the_loop_is_free_meanwhile(standin: StandIn) -> None:
@@ -185,7 +238,9 @@ async def test_the_loop_is_free_meanwhile(standin: StandIn) -> None:
 
 
 def test_documents_are_let_go_of(cited: RLMRunnable) -> None:
-    """One that came with a question goes with it, whatever became of the run; a bound one stays for the next, and is read once."""
+    """One that came with a question goes with it, whatever became of the run; a bound one stays for
+    the next, and is read once.
+    """
     before = documents_held()
     cited.invoke({"question": "Who?", "context": TEXT})
     with pytest.raises(InputError):
@@ -207,14 +262,21 @@ def test_documents_are_let_go_of(cited: RLMRunnable) -> None:
 def test_a_path_is_a_document(cited: RLMRunnable, tmp_path: Path) -> None:
     """It is read by the runnable; one that cannot be read is an error before any call."""
     (tmp_path / "report.txt").write_text(TEXT)
-    assert cited.invoke({"question": "Who?", "context": tmp_path / "report.txt"})["context"][0].page_content == QUOTE
+    assert (
+        cited.invoke({"question": "Who?", "context": tmp_path / "report.txt"})["context"][
+            0
+        ].page_content
+        == QUOTE
+    )
     with pytest.raises(ContextError, match="cannot be read"):
         cited.with_context(tmp_path / "missing.txt").invoke("Who?")
 
 
 def test_from_an_rlm(standin: StandIn) -> None:
     """It asks as the RLM does, with its models and options; and an RLM gives its options back."""
-    rlm = RLM(foreign("ChatOpenAI", standin.base_url), max_iterations=3, limits=Limits(stdout_shown=77))
+    rlm = RLM(
+        foreign("ChatOpenAI", standin.base_url), max_iterations=3, limits=Limits(stdout_shown=77)
+    )
     runnable = RLMRunnable.from_rlm(rlm, TEXT)
     assert runnable.invoke("Who?")["answer"] == ANSWER
     assert (runnable.max_iterations, runnable.limits) == (3, Limits(stdout_shown=77))
@@ -235,24 +297,39 @@ def test_typed_answers_and_tools(standin: StandIn) -> None:
         """A town."""
         return f"Ravenna {number}"
 
-    runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url), context=TEXT, output_type=Dam, tools=[town])
+    runnable = RLMRunnable(
+        foreign("ChatOpenAI", standin.base_url), context=TEXT, output_type=Dam, tools=[town]
+    )
     assert runnable.invoke("Which?")["answer"] == Dam(name="Ravenna 1")
 
 
 def test_budgets(standin: StandIn) -> None:
-    """A stop for the budget gives the best answer so far and says why; raising is for those who ask for it."""
-    standin.change(scripts={MODEL: lambda ask: f"```repl\nprint({ask.turn})\n```" if ask.turn < 2 else "It was Ada."})
+    """A stop for the budget gives the best answer so far and says why; raising is for those who ask
+    for it.
+    """
+    standin.change(
+        scripts={
+            MODEL: lambda ask: f"```repl\nprint({ask.turn})\n```" if ask.turn < 2 else "It was Ada."
+        }
+    )
     llm = foreign("ChatOpenAI", standin.base_url)
     output = RLMRunnable(llm, context=TEXT, budget=Budget(max_calls=3)).invoke("Who?")
     assert (output["answer"], output["rlm"]["stop_reason"]) == ("It was Ada.", "budget_calls")
     with pytest.raises(BudgetExceededError) as raised:
-        RLMRunnable(llm, context=TEXT, budget=Budget(max_calls=3, on_exceeded="raise")).invoke("Who?")
+        RLMRunnable(llm, context=TEXT, budget=Budget(max_calls=3, on_exceeded="raise")).invoke(
+            "Who?"
+        )
     assert raised.value.result.answer == "It was Ada."
 
 
 def test_bad_options() -> None:
     """They are refused where the runnable is made, in this library's words."""
-    for wrong in ({"max_iterations": 0}, {"store_mode": "nobody"}, {"sandbox": "paper"}, {"max_parallel_calls": -1}):
+    for wrong in (
+        {"max_iterations": 0},
+        {"store_mode": "nobody"},
+        {"sandbox": "paper"},
+        {"max_parallel_calls": -1},
+    ):
         with pytest.raises(InputError):
             RLMRunnable("offline", **wrong)
     with pytest.raises(InputError, match="a model is a name"):
@@ -263,13 +340,23 @@ def test_bad_options() -> None:
 
 def test_every_option_of_an_rlm_is_one_of_the_runnable() -> None:
     """With the same default; else `from_rlm` and a configuration would lose it."""
-    fields = {name: each.get_default() for name, each in RLMRunnable.model_fields.items() if name not in OWN}
-    defaults = {name: each.default for name, each in signature(RLM.__init__).parameters.items() if name not in {"self", "root_llm"}}
+    fields = {
+        name: each.get_default()
+        for name, each in RLMRunnable.model_fields.items()
+        if name not in OWN
+    }
+    defaults = {
+        name: each.default
+        for name, each in signature(RLM.__init__).parameters.items()
+        if name not in {"self", "root_llm"}
+    }
     assert {name: default for name, default in fields.items() if name != "root_llm"} == defaults
 
 
 def test_it_is_not_serialised() -> None:
-    """A live store and sandbox cannot be; what LangChain writes of it instead holds no text of the document."""
+    """A live store and sandbox cannot be; what LangChain writes of it instead holds no text of the
+    document.
+    """
     runnable = RLMRunnable("offline", context="secret words")
     assert not RLMRunnable.is_lc_serializable()
     assert "not_implemented" in dumps(runnable)
@@ -277,25 +364,35 @@ def test_it_is_not_serialised() -> None:
 
 
 async def test_progress_as_events(standin: StandIn) -> None:
-    """`astream_events` sees the calls of models and the steps of the run, in order, and the output at the end."""
+    """`astream_events` sees the calls of models and the steps of the run, in order, and the output
+    at the end.
+    """
     runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url), context=TEXT)
     events = [event async for event in runnable.astream_events("Who?", version="v2")]
-    custom = [(event["name"], event["data"]) for event in events if event["event"] == "on_custom_event"]
+    custom = [
+        (event["name"], event["data"]) for event in events if event["event"] == "on_custom_event"
+    ]
     assert [name for name, _ in custom if name != "rlm.batch_progress"] == [
         "rlm.run_started", "rlm.turn_started", "rlm.block_started", "rlm.batch_started", "rlm.batch_finished", "rlm.block_finished",
         "rlm.turn_finished",
     ]  # fmt: skip
     assert [data["done"] for name, data in custom if name == "rlm.batch_progress"] == [1, 2, 3, 4]
-    assert all(data["kind"] == name.removeprefix("rlm.") and json.dumps(data) for name, data in custom)
+    assert all(
+        data["kind"] == name.removeprefix("rlm.") and json.dumps(data) for name, data in custom
+    )
     assert sum(event["event"] == "on_chat_model_end" for event in events) == CALLS
     assert events[-1]["data"]["output"]["answer"] == ANSWER
     assert len({event["run_id"] for event in events if event["event"] == "on_custom_event"}) == 1
 
 
 def test_names_are_resolved_once() -> None:
-    """Also those of registered sub-models: what is made of the runnable by a configuration has the same models, with their connections."""
+    """Also those of registered sub-models: what is made of the runnable by a configuration has the
+    same models, with their connections.
+    """
     runnable = RLMRunnable("offline", {"fast": "offline", "strong": "offline"})
-    assert not any(isinstance(model, str) for model in (runnable.root_llm, *runnable.sub_llm.values()))
+    assert not any(
+        isinstance(model, str) for model in (runnable.root_llm, *runnable.sub_llm.values())
+    )
     assert list(runnable.sub_llm) == ["fast", "strong"]
     with pytest.raises(InputError, match="needs a name for each model"):
         RLMRunnable("offline", {})
@@ -305,9 +402,18 @@ def test_a_long_batch_is_told_in_twenty_steps(standin: StandIn) -> None:
     """However many prompts it has."""
     from tests.langchain.conftest import Tracer
 
-    standin.change(scripts={MODEL: scripted("```repl\nFINAL(len(llm_batch([str(n) for n in range(207)])))\n```")})
+    standin.change(
+        scripts={
+            MODEL: scripted("```repl\nFINAL(len(llm_batch([str(n) for n in range(207)])))\n```")
+        }
+    )
     tracer = Tracer()
-    assert RLMRunnable(foreign("ChatOpenAI", standin.base_url), context=TEXT).invoke("Who?", {"callbacks": [tracer]})["answer"] == "207"
+    assert (
+        RLMRunnable(foreign("ChatOpenAI", standin.base_url), context=TEXT).invoke(
+            "Who?", {"callbacks": [tracer]}
+        )["answer"]
+        == "207"
+    )
     steps = [data["done"] for name, data in tracer.events if name == "rlm.batch_progress"]
     assert len(steps) <= 22
     assert steps[-1] == 207
@@ -315,8 +421,17 @@ def test_a_long_batch_is_told_in_twenty_steps(standin: StandIn) -> None:
 
 def test_a_models_own_answers(standin: StandIn) -> None:
     """A sub-model may be another one, bound or not, registered by name."""
-    standin.change(scripts={MODEL: scripted('```repl\nFINAL(llm_query("x", model="strong") + llm_query("y"))\n```')})
+    standin.change(
+        scripts={
+            MODEL: scripted('```repl\nFINAL(llm_query("x", model="strong") + llm_query("y"))\n```')
+        }
+    )
     root = foreign("ChatOpenAI", standin.base_url)
-    subs = {"fast": root.bind(model="fast").with_config(tags=["t"]), "strong": foreign("ChatOpenAI", standin.base_url)}
-    assert RLMRunnable(root, subs, context=TEXT).invoke("Who?")["answer"] == answer_to("x") + answer_to("y")
+    subs = {
+        "fast": root.bind(model="fast").with_config(tags=["t"]),
+        "strong": foreign("ChatOpenAI", standin.base_url),
+    }
+    assert RLMRunnable(root, subs, context=TEXT).invoke("Who?")["answer"] == answer_to(
+        "x"
+    ) + answer_to("y")
     assert [call.model for call in standin.calls()] == [MODEL, MODEL, "fast"]

@@ -1,4 +1,6 @@
-"""LangChain's own suites for retrievers and tools, unaltered: only the properties that they ask for are given."""
+"""LangChain's own suites for retrievers and tools, unaltered: only the properties that they ask for
+are given.
+"""
 
 import functools
 from typing import Any
@@ -15,7 +17,10 @@ from tests.langchain._agents import findings, scripted
 @functools.cache
 def tools() -> dict[str, BaseTool]:
     """The tool that asks a document, and those over what was found."""
-    return {tool.name: tool for tool in [create_rlm_tool(scripted()), *RLMStoreToolkit(store=findings()).get_tools()]}
+    return {
+        tool.name: tool
+        for tool in [create_rlm_tool(scripted()), *RLMStoreToolkit(store=findings()).get_tools()]
+    }
 
 
 class TestSearch(RetrieversIntegrationTests):

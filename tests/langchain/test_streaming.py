@@ -1,4 +1,6 @@
-"""The same run by every door: what a user watches changes neither how models are asked nor what is counted."""
+"""The same run by every door: what a user watches changes neither how models are asked nor what is
+counted.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,7 +12,13 @@ from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
 from rlm_integrations import RLM, Budget
-from rlm_integrations.langchain import LLMBatchRunnable, RLMRunnable, as_node, create_rlm_tool, fast_chat_openai
+from rlm_integrations.langchain import (
+    LLMBatchRunnable,
+    RLMRunnable,
+    as_node,
+    create_rlm_tool,
+    fast_chat_openai,
+)
 from tests.engine.conftest import code
 from tests.langchain._agents import ASKED, agent
 from tests.langchain._agents import END as SAID
@@ -57,7 +65,9 @@ async def by_function(runnable: RLMRunnable, config: RunnableConfig) -> str:
     async def ask(question: str) -> str:
         return str((await rlm.acompletion(question, "a document")).answer)
 
-    *_, last = [event async for event in RunnableLambda(ask).astream_events(QUESTION, config, version="v2")]
+    *_, last = [
+        event async for event in RunnableLambda(ask).astream_events(QUESTION, config, version="v2")
+    ]
     return str(last["data"]["output"])
 
 
@@ -97,14 +107,19 @@ def by_graph(modes: list[str]) -> Callable[[RLMRunnable, RunnableConfig], Awaita
 def by_agraph(modes: list[str]) -> Callable[[RLMRunnable, RunnableConfig], Awaitable[str]]:
     async def ask(runnable: RLMRunnable, config: RunnableConfig) -> str:
         modes_and_values = [*dict.fromkeys([*modes, "values"])]
-        parts = graph(runnable).astream({"question": QUESTION}, config, stream_mode=modes_and_values)
+        parts = graph(runnable).astream(
+            {"question": QUESTION}, config, stream_mode=modes_and_values
+        )
         return str([part async for mode, part in parts if mode == "values"][-1]["answer"])
 
     return ask
 
 
 ALL_DOORS: dict[str, Callable[[RLMRunnable, RunnableConfig], Awaitable[str]]] = {
-    **{door.__name__: door for door in (by_invoke, by_ainvoke, by_stream, by_astream, by_batch, by_abatch)},
+    **{
+        door.__name__: door
+        for door in (by_invoke, by_ainvoke, by_stream, by_astream, by_batch, by_abatch)
+    },
     **{door.__name__: door for door in (by_events, by_filtered_events, by_function)},
     **{f"graph {'+'.join(modes)}": by_graph(modes) for modes in WATCHING},
     **{f"async graph {'+'.join(modes)}": by_agraph(modes) for modes in WATCHING},
@@ -114,8 +129,12 @@ EVERY_DOOR = pytest.mark.parametrize("door", ALL_DOORS.values(), ids=ALL_DOORS)
 
 @EVERY_DOOR
 @pytest.mark.parametrize("fast", [False, True], ids=["ChatOpenAI", "fast_chat_openai"])
-async def test_a_budget_does_not_differ_between_doors(standin: StandIn, door: Any, fast: bool) -> None:
-    """The same calls, the same tokens, and none refused, however the run is watched: sub-calls are not streamed for no reader."""
+async def test_a_budget_does_not_differ_between_doors(
+    standin: StandIn, door: Any, fast: bool
+) -> None:
+    """The same calls, the same tokens, and none refused, however the run is watched: sub-calls are
+    not streamed for no reader.
+    """
     standin.change(scripts=MODELS)
 
     def model(name: str) -> Any:
@@ -125,23 +144,34 @@ async def test_a_budget_does_not_differ_between_doors(standin: StandIn, door: An
             else foreign("ChatOpenAI", standin.base_url, max_retries=0).bind(model=name)
         )
 
-    runnable = RLMRunnable(model("root"), model("sub"), context="a document", budget=Budget(max_tokens=20_000))
+    runnable = RLMRunnable(
+        model("root"), model("sub"), context="a document", budget=Budget(max_tokens=20_000)
+    )
     usage = UsageMetadataCallbackHandler()
     assert await door(runnable, {"callbacks": [usage]}) == "0 refused"
     assert sorted(call.model for call in standin.calls()) == ["root", "sub", "sub", "sub", "sub"]
     assert [call.stream for call in standin.calls()] == [False] * 5
-    counted = {name: (each["input_tokens"], each["output_tokens"]) for name, each in usage.usage_metadata.items()}
+    counted = {
+        name: (each["input_tokens"], each["output_tokens"])
+        for name, each in usage.usage_metadata.items()
+    }
     sizes = {"root": 0, "sub": 0}
     for kept in standin.requests():
-        sizes[kept.body["model"]] += sum(len(str(each["content"])) for each in kept.body["messages"]) // 4 + 1
+        sizes[kept.body["model"]] += (
+            sum(len(str(each["content"])) for each in kept.body["messages"]) // 4 + 1
+        )
     assert {name: read for name, (read, _) in counted.items()} == sizes
     assert counted["sub"][1] > 0 < counted["root"][1]
 
 
 @EVERY_DOOR
 @pytest.mark.parametrize("fast", [False, True], ids=["ChatOpenAI", "fast_chat_openai"])
-async def test_tokens_that_are_shown_are_counted_too(standin: StandIn, door: Any, fast: bool) -> None:
-    """With `stream_tokens=True` the calls of a watched run are streamed, at any address, and each says its tokens."""
+async def test_tokens_that_are_shown_are_counted_too(
+    standin: StandIn, door: Any, fast: bool
+) -> None:
+    """With `stream_tokens=True` the calls of a watched run are streamed, at any address, and each
+    says its tokens.
+    """
     standin.change(scripts=MODELS)
 
     def model(name: str) -> Any:
@@ -152,7 +182,9 @@ async def test_tokens_that_are_shown_are_counted_too(standin: StandIn, door: Any
         )
 
     budget = Budget(max_tokens=20_000)
-    runnable = RLMRunnable(model("root"), model("sub"), context="a document", budget=budget, stream_tokens=True)
+    runnable = RLMRunnable(
+        model("root"), model("sub"), context="a document", budget=budget, stream_tokens=True
+    )
     usage = UsageMetadataCallbackHandler()
     assert await door(runnable, {"callbacks": [usage]}) == "0 refused"
     assert set(usage.usage_metadata) == {"root", "sub"}
@@ -160,16 +192,28 @@ async def test_tokens_that_are_shown_are_counted_too(standin: StandIn, door: Any
 
 
 @pytest.mark.parametrize("door", ["invoke", "ainvoke"])
-@pytest.mark.parametrize("options", [{"streaming": True}, {"streaming": True, "stream_usage": True}])
-async def test_a_model_set_to_stream_says_its_tokens(standin: StandIn, door: str, options: dict[str, Any]) -> None:
-    """`streaming=True` is the user's own word and stays; the tokens are asked for where nothing is said of them."""
-    standin.change(scripts={**MODELS, foreign("ChatOpenAI", standin.base_url).model_name: [PROGRAM]})
+@pytest.mark.parametrize(
+    "options", [{"streaming": True}, {"streaming": True, "stream_usage": True}]
+)
+async def test_a_model_set_to_stream_says_its_tokens(
+    standin: StandIn, door: str, options: dict[str, Any]
+) -> None:
+    """`streaming=True` is the user's own word and stays; the tokens are asked for where nothing is
+    said of them.
+    """
+    standin.change(
+        scripts={**MODELS, foreign("ChatOpenAI", standin.base_url).model_name: [PROGRAM]}
+    )
     llm = foreign("ChatOpenAI", standin.base_url, max_retries=0, **options)
-    runnable = RLMRunnable(llm, llm.bind(model="sub"), context="a document", budget=Budget(max_tokens=20_000))
+    runnable = RLMRunnable(
+        llm, llm.bind(model="sub"), context="a document", budget=Budget(max_tokens=20_000)
+    )
     output = runnable.invoke(QUESTION) if door == "invoke" else await runnable.ainvoke(QUESTION)
     assert output["answer"] == "0 refused"
     assert [call.stream for call in standin.calls()] == [True] * 5
-    assert all(kept.body["stream_options"] == {"include_usage": True} for kept in standin.requests())
+    assert all(
+        kept.body["stream_options"] == {"include_usage": True} for kept in standin.requests()
+    )
     assert min(each["input_tokens"] for each in output["usage_metadata"].values()) > 0
 
 
@@ -182,7 +226,9 @@ async def test_a_user_who_wants_no_tokens_counted_gets_none(standin: StandIn) ->
 
 @pytest.mark.parametrize("kind", ["ChatAnthropic", "ChatGoogleGenerativeAI"])
 async def test_other_providers_are_not_streamed_either(standin: StandIn, kind: str) -> None:
-    """The rule holds for every class: nothing is set on the user's object, and no argument is sent that a provider refuses."""
+    """The rule holds for every class: nothing is set on the user's object, and no argument is sent
+    that a provider refuses.
+    """
     runnable = RLMRunnable(foreign(kind, standin.base_url, max_retries=0), context="a document")
     *_, last = [event async for event in runnable.astream_events(QUESTION, version="v2")]
     assert last["data"]["output"]["rlm"]["stop_reason"] == "final"
@@ -191,7 +237,9 @@ async def test_other_providers_are_not_streamed_either(standin: StandIn, kind: s
 
 @pytest.mark.parametrize("stream_tokens", [False, True])
 async def test_events_of_calls_are_told_all_the_same(standin: StandIn, stream_tokens: bool) -> None:
-    """`astream_events` sees each call begin and end; pieces of its answer come with `stream_tokens=True` alone."""
+    """`astream_events` sees each call begin and end; pieces of its answer come with
+    `stream_tokens=True` alone.
+    """
     standin.change(scripts=MODELS)
     llm = fast_chat_openai("root", base_url=standin.base_url, api_key=KEY)
     sub = fast_chat_openai("sub", base_url=standin.base_url, api_key=KEY)
@@ -206,11 +254,17 @@ async def test_an_agent_that_is_watched(standin: StandIn, asynchronously: bool) 
     """The agent's own model streams to its reader; the models under its tool do not."""
     standin.change(scripts={**MODELS, "agent": [ASKED, SAID]})
     root = foreign("ChatOpenAI", standin.base_url, max_retries=0).bind(model="root")
-    made = agent(standin, [create_rlm_tool(RLMRunnable(root, root.bind(model="sub"), context="a document"))])
+    made = agent(
+        standin, [create_rlm_tool(RLMRunnable(root, root.bind(model="sub"), context="a document"))]
+    )
     given = {"messages": [("user", QUESTION)]}
     if asynchronously:
         shown = [part async for part in made.astream(given, stream_mode="messages")]
     else:
         shown = list(made.stream(given, stream_mode="messages"))
     assert "".join(message.text for message, _ in shown if message.type == "AIMessageChunk") == SAID
-    assert {call.model: call.stream for call in standin.calls()} == {"agent": True, "root": False, "sub": False}
+    assert {call.model: call.stream for call in standin.calls()} == {
+        "agent": True,
+        "root": False,
+        "sub": False,
+    }

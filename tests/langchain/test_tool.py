@@ -1,4 +1,6 @@
-"""The tool by which an agent asks a document: what models see of it, where the document comes from, what its artifact holds."""
+"""The tool by which an agent asks a document: what models see of it, where the document comes from,
+what its artifact holds.
+"""
 
 import json
 import threading
@@ -36,7 +38,8 @@ from tests.langchain._agents import (
     scripted,
 )
 
-LOOK = code("FINAL(context if isinstance(context, str) else context[0])")  # the answer is the document
+# The answer is the document
+LOOK = code("FINAL(context if isinstance(context, str) else context[0])")
 
 
 class State(MessagesState):
@@ -48,7 +51,12 @@ class Context(TypedDict, total=False):
 
 
 def call(tool: BaseTool, **args: Any) -> dict[str, Any]:
-    return {"name": tool.name, "args": {"question": QUESTION, **args}, "id": "call_1", "type": "tool_call"}
+    return {
+        "name": tool.name,
+        "args": {"question": QUESTION, **args},
+        "id": "call_1",
+        "type": "tool_call",
+    }
 
 
 async def tell(tool: BaseTool, asynchronously: bool, **args: Any) -> ToolMessage:
@@ -67,20 +75,33 @@ def graph(tool: BaseTool, **options: Any) -> Any:
 
 
 async def in_graph(
-    tool: BaseTool, asynchronously: bool, context: Any = None, config: Any = None, args: Any = None, **state: Any
+    tool: BaseTool,
+    asynchronously: bool,
+    context: Any = None,
+    config: Any = None,
+    args: Any = None,
+    **state: Any,
 ) -> ToolMessage:
     """The message that the tool makes in a graph, of a call by a model."""
     asked = {"messages": [AIMessage("", tool_calls=[call(tool, **(args or {}))])], **state}
     made = graph(tool)
-    output = await made.ainvoke(asked, config, context=context) if asynchronously else made.invoke(asked, config, context=context)
+    output = (
+        await made.ainvoke(asked, config, context=context)
+        if asynchronously
+        else made.invoke(asked, config, context=context)
+    )
     message = output["messages"][-1]
     assert isinstance(message, ToolMessage)
     return message
 
 
 def test_what_a_model_sees_of_it() -> None:
-    """A name, a description and one question: no document, nothing of the graph; a message's content is all that comes back."""
-    tool = create_rlm_tool(scripted(), name="ask_minutes", description="The minutes of 1911.", context_key="document")
+    """A name, a description and one question: no document, nothing of the graph; a message's
+    content is all that comes back.
+    """
+    tool = create_rlm_tool(
+        scripted(), name="ask_minutes", description="The minutes of 1911.", context_key="document"
+    )
     assert convert_to_openai_tool(tool) == {
         "type": "function",
         "function": {
@@ -98,7 +119,11 @@ def test_what_a_model_sees_of_it() -> None:
             },
         },
     }
-    assert list(tool.args) == list(tool.tool_call_schema.model_json_schema()["properties"]) == ["question"]
+    assert (
+        list(tool.args)
+        == list(tool.tool_call_schema.model_json_schema()["properties"])
+        == ["question"]
+    )
     assert "document" in create_rlm_tool(scripted()).description
     strict = convert_to_openai_tool(tool, strict=True)["function"]
     assert (strict["strict"], strict["parameters"]["additionalProperties"]) == (True, False)
@@ -106,7 +131,9 @@ def test_what_a_model_sees_of_it() -> None:
 
 @both
 async def test_without_a_call_of_a_model(asynchronously: bool) -> None:
-    """Asked by hand, with arguments or with the question alone, it gives the text that a model would be told."""
+    """Asked by hand, with arguments or with the question alone, it gives the text that a model
+    would be told.
+    """
     tool = create_rlm_tool(scripted())
     for asked in ({"question": QUESTION}, QUESTION):
         content = await tool.ainvoke(asked) if asynchronously else tool.invoke(asked)
@@ -122,15 +149,27 @@ def test_nothing_of_the_document_is_in_its_repr() -> None:
 
 @both
 async def test_the_message_and_the_artifact(asynchronously: bool) -> None:
-    """The answer with the quotes that support it; beside it plain JSON, which is the same after JSON and after a checkpoint."""
+    """The answer with the quotes that support it; beside it plain JSON, which is the same after
+    JSON and after a checkpoint.
+    """
     message = await tell(create_rlm_tool(scripted()), asynchronously)
     at = TEXTS[0].index(QUOTE)
     assert message.content == f"{ANSWER}\n[minutes:{at}-{at + len(QUOTE)}] {QUOTE}"
-    assert (message.status, message.name, message.tool_call_id) == ("success", "ask_document", "call_1")
+    assert (message.status, message.name, message.tool_call_id) == (
+        "success",
+        "ask_document",
+        "call_1",
+    )
     artifact = message.artifact
     assert list(artifact) == ["input", "answer", "context", "usage_metadata", "rlm"]
-    assert (artifact["input"], artifact["answer"], artifact["rlm"]["sub_calls"]) == (QUESTION, ANSWER, SUB_CALLS)
-    assert [(each["id"], each["page_content"]) for each in artifact["context"]] == [(f"context_0:{at}-{at + len(QUOTE)}", QUOTE)]
+    assert (artifact["input"], artifact["answer"], artifact["rlm"]["sub_calls"]) == (
+        QUESTION,
+        ANSWER,
+        SUB_CALLS,
+    )
+    assert [(each["id"], each["page_content"]) for each in artifact["context"]] == [
+        (f"context_0:{at}-{at + len(QUOTE)}", QUOTE)
+    ]
     assert json.loads(json.dumps(artifact)) == artifact
     serde = JsonPlusSerializer()
     assert serde.loads_typed(serde.dumps_typed(message)) == message
@@ -139,10 +178,14 @@ async def test_the_message_and_the_artifact(asynchronously: bool) -> None:
 
 @both
 async def test_usage_is_on_no_message(asynchronously: bool) -> None:
-    """What a run took is in the artifact only: where a message has usage, middleware reads it as the size of the conversation."""
+    """What a run took is in the artifact only: where a message has usage, middleware reads it as
+    the size of the conversation.
+    """
     message = await tell(create_rlm_tool(scripted()), asynchronously)
     assert getattr(message, "usage_metadata", None) is None
-    assert "usage" not in json.dumps([message.response_metadata, message.additional_kwargs, message.content])
+    assert "usage" not in json.dumps(
+        [message.response_metadata, message.additional_kwargs, message.content]
+    )
     assert message.artifact["usage_metadata"]["root"]["total_tokens"] > 0
 
 
@@ -154,7 +197,11 @@ async def test_a_typed_answer(asynchronously: bool) -> None:
         who: str
         year: int
 
-    runnable = RLMRunnable(Scripted([final("{'who': 'Zoë', 'year': 1911}")]), context="a document", output_type=Approval)
+    runnable = RLMRunnable(
+        Scripted([final("{'who': 'Zoë', 'year': 1911}")]),
+        context="a document",
+        output_type=Approval,
+    )
     message = await tell(create_rlm_tool(runnable), asynchronously)
     assert message.content == '{"who": "Zoë", "year": 1911}'
     assert message.artifact["answer"] == {"who": "Zoë", "year": 1911}
@@ -162,8 +209,12 @@ async def test_a_typed_answer(asynchronously: bool) -> None:
 
 def test_quotes_are_cut_for_the_model() -> None:
     """The model gets the beginnings of 20 quotes; the artifact has all of each."""
-    root = Scripted([code("FINAL('so', evidence=[SpanRef('context_0', at, at + 1000) for at in range(30)])")])
-    message = create_rlm_tool(RLMRunnable(root, context="0123456789" * 200)).invoke(call(create_rlm_tool(scripted())))
+    root = Scripted(
+        [code("FINAL('so', evidence=[SpanRef('context_0', at, at + 1000) for at in range(30)])")]
+    )
+    message = create_rlm_tool(RLMRunnable(root, context="0123456789" * 200)).invoke(
+        call(create_rlm_tool(scripted()))
+    )
     lines = message.content.splitlines()
     assert len(lines) == 21
     assert lines[1] == f"[context_0:0-1000] {'0123456789' * 30}…"
@@ -172,9 +223,14 @@ def test_quotes_are_cut_for_the_model() -> None:
 
 @both
 async def test_an_answer_that_is_the_document(asynchronously: bool, document: str) -> None:
-    """A run that answers with all that it was given floods neither the model nor a checkpoint: both say how long the answer is."""
+    """A run that answers with all that it was given floods neither the model nor a checkpoint: both
+    say how long the answer is.
+    """
     limits = Limits(answer_chars=2 * len(document))
-    message = await tell(create_rlm_tool(RLMRunnable(Scripted([LOOK]), context=document, limits=limits)), asynchronously)
+    message = await tell(
+        create_rlm_tool(RLMRunnable(Scripted([LOOK]), context=document, limits=limits)),
+        asynchronously,
+    )
     end = f"… ({len(document):,} characters)"
     assert message.content == document[:50_000] + end
     assert message.artifact["answer"] == document[:50_000] + end
@@ -196,7 +252,9 @@ class Failing:
         (lambda: RLMRunnable("offline", context=["a", 5]), "context"),
         (
             lambda: RLMRunnable(
-                Scripted([code("llm_batch(['a', 'b'])"), final("'so'")]), context="a", budget=Budget(max_calls=2, on_exceeded="raise")
+                Scripted([code("llm_batch(['a', 'b'])"), final("'so'")]),
+                context="a",
+                budget=Budget(max_calls=2, on_exceeded="raise"),
             ),
             "(budget_calls); the best answer so far: so",
         ),
@@ -204,7 +262,9 @@ class Failing:
     ids=["model", "bad document", "budget"],
 )
 async def test_errors_of_a_run(runnable: Any, why: str, asynchronously: bool) -> None:
-    """They come to the model as a message with the status of an error, with no artifact, and the agent goes on."""
+    """They come to the model as a message with the status of an error, with no artifact, and the
+    agent goes on.
+    """
     for ask in (tell, in_graph):
         message = await ask(create_rlm_tool(runnable()), asynchronously)
         assert message.status == "error"
@@ -222,30 +282,58 @@ def test_mistakes_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch)
 
 @both
 async def test_a_partial_answer_says_so(asynchronously: bool) -> None:
-    """Where a limit ended the run, the model is told that the answer is partial and why; or that there is none."""
+    """Where a limit ended the run, the model is told that the answer is partial and why; or that
+    there is none.
+    """
     root = Scripted([code("llm_batch(['a', 'b', 'c'])"), final("'so far'")])
-    message = await tell(create_rlm_tool(RLMRunnable(root, context="a document", budget=Budget(max_calls=2))), asynchronously)
-    assert message.content == "so far\n(This is a partial answer: the run was stopped by budget_calls.)"
+    message = await tell(
+        create_rlm_tool(RLMRunnable(root, context="a document", budget=Budget(max_calls=2))),
+        asynchronously,
+    )
+    assert (
+        message.content
+        == "so far\n(This is a partial answer: the run was stopped by budget_calls.)"
+    )
     assert (message.status, message.artifact["rlm"]["stop_reason"]) == ("success", "budget_calls")
-    none = await tell(create_rlm_tool(RLMRunnable(Scripted([code("x = 1")] * 3), context="a document", max_iterations=2)), asynchronously)
+    none = await tell(
+        create_rlm_tool(
+            RLMRunnable(Scripted([code("x = 1")] * 3), context="a document", max_iterations=2)
+        ),
+        asynchronously,
+    )
     assert none.content == "(There is no answer: the run was stopped by max_iterations.)"
 
 
 @both
 async def test_where_the_document_is(asynchronously: bool) -> None:
-    """Bound to the runnable; or, by a name, in the graph's runtime context or in its state, whichever shape these have."""
+    """Bound to the runnable; or, by a name, in the graph's runtime context or in its state,
+    whichever shape these have.
+    """
     bound = create_rlm_tool(RLMRunnable(Scripted([LOOK]), context="bound"))
-    assert (await in_graph(bound, asynchronously, context={"document": "of the context"}, document="of the state")).artifact[
-        "answer"
-    ] == "bound"
+    assert (
+        await in_graph(
+            bound, asynchronously, context={"document": "of the context"}, document="of the state"
+        )
+    ).artifact["answer"] == "bound"
     named = create_rlm_tool(RLMRunnable(Scripted([LOOK])), context_key="document")
-    assert (await in_graph(named, asynchronously, context={"document": "of the context"})).artifact["answer"] == "of the context"
-    assert (await in_graph(named, asynchronously, document="of the state")).artifact["answer"] == "of the state"
-    both_there = await in_graph(named, asynchronously, context={"document": "of the context"}, document="of the state")
+    assert (await in_graph(named, asynchronously, context={"document": "of the context"})).artifact[
+        "answer"
+    ] == "of the context"
+    assert (await in_graph(named, asynchronously, document="of the state")).artifact[
+        "answer"
+    ] == "of the state"
+    both_there = await in_graph(
+        named, asynchronously, context={"document": "of the context"}, document="of the state"
+    )
     assert both_there.artifact["answer"] == "of the context"
-    with pytest.raises(InputError, match="there is no document under 'document' in the graph's runtime context or its state"):
+    with pytest.raises(
+        InputError,
+        match="there is no document under 'document' in the graph's runtime context or its state",
+    ):
         await in_graph(named, asynchronously)
-    with pytest.raises(InputError, match="the tool takes it as 'document' from the graph that runs it"):
+    with pytest.raises(
+        InputError, match="the tool takes it as 'document' from the graph that runs it"
+    ):
         await tell(named, asynchronously)
 
 
@@ -272,12 +360,19 @@ async def test_documents_of_langchain_in_the_runtime_context(asynchronously: boo
     ],
 )
 async def test_a_model_forges_arguments(forged: dict[str, Any], asynchronously: bool) -> None:
-    """Whatever a model writes beside its question is dropped: it chooses no document and no configuration."""
+    """Whatever a model writes beside its question is dropped: it chooses no document and no
+    configuration.
+    """
     bound = create_rlm_tool(RLMRunnable(Scripted([LOOK]), context="bound"))
     named = create_rlm_tool(RLMRunnable(Scripted([LOOK])), context_key="document")
-    for message in (await tell(bound, asynchronously, **forged), await in_graph(bound, asynchronously, args=forged)):
+    for message in (
+        await tell(bound, asynchronously, **forged),
+        await in_graph(bound, asynchronously, args=forged),
+    ):
         assert message.artifact["answer"] == "bound"
-    assert (await in_graph(named, asynchronously, context={"document": "real"}, args=forged)).artifact["answer"] == "real"
+    assert (
+        await in_graph(named, asynchronously, context={"document": "real"}, args=forged)
+    ).artifact["answer"] == "real"
     with pytest.raises(InputError, match="there is no document"):
         await tell(named, asynchronously, **forged)
     with pytest.raises(InputError, match="there is no document"):
@@ -301,7 +396,9 @@ class Look(BaseCallbackHandler):
     def on_chain_end(self, outputs: Any, **kwargs: Any) -> None:
         self._see(outputs)
 
-    def on_tool_start(self, serialized: Any, input_str: str, *, inputs: Any = None, **kwargs: Any) -> None:
+    def on_tool_start(
+        self, serialized: Any, input_str: str, *, inputs: Any = None, **kwargs: Any
+    ) -> None:
         self.tools.append(inputs)
         self._see(serialized, input_str, inputs)
 
@@ -316,19 +413,28 @@ def document() -> str:
 
 @both
 @pytest.mark.parametrize("place", ["bound", "runtime context"])
-async def test_a_document_of_50_mb_stays_where_it_is(place: str, asynchronously: bool, document: str) -> None:
-    """It is in no artifact, no message, no checkpoint, and no tracer sees it as the input or the output of anything."""
+async def test_a_document_of_50_mb_stays_where_it_is(
+    place: str, asynchronously: bool, document: str
+) -> None:
+    """It is in no artifact, no message, no checkpoint, and no tracer sees it as the input or the
+    output of anything.
+    """
     assert len(document) > 50_000_000
     is_bound = place == "bound"
     tool = create_rlm_tool(
-        RLMRunnable(Scripted([LARGE_ROOT]), context=document if is_bound else None), context_key=None if is_bound else "document"
+        RLMRunnable(Scripted([LARGE_ROOT]), context=document if is_bound else None),
+        context_key=None if is_bound else "document",
     )
     saver, look = InMemorySaver(), Look()
     made = graph(tool, checkpointer=saver)
     asked = {"messages": [AIMessage("", tool_calls=[call(tool)])]}
     config = {"callbacks": [look], "configurable": {"thread_id": "1"}}
     context = None if is_bound else {"document": document}
-    output = await made.ainvoke(asked, config, context=context) if asynchronously else made.invoke(asked, config, context=context)
+    output = (
+        await made.ainvoke(asked, config, context=context)
+        if asynchronously
+        else made.invoke(asked, config, context=context)
+    )
     message = output["messages"][-1]
     assert message.artifact["context"][0]["page_content"] == QUOTE
     assert len(repr(message)) < 5_000
@@ -344,7 +450,9 @@ async def test_a_document_of_50_mb_stays_where_it_is(place: str, asynchronously:
 
 @both
 async def test_what_the_graph_hands_over_is_not_dumped(asynchronously: bool) -> None:
-    """A runtime context may hold anything: it is not walked through or copied, only asked for the document."""
+    """A runtime context may hold anything: it is not walked through or copied, only asked for the
+    document.
+    """
 
     class Own(BaseModel):
         document: str = "its own"
@@ -359,12 +467,16 @@ async def test_what_the_graph_hands_over_is_not_dumped(asynchronously: bool) -> 
 
     tool = create_rlm_tool(RLMRunnable(Scripted([LOOK])), context_key="document")
     for context in (Own(), Plain()):
-        assert (await in_graph(tool, asynchronously, context=context)).artifact["answer"] == "its own"
+        assert (await in_graph(tool, asynchronously, context=context)).artifact[
+            "answer"
+        ] == "its own"
 
 
 @both
 async def test_its_run_is_below_the_tools(asynchronously: bool) -> None:
-    """A tracer sees the run, and the calls of models in it, below the call of the tool, in a graph and without."""
+    """A tracer sees the run, and the calls of models in it, below the call of the tool, in a graph
+    and without.
+    """
     for ask in (tell, in_graph):
         look = Parents()
         tool = create_rlm_tool(scripted())
@@ -375,14 +487,22 @@ async def test_its_run_is_below_the_tools(asynchronously: bool) -> None:
             await tool.ainvoke(call(tool), {"callbacks": [look]})
         else:
             tool.invoke(call(tool), {"callbacks": [look]})
-        assert [look.of[name] for name in ("rlm.root", "rlm.sub", "RLMRunnable")] == ["RLMRunnable", "RLMRunnable", "ask_document"]
+        assert [look.of[name] for name in ("rlm.root", "rlm.sub", "RLMRunnable")] == [
+            "RLMRunnable",
+            "RLMRunnable",
+            "ask_document",
+        ]
 
 
 @both
 async def test_what_was_made_of_a_runnable(asynchronously: bool) -> None:
     """A tool takes the runnable with retries and configuration as well, and from an RLM."""
     seen = Look()
-    runnable = RLMRunnable.from_rlm(RLM(Scripted([LOOK])), context="bound").with_config(callbacks=[seen]).with_retry(stop_after_attempt=2)
+    runnable = (
+        RLMRunnable.from_rlm(RLM(Scripted([LOOK])), context="bound")
+        .with_config(callbacks=[seen])
+        .with_retry(stop_after_attempt=2)
+    )
     assert (await tell(create_rlm_tool(runnable), asynchronously)).artifact["answer"] == "bound"
     assert seen.size > 0
 
@@ -390,5 +510,8 @@ async def test_what_was_made_of_a_runnable(asynchronously: bool) -> None:
 @pytest.mark.parametrize("given", [RLM("offline"), None, "offline", len])
 def test_what_is_no_runnable(given: Any) -> None:
     """Anything else is an error that says what to give."""
-    with pytest.raises(InputError, match=r"made of a runnable, such as RLMRunnable\(…\) or RLMRunnable.from_rlm\(rlm\), not "):
+    with pytest.raises(
+        InputError,
+        match=r"made of a runnable, such as RLMRunnable\(…\) or RLMRunnable.from_rlm\(rlm\), not ",
+    ):
         create_rlm_tool(given)

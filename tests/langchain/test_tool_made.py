@@ -20,24 +20,46 @@ def test_a_runnable_without_a_document() -> None:
 
 
 def test_only_a_tool_of_a_graph_has_an_injected_argument() -> None:
-    """What exports tools, to MCP above all, takes none that have one: a tool over a bound document has its question alone."""
+    """What exports tools, to MCP above all, takes none that have one: a tool over a bound document
+    has its question alone.
+    """
     plain = create_rlm_tool(scripted())
     assert list(plain.get_input_schema().model_fields) == ["question"]
-    assert list(create_rlm_tool(scripted(), context_key="document").get_input_schema().model_fields) == ["question", "runtime"]
+    assert list(
+        create_rlm_tool(scripted(), context_key="document").get_input_schema().model_fields
+    ) == ["question", "runtime"]
 
 
 def test_a_run_that_raises_is_told_with_its_best_answer() -> None:
-    """With `on_incomplete="raise"` the agent's model is told why the run stopped, and the best words so far."""
-    runnable = RLMRunnable(Scripted([code("print('look')"), "It was Ada."]), context="a", max_iterations=1, on_incomplete="raise")
+    """With `on_incomplete="raise"` the agent's model is told why the run stopped, and the best
+    words so far.
+    """
+    runnable = RLMRunnable(
+        Scripted([code("print('look')"), "It was Ada."]),
+        context="a",
+        max_iterations=1,
+        on_incomplete="raise",
+    )
     tool = create_rlm_tool(runnable)
     message = tool.invoke(call(tool))
-    assert (message.status, message.content) == ("error", "the run was stopped (max_iterations); the best answer so far: It was Ada.")
+    assert (message.status, message.content) == (
+        "error",
+        "the run was stopped (max_iterations); the best answer so far: It was Ada.",
+    )
 
 
 def test_what_a_checkpoint_is_given_of_quotes() -> None:
-    """The artifact's quotes are cut, however much of the document a run cites; their places are whole."""
+    """The artifact's quotes are cut, however much of the document a run cites; their places are
+    whole.
+    """
     text = "The dam. " * 10_000
-    root = Scripted([code("FINAL('so', evidence=[SpanRef('context_0', n, 90_000) for n in range(0, 3000, 10)])")])
+    root = Scripted(
+        [
+            code(
+                "FINAL('so', evidence=[SpanRef('context_0', n, 90_000) for n in range(0, 3000, 10)])"
+            )
+        ]
+    )
     tool = create_rlm_tool(RLMRunnable(root, context=text))
     artifact = tool.invoke(call(tool)).artifact
     assert len(artifact["rlm"]["citations"]) == 300

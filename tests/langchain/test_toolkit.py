@@ -36,8 +36,12 @@ async def tell(tool: BaseTool, asynchronously: bool, **args: Any) -> ToolMessage
 
 
 def test_what_a_model_sees_of_them() -> None:
-    """Three tools, each with a description of itself and of its arguments; none of these is the store."""
-    shown = {name: convert_to_openai_tool(tool)["function"] for name, tool in tools(findings()).items()}
+    """Three tools, each with a description of itself and of its arguments; none of these is the
+    store.
+    """
+    shown = {
+        name: convert_to_openai_tool(tool)["function"] for name, tool in tools(findings()).items()
+    }
     assert {name: list(each["parameters"]["properties"]) for name, each in shown.items()} == {
         "search_findings": ["query", "k"],
         "summarise_findings": ["query", "k"],
@@ -55,12 +59,19 @@ def test_what_a_model_sees_of_them() -> None:
 
 @both
 async def test_search(asynchronously: bool) -> None:
-    """Each finding with its id, type and places, which `read_span` takes; the artifact is the retriever's Documents in plain JSON."""
+    """Each finding with its id, type and places, which `read_span` takes; the artifact is the
+    retriever's Documents in plain JSON.
+    """
     store = findings()
     message = await tell(tools(store)["search_findings"], asynchronously, query="tag=people")
-    assert message.content == f"worker_A_000001 (claim) Ada Conti approved the Ravenna dam. [context_0:{AT}-{AT + len(QUOTE)}]"
+    assert (
+        message.content
+        == f"worker_A_000001 (claim) Ada Conti approved the Ravenna dam. [context_0:{AT}-{AT + len(QUOTE)}]"
+    )
     (found,) = RLMStoreRetriever(store=store).invoke("tag=people")
-    assert message.artifact == [{"id": found.id, "page_content": found.page_content, "metadata": found.metadata}]
+    assert message.artifact == [
+        {"id": found.id, "page_content": found.page_content, "metadata": found.metadata}
+    ]
     many = await tell(tools(store)["search_findings"], asynchronously, query="", k=3)
     assert (len(many.content.split("\n\n")), len(many.artifact)) == (3, 3)
     none = await tell(tools(store)["search_findings"], asynchronously, query="nowhere")
@@ -70,7 +81,9 @@ async def test_search(asynchronously: bool) -> None:
 @both
 async def test_summary(asynchronously: bool) -> None:
     """How much there is of what, and the first of it."""
-    message = await tell(tools(findings())["summarise_findings"], asynchronously, query="type=claim", k=1)
+    message = await tell(
+        tools(findings())["summarise_findings"], asynchronously, query="type=claim", k=1
+    )
     assert message.content.splitlines() == [
         "2 objects",
         "types: claim 2",
@@ -84,8 +97,13 @@ async def test_summary(asynchronously: bool) -> None:
 @pytest.mark.parametrize("source", ["context_0", "minutes"])
 async def test_reading_a_span(source: str, asynchronously: bool) -> None:
     """The document's own words, by the name of the text or by the document's id."""
-    message = await tell(tools(findings())["read_span"], asynchronously, source=source, start=AT, end=AT + len(QUOTE))
-    assert (message.content, message.artifact) == (QUOTE, {"source": source, "start": AT, "end": AT + len(QUOTE), "text": QUOTE})
+    message = await tell(
+        tools(findings())["read_span"], asynchronously, source=source, start=AT, end=AT + len(QUOTE)
+    )
+    assert (message.content, message.artifact) == (
+        QUOTE,
+        {"source": source, "start": AT, "end": AT + len(QUOTE), "text": QUOTE},
+    )
 
 
 @both
@@ -105,26 +123,42 @@ async def test_artifacts_are_plain(asynchronously: bool) -> None:
 
 
 def by_id(*ids: str) -> SharedStore:
-    return SharedStore(Corpus.build([Document(f"the text of {number}", id=id_) for number, id_ in enumerate(ids)]))
+    return SharedStore(
+        Corpus.build([Document(f"the text of {number}", id=id_) for number, id_ in enumerate(ids)])
+    )
 
 
 @both
 @pytest.mark.parametrize(
     ("store", "args", "why"),
     [
-        (findings, {"source": "context_2", "start": 0, "end": 1}, "there is no source 'context_2': there are context_0 to context_1"),
+        (
+            findings,
+            {"source": "context_2", "start": 0, "end": 1},
+            "there is no source 'context_2': there are context_0 to context_1",
+        ),
         (findings, {"source": "context_0", "start": 5, "end": 2}, "there is no span from 5 to 2"),
-        (findings, {"source": "context_0", "start": 0, "end": 9_999}, f"has {len(TEXTS[0]):,} characters"),
+        (
+            findings,
+            {"source": "context_0", "start": 0, "end": 9_999},
+            f"has {len(TEXTS[0]):,} characters",
+        ),
         (
             findings,
             {"source": "context_0", "start": 0, "end": 20_001},
             "20,001 characters are more than can be read at once: at most 20,000",
         ),
         (SharedStore, {"source": "context_0", "start": 0, "end": 1}, "this store has no document"),
-        (lambda: by_id("same", "same"), {"source": "same", "start": 0, "end": 1}, "there is no source 'same'"),
+        (
+            lambda: by_id("same", "same"),
+            {"source": "same", "start": 0, "end": 1},
+            "there is no source 'same'",
+        ),
     ],
 )
-async def test_places_that_are_not_there(store: Any, args: dict[str, Any], why: str, asynchronously: bool) -> None:
+async def test_places_that_are_not_there(
+    store: Any, args: dict[str, Any], why: str, asynchronously: bool
+) -> None:
     """The model is told what is wrong, in a message with the status of an error."""
     message = await tell(tools(store())["read_span"], asynchronously, **args)
     assert (message.status, message.artifact) == ("error", None)
@@ -146,34 +180,54 @@ async def test_a_query_with_a_mistake(asynchronously: bool) -> None:
 
 
 @both
-@pytest.mark.parametrize("args", [{}, {"query": "x", "k": 0}, {"query": "x", "k": 51}, {"query": 5}])
+@pytest.mark.parametrize(
+    "args", [{}, {"query": "x", "k": 0}, {"query": "x", "k": 51}, {"query": 5}]
+)
 async def test_arguments_that_do_not_fit(args: dict[str, Any], asynchronously: bool) -> None:
-    """They never reach the store: LangChain refuses them by the schema, and an agent tells its model."""
+    """They never reach the store: LangChain refuses them by the schema, and an agent tells its
+    model.
+    """
     with pytest.raises(ValidationError):
         await tell(tools(findings())["search_findings"], asynchronously, **args)
 
 
 @both
 async def test_long_findings(asynchronously: bool) -> None:
-    """A model is shown the beginning of a finding that is as long as a book, and some of its many places; so is a checkpoint."""
+    """A model is shown the beginning of a finding that is as long as a book, and some of its many
+    places; so is a checkpoint.
+    """
     store = SharedStore(Corpus.build("x" * 500))
-    store.worker("w").create("note", "a book", "b" * 5_000_000, backrefs=[SpanRef("context_0", at, at + 1) for at in range(500)])
+    store.worker("w").create(
+        "note",
+        "a book",
+        "b" * 5_000_000,
+        backrefs=[SpanRef("context_0", at, at + 1) for at in range(500)],
+    )
     message = await tell(tools(store)["search_findings"], asynchronously, query="")
-    assert message.content.startswith(f"w_000001 (note) {'b' * 2_000}… (5,000,000 characters) [context_0:0-1] ")
+    assert message.content.startswith(
+        f"w_000001 (note) {'b' * 2_000}… (5,000,000 characters) [context_0:0-1] "
+    )
     assert len(message.content) < 3_000
-    assert message.artifact[0]["page_content"] == f"{'b' * toolkit.MAX_READ_CHARS}… (5,000,000 characters)"
+    assert (
+        message.artifact[0]["page_content"]
+        == f"{'b' * toolkit.MAX_READ_CHARS}… (5,000,000 characters)"
+    )
     assert len(message.artifact[0]["metadata"]["spans"]) == 500
 
 
 def test_a_bound_document_stays_for_its_store() -> None:
-    """Of a runnable that is bound to its document the tools can read it; one that came with a question is let go of, which they say."""
+    """Of a runnable that is bound to its document the tools can read it; one that came with a
+    question is let go of, which they say.
+    """
     span = {"source": "context_0", "start": AT, "end": AT + len(QUOTE)}
     bound = scripted()
     assert tools(bound.invoke("Who?"))["read_span"].invoke(span) == QUOTE
     came_along = scripted(context=None).invoke({"question": "Who?", "context": DOCUMENTS})
     assert "the document is no longer at hand" in tools(came_along)["read_span"].invoke(span)
     assert "with_context(…) keeps it" in tools(came_along)["read_span"].invoke(span)
-    assert "Ada Conti approved" in tools(came_along)["search_findings"].invoke({"query": "type=claim"})
+    assert "Ada Conti approved" in tools(came_along)["search_findings"].invoke(
+        {"query": "type=claim"}
+    )
 
 
 async def test_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

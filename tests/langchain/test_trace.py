@@ -1,4 +1,6 @@
-"""One trace for a tree of runs: nobody is an orphan, tokens add up, the document is in none of it, and an end is seen by all."""
+"""One trace for a tree of runs: nobody is an orphan, tokens add up, the document is in none of it,
+and an end is seen by all.
+"""
 
 import asyncio
 import json
@@ -28,7 +30,11 @@ CHILDREN_ANSWER = "|".join([answer_to("yours"), answer_to("yours"), answer_to("m
 
 
 def model(kind: str, standin: StandIn) -> Any:
-    return OpenAILM(MODEL, base_url=standin.base_url, api_key=KEY) if kind == "OpenAILM" else foreign(kind, standin.base_url)
+    return (
+        OpenAILM(MODEL, base_url=standin.base_url, api_key=KEY)
+        if kind == "OpenAILM"
+        else foreign(kind, standin.base_url)
+    )
 
 
 async def through(door: str, runnable: Any, given: Any, config: Any = None) -> Any:
@@ -57,14 +63,19 @@ async def until(condition: Callable[[], object]) -> None:
 @DOORS
 @MODELS
 async def test_one_tree(standin: StandIn, kind: str, door: str) -> None:
-    """Root, sub-calls, child runs with what they ask, and a retriever after it are one tree, from every door, whoever made the model."""
+    """Root, sub-calls, child runs with what they ask, and a retriever after it are one tree, from
+    every door, whoever made the model.
+    """
     standin.change(scripts={MODEL: scripted(CHILDREN, child=CHILD)})
     tracer = Tracer()
     store = SharedStore()
     store.worker("w").create("note", "found", "it")
     retriever = RLMStoreRetriever(store=store)
     runnable = RLMRunnable(model(kind, standin), max_depth=2, context="a document of some length")
-    chain = (runnable.pick("answer") | RunnableLambda(lambda answer: [answer, *retriever.invoke("found")])).with_config(run_name="chain")
+    chain = (
+        runnable.pick("answer")
+        | RunnableLambda(lambda answer: [answer, *retriever.invoke("found")])
+    ).with_config(run_name="chain")
     answer, found = await through(door, chain, "Who?", {"callbacks": [tracer]})
     assert (answer, found.page_content) == (CHILDREN_ANSWER, "it")
     (root,) = tracer.roots
@@ -81,11 +92,18 @@ async def test_one_tree(standin: StandIn, kind: str, door: str) -> None:
 @DOORS
 @MODELS
 async def test_what_calls_show(standin: StandIn, kind: str, door: str) -> None:
-    """Each has its place in the run, its depth, and the user's own tags and metadata; `nostream` unless tokens are wanted."""
+    """Each has its place in the run, its depth, and the user's own tags and metadata; `nostream`
+    unless tokens are wanted.
+    """
     for tokens in (False, True):
         tracer = Tracer()
         runnable = RLMRunnable(model(kind, standin), context="a document", stream_tokens=tokens)
-        await through(door, runnable, "Who?", {"callbacks": [tracer], "tags": ["mine"], "metadata": {"user": "u"}})
+        await through(
+            door,
+            runnable,
+            "Who?",
+            {"callbacks": [tracer], "tags": ["mine"], "metadata": {"user": "u"}},
+        )
         calls = [run for run in tracer.runs if run.run_type in {"llm", "chat_model"}]
         paths = [call.metadata["rlm_path"] for call in calls]
         assert len(set(paths)) == len(paths) == CALLS
@@ -101,12 +119,20 @@ async def test_what_calls_show(standin: StandIn, kind: str, door: str) -> None:
 async def test_tokens_add_up(standin: StandIn, kind: str, door: str) -> None:
     """What LangChain's own handler counts is the sum of the calls, and what the output says."""
     usage = UsageMetadataCallbackHandler()
-    output = await through(door, RLMRunnable(model(kind, standin), context="a document"), "Who?", {"callbacks": [usage]})
+    output = await through(
+        door,
+        RLMRunnable(model(kind, standin), context="a document"),
+        "Who?",
+        {"callbacks": [usage]},
+    )
     assert output["answer"] == ANSWER
     told = usage.usage_metadata[MODEL]
     said = output["usage_metadata"][MODEL]
     assert standin.stats().calls == CALLS
-    sizes = [sum(len(str(each["content"])) for each in kept.body["messages"]) // 4 + 1 for kept in standin.requests()]
+    sizes = [
+        sum(len(str(each["content"])) for each in kept.body["messages"]) // 4 + 1
+        for kept in standin.requests()
+    ]
     assert said["input_tokens"] == told["input_tokens"] == sum(sizes)
     assert said["output_tokens"] == told["output_tokens"] > 0
     assert said["total_tokens"] == told["total_tokens"]
@@ -129,12 +155,17 @@ class Slow(AsyncCallbackHandler):
 @MODELS
 @pytest.mark.parametrize("children", [False, True], ids=["run", "children"])
 async def test_cancelling_is_seen(standin: StandIn, kind: str, children: bool) -> None:
-    """All calls are aborted at once, nothing goes on, and tracers are told of every run that was ended by it.
+    """All calls are aborted at once, nothing goes on, and tracers are told of every run that was
+    ended by it.
 
-    LangChain itself tells nobody of the end of a chat model's call that is cancelled, so of those the runs around them tell.
+    LangChain itself tells nobody of the end of a chat model's call that is cancelled, so of those
+    the runs around them tell.
     """
     ask = CHILDREN if children else '```repl\nllm_batch(["hang"] * 7)\n```'
-    standin.change(scripts={MODEL: scripted(ask, child='```repl\nllm_batch(["hang"] * 4)\n```')}, faults=[Fault("hang", match="hang")])
+    standin.change(
+        scripts={MODEL: scripted(ask, child='```repl\nllm_batch(["hang"] * 4)\n```')},
+        faults=[Fault("hang", match="hang")],
+    )
     tracer, slow = Tracer(), Slow()
     runnable = RLMRunnable(model(kind, standin), max_depth=2, context="a document")
     tasks = asyncio.all_tasks()
@@ -155,14 +186,21 @@ async def test_cancelling_is_seen(standin: StandIn, kind: str, children: bool) -
     assert cancelled.count("RLMRunnable") == 1
     assert cancelled.count("rlm.child") == (2 if children else 0)
     assert cancelled.count("rlm.sub") == len(slow.models) == (hanging if kind == "OpenAILM" else 0)
-    assert [type(error) for error in slow.errors] == [asyncio.CancelledError] * (3 if children else 1)
+    assert [type(error) for error in slow.errors] == [asyncio.CancelledError] * (
+        3 if children else 1
+    )
     assert asyncio.all_tasks() - tasks == set()
 
 
 async def test_closing_a_stream_is_cancelling(standin: StandIn) -> None:
     """Whoever leaves a stream early ends its run."""
-    standin.change(scripts={MODEL: scripted('```repl\nllm_batch(["hang"] * 3)\n```')}, faults=[Fault("hang", match="hang")])
-    parts = RLMRunnable(foreign("ChatOpenAI", standin.base_url), context="a document").astream("Who?")
+    standin.change(
+        scripts={MODEL: scripted('```repl\nllm_batch(["hang"] * 3)\n```')},
+        faults=[Fault("hang", match="hang")],
+    )
+    parts = RLMRunnable(foreign("ChatOpenAI", standin.base_url), context="a document").astream(
+        "Who?"
+    )
     waiting = asyncio.ensure_future(anext(parts))
     await until(lambda: standin.stats().in_flight == 3)
     waiting.cancel()
@@ -177,8 +215,16 @@ LONG = "The dam was approved in March. " * (50_000_000 // 31)
 @DOORS
 @pytest.mark.parametrize("bound", [False, True], ids=["in the input", "bound"])
 async def test_the_document_is_in_no_trace(standin: StandIn, door: str, bound: bool) -> None:
-    """Fifty megabytes of context are in no input, output or metadata of a run of ours, nor in an event."""
-    standin.change(scripts={MODEL: scripted('```repl\nFINAL("approved", evidence=["The dam was approved in March."])\n```')})
+    """Fifty megabytes of context are in no input, output or metadata of a run of ours, nor in an
+    event.
+    """
+    standin.change(
+        scripts={
+            MODEL: scripted(
+                '```repl\nFINAL("approved", evidence=["The dam was approved in March."])\n```'
+            )
+        }
+    )
     tracer = Tracer()
     runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url))
     given: Any = {"question": "When?", "context": [LONG]}
@@ -186,12 +232,16 @@ async def test_the_document_is_in_no_trace(standin: StandIn, door: str, bound: b
         runnable, given = runnable.with_context(LONG), "When?"
     output = await through(door, runnable, given, {"callbacks": [tracer]})
     assert output["context"][0].page_content == "The dam was approved in March."
-    shown = [[run.inputs, run.outputs, run.metadata, run.extra, run.serialized] for run in tracer.runs]
+    shown = [
+        [run.inputs, run.outputs, run.metadata, run.extra, run.serialized] for run in tracer.runs
+    ]
     assert len(json.dumps([shown, tracer.events], default=str)) < 100_000
     assert len(repr(runnable)) < 2_000
 
 
-def test_a_handler_that_fails_breaks_nothing(standin: StandIn, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_handler_that_fails_breaks_nothing(
+    standin: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
     """What a user's handler raises is LangChain's to report; the run goes on."""
 
     class Broken(Tracer):
@@ -199,14 +249,19 @@ def test_a_handler_that_fails_breaks_nothing(standin: StandIn, caplog: pytest.Lo
             raise RuntimeError("mine")
 
     assert (
-        RLMRunnable(foreign("ChatOpenAI", standin.base_url), context="text").invoke("Who?", {"callbacks": [Broken()]})["answer"] == ANSWER
+        RLMRunnable(foreign("ChatOpenAI", standin.base_url), context="text").invoke(
+            "Who?", {"callbacks": [Broken()]}
+        )["answer"]
+        == ANSWER
     )
     assert "mine" in caplog.text
 
 
 @DOORS
 async def test_a_batch_is_one_tree(standin: StandIn, door: str) -> None:
-    """Calls of a batch are below the batch's own run, with the numbers of their prompts, and failed ones say so."""
+    """Calls of a batch are below the batch's own run, with the numbers of their prompts, and failed
+    ones say so.
+    """
     standin.change(faults=[Fault("bad_request", match="wrong")])
     tracer = Tracer()
     batch = LLMBatchRunnable(foreign("ChatOpenAI", standin.base_url))
@@ -214,5 +269,9 @@ async def test_a_batch_is_one_tree(standin: StandIn, door: str) -> None:
     assert [replies[0], replies[2]] == [answer_to("a"), answer_to("b")]
     (root,) = tracer.roots
     assert tree(root) == ("LLMBatchRunnable", [("rlm.sub", [])] * 3)
-    assert {run.metadata["rlm_path"]: run.error is None for run in root.child_runs} == {"b.0": True, "b.1": False, "b.2": True}
+    assert {run.metadata["rlm_path"]: run.error is None for run in root.child_runs} == {
+        "b.0": True,
+        "b.1": False,
+        "b.2": True,
+    }
     assert root.inputs in ({"prompts": 3}, {"input": {"prompts": 3}})

@@ -1,4 +1,6 @@
-"""A small world for tests of the face: a document with a needle in it, a root model that finds it, and ways to ask through both doors."""
+"""A small world for tests of the face: a document with a needle in it, a root model that finds it,
+and ways to ask through both doors.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -21,7 +23,10 @@ FINDS = code(
     'store.create("note", "the needle", "It is 42.", backrefs=[span], tags=["found"])',
     f"FINAL({ANSWER!r}, evidence=[span])",
 )
-ASKS = code('replies = llm_batch([f"q{n}" for n in range(4)])', f'FINAL("|".join(replies), evidence=[cite({NEEDLE!r})])')
+ASKS = code(
+    'replies = llm_batch([f"q{n}" for n in range(4)])',
+    f'FINAL("|".join(replies), evidence=[cite({NEEDLE!r})])',
+)
 ASKED = "|".join(answer_to(f"q{n}") for n in range(4))
 
 
@@ -36,12 +41,16 @@ def questions(root: Scripted) -> list[str]:
 
 
 def root_or_sub(ask: Ask) -> str:
-    """The script of a provider's model that is root and sub-model: only a root has a system message."""
+    """The script of a provider's model that is root and sub-model: only a root has a system
+    message.
+    """
     return ASKS if ask.body["messages"][0]["role"] == "system" else answer_to(ask.prompt)
 
 
 def scripted_llm(reply: Callable[[str], Any] | None = None, **options: Any) -> Any:
-    """An LLM of LlamaIndex in this process: as root it finds the needle, else it says what `reply` makes of its prompt."""
+    """An LLM of LlamaIndex in this process: as root it finds the needle, else it says what `reply`
+    makes of its prompt.
+    """
     from llama_index.core.llms import ChatMessage
     from llama_index.core.llms.mock import MockFunctionCallingLLM
 
@@ -62,16 +71,27 @@ def calling_llm(tool: str) -> Any:
         results = [message.content for message in messages if message.role.value == "tool"]
         if results:
             return ChatMessage(f"It says: {results[0]}", role="assistant")
-        return ChatMessage(role="assistant", blocks=[ToolCallBlock(tool_call_id="1", tool_name=tool, tool_kwargs={"input": QUESTION})])
+        return ChatMessage(
+            role="assistant",
+            blocks=[
+                ToolCallBlock(tool_call_id="1", tool_name=tool, tool_kwargs={"input": QUESTION})
+            ],
+        )
 
     return MockFunctionCallingLLM(response_generator=generate)
 
 
 def splitter(chunk_size: int = 256, chunk_overlap: int = 20) -> Any:
-    """LlamaIndex's usual splitter, without NLTK: that refuses to read its own files where an installer has hard-linked them."""
+    """LlamaIndex's usual splitter, without NLTK: that refuses to read its own files where an
+    installer has hard-linked them.
+    """
     from llama_index.core.node_parser import SentenceSplitter
 
-    return SentenceSplitter(chunk_size=chunk_size, chunk_overlap=chunk_overlap, chunking_tokenizer_fn=re.compile(r"[^.]+\.?|\.").findall)
+    return SentenceSplitter(
+        chunk_size=chunk_size,
+        chunk_overlap=chunk_overlap,
+        chunking_tokenizer_fn=re.compile(r"[^.]+\.?|\.").findall,
+    )
 
 
 def needles(nodes: Sequence[Any]) -> list[str]:
@@ -80,5 +100,7 @@ def needles(nodes: Sequence[Any]) -> list[str]:
 
 
 async def ask(engine: Any, door: str, question: str = QUESTION) -> Any:
-    """The engine's response through this door; the synchronous one is used as it is in a notebook, inside a running loop."""
+    """The engine's response through this door; the synchronous one is used as it is in a notebook,
+    inside a running loop.
+    """
     return engine.query(question) if door == "sync" else await engine.aquery(question)

@@ -1,4 +1,6 @@
-"""What tests of the LlamaIndex face share: no keys, nothing left behind, and LlamaIndex's settings as they were."""
+"""What tests of the LlamaIndex face share: no keys, nothing left behind, and LlamaIndex's settings
+as they were.
+"""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -13,7 +15,9 @@ from tests.standin import StandIn, serve_in_thread
 
 @pytest.fixture(autouse=True)
 def fresh_settings() -> Iterator[None]:
-    """Each test begins with LlamaIndex's settings untouched, but for a splitter that works wherever it was installed."""
+    """Each test begins with LlamaIndex's settings untouched, but for a splitter that works wherever
+    it was installed.
+    """
     if not find_spec("llama_index"):
         yield
         return
@@ -22,7 +26,14 @@ def fresh_settings() -> Iterator[None]:
     Settings._node_parser = splitter()
     Settings._transformations = None  # what another folder's tests have left there
     yield
-    for name in ("_llm", "_embed_model", "_callback_manager", "_prompt_helper", "_node_parser", "_transformations"):
+    for name in (
+        "_llm",
+        "_embed_model",
+        "_callback_manager",
+        "_prompt_helper",
+        "_node_parser",
+        "_transformations",
+    ):
         setattr(Settings, name, None)
 
 

@@ -33,7 +33,10 @@ class Answer(BaseModel):
         ({"nodes": []}, "there are no documents"),
         ({"index": "an index"}, "needed here is BaseIndex, not str"),
         ({"retriever": DOCUMENT}, "needed here is BaseRetriever, not Document"),
-        ({"documents": DOCUMENT, "store": "shared"}, "there is no option 'store'; there are documents, nodes, .*store_mode"),
+        (
+            {"documents": DOCUMENT, "store": "shared"},
+            "there is no option 'store'; there are documents, nodes, .*store_mode",
+        ),
         ({"documents": DOCUMENT, "max_iterations": 0}, "from 1 on"),
         ({"documents": DOCUMENT, "root_llm": "offline"}, "here it is llm="),
         ({"documents": DOCUMENT, "llm": 5}, "a model is a name"),
@@ -54,21 +57,29 @@ def test_an_rlm_that_is_none() -> None:
     """`from_rlm` takes an RLM and documents."""
     with pytest.raises(InputError, match="needed here is RLM, not Scripted"):
         RLMQueryEngine.from_rlm(finder(), DOCUMENT)
-    with pytest.raises(InputError, match=r"there is no option 'storemode'; there are empty_response, .*store_mode"):
+    with pytest.raises(
+        InputError, match=r"there is no option 'storemode'; there are empty_response, .*store_mode"
+    ):
         RLMSynthesizer(finder(), storemode="none")
 
 
 @pytest.mark.parametrize("question", ["", "  \n", None, 5])
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_questions(question: Any, door: str) -> None:
-    """An empty question, and what is none, is refused by each method, also where a template would make something of it."""
+    """An empty question, and what is none, is refused by each method, also where a template would
+    make something of it.
+    """
     root = finder()
     engine = RLMQueryEngine.from_defaults(DOCUMENT, llm=root)
     query = QueryBundle(question)
     for name in ("query", "retrieve", "synthesize"):
         more = [[DOCUMENT]] if name == "synthesize" else []
         with pytest.raises(InputError, match="the question must be a text that is not empty"):
-            _ = getattr(engine, name)(query, *more) if door == "sync" else await getattr(engine, f"a{name}")(query, *more)
+            _ = (
+                getattr(engine, name)(query, *more)
+                if door == "sync"
+                else await getattr(engine, f"a{name}")(query, *more)
+            )
     assert root.requests == []
 
 
@@ -79,7 +90,10 @@ async def test_documents_of_the_wrong_kind(documents: Any) -> None:
         await RLMQueryEngine.from_defaults(documents, llm=finder()).aquery(QUESTION)
 
 
-@pytest.mark.parametrize("documents", [iter([]), " \n", [Document(text="")], [ImageNode(image="aGF5"), TextNode(text="\t")]])
+@pytest.mark.parametrize(
+    "documents",
+    [iter([]), " \n", [Document(text="")], [ImageNode(image="aGF5"), TextNode(text="\t")]],
+)
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_nothing_to_read(documents: Any, door: str) -> None:
     """Documents without any text get LlamaIndex's empty response, and no model is asked."""

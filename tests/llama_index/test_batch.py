@@ -33,15 +33,22 @@ async def run(batch: LLMBatch, door: str, prompts: Any, **options: Any) -> list[
 async def test_order_and_concurrency(provider: StandIn, kind: str, door: str) -> None:
     """Answers come in the order of the prompts, so many at once."""
     provider.change(latency=0.05)
-    assert await run(LLMBatch(foreign(kind, provider.base_url), max_concurrent=5), door, PROMPTS) == ANSWERS
+    assert (
+        await run(LLMBatch(foreign(kind, provider.base_url), max_concurrent=5), door, PROMPTS)
+        == ANSWERS
+    )
     assert provider.stats().most_in_flight == 5
 
 
 @KINDS
 @DOORS
 async def test_failures_are_values(provider: StandIn, kind: str, door: str) -> None:
-    """A call that fails for good leaves an error in its slot; one that is refused for a while is asked again."""
-    provider.change(faults=[Fault("bad_request", match="p3"), Fault("rate_limit", match="p4", times=1)])
+    """A call that fails for good leaves an error in its slot; one that is refused for a while is
+    asked again.
+    """
+    provider.change(
+        faults=[Fault("bad_request", match="p3"), Fault("rate_limit", match="p4", times=1)]
+    )
     replies = await run(LLMBatch(foreign(kind, provider.base_url, max_retries=0)), door, PROMPTS)
     assert [type(reply) for reply in replies].count(LLMError) == 1
     assert isinstance(replies[3], LLMError)
@@ -55,21 +62,35 @@ async def test_as_they_complete(provider: StandIn, door: str) -> None:
     if door == "sync":
         assert dict(batch.run_as_completed(PROMPTS)) == dict(enumerate(ANSWERS))
     else:
-        assert {number: reply async for number, reply in batch.arun_as_completed(PROMPTS)} == dict(enumerate(ANSWERS))
+        assert {number: reply async for number, reply in batch.arun_as_completed(PROMPTS)} == dict(
+            enumerate(ANSWERS)
+        )
 
 
 @DOORS
 async def test_messages_of_llama_index(provider: StandIn, door: str) -> None:
-    """A prompt may be a list of chat messages; one with an image is refused in its slot, not sent without it."""
-    talk = [ChatMessage("Be brief.", role=MessageRole.SYSTEM), ChatMessage(blocks=[TextBlock(text="a"), TextBlock(text="b")])]
+    """A prompt may be a list of chat messages; one with an image is refused in its slot, not sent
+    without it.
+    """
+    talk = [
+        ChatMessage("Be brief.", role=MessageRole.SYSTEM),
+        ChatMessage(blocks=[TextBlock(text="a"), TextBlock(text="b")]),
+    ]
     seen = [ChatMessage(blocks=[TextBlock(text="a"), ImageBlock(url="http://127.0.0.1/x.png")])]
     tool = [ChatMessage("x", role=MessageRole.TOOL)]
-    replies = await run(LLMBatch(foreign("OpenAI", provider.base_url)), door, [talk, seen, tool, "plain"])
+    replies = await run(
+        LLMBatch(foreign("OpenAI", provider.base_url)), door, [talk, seen, tool, "plain"]
+    )
     assert replies[0] == answer_to("ab")
     assert [reply.type for reply in replies[1:3]] == ["input", "input"]
     assert replies[3] == answer_to("plain")
-    sent = next(each.body["messages"] for each in provider.requests() if len(each.body["messages"]) == 2)
-    assert [(each["role"], each["content"]) for each in sent] == [("system", "Be brief."), ("user", "ab")]
+    sent = next(
+        each.body["messages"] for each in provider.requests() if len(each.body["messages"]) == 2
+    )
+    assert [(each["role"], each["content"]) for each in sent] == [
+        ("system", "Be brief."),
+        ("user", "ab"),
+    ]
 
 
 async def test_prompts_from_anywhere() -> None:
@@ -85,9 +106,16 @@ async def test_prompts_from_anywhere() -> None:
 
 
 async def test_options() -> None:
-    """Options of the batch hold for each call, unless that has others; the user's hooks hear of it too."""
+    """Options of the batch hold for each call, unless that has others; the user's hooks hear of it
+    too.
+    """
     told, seen = [], []
-    batch = LLMBatch(scripted_llm(str.upper), on_progress=lambda *done: told.append(done), on_event=seen.append, dedupe=True)
+    batch = LLMBatch(
+        scripted_llm(str.upper),
+        on_progress=lambda *done: told.append(done),
+        on_event=seen.append,
+        dedupe=True,
+    )
     assert await batch.arun(["a", "a"]) == ["A", "A"]
     assert told[-1] == (2, 2, 0)
     assert sum(type(event).__name__ == "CallStarted" for event in seen) == 1
@@ -96,7 +124,9 @@ async def test_options() -> None:
 
 
 def test_bad_arguments_and_pickling() -> None:
-    """Unknown options and a single text are refused; the default model is looked up late; a batch is as picklable as its model."""
+    """Unknown options and a single text are refused; the default model is looked up late; a batch
+    is as picklable as its model.
+    """
     with pytest.raises(InputError, match="a batch has no option workers; there are max_concurrent"):
         LLMBatch(MockLLM(), workers=3)
     with pytest.raises(InputError, match=r"write \[prompt\]"):
@@ -108,4 +138,6 @@ def test_bad_arguments_and_pickling() -> None:
         late.run(["x"])
     Settings.llm = scripted_llm(str.upper)
     assert late.run(["x"]) == ["X"]
-    assert pickle.loads(pickle.dumps(LLMBatch("offline", max_concurrent=3)))._options == {"max_concurrent": 3}
+    assert pickle.loads(pickle.dumps(LLMBatch("offline", max_concurrent=3)))._options == {
+        "max_concurrent": 3
+    }

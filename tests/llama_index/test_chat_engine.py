@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, AT, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder, splitter
+from tests.llama_index._world import (
+    ANSWER,
+    AT,
+    NEEDLE,
+    NO_LLAMA_INDEX,
+    QUESTION,
+    TEXT,
+    finder,
+    splitter,
+)
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
@@ -32,7 +41,9 @@ def chat_of(*script: str, **options: Any) -> tuple[RLMChatEngine, Scripted]:
 
 
 async def say(engine: RLMChatEngine, door: str, message: str, *history: Any) -> Any:
-    return engine.chat(message, *history) if door == "sync" else await engine.achat(message, *history)
+    return (
+        engine.chat(message, *history) if door == "sync" else await engine.achat(message, *history)
+    )
 
 
 async def close(engine: RLMChatEngine, door: str) -> None:
@@ -45,7 +56,9 @@ def roles(engine: RLMChatEngine) -> list[tuple[str, str]]:
 
 @DOORS
 async def test_variables_and_messages_stay(door: str) -> None:
-    """A second message is answered in the same REPL, by a model that has the first; sources, metadata and history are LlamaIndex's."""
+    """A second message is answered in the same REPL, by a model that has the first; sources,
+    metadata and history are LlamaIndex's.
+    """
     engine, root = chat_of()
     first = await say(engine, door, QUESTION)
     second = await say(engine, door, "And then?")
@@ -58,13 +71,20 @@ async def test_variables_and_messages_stay(door: str) -> None:
     assert result_of(first).answer == "first"
     assert result_of(second) is engine.last_result
     assert QUESTION in str(root.requests[-1].messages)
-    assert roles(engine) == [("user", QUESTION), ("assistant", "first"), ("user", "And then?"), ("assistant", "20")]
+    assert roles(engine) == [
+        ("user", QUESTION),
+        ("assistant", "first"),
+        ("user", "And then?"),
+        ("assistant", "20"),
+    ]
     assert children() == []
 
 
 @DOORS
 async def test_streams(door: str) -> None:
-    """A stream gives the answer word by word, by LlamaIndex's own methods; history has it at once, and no thread or task is left."""
+    """A stream gives the answer word by word, by LlamaIndex's own methods; history has it at once,
+    and no thread or task is left.
+    """
     engine, _ = chat_of(final("'one two three'"))
     if door == "sync":
         response = engine.stream_chat(QUESTION)
@@ -93,21 +113,32 @@ async def test_reset(door: str) -> None:
 
 @DOORS
 async def test_a_history_that_is_given(door: str) -> None:
-    """The same history goes on in the same session; another one takes its place, and the new session is told of it."""
+    """The same history goes on in the same session; another one takes its place, and the new
+    session is told of it.
+    """
     engine, root = chat_of()
     await say(engine, door, QUESTION)
     assert str(await say(engine, door, "And then?", engine.chat_history)) == "20"
-    other = [ChatMessage("My name is Ada.", role="user"), ChatMessage("Hello Ada.", role="assistant")]
+    other = [
+        ChatMessage("My name is Ada.", role="user"),
+        ChatMessage("Hello Ada.", role="assistant"),
+    ]
     assert str(await say(engine, door, "Who am I?", other)) == "first"
     asked = root.requests[-1].messages[-1].content
     assert "User: My name is Ada.\nAssistant: Hello Ada.\n\nThe question now: Who am I?" in asked
     assert QUESTION not in asked
-    assert roles(engine)[:3] == [("user", "My name is Ada."), ("assistant", "Hello Ada."), ("user", "Who am I?")]
+    assert roles(engine)[:3] == [
+        ("user", "My name is Ada."),
+        ("assistant", "Hello Ada."),
+        ("user", "Who am I?"),
+    ]
     await close(engine, door)
 
 
 def test_messages_by_several_loops() -> None:
-    """A message by another event loop begins a session that is told the conversation; the session before is ended."""
+    """A message by another event loop begins a session that is told the conversation; the session
+    before is ended.
+    """
     engine, root = chat_of()
 
     async def ask() -> str:
@@ -123,7 +154,9 @@ def test_messages_by_several_loops() -> None:
 
 
 async def test_an_index_that_changes() -> None:
-    """Where the text of an index changes between two messages, the next is answered over the new text."""
+    """Where the text of an index changes between two messages, the next is answered over the new
+    text.
+    """
     index = SummaryIndex.from_documents([Document(text="Nothing.")], transformations=[splitter()])
     root = Scripted([final("str(len(context))")])
     async with RLMChatEngine.from_defaults(index=index, llm=root) as engine:
@@ -143,7 +176,9 @@ async def test_nothing_to_read() -> None:
 
 
 async def test_other_ways_to_make_one() -> None:
-    """Of an engine with its documents, and of an RLM; an engine over a retriever refuses, and so do wrong arguments."""
+    """Of an engine with its documents, and of an RLM; an engine over a retriever refuses, and so do
+    wrong arguments.
+    """
     engine = RLMQueryEngine.from_defaults(DOCUMENT, llm=finder())
     for chat in (engine.as_chat_engine(), RLMChatEngine.from_rlm(RLM(finder()), DOCUMENT)):
         async with chat:
@@ -153,7 +188,9 @@ async def test_other_ways_to_make_one() -> None:
         RLMQueryEngine.from_defaults(retriever=retriever, llm=finder()).as_chat_engine()
     with pytest.raises(InputError, match="one of documents, nodes, index"):
         RLMChatEngine.from_defaults(llm=finder())
-    with pytest.raises(InputError, match="no option 'memory'; there are documents, nodes, index, chat_history"):
+    with pytest.raises(
+        InputError, match="no option 'memory'; there are documents, nodes, index, chat_history"
+    ):
         RLMChatEngine.from_defaults(DOCUMENT, llm=finder(), memory=None)
     with pytest.raises(InputError, match="a text that is not empty"):
         await RLMChatEngine.from_defaults(DOCUMENT, llm=finder()).achat(" ")

@@ -6,11 +6,28 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, AT, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder, needles, questions
+from tests.llama_index._world import (
+    ANSWER,
+    AT,
+    NEEDLE,
+    NO_LLAMA_INDEX,
+    QUESTION,
+    TEXT,
+    finder,
+    needles,
+    questions,
+)
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
-from llama_index.core import ComposableGraph, Document, Settings, SummaryIndex, VectorStoreIndex, get_response_synthesizer
+from llama_index.core import (
+    ComposableGraph,
+    Document,
+    Settings,
+    SummaryIndex,
+    VectorStoreIndex,
+    get_response_synthesizer,
+)
 from llama_index.core.base.llms.types import ChatMessage, CompletionResponse, LLMMetadata
 from llama_index.core.chat_engine import CondenseQuestionChatEngine
 from llama_index.core.embeddings import MockEmbedding
@@ -36,7 +53,9 @@ DOORS = pytest.mark.parametrize("door", ["sync", "async"])
 
 
 def engine_of(root: Any = None, **options: Any) -> RLMQueryEngine:
-    return RLMQueryEngine.from_defaults(Document(text=TEXT, id_="doc-1"), llm=root or finder(), **options)
+    return RLMQueryEngine.from_defaults(
+        Document(text=TEXT, id_="doc-1"), llm=root or finder(), **options
+    )
 
 
 class Says(CustomLLM):
@@ -64,19 +83,30 @@ async def ask(engine: Any, door: str) -> Any:
 
 
 def vector_engine() -> Any:
-    index = VectorStoreIndex.from_documents([Document(text="hay")], embed_model=MockEmbedding(embed_dim=2))
+    index = VectorStoreIndex.from_documents(
+        [Document(text="hay")], embed_model=MockEmbedding(embed_dim=2)
+    )
     return index.as_query_engine(llm=MockLLM())
 
 
 @DOORS
 async def test_in_a_router(door: str) -> None:
-    """A router chooses between a vector engine and this one, and writes its choice into the response's metadata."""
-    tools = [as_query_engine_tool(vector_engine(), "vectors", "for facts"), as_query_engine_tool(engine_of(), "whole", "for all the text")]
-    selector = LLMSingleSelector.from_defaults(saying(json.dumps([{"choice": 2, "reason": "long"}])))
+    """A router chooses between a vector engine and this one, and writes its choice into the
+    response's metadata.
+    """
+    tools = [
+        as_query_engine_tool(vector_engine(), "vectors", "for facts"),
+        as_query_engine_tool(engine_of(), "whole", "for all the text"),
+    ]
+    selector = LLMSingleSelector.from_defaults(
+        saying(json.dumps([{"choice": 2, "reason": "long"}]))
+    )
     response = await ask(RouterQueryEngine(selector, tools, llm=MockLLM()), door)
     assert str(response) == ANSWER
     assert response.metadata["selector_result"].ind == 1
-    both = LLMMultiSelector.from_defaults(saying(json.dumps([{"choice": 1, "reason": ""}, {"choice": 2, "reason": ""}])))
+    both = LLMMultiSelector.from_defaults(
+        saying(json.dumps([{"choice": 1, "reason": ""}, {"choice": 2, "reason": ""}]))
+    )
     combined = await ask(RouterQueryEngine(both, tools, llm=MockLLM()), door)
     assert ANSWER in str(combined)
     assert NEEDLE in needles(combined.source_nodes)
@@ -84,8 +114,15 @@ async def test_in_a_router(door: str) -> None:
 
 @DOORS
 async def test_for_sub_questions(door: str) -> None:
-    """Sub-questions are asked of it at once, and its sources come out beside them; its synthesizer may put the answers together."""
-    asked = json.dumps([{"sub_question": f"Question {number}?", "tool_name": "ask_document"} for number in range(3)])
+    """Sub-questions are asked of it at once, and its sources come out beside them; its synthesizer
+    may put the answers together.
+    """
+    asked = json.dumps(
+        [
+            {"sub_question": f"Question {number}?", "tool_name": "ask_document"}
+            for number in range(3)
+        ]
+    )
     root = finder()
     engine = SubQuestionQueryEngine(
         LLMQuestionGenerator.from_defaults(saying(f"```json\n{asked}\n```")),
@@ -101,7 +138,9 @@ async def test_for_sub_questions(door: str) -> None:
 
 
 def test_in_a_retry() -> None:
-    """RetryQueryEngine asks again with the evaluator's feedback, and the evaluator reads the citations."""
+    """RetryQueryEngine asks again with the evaluator's feedback, and the evaluator reads the
+    citations.
+    """
     verdicts = iter(["NO", "YES"])
     root = finder()
     evaluator = RelevancyEvaluator(llm=Says(reply=lambda _: next(verdicts)))
@@ -133,7 +172,11 @@ async def test_behind_a_transformation(door: str) -> None:
     assert str(await ask(engine, door)) == ANSWER
     nodes = engine.retrieve(QueryBundle(QUESTION))
     assert [node.node.start_char_idx for node in nodes] == [AT]
-    response = engine.synthesize(QueryBundle(QUESTION), nodes) if door == "sync" else await engine.asynthesize(QueryBundle(QUESTION), nodes)
+    response = (
+        engine.synthesize(QueryBundle(QUESTION), nodes)
+        if door == "sync"
+        else await engine.asynthesize(QueryBundle(QUESTION), nodes)
+    )
     assert str(response) == ANSWER
     assert set(questions(root)) == {f"Please: {QUESTION}"}
     assert list(engine.get_prompts()) == ["query_engine:question_template"]
@@ -145,7 +188,9 @@ def memory() -> ChatMemoryBuffer:
 
 
 async def test_in_a_chat() -> None:
-    """CondenseQuestionChatEngine asks from each of its four methods; it streams where the engine does, and switches a synthesizer."""
+    """CondenseQuestionChatEngine asks from each of its four methods; it streams where the engine
+    does, and switches a synthesizer.
+    """
     llm = saying("What of the needle?")
     root = finder()
     chat = CondenseQuestionChatEngine.from_defaults(engine_of(root), llm=llm, memory=memory())
@@ -153,7 +198,9 @@ async def test_in_a_chat() -> None:
     assert (reply.response, len(reply.source_nodes)) == (ANSWER, 1)
     assert (await chat.achat("And?", chat_history=[ChatMessage("before")])).response == ANSWER
     assert questions(root) == ["Hello?", "What of the needle?"]
-    streaming = CondenseQuestionChatEngine.from_defaults(engine_of(streaming=True), llm=llm, memory=memory())
+    streaming = CondenseQuestionChatEngine.from_defaults(
+        engine_of(streaming=True), llm=llm, memory=memory()
+    )
     stream = streaming.stream_chat("Hello?")
     assert "".join(stream.response_gen) == ANSWER
     astream = await streaming.astream_chat("And?")
@@ -169,7 +216,9 @@ async def test_in_a_chat() -> None:
 def test_in_a_graph() -> None:
     """A graph of indices asks it for the evidence of a sub-index, and to put that together."""
     index = SummaryIndex.from_documents([Document(text=TEXT, id_="doc-1")])
-    graph = ComposableGraph.from_indices(SummaryIndex, [index], ["All of it."], storage_context=index.storage_context)
+    graph = ComposableGraph.from_indices(
+        SummaryIndex, [index], ["All of it."], storage_context=index.storage_context
+    )
     engine = graph.as_query_engine(
         custom_query_engines={index.index_id: engine_of()},
         response_synthesizer=get_response_synthesizer(llm=MockLLM()),
@@ -180,12 +229,18 @@ def test_in_a_graph() -> None:
     assert NEEDLE in needles(response.source_nodes)
 
 
-@pytest.mark.filterwarnings("ignore:asyncio_module:DeprecationWarning")  # LlamaIndex's runner uses its own old name
+# LlamaIndex's runner uses its own old name
+@pytest.mark.filterwarnings("ignore:asyncio_module:DeprecationWarning")
 async def test_under_evaluators() -> None:
     """BatchEvalRunner asks it, and evaluators read its responses and citations."""
     llm = Says(reply=lambda prompt: "YES" if NEEDLE in prompt else "NO")
-    runner = BatchEvalRunner({"faithful": FaithfulnessEvaluator(llm=llm), "relevant": RelevancyEvaluator(llm=llm)}, workers=2)
-    found = await runner.aevaluate_queries(engine_of(streaming=True).without_streaming(), queries=[QUESTION, "And?"])
+    runner = BatchEvalRunner(
+        {"faithful": FaithfulnessEvaluator(llm=llm), "relevant": RelevancyEvaluator(llm=llm)},
+        workers=2,
+    )
+    found = await runner.aevaluate_queries(
+        engine_of(streaming=True).without_streaming(), queries=[QUESTION, "And?"]
+    )
     assert {name: [each.passing for each in results] for name, results in found.items()} == {
         "faithful": [True, True],
         "relevant": [True, True],

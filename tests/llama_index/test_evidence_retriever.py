@@ -26,7 +26,9 @@ DOCUMENT = Document(text=TEXT, id_="doc-1")
 
 @DOORS
 async def test_an_engine_as_a_retriever(door: str) -> None:
-    """It is a retriever with callbacks of its own, finds the citations of a run, and fits into a pipeline with postprocessors."""
+    """It is a retriever with callbacks of its own, finds the citations of a run, and fits into a
+    pipeline with postprocessors.
+    """
     debug = LlamaDebugHandler(print_trace_on_end=False)
     engine = RLMQueryEngine.from_defaults(DOCUMENT, llm=finder())
     retriever = engine.as_retriever(callback_manager=CallbackManager([debug]))
@@ -45,16 +47,28 @@ async def test_an_engine_as_a_retriever(door: str) -> None:
 
 @DOORS
 async def test_postprocessors_change_what_is_read(door: str) -> None:
-    """What the postprocessors leave of a retriever's nodes is the text of the run; where they leave none, no model is asked."""
+    """What the postprocessors leave of a retriever's nodes is the text of the run; where they leave
+    none, no model is asked.
+    """
     index = SummaryIndex.from_documents([DOCUMENT, Document(text="Of cabbages and kings.")])
     root = finder(final(f"str(len(context)), evidence=[cite({NEEDLE!r})]"))
     options: Any = {"retriever": index.as_retriever(), "llm": root}
-    keeps = RLMQueryEngine.from_defaults(node_postprocessors=[Kept(exclude_keywords=["cabbages"])], **options)
+    keeps = RLMQueryEngine.from_defaults(
+        node_postprocessors=[Kept(exclude_keywords=["cabbages"])], **options
+    )
     response: Any = keeps.query(QUESTION) if door == "sync" else await keeps.aquery(QUESTION)
-    assert (str(response), needles(response.source_nodes)) == (str(len(index.docstore.docs) - 1), [NEEDLE])
-    drops = RLMQueryEngine.from_defaults(node_postprocessors=[Kept(), SimilarityPostprocessor(similarity_cutoff=0.5)], **options)
+    assert (str(response), needles(response.source_nodes)) == (
+        str(len(index.docstore.docs) - 1),
+        [NEEDLE],
+    )
+    drops = RLMQueryEngine.from_defaults(
+        node_postprocessors=[Kept(), SimilarityPostprocessor(similarity_cutoff=0.5)], **options
+    )
     response = drops.query(QUESTION) if door == "sync" else await drops.aquery(QUESTION)
-    assert (str(response), len([request for request in root.requests if request.role == "root"])) == ("Empty Response", 1)
+    assert (
+        str(response),
+        len([request for request in root.requests if request.role == "root"]),
+    ) == ("Empty Response", 1)
 
 
 class Kept(KeywordNodePostprocessor):
@@ -66,22 +80,33 @@ class Kept(KeywordNodePostprocessor):
         super().__init__(exclude=list(exclude_keywords))
 
     def _postprocess_nodes(self, nodes: Any, query_bundle: Any = None) -> Any:
-        return [node for node in nodes if not any(word in node.node.get_content() for word in self.exclude)]
+        return [
+            node
+            for node in nodes
+            if not any(word in node.node.get_content() for word in self.exclude)
+        ]
 
 
 def test_postprocessors_need_a_retriever() -> None:
-    """Without a retriever there is nothing that they could change, and the error says so; what is none of them is refused."""
+    """Without a retriever there is nothing that they could change, and the error says so; what is
+    none of them is refused.
+    """
     with pytest.raises(InputError, match="without a retriever"):
         RLMQueryEngine.from_defaults(DOCUMENT, llm=finder(), node_postprocessors=[Kept()])
     with pytest.raises(InputError, match="needed here is BaseNodePostprocessor"):
         options: Any = {"node_postprocessors": ["rerank"]}
-        RLMQueryEngine.from_defaults(retriever=SummaryIndex([]).as_retriever(), llm=finder(), **options)
+        RLMQueryEngine.from_defaults(
+            retriever=SummaryIndex([]).as_retriever(), llm=finder(), **options
+        )
 
 
 def test_without_streaming_the_postprocessors_stay() -> None:
     """The engine that a tool asks has the same postprocessors."""
     index = SummaryIndex.from_documents([DOCUMENT])
     engine = RLMQueryEngine.from_defaults(
-        retriever=index.as_retriever(), llm=finder(), streaming=True, node_postprocessors=[Kept(exclude_keywords=["hay", "straw"])]
+        retriever=index.as_retriever(),
+        llm=finder(),
+        streaming=True,
+        node_postprocessors=[Kept(exclude_keywords=["hay", "straw"])],
     )
     assert str(engine.without_streaming().query(QUESTION)) == "Empty Response"

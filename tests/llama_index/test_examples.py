@@ -14,7 +14,8 @@ pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("llama_index_*.py"))
 
 
-@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")  # workflows look at every attribute of an agent
+# Workflows look at every attribute of an agent
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_an_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It finds what it hid, without a key, and has nothing to complain of."""
@@ -31,11 +32,24 @@ def test_as_a_user_runs_one(tmp_path: Path) -> None:
     """As a script, from any folder; its exit code says whether all was right."""
     (path,) = [path for path in EXAMPLES if path.stem == "llama_index_store"]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(path.parents[1])}
-    done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        [sys.executable, path],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "The harbour of Bergen was deep." in done.stdout
 
 
 def test_there_are_five() -> None:
     """One each for engine, pipeline, agent, store and router."""
-    assert [path.stem.removeprefix("llama_index_") for path in EXAMPLES] == ["agent", "query_engine", "rag", "router", "store"]
+    assert [path.stem.removeprefix("llama_index_") for path in EXAMPLES] == [
+        "agent",
+        "query_engine",
+        "rag",
+        "router",
+        "store",
+    ]

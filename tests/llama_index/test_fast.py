@@ -14,7 +14,13 @@ pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
 from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.langchain.fast import SlowTransportWarning as LangChains
-from rlm_integrations.llama_index import LLMBatch, RLMQueryEngine, SlowTransportWarning, fast_openai, fast_openai_like
+from rlm_integrations.llama_index import (
+    LLMBatch,
+    RLMQueryEngine,
+    SlowTransportWarning,
+    fast_openai,
+    fast_openai_like,
+)
 from rlm_integrations.lm.frameworks import base as adapters
 from tests.lm._foreign import ANSWER, ANSWERS, KEY, MODEL, PROMPTS, foreign, root_or_sub
 from tests.standin import StandIn
@@ -27,8 +33,12 @@ def quick(make: Any, provider: StandIn, **options: Any) -> Any:
 
 
 @KINDS
-def test_one_object_serves_every_loop(provider: StandIn, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loops one after another, threads at the same time and synchronous methods share it: no answer is lost, and no call takes a thread."""
+def test_one_object_serves_every_loop(
+    provider: StandIn, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loops one after another, threads at the same time and synchronous methods share it: no answer
+    is lost, and no call takes a thread.
+    """
     used: list[object] = []
 
     async def in_thread(*args: object) -> None:
@@ -36,8 +46,15 @@ def test_one_object_serves_every_loop(provider: StandIn, make: Any, monkeypatch:
 
     monkeypatch.setattr(adapters, "in_thread", in_thread)
     batch, found = LLMBatch(quick(make, provider)), []
-    assert [batch.run(PROMPTS), asyncio.run(batch.arun(PROMPTS)), asyncio.run(batch.arun(PROMPTS))] == [ANSWERS] * 3
-    threads = [threading.Thread(target=lambda: found.append(asyncio.run(batch.arun(PROMPTS)))) for _ in range(3)]
+    assert [
+        batch.run(PROMPTS),
+        asyncio.run(batch.arun(PROMPTS)),
+        asyncio.run(batch.arun(PROMPTS)),
+    ] == [ANSWERS] * 3
+    threads = [
+        threading.Thread(target=lambda: found.append(asyncio.run(batch.arun(PROMPTS))))
+        for _ in range(3)
+    ]
     threads += [threading.Thread(target=lambda: found.append(batch.run(PROMPTS))) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -49,7 +66,9 @@ def test_one_object_serves_every_loop(provider: StandIn, make: Any, monkeypatch:
 
 @KINDS
 def test_retries_are_left_to_us(provider: StandIn, make: Any) -> None:
-    """The SDK's own retries are off by default, since each would come on top of ours; the option can be given."""
+    """The SDK's own retries are off by default, since each would come on top of ours; the option
+    can be given.
+    """
     assert quick(make, provider).max_retries == 0
     assert quick(make, provider, max_retries=2).max_retries == 2
 
@@ -60,13 +79,19 @@ def test_openai_like_is_a_chat_model(provider: StandIn) -> None:
 
 
 async def test_a_slow_one_is_warned_of(provider: StandIn) -> None:
-    """An engine or a batch that may make many asynchronous calls at once by httpx's transport names the helper for the class."""
+    """An engine or a batch that may make many asynchronous calls at once by httpx's transport names
+    the helper for the class.
+    """
     provider.change(scripts={MODEL: root_or_sub})
     slow = foreign("OpenAILike", provider.base_url)
-    with pytest.warns(SlowTransportWarning, match=rf"OpenAILike\('{MODEL}'\).*40 calls at once.*fast_openai_like"):
+    with pytest.warns(
+        SlowTransportWarning, match=rf"OpenAILike\('{MODEL}'\).*40 calls at once.*fast_openai_like"
+    ):
         await LLMBatch(slow, max_concurrent=40).arun(["x"])
     with pytest.warns(SlowTransportWarning, match=r"llama_index\.fast_openai\("):
-        await RLMQueryEngine.from_defaults("text", llm=foreign("OpenAI", provider.base_url), max_parallel_calls=50).aquery(QUESTION)
+        await RLMQueryEngine.from_defaults(
+            "text", llm=foreign("OpenAI", provider.base_url), max_parallel_calls=50
+        ).aquery(QUESTION)
     assert SlowTransportWarning is LangChains
 
 
@@ -76,14 +101,19 @@ async def test_others_are_not_warned_of(provider: StandIn) -> None:
     slow = foreign("OpenAILike", provider.base_url)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        engine = RLMQueryEngine.from_defaults("text", llm=quick(fast_openai, provider), max_parallel_calls=50)
+        engine = RLMQueryEngine.from_defaults(
+            "text", llm=quick(fast_openai, provider), max_parallel_calls=50
+        )
         assert str(await engine.aquery(QUESTION)) == ANSWER
         await LLMBatch(slow).arun(["x"])
         LLMBatch(slow, max_concurrent=50).run(["x"])
         await LLMBatch(f"openai:{MODEL}@{provider.base_url}", max_concurrent=50).arun(["x"])
 
 
-@pytest.mark.parametrize(("make", "module"), [(fast_openai, "llama_index.llms.openai"), (fast_openai_like, "llama_index.llms.openai_like")])
+@pytest.mark.parametrize(
+    ("make", "module"),
+    [(fast_openai, "llama_index.llms.openai"), (fast_openai_like, "llama_index.llms.openai_like")],
+)
 def test_what_is_missing_is_named(make: Any, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without LlamaIndex's package for the class, the error names the extra."""
     monkeypatch.setitem(sys.modules, module, None)

@@ -24,12 +24,16 @@ except ImportError as error:
 def test_without_llama_index() -> None:
     """The error is ours, an ImportError, and names the extra."""
     done = run_script(WITHOUT)
-    assert done.stdout.startswith("MissingExtraError llama-index rlm_integrations.llama_index needs packages that are not installed")
+    assert done.stdout.startswith(
+        "MissingExtraError llama-index rlm_integrations.llama_index needs packages that are not installed"
+    )
     assert (done.stderr, done.returncode) == ("", 0)
 
 
 def test_importing_loads_no_client_and_no_other_framework() -> None:
-    """With LlamaIndex there, its core is all that the face loads: no openai, no HTTP client of ours, no LangChain."""
+    """With LlamaIndex there, its core is all that the face loads: no openai, no HTTP client of
+    ours, no LangChain.
+    """
     pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
     code = """
 import sys, warnings

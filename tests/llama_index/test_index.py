@@ -1,18 +1,32 @@
-"""An engine over an index reads it as it is at each question, whatever has changed and wherever its texts are kept."""
+"""An engine over an index reads it as it is at each question, whatever has changed and wherever its
+texts are kept.
+"""
 
 import copy
 from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder, splitter
+from tests.llama_index._world import (
+    ANSWER,
+    NEEDLE,
+    NO_LLAMA_INDEX,
+    QUESTION,
+    TEXT,
+    finder,
+    splitter,
+)
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
 from llama_index.core import Document, MockEmbedding, StorageContext, VectorStoreIndex
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import BaseNode, TextNode
-from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery, VectorStoreQueryResult
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    VectorStoreQuery,
+    VectorStoreQueryResult,
+)
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
@@ -23,7 +37,9 @@ DOORS = pytest.mark.parametrize("door", ["sync", "async"])
 
 
 class TextStore(BasePydanticVectorStore):
-    """A vector store that keeps the text itself, as Qdrant and Chroma do, and in no order that anybody knows."""
+    """A vector store that keeps the text itself, as Qdrant and Chroma do, and in no order that
+    anybody knows.
+    """
 
     stores_text: bool = True
     nodes: dict[str, Any] = {}  # noqa: RUF012 - a field of pydantic, which copies it
@@ -46,7 +62,9 @@ class TextStore(BasePydanticVectorStore):
         found = list(self.nodes.values())[: query.similarity_top_k]
         return VectorStoreQueryResult(found, [0.5] * len(found), [node.node_id for node in found])
 
-    def get_nodes(self, node_ids: Any = None, filters: Any = None, limit: int = 3) -> list[BaseNode]:
+    def get_nodes(
+        self, node_ids: Any = None, filters: Any = None, limit: int = 3
+    ) -> list[BaseNode]:
         self.listed += 1
         return [copy.deepcopy(node) for node in reversed(self.nodes.values())][:limit]
 
@@ -61,7 +79,11 @@ class Unlisted(TextStore):
 def index_in(store: Any, *documents: Document, **options: Any) -> VectorStoreIndex:
     context = StorageContext.from_defaults(vector_store=store)
     return VectorStoreIndex.from_documents(
-        list(documents), storage_context=context, embed_model=EMBED, transformations=[splitter()], **options
+        list(documents),
+        storage_context=context,
+        embed_model=EMBED,
+        transformations=[splitter()],
+        **options,
     )
 
 
@@ -72,7 +94,9 @@ async def ask(engine: RLMQueryEngine, door: str, question: str) -> Any:
 @DOORS
 async def test_a_text_that_changes_under_its_id_is_read_again(door: str) -> None:
     """Where node ids are stable an update is seen all the same, and citations are in the new text."""
-    stable = SentenceSplitter(id_func=lambda number, document: f"{document.id_}-{number}", chunking_tokenizer_fn=str.split)
+    stable = SentenceSplitter(
+        id_func=lambda number, document: f"{document.id_}-{number}", chunking_tokenizer_fn=str.split
+    )
     price = Document(text="The price is 5 lire.", id_="D")
     index = VectorStoreIndex.from_documents([price], embed_model=EMBED, transformations=[stable])
     engine = RLMQueryEngine.from_defaults(index=index, llm="offline")
@@ -81,12 +105,20 @@ async def test_a_text_that_changes_under_its_id_is_read_again(door: str) -> None
     response = await ask(engine, door, "What is the price?")
     node = response.source_nodes[0].node
     held = index.docstore.get_node(node.ref_doc_id).text
-    assert [str(response), held[node.start_char_idx : node.end_char_idx], node.text] == ["The price is 9 lire."] * 3
+    assert [str(response), held[node.start_char_idx : node.end_char_idx], node.text] == [
+        "The price is 9 lire."
+    ] * 3
 
 
 async def test_a_text_that_becomes_equal_to_another_is_read_again() -> None:
-    """The document store lists one of several nodes with equal hashes; the others' changes are seen too."""
-    nodes = [TextNode(id_="a", text="one"), TextNode(id_="b", text="one"), TextNode(id_="c", text="two")]
+    """The document store lists one of several nodes with equal hashes; the others' changes are seen
+    too.
+    """
+    nodes = [
+        TextNode(id_="a", text="one"),
+        TextNode(id_="b", text="one"),
+        TextNode(id_="c", text="two"),
+    ]
     index = VectorStoreIndex(nodes, embed_model=EMBED)
     engine = RLMQueryEngine.from_defaults(index=index, llm=finder())
     first, again = [(await engine._source.open()).corpus for _ in range(2)]
@@ -98,7 +130,9 @@ async def test_a_text_that_becomes_equal_to_another_is_read_again() -> None:
 
 @DOORS
 async def test_a_vector_store_that_keeps_its_text(door: str) -> None:
-    """All the nodes of such a store are read, document by document whatever its order; and a change is seen."""
+    """All the nodes of such a store are read, document by document whatever its order; and a change
+    is seen.
+    """
     other = Document(text="Nothing of note in here. " * 200, id_="a")
     index = index_in(TextStore(), Document(text=TEXT, id_="doc-1"), other)
     engine = RLMQueryEngine.from_defaults(index=index, llm=finder())
@@ -124,8 +158,13 @@ async def test_a_vector_store_and_a_document_store() -> None:
 
 async def test_a_vector_store_that_does_not_list() -> None:
     """Where a store can only be searched, the error names it and says what to pass instead."""
-    engine = RLMQueryEngine.from_defaults(index=index_in(Unlisted(), Document(text=TEXT)), llm=finder())
-    with pytest.raises(InputError, match=r"in its Unlisted, which does not list them: pass retriever=index\.as_retriever"):
+    engine = RLMQueryEngine.from_defaults(
+        index=index_in(Unlisted(), Document(text=TEXT)), llm=finder()
+    )
+    with pytest.raises(
+        InputError,
+        match=r"in its Unlisted, which does not list them: pass retriever=index\.as_retriever",
+    ):
         await engine.aquery(QUESTION)
 
 
@@ -136,8 +175,12 @@ async def test_an_empty_vector_store() -> None:
 
 
 async def test_what_a_further_question_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of an index that has not changed, a further question reads no node and makes no list of its texts for the sandbox."""
-    index = VectorStoreIndex([TextNode(text=f"{NEEDLE} {number}") for number in range(300)], embed_model=EMBED)
+    """Of an index that has not changed, a further question reads no node and makes no list of its
+    texts for the sandbox.
+    """
+    index = VectorStoreIndex(
+        [TextNode(text=f"{NEEDLE} {number}") for number in range(300)], embed_model=EMBED
+    )
     engine = RLMQueryEngine.from_defaults(index=index, llm=finder())
     assert str(await engine.aquery(QUESTION)) == ANSWER
 

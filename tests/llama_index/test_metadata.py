@@ -1,4 +1,6 @@
-"""What becomes of a document's metadata: all of them on its citations, and none in front of a model that must not see them."""
+"""What becomes of a document's metadata: all of them on its citations, and none in front of a model
+that must not see them.
+"""
 
 import datetime as dt
 from typing import Any
@@ -37,13 +39,23 @@ QUOTES = final(f"'done', evidence=[cite({NEEDLE!r})]")
 
 
 async def test_a_citation_is_shown_as_its_document_is() -> None:
-    """Excluded keys and templates go with the metadata to the source node, whether of a document or of a chunk."""
+    """Excluded keys and templates go with the metadata to the source node, whether of a document or
+    of a chunk.
+    """
     nodes = splitter().get_nodes_from_documents([DOCUMENT])
-    for source in ({"documents": DOCUMENT}, {"nodes": nodes}, {"nodes": [NodeWithScore(node=node, score=0.5) for node in nodes]}):
+    for source in (
+        {"documents": DOCUMENT},
+        {"nodes": nodes},
+        {"nodes": [NodeWithScore(node=node, score=0.5) for node in nodes]},
+    ):
         (cited,) = await RLMQueryEngine.from_defaults(llm=finder(), **source).aretrieve(QUESTION)
         node = cited.node
         assert node.metadata.items() >= DOCUMENT.metadata.items()
-        whole = DOCUMENT if node.ref_doc_id == "archive" else next(each for each in nodes if each.node_id == node.ref_doc_id)
+        whole = (
+            DOCUMENT
+            if node.ref_doc_id == "archive"
+            else next(each for each in nodes if each.node_id == node.ref_doc_id)
+        )
         alike = whole.model_copy(deep=True)
         alike.set_content(NEEDLE)
         for mode in (MetadataMode.LLM, MetadataMode.EMBED):
@@ -52,19 +64,26 @@ async def test_a_citation_is_shown_as_its_document_is() -> None:
 
 
 async def test_the_repl_has_no_excluded_metadata() -> None:
-    """`context_metadata` omits what a document excludes from prompts, so a root that prints it is not shown it; results keep it."""
+    """`context_metadata` omits what a document excludes from prompts, so a root that prints it is
+    not shown it; results keep it.
+    """
     root = Scripted([code("print(context_metadata)"), SHOWS])
     result = await RLM(root).acompletion(QUESTION, [DOCUMENT])
     assert "'year': 1911" in result.repl_history[0].stdout
     assert PATH not in result.repl_history[0].stdout
-    assert all(PATH not in message.content for request in root.requests for message in request.messages)
+    assert all(
+        PATH not in message.content for request in root.requests for message in request.messages
+    )
     assert result.citations[0].metadata == DOCUMENT.metadata
 
 
 async def test_children_have_no_excluded_metadata() -> None:
     """A child run over a part of the document omits the same keys."""
     root = Scripted(
-        {QUESTION: [code("print(recursive_lm('inner', context[0]))", "FINAL('done')")], "inner": [code("print(context_metadata)"), SHOWS]}
+        {
+            QUESTION: [code("print(recursive_lm('inner', context[0]))", "FINAL('done')")],
+            "inner": [code("print(context_metadata)"), SHOWS],
+        }
     )
     result = await RLM(root, max_depth=2).acompletion(QUESTION, [DOCUMENT])
     printed = result.repl_history[0].subcalls[0].turns[0].executions[0].stdout
@@ -73,8 +92,12 @@ async def test_children_have_no_excluded_metadata() -> None:
 
 
 async def test_windows_of_sentences_are_not_in_the_repl() -> None:
-    """A parser that keeps the surroundings of each sentence in its metadata does not put the document there several times."""
-    nodes = SentenceWindowNodeParser(sentence_splitter=lambda text: text.split(". ")).get_nodes_from_documents([Document(text=TEXT)])
+    """A parser that keeps the surroundings of each sentence in its metadata does not put the
+    document there several times.
+    """
+    nodes = SentenceWindowNodeParser(
+        sentence_splitter=lambda text: text.split(". ")
+    ).get_nodes_from_documents([Document(text=TEXT)])
     root = Scripted([code("print(context_metadata)"), SHOWS])
     engine = RLMQueryEngine.from_defaults(nodes=nodes, llm=root)
     await engine.aquery(QUESTION)
@@ -82,10 +105,14 @@ async def test_windows_of_sentences_are_not_in_the_repl() -> None:
 
 
 def test_no_other_model_sees_excluded_metadata(provider: StandIn) -> None:
-    """A chat engine that puts our evidence into its prompt sends no more than it sends of LlamaIndex's own nodes."""
+    """A chat engine that puts our evidence into its prompt sends no more than it sends of
+    LlamaIndex's own nodes.
+    """
     engine = RLMQueryEngine.from_defaults(DOCUMENT, llm=finder())
     llm = foreign("OpenAILike", provider.base_url)
-    chat = CondensePlusContextChatEngine.from_defaults(retriever=engine, llm=llm, memory=ChatMemoryBuffer.from_defaults())
+    chat = CondensePlusContextChatEngine.from_defaults(
+        retriever=engine, llm=llm, memory=ChatMemoryBuffer.from_defaults()
+    )
     chat.chat(QUESTION)
     sent = str(provider.requests())
     assert MODEL in sent
@@ -94,7 +121,9 @@ def test_no_other_model_sees_excluded_metadata(provider: StandIn) -> None:
 
 
 async def test_metadata_come_back_as_they_were() -> None:
-    """Dates and tuples are those of the document, and a copy: to change them leaves the document alone."""
+    """Dates and tuples are those of the document, and a copy: to change them leaves the document
+    alone.
+    """
     made = {"date": dt.date(1911, 3, 1), "pages": (1, 2), "more": {"a": [1]}}
     document = Document(text=TEXT, metadata=dict(made))
     (cited,) = await RLMQueryEngine.from_defaults(document, llm=finder()).aretrieve(QUESTION)
@@ -105,7 +134,9 @@ async def test_metadata_come_back_as_they_were() -> None:
 
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_behind_a_retriever_the_document_is_known(door: str) -> None:
-    """Where the SOURCE is a chunk, `document_id` names the document that it was cut from, and stays out of prompts."""
+    """Where the SOURCE is a chunk, `document_id` names the document that it was cut from, and stays
+    out of prompts.
+    """
     index = SummaryIndex.from_documents([DOCUMENT])
     engines = [
         RetrieverQueryEngine(index.as_retriever(), response_synthesizer=RLMSynthesizer(finder())),
@@ -115,27 +146,52 @@ async def test_behind_a_retriever_the_document_is_known(door: str) -> None:
     for engine in engines:
         response: Any = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
         (cited,) = response.source_nodes
-        assert (cited.node.ref_doc_id == "archive", cited.node.metadata["document_id"]) == (False, "archive")
-        assert "archive" not in cited.node.get_content(MetadataMode.LLM) + cited.node.get_content(MetadataMode.EMBED)
-    again = await RLMQueryEngine.from_defaults(nodes=response.source_nodes, llm=Scripted([QUOTES])).aretrieve(QUESTION)
+        assert (cited.node.ref_doc_id == "archive", cited.node.metadata["document_id"]) == (
+            False,
+            "archive",
+        )
+        assert "archive" not in cited.node.get_content(MetadataMode.LLM) + cited.node.get_content(
+            MetadataMode.EMBED
+        )
+    again = await RLMQueryEngine.from_defaults(
+        nodes=response.source_nodes, llm=Scripted([QUOTES])
+    ).aretrieve(QUESTION)
     assert again[0].node.metadata["document_id"] == "archive"
 
 
 async def test_a_retriever_whose_store_has_the_document() -> None:
-    """Citations in what a retriever finds are lifted to the document where its document store has that."""
+    """Citations in what a retriever finds are lifted to the document where its document store has
+    that.
+    """
     index = SummaryIndex.from_documents([DOCUMENT])
     index.docstore.add_documents([DOCUMENT])
-    (cited,) = await RLMQueryEngine.from_defaults(retriever=index.as_retriever(), llm=finder()).aretrieve(QUESTION)
-    assert (cited.node.ref_doc_id, TEXT[cited.node.start_char_idx : cited.node.end_char_idx]) == ("archive", NEEDLE)
+    (cited,) = await RLMQueryEngine.from_defaults(
+        retriever=index.as_retriever(), llm=finder()
+    ).aretrieve(QUESTION)
+    assert (cited.node.ref_doc_id, TEXT[cited.node.start_char_idx : cited.node.end_char_idx]) == (
+        "archive",
+        NEEDLE,
+    )
     assert "document_id" not in cited.node.metadata
 
 
 async def test_documents_of_one_id_are_told_apart() -> None:
-    """An id that two documents have names neither: the SOURCE is then the text's name in the run, and `document_id` has the id."""
-    documents = [Document(text=f"first. {NEEDLE}", id_="D"), Document(text=f"the second. {NEEDLE}", id_="D")]
+    """An id that two documents have names neither: the SOURCE is then the text's name in the run,
+    and `document_id` has the id.
+    """
+    documents = [
+        Document(text=f"first. {NEEDLE}", id_="D"),
+        Document(text=f"the second. {NEEDLE}", id_="D"),
+    ]
     places = "FINAL('done', evidence=[SpanRef('context_0', 7, 24), SpanRef('context_1', 12, 29)])"
-    nodes = await RLMQueryEngine.from_defaults(documents, llm=Scripted([code(places)])).aretrieve(QUESTION)
+    nodes = await RLMQueryEngine.from_defaults(documents, llm=Scripted([code(places)])).aretrieve(
+        QUESTION
+    )
     assert [each.node.ref_doc_id for each in nodes] == ["context_0", "context_1"]
     assert [each.node.metadata["document_id"] for each in nodes] == ["D", "D"]
     for each, document in zip(nodes, documents, strict=True):
-        assert document.text[each.node.start_char_idx : each.node.end_char_idx] == each.node.text == NEEDLE
+        assert (
+            document.text[each.node.start_char_idx : each.node.end_char_idx]
+            == each.node.text
+            == NEEDLE
+        )

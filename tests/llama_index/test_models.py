@@ -1,4 +1,6 @@
-"""Real models of LlamaIndex over real HTTP, as root and as sub-model of an engine, through every door."""
+"""Real models of LlamaIndex over real HTTP, as root and as sub-model of an engine, through every
+door.
+"""
 
 import asyncio
 import re
@@ -6,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ASKED, ASKS, AT, NO_LLAMA_INDEX, QUESTION, TEXT, ask, root_or_sub
+from tests.llama_index._world import (
+    ASKED,
+    ASKS,
+    AT,
+    NO_LLAMA_INDEX,
+    QUESTION,
+    TEXT,
+    ask,
+    root_or_sub,
+)
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
@@ -37,7 +48,9 @@ def engine_of(llm: Any, **options: Any) -> RLMQueryEngine:
 @pytest.mark.parametrize("kind", ALL)
 @DOORS
 async def test_each_as_root_and_sub_model(provider: StandIn, kind: str, door: str) -> None:
-    """A run of one model: its code asks it at once, the answers come in order, the citation holds, the provider's tokens are counted."""
+    """A run of one model: its code asks it at once, the answers come in order, the citation holds,
+    the provider's tokens are counted.
+    """
     name = NAMES.get(kind, MODEL)
     provider.change(scripts={name: by_words})
     engine = engine_of(foreign(kind, provider.base_url))
@@ -52,7 +65,10 @@ async def test_each_as_root_and_sub_model(provider: StandIn, kind: str, door: st
 @DOORS
 async def test_each_in_a_batch(provider: StandIn, kind: str, door: str) -> None:
     """The same in a batch."""
-    batch, prompts = LLMBatch(foreign(kind, provider.base_url)), [f"q{number}" for number in range(4)]
+    batch, prompts = (
+        LLMBatch(foreign(kind, provider.base_url)),
+        [f"q{number}" for number in range(4)],
+    )
     replies = batch.run(prompts) if door == "sync" else await batch.arun(prompts)
     assert "|".join(replies) == ASKED
 
@@ -60,9 +76,14 @@ async def test_each_in_a_batch(provider: StandIn, kind: str, door: str) -> None:
 @DOORS
 async def test_models_of_different_makers(provider: StandIn, door: str) -> None:
     """Root and sub-models may come from anywhere, and code chooses among those that were named."""
-    program = code('FINAL("|".join(llm_query(f"q{n}", model=name) for n, name in enumerate(["fast", "strong"])))')
+    program = code(
+        'FINAL("|".join(llm_query(f"q{n}", model=name) for n, name in enumerate(["fast", "strong"])))'
+    )
     provider.change(scripts={MODEL: [program]})
-    subs = {"fast": OpenAILM("sub", base_url=provider.base_url, api_key=KEY), "strong": foreign("GoogleGenAI", provider.base_url)}
+    subs = {
+        "fast": OpenAILM("sub", base_url=provider.base_url, api_key=KEY),
+        "strong": foreign("GoogleGenAI", provider.base_url),
+    }
     response = await ask(engine_of(foreign("OpenAI", provider.base_url), sub_llm=subs), door)
     assert str(response) == "|".join(answer_to(f"q{number}") for number in range(2))
     assert [call.model for call in provider.calls()] == [MODEL, "sub", GEMINI]
@@ -70,7 +91,9 @@ async def test_models_of_different_makers(provider: StandIn, door: str) -> None:
 
 @pytest.mark.parametrize("kind", OPENAI)
 def test_one_object_from_every_door(provider: StandIn, kind: str) -> None:
-    """One model serves event loops in turn and synchronous calls, also inside a loop, and loses no answer that was paid for."""
+    """One model serves event loops in turn and synchronous calls, also inside a loop, and loses no
+    answer that was paid for.
+    """
     provider.change(scripts={MODEL: root_or_sub})
     engine = engine_of(foreign(kind, provider.base_url))
 
@@ -102,14 +125,18 @@ async def test_the_users_object_stays_as_it_is(provider: StandIn, kind: str, doo
 @pytest.mark.parametrize("kind", OPENAI)
 @DOORS
 async def test_a_model_that_fails(provider: StandIn, kind: str, door: str) -> None:
-    """A root model that cannot be asked is an error of ours, without the key; a sub-call that fails is a value for the code."""
+    """A root model that cannot be asked is an error of ours, without the key; a sub-call that fails
+    is a value for the code.
+    """
     provider.change(faults=[Fault("echo_key")])
     with pytest.raises(ModelError) as caught:
         await ask(engine_of(foreign(kind, provider.base_url)), door)
     assert caught.value.type == "auth"
     assert KEY not in str(caught.value)
     provider.change(scripts={MODEL: root_or_sub}, faults=[Fault("bad_request", match="q2")])
-    assert "|Error: bad_request" in str(await ask(engine_of(foreign(kind, provider.base_url)), door))
+    assert "|Error: bad_request" in str(
+        await ask(engine_of(foreign(kind, provider.base_url)), door)
+    )
 
 
 async def test_a_root_that_fails_later(provider: StandIn) -> None:

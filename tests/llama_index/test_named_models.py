@@ -1,4 +1,6 @@
-"""Models that are given by name: LlamaIndex's tracers and counters see their calls as those of its own objects."""
+"""Models that are given by name: LlamaIndex's tracers and counters see their calls as those of its
+own objects.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +26,8 @@ from rlm_integrations.llama_index import LLMBatch, RLMQueryEngine, RLMSynthesize
 from rlm_integrations.records import Request
 from tests.standin import Fault, StandIn
 
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")  # of OpenInference
+# Of OpenInference
+pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 DOORS = pytest.mark.parametrize("door", ["sync", "async"])
 DOCUMENT = Document(text=TEXT, id_="doc-1")
 
@@ -51,7 +54,9 @@ def exporter() -> Iterator[InMemorySpanExporter]:
 @DOORS
 @pytest.mark.parametrize("where", ["Settings", "engine"])
 async def test_tokens_are_counted(named: StandIn, door: str, where: str) -> None:
-    """A TokenCountingHandler counts root and sub-calls as the provider did, whether it is the default's or the engine's own."""
+    """A TokenCountingHandler counts root and sub-calls as the provider did, whether it is the
+    default's or the engine's own.
+    """
     counter = TokenCountingHandler(tokenizer=str.split)
     manager = CallbackManager([counter])
     options: Any = {} if where == "Settings" else {"callback_manager": manager}
@@ -65,19 +70,35 @@ async def test_tokens_are_counted(named: StandIn, door: str, where: str) -> None
 
 @DOORS
 @pytest.mark.parametrize("what", ["engine", "rlm", "synthesizer", "batch"])
-async def test_calls_are_in_the_trace(named: StandIn, exporter: InMemorySpanExporter, door: str, what: str) -> None:
-    """Each call is a span of kind LLM with its model and tokens, in the one trace of what was asked."""
+async def test_calls_are_in_the_trace(
+    named: StandIn, exporter: InMemorySpanExporter, door: str, what: str
+) -> None:
+    """Each call is a span of kind LLM with its model and tokens, in the one trace of what was
+    asked.
+    """
     sync, model = door == "sync", OpenAILM("gpt-5")
     if what == "batch":
-        _ = LLMBatch("gpt-5-mini").run(["a", "b"]) if sync else await LLMBatch("gpt-5-mini").arun(["a", "b"])
+        _ = (
+            LLMBatch("gpt-5-mini").run(["a", "b"])
+            if sync
+            else await LLMBatch("gpt-5-mini").arun(["a", "b"])
+        )
         calls = 2
     elif what == "synthesizer":
         synthesizer = RLMSynthesizer("gpt-5", "gpt-5-mini")
-        _ = synthesizer.get_response(QUESTION, [TEXT]) if sync else await synthesizer.aget_response(QUESTION, [TEXT])
+        _ = (
+            synthesizer.get_response(QUESTION, [TEXT])
+            if sync
+            else await synthesizer.aget_response(QUESTION, [TEXT])
+        )
         calls = 5
     else:
         rlm = RLM(model, "gpt-5-mini")
-        engine = RLMQueryEngine.from_rlm(rlm, DOCUMENT) if what == "rlm" else RLMQueryEngine.from_defaults(DOCUMENT, llm=model)
+        engine = (
+            RLMQueryEngine.from_rlm(rlm, DOCUMENT)
+            if what == "rlm"
+            else RLMQueryEngine.from_defaults(DOCUMENT, llm=model)
+        )
         _ = engine.query(QUESTION) if sync else await engine.aquery(QUESTION)
         calls = 5
     spans = exporter.get_finished_spans()
@@ -86,7 +107,13 @@ async def test_calls_are_in_the_trace(named: StandIn, exporter: InMemorySpanExpo
     assert (len(llm), {span.name for span in llm}) == (calls, {"NamedModel.achat"})
     assert all(span.attributes["llm.token_count.total"] > 0 for span in llm)
     models = Counter(span.attributes["llm.model_name"] for span in llm)
-    assert models == ({"gpt-5-mini": 2} if what == "batch" else {"gpt-5": 5} if what == "engine" else {"gpt-5": 1, "gpt-5-mini": 4})
+    assert models == (
+        {"gpt-5-mini": 2}
+        if what == "batch"
+        else {"gpt-5": 5}
+        if what == "engine"
+        else {"gpt-5": 1, "gpt-5-mini": 4}
+    )
 
 
 async def test_a_failed_call_is_told_of(named: StandIn) -> None:
@@ -94,19 +121,25 @@ async def test_a_failed_call_is_told_of(named: StandIn) -> None:
     ended: list[Any] = []
 
     class Ends(TokenCountingHandler):
-        def on_event_end(self, event_type: CBEventType, payload: Any = None, event_id: str = "", **_: Any) -> None:
+        def on_event_end(
+            self, event_type: CBEventType, payload: Any = None, event_id: str = "", **_: Any
+        ) -> None:
             if event_type == CBEventType.LLM:
                 ended.append(payload)
 
     named.change(faults=[Fault("bad_request")])
-    engine = RLMQueryEngine.from_defaults(DOCUMENT, llm="gpt-5", callback_manager=CallbackManager([Ends(tokenizer=str.split)]))
+    engine = RLMQueryEngine.from_defaults(
+        DOCUMENT, llm="gpt-5", callback_manager=CallbackManager([Ends(tokenizer=str.split)])
+    )
     with pytest.raises(ModelError):
         await engine.aquery(QUESTION)
     assert [type(payload[EventPayload.EXCEPTION]) for payload in ended] == [ModelError]
 
 
 async def test_nothing_is_made_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without handlers a call costs what it costs without LlamaIndex: no message or event of it is made."""
+    """Without handlers a call costs what it costs without LlamaIndex: no message or event of it is
+    made.
+    """
 
     def made(**_: Any) -> Any:
         raise AssertionError("an object of LlamaIndex was made")
@@ -114,5 +147,7 @@ async def test_nothing_is_made_where_nobody_listens(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(traced, "NamedModel", made)
     root = finder()
     model = traced.traced(root, lambda: CallbackManager([]))
-    assert (await model.complete(Request((), role="root", query=QUESTION))).text == (await root.complete(root.requests[0])).text
+    assert (await model.complete(Request((), role="root", query=QUESTION))).text == (
+        await root.complete(root.requests[0])
+    ).text
     assert traced.traced(model, lambda: CallbackManager([])) is model

@@ -8,16 +8,38 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, AT, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, ask, finder, questions, scripted_llm
+from tests.llama_index._world import (
+    ANSWER,
+    AT,
+    NEEDLE,
+    NO_LLAMA_INDEX,
+    QUESTION,
+    TEXT,
+    ask,
+    finder,
+    questions,
+    scripted_llm,
+)
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
 from llama_index.core import Document, PromptTemplate, Settings
 from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.base.response.schema import AsyncStreamingResponse, PydanticResponse, Response, StreamingResponse
+from llama_index.core.base.response.schema import (
+    AsyncStreamingResponse,
+    PydanticResponse,
+    Response,
+    StreamingResponse,
+)
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import ChatMessage
-from llama_index.core.schema import NodeRelationship, NodeWithScore, ObjectType, QueryBundle, TextNode
+from llama_index.core.schema import (
+    NodeRelationship,
+    NodeWithScore,
+    ObjectType,
+    QueryBundle,
+    TextNode,
+)
 from pydantic import BaseModel
 
 from rlm_integrations import RLM, Budget, Limits
@@ -36,7 +58,9 @@ def engine_of(root: Any = None, documents: Any = DOCUMENT, **options: Any) -> RL
 
 @DOORS
 async def test_an_answer_with_its_evidence(door: str) -> None:
-    """The response has the answer, the cited slice with our offsets and the document as SOURCE, and few flat metadata."""
+    """The response has the answer, the cited slice with our offsets and the document as SOURCE, and
+    few flat metadata.
+    """
     engine = engine_of()
     response = await ask(engine, door)
     assert isinstance(response, Response)
@@ -44,12 +68,24 @@ async def test_an_answer_with_its_evidence(door: str) -> None:
     (source,) = response.source_nodes
     node = source.node
     assert (node.text, node.start_char_idx, node.end_char_idx) == (NEEDLE, AT, AT + len(NEEDLE))
-    assert (node.ref_doc_id, node.source_node.node_type, node.source_node.metadata) == ("doc-1", ObjectType.DOCUMENT, DOCUMENT.metadata)
+    assert (node.ref_doc_id, node.source_node.node_type, node.source_node.metadata) == (
+        "doc-1",
+        ObjectType.DOCUMENT,
+        DOCUMENT.metadata,
+    )
     assert node.metadata == {"file_name": "a.txt"}
     assert source.score == 1.0
-    tokens = sum(each.input_tokens + each.output_tokens for each in engine.last_result.usage.values())
+    tokens = sum(
+        each.input_tokens + each.output_tokens for each in engine.last_result.usage.values()
+    )
     run_id = engine.last_result.run_id
-    known = {"run_id": run_id, "stop_reason": "final", "iterations": 1, "calls": 1, "tokens": tokens}
+    known = {
+        "run_id": run_id,
+        "stop_reason": "final",
+        "iterations": 1,
+        "calls": 1,
+        "tokens": tokens,
+    }
     assert response.metadata == {**known, "cost": None, "dropped_citations": 0}
     assert tokens > 0
     response.metadata["selector_result"] = "a router writes into it"
@@ -58,25 +94,39 @@ async def test_an_answer_with_its_evidence(door: str) -> None:
 async def test_the_same_evidence_has_the_same_id() -> None:
     """Ids are UUIDs that follow from document and place, in every run and engine."""
     first, again = [(await engine_of().aquery(QUESTION)).source_nodes[0].node for _ in range(2)]
-    other = (await engine_of(documents=Document(text=TEXT, id_="doc-2")).aquery(QUESTION)).source_nodes[0].node
+    other = (
+        (await engine_of(documents=Document(text=TEXT, id_="doc-2")).aquery(QUESTION))
+        .source_nodes[0]
+        .node
+    )
     assert first.node_id == again.node_id != other.node_id
 
 
 async def test_what_the_model_made_up_is_no_source() -> None:
     """A citation that is not in the document is no source node."""
     root = finder(final('"so", evidence=["The needle is 43.", "hay and more hay."]'))
-    assert [node.node.text for node in (await engine_of(root).aquery(QUESTION)).source_nodes] == ["hay and more hay."]
+    assert [node.node.text for node in (await engine_of(root).aquery(QUESTION)).source_nodes] == [
+        "hay and more hay."
+    ]
 
 
 @DOORS
 async def test_a_stream_of_the_answer(door: str) -> None:
-    """A streaming engine's response has sources and metadata at once, and its pieces are the answer."""
+    """A streaming engine's response has sources and metadata at once, and its pieces are the
+    answer.
+    """
     text = "Line one.\n\n  Line two,  with blanks. "
-    response = await ask(engine_of(finder(final(f"{text!r}, evidence=[cite({NEEDLE!r})]")), streaming=True), door)
+    response = await ask(
+        engine_of(finder(final(f"{text!r}, evidence=[cite({NEEDLE!r})]")), streaming=True), door
+    )
     assert isinstance(response, StreamingResponse if door == "sync" else AsyncStreamingResponse)
     assert response.metadata["stop_reason"] == "final"
     assert len(response.source_nodes) == 1
-    pieces = list(response.response_gen) if door == "sync" else [piece async for piece in response.async_response_gen()]
+    pieces = (
+        list(response.response_gen)
+        if door == "sync"
+        else [piece async for piece in response.async_response_gen()]
+    )
     assert len(pieces) > 4
     assert "".join(pieces) == text
 
@@ -89,7 +139,9 @@ class Number(BaseModel):
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_an_answer_of_a_class(door: str, streaming: bool) -> None:
     """`output_cls` gives an instance of it, which is never streamed."""
-    response = await ask(engine_of(finder(final('{"value": 42}')), output_cls=Number, streaming=streaming), door)
+    response = await ask(
+        engine_of(finder(final('{"value": 42}')), output_cls=Number, streaming=streaming), door
+    )
     assert isinstance(response, PydanticResponse)
     assert response.response == Number(value=42)
     assert response.value == 42
@@ -97,14 +149,20 @@ async def test_an_answer_of_a_class(door: str, streaming: bool) -> None:
 
 
 async def test_a_structured_llm_says_the_class() -> None:
-    """LlamaIndex's own way to ask for a class works too: its plain model is asked, and its class is the answer's."""
+    """LlamaIndex's own way to ask for a class works too: its plain model is asked, and its class is
+    the answer's.
+    """
     llm = scripted_llm()
     llm.response_generator = lambda _: ChatMessage(final('{"value": 42}'), role="assistant")
-    response = await RLMQueryEngine.from_defaults(DOCUMENT, llm=llm.as_structured_llm(Number)).aquery(QUESTION)
+    response = await RLMQueryEngine.from_defaults(
+        DOCUMENT, llm=llm.as_structured_llm(Number)
+    ).aquery(QUESTION)
     assert response.response == Number(value=42)
 
 
-@pytest.mark.parametrize(("value", "text"), [("[1, 2]", "[1,2]"), ("42", "42"), ("{'a': None}", '{"a":null}')])
+@pytest.mark.parametrize(
+    ("value", "text"), [("[1, 2]", "[1,2]"), ("42", "42"), ("{'a': None}", '{"a":null}')]
+)
 async def test_an_answer_of_another_type_is_its_json(value: str, text: str) -> None:
     """An `output_type` that is no pydantic class makes a response of text."""
     assert str(await engine_of(finder(final(value)), output_type=Any).aquery(QUESTION)) == text
@@ -112,24 +170,37 @@ async def test_an_answer_of_another_type_is_its_json(value: str, text: str) -> N
 
 @DOORS
 async def test_a_budget_that_ends_first(door: str) -> None:
-    """A budget stop is a response with the best answer so far and the reason; or the error, where that was asked for."""
+    """A budget stop is a response with the best answer so far and the reason; or the error, where
+    that was asked for.
+    """
     script = [code("print(llm_batch(['a', 'b']))"), "I believe it is 42."]
-    response = await ask(engine_of(finder(*script), budget=Budget(max_calls=2), output_cls=Number), door)
+    response = await ask(
+        engine_of(finder(*script), budget=Budget(max_calls=2), output_cls=Number), door
+    )
     assert isinstance(response, Response)
-    assert (str(response), response.metadata["stop_reason"]) == ("I believe it is 42.", "budget_calls")
+    assert (str(response), response.metadata["stop_reason"]) == (
+        "I believe it is 42.",
+        "budget_calls",
+    )
     with pytest.raises(BudgetExceededError) as caught:
         await ask(engine_of(finder(*script), budget=Budget(max_calls=2, on_exceeded="raise")), door)
     assert caught.value.result.answer == "I believe it is 42."
 
 
 async def test_no_answer_is_said_in_llama_indexs_words() -> None:
-    """Where a run ends with nothing, the text is the one that LlamaIndex's synthesizers say; `str` of nothing would be "None"."""
-    response = await engine_of(finder(code("pass")), max_iterations=1, budget=Budget(max_calls=1)).aquery(QUESTION)
+    """Where a run ends with nothing, the text is the one that LlamaIndex's synthesizers say; `str`
+    of nothing would be "None".
+    """
+    response = await engine_of(
+        finder(code("pass")), max_iterations=1, budget=Budget(max_calls=1)
+    ).aquery(QUESTION)
     assert str(response) == "Empty Response"
 
 
 async def test_small_documents_by_one_call() -> None:
-    """With `single_call_below` a small document is answered as SimpleSummarize would, by one call, and cited all the same."""
+    """With `single_call_below` a small document is answered as SimpleSummarize would, by one call,
+    and cited all the same.
+    """
     root = Scripted([f"It is 42.\n> {NEEDLE}"])
     response = await engine_of(root, limits=Limits(single_call_below=20_000)).aquery(QUESTION)
     assert (str(response), response.source_nodes[0].node.start_char_idx) == ("It is 42.", AT)
@@ -138,14 +209,22 @@ async def test_small_documents_by_one_call() -> None:
 
 @DOORS
 async def test_retrieve_and_synthesize(door: str) -> None:
-    """`retrieve` runs and gives the evidence; `synthesize` answers from the nodes it is given, whose offsets stay those of the document."""
+    """`retrieve` runs and gives the evidence; `synthesize` answers from the nodes it is given,
+    whose offsets stay those of the document.
+    """
     engine, query = engine_of(), QueryBundle(QUESTION)
     nodes = engine.retrieve(query) if door == "sync" else await engine.aretrieve(query)
     assert [node.node.start_char_idx for node in nodes] == [AT]
     more = [NodeWithScore(node=TextNode(text="besides"), score=0.5)]
-    response = engine.synthesize(query, nodes, more) if door == "sync" else await engine.asynthesize(query, nodes, more)
+    response = (
+        engine.synthesize(query, nodes, more)
+        if door == "sync"
+        else await engine.asynthesize(query, nodes, more)
+    )
     assert str(response) == ANSWER
-    assert [(each.node.ref_doc_id, each.node.start_char_idx) for each in response.source_nodes[:1]] == [("doc-1", AT)]
+    assert [
+        (each.node.ref_doc_id, each.node.start_char_idx) for each in response.source_nodes[:1]
+    ] == [("doc-1", AT)]
     assert response.source_nodes[1:] == more
 
 
@@ -153,7 +232,9 @@ async def test_prompts_can_be_changed() -> None:
     """`get_prompts` shows how the question is put, and an update holds from the next query on."""
     root = finder()
     engine = engine_of(root)
-    assert {name: each.template for name, each in engine.get_prompts().items()} == {"question_template": "{query_str}"}
+    assert {name: each.template for name, each in engine.get_prompts().items()} == {
+        "question_template": "{query_str}"
+    }
     await engine.aquery(QUESTION)
     engine.update_prompts({"question_template": PromptTemplate("{query_str} Answer in French.")})
     await engine.aquery("What about {braces}?")
@@ -163,7 +244,9 @@ async def test_prompts_can_be_changed() -> None:
 
 
 async def test_the_default_model_is_looked_up_late() -> None:
-    """Without a model an engine can be made where there is no key; it asks `Settings.llm` as it is then, and changes nothing there."""
+    """Without a model an engine can be made where there is no key; it asks `Settings.llm` as it is
+    then, and changes nothing there.
+    """
     engine = RLMQueryEngine.from_defaults(DOCUMENT)
     with pytest.raises(InputError, match=r"pass llm=…, or set Settings\.llm"):
         await engine.aquery(QUESTION)
@@ -191,7 +274,9 @@ async def test_a_sub_model_stays_beside_the_default() -> None:
 
 
 def test_strings_name_models() -> None:
-    """Models that are none of LlamaIndex's may be given, by name too; the document's own words come out."""
+    """Models that are none of LlamaIndex's may be given, by name too; the document's own words come
+    out.
+    """
     response = RLMQueryEngine.from_defaults(DOCUMENT, llm="offline").query(QUESTION)
     assert NEEDLE in str(response)
     assert [node.node.text for node in response.source_nodes] == [NEEDLE]
@@ -209,7 +294,10 @@ async def test_documents_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Corpus, "build", classmethod(counting))
     engine = engine_of(documents=(each for each in [DOCUMENT]))
     assert built == []
-    assert {str(response) for response in await asyncio.gather(*(engine.aquery(QUESTION) for _ in range(3)))} == {ANSWER}
+    assert {
+        str(response)
+        for response in await asyncio.gather(*(engine.aquery(QUESTION) for _ in range(3)))
+    } == {ANSWER}
     assert str(engine.query(QUESTION)) == ANSWER
     assert len(built) == 1
     assert built[0].startswith("rlm-work")
@@ -242,7 +330,9 @@ async def test_what_the_run_found() -> None:
 
 
 async def test_cancelling_a_query() -> None:
-    """A cancelled `aquery` ends its run: the model's call is aborted, and the sandbox is gone (see the fixture)."""
+    """A cancelled `aquery` ends its run: the model's call is aborted, and the sandbox is gone (see
+    the fixture).
+    """
     root = Scripted([code("print(llm_query('wait'))")], overlong(30))
     asked = asyncio.create_task(engine_of(root).aquery(QUESTION))
     while not any(request.role == "sub" for request in root.requests):
@@ -263,7 +353,10 @@ def test_two_event_loops_in_turn() -> None:
 def test_threads_at_once() -> None:
     """Chat engines ask from threads: several may, of one engine."""
     engine, answers = engine_of(), []
-    threads = [threading.Thread(target=lambda: answers.append(str(engine.query(QUESTION)))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: answers.append(str(engine.query(QUESTION))))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -272,7 +365,9 @@ def test_threads_at_once() -> None:
 
 
 async def test_callbacks_of_old() -> None:
-    """Handlers of the callback manager hear of the query, as of any engine's; the model's own manager is left alone."""
+    """Handlers of the callback manager hear of the query, as of any engine's; the model's own
+    manager is left alone.
+    """
     from llama_index.core.callbacks import LlamaDebugHandler
     from llama_index.core.callbacks.schema import CBEventType
 
@@ -301,5 +396,8 @@ def test_it_is_what_llama_index_takes_for_one() -> None:
     assert RLMQueryEngine.__mro__[1] is BaseQueryEngine
     assert engine.without_streaming()._source is engine._source
     assert engine.without_streaming().without_streaming() is not engine
-    assert NodeRelationship.SOURCE in engine.without_streaming().query(QUESTION).source_nodes[0].node.relationships
+    assert (
+        NodeRelationship.SOURCE
+        in engine.without_streaming().query(QUESTION).source_nodes[0].node.relationships
+    )
     assert engine.last_store is not None

@@ -14,17 +14,26 @@ from llama_index.core import Document
 from llama_index.core.base.response.schema import Response
 
 from rlm_integrations.errors import InputError
-from rlm_integrations.llama_index import RLMQueryEngine, RLMStoreRetriever, RLMSynthesizer, result_of
+from rlm_integrations.llama_index import (
+    RLMQueryEngine,
+    RLMStoreRetriever,
+    RLMSynthesizer,
+    result_of,
+)
 from rlm_integrations.llama_index.results import KEPT
 from tests.engine.conftest import Scripted, code, final, overlong
 
 
 def engine_of(root: Any = None, **options: Any) -> RLMQueryEngine:
-    return RLMQueryEngine.from_defaults(Document(text=TEXT, id_="doc-1"), llm=root or finder(), **options)
+    return RLMQueryEngine.from_defaults(
+        Document(text=TEXT, id_="doc-1"), llm=root or finder(), **options
+    )
 
 
 async def test_each_of_many_at_once_finds_its_own() -> None:
-    """However many questions one engine answers at the same time, each response leads to the result of its own run."""
+    """However many questions one engine answers at the same time, each response leads to the result
+    of its own run.
+    """
     root = Scripted({f"number {number:02}": [final(str(number))] for number in range(20)})
     engine = engine_of(root)
 
@@ -39,16 +48,24 @@ async def test_each_of_many_at_once_finds_its_own() -> None:
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_a_response_or_its_run_id_leads_to_the_result(door: str, streaming: bool) -> None:
-    """A function finds it for engines and synthesizers, streams included, and a retriever takes the same for a store."""
+    """A function finds it for engines and synthesizers, streams included, and a retriever takes the
+    same for a store.
+    """
     synthesizer = RLMSynthesizer(finder(), streaming=streaming)
     engine = engine_of(streaming=streaming)
     response: Any = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
-    other: Any = synthesizer.synthesize(QUESTION, [TEXT]) if door == "sync" else await synthesizer.asynthesize(QUESTION, [TEXT])
+    other: Any = (
+        synthesizer.synthesize(QUESTION, [TEXT])
+        if door == "sync"
+        else await synthesizer.asynthesize(QUESTION, [TEXT])
+    )
     assert result_of(response) is result_of(response.metadata["run_id"]) is engine.last_result
     assert result_of(other) is synthesizer.last_result
     assert [citation.quote for citation in result_of(response).citations] == [NEEDLE]
     for store in (response, response.metadata["run_id"], result_of(response), engine.last_store):
-        assert [each.node.text for each in RLMStoreRetriever(store).retrieve("needle")] == ["It is 42."]
+        assert [each.node.text for each in RLMStoreRetriever(store).retrieve("needle")] == [
+            "It is 42."
+        ]
 
 
 async def test_a_cancelled_run_leaves_its_result() -> None:
@@ -72,12 +89,17 @@ async def test_a_users_own_hook_is_called_too() -> None:
 
 
 async def test_what_is_not_kept() -> None:
-    """The error says why there is no result: too many came after it, its engine is gone, or it is no response of a run."""
+    """The error says why there is no result: too many came after it, its engine is gone, or it is
+    no response of a run.
+    """
     engine = engine_of()
     first = await engine.aquery(QUESTION)
     for _ in range(KEPT):
         await engine.aquery(QUESTION)
-    with pytest.raises(InputError, match=rf"no result of run '{first.metadata['run_id']}'.*the last 32 of each engine"):
+    with pytest.raises(
+        InputError,
+        match=rf"no result of run '{first.metadata['run_id']}'.*the last 32 of each engine",
+    ):
         result_of(first)
     last = await engine.aquery(QUESTION)
     del engine

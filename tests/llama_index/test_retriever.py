@@ -29,9 +29,17 @@ DOORS = pytest.mark.parametrize("door", ["sync", "async"])
 
 
 def filled() -> SharedStore:
-    store = SharedStore(Corpus.build([Document(text=TEXT, id_="doc-1", metadata={"pages": [1, 2]})]))
+    store = SharedStore(
+        Corpus.build([Document(text=TEXT, id_="doc-1", metadata={"pages": [1, 2]})])
+    )
     worker = store.worker("worker_A")
-    note = worker.create("note", "needle", "The needle is 42.", [SpanRef("context_0", AT, AT + len(NEEDLE))], tags=["found", "b"])
+    note = worker.create(
+        "note",
+        "needle",
+        "The needle is 42.",
+        [SpanRef("context_0", AT, AT + len(NEEDLE))],
+        tags=["found", "b"],
+    )
     worker.create("claim", "hay", {"hay": "dry"}, parents=[note])
     return store
 
@@ -42,21 +50,40 @@ async def found(retriever: RLMStoreRetriever, door: str, query: str) -> list[Any
 
 @DOORS
 async def test_searching(door: str) -> None:
-    """Free text finds by words, the store's language by its terms; scores are above 0, ids stay, metadata are flat and in no prompt."""
+    """Free text finds by words, the store's language by its terms; scores are above 0, ids stay,
+    metadata are flat and in no prompt.
+    """
     retriever = RLMStoreRetriever(filled())
     (hit,) = await found(retriever, door, "what of the needle")
     assert hit.score > 0
     assert hit.node.text == "The needle is 42."
     assert hit.node.ref_doc_id == "doc-1"
     metadata = hit.node.metadata
-    assert (metadata["id"], metadata["type"], metadata["tags"], metadata["call"]) == ("worker_A_000001", "note", "found, b", "worker_A")
-    assert json.loads(metadata["spans"]) == [{"doc_id": "doc-1", "source": "context_0", "start": AT, "end": AT + len(NEEDLE)}]
+    assert (metadata["id"], metadata["type"], metadata["tags"], metadata["call"]) == (
+        "worker_A_000001",
+        "note",
+        "found, b",
+        "worker_A",
+    )
+    assert json.loads(metadata["spans"]) == [
+        {"doc_id": "doc-1", "source": "context_0", "start": AT, "end": AT + len(NEEDLE)}
+    ]
     assert json.loads(metadata["source_metadata"]) == {"pages": [1, 2]}
     assert all(isinstance(value, str | int | float | None) for value in metadata.values())
-    assert hit.node.get_content(MetadataMode.LLM) == hit.node.get_content(MetadataMode.EMBED) == "The needle is 42."
+    assert (
+        hit.node.get_content(MetadataMode.LLM)
+        == hit.node.get_content(MetadataMode.EMBED)
+        == "The needle is 42."
+    )
     (claim,) = await found(retriever, door, "type=claim")
-    assert (claim.node.text, claim.node.metadata["parents"], claim.node.ref_doc_id) == ('{"hay": "dry"}', "worker_A_000001", None)
-    assert [each.node.node_id for each in await found(RLMStoreRetriever(filled()), door, "needle")] == [hit.node.node_id]
+    assert (claim.node.text, claim.node.metadata["parents"], claim.node.ref_doc_id) == (
+        '{"hay": "dry"}',
+        "worker_A_000001",
+        None,
+    )
+    assert [
+        each.node.node_id for each in await found(RLMStoreRetriever(filled()), door, "needle")
+    ] == [hit.node.node_id]
 
 
 @DOORS
@@ -70,21 +97,31 @@ async def test_summing_up(door: str) -> None:
 
 @DOORS
 async def test_k_and_questions_like_terms(door: str) -> None:
-    """`k` bounds what is found; a question that begins like a term and is not in the language is free text."""
+    """`k` bounds what is found; a question that begins like a term and is not in the language is
+    free text.
+    """
     assert len(await found(RLMStoreRetriever(filled(), k=1), door, "")) == 1
     for mode in ("search", "summary"):
-        (hit, *_) = await found(RLMStoreRetriever(filled(), mode=mode), door, "type=note tag= needle?")
+        (hit, *_) = await found(
+            RLMStoreRetriever(filled(), mode=mode), door, "type=note tag= needle?"
+        )
         assert "needle" in hit.node.text
 
 
 @DOORS
 async def test_scores_are_relative(door: str) -> None:
-    """The best finding has 1.0, however common its words are, and survives a cutoff; the search's own score is in the metadata."""
+    """The best finding has 1.0, however common its words are, and survives a cutoff; the search's
+    own score is in the metadata.
+    """
     store = SharedStore()
     for number in range(3):
         store.worker("w").create("note", "a dam", f"The dam {'of Ravenna ' * number}stands.")
     hits = await found(RLMStoreRetriever(store), door, "dam Ravenna")
-    assert (len(hits), hits[0].score, hits[0].node.metadata["score"]) == (3, 1.0, max(hit.node.metadata["score"] for hit in hits))
+    assert (len(hits), hits[0].score, hits[0].node.metadata["score"]) == (
+        3,
+        1.0,
+        max(hit.node.metadata["score"] for hit in hits),
+    )
     assert all(0 < hit.score <= 1 for hit in hits)
     common = await found(RLMStoreRetriever(store), door, "stands")
     assert SimilarityPostprocessor(similarity_cutoff=0.1).postprocess_nodes(common)
@@ -98,15 +135,22 @@ def test_it_is_pickled_with_its_findings() -> None:
 
 
 async def test_after_a_run() -> None:
-    """What a query found on its way is searched afterwards, by pipelines and in fusion with other retrievers too."""
+    """What a query found on its way is searched afterwards, by pipelines and in fusion with other
+    retrievers too.
+    """
     engine = RLMQueryEngine.from_defaults(TEXT, llm=finder())
     await engine.aquery(QUESTION)
     retriever = RLMStoreRetriever(engine.last_store)
     pipeline = RetrieverQueryEngine(retriever, get_response_synthesizer(llm=MockLLM()))
     assert "It is 42." in str(await pipeline.aquery("needle"))
-    index = VectorStoreIndex.from_documents([Document(text="hay")], embed_model=MockEmbedding(embed_dim=2))
+    index = VectorStoreIndex.from_documents(
+        [Document(text="hay")], embed_model=MockEmbedding(embed_dim=2)
+    )
     fusion = QueryFusionRetriever([retriever, index.as_retriever()], llm=MockLLM(), num_queries=1)
-    assert {each.node.get_content() for each in await fusion.aretrieve("needle")} == {"It is 42.", "hay"}
+    assert {each.node.get_content() for each in await fusion.aretrieve("needle")} == {
+        "It is 42.",
+        "hay",
+    }
     index.insert_nodes([each.node for each in retriever.retrieve("needle")])
 
 

@@ -5,11 +5,26 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, AT, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder, splitter
+from tests.llama_index._world import (
+    ANSWER,
+    AT,
+    NEEDLE,
+    NO_LLAMA_INDEX,
+    QUESTION,
+    TEXT,
+    finder,
+    splitter,
+)
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
-from llama_index.core import Document, DocumentSummaryIndex, SummaryIndex, TreeIndex, VectorStoreIndex
+from llama_index.core import (
+    Document,
+    DocumentSummaryIndex,
+    SummaryIndex,
+    TreeIndex,
+    VectorStoreIndex,
+)
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.indices import EmptyIndex
@@ -22,7 +37,9 @@ from rlm_integrations.llama_index import RLMQueryEngine
 from tests.engine.conftest import final
 
 DOCUMENT = Document(text=TEXT, id_="doc-1", metadata={"file_name": "a.txt", "year": 1911})
-OTHER = Document(text="Nothing of note in here. " * 40, id_="doc-2", metadata={"file_name": "b.txt"})
+OTHER = Document(
+    text="Nothing of note in here. " * 40, id_="doc-2", metadata={"file_name": "b.txt"}
+)
 SPLITTER = splitter()
 
 
@@ -46,16 +63,23 @@ async def test_of_nodes_the_node_is_the_source() -> None:
     nodes = cut(OTHER, DOCUMENT)
     (cite,) = await cited(engine_of(nodes=nodes))
     held = next(node for node in nodes if NEEDLE in node.text)
-    assert (cite.node.ref_doc_id, cite.node.source_node.node_type) == (held.node_id, ObjectType.TEXT)
+    assert (cite.node.ref_doc_id, cite.node.source_node.node_type) == (
+        held.node_id,
+        ObjectType.TEXT,
+    )
     assert held.text[cite.node.start_char_idx : cite.node.end_char_idx] == NEEDLE
     assert cite.node.metadata == {**DOCUMENT.metadata, "document_id": "doc-1"}
     assert NodeRelationship.PARENT not in cite.node.relationships
 
 
 async def test_a_node_that_stands_once_is_lifted() -> None:
-    """Where the document is at hand and the node's text stands in it just once, citations point into the document, and say where from."""
+    """Where the document is at hand and the node's text stands in it just once, citations point
+    into the document, and say where from.
+    """
     engine, nodes = engine_of(documents=[OTHER, DOCUMENT]), cut(DOCUMENT)
-    response = await engine.asynthesize(QUESTION, [NodeWithScore(node=node, score=0.5) for node in nodes])
+    response = await engine.asynthesize(
+        QUESTION, [NodeWithScore(node=node, score=0.5) for node in nodes]
+    )
     (cite,) = response.source_nodes
     held = next(node for node in nodes if NEEDLE in node.text)
     assert (cite.node.ref_doc_id, cite.node.start_char_idx, cite.score) == ("doc-1", AT, 0.5)
@@ -63,24 +87,41 @@ async def test_a_node_that_stands_once_is_lifted() -> None:
 
 
 async def test_a_node_of_repetitive_text_is_not() -> None:
-    """LlamaIndex finds a node's place by a search: where its text stands twice that may be wrong, so the node stays the source."""
+    """LlamaIndex finds a node's place by a search: where its text stands twice that may be wrong,
+    so the node stays the source.
+    """
     page = f"over and over. {NEEDLE}"
     document = Document(text=f"{page} {page}", id_="twice")
     sources = {NodeRelationship.SOURCE: document.as_related_node_info()}
-    second = TextNode(text=page, id_="page-2", start_char_idx=0, end_char_idx=len(page), relationships=sources)  # it stands at 33
-    response = await engine_of(documents=document).asynthesize(QUESTION, [NodeWithScore(node=second)])
+    # It stands at 33
+    second = TextNode(
+        text=page, id_="page-2", start_char_idx=0, end_char_idx=len(page), relationships=sources
+    )
+    response = await engine_of(documents=document).asynthesize(
+        QUESTION, [NodeWithScore(node=second)]
+    )
     (cite,) = response.source_nodes
-    assert (cite.node.ref_doc_id, cite.node.start_char_idx, cite.node.source_node.node_type) == ("page-2", 15, ObjectType.TEXT)
+    assert (cite.node.ref_doc_id, cite.node.start_char_idx, cite.node.source_node.node_type) == (
+        "page-2",
+        15,
+        ObjectType.TEXT,
+    )
 
 
 async def test_our_own_slices_keep_their_place() -> None:
-    """A slice that we cut is certain of its place in however repetitive a document; one that only claims to be is not."""
+    """A slice that we cut is certain of its place in however repetitive a document; one that only
+    claims to be is not.
+    """
     document = Document(text=f"{NEEDLE} {NEEDLE} {NEEDLE}", id_="thrice")
-    engine = RLMQueryEngine.from_defaults(document, llm=finder(final(f'"{ANSWER}", evidence=[SpanRef("context_0", 18, 35)]')))
+    engine = RLMQueryEngine.from_defaults(
+        document, llm=finder(final(f'"{ANSWER}", evidence=[SpanRef("context_0", 18, 35)]'))
+    )
     nodes = await engine.aretrieve(QUESTION)
     assert [(each.node.text, each.node.start_char_idx) for each in nodes] == [(NEEDLE, 18)]
     again = await engine_of(documents=document).asynthesize(QUESTION, nodes)
-    assert [(each.node.ref_doc_id, each.node.start_char_idx) for each in again.source_nodes] == [("thrice", 18)]
+    assert [(each.node.ref_doc_id, each.node.start_char_idx) for each in again.source_nodes] == [
+        ("thrice", 18)
+    ]
     nodes[0].node.start_char_idx, nodes[0].node.end_char_idx = 0, 17
     forged = await engine_of(documents=document).asynthesize(QUESTION, nodes)
     assert forged.source_nodes[0].node.ref_doc_id == nodes[0].node.node_id
@@ -102,20 +143,28 @@ KINDS = [
     (SummaryIndex, {}),
     (TreeIndex, {"llm": MockLLM(max_tokens=5)}),
     (Keywords, {"llm": MockLLM()}),
-    (DocumentSummaryIndex, {"llm": MockLLM(max_tokens=5), "embed_model": MockEmbedding(embed_dim=2)}),
+    (
+        DocumentSummaryIndex,
+        {"llm": MockLLM(max_tokens=5), "embed_model": MockEmbedding(embed_dim=2)},
+    ),
 ]
 
 
-@pytest.mark.filterwarnings("ignore:There is no current event loop:DeprecationWarning")  # LlamaIndex's tree asks for one
+# LlamaIndex's tree asks for one
+@pytest.mark.filterwarnings("ignore:There is no current event loop:DeprecationWarning")
 @pytest.mark.parametrize(("kind", "options"), KINDS, ids=[kind.__name__ for kind, _ in KINDS])
 def test_an_engine_over_an_index(kind: Any, options: Any) -> None:
-    """Every index with a document store gives its documents' text, in order and without its own summaries, and their metadata are kept."""
+    """Every index with a document store gives its documents' text, in order and without its own
+    summaries, and their metadata are kept.
+    """
     index = index_of(kind, OTHER, DOCUMENT, **options)
     engine = engine_of(index=index)
     (cite,) = asyncio.run(cited(engine))
     assert cite.node.metadata == {**DOCUMENT.metadata, "document_id": "doc-1"}
     texts = asyncio.run(engine._source.open()).corpus
-    assert [texts.text(source.name) for source in texts.sources] == [node.text for node in cut(OTHER, DOCUMENT)]
+    assert [texts.text(source.name) for source in texts.sources] == [
+        node.text for node in cut(OTHER, DOCUMENT)
+    ]
 
 
 async def test_an_index_that_grows() -> None:
@@ -130,7 +179,9 @@ async def test_an_index_that_grows() -> None:
 
 
 async def test_an_index_whose_store_has_the_documents() -> None:
-    """Where a document store holds whole documents too, as ingestion pipelines fill it, citations are lifted to them."""
+    """Where a document store holds whole documents too, as ingestion pipelines fill it, citations
+    are lifted to them.
+    """
     index = index_of(SummaryIndex, OTHER, DOCUMENT)
     index.docstore.add_documents([DOCUMENT])
     (cite,) = await cited(engine_of(index=index))
@@ -151,7 +202,9 @@ async def test_an_index_that_does_not_say_what_it_has() -> None:
     index = index_of(SummaryIndex, DOCUMENT)
     index.docstore.delete_document(index.index_struct.nodes[0])
     index.index_struct.nodes = index.index_struct.nodes[:1]
-    with pytest.raises(InputError, match=r"has none of its 1 texts: pass retriever=index\.as_retriever"):
+    with pytest.raises(
+        InputError, match=r"has none of its 1 texts: pass retriever=index\.as_retriever"
+    ):
         await engine_of(index=index).aquery(QUESTION)
 
 
@@ -169,7 +222,9 @@ class Fixed(BaseRetriever):
 
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_an_engine_over_a_retriever(door: str) -> None:
-    """A retriever is asked at each question; its scores go on to the citations in what it found, and nothing found is no run."""
+    """A retriever is asked at each question; its scores go on to the citations in what it found,
+    and nothing found is no run.
+    """
     nodes = [NodeWithScore(node=node, score=0.25) for node in cut(DOCUMENT)]
     retriever = Fixed(nodes)
     engine = engine_of(retriever=retriever)
@@ -185,7 +240,11 @@ async def test_an_engine_over_a_retriever(door: str) -> None:
 async def test_texts_without_ids() -> None:
     """Plain texts are sources by the names that the run gives them."""
     (cite,) = await cited(engine_of(documents=["nothing here", TEXT]))
-    assert (cite.node.ref_doc_id, cite.node.source_node.node_type, cite.node.start_char_idx) == ("context_1", None, AT)
+    assert (cite.node.ref_doc_id, cite.node.source_node.node_type, cite.node.start_char_idx) == (
+        "context_1",
+        None,
+        AT,
+    )
 
 
 async def test_a_node_that_says_nothing_of_its_document() -> None:

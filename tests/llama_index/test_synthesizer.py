@@ -5,18 +5,40 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, finder, needles, scripted_llm
+from tests.llama_index._world import (
+    ANSWER,
+    NEEDLE,
+    NO_LLAMA_INDEX,
+    QUESTION,
+    TEXT,
+    finder,
+    needles,
+    scripted_llm,
+)
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
-from llama_index.core import Document, PromptTemplate, Settings, VectorStoreIndex, get_response_synthesizer
-from llama_index.core.base.response.schema import AsyncStreamingResponse, PydanticResponse, StreamingResponse
+from llama_index.core import (
+    Document,
+    PromptTemplate,
+    Settings,
+    VectorStoreIndex,
+    get_response_synthesizer,
+)
+from llama_index.core.base.response.schema import (
+    AsyncStreamingResponse,
+    PydanticResponse,
+    StreamingResponse,
+)
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.core.callbacks.schema import CBEventType
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events.synthesis import SynthesizeEndEvent, SynthesizeStartEvent
+from llama_index.core.instrumentation.events.synthesis import (
+    SynthesizeEndEvent,
+    SynthesizeStartEvent,
+)
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
@@ -27,7 +49,9 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import RLMSynthesizer
 from tests.engine.conftest import final
 
-NODES = [NodeWithScore(node=TextNode(text=TEXT, id_="n1", metadata={"secret": "metadata"}), score=0.5)]
+NODES = [
+    NodeWithScore(node=TextNode(text=TEXT, id_="n1", metadata={"secret": "metadata"}), score=0.5)
+]
 DOORS = pytest.mark.parametrize("door", ["sync", "async"])
 
 
@@ -39,33 +63,51 @@ async def answer(synthesizer: Any, door: str, nodes: Any = NODES, **options: Any
 
 @DOORS
 async def test_in_a_pipeline_over_a_large_set(door: str) -> None:
-    """A RetrieverQueryEngine answers with it from a thousand nodes; the run's texts are the nodes' own, without metadata."""
-    documents = [Document(text=f"Page {number} says nothing.", metadata={"page": number}) for number in range(1_000)]
+    """A RetrieverQueryEngine answers with it from a thousand nodes; the run's texts are the nodes'
+    own, without metadata.
+    """
+    documents = [
+        Document(text=f"Page {number} says nothing.", metadata={"page": number})
+        for number in range(1_000)
+    ]
     documents[617] = Document(text=TEXT, metadata={"page": 617})
     index = VectorStoreIndex.from_documents(documents, embed_model=MockEmbedding(embed_dim=2))
-    root = finder(final(f'str(len(context)) + str("page" in context[0]), evidence=[cite({NEEDLE!r})]'))
+    root = finder(
+        final(f'str(len(context)) + str("page" in context[0]), evidence=[cite({NEEDLE!r})]')
+    )
     synthesizer = RLMSynthesizer(root)
-    engine = RetrieverQueryEngine(index.as_retriever(similarity_top_k=2_000), response_synthesizer=synthesizer)
+    engine = RetrieverQueryEngine(
+        index.as_retriever(similarity_top_k=2_000), response_synthesizer=synthesizer
+    )
     response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
     nodes = len(index.docstore.docs)
     assert nodes > 1_000
     assert str(response) == f"{nodes}False"
     assert needles(response.source_nodes) == [NEEDLE]
-    assert response.source_nodes[0].node.metadata == {"page": 617, "document_id": documents[617].id_}
+    assert response.source_nodes[0].node.metadata == {
+        "page": 617,
+        "document_id": documents[617].id_,
+    }
     assert response.metadata["stop_reason"] == "final"
     assert synthesizer.last_store is not None
 
 
 @DOORS
 async def test_nothing_of_the_users_is_changed(door: str) -> None:
-    """Neither the model nor its callbacks nor the settings are, though LlamaIndex's own synthesizers do so."""
+    """Neither the model nor its callbacks nor the settings are, though LlamaIndex's own
+    synthesizers do so.
+    """
     llm, manager = scripted_llm(), CallbackManager([])
     theirs = llm.callback_manager
     synthesizer = RLMSynthesizer(llm, callback_manager=manager)
     synthesizer.callback_manager = CallbackManager([])
     assert str(await answer(synthesizer, door)) == ANSWER
     assert llm.callback_manager is theirs
-    assert (Settings._llm, Settings._callback_manager, Settings._prompt_helper) == (None, None, None)
+    assert (Settings._llm, Settings._callback_manager, Settings._prompt_helper) == (
+        None,
+        None,
+        None,
+    )
 
 
 class Kinds(BaseEventHandler):
@@ -84,16 +126,23 @@ class Kinds(BaseEventHandler):
 @DOORS
 @pytest.mark.parametrize("nodes", [NODES, []], ids=["nodes", "nothing"])
 async def test_events_and_callbacks(door: str, nodes: Any) -> None:
-    """Synthesis begins and ends in events and callbacks as in LlamaIndex's own synthesizers, also where there is nothing to read."""
+    """Synthesis begins and ends in events and callbacks as in LlamaIndex's own synthesizers, also
+    where there is nothing to read.
+    """
     debug, kinds = LlamaDebugHandler(print_trace_on_end=False), Kinds(seen=[])
     get_dispatcher().add_event_handler(kinds)
     try:
-        response = await answer(RLMSynthesizer(finder(), callback_manager=CallbackManager([debug])), door, nodes)
+        response = await answer(
+            RLMSynthesizer(finder(), callback_manager=CallbackManager([debug])), door, nodes
+        )
     finally:
         get_dispatcher().event_handlers.remove(kinds)
     assert str(response) == (ANSWER if nodes else "Empty Response")
     assert response.metadata["calls"] == len(nodes)
-    assert [type(event) for event in kinds.seen if "Synthesize" in type(event).__name__] == [SynthesizeStartEvent, SynthesizeEndEvent]
+    assert [type(event) for event in kinds.seen if "Synthesize" in type(event).__name__] == [
+        SynthesizeStartEvent,
+        SynthesizeEndEvent,
+    ]
     ((start, end),) = debug.get_event_pairs(CBEventType.SYNTHESIZE)
     assert (start.payload["query_str"], str(end.payload["response"])) == (QUESTION, str(response))
 
@@ -107,23 +156,40 @@ async def test_streams_types_and_words_of_the_users(door: str) -> None:
 
     stream = await answer(RLMSynthesizer(finder(), streaming=True), door)
     assert isinstance(stream, StreamingResponse if door == "sync" else AsyncStreamingResponse)
-    assert (stream.get_response() if door == "sync" else await stream.get_response()).response == ANSWER
+    assert (
+        stream.get_response() if door == "sync" else await stream.get_response()
+    ).response == ANSWER
     typed = await answer(RLMSynthesizer(finder(final('{"value": 1}')), output_cls=Number), door)
     assert isinstance(typed, PydanticResponse)
     assert typed.value == 1
-    assert str(await answer(RLMSynthesizer(finder(), empty_response="nobody knows"), door, [])) == "nobody knows"
+    assert (
+        str(await answer(RLMSynthesizer(finder(), empty_response="nobody knows"), door, []))
+        == "nobody knows"
+    )
 
 
 @DOORS
 async def test_texts_alone(door: str) -> None:
-    """`get_response`, which summarizers are asked by, answers from texts; additional nodes come after the citations."""
+    """`get_response`, which summarizers are asked by, answers from texts; additional nodes come
+    after the citations.
+    """
     synthesizer = RLMSynthesizer(finder())
-    said = synthesizer.get_response(QUESTION, [TEXT]) if door == "sync" else await synthesizer.aget_response(QUESTION, [TEXT])
+    said = (
+        synthesizer.get_response(QUESTION, [TEXT])
+        if door == "sync"
+        else await synthesizer.aget_response(QUESTION, [TEXT])
+    )
     assert said == ANSWER
     more = [NodeWithScore(node=TextNode(text="besides"))]
-    assert needles((await answer(synthesizer, door, additional_source_nodes=more)).source_nodes) == [NEEDLE, "besides"]
+    assert needles(
+        (await answer(synthesizer, door, additional_source_nodes=more)).source_nodes
+    ) == [NEEDLE, "besides"]
     streaming = RLMSynthesizer(finder(), streaming=True)
-    pieces = streaming.get_response(QUESTION, [TEXT]) if door == "sync" else await streaming.aget_response(QUESTION, [TEXT])
+    pieces = (
+        streaming.get_response(QUESTION, [TEXT])
+        if door == "sync"
+        else await streaming.aget_response(QUESTION, [TEXT])
+    )
     assert "".join(pieces if door == "sync" else [piece async for piece in pieces]) == ANSWER
 
 
@@ -134,10 +200,14 @@ async def test_prompts_and_an_rlm() -> None:
     index = VectorStoreIndex([NODES[0].node], embed_model=MockEmbedding(embed_dim=2))
     engine = RetrieverQueryEngine(index.as_retriever(), response_synthesizer=synthesizer)
     assert list(engine.get_prompts()) == ["response_synthesizer:question_template"]
-    engine.update_prompts({"response_synthesizer:question_template": PromptTemplate("Please: {query_str}")})
+    engine.update_prompts(
+        {"response_synthesizer:question_template": PromptTemplate("Please: {query_str}")}
+    )
     assert str(await engine.aquery(QUESTION)) == ANSWER
     assert root.requests[0].query == f"Please: {QUESTION}"
-    with pytest.raises(InputError, match="an RLM has its options already: say max_depth, sub_llm where it is made"):
+    with pytest.raises(
+        InputError, match="an RLM has its options already: say max_depth, sub_llm where it is made"
+    ):
         RLMSynthesizer(RLM(root), "offline", max_depth=2)
 
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from tests.llama_index._world import ANSWER, NEEDLE, NO_LLAMA_INDEX, QUESTION, TEXT, calling_llm, finder
+from tests.llama_index._world import (
+    ANSWER,
+    NEEDLE,
+    NO_LLAMA_INDEX,
+    QUESTION,
+    TEXT,
+    calling_llm,
+    finder,
+)
 
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
@@ -17,7 +25,12 @@ from workflows.errors import WorkflowCancelledByUser
 
 from rlm_integrations import RLM, Budget
 from rlm_integrations.errors import InputError
-from rlm_integrations.llama_index import RLMQueryEngine, RLMWorkflowEvent, as_query_engine_tool, askable
+from rlm_integrations.llama_index import (
+    RLMQueryEngine,
+    RLMWorkflowEvent,
+    as_query_engine_tool,
+    askable,
+)
 from tests.engine.conftest import Scripted, code, documents_held, overlong
 
 
@@ -25,10 +38,13 @@ def engine_of(root: Any = None, **options: Any) -> RLMQueryEngine:
     return RLMQueryEngine.from_defaults(Document(text=TEXT), llm=root or finder(), **options)
 
 
-@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")  # workflows look at every attribute of an agent
+# Workflows look at every attribute of an agent
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 @pytest.mark.parametrize("kind", ["FunctionAgent", "AgentWorkflow"])
 async def test_in_an_agent(kind: str) -> None:
-    """An agent asks the engine by its tool; the response with its sources comes along, and the run's progress is in the agent's stream."""
+    """An agent asks the engine by its tool; the response with its sources comes along, and the
+    run's progress is in the agent's stream.
+    """
     tool = as_query_engine_tool(engine_of(streaming=True))
     agent = FunctionAgent(tools=[tool], llm=calling_llm("ask_document"), streaming=False)
     handler = (agent if kind == "FunctionAgent" else AgentWorkflow(agents=[agent])).run(QUESTION)
@@ -38,7 +54,13 @@ async def test_in_an_agent(kind: str) -> None:
     assert not result.tool_output.is_error
     assert len(result.tool_output.raw_output.source_nodes) == 1
     progress = [event for event in events if isinstance(event, RLMWorkflowEvent)]
-    assert [event.kind for event in progress] == ["run_started", "turn_started", "block_started", "block_finished", "turn_finished"]
+    assert [event.kind for event in progress] == [
+        "run_started",
+        "turn_started",
+        "block_started",
+        "block_finished",
+        "turn_finished",
+    ]
     assert (progress[0].query, progress[0].depth, progress[3].status) == (QUESTION, 0, "ok")
 
 
@@ -54,7 +76,11 @@ async def test_called_by_hand(door: str) -> None:
     """The tool answers from both doors, and what a model is told about it fits."""
     tool = as_query_engine_tool(engine_of(), "ask_archive", "Answers questions on the archive.")
     output = tool.call(QUESTION) if door == "sync" else await tool.acall(input=QUESTION)
-    assert (output.content, output.tool_name, output.raw_output.metadata["stop_reason"]) == (ANSWER, "ask_archive", "final")
+    assert (output.content, output.tool_name, output.raw_output.metadata["stop_reason"]) == (
+        ANSWER,
+        "ask_archive",
+        "final",
+    )
     told = as_query_engine_tool(engine_of()).metadata.to_openai_tool()
     assert told["function"]["name"] == "ask_document"
 
@@ -64,14 +90,20 @@ BUDGET = Budget(max_calls=2)
 
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_a_part_is_told_from_the_whole(door: str) -> None:
-    """Of a run that did not finish the output says so, also where that raises; without any answer it is an error."""
+    """Of a run that did not finish the output says so, also where that raises; without any answer
+    it is an error.
+    """
     asks = code("print('nearly 42')", "llm_query('a')")
     for options in ({}, {"on_incomplete": "raise"}):
         tool = as_query_engine_tool(engine_of(finder(asks, asks, asks), budget=BUDGET, **options))
         output = tool.call(QUESTION) if door == "sync" else await tool.acall(QUESTION)
-        assert output.content.endswith("(This is a partial answer: the run was stopped by budget_calls.)")
+        assert output.content.endswith(
+            "(This is a partial answer: the run was stopped by budget_calls.)"
+        )
         assert ("nearly 42" in output.content, output.is_error) == (True, False)
-    silent = as_query_engine_tool(engine_of(finder(*[code("x = 1")] * 3), max_iterations=1, budget=Budget(max_calls=1)))
+    silent = as_query_engine_tool(
+        engine_of(finder(*[code("x = 1")] * 3), max_iterations=1, budget=Budget(max_calls=1))
+    )
     output = silent.call(QUESTION) if door == "sync" else await silent.acall(QUESTION)
     assert (output.content[:29], output.is_error) == ("There is no answer: the run w", True)
 
@@ -84,12 +116,19 @@ def test_a_tool_is_copied() -> None:
     assert again.call(QUESTION).content == ANSWER
 
 
-@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")  # workflows look at every attribute of an agent
+# Workflows look at every attribute of an agent
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 @pytest.mark.parametrize("made_of", ["tool", "rlm"])
 async def test_the_document_of_a_workflow(made_of: str) -> None:
-    """One tool asks the document of whatever context its agent runs in; that is in no event, and is let go of."""
+    """One tool asks the document of whatever context its agent runs in; that is in no event, and is
+    let go of.
+    """
     root = Scripted([code(f"FINAL(context[-9:], evidence=[cite({NEEDLE!r})])")])
-    tool = askable(RLM(root), "report") if made_of == "rlm" else askable(as_query_engine_tool(engine_of(root), "ask_report"), "report")
+    tool = (
+        askable(RLM(root), "report")
+        if made_of == "rlm"
+        else askable(as_query_engine_tool(engine_of(root), "ask_report"), "report")
+    )
     agent = FunctionAgent(tools=[tool], llm=calling_llm(tool.metadata.get_name()), streaming=False)
     before = documents_held()
     for end in ("the first", "the other"):
@@ -107,12 +146,22 @@ async def test_the_document_of_a_workflow(made_of: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 async def test_a_workflow_without_the_document() -> None:
-    """A tool with documents of its own answers over these; one of an RLM tells the model what is missing."""
+    """A tool with documents of its own answers over these; one of an RLM tells the model what is
+    missing.
+    """
     own = askable(as_query_engine_tool(engine_of(), "ask_own", "Of its own."), "report")
     assert (own.metadata.name, own.metadata.description) == ("ask_own", "Of its own.")
     assert own.metadata.get_parameters_dict()["properties"].keys() == {"input"}
-    for tool, said in ((own, ANSWER), (askable(RLM(finder()), "report"), "there is no document 'report' in the workflow's context")):
-        agent = FunctionAgent(tools=[tool], llm=calling_llm(tool.metadata.get_name()), streaming=False)
+    for tool, said in (
+        (own, ANSWER),
+        (
+            askable(RLM(finder()), "report"),
+            "there is no document 'report' in the workflow's context",
+        ),
+    ):
+        agent = FunctionAgent(
+            tools=[tool], llm=calling_llm(tool.metadata.get_name()), streaming=False
+        )
         assert str(await agent.run(QUESTION)) == f"It says: {said}"
 
 
@@ -145,16 +194,26 @@ class Asking(Workflow):
 
     @step
     async def ask(self, ctx: Context, event: StartEvent) -> StopEvent:
-        return StopEvent(result=str(self.engine.query(QUESTION) if event.door == "sync" else await self.engine.aquery(QUESTION)))
+        return StopEvent(
+            result=str(
+                self.engine.query(QUESTION)
+                if event.door == "sync"
+                else await self.engine.aquery(QUESTION)
+            )
+        )
 
 
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_in_a_step_of_a_workflow(door: str) -> None:
-    """Progress is in the workflow's stream, also where the step calls the synchronous method and holds the loop up meanwhile."""
+    """Progress is in the workflow's stream, also where the step calls the synchronous method and
+    holds the loop up meanwhile.
+    """
     workflow = Asking(timeout=30)
     workflow.engine = engine_of()
     handler = workflow.run(door=door)
-    kinds = [event.kind async for event in handler.stream_events() if isinstance(event, RLMWorkflowEvent)]
+    kinds = [
+        event.kind async for event in handler.stream_events() if isinstance(event, RLMWorkflowEvent)
+    ]
     assert (await handler, kinds[0], kinds[-1]) == (ANSWER, "run_started", "turn_finished")
 
 
@@ -164,12 +223,16 @@ async def test_older_workflows(monkeypatch: pytest.MonkeyPatch) -> None:
     workflow = Asking(timeout=30)
     workflow.engine = engine_of()
     handler = workflow.run(door="async")
-    assert [event async for event in handler.stream_events() if isinstance(event, RLMWorkflowEvent)] == []
+    assert [
+        event async for event in handler.stream_events() if isinstance(event, RLMWorkflowEvent)
+    ] == []
     assert await handler == ANSWER
 
 
 async def test_a_workflow_that_is_cancelled() -> None:
-    """Cancelling a workflow, or its timeout, ends the run in its step: its call is aborted, its sandbox is gone (see the fixture)."""
+    """Cancelling a workflow, or its timeout, ends the run in its step: its call is aborted, its
+    sandbox is gone (see the fixture).
+    """
     root = Scripted([code("print(llm_query('wait'))")], overlong(30))
     workflow = Asking(timeout=30)
     workflow.engine = engine_of(root)

@@ -26,7 +26,9 @@ async def call(spec: RLMStoreToolSpec, door: str, name: str, **arguments: Any) -
 
 @DOORS
 async def test_what_an_agent_can_do(door: str) -> None:
-    """It searches the findings of a run, sums them up, and reads the places that they rest on by name or by the document's id."""
+    """It searches the findings of a run, sums them up, and reads the places that they rest on by
+    name or by the document's id.
+    """
     engine = RLMQueryEngine.from_defaults(Document(text=TEXT, id_="doc-1"), llm=finder())
     response = await engine.aquery(QUESTION)
     for store in (engine.last_store, engine.last_result, response):
@@ -36,15 +38,31 @@ async def test_what_an_agent_can_do(door: str) -> None:
         assert found == f"root_000001 (note) It is 42. [context_0:{AT}-{AT + len(NEEDLE)}]"
         assert (await call(spec, door, "summarise_findings")).startswith("1 object\ntypes: note 1")
         for source in ("context_0", "doc-1"):
-            assert await call(spec, door, "read_passage", source=source, start=AT, end=AT + len(NEEDLE)) == NEEDLE
+            assert (
+                await call(
+                    spec, door, "read_passage", source=source, start=AT, end=AT + len(NEEDLE)
+                )
+                == NEEDLE
+            )
         assert await call(spec, door, "search_findings", query="cabbage") == "nothing was found"
 
 
 def test_what_models_are_told_of_them() -> None:
     """Each tool has a name, parameters and a description that a model is sent."""
-    tools = [tool.metadata.to_openai_tool()["function"] for tool in RLMStoreToolSpec(SharedStore()).to_tool_list()]
-    assert [tool["name"] for tool in tools] == ["search_findings", "summarise_findings", "read_passage"]
-    assert [list(tool["parameters"]["properties"]) for tool in tools] == [["query", "k"], ["query", "k"], ["source", "start", "end"]]
+    tools = [
+        tool.metadata.to_openai_tool()["function"]
+        for tool in RLMStoreToolSpec(SharedStore()).to_tool_list()
+    ]
+    assert [tool["name"] for tool in tools] == [
+        "search_findings",
+        "summarise_findings",
+        "read_passage",
+    ]
+    assert [list(tool["parameters"]["properties"]) for tool in tools] == [
+        ["query", "k"],
+        ["query", "k"],
+        ["source", "start", "end"],
+    ]
     assert all("self" not in tool["description"] for tool in tools)
 
 
@@ -63,6 +81,13 @@ async def test_what_cannot_be_done(door: str) -> None:
         with pytest.raises(InputError, match=hint):
             await call(spec, door, name, **arguments)
     with pytest.raises(InputError, match="no document beside these findings"):
-        await call(RLMStoreToolSpec(SharedStore()), door, "read_passage", source="context_0", start=0, end=1)
+        await call(
+            RLMStoreToolSpec(SharedStore()),
+            door,
+            "read_passage",
+            source="context_0",
+            start=0,
+            end=1,
+        )
     with pytest.raises(InputError, match="a store, a result, a response or its run_id"):
         RLMStoreToolSpec(None)

@@ -39,7 +39,14 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from rlm_integrations.llama_index import LLMBatch, RLMProgressEvent, RLMQueryEngine, RLMStoreRetriever, RLMSynthesizer, as_query_engine_tool
+from rlm_integrations.llama_index import (
+    LLMBatch,
+    RLMProgressEvent,
+    RLMQueryEngine,
+    RLMStoreRetriever,
+    RLMSynthesizer,
+    as_query_engine_tool,
+)
 from tests.engine.conftest import Scripted, code, overlong
 from tests.lm._foreign import MODEL, foreign
 from tests.standin import StandIn
@@ -82,11 +89,19 @@ def does_not_show(text: str) -> bool:
 
 @KINDS
 @DOORS
-@pytest.mark.parametrize("what", ["query", "stream", "retrieve", "synthesize", "synthesizer", "tool"])
+@pytest.mark.parametrize(
+    "what", ["query", "stream", "retrieve", "synthesize", "synthesizer", "tool"]
+)
 async def test_one_trace(
-    provider: StandIn, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture, kind: str, door: str, what: str
+    provider: StandIn,
+    exporter: InMemorySpanExporter,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    door: str,
+    what: str,
 ) -> None:
-    """Whatever is asked through whichever door is one trace without orphans, and the document is in no span but those of model calls.
+    """Whatever is asked through whichever door is one trace without orphans, and the document is in
+    no span but those of model calls.
 
     The tracer complains of nothing.
     """
@@ -100,20 +115,38 @@ async def test_one_trace(
     elif what == "retrieve":
         _ = engine.retrieve(QUESTION) if sync else await engine.aretrieve(QUESTION)
     elif what == "synthesize":
-        _ = engine.synthesize(QUESTION, NODES, NODES) if sync else await engine.asynthesize(QUESTION, NODES, NODES)
+        _ = (
+            engine.synthesize(QUESTION, NODES, NODES)
+            if sync
+            else await engine.asynthesize(QUESTION, NODES, NODES)
+        )
     elif what == "synthesizer":
         synthesizer = RLMSynthesizer(foreign(kind, provider.base_url))
-        _ = synthesizer.get_response(QUESTION, [TEXT]) if sync else await synthesizer.aget_response(QUESTION, [TEXT])
+        _ = (
+            synthesizer.get_response(QUESTION, [TEXT])
+            if sync
+            else await synthesizer.aget_response(QUESTION, [TEXT])
+        )
     else:
         tool = as_query_engine_tool(engine)
         _ = tool.call(QUESTION) if sync else await tool.acall(QUESTION)
-    await until(lambda: all(span.end_time for span in exporter.get_finished_spans()) and roots(exporter))
+    await until(
+        lambda: all(span.end_time for span in exporter.get_finished_spans()) and roots(exporter)
+    )
     spans = exporter.get_finished_spans()
     names = {"query": "query", "stream": "query", "retrieve": "retrieve", "tool": "call"}
-    owner = "RLMSynthesizer" if "synth" in what else "RLMEngineTool" if what == "tool" else "RLMQueryEngine"
+    owner = (
+        "RLMSynthesizer"
+        if "synth" in what
+        else "RLMEngineTool"
+        if what == "tool"
+        else "RLMQueryEngine"
+    )
     assert whole(spans).name == f"{owner}.{'' if sync else 'a'}{names.get(what, 'synthesize')}"
     counted = Counter(span.name for span in spans)
-    assert counted[f"{kind}.{'chat' if sync else 'achat'}"] == (CALLS if kind == "OpenAI" else 2 * CALLS)
+    assert counted[f"{kind}.{'chat' if sync else 'achat'}"] == (
+        CALLS if kind == "OpenAI" else 2 * CALLS
+    )
     for span in spans:
         if not span.name.startswith(kind):
             assert does_not_show(str(dict(span.attributes)))
@@ -123,7 +156,14 @@ async def test_one_trace(
 async def test_an_agents_trace(exporter: InMemorySpanExporter) -> None:
     """Within an agent the engine's spans are part of the agent's one trace."""
     tool = as_query_engine_tool(engine_of(scripted_llm()))
-    assert str(await FunctionAgent(tools=[tool], llm=calling_llm("ask_document"), streaming=False).run(QUESTION)) == f"It says: {ANSWER}"
+    assert (
+        str(
+            await FunctionAgent(tools=[tool], llm=calling_llm("ask_document"), streaming=False).run(
+                QUESTION
+            )
+        )
+        == f"It says: {ANSWER}"
+    )
     await until(lambda: roots(exporter))
     spans = exporter.get_finished_spans()
     assert whole(spans).name == "FunctionAgent.run"
@@ -142,9 +182,14 @@ async def until(holds: Any) -> None:
 
 
 @DOORS
-async def test_a_batch_is_one_trace(provider: StandIn, exporter: InMemorySpanExporter, door: str) -> None:
+async def test_a_batch_is_one_trace(
+    provider: StandIn, exporter: InMemorySpanExporter, door: str
+) -> None:
     """A batch is one span, whose arguments do not repeat the prompts, over those of its calls."""
-    batch, prompts = LLMBatch(foreign("OpenAI", provider.base_url)), [f"prompt {number}" for number in range(4)]
+    batch, prompts = (
+        LLMBatch(foreign("OpenAI", provider.base_url)),
+        [f"prompt {number}" for number in range(4)],
+    )
     _ = batch.run(prompts) if door == "sync" else await batch.arun(prompts)
     spans = exporter.get_finished_spans()
     root = whole(spans)
@@ -158,11 +203,15 @@ class Dumps(SimpleSpanHandler):
 
     dumped: list[tuple[str, str]] = []  # noqa: RUF012 - a field of pydantic, which copies it
 
-    def new_span(self, id_: str, bound_args: inspect.BoundArguments, *args: Any, **kwargs: Any) -> SimpleSpan | None:
+    def new_span(
+        self, id_: str, bound_args: inspect.BoundArguments, *args: Any, **kwargs: Any
+    ) -> SimpleSpan | None:
         self.dumped.append((id_, f"{bound_args.arguments} {vars(bound_args)}"))
         return super().new_span(id_, bound_args, *args, **kwargs)
 
-    def prepare_to_exit_span(self, id_: str, bound_args: Any, instance: Any = None, result: Any = None, **kwargs: Any) -> SimpleSpan | None:
+    def prepare_to_exit_span(
+        self, id_: str, bound_args: Any, instance: Any = None, result: Any = None, **kwargs: Any
+    ) -> SimpleSpan | None:
         self.dumped.append((id_, f"{result!r} {result}"))
         return super().prepare_to_exit_span(id_, bound_args, instance, result, **kwargs)
 
@@ -198,41 +247,65 @@ def told() -> Iterator[list[Any]]:
 
 @DOORS
 async def test_no_span_of_ours_holds_the_document(dumps: Dumps, told: list[Any], door: str) -> None:
-    """Not as an argument, not as a result, whatever a tracer makes of them; nor do our events. Nodes that we are given are not shown."""
+    """Not as an argument, not as a result, whatever a tracer makes of them; nor do our events.
+
+    Nodes that we are given are not shown.
+    """
     engine, sync = engine_of(finder()), door == "sync"
     _ = engine.query(QUESTION) if sync else await engine.aquery(QUESTION)
     _ = engine.retrieve(QUESTION) if sync else await engine.aretrieve(QUESTION)
-    _ = engine.synthesize(QUESTION, NODES, NODES[:0]) if sync else await engine.asynthesize(QUESTION, NODES, NODES[:0])
+    _ = (
+        engine.synthesize(QUESTION, NODES, NODES[:0])
+        if sync
+        else await engine.asynthesize(QUESTION, NODES, NODES[:0])
+    )
     retriever = RLMStoreRetriever(engine.last_store)
     _ = retriever.retrieve("needle") if sync else await retriever.aretrieve("needle")
     mine = [(id_, text) for id_, text in dumps.dumped if id_.startswith("RLM")]
     assert len({id_ for id_, _ in mine}) >= 5
     assert any(NEEDLE in text for _, text in mine)
     assert all(does_not_show(text) for _, text in mine)
-    assert all(does_not_show(str(event)) for event in told if not isinstance(event, LLMChatStartEvent | LLMChatEndEvent))
+    assert all(
+        does_not_show(str(event))
+        for event in told
+        if not isinstance(event, LLMChatStartEvent | LLMChatEndEvent)
+    )
     assert dumps.open_spans == {}
 
 
 @KINDS
 @DOORS
-async def test_tokens(provider: StandIn, exporter: InMemorySpanExporter, kind: str, door: str) -> None:
-    """The handler at the model's own callbacks counts what the provider counted, and so do the traces; each token once."""
+async def test_tokens(
+    provider: StandIn, exporter: InMemorySpanExporter, kind: str, door: str
+) -> None:
+    """The handler at the model's own callbacks counts what the provider counted, and so do the
+    traces; each token once.
+    """
     provider.change(scripts={MODEL: root_or_sub})
     counter = TokenCountingHandler(tokenizer=str.split)
-    engine = engine_of(foreign(kind, provider.base_url, callback_manager=CallbackManager([counter])))
+    engine = engine_of(
+        foreign(kind, provider.base_url, callback_manager=CallbackManager([counter]))
+    )
     response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
     usage = engine.last_result.usage[MODEL]
-    assert (counter.prompt_llm_token_count, counter.completion_llm_token_count) == (usage.input_tokens, usage.output_tokens)
+    assert (counter.prompt_llm_token_count, counter.completion_llm_token_count) == (
+        usage.input_tokens,
+        usage.output_tokens,
+    )
     assert counter.total_llm_token_count == response.metadata["tokens"]
     assert response.metadata["calls"] == provider.stats().calls == CALLS
-    traced = [span.attributes.get("llm.token_count.total", 0) for span in exporter.get_finished_spans()]
+    traced = [
+        span.attributes.get("llm.token_count.total", 0) for span in exporter.get_finished_spans()
+    ]
     assert sum(traced) == response.metadata["tokens"]
 
 
 @DOORS
 async def test_progress_as_events(told: list[Any], door: str) -> None:
     """Every step is an instrumentation event that names the query's span."""
-    root = Scripted([code("replies = llm_batch([str(n) for n in range(100)])", "FINAL(len(replies))")])
+    root = Scripted(
+        [code("replies = llm_batch([str(n) for n in range(100)])", "FINAL(len(replies))")]
+    )
     engine = engine_of(root)
     response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
     assert str(response) == "100"
@@ -242,7 +315,10 @@ async def test_progress_as_events(told: list[Any], door: str) -> None:
     assert kinds[-2:] == ["block_finished", "turn_finished"]
     span = "RLMQueryEngine._query" if door == "sync" else "RLMQueryEngine._aquery"
     assert {event.query_span_id.partition("-")[0] for event in events} == {span}
-    assert all(event.class_name() == event.model_dump()["class_name"] == "RLMProgressEvent" for event in events)
+    assert all(
+        event.class_name() == event.model_dump()["class_name"] == "RLMProgressEvent"
+        for event in events
+    )
 
 
 @DOORS
@@ -251,7 +327,11 @@ async def test_progress_of_a_batch(told: list[Any], door: str) -> None:
     batch, prompts = LLMBatch(finder()), [str(number) for number in range(100)]
     _ = batch.run(prompts) if door == "sync" else await batch.arun(prompts)
     events = [event.progress for event in told if isinstance(event, RLMProgressEvent)]
-    assert (events[0]["kind"], events[-1]["kind"], events[-1]["done"]) == ("batch_started", "batch_finished", 100)
+    assert (events[0]["kind"], events[-1]["kind"], events[-1]["done"]) == (
+        "batch_started",
+        "batch_finished",
+        100,
+    )
     assert 2 < len(events) <= 22
 
 

@@ -1,4 +1,6 @@
-"""Models of LangChain and LlamaIndex over a stand-in, and a program for a run's root: for tests of the adapters."""
+"""Models of LangChain and LlamaIndex over a stand-in, and a program for a run's root: for tests of
+the adapters.
+"""
 
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -9,14 +11,20 @@ import pytest
 from tests.standin import Ask, answer_to
 
 HAS_LLAMA_INDEX = find_spec("llama_index") is not None
-needs_llama_index = pytest.mark.skipif(not HAS_LLAMA_INDEX, reason="LlamaIndex's openai package needs openai 2")
-# There `MessageParam` is a union, of which LlamaIndex's Anthropic 0.12 makes objects: not a call comes as far as a socket.
+needs_llama_index = pytest.mark.skipif(
+    not HAS_LLAMA_INDEX, reason="LlamaIndex's openai package needs openai 2"
+)
+# There `MessageParam` is a union, of which LlamaIndex's Anthropic 0.12 makes objects: not a call
+# comes as far as a socket.
 HAS_ANTHROPIC_2 = int(version("anthropic").split(".")[0]) >= 2
-needs_anthropic_1 = pytest.mark.skipif(HAS_ANTHROPIC_2, reason="LlamaIndex's Anthropic cannot call the SDK anthropic from 2.0 on")
+needs_anthropic_1 = pytest.mark.skipif(
+    HAS_ANTHROPIC_2, reason="LlamaIndex's Anthropic cannot call the SDK anthropic from 2.0 on"
+)
 
 KEY = "sk-secret-0123456789"
 MODEL = "gpt-4o-mini"  # a name that LlamaIndex's OpenAI knows: it takes no other
-CLAUDE = "claude-sonnet-5"  # for older ones LlamaIndex sends a temperature, which the SDK takes no more from 1.0 on
+# For older ones LlamaIndex sends a temperature, which the SDK takes no more from 1.0 on
+CLAUDE = "claude-sonnet-5"
 GEMINI = "gemini-2.5-flash"
 PAIR = ["ChatOpenAI", pytest.param("OpenAILike", marks=needs_llama_index)]
 KINDS = [*PAIR, pytest.param("OpenAI", marks=needs_llama_index)]
@@ -27,7 +35,12 @@ PROVIDERS = [
     pytest.param("Anthropic", marks=[needs_llama_index, needs_anthropic_1]),
     pytest.param("GoogleGenAI", marks=needs_llama_index),
 ]
-NAMES = {"ChatAnthropic": CLAUDE, "Anthropic": CLAUDE, "ChatGoogleGenerativeAI": GEMINI, "GoogleGenAI": GEMINI}
+NAMES = {
+    "ChatAnthropic": CLAUDE,
+    "Anthropic": CLAUDE,
+    "ChatGoogleGenerativeAI": GEMINI,
+    "GoogleGenAI": GEMINI,
+}
 
 
 _made: list[Any] = []
@@ -46,14 +59,18 @@ def foreign(kind: str, base_url: str, **options: Any) -> Any:
 
 
 def close_all() -> None:
-    """Close the synchronous clients that a model has to itself: where a failed test's traceback keeps one, they would end with a warning.
+    """Close the synchronous clients that a model has to itself: where a failed test's traceback
+    keeps one, they would end with a warning.
 
-    Models of LangChain share theirs by address, with those of later tests too; but Google's have one each.
+    Models of LangChain share theirs by address, with those of later tests too; but Google's have
+    one each.
     """
     while _made:
         model = _made.pop()
         held = {**vars(model), **(getattr(model, "__pydantic_private__", None) or {})}
-        client = held.get("client" if type(model).__name__ == "ChatGoogleGenerativeAI" else "_client")
+        client = held.get(
+            "client" if type(model).__name__ == "ChatGoogleGenerativeAI" else "_client"
+        )
         if client is not None and type(model).__name__ != "ChatAnthropic":
             client.close()
 
@@ -67,7 +84,9 @@ def _foreign(kind: str, base_url: str, **options: Any) -> Any:
     if kind == "OpenAILike":
         from llama_index.llms.openai_like import OpenAILike
 
-        return OpenAILike(model=MODEL, api_base=base_url, api_key=KEY, **{"is_chat_model": True, **options})
+        return OpenAILike(
+            model=MODEL, api_base=base_url, api_key=KEY, **{"is_chat_model": True, **options}
+        )
     if kind == "OpenAI":
         from llama_index.llms.openai import OpenAI
 
@@ -79,7 +98,9 @@ def _foreign(kind: str, base_url: str, **options: Any) -> Any:
     if kind == "ChatGoogleGenerativeAI":
         from langchain_google_genai import ChatGoogleGenerativeAI
 
-        return ChatGoogleGenerativeAI(**{"model": GEMINI, "base_url": root, "api_key": KEY, **options})
+        return ChatGoogleGenerativeAI(
+            **{"model": GEMINI, "base_url": root, "api_key": KEY, **options}
+        )
     if kind == "Anthropic":
         from llama_index.llms.anthropic import Anthropic
 
@@ -87,7 +108,8 @@ def _foreign(kind: str, base_url: str, **options: Any) -> Any:
     if kind == "GoogleGenAI":
         from llama_index.llms.google_genai import GoogleGenAI
 
-        # Without a word on tries the SDK itself asks again where a connection is lost, after up to ten seconds.
+        # Without a word on tries the SDK itself asks again where a connection is lost, after up to
+        # ten seconds.
         http: dict[str, Any] = {"base_url": root, "retry_options": {"attempts": 1}}
         if (timeout := options.pop("timeout", None)) is not None:
             http["timeout"] = int(1000 * timeout)
@@ -106,7 +128,9 @@ ANSWER = "|".join(answer_to(f"q{number}") for number in range(4))
 
 
 def root_or_sub(ask: Ask) -> str:
-    """The script of a model that is root and sub-model of the same run: only a root has a system message."""
+    """The script of a model that is root and sub-model of the same run: only a root has a system
+    message.
+    """
     return PROGRAM if ask.body["messages"][0]["role"] == "system" else answer_to(ask.prompt)
 
 

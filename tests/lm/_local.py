@@ -32,7 +32,11 @@ class Local:
         try:
             await asyncio.sleep(self.delay)
             found = self.act(request.messages[-1].content)
-            return Completion(found, Usage(3, 2), "gpt-4o-mini", "stop") if isinstance(found, str) else found
+            return (
+                Completion(found, Usage(3, 2), "gpt-4o-mini", "stop")
+                if isinstance(found, str)
+                else found
+            )
         finally:
             self.in_flight -= 1
 

@@ -1,4 +1,6 @@
-"""One object of LangChain or LlamaIndex, asked from every door and on many loops: each answer once, and nothing left open."""
+"""One object of LangChain or LlamaIndex, asked from every door and on many loops: each answer once,
+and nothing left open.
+"""
 
 import asyncio
 import contextvars
@@ -81,7 +83,9 @@ async def by_async_batch(llm: Any) -> int:
 
 
 async def by_async_iterator(llm: Any) -> int:
-    assert {index: reply async for index, reply in allm_batch_iter(_foreign.PROMPTS, llm)} == dict(enumerate(_foreign.ANSWERS))
+    assert {index: reply async for index, reply in allm_batch_iter(_foreign.PROMPTS, llm)} == dict(
+        enumerate(_foreign.ANSWERS)
+    )
     return len(_foreign.PROMPTS)
 
 
@@ -92,9 +96,11 @@ async def by_async_run(llm: Any) -> int:
 
 @EACH
 def test_every_door_in_turn(standin: StandIn, ways: list[str], kind: str) -> None:
-    """Sync and async doors by turns, on two loops one after another, sync ones inside them too: no answer lost, no call made twice.
+    """Sync and async doors by turns, on two loops one after another, sync ones inside them too: no
+    answer lost, no call made twice.
 
-    Sync doors ask in threads; async ones on the loop, which the second `asyncio.run` may have as the first had it.
+    Sync doors ask in threads; async ones on the loop, which the second `asyncio.run` may have as
+    the first had it.
     """
     llm = _foreign.foreign(kind, standin.base_url)
 
@@ -116,8 +122,12 @@ def test_every_door_in_turn(standin: StandIn, ways: list[str], kind: str) -> Non
 
 
 @EACH
-def test_loops_at_the_same_time(standin: StandIn, ways: list[str], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six threads with loops of their own and two without share one object: one loop at a time asks itself, the others in threads."""
+def test_loops_at_the_same_time(
+    standin: StandIn, ways: list[str], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six threads with loops of their own and two without share one object: one loop at a time asks
+    itself, the others in threads.
+    """
     llm = _foreign.foreign(kind, standin.base_url)
     together = threading.Barrier(8)
     asked: list[asyncio.AbstractEventLoop] = []
@@ -136,14 +146,17 @@ def test_loops_at_the_same_time(standin: StandIn, ways: list[str], kind: str, mo
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(use, range(8))) == standin.stats().calls == 80
-    assert 10 <= ways.count("loop") <= 60  # when one loop has ended, another may have the client, be it in the midst of its batch
+    # When one loop has ended, another may have the client, be it in the midst of its batch
+    assert 10 <= ways.count("loop") <= 60
     assert ways.count("loop") + ways.count("thread") == 80
     tenants = [loop for loop, _ in itertools.groupby(asked)]
     assert len(tenants) == len(set(tenants))  # none had the client again after another had it
 
 
 @EACH
-async def test_the_second_loop_asks_in_threads(standin: StandIn, ways: list[str], kind: str) -> None:
+async def test_the_second_loop_asks_in_threads(
+    standin: StandIn, ways: list[str], kind: str
+) -> None:
     """While the loop that came first runs, another one gets its answers by the synchronous method."""
     llm = _foreign.foreign(kind, standin.base_url)
     await by_async_batch(llm)
@@ -153,7 +166,9 @@ async def test_the_second_loop_asks_in_threads(standin: StandIn, ways: list[str]
 
 
 async def test_models_that_share_a_client_share_its_loop(standin: StandIn, ways: list[str]) -> None:
-    """LangChain gives all models of one address the same async client: two of them are not asked on two loops at once."""
+    """LangChain gives all models of one address the same async client: two of them are not asked on
+    two loops at once.
+    """
     first, second = (_foreign.foreign("ChatOpenAI", standin.base_url) for _ in range(2))
     assert first.root_async_client._client is second.root_async_client._client
     await by_async_batch(first)
@@ -162,8 +177,12 @@ async def test_models_that_share_a_client_share_its_loop(standin: StandIn, ways:
 
 
 def test_a_loop_closed_without_its_shutdown(standin: StandIn, ways: list[str]) -> None:
-    """What such a loop leaves in the client is never used: the next one asks in threads, and gets every answer."""
-    llm = _foreign.foreign("ChatOpenAI", standin.base_url, http_async_client=_client_that_is_closed_by_hand())
+    """What such a loop leaves in the client is never used: the next one asks in threads, and gets
+    every answer.
+    """
+    llm = _foreign.foreign(
+        "ChatOpenAI", standin.base_url, http_async_client=_client_that_is_closed_by_hand()
+    )
     loop = asyncio.new_event_loop()
     loop.run_until_complete(by_async_batch(llm))
     loop.run_until_complete(llm.root_async_client.close())
@@ -180,7 +199,9 @@ def _client_that_is_closed_by_hand() -> Any:
 
 
 def test_an_aiohttp_client_stays_with_its_loop(standin: StandIn, ways: list[str]) -> None:
-    """A client that could not be used again after its connections are closed is left alone, and the second loop asks in threads."""
+    """A client that could not be used again after its connections are closed is left alone, and the
+    second loop asks in threads.
+    """
     import openai
 
     async def first() -> None:
@@ -196,7 +217,9 @@ def test_an_aiohttp_client_stays_with_its_loop(standin: StandIn, ways: list[str]
 
 
 async def test_what_google_opens_is_found(standin: StandIn) -> None:
-    """Its SDK has a session for each loop from the first call there; that alone is closed, and the next call makes another."""
+    """Its SDK has a session for each loop from the first call there; that alone is closed, and the
+    next call makes another.
+    """
     llm = _foreign.foreign("ChatGoogleGenerativeAI", standin.base_url)
     client: Any = home_loop.client_of(llm)
     assert home_loop._closers_of(client) is None
@@ -209,7 +232,9 @@ async def test_what_google_opens_is_found(standin: StandIn) -> None:
 
 
 def test_clients_of_other_sdks_are_found() -> None:
-    """What has to be closed at a loop's end is found in models of other providers too, whether their client is made early or late."""
+    """What has to be closed at a loop's end is found in models of other providers too, whether
+    their client is made early or late.
+    """
     from langchain_anthropic import ChatAnthropic
 
     llm: Any = ChatAnthropic(model="claude-x", api_key="k")
@@ -225,7 +250,9 @@ def test_clients_of_other_sdks_are_found() -> None:
 
 @EACH
 async def test_cancelling_aborts_the_sockets(standin: StandIn, kind: str) -> None:
-    """An async door's calls that are cancelled leave at once, the server sees it, and the next calls work."""
+    """An async door's calls that are cancelled leave at once, the server sees it, and the next
+    calls work.
+    """
     standin.change(faults=[Fault("hang", match="hang")])
     llm = _foreign.foreign(kind, standin.base_url)
     batch = asyncio.create_task(allm_batch(["hang"] * 5, llm))
@@ -243,7 +270,9 @@ async def test_a_timeout_frees_the_slot(standin: StandIn, kind: str) -> None:
     """A call that hangs ends after the batch's own timeout, and the others have their answers."""
     standin.change(faults=[Fault("hang", match="hang")])
     llm = _foreign.foreign(kind, standin.base_url)
-    replies = await allm_batch(["a", "hang", "b"], llm, max_concurrent=2, timeout=1, retry=Retry(timeouts=0))
+    replies = await allm_batch(
+        ["a", "hang", "b"], llm, max_concurrent=2, timeout=1, retry=Retry(timeouts=0)
+    )
     assert (replies[0], replies[2]) == (answer_to("a"), answer_to("b"))
     assert isinstance(replies[1], LLMError)
     assert replies[1].type == "timeout"
@@ -251,7 +280,9 @@ async def test_a_timeout_frees_the_slot(standin: StandIn, kind: str) -> None:
 
 
 def test_a_timeout_in_a_thread_leaves_the_call_behind(standin: StandIn) -> None:
-    """A sync door gets its other answers though nothing can stop the call that hangs; a limiter's slot is not held by it."""
+    """A sync door gets its other answers though nothing can stop the call that hangs; a limiter's
+    slot is not held by it.
+    """
     standin.change(faults=[Fault("hang", match="hang")])
     llm = _foreign.foreign("ChatOpenAI", standin.base_url, timeout=3, max_retries=0)
     replies = llm_batch(["hang", *_foreign.PROMPTS], llm, timeout=1, retry=Retry(timeouts=0))
@@ -265,20 +296,33 @@ def test_a_timeout_in_a_thread_leaves_the_call_behind(standin: StandIn) -> None:
 
 
 def test_threads_are_as_many_as_the_batch_allows(standin: StandIn) -> None:
-    """A sync door has no more calls in flight than its own `max_concurrent`, and no more threads than that needs; and none is left."""
+    """A sync door has no more calls in flight than its own `max_concurrent`, and no more threads
+    than that needs; and none is left.
+    """
     standin.change(latency=0.02)
     llm = _foreign.foreign("ChatOpenAI", standin.base_url)
     before = threading.active_count()
     most: list[int] = []
-    count = lambda *_: most.append(sum(thread.name == "rlm-invoke" for thread in threading.enumerate()))  # noqa: E731
-    assert len(llm_batch([str(number) for number in range(60)], llm, max_concurrent=7, on_progress=count)) == 60
+    count = lambda *_: most.append(  # noqa: E731
+        sum(thread.name == "rlm-invoke" for thread in threading.enumerate())
+    )
+    assert (
+        len(
+            llm_batch(
+                [str(number) for number in range(60)], llm, max_concurrent=7, on_progress=count
+            )
+        )
+        == 60
+    )
     assert max(most) <= 2 * 7  # those that have delivered their answer may be ending
     assert standin.stats().most_in_flight <= 7
     assert threading.active_count() <= before + 3  # the portal and the pool for our own short work
 
 
 def test_adapters_of_one_object_share_a_limiter(standin: StandIn) -> None:
-    """Whoever asks an object, plain or bound, asks within the same limits; another object has its own, also where it takes its place."""
+    """Whoever asks an object, plain or bound, asks within the same limits; another object has its
+    own, also where it takes its place.
+    """
     from langchain_core.language_models import FakeListChatModel
 
     llm = _foreign.foreign("ChatOpenAI", standin.base_url)
@@ -299,7 +343,9 @@ def test_nothing_is_remembered_of_what_is_gone(standin: StandIn) -> None:
     """The tables of limits and homes do not keep objects, nor entries of dropped ones."""
     gc.collect()
     clients = set(per_loop._held().entries)
-    before = {kind: len(home_loop.shared(("remembered", kind), dict)) for kind in ("limits", "homes")}
+    before = {
+        kind: len(home_loop.shared(("remembered", kind), dict)) for kind in ("limits", "homes")
+    }
     llm = _foreign.foreign("ChatOpenAI", standin.base_url, http_async_client=None)
     asyncio.run(by_async_batch(llm))
     assert len(home_loop.shared(("remembered", "limits"), dict)) == before["limits"] + 1
@@ -329,8 +375,12 @@ async def test_context_variables_reach_the_model(standin: StandIn) -> None:
     assert seen == ["here"] * 3
 
 
-async def test_a_model_without_its_async_half(standin: StandIn, monkeypatch: pytest.MonkeyPatch, ways: list[str]) -> None:
-    """Where the asynchronous method says that it is not implemented, the synchronous one answers, then and from then on."""
+async def test_a_model_without_its_async_half(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, ways: list[str]
+) -> None:
+    """Where the asynchronous method says that it is not implemented, the synchronous one answers,
+    then and from then on.
+    """
 
     async def missing(self: Any, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
@@ -375,7 +425,9 @@ with serve_in_thread(scripts=_foreign.SCRIPTS) as server:
 
 
 def test_no_word_at_the_end() -> None:
-    """Two runs of loops, sync doors, a loop that never ends: under `-W error` nothing is written, then or at exit."""
+    """Two runs of loops, sync doors, a loop that never ends: under `-W error` nothing is written,
+    then or at exit.
+    """
     run = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", SCRIPT]
     done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=250, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,6 @@
-"""What foreign models raise, as our typed errors: over real sockets, and by hand for providers that are not here."""
+"""What foreign models raise, as our typed errors: over real sockets, and by hand for providers that
+are not here.
+"""
 
 import http
 import traceback
@@ -19,7 +21,9 @@ from tests.standin import Fault, StandIn, answer_to, serve_in_thread
 EACH = pytest.mark.parametrize("kind", PAIR)
 
 
-async def failure_at(server: StandIn, kind: str, fault: Fault, *, door: str = "async", **options: Any) -> ModelError:
+async def failure_at(
+    server: StandIn, kind: str, fault: Fault, *, door: str = "async", **options: Any
+) -> ModelError:
     """The failure of one call, which the object itself tries once only."""
     server.change(faults=[fault])
     lm = resolve(foreign(kind, server.base_url, max_retries=0, **options))
@@ -50,8 +54,12 @@ FAULTS = [
 @EACH
 @pytest.mark.parametrize("door", ["async", "sync"])
 @pytest.mark.parametrize(("fault", "expected", "retryable"), FAULTS)
-async def test_each_fault_has_its_type(server: StandIn, kind: str, door: str, fault: Any, expected: str, retryable: bool) -> None:
-    """The types are those of OpenAILM, by both methods; the model is named, and what the framework raised is the cause."""
+async def test_each_fault_has_its_type(
+    server: StandIn, kind: str, door: str, fault: Any, expected: str, retryable: bool
+) -> None:
+    """The types are those of OpenAILM, by both methods; the model is named, and what the framework
+    raised is the cause.
+    """
     failure = await failure_at(server, kind, Fault(fault), door=door)
     assert (failure.type, failure.retryable) == (expected, retryable)
     assert MODEL in str(failure)
@@ -61,7 +69,9 @@ async def test_each_fault_has_its_type(server: StandIn, kind: str, door: str, fa
 @EACH
 @pytest.mark.parametrize("fault", ["content_type", "error_body"])
 async def test_what_is_no_completion(server: StandIn, kind: str, fault: Any) -> None:
-    """A page instead of JSON, an error object under status 200: each framework stumbles over it in its own way, and it is an error."""
+    """A page instead of JSON, an error object under status 200: each framework stumbles over it in
+    its own way, and it is an error.
+    """
     failure = await failure_at(server, kind, Fault(fault))
     assert failure.type in {"server", "bad_response", "error"}
 
@@ -83,7 +93,9 @@ async def test_the_objects_own_timeout(server: StandIn, kind: str) -> None:
 async def test_nobody_listens(kind: str) -> None:
     """A port without a server is a connection error."""
     with pytest.raises(ModelError) as caught:
-        await resolve(foreign(kind, "http://127.0.0.1:9/v1", max_retries=0)).complete(request_of("x"))
+        await resolve(foreign(kind, "http://127.0.0.1:9/v1", max_retries=0)).complete(
+            request_of("x")
+        )
     assert (caught.value.type, caught.value.retryable) == ("connection", True)
 
 
@@ -98,7 +110,9 @@ async def test_the_key_is_in_no_error(server: StandIn, kind: str) -> None:
 
 @EACH
 def test_retries_are_ours(kind: str) -> None:
-    """With the object's own tries off, refusals and failures in a batch are tried again by us: every answer comes, in few calls more."""
+    """With the object's own tries off, refusals and failures in a batch are tried again by us:
+    every answer comes, in few calls more.
+    """
     with serve_in_thread(faults=[Fault("rate_limit", times=3), Fault("server", times=3)]) as server:
         llm = foreign(kind, server.base_url, max_retries=0)
         assert llm_batch(PROMPTS, llm, retry=Retry(first_delay=0.01)) == ANSWERS
@@ -106,7 +120,9 @@ def test_retries_are_ours(kind: str) -> None:
 
 
 async def test_a_pause_holds_for_all_adapters(server: StandIn) -> None:
-    """Retry-After of one call holds up every other call of the same object, through whichever adapter."""
+    """Retry-After of one call holds up every other call of the same object, through whichever
+    adapter.
+    """
     server.change(faults=[Fault("rate_limit", at=(0,), retry_after=0.3)])
     llm = foreign("ChatOpenAI", server.base_url, max_retries=0)
     assert await allm_batch(["x"], llm) == [answer_to("x")]
@@ -116,7 +132,9 @@ async def test_a_pause_holds_for_all_adapters(server: StandIn) -> None:
 
 
 async def test_the_objects_own_tries_are_the_users(server: StandIn) -> None:
-    """`max_retries` of the object is left as it is: its tries come on top of ours, and the server counts them."""
+    """`max_retries` of the object is left as it is: its tries come on top of ours, and the server
+    counts them.
+    """
     server.change(faults=[Fault("server", times=2)])
     llm = foreign("ChatOpenAI", server.base_url, max_retries=2)
     assert await allm_batch(["x"], llm) == [answer_to("x")]
@@ -152,39 +170,100 @@ def wrapped(cause: Exception) -> Exception:
     return error
 
 
-QUOTA = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "slow down", "details": [{"retryDelay": "32.5s"}]}}
+QUOTA = {
+    "error": {
+        "code": 429,
+        "status": "RESOURCE_EXHAUSTED",
+        "message": "slow down",
+        "details": [{"retryDelay": "32.5s"}],
+    }
+}
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-WRONG_KEY = {"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "not valid", "details": [{"reason": "API_KEY_INVALID"}]}}
-TOO_LONG = {"error": {"code": 400, "message": "The input token count (9) exceeds the maximum number of tokens allowed (8)."}}
+WRONG_KEY = {
+    "error": {
+        "code": 400,
+        "status": "INVALID_ARGUMENT",
+        "message": "not valid",
+        "details": [{"reason": "API_KEY_INVALID"}],
+    }
+}
+TOO_LONG = {
+    "error": {
+        "code": 400,
+        "message": "The input token count (9) exceeds the maximum number of tokens allowed (8).",
+    }
+}
 BY_HAND = [
     (SomeError(status_code=529, body=OVERLOADED), "overloaded", True, None),  # Anthropic
-    (SomeError(status_code=429, response=SimpleNamespace(headers={"retry-after": "7"})), "rate_limit", True, 7),
+    (
+        SomeError(status_code=429, response=SimpleNamespace(headers={"retry-after": "7"})),
+        "rate_limit",
+        True,
+        7,
+    ),
     (SomeError(code=429, details=QUOTA), "rate_limit", True, 32.5),  # Google
     (wrapped(SomeError(code=429, details=QUOTA)), "rate_limit", True, 32.5),
-    (SomeError(code=http.HTTPStatus.SERVICE_UNAVAILABLE), "overloaded", True, None),  # google.api_core
+    # Google.api_core
+    (SomeError(code=http.HTTPStatus.SERVICE_UNAVAILABLE), "overloaded", True, None),
     (named("ResourceExhausted"), "rate_limit", True, None),
     (named("DeadlineExceeded"), "timeout", True, None),
-    (SomeError(response={"ResponseMetadata": {"HTTPStatusCode": 400}}), "bad_request", False, None),  # botocore
-    (SomeError(response=SimpleNamespace(status_code=404, headers={})), "not_found", False, None),  # httpx
+    # Botocore
+    (SomeError(response={"ResponseMetadata": {"HTTPStatusCode": 400}}), "bad_request", False, None),
+    # Httpx
+    (SomeError(response=SimpleNamespace(status_code=404, headers={})), "not_found", False, None),
     (SomeError(code="rate_limit_exceeded", status_code=None), "error", False, None),
-    (named("AnthropicContextOverflowError", named("ContextOverflowError").__class__, status_code=400), "context_length", False, None),
-    (named("ReadTimeout", named("TimeoutException", type(named("TransportError"))).__class__), "timeout", True, None),
+    (
+        named(
+            "AnthropicContextOverflowError",
+            named("ContextOverflowError").__class__,
+            status_code=400,
+        ),
+        "context_length",
+        False,
+        None,
+    ),
+    (
+        named("ReadTimeout", named("TimeoutException", type(named("TransportError"))).__class__),
+        "timeout",
+        True,
+        None,
+    ),
     (named("ConnectError", type(named("TransportError"))), "connection", True, None),
     (wrapped(ConnectionResetError("reset by peer")), "connection", True, None),
     (TimeoutError(), "timeout", True, None),
     (ValueError({"message": "upstream", "code": 502}), "server", True, None),
     (ValueError({"message": "slow down", "code": 429}), "rate_limit", True, None),
-    (SomeError(code=400, details=WRONG_KEY), "auth", False, None),  # Google tells it by a reason alone
+    # Google tells it by a reason alone
+    (SomeError(code=400, details=WRONG_KEY), "auth", False, None),
     (SomeError(code=400, details=TOO_LONG), "context_length", False, None),
-    (SomeError(status_code=400, body={"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}), "context_length", False, None),
+    (
+        SomeError(
+            status_code=400, body={"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}
+        ),
+        "context_length",
+        False,
+        None,
+    ),
     (SomeError(status_code=402), "quota", False, None),
-    (wrapped(named("ContentLengthError", type(named("HttpProcessingError")), code=400)), "error", False, None),
-    (named("ClientPayloadError"), "connection", True, None),  # aiohttp: its cause has a code that nobody sent
-    (RuntimeError("Response was terminated early: SAFETY [...]"), "refusal", False, None),  # LlamaIndex for Google
+    (
+        wrapped(named("ContentLengthError", type(named("HttpProcessingError")), code=400)),
+        "error",
+        False,
+        None,
+    ),
+    # Aiohttp: its cause has a code that nobody sent
+    (named("ClientPayloadError"), "connection", True, None),
+    # LlamaIndex for Google
+    (RuntimeError("Response was terminated early: SAFETY [...]"), "refusal", False, None),
     (RuntimeError("Response was terminated early: MAX_TOKENS"), "empty", False, None),
     (ValueError("Response has no candidates"), "bad_response", True, None),
     (AttributeError("'NoneType' object has no attribute 'role'"), "bad_response", True, None),
-    (SomeError(code=400, details={"error": {"details": ["x", {"reason": ["y"]}]}}), "bad_request", False, None),
+    (
+        SomeError(code=400, details={"error": {"details": ["x", {"reason": ["y"]}]}}),
+        "bad_request",
+        False,
+        None,
+    ),
     (ValueError("plain"), "error", False, None),
     (KeyError("choices"), "bad_response", True, None),
     (TypeError("unexpected keyword"), "error", False, None),
@@ -195,8 +274,12 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("error", "kind", "retryable", "retry_after"), BY_HAND)
-def test_failures_by_hand(error: Exception, kind: str, retryable: bool, retry_after: float | None) -> None:
-    """Status codes count wherever an SDK puts them, then names of classes, also of what an integration wraps."""
+def test_failures_by_hand(
+    error: Exception, kind: str, retryable: bool, retry_after: float | None
+) -> None:
+    """Status codes count wherever an SDK puts them, then names of classes, also of what an
+    integration wraps.
+    """
     failure = failure_of(error, "'m'")
     assert (failure.type, failure.retryable, failure.retry_after) == (kind, retryable, retry_after)
 
@@ -209,8 +292,12 @@ def test_chains_that_bite_their_tails() -> None:
 
 
 def test_keys_by_hand() -> None:
-    """A key anywhere in the chain leaves the failure without a cause; a short one would garble messages and is not looked for."""
-    hidden = failure_of(wrapped(SomeError("no such key: secret-key")), "'m'", secrets=["secret-key", "said"])
+    """A key anywhere in the chain leaves the failure without a cause; a short one would garble
+    messages and is not looked for.
+    """
+    hidden = failure_of(
+        wrapped(SomeError("no such key: secret-key")), "'m'", secrets=["secret-key", "said"]
+    )
     assert (str(hidden), hidden.__cause__) == ("'m' raised SomeIntegrationError: said", None)
     shown = failure_of(SomeError("said"), "'m'", secrets=["said"])
     assert "said" in str(shown)
@@ -218,10 +305,14 @@ def test_keys_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sent", "retryable"), [("ConnectError", False, True), ("ReadError", True, True), ("TooManyRedirects", True, False)]
+    ("name", "sent", "retryable"),
+    [("ConnectError", False, True), ("ReadError", True, True), ("TooManyRedirects", True, False)],
 )
 def test_whether_anything_was_sent(name: str, sent: bool, retryable: bool) -> None:
-    """A connection that was not made costs a budget nothing; one that broke may. A circle of redirects is tried once."""
+    """A connection that was not made costs a budget nothing; one that broke may.
+
+    A circle of redirects is tried once.
+    """
     cause = type(name, (type("TransportError", (Exception,), {}),), {})("broken")
     error = RuntimeError("wrapped")
     error.__cause__ = cause

@@ -42,31 +42,50 @@ class Replying(BaseChatModel):
     def _llm_type(self) -> str:
         return "replying"
 
-    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
         self.given.append((messages, kwargs))
-        message = self.reply if self.reply is not None else AIMessage(answer_to(messages[-1].content))
+        message = (
+            self.reply if self.reply is not None else AIMessage(answer_to(messages[-1].content))
+        )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
 
 async def test_a_conversation_as_it_is_sent(standin: StandIn) -> None:
-    """Roles and texts arrive as they are, braces and all; parameters of the request come over those of the object."""
-    messages = (Message("system", "{s}"), Message("user", "u {x}"), Message("assistant", "a"), Message("user", "{{u}}"))
-    await resolve(foreign("ChatOpenAI", standin.base_url, temperature=0.7)).complete(Request(messages, {"temperature": 0, "seed": 7}))
+    """Roles and texts arrive as they are, braces and all; parameters of the request come over those
+    of the object.
+    """
+    messages = (
+        Message("system", "{s}"),
+        Message("user", "u {x}"),
+        Message("assistant", "a"),
+        Message("user", "{{u}}"),
+    )
+    await resolve(foreign("ChatOpenAI", standin.base_url, temperature=0.7)).complete(
+        Request(messages, {"temperature": 0, "seed": 7})
+    )
     body = standin.requests()[0].body
-    assert [(each["role"], each["content"]) for each in body["messages"]] == [(each.role, each.content) for each in messages]
+    assert [(each["role"], each["content"]) for each in body["messages"]] == [
+        (each.role, each.content) for each in messages
+    ]
     assert (body["model"], body["temperature"], body["seed"]) == (MODEL, 0, 7)
 
 
 async def test_an_answer_with_all_that_is_known_of_it(standin: StandIn) -> None:
     """Text, tokens, the answering model's name and the provider's word for the end."""
-    standin.change(scripts={MODEL: [Reply("so", usage=Counts(input=9, output=5, cached=4, reasoning=3))]})
-    assert await resolve(foreign("ChatOpenAI", standin.base_url)).complete(request_of("x")) == Completion(
-        "so", Usage(9, 5, 4, 3), MODEL, "stop"
+    standin.change(
+        scripts={MODEL: [Reply("so", usage=Counts(input=9, output=5, cached=4, reasoning=3))]}
     )
+    assert await resolve(foreign("ChatOpenAI", standin.base_url)).complete(
+        request_of("x")
+    ) == Completion("so", Usage(9, 5, 4, 3), MODEL, "stop")
 
 
 async def test_the_bound_of_replies(standin: StandIn) -> None:
-    """A bound comes under the name that the class takes, over one of the object's own, which is not changed."""
+    """A bound comes under the name that the class takes, over one of the object's own, which is not
+    changed.
+    """
     llm = foreign("ChatOpenAI", standin.base_url, max_tokens=500)
     before = llm.model_dump()
     await resolve(llm).complete(request_of("x", params={"max_completion_tokens": 77}))
@@ -93,7 +112,9 @@ async def test_the_bound_of_replies(standin: StandIn) -> None:
 def test_a_budget_of_tokens_bounds_replies(standin: StandIn) -> None:
     """A run that limits tokens sends the bound with every call of a LangChain model."""
     llm = foreign("ChatOpenAI", standin.base_url)
-    result = RLM(llm, budget=Budget(max_tokens=100_000), limits=Limits(reply_tokens=999)).completion("What?", "a document")
+    result = RLM(
+        llm, budget=Budget(max_tokens=100_000), limits=Limits(reply_tokens=999)
+    ).completion("What?", "a document")
     assert result.answer == ANSWER
     assert {each.body["max_completion_tokens"] for each in standin.requests()} == {999}
 
@@ -108,14 +129,22 @@ async def test_parameters_that_are_not_free(name: str) -> None:
 
 
 async def test_a_bound_model(standin: StandIn) -> None:
-    """What `bind` and `with_config` hold goes with every call, below the request's own; the bound model's name is the one for prices."""
+    """What `bind` and `with_config` hold goes with every call, below the request's own; the bound
+    model's name is the one for prices.
+    """
     seen: list[Any] = []
 
     class Look(BaseCallbackHandler):
-        def on_chat_model_start(self, serialized: Any, messages: Any, *, tags: Any, metadata: Any, **kwargs: Any) -> None:
+        def on_chat_model_start(
+            self, serialized: Any, messages: Any, *, tags: Any, metadata: Any, **kwargs: Any
+        ) -> None:
             seen.append((tags, metadata))
 
-    bound = foreign("ChatOpenAI", standin.base_url).bind(temperature=0.5, seed=1).with_config(tags=["mine"], callbacks=[Look()])
+    bound = (
+        foreign("ChatOpenAI", standin.base_url)
+        .bind(temperature=0.5, seed=1)
+        .with_config(tags=["mine"], callbacks=[Look()])
+    )
     lm = resolve(bound.bind(model="other"))
     assert (lm.name, resolve(bound).name) == ("other", MODEL)
     assert (await lm.complete(request_of("x", params={"seed": 2}))).text == answer_to("x")
@@ -125,7 +154,9 @@ async def test_a_bound_model(standin: StandIn) -> None:
 
 
 def test_a_model_with_nothing_but_generate() -> None:
-    """It works from every door, and its calls may wait for each other: they are in no pool that could be full."""
+    """It works from every door, and its calls may wait for each other: they are in no pool that
+    could be full.
+    """
     import threading
 
     together = threading.Barrier(70, timeout=60)
@@ -146,21 +177,43 @@ def test_a_model_with_nothing_but_generate() -> None:
 def test_a_fake_of_langchain_as_root() -> None:
     """LangChain's own test doubles drive a run."""
     replies = iter([AIMessage('FINAL("from a fake")')])
-    assert RLM(GenericFakeChatModel(messages=replies)).completion("What?", "a document").answer == "from a fake"
+    assert (
+        RLM(GenericFakeChatModel(messages=replies)).completion("What?", "a document").answer
+        == "from a fake"
+    )
 
 
 BLOCKS = [
     ("a text", "a text"),
-    (["a", {"type": "text", "text": "b"}, {"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": "c"}], "abc"),
-    ([{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "so"}], "so"),
-    ([{"type": "text", "text": "cited", "annotations": []}, {"type": "tool_call", "id": "1", "name": "f", "args": {}}], "cited"),
+    (
+        [
+            "a",
+            {"type": "text", "text": "b"},
+            {"type": "reasoning", "reasoning": "hm"},
+            {"type": "text", "text": "c"},
+        ],
+        "abc",
+    ),
+    (
+        [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "so"}],
+        "so",
+    ),
+    (
+        [
+            {"type": "text", "text": "cited", "annotations": []},
+            {"type": "tool_call", "id": "1", "name": "f", "args": {}},
+        ],
+        "cited",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("content", "text"), BLOCKS)
 async def test_content_in_blocks(content: Any, text: str) -> None:
     """Of a list of blocks the texts count, joined as they stand."""
-    assert (await resolve(Replying(reply=AIMessage(content))).complete(request_of("x"))).text == text
+    assert (
+        await resolve(Replying(reply=AIMessage(content))).complete(request_of("x"))
+    ).text == text
 
 
 CALL = {"type": "tool_call", "id": "1", "name": "f", "args": {}}
@@ -170,17 +223,29 @@ NO_ANSWER = [
     (AIMessage([{"type": "refusal", "refusal": "I cannot"}]), "refusal", False),
     (AIMessage([], response_metadata={"stop_reason": "refusal"}), "refusal", False),
     (AIMessage("", response_metadata={"finish_reason": "SAFETY"}), "refusal", False),
-    (AIMessage("", response_metadata={"prompt_feedback": {"block_reason": "OTHER"}}), "refusal", False),
+    (
+        AIMessage("", response_metadata={"prompt_feedback": {"block_reason": "OTHER"}}),
+        "refusal",
+        False,
+    ),
     (AIMessage("", response_metadata={"prompt_feedback": {"block_reason": None}}), "empty", True),
     (AIMessage("", response_metadata={"stop_reason": "max_tokens"}), "empty", False),
-    (AIMessage([{"type": "thinking", "thinking": "hm"}], response_metadata={"stop_reason": "end_turn"}), "empty", True),
+    (
+        AIMessage(
+            [{"type": "thinking", "thinking": "hm"}], response_metadata={"stop_reason": "end_turn"}
+        ),
+        "empty",
+        True,
+    ),
     (AIMessage(""), "empty", True),
 ]
 
 
 @pytest.mark.parametrize(("reply", "kind", "retryable"), NO_ANSWER)
 async def test_a_reply_without_an_answer(reply: AIMessage, kind: str, retryable: bool) -> None:
-    """Tool calls, refusals and nothing at all are errors of the same types as with OpenAILM, in every provider's words."""
+    """Tool calls, refusals and nothing at all are errors of the same types as with OpenAILM, in
+    every provider's words.
+    """
     with pytest.raises(ModelError) as caught:
         await resolve(Replying(reply=reply)).complete(request_of("x"))
     assert (caught.value.type, caught.value.retryable) == (kind, retryable)
@@ -197,28 +262,47 @@ async def test_a_reply_without_an_answer(reply: AIMessage, kind: str, retryable:
         ({}, ("Replying", None)),
     ],
 )
-async def test_what_providers_call_it(metadata: dict[str, Any], expected: tuple[str, str | None]) -> None:
-    """The answering model's name and the reason for the end come in the provider's own words, wherever its integration puts them."""
-    completion = await resolve(Replying(reply=AIMessage("x", response_metadata=metadata))).complete(request_of("x"))
+async def test_what_providers_call_it(
+    metadata: dict[str, Any], expected: tuple[str, str | None]
+) -> None:
+    """The answering model's name and the reason for the end come in the provider's own words,
+    wherever its integration puts them.
+    """
+    completion = await resolve(Replying(reply=AIMessage("x", response_metadata=metadata))).complete(
+        request_of("x")
+    )
     assert (completion.model, completion.finish_reason) == expected
 
 
 async def test_tokens_are_whole_or_unknown() -> None:
     """Without counts usage is None; details that are missing or None count nothing."""
     assert (await resolve(Replying()).complete(request_of("x"))).usage is None
-    counts: Any = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5, "input_token_details": {"audio": 1}}
-    assert (await resolve(Replying(reply=AIMessage("x", usage_metadata=counts))).complete(request_of("x"))).usage == Usage(3, 2)
+    counts: Any = {
+        "input_tokens": 3,
+        "output_tokens": 2,
+        "total_tokens": 5,
+        "input_token_details": {"audio": 1},
+    }
+    assert (
+        await resolve(Replying(reply=AIMessage("x", usage_metadata=counts))).complete(
+            request_of("x")
+        )
+    ).usage == Usage(3, 2)
 
 
 async def test_an_empty_answer_is_an_answer(standin: StandIn) -> None:
     """Where the model ended by itself: some questions have none."""
     standin.change(scripts={MODEL: [Reply("")]})
-    assert (await resolve(foreign("ChatOpenAI", standin.base_url)).complete(request_of("x"))).text == ""
+    assert (
+        await resolve(foreign("ChatOpenAI", standin.base_url)).complete(request_of("x"))
+    ).text == ""
 
 
 async def test_a_model_that_streams(standin: StandIn) -> None:
     """An object set to stream is asked so, and its pieces make one answer."""
-    completion = await resolve(foreign("ChatOpenAI", standin.base_url, streaming=True, stream_usage=True)).complete(request_of("x"))
+    completion = await resolve(
+        foreign("ChatOpenAI", standin.base_url, streaming=True, stream_usage=True)
+    ).complete(request_of("x"))
     assert (completion.text, completion.finish_reason) == (answer_to("x"), "stop")
     assert completion.usage is not None
     assert standin.calls()[0].stream
@@ -246,9 +330,13 @@ class Record(BaseCallbackHandler):
 
 
 def test_what_traces_show(standin: StandIn) -> None:
-    """Root and sub calls have names of their own, tags with the depth, and their place in the run; `nostream` is on all of them."""
+    """Root and sub calls have names of their own, tags with the depth, and their place in the run;
+    `nostream` is on all of them.
+    """
     record = Record()
-    RLM(foreign("ChatOpenAI", standin.base_url, callbacks=[record])).completion("What?", "a document")
+    RLM(foreign("ChatOpenAI", standin.base_url, callbacks=[record])).completion(
+        "What?", "a document"
+    )
     root, *subs = record.calls
     assert (root["name"], {each["name"] for each in subs}) == ("rlm.root", {"rlm.sub"})
     assert set(root["tags"]) == {"rlm:depth=0", "nostream"}
@@ -260,7 +348,9 @@ def test_what_traces_show(standin: StandIn) -> None:
 
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_calls_belong_to_the_chain_around_them(standin: StandIn, door: str) -> None:
-    """Inside a LangChain run, calls of a batch and of a whole RLM run are its children, and its usage counts them, from both doors."""
+    """Inside a LangChain run, calls of a batch and of a whole RLM run are its children, and its
+    usage counts them, from both doors.
+    """
     llm = foreign("ChatOpenAI", standin.base_url)
     record, usage = Record(), UsageMetadataCallbackHandler()
 
@@ -274,7 +364,9 @@ async def test_calls_belong_to_the_chain_around_them(standin: StandIn, door: str
 
     chain = RunnableLambda(step, astep)
     config: Any = {"callbacks": [record, usage]}
-    assert (chain.invoke("go", config) if door == "sync" else await chain.ainvoke("go", config)) == ANSWER
+    assert (
+        chain.invoke("go", config) if door == "sync" else await chain.ainvoke("go", config)
+    ) == ANSWER
     assert len(record.calls) == 6
     assert {each["parent_run_id"] for each in record.calls} == set(record.chains)
     assert usage.usage_metadata[MODEL]["output_tokens"] > 0
@@ -303,7 +395,8 @@ def test_what_is_known_of_a_window() -> None:
     """A profile says it; without one it is not known."""
     assert resolve(Replying(profile={"max_input_tokens": 1000})).context_window == 1000
     assert resolve(Replying()).context_window is None
-    assert resolve(foreign("ChatOpenAI", "http://127.0.0.1:9/v1")).context_window == 128_000  # LangChain knows this one
+    # LangChain knows this one
+    assert resolve(foreign("ChatOpenAI", "http://127.0.0.1:9/v1")).context_window == 128_000
 
 
 def test_names() -> None:
@@ -330,13 +423,20 @@ NO_MODELS = [
 
 @pytest.mark.parametrize("wrong", NO_MODELS, ids=[type(each).__name__ for each in NO_MODELS])
 def test_what_is_no_chat_model(wrong: Any) -> None:
-    """Objects of LangChain of which it is known that they give no message are refused where they are given."""
-    with pytest.raises(InputError, match="BaseChatModel can be asked, and any Runnable that gives an AIMessage"):
+    """Objects of LangChain of which it is known that they give no message are refused where they
+    are given.
+    """
+    with pytest.raises(
+        InputError, match="BaseChatModel can be asked, and any Runnable that gives an AIMessage"
+    ):
         resolve(wrong)
 
 
 @pytest.mark.parametrize("door", ["sync", "async"])
-@pytest.mark.parametrize("wrong", [RunnableLambda(len), Replying() | RunnableLambda(lambda _: 5), RunnableLambda(len).bind()])
+@pytest.mark.parametrize(
+    "wrong",
+    [RunnableLambda(len), Replying() | RunnableLambda(lambda _: 5), RunnableLambda(len).bind()],
+)
 async def test_a_runnable_that_gives_no_message(wrong: Any, door: str) -> None:
     """It fails at its first call, which says what it gave."""
     with pytest.raises(ModelError, match="a model gives an AIMessage, not a int"):
@@ -360,7 +460,10 @@ FINAL(llm_query("x", model="strong") + "|" + llm_query("y"))
 ```"""
     standin.change(scripts={MODEL: [program]})
     root = foreign("ChatOpenAI", standin.base_url)
-    subs = {"fast": foreign("ChatOpenAI", standin.base_url).bind(model="fast"), "strong": Replying()}
+    subs = {
+        "fast": foreign("ChatOpenAI", standin.base_url).bind(model="fast"),
+        "strong": Replying(),
+    }
     result = RLM(root, subs).completion("What?", "a document")
     assert result.answer == f"{answer_to('x')}|{answer_to('y')}"
     assert [call.model for call in standin.calls()] == [MODEL, "fast"]

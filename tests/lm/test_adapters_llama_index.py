@@ -12,7 +12,14 @@ import pytest
 pytest.importorskip("llama_index.core", reason="LlamaIndex's openai package needs openai 2")
 
 import llama_index.core.instrumentation as instrument
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, LLMMetadata, TextBlock, ThinkingBlock, ToolCallBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    LLMMetadata,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
@@ -56,11 +63,19 @@ class Replying(CustomLLM):
         raise NotImplementedError
 
     def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
-        return self.reply if self.reply is not None else ChatResponse(message=ChatMessage(answer_to(messages[-1].content)))
+        return (
+            self.reply
+            if self.reply is not None
+            else ChatResponse(message=ChatMessage(answer_to(messages[-1].content)))
+        )
 
 
 def response(*blocks: Any, raw: Any = None, more: Any = None) -> ChatResponse:
-    return ChatResponse(message=ChatMessage(role="assistant", blocks=list(blocks)), raw=raw, additional_kwargs=more or {})
+    return ChatResponse(
+        message=ChatMessage(role="assistant", blocks=list(blocks)),
+        raw=raw,
+        additional_kwargs=more or {},
+    )
 
 
 async def read(reply: ChatResponse) -> Completion:
@@ -70,25 +85,40 @@ async def read(reply: ChatResponse) -> Completion:
 @EACH
 async def test_a_conversation_as_it_is_sent(standin: StandIn, kind: str) -> None:
     """Roles and texts arrive as they are; parameters of the request come over those of the object."""
-    messages = (Message("system", "{s}"), Message("user", "u {x}"), Message("assistant", "a"), Message("user", "{{u}}"))
-    await resolve(foreign(kind, standin.base_url, temperature=0.7)).complete(Request(messages, {"temperature": 0, "seed": 7}))
+    messages = (
+        Message("system", "{s}"),
+        Message("user", "u {x}"),
+        Message("assistant", "a"),
+        Message("user", "{{u}}"),
+    )
+    await resolve(foreign(kind, standin.base_url, temperature=0.7)).complete(
+        Request(messages, {"temperature": 0, "seed": 7})
+    )
     body = standin.requests()[0].body
-    assert [(each["role"], each["content"]) for each in body["messages"]] == [(each.role, each.content) for each in messages]
+    assert [(each["role"], each["content"]) for each in body["messages"]] == [
+        (each.role, each.content) for each in messages
+    ]
     assert (body["model"], body["temperature"], body["seed"]) == (MODEL, 0, 7)
 
 
 @EACH
 async def test_an_answer_with_all_that_is_known_of_it(standin: StandIn, kind: str) -> None:
     """Text, tokens, the answering model's name and the provider's word for the end."""
-    standin.change(scripts={MODEL: [Reply("so", usage=Counts(input=9, output=5, cached=4, reasoning=3))]})
-    assert await resolve(foreign(kind, standin.base_url)).complete(request_of("x")) == Completion("so", Usage(9, 5, 4, 3), MODEL, "stop")
+    standin.change(
+        scripts={MODEL: [Reply("so", usage=Counts(input=9, output=5, cached=4, reasoning=3))]}
+    )
+    assert await resolve(foreign(kind, standin.base_url)).complete(request_of("x")) == Completion(
+        "so", Usage(9, 5, 4, 3), MODEL, "stop"
+    )
 
 
 @EACH
 def test_a_budget_of_tokens_bounds_replies(standin: StandIn, kind: str) -> None:
     """A run that limits tokens sends the bound with every call, and the object stays as it was."""
     llm = foreign(kind, standin.base_url)
-    result = RLM(llm, budget=Budget(max_tokens=100_000), limits=Limits(reply_tokens=999)).completion("What?", "a document")
+    result = RLM(
+        llm, budget=Budget(max_tokens=100_000), limits=Limits(reply_tokens=999)
+    ).completion("What?", "a document")
     assert result.answer == ANSWER
     assert {each.body["max_tokens"] for each in standin.requests()} == {999}
     assert llm.max_tokens is None
@@ -101,8 +131,12 @@ async def test_where_google_takes_the_bound() -> None:
         _generation_config: Any = PrivateAttr(default_factory=dict)
 
     lm = resolve(Google())
-    assert (await lm.arguments(request_of("x", params={"max_completion_tokens": 9})))["generation_config"] == {"max_output_tokens": 9}
-    both = await lm.arguments(request_of("x", params={"max_completion_tokens": 9, "generation_config": {"top_k": 1}}))
+    assert (await lm.arguments(request_of("x", params={"max_completion_tokens": 9})))[
+        "generation_config"
+    ] == {"max_output_tokens": 9}
+    both = await lm.arguments(
+        request_of("x", params={"max_completion_tokens": 9, "generation_config": {"top_k": 1}})
+    )
     assert both["generation_config"] == {"max_output_tokens": 9, "top_k": 1}
 
 
@@ -116,7 +150,9 @@ ODD = [
 
 @EACH
 @pytest.mark.parametrize(("fault", "expected", "hint"), ODD)
-async def test_a_reply_without_an_answer(standin: StandIn, kind: str, fault: Any, expected: str, hint: str) -> None:
+async def test_a_reply_without_an_answer(
+    standin: StandIn, kind: str, fault: Any, expected: str, hint: str
+) -> None:
     """Refusals, tool calls and nothing at all are errors of the same types as with OpenAILM."""
     standin.change(faults=[Fault(fault)])
     with pytest.raises(ModelError, match=hint) as caught:
@@ -132,9 +168,13 @@ async def test_an_empty_answer_is_an_answer(standin: StandIn, kind: str) -> None
 
 
 async def test_blocks_by_hand() -> None:
-    """Texts of blocks are joined as they stand; thinking is no answer, and tool calls beside text are nobody's."""
+    """Texts of blocks are joined as they stand; thinking is no answer, and tool calls beside text
+    are nobody's.
+    """
     call = ToolCallBlock(tool_call_id="1", tool_name="f", tool_kwargs={})
-    assert (await read(response(ThinkingBlock(content="hm"), TextBlock(text="a"), TextBlock(text="b")))).text == "ab"
+    assert (
+        await read(response(ThinkingBlock(content="hm"), TextBlock(text="a"), TextBlock(text="b")))
+    ).text == "ab"
     assert (await read(response(TextBlock(text="a"), call))).text == "a"
     with pytest.raises(ModelError, match="called tools"):
         await read(response(call))
@@ -144,13 +184,51 @@ async def test_blocks_by_hand() -> None:
 
 RAW = [
     (
-        {"usage": SimpleNamespace(model_dump=lambda **_: {"input_tokens": 3, "output_tokens": 2, "cache_read_input_tokens": 4})},
+        {
+            "usage": SimpleNamespace(
+                model_dump=lambda **_: {
+                    "input_tokens": 3,
+                    "output_tokens": 2,
+                    "cache_read_input_tokens": 4,
+                }
+            )
+        },
         Usage(7, 2, 4),
     ),
-    ({"usage": {"input_tokens": 3, "output_tokens": 2, "cache_creation_input_tokens": 5}}, Usage(8, 2)),
-    ({"usage": {"input_tokens": 3, "output_tokens": 2, "output_tokens_details": {"thinking_tokens": 1}}}, Usage(3, 2, 0, 1)),
-    ({"usage_metadata": {"prompt_token_count": 3, "candidates_token_count": 2, "thoughts_token_count": 1}}, Usage(3, 3, 0, 1)),
-    ({"usage_metadata": {"prompt_token_count": 3, "candidates_token_count": None, "cached_content_token_count": 2}}, Usage(3, 0, 2)),
+    (
+        {"usage": {"input_tokens": 3, "output_tokens": 2, "cache_creation_input_tokens": 5}},
+        Usage(8, 2),
+    ),
+    (
+        {
+            "usage": {
+                "input_tokens": 3,
+                "output_tokens": 2,
+                "output_tokens_details": {"thinking_tokens": 1},
+            }
+        },
+        Usage(3, 2, 0, 1),
+    ),
+    (
+        {
+            "usage_metadata": {
+                "prompt_token_count": 3,
+                "candidates_token_count": 2,
+                "thoughts_token_count": 1,
+            }
+        },
+        Usage(3, 3, 0, 1),
+    ),
+    (
+        {
+            "usage_metadata": {
+                "prompt_token_count": 3,
+                "candidates_token_count": None,
+                "cached_content_token_count": 2,
+            }
+        },
+        Usage(3, 0, 2),
+    ),
     ({"prompt_eval_count": 3, "eval_count": 2}, Usage(3, 2)),
     ({"usage": "many"}, None),
     ({"usage": {"input_tokens": None, "output_tokens": 2}}, None),
@@ -167,14 +245,19 @@ async def test_tokens_as_providers_write_them(raw: Any, expected: Usage | None) 
 
 async def test_tokens_that_the_integration_repeats() -> None:
     """Where the provider's body tells nothing, the integration's own note of the tokens counts."""
-    assert (await read(response(TextBlock(text="x"), more={"prompt_tokens": 3, "completion_tokens": 2}))).usage == Usage(3, 2)
+    assert (
+        await read(response(TextBlock(text="x"), more={"prompt_tokens": 3, "completion_tokens": 2}))
+    ).usage == Usage(3, 2)
 
 
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
         ({"stop_reason": "max_tokens", "model": "claude"}, ("claude", "max_tokens")),
-        ({"candidates": [{"finish_reason": SimpleNamespace(value="MAX_TOKENS")}]}, ("Replying", "MAX_TOKENS")),
+        (
+            {"candidates": [{"finish_reason": SimpleNamespace(value="MAX_TOKENS")}]},
+            ("Replying", "MAX_TOKENS"),
+        ),
         ({"finish_reason": SimpleNamespace(value="STOP")}, ("Replying", "STOP")),
         ({"done_reason": "stop", "model": "llama"}, ("llama", "stop")),
         ({"choices": [], "candidates": None}, ("Replying", None)),
@@ -186,7 +269,15 @@ async def test_what_providers_call_it(raw: Any, expected: tuple[str, str | None]
     assert (completion.model, completion.finish_reason) == expected
 
 
-@pytest.mark.parametrize("raw", [{"choices": 5}, {"choices": [5]}, {"choices": [{"message": {"content": ["x"]}}]}, {"usage": [1]}])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"choices": 5},
+        {"choices": [5]},
+        {"choices": [{"message": {"content": ["x"]}}]},
+        {"usage": [1]},
+    ],
+)
 async def test_any_body_is_an_answer_or_a_typed_error(raw: Any) -> None:
     """Whatever stands behind a response, nothing but a completion or a ModelError comes out."""
     for blocks in ([], [TextBlock(text="x")]):
@@ -214,7 +305,9 @@ def test_a_model_with_a_synchronous_path_alone() -> None:
 async def test_the_frameworks_own_doubles() -> None:
     """MockLLM repeats its prompt; a scripted one drives a run from both doors."""
     assert "x y" in (await allm_batch(["x y"], MockLLM()))[0]
-    scripted = MockFunctionCallingLLM(response_generator=lambda _: ChatMessage('FINAL("from a mock")', role="assistant"))
+    scripted = MockFunctionCallingLLM(
+        response_generator=lambda _: ChatMessage('FINAL("from a mock")', role="assistant")
+    )
     assert (await RLM(scripted).acompletion("What?", "a document")).answer == "from a mock"
     assert RLM(scripted).completion("What?", "a document").answer == "from a mock"
 
@@ -235,7 +328,9 @@ class Ends(BaseEventHandler):
 
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_events_and_token_counts(standin: StandIn, door: str) -> None:
-    """Each call makes LlamaIndex's own events, and the object's callback manager counts its tokens, from both doors."""
+    """Each call makes LlamaIndex's own events, and the object's callback manager counts its tokens,
+    from both doors.
+    """
     counter = TokenCountingHandler(tokenizer=str.split)
     llm = foreign("OpenAI", standin.base_url, callback_manager=CallbackManager([counter]))
     ends = Ends(spans=[])
@@ -243,18 +338,29 @@ async def test_events_and_token_counts(standin: StandIn, door: str) -> None:
     dispatcher.add_event_handler(ends)
     try:
         rlm = RLM(llm)
-        result = rlm.completion("What?", "a document") if door == "sync" else await rlm.acompletion("What?", "a document")
+        result = (
+            rlm.completion("What?", "a document")
+            if door == "sync"
+            else await rlm.acompletion("What?", "a document")
+        )
     finally:
         dispatcher.event_handlers.remove(ends)
     assert result.answer == ANSWER
     assert len(set(ends.spans)) == CALLS
     usage = result.usage[MODEL]
-    assert (counter.prompt_llm_token_count, counter.completion_llm_token_count) == (usage.input_tokens, usage.output_tokens)
+    assert (counter.prompt_llm_token_count, counter.completion_llm_token_count) == (
+        usage.input_tokens,
+        usage.output_tokens,
+    )
 
 
 @EACH
-def test_a_client_is_made_once(standin: StandIn, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many threads make the first call at once: those of lost clients would leave their connections open."""
+def test_a_client_is_made_once(
+    standin: StandIn, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many threads make the first call at once: those of lost clients would leave their
+    connections open.
+    """
     from llama_index.llms.openai import base
 
     made: list[Any] = []
@@ -276,7 +382,9 @@ def test_a_client_is_made_once(standin: StandIn, kind: str, monkeypatch: pytest.
 def test_what_is_known_of_a_window(standin: StandIn) -> None:
     """What the user set counts; the framework's guess does not."""
     assert resolve(foreign("OpenAILike", standin.base_url)).context_window is None
-    assert resolve(foreign("OpenAILike", standin.base_url, context_window=9000)).context_window == 9000
+    assert (
+        resolve(foreign("OpenAILike", standin.base_url, context_window=9000)).context_window == 9000
+    )
     assert resolve(foreign("OpenAI", standin.base_url)).context_window is None
     assert resolve(MockLLM()).context_window is None
 
@@ -296,22 +404,34 @@ def test_what_is_no_model() -> None:
 
 
 async def test_a_completions_model(standin: StandIn) -> None:
-    """OpenAILike without `is_chat_model` asks the old completions, as LlamaIndex itself does; a server without them is an error."""
+    """OpenAILike without `is_chat_model` asks the old completions, as LlamaIndex itself does; a
+    server without them is an error.
+    """
     with pytest.raises(ModelError) as caught:
-        await resolve(foreign("OpenAILike", standin.base_url, is_chat_model=False)).complete(request_of("x"))
+        await resolve(foreign("OpenAILike", standin.base_url, is_chat_model=False)).complete(
+            request_of("x")
+        )
     assert caught.value.type == "not_found"
     assert standin.stats().calls == 0
 
 
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_the_users_system_prompt_is_sent(standin: StandIn, door: str) -> None:
-    """The object's `system_prompt` comes before the root's own instructions, in one message, and before the prompt of a sub-call."""
-    standin.change(scripts={MODEL: lambda ask: PROGRAM if "REPL" in ask.body["messages"][0]["content"] else "yes"})
+    """The object's `system_prompt` comes before the root's own instructions, in one message, and
+    before the prompt of a sub-call.
+    """
+    standin.change(
+        scripts={
+            MODEL: lambda ask: PROGRAM if "REPL" in ask.body["messages"][0]["content"] else "yes"
+        }
+    )
     llm = foreign("OpenAILike", standin.base_url, system_prompt="Answer in Latin.")
     rlm = RLM(llm)
     _ = rlm.completion("Who?", "text") if door == "sync" else await rlm.acompletion("Who?", "text")
     sent = [kept.body["messages"] for kept in standin.requests()]
-    assert [[message["role"] for message in messages] for messages in sent] == [["system", "user"]] * 5
+    assert [[message["role"] for message in messages] for messages in sent] == [
+        ["system", "user"]
+    ] * 5
     assert sent[0][0]["content"].startswith("Answer in Latin.\n\n")
     assert "REPL" in sent[0][0]["content"]
     assert all(messages[0]["content"] == "Answer in Latin." for messages in sent[1:])

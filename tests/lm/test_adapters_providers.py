@@ -1,4 +1,6 @@
-"""Real objects of Anthropic's and Google's integrations, driven over their own wires against the stand-in."""
+"""Real objects of Anthropic's and Google's integrations, driven over their own wires against the
+stand-in.
+"""
 
 import asyncio
 import gc
@@ -36,7 +38,9 @@ from tests.standin import Ask, Fault, Reply, StandIn, answer_to, serve_in_thread
 from tests.standin.settings import Usage as Counts
 
 EACH = pytest.mark.parametrize("kind", PROVIDERS)
-OF_GOOGLE = pytest.mark.parametrize("kind", ["ChatGoogleGenerativeAI", pytest.param("GoogleGenAI", marks=needs_llama_index)])
+OF_GOOGLE = pytest.mark.parametrize(
+    "kind", ["ChatGoogleGenerativeAI", pytest.param("GoogleGenAI", marks=needs_llama_index)]
+)
 PATHS = {CLAUDE: "/v1/messages", GEMINI: f"/v1beta/models/{GEMINI}:generateContent"}
 ENDS = {CLAUDE: "end_turn", GEMINI: "STOP"}
 
@@ -54,7 +58,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def model_of(kind: str, server: StandIn, door: str = "async", **options: Any) -> Any:
-    """The object as a model that is asked by its asynchronous or, as on the portal, by its synchronous method."""
+    """The object as a model that is asked by its asynchronous or, as on the portal, by its
+    synchronous method.
+    """
     lm: Any = resolve(foreign(kind, server.base_url, **options))
     if door == "sync":
         lm._call_async = None
@@ -63,17 +69,27 @@ def model_of(kind: str, server: StandIn, door: str = "async", **options: Any) ->
 
 @EACH
 @pytest.mark.parametrize("door", ["async", "sync"])
-async def test_an_answer_with_all_that_is_known_of_it(standin: StandIn, kind: str, door: str) -> None:
-    """Text, tokens, what of them was cached or thought, the model's name, and the provider's word for the end."""
+async def test_an_answer_with_all_that_is_known_of_it(
+    standin: StandIn, kind: str, door: str
+) -> None:
+    """Text, tokens, what of them was cached or thought, the model's name, and the provider's word
+    for the end.
+    """
     name = NAMES[kind]
-    standin.change(scripts={name: [Reply("so", usage=Counts(input=9, output=5, cached=4, reasoning=3))]})
-    assert await model_of(kind, standin, door).complete(request_of("x")) == Completion("so", Usage(9, 5, 4, 3), name, ENDS[name])
+    standin.change(
+        scripts={name: [Reply("so", usage=Counts(input=9, output=5, cached=4, reasoning=3))]}
+    )
+    assert await model_of(kind, standin, door).complete(request_of("x")) == Completion(
+        "so", Usage(9, 5, 4, 3), name, ENDS[name]
+    )
     assert [each.path for each in standin.requests()] == [PATHS[name]]
 
 
 @EACH
 async def test_a_conversation_as_it_is_sent(standin: StandIn, kind: str) -> None:
-    """Roles and texts arrive as they are, braces and all, and parameters of the request come over those of the object."""
+    """Roles and texts arrive as they are, braces and all, and parameters of the request come over
+    those of the object.
+    """
     seen: list[Ask] = []
 
     def note(ask: Ask) -> str:
@@ -81,11 +97,23 @@ async def test_a_conversation_as_it_is_sent(standin: StandIn, kind: str) -> None
         return "noted"
 
     standin.change(scripts={NAMES[kind]: note})
-    messages = (Message("system", "{s}"), Message("user", "u {x}"), Message("assistant", "a"), Message("user", "{{u}}"))
+    messages = (
+        Message("system", "{s}"),
+        Message("user", "u {x}"),
+        Message("assistant", "a"),
+        Message("user", "{{u}}"),
+    )
     await model_of(kind, standin).complete(Request(messages, {"max_completion_tokens": 77}))
     (ask,) = seen
-    assert [(each["role"], each["content"]) for each in ask.body["messages"]] == [(each.role, each.content) for each in messages]
-    assert (ask.model, ask.turn, ask.prompt, ask.body["max_completion_tokens"]) == (NAMES[kind], 1, "{{u}}", 77)
+    assert [(each["role"], each["content"]) for each in ask.body["messages"]] == [
+        (each.role, each.content) for each in messages
+    ]
+    assert (ask.model, ask.turn, ask.prompt, ask.body["max_completion_tokens"]) == (
+        NAMES[kind],
+        1,
+        "{{u}}",
+        77,
+    )
 
 
 @EACH
@@ -108,8 +136,18 @@ async def test_a_run_from_the_asynchronous_door(standin: StandIn, kind: str) -> 
 
 @EACH
 async def test_a_run_of_several_turns(standin: StandIn, kind: str) -> None:
-    """The conversation with a root grows by its replies and what their code printed, in an order that the provider takes."""
-    standin.change(scripts={NAMES[kind]: ["```repl\nprint(len(context))\n```", "```repl\nprint('second')\n```", 'FINAL("third")']})
+    """The conversation with a root grows by its replies and what their code printed, in an order
+    that the provider takes.
+    """
+    standin.change(
+        scripts={
+            NAMES[kind]: [
+                "```repl\nprint(len(context))\n```",
+                "```repl\nprint('second')\n```",
+                'FINAL("third")',
+            ]
+        }
+    )
     result = await RLM(foreign(kind, standin.base_url)).acompletion("What?", "a document")
     assert (result.answer, result.iterations) == ("third", 3)
     assert standin.stats().calls == 3
@@ -117,7 +155,9 @@ async def test_a_run_of_several_turns(standin: StandIn, kind: str) -> None:
 
 @EACH
 def test_a_budget_of_tokens_bounds_replies(standin: StandIn, kind: str) -> None:
-    """A run that limits tokens sends the bound with every call, under the provider's own name for it."""
+    """A run that limits tokens sends the bound with every call, under the provider's own name for
+    it.
+    """
     bounds: list[Any] = []
 
     def note(ask: Ask) -> str:
@@ -127,7 +167,10 @@ def test_a_budget_of_tokens_bounds_replies(standin: StandIn, kind: str) -> None:
     standin.change(scripts={NAMES[kind]: note})
     budget = Budget(max_tokens=100_000)
     assert (
-        RLM(foreign(kind, standin.base_url), budget=budget, limits=Limits(reply_tokens=999)).completion("What?", "a text").answer == ANSWER
+        RLM(foreign(kind, standin.base_url), budget=budget, limits=Limits(reply_tokens=999))
+        .completion("What?", "a text")
+        .answer
+        == ANSWER
     )
     assert bounds == [999] * CALLS
 
@@ -151,7 +194,9 @@ FAULTS = [
 OTHERWISE = {("GoogleGenAI", "refusal"): ("bad_response", True)}
 
 
-async def failure_at(server: StandIn, kind: str, fault: Fault, door: str = "async", **options: Any) -> ModelError:
+async def failure_at(
+    server: StandIn, kind: str, fault: Fault, door: str = "async", **options: Any
+) -> ModelError:
     """The failure of one call, which the object itself tries once only."""
     server.change(faults=[fault])
     with pytest.raises(ModelError) as caught:
@@ -163,7 +208,9 @@ async def failure_at(server: StandIn, kind: str, fault: Fault, door: str = "asyn
 @EACH
 @pytest.mark.parametrize("door", ["async", "sync"])
 @pytest.mark.parametrize(("fault", "expected", "retryable"), FAULTS)
-async def test_each_fault_has_its_type(standin: StandIn, kind: str, door: str, fault: Any, expected: str, retryable: bool) -> None:
+async def test_each_fault_has_its_type(
+    standin: StandIn, kind: str, door: str, fault: Any, expected: str, retryable: bool
+) -> None:
     """The types are those of OpenAILM, by both methods, and the model is named."""
     failure = await failure_at(standin, kind, Fault(fault), door)
     assert (failure.type, failure.retryable) == OTHERWISE.get((kind, fault), (expected, retryable))
@@ -173,13 +220,19 @@ async def test_each_fault_has_its_type(standin: StandIn, kind: str, door: str, f
 @EACH
 @pytest.mark.parametrize("door", ["async", "sync"])
 async def test_the_time_to_wait_arrives(standin: StandIn, kind: str, door: str) -> None:
-    """Seconds that the provider asks to wait are in the error, whether it puts them in a header or among the details."""
-    assert (await failure_at(standin, kind, Fault("rate_limit", retry_after=2), door)).retry_after == 2
+    """Seconds that the provider asks to wait are in the error, whether it puts them in a header or
+    among the details.
+    """
+    assert (
+        await failure_at(standin, kind, Fault("rate_limit", retry_after=2), door)
+    ).retry_after == 2
 
 
 @EACH
 async def test_the_key_is_in_no_error(standin: StandIn, kind: str) -> None:
-    """A provider that repeats the key does not bring it into messages or tracebacks, wherever the object keeps it."""
+    """A provider that repeats the key does not bring it into messages or tracebacks, wherever the
+    object keeps it.
+    """
     failure = await failure_at(standin, kind, Fault("echo_key"))
     assert failure.type == "auth"
     assert "[key]" in str(failure)
@@ -209,7 +262,9 @@ async def test_an_empty_answer_is_an_answer(standin: StandIn, kind: str) -> None
 
 @EACH
 async def test_an_answer_cut_by_length(standin: StandIn, kind: str) -> None:
-    """What there is of it comes back; but LlamaIndex's class for Google raises instead, and keeps nothing of the text."""
+    """What there is of it comes back; but LlamaIndex's class for Google raises instead, and keeps
+    nothing of the text.
+    """
     if kind == "GoogleGenAI":
         failure = await failure_at(standin, kind, Fault("length"))
         assert (failure.type, failure.retryable) == ("empty", False)
@@ -221,9 +276,16 @@ async def test_an_answer_cut_by_length(standin: StandIn, kind: str) -> None:
 
 
 @OF_GOOGLE
-@pytest.mark.parametrize(("fault", "expected"), [("content_filter", "refusal"), ("empty_choices", None), ("null_content", None)])
-async def test_what_google_leaves_out(standin: StandIn, kind: str, fault: Any, expected: str | None) -> None:
-    """A candidate that a filter emptied is a refusal; none, or one without content, is an answer or an error that may be tried again."""
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [("content_filter", "refusal"), ("empty_choices", None), ("null_content", None)],
+)
+async def test_what_google_leaves_out(
+    standin: StandIn, kind: str, fault: Any, expected: str | None
+) -> None:
+    """A candidate that a filter emptied is a refusal; none, or one without content, is an answer or
+    an error that may be tried again.
+    """
     standin.change(faults=[Fault(fault)])
     try:
         assert (await model_of(kind, standin, max_retries=0).complete(request_of("x"))).text == ""
@@ -231,12 +293,15 @@ async def test_what_google_leaves_out(standin: StandIn, kind: str, fault: Any, e
         assert failure.type in ({expected} if expected else {"empty", "bad_response"})
         assert failure.retryable == (expected is None)
     else:
-        assert (kind, fault) == ("ChatGoogleGenerativeAI", "null_content")  # to LangChain it is an empty text
+        # To LangChain it is an empty text
+        assert (kind, fault) == ("ChatGoogleGenerativeAI", "null_content")
 
 
 @EACH
 def test_one_object_on_two_loops_and_without_one(standin: StandIn, kind: str) -> None:
-    """Two times `asyncio.run`, sync and async by turns: every answer comes, no call is made twice, nothing is left open."""
+    """Two times `asyncio.run`, sync and async by turns: every answer comes, no call is made twice,
+    nothing is left open.
+    """
     llm = foreign(kind, standin.base_url)
 
     async def ask() -> None:
@@ -251,16 +316,23 @@ def test_one_object_on_two_loops_and_without_one(standin: StandIn, kind: str) ->
             assert llm_batch(PROMPTS, llm) == ANSWERS
             assert RLM(llm).completion("What?", "a document").answer == ANSWER
         gc.collect()
-    assert [str(each.message) for each in caught if issubclass(each.category, ResourceWarning)] == []
+    assert [
+        str(each.message) for each in caught if issubclass(each.category, ResourceWarning)
+    ] == []
     assert standin.stats().calls == 4 * (len(PROMPTS) + CALLS)
 
 
 @needs_llama_index
 def test_google_over_a_client_of_the_users(standin: StandIn) -> None:
-    """Where Google's SDK is given a client of httpx, its connections are closed at a loop's end too, and the next loop has it."""
+    """Where Google's SDK is given a client of httpx, its connections are closed at a loop's end
+    too, and the next loop has it.
+    """
     import httpx
 
-    options = {"base_url": standin.base_url.removesuffix("/v1"), "httpx_async_client": httpx.AsyncClient()}
+    options = {
+        "base_url": standin.base_url.removesuffix("/v1"),
+        "httpx_async_client": httpx.AsyncClient(),
+    }
     llm = foreign("GoogleGenAI", standin.base_url, http_options=options)
     for _ in range(2):
         assert asyncio.run(allm_batch(PROMPTS, llm)) == ANSWERS
@@ -270,8 +342,13 @@ def test_google_over_a_client_of_the_users(standin: StandIn) -> None:
 @EACH
 async def test_cancelling_a_run_aborts_the_sockets(standin: StandIn, kind: str) -> None:
     """A run that is cancelled in its batch leaves at once, and the server sees each call go."""
-    standin.change(faults=[Fault("hang", match="q")], scripts={NAMES[kind]: lambda ask: PROGRAM if ask.turn == 0 else "x"})
-    run = asyncio.create_task(RLM(foreign(kind, standin.base_url)).acompletion("What?", "a document"))
+    standin.change(
+        faults=[Fault("hang", match="q")],
+        scripts={NAMES[kind]: lambda ask: PROGRAM if ask.turn == 0 else "x"},
+    )
+    run = asyncio.create_task(
+        RLM(foreign(kind, standin.base_url)).acompletion("What?", "a document")
+    )
     await until(lambda: standin.stats().in_flight == CALLS - 1)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -281,8 +358,12 @@ async def test_cancelling_a_run_aborts_the_sockets(standin: StandIn, kind: str) 
 
 @EACH
 def test_retries_are_ours(kind: str) -> None:
-    """With the object's own tries off, refusals and failures in a batch are tried again by us: every answer comes, in few calls more."""
-    with serve_in_thread(faults=[Fault("rate_limit", times=3), Fault("unavailable", times=3)]) as server:
+    """With the object's own tries off, refusals and failures in a batch are tried again by us:
+    every answer comes, in few calls more.
+    """
+    with serve_in_thread(
+        faults=[Fault("rate_limit", times=3), Fault("unavailable", times=3)]
+    ) as server:
         llm = foreign(kind, server.base_url, max_retries=0)
         assert llm_batch(PROMPTS, llm, retry=Retry(first_delay=0.01)) == ANSWERS
         assert server.stats().calls == len(PROMPTS) + 6
@@ -300,8 +381,13 @@ async def test_one_failure_is_one_slot(standin: StandIn, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PROVIDERS[:2])
 async def test_a_model_that_streams(standin: StandIn, kind: str) -> None:
-    """An object of LangChain that is set to stream is asked so, and its pieces make one answer with all that is known of it."""
-    standin.change(piece=3, scripts={NAMES[kind]: [Reply("one, two", usage=Counts(input=9, output=5, cached=4))]})
+    """An object of LangChain that is set to stream is asked so, and its pieces make one answer with
+    all that is known of it.
+    """
+    standin.change(
+        piece=3,
+        scripts={NAMES[kind]: [Reply("one, two", usage=Counts(input=9, output=5, cached=4))]},
+    )
     completion = await model_of(kind, standin, streaming=True).complete(request_of("x"))
     assert completion == Completion("one, two", Usage(9, 5, 4), NAMES[kind], ENDS[NAMES[kind]])
     assert standin.calls()[0].stream
@@ -313,13 +399,17 @@ def test_a_stream_of_llama_index(standin: StandIn, kind: str) -> None:
     from llama_index.core.base.llms.types import ChatMessage
 
     standin.change(piece=3, scripts={NAMES[kind]: [Reply("one, two")]})
-    pieces = [each.delta for each in foreign(kind, standin.base_url).stream_chat([ChatMessage("x")])]
+    pieces = [
+        each.delta for each in foreign(kind, standin.base_url).stream_chat([ChatMessage("x")])
+    ]
     assert [each for each in pieces if each] == ["one", ", t", "wo"]
     assert standin.calls()[0].stream
 
 
 async def test_content_of_newer_gemini_models(standin: StandIn) -> None:
     """Their answers come in blocks with LangChain; the text is the answer."""
-    assert (await model_of("ChatGoogleGenerativeAI", standin, model="gemini-3-pro-preview").complete(request_of("x"))).text == answer_to(
-        "x"
-    )
+    assert (
+        await model_of("ChatGoogleGenerativeAI", standin, model="gemini-3-pro-preview").complete(
+            request_of("x")
+        )
+    ).text == answer_to("x")

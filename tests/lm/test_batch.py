@@ -1,4 +1,6 @@
-"""Batches: a slot for each prompt, in order, through every door; where prompts come from, and what is none."""
+"""Batches: a slot for each prompt, in order, through every door; where prompts come from, and what
+is none.
+"""
 
 import asyncio
 import inspect
@@ -24,9 +26,13 @@ def batch(request: pytest.FixtureRequest) -> Batch:
 
 
 def test_replies_in_order(batch: Batch) -> None:
-    """As many replies as prompts, each in its prompt's place, never more calls at once than asked for, one call for each prompt."""
+    """As many replies as prompts, each in its prompt's place, never more calls at once than asked
+    for, one call for each prompt.
+    """
     lm = Local(delay=0.001)
-    assert batch([f"p{n}" for n in range(50)], lm, max_concurrent=7) == [f"re: p{n}" for n in range(50)]
+    assert batch([f"p{n}" for n in range(50)], lm, max_concurrent=7) == [
+        f"re: p{n}" for n in range(50)
+    ]
     assert lm.most == 7
     assert len(lm.requests) == 50
 
@@ -40,7 +46,9 @@ def test_no_prompts_no_replies(batch: Batch) -> None:
 
 
 def test_a_bad_prompt_fails_alone(batch: Batch) -> None:
-    """What is no prompt gets a typed error in its own slot, costs no call, and the rest is answered."""
+    """What is no prompt gets a typed error in its own slot, costs no call, and the rest is
+    answered.
+    """
     lm = Local()
     first, second, third = batch(["good", None, "good"], lm)
     assert (first, third) == ("re: good", "re: good")
@@ -76,17 +84,25 @@ def test_prompts_that_cannot_be_sent(prompt: object, why: str) -> None:
 
 
 def test_prompts_may_be_conversations() -> None:
-    """A prompt is a text, or messages as objects or as dicts; all reach the model as messages, with the parameters."""
+    """A prompt is a text, or messages as objects or as dicts; all reach the model as messages, with
+    the parameters.
+    """
     lm = Local()
     said = [Message("system", "be brief"), Message("user", "a")]
     as_dicts = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "b"})
-    assert llm_batch([said, as_dicts, "c"], lm, max_concurrent=1, params={"temperature": 0}) == ["re: a", "re: b", "re: c"]
+    assert llm_batch([said, as_dicts, "c"], lm, max_concurrent=1, params={"temperature": 0}) == [
+        "re: a",
+        "re: b",
+        "re: c",
+    ]
     assert lm.requests[0] == Request(tuple(said), {"temperature": 0}, path="b.0")
     assert lm.requests[1].messages == (Message("system", "be brief"), Message("user", "b"))
 
 
 def test_a_failed_reply_as_a_prompt_stays_what_it_is() -> None:
-    """The replies of one batch can be the prompts of the next: an error among them is carried over, not asked about."""
+    """The replies of one batch can be the prompts of the next: an error among them is carried over,
+    not asked about.
+    """
     lm = Local()
     error = LLMError("timeout", "too long", 2)
     assert llm_batch(["a", error], lm) == ["re: a", error]
@@ -110,7 +126,9 @@ async def pausing(prompts: list[str]) -> AsyncIterator[str]:
     ],
     ids=["tuple", "view", "generator", "async generator"],
 )
-def test_prompts_may_come_from_any_iterable(batch: Batch, source: Callable[[list[str]], Any]) -> None:
+def test_prompts_may_come_from_any_iterable(
+    batch: Batch, source: Callable[[list[str]], Any]
+) -> None:
     """Lists, views, generators and async generators are pulled alike, through every door."""
     prompts = [f"p{n}" for n in range(25)]
     assert batch(source(prompts), Local()) == [f"re: {prompt}" for prompt in prompts]
@@ -132,7 +150,9 @@ def test_a_generator_is_pulled_as_calls_become_free() -> None:
 
 
 def test_a_generator_runs_in_the_thread_that_called() -> None:
-    """A database cursor, which only its own thread may use, is as good a source as any; so is another batch."""
+    """A database cursor, which only its own thread may use, is as good a source as any; so is
+    another batch.
+    """
     with sqlite3.connect(":memory:") as connection:
         connection.execute("create table t (text)")
         connection.executemany("insert into t values (?)", [(f"row {n}",) for n in range(20)])
@@ -190,7 +210,9 @@ def test_what_was_answered_before_the_source_raised_is_given() -> None:
         (["a"], {"on_event": 5}, "on_event is a function"),
     ],
 )
-def test_bad_arguments_are_clear_errors(batch: Batch, prompts: Any, options: dict[str, Any], why: str) -> None:
+def test_bad_arguments_are_clear_errors(
+    batch: Batch, prompts: Any, options: dict[str, Any], why: str
+) -> None:
     """What cannot work is refused before anything is asked, and the message says what would."""
     lm = Local()
     with pytest.raises(InputError, match=why):
@@ -199,22 +221,47 @@ def test_bad_arguments_are_clear_errors(batch: Batch, prompts: Any, options: dic
 
 
 NAMES = "allm_batch allm_batch_iter allm_batch_records aparallel_query llm_batch llm_batch_iter llm_batch_records parallel_query".split()
-OPTIONS = {"max_concurrent", "timeout", "show_progress", "on_progress", "dedupe", "params", "retry", "on_event"}
+OPTIONS = {
+    "max_concurrent",
+    "timeout",
+    "show_progress",
+    "on_progress",
+    "dedupe",
+    "params",
+    "retry",
+    "on_event",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_batch_names_its_options(name: str) -> None:
-    """`help` shows them one by one, keyword-only and alike for all, and a name that none of them has is refused at the call."""
+    """`help` shows them one by one, keyword-only and alike for all, and a name that none of them
+    has is refused at the call.
+    """
     function = getattr(rlm_integrations, name)
     parameters = inspect.signature(function).parameters
-    assert {each.name for each in parameters.values() if each.kind is each.KEYWORD_ONLY} == OPTIONS == set(BatchOptions.__annotations__)
+    assert (
+        {each.name for each in parameters.values() if each.kind is each.KEYWORD_ONLY}
+        == OPTIONS
+        == set(BatchOptions.__annotations__)
+    )
     assert {each.name: each.default for each in parameters.values()} | {"llm": 0} == {
-        **{each: value.default for each, value in inspect.signature(allm_batch).parameters.items() if each in OPTIONS},
-        **{each.name: each.empty for each in parameters.values() if each.kind is not each.KEYWORD_ONLY},
+        **{
+            each: value.default
+            for each, value in inspect.signature(allm_batch).parameters.items()
+            if each in OPTIONS
+        },
+        **{
+            each.name: each.empty
+            for each in parameters.values()
+            if each.kind is not each.KEYWORD_ONLY
+        },
         "llm": 0,
     }
     for mistyped in ({"max_concurent": 50}, {"retires": 3}):
-        with pytest.raises(TypeError, match=f"unexpected keyword argument '{next(iter(mistyped))}'"):
+        with pytest.raises(
+            TypeError, match=f"unexpected keyword argument '{next(iter(mistyped))}'"
+        ):
             function(["about {chunk}"], "offline", **mistyped)
 
 
@@ -223,12 +270,16 @@ def test_signatures_say_what_comes() -> None:
     assert inspect.signature(llm_batch_iter).return_annotation == Iterator[tuple[int, str]]
     assert inspect.signature(llm_batch).return_annotation == list[str]
     assert all(
-        "reply" in (getattr(rlm_integrations, name).__doc__ or "") or "replies" in getattr(rlm_integrations, name).__doc__ for name in NAMES
+        "reply" in (getattr(rlm_integrations, name).__doc__ or "")
+        or "replies" in getattr(rlm_integrations, name).__doc__
+        for name in NAMES
     )
 
 
 def test_records_have_usage_and_cost() -> None:
-    """`llm_batch_records` gives each call's tokens and cost; a model without a known price costs None, never zero."""
+    """`llm_batch_records` gives each call's tokens and cost; a model without a known price costs
+    None, never zero.
+    """
 
     class Unpriced:
         name, context_window = "a-model-of-our-own", None
@@ -262,19 +313,30 @@ def test_context_variables_reach_the_model_and_the_generator() -> None:
     """Models and generators see the context variables of whoever asks, through the sync door too."""
     variable: ContextVar[str] = ContextVar("variable")
     variable.set("mine")
-    assert llm_batch((variable.get() for _ in range(2)), Local(act=lambda prompt: prompt + variable.get())) == ["minemine"] * 2
+    assert (
+        llm_batch(
+            (variable.get() for _ in range(2)), Local(act=lambda prompt: prompt + variable.get())
+        )
+        == ["minemine"] * 2
+    )
 
 
 TEMPLATE = 'Answer in JSON like {"found": [{}]}, {0}, {{chunk}}. Text: {chunk}'
 
 
 @pytest.mark.parametrize(
-    "door", [parallel_query, lambda *args, **options: asyncio.run(aparallel_query(*args, **options))], ids=["sync", "async"]
+    "door",
+    [parallel_query, lambda *args, **options: asyncio.run(aparallel_query(*args, **options))],
+    ids=["sync", "async"],
 )
 def test_parallel_query_replaces_the_literal_only(door: Batch) -> None:
-    """Braces in template and chunks mean nothing; {chunk} is replaced wherever it stands, and never inside a chunk."""
+    """Braces in template and chunks mean nothing; {chunk} is replaced wherever it stands, and never
+    inside a chunk.
+    """
     chunks = ["{chunk}", "{0}", "}{", "100 %s", "\\1 \\g<0>"]
-    assert door(TEMPLATE, chunks, Local()) == ["re: " + TEMPLATE.replace("{chunk}", chunk) for chunk in chunks]
+    assert door(TEMPLATE, chunks, Local()) == [
+        "re: " + TEMPLATE.replace("{chunk}", chunk) for chunk in chunks
+    ]
 
 
 def test_parallel_query_over_a_generator_with_a_bad_chunk() -> None:

@@ -20,7 +20,9 @@ def batch(request: pytest.FixtureRequest) -> Batch:
 
 
 def test_a_model_with_mistakes_fails_slot_by_slot() -> None:
-    """An exception that is no ModelError, or an answer that is no Completion, is that slot's error, not the batch's."""
+    """An exception that is no ModelError, or an answer that is no Completion, is that slot's error,
+    not the batch's.
+    """
 
     def act(prompt: str) -> Any:
         if prompt == "raise":
@@ -34,7 +36,9 @@ def test_a_model_with_mistakes_fails_slot_by_slot() -> None:
 
 
 def test_a_model_that_cancels_itself_fails_its_slot() -> None:
-    """A CancelledError that nobody asked for, as broken clients raise it, is a failure like others: it ends neither worker nor batch."""
+    """A CancelledError that nobody asked for, as broken clients raise it, is a failure like others:
+    it ends neither worker nor batch.
+    """
 
     def act(prompt: str) -> str:
         if prompt == "cancel":
@@ -58,7 +62,9 @@ def test_a_model_that_cancels_itself_fails_its_slot() -> None:
     ],
 )
 def test_tries_are_bounded(kind: dict[str, Any], tries: int) -> None:
-    """What may pass is tried again, so many times for its kind and no more; the error counts the further tries."""
+    """What may pass is tried again, so many times for its kind and no more; the error counts the
+    further tries.
+    """
     retry = Retry(first_delay=0.0001, longest_delay=0.001)
     lm = Local(act=failing(tries, **kind))
     [reply] = llm_batch(["a"], lm, retry=retry)
@@ -69,7 +75,9 @@ def test_tries_are_bounded(kind: dict[str, Any], tries: int) -> None:
 
 
 def test_tries_are_bounded_in_time() -> None:
-    """No further try begins after the time that one call may take, nor where the provider asks to wait beyond it."""
+    """No further try begins after the time that one call may take, nor where the provider asks to
+    wait beyond it.
+    """
     lm = Local(act=failing(99, type="server", retryable=True), delay=0.05)
     [reply] = llm_batch(["a"], lm, retry=Retry(failures=99, first_delay=0.001, seconds=0.12))
     assert isinstance(reply, LLMError)
@@ -77,11 +85,15 @@ def test_tries_are_bounded_in_time() -> None:
     lm = Local(act=failing(99, type="rate_limit", retryable=True, retry_after=3600.0))
     replies = llm_batch(["a", "b", "c"], lm, max_concurrent=1)
     assert [reply.type for reply in replies if isinstance(reply, LLMError)] == ["rate_limit"] * 3
-    assert len(lm.requests) == 1, "during the pause nobody calls, those who cannot wait for its end included"
+    assert len(lm.requests) == 1, (
+        "during the pause nobody calls, those who cannot wait for its end included"
+    )
 
 
 def test_waits_grow_and_are_spread() -> None:
-    """Each wait is 1.6 times the one before, less a random part of up to a half, and never above the longest."""
+    """Each wait is 1.6 times the one before, less a random part of up to a half, and never above
+    the longest.
+    """
     retry = Retry(first_delay=0.1, longest_delay=0.5, failures=9)
     for made, most in enumerate([0.1, 0.16, 0.256, 0.4096, 0.5, 0.5]):
         delays = {retry.delay("failures", made) for _ in range(50)}
@@ -99,7 +111,9 @@ def test_identical_prompts_are_separate_calls() -> None:
 
 @pytest.mark.parametrize("concurrent", [1, 3, 50])
 def test_dedupe_asks_once(batch: Batch, concurrent: int) -> None:
-    """With `dedupe` each different prompt is asked once, however they lie, errors included; every slot is filled, in order."""
+    """With `dedupe` each different prompt is asked once, however they lie, errors included; every
+    slot is filled, in order.
+    """
 
     def act(prompt: str) -> str:
         if prompt == "bad":
@@ -109,7 +123,16 @@ def test_dedupe_asks_once(batch: Batch, concurrent: int) -> None:
     lm = Local(act=act, delay=0.001)
     prompts = ["a", "b", "a", "bad", "a", "bad", [Message("user", "b")], "c"] * 5
     replies = batch(prompts, lm, dedupe=True, max_concurrent=concurrent)
-    assert replies[:8] == ["A", "B", "A", LLMError("auth", "never"), "A", LLMError("auth", "never"), "B", "C"]
+    assert replies[:8] == [
+        "A",
+        "B",
+        "A",
+        LLMError("auth", "never"),
+        "A",
+        LLMError("auth", "never"),
+        "B",
+        "C",
+    ]
     assert replies == replies[:8] * 5
     assert sorted(request.messages[-1].content for request in lm.requests) == ["a", "b", "bad", "c"]
 
@@ -123,7 +146,9 @@ def test_dedupe_tells_roles_apart() -> None:
 
 
 def test_records_tell_everything() -> None:
-    """The detailed form has the reply, tokens, cost, tries and times of each call; what is not known is None."""
+    """The detailed form has the reply, tokens, cost, tries and times of each call; what is not
+    known is None.
+    """
     acts = {"a": "fine", "b": Completion("no usage", model="made-up-model")}
 
     def act(prompt: str) -> Any:
@@ -132,7 +157,12 @@ def test_records_tell_everything() -> None:
         return acts[prompt]
 
     first, second, third = llm_batch_records(["a", "b", "c"], Local(act=act, delay=0.01))
-    assert (first.reply, first.model, first.usage, first.finish_reason) == ("fine", "gpt-4o-mini", Usage(3, 2), "stop")
+    assert (first.reply, first.model, first.usage, first.finish_reason) == (
+        "fine",
+        "gpt-4o-mini",
+        Usage(3, 2),
+        "stop",
+    )
     assert first.cost == pytest.approx(3 * 0.15e-6 + 2 * 0.6e-6)
     assert first.error is None
     assert 0.009 <= first.end - first.start < 5
@@ -142,7 +172,9 @@ def test_records_tell_everything() -> None:
 
 
 def test_records_count_what_was_paid_once() -> None:
-    """The record of a prompt that `dedupe` did not ask again counts no tokens and no cost: sums are what was paid."""
+    """The record of a prompt that `dedupe` did not ask again counts no tokens and no cost: sums are
+    what was paid.
+    """
     records = llm_batch_records(["a", "a", "a"], Local(), dedupe=True)
     assert sum((record.usage for record in records if record.usage), Usage()) == Usage(3, 2)
     assert sorted(record.cost for record in records if record.cost is not None)[:2] == [0.0, 0.0]

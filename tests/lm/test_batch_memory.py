@@ -25,7 +25,9 @@ def resident() -> int:
 
 
 async def test_a_long_generator_runs_in_bounded_memory() -> None:
-    """Neither prompts nor replies nor tasks gather while 100,000 prompts of a kilobyte come from a generator, and all are answered."""
+    """Neither prompts nor replies nor tasks gather while 100,000 prompts of a kilobyte come from a
+    generator, and all are answered.
+    """
 
     def prompts() -> Iterator[str]:
         for number in range(100_000):

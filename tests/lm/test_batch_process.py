@@ -1,4 +1,7 @@
-"""Batches and what can happen to their process: Ctrl-C, a fork, its end. Each in an interpreter of its own."""
+"""Batches and what can happen to their process: Ctrl-C, a fork, its end.
+
+Each in an interpreter of its own.
+"""
 
 from collections.abc import Iterator
 
@@ -29,7 +32,9 @@ assert right("first")
 
 
 def test_ctrl_c(far_server: RemoteStandIn) -> None:
-    """Ctrl-C in a synchronous batch raises KeyboardInterrupt, with the sockets aborted, and the next batch works."""
+    """Ctrl-C in a synchronous batch raises KeyboardInterrupt, with the sockets aborted, and the
+    next batch works.
+    """
     code = """
 def press():
     time.sleep(0.5)
@@ -48,7 +53,9 @@ except KeyboardInterrupt:
 
 
 def test_fork(far_server: RemoteStandIn) -> None:
-    """A process forked after a batch asks over connections of its own, and the parent goes on over its own."""
+    """A process forked after a batch asks over connections of its own, and the parent goes on over
+    its own.
+    """
     code = """
 for number in range(2):
     child = os.fork()
@@ -65,7 +72,9 @@ print("done")
 
 
 def test_the_interpreter_ends_without_noise(far_server: RemoteStandIn) -> None:
-    """In the middle of batches, one half read and one in a daemon thread, it ends in silence, and no call stays open."""
+    """In the middle of batches, one half read and one in a daemon thread, it ends in silence, and
+    no call stays open.
+    """
     code = """
 threading.Thread(target=lambda: llm_batch([f"needle {n}" for n in range(30)], lm), daemon=True).start()
 replies = llm_batch_iter(["quick", *[f"needle {n}" for n in range(30)]], lm)

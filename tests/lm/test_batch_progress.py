@@ -9,7 +9,16 @@ from dataclasses import dataclass
 import pytest
 
 from rlm_integrations import allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
-from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, CallFailed, CallFinished, CallRetried, CallStarted, Event
+from rlm_integrations.events import (
+    BatchFinished,
+    BatchProgress,
+    BatchStarted,
+    CallFailed,
+    CallFinished,
+    CallRetried,
+    CallStarted,
+    Event,
+)
 from rlm_integrations.records import Completion, Request
 from tests._waits import at_every_wait
 from tests.lm._local import DOORS, QUICK, Batch, Local, failing
@@ -39,7 +48,9 @@ def test_replies_come_as_they_complete() -> None:
 
 
 async def test_closing_the_iterator_cancels_what_is_under_way() -> None:
-    """Whoever stops reading stops paying: open calls are cancelled, prompts are pulled no more, before `aclose` returns."""
+    """Whoever stops reading stops paying: open calls are cancelled, prompts are pulled no more,
+    before `aclose` returns.
+    """
     lm = Local(act=lambda prompt: prompt, delay=0.0)
     pulled = []
 
@@ -60,7 +71,9 @@ async def test_closing_the_iterator_cancels_what_is_under_way() -> None:
 
 
 def test_a_reader_that_is_slow_holds_up_the_calls() -> None:
-    """Replies that nobody has read yet are bounded: as many as calls may be in flight, and those that wait to be handed over."""
+    """Replies that nobody has read yet are bounded: as many as calls may be in flight, and those
+    that wait to be handed over.
+    """
     lm = Local()
     replies = allm_batch_iter((str(n) for n in range(1000)), lm, max_concurrent=3)
 
@@ -78,7 +91,12 @@ def test_a_reader_that_is_slow_holds_up_the_calls() -> None:
 def test_progress_is_told(batch: Batch) -> None:
     """The callback hears of every prompt: done, total (None for a generator), failed."""
     heard: list[tuple[int, int | None, int]] = []
-    batch(["a", None, "b"], Local(), max_concurrent=1, on_progress=lambda *progress: heard.append(progress))
+    batch(
+        ["a", None, "b"],
+        Local(),
+        max_concurrent=1,
+        on_progress=lambda *progress: heard.append(progress),
+    )
     assert heard == [(1, 3, 0), (2, 3, 1), (3, 3, 1)]
     heard.clear()
     batch(iter(["a"]), Local(), on_progress=lambda *progress: heard.append(progress))
@@ -112,11 +130,23 @@ def test_events_of_a_batch() -> None:
     events: list[Event] = []
     lm = Local(act=failing(1, type="server", retryable=True))
     llm_batch(["a", None], lm, max_concurrent=1, on_event=events.append, retry=QUICK)
-    kinds = [BatchStarted, CallStarted, CallRetried, CallFinished, BatchProgress, CallStarted, CallFailed, BatchProgress, BatchFinished]
+    kinds = [
+        BatchStarted,
+        CallStarted,
+        CallRetried,
+        CallFinished,
+        BatchProgress,
+        CallStarted,
+        CallFailed,
+        BatchProgress,
+        BatchFinished,
+    ]
     assert [type(event) for event in events] == kinds
     assert sorted(events, key=lambda event: event.at) == events
     batch, calls = events[0].id, events[1:4]
-    assert {event.id for event in events if isinstance(event, BatchProgress | BatchFinished)} == {batch}
+    assert {event.id for event in events if isinstance(event, BatchProgress | BatchFinished)} == {
+        batch
+    }
     assert {event.parent for event in calls} == {batch}
     assert len({event.id for event in calls}) == 1
     retried, finished, last = events[2], events[3], events[-1]
@@ -129,7 +159,9 @@ def test_events_of_a_batch() -> None:
 
 
 async def test_events_of_a_cancelled_batch() -> None:
-    """Calls that are given up are said to have failed as cancelled, and the batch to have been cancelled."""
+    """Calls that are given up are said to have failed as cancelled, and the batch to have been
+    cancelled.
+    """
     events: list[Event] = []
     task = asyncio.create_task(allm_batch(["a", "b"], Local(delay=60), on_event=events.append))
     while sum(isinstance(event, CallStarted) for event in events) < 2:
@@ -138,14 +170,18 @@ async def test_events_of_a_cancelled_batch() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [event.record.reply.type for event in events if isinstance(event, CallFailed)] == ["cancelled"] * 2  # type: ignore[attr-defined]
+    assert [event.record.reply.type for event in events if isinstance(event, CallFailed)] == [
+        "cancelled"
+    ] * 2  # type: ignore[attr-defined]
     assert isinstance(events[-1], BatchFinished)
     assert events[-1].outcome == "cancelled"
 
 
 @pytest.mark.parametrize("again", [0, 1])
 async def test_a_batch_cancelled_in_any_wait_has_ended(again: int) -> None:
-    """Once, or again at once: when the cancellation comes out, no call and no task is left, and the batch was said to be over."""
+    """Once, or again at once: when the cancellation comes out, no call and no task is left, and the
+    batch was said to be over.
+    """
 
     @dataclass
     class LettingGo(Local):

@@ -1,4 +1,6 @@
-"""Batches over real sockets: nothing lost, nothing asked twice, nothing left running, whatever the provider does."""
+"""Batches over real sockets: nothing lost, nothing asked twice, nothing left running, whatever the
+provider does.
+"""
 
 import asyncio
 import threading
@@ -13,7 +15,15 @@ from rlm_integrations.events import CallRetried, Event, LimiterChanged
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.limiter import limiter_of
 from rlm_integrations.lm.openai import OpenAILM
-from tests.standin import Call, Fault, RemoteStandIn, StandIn, answer_to, serve_in_process, serve_in_thread
+from tests.standin import (
+    Call,
+    Fault,
+    RemoteStandIn,
+    StandIn,
+    answer_to,
+    serve_in_process,
+    serve_in_thread,
+)
 
 COUNT = 0
 
@@ -47,7 +57,9 @@ def answers(asked: list[str]) -> list[str]:
 
 
 def test_batches_through_all_doors_in_turn(server: StandIn) -> None:
-    """Sync and async batches one after another, over new loops and inside running ones, make one call for each prompt, all right."""
+    """Sync and async batches one after another, over new loops and inside running ones, make one
+    call for each prompt, all right.
+    """
     lm = model(server)
 
     async def cells(name: str) -> None:
@@ -69,7 +81,9 @@ def test_batches_through_all_doors_in_turn(server: StandIn) -> None:
 
 
 def test_batches_from_many_threads(server: StandIn) -> None:
-    """Threads with sync doors and threads with loops of their own share one model; each gets its own answers."""
+    """Threads with sync doors and threads with loops of their own share one model; each gets its
+    own answers.
+    """
     lm = model(server)
     wrong = []
 
@@ -90,12 +104,16 @@ def test_batches_from_many_threads(server: StandIn) -> None:
 
 
 def test_a_thousand_prompts_with_faults(far_server: RemoteStandIn) -> None:
-    """With every tenth call refused and every tenth failing all thousand answers are right, for few further calls."""
+    """With every tenth call refused and every tenth failing all thousand answers are right, for few
+    further calls.
+    """
     lm = model(far_server)
     asked = prompts(1000)
     llm_batch(asked[:50], lm, max_concurrent=50)
     far_server.reset()
-    far_server.change(latency=0.05, faults=[Fault("rate_limit", rate=0.1), Fault("server", rate=0.1)])
+    far_server.change(
+        latency=0.05, faults=[Fault("rate_limit", rate=0.1), Fault("server", rate=0.1)]
+    )
     assert llm_batch(asked, lm, max_concurrent=50) == answers(asked)
     stats = far_server.stats()
     assert stats.most_in_flight <= 50
@@ -103,14 +121,18 @@ def test_a_thousand_prompts_with_faults(far_server: RemoteStandIn) -> None:
 
 
 def test_nobody_calls_during_a_pause(far_server: RemoteStandIn) -> None:
-    """After a 429 with Retry-After no call of any batch arrives before its time, and all answers are right."""
+    """After a 429 with Retry-After no call of any batch arrives before its time, and all answers
+    are right.
+    """
     lm = model(far_server)
     asked = prompts(150)
     llm_batch(asked[:20], lm, max_concurrent=20)
     far_server.reset()
     far_server.change(latency=0.03, faults=[Fault("rate_limit", at=(60,), retry_after=1)])
     got: list[list[str]] = []
-    other = threading.Thread(target=lambda: got.append(asyncio.run(allm_batch(asked, lm, max_concurrent=10))))
+    other = threading.Thread(
+        target=lambda: got.append(asyncio.run(allm_batch(asked, lm, max_concurrent=10)))
+    )
     other.start()
     assert llm_batch(asked, lm, max_concurrent=10) == answers(asked)
     other.join()
@@ -129,7 +151,9 @@ def calls_in_pause(calls: list[Call], seconds: float) -> list[Call]:
 
 @pytest.mark.parametrize("ceiling", [None, 20])
 def test_ten_prompts_beside_a_thousand(far_server: RemoteStandIn, ceiling: int | None) -> None:
-    """A small batch does not wait for a large one: while it is asked, about as many calls of each are made."""
+    """A small batch does not wait for a large one: while it is asked, about as many calls of each
+    are made.
+    """
     far_server.change(latency=0.1, keep_requests=True)
     lm = model(far_server)
     small, large = prompts(10, "small"), prompts(1000, "large")
@@ -153,7 +177,9 @@ def test_ten_prompts_beside_a_thousand(far_server: RemoteStandIn, ceiling: int |
 
 
 def test_one_hanging_call_holds_nobody_up(far_server: RemoteStandIn) -> None:
-    """The others are answered meanwhile; its own slot ends as a timeout, tried once more, and its connections are closed."""
+    """The others are answered meanwhile; its own slot ends as a timeout, tried once more, and its
+    connections are closed.
+    """
     far_server.change(latency=0.01, faults=[Fault("hang", match="needle")])
     lm = model(far_server)
     llm_batch(prompts(5), lm)
@@ -195,7 +221,11 @@ async def test_cancelling_a_batch(server: StandIn) -> None:
     server.change(faults=[Fault("hang", match="p"), Fault("rate_limit", match="again")])
     lm = model(server)
     await allm_batch(["warm"], lm)
-    task = asyncio.create_task(allm_batch([*prompts(30), *["again"] * 300], lm, max_concurrent=50, retry=Retry(first_delay=0.05)))
+    task = asyncio.create_task(
+        allm_batch(
+            [*prompts(30), *["again"] * 300], lm, max_concurrent=50, retry=Retry(first_delay=0.05)
+        )
+    )
     while server.stats().in_flight < 30:
         await asyncio.sleep(0.01)
     task.cancel()
@@ -222,7 +252,9 @@ async def test_leaving_an_iteration_aborts_its_calls(server: StandIn) -> None:
 
 
 def test_a_provider_that_bears_few_calls(far_server: RemoteStandIn) -> None:
-    """Where only five calls at once are accepted, fifty are soon no longer tried, every answer is right, and the events tell why."""
+    """Where only five calls at once are accepted, fifty are soon no longer tried, every answer is
+    right, and the events tell why.
+    """
     far_server.change(latency=0.03, capacity=5)
     lm = model(far_server)
     events: list[Event] = []
@@ -232,7 +264,9 @@ def test_a_provider_that_bears_few_calls(far_server: RemoteStandIn) -> None:
     assert changes[0].ceiling <= 25
     assert min(event.ceiling for event in changes) <= 6
     assert all(event.model == lm.name for event in changes)
-    assert {event.error.type for event in events if isinstance(event, CallRetried)} == {"rate_limit"}
+    assert {event.error.type for event in events if isinstance(event, CallRetried)} == {
+        "rate_limit"
+    }
     assert far_server.stats().calls < 3 * 120
 
 
@@ -241,7 +275,9 @@ def test_events_tell_of_a_pause(server: StandIn) -> None:
     server.change(faults=[Fault("rate_limit", at=(0,), retry_after=0.5)])
     events: list[Event] = []
     llm_batch(["a"], model(server), on_event=events.append)
-    [change] = [event for event in events if isinstance(event, LimiterChanged) and event.paused_until]
+    [change] = [
+        event for event in events if isinstance(event, LimiterChanged) and event.paused_until
+    ]
     assert change.paused_until is not None
     assert 0 < change.paused_until - change.at <= 0.5
 
@@ -257,9 +293,13 @@ def test_events_tell_of_a_pause(server: StandIn) -> None:
     ],
 )
 def test_failures_keep_their_type(server: StandIn, kind: Any, type_: str, tries: int) -> None:
-    """What cannot pass is not tried again; the slot says what it was, and the prompts beside it are answered."""
+    """What cannot pass is not tried again; the slot says what it was, and the prompts beside it are
+    answered.
+    """
     server.change(faults=[Fault(kind, match="needle")])
-    replies = llm_batch(["a", "needle", "b"], model(server), retry=Retry(failures=2, first_delay=0.001))
+    replies = llm_batch(
+        ["a", "needle", "b"], model(server), retry=Retry(failures=2, first_delay=0.001)
+    )
     assert [replies[0], replies[2]] == answers(["a", "b"])
     assert isinstance(replies[1], LLMError)
     assert (replies[1].type, replies[1].retries) == (type_, tries - 1)
@@ -271,4 +311,6 @@ def test_nobody_there() -> None:
     with serve_in_thread() as server:
         lm = model(server)
     replies = llm_batch(["a", "b"], lm, retry=Retry(failures=1, first_delay=0.001))
-    assert [(reply.type, reply.retries) for reply in replies if isinstance(reply, LLMError)] == [("connection", 1)] * 2
+    assert [(reply.type, reply.retries) for reply in replies if isinstance(reply, LLMError)] == [
+        ("connection", 1)
+    ] * 2

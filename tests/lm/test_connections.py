@@ -1,4 +1,6 @@
-"""What keeps a request from its server is named as what it is, costs nothing where nothing was sent, and is not tried for ever."""
+"""What keeps a request from its server is named as what it is, costs nothing where nothing was
+sent, and is not tried for ever.
+"""
 
 import asyncio
 import json
@@ -25,7 +27,9 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
 
 async def failure_of(base_url: str, transport: Any = "aiohttp") -> ModelError:
     with pytest.raises(ModelError) as caught:
-        await OpenAILM("m", base_url=base_url, api_key="a-key", transport=transport).complete(request_of("x"))
+        await OpenAILM("m", base_url=base_url, api_key="a-key", transport=transport).complete(
+            request_of("x")
+        )
     return caught.value
 
 
@@ -36,7 +40,9 @@ def _is_whole(data: bytes) -> bool:
 
 
 @asynccontextmanager
-async def raw_server(answer: Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[tuple[str, list[bytes]]]:
+async def raw_server(
+    answer: Callable[[bytes, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[tuple[str, list[bytes]]]:
     """A server that reads what comes first and answers as it is told; its address, and what came."""
     seen: list[bytes] = []
 
@@ -68,7 +74,10 @@ async def test_a_closed_port_refuses_connections(transport: str) -> None:
 
 
 @TRANSPORTS
-async def test_a_certificate_that_is_not_trusted(certificate: tuple[str, str], transport: str) -> None:  # noqa: F811
+async def test_a_certificate_that_is_not_trusted(
+    certificate: tuple[str, str],  # noqa: F811
+    transport: str,
+) -> None:
     """No try mends it; the message says how to trust it."""
     async with serve(certificate=certificate) as server:
         failure = await failure_of(server.base_url, transport)
@@ -79,11 +88,20 @@ async def test_a_certificate_that_is_not_trusted(certificate: tuple[str, str], t
 
 @TRANSPORTS
 async def test_http_to_a_port_of_tls(certificate: tuple[str, str], transport: str) -> None:  # noqa: F811
-    """A server that only closes the connection is asked whether it speaks TLS; a batch tries it once."""
+    """A server that only closes the connection is asked whether it speaks TLS; a batch tries it
+    once.
+    """
     async with serve(certificate=certificate) as server:
-        lm = OpenAILM("m", base_url=server.base_url.replace("https", "http"), api_key="a-key", transport=transport)  # type: ignore[arg-type]
+        lm = OpenAILM(
+            "m",
+            base_url=server.base_url.replace("https", "http"),
+            api_key="a-key",
+            transport=transport,
+        )  # type: ignore[arg-type]
         (reply,) = await allm_batch(["x"], lm)
-    assert str(reply).endswith("cannot be reached: the server speaks TLS on this port: write https:// in base_url")
+    assert str(reply).endswith(
+        "cannot be reached: the server speaks TLS on this port: write https:// in base_url"
+    )
     assert (reply.type, reply.retries) == ("connection", 0)
 
 
@@ -97,15 +115,23 @@ async def test_tls_to_a_port_of_http(transport: str) -> None:
 
     async with raw_server(refuse) as (address, _):
         failure = await failure_of(f"https://{address}/v1", transport)
-    assert str(failure).endswith("the server does not speak TLS on this port: write http:// in base_url")
+    assert str(failure).endswith(
+        "the server does not speak TLS on this port: write http:// in base_url"
+    )
     assert (failure.type, failure.retryable, failure.sent) == ("connection", False, False)
 
 
-async def test_tls_to_a_port_of_http_that_says_nothing(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a server waits for more, the connection times out, and it is asked whether it speaks plain HTTP."""
+async def test_tls_to_a_port_of_http_that_says_nothing(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a server waits for more, the connection times out, and it is asked whether it speaks
+    plain HTTP.
+    """
     monkeypatch.setattr(client, "CONNECT", 0.2)
     failure = await failure_of(server.base_url.replace("http", "https"))
-    assert str(failure).endswith("the server does not speak TLS on this port: write http:// in base_url")
+    assert str(failure).endswith(
+        "the server does not speak TLS on this port: write http:// in base_url"
+    )
     assert not failure.retryable
 
 
@@ -129,7 +155,9 @@ async def test_a_socks_proxy_needs_the_other_transport(monkeypatch: pytest.Monke
     """Aiohttp speaks no SOCKS: the message says what does."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     failure = await failure_of("http://model.invalid/v1")
-    assert "is a SOCKS proxy, which transport='aiohttp' cannot use: take transport='sdk'" in str(failure)
+    assert "is a SOCKS proxy, which transport='aiohttp' cannot use: take transport='sdk'" in str(
+        failure
+    )
 
 
 # Redirects.
@@ -140,7 +168,9 @@ async def test_a_circle_of_redirects_ends_soon(transport: str) -> None:
     """A few requests, one try, and a message that names it."""
 
     async def redirect(_: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 307 T\r\nlocation: /v1/chat/completions\r\ncontent-length: 0\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 307 T\r\nlocation: /v1/chat/completions\r\ncontent-length: 0\r\n\r\n"
+        )
 
     async with raw_server(redirect) as (address, seen):
         lm = OpenAILM("m", base_url=f"http://{address}/v1", api_key="a-key", transport=transport)  # type: ignore[arg-type]
@@ -152,7 +182,10 @@ async def test_a_circle_of_redirects_ends_soon(transport: str) -> None:
 
 @TRANSPORTS
 async def test_a_prompt_is_not_taken_along_to_another_host(server: StandIn, transport: str) -> None:
-    """A redirect to another host is refused, and named; the other host gets nothing. On the same host it is followed."""
+    """A redirect to another host is refused, and named; the other host gets nothing.
+
+    On the same host it is followed.
+    """
     port = server.base_url.rpartition(":")[2]
 
     async def redirect(_: bytes, writer: asyncio.StreamWriter) -> None:
@@ -161,10 +194,17 @@ async def test_a_prompt_is_not_taken_along_to_another_host(server: StandIn, tran
 
     async with raw_server(redirect) as (address, _):
         failure = await failure_of(f"http://{address}/v1", transport)
-    assert "the server redirects to another host, localhost, which would get the prompt" in str(failure)
+    assert "the server redirects to another host, localhost, which would get the prompt" in str(
+        failure
+    )
     assert not failure.retryable
     assert server.stats().calls == 0
-    moved = OpenAILM("m", base_url=server.base_url.replace("/v1", "/moved/v1"), api_key="a-key", transport=transport)  # type: ignore[arg-type]
+    moved = OpenAILM(
+        "m",
+        base_url=server.base_url.replace("/v1", "/moved/v1"),
+        api_key="a-key",
+        transport=transport,
+    )  # type: ignore[arg-type]
     assert (await moved.complete(request_of("x"))).text == answer_to("x")
 
 
@@ -172,7 +212,9 @@ async def test_a_prompt_is_not_taken_along_to_another_host(server: StandIn, tran
 
 
 def bounded(params: dict[str, Any], **fields: Any) -> Request:
-    return request_of("x", params={"max_completion_tokens": 500, **params}, reply_tokens=500, **fields)
+    return request_of(
+        "x", params={"max_completion_tokens": 500, **params}, reply_tokens=500, **fields
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,15 +224,25 @@ def bounded(params: dict[str, Any], **fields: Any) -> Request:
         ("https://me.openai.azure.com/openai/v1", {}, {"max_completion_tokens": 500}),
         ("http://localhost:11434/v1", {}, {"max_completion_tokens": 500, "max_tokens": 500}),
         ("http://localhost:11434/v1", {"max_tokens": 300}, {"max_tokens": 300}),
-        ("https://api.openai.com/v1", {"max_completion_tokens": 300}, {"max_completion_tokens": 300}),
+        (
+            "https://api.openai.com/v1",
+            {"max_completion_tokens": 300},
+            {"max_completion_tokens": 300},
+        ),
         ("https://api.openai.com/v1", {"max_tokens": 9_000}, {"max_tokens": 500}),
     ],
 )
-def test_which_parameter_bounds_a_reply(base_url: str, own: dict[str, int], expected: dict[str, int]) -> None:
-    """OpenAI refuses both names at once and gets one; others get both; a user's own name is kept, with the smaller bound."""
+def test_which_parameter_bounds_a_reply(
+    base_url: str, own: dict[str, int], expected: dict[str, int]
+) -> None:
+    """OpenAI refuses both names at once and gets one; others get both; a user's own name is kept,
+    with the smaller bound.
+    """
     bound = ReplyBound(base_url, own)
     assert bound.written({**own, "max_completion_tokens": 500}, bounded({})) == expected
-    assert bound.written({"max_tokens": 7}, request_of("x", params={"max_tokens": 7})) == {"max_tokens": 7}
+    assert bound.written({"max_tokens": 7}, request_of("x", params={"max_tokens": 7})) == {
+        "max_tokens": 7
+    }
 
 
 @pytest.mark.parametrize(
@@ -208,7 +260,9 @@ def test_which_parameter_bounds_a_reply(base_url: str, own: dict[str, int], expe
         ),
     ],
 )
-async def test_a_server_that_refuses_a_parameter_gets_the_other(refuses: set[str], message: str, sent: list[list[str]]) -> None:
+async def test_a_server_that_refuses_a_parameter_gets_the_other(
+    refuses: set[str], message: str, sent: list[list[str]]
+) -> None:
     """The refusal costs one request, and is remembered: the second call is right at once."""
     names = {"max_tokens", "max_completion_tokens"}
     seen: list[list[str]] = []
@@ -220,9 +274,15 @@ async def test_a_server_that_refuses_a_parameter_gets_the_other(refuses: set[str
         if given & refuses:
             status, reply = b"400 Bad Request", {"error": {"message": message}}
         else:
-            status, reply = b"200 OK", {"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}
+            status, reply = (
+                b"200 OK",
+                {"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]},
+            )
         packed = json.dumps(reply).encode()
-        writer.write(b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (status, len(packed), packed))
+        writer.write(
+            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (status, len(packed), packed)
+        )
 
     async with raw_server(answer) as (address, _):
         lm = OpenAILM("m", base_url=f"http://{address}/v1", api_key="a-key")
@@ -239,7 +299,9 @@ async def test_another_bad_request_is_no_refusal_of_the_bound(server: StandIn) -
     assert server.stats().calls == 1
 
 
-async def test_an_answer_of_many_megabytes_is_read_off_the_loop(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_of_many_megabytes_is_read_off_the_loop(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What takes long over a large body runs in a thread."""
     loops: list[bool] = []
     real = client.json.loads
@@ -253,7 +315,9 @@ async def test_an_answer_of_many_megabytes_is_read_off_the_loop(server: StandIn,
             loops.append(True)
         return real(data)
 
-    server.change(scripts={"m": lambda ask: Reply("é" * 1_000_000 if ask.prompt == "long" else "short")})
+    server.change(
+        scripts={"m": lambda ask: Reply("é" * 1_000_000 if ask.prompt == "long" else "short")}
+    )
     monkeypatch.setattr(client.json, "loads", loads)
     lm = OpenAILM("m", base_url=server.base_url, api_key="a-key")
     replies = await allm_batch(["long"], lm, retry=Retry())

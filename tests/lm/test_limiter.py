@@ -1,4 +1,6 @@
-"""The limiter: slots across threads and loops, an adaptive ceiling, pauses, fairness, and nothing left behind."""
+"""The limiter: slots across threads and loops, an adaptive ceiling, pauses, fairness, and nothing
+left behind.
+"""
 
 import asyncio
 import gc
@@ -22,7 +24,9 @@ async def take(limiter: Limiter, count: int, group: object = "g") -> list[Slot]:
     return [await limiter.acquire(group) for _ in range(count)]
 
 
-def give(limiter: Limiter, slots: list[Slot], verdict: Verdict, retry_after: float | None = None) -> None:
+def give(
+    limiter: Limiter, slots: list[Slot], verdict: Verdict, retry_after: float | None = None
+) -> None:
     for slot in slots:
         limiter.release(slot, verdict, retry_after=retry_after)
 
@@ -33,7 +37,9 @@ async def settle() -> None:
 
 
 @asynccontextmanager
-async def waiting(limiter: Limiter, count: int, group: object = "g") -> AsyncIterator[list[asyncio.Task[Slot]]]:
+async def waiting(
+    limiter: Limiter, count: int, group: object = "g"
+) -> AsyncIterator[list[asyncio.Task[Slot]]]:
     """So many tasks that wait for a slot; those that still do at the end are cancelled."""
     tasks = [asyncio.create_task(limiter.acquire(group)) for _ in range(count)]
     await settle()
@@ -48,7 +54,9 @@ def got(tasks: list[asyncio.Task[Slot]]) -> list[Slot]:
 
 
 async def test_slots_up_to_the_ceiling() -> None:
-    """As many as the ceiling get a slot at once; the next waits until one comes back; giving back twice frees one only."""
+    """As many as the ceiling get a slot at once; the next waits until one comes back; giving back
+    twice frees one only.
+    """
     limiter = Limiter("m", cap=3)
     slots = await take(limiter, 3)
     async with waiting(limiter, 2) as tasks:
@@ -63,7 +71,9 @@ async def test_slots_up_to_the_ceiling() -> None:
 
 
 def test_shared_between_loops_and_threads() -> None:
-    """Many loops in many threads never have more slots together than the ceiling, and all get what they ask for."""
+    """Many loops in many threads never have more slots together than the ceiling, and all get what
+    they ask for.
+    """
     limiter = Limiter("m", cap=7)
     lock = threading.Lock()
     now = most = total = 0
@@ -94,7 +104,9 @@ def test_shared_between_loops_and_threads() -> None:
 
 
 async def test_a_cancelled_waiter_leaves_no_trace() -> None:
-    """Whether it still waits or has just been given a slot, a cancelled waiter's slot goes to the next."""
+    """Whether it still waits or has just been given a slot, a cancelled waiter's slot goes to the
+    next.
+    """
     limiter = Limiter("m", cap=1)
     [slot] = await take(limiter, 1)
     async with waiting(limiter, 3) as (queued, granted, last):
@@ -138,7 +150,9 @@ async def test_closed_loops_are_skipped() -> None:
 
 
 async def test_a_slot_that_comes_back_while_the_lock_is_held() -> None:
-    """The garbage collector may give a slot back inside the limiter's own work: it neither waits nor is lost."""
+    """The garbage collector may give a slot back inside the limiter's own work: it neither waits
+    nor is lost.
+    """
     limiter = Limiter("m", cap=1)
     [slot] = await take(limiter, 1)
     with limiter._lock:
@@ -149,7 +163,9 @@ async def test_a_slot_that_comes_back_while_the_lock_is_held() -> None:
 
 
 async def test_one_halving_per_round_trip() -> None:
-    """However many of the calls in flight are refused, the ceiling is halved once; those sent later can halve it again."""
+    """However many of the calls in flight are refused, the ceiling is halved once; those sent later
+    can halve it again.
+    """
     limiter = Limiter("m", cap=16)
     give(limiter, await take(limiter, 16), "refused")
     assert limiter.state().ceiling == 8
@@ -161,7 +177,9 @@ async def test_one_halving_per_round_trip() -> None:
 
 
 async def test_halving_begins_at_what_was_in_flight() -> None:
-    """A ceiling far above the use would take many refusals to come down to it: half of the use it is."""
+    """A ceiling far above the use would take many refusals to come down to it: half of the use it
+    is.
+    """
     limiter = Limiter("m", cap=1000)
     give(limiter, await take(limiter, 20), "refused")
     assert limiter.state().ceiling == 10
@@ -200,8 +218,13 @@ async def test_frequent_refusals_slow_the_rise() -> None:
     assert limiter.state().ceiling > 50
 
 
-async def paced(limiter: Limiter, monkeypatch: pytest.MonkeyPatch, *phases: tuple[int, float, int]) -> list[list[int]]:
-    """The ceiling after each answer. A phase is how many calls are in flight, the seconds between answers, and how many answers."""
+async def paced(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch, *phases: tuple[int, float, int]
+) -> list[list[int]]:
+    """The ceiling after each answer.
+
+    A phase is how many calls are in flight, the seconds between answers, and how many answers.
+    """
     clock = time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: clock)
     ceilings: list[list[int]] = []
@@ -217,8 +240,12 @@ async def paced(limiter: Limiter, monkeypatch: pytest.MonkeyPatch, *phases: tupl
     return ceilings
 
 
-async def test_more_calls_that_only_take_longer_halve_the_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four times as many calls at once, without more answers a second, counts like a refusal; slow answers do not raise the ceiling."""
+async def test_more_calls_that_only_take_longer_halve_the_ceiling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four times as many calls at once, without more answers a second, counts like a refusal; slow
+    answers do not raise the ceiling.
+    """
     few, many = await paced(Limiter("m", cap=20), monkeypatch, (5, 0.025, 30), (20, 0.025, 60))
     assert set(few) == {20}
     assert many[-1] <= 12
@@ -226,15 +253,25 @@ async def test_more_calls_that_only_take_longer_halve_the_ceiling(monkeypatch: p
 
 
 @pytest.mark.parametrize("calls", [20, 50])
-async def test_slower_calls_after_quick_ones_are_no_overload(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-    """A batch of calls that take two hundred times as long runs at full width, as many at once as the quick ones or more."""
+async def test_slower_calls_after_quick_ones_are_no_overload(
+    monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """A batch of calls that take two hundred times as long runs at full width, as many at once as
+    the quick ones or more.
+    """
     limiter = Limiter("m", cap=100)
-    quick, slow = await paced(limiter, monkeypatch, (20, 0.005 / 20, 1_000), (calls, 1.0 / calls, 300))
+    quick, slow = await paced(
+        limiter, monkeypatch, (20, 0.005 / 20, 1_000), (calls, 1.0 / calls, 300)
+    )
     assert set(quick + slow) == {100}
 
 
-async def test_an_overload_from_the_first_window_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a first batch of a hundred at once, each waits for those that began before it: the ceiling is halved at the end of the window."""
+async def test_an_overload_from_the_first_window_on_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a first batch of a hundred at once, each waits for those that began before it: the ceiling
+    is halved at the end of the window.
+    """
     clock = time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: clock)
     limiter = Limiter("m", cap=1_000)
@@ -250,7 +287,9 @@ async def test_an_overload_from_the_first_window_on_is_noticed(monkeypatch: pyte
 
 
 async def test_a_pause_holds_for_all() -> None:
-    """After a Retry-After nobody gets a slot before its time, neither those who wait already nor those who come; then all do."""
+    """After a Retry-After nobody gets a slot before its time, neither those who wait already nor
+    those who come; then all do.
+    """
     limiter = Limiter("m", cap=4)
     slots = await take(limiter, 4)
     async with waiting(limiter, 1) as early:
@@ -307,7 +346,9 @@ def test_a_pause_holds_on_every_loop() -> None:
 
 
 async def test_a_pause_beyond_patience_is_an_error() -> None:
-    """Who would have to wait longer than it is willing to gets an error at once, also when it waits already."""
+    """Who would have to wait longer than it is willing to gets an error at once, also when it waits
+    already.
+    """
     limiter = Limiter("m", cap=1)
     [slot] = await take(limiter, 1)
     waits = asyncio.create_task(limiter.acquire("g", patience=10))
@@ -323,7 +364,9 @@ async def test_a_pause_beyond_patience_is_an_error() -> None:
 
 
 async def test_a_small_group_is_not_held_up_by_a_large_one() -> None:
-    """Ten calls that come while a thousand wait are done within three round trips, of which one is the wait for the first free slot."""
+    """Ten calls that come while a thousand wait are done within three round trips, of which one is
+    the wait for the first free slot.
+    """
     limiter = Limiter("m", cap=10)
     async with waiting(limiter, 1000, "large") as large:
         in_flight = got(large)
@@ -360,7 +403,9 @@ async def test_groups_take_turns() -> None:
 
 
 async def test_slots_on_a_loop_that_stands_still_do_not_count() -> None:
-    """A synchronous call inside a running loop gets a slot though that loop's own tasks hold all: else both would wait for ever."""
+    """A synchronous call inside a running loop gets a slot though that loop's own tasks hold all:
+    else both would wait for ever.
+    """
     limiter = Limiter("m", cap=1)
     [slot] = await take(limiter, 1)
 
@@ -425,7 +470,9 @@ def test_one_limiter_for_each_key_or_object() -> None:
 
 
 def test_limiters_of_dead_models_go() -> None:
-    """A model that is gone takes its limiter along; of those kept by key, the longest unused go when there are many."""
+    """A model that is gone takes its limiter along; of those kept by key, the longest unused go
+    when there are many.
+    """
     model = Plain()
     reference = weakref.ref(limiter_of(model))
     del model

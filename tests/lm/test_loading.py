@@ -29,12 +29,19 @@ DOORS = {
 
 @pytest.mark.parametrize("door", DOORS)
 def test_ctrl_c_while_the_sdk_is_loaded(door: str, tmp_path: Path) -> None:
-    """The process ends by KeyboardInterrupt and without a further word, although the import would take ten minutes."""
+    """The process ends by KeyboardInterrupt and without a further word, although the import would
+    take ten minutes.
+    """
     (tmp_path / "openai.py").write_text(LOADING)
     program = f"from rlm_integrations import *\nlm = OpenAILM('m', base_url='http://127.0.0.1:9/v1', api_key='x')\n{DOORS[door]}"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "loading\n"
@@ -62,19 +69,29 @@ class Loads:
             raise self._wrong
 
     async def complete(self, request: Request) -> Completion:
-        return Completion("```repl\nFINAL('done')\n```" if request.role == "root" else "fine", Usage(1, 1))
+        return Completion(
+            "```repl\nFINAL('done')\n```" if request.role == "root" else "fine", Usage(1, 1)
+        )
 
 
 @pytest.mark.parametrize("budget", [None, Budget(max_tokens=100_000)])
 async def test_what_comes_before_a_call_does_not_count_into_its_time(budget: Budget | None) -> None:
-    """A call that may take a hundredth of a second is answered, in runs with and without a budget, and in batches."""
-    result = await RLM(lm := Loads(), limits=Limits(call_seconds=0.01), budget=budget).acompletion("q", "t")
+    """A call that may take a hundredth of a second is answered, in runs with and without a budget,
+    and in batches.
+    """
+    result = await RLM(lm := Loads(), limits=Limits(call_seconds=0.01), budget=budget).acompletion(
+        "q", "t"
+    )
     assert (result.answer, lm.prepared) == ("done", 1)
     assert await allm_batch(["a", "b"], lm, timeout=0.01) == ["fine", "fine"]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"), [(ModelError("no client", type="input"), "no client"), (OSError("no disk"), "OSError: no disk")]
+    ("wrong", "told"),
+    [
+        (ModelError("no client", type="input"), "no client"),
+        (OSError("no disk"), "OSError: no disk"),
+    ],
 )
 async def test_a_model_that_cannot_be_made_ready(wrong: Exception, told: str) -> None:
     """The slot of the call has the error."""
@@ -84,9 +101,13 @@ async def test_a_model_that_cannot_be_made_ready(wrong: Exception, told: str) ->
 
 
 async def test_what_is_dropped_while_it_is_being_made_leaves_nothing() -> None:
-    """Whoever waited was cancelled and the owner is gone: its generator ends without an error, though the thread still works."""
+    """Whoever waited was cancelled and the owner is gone: its generator ends without an error,
+    though the thread still works.
+    """
     complaints: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: complaints.append(context)
+    )
     go = threading.Event()
     owner = PerLoop(go.wait, lambda _: asyncio.sleep(0))
     task = asyncio.create_task(owner.get())

@@ -42,37 +42,61 @@ class Finished(BaseException):
     pass
 
 
-def ask(question: str, context: str | list[str], *, sub: Callable[[str], str] | None = None, breaks: int = 0, close: int = 0) -> Run:
-    """A real loop in small: the root's programs run in one namespace, and their sub-calls ask the model itself.
+def ask(
+    question: str,
+    context: str | list[str],
+    *,
+    sub: Callable[[str], str] | None = None,
+    breaks: int = 0,
+    close: int = 0,
+) -> Run:
+    """A real loop in small: the root's programs run in one namespace, and their sub-calls ask the
+    model itself.
 
-    `sub` answers sub-calls instead; at turn `breaks` the program fails; at turn `close` the root is asked to finish.
+    `sub` answers sub-calls instead; at turn `breaks` the program fails; at turn `close` the root is
+    asked to finish.
     """
     lm, run = OfflineLM(), Run()
     sources = [context] if isinstance(context, str) else context
 
     async def complete_all(prompts: list[str]) -> list[str]:
-        requests = [Request(messages=(Message("user", prompt),), query=question, depth=1) for prompt in prompts]
+        requests = [
+            Request(messages=(Message("user", prompt),), query=question, depth=1)
+            for prompt in prompts
+        ]
         return [completion.text for completion in await asyncio.gather(*map(lm.complete, requests))]
 
-    def llm_batch(prompts: list[str], max_concurrent: int = 10, model: str | None = None) -> list[str]:
+    def llm_batch(
+        prompts: list[str], max_concurrent: int = 10, model: str | None = None
+    ) -> list[str]:
         run.prompts.extend(prompts)
         return [sub(prompt) for prompt in prompts] if sub else asyncio.run(complete_all(prompts))
 
     def cite(quote: str, source: str | None = None) -> SpanRef | None:
         pattern = re.compile(r"\s+".join(map(re.escape, quote.split())))
         matches = ((number, pattern.search(text)) for number, text in enumerate(sources))
-        return next((SpanRef(f"context_{number}", *match.span()) for number, match in matches if match), None)
+        return next(
+            (SpanRef(f"context_{number}", *match.span()) for number, match in matches if match),
+            None,
+        )
 
     def final(value: str, evidence: list[SpanRef] = []) -> None:  # noqa: B006 - read only
         run.value, run.evidence = value, list(evidence)
         raise Finished
 
-    names: dict[str, Any] = {"context": context, "llm_batch": llm_batch, "cite": cite, "FINAL": final}
+    names: dict[str, Any] = {
+        "context": context,
+        "llm_batch": llm_batch,
+        "cite": cite,
+        "FINAL": final,
+    }
     messages = [Message("system", "You have a REPL."), Message("user", f"The question: {question}")]
     for turn in range(1, 7):
         if turn == close:
             messages[-1] = Message("user", f"{messages[-1].content}\n\n{model.CLOSING}: finish.")
-        reply = asyncio.run(lm.complete(Request(messages=tuple(messages), role="root", query=question))).text
+        reply = asyncio.run(
+            lm.complete(Request(messages=tuple(messages), role="root", query=question))
+        ).text
         run.replies.append(reply)
         match = re.fullmatch(r".*?```repl\n(.*)\n```", reply, re.DOTALL)
         assert match is not None
@@ -94,7 +118,9 @@ def ask(question: str, context: str | list[str], *, sub: Callable[[str], str] | 
 
 
 def haystack(size: int, *needles: str, seed: int = 1) -> str:
-    """Paragraphs of sentences made of words that the questions use too, with the needles at random places."""
+    """Paragraphs of sentences made of words that the questions use too, with the needles at random
+    places.
+    """
     rng = random.Random(seed)
 
     def sentence() -> str:
@@ -110,14 +136,20 @@ def haystack(size: int, *needles: str, seed: int = 1) -> str:
 
 @pytest.fixture(scope="module")
 def ten_megabytes() -> str:
-    needles = (LISBON, "The access code of the Porto vault is 11975.", "The Oslo depot was built in 1901. Its combination is 77421.")
+    needles = (
+        LISBON,
+        "The access code of the Porto vault is 11975.",
+        "The Oslo depot was built in 1901. Its combination is 77421.",
+    )
     text = haystack(10_000_000, *needles)
     assert len(text) > 9_900_000
     return text
 
 
 def test_it_is_a_model_that_says_that_it_is_none() -> None:
-    """`offline` satisfies the protocol, and its notice tells the user that nothing here understands."""
+    """`offline` satisfies the protocol, and its notice tells the user that nothing here
+    understands.
+    """
     assert isinstance(OfflineLM(), LM)
     assert (OfflineLM().name, OfflineLM().context_window) == ("offline", None)
     assert "no language model" in model.NOTICE
@@ -125,10 +157,14 @@ def test_it_is_a_model_that_says_that_it_is_none() -> None:
 
 
 def test_a_needle_in_ten_megabytes_is_found_and_cited(ten_megabytes: str) -> None:
-    """The sentence is found among ten million characters, cited where it stands, with few sub-calls."""
+    """The sentence is found among ten million characters, cited where it stands, with few
+    sub-calls.
+    """
     run = ask(ASKED, ten_megabytes)
     assert run.value == LISBON
-    assert run.evidence == [SpanRef("context_0", at := ten_megabytes.index(LISBON), at + len(LISBON))]
+    assert run.evidence == [
+        SpanRef("context_0", at := ten_megabytes.index(LISBON), at + len(LISBON))
+    ]
     assert len(run.replies) == 3
     assert len(run.prompts) <= 24
 
@@ -138,11 +174,18 @@ def test_a_needle_in_ten_megabytes_is_found_and_cited(ten_megabytes: str) -> Non
     [
         ("Which code opens the vault in Lisbon?", LISBON),
         ("what are the access codes of lisbon's vaults", LISBON),
-        ("What is the combination of the Oslo depot?", "The Oslo depot was built in 1901. Its combination is 77421."),
+        (
+            "What is the combination of the Oslo depot?",
+            "The Oslo depot was built in 1901. Its combination is 77421.",
+        ),
     ],
 )
-def test_other_forms_of_the_words_find_it_too(ten_megabytes: str, question: str, needle: str) -> None:
-    """Inflected words match by their stems, and a name in the sentence before belongs to the answer."""
+def test_other_forms_of_the_words_find_it_too(
+    ten_megabytes: str, question: str, needle: str
+) -> None:
+    """Inflected words match by their stems, and a name in the sentence before belongs to the
+    answer.
+    """
     run = ask(question, ten_megabytes)
     assert run.quotes == [needle]
 
@@ -153,7 +196,10 @@ def test_two_things_asked_at_once_give_two_quotes(ten_megabytes: str) -> None:
     assert sorted(run.quotes) == [LISBON, "The access code of the Porto vault is 11975."]
 
 
-@pytest.mark.parametrize("question", ["What is the access code of the Madrid vault?", "What is the boiling point of mercury?"])
+@pytest.mark.parametrize(
+    "question",
+    ["What is the access code of the Madrid vault?", "What is the boiling point of mercury?"],
+)
 def test_what_is_not_there_is_not_answered(ten_megabytes: str, question: str) -> None:
     """A question without an answer gets none, no evidence, and the words that the document lacks."""
     run = ask(question, ten_megabytes)
@@ -171,7 +217,8 @@ def test_words_that_nothing_matched_are_named() -> None:
 def test_a_list_question_gives_all() -> None:
     """A question after all of a kind is answered by every sentence of the kind, wherever it stands."""
     needles = [
-        f"Treaty number {number} was signed at Castle {name}." for number, name in enumerate(("Ahorn", "Birke", "Celtis", "Dorn"), 7)
+        f"Treaty number {number} was signed at Castle {name}."
+        for number, name in enumerate(("Ahorn", "Birke", "Celtis", "Dorn"), 7)
     ]
     run = ask("List all treaties that were signed at a castle.", haystack(1_000_000, *needles))
     assert sorted(run.quotes) == sorted(needles)
@@ -181,7 +228,9 @@ def test_a_list_question_gives_all() -> None:
 @pytest.mark.parametrize("at", [50_000 - 20, 100_000 - 5, 50_000, 49_999])
 @pytest.mark.parametrize("blank", [" ", "\n", ". "])
 def test_a_needle_on_a_border_is_found(at: int, blank: str) -> None:
-    """Chunks end at sentences or lines, and overlap where a text has neither: no needle is cut in two."""
+    """Chunks end at sentences or lines, and overlap where a text has neither: no needle is cut in
+    two.
+    """
     text = blank.join(random.Random(3).choices(WORDS, k=250_000))
     at = text.index(blank, at)
     run = ask(ASKED, f"{text[:at]}{blank}{LISBON}{text[at:]}")
@@ -200,7 +249,9 @@ def test_a_needle_on_a_border_is_found(at: int, blank: str) -> None:
     ],
 )
 def test_other_languages_work(question: str, needle: str, form: Any) -> None:
-    """Accents, case and Unicode's forms make no difference, scripts without blanks work, spans are exact."""
+    """Accents, case and Unicode's forms make no difference, scripts without blanks work, spans are
+    exact.
+    """
     needle = unicodedata.normalize(form, needle)
     text = haystack(200_000, f"é 😀 {needle}")
     run = ask(question, text)
@@ -210,13 +261,23 @@ def test_other_languages_work(question: str, needle: str, form: Any) -> None:
 def test_wrapped_prose_and_lines_are_both_read() -> None:
     """A line end within a sentence joins, one between records divides."""
     prose = "It was cold. The access code of the\nLisbon vault, which nobody had\nopened, is 48213. It was\nsummer by then, and late."
-    assert extract(read_question(ASKED), prose)[0] == "The access code of the Lisbon vault, which nobody had opened, is 48213."
-    lines = "\n".join(f"2031-01-{day:02} worker {day} failed on host h{day}" for day in range(1, 29))
-    assert extract(read_question("On which host did worker 7 fail?"), lines)[0] == "2031-01-07 worker 7 failed on host h7"
+    assert (
+        extract(read_question(ASKED), prose)[0]
+        == "The access code of the Lisbon vault, which nobody had opened, is 48213."
+    )
+    lines = "\n".join(
+        f"2031-01-{day:02} worker {day} failed on host h{day}" for day in range(1, 29)
+    )
+    assert (
+        extract(read_question("On which host did worker 7 fail?"), lines)[0]
+        == "2031-01-07 worker 7 failed on host h7"
+    )
 
 
 def test_many_small_sources_share_a_prompt() -> None:
-    """A list of short texts is packed into few prompts; the span names the text that holds the quote."""
+    """A list of short texts is packed into few prompts; the span names the text that holds the
+    quote.
+    """
     texts = [f"Letter {number} speaks of the weather." for number in range(20_000)]
     texts[12_345] += " " + LISBON
     run = ask(ASKED, texts)
@@ -241,9 +302,17 @@ def test_a_question_without_words_gets_opening_sentences_and_is_told() -> None:
 def test_failed_sub_calls_are_counted_in_the_answer() -> None:
     """A part that nobody read is named, beside what the others gave and where none gave anything."""
     text = haystack(60_000, LISBON)
-    run = ask(ASKED, text, sub=lambda prompt: f"- {LISBON}" if LISBON in prompt else LLMError("timeout", "no answer in 60 s"))
+    run = ask(
+        ASKED,
+        text,
+        sub=lambda prompt: (
+            f"- {LISBON}" if LISBON in prompt else LLMError("timeout", "no answer in 60 s")
+        ),
+    )
     assert run.value.startswith(LISBON)
-    assert re.search(r"\(\d of \d parts could not be read: Error: timeout: no answer in 60 s\)", run.value)
+    assert re.search(
+        r"\(\d of \d parts could not be read: Error: timeout: no answer in 60 s\)", run.value
+    )
     run = ask(ASKED, text, sub=lambda prompt: LLMError("budget", "calls are used up"))
     assert run.value.startswith(NONE)
     assert "Error: budget" in run.value
@@ -251,7 +320,9 @@ def test_failed_sub_calls_are_counted_in_the_answer() -> None:
 
 def test_quotes_that_are_made_up_are_not_shown() -> None:
     """What the document does not hold word for word is no answer, whoever said it."""
-    run = ask(ASKED, haystack(60_000), sub=lambda prompt: "- The access code of the Lisbon vault is 1.")
+    run = ask(
+        ASKED, haystack(60_000), sub=lambda prompt: "- The access code of the Lisbon vault is 1."
+    )
     assert run.value.startswith(NONE)
     assert "what was quoted is not in the document" in run.value
     assert run.evidence == []
@@ -277,7 +348,11 @@ def test_the_closing_request_is_heard() -> None:
 def test_a_session_s_next_question_starts_anew() -> None:
     """Programs of an earlier question in the history do not count as steps of this one."""
     before = ask(ASKED, LISBON)
-    history = [Message("user", ASKED), Message("assistant", before.replies[-1]), Message("user", "Now: Who opened the vault?")]
+    history = [
+        Message("user", ASKED),
+        Message("assistant", before.replies[-1]),
+        Message("user", "Now: Who opened the vault?"),
+    ]
     request = Request(messages=tuple(history), role="root", query="Who opened the vault?")
     assert "# Step 1 of 3" in asyncio.run(OfflineLM().complete(request)).text
 
@@ -291,7 +366,11 @@ def test_replies_are_the_same_every_time() -> None:
 @pytest.mark.parametrize(
     ("prompt", "query", "reply"),
     [
-        (f"{model._ASK}\n\nQuestion: Say:\n\nWho wrote?\n\nPassage:\nAnna wrote. Bob read.\n\n{LISBON}", ASKED, "- Anna wrote."),
+        (
+            f"{model._ASK}\n\nQuestion: Say:\n\nWho wrote?\n\nPassage:\nAnna wrote. Bob read.\n\n{LISBON}",
+            ASKED,
+            "- Anna wrote.",
+        ),
         (f"{ASKED}\n\n{haystack(2_000, LISBON)}", "", f"- {LISBON}"),
         (f"{haystack(2_000, LISBON)}\n\n{ASKED}", "", f"- {LISBON}"),
         (haystack(2_000, LISBON).replace("\n\n", " "), ASKED, f"- {LISBON}"),
@@ -300,9 +379,15 @@ def test_replies_are_the_same_every_time() -> None:
         ("   \n\n \n", ASKED, NOTHING),
     ],
 )
-def test_as_sub_model_it_quotes_or_says_that_it_found_nothing(prompt: str, query: str, reply: str) -> None:
-    """Prompts of our root and of anybody are split into question and text; the run's own question is the last resort."""
-    completion = asyncio.run(OfflineLM().complete(Request(messages=(Message("user", prompt),), query=query)))
+def test_as_sub_model_it_quotes_or_says_that_it_found_nothing(
+    prompt: str, query: str, reply: str
+) -> None:
+    """Prompts of our root and of anybody are split into question and text; the run's own question
+    is the last resort.
+    """
+    completion = asyncio.run(
+        OfflineLM().complete(Request(messages=(Message("user", prompt),), query=query))
+    )
     assert completion.text == reply
     assert (completion.model, completion.finish_reason) == ("offline", "stop")
     assert completion.usage is not None
@@ -311,11 +396,18 @@ def test_as_sub_model_it_quotes_or_says_that_it_found_nothing(prompt: str, query
 
 def test_the_first_program_folds_as_the_sub_model_does() -> None:
     """What the root's search counts is what the sub-model matches."""
-    reply = asyncio.run(OfflineLM().complete(Request(messages=(Message("user", ASKED),), role="root", query=ASKED))).text
+    reply = asyncio.run(
+        OfflineLM().complete(Request(messages=(Message("user", ASKED),), role="root", query=ASKED))
+    ).text
     names: dict[str, Any] = {"context": ""}
     with contextlib.redirect_stdout(io.StringIO()):
         exec(reply.split("```repl\n")[1].removesuffix("\n```"), names)
-    for text in ("Ärger in İstanbul, Straße", "E\u0301tude 한국어 が", "ASCII Only", "\uff14\uff18"):
+    for text in (
+        "Ärger in İstanbul, Straße",
+        "E\u0301tude 한국어 が",
+        "ASCII Only",
+        "\uff14\uff18",
+    ):
         assert names["fold"](text) == fold_accents(text)
 
 
@@ -341,7 +433,9 @@ def test_forms_of_a_word_share_their_stem(forms: tuple[str, ...]) -> None:
 
 
 def test_hard_texts_take_no_longer() -> None:
-    """Repetition, without spaces or without ends of sentences, takes time in proportion: 16 times as much text, far less than 16 * 16."""
+    """Repetition, without spaces or without ends of sentences, takes time in proportion: 16 times
+    as much text, far less than 16 * 16.
+    """
     question = read_question("List all codes of the vault.")
 
     def spent_on(length: int) -> float:

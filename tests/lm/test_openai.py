@@ -20,7 +20,9 @@ KEY = "sk-test-0123456789"
 
 @pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
 async def test_parallel_answers_are_those_of_their_prompts(server: StandIn, transport: Any) -> None:
-    """Fifty calls at once each get their own answer, with the provider's model, finish reason and token counts."""
+    """Fifty calls at once each get their own answer, with the provider's model, finish reason and
+    token counts.
+    """
     lm = OpenAILM("sub", base_url=server.base_url, api_key=KEY, transport=transport)
     answers = await asyncio.gather(*(lm.complete(request_of(f"prompt {n}")) for n in range(50)))
     assert [answer.text for answer in answers] == [answer_to(f"prompt {n}") for n in range(50)]
@@ -30,7 +32,9 @@ async def test_parallel_answers_are_those_of_their_prompts(server: StandIn, tran
 
 
 async def test_a_hundred_calls_are_in_flight_at_once(server: StandIn) -> None:
-    """The transport holds no call back: the SDK's default one under openai 2 gets half of them on their way."""
+    """The transport holds no call back: the SDK's default one under openai 2 gets half of them on
+    their way.
+    """
     server.change(latency=60)
     lm = OpenAILM("sub", base_url=server.base_url, api_key=KEY)
     tasks = [asyncio.create_task(lm.complete(request_of(str(n)))) for n in range(100)]
@@ -44,8 +48,18 @@ async def test_a_hundred_calls_are_in_flight_at_once(server: StandIn) -> None:
 
 async def test_the_whole_request_is_sent(server: StandIn) -> None:
     """All messages in order, the key, default parameters, and a request's own parameters over them."""
-    lm = OpenAILM("sub", base_url=server.base_url + "/", api_key=f"{KEY}\n", params={"temperature": 0, "seed": 1})
-    messages = (Message("system", "be short"), Message("user", "a \u00e4 \U0001f600 \x00"), Message("assistant", "b"), Message("user", "c"))
+    lm = OpenAILM(
+        "sub",
+        base_url=server.base_url + "/",
+        api_key=f"{KEY}\n",
+        params={"temperature": 0, "seed": 1},
+    )
+    messages = (
+        Message("system", "be short"),
+        Message("user", "a \u00e4 \U0001f600 \x00"),
+        Message("assistant", "b"),
+        Message("user", "c"),
+    )
     await lm.complete(Request(messages, params={"seed": 2}))
     sent = server.requests()[0]
     assert sent.headers["authorization"] == f"Bearer {KEY}"
@@ -60,23 +74,38 @@ async def test_the_whole_request_is_sent(server: StandIn) -> None:
 
 async def test_headers_of_a_call(server: StandIn) -> None:
     """`headers` sees the request, so a test's call can be named; without it no such header is sent."""
-    named = OpenAILM("sub", base_url=server.base_url, api_key=KEY, headers=lambda request: {"x-rlm-call": request.path})
+    named = OpenAILM(
+        "sub",
+        base_url=server.base_url,
+        api_key=KEY,
+        headers=lambda request: {"x-rlm-call": request.path},
+    )
     await named.complete(request_of("x", path="r.2/b.17"))
-    await OpenAILM("sub", base_url=server.base_url, api_key=KEY).complete(request_of("x", path="r.2/b.17"))
+    await OpenAILM("sub", base_url=server.base_url, api_key=KEY).complete(
+        request_of("x", path="r.2/b.17")
+    )
     assert [sent.headers.get("x-rlm-call") for sent in server.requests()] == ["r.2/b.17", None]
 
 
 async def test_cached_and_reasoning_tokens_are_counted(server: StandIn) -> None:
     """The provider's counts arrive as they are."""
-    server.change(scripts={"sub": [Reply("x", usage=Claim(input=100, output=20, cached=64, reasoning=12))]})
+    server.change(
+        scripts={"sub": [Reply("x", usage=Claim(input=100, output=20, cached=64, reasoning=12))]}
+    )
     answer = await OpenAILM("sub", base_url=server.base_url, api_key=KEY).complete(request_of("x"))
-    assert answer.usage == Usage(input_tokens=100, output_tokens=20, cached_tokens=64, reasoning_tokens=12)
+    assert answer.usage == Usage(
+        input_tokens=100, output_tokens=20, cached_tokens=64, reasoning_tokens=12
+    )
 
 
 async def test_a_large_prompt(server: StandIn) -> None:
-    """A prompt above a megabyte is sent whole, without aiohttp's warning of large bodies (warnings are errors here)."""
+    """A prompt above a megabyte is sent whole, without aiohttp's warning of large bodies (warnings
+    are errors here).
+    """
     prompt = "\u00e4" * 1_500_000
-    answer = await OpenAILM("sub", base_url=server.base_url, api_key=KEY).complete(request_of(prompt))
+    answer = await OpenAILM("sub", base_url=server.base_url, api_key=KEY).complete(
+        request_of(prompt)
+    )
     assert answer.text == answer_to(prompt)
 
 
@@ -89,13 +118,18 @@ async def test_a_server_of_ones_own_needs_no_key(server: StandIn) -> None:
     assert ["authorization" in sent.headers for sent in server.requests()] == [False, False]
 
 
-async def test_key_and_address_come_from_the_environment(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_and_address_come_from_the_environment(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """OPENAI_API_KEY and OPENAI_BASE_URL are taken where no argument says otherwise."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
     await OpenAILM("sub").complete(request_of("x"))
     await OpenAILM("sub", api_key="sk-other").complete(request_of("x"))
-    assert [sent.headers["authorization"] for sent in server.requests()] == [f"Bearer {KEY}", "Bearer sk-other"]
+    assert [sent.headers["authorization"] for sent in server.requests()] == [
+        f"Bearer {KEY}",
+        "Bearer sk-other",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +158,9 @@ async def test_key_and_address_come_from_the_environment(server: StandIn, monkey
     ],
 )
 def test_what_cannot_work_is_refused_where_it_is_written(wrong: dict[str, Any], hint: str) -> None:
-    """A missing key, an empty name, an address that is none and an unknown transport are errors of the constructor that say what to do."""
+    """A missing key, an empty name, an address that is none and an unknown transport are errors of
+    the constructor that say what to do.
+    """
     options = {"model": "gpt-5-mini", **({} if not wrong else {"api_key": KEY}), **wrong}
     with pytest.raises(InputError) as caught:
         OpenAILM(options.pop("model"), **options)
@@ -142,8 +178,12 @@ def test_what_cannot_work_is_refused_where_it_is_written(wrong: dict[str, Any], 
         ("x", {"stream": True}, "'stream'"),
     ],
 )
-async def test_a_request_that_cannot_be_sent(server: StandIn, prompt: str, params: dict[str, Any], hint: str) -> None:
-    """Text that is no Unicode and parameters that are no JSON are errors of type "input", and nothing is sent."""
+async def test_a_request_that_cannot_be_sent(
+    server: StandIn, prompt: str, params: dict[str, Any], hint: str
+) -> None:
+    """Text that is no Unicode and parameters that are no JSON are errors of type "input", and
+    nothing is sent.
+    """
     lm = OpenAILM("sub", base_url=server.base_url, api_key=KEY)
     with pytest.raises(ModelError) as caught:
         await lm.complete(request_of(prompt, params=params))
@@ -162,10 +202,14 @@ def test_it_is_what_it_claims() -> None:
 
 
 def test_what_shares_limits() -> None:
-    """Two objects with one address, key and model share a limit key; another of any of them does not."""
+    """Two objects with one address, key and model share a limit key; another of any of them does
+    not.
+    """
     keys = [
         OpenAILM("a", api_key=KEY).limit_key,
-        OpenAILM("a", api_key=KEY, base_url="https://api.openai.com/v1/", transport="sdk").limit_key,
+        OpenAILM(
+            "a", api_key=KEY, base_url="https://api.openai.com/v1/", transport="sdk"
+        ).limit_key,
         OpenAILM("b", api_key=KEY).limit_key,
         OpenAILM("a", api_key="sk-other").limit_key,
         OpenAILM("a", api_key=KEY, base_url="http://localhost/v1").limit_key,
@@ -176,8 +220,17 @@ def test_what_shares_limits() -> None:
 
 
 async def test_the_key_is_not_pickled(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pickle holds the options and no key: whoever loads it has one in the environment, or is told so."""
-    lm = OpenAILM("sub", base_url=server.base_url, api_key=KEY, params={"seed": 1}, timeout=3, context_window=9)
+    """A pickle holds the options and no key: whoever loads it has one in the environment, or is
+    told so.
+    """
+    lm = OpenAILM(
+        "sub",
+        base_url=server.base_url,
+        api_key=KEY,
+        params={"seed": 1},
+        timeout=3,
+        context_window=9,
+    )
     await lm.complete(request_of("x"))
     data = pickle.dumps(lm)
     assert KEY.encode() not in data
@@ -200,4 +253,7 @@ def test_copies_are_the_same_model() -> None:
 
 def test_repr_says_model_and_address_alone() -> None:
     """The key is not in it."""
-    assert repr(OpenAILM("sub", api_key=KEY)) == "OpenAILM('sub', base_url='https://api.openai.com/v1')"
+    assert (
+        repr(OpenAILM("sub", api_key=KEY))
+        == "OpenAILM('sub', base_url='https://api.openai.com/v1')"
+    )

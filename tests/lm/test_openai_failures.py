@@ -1,4 +1,6 @@
-"""Each failure of provider or network is a ModelError of a known type; nothing is tried twice; the key stays hidden."""
+"""Each failure of provider or network is a ModelError of a known type; nothing is tried twice; the
+key stays hidden.
+"""
 
 import asyncio
 import email.utils
@@ -50,8 +52,12 @@ FAULTS = [
 
 @pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
 @pytest.mark.parametrize(("fault", "kind", "retryable", "cause"), FAULTS)
-async def test_each_fault_has_its_type(server: StandIn, transport: Any, fault: Any, kind: str, retryable: bool, cause: Any) -> None:
-    """The SDK's own class stands behind it as the cause, the model and its address are named, and there was one request, not three."""
+async def test_each_fault_has_its_type(
+    server: StandIn, transport: Any, fault: Any, kind: str, retryable: bool, cause: Any
+) -> None:
+    """The SDK's own class stands behind it as the cause, the model and its address are named, and
+    there was one request, not three.
+    """
     server.change(faults=[Fault(fault)])
     failure = await failure_of(model(server, transport=transport))
     assert (failure.type, failure.retryable) == (kind, retryable)
@@ -60,7 +66,9 @@ async def test_each_fault_has_its_type(server: StandIn, transport: Any, fault: A
     assert server.stats().calls == 1
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault[0] not in {"truncated", "cut"}], ids=lambda f: f[0])
+@pytest.mark.parametrize(
+    "fault", [fault for fault in FAULTS if fault[0] not in {"truncated", "cut"}], ids=lambda f: f[0]
+)
 async def test_streams_fail_alike(server: StandIn, fault: Any) -> None:
     """A stream that cannot be opened, or breaks, gives the same types."""
     server.change(faults=[Fault(fault[0])])
@@ -70,11 +78,17 @@ async def test_streams_fail_alike(server: StandIn, fault: Any) -> None:
 
 @pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
 @pytest.mark.parametrize("door", ["complete", "astream"])
-async def test_a_hanging_call_ends_at_its_timeout(server: StandIn, transport: Any, door: str) -> None:
-    """The call that hangs ends after its own timeout, the one beside it is not held, and the server sees the first one leave."""
+async def test_a_hanging_call_ends_at_its_timeout(
+    server: StandIn, transport: Any, door: str
+) -> None:
+    """The call that hangs ends after its own timeout, the one beside it is not held, and the server
+    sees the first one leave.
+    """
     server.change(faults=[Fault("hang", match="hang")])
     lm = model(server, transport=transport, timeout=0.2)
-    failure, answer = await asyncio.gather(failure_of(lm, door, "hang"), lm.complete(request_of("x")))
+    failure, answer = await asyncio.gather(
+        failure_of(lm, door, "hang"), lm.complete(request_of("x"))
+    )
     assert (failure.type, failure.retryable) == ("timeout", True)
     assert answer.text == answer_to("x")
     await until(lambda: server.stats().aborted == 1)
@@ -95,13 +109,18 @@ async def test_cancelling_aborts_the_sockets(server: StandIn, transport: Any) ->
     await until(lambda: server.stats().in_flight == 10)
     for task in tasks:
         task.cancel()
-    assert all(isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*tasks, return_exceptions=True))
+    assert all(
+        isinstance(each, asyncio.CancelledError)
+        for each in await asyncio.gather(*tasks, return_exceptions=True)
+    )
     await until(lambda: server.stats().aborted == 10)
     assert (await lm.complete(request_of("x"))).text == answer_to("x")
 
 
 async def test_a_connection_that_the_server_dropped(server: StandIn) -> None:
-    """A kept connection that the server closed in silence costs at most a retryable error: all get answers, none is asked twice."""
+    """A kept connection that the server closed in silence costs at most a retryable error: all get
+    answers, none is asked twice.
+    """
     server.change(faults=[Fault("close")])
     lm = model(server)
     answers = []
@@ -121,7 +140,10 @@ async def test_nobody_listens() -> None:
     assert "127.0.0.1" in str(failure)
 
 
-@pytest.mark.parametrize(("sent", "expected"), [(2, 2.0), (0.25, 0.25), ("-1", 0.0), ("soon", None), ("inf", None), (None, None)])
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [(2, 2.0), (0.25, 0.25), ("-1", 0.0), ("soon", None), ("inf", None), (None, None)],
+)
 async def test_retry_after_arrives(server: StandIn, sent: Any, expected: float | None) -> None:
     """Seconds that the provider asks to wait are in the error; nonsense is not."""
     server.change(faults=[Fault("rate_limit", retry_after=sent)])
@@ -129,18 +151,32 @@ async def test_retry_after_arrives(server: StandIn, sent: Any, expected: float |
 
 
 def test_retry_after_as_a_date() -> None:
-    """A date is read by the provider's clock where it tells it, else by ours, and one in the past means now."""
+    """A date is read by the provider's clock where it tells it, else by ours, and one in the past
+    means now.
+    """
     date = email.utils.formatdate(1_700_000_060, usegmt=True)
-    assert retry_after({"retry-after": date, "date": email.utils.formatdate(1_700_000_000, usegmt=True)}) == 60
+    assert (
+        retry_after(
+            {"retry-after": date, "date": email.utils.formatdate(1_700_000_000, usegmt=True)}
+        )
+        == 60
+    )
     assert retry_after({"retry-after": date}) == 0
-    assert retry_after({"retry-after": email.utils.formatdate(time.time() + 30, usegmt=True)}) == pytest.approx(30, abs=2)
+    assert retry_after(
+        {"retry-after": email.utils.formatdate(time.time() + 30, usegmt=True)}
+    ) == pytest.approx(30, abs=2)
     assert retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
 
 
 @pytest.mark.parametrize(
     ("status", "body", "kind", "retryable"),
     [
-        (400, {"message": "This model's maximum context length is 8192 tokens"}, "context_length", False),
+        (
+            400,
+            {"message": "This model's maximum context length is 8192 tokens"},
+            "context_length",
+            False,
+        ),
         (400, {"message": "filtered", "code": "content_filter"}, "refusal", False),
         (403, "no", "auth", False),
         (408, None, "timeout", True),
@@ -158,7 +194,9 @@ def test_retry_after_as_a_date() -> None:
     ],
 )
 def test_statuses_and_codes(status: int | None, body: Any, kind: str, retryable: bool) -> None:
-    """Every status has a type, a provider's own code says more, and a gateway's error without a status counts by its code."""
+    """Every status has a type, a provider's own code says more, and a gateway's error without a
+    status counts by its code.
+    """
     failure = status_error(status, body, "'m'")
     assert (failure.type, failure.retryable) == (kind, retryable)
 
@@ -170,8 +208,12 @@ def test_the_provider_may_say_whether_to_retry() -> None:
 
 
 @pytest.mark.parametrize("door", ["complete", "astream"])
-async def test_the_key_is_in_no_error_and_no_log(server: StandIn, caplog: pytest.LogCaptureFixture, door: str) -> None:
-    """A provider that repeats the key in its error does not bring it into messages, tracebacks or logs of any level."""
+async def test_the_key_is_in_no_error_and_no_log(
+    server: StandIn, caplog: pytest.LogCaptureFixture, door: str
+) -> None:
+    """A provider that repeats the key in its error does not bring it into messages, tracebacks or
+    logs of any level.
+    """
     caplog.set_level(logging.DEBUG)
     for fault in ("echo_key", "auth", "reset"):
         server.change(faults=[Fault(fault)])

@@ -1,4 +1,6 @@
-"""A client belongs to the loop that made it and ends with it, or with its model, or with the interpreter."""
+"""A client belongs to the loop that made it and ends with it, or with its model, or with the
+interpreter.
+"""
 
 import asyncio
 import gc
@@ -32,7 +34,9 @@ async def ask(lm: OpenAILM, count: int) -> None:
 
 @TRANSPORTS
 def test_one_model_over_several_asyncio_runs(transport: Any) -> None:
-    """Batches of one model, each in an `asyncio.run` of its own: every answer is right, nothing is asked twice, nothing stays open."""
+    """Batches of one model, each in an `asyncio.run` of its own: every answer is right, nothing is
+    asked twice, nothing stays open.
+    """
     with serve_in_thread() as server:
         lm = OpenAILM("sub", base_url=server.base_url, transport=transport)
         before = set(per_loop._held().entries)  # of other tests, on loops that go on
@@ -46,7 +50,9 @@ SOMETHING: ContextVar[object] = ContextVar("SOMETHING")
 
 
 async def test_a_resource_keeps_no_callers_context() -> None:
-    """It stays longer than the call that had it made, and what that call's context holds may hold the resource's own user."""
+    """It stays longer than the call that had it made, and what that call's context holds may hold
+    the resource's own user.
+    """
 
     async def close(_: object) -> None:
         pass
@@ -101,7 +107,9 @@ def test_one_model_in_many_threads(transport: Any) -> None:
 
 
 async def test_the_first_calls_share_one_client() -> None:
-    """A hundred first uses at once make one resource; one of them cancelled takes nothing from the others."""
+    """A hundred first uses at once make one resource; one of them cancelled takes nothing from the
+    others.
+    """
     made, closed, go = [], [], threading.Event()
 
     def make() -> object:
@@ -126,7 +134,9 @@ async def test_the_first_calls_share_one_client() -> None:
 
 
 async def test_a_model_can_be_prepared() -> None:
-    """`prepare` makes the client that the first call then finds, so that no timeout of a call pays for it."""
+    """`prepare` makes the client that the first call then finds, so that no timeout of a call pays
+    for it.
+    """
     with serve_in_thread() as server:
         lm = OpenAILM("sub", base_url=server.base_url, timeout=5)
         await lm.prepare()
@@ -155,7 +165,9 @@ async def test_a_client_that_could_not_be_made_is_made_again() -> None:
 
 
 def test_a_loop_that_was_just_closed() -> None:
-    """Loops closed without closing their generators cost nobody an answer; what was theirs is released at the next use."""
+    """Loops closed without closing their generators cost nobody an answer; what was theirs is
+    released at the next use.
+    """
     closed: list[int] = []
 
     async def close(resource: int) -> None:
@@ -179,8 +191,12 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @TRANSPORTS
-async def test_a_dropped_model_closes_its_connections(transport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a model goes before its loop, as in a server that makes one for each request, its connections go too."""
+async def test_a_dropped_model_closes_its_connections(
+    transport: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a model goes before its loop, as in a server that makes one for each request, its
+    connections go too.
+    """
     monkeypatch.setattr(per_loop, "SECONDS_TO_CLOSE", 0.01)
     with serve_in_thread() as server:
         lm = OpenAILM("sub", base_url=server.base_url, transport=transport)
@@ -236,8 +252,22 @@ with serve_in_process() as server:
 
 @TRANSPORTS
 def test_no_word_at_the_end(transport: str) -> None:
-    """Several runs, a loop in a daemon thread, one that stands still, a fork: under `-X dev -W error` nothing is written at exit."""
-    run = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore::DeprecationWarning:__main__", "-c", SCRIPT, transport]
+    """Several runs, a loop in a daemon thread, one that stands still, a fork: under `-X dev -W
+    error` nothing is written at exit.
+    """
+    run = [
+        sys.executable,
+        "-X",
+        "dev",
+        "-W",
+        "error",
+        "-W",
+        "ignore::DeprecationWarning:__main__",
+        "-c",
+        SCRIPT,
+        transport,
+    ]
     done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=250, cwd=ROOT)
-    noise = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]  # debug mode tells of slow imports
+    # Debug mode tells of slow imports
+    noise = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]
     assert (done.returncode, noise) == (0, [])

@@ -28,8 +28,12 @@ ODD = [
 
 @pytest.mark.parametrize("door", ["complete", "astream"])
 @pytest.mark.parametrize(("fault", "kind", "retryable", "hint"), ODD)
-async def test_a_reply_without_an_answer(server: StandIn, door: str, fault: Any, kind: str, retryable: bool, hint: str) -> None:
-    """No content, a refusal, tool calls, no choices: an error of its own type, the same plain and streamed."""
+async def test_a_reply_without_an_answer(
+    server: StandIn, door: str, fault: Any, kind: str, retryable: bool, hint: str
+) -> None:
+    """No content, a refusal, tool calls, no choices: an error of its own type, the same plain and
+    streamed.
+    """
     server.change(faults=[Fault(fault)])
     lm = OpenAILM("sub", base_url=server.base_url, api_key="sk-0123456789")
     with pytest.raises(ModelError) as caught:
@@ -52,7 +56,9 @@ async def test_an_answer_cut_by_length_is_an_answer(server: StandIn) -> None:
 async def test_an_answer_without_counts(server: StandIn) -> None:
     """Where the provider counts nothing, usage is None: unknown, not zero."""
     server.change(faults=[Fault("no_usage")])
-    assert (await OpenAILM("sub", base_url=server.base_url, api_key="k").complete(request_of("x"))).usage is None
+    assert (
+        await OpenAILM("sub", base_url=server.base_url, api_key="k").complete(request_of("x"))
+    ).usage is None
 
 
 def body(message: Any, finish_reason: Any = "stop", **more: Any) -> dict[str, Any]:
@@ -63,18 +69,31 @@ def body(message: Any, finish_reason: Any = "stop", **more: Any) -> dict[str, An
     ("given", "expected"),
     [
         (body({"content": ""}), Completion("", None, "m", "stop")),  # some questions have no answer
-        (body({"content": "x", "tool_calls": [{}]}, "tool_calls"), Completion("x", None, "m", "tool_calls")),
+        (
+            body({"content": "x", "tool_calls": [{}]}, "tool_calls"),
+            Completion("x", None, "m", "tool_calls"),
+        ),
         (body({"content": "x"}, "content_filter"), Completion("x", None, "m", "content_filter")),
         (body({"content": "x"}, None), Completion("x", None, "m", None)),
         (
-            body({"content": [{"type": "text", "text": "a"}, {"type": "thinking"}, {"type": "text", "text": "b"}]}),
+            body(
+                {
+                    "content": [
+                        {"type": "text", "text": "a"},
+                        {"type": "thinking"},
+                        {"type": "text", "text": "b"},
+                    ]
+                }
+            ),
             Completion("ab", None, "m", "stop"),
         ),
         ({"choices": [{"message": {"content": "x"}}]}, Completion("x", None, "asked", None)),
     ],
 )
 def test_odd_answers_that_are_answers(given: dict[str, Any], expected: Completion) -> None:
-    """An empty text, text beside tool calls, a list of parts, a missing finish reason or model: the text counts."""
+    """An empty text, text beside tool calls, a list of parts, a missing finish reason or model: the
+    text counts.
+    """
     assert completion_of(given, "asked") == expected
 
 
@@ -106,8 +125,23 @@ def test_odd_answers_that_are_none(given: Any, kind: str, retryable: bool) -> No
     ("given", "expected"),
     [
         ({"prompt_tokens": 3, "completion_tokens": 2}, Usage(3, 2)),
-        ({"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": None, "completion_tokens_details": {}}, Usage(3, 2)),
-        ({"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": None}}, Usage(3, 2)),
+        (
+            {
+                "prompt_tokens": 3,
+                "completion_tokens": 2,
+                "prompt_tokens_details": None,
+                "completion_tokens_details": {},
+            },
+            Usage(3, 2),
+        ),
+        (
+            {
+                "prompt_tokens": 3,
+                "completion_tokens": 2,
+                "prompt_tokens_details": {"cached_tokens": None},
+            },
+            Usage(3, 2),
+        ),
         ({"prompt_tokens": 3}, None),
         ({"prompt_tokens": "3", "completion_tokens": 2}, None),
         ({"prompt_tokens": -1, "completion_tokens": 2}, None),
@@ -122,15 +156,31 @@ def test_counts_are_whole_or_unknown(given: Any, expected: Usage | None) -> None
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 JSON = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
 )
-MESSAGE = st.fixed_dictionaries({}, optional={"content": st.text() | JSON, "refusal": JSON, "tool_calls": JSON})
+MESSAGE = st.fixed_dictionaries(
+    {}, optional={"content": st.text() | JSON, "refusal": JSON, "tool_calls": JSON}
+)
 EVENT = st.fixed_dictionaries(
-    {"choices": st.lists(st.fixed_dictionaries({"delta": MESSAGE | JSON, "finish_reason": JSON}) | JSON, max_size=2)}
+    {
+        "choices": st.lists(
+            st.fixed_dictionaries({"delta": MESSAGE | JSON, "finish_reason": JSON}) | JSON,
+            max_size=2,
+        )
+    }
 )
 CHOICE = st.fixed_dictionaries({"message": MESSAGE | JSON}, optional={"finish_reason": JSON})
-USAGE = st.fixed_dictionaries({}, optional={"prompt_tokens": JSON, "completion_tokens": JSON, "prompt_tokens_details": JSON})
-BODY = st.fixed_dictionaries({"choices": st.lists(CHOICE | JSON, max_size=2) | JSON}, optional={"usage": USAGE | JSON, "model": JSON})
+USAGE = st.fixed_dictionaries(
+    {}, optional={"prompt_tokens": JSON, "completion_tokens": JSON, "prompt_tokens_details": JSON}
+)
+BODY = st.fixed_dictionaries(
+    {"choices": st.lists(CHOICE | JSON, max_size=2) | JSON},
+    optional={"usage": USAGE | JSON, "model": JSON},
+)
 
 
 @settings(deadline=None)
@@ -160,7 +210,10 @@ def assert_whole(completion: Completion) -> None:
 
 
 @settings(deadline=None)
-@for_all(st.none() | st.integers(400, 599), st.fixed_dictionaries({}, optional={"message": JSON, "code": JSON, "type": JSON}) | JSON)
+@for_all(
+    st.none() | st.integers(400, 599),
+    st.fixed_dictionaries({}, optional={"message": JSON, "code": JSON, "type": JSON}) | JSON,
+)
 def test_any_error_body_is_a_typed_error(status: int | None, body: Any) -> None:
     """An error's body may be anything too."""
     assert isinstance(status_error(status, body, "m"), ModelError)

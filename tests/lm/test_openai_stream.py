@@ -18,7 +18,9 @@ def model(server: StandIn, **options: Any) -> OpenAILM:
 
 @pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
 async def test_pieces_and_then_the_whole(server: StandIn, transport: Any) -> None:
-    """The pieces joined are the text; the last item is what `complete` gives, token counts included."""
+    """The pieces joined are the text; the last item is what `complete` gives, token counts
+    included.
+    """
     server.change(piece=3)
     lm = model(server, transport=transport)
     *pieces, last = [piece async for piece in lm.astream(request_of("x"))]
@@ -36,7 +38,9 @@ async def test_pieces_come_as_they_are_written(server: StandIn) -> None:
 
 
 async def test_leaving_early_aborts_the_stream(server: StandIn) -> None:
-    """Whoever stops reading pays for no more: the server sees the connection go, and other calls go on."""
+    """Whoever stops reading pays for no more: the server sees the connection go, and other calls go
+    on.
+    """
     server.change(piece=1, piece_interval=0.05)
     lm = model(server)
     async with aclosing(lm.astream(request_of("x"))) as pieces:
@@ -63,4 +67,7 @@ async def test_a_server_that_does_not_stream(server: StandIn) -> None:
     """A plain reply to a request for a stream is one piece and the whole."""
     server.change(faults=[Fault("no_stream")])
     lm = model(server)
-    assert [piece async for piece in lm.astream(request_of("x"))] == [answer_to("x"), await lm.complete(request_of("x"))]
+    assert [piece async for piece in lm.astream(request_of("x"))] == [
+        answer_to("x"),
+        await lm.complete(request_of("x")),
+    ]

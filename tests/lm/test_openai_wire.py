@@ -19,7 +19,9 @@ KEY = "sk-0123456789"
 async def test_a_compressed_answer(server: StandIn) -> None:
     """It is asked for and unpacked."""
     server.change(compress=True)
-    assert (await OpenAILM("sub", base_url=server.base_url, api_key=KEY).complete(request_of("x"))).text == answer_to("x")
+    assert (
+        await OpenAILM("sub", base_url=server.base_url, api_key=KEY).complete(request_of("x"))
+    ).text == answer_to("x")
     assert "gzip" in server.requests()[0].headers["accept-encoding"]
 
 
@@ -36,15 +38,21 @@ async def test_a_redirect_is_followed(server: StandIn, door: str) -> None:
 
 
 @pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
-async def test_a_proxy_from_the_environment(server: StandIn, monkeypatch: pytest.MonkeyPatch, transport: Any) -> None:
+async def test_a_proxy_from_the_environment(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch, transport: Any
+) -> None:
     """HTTP_PROXY is used, and NO_PROXY excepts from it."""
     monkeypatch.setenv("HTTP_PROXY", server.base_url.removesuffix("/v1"))
-    answer = await OpenAILM("sub", base_url="http://model.invalid/v1", api_key=KEY, transport=transport).complete(request_of("x"))
+    answer = await OpenAILM(
+        "sub", base_url="http://model.invalid/v1", api_key=KEY, transport=transport
+    ).complete(request_of("x"))
     assert answer.text == answer_to("x")
     assert server.requests()[0].headers["host"] == "model.invalid"
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    await OpenAILM("sub", base_url=server.base_url, api_key=KEY, transport=transport).complete(request_of("x"))
+    await OpenAILM("sub", base_url=server.base_url, api_key=KEY, transport=transport).complete(
+        request_of("x")
+    )
     assert server.stats().calls == 2
 
 
@@ -66,23 +74,37 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         .serial_number(1)
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
         .sign(key, hashes.SHA256())
     )
     folder: Path = tmp_path_factory.mktemp("tls")
     (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
     plain = serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    )
     return str(folder / "cert.pem"), str(folder / "key.pem")
 
 
 @pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
-def test_tls_over_several_runs(certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch, transport: Any) -> None:
-    """Encrypted connections too are closed by their loop, without a warning, and SSL_CERT_FILE is honoured."""
+def test_tls_over_several_runs(
+    certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch, transport: Any
+) -> None:
+    """Encrypted connections too are closed by their loop, without a warning, and SSL_CERT_FILE is
+    honoured.
+    """
     monkeypatch.setenv("SSL_CERT_FILE", certificate[0])
 
     async def ask() -> list[str]:
-        return [answer.text for answer in await asyncio.gather(*(lm.complete(request_of(str(n))) for n in range(10)))]
+        return [
+            answer.text
+            for answer in await asyncio.gather(
+                *(lm.complete(request_of(str(n))) for n in range(10))
+            )
+        ]
 
     with serve_in_thread(certificate=certificate) as server:
         lm = OpenAILM("sub", base_url=server.base_url, api_key=KEY, transport=transport)

@@ -1,4 +1,6 @@
-"""Prices are those of the list, cached tokens cost less, and what has no price is unknown, never free."""
+"""Prices are those of the list, cached tokens cost less, and what has no price is unknown, never
+free.
+"""
 
 import subprocess
 import sys
@@ -20,10 +22,17 @@ def test_a_call_costs_its_tokens() -> None:
 
 
 def test_cached_tokens_cost_what_cached_tokens_cost() -> None:
-    """They are part of the input and cheaper; where the list has no price for them, they cost what input costs."""
+    """They are part of the input and cheaper; where the list has no price for them, they cost what
+    input costs.
+    """
     assert cost(Usage(1_000_000, 0, 400_000), "gpt-4o") == pytest.approx(0.6 * 2.5 + 0.4 * 1.25)
-    assert cost(Usage(1_000_000, 0, 400_000), "mistral-large-latest") == cost(Usage(1_000_000, 0), "mistral-large-latest") > 0
-    assert cost(Usage(100, 0, 400), "gpt-4o") == cost(Usage(100, 0, 100), "gpt-4o")  # more cached than read: a provider's slip
+    assert (
+        cost(Usage(1_000_000, 0, 400_000), "mistral-large-latest")
+        == cost(Usage(1_000_000, 0), "mistral-large-latest")
+        > 0
+    )
+    # More cached than read: a provider's slip
+    assert cost(Usage(100, 0, 400), "gpt-4o") == cost(Usage(100, 0, 100), "gpt-4o")
 
 
 @pytest.mark.parametrize("name", ["gpt-4o-2024-08-06", "openai/gpt-4o", "GPT-4o"])
@@ -32,15 +41,22 @@ def test_names_as_providers_and_gateways_write_them(name: str) -> None:
     assert cost(CALL, name) == cost(CALL, "gpt-4o")
 
 
-@pytest.mark.parametrize("name", ["sub", "", "no-such-model", "llama3.1:8b", "gpt-99", "text-embedding-3-small", "claude-x"])
+@pytest.mark.parametrize(
+    "name",
+    ["sub", "", "no-such-model", "llama3.1:8b", "gpt-99", "text-embedding-3-small", "claude-x"],
+)
 def test_what_has_no_price_is_unknown(name: str) -> None:
-    """No price is None, so that a cost budget can refuse the model; an embedding's price is none for answers."""
+    """No price is None, so that a cost budget can refuse the model; an embedding's price is none
+    for answers.
+    """
     assert cost(CALL, name) is None
     assert not has_price(name)
 
 
 def test_no_listed_price_is_zero_by_accident() -> None:
-    """The list holds models without any price; every model that we price costs something for input and output."""
+    """The list holds models without any price; every model that we price costs something for input
+    and output.
+    """
     from genai_prices.data_snapshot import get_snapshot
 
     names = [model.id for provider in get_snapshot().providers for model in provider.models]
@@ -50,7 +66,9 @@ def test_no_listed_price_is_zero_by_accident() -> None:
 
 
 def test_an_address_tells_the_provider() -> None:
-    """A provider known by its address has its own prices; a gateway that is not known is priced by the model's name."""
+    """A provider known by its address has its own prices; a gateway that is not known is priced by
+    the model's name.
+    """
     assert has_price("openai/gpt-4o", base_url="https://openrouter.ai/api/v1")
     assert has_price("meta-llama/llama-3.3-70b-instruct", base_url="https://openrouter.ai/api/v1")
     assert not has_price("meta-llama/llama-3.3-70b-instruct")
@@ -86,7 +104,9 @@ assert has_price("gpt-5-mini")
 
 
 def test_a_call_costs_what_the_answering_model_does() -> None:
-    """A router that answers as a dearer model is as dear as that; an answering name without a price costs what was asked."""
+    """A router that answers as a dearer model is as dear as that; an answering name without a price
+    costs what was asked.
+    """
     assert call_cost(CALL, "gpt-5-mini", "gpt-4o") == cost(CALL, "gpt-4o")
     assert call_cost(CALL, "gpt-5-mini", "my-alias") == cost(CALL, "gpt-5-mini")
     assert call_cost(CALL, "gpt-4o", "gpt-4o") == cost(CALL, "gpt-4o")

@@ -12,7 +12,9 @@ PROMPT = "Who approved the dam?\n\nThe dam was approved by Rossi. Rain fell."
 def test_a_plain_call_from_a_script() -> None:
     """The reply is a string; messages may be given instead of one."""
     assert OfflineLM().query(PROMPT) == "- The dam was approved by Rossi."
-    assert OfflineLM().query([Message("user", PROMPT)]) == OfflineLM().query([{"role": "user", "content": PROMPT}])
+    assert OfflineLM().query([Message("user", PROMPT)]) == OfflineLM().query(
+        [{"role": "user", "content": PROMPT}]
+    )
 
 
 async def test_the_async_form_and_the_originals_name_for_it() -> None:
@@ -37,7 +39,9 @@ async def test_parameters_reach_the_provider() -> None:
 
 
 async def test_failures_raise() -> None:
-    """A prompt that cannot be sent is an `InputError`; a model that fails for good a `ModelError` with its type, after its retries."""
+    """A prompt that cannot be sent is an `InputError`; a model that fails for good a `ModelError`
+    with its type, after its retries.
+    """
     async with serve(faults=[Fault("server")]) as provider:
         llm = OpenAILM("m", base_url=provider.base_url, api_key="k")
         with pytest.raises(ModelError) as caught:

@@ -24,7 +24,11 @@ def key(monkeypatch: pytest.MonkeyPatch, bare_environment: None) -> None:
         ("gpt-5-mini", "gpt-5-mini", "https://api.openai.com/v1"),
         ("ft:gpt-4o-mini:acme::id", "ft:gpt-4o-mini:acme::id", "https://api.openai.com/v1"),
         ("openai:gpt-5", "gpt-5", "https://api.openai.com/v1"),
-        ("openai:llama3.1:8b@http://localhost:11434/v1", "llama3.1:8b", "http://localhost:11434/v1"),
+        (
+            "openai:llama3.1:8b@http://localhost:11434/v1",
+            "llama3.1:8b",
+            "http://localhost:11434/v1",
+        ),
         ("openai:org/model@https://gateway.example/v1/", "org/model", "https://gateway.example/v1"),
     ],
 )
@@ -65,7 +69,15 @@ def test_what_is_no_model(wrong: Any) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["openai:", "openai:x@", "openai:x@localhost:8000/v1", "openai:@http://h/v1", "gpt@http://h/v1", "anthropic:claude-x", "ollama:x"],
+    [
+        "openai:",
+        "openai:x@",
+        "openai:x@localhost:8000/v1",
+        "openai:@http://h/v1",
+        "gpt@http://h/v1",
+        "anthropic:claude-x",
+        "ollama:x",
+    ],
 )
 def test_strings_that_do_not_read(wrong: str) -> None:
     """A wrong address and another library's prefix are told apart from a model's name."""

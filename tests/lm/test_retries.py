@@ -1,4 +1,6 @@
-"""How often a call is tried again: by the kind of failure, as a user sets it, and what is shown meanwhile."""
+"""How often a call is tried again: by the kind of failure, as a user sets it, and what is shown
+meanwhile.
+"""
 
 import pytest
 
@@ -24,12 +26,16 @@ def test_a_reply_of_no_use_is_asked_for_three_times_at_most(fault: str) -> None:
     assert reply.retries == 2
 
 
-@pytest.mark.parametrize(("retry", "calls"), [(Retry(failures=0), 1), (Retry(failures=4, first_delay=0.001), 5)])
+@pytest.mark.parametrize(
+    ("retry", "calls"), [(Retry(failures=0), 1), (Retry(failures=4, first_delay=0.001), 5)]
+)
 async def test_a_run_takes_the_users_tries(server: StandIn, retry: Retry, calls: int) -> None:
     """`RLM(retry=…)` holds for sub-calls as for the root's own."""
     server.change(faults=[Fault("server", match="p")])
     sub = OpenAILM("sub", base_url=server.base_url, api_key="a-key")
-    rlm = RLM(Scripted([code("r = llm_query('p')"), final("[r.type, r.retries]")]), sub, retry=retry)
+    rlm = RLM(
+        Scripted([code("r = llm_query('p')"), final("[r.type, r.retries]")]), sub, retry=retry
+    )
     assert (await rlm.acompletion("What?", "a text")).answer == f'["server", {calls - 1}]'
     assert server.stats().calls == calls
     assert rlm.replace(max_iterations=3).options["retry"] is retry
@@ -65,7 +71,11 @@ class Halves:
     async def complete(self, request: Request) -> Completion:
         self.requests.append(request)
         [message.content.encode() for message in request.messages]
-        return Completion(HALF + "\n```repl\nprint(1)\n```" if len(self.requests) == 1 else final("'done \ud83d\ude00'"))
+        return Completion(
+            HALF + "\n```repl\nprint(1)\n```"
+            if len(self.requests) == 1
+            else final("'done \ud83d\ude00'")
+        )
 
 
 async def test_half_of_a_surrogate_pair_in_a_reply_is_replaced() -> None:
@@ -78,7 +88,9 @@ async def test_half_of_a_surrogate_pair_in_a_reply_is_replaced() -> None:
 
 async def test_half_of_a_surrogate_pair_in_a_question_is_refused() -> None:
     """Before anything is asked, with its place."""
-    with pytest.raises(InputError, match="the question has half of a surrogate pair at character 5"):
+    with pytest.raises(
+        InputError, match="the question has half of a surrogate pair at character 5"
+    ):
         await RLM(Scripted()).acompletion("What \ud83d?", "a text")
 
 

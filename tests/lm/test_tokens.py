@@ -1,5 +1,7 @@
 # ruff: noqa: RUF001 - prose of other scripts
-"""The bound of tokens holds for every class of characters, measured by real tokenizers: those that LlamaIndex's package brings."""
+"""The bound of tokens holds for every class of characters, measured by real tokenizers: those that
+LlamaIndex's package brings.
+"""
 
 import base64
 import itertools
@@ -15,8 +17,13 @@ from hypothesis import strategies as st
 from rlm_integrations.lm.tokens import _COMMON, credible, most_tokens
 from rlm_integrations.records import Message, Request, Usage
 
-core = pytest.importorskip("llama_index.core", reason="its package holds the tokenizers' files; the other environment has no LlamaIndex")
-tiktoken = pytest.importorskip("tiktoken", reason="LlamaIndex installs it; the other environment has no LlamaIndex")
+core = pytest.importorskip(
+    "llama_index.core",
+    reason="its package holds the tokenizers' files; the other environment has no LlamaIndex",
+)
+tiktoken = pytest.importorskip(
+    "tiktoken", reason="LlamaIndex installs it; the other environment has no LlamaIndex"
+)
 
 Count = Callable[[str], int]
 NAMES = ["cl100k_base", "o200k_base"]
@@ -81,14 +88,18 @@ CLASSES = {
 @pytest.fixture(scope="module", params=NAMES)
 def count(request: pytest.FixtureRequest) -> Count:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_CACHE_DIR", str(Path(core.__file__).parent / "_static" / "tiktoken_cache"))
+        patch.setenv(
+            "TIKTOKEN_CACHE_DIR", str(Path(core.__file__).parent / "_static" / "tiktoken_cache")
+        )
         encoding = tiktoken.get_encoding(request.param)
     return lambda text: len(encoding.encode(text, disallowed_special=()))
 
 
 @pytest.mark.parametrize("text", [*PROSE.values(), *DENSE.values()], ids=[*PROSE, *DENSE])
 def test_no_script_and_no_kind_of_text_takes_more(count: Count, text: str) -> None:
-    """Prose of many scripts, base64, hex, digits, tables, control characters: never fewer tokens than a tokenizer counts."""
+    """Prose of many scripts, base64, hex, digits, tables, control characters: never fewer tokens
+    than a tokenizer counts.
+    """
     for piece in (text, text * 5, text[7:], text[: len(text) // 3]):
         assert count(piece) <= most_tokens(piece)
 
@@ -96,8 +107,12 @@ def test_no_script_and_no_kind_of_text_takes_more(count: Count, text: str) -> No
 @pytest.mark.parametrize("alphabet", CLASSES.values(), ids=CLASSES)
 @settings(deadline=None, max_examples=12)
 @given(data=st.data())
-def test_no_class_of_characters_takes_more(count: Count, alphabet: str, data: st.DataObject) -> None:
-    """Random strings over a part of each class, long enough that the tokens of one message's own do not hide what is missing."""
+def test_no_class_of_characters_takes_more(
+    count: Count, alphabet: str, data: st.DataObject
+) -> None:
+    """Random strings over a part of each class, long enough that the tokens of one message's own do
+    not hide what is missing.
+    """
     part = data.draw(st.lists(st.sampled_from(alphabet), min_size=1, max_size=30, unique=True))
     seed = data.draw(st.integers(0, 1_000))
     text = "".join(random.Random(seed).choices(part, k=400))
@@ -112,12 +127,20 @@ def test_pairs_of_letters_again_and_again_take_no_more(count: Count) -> None:
 
 
 def test_common_words_are_one_token(count: Count) -> None:
-    """The words that count as one token are one, alone and after a space, with and without a capital in front."""
-    assert [word for word in sorted(_COMMON) if count(f" {word}") > 1 or count(word) > 1 or count(f" {word.title()}") > 1] == []
+    """The words that count as one token are one, alone and after a space, with and without a
+    capital in front.
+    """
+    assert [
+        word
+        for word in sorted(_COMMON)
+        if count(f" {word}") > 1 or count(word) > 1 or count(f" {word.title()}") > 1
+    ] == []
 
 
 def test_english_prose_is_bounded_by_about_twice_its_tokens(count: Count) -> None:
-    """A bound that is far too high would leave a budget unused: for prose and code it is at most 2.5 times the count."""
+    """A bound that is far too high would leave a budget unused: for prose and code it is at most
+    2.5 times the count.
+    """
     for text in (PROSE["English"] * 10, DENSE["code"]):
         assert most_tokens(text) <= 2.5 * count(text)
 
@@ -140,7 +163,9 @@ def test_the_bound_never_exceeds_the_bytes() -> None:
         (Usage(200, 1), " " * 20_000, "y", True),
     ],
 )
-def test_counts_that_cannot_be_true(usage: Usage, prompt: str, reply: str, is_credible: bool) -> None:
+def test_counts_that_cannot_be_true(
+    usage: Usage, prompt: str, reply: str, is_credible: bool
+) -> None:
     """Zero tokens for a text are no count, and a token stands for 200 characters at most."""
     request = Request((Message("user", prompt),))
     assert credible(usage, request, reply) == (usage if is_credible else None)

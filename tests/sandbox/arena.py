@@ -1,4 +1,6 @@
-"""Where attacks run: sessions of one world, listeners and files that nothing may touch, and a neighbour who must not notice."""
+"""Where attacks run: sessions of one world, listeners and files that nothing may touch, and a
+neighbour who must not notice.
+"""
 
 import asyncio
 import contextlib
@@ -79,14 +81,18 @@ class Arena:
         self.secrets = [f"SECRET-{secrets.token_hex(8)}" for _ in range(2)]
         os.environ[SECRET] = self.secrets[0]
         self._stack.callback(os.environ.pop, SECRET, None)
-        self._listeners = {name: self._stack.enter_context(each) for name, each in self._listen().items()}
+        self._listeners = {
+            name: self._stack.enter_context(each) for name, each in self._listen().items()
+        }
         self._sandbox = self._stack.enter_context(world.sandbox())
         self._corpus = self._stack.enter_context(Corpus.build("text"))
         self._blocks = iter(range(1, 1 << 30))
 
     async def __aenter__(self) -> Self:
         with Corpus.build(f"the neighbour's text: {self.secrets[1]}") as corpus:
-            self._neighbour = await self._sandbox.open(corpus, [], self.gate, Limits(block_seconds=10))
+            self._neighbour = await self._sandbox.open(
+                corpus, [], self.gate, Limits(block_seconds=10)
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -109,7 +115,11 @@ class Arena:
             peak = _memory("VmHWM")
             if attack.check is not None:
                 attack.check(result, self)
-            after = await self.attacker.execute("6 * 7", 2) if attack.keeps and result.status != "lost" else None
+            after = (
+                await self.attacker.execute("6 * 7", 2)
+                if attack.keeps and result.status != "lost"
+                else None
+            )
         finally:
             watcher.cancel()
             logging.getLogger().removeHandler(log)
@@ -127,10 +137,14 @@ class Arena:
         )
 
     async def assert_held(self, attack: Attack) -> None:
-        """Run an attack: it must fail, for the reason that it gives, and nothing else may suffer from it."""
+        """Run an attack: it must fail, for the reason that it gives, and nothing else may suffer
+        from it.
+        """
         evidence = await self.run(attack)
         result, after = evidence.result, evidence.after
-        said = (f"{result.error.type}: {result.error.message}\n" if result.error else "") + result.output
+        said = (
+            f"{result.error.type}: {result.error.message}\n" if result.error else ""
+        ) + result.output
         assert "BREACH" not in said, f"{attack.must_not} {said[:2000]}"
         assert result.status in attack.ends, f"{result.status}: {said[:2000]}"
         assert re.search(attack.says, said), said[:2000]
@@ -141,7 +155,11 @@ class Arena:
 
     async def ask_neighbour(self) -> str:
         """What the session next door says to a simple question."""
-        return (await self._neighbour.execute("import json\n(len('ab'), json.dumps(6 * 7))", next(self._blocks))).stdout
+        return (
+            await self._neighbour.execute(
+                "import json\n(len('ab'), json.dumps(6 * 7))", next(self._blocks)
+            )
+        ).stdout
 
     async def open(self, limits: Limits) -> ProcessSession:
         """A further session; the caller closes it."""
@@ -209,12 +227,20 @@ class Arena:
         for each in (self._scratch, *self._scratch.rglob("*")):
             status = each.lstat()
             content = each.read_bytes() if each.is_file() else b""
-            found[str(each)] = (content, status.st_mode, status.st_mtime_ns, status.st_ctime_ns, status.st_nlink)
+            found[str(each)] = (
+                content,
+                status.st_mode,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+                status.st_nlink,
+            )
         return found
 
     def _changed(self, before: dict[str, tuple[Any, ...]]) -> list[str]:
         after = self._files()
-        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        changed = sorted(
+            name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+        )
         if changed:
             self._reset_files()
         return changed
@@ -259,7 +285,9 @@ def _forget_peak() -> int:
 
 
 def _processes_of(session: int) -> set[int]:
-    """Living processes that belong to the process session of this id, as all that it could have forked would."""
+    """Living processes that belong to the process session of this id, as all that it could have
+    forked would.
+    """
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,6 @@
-"""Sessions for tests: a real corpus, a gate that records what it is asked, and a check that nothing is left behind."""
+"""Sessions for tests: a real corpus, a gate that records what it is asked, and a check that nothing
+is left behind.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,7 +36,9 @@ class RecordingGate:
         self.together: set[asyncio.Future[None]] = set()
         self.gifts: dict[str, Any] = {}
 
-    async def __call__(self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def __call__(
+        self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> Any:
         self.calls.append((block, function, args, kwargs))
         self.open += 1
         self.most_open = max(self.most_open, self.open)
@@ -96,10 +100,16 @@ async def open_session(sandbox: Sandbox, gate: RecordingGate) -> AsyncIterator[O
     opened: list[tuple[Session, Corpus]] = []
 
     async def open_one(
-        context: Any = "the quick brown fox", *, limits: Limits | None = None, seed: int = 0, now: float | None = None
+        context: Any = "the quick brown fox",
+        *,
+        limits: Limits | None = None,
+        seed: int = 0,
+        now: float | None = None,
     ) -> Session:
         corpus = Corpus.build(context)
-        session = await sandbox.open(corpus, FUNCTIONS, gate, limits or Limits(block_seconds=20), seed, now)
+        session = await sandbox.open(
+            corpus, FUNCTIONS, gate, limits or Limits(block_seconds=20), seed, now
+        )
         opened.append((session, corpus))
         return session
 

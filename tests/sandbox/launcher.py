@@ -1,7 +1,9 @@
-"""Runs the fork server's interpreter in another world: as another user, on a kernel without a layer or with one that lies, unsealed.
+"""Runs the fork server's interpreter in another world: as another user, on a kernel without a layer
+or with one that lies, unsealed.
 
-Started by the wrappers of `wrappers.py` in the place of the interpreter: `OPTIONS launcher.py WORLD -c BOOT PACKAGE DESCRIPTOR …`, where
-WORLD is JSON. Nothing of the product is asked to be weaker: what changes is the process around it.
+Started by the wrappers of `wrappers.py` in the place of the interpreter: `OPTIONS launcher.py WORLD
+-c BOOT PACKAGE DESCRIPTOR …`, where WORLD is JSON. Nothing of the product is asked to be weaker:
+what changes is the process around it.
 """
 
 import ctypes
@@ -15,7 +17,9 @@ import types
 from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_ARCH, _SECCOMP = {"x86_64": (0xC000003E, 317), "aarch64": (0xC00000B7, 277)}.get(platform.machine(), (0, 0))
+_ARCH, _SECCOMP = {"x86_64": (0xC000003E, 317), "aarch64": (0xC00000B7, 277)}.get(
+    platform.machine(), (0, 0)
+)
 
 
 opened: list[socket.socket] = []
@@ -28,7 +32,8 @@ def answer_calls(answers: list[dict[str, Any]]) -> None:
         body = [(0x06, 0, 0, 0x00050000 | answer["error"])]
         for argument, value in reversed(answer["when"]):
             skip = len(body)
-            test = (0x15, skip, 0, 0) if value is None else (0x15, 0, skip, value)  # None: any but 0
+            # None: any but 0
+            test = (0x15, skip, 0, 0) if value is None else (0x15, 0, skip, value)
             body = [(0x20, 0, 0, 16 + 8 * argument), test, *body]
         rules += [(0x20, 0, 0, 0), (0x15, 0, len(body), answer["number"]), *body]
     rules.append((0x06, 0, 0, 0x7FFF0000))
@@ -46,12 +51,18 @@ def become(user: int) -> None:
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    _libc.prctl(4, 1, 0, 0, 0)  # the change has made the process undumpable, which that of an ordinary user is not
+    # The change has made the process undumpable, which that of an ordinary user is not
+    _libc.prctl(4, 1, 0, 0, 0)
 
 
 def change_plans(package: str, user: int | None, *, sealed: bool) -> None:
-    """The server makes its plan first, since an ordinary user may not reach this interpreter's folder; then it becomes that user."""
-    for name, path in (("rlm_integrations", package), ("rlm_integrations.sandbox", package + "/sandbox")):
+    """The server makes its plan first, since an ordinary user may not reach this interpreter's
+    folder; then it becomes that user.
+    """
+    for name, path in (
+        ("rlm_integrations", package),
+        ("rlm_integrations.sandbox", package + "/sandbox"),
+    ):
         module: Any = types.ModuleType(name)
         module.__path__ = [path]
         sys.modules[name] = module

@@ -1,4 +1,6 @@
-"""The attack suite: what must not happen does not, as an ordinary user and as root, and does on a child that nothing seals."""
+"""The attack suite: what must not happen does not, as an ordinary user and as root, and does on a
+child that nothing seals.
+"""
 
 import asyncio
 from collections import Counter
@@ -42,10 +44,14 @@ async def test_attack(arena: Arena, attack: Attack) -> None:
 @module_loop
 @pytest.mark.parametrize("attack", named([each for each in EVERY if each.works]))
 async def test_attack_works_where_nothing_seals(unsealed: Arena, attack: Attack) -> None:
-    """The same code gets through where no layer is on: the attack is real, and the layer is what stops it."""
+    """The same code gets through where no layer is on: the attack is real, and the layer is what
+    stops it.
+    """
     evidence = await unsealed.run(attack)
     if "BREACH" not in evidence.result.stdout and filtered_already():
-        pytest.skip("a filter around these tests, such as a container's, refuses this in any process")
+        pytest.skip(
+            "a filter around these tests, such as a container's, refuses this in any process"
+        )
     assert "BREACH" in evidence.result.stdout, (evidence.result.status, evidence.result.error)
 
 
@@ -56,7 +62,9 @@ def filtered_already() -> bool:
 
 @module_loop
 async def test_no_secret_is_in_a_childs_memory(unsealed: Arena) -> None:
-    """Every page of a child is searched: neither the host's environment nor another session's text is in it, but what is its own."""
+    """Every page of a child is searched: neither the host's environment nor another session's text
+    is in it, but what is its own.
+    """
     session = await unsealed.open(QUICK)
     code = r"""
         import re
@@ -79,8 +87,14 @@ async def test_no_secret_is_in_a_childs_memory(unsealed: Arena) -> None:
 
 @module_loop
 async def test_variables_are_not_waited_for_for_ever(arena: Arena) -> None:
-    """Code that ends its block by a forged message and goes on loses its session when variables are set, in words and in time."""
-    for ending in ("while True: time.sleep(1)", "write(b'\\xff' * 4)\ntime.sleep(30)", "time.sleep(0.1)\nos._exit(0)"):
+    """Code that ends its block by a forged message and goes on loses its session when variables are
+    set, in words and in time.
+    """
+    for ending in (
+        "while True: time.sleep(1)",
+        "write(b'\\xff' * 4)\ntime.sleep(30)",
+        "time.sleep(0.1)\nos._exit(0)",
+    ):
         session = await arena.open(SHORT)
         assert (await session.execute(arena.code(f"raw(DONE)\n{ending}"), 1)).status == "ok"
         with pytest.raises(SandboxError, match="the session was lost"):
@@ -91,7 +105,9 @@ async def test_variables_are_not_waited_for_for_ever(arena: Arena) -> None:
 
 
 def test_attacks_are_many_and_varied() -> None:
-    """At least sixty, of every kind and no more than thirteen of one, each with a sentence; half of them shown to work."""
+    """At least sixty, of every kind and no more than thirteen of one, each with a sentence; half of
+    them shown to work.
+    """
     kinds = Counter(attack.kind for attack in EVERY)
     assert len(EVERY) >= 60
     assert len(kinds) == 9

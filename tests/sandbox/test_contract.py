@@ -1,4 +1,7 @@
-"""What every sandbox must do with the code that models really write. The numbers are the cases of the facts about models."""
+"""What every sandbox must do with the code that models really write.
+
+The numbers are the cases of the facts about models.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,7 +28,9 @@ async def test_capabilities_are_true(sandbox: Sandbox, run: Run) -> None:
     """What a sandbox says that it cannot do is so: its code reads files, or it does not."""
     result = await run("with open('/etc/passwd') as file: file.read(1)")
     assert (result.status == "error") is sandbox.capabilities.isolated
-    result = await run("import sys; sys.stdout.write('') is None or 'own' if type(sys.stdout).__name__ == 'OutputStream' else 'host'")
+    result = await run(
+        "import sys; sys.stdout.write('') is None or 'own' if type(sys.stdout).__name__ == 'OutputStream' else 'host'"
+    )
     assert ("own" in result.stdout) is sandbox.capabilities.captures_streams
 
 
@@ -34,8 +39,14 @@ async def test_capabilities_are_true(sandbox: Sandbox, run: Run) -> None:
 
 async def test_case_03_what_was_bound_before_an_error_stays_bound(run: Run) -> None:
     """Names, imports and paid replies survive the error that follows them."""
-    result = await run("import math\npaid = llm_query('p')\nx = 1\nraise ValueError('half way')\ny = 2")
-    assert (result.status, result.error and result.error.type, result.error and result.error.message) == ("error", "ValueError", "half way")
+    result = await run(
+        "import math\npaid = llm_query('p')\nx = 1\nraise ValueError('half way')\ny = 2"
+    )
+    assert (
+        result.status,
+        result.error and result.error.type,
+        result.error and result.error.message,
+    ) == ("error", "ValueError", "half way")
     result = await run("(paid, x, math.pi > 3, 'y' in globals())")
     assert result.stdout == "('echo: p', 1, True, False)\n"
 
@@ -45,17 +56,24 @@ async def test_case_03_what_was_bound_before_an_error_stays_bound(run: Run) -> N
 
 async def test_case_04_every_builtin_exists(run: Run) -> None:
     """frozenset, globals, SyntaxError, callable and all the others are there."""
-    result = await run("x = (frozenset([1]), callable(len), SyntaxError, globals(), __import__('re'), type, vars, memoryview)\nlen(x)")
+    result = await run(
+        "x = (frozenset([1]), callable(len), SyntaxError, globals(), __import__('re'), type, vars, memoryview)\nlen(x)"
+    )
     assert result.stdout == "8\n"
 
 
 async def test_case_04_a_forbidden_builtin_says_so(sandbox: Sandbox, run: Run) -> None:
     """input() has an error of its own, which tells the model what to do instead."""
     if not sandbox.capabilities.isolated:
-        pytest.skip("in the host's own process builtins are the host's, and pytest closes its standard input")
+        pytest.skip(
+            "in the host's own process builtins are the host's, and pytest closes its standard input"
+        )
     result = await run("input('your name?')")
     assert result.error is not None
-    assert (result.error.type, "input() does not work here" in result.error.message) == ("RuntimeError", True)
+    assert (result.error.type, "input() does not work here" in result.error.message) == (
+        "RuntimeError",
+        True,
+    )
     result = await run("breakpoint()")
     assert result.error is not None
     assert "breakpoint() does not work here" in result.error.message
@@ -88,7 +106,11 @@ async def test_case_05_show_vars_lists_what_the_model_made(run: Run) -> None:
     await run("found = ['a', 'b']\nimport re\ndef helper(): pass\nsecret = 'do not repeat me'")
     result = await run("SHOW_VARS()")
     assert result.stdout == "found: list of 2\nhelper: function\nsecret: str, 16 characters\n"
-    assert result.locals == {"found": "list of 2", "helper": "function", "secret": "str, 16 characters"}
+    assert result.locals == {
+        "found": "list of 2",
+        "helper": "function",
+        "secret": "str, 16 characters",
+    }
 
 
 # Case 7, 9, 17: FINAL.
@@ -164,7 +186,9 @@ async def test_a_final_of_any_kind_of_value_arrives(run: Run) -> None:
 async def test_a_final_that_cannot_cross_is_an_error(sandbox: Sandbox, run: Run) -> None:
     """A list that holds itself is refused with words, and the session goes on."""
     if not sandbox.capabilities.isolated:
-        pytest.skip("nothing crosses a wire in the host's own process, so there is nothing to refuse there")
+        pytest.skip(
+            "nothing crosses a wire in the host's own process, so there is nothing to refuse there"
+        )
     result = await run("loop = []; loop.append(loop); FINAL(loop)")
     assert (result.status, result.final) == ("error", None)
     assert result.error is not None
@@ -177,7 +201,9 @@ async def test_a_final_that_cannot_cross_is_an_error(sandbox: Sandbox, run: Run)
 
 async def test_case_15_future_imports_come_first(run: Run) -> None:
     """`from __future__` works at the head of a block, and holds for later ones."""
-    assert (await run("from __future__ import annotations\ndef f(x: Undefined): return x\nf(1)")).stdout == "1\n"
+    assert (
+        await run("from __future__ import annotations\ndef f(x: Undefined): return x\nf(1)")
+    ).stdout == "1\n"
     assert (await run("def g(x: AlsoUndefined): return x\ng(2)")).stdout == "2\n"
 
 
@@ -197,20 +223,26 @@ async def test_case_15_a_block_indented_as_a_whole_runs(run: Run) -> None:
 async def test_case_15_top_level_await(run: Run) -> None:
     """`await` works at the top level, and tasks of one block can be awaited in the next."""
     assert (
-        await run("import asyncio\nawait asyncio.sleep(0)\nt = asyncio.create_task(asyncio.sleep(0, 'late'))\nawait llm_query('a')")
+        await run(
+            "import asyncio\nawait asyncio.sleep(0)\nt = asyncio.create_task(asyncio.sleep(0, 'late'))\nawait llm_query('a')"
+        )
     ).stdout == "'echo: a'\n"
     assert (await run("await t")).stdout == "'late'\n"
 
 
 async def test_case_15_asyncio_run(run: Run) -> None:
-    """`asyncio.run` works, also where it is the last expression, or the coroutine was never awaited."""
+    """`asyncio.run` works, also where it is the last expression, or the coroutine was never
+    awaited.
+    """
     code = "import asyncio\nasync def main():\n    return await llm_query('b')\n"
     assert (await run(code + "asyncio.run(main())")).stdout == "'echo: b'\n"
     assert (await run(code + "main()")).stdout == "'echo: b'\n"
 
 
 async def test_case_15_asyncio_run_beside_await(sandbox: Sandbox, run: Run) -> None:
-    """`asyncio.run` works even in a block that awaits at its top level, where Python itself would refuse it."""
+    """`asyncio.run` works even in a block that awaits at its top level, where Python itself would
+    refuse it.
+    """
     if not sandbox.capabilities.isolated:
         pytest.skip("asyncio.run of the host's own process is not ours to change")
     code = "import asyncio\nasync def main():\n    return await llm_query('c')\nawait asyncio.sleep(0)\nasyncio.run(main())"
@@ -218,10 +250,19 @@ async def test_case_15_asyncio_run_beside_await(sandbox: Sandbox, run: Run) -> N
 
 
 async def test_case_15_reserved_names_are_restored(run: Run) -> None:
-    """`context` and the host's functions are themselves again in the next block, whatever the last made of them."""
-    await run("context = 'gone'; llm_query = None; FINAL = 3; store = 'mine'; context_0 = 1; del SHOW_VARS")
-    result = await run("(context, context_0, llm_query('x'), store.create('a', 'b'), callable(SHOW_VARS), callable(FINAL))")
-    assert result.stdout == "('the quick brown fox', 'the quick brown fox', 'echo: x', 'worker_A_000001', True, True)\n"
+    """`context` and the host's functions are themselves again in the next block, whatever the last
+    made of them.
+    """
+    await run(
+        "context = 'gone'; llm_query = None; FINAL = 3; store = 'mine'; context_0 = 1; del SHOW_VARS"
+    )
+    result = await run(
+        "(context, context_0, llm_query('x'), store.create('a', 'b'), callable(SHOW_VARS), callable(FINAL))"
+    )
+    assert (
+        result.stdout
+        == "('the quick brown fox', 'the quick brown fox', 'echo: x', 'worker_A_000001', True, True)\n"
+    )
 
 
 # Calls.
@@ -239,12 +280,23 @@ async def test_calls_carry_their_block_and_arguments(run: Run, gate: Any) -> Non
 
 
 async def test_arguments_of_any_kind_cross(run: Run, gate: Any) -> None:
-    """Spans, errors, sets, keys that look like the wire's own tags, lone surrogates: all arrive as they are; the rest is named."""
+    """Spans, errors, sets, keys that look like the wire's own tags, lone surrogates: all arrive as
+    they are; the rest is named.
+    """
     await run(
         "llm_batch([None, 1, 2.5, 'x', SpanRef('context_0', 1, 2), LLMError('timeout', 'm', 3), {'$b': 5, 'k': {1}}, '\\ud800', object()])"
     )
     arrived = gate.calls[0][2][0]
-    assert arrived[:-1] == [None, 1, 2.5, "x", SpanRef("context_0", 1, 2), LLMError("timeout", "m", 3), {"$b": 5, "k": [1]}, "\ud800"]
+    assert arrived[:-1] == [
+        None,
+        1,
+        2.5,
+        "x",
+        SpanRef("context_0", 1, 2),
+        LLMError("timeout", "m", 3),
+        {"$b": 5, "k": [1]},
+        "\ud800",
+    ]
     assert isinstance(arrived[5], LLMError)
     assert isinstance(arrived[-1], Opaque)
     assert arrived[-1].type == "object"
@@ -252,8 +304,15 @@ async def test_arguments_of_any_kind_cross(run: Run, gate: Any) -> None:
 
 async def test_answers_of_any_kind_cross(run: Run, gate: Any) -> None:
     """What the host gives arrives whole: None, numbers, nested data, spans, typed errors."""
-    gate.gifts["all"] = [None, 1.5, {"$x": ["y", {"deep": [SpanRef("context_0", 0, 1)]}]}, LLMError("server", "broken", 2)]
-    result = await run("v = give('all')\n(v[:3], type(v[3]).__name__, v[3].type, v[3].retries, str(v[3]), isinstance(v[3], LLMError))")
+    gate.gifts["all"] = [
+        None,
+        1.5,
+        {"$x": ["y", {"deep": [SpanRef("context_0", 0, 1)]}]},
+        LLMError("server", "broken", 2),
+    ]
+    result = await run(
+        "v = give('all')\n(v[:3], type(v[3]).__name__, v[3].type, v[3].retries, str(v[3]), isinstance(v[3], LLMError))"
+    )
     assert result.stdout == (
         "([None, 1.5, {'$x': ['y', {'deep': [SpanRef(source='context_0', start=0, end=1, unit='chars')]}]}], "
         "'LLMError', 'server', 2, 'Error: server: broken', True)\n"
@@ -261,12 +320,18 @@ async def test_answers_of_any_kind_cross(run: Run, gate: Any) -> None:
 
 
 async def test_a_refused_call_raises_in_the_models_code(run: Run) -> None:
-    """The exception has the name and words that the gate chose, and its traceback names the model's line alone."""
+    """The exception has the name and words that the gate chose, and its traceback names the model's
+    line alone.
+    """
     result = await run("x = 1\nfail('ValueError', 'prompts must be texts')\n")
     assert result.error is not None
     assert (result.error.type, result.error.message) == ("ValueError", "prompts must be texts")
     assert result.error.traceback.count("File") == 1
-    assert (await run("try:\n    fail('NoSuchError', 'm')\nexcept RuntimeError as e:\n    print('caught', x)")).stdout == "caught 1\n"
+    assert (
+        await run(
+            "try:\n    fail('NoSuchError', 'm')\nexcept RuntimeError as e:\n    print('caught', x)"
+        )
+    ).stdout == "caught 1\n"
 
 
 @pytest.mark.parametrize(
@@ -299,8 +364,12 @@ async def test_calls_run_at_the_same_time(run: Run, code: str) -> None:
 
 async def test_a_reply_may_be_awaited_late(run: Run) -> None:
     """A call that was not awaited where it stands gives its reply, which can still be awaited."""
-    assert (await run("r = llm_query('x')\nprint(r.upper())\nawait r")).stdout == "ECHO: X\n'echo: x'\n"
-    assert (await run("r = llm_batch(['x'])\nprint(r[0])\nawait r")).stdout == "echo: x\n['echo: x']\n"
+    assert (
+        await run("r = llm_query('x')\nprint(r.upper())\nawait r")
+    ).stdout == "ECHO: X\n'echo: x'\n"
+    assert (
+        await run("r = llm_batch(['x'])\nprint(r[0])\nawait r")
+    ).stdout == "echo: x\n['echo: x']\n"
 
 
 async def test_190_gathered_calls_all_answer(run: Run, gate: Any) -> None:
@@ -321,8 +390,12 @@ async def test_a_batch_of_large_prompts_crosses_in_frames(run: Run, gate: Any) -
     assert len(gate.calls[0][2][0]) == 101
 
 
-async def test_a_fault_of_the_gate_is_raised_to_the_host(session: Session, sandbox: Sandbox) -> None:
-    """An exception that is no refusal is a fault of ours: it reaches whoever asked, not the model, and ends the session."""
+async def test_a_fault_of_the_gate_is_raised_to_the_host(
+    session: Session, sandbox: Sandbox
+) -> None:
+    """An exception that is no refusal is a fault of ours: it reaches whoever asked, not the model,
+    and ends the session.
+    """
     if not sandbox.capabilities.isolated:
         pytest.skip("in the host's own process the model's code sees the exception: they share it")
     with pytest.raises(ZeroDivisionError, match="a fault of the host"):
@@ -336,14 +409,20 @@ async def test_a_fault_of_the_gate_is_raised_to_the_host(session: Session, sandb
 
 async def test_print_keeps_its_order_around_calls(run: Run) -> None:
     """Lines come in the order in which they were written."""
-    assert (await run("print(1)\nllm_query('x')\nprint(2, end='')\nprint('', 3, sep='|')")).stdout == "1\n2|3\n"
+    assert (
+        await run("print(1)\nllm_query('x')\nprint(2, end='')\nprint('', 3, sep='|')")
+    ).stdout == "1\n2|3\n"
 
 
 async def test_output_is_bounded_and_what_was_dropped_is_counted(open_session: Any) -> None:
     """The first characters are kept and the rest counted; the next block starts afresh."""
     session = await open_session(limits=Limits(stdout_kept=1000))
     result = await session.execute("for i in range(100_000): print('0123456789', end='')", 1)
-    assert (len(result.stdout), result.stdout[:12], result.dropped) == (1000, "012345678901", 999_000)
+    assert (len(result.stdout), result.stdout[:12], result.dropped) == (
+        1000,
+        "012345678901",
+        999_000,
+    )
     assert (await session.execute("print('again')", 2)).stdout == "again\n"
 
 
@@ -358,7 +437,9 @@ async def test_lone_surrogates_do_not_break_anything(run: Run) -> None:
 
 
 async def test_a_traceback_names_the_models_lines_and_nothing_of_ours(run: Run) -> None:
-    """Block, line and source of the model's code, the library's frames without paths of this machine, none of the sandbox's."""
+    """Block, line and source of the model's code, the library's frames without paths of this
+    machine, none of the sandbox's.
+    """
     await run("def parse(text):\n    import json\n    return json.loads(text)")
     result = await run("x = 1\nparse('{')")
     assert result.error is not None
@@ -380,7 +461,9 @@ async def test_a_syntax_error_points_at_its_place(run: Run) -> None:
 
 async def test_linked_exceptions_are_shown(run: Run) -> None:
     """`raise … from …` keeps both, cleaned alike."""
-    result = await run("try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise KeyError('missing') from e")
+    result = await run(
+        "try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise KeyError('missing') from e"
+    )
     assert result.error is not None
     assert "ZeroDivisionError: division by zero" in result.error.traceback
     assert "rlm_integrations" not in result.error.traceback
@@ -406,7 +489,9 @@ async def test_endless_recursion_is_an_error(run: Run) -> None:
 
 async def test_an_exception_whose_text_raises_is_described(run: Run) -> None:
     """A hostile __str__ or __repr__ costs its text, nothing else."""
-    result = await run("class Bad(Exception):\n    def __str__(self): raise RuntimeError('no')\nraise Bad()")
+    result = await run(
+        "class Bad(Exception):\n    def __str__(self): raise RuntimeError('no')\nraise Bad()"
+    )
     assert result.error is not None
     assert result.error.type == "Bad"
     result = await run("class Worse:\n    def __repr__(self): raise KeyError('k')\nWorse()")
@@ -422,18 +507,33 @@ async def test_an_exception_whose_text_raises_is_described(run: Run) -> None:
     [
         ("def numbers():\n    yield from range(3)\nlist(numbers())", "[0, 1, 2]\n"),
         ("x = 1\ndel x\n'x' in globals()", "False\n"),
-        ("class A:\n    def f(self): return 1\nclass B(A):\n    def f(self): return super().f() + 1\nB().f()", "2\n"),
+        (
+            "class A:\n    def f(self): return 1\nclass B(A):\n    def f(self): return super().f() + 1\nB().f()",
+            "2\n",
+        ),
         ("count = 0\ndef add():\n    global count\n    count += 1\nadd()\ncount", "1\n"),
         ("import re\nre.sub(r'\\w+', lambda m: m.group().upper(), 'ab cd')", "'AB CD'\n"),
         ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\nP(1)", "P(x=1)\n"),
-        ("import collections, json\njson.dumps(collections.Counter('aab'))", '\'{"a": 2, "b": 1}\'\n'),
+        (
+            "import collections, json\njson.dumps(collections.Counter('aab'))",
+            '\'{"a": 2, "b": 1}\'\n',
+        ),
         ("f'{3.14159:.2f} {12:>5} {\"x\"!r}'", "\"3.14    12 'x'\"\n"),
         ("with __import__('contextlib').suppress(KeyError):\n    {}['x']\n'on'", "'on'\n"),
         ("match {'a': 1}:\n    case {'a': n}:\n        print(n)", "1\n"),
-        ("squares = [i * i for i in range(4)]\n[s for s in squares if s > len(squares) - 3]", "[4, 9]\n"),
-        ("data = '1,2\\n3,4'\nimport csv, io\nlist(csv.reader(io.StringIO(data)))", "[['1', '2'], ['3', '4']]\n"),
+        (
+            "squares = [i * i for i in range(4)]\n[s for s in squares if s > len(squares) - 3]",
+            "[4, 9]\n",
+        ),
+        (
+            "data = '1,2\\n3,4'\nimport csv, io\nlist(csv.reader(io.StringIO(data)))",
+            "[['1', '2'], ['3', '4']]\n",
+        ),
         ("import statistics, textwrap, datetime, decimal\nstatistics.mean([1, 2, 3])", "2\n"),
-        ("import sqlite3\ndb = sqlite3.connect(':memory:')\nprint(db.execute('select 1+1').fetchone())\ndb.close()", "(2,)\n"),
+        (
+            "import sqlite3\ndb = sqlite3.connect(':memory:')\nprint(db.execute('select 1+1').fetchone())\ndb.close()",
+            "(2,)\n",
+        ),
     ],
 )
 async def test_the_language_works(run: Run, code: str, shown: str) -> None:
@@ -446,7 +546,9 @@ async def test_classes_of_the_model_can_be_pickled(sandbox: Sandbox, run: Run) -
     """Its namespace is the module `__main__`, as in any script."""
     if not sandbox.capabilities.isolated:
         pytest.skip("the host's own process has a __main__ already")
-    assert (await run("import pickle\nclass K: pass\ntype(pickle.loads(pickle.dumps(K()))).__name__")).stdout == "'K'\n"
+    assert (
+        await run("import pickle\nclass K: pass\ntype(pickle.loads(pickle.dumps(K()))).__name__")
+    ).stdout == "'K'\n"
 
 
 async def test_warnings_of_the_models_style_cost_no_output(sandbox: Sandbox, run: Run) -> None:
@@ -463,13 +565,30 @@ async def test_warnings_of_the_models_style_cost_no_output(sandbox: Sandbox, run
 async def test_a_list_is_a_list(open_session: Any) -> None:
     """Several texts are `context` as a list and `context_0…n` each, with metadata."""
     session = await open_session(["first", "zweiter é ü", "third 😀"])
-    result = await session.execute("(context, context_1 is context[1], len(context_2), context_metadata['type'])", 1)
+    result = await session.execute(
+        "(context, context_1 is context[1], len(context_2), context_metadata['type'])", 1
+    )
     assert result.stdout.startswith("(['first', 'zweiter é ü', 'third 😀'], True, 7, ")
 
 
-@pytest.mark.parametrize("text", ["", "ascii", "é", "\u2013", "😀", "\ud800", "a\r\nb\rc\n", "x" * 300_000 + "é", "x" * 300_000 + "😀"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ascii",
+        "é",
+        "\u2013",
+        "😀",
+        "\ud800",
+        "a\r\nb\rc\n",
+        "x" * 300_000 + "é",
+        "x" * 300_000 + "😀",
+    ],
+)
 async def test_any_text_arrives_as_it_is(open_session: Any, text: str) -> None:
-    """Every width, no newline translated, lone surrogates kept; equal to and hashed like any str of the same characters."""
+    """Every width, no newline translated, lone surrogates kept; equal to and hashed like any str of
+    the same characters.
+    """
     session = await open_session(text)
     code = f"end = {text[-20:]!r}\n(len(context), context[-20:] == end, hash(context[-20:]) == hash(end), ord(max(context, default='a')))"
     result = await session.execute(code, 1)

@@ -1,4 +1,6 @@
-"""What code hands over by mistake, or leaves behind, is told to the code or refused; the session and its variables stay."""
+"""What code hands over by mistake, or leaves behind, is told to the code or refused; the session
+and its variables stay.
+"""
 
 import asyncio
 import dataclasses
@@ -47,11 +49,20 @@ SLIPS = {
 
 
 @pytest.mark.parametrize("value", SLIPS)
-async def test_a_value_that_is_not_valid_is_an_error_of_its_block(open_session: Any, gate: Any, value: str) -> None:
-    """In an argument, an answer and its evidence: the code is told what is wrong, nothing reaches the host, the variables stay."""
+async def test_a_value_that_is_not_valid_is_an_error_of_its_block(
+    open_session: Any, gate: Any, value: str
+) -> None:
+    """In an argument, an answer and its evidence: the code is told what is wrong, nothing reaches
+    the host, the variables stay.
+    """
     session = await open_session()
     await session.execute(CLASSES, 1)
-    for code in (f"llm_batch([{value}])", f"llm_query({{'a': {value}}})", f"FINAL([{value}])", f"FINAL('x', evidence=[{value}])"):
+    for code in (
+        f"llm_batch([{value}])",
+        f"llm_query({{'a': {value}}})",
+        f"FINAL([{value}])",
+        f"FINAL('x', evidence=[{value}])",
+    ):
         result = await session.execute(code, 2)
         assert (result.status, result.final) == ("error", None), code
         assert SLIPS[value] in result.error.message, (code, result.error)
@@ -61,7 +72,9 @@ async def test_a_value_that_is_not_valid_is_an_error_of_its_block(open_session: 
 
 @pytest.mark.parametrize("value", ["NoText()", "NoLength('text')"])
 async def test_odd_values_cross_as_what_they_are(open_session: Any, value: str) -> None:
-    """A text is a text whatever its class says of its length, and an object whose text raises crosses as one that has none."""
+    """A text is a text whatever its class says of its length, and an object whose text raises
+    crosses as one that has none.
+    """
     session = await open_session()
     await session.execute(CLASSES, 1)
     result = await session.execute(f"FINAL([{value}])", 2)
@@ -70,7 +83,9 @@ async def test_odd_values_cross_as_what_they_are(open_session: Any, value: str) 
 
 
 async def test_parts_without_a_message_are_let_go_of_after_the_block(open_session: Any) -> None:
-    """What an argument that is refused half way has sent ahead counts no longer once its block has ended."""
+    """What an argument that is refused half way has sent ahead counts no longer once its block has
+    ended.
+    """
     session = await open_session(limits=Limits(message_bytes=4 << 20))
     code = "try:\n    llm_batch(['x' * 5_000] * 600 + [SpanRef('context_0', None, 1)])\nexcept ValueError:\n    kept = 1"
     for number in range(5):
@@ -80,7 +95,9 @@ async def test_parts_without_a_message_are_let_go_of_after_the_block(open_sessio
 
 
 async def test_a_call_begun_in_an_earlier_block_is_refused(open_session: Any, gate: Any) -> None:
-    """A thread that was stopped in the middle of a large call goes on in the next block: its call is refused, the session stays."""
+    """A thread that was stopped in the middle of a large call goes on in the next block: its call
+    is refused, the session stays.
+    """
     session = await open_session()
     code = """
         import threading
@@ -131,7 +148,8 @@ async def test_open_calls_and_parts_keep_within_one_bound(open_session: Any, gat
         print(llm_batch(["x" * 1_000_000] * 12))
     """
     task = asyncio.ensure_future(session.execute(code, 1))
-    while not task.done() and (session._running is None or session._running._slot is None):  # until the host no longer reads
+    # Until the host no longer reads
+    while not task.done() and (session._running is None or session._running._slot is None):
         await asyncio.sleep(0.001)
     assert len(weights) == 1
     assert weights[0] + session.held_weight < 24 << 20

@@ -37,7 +37,9 @@ def maxchar_of(text: str) -> int:
 
 def filled(text: str, stored: int, before: bytes = b"", chars: int | None = None) -> str:
     with memory(before + text.encode(CODECS[stored], "surrogatepass")) as fd:
-        return fill(fd, len(before), len(text) if chars is None else chars, stored, maxchar_of(text))
+        return fill(
+            fd, len(before), len(text) if chars is None else chars, stored, maxchar_of(text)
+        )
 
 
 def assert_same(made: str, text: str) -> None:
@@ -53,13 +55,23 @@ def assert_same(made: str, text: str) -> None:
     assert pickle.loads(pickle.dumps(made, 5)) == text
 
 
-SAMPLES = {0x7F: "a\n\x00\x7f", 0xFF: "aé\xff\x80", 0xFFFF: "a€\ud800\udc00\uffff", 0x10FFFF: "a😀\udc00\U0010ffff"}
+SAMPLES = {
+    0x7F: "a\n\x00\x7f",
+    0xFF: "aé\xff\x80",
+    0xFFFF: "a€\ud800\udc00\uffff",
+    0x10FFFF: "a😀\udc00\U0010ffff",
+}
 
 
 @pytest.mark.parametrize("chars", [1, 2, 1000, STEP_CHARS, STEP_CHARS + 1, 2 * STEP_CHARS + 77])
-@pytest.mark.parametrize(("maxchar", "stored"), [(each, stored) for each in MAXCHARS for stored in (1, 2, 4) if stored >= WIDTHS[each]])
+@pytest.mark.parametrize(
+    ("maxchar", "stored"),
+    [(each, stored) for each in MAXCHARS for stored in (1, 2, 4) if stored >= WIDTHS[each]],
+)
 def test_every_width_from_every_stored_width(maxchar: int, stored: int, chars: int) -> None:
-    """Text of each class is filled from its own width, and narrowed from each greater one, within a step and across steps."""
+    """Text of each class is filled from its own width, and narrowed from each greater one, within a
+    step and across steps.
+    """
     text = (SAMPLES[maxchar] * (chars // 4 + 1))[-chars:]
     assert maxchar_of(text) == maxchar
     assert_same(filled(text, stored, before=b"xyz"), text)
@@ -68,8 +80,12 @@ def test_every_width_from_every_stored_width(maxchar: int, stored: int, chars: i
 @settings(deadline=None, max_examples=60)
 @given(st.text(st.characters(), max_size=200), st.integers(0, 3), st.data())
 def test_any_text_above_a_step(text: str, before: int, data: st.DataObject) -> None:
-    """Any text comes out as it went in, whatever precedes it in the file; steps are made small, so that short texts take several."""
-    stored = data.draw(st.sampled_from([width for width in (1, 2, 4) if width >= WIDTHS[maxchar_of(text)]]))
+    """Any text comes out as it went in, whatever precedes it in the file; steps are made small, so
+    that short texts take several.
+    """
+    stored = data.draw(
+        st.sampled_from([width for width in (1, 2, 4) if width >= WIDTHS[maxchar_of(text)]])
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "STEP_CHARS", data.draw(st.integers(2, 50)))
         assert_same(filled(text, stored, before=b"#" * before), text)
@@ -91,7 +107,9 @@ def test_a_file_that_is_too_short(chars: int) -> None:
 @pytest.mark.parametrize("chars", [10, STEP_CHARS + 10])
 @pytest.mark.parametrize("stored", [1, 2])
 def test_a_file_that_is_not_ascii_after_all(chars: int, stored: int) -> None:
-    """A byte above 127 in what was said to be ASCII raises: such a str would break the interpreter's rules."""
+    """A byte above 127 in what was said to be ASCII raises: such a str would break the
+    interpreter's rules.
+    """
     data = ("a" * (chars - 1) + "é").encode(CODECS[stored])
     with memory(data) as fd, pytest.raises(ValueError, match="not"):
         fill(fd, 0, chars, stored, 0x7F)
@@ -119,7 +137,9 @@ print((peak() - before) / (sys.getsizeof(text)))
 """
 
 
-@pytest.mark.parametrize(("stored", "maxchar"), [(1, 0x7F), (1, 0xFF), (2, 0xFFFF), (4, 0x10FFFF), (4, 0x7F)])
+@pytest.mark.parametrize(
+    ("stored", "maxchar"), [(1, 0x7F), (1, 0xFF), (2, 0xFFFF), (4, 0x10FFFF), (4, 0x7F)]
+)
 def test_filling_takes_the_memory_of_the_text_and_no_more(stored: int, maxchar: int) -> None:
     """At its peak, filling holds the text once: 1.1 times its size at most."""
     command = [sys.executable, "-c", MEASURE, str(stored), str(maxchar), str(48 << 20)]
@@ -130,4 +150,9 @@ def test_filling_takes_the_memory_of_the_text_and_no_more(stored: int, maxchar: 
 def test_nothing_of_the_package_is_needed() -> None:
     """The module runs alone, with the standard library: that is how a child has it."""
     code = f"import runpy, sys; runpy.run_path({module.__file__!r}); print([m for m in sys.modules if m.startswith('rlm')])"
-    assert subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )

@@ -1,4 +1,6 @@
-"""An interrupt, or a time limit, ends the block and costs the session nothing: no frame is cut, no variable is lost."""
+"""An interrupt, or a time limit, ends the block and costs the session nothing: no frame is cut, no
+variable is lost.
+"""
 
 import asyncio
 import random
@@ -14,8 +16,9 @@ from tests._script import run_script
 
 PATIENT = Limits(grace_seconds=60, block_seconds=600, calls_per_block=1_000_000)
 
-# Raises the signal at a chosen step of whatever the main thread does from then on, the machinery included. A step is where the interpreter
-# looks for signals: as a function begins, as a loop goes round, and when a call has come back.
+# Raises the signal at a chosen step of whatever the main thread does from then on, the machinery
+# included. A step is where the interpreter looks for signals: as a function begins, as a loop goes
+# round, and when a call has come back.
 AT_A_STEP = textwrap.dedent("""
     import dis, signal, sys
 
@@ -73,7 +76,9 @@ CODE = {
 
 
 async def interrupt_at(session: Any, task: "asyncio.Task[Any]", seconds: float) -> Any:
-    """The block's result, interrupted from outside once it has run for so long, or when it has ended by then."""
+    """The block's result, interrupted from outside once it has run for so long, or when it has
+    ended by then.
+    """
     await asyncio.wait({task}, timeout=seconds)
     await session.interrupt()
     return await task
@@ -81,7 +86,9 @@ async def interrupt_at(session: Any, task: "asyncio.Task[Any]", seconds: float) 
 
 @pytest.mark.parametrize("what", CODE)
 async def test_an_interrupt_at_any_step_loses_nothing(open_session: Any, what: str) -> None:
-    """At each step of a block, up to the start of the next one: the session, its variables and all frames are whole."""
+    """At each step of a block, up to the start of the next one: the session, its variables and all
+    frames are whole.
+    """
     session = await open_session(limits=PATIENT)
     await session.execute(AT_A_STEP + "import threading\nblocks = 0", 0)
     await session.execute(f"at_a_step.arm(-1)\n{CODE[what]}", 1)
@@ -90,34 +97,56 @@ async def test_an_interrupt_at_any_step_loses_nothing(open_session: Any, what: s
     raised = 0
     for number in numbers:
         for code in (f"blocks += 1\nat_a_step.arm({number})\n{CODE[what]}", "sys.settrace(None)"):
-            # asyncio may wait for ever for a step that an interrupt took; the host sends a further one, as it always does.
-            result = await interrupt_at(session, asyncio.ensure_future(session.execute(code, 2 + number)), 1)
+            # asyncio may wait for ever for a step that an interrupt took; the host sends a further
+            # one, as it always does.
+            result = await interrupt_at(
+                session, asyncio.ensure_future(session.execute(code, 2 + number)), 1
+            )
             assert result.status in {"ok", "error", "interrupted"}, (number, result.error)
-            raised += result.error is not None and "Interrupt" in (result.error.type + result.error.message)
+            raised += result.error is not None and "Interrupt" in (
+                result.error.type + result.error.message
+            )
     assert raised > 0
     assert (await session.execute("blocks", 4)).stdout == f"{len(numbers)}\n"
     assert (await session.execute("llm_query('whole')", 5)).stdout == "'echo: whole'\n"
 
 
 @pytest.mark.parametrize(
-    "code", ["llm_query('x' * 4_000_000)", "llm_batch(['x' * 2_000] * 500)", "i = 0\nwhile True: i += 1", "print('x' * 70_000)"]
+    "code",
+    [
+        "llm_query('x' * 4_000_000)",
+        "llm_batch(['x' * 2_000] * 500)",
+        "i = 0\nwhile True: i += 1",
+        "print('x' * 70_000)",
+    ],
 )
 async def test_many_interrupts_from_outside_lose_nothing(open_session: Any, code: str) -> None:
-    """Interrupts at moments of all kinds, also before the code has begun and as it ends: each block ends, and the variables stay."""
+    """Interrupts at moments of all kinds, also before the code has begun and as it ends: each block
+    ends, and the variables stay.
+    """
     session = await open_session(limits=PATIENT)
     await session.execute("blocks = 0", 0)
     delays = random.Random(0)
     for number in range(40):
-        work = f"blocks += 1\nfor _ in range({1 if 'while' in code else 1_000_000}):\n" + textwrap.indent(code, "    ")
+        work = (
+            f"blocks += 1\nfor _ in range({1 if 'while' in code else 1_000_000}):\n"
+            + textwrap.indent(code, "    ")
+        )
         task = asyncio.ensure_future(session.execute(work, 1 + number))
-        result = await interrupt_at(session, task, delays.choice([0, 0, 0.001, 0.003, 0.01, 0.03]) * delays.random())
+        result = await interrupt_at(
+            session, task, delays.choice([0, 0, 0.001, 0.003, 0.01, 0.03]) * delays.random()
+        )
         assert result.status == "interrupted", result.error
     assert 0 <= int((await session.execute("blocks", 100)).stdout) <= 40
     assert (await session.execute("llm_query('whole')", 101)).stdout == "'echo: whole'\n"
 
 
-async def test_threads_that_wait_for_the_host_end_with_an_interrupt(open_session: Any, gate: Any) -> None:
-    """A pool whose calls are open and whose queue is full ends at once: its open calls are cancelled, the others refused."""
+async def test_threads_that_wait_for_the_host_end_with_an_interrupt(
+    open_session: Any, gate: Any
+) -> None:
+    """A pool whose calls are open and whose queue is full ends at once: its open calls are
+    cancelled, the others refused.
+    """
     session = await open_session(limits=PATIENT)
     code = """
         kept = 1
@@ -135,7 +164,9 @@ async def test_threads_that_wait_for_the_host_end_with_an_interrupt(open_session
 
 
 async def test_code_that_swallows_an_interrupt_gets_another(open_session: Any) -> None:
-    """A bare `except` in a loop takes one interrupt each time round; the signal is sent until the block has ended."""
+    """A bare `except` in a loop takes one interrupt each time round; the signal is sent until the
+    block has ended.
+    """
     session = await open_session(limits=PATIENT)
     code = """
         swallowed = 0
@@ -149,11 +180,14 @@ async def test_code_that_swallows_an_interrupt_gets_another(open_session: Any) -
     task = asyncio.ensure_future(session.execute(code, 1))
     result = await interrupt_at(session, task, 0)
     assert result.status == "interrupted"
-    assert int((await session.execute("swallowed", 2)).stdout) in {0, 3}  # 0 where it came before the code had begun
+    # 0 where it came before the code had begun
+    assert int((await session.execute("swallowed", 2)).stdout) in {0, 3}
 
 
 def test_a_host_that_blocks_the_signal_loses_nothing() -> None:
-    """A host that waits for signals by sigwait blocks them, and its children inherit that: a time limit works all the same."""
+    """A host that waits for signals by sigwait blocks them, and its children inherit that: a time
+    limit works all the same.
+    """
     code = """
 import asyncio, signal
 from rlm_integrations.corpus import Corpus

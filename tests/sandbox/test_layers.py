@@ -1,6 +1,8 @@
-"""A layer that is missing, fails or only claims to hold leads to a refusal that names it, or to fewer rights; never to less protection.
+"""A layer that is missing, fails or only claims to hold leads to a refusal that names it, or to
+fewer rights; never to less protection.
 
-The kernels that lack something are this one, with a filter around the server that answers in its place (see `launcher.py`).
+The kernels that lack something are this one, with a filter around the server that answers in its
+place (see `launcher.py`).
 """
 
 import errno
@@ -21,7 +23,10 @@ from tests.sandbox.wrappers import IDENTITIES, ROOT, Answer, World, identity
 
 module_loop = pytest.mark.asyncio(loop_scope="module")
 
-NO_LANDLOCK = tuple(Answer(call=f"landlock_{call}", error=errno.ENOSYS) for call in ("create_ruleset", "add_rule", "restrict_self"))
+NO_LANDLOCK = tuple(
+    Answer(call=f"landlock_{call}", error=errno.ENOSYS)
+    for call in ("create_ruleset", "add_rule", "restrict_self")
+)
 ADDRESS_SPACE, DESCRIPTORS, FILE_SIZE = 9, 7, 1
 
 
@@ -43,7 +48,11 @@ PUT_ON = {
     "landlock": [Answer(call="landlock_restrict_self", error=errno.E2BIG)],
     "seccomp": [Answer(call="seccomp", error=errno.ENOSYS)],
 }
-CASES = [pytest.param(layer, answer, id=f"{layer}-{place}") for layer, calls in PUT_ON.items() for place, answer in enumerate(calls)]
+CASES = [
+    pytest.param(layer, answer, id=f"{layer}-{place}")
+    for layer, calls in PUT_ON.items()
+    for place, answer in enumerate(calls)
+]
 
 
 async def no_gate(*_: Any) -> Any:
@@ -52,30 +61,42 @@ async def no_gate(*_: Any) -> Any:
 
 async def refusal(world: World) -> str:
     """Why there is no session in this world."""
-    with world.sandbox() as sandbox, Corpus.build("x") as corpus, pytest.raises(SandboxUnavailableError) as refused:
+    with (
+        world.sandbox() as sandbox,
+        Corpus.build("x") as corpus,
+        pytest.raises(SandboxUnavailableError) as refused,
+    ):
         await sandbox.open(corpus, [], no_gate, QUICK)
     return str(refused.value)
 
 
 @pytest.mark.parametrize(("layer", "answer"), CASES)
 async def test_a_layer_that_cannot_be_put_on_is_named(layer: str, answer: Answer) -> None:
-    """The kernel refuses the call: there is no session, and the error says which layer, why, and what can be chosen instead."""
+    """The kernel refuses the call: there is no session, and the error says which layer, why, and
+    what can be chosen instead.
+    """
     said = await refusal(World(user=identity("user").user, answers=(answer,)))
     assert re.search(rf"model code here: {layer}: .*sandbox='inprocess'", said), said
 
 
 @pytest.mark.parametrize(("layer", "answer"), CASES)
 async def test_a_layer_that_only_claims_to_hold_is_found_out(layer: str, answer: Answer) -> None:
-    """The kernel says yes and does nothing: the look from the inside tells, and there is no session."""
+    """The kernel says yes and does nothing: the look from the inside tells, and there is no
+    session.
+    """
     if layer in {"no_new_privs", "capabilities"} and not ROOT:
-        pytest.skip("an ordinary user has no capabilities, and cannot lay a filter around the server without no_new_privs")
+        pytest.skip(
+            "an ordinary user has no capabilities, and cannot lay a filter around the server without no_new_privs"
+        )
     said = await refusal(World(answers=(Answer(call=answer.call, error=0, when=answer.when),)))
     assert f"model code here: {layer}: it was put on and does not hold" in said
 
 
 async def test_a_landlock_that_claims_everything_is_found_out() -> None:
     """Likewise where every call of Landlock says yes."""
-    said = await refusal(World(answers=tuple(Answer(call=each.call, error=0) for each in NO_LANDLOCK)))
+    said = await refusal(
+        World(answers=tuple(Answer(call=each.call, error=0) for each in NO_LANDLOCK))
+    )
     assert "model code here: landlock: it was put on and does not hold" in said
 
 
@@ -97,16 +118,23 @@ async def closed(request: pytest.FixtureRequest) -> AsyncIterator[Arena]:
 
 @module_loop
 async def test_every_layer_is_tried(closed: Arena) -> None:
-    """What sessions report is what these tests take away; without Landlock, nothing can be opened, and the session says so."""
+    """What sessions report is what these tests take away; without Landlock, nothing can be opened,
+    and the session says so.
+    """
     session = await closed.open(QUICK)
     assert session.layers.keys() - {"files"} == PUT_ON.keys()
-    assert (session.layers["landlock"], session.layers["files"]) == ("missing (landlock_create_ruleset: Function not implemented)", "none")
+    assert (session.layers["landlock"], session.layers["files"]) == (
+        "missing (landlock_create_ruleset: Function not implemented)",
+        "none",
+    )
     assert {session.layers[layer] for layer in PUT_ON if layer != "landlock"} == {"on"}
     await session.close()
 
 
 @module_loop
-@pytest.mark.parametrize("attack", named([each for each in EVERY if each.kind in {"files", "introspection"}]))
+@pytest.mark.parametrize(
+    "attack", named([each for each in EVERY if each.kind in {"files", "introspection"}])
+)
 async def test_attacks_on_files_fail_without_landlock(closed: Arena, attack: Attack) -> None:
     """Where Landlock is missing, what it would have stopped is stopped all the same."""
     await closed.assert_held(attack)
@@ -114,7 +142,9 @@ async def test_attacks_on_files_fail_without_landlock(closed: Arena, attack: Att
 
 @module_loop
 async def test_without_landlock_not_even_the_library_can_be_read(closed: Arena) -> None:
-    """Nothing can be opened, listed, or asked about: no file of the library, no device, not the root folder."""
+    """Nothing can be opened, listed, or asked about: no file of the library, no device, not the
+    root folder.
+    """
     session = await closed.open(QUICK)
     code = """
         paths = [json.__file__, os.__file__, "/dev/null", "/dev/urandom", "/etc/localtime", "/usr/share/zoneinfo/UTC", "/", "."]
@@ -132,7 +162,9 @@ async def test_without_landlock_not_even_the_library_can_be_read(closed: Arena) 
 
 @module_loop
 async def test_ordinary_code_works_without_landlock(closed: Arena) -> None:
-    """Everything that is loaded before the sandbox closes works: imports, regexes, codecs, dates, asyncio, threads."""
+    """Everything that is loaded before the sandbox closes works: imports, regexes, codecs, dates,
+    asyncio, threads.
+    """
     session = await closed.open(QUICK)
     code = """
         import asyncio, base64, collections, csv, dataclasses, datetime, decimal, difflib, email.message, enum, fractions, hashlib, html

@@ -1,4 +1,7 @@
-"""The process sandbox: its limits, its losses, and what it leaves behind. Traps are numbered as in the facts about sandboxes."""
+"""The process sandbox: its limits, its losses, and what it leaves behind.
+
+Traps are numbered as in the facts about sandboxes.
+"""
 
 import asyncio
 import gc
@@ -18,7 +21,12 @@ import pytest
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus, documents
-from rlm_integrations.errors import ContextError, SandboxClosedError, SandboxError, SandboxUnavailableError
+from rlm_integrations.errors import (
+    ContextError,
+    SandboxClosedError,
+    SandboxError,
+    SandboxUnavailableError,
+)
 from rlm_integrations.records import Limits
 from rlm_integrations.sandbox.base import Sandbox
 from rlm_integrations.sandbox.forkserver import ForkServer
@@ -37,7 +45,9 @@ def sandbox() -> Sandbox:
 
 def server() -> ForkServer:
     """The process's one server, started if need be."""
-    return runtime.shared(("fork server", sys.executable, ()), lambda: ForkServer(sys.executable, ()))
+    return runtime.shared(
+        ("fork server", sys.executable, ()), lambda: ForkServer(sys.executable, ())
+    )
 
 
 def children() -> set[int]:
@@ -80,7 +90,9 @@ async def test_layers_are_reported(open_session: Any) -> None:
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
-async def test_other_systems_are_refused(open_session: Any, monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+async def test_other_systems_are_refused(
+    open_session: Any, monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
     """Nothing weaker is chosen in silence: the error names what can be chosen."""
     monkeypatch.setattr(sys, "platform", platform)
     with pytest.raises(SandboxUnavailableError, match=f"{platform}.*sandbox='inprocess'"):
@@ -92,12 +104,17 @@ async def test_a_server_that_cannot_start_says_why(gate: RecordingGate) -> None:
     with Corpus.build("x") as corpus:
         with pytest.raises(SandboxError, match="No such file"):
             await ProcessSandbox(python="/nowhere/python").open(corpus, [], gate, Limits())
-        with pytest.raises(SandboxError, match="did not start: ModuleNotFoundError: No module named 'no_such_package'"):
+        with pytest.raises(
+            SandboxError,
+            match="did not start: ModuleNotFoundError: No module named 'no_such_package'",
+        ):
             await ProcessSandbox(preload=["no_such_package"]).open(corpus, [], gate, Limits())
 
 
 async def test_packages_can_be_preloaded(gate: RecordingGate) -> None:
-    """A package that the user names can be imported, also its parts that were not loaded yet; others cannot."""
+    """A package that the user names can be imported, also its parts that were not loaded yet;
+    others cannot.
+    """
     sandbox = ProcessSandbox(preload=["tqdm"])
     with Corpus.build("x") as corpus:
         session = await sandbox.open(corpus, [], gate, Limits())
@@ -126,7 +143,9 @@ async def test_packages_can_be_preloaded(gate: RecordingGate) -> None:
     ],
 )
 async def test_trap_04_time_limit_interrupts_and_keeps_state(open_session: Any, code: str) -> None:
-    """Loops, sleep, a regex, a lock: a real signal wakes them, what was bound is kept, and the reason is said."""
+    """Loops, sleep, a regex, a lock: a real signal wakes them, what was bound is kept, and the
+    reason is said.
+    """
     session = await open_session(limits=Limits(block_seconds=0.3))
     result = await session.execute(f"kept = 'yes'\n{code}", 1)
     assert (result.status, result.error and result.error.type) == ("interrupted", "Interrupted")
@@ -138,7 +157,9 @@ async def test_trap_04_time_limit_interrupts_and_keeps_state(open_session: Any, 
 async def test_trap_04_code_that_refuses_to_stop_is_killed(open_session: Any) -> None:
     """Code that swallows the interrupt loses its session, within the grace."""
     session = await open_session(limits=SMALL)
-    result = await session.execute("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", 1)
+    result = await session.execute(
+        "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", 1
+    )
     assert result.status == "lost"
     assert result.error is not None
     assert "did not end within 0.2 s" in result.error.message
@@ -154,7 +175,10 @@ async def test_trap_03_waiting_for_the_host_is_no_computing(open_session: Any) -
 async def test_trap_03_an_open_call_does_not_stop_the_clock(open_session: Any) -> None:
     """A thread that keeps a call open while another computes is caught by the processor's time."""
     session = await open_session(limits=SMALL)
-    result = await session.execute("import threading\nthreading.Thread(target=slow, args=(60,), daemon=True).start()\nwhile True: pass", 1)
+    result = await session.execute(
+        "import threading\nthreading.Thread(target=slow, args=(60,), daemon=True).start()\nwhile True: pass",
+        1,
+    )
     assert result.status == "interrupted"
 
 
@@ -163,7 +187,10 @@ async def test_trap_03_wall_cap(open_session: Any) -> None:
     session = await open_session(limits=Limits(block_wall_seconds=0.3))
     result = await session.execute("slow(60)", 1)
     assert result.error is not None
-    assert (result.status, "took more than 0.3 s in all" in result.error.message) == ("interrupted", True)
+    assert (result.status, "took more than 0.3 s in all" in result.error.message) == (
+        "interrupted",
+        True,
+    )
 
 
 async def test_trap_03_cap_of_calls(open_session: Any, gate: RecordingGate) -> None:
@@ -171,7 +198,11 @@ async def test_trap_03_cap_of_calls(open_session: Any, gate: RecordingGate) -> N
     session = await open_session(limits=Limits(calls_per_block=5))
     result = await session.execute("for i in range(10): llm_query(str(i))", 1)
     assert result.error is not None
-    assert ("use llm_batch" in result.error.message, len(gate.calls), result.host_calls) == (True, 5, 5)
+    assert ("use llm_batch" in result.error.message, len(gate.calls), result.host_calls) == (
+        True,
+        5,
+        5,
+    )
     assert (await session.execute("llm_query('again')", 2)).status == "ok"
 
 
@@ -179,7 +210,9 @@ async def test_interrupt_from_outside(open_session: Any, gate: RecordingGate) ->
     """interrupt() ends the block and keeps the session; without a block it does nothing."""
     session = await open_session()
     await session.interrupt()
-    task = asyncio.ensure_future(session.execute("x = 1\nprint('in')\nllm_query('a')\nwhile True: pass", 1))
+    task = asyncio.ensure_future(
+        session.execute("x = 1\nprint('in')\nllm_query('a')\nwhile True: pass", 1)
+    )
     while not gate.calls:
         await asyncio.sleep(0.001)
     await session.interrupt()
@@ -219,7 +252,9 @@ async def test_the_real_clock_is_shown_by_default(open_session: Any) -> None:
 
 
 async def test_trap_08_many_threads_fit(open_session: Any) -> None:
-    """A pool of 100 threads works within the address space; one of 300 is told what any full machine would tell it, and loses nothing."""
+    """A pool of 100 threads works within the address space; one of 300 is told what any full
+    machine would tell it, and loses nothing.
+    """
     session = await open_session()
     code = """
         import threading, time
@@ -240,13 +275,20 @@ async def test_trap_08_many_threads_fit(open_session: Any) -> None:
         except RuntimeError as error:
             print(error, len(pool._threads))
     """
-    assert (await session.execute(code, 2)).stdout == "can't start new thread 254\n"  # the main thread and the reader are the others
+    # The main thread and the reader are the others
+    assert (await session.execute(code, 2)).stdout == "can't start new thread 254\n"
     assert (await session.execute("paid", 3)).stdout == "'echo: paid'\n"
-    assert (await session.execute("with ThreadPoolExecutor(250) as pool: print(sum(pool.map(int, range(250))))", 4)).stdout == "31125\n"
+    assert (
+        await session.execute(
+            "with ThreadPoolExecutor(250) as pool: print(sum(pool.map(int, range(250))))", 4
+        )
+    ).stdout == "31125\n"
 
 
 async def test_threads_count_however_they_are_started(open_session: Any) -> None:
-    """A burst of threads by the lower module is bounded at the start of each, whether the ones before have begun to run or not."""
+    """A burst of threads by the lower module is bounded at the start of each, whether the ones
+    before have begun to run or not.
+    """
     session = await open_session(limits=Limits(threads=50))
     code = """
         import _thread
@@ -288,9 +330,14 @@ async def test_trap_09_threads_rest_between_blocks(open_session: Any) -> None:
 
 
 async def test_trap_09_a_late_call_is_refused(open_session: Any, gate: RecordingGate) -> None:
-    """A thread of an ended block that calls during the next one counts as the next one's; calls left open are cancelled."""
+    """A thread of an ended block that calls during the next one counts as the next one's; calls
+    left open are cancelled.
+    """
     session = await open_session()
-    await session.execute("import threading\nthreading.Thread(target=slow, args=(60,), daemon=True).start()\nllm_query('x')", 1)
+    await session.execute(
+        "import threading\nthreading.Thread(target=slow, args=(60,), daemon=True).start()\nllm_query('x')",
+        1,
+    )
     assert gate.cancelled == 1
     assert (await session.execute("llm_query('fine')", 2)).stdout == "'echo: fine'\n"
 
@@ -299,11 +346,21 @@ async def test_trap_09_a_late_call_is_refused(open_session: Any, gate: Recording
 
 
 async def test_a_killed_child_is_a_lost_session(open_session: Any) -> None:
-    """A crash, a kill or an exit in mid-block becomes status `lost` with the output so far, never an exception."""
-    for code in ("import os\nos._exit(3)", "import ctypes\nctypes.string_at(0)", "import os, signal\nsignal.raise_signal(signal.SIGKILL)"):
+    """A crash, a kill or an exit in mid-block becomes status `lost` with the output so far, never
+    an exception.
+    """
+    for code in (
+        "import os\nos._exit(3)",
+        "import ctypes\nctypes.string_at(0)",
+        "import os, signal\nsignal.raise_signal(signal.SIGKILL)",
+    ):
         session = await open_session()
         result = await session.execute(f"print('so far')\nllm_query('flush')\n{code}", 1)
-        assert (result.status, result.stdout, result.error and result.error.type) == ("lost", "so far\n", "SandboxLost")
+        assert (result.status, result.stdout, result.error and result.error.type) == (
+            "lost",
+            "so far\n",
+            "SandboxLost",
+        )
         with pytest.raises(SandboxError, match="lost"):
             await session.set_vars({"x": 1})
 
@@ -349,7 +406,9 @@ async def test_a_session_that_nobody_closes_ends_with_its_object(gate: Recording
     assert pid not in children()
 
 
-async def test_cancelling_open_leaves_no_process(sandbox: ProcessSandbox, gate: RecordingGate) -> None:
+async def test_cancelling_open_leaves_no_process(
+    sandbox: ProcessSandbox, gate: RecordingGate
+) -> None:
     """A session that is cancelled while it starts is gone, wherever it was."""
     with Corpus.build("x" * 5_000_000) as corpus:
         for delay in (0, 0.001, 0.003, 0.006, 0.01):
@@ -364,8 +423,12 @@ async def test_cancelling_open_leaves_no_process(sandbox: ProcessSandbox, gate: 
 
 
 @pytest.mark.parametrize("again", [0, 1, 2])
-async def test_cancelling_in_every_wait_leaves_nothing(sandbox: ProcessSandbox, gate: RecordingGate, again: int) -> None:
-    """A session that is cancelled while it opens, runs or closes, once or again a little later, is gone when that has ended."""
+async def test_cancelling_in_every_wait_leaves_nothing(
+    sandbox: ProcessSandbox, gate: RecordingGate, again: int
+) -> None:
+    """A session that is cancelled while it opens, runs or closes, once or again a little later, is
+    gone when that has ended.
+    """
     late = "import threading\nthreading.Thread(target=slow, args=(60,), daemon=True).start()\nllm_query('x')"
     with Corpus.build("x") as corpus:
 
@@ -388,7 +451,9 @@ async def test_cancelling_in_every_wait_leaves_nothing(sandbox: ProcessSandbox, 
 
 
 async def test_cancelling_the_end_of_a_block_ends_the_session(sandbox: ProcessSandbox) -> None:
-    """A block that is done, but for a call that it left open, is cancelled like any other: its session is closed."""
+    """A block that is done, but for a call that it left open, is cancelled like any other: its
+    session is closed.
+    """
     ending, go = asyncio.Event(), asyncio.Event()
 
     async def gate(_block: int, function: str, _args: list[Any], _kwargs: dict[str, Any]) -> Any:
@@ -415,11 +480,16 @@ async def test_cancelling_the_end_of_a_block_ends_the_session(sandbox: ProcessSa
             await session.execute("1", 2)
 
 
-async def test_cancelling_kills_at_once_whatever_the_code_does(open_session: Any, gate: RecordingGate) -> None:
+async def test_cancelling_kills_at_once_whatever_the_code_does(
+    open_session: Any, gate: RecordingGate
+) -> None:
     """Code that ignores every signal that it can is gone when its execution is cancelled."""
     session = await open_session()
     task = asyncio.ensure_future(
-        session.execute("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nllm_query('x')\nwhile True: pass", 1)
+        session.execute(
+            "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nllm_query('x')\nwhile True: pass",
+            1,
+        )
     )
     while not gate.calls:
         await asyncio.sleep(0.001)
@@ -437,7 +507,9 @@ async def test_sessions_never_mix_their_output(open_session: Any) -> None:
     sessions = [await open_session(f"document {i}") for i in range(8)]
     code = "for i in range(200):\n    print(context, i)\n    if i % 50 == 0: llm_query(context)"
     results = await asyncio.gather(*[session.execute(code, 1) for session in sessions])
-    assert [result.stdout for result in results] == ["".join(f"document {n} {i}\n" for i in range(200)) for n in range(8)]
+    assert [result.stdout for result in results] == [
+        "".join(f"document {n} {i}\n" for i in range(200)) for n in range(8)
+    ]
 
 
 async def test_sessions_share_nothing(open_session: Any) -> None:
@@ -445,14 +517,18 @@ async def test_sessions_share_nothing(open_session: Any) -> None:
     first = await open_session()
     await first.execute("import json, builtins\njson.dumps = None\nbuiltins.len = None", 1)
     second = await open_session()
-    assert (await second.execute("import json\n(len('ab'), json.dumps(1))", 1)).stdout == "(2, '1')\n"
+    assert (
+        await second.execute("import json\n(len('ab'), json.dumps(1))", 1)
+    ).stdout == "(2, '1')\n"
 
 
 async def test_blocks_of_one_session_wait_for_each_other(open_session: Any) -> None:
     """Two execute at once run one after the other."""
     session = await open_session()
     await session.execute("log = []", 0)
-    await asyncio.gather(*[session.execute(f"log.append({i}); slow(0.01); log.append({i})", i) for i in range(1, 4)])
+    await asyncio.gather(
+        *[session.execute(f"log.append({i}); slow(0.01); log.append({i})", i) for i in range(1, 4)]
+    )
     assert (await session.execute("log", 9)).stdout == "[1, 1, 2, 2, 3, 3]\n"
 
 
@@ -494,7 +570,9 @@ async def test_a_slice_is_handed_over_without_its_whole(open_session: Any) -> No
 
         with corpus.slice([SpanRef("context_0", 100_000, 100_006)], is_list=False) as part:
             session = await ProcessSandbox().open(part, [], RecordingGate(), Limits())
-            assert (await session.execute("(context, context == 'needle', context.isascii())", 1)).stdout == "('needle', True, True)\n"
+            assert (
+                await session.execute("(context, context == 'needle', context.isascii())", 1)
+            ).stdout == "('needle', True, True)\n"
             await session.close()
 
 
@@ -503,11 +581,17 @@ async def test_a_thousand_sources(open_session: Any, tmp_path: Any) -> None:
     for i in range(1000):
         (tmp_path / f"{i}.txt").write_text(f"file {i}")
     session = await open_session([tmp_path / f"{i}.txt" for i in range(1000)])
-    assert (await session.execute("(len(context), context[999], context_500)", 1)).stdout == "(1000, 'file 999', 'file 500')\n"
+    assert (
+        await session.execute("(len(context), context[999], context_500)", 1)
+    ).stdout == "(1000, 'file 999', 'file 500')\n"
 
 
-async def test_a_file_that_changed_is_refused(tmp_path: Any, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is too large to be copied, and was written to after it was read, is not handed over."""
+async def test_a_file_that_changed_is_refused(
+    tmp_path: Any, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is too large to be copied, and was written to after it was read, is not handed
+    over.
+    """
     monkeypatch.setattr(documents, "COPIED", 0)
     file = tmp_path / "a.txt"
     file.write_text("before")
@@ -520,7 +604,9 @@ async def test_a_file_that_changed_is_refused(tmp_path: Any, gate: RecordingGate
 async def test_a_batch_of_200_mb_passes(open_session: Any, gate: RecordingGate) -> None:
     """Two thousand prompts of 100 kB cross in frames under the cap, in order."""
     session = await open_session("x" * 100_000)
-    result = await session.execute("n = llm_batch([f'{i:04d}' + context for i in range(2000)])\n(len(n), n[1999][:10])", 1)
+    result = await session.execute(
+        "n = llm_batch([f'{i:04d}' + context for i in range(2000)])\n(len(n), n[1999][:10])", 1
+    )
     assert result.stdout == "(2000, 'echo: 1999')\n", result.error
     assert [prompt[:4] for prompt in gate.calls[0][2][0]] == [f"{i:04d}" for i in range(2000)]
 
@@ -553,7 +639,9 @@ OPEN = """
 
 
 def test_the_interpreter_ends_without_noise() -> None:
-    """Several loops in turn, and the server still there at exit: nothing is written, under -X dev -W error."""
+    """Several loops in turn, and the server still there at exit: nothing is written, under -X dev
+    -W error.
+    """
     done = run_python(OPEN + "\n    print(asyncio.run(once()), asyncio.run(once()))\n")
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["2", "2"], "")
 
@@ -591,7 +679,9 @@ def alive(pid: int) -> bool:
 
 
 def test_a_forked_host_starts_a_server_of_its_own() -> None:
-    """After os.fork, the child's sessions work, and the parent's session still does when the child has gone."""
+    """After os.fork, the child's sessions work, and the parent's session still does when the child
+    has gone.
+    """
     code = (
         OPEN
         + """
@@ -648,4 +738,6 @@ async def test_50_sessions_at_once(sandbox: ProcessSandbox, gate: RecordingGate)
             return result.stdout
 
         numbers = random.Random(0).sample(range(1000), 50)
-        assert await asyncio.gather(*map(one, numbers)) == [f"'echo: {number}'\n" for number in numbers]
+        assert await asyncio.gather(*map(one, numbers)) == [
+            f"'echo: {number}'\n" for number in numbers
+        ]

@@ -26,13 +26,28 @@ def rewritten(code: str) -> str:
         ("await llm_query(a)", "await LATER(a)"),
         ("await store.create('a', 'b')", "await MAKE('a', 'b')"),
         ("await gather(llm_query(a), other(b))", "await gather(LATER(a), other(b))"),
-        ("r = await asyncio.gather(*[llm_query(c) for c in cs])", "r = await asyncio.gather(*[LATER(c) for c in cs])"),
-        ("await asyncio.gather(*(llm_query(c) if c else x for c in cs))", "await asyncio.gather(*(LATER(c) if c else x for c in cs))"),
-        ("async def f():\n    return await llm_query(a)", "async def f():\n    return await LATER(a)"),
-        ("t = asyncio.create_task(llm_query(a))\nawait t", "t = asyncio.create_task(LATER(a))\nawait t"),
+        (
+            "r = await asyncio.gather(*[llm_query(c) for c in cs])",
+            "r = await asyncio.gather(*[LATER(c) for c in cs])",
+        ),
+        (
+            "await asyncio.gather(*(llm_query(c) if c else x for c in cs))",
+            "await asyncio.gather(*(LATER(c) if c else x for c in cs))",
+        ),
+        (
+            "async def f():\n    return await llm_query(a)",
+            "async def f():\n    return await LATER(a)",
+        ),
+        (
+            "t = asyncio.create_task(llm_query(a))\nawait t",
+            "t = asyncio.create_task(LATER(a))\nawait t",
+        ),
         ("await asyncio.wait_for(llm_query(a), 5)", "await asyncio.wait_for(LATER(a), 5)"),
         ("asyncio.run(llm_query(a))", "asyncio.run(LATER(a))"),
-        ("ts = [llm_query(c) for c in cs]\nfor t in ts:\n    await t", "ts = [LATER(c) for c in cs]\nfor t in ts:\n    await t"),
+        (
+            "ts = [llm_query(c) for c in cs]\nfor t in ts:\n    await t",
+            "ts = [LATER(c) for c in cs]\nfor t in ts:\n    await t",
+        ),
         ("t = llm_query(a)\nawait t", "t = LATER(a)\nawait t"),
     ],
 )

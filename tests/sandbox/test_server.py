@@ -1,4 +1,6 @@
-"""The server that sessions are forked from: nothing of the user's runs in it or stays open, and where it fails, it fails in words."""
+"""The server that sessions are forked from: nothing of the user's runs in it or stays open, and
+where it fails, it fails in words.
+"""
 
 import os
 import signal
@@ -62,7 +64,9 @@ def listener() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def python(tmp_path: Path, listener: socket.socket) -> str:
-    """An interpreter of an environment whose packages open a connection and hold a token as they are imported."""
+    """An interpreter of an environment whose packages open a connection and hold a token as they
+    are imported.
+    """
     tmp_path.chmod(0o755)
     folder = tmp_path / "environment"
     venv.create(folder, symlinks=True)
@@ -102,8 +106,12 @@ print(sorted(names), len(tokens), len(opened))
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
-async def test_what_the_users_site_opens_reaches_no_session(python: str, listener: socket.socket, name: str) -> None:
-    """A sitecustomize and a .pth file that open a connection and hold a token, which any interpreter here runs, run in no server."""
+async def test_what_the_users_site_opens_reaches_no_session(
+    python: str, listener: socket.socket, name: str
+) -> None:
+    """A sitecustomize and a .pth file that open a connection and hold a token, which any
+    interpreter here runs, run in no server.
+    """
     subprocess.run([python, "-c", "pass"], check=True)
     assert connections(listener) == 2
     with World(user=identity(name).user, python=python).sandbox() as sandbox:
@@ -112,10 +120,15 @@ async def test_what_the_users_site_opens_reaches_no_session(python: str, listene
     assert connections(listener) == 0
 
 
-async def test_what_a_preloaded_package_opens_is_closed(python: str, listener: socket.socket) -> None:
-    """It is imported from its environment, as asked; the connection that it opened is in no session."""
+async def test_what_a_preloaded_package_opens_is_closed(
+    python: str, listener: socket.socket
+) -> None:
+    """It is imported from its environment, as asked; the connection that it opened is in no
+    session.
+    """
     result = await run(
-        ProcessSandbox(python=python, preload=["opener"]), "import opener\n" + LOOK + "\nopener.CONNECTION.send(context.encode())"
+        ProcessSandbox(python=python, preload=["opener"]),
+        "import opener\n" + LOOK + "\nopener.CONNECTION.send(context.encode())",
     )
     assert connections(listener) == 1
     assert result.stdout.endswith(" 1\n"), result.error
@@ -125,12 +138,17 @@ async def test_what_a_preloaded_package_opens_is_closed(python: str, listener: s
 
 async def test_what_site_gives_the_interpreter_is_there() -> None:
     """`exit`, `help` and the like are builtins although `site` has not run."""
-    result = await run(ProcessSandbox(), "print(callable(help), callable(quit), len(str(copyright)) > 0)\nexit()\nprint('on')")
+    result = await run(
+        ProcessSandbox(),
+        "print(callable(help), callable(quit), len(str(copyright)) > 0)\nexit()\nprint('on')",
+    )
     assert (result.status, result.stdout) == ("ok", "True True True\n")
 
 
 async def test_no_path_of_the_users_is_seen_but_the_librarys() -> None:
-    """Neither this package's place nor the interpreter's is in `sys`, in a module or in the names of the machinery's code."""
+    """Neither this package's place nor the interpreter's is in `sys`, in a module or in the names
+    of the machinery's code.
+    """
     package = str(Path(forkserver.__file__).parents[1])
     code = f"""
         import gc, sys, types
@@ -153,12 +171,15 @@ async def test_sessions_live_in_utc() -> None:
 
 
 async def test_threads_are_counted_where_the_process_cannot_be_looked_up() -> None:
-    """The count comes by a descriptor that the process has handed over, not by its number, which /proc may hide or give to another."""
+    """The count comes by a descriptor that the process has handed over, not by its number, which
+    /proc may hide or give to another.
+    """
     with Corpus.build("x") as corpus:
         session = await ProcessSandbox().open(corpus, [], no_gate, Limits())
         session.child._pid = os.getpid()
         await session.execute(
-            "import threading\nfor _ in range(20): threading.Thread(target=threading.Event().wait, daemon=True).start()", 1
+            "import threading\nfor _ in range(20): threading.Thread(target=threading.Event().wait, daemon=True).start()",
+            1,
         )
         assert session.child.threads() == 22
         await session.close()
@@ -175,15 +196,26 @@ def wrapped(folder: Path, script: str) -> str:
     return str(file)
 
 
-async def test_an_interpreter_that_needs_a_path_for_its_libraries_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LD_LIBRARY_PATH is handed on; without it such an interpreter would not start, or with another library in silence. Nothing else is."""
+async def test_an_interpreter_that_needs_a_path_for_its_libraries_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LD_LIBRARY_PATH is handed on; without it such an interpreter would not start, or with another
+    library in silence. Nothing else is.
+    """
     monkeypatch.setenv("LD_LIBRARY_PATH", "/of/the/user")
     monkeypatch.setenv("SECRET", "secret")
-    python = wrapped(tmp_path, f'[ "$LD_LIBRARY_PATH" = /of/the/user ] && [ -z "$SECRET" ] && exec {sys.executable} "$@"')
-    assert (await run(ProcessSandbox(python=python), "import os\nprint(dict(os.environ))")).stdout == "{}\n"
+    python = wrapped(
+        tmp_path,
+        f'[ "$LD_LIBRARY_PATH" = /of/the/user ] && [ -z "$SECRET" ] && exec {sys.executable} "$@"',
+    )
+    assert (
+        await run(ProcessSandbox(python=python), "import os\nprint(dict(os.environ))")
+    ).stdout == "{}\n"
 
 
-async def test_an_interpreter_that_needs_pythonhome_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_interpreter_that_needs_pythonhome_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the host's own interpreter was told where its library is, so is the server."""
     python = wrapped(tmp_path, f'[ -n "$PYTHONHOME" ] && exec {sys.executable} "$@"')
     monkeypatch.setenv("PYTHONHOME", sys.base_prefix)
@@ -194,11 +226,16 @@ async def test_an_interpreter_that_needs_pythonhome_gets_it(tmp_path: Path, monk
 # Faults of the start.
 
 
-async def test_an_interpreter_that_never_says_that_it_is_ready_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_interpreter_that_never_says_that_it_is_ready_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A program that is no Python and does not end: it is ended, and the error says what to do."""
     monkeypatch.setattr(forkserver, "_START_SECONDS", 0.05)
     before = children_of(os.getpid())
-    with pytest.raises(SandboxError, match=r"did not start within .* is '.*python' an interpreter of Python\?.*ProcessSandbox\(python="):
+    with pytest.raises(
+        SandboxError,
+        match=r"did not start within .* is '.*python' an interpreter of Python\?.*ProcessSandbox\(python=",
+    ):
         await run(ProcessSandbox(python=wrapped(tmp_path, "exec sleep 1000")), "1")
     assert children_of(os.getpid()) == before
 
@@ -210,7 +247,9 @@ async def test_a_program_that_is_no_python_is_an_error_in_words() -> None:
 
 
 @pytest.mark.parametrize("executable", [None, ""])
-async def test_an_interpreter_that_is_not_known_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch, executable: str | None) -> None:
+async def test_an_interpreter_that_is_not_known_is_an_error_in_words(
+    monkeypatch: pytest.MonkeyPatch, executable: str | None
+) -> None:
     """A program that embeds Python has no sys.executable."""
     monkeypatch.setattr(sys, "executable", executable)
     with pytest.raises(SandboxError, match=r"sys.executable is empty.*name one"):
@@ -218,8 +257,12 @@ async def test_an_interpreter_that_is_not_known_is_an_error_in_words(monkeypatch
 
 
 @pytest.mark.parametrize("victim", ["child", "server"])
-async def test_a_process_that_is_killed_while_it_starts_is_started_again(monkeypatch: pytest.MonkeyPatch, victim: str) -> None:
-    """A passing fault is tried once more, whichever process it was, and is not taken for a machine that offers no protection."""
+async def test_a_process_that_is_killed_while_it_starts_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    """A passing fault is tried once more, whichever process it was, and is not taken for a machine
+    that offers no protection.
+    """
     begin, fork, begun = ChildProcess.begin, ForkServer.fork, []
 
     def killed_child(child: ChildProcess, *args: Any) -> None:
@@ -244,7 +287,9 @@ async def test_a_process_that_is_killed_while_it_starts_is_started_again(monkeyp
     assert len(begun) >= 2
 
 
-async def test_a_process_that_is_killed_twice_while_it_starts_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_is_killed_twice_while_it_starts_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """There is no third try; the error says what happened."""
     begin, begun = ChildProcess.begin, []
 
@@ -260,7 +305,9 @@ async def test_a_process_that_is_killed_twice_while_it_starts_is_an_error(monkey
     assert len(begun) == 2
 
 
-async def test_a_machine_without_signals_by_descriptor_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_machine_without_signals_by_descriptor_is_an_error_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Where the kernel refuses pidfd_send_signal, no session could be ended: none is begun."""
 
     def refused(*_: Any) -> None:
@@ -299,10 +346,14 @@ def test_a_machine_without_a_further_thread_is_an_error_in_words() -> None:
 
 
 def test_a_thread_that_outlives_the_main_one_is_told_so() -> None:
-    """Python starts no more threads of a pool once the main thread has ended: an error in words, and no hang."""
+    """Python starts no more threads of a pool once the main thread has ended: an error in words,
+    and no hang.
+    """
     code = "def late():\n    threading.main_thread().join()\n    asyncio.run(main())\nthreading.Thread(target=late).start()\n"
     done = run_script(OPEN + code)
-    assert done.stdout.startswith("refused: the sandbox needs a thread to start in, and cannot have one: cannot schedule new futures")
+    assert done.stdout.startswith(
+        "refused: the sandbox needs a thread to start in, and cannot have one: cannot schedule new futures"
+    )
 
 
 def test_a_limit_on_the_size_of_files_is_an_error_in_words() -> None:

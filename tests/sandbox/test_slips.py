@@ -1,4 +1,6 @@
-"""Slips and oddities of models' code that must cost an error at most, never the session and its variables."""
+"""Slips and oddities of models' code that must cost an error at most, never the session and its
+variables.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -38,7 +40,9 @@ Run = Callable[[str], Awaitable[ExecutionResult]]
     ],
 )
 async def test_a_slip_costs_no_session(run: Run, slip: str) -> None:
-    """Whatever a block leaves in its variables, raises or exits with: the next block runs, with builtins and variables as they were."""
+    """Whatever a block leaves in its variables, raises or exits with: the next block runs, with
+    builtins and variables as they were.
+    """
     await run("kept = 42")
     assert (await run(slip)).status in {"ok", "error"}
     if "clear" in slip:
@@ -48,12 +52,18 @@ async def test_a_slip_costs_no_session(run: Run, slip: str) -> None:
 
 
 async def test_re_and_json_are_there_without_an_import(run: Run) -> None:
-    """The guides list both as given; they are no variables of the model, which may bind the names to something that then stays."""
+    """The guides list both as given; they are no variables of the model, which may bind the names
+    to something that then stays.
+    """
     result = await run("print(re.findall('q', context), json.dumps([1]))")
     assert (result.stdout, result.locals) == ("['q'] [1]\n", {})
     await run("json = {'mine': 1}")
     result = await run("print(json)")
-    assert (result.stdout, result.locals, result.rebound) == ("{'mine': 1}\n", {"json": "dict of 1"}, ())
+    assert (result.stdout, result.locals, result.rebound) == (
+        "{'mine': 1}\n",
+        {"json": "dict of 1"},
+        (),
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,23 +82,37 @@ async def test_anything_that_can_be_iterated_is_a_batch(run: Run, gate: Any, pro
     """A generator, a map, a view, a tuple: the call sends a list."""
     assert (await run(f"print(llm_batch({prompts}))")).stdout == "['echo: a', 'echo: b']\n"
     assert gate.calls[0][2] == [["a", "b"]]
-    assert (await run(f"print(llm_batch(prompts={prompts}) if 0 else 1); FINAL({prompts})")).final.value == ["a", "b"]
+    assert (
+        await run(f"print(llm_batch(prompts={prompts}) if 0 else 1); FINAL({prompts})")
+    ).final.value == ["a", "b"]
 
 
 async def test_reserved_names_that_were_rebound_are_told(run: Run) -> None:
-    """The result names them; the model's own names and dialects that it took over are not among them."""
-    result = await run("context = 1; store = 2; mine = 3; final_answer = 4; answer = 5\nfor llm_query in (): pass")
+    """The result names them; the model's own names and dialects that it took over are not among
+    them.
+    """
+    result = await run(
+        "context = 1; store = 2; mine = 3; final_answer = 4; answer = 5\nfor llm_query in (): pass"
+    )
     assert sorted(result.rebound) == ["context", "store"]
     assert (await run("x = final_answer + answer")).rebound == ()
     assert (await run("print(context, final_answer, answer)")).stdout == "the quick brown fox 4 5\n"
-    assert (await run("for name in list(globals()): globals()[name] = 1 if name[0] != '_' else globals()[name]")).status == "ok"
+    assert (
+        await run(
+            "for name in list(globals()): globals()[name] = 1 if name[0] != '_' else globals()[name]"
+        )
+    ).status == "ok"
 
 
 async def test_help_shows_signature_and_words(sandbox: Sandbox, run: Run) -> None:
-    """Of functions of the host, of methods and of the REPL's own; parameters are shown, not `*args`."""
+    """Of functions of the host, of methods and of the REPL's own; parameters are shown, not
+    `*args`.
+    """
     if not sandbox.capabilities.captures_streams:
         pytest.skip("`help` of the host's own process writes to the host's stdout")
-    result = await run("help(llm_query); help(store.create); help(FINAL); help(FINAL_VAR); help(SHOW_VARS); help(SUBMIT)")
+    result = await run(
+        "help(llm_query); help(store.create); help(FINAL); help(FINAL_VAR); help(SHOW_VARS); help(SUBMIT)"
+    )
     assert "llm_query(prompt, model=None)" in result.stdout
     assert "Ask a model." in result.stdout
     assert "create(type, description)" in result.stdout
@@ -98,12 +122,21 @@ async def test_help_shows_signature_and_words(sandbox: Sandbox, run: Run) -> Non
     assert "SUBMIT(*values, evidence=(), **fields)" in result.stdout
     assert "args" not in result.stdout
     assert "rlm_integrations" not in (await run("help(store); help(FINAL); help(SHOW_VARS)")).stdout
-    assert (await run("import inspect\nprint(inspect.signature(llm_batch))")).stdout == "(prompts, max_concurrent=10, model=None)\n"
+    assert (
+        await run("import inspect\nprint(inspect.signature(llm_batch))")
+    ).stdout == "(prompts, max_concurrent=10, model=None)\n"
 
 
 @pytest.mark.parametrize(
     "text",
-    ["()", "(a, b=1)", "(a, /, b, *, c='x')", "(*args, **kwargs)", "(key: str, n: list[int] = []) -> dict[str, int]", "(a, *, b, c=None)"],
+    [
+        "()",
+        "(a, b=1)",
+        "(a, /, b, *, c='x')",
+        "(*args, **kwargs)",
+        "(key: str, n: list[int] = []) -> dict[str, int]",
+        "(a, *, b, c=None)",
+    ],
 )
 def test_a_signature_is_shown_as_it_was_written(text: str) -> None:
     """Names, kinds, defaults and annotations, none of which is evaluated."""

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_integrations.records import LLMError, SpanRef
-from rlm_integrations.sandbox.wire import FRAME_CAP, HEADER_CAP, Decoder, Encoder, Opaque, WireError, pack
+from rlm_integrations.sandbox.wire import (
+    FRAME_CAP,
+    HEADER_CAP,
+    Decoder,
+    Encoder,
+    Opaque,
+    WireError,
+    pack,
+)
 
 TEXTS = st.text(st.characters(exclude_categories=[]), max_size=600)
 VALUES = st.recursive(
@@ -23,7 +31,10 @@ VALUES = st.recursive(
     | st.builds(LLMError, TEXTS, TEXTS, st.integers())
     | st.builds(Opaque, TEXTS, TEXTS),
     lambda inner: (
-        st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(["a", "$b", "$x", "$l", "$d", "op"]) | TEXTS, inner, max_size=5)
+        st.lists(inner, max_size=5)
+        | st.dictionaries(
+            st.sampled_from(["a", "$b", "$x", "$l", "$d", "op"]) | TEXTS, inner, max_size=5
+        )
     ),
     max_leaves=20,
 )
@@ -79,12 +90,16 @@ def test_every_value_crosses_as_it_is(value: Any) -> None:
     ],
 )
 def test_large_values_cross_in_frames_under_the_cap(value: Any) -> None:
-    """However a value is large, by many items, long texts or both, it crosses in parts that a reader can hold."""
+    """However a value is large, by many items, long texts or both, it crosses in parts that a
+    reader can hold.
+    """
     assert crossed({"op": "x", "value": value})["value"] == value
 
 
 def test_tuples_sets_and_odd_keys_become_plain(value: Any = None) -> None:
-    """Tuples and sets arrive as lists, keys as texts, subclasses of texts and numbers as their base."""
+    """Tuples and sets arrive as lists, keys as texts, subclasses of texts and numbers as their
+    base.
+    """
 
     class Word(str):
         __slots__ = ()
@@ -147,7 +162,9 @@ def test_a_number_too_long_for_json_is_refused() -> None:
     ],
 )
 def test_a_frame_that_breaks_the_rules_is_a_wire_error(frame: bytes, reason: str) -> None:
-    """Lengths that lie, tags that are malformed, JSON that is none: one kind of error, whatever was sent."""
+    """Lengths that lie, tags that are malformed, JSON that is none: one kind of error, whatever was
+    sent.
+    """
     with pytest.raises(WireError, match=reason):
         Decoder(1 << 20).decode(frame)
 
@@ -171,7 +188,9 @@ def test_trap_02_a_frame_has_a_bounded_length(length: int) -> None:
 
 
 def test_trap_01_small_frames_never_grow_large() -> None:
-    """Every byte of text that arrives was sent: a frame that names the same blob twice runs out of bytes."""
+    """Every byte of text that arrives was sent: a frame that names the same blob twice runs out of
+    bytes.
+    """
     text = b"x" * 1_000
     claims = [{"$b": 1_000} for _ in range(50_000)]
     with pytest.raises(WireError, match="blob longer"):
@@ -180,7 +199,9 @@ def test_trap_01_small_frames_never_grow_large() -> None:
 
 @pytest.mark.parametrize("items", [b"[],", b"{},", b'"",', b"0,"])
 def test_trap_01_parts_that_never_end_are_cut_off(items: bytes) -> None:
-    """Parts count with what they take in memory, so that three bytes on the wire are not a hundred in the host."""
+    """Parts count with what they take in memory, so that three bytes on the wire are not a hundred
+    in the host.
+    """
     decoder = Decoder(1 << 20)
     packed = b'{"op":"part","part":1,"items":[' + items * 2_000 + b"0]}"
     with pytest.raises(WireError, match="parts of more"):
@@ -215,7 +236,9 @@ def test_trap_10_a_dict_with_the_wires_own_keys_crosses() -> None:
     ],
 )
 def test_a_value_with_invalid_fields_is_refused_by_the_sender(value: Any, reason: str) -> None:
-    """What the other side would take for a broken protocol never leaves: the sender is told which field is wrong."""
+    """What the other side would take for a broken protocol never leaves: the sender is told which
+    field is wrong.
+    """
     with pytest.raises(ValueError, match=reason):
         frames_of({"op": "x", "value": [value]})
 
@@ -229,7 +252,9 @@ def test_an_error_without_its_fields_is_refused_by_the_sender() -> None:
 @pytest.mark.parametrize("character", ["a", "\xe9", "\u4e2d", "\U0001f600"])
 @pytest.mark.parametrize("length", [100, 100_000, 3_000_000])
 def test_texts_weigh_what_they_take_in_memory(character: str, length: int) -> None:
-    """One wide character makes all of its text wide, which counts, however the text was sent: in a header, a blob, or in parts."""
+    """One wide character makes all of its text wide, which counts, however the text was sent: in a
+    header, a blob, or in parts.
+    """
     text = "a" * length + character
     decoder = Decoder(1 << 30)
     for frame in frames_of({"op": "x", "value": text}):
@@ -238,7 +263,9 @@ def test_texts_weigh_what_they_take_in_memory(character: str, length: int) -> No
 
 
 def test_wide_blobs_count_towards_the_bound_of_parts() -> None:
-    """Texts of one wide character each are four times as large in memory as on the wire, and are cut off accordingly."""
+    """Texts of one wide character each are four times as large in memory as on the wire, and are
+    cut off accordingly.
+    """
     decoder = Decoder(12 << 20)
     with pytest.raises(WireError, match="parts of more"):
         for frame in frames_of({"op": "x", "value": ["a" * 50_000 + "\U0001f600"] * 100}):
@@ -254,7 +281,9 @@ def test_wide_texts_in_parts_count_together() -> None:
 
 
 def test_a_message_whose_parts_were_forgotten_is_stale() -> None:
-    """The rest of it is dropped as it comes, and takes nothing; the message itself arrives, and says that it is not whole."""
+    """The rest of it is dropped as it comes, and takes nothing; the message itself arrives, and
+    says that it is not whole.
+    """
     frames = frames_of({"op": "x", "value": [["y" * 5_000] * 1_500, "short"]})
     assert len(frames) > 3
     decoder = Decoder(1 << 30)
@@ -277,10 +306,14 @@ def test_weight_tells_what_a_message_takes() -> None:
 
 @given(st.lists(VALUES, max_size=30), st.lists(VALUES, max_size=5))
 def test_a_packed_list_is_sent_any_number_of_times(one: list[Any], other: list[Any]) -> None:
-    """A list that was encoded once arrives in every message as it would by itself, beside lists of the message's own."""
+    """A list that was encoded once arrives in every message as it would by itself, beside lists of
+    the message's own.
+    """
     first, second = pack(one), pack(iter(other))
     for _ in range(2):
-        message = crossed({"op": "x", "first": first, "plain": other, "inner": {"second": second}}, None)
+        message = crossed(
+            {"op": "x", "first": first, "plain": other, "inner": {"second": second}}, None
+        )
         assert message == {"op": "x", "first": one, "plain": other, "inner": {"second": other}}
 
 

@@ -1,4 +1,6 @@
-"""Whatever a value is made of, it crosses in frames of bounded size, or is refused in words; parts cannot be made costly."""
+"""Whatever a value is made of, it crosses in frames of bounded size, or is refused in words; parts
+cannot be made costly.
+"""
 
 import asyncio
 from typing import Any
@@ -9,7 +11,15 @@ from rlm_integrations.records import Limits, LLMError, SpanRef, StoreObject
 from rlm_integrations.sandbox import process, sandbox_named, wire
 from rlm_integrations.sandbox.base import Sandbox, Session
 from rlm_integrations.sandbox.process import ProcessSession
-from rlm_integrations.sandbox.wire import DEPTH_CAP, LENGTH, Decoder, Encoder, Opaque, WireError, _join
+from rlm_integrations.sandbox.wire import (
+    DEPTH_CAP,
+    LENGTH,
+    Decoder,
+    Encoder,
+    Opaque,
+    WireError,
+    _join,
+)
 from tests.sandbox.conftest import Opener, RecordingGate
 
 
@@ -19,7 +29,9 @@ def sandbox() -> Sandbox:
 
 
 def crossed(value: Any) -> Any:
-    """What arrives of a value; every frame is within the bounds, because the encoder refuses others."""
+    """What arrives of a value; every frame is within the bounds, because the encoder refuses
+    others.
+    """
     frames: list[bytes] = []
     Encoder().encode({"op": "answer", "value": value}, frames.append)
     decoder, message = Decoder(1 << 30), None
@@ -31,7 +43,16 @@ def crossed(value: Any) -> Any:
 
 def stored(content: Any) -> StoreObject:
     return StoreObject(
-        id="w_000001", type="t", description="d", content=content, backrefs=(), parents=(), tags=(), worker="w", seq=1, ts=0.0
+        id="w_000001",
+        type="t",
+        description="d",
+        content=content,
+        backrefs=(),
+        parents=(),
+        tags=(),
+        worker="w",
+        seq=1,
+        ts=0.0,
     )
 
 
@@ -53,8 +74,12 @@ VALUES = {
     "long keys": {f"{number:04}" + "k" * 1_500: number for number in range(900)},
     "a very long key": {"k" * 3_000_000: 1},
     "wide keys": {f"{number:03}" + "\U0001f600" * 250: None for number in range(1_000)},
-    "dicts of dicts": {str(outer): {str(inner): None for inner in range(500)} for outer in range(500)},
-    "small dicts of small dicts": {str(outer): {str(inner): "\u6f22" * 250 for inner in range(90)} for outer in range(90)},
+    "dicts of dicts": {
+        str(outer): {str(inner): None for inner in range(500)} for outer in range(500)
+    },
+    "small dicts of small dicts": {
+        str(outer): {str(inner): "\u6f22" * 250 for inner in range(90)} for outer in range(90)
+    },
     "records": [{"a": "x" * 200, "b": "y" * 200}] * 20_000,
     "keys of ours": [{"$a": 1}] * 50_000,
     "an object of the store": stored({"k" * 3_000_000: [None] * 190_000}),
@@ -63,13 +88,19 @@ VALUES = {
 
 @pytest.mark.parametrize("name", VALUES)
 def test_a_value_crosses_whatever_its_parts_are(name: str) -> None:
-    """What a header takes is reckoned by the text that it becomes, so that every value fits frames, and none is refused for its shape."""
+    """What a header takes is reckoned by the text that it becomes, so that every value fits frames,
+    and none is refused for its shape.
+    """
     assert crossed(VALUES[name]) == VALUES[name]
 
 
-@pytest.mark.parametrize("numbers", [[2**61 - 1], [1, 1 + 2**61 - 1], [200_000], [1, 2, 100_003], [-1], [0]])
+@pytest.mark.parametrize(
+    "numbers", [[2**61 - 1], [1, 1 + 2**61 - 1], [200_000], [1, 2, 100_003], [-1], [0]]
+)
 def test_the_numbers_of_parts_follow_one_another(numbers: list[int]) -> None:
-    """A part whose number is far from those before breaks the rules: such numbers could be chosen to be slow to look up."""
+    """A part whose number is far from those before breaks the rules: such numbers could be chosen
+    to be slow to look up.
+    """
     decoder = Decoder(1 << 30)
     with pytest.raises(WireError, match="out of sequence"):
         for number in numbers:
@@ -77,16 +108,29 @@ def test_the_numbers_of_parts_follow_one_another(numbers: list[int]) -> None:
 
 
 def test_parts_of_threads_may_overtake_one_another() -> None:
-    """Parts of several messages arrive in any order that threads make; a number that was used up may be lower than others."""
+    """Parts of several messages arrive in any order that threads make; a number that was used up
+    may be lower than others.
+    """
     decoder = Decoder(1 << 30)
     for number in (3, 1, 2, 500, 4):
-        assert decoder.decode(_join({"op": "part", "part": number, "items": [number]}, [])[LENGTH.size :]) is None
-    message = decoder.decode(_join({"op": "call", "args": [{"$l": number} for number in (1, 2, 3, 4, 500)]}, [])[LENGTH.size :])
+        assert (
+            decoder.decode(
+                _join({"op": "part", "part": number, "items": [number]}, [])[LENGTH.size :]
+            )
+            is None
+        )
+    message = decoder.decode(
+        _join({"op": "call", "args": [{"$l": number} for number in (1, 2, 3, 4, 500)]}, [])[
+            LENGTH.size :
+        ]
+    )
     assert message == {"op": "call", "args": [[1], [2], [3], [4], [500]]}
 
 
 def test_the_content_of_an_object_has_a_bounded_depth() -> None:
-    """Parts may nest an object's content deeper than a frame could, and that breaks the rules as it does elsewhere."""
+    """Parts may nest an object's content deeper than a frame could, and that breaks the rules as it
+    does elsewhere.
+    """
     decoder = Decoder(1 << 30)
     inner: Any = []
     for number in range(1, DEPTH_CAP + 20):
@@ -97,7 +141,9 @@ def test_the_content_of_an_object_has_a_bounded_depth() -> None:
         decoder.decode(_join(header, [])[LENGTH.size :])
 
 
-async def test_a_message_of_heavy_parts_is_decoded_in_a_thread(open_session: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_of_heavy_parts_is_decoded_in_a_thread(
+    open_session: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not the last frame alone decides, but all that the message consists of."""
     offloaded: list[int] = []
     offload = process.runtime.offload
@@ -126,7 +172,9 @@ async def test_the_loop_is_let_go_between_frames(open_session: Opener) -> None:
             await asyncio.sleep(0)
 
     task = asyncio.ensure_future(beside())
-    await session.execute("for i in range(150): print(i, flush=True)\nfor i in range(600): llm_query('p')", 1)
+    await session.execute(
+        "for i in range(150): print(i, flush=True)\nfor i in range(600): llm_query('p')", 1
+    )
     task.cancel()
     assert turns >= (session._received - received) // process._YIELD >= 600 // process._YIELD
 
@@ -136,23 +184,36 @@ async def test_the_loop_is_let_go_between_frames(open_session: Opener) -> None:
     [
         (10**5_000, Limits(), "Exceeds the limit"),
         ("x" * 3_000_000, Limits(message_bytes=2_000_000), "it takes more than 2,000,000 bytes"),
-        (["x" * 200_000] * 20, Limits(message_bytes=2_000_000), "it takes more than 2,000,000 bytes"),
+        (
+            ["x" * 200_000] * 20,
+            Limits(message_bytes=2_000_000),
+            "it takes more than 2,000,000 bytes",
+        ),
     ],
     ids=["digits", "text", "list"],
 )
 async def test_an_answer_that_cannot_cross_is_told_to_the_code(
     open_session: Opener, gate: RecordingGate, value: Any, limits: Limits, reason: str
 ) -> None:
-    """It is an exception in the code, which goes on, and no fault of the host that would end the run."""
+    """It is an exception in the code, which goes on, and no fault of the host that would end the
+    run.
+    """
     gate.gifts["it"] = value
     session = await open_session(limits=limits)
-    result = await session.execute("try: give('it')\nexcept ValueError as error: print(error)\nprint(llm_query('p'))", 1)
+    result = await session.execute(
+        "try: give('it')\nexcept ValueError as error: print(error)\nprint(llm_query('p'))", 1
+    )
     assert result.status == "ok"
-    assert f"what give gives is too large or too deep to cross into the REPL: {reason}" in result.stdout
+    assert (
+        f"what give gives is too large or too deep to cross into the REPL: {reason}"
+        in result.stdout
+    )
     assert result.stdout.endswith("echo: p\n")
 
 
-async def test_answers_are_packed_one_at_a_time(open_session: Opener, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answers_are_packed_one_at_a_time(
+    open_session: Opener, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many calls wait for large answers, the frames of one answer at a time are there."""
     gate.gifts["it"] = stored("x" * 3_000_000)
     at_once = most = 0

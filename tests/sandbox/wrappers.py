@@ -1,4 +1,6 @@
-"""Interpreters for `ProcessSandbox(python=…)` that run the fork server in another world; see `launcher.py`."""
+"""Interpreters for `ProcessSandbox(python=…)` that run the fork server in another world; see
+`launcher.py`.
+"""
 
 import contextlib
 import json
@@ -68,7 +70,10 @@ class World:
 
     def _interpreter(self, folder: Path) -> str:
         """An executable that takes the interpreter's arguments and runs them in this world."""
-        answers = [{"number": NUMBERS[each.call], "when": each.when, "error": each.error} for each in self.answers]
+        answers = [
+            {"number": NUMBERS[each.call], "when": each.when, "error": each.error}
+            for each in self.answers
+        ]
         described = json.dumps({**asdict(self), "answers": answers})
         launcher = Path(__file__).with_name("launcher.py")
         file = folder / "python"

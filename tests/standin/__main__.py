@@ -1,4 +1,6 @@
-"""The process form: settings come as a line of JSON on stdin, the address goes to stdout, the end of stdin ends it."""
+"""The process form: settings come as a line of JSON on stdin, the address goes to stdout, the end
+of stdin ends it.
+"""
 
 import asyncio
 import json

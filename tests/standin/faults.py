@@ -34,7 +34,9 @@ class Chooser:
         return fault.match in prompt
 
     def _card(self, number: int) -> int | None:
-        """Every hundred calls draw from a freshly shuffled deck that holds each fault as often as its rate says."""
+        """Every hundred calls draw from a freshly shuffled deck that holds each fault as often as
+        its rate says.
+        """
         block, place = divmod(number, DECK)
         if block != self._block:
             deck: list[int | None] = []

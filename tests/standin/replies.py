@@ -45,7 +45,11 @@ def faulty(reply: Reply, kind: str | None) -> Reply:
     """The reply as a fault of this kind leaves it."""
     match kind:
         case "null_content" | "tool_calls":
-            return Reply(None, "tool_calls", tool_calls=(TOOL_CALL,)) if kind == "tool_calls" else Reply(None)
+            return (
+                Reply(None, "tool_calls", tool_calls=(TOOL_CALL,))
+                if kind == "tool_calls"
+                else Reply(None)
+            )
         case "content_filter":
             return Reply(None, "content_filter")
         case "refusal":
@@ -58,5 +62,8 @@ def faulty(reply: Reply, kind: str | None) -> Reply:
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
     """The start of a response, up to its body."""
-    lines = [f"HTTP/1.1 {status} {PHRASES[status]}", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [
+        f"HTTP/1.1 {status} {PHRASES[status]}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -56,10 +56,17 @@ def serve_in_thread(settings: Settings | None = None, /, **fields: Any) -> Itera
 
 
 @contextmanager
-def serve_in_process(settings: Settings | None = None, /, **fields: Any) -> Iterator["RemoteStandIn"]:
+def serve_in_process(
+    settings: Settings | None = None, /, **fields: Any
+) -> Iterator["RemoteStandIn"]:
     """The stand-in in a process of its own; it ends with this one, whatever happens."""
     settings = dataclasses.replace(settings or Settings(), **fields)
-    process = subprocess.Popen([sys.executable, "-m", "tests.standin"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.standin"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:

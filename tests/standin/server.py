@@ -1,4 +1,6 @@
-"""The server: one asyncio protocol per connection, timers instead of tasks, so that a call costs a few dozen microseconds."""
+"""The server: one asyncio protocol per connection, timers instead of tasks, so that a call costs a
+few dozen microseconds.
+"""
 
 import asyncio
 import dataclasses
@@ -23,7 +25,8 @@ from tests.standin.wires import listing, wire_of
 
 JSON = {"content-type": "application/json"}
 BAD_REQUEST = Fault("bad_request")
-ACCEPTING = 5  # steps of the loop after which what was just accepted is a connection of ours; asyncio takes three
+# Steps of the loop after which what was just accepted is a connection of ours; asyncio takes three
+ACCEPTING = 5
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
 
 
@@ -44,13 +47,18 @@ class StandIn:
         if self.settings.certificate is not None:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(*self.settings.certificate)
-        self._server = await loop.create_server(lambda: Connection(self, loop), "127.0.0.1", self.settings.port, backlog=2048, ssl=tls)
-        self.base_url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        self._server = await loop.create_server(
+            lambda: Connection(self, loop), "127.0.0.1", self.settings.port, backlog=2048, ssl=tls
+        )
+        self.base_url = (
+            f"http{'s' if tls else ''}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        )
 
     async def stop(self) -> None:
         """Close the port and every connection, answered or not."""
         assert self._server is not None
-        for listening in self._server.sockets:  # asyncio forgets what it is about to accept when a server is closed
+        # Asyncio forgets what it is about to accept when a server is closed
+        for listening in self._server.sockets:
             asyncio.get_running_loop().remove_reader(listening.fileno())
         for _ in range(ACCEPTING):
             await asyncio.sleep(0)
@@ -75,7 +83,13 @@ class StandIn:
         self._calls: list[Call] = []
         self._kept: list[Kept] = []
         self._open: set[int] = set()
-        self.counts = {"most_in_flight": 0, "aborted": 0, "bytes_in": 0, "bytes_out": 0, "connections": 0}
+        self.counts = {
+            "most_in_flight": 0,
+            "aborted": 0,
+            "bytes_in": 0,
+            "bytes_out": 0,
+            "connections": 0,
+        }
 
     def stats(self) -> Stats:
         """The counts."""
@@ -151,7 +165,8 @@ class Connection(asyncio.Protocol):
         self._standin = standin
         self._loop = loop
         self._buffer = bytearray()
-        self._head: tuple[str, str, dict[str, str], int] | None = None  # method, path, headers, total length
+        # Method, path, headers, total length
+        self._head: tuple[str, str, dict[str, str], int] | None = None
         self._call: Call | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -191,7 +206,12 @@ class Connection(asyncio.Protocol):
                 method, path, _ = lines[0].split(" ", 2)
                 pairs = (line.partition(":") for line in lines[1:])
                 headers = {name.lower(): value.strip() for name, _, value in pairs}
-                self._head = (method, path, headers, end + 4 + int(headers.get("content-length", 0)))
+                self._head = (
+                    method,
+                    path,
+                    headers,
+                    end + 4 + int(headers.get("content-length", 0)),
+                )
             method, path, headers, total = self._head
             if len(self._buffer) < total:
                 return
@@ -200,10 +220,14 @@ class Connection(asyncio.Protocol):
             self._head = None
             self._route(method, path, headers, body, total)
 
-    def _route(self, method: str, path: str, headers: dict[str, str], body: bytes, size: int) -> None:
+    def _route(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, size: int
+    ) -> None:
         standin = self._standin
         if path.startswith("/control/"):
-            self.transport.write(self._json(200, standin.control(path.removeprefix("/control/"), body)))
+            self.transport.write(
+                self._json(200, standin.control(path.removeprefix("/control/"), body))
+            )
             return
         standin.counts["bytes_in"] += size
         target = urlsplit(path)  # whole addresses come to a proxy
@@ -211,14 +235,20 @@ class Connection(asyncio.Protocol):
         if path.startswith("/moved/"):
             self._send(head(307, {"location": path.removeprefix("/moved"), "content-length": "0"}))
         elif "transfer-encoding" in headers:
-            self._send(self._json(411, OPENAI.error(BAD_REQUEST, "a body needs a content-length here")[2]))
+            self._send(
+                self._json(411, OPENAI.error(BAD_REQUEST, "a body needs a content-length here")[2])
+            )
             self.transport.close()
         elif method == "POST" and (wire := wire_of(path)) is not None:
             self._chat(wire, target, headers, body)
         elif method == "GET" and (listed := listing(path, standin.settings.models)) is not None:
             self._send(self._json(200, listed))
         else:
-            self._send(self._json(404, OPENAI.error(BAD_REQUEST, f"Unknown request URL: {method} {path}")[2]))
+            self._send(
+                self._json(
+                    404, OPENAI.error(BAD_REQUEST, f"Unknown request URL: {method} {path}")[2]
+                )
+            )
 
     def _chat(self, wire: Wire, target: SplitResult, headers: dict[str, str], raw: bytes) -> None:
         standin = self._standin
@@ -227,7 +257,9 @@ class Connection(asyncio.Protocol):
             model, stream, body = wire.read(target, given)
             prompt = str(body["messages"][-1]["content"])
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            self._send(self._json(400, wire.error(BAD_REQUEST, f"Not a chat completion: {error!r}")[2]))
+            self._send(
+                self._json(400, wire.error(BAD_REQUEST, f"Not a chat completion: {error!r}")[2])
+            )
             return
         call = self._call = standin.arrived(model, stream)
         ask = Ask(call.number, model, prompt, body, headers)
@@ -243,13 +275,25 @@ class Connection(asyncio.Protocol):
     def _answer(self, wire: Wire, call: Call, ask: Ask, fault: Fault | None) -> None:
         kind = call.fault
         if kind in wire.lacks:
-            self._fail(call, wire, BAD_REQUEST, f"the stand-in has no fault {kind!r} on {wire.name}'s wire")
+            self._fail(
+                call, wire, BAD_REQUEST, f"the stand-in has no fault {kind!r} on {wire.name}'s wire"
+            )
             return
         if kind == "content_type":
-            self._finish(call, 200, b"<html><body>Sign in to the network</body></html>", {"content-type": "text/html"})
+            self._finish(
+                call,
+                200,
+                b"<html><body>Sign in to the network</body></html>",
+                {"content-type": "text/html"},
+            )
             return
         if fault is not None and kind in wire.errors and not (call.stream and kind == "error_body"):
-            self._fail(call, wire, fault, f"no such key: {wire.key(ask.headers)}" if kind == "echo_key" else "")
+            self._fail(
+                call,
+                wire,
+                fault,
+                f"no such key: {wire.key(ask.headers)}" if kind == "echo_key" else "",
+            )
             return
         if not call.stream and kind == "hang":
             return
@@ -280,8 +324,19 @@ class Connection(asyncio.Protocol):
 
     def _stream(self, wire: Wire, call: Call, ask: Ask, reply: Reply) -> None:
         call.status = 200
-        self._send(head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked", **self._standin.settings.headers}))
-        self._piece(call, wire.events(ask, reply, call.fault, self._standin.settings.piece), wire.opening)
+        self._send(
+            head(
+                200,
+                {
+                    "content-type": "text/event-stream",
+                    "transfer-encoding": "chunked",
+                    **self._standin.settings.headers,
+                },
+            )
+        )
+        self._piece(
+            call, wire.events(ask, reply, call.fault, self._standin.settings.piece), wire.opening
+        )
 
     def _piece(self, call: Call, pieces: Iterator[bytes], opening: int) -> None:
         interval = self._standin.settings.piece_interval
@@ -295,7 +350,8 @@ class Connection(asyncio.Protocol):
                 self.transport.close()
                 return
             if opening == 0 and call.fault == "reset":
-                self._timer = self._loop.call_later(0.01, self._reset)  # a moment, so that the client reads what came before
+                # A moment, so that the client reads what came before
+                self._timer = self._loop.call_later(0.01, self._reset)
                 return
             if interval:
                 self._timer = self._loop.call_later(interval, self._piece, call, pieces, opening)
@@ -304,17 +360,27 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, call: Call, status: int, body: bytes, headers: dict[str, str]) -> None:
         call.status = status
-        self._done(head(status, {"content-length": str(len(body)), **headers, **self._standin.settings.headers}) + body)
+        self._done(
+            head(
+                status,
+                {"content-length": str(len(body)), **headers, **self._standin.settings.headers},
+            )
+            + body
+        )
 
     def _done(self, data: bytes) -> None:
-        self._stop()  # before the last bytes are sent: whoever has read them must not find the call still counted as open
+        # Before the last bytes are sent: whoever has read them must not find the call still counted
+        # as open
+        self._stop()
         self._send(data)
         if self._buffer:
             self._read()
 
     def _reset(self) -> None:
         self._stop()
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, RESET
+        )
         self.transport.abort()
 
     def _send(self, data: bytes) -> None:
@@ -323,4 +389,9 @@ class Connection(asyncio.Protocol):
 
     def _json(self, status: int, value: Any) -> bytes:
         body = json.dumps(value).encode()
-        return head(status, {"content-length": str(len(body)), **JSON, **self._standin.settings.headers}) + body
+        return (
+            head(
+                status, {"content-length": str(len(body)), **JSON, **self._standin.settings.headers}
+            )
+            + body
+        )

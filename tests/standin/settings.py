@@ -18,11 +18,17 @@ FaultKind = Literal[
     "not_found",  # 404: no such model
     "hang",  # no answer, ever; a stream stops after its first piece
     "reset",  # the connection is reset; a stream's after its first piece
-    "close",  # a right answer, then the connection is closed without a word, as an idle keep-alive connection is
-    "truncated",  # JSON cut in half under a matching length; a stream ends in mid-answer without [DONE]
-    "cut",  # less body than content-length announced, then the end; a stream ends after its first piece
+    # A right answer, then the connection is closed without a word, as an idle keep-alive connection
+    # is
+    "close",
+    # JSON cut in half under a matching length; a stream ends in mid-answer without [DONE]
+    "truncated",
+    # Less body than content-length announced, then the end; a stream ends after its first piece
+    "cut",
     "content_type",  # 200 with an HTML page
-    "error_body",  # 200 with an error object instead of choices, as some gateways do; a stream sends it as an event
+    # 200 with an error object instead of choices, as some gateways do; a stream sends it as an
+    # event
+    "error_body",
     "empty_choices",
     "null_content",
     "refusal",
@@ -46,7 +52,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One scripted answer; `usage` None counts a token for every four characters. A tool call is a tool's name and its arguments."""
+    """One scripted answer; `usage` None counts a token for every four characters.
+
+    A tool call is a tool's name and its arguments.
+    """
 
     text: str | None
     finish_reason: str = "stop"
@@ -57,7 +66,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One chat completion as it was asked, on whichever wire; `body` is in OpenAI's words, `prompt` the content of its last message."""
+    """One chat completion as it was asked, on whichever wire; `body` is in OpenAI's words, `prompt`
+    the content of its last message.
+    """
 
     number: int
     model: str
@@ -73,7 +84,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong; which calls it meets is told by one of `rate`, `at` and `match`, or all of them without."""
+    """Something that goes wrong; which calls it meets is told by one of `rate`, `at` and `match`,
+    or all of them without.
+    """
 
     kind: FaultKind
     _: dataclasses.KW_ONLY
@@ -102,7 +115,8 @@ class Settings:
     Attributes:
         latency: Seconds from the end of the request to its answer, faults included.
         jitter: The latency differs by up to so many seconds either way, in a seeded order.
-        slow_above: From so many calls in flight on, latency grows in proportion, as on an overloaded machine.
+        slow_above: From so many calls in flight on, latency grows in proportion, as on an
+            overloaded machine.
         capacity: With so many calls in flight, a further one gets 429 at once.
         seed: Decides jitter and which calls a fault's rate meets.
         faults: What goes wrong; the first that fits.
@@ -149,13 +163,22 @@ def revive(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `Settings` as JSON gave them, with their records back in place."""
     fields = dict(values)
     if "faults" in fields:
-        fields["faults"] = tuple(Fault(**{**each, "at": tuple(each["at"])}) for each in fields["faults"])
+        fields["faults"] = tuple(
+            Fault(**{**each, "at": tuple(each["at"])}) for each in fields["faults"]
+        )
     if "scripts" in fields:
-        fields["scripts"] = {model: _revive_script(script) for model, script in fields["scripts"].items()}
+        fields["scripts"] = {
+            model: _revive_script(script) for model, script in fields["scripts"].items()
+        }
     return fields
 
 
 def _revive_script(script: Any) -> Any:
     if isinstance(script, str):
         return script
-    return [each if isinstance(each, str) else Reply(**{**each, "usage": each["usage"] and Usage(**each["usage"])}) for each in script]
+    return [
+        each
+        if isinstance(each, str)
+        else Reply(**{**each, "usage": each["usage"] and Usage(**each["usage"])})
+        for each in script
+    ]

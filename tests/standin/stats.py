@@ -36,7 +36,8 @@ class Call:
         number: Its place in the order of arrival, from 0.
         model: The name that was asked for.
         arrived: When it was read in full, in seconds of `time.monotonic()`.
-        ended: When the last byte of its answer was written or its client went away; None while it is open.
+        ended: When the last byte of its answer was written or its client went away; None while it
+            is open.
         status: The HTTP status sent, or None where there was none.
         fault: The kind of fault that met it, if any.
         aborted: Whether its client went away first.

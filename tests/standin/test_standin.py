@@ -13,15 +13,29 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from tests.standin import Ask, Fault, Reply, Settings, StandIn, answer_to, serve, serve_in_process, serve_in_thread
+from tests.standin import (
+    Ask,
+    Fault,
+    Reply,
+    Settings,
+    StandIn,
+    answer_to,
+    serve,
+    serve_in_process,
+    serve_in_thread,
+)
 
 
 def body(prompt: str, model: str = "sub", **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": prompt}], **more}
 
 
-async def ask(session: aiohttp.ClientSession, server: Any, prompt: str, **more: Any) -> tuple[int, Any]:
-    async with session.post(f"{server.base_url}/chat/completions", json=body(prompt, **more)) as response:
+async def ask(
+    session: aiohttp.ClientSession, server: Any, prompt: str, **more: Any
+) -> tuple[int, Any]:
+    async with session.post(
+        f"{server.base_url}/chat/completions", json=body(prompt, **more)
+    ) as response:
         return response.status, await response.json()
 
 
@@ -31,17 +45,26 @@ def text(answer: Any) -> str:
 
 @pytest.mark.parametrize("form", [serve_in_thread, serve_in_process])
 async def test_the_forms_answer_and_count_alike(form: Any) -> None:
-    """Thread and process have the same answers, settings at run time, statistics and reset as the form on the loop."""
+    """Thread and process have the same answers, settings at run time, statistics and reset as the
+    form on the loop.
+    """
     with form(latency=0.01, keep_requests=True) as server:
         async with aiohttp.ClientSession() as session:
             answers = await asyncio.gather(*(ask(session, server, f"p{n}") for n in range(20)))
-            assert [text(answer) for _, answer in answers] == [answer_to(f"p{n}") for n in range(20)]
+            assert [text(answer) for _, answer in answers] == [
+                answer_to(f"p{n}") for n in range(20)
+            ]
             stats = server.stats()
             assert (stats.calls, stats.in_flight, stats.aborted) == (20, 0, 0)
             assert 1 < stats.most_in_flight <= 20
-            assert {kept.body["messages"][0]["content"] for kept in server.requests()} == {f"p{n}" for n in range(20)}
+            assert {kept.body["messages"][0]["content"] for kept in server.requests()} == {
+                f"p{n}" for n in range(20)
+            }
             assert all(call.ended - call.arrived >= 0.009 for call in server.calls())
-            server.change(faults=[Fault("server", at=(20,))], scripts={"root": ["one", Reply("two", "length")]})
+            server.change(
+                faults=[Fault("server", at=(20,))],
+                scripts={"root": ["one", Reply("two", "length")]},
+            )
             assert (await ask(session, server, "x"))[0] == 500
             assert text((await ask(session, server, "x", model="root"))[1]) == "one"
             server.reset()
@@ -50,15 +73,30 @@ async def test_the_forms_answer_and_count_alike(form: Any) -> None:
 
 async def test_models_are_listed() -> None:
     """`GET /v1/models` lists the names of the settings."""
-    async with serve(models=["a", "b"]) as server, aiohttp.request("GET", f"{server.base_url}/models") as response:
+    async with (
+        serve(models=["a", "b"]) as server,
+        aiohttp.request("GET", f"{server.base_url}/models") as response,
+    ):
         assert [each["id"] for each in (await response.json())["data"]] == ["a", "b"]
 
 
 async def test_a_script_goes_by_the_turn_of_its_conversation() -> None:
-    """A list of replies is indexed by the assistant messages so far, so parallel runs and retries agree; a function sees all."""
-    async with serve(scripts={"root": ["one", "two"], "loud": shout}) as server, aiohttp.ClientSession() as session:
+    """A list of replies is indexed by the assistant messages so far, so parallel runs and retries
+    agree; a function sees all.
+    """
+    async with (
+        serve(scripts={"root": ["one", "two"], "loud": shout}) as server,
+        aiohttp.ClientSession() as session,
+    ):
         said = {"role": "assistant", "content": "one"}
-        second = {"model": "root", "messages": [{"role": "user", "content": "q"}, said, {"role": "user", "content": "out"}]}
+        second = {
+            "model": "root",
+            "messages": [
+                {"role": "user", "content": "q"},
+                said,
+                {"role": "user", "content": "out"},
+            ],
+        }
         for _ in range(2):
             assert text((await ask(session, server, "q", model="root"))[1]) == "one"
             async with session.post(f"{server.base_url}/chat/completions", json=second) as response:
@@ -75,20 +113,27 @@ async def test_a_scripted_tool_call(form: Any) -> None:
             (choice,) = (await ask(session, server, "x", model="agent"))[1]["choices"]
     assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
     made = choice["message"]["tool_calls"]
-    assert [(each["id"], each["function"]["name"], json.loads(each["function"]["arguments"])) for each in made] == [
+    assert [
+        (each["id"], each["function"]["name"], json.loads(each["function"]["arguments"]))
+        for each in made
+    ] == [
         ("call_0_0", "look", {"key": "ä"}),
         ("call_0_1", "look", {}),
     ]
 
 
 async def test_rates_are_exact_and_seeded() -> None:
-    """Of every hundred calls exactly the share that was asked for goes wrong, the same calls at every run."""
+    """Of every hundred calls exactly the share that was asked for goes wrong, the same calls at
+    every run.
+    """
     faults = [Fault("rate_limit", rate=0.1, retry_after=1), Fault("server", rate=0.07)]
 
     async def statuses(seed: int) -> list[int]:
         async with serve(faults=faults, seed=seed) as server, aiohttp.ClientSession() as session:
             for n in range(200):
-                async with session.post(f"{server.base_url}/chat/completions", json=body(str(n))) as response:
+                async with session.post(
+                    f"{server.base_url}/chat/completions", json=body(str(n))
+                ) as response:
                     assert (response.status == 429) == ("retry-after" in response.headers)
             return [call.status for call in server.calls()]
 
@@ -99,14 +144,21 @@ async def test_rates_are_exact_and_seeded() -> None:
 
 
 async def test_faults_by_schedule_match_and_times() -> None:
-    """A fault meets the calls of its numbers, or those whose prompt holds its text, and no more often than it may."""
+    """A fault meets the calls of its numbers, or those whose prompt holds its text, and no more
+    often than it may.
+    """
     faults = [Fault("server", at=(1,)), Fault("rate_limit", match="needle", times=1)]
     async with serve(faults=faults) as server, aiohttp.ClientSession() as session:
-        found = [(await ask(session, server, prompt))[0] for prompt in ("a", "b", "a needle", "a needle")]
+        found = [
+            (await ask(session, server, prompt))[0] for prompt in ("a", "b", "a needle", "a needle")
+        ]
         assert found == [200, 500, 429, 200]
 
 
-@pytest.mark.parametrize(("wrong", "hint"), [({"kind": "typo"}, "no fault"), ({"kind": "hang", "rate": 0.005}, "per cents")])
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [({"kind": "typo"}, "no fault"), ({"kind": "hang", "rate": 0.005}, "per cents")],
+)
 def test_a_wrong_fault_is_refused(wrong: dict[str, Any], hint: str) -> None:
     """A fault that could never happen as asked is an error where it is written."""
     with pytest.raises(ValueError, match=hint):
@@ -115,13 +167,27 @@ def test_a_wrong_fault_is_refused(wrong: dict[str, Any], hint: str) -> None:
 
 async def test_answers_that_are_not_usable() -> None:
     """Every kind of odd answer looks on the wire as a provider's does."""
-    kinds = ["empty_choices", "null_content", "refusal", "tool_calls", "length", "content_filter", "no_usage", "error_body"]
-    async with serve(faults=[Fault(kind, match=kind) for kind in kinds]) as server, aiohttp.ClientSession() as session:
+    kinds = [
+        "empty_choices",
+        "null_content",
+        "refusal",
+        "tool_calls",
+        "length",
+        "content_filter",
+        "no_usage",
+        "error_body",
+    ]
+    async with (
+        serve(faults=[Fault(kind, match=kind) for kind in kinds]) as server,
+        aiohttp.ClientSession() as session,
+    ):
         got = {kind: (await ask(session, server, kind))[1] for kind in kinds}
     assert got["empty_choices"]["choices"] == []
     assert got["null_content"]["choices"][0]["message"]["content"] is None
     assert got["refusal"]["choices"][0]["message"]["refusal"]
-    assert got["tool_calls"]["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "look_up"
+    assert (
+        got["tool_calls"]["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "look_up"
+    )
     assert got["length"]["choices"][0]["finish_reason"] == "length"
     assert got["content_filter"]["choices"][0]["finish_reason"] == "content_filter"
     assert "usage" not in got["no_usage"]
@@ -130,9 +196,13 @@ async def test_answers_that_are_not_usable() -> None:
 
 async def raw(server: StandIn, prompt: str, patience: float = 60, **more: Any) -> bytes:
     """All bytes of the answer; the connection is the test's own."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]))
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", int(server.base_url.split(":")[2].split("/")[0])
+    )
     data = json.dumps(body(prompt, **more)).encode()
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
+    )
     try:
         return await asyncio.wait_for(reader.read(), patience)
     finally:
@@ -140,7 +210,9 @@ async def raw(server: StandIn, prompt: str, patience: float = 60, **more: Any) -
 
 
 async def test_answers_that_break_off() -> None:
-    """A reset, half a JSON text, a body shorter than announced, a page of HTML and silence are what they say."""
+    """A reset, half a JSON text, a body shorter than announced, a page of HTML and silence are what
+    they say.
+    """
     kinds = ["truncated", "cut", "content_type", "hang", "reset"]
     async with serve(faults=[Fault(kind, match=kind) for kind in kinds]) as server:
         with pytest.raises(ConnectionResetError):
@@ -157,9 +229,13 @@ async def test_answers_that_break_off() -> None:
 
 async def closing(server: StandIn, prompt: str) -> bytes:
     """The answer's bytes up to what its head announces."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]))
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", int(server.base_url.split(":")[2].split("/")[0])
+    )
     data = json.dumps(body(prompt)).encode()
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
+    )
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
@@ -191,7 +267,9 @@ async def test_streams() -> None:
             lines = [line[6:] for line in (await response.text()).split("\n\n") if line]
     assert lines[-1] == "[DONE]"
     chunks = [json.loads(line) for line in lines[:-1]]
-    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"]) == answer_to("p")
+    assert "".join(
+        c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"]
+    ) == answer_to("p")
     assert chunks[-1]["usage"]["total_tokens"] > 0
 
 
@@ -230,7 +308,9 @@ def test_nothing_is_left_behind() -> None:
     with ExitStack() as stack:
         for form in (serve_in_thread, serve_in_process):
             server = stack.enter_context(form(Settings(faults=[Fault("hang")])))
-            client = socket.create_connection(("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0])))
+            client = socket.create_connection(
+                ("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]))
+            )
             stack.callback(client.close)
             client.sendall(b"GET /v1/models HTTP/1.1\r\n\r\n")
             assert client.recv(10)
@@ -242,7 +322,9 @@ def test_it_leaves_nothing_of_a_client_that_comes_as_it_stops(steps: int) -> Non
 
     async def main() -> socket.socket:
         async with serve() as server:
-            client = socket.create_connection((urlsplit(server.base_url).hostname, urlsplit(server.base_url).port))
+            client = socket.create_connection(
+                (urlsplit(server.base_url).hostname, urlsplit(server.base_url).port)
+            )
             for _ in range(steps):
                 await asyncio.sleep(0)
         return client

@@ -1,4 +1,6 @@
-"""The stand-in's other wires: what Anthropic's and Gemini's clients are told, and that scripts, counts and faults are the same on all."""
+"""The stand-in's other wires: what Anthropic's and Gemini's clients are told, and that scripts,
+counts and faults are the same on all.
+"""
 
 import asyncio
 import json
@@ -21,15 +23,27 @@ OTHERS = pytest.mark.parametrize("name", ["anthropic", "gemini"])
 CONVERSATION = [("system", "be {brief}"), ("user", "one"), ("assistant", "1"), ("user", "two")]
 
 
-def asked(name: str, messages: list[tuple[str, str]], *, stream: bool = False, model: str = "m") -> tuple[str, dict[str, Any]]:
+def asked(
+    name: str, messages: list[tuple[str, str]], *, stream: bool = False, model: str = "m"
+) -> tuple[str, dict[str, Any]]:
     """Path and body of a request."""
     if name == "gemini":
-        contents = [{"role": {"assistant": "model"}.get(r, r), "parts": [{"text": text}]} for r, text in messages if r != "system"]
+        contents = [
+            {"role": {"assistant": "model"}.get(r, r), "parts": [{"text": text}]}
+            for r, text in messages
+            if r != "system"
+        ]
         system = [{"text": text} for role, text in messages if role == "system"]
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
         body: dict[str, Any] = {"contents": contents, "generationConfig": {"maxOutputTokens": 77}}
-        return f"/v1beta/models/{model}:{method}", body | ({"systemInstruction": {"parts": system}} if system else {})
-    told = [{"role": role, "content": text} for role, text in messages if name == "openai" or role != "system"]
+        return f"/v1beta/models/{model}:{method}", body | (
+            {"systemInstruction": {"parts": system}} if system else {}
+        )
+    told = [
+        {"role": role, "content": text}
+        for role, text in messages
+        if name == "openai" or role != "system"
+    ]
     body = {"model": model, "messages": told} | ({"stream": True} if stream else {})
     if name == "openai":
         more = {"stream_options": {"include_usage": True}} if stream else {}
@@ -38,26 +52,38 @@ def asked(name: str, messages: list[tuple[str, str]], *, stream: bool = False, m
     return "/v1/messages", body | {"max_tokens": 77} | ({"system": system[0]} if system else {})
 
 
-async def ask(server: Any, name: str, prompt: str, *, stream: bool = False, **headers: str) -> tuple[int, Any, Any]:
+async def ask(
+    server: Any, name: str, prompt: str, *, stream: bool = False, **headers: str
+) -> tuple[int, Any, Any]:
     """Status, body and headers: of a stream the parsed events."""
     path, body = asked(name, [("user", prompt)], stream=stream)
-    async with aiohttp.request("POST", server.base_url.removesuffix("/v1") + path, json=body, headers=headers) as response:
+    async with aiohttp.request(
+        "POST", server.base_url.removesuffix("/v1") + path, json=body, headers=headers
+    ) as response:
         if response.content_type != "text/event-stream":
             return response.status, await response.json(), response.headers
         lines = (await response.text()).splitlines()
-        return response.status, [json.loads(line[6:]) for line in lines if line.startswith("data: {")], response.headers
+        return (
+            response.status,
+            [json.loads(line[6:]) for line in lines if line.startswith("data: {")],
+            response.headers,
+        )
 
 
 def text_of(name: str, answer: Any) -> str:
     """What a plain answer says."""
     if name == "openai":
         return answer["choices"][0]["message"]["content"]
-    blocks = answer["content"] if name == "anthropic" else answer["candidates"][0]["content"]["parts"]
+    blocks = (
+        answer["content"] if name == "anthropic" else answer["candidates"][0]["content"]["parts"]
+    )
     return "".join(block["text"] for block in blocks)
 
 
 async def test_scripts_see_the_same_on_every_wire() -> None:
-    """Messages, turn, prompt, bound and model reach a script in the same words, and its requests are kept as they came."""
+    """Messages, turn, prompt, bound and model reach a script in the same words, and its requests
+    are kept as they came.
+    """
     seen: dict[str, Ask] = {}
 
     def note(ask: Ask) -> str:
@@ -65,17 +91,29 @@ async def test_scripts_see_the_same_on_every_wire() -> None:
         return "noted"
 
     names = list(WIRES)
-    async with serve(scripts={"m": note}, keep_requests=True) as server, aiohttp.ClientSession() as session:
+    async with (
+        serve(scripts={"m": note}, keep_requests=True) as server,
+        aiohttp.ClientSession() as session,
+    ):
         sent = {}
         for name in names:
             path, sent[name] = asked(name, CONVERSATION)
-            async with session.post(server.base_url.removesuffix("/v1") + path, json=sent[name]) as response:
+            async with session.post(
+                server.base_url.removesuffix("/v1") + path, json=sent[name]
+            ) as response:
                 assert text_of(name, await response.json()) == "noted"
         kept = {names[each.number]: each for each in server.requests()}
     for name in names:
         body = seen[name].body
-        assert [(message["role"], message["content"]) for message in body["messages"]] == CONVERSATION
-        assert (seen[name].model, seen[name].turn, seen[name].prompt, body["max_completion_tokens"]) == ("m", 1, "two", 77)
+        assert [
+            (message["role"], message["content"]) for message in body["messages"]
+        ] == CONVERSATION
+        assert (
+            seen[name].model,
+            seen[name].turn,
+            seen[name].prompt,
+            body["max_completion_tokens"],
+        ) == ("m", 1, "two", 77)
         assert (kept[name].body, wire_of(kept[name].path)) == (sent[name], WIRES[name])
 
 
@@ -83,13 +121,28 @@ async def test_texts_in_blocks() -> None:
     """Anthropic's and Gemini's texts may come in blocks; what is none of the text is left out."""
     async with serve() as server, aiohttp.ClientSession() as session:
         root = server.base_url.removesuffix("/v1")
-        blocks = [{"type": "text", "text": "a"}, {"type": "tool_use", "id": "1", "name": "f", "input": {}}, {"type": "text", "text": "b"}]
-        body = {"model": "m", "max_tokens": 1, "system": [{"type": "text", "text": "s"}], "messages": [{"role": "user", "content": blocks}]}
+        blocks = [
+            {"type": "text", "text": "a"},
+            {"type": "tool_use", "id": "1", "name": "f", "input": {}},
+            {"type": "text", "text": "b"},
+        ]
+        body = {
+            "model": "m",
+            "max_tokens": 1,
+            "system": [{"type": "text", "text": "s"}],
+            "messages": [{"role": "user", "content": blocks}],
+        }
         async with session.post(f"{root}/v1/messages", json=body) as response:
             assert text_of("anthropic", await response.json()) == answer_to("ab")
-        parts = [{"text": "a"}, {"text": "hm", "thought": True}, {"functionCall": {"name": "f"}}, {"text": "b"}]
+        parts = [
+            {"text": "a"},
+            {"text": "hm", "thought": True},
+            {"functionCall": {"name": "f"}},
+            {"text": "b"},
+        ]
         async with session.post(
-            f"{root}/v1beta/models/m:generateContent", json={"contents": [{"role": "user", "parts": parts}]}
+            f"{root}/v1beta/models/m:generateContent",
+            json={"contents": [{"role": "user", "parts": parts}]},
         ) as response:
             assert text_of("gemini", await response.json()) == answer_to("ab")
 
@@ -98,14 +151,23 @@ COUNTS = Usage(input=9, output=5, cached=4, reasoning=3)
 
 
 async def test_answers_in_each_providers_words() -> None:
-    """Anthropic counts what was cached beside its input, Gemini what was thought beside its output; each has a word for the end."""
+    """Anthropic counts what was cached beside its input, Gemini what was thought beside its output;
+    each has a word for the end.
+    """
     async with serve(scripts={"m": [Reply("so", usage=COUNTS)]}) as server:
         _, anthropic, _ = await ask(server, "anthropic", "x")
         _, gemini, _ = await ask(server, "gemini", "x")
         server.change(scripts={"m": [Reply("so", "length")]})
         assert (await ask(server, "anthropic", "x"))[1]["stop_reason"] == "max_tokens"
-        assert (await ask(server, "gemini", "x"))[1]["candidates"][0]["finishReason"] == "MAX_TOKENS"
-    assert (anthropic["type"], anthropic["role"], anthropic["model"], anthropic["stop_reason"]) == ("message", "assistant", "m", "end_turn")
+        assert (await ask(server, "gemini", "x"))[1]["candidates"][0][
+            "finishReason"
+        ] == "MAX_TOKENS"
+    assert (anthropic["type"], anthropic["role"], anthropic["model"], anthropic["stop_reason"]) == (
+        "message",
+        "assistant",
+        "m",
+        "end_turn",
+    )
     assert anthropic["usage"] == {
         "input_tokens": 5,
         "cache_creation_input_tokens": 0,
@@ -113,7 +175,13 @@ async def test_answers_in_each_providers_words() -> None:
         "output_tokens": 5,
         "output_tokens_details": {"thinking_tokens": 3},
     }
-    assert gemini["candidates"] == [{"content": {"parts": [{"text": "so"}], "role": "model"}, "finishReason": "STOP", "index": 0}]
+    assert gemini["candidates"] == [
+        {
+            "content": {"parts": [{"text": "so"}], "role": "model"},
+            "finishReason": "STOP",
+            "index": 0,
+        }
+    ]
     assert gemini["modelVersion"] == "m"
     assert gemini["usageMetadata"] == {
         "promptTokenCount": 9,
@@ -125,7 +193,9 @@ async def test_answers_in_each_providers_words() -> None:
 
 
 async def test_streams_of_anthropic() -> None:
-    """Named events from message_start to message_stop: one block with the text in pieces, then reason and counts."""
+    """Named events from message_start to message_stop: one block with the text in pieces, then
+    reason and counts.
+    """
     async with serve(piece=5) as server:
         _, events, headers = await ask(server, "anthropic", "p", stream=True)
         assert (headers["content-type"], server.calls()[0].stream) == ("text/event-stream", True)
@@ -139,17 +209,26 @@ async def test_streams_of_anthropic() -> None:
 
 
 async def test_streams_of_gemini() -> None:
-    """Responses with pieces of the text; the last has the reason. Without alt=sse there would be another form, which is refused."""
+    """Responses with pieces of the text; the last has the reason.
+
+    Without alt=sse there would be another form, which is refused.
+    """
     async with serve(piece=5) as server:
         _, events, _ = await ask(server, "gemini", "p", stream=True)
         assert server.calls()[0].stream
         path, body = asked("gemini", [("user", "p")], stream=True)
-        async with aiohttp.request("POST", server.base_url.removesuffix("/v1") + path.partition("?")[0], json=body) as response:
+        async with aiohttp.request(
+            "POST", server.base_url.removesuffix("/v1") + path.partition("?")[0], json=body
+        ) as response:
             assert (response.status, server.stats().calls) == (400, 1)
             assert "alt=sse" in (await response.json())["error"]["message"]
     candidates = [event["candidates"][0] for event in events]
-    assert "".join(part["text"] for each in candidates for part in each["content"]["parts"]) == answer_to("p")
-    assert [each.get("finishReason") for each in candidates] == [None] * (len(candidates) - 1) + ["STOP"]
+    assert "".join(
+        part["text"] for each in candidates for part in each["content"]["parts"]
+    ) == answer_to("p")
+    assert [each.get("finishReason") for each in candidates] == [None] * (len(candidates) - 1) + [
+        "STOP"
+    ]
     assert all(event["usageMetadata"]["totalTokenCount"] > 0 for event in events)
 
 
@@ -174,13 +253,21 @@ ERRORS = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("name", "kind", "status", "word"), ERRORS)
-async def test_errors_in_each_providers_shape(name: str, kind: Any, status: int, word: str, stream: bool) -> None:
-    """An error has the provider's status and body, to a stream as well; how long to wait is where the provider puts it."""
+async def test_errors_in_each_providers_shape(
+    name: str, kind: Any, status: int, word: str, stream: bool
+) -> None:
+    """An error has the provider's status and body, to a stream as well; how long to wait is where
+    the provider puts it.
+    """
     async with serve(faults=[Fault(kind, retry_after=1.5)]) as server:
         got, body, headers = await ask(server, name, "x", stream=stream)
         assert (got, server.calls()[0].status, server.calls()[0].fault) == (status, status, kind)
     if name == "anthropic":
-        assert (body["type"], body["error"]["type"], headers["retry-after"]) == ("error", word, "1.5")
+        assert (body["type"], body["error"]["type"], headers["retry-after"]) == (
+            "error",
+            word,
+            "1.5",
+        )
     else:
         assert (body["error"]["code"], body["error"]["status"]) == (status, word)
         assert body["error"]["details"][-1]["retryDelay"] == "1.5s"
@@ -188,7 +275,9 @@ async def test_errors_in_each_providers_shape(name: str, kind: Any, status: int,
 
 
 async def test_a_wrong_key_has_googles_reason() -> None:
-    """Google answers it as an invalid argument, and only a reason among the details says that it is the key."""
+    """Google answers it as an invalid argument, and only a reason among the details says that it is
+    the key.
+    """
     async with serve(faults=[Fault("auth")]) as server:
         _, body, _ = await ask(server, "gemini", "x")
     assert [each["reason"] for each in body["error"]["details"]] == ["API_KEY_INVALID"]
@@ -197,13 +286,23 @@ async def test_a_wrong_key_has_googles_reason() -> None:
 @OTHERS
 async def test_a_key_can_be_asked_for(name: str) -> None:
     """With `api_key` set a request needs it, in the header that the wire's clients use."""
-    headers = {"anthropic": [{"x-api-key": "right"}, {"authorization": "Bearer right"}], "gemini": [{"x-goog-api-key": "right"}]}
+    headers = {
+        "anthropic": [{"x-api-key": "right"}, {"authorization": "Bearer right"}],
+        "gemini": [{"x-goog-api-key": "right"}],
+    }
     async with serve(api_key="right") as server:
         for each in headers[name]:
             assert (await ask(server, name, "x", **each))[0] == 200
-        assert (await ask(server, name, "x", **dict.fromkeys(headers[name][0], "wrong")))[0] == WIRES[name].errors["auth"][0]
+        assert (await ask(server, name, "x", **dict.fromkeys(headers[name][0], "wrong")))[
+            0
+        ] == WIRES[name].errors["auth"][0]
         server.change(faults=[Fault("echo_key")], api_key=None)
-        assert "no such key: secret" in (await ask(server, name, "x", **dict.fromkeys(headers[name][0], "secret")))[1]["error"]["message"]
+        assert (
+            "no such key: secret"
+            in (await ask(server, name, "x", **dict.fromkeys(headers[name][0], "secret")))[1][
+                "error"
+            ]["message"]
+        )
 
 
 KINDS = get_args(FaultKind)
@@ -212,19 +311,34 @@ KINDS = get_args(FaultKind)
 @OTHERS
 @pytest.mark.parametrize("kind", sorted(OPENAI.lacks | ANTHROPIC.lacks | GEMINI.lacks))
 async def test_a_fault_without_a_form_is_refused(name: str, kind: Any) -> None:
-    """A kind that a wire has no form for is an error that says so, never a right answer; on other wires it happens."""
+    """A kind that a wire has no form for is an error that says so, never a right answer; on other
+    wires it happens.
+    """
     async with serve(faults=[Fault(kind)]) as server:
         status, body, _ = await ask(server, name, "x")
     if kind in WIRES[name].lacks:
-        assert (status, body["error"]["message"]) == (400, f"the stand-in has no fault {kind!r} on {WIRES[name].name}'s wire")
+        assert (status, body["error"]["message"]) == (
+            400,
+            f"the stand-in has no fault {kind!r} on {WIRES[name].name}'s wire",
+        )
     else:
         assert "the stand-in has no fault" not in str(body)
 
 
 def test_every_kind_of_fault_is_thought_of() -> None:
-    """What is no error with a status changes the answer, or breaks it off below the wire, or is lacking."""
+    """What is no error with a status changes the answer, or breaks it off below the wire, or is
+    lacking.
+    """
     below = {"hang", "reset", "close", "truncated", "cut", "content_type", "no_stream"}
-    answers = {"empty_choices", "null_content", "refusal", "tool_calls", "length", "content_filter", "no_usage"}
+    answers = {
+        "empty_choices",
+        "null_content",
+        "refusal",
+        "tool_calls",
+        "length",
+        "content_filter",
+        "no_usage",
+    }
     for wire in WIRES.values():
         assert wire.errors.keys() | wire.lacks | below | answers == set(KINDS)
         assert not wire.errors.keys() & wire.lacks
@@ -232,18 +346,39 @@ def test_every_kind_of_fault_is_thought_of() -> None:
 
 async def test_answers_that_are_not_usable() -> None:
     """Odd answers look on each wire as that provider's do."""
-    kinds: list[Any] = ["null_content", "refusal", "tool_calls", "length", "content_filter", "error_body", "empty_choices", "no_usage"]
+    kinds: list[Any] = [
+        "null_content",
+        "refusal",
+        "tool_calls",
+        "length",
+        "content_filter",
+        "error_body",
+        "empty_choices",
+        "no_usage",
+    ]
     async with serve(faults=[Fault(kind, match=kind) for kind in kinds]) as server:
         anthropic = {kind: (await ask(server, "anthropic", kind))[1] for kind in kinds}
         gemini = {kind: (await ask(server, "gemini", kind))[1] for kind in kinds}
-    assert (anthropic["null_content"]["content"], anthropic["null_content"]["stop_reason"]) == ([], "end_turn")
+    assert (anthropic["null_content"]["content"], anthropic["null_content"]["stop_reason"]) == (
+        [],
+        "end_turn",
+    )
     assert (anthropic["refusal"]["content"], anthropic["refusal"]["stop_reason"]) == ([], "refusal")
-    assert (anthropic["tool_calls"]["content"][0]["name"], anthropic["tool_calls"]["stop_reason"]) == ("look_up", "tool_use")
+    assert (
+        anthropic["tool_calls"]["content"][0]["name"],
+        anthropic["tool_calls"]["stop_reason"],
+    ) == ("look_up", "tool_use")
     assert anthropic["length"]["stop_reason"] == "max_tokens"
     assert anthropic["error_body"]["type"] == "error"
     assert gemini["null_content"]["candidates"] == [{"finishReason": "STOP", "index": 0}]
-    assert (gemini["refusal"]["promptFeedback"], "candidates" in gemini["refusal"]) == ({"blockReason": "PROHIBITED_CONTENT"}, False)
-    assert gemini["tool_calls"]["candidates"][0]["content"]["parts"][0]["functionCall"]["name"] == "look_up"
+    assert (gemini["refusal"]["promptFeedback"], "candidates" in gemini["refusal"]) == (
+        {"blockReason": "PROHIBITED_CONTENT"},
+        False,
+    )
+    assert (
+        gemini["tool_calls"]["candidates"][0]["content"]["parts"][0]["functionCall"]["name"]
+        == "look_up"
+    )
     assert gemini["length"]["candidates"][0]["finishReason"] == "MAX_TOKENS"
     assert gemini["content_filter"]["candidates"] == [{"finishReason": "SAFETY", "index": 0}]
     assert "candidates" not in gemini["empty_choices"]
@@ -278,17 +413,25 @@ async def test_a_tool_call_is_streamed() -> None:
     """Anthropic sends its arguments in pieces of JSON, Gemini the call at once."""
     async with serve(faults=[Fault("tool_calls")], piece=4) as server:
         _, events, _ = await ask(server, "anthropic", "x", stream=True)
-        deltas = [event["delta"]["partial_json"] for event in events if event["type"] == "content_block_delta"]
+        deltas = [
+            event["delta"]["partial_json"]
+            for event in events
+            if event["type"] == "content_block_delta"
+        ]
         assert (json.loads("".join(deltas)), len(deltas) > 1) == ({"key": 1}, True)
         assert events[-2]["delta"]["stop_reason"] == "tool_use"
         _, events, _ = await ask(server, "gemini", "x", stream=True)
-        assert events[-1]["candidates"][0]["content"]["parts"][0]["functionCall"]["args"] == {"key": 1}
+        assert events[-1]["candidates"][0]["content"]["parts"][0]["functionCall"]["args"] == {
+            "key": 1
+        }
 
 
 @EACH
 @pytest.mark.parametrize("kind", ["cut", "reset", "hang"])
 async def test_a_stream_breaks_off_after_its_first_text(name: str, kind: Any) -> None:
-    """On every wire the client has one piece of the text when a stream is cut, reset, or goes silent."""
+    """On every wire the client has one piece of the text when a stream is cut, reset, or goes
+    silent.
+    """
     async with serve(faults=[Fault(kind)], piece=11) as server, aiohttp.ClientSession() as session:
         path, body = asked(name, [("user", "x")], stream=True)
         async with session.post(server.base_url.removesuffix("/v1") + path, json=body) as response:
@@ -334,7 +477,8 @@ async def test_a_scripts_own_mistake(name: str) -> None:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/v1/messages", {"model": "m", "messages": [{"role": "user", "content": "x"}]}),  # no bound
+        # No bound
+        ("/v1/messages", {"model": "m", "messages": [{"role": "user", "content": "x"}]}),
         ("/v1/messages", {"model": "m", "messages": [], "max_tokens": 1}),
         ("/v1/messages", []),
         ("/v1beta/models/m:generateContent", {"contents": "x"}),
@@ -344,18 +488,25 @@ async def test_a_scripts_own_mistake(name: str) -> None:
 async def test_what_is_no_request(path: str, body: Any) -> None:
     """A body that the provider would refuse is refused in its shape, and is no call."""
     async with serve() as server:
-        async with aiohttp.request("POST", server.base_url.removesuffix("/v1") + path, json=body) as response:
+        async with aiohttp.request(
+            "POST", server.base_url.removesuffix("/v1") + path, json=body
+        ) as response:
             assert response.status == 400
             assert "Not a chat completion" in (await response.json())["error"]["message"]
         assert server.stats().calls == 0
 
 
 async def test_what_gemini_tells_of_models() -> None:
-    """Its list has the models of the settings, and any model has a card, which LlamaIndex's class asks for."""
+    """Its list has the models of the settings, and any model has a card, which LlamaIndex's class
+    asks for.
+    """
     async with serve(models=["a", "b"]) as server, aiohttp.ClientSession() as session:
         root = server.base_url.removesuffix("/v1")
         async with session.get(f"{root}/v1beta/models") as response:
-            assert [each["name"] for each in (await response.json())["models"]] == ["models/a", "models/b"]
+            assert [each["name"] for each in (await response.json())["models"]] == [
+                "models/a",
+                "models/b",
+            ]
         async with session.get(f"{root}/v1beta/models/c") as response:
             assert (await response.json())["outputTokenLimit"] > 0
         async with session.get(f"{root}/v1/models/c") as response:
@@ -373,5 +524,10 @@ async def test_another_process_speaks_them_too() -> None:
 
 def test_addresses_that_are_none() -> None:
     """A wire is chosen by the whole path."""
-    for path in ("/v1/messages/count_tokens", "/v1beta/models/m:countTokens", "/v1beta/m:generateContent", "/chat/completions"):
+    for path in (
+        "/v1/messages/count_tokens",
+        "/v1beta/models/m:countTokens",
+        "/v1beta/m:generateContent",
+        "/chat/completions",
+    ):
         assert wire_of(path) is None

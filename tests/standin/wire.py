@@ -1,4 +1,6 @@
-"""What tells one provider's wire from another's: plain functions over plain data, in one record for each."""
+"""What tells one provider's wire from another's: plain functions over plain data, in one record for
+each.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +12,20 @@ from tests.standin.settings import Ask, Fault, Reply, Usage
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How a provider's requests read and how its answers look. Scripts and counts know nothing of it.
+    """How a provider's requests read and how its answers look. Scripts and counts know nothing of
+    it.
 
     Attributes:
         name: The provider's.
-        read: From the address and the body of a request: the model's name, whether a stream is asked for, and the body in OpenAI's words,
-            which is what an `Ask` holds. A `LookupError`, `ValueError`, `TypeError` or `AttributeError` says that the body is none.
+        read: From the address and the body of a request: the model's name, whether a stream is
+            asked for, and the body in OpenAI's words, which is what an `Ask` holds. A
+            `LookupError`, `ValueError`, `TypeError` or `AttributeError` says that the body is none.
         key: The key in the headers of a request, if any.
-        errors: The kinds of faults that are an error with a status, and for each what `error` needs.
+        errors: The kinds of faults that are an error with a status, and for each what `error`
+            needs.
         lacks: The kinds of faults that have no form on this wire.
-        error: Status, headers and body of the error that a fault is, with a message of its own or the given one.
+        error: Status, headers and body of the error that a fault is, with a message of its own or
+            the given one.
         completion: The body of a plain answer as a kind of fault leaves it.
         events: The pieces of a streamed answer of so many characters each.
         opening: How many pieces there are up to the first with text.
@@ -36,10 +42,18 @@ class Wire:
     opening: int
 
 
-def in_openais_words(model: str, system: str, messages: Sequence[tuple[str, str]], *, stream: bool, bound: int | None) -> dict[str, Any]:
-    """A request of another wire as scripts read it: messages with role and text, the system's first, where there is one."""
+def in_openais_words(
+    model: str, system: str, messages: Sequence[tuple[str, str]], *, stream: bool, bound: int | None
+) -> dict[str, Any]:
+    """A request of another wire as scripts read it: messages with role and text, the system's
+    first, where there is one.
+    """
     told = [("system", system), *messages] if system else messages
-    body = {"model": model, "messages": [{"role": role, "content": text} for role, text in told], "stream": stream}
+    body = {
+        "model": model,
+        "messages": [{"role": role, "content": text} for role, text in told],
+        "stream": stream,
+    }
     return body if bound is None else body | {"max_completion_tokens": bound}
 
 
@@ -60,4 +74,8 @@ def retry_after(fault: Fault) -> dict[str, str]:
     """The header that asks the client to wait."""
     if fault.retry_after is None:
         return {}
-    return {"retry-after": fault.retry_after if isinstance(fault.retry_after, str) else f"{fault.retry_after:g}"}
+    return {
+        "retry-after": fault.retry_after
+        if isinstance(fault.retry_after, str)
+        else f"{fault.retry_after:g}"
+    }

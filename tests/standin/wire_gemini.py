@@ -10,12 +10,19 @@ from urllib.parse import SplitResult, unquote
 from tests.standin.settings import Ask, Fault, Reply
 from tests.standin.wire import Wire, counts_of, in_openais_words
 
-METHOD = re.compile(r"/v1\w*/models/(?P<model>[^/]+):(?P<method>generateContent|streamGenerateContent)")
+METHOD = re.compile(
+    r"/v1\w*/models/(?P<model>[^/]+):(?P<method>generateContent|streamGenerateContent)"
+)
 CARD = re.compile(r"/v1\w+/models/(?P<model>[^/:]+)")  # under v1 this address is OpenAI's
 BAD_KEY = "API key not valid. Please pass a valid API key."
-# Kind of fault: `error.code`, which is the status, `error.status`, `error.message`. A key that is wrong is an invalid argument here.
+# Kind of fault: `error.code`, which is the status, `error.status`, `error.message`. A key that is
+# wrong is an invalid argument here.
 ERRORS = {
-    "rate_limit": (429, "RESOURCE_EXHAUSTED", "You exceeded your current quota, please check your plan and billing details."),
+    "rate_limit": (
+        429,
+        "RESOURCE_EXHAUSTED",
+        "You exceeded your current quota, please check your plan and billing details.",
+    ),
     "server": (500, "INTERNAL", "An internal error has occurred."),
     "unavailable": (503, "UNAVAILABLE", "The model is overloaded. Please try again later."),
     "auth": (400, "INVALID_ARGUMENT", BAD_KEY),
@@ -26,23 +33,40 @@ ERRORS = {
         "INVALID_ARGUMENT",
         "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
     ),
-    "not_found": (404, "NOT_FOUND", "The model is not found for API version v1beta, or is not supported for generateContent."),
+    "not_found": (
+        404,
+        "NOT_FOUND",
+        "The model is not found for API version v1beta, or is not supported for generateContent.",
+    ),
     "error_body": (200, "INTERNAL", "The upstream provider failed"),
 }
 LACKS = frozenset({"quota"})  # it is told in the words of a rate limit
-FINISH_REASONS = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
+FINISH_REASONS = {
+    "stop": "STOP",
+    "length": "MAX_TOKENS",
+    "tool_calls": "STOP",
+    "content_filter": "SAFETY",
+}
 
 
 def read(target: SplitResult, body: Any) -> tuple[str, bool, Mapping[str, Any]]:
-    """Model and stream are in the address; the system's text stands beside the contents, and texts are parts."""
+    """Model and stream are in the address; the system's text stands beside the contents, and texts
+    are parts.
+    """
     found = METHOD.fullmatch(target.path)
     if found is None:
         raise ValueError(f"no model and method in {target.path!r}")
     model, stream = unquote(found["model"]), found["method"] == "streamGenerateContent"
     if stream and target.query != "alt=sse":
         raise ValueError("a stream is spoken here with alt=sse alone")
-    messages = [({"model": "assistant"}.get(each["role"], each["role"]), _text(each)) for each in body["contents"]]
-    system, bound = _text(body.get("systemInstruction") or {"parts": []}), (body.get("generationConfig") or {}).get("maxOutputTokens")
+    messages = [
+        ({"model": "assistant"}.get(each["role"], each["role"]), _text(each))
+        for each in body["contents"]
+    ]
+    system, bound = (
+        _text(body.get("systemInstruction") or {"parts": []}),
+        (body.get("generationConfig") or {}).get("maxOutputTokens"),
+    )
     return model, stream, in_openais_words(model, system, messages, stream=stream, bound=bound)
 
 
@@ -60,9 +84,20 @@ def error(fault: Fault, message: str = "") -> tuple[int, dict[str, str], dict[st
     code, status, default = ERRORS[fault.kind]
     told: dict[str, Any] = {"code": code, "message": message or default, "status": status}
     if default == BAD_KEY:
-        told["details"] = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com"}]
+        told["details"] = [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "API_KEY_INVALID",
+                "domain": "googleapis.com",
+            }
+        ]
     if fault.retry_after is not None:
-        told["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{fault.retry_after}s"}]
+        told["details"] = [
+            {
+                "@type": "type.googleapis.com/google.rpc.RetryInfo",
+                "retryDelay": f"{fault.retry_after}s",
+            }
+        ]
     return code, {}, {"error": told}
 
 
@@ -70,7 +105,13 @@ def card(model: str) -> dict[str, Any]:
     """What is told of a model."""
     methods = ["generateContent", "countTokens"]
     limits = {"inputTokenLimit": 1_048_576, "outputTokenLimit": 65_536}
-    return {"name": f"models/{model}", "version": "001", "displayName": model, **limits, "supportedGenerationMethods": methods}
+    return {
+        "name": f"models/{model}",
+        "version": "001",
+        "displayName": model,
+        **limits,
+        "supportedGenerationMethods": methods,
+    }
 
 
 def _body(ask: Ask, reply: Reply, kind: str | None, **fields: Any) -> dict[str, Any]:
@@ -92,7 +133,11 @@ def _blocked(reply: Reply, kind: str | None) -> dict[str, Any] | None:
 
 def _candidate(parts: list[dict[str, Any]], reply: Reply | None = None) -> dict[str, Any]:
     content = {"content": {"parts": parts, "role": "model"}} if parts else {}
-    end = {} if reply is None else {"finishReason": FINISH_REASONS.get(reply.finish_reason, reply.finish_reason)}
+    end = (
+        {}
+        if reply is None
+        else {"finishReason": FINISH_REASONS.get(reply.finish_reason, reply.finish_reason)}
+    )
     return {"candidates": [{**content, **end, "index": 0}]}
 
 
@@ -101,7 +146,10 @@ def completion(ask: Ask, reply: Reply, kind: str | None) -> dict[str, Any]:
     if (blocked := _blocked(reply, kind)) is not None:
         return _body(ask, reply, kind, **blocked)
     parts: list[dict[str, Any]] = [] if reply.text is None else [{"text": reply.text}]
-    parts += [{"functionCall": {"name": name, "args": dict(arguments)}} for name, arguments in reply.tool_calls]
+    parts += [
+        {"functionCall": {"name": name, "args": dict(arguments)}}
+        for name, arguments in reply.tool_calls
+    ]
     return _body(ask, reply, kind, **_candidate(parts, reply))
 
 
@@ -119,7 +167,13 @@ def events(ask: Ask, reply: Reply, kind: str | None, piece: int) -> Iterator[byt
         yield event(_body(ask, reply, kind, **_candidate([{"text": text[at : at + piece]}])))
         if kind == "truncated":
             return
-    yield event(completion(ask, reply if reply.text is None else replace(reply, text="", usage=counts_of(ask, reply)), kind))
+    yield event(
+        completion(
+            ask,
+            reply if reply.text is None else replace(reply, text="", usage=counts_of(ask, reply)),
+            kind,
+        )
+    )
 
 
 GEMINI = Wire("Gemini", read, key, ERRORS, LACKS, error, completion, events, opening=1)

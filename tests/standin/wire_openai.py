@@ -18,7 +18,12 @@ ERRORS = {
     "auth": (401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided"),
     "echo_key": (401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided"),
     "bad_request": (400, "invalid_request_error", None, "Invalid value"),
-    "context_length": (400, "invalid_request_error", "context_length_exceeded", "This model's maximum context length is 8192 tokens"),
+    "context_length": (
+        400,
+        "invalid_request_error",
+        "context_length_exceeded",
+        "This model's maximum context length is 8192 tokens",
+    ),
     "not_found": (404, "invalid_request_error", "model_not_found", "The model does not exist"),
     "error_body": (200, "server_error", None, "The upstream provider failed"),
 }
@@ -32,7 +37,11 @@ def read(_: SplitResult, body: Any) -> tuple[str, bool, Mapping[str, Any]]:
 def error(fault: Fault, message: str = "") -> tuple[int, dict[str, str], dict[str, Any]]:
     """An error object."""
     status, type_, code, default = ERRORS[fault.kind]
-    return status, retry_after(fault), {"error": {"message": message or default, "type": type_, "param": None, "code": code}}
+    return (
+        status,
+        retry_after(fault),
+        {"error": {"message": message or default, "type": type_, "param": None, "code": code}},
+    )
 
 
 def usage_of(ask: Ask, reply: Reply) -> dict[str, Any]:
@@ -49,7 +58,11 @@ def usage_of(ask: Ask, reply: Reply) -> dict[str, Any]:
 
 def _tool_calls(ask: Ask, reply: Reply) -> list[dict[str, Any]]:
     return [
-        {"id": f"call_{ask.number}_{number}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+        {
+            "id": f"call_{ask.number}_{number}",
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments)},
+        }
         for number, (name, arguments) in enumerate(reply.tool_calls)
     ]
 
@@ -66,7 +79,9 @@ def completion(ask: Ask, reply: Reply, kind: str | None) -> dict[str, Any]:
         "model": ask.model,
         "choices": []
         if kind == "empty_choices"
-        else [{"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}],
+        else [
+            {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
+        ],
     }
     return body if kind == "no_usage" else body | {"usage": usage_of(ask, reply)}
 
@@ -75,11 +90,20 @@ def events(ask: Ask, reply: Reply, kind: str | None, piece: int) -> Iterator[byt
     """Chunks, up to [DONE]."""
 
     def event(choices: list[dict[str, Any]], **more: Any) -> bytes:
-        head = {"id": f"chatcmpl-{ask.number}", "object": "chat.completion.chunk", "created": CREATED, "model": ask.model}
+        head = {
+            "id": f"chatcmpl-{ask.number}",
+            "object": "chat.completion.chunk",
+            "created": CREATED,
+            "model": ask.model,
+        }
         return b"data: " + json.dumps(head | {"choices": choices} | more).encode() + b"\n\n"
 
     def delta(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        return event([] if kind == "empty_choices" else [{"index": 0, "delta": delta, "finish_reason": finish_reason}])
+        return event(
+            []
+            if kind == "empty_choices"
+            else [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
+        )
 
     yield delta({"role": "assistant", "content": ""})
     if kind == "error_body":
@@ -93,7 +117,13 @@ def events(ask: Ask, reply: Reply, kind: str | None, piece: int) -> Iterator[byt
     if reply.refusal is not None:
         yield delta({"refusal": reply.refusal})
     if reply.tool_calls:
-        yield delta({"tool_calls": [{"index": number, **call} for number, call in enumerate(_tool_calls(ask, reply))]})
+        yield delta(
+            {
+                "tool_calls": [
+                    {"index": number, **call} for number, call in enumerate(_tool_calls(ask, reply))
+                ]
+            }
+        )
     yield delta({}, reply.finish_reason)
     if kind != "no_usage" and (ask.body.get("stream_options") or {}).get("include_usage"):
         yield event([], usage=usage_of(ask, reply))

@@ -21,7 +21,13 @@ def wire_of(path: str) -> Wire | None:
 def listing(path: str, models: Sequence[str]) -> dict[str, Any] | None:
     """What is told of models there: OpenAI's list, Gemini's list, or Gemini's card of one."""
     if path == "/v1/models":
-        return {"object": "list", "data": [{"id": each, "object": "model", "created": 0, "owned_by": "stand-in"} for each in models]}
+        return {
+            "object": "list",
+            "data": [
+                {"id": each, "object": "model", "created": 0, "owned_by": "stand-in"}
+                for each in models
+            ],
+        }
     if re.fullmatch(r"/v1\w+/models", path):
         return {"models": [wire_gemini.card(each) for each in models]}
     found = wire_gemini.CARD.fullmatch(path)

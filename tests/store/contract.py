@@ -1,4 +1,7 @@
-"""What every store backend must do. A backend subclasses `StoreContract` and gives the fixture `make`."""
+"""What every store backend must do.
+
+A backend subclasses `StoreContract` and gives the fixture `make`.
+"""
 
 import asyncio
 import dataclasses
@@ -65,8 +68,14 @@ class StoreContract:
         """`create` takes its six arguments either way."""
         parent = worker.create("a", "b", "c")
         by_place = worker.get(worker.create("t", "d", [1], None, [parent], ["g"]))
-        by_name = worker.get(worker.create(tags=["g"], parents=[parent], backrefs=None, content=[1], description="d", type="t"))
-        assert dataclasses.replace(by_place, id="", seq=0, ts=0) == dataclasses.replace(by_name, id="", seq=0, ts=0)
+        by_name = worker.get(
+            worker.create(
+                tags=["g"], parents=[parent], backrefs=None, content=[1], description="d", type="t"
+            )
+        )
+        assert dataclasses.replace(by_place, id="", seq=0, ts=0) == dataclasses.replace(
+            by_name, id="", seq=0, ts=0
+        )
 
     def test_content_is_a_copy(self, worker):
         """What a caller does to content, before or after, changes nothing in the store."""
@@ -77,7 +86,20 @@ class StoreContract:
         assert worker.get(id_).content == {"list": [1]}
 
     @pytest.mark.parametrize(
-        "content", ["", "text", 0, -1.5, True, None, [], {}, {"a": {"b": ["c"]}}, "\ud800 lone \0 zero", "x" * 100_000]
+        "content",
+        [
+            "",
+            "text",
+            0,
+            -1.5,
+            True,
+            None,
+            [],
+            {},
+            {"a": {"b": ["c"]}},
+            "\ud800 lone \0 zero",
+            "x" * 100_000,
+        ],
     )
     def test_every_json_value_is_content(self, worker, content):
         """Content is any JSON value, also an odd text."""
@@ -92,7 +114,9 @@ class StoreContract:
         assert (failed, type(failed)) == ("Error: timeout: too late", str)
 
     def test_objects_travel_as_json(self, make: Make, corpus):
-        """`to_dict` is plain JSON, and `from_dict` gives the same object back; its fields read as attributes and as keys."""
+        """`to_dict` is plain JSON, and `from_dict` gives the same object back; its fields read as
+        attributes and as keys.
+        """
         worker = make(corpus).worker("worker_A")
         parent = worker.create("note", "d", "c")
         id_ = worker.create("note", "d", {"a": 1}, [SpanRef("context_1", 0, 3)], [parent], ["x"])
@@ -105,23 +129,39 @@ class StoreContract:
             found["to_dict"]
 
     def test_one_entry_may_stand_without_its_list(self, make: Make, corpus):
-        """A text for tags or parents, and a span for backrefs, mean a list of one; repeated entries count once."""
+        """A text for tags or parents, and a span for backrefs, mean a list of one; repeated entries
+        count once.
+        """
         worker = make(corpus).worker("worker_A")
         parent = worker.create("note", "d", "c", tags="x")
-        found = worker.get(worker.create("note", "d", "c", SpanRef("context_0", 0, 3), parent, ["x", "y", "x"]))
-        assert (found.parents, found.backrefs, found.tags) == ((parent,), (SpanRef("context_0", 0, 3),), ("x", "y"))
+        found = worker.get(
+            worker.create("note", "d", "c", SpanRef("context_0", 0, 3), parent, ["x", "y", "x"])
+        )
+        assert (found.parents, found.backrefs, found.tags) == (
+            (parent,),
+            (SpanRef("context_0", 0, 3),),
+            ("x", "y"),
+        )
         assert worker.get(parent).tags == ("x",)
 
     def test_spans_may_be_dicts(self, make: Make, corpus):
         """A span is a `SpanRef` or what JSON has for it."""
         worker = make(corpus).worker("worker_A")
-        spans = [{"source": "context_0", "start": 0, "end": 3}, {"source": "context_0", "start": 3, "end": 3, "unit": "chars"}]
-        assert worker.get(worker.create("note", "d", "c", spans)).backrefs == (SpanRef("context_0", 0, 3), SpanRef("context_0", 3, 3))
+        spans = [
+            {"source": "context_0", "start": 0, "end": 3},
+            {"source": "context_0", "start": 3, "end": 3, "unit": "chars"},
+        ]
+        assert worker.get(worker.create("note", "d", "c", spans)).backrefs == (
+            SpanRef("context_0", 0, 3),
+            SpanRef("context_0", 3, 3),
+        )
 
     # Workers
 
     def test_ids_count_per_worker(self, store):
-        """An id is the worker's name and its own count, so workers never collide, whatever their names."""
+        """An id is the worker's name and its own count, so workers never collide, whatever their
+        names.
+        """
         names = ["worker_A", "worker_B", "worker_A_000001", "worker"]
         ids = [store.worker(name).create("note", name, "c") for name in names for _ in range(2)]
         assert ids[:3] == ["worker_A_000001", "worker_A_000002", "worker_B_000001"]
@@ -130,9 +170,15 @@ class StoreContract:
         assert store.worker("worker_A").create("note", "d", "c") == "worker_A_000003"
 
     def test_all_see_all_and_others_are_told_apart(self, store):
-        """`view` shows everybody's objects, `view_others` those of other workers, each under the same query."""
+        """`view` shows everybody's objects, `view_others` those of other workers, each under the
+        same query.
+        """
         a, b = store.worker("a"), store.worker("b")
-        mine, theirs, draft = a.create("note", "d", "c"), b.create("note", "d", "c"), b.create("draft", "d", "c")
+        mine, theirs, draft = (
+            a.create("note", "d", "c"),
+            b.create("note", "d", "c"),
+            b.create("draft", "d", "c"),
+        )
         assert [card["id"] for card in a.view()] == [draft, theirs, mine]
         assert [card["id"] for card in a.view_others("type=note")] == [theirs]
         assert [card["id"] for card in b.view_others()] == [mine]
@@ -140,7 +186,12 @@ class StoreContract:
     def test_a_writer_hears_of_its_own_events(self, store):
         """`on_event` gets each event that its proxy wrote, once it can be read, and no other's."""
         heard = []
-        proxy = store.worker("a", on_event=lambda event: heard.append((event.brief()["op"], event.id, store.seq >= event.seq)))
+        proxy = store.worker(
+            "a",
+            on_event=lambda event: heard.append(
+                (event.brief()["op"], event.id, store.seq >= event.seq)
+            ),
+        )
         id_ = proxy.create("note", "d", "c")
         other = store.worker("a").create("note", "d", "c")
         proxy.link("refines", id_, other)
@@ -153,8 +204,16 @@ class StoreContract:
     def several(self, store):
         a, b = store.worker("a"), store.worker("b")
         one = a.create("claim", "PPO beats TRPO", "on Atari", tags=["x", "rl"])
-        two = b.create("note", "Something about ppo", {"where": ["appendix", 7]}, parents=[one], tags=["x"])
-        three = a.create("draft", 'nothing "quoted" here', "50 % of Straßen", parents=[one, two], tags=["y", "two words"])
+        two = b.create(
+            "note", "Something about ppo", {"where": ["appendix", 7]}, parents=[one], tags=["x"]
+        )
+        three = a.create(
+            "draft",
+            'nothing "quoted" here',
+            "50 % of Straßen",
+            parents=[one, two],
+            tags=["y", "two words"],
+        )
         b.link("supports", two, one)
         b.link("contradicts", three, one)
         return {one: "1", two: "2", three: "3"}
@@ -210,7 +269,9 @@ class StoreContract:
         ],
     )
     def test_the_query_language(self, store, several, query: str, expected: str):
-        """Each construct finds what it says, the newest first unless it sorts; `view` and `search` are the same."""
+        """Each construct finds what it says, the newest first unless it sorts; `view` and `search`
+        are the same.
+        """
         assert "".join(several[card["id"]] for card in store.view(query)) == expected
         assert store.search(query) == store.view(query)
 
@@ -223,18 +284,31 @@ class StoreContract:
         """Queries return dicts without content, and the length of it."""
         times = store.worker("w").create("note", "d", "seven c", tags=["x"])
         ts = store.get(times).ts
-        expected = {"id": times, "type": "note", "description": "d", "tags": ["x"], "parents": [], "worker": "w", "ts": ts, "chars": 7}
+        expected = {
+            "id": times,
+            "type": "note",
+            "description": "d",
+            "tags": ["x"],
+            "parents": [],
+            "worker": "w",
+            "ts": ts,
+            "chars": 7,
+        }
         assert store.view() == [expected]
 
     def test_card_view_is_for_prompts(self, store):
         """A card has an id, a type, tags and at most 200 characters of description."""
         id_ = store.worker("w").create("note", "d" * 500, "c", tags=["x"])
-        assert store.card_view() == [{"id": id_, "type": "note", "description": "d" * 200, "tags": ["x"]}]
+        assert store.card_view() == [
+            {"id": id_, "type": "note", "description": "d" * 200, "tags": ["x"]}
+        ]
 
     # Free text
 
     def test_free_text_ranks_by_bm25(self, store, several):
-        """Objects with rarer words, more of them and in shorter texts come first, with scores above 0; tags and content count."""
+        """Objects with rarer words, more of them and in shorter texts come first, with scores above
+        0; tags and content count.
+        """
         found = store.search_text("ppo appendix rl")
         assert "".join(several[card["id"]] for card in found) == "21"
         assert all(card["score"] > 0 for card in found)
@@ -281,7 +355,9 @@ class StoreContract:
         for number in range(20):
             id_ = worker.create("note", f"unique{number}", f"body{number}")
             assert [card["id"] for card in store.search_text(f"unique{number}")] == [id_]
-            assert [card["id"] for card in store.search(f"desc~unique{number} text~body{number}")] == [id_]
+            assert [
+                card["id"] for card in store.search(f"desc~unique{number} text~body{number}")
+            ] == [id_]
 
     # Summary
 
@@ -293,18 +369,31 @@ class StoreContract:
         assert next(iter(summary["tags"].items())) == ("x", 2)
         assert [several[card["id"]] for card in summary["matches"]] == ["3", "2", "1"]
         short = store.summary("", 1)
-        assert (len(short["matches"]), short["tags"], len(short["types"]), short["total"]) == (1, {"x": 2}, 1, 3)
+        assert (len(short["matches"]), short["tags"], len(short["types"]), short["total"]) == (
+            1,
+            {"x": 2},
+            1,
+            3,
+        )
 
     def test_summary_of_a_query(self, store, several):
         """A query narrows all parts of a summary."""
         summary = store.summary("tag=x")
-        assert (summary["total"], summary["types"], summary["tags"]) == (2, {"note": 1, "claim": 1}, {"x": 2, "rl": 1})
+        assert (summary["total"], summary["types"], summary["tags"]) == (
+            2,
+            {"note": 1, "claim": 1},
+            {"x": 2, "rl": 1},
+        )
 
     def test_summary_leaves_invalid_objects_out(self, store, several):
         """Counts go down when an object is invalidated."""
         store.worker("a").invalidate("a_000001", "wrong")
         summary = store.summary()
-        assert (summary["total"], summary["types"], summary["tags"]["x"]) == (2, {"note": 1, "draft": 1}, 1)
+        assert (summary["total"], summary["types"], summary["tags"]["x"]) == (
+            2,
+            {"note": 1, "draft": 1},
+            1,
+        )
         assert store.summary("invalid=any")["types"] == {"draft": 1, "note": 1, "claim": 1}
 
     # Relations
@@ -323,13 +412,17 @@ class StoreContract:
         assert store.get("b_000001").links == (("supports", "a_000001"),)
 
     def test_invalidating_is_soft(self, store, several):
-        """Queries skip an invalidated object unless asked; the object and its reason stay; the first reason counts."""
+        """Queries skip an invalidated object unless asked; the object and its reason stay; the
+        first reason counts.
+        """
         worker = store.worker("a")
         worker.invalidate("a_000001", "was wrong")
         worker.invalidate("a_000001", "another reason")
         assert "a_000001" not in {card["id"] for card in store.view()}
         assert store.search_text("trpo") == store.view("desc~trpo") == []
-        assert [(card["id"], card["invalid"]) for card in store.view("invalid=yes")] == [("a_000001", "was wrong")]
+        assert [(card["id"], card["invalid"]) for card in store.view("invalid=yes")] == [
+            ("a_000001", "was wrong")
+        ]
         assert len(store.view("invalid=any")) == 3
         assert store.get("a_000001").invalid == "was wrong"
         assert [found.id for found in store.parents("b_000001")] == ["a_000001"]
@@ -337,14 +430,25 @@ class StoreContract:
     # Provenance
 
     def test_trace_leads_to_the_text(self, make: Make, corpus):
-        """A trace walks parents to the spans and shows their text, each object once, the nearest first."""
+        """A trace walks parents to the spans and shows their text, each object once, the nearest
+        first.
+        """
         store = make(corpus)
         worker = store.worker("w")
-        source = worker.create("evidence", "zebra", "c", [SpanRef("context_0", 28, 33), SpanRef("context_1", 36, 38)])
-        left, right = (worker.create("note", name, "c", parents=[source]) for name in ("left", "right"))
+        source = worker.create(
+            "evidence", "zebra", "c", [SpanRef("context_0", 28, 33), SpanRef("context_1", 36, 38)]
+        )
+        left, right = (
+            worker.create("note", name, "c", parents=[source]) for name in ("left", "right")
+        )
         top = worker.create("claim", "top", "c", parents=[left, right])
         steps = store.trace(top)
-        assert [(step["id"], step["depth"]) for step in steps] == [(top, 0), (left, 1), (right, 1), (source, 2)]
+        assert [(step["id"], step["depth"]) for step in steps] == [
+            (top, 0),
+            (left, 1),
+            (right, 1),
+            (source, 2),
+        ]
         assert steps[-1]["spans"] == [
             {"source": "context_0", "start": 28, "end": 33, "text": "zebra", "cut": 0},
             {"source": "context_1", "start": 36, "end": 38, "text": "中国", "cut": 0},
@@ -355,18 +459,29 @@ class StoreContract:
         """Many ways to one object, long spans and long chains give a trace of bounded size."""
         with Corpus.build("x" * 100_000) as corpus:
             worker = make(corpus).worker("w")
-            layer = [worker.create("note", "d", "c", [SpanRef("context_0", n, 100_000) for n in range(600)]) for _ in range(2)]
+            layer = [
+                worker.create(
+                    "note", "d", "c", [SpanRef("context_0", n, 100_000) for n in range(600)]
+                )
+                for _ in range(2)
+            ]
             for _ in range(1_100):
                 layer = [worker.create("note", "d", "c", parents=layer) for _ in range(2)]
             steps = worker.trace(layer[0])
             assert len(steps) == 1_000
             spans = [
-                span for step in worker.trace(worker.create("note", "d", "c", parents=["w_000001", "w_000002"])) for span in step["spans"]
+                span
+                for step in worker.trace(
+                    worker.create("note", "d", "c", parents=["w_000001", "w_000002"])
+                )
+                for span in step["spans"]
             ]
             assert len(spans) == 1_200
             assert max(len(span["text"]) for span in spans) == 2_000
             assert sum(len(span["text"]) for span in spans) <= 1_000_000
-            assert all(len(span["text"]) + span["cut"] == span["end"] - span["start"] for span in spans)
+            assert all(
+                len(span["text"]) + span["cut"] == span["end"] - span["start"] for span in spans
+            )
 
     def test_a_closed_document_leaves_the_spans(self, make: Make):
         """Without its document a trace still shows where the text was."""
@@ -375,10 +490,14 @@ class StoreContract:
         id_ = store.worker("w").create("note", "d", "c", [SpanRef("context_0", 0, 3)])
         assert store.trace(id_)[0]["spans"][0]["text"] == "The"
         corpus.close()
-        assert store.trace(id_)[0]["spans"] == [{"source": "context_0", "start": 0, "end": 3, "text": None, "cut": 0}]
+        assert store.trace(id_)[0]["spans"] == [
+            {"source": "context_0", "start": 0, "end": 3, "text": None, "cut": 0}
+        ]
 
     def test_a_child_writes_in_its_parents_places(self, make: Make, corpus):
-        """`lift` places every span of a worker, of whatever form, in the store's document; what has no place is refused."""
+        """`lift` places every span of a worker, of whatever form, in the store's document; what has
+        no place is refused.
+        """
 
         def lift(span):
             if span.source != "context_0":
@@ -386,7 +505,11 @@ class StoreContract:
             return SpanRef("context_1", span.start + 4, span.end + 4)
 
         worker = make(corpus).worker("child", lift=lift)
-        for form in (SpanRef("context_0", 0, 6), {"source": "context_0", "start": 0, "end": 6}, [SpanRef("context_0", 0, 6)]):
+        for form in (
+            SpanRef("context_0", 0, 6),
+            {"source": "context_0", "start": 0, "end": 6},
+            [SpanRef("context_0", 0, 6)],
+        ):
             step = worker.trace(worker.create("note", "d", "c", form))[0]
             assert step["spans"][0]["text"] == "second"
         with pytest.raises(InputError, match="made up"):
@@ -395,14 +518,23 @@ class StoreContract:
     # Events
 
     def test_every_write_is_an_event(self, store, several):
-        """Events are numbered from 1 without gaps and say what happened; those after a number can be asked for, in portions."""
+        """Events are numbered from 1 without gaps and say what happened; those after a number can
+        be asked for, in portions.
+        """
         store.worker("b").invalidate("a_000002", "why not")
         events = store.events_since(0)
         assert [event["seq"] for event in events] == [1, 2, 3, 4, 5, 6]
         assert [event["op"] for event in events] == ["create"] * 3 + ["link"] * 2 + ["invalidate"]
         assert events[0].keys() == {"seq", "op", "id", "type", "description", "worker", "ts"}
-        assert (events[3]["type"], events[3]["description"]) == ("supports", "b_000001 supports a_000001")
-        assert (events[5]["id"], events[5]["type"], events[5]["description"]) == ("a_000002", "draft", "why not")
+        assert (events[3]["type"], events[3]["description"]) == (
+            "supports",
+            "b_000001 supports a_000001",
+        )
+        assert (events[5]["id"], events[5]["type"], events[5]["description"]) == (
+            "a_000002",
+            "draft",
+            "why not",
+        )
         assert store.events_since(4) == events[4:]
         assert store.events_since(1, 2) == events[1:3]
         assert store.events_since(99) == []
@@ -418,7 +550,9 @@ class StoreContract:
 
     @pytest.mark.parametrize("case", BAD_INPUT)
     def test_bad_input(self, make: Make, corpus, case: str):
-        """Bad arguments get an InputError that the caller can act on, short whatever they were, and nothing is written."""
+        """Bad arguments get an InputError that the caller can act on, short whatever they were, and
+        nothing is written.
+        """
         call, message = BAD_INPUT[case]
         store = make(corpus)
         worker = store.worker("w")
@@ -433,7 +567,13 @@ class StoreContract:
     def test_a_query_error_points_at_the_column(self, store):
         """Every reading method refuses a query that does not parse, and says where."""
         worker = store.worker("w")
-        for method in (worker.view, worker.view_others, worker.search, worker.summary, worker.card_view):
+        for method in (
+            worker.view,
+            worker.view_others,
+            worker.search,
+            worker.summary,
+            worker.card_view,
+        ):
             with pytest.raises(QueryError, match="column 11: 'colour' is no key") as caught:
                 method("type=note colour=red")
             assert caught.value.column == 11
@@ -450,7 +590,9 @@ class StoreContract:
         worker = store.worker("w")
         for _ in range(4):
             worker.create("note", "d", "c")
-        with pytest.raises(InputError, match=r"the store is full: it holds 4,\d\d\d of 5,000 bytes"):
+        with pytest.raises(
+            InputError, match=r"the store is full: it holds 4,\d\d\d of 5,000 bytes"
+        ):
             worker.create("note", "d", "c")
         with pytest.raises(InputError, match="full"):
             worker.create("note", "d", "x" * 10_000)
@@ -459,7 +601,9 @@ class StoreContract:
     # Many at once
 
     def test_32_writers_lose_nothing(self, store):
-        """16 threads and 16 tasks write at once: all is there, and the events of each worker stand in its order."""
+        """16 threads and 16 tasks write at once: all is there, and the events of each worker stand
+        in its order.
+        """
         each = 100
 
         def write(name: str) -> None:
@@ -477,14 +621,21 @@ class StoreContract:
             await asyncio.gather(*(task(f"task{number}") for number in range(16)))
 
         with ThreadPoolExecutor(17) as pool:
-            jobs = [pool.submit(asyncio.run, tasks()), *(pool.submit(write, f"thread{number}") for number in range(16))]
+            jobs = [
+                pool.submit(asyncio.run, tasks()),
+                *(pool.submit(write, f"thread{number}") for number in range(16)),
+            ]
             for job in jobs:
                 job.result()
         events = store.events_since(0, 10_000)
         assert [event["seq"] for event in events] == list(range(1, 32 * each + 1))
         for name in (f"{kind}{number}" for kind in ("task", "thread") for number in range(16)):
-            mine = [(event["id"], event["description"]) for event in events if event["worker"] == name]
-            assert mine == [(f"{name}_{number + 1:06d}", f"{name} {number}") for number in range(each)]
+            mine = [
+                (event["id"], event["description"]) for event in events if event["worker"] == name
+            ]
+            assert mine == [
+                (f"{name}_{number + 1:06d}", f"{name} {number}") for number in range(each)
+            ]
             assert store.summary(f"tag={name}")["total"] == each
 
     def test_proxies_of_one_name_are_one_worker(self, store):

@@ -1,4 +1,6 @@
-"""How the property tests of the store look for examples: the same ones each time, however slow the machine."""
+"""How the property tests of the store look for examples: the same ones each time, however slow the
+machine.
+"""
 
 from hypothesis import settings
 

@@ -27,21 +27,52 @@ def worker(store):
 
 def commit(**changes) -> dict:
     creates = [
-        {"id": "e1", "type": "evidence", "description": "a quote", "content": {"page": 15}, "parents": ["s1"], "tags": ["x"]},
+        {
+            "id": "e1",
+            "type": "evidence",
+            "description": "a quote",
+            "content": {"page": 15},
+            "parents": ["s1"],
+            "tags": ["x"],
+        },
         {"id": "s1", "type": "source", "description": "the page", "parents": ["root_000001"]},
     ]
-    links = [{"type": "supports", "src": "e1", "dst": "root_000001"}, {"type": "refines", "src": "s1", "dst": "e1"}]
+    links = [
+        {"type": "supports", "src": "e1", "dst": "root_000001"},
+        {"type": "refines", "src": "s1", "dst": "e1"},
+    ]
     updates = [{"target": "root_000001", "description": "say it better", "content": "H2"}]
-    return {"commit_id": "w7", "creates": creates, "links": links, "proposes_updates": updates, "error": None, **changes}
+    return {
+        "commit_id": "w7",
+        "creates": creates,
+        "links": links,
+        "proposes_updates": updates,
+        "error": None,
+        **changes,
+    }
 
 
 def test_a_commit_is_merged_under_its_own_names(worker) -> None:
-    """Ids get the commit's id before them; parents and links may name objects of the commit, in any order, and of the store."""
+    """Ids get the commit's id before them; parents and links may name objects of the commit, in any
+    order, and of the store.
+    """
     result = apply_commit(worker, commit())
     ids = {"e1": "w7/e1", "s1": "w7/s1"}
-    assert result == {"commit_id": "w7", "created_ids": ids, "links_created": 2, "proposals_stored": 1, "error": None}
+    assert result == {
+        "commit_id": "w7",
+        "created_ids": ids,
+        "links_created": 2,
+        "proposals_stored": 1,
+        "error": None,
+    }
     found = worker.get("w7/e1")
-    assert (found.type, found.content, found.parents, found.tags, found.worker) == ("evidence", {"page": 15}, ("w7/s1",), ("x",), "root")
+    assert (found.type, found.content, found.parents, found.tags, found.worker) == (
+        "evidence",
+        {"page": 15},
+        ("w7/s1",),
+        ("x",),
+        "root",
+    )
     assert found.links == (("supports", "root_000001"),)
     assert worker.get("w7/s1").links == (("refines", "w7/e1"),)
     assert worker.create("note", "d", "c") == "root_000002"
@@ -57,7 +88,11 @@ def test_a_proposed_update_is_an_object(worker) -> None:
         "say it better",
         ["root_000001"],
     )
-    assert worker.get(card["id"]).content == {"target": "root_000001", "description": "say it better", "content": "H2"}
+    assert worker.get(card["id"]).content == {
+        "target": "root_000001",
+        "description": "say it better",
+        "content": "H2",
+    }
     assert worker.get("root_000001").description == "H"
 
 
@@ -71,12 +106,20 @@ def test_merging_twice_is_merging_once(store, worker) -> None:
 
 
 def test_a_prefix_tells_equal_commits_apart(worker) -> None:
-    """The same ids under another prefix are other objects; under the same prefix another content is an error."""
+    """The same ids under another prefix are other objects; under the same prefix another content is
+    an error.
+    """
     assert apply_commit(worker, commit(), "doc_1")["created_ids"]["e1"] == "doc_1/w7/e1"
     assert apply_commit(worker, commit(), "wave/doc_2")["created_ids"]["e1"] == "wave/doc_2/w7/e1"
-    changed = commit(creates=[{"id": "e1", "type": "evidence", "description": "another quote"}], links=[], proposes_updates=[])
+    changed = commit(
+        creates=[{"id": "e1", "type": "evidence", "description": "another quote"}],
+        links=[],
+        proposes_updates=[],
+    )
     before = worker.events_since(0)
-    assert "another object is called 'doc_1/w7/e1'" in apply_commit(worker, changed, "doc_1")["error"]
+    assert (
+        "another object is called 'doc_1/w7/e1'" in apply_commit(worker, changed, "doc_1")["error"]
+    )
     assert worker.events_since(0) == before
     assert apply_commit(worker, changed, "doc_3")["error"] is None
 
@@ -91,20 +134,38 @@ def test_a_commit_that_grew_adds_what_is_new(worker) -> None:
 
 
 def test_spans_of_a_commit_are_checked() -> None:
-    """A commit's spans, as JSON has them, must lie in the document, and are lifted like the worker's own."""
+    """A commit's spans, as JSON has them, must lie in the document, and are lifted like the
+    worker's own.
+    """
     with Corpus.build(["nothing", "the zebra"]) as corpus:
-        worker = SharedStore(corpus).worker("w", lift=lambda span: SpanRef("context_1", span.start, span.end))
-        entry = {"id": "e", "type": "evidence", "backrefs": [{"source": "context_0", "start": 4, "end": 9}]}
+        worker = SharedStore(corpus).worker(
+            "w", lift=lambda span: SpanRef("context_1", span.start, span.end)
+        )
+        entry = {
+            "id": "e",
+            "type": "evidence",
+            "backrefs": [{"source": "context_0", "start": 4, "end": 9}],
+        }
         assert apply_commit(worker, {"commit_id": "c", "creates": [entry]})["error"] is None
         assert worker.trace("c/e")[0]["spans"][0]["text"] == "zebra"
-        entry = {"id": "e", "type": "evidence", "backrefs": [{"source": "context_0", "start": 4, "end": 99}]}
-        assert "creates[0]: 'context_1' has 9 characters" in apply_commit(worker, {"commit_id": "d", "creates": [entry]})["error"]
+        entry = {
+            "id": "e",
+            "type": "evidence",
+            "backrefs": [{"source": "context_0", "start": 4, "end": 99}],
+        }
+        assert (
+            "creates[0]: 'context_1' has 9 characters"
+            in apply_commit(worker, {"commit_id": "d", "creates": [entry]})["error"]
+        )
 
 
 BAD = {
     "no dict": ("creates", "a commit must be a dict"),
     "nothing": (None, "a commit must be a dict"),
-    "a failed worker": (commit(error="Error: timeout"), "the worker failed, so there is nothing to apply: 'Error: timeout'"),
+    "a failed worker": (
+        commit(error="Error: timeout"),
+        "the worker failed, so there is nothing to apply: 'Error: timeout'",
+    ),
     "no commit_id": ({"creates": []}, "commit_id must be a text"),
     "an empty commit_id": (commit(commit_id=" "), "commit_id must not be empty"),
     "a slash in the commit_id": (commit(commit_id="a/b"), "slashes"),
@@ -112,42 +173,86 @@ BAD = {
     "creates that are no list": (commit(creates={"id": "e1"}), "creates must be a list"),
     "too many creates": (commit(creates=[{}] * 1_001), "at most 1,000"),
     "a create that is no dict": (commit(creates=["e1"]), "creates[0] must be a dict"),
-    "a create without a type": (commit(creates=[{"id": "e1"}]), "creates[0]: type must be a text, not None"),
+    "a create without a type": (
+        commit(creates=[{"id": "e1"}]),
+        "creates[0]: type must be a text, not None",
+    ),
     "a create with an unknown field": (
         commit(creates=[{"id": "e1", "type": "t", "confidence": 1}]),
         "creates[0] has no field 'confidence'",
     ),
-    "the same id twice": (commit(creates=[{"id": "e1", "type": "t"}] * 2), "creates[1].id: 'e1' stands there twice"),
-    "an id that is a number": (commit(creates=[{"id": 1, "type": "t"}]), "creates[0].id must be a text, not 1"),
-    "content that is not JSON": (commit(creates=[{"id": "e1", "type": "t", "content": {1, 2}}]), "creates[0]: content must be JSON"),
+    "the same id twice": (
+        commit(creates=[{"id": "e1", "type": "t"}] * 2),
+        "creates[1].id: 'e1' stands there twice",
+    ),
+    "an id that is a number": (
+        commit(creates=[{"id": 1, "type": "t"}]),
+        "creates[0].id must be a text, not 1",
+    ),
+    "content that is not JSON": (
+        commit(creates=[{"id": "e1", "type": "t", "content": {1, 2}}]),
+        "creates[0]: content must be JSON",
+    ),
     "an unknown parent": (
         commit(creates=[{"id": "e1", "type": "t", "parents": ["gone"]}]),
         "creates[0]: parents[0]: no object has the id 'gone'",
     ),
     "parents of each other": (
-        commit(creates=[{"id": "a", "type": "t", "parents": ["b"]}, {"id": "b", "type": "t", "parents": ["a"]}]),
+        commit(
+            creates=[
+                {"id": "a", "type": "t", "parents": ["b"]},
+                {"id": "b", "type": "t", "parents": ["a"]},
+            ]
+        ),
         "each other's parents",
     ),
-    "its own parent": (commit(creates=[{"id": "a", "type": "t", "parents": ["a"]}]), "each other's parents"),
-    "a link of an unknown kind": (commit(links=[{"type": "likes", "src": "e1", "dst": "s1"}]), "links[0].type must be one of supports"),
-    "a link to nothing": (commit(links=[{"type": "supports", "src": "e1"}]), "links[0].dst: no object has the id None"),
-    "a link with an unknown field": (commit(links=[{"type": "supports", "from": "e1"}]), "links[0] has no field 'from'"),
-    "an update of nothing": (commit(proposes_updates=[{"field": "x"}]), "proposes_updates[0].target: no object has the id None"),
-    "an update with a bad description": (commit(proposes_updates=[{"target": "e1", "description": 5}]), "proposes_updates[0]: description"),
-    "an object named like a proposal": (commit(creates=[{"id": "proposal.1", "type": "t"}], links=[]), "name the object"),
+    "its own parent": (
+        commit(creates=[{"id": "a", "type": "t", "parents": ["a"]}]),
+        "each other's parents",
+    ),
+    "a link of an unknown kind": (
+        commit(links=[{"type": "likes", "src": "e1", "dst": "s1"}]),
+        "links[0].type must be one of supports",
+    ),
+    "a link to nothing": (
+        commit(links=[{"type": "supports", "src": "e1"}]),
+        "links[0].dst: no object has the id None",
+    ),
+    "a link with an unknown field": (
+        commit(links=[{"type": "supports", "from": "e1"}]),
+        "links[0] has no field 'from'",
+    ),
+    "an update of nothing": (
+        commit(proposes_updates=[{"field": "x"}]),
+        "proposes_updates[0].target: no object has the id None",
+    ),
+    "an update with a bad description": (
+        commit(proposes_updates=[{"target": "e1", "description": 5}]),
+        "proposes_updates[0]: description",
+    ),
+    "an object named like a proposal": (
+        commit(creates=[{"id": "proposal.1", "type": "t"}], links=[]),
+        "name the object",
+    ),
     "a hostile key": (commit(**{"x" * 10_000: 1}), "the commit has no field 'xxx"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_malformed_commit_gives_an_error(worker, case: str) -> None:
-    """Whatever is wrong is said in `error`, with its place; nothing raises, and nothing of the commit is written."""
+    """Whatever is wrong is said in `error`, with its place; nothing raises, and nothing of the
+    commit is written.
+    """
     bad, message = BAD[case]
     before = worker.events_since(0)
     result = apply_commit(worker, bad)
     assert message in result["error"]
     assert len(result["error"]) < 400
-    assert (result["created_ids"], result["links_created"], result["proposals_stored"]) == ({}, 0, 0)
+    assert (result["created_ids"], result["links_created"], result["proposals_stored"]) == (
+        {},
+        0,
+        0,
+    )
     assert worker.events_since(0) == before
 
 
@@ -160,7 +265,13 @@ def test_a_malformed_prefix_gives_an_error(worker, prefix) -> None:
 def test_a_full_store_gives_an_error() -> None:
     """A commit that does not fit is not begun."""
     worker = SharedStore(max_size=2_500).worker("w")
-    result = apply_commit(worker, {"commit_id": "c", "creates": [{"type": "t"}] * 2 + [{"type": "t", "content": "x" * 1_000}]})
+    result = apply_commit(
+        worker,
+        {
+            "commit_id": "c",
+            "creates": [{"type": "t"}] * 2 + [{"type": "t", "content": "x" * 1_000}],
+        },
+    )
     assert "full" in result["error"]
     assert worker.view() == []
 
@@ -188,15 +299,28 @@ def test_no_commit_raises(value) -> None:
     ],
 )
 def test_a_reply_that_is_or_holds_a_commit(worker, reply) -> None:
-    """A worker's answer is a commit as a dict, as JSON, in a fence, or within prose; it gets the id that it lacks."""
+    """A worker's answer is a commit as a dict, as JSON, in a fence, or within prose; it gets the id
+    that it lacks.
+    """
     found = commit_of(reply, "w1")
-    assert found == {"commit_id": "w1", "creates": [{"type": "t"}], "links": [], "proposes_updates": [], "error": None}
+    assert found == {
+        "commit_id": "w1",
+        "creates": [{"type": "t"}],
+        "links": [],
+        "proposes_updates": [],
+        "error": None,
+    }
     assert apply_commit(worker, found)["created_ids"] == {"1": "w1/1"}
 
 
-@pytest.mark.parametrize("reply", ["", "just words", "{", '{"a": 1}', {}, None, 7, ["creates"], "{" * 100_000, "```{" * 100_000])
+@pytest.mark.parametrize(
+    "reply",
+    ["", "just words", "{", '{"a": 1}', {}, None, 7, ["creates"], "{" * 100_000, "```{" * 100_000],
+)
 def test_a_reply_without_a_commit(worker, reply) -> None:
-    """Anything else gives an empty commit whose `error` says so, and applying that gives an error too."""
+    """Anything else gives an empty commit whose `error` says so, and applying that gives an error
+    too.
+    """
     found = commit_of(reply, "w1")
     assert found["error"].startswith("the worker's answer is no commit")
     assert "no commit" in apply_commit(worker, found)["error"]

@@ -1,4 +1,6 @@
-"""Objects that models make: a child for each task as it completes, and a tree of replies that fits the window."""
+"""Objects that models make: a child for each task as it completes, and a tree of replies that fits
+the window.
+"""
 
 import asyncio
 import random
@@ -24,7 +26,9 @@ def worker():
 class Model:
     """Answers each prompt by a function, in an order of its own, and notes what it was asked."""
 
-    def __init__(self, answer=lambda prompt: f"<{len(prompt)}>", order=lambda numbers: numbers) -> None:
+    def __init__(
+        self, answer=lambda prompt: f"<{len(prompt)}>", order=lambda numbers: numbers
+    ) -> None:
         self.answer, self.order = answer, order
         self.asked: list[list[str]] = []
         self.closed = 0
@@ -43,16 +47,24 @@ TASKS = [{"name": name, "prompt": f"about {name}"} for name in ("one", "two", "t
 
 
 async def test_map_keeps_a_child_for_each_task(worker) -> None:
-    """The batch is an object, and each reply one that has it as parent; ids and `children` follow the tasks, whenever replies came."""
+    """The batch is an object, and each reply one that has it as parent; ids and `children` follow
+    the tasks, whenever replies came.
+    """
     batch = await llm_map(worker, TASKS, Model(lambda prompt: prompt.upper(), reversed))
-    assert (batch, worker.get(batch).type, worker.get(batch).content) == ("w_000001", "batch", {"tasks": ["one", "two", "three"]})
+    assert (batch, worker.get(batch).type, worker.get(batch).content) == (
+        "w_000001",
+        "batch",
+        {"tasks": ["one", "two", "three"]},
+    )
     children = worker.children(batch)
     assert [(child.id, child.content) for child in children] == [
         ("w_000002", "ABOUT ONE"),
         ("w_000003", "ABOUT TWO"),
         ("w_000004", "ABOUT THREE"),
     ]
-    assert {(child.type, child.worker, child.tags) for child in children} == {("result", "w", ("llm_map",))}
+    assert {(child.type, child.worker, child.tags) for child in children} == {
+        ("result", "w", ("llm_map",))
+    }
     assert [child.description for child in children] == ["one", "two", "three"]
     assert worker.create("note", "d", "c", parents=[batch]) == "w_000005"
     assert [child.id for child in worker.children(batch)][-1] == "w_000005"
@@ -67,11 +79,15 @@ async def test_children_of_an_imported_batch_follow_its_tasks(tmp_path: Path) ->
     store.export(tmp_path / "store")
     store.import_(tmp_path / "store")
     for each in (batch, f"import1/{batch}"):
-        assert [child.description for child in worker.children(each)] == [task["name"] for task in tasks]
+        assert [child.description for child in worker.children(each)] == [
+            task["name"] for task in tasks
+        ]
 
 
 async def test_a_reader_sees_results_arrive(worker) -> None:
-    """Each child is there as soon as its reply is; ids stay apart from what the same worker writes meanwhile."""
+    """Each child is there as soon as its reply is; ids stay apart from what the same worker writes
+    meanwhile.
+    """
     seen: list[int] = []
 
     async def slow(prompts: Sequence[str]) -> AsyncGenerator[tuple[int, str], None]:
@@ -86,14 +102,23 @@ async def test_a_reader_sees_results_arrive(worker) -> None:
 
 
 async def test_failures_have_their_place(worker) -> None:
-    """A failed call, a task that is none, and a call without an answer are children of type "error"; the others are as they would be."""
+    """A failed call, a task that is none, and a call without an answer are children of type
+    "error"; the others are as they would be.
+    """
 
     async def some(prompts: Sequence[str]) -> AsyncGenerator[tuple[int, str], None]:
         assert prompts == ["good", "bad", "lost"]
         yield 1, LLMError("timeout", "too late", 2)
         yield 0, "fine"
 
-    tasks = ["good", None, {"name": "b", "prompt": "bad"}, {"prompt": 5}, {"name": "", "prompt": "lost"}, LLMError("server", "gone")]
+    tasks = [
+        "good",
+        None,
+        {"name": "b", "prompt": "bad"},
+        {"prompt": 5},
+        {"name": "", "prompt": "lost"},
+        LLMError("server", "gone"),
+    ]
     batch = await llm_map(worker, tasks, some)
     found = {child.id: child for child in worker.children(batch)}
     assert [found[f"w_{number:06d}"].type for number in range(2, 8)] == ["result", *["error"] * 5]
@@ -102,7 +127,14 @@ async def test_failures_have_their_place(worker) -> None:
     assert found["w_000003"].content["type"] == "input"
     assert "tasks[1] has no prompt that is a text: None" in found["w_000003"].content["message"]
     assert found["w_000006"].content["message"] == "no reply came"
-    assert [found[id_].description for id_ in sorted(found)] == ["task 1", "task 2", "b", "task 4", "task 5", "task 6"]
+    assert [found[id_].description for id_ in sorted(found)] == [
+        "task 1",
+        "task 2",
+        "b",
+        "task 4",
+        "task 5",
+        "task 6",
+    ]
 
 
 async def test_no_tasks_and_no_list(worker) -> None:
@@ -123,7 +155,9 @@ async def test_a_batch_has_parents(worker) -> None:
 
 
 async def test_a_cancelled_map_keeps_what_came_and_closes_the_asker(worker) -> None:
-    """Cancelling leaves the children that were complete, and the asker is closed at once; their numbers are not given again."""
+    """Cancelling leaves the children that were complete, and the asker is closed at once; their
+    numbers are not given again.
+    """
     arrived = asyncio.Event()
     closed = []
 
@@ -146,17 +180,28 @@ async def test_a_cancelled_map_keeps_what_came_and_closes_the_asker(worker) -> N
 
 
 async def test_reduce_in_one_call(worker) -> None:
-    """Objects that fit the window together are asked about once, oldest first, each under its id and description."""
+    """Objects that fit the window together are asked about once, oldest first, each under its id
+    and description.
+    """
     ids = [worker.create("note", f"about {name}", f"text {name}") for name in ("one", "two")]
     model = Model(lambda _: "both")
     result = worker.get(await llm_reduce(worker, "type=note", "Combine.", model, window=5_000))
-    assert model.asked == [["Combine.\n\n[w_000001] about one\ntext one\n\n[w_000002] about two\ntext two"]]
-    assert (result.type, result.content, result.parents, result.tags) == ("reduction", "both", tuple(ids), ("llm_reduce",))
+    assert model.asked == [
+        ["Combine.\n\n[w_000001] about one\ntext one\n\n[w_000002] about two\ntext two"]
+    ]
+    assert (result.type, result.content, result.parents, result.tags) == (
+        "reduction",
+        "both",
+        tuple(ids),
+        ("llm_reduce",),
+    )
     assert (result.description, model.closed) == ("Combine.", 1)
 
 
 async def test_what_can_be_reduced(worker) -> None:
-    """A list of ids keeps its order, a batch stands for its results in the order of its tasks, any other id for itself."""
+    """A list of ids keeps its order, a batch stands for its results in the order of its tasks, any
+    other id for itself.
+    """
     batch = await llm_map(worker, TASKS, Model(lambda prompt: prompt, reversed))
     for chosen, parents in {
         ("w_000003", "w_000002"): ("w_000003", "w_000002"),
@@ -167,12 +212,20 @@ async def test_what_can_be_reduced(worker) -> None:
         "type=result limit=1": ("w_000002",),
         "type=result sort=description": ("w_000002", "w_000004", "w_000003"),
     }.items():
-        result = await llm_reduce(worker, list(chosen) if isinstance(chosen, tuple) else chosen, "p", Model(), window=5_000)
+        result = await llm_reduce(
+            worker,
+            list(chosen) if isinstance(chosen, tuple) else chosen,
+            "p",
+            Model(),
+            window=5_000,
+        )
         assert worker.get(result).parents == parents
 
 
 async def test_reduce_as_a_tree(worker) -> None:
-    """What does not fit one prompt is folded in steps; every prompt fits the window, and parents lead from the result to every object."""
+    """What does not fit one prompt is folded in steps; every prompt fits the window, and parents
+    lead from the result to every object.
+    """
     ids = [worker.create("note", f"number {number}", "x" * 900) for number in range(40)]
     model = Model(lambda prompt: "y" * 700)
     result = await llm_reduce(worker, ids, "Combine.", model, window=3_000)
@@ -190,11 +243,17 @@ async def test_reduce_as_a_tree(worker) -> None:
     st.integers(0, 12_000),
     st.randoms(use_true_random=False),
 )
-def test_every_fold_ends_and_fits(lengths: list[int], window: int, reply: int, pick: random.Random) -> None:
-    """Whatever the sizes of objects and replies, no prompt exceeds the window, every character is asked about, and one object is left."""
+def test_every_fold_ends_and_fits(
+    lengths: list[int], window: int, reply: int, pick: random.Random
+) -> None:
+    """Whatever the sizes of objects and replies, no prompt exceeds the window, every character is
+    asked about, and one object is left.
+    """
     worker = SharedStore().worker("w")
     ids = [worker.create("note", "d", "x" * length) for length in lengths]
-    model = Model(lambda _: "y" * pick.randint(0, reply), lambda numbers: pick.sample(numbers, len(numbers)))
+    model = Model(
+        lambda _: "y" * pick.randint(0, reply), lambda numbers: pick.sample(numbers, len(numbers))
+    )
     result = asyncio.run(llm_reduce(worker, ids, "Fold.", model, window=window))
     assert max(len(prompt) for prompts in model.asked for prompt in prompts) <= window
     assert sum(prompt.count("x") for prompt in model.asked[0]) == sum(lengths)
@@ -204,7 +263,9 @@ def test_every_fold_ends_and_fits(lengths: list[int], window: int, reply: int, p
 
 
 async def test_long_replies_are_cut_and_say_so(worker) -> None:
-    """A reply that would not share a prompt with another is shortened, with a count of what is left out."""
+    """A reply that would not share a prompt with another is shortened, with a count of what is left
+    out.
+    """
     ids = [worker.create("note", "d", "x" * 1_500) for _ in range(2)]
     model = Model(lambda _: "y" * 5_000)
     await llm_reduce(worker, ids, "Fold.", model, window=2_000)
@@ -213,15 +274,23 @@ async def test_long_replies_are_cut_and_say_so(worker) -> None:
 
 
 async def test_failed_parts_leave_an_incomplete_result(worker) -> None:
-    """A part that fails is an "error" with its parents, the rest goes on, and the result is tagged; so it is when errors were left out."""
+    """A part that fails is an "error" with its parents, the rest goes on, and the result is tagged;
+    so it is when errors were left out.
+    """
     ids = [worker.create("note", f"number {number}", "x" * 900) for number in range(4)]
     replies = iter([LLMError("server", "no"), "fine", "last"])
     model = Model(lambda _: next(replies))
     result = worker.get(await llm_reduce(worker, ids, "Fold.", model, window=2_100))
-    assert (result.type, result.content, result.tags) == ("reduction", "last", ("llm_reduce", "incomplete"))
+    assert (result.type, result.content, result.tags) == (
+        "reduction",
+        "last",
+        ("llm_reduce", "incomplete"),
+    )
     [error] = worker.view("type=error")
     assert error["parents"] == ids[:2]
-    whole = worker.get(await llm_reduce(worker, [ids[0], error["id"]], "Fold.", Model(), window=2_100))
+    whole = worker.get(
+        await llm_reduce(worker, [ids[0], error["id"]], "Fold.", Model(), window=2_100)
+    )
     assert (whole.parents, whole.tags) == ((ids[0],), ("llm_reduce", "incomplete"))
 
 
@@ -230,7 +299,11 @@ async def test_when_every_part_fails(worker) -> None:
     ids = [worker.create("note", f"number {number}", "x" * 900) for number in range(4)]
     model = Model(lambda _: LLMError("server", "no"))
     result = worker.get(await llm_reduce(worker, ids, "Fold.", model, window=2_100))
-    assert (result.type, result.content["message"], len(result.parents)) == ("error", "every part failed", 2)
+    assert (result.type, result.content["message"], len(result.parents)) == (
+        "error",
+        "every part failed",
+        2,
+    )
     single = worker.get(await llm_reduce(worker, ids[:1], "Fold.", model, window=2_100))
     assert (single.type, single.content["message"], single.parents) == ("error", "no", (ids[0],))
 
@@ -248,7 +321,12 @@ async def test_when_every_part_fails(worker) -> None:
         (["w_000001"] * 10_001, "p", 5_000, "must be a query or a list of at most 10,000 ids"),
         (["w_000001"], "", 5_000, "prompt must say what to do"),
         (["w_000001"], None, 5_000, "prompt must say what to do"),
-        (["w_000001"], "p" * 4_001, 5_000, "the prompt takes 4,001 of the window's 5,000 characters"),
+        (
+            ["w_000001"],
+            "p" * 4_001,
+            5_000,
+            "the prompt takes 4,001 of the window's 5,000 characters",
+        ),
     ],
 )
 async def test_what_cannot_be_reduced(worker, chosen, prompt, window: int, message: str) -> None:

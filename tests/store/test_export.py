@@ -30,7 +30,13 @@ def store(corpus):
     times = itertools.count(1.25, 0.1)
     store = SharedStore(corpus, clock=lambda: next(times))
     a, b = store.worker("a"), store.worker("b")
-    one = a.create("note", "ü 中 \ud800 \0", {"x": [1.5, None, "\u2028\n"]}, [SpanRef("context_0", 4, 9)], tags=["x", "y"])
+    one = a.create(
+        "note",
+        "ü 中 \ud800 \0",
+        {"x": [1.5, None, "\u2028\n"]},
+        [SpanRef("context_0", 4, 9)],
+        tags=["x", "y"],
+    )
     two = b.create("claim", "two", "text", parents=[one])
     b.link("supports", two, one)
     a.invalidate(one, "wrong")
@@ -39,7 +45,9 @@ def store(corpus):
 
 
 def test_a_round_trip_is_byte_for_byte(store, corpus, tmp_path: Path) -> None:
-    """What is imported answers as before, spans included, and is exported as the same bytes; writing goes on with the next ids."""
+    """What is imported answers as before, spans included, and is exported as the same bytes;
+    writing goes on with the next ids.
+    """
     store.export(tmp_path / "first")
     again = SharedStore.import_(tmp_path / "first", corpus=corpus)
     again.export(str(tmp_path / "second"))
@@ -69,11 +77,17 @@ def test_every_history_comes_back(tmp_path_factory: pytest.TempPathFactory, hist
 
 
 def test_import_into_a_store_that_holds_something(store, corpus, tmp_path: Path) -> None:
-    """Ids, parents, links and workers get a prefix, times stay, numbers go on, and the store's own counting is not disturbed."""
+    """Ids, parents, links and workers get a prefix, times stay, numbers go on, and the store's own
+    counting is not disturbed.
+    """
     store.export(tmp_path / "file")
     assert store.import_(tmp_path / "file") is store
     found = store.get("import1/b_000001")
-    assert (found.parents, found.links, found.worker) == (("import1/a_000001",), (("supports", "import1/a_000001"),), "import1/b")
+    assert (found.parents, found.links, found.worker) == (
+        ("import1/a_000001",),
+        (("supports", "import1/a_000001"),),
+        "import1/b",
+    )
     assert (found.seq, found.ts) == (7, store.get("b_000001").ts)
     assert store.get("import1/a_000001").invalid == "wrong"
     assert store.get("import1/c/e").parents == ("import1/b_000001",)
@@ -97,11 +111,19 @@ def test_the_file_is_plain_json_lines(store, tmp_path: Path) -> None:
     store.export(tmp_path / "file")
     first, *lines = (tmp_path / "file").read_text(encoding="ascii").splitlines()
     assert json.loads(first) == {"format": "rlm-integrations-store", "version": 1}
-    assert [json.loads(line)["op"] for line in lines] == ["create", "create", "link", "invalidate", "create"]
+    assert [json.loads(line)["op"] for line in lines] == [
+        "create",
+        "create",
+        "link",
+        "invalidate",
+        "create",
+    ]
     assert json.loads(lines[0])["content"] == {"x": [1.5, None, "\u2028\n"]}
 
 
-def test_an_export_appears_whole_or_not_at_all(store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_appears_whole_or_not_at_all(
+    store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When the disk fails, the old file stays and nothing else is left; the error names the file."""
     target = tmp_path / "file"
     target.write_text("old")
@@ -133,11 +155,15 @@ def test_permissions_and_links_stay(store, tmp_path: Path) -> None:
     assert (tmp_path / "new").read_bytes() == target.read_bytes()
 
 
-@pytest.mark.parametrize(("method", "code"), [("open", errno.EACCES), ("open", errno.EROFS), ("replace", errno.EBUSY)])
+@pytest.mark.parametrize(
+    ("method", "code"), [("open", errno.EACCES), ("open", errno.EROFS), ("replace", errno.EBUSY)]
+)
 def test_a_file_that_cannot_be_replaced_is_written_to(
     store, tmp_path: Path, method: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a folder that is not writable, and where the file is mounted by itself, the text comes into the file all the same."""
+    """In a folder that is not writable, and where the file is mounted by itself, the text comes
+    into the file all the same.
+    """
     target = tmp_path / "file"
     target.write_text("x" * 10_000)
     original = getattr(Path, method)
@@ -157,7 +183,9 @@ def test_a_file_that_cannot_be_replaced_is_written_to(
 
 
 def test_a_pipe_and_a_device_are_written_to(store, tmp_path: Path) -> None:
-    """What is not a regular file stays what it is and gets the text; a pipe without a reader and a directory are refused."""
+    """What is not a regular file stays what it is and gets the text; a pipe without a reader and a
+    directory are refused.
+    """
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(InputError, match="No such device or address"):
@@ -178,12 +206,37 @@ def test_a_pipe_and_a_device_are_written_to(store, tmp_path: Path) -> None:
 
 
 def event(**changes) -> dict:
-    whole = {"op": "create", "seq": 1, "ts": 1.0, "worker": "w", "id": "w_000001", "type": "note", "description": "d", "content": "c"}
+    whole = {
+        "op": "create",
+        "seq": 1,
+        "ts": 1.0,
+        "worker": "w",
+        "id": "w_000001",
+        "type": "note",
+        "description": "d",
+        "content": "c",
+    }
     return {**whole, "backrefs": [], "parents": [], "tags": [], "takes": 1, **changes}
 
 
-INVALIDATE = {"op": "invalidate", "seq": 2, "ts": 2, "worker": "w", "id": "w_000001", "type": "note", "reason": "r"}
-LINK = {"op": "link", "seq": 2, "ts": 2, "worker": "w", "id": "w_000001", "type": "supports", "dst": "w_000001"}
+INVALIDATE = {
+    "op": "invalidate",
+    "seq": 2,
+    "ts": 2,
+    "worker": "w",
+    "id": "w_000001",
+    "type": "note",
+    "reason": "r",
+}
+LINK = {
+    "op": "link",
+    "seq": 2,
+    "ts": 2,
+    "worker": "w",
+    "id": "w_000001",
+    "type": "supports",
+    "dst": "w_000001",
+}
 BAD = {
     "no JSON": (["{"], "line 2 is no JSON"),
     "no object": ([[]], "line 2: op must be one of create"),
@@ -192,15 +245,27 @@ BAD = {
     "an unknown op": ([event(op="delete")], "line 2: op must be"),
     "an op of another type": ([event(op=["create"])], "line 2: op must be"),
     "a field too many": ([event(extra=1)], "'create' must have the fields"),
-    "a field missing": ([{key: value for key, value in event().items() if key != "tags"}], "'create' must have the fields"),
+    "a field missing": (
+        [{key: value for key, value in event().items() if key != "tags"}],
+        "'create' must have the fields",
+    ),
     "a gap": ([event(seq=2)], "seq must be 1"),
     "a seq of another type": ([event(seq=True)], "seq must be 1"),
     "no time": ([event(ts="now")], "ts must be a number"),
     "an endless time": (['{"op": "create", "seq": 1, "ts": 1e999'], "no JSON"),
-    "an infinite time": ([json.dumps(event()).replace('"ts": 1.0', '"ts": 1e999')], "ts must be a number"),
-    "an integer that no time can be": ([event(ts=10**400)], "ts must be a number, not a number of more than 30 digits"),
+    "an infinite time": (
+        [json.dumps(event()).replace('"ts": 1.0', '"ts": 1e999')],
+        "ts must be a number",
+    ),
+    "an integer that no time can be": (
+        [event(ts=10**400)],
+        "ts must be a number, not a number of more than 30 digits",
+    ),
     "no worker": ([event(worker="")], "worker must not be empty"),
-    "an unknown parent": ([event(parents=["w_000002"])], r"parents\[0\]: no object before this line"),
+    "an unknown parent": (
+        [event(parents=["w_000002"])],
+        r"parents\[0\]: no object before this line",
+    ),
     "its own parent": ([event(parents=["w_000001"])], r"parents\[0\]: no object before this line"),
     "an id twice": ([event(takes=2), event(seq=2)], "'w_000001' cannot be the id"),
     "an id of another worker": ([event(id="v_000001")], "'v_000001' cannot be the id"),
@@ -210,10 +275,19 @@ BAD = {
     "numbers below zero": ([event(takes=-1)], "takes must be a number"),
     "an empty type": ([event(type="")], "type must not be empty"),
     "bad content": ([json.dumps(event()).replace('"c"', "1e999")], "content must be JSON"),
-    "a bad span": ([event(backrefs=[{"source": "context_0", "start": 2, "end": 1}])], "start <= end"),
-    "a span outside": ([event(backrefs=[{"source": "context_0", "start": 0, "end": 99}])], "9 characters"),
+    "a bad span": (
+        [event(backrefs=[{"source": "context_0", "start": 2, "end": 1}])],
+        "start <= end",
+    ),
+    "a span outside": (
+        [event(backrefs=[{"source": "context_0", "start": 0, "end": 99}])],
+        "9 characters",
+    ),
     "invalidating nothing": ([{**INVALIDATE, "seq": 1}], "id: no object before this line"),
-    "invalidating twice": ([event(), INVALIDATE, {**INVALIDATE, "seq": 3}], "line 4: 'w_000001' is invalid already"),
+    "invalidating twice": (
+        [event(), INVALIDATE, {**INVALIDATE, "seq": 3}],
+        "line 4: 'w_000001' is invalid already",
+    ),
     "invalidating another type": ([event(), {**INVALIDATE, "type": "claim"}], "of another type"),
     "linking nothing": ([event(), {**LINK, "dst": "x"}], "dst: no object before this line"),
     "an unknown link": ([event(), {**LINK, "type": "likes"}], "type must be one of supports"),
@@ -222,10 +296,15 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_broken_file_is_refused_whole(store, corpus, tmp_path: Path, case: str) -> None:
-    """The error names the line and what is wrong; neither a new store nor a given one takes anything in."""
+    """The error names the line and what is wrong; neither a new store nor a given one takes
+    anything in.
+    """
     lines, message = BAD[case]
     path = tmp_path / "file"
-    texts = [line if isinstance(line, str) else json.dumps(line) for line in ({"format": "rlm-integrations-store", "version": 1}, *lines)]
+    texts = [
+        line if isinstance(line, str) else json.dumps(line)
+        for line in ({"format": "rlm-integrations-store", "version": 1}, *lines)
+    ]
     path.write_text("\n".join(texts))
     before = store.seq
     with pytest.raises(InputError, match=message) as caught:

@@ -35,12 +35,18 @@ def nothing(_row: int) -> bool:
 
 @examples(60)
 @given(
-    st.lists(st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=12).map(" ".join), min_size=1, max_size=25),
+    st.lists(
+        st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=12).map(" ".join),
+        min_size=1,
+        max_size=25,
+    ),
     st.lists(st.sampled_from([*VOCABULARY, "absent"]), max_size=5).map(" ".join),
     st.sets(st.integers(0, 24)),
 )
 def test_the_score_is_bm25(texts: list[str], asked: str, skipped: set[int]) -> None:
-    """FTS5 gives the rows and scores of BM25 as it is written in books, without what is to be skipped."""
+    """FTS5 gives the rows and scores of BM25 as it is written in books, without what is to be
+    skipped.
+    """
     rows = filled(texts).ledger.view.rows
     found = FullText().rank(rows, asked, 50, skipped.__contains__)
     expected = Scan().rank(rows, asked, 50, skipped.__contains__)
@@ -53,12 +59,19 @@ def test_the_score_is_bm25(texts: list[str], asked: str, skipped: set[int]) -> N
         for word in dict.fromkeys(asked.split()):
             have = sum(word in text.split() for text in texts)
             weight = max(math.log((len(texts) - have + 0.5) / (have + 0.5)), 1e-6)
-            total += weight * tokens.count(word) * 2.2 / (tokens.count(word) + 1.2 * (0.25 + 0.75 * len(tokens) / mean))
+            total += (
+                weight
+                * tokens.count(word)
+                * 2.2
+                / (tokens.count(word) + 1.2 * (0.25 + 0.75 * len(tokens) / mean))
+            )
         assert score == pytest.approx(total)
 
 
 def test_a_small_limit_is_the_head_of_a_large_one() -> None:
-    """Bounded work gives the same first results: also with skipped rows in front, and whatever the order of creation."""
+    """Bounded work gives the same first results: also with skipped rows in front, and whatever the
+    order of creation.
+    """
     pick = random.Random(1)
     rows = filled([" ".join(pick.choices(VOCABULARY, k=6)) for _ in range(500)]).ledger.view.rows
     index = FullText()
@@ -69,7 +82,9 @@ def test_a_small_limit_is_the_head_of_a_large_one() -> None:
 
 
 def test_rare_words_decide_in_a_large_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound, objects with the rare word come first, those of them with the common one too ahead, and others fill the rest."""
+    """Beyond the bound, objects with the rare word come first, those of them with the common one
+    too ahead, and others fill the rest.
+    """
     monkeypatch.setattr(fulltext, "SCORED", 20)
     texts = ["common filler"] * 100
     texts[3], texts[50] = "rare filler", "rare common"
@@ -93,7 +108,11 @@ def test_invalid_objects_do_not_crowd_out_others(monkeypatch: pytest.MonkeyPatch
     """However many of the newest matches are skipped, older ones are found."""
     monkeypatch.setattr(fulltext, "SCORED", 10)
     rows = filled(["left filler", "right filler"] * 200).ledger.view.rows
-    assert [row for row, _ in FullText().rank(rows, "left right", 3, lambda row: row >= 7)] == [6, 5, 4]
+    assert [row for row, _ in FullText().rank(rows, "left right", 3, lambda row: row >= 7)] == [
+        6,
+        5,
+        4,
+    ]
 
 
 def test_words_that_all_objects_have(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +127,9 @@ def test_words_that_all_objects_have(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words() -> None:
-    """Different words count once, up to 32 of them; scripts without blanks give pairs of characters."""
+    """Different words count once, up to 32 of them; scripts without blanks give pairs of
+    characters.
+    """
     assert words("PPO ppo, trpo!") == ["ppo", "trpo"]
     assert words("a中国的b x国") == ["a", "中 国", "国 的", "b", "x", "国"]
     assert len(words(" ".join(map(str, range(100))))) == 32
@@ -147,7 +168,9 @@ def test_a_broken_catch_up_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_trigrams_never_miss() -> None:
-    """What the trigrams give holds every row that contains the needle, in order, whatever characters it has."""
+    """What the trigrams give holds every row that contains the needle, in order, whatever
+    characters it has.
+    """
     pick = random.Random(2)
     texts = ["".join(pick.choices('abcß"\0\ud800中 ', k=pick.randint(0, 30))) for _ in range(6_000)]
     rows = filled(texts).ledger.view.rows
@@ -160,14 +183,24 @@ def test_trigrams_never_miss() -> None:
             assert portions is not None
             found = [row for portion in portions for row in portion]
             assert found == sorted(found, reverse=newest_first)
-            assert {row for row, each in enumerate(texts) if needle in each.casefold()} <= set(found)
+            assert {row for row, each in enumerate(texts) if needle in each.casefold()} <= set(
+                found
+            )
 
 
 def test_small_stores_and_short_needles_are_read() -> None:
     """No index is made where reading is as quick, or where a needle has no trigram."""
     index = FullText()
-    assert index.holding(filled(["abc"] * 10).ledger.view.rows, "desc", ["abc"], newest_first=True) is None
-    assert index.holding(filled(["abc"] * 6_000).ledger.view.rows, "desc", ["abc", "ab"], newest_first=True) is None
+    assert (
+        index.holding(filled(["abc"] * 10).ledger.view.rows, "desc", ["abc"], newest_first=True)
+        is None
+    )
+    assert (
+        index.holding(
+            filled(["abc"] * 6_000).ledger.view.rows, "desc", ["abc", "ab"], newest_first=True
+        )
+        is None
+    )
 
 
 class WithoutFts5:
@@ -177,7 +210,9 @@ class WithoutFts5:
 
 @pytest.mark.parametrize("lacking", ["fts5", "sqlite"])
 def test_without_fts5_everything_is_read(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
-    """Where Python lacks SQLite, or SQLite full text, a warning says so, and all searches answer as before."""
+    """Where Python lacks SQLite, or SQLite full text, a warning says so, and all searches answer as
+    before.
+    """
     texts = ["ppo beats trpo", "trpo alone", "nothing"]
     expected = {card["id"]: card["score"] for card in filled(texts).search_text("trpo beats")}
     if lacking == "fts5":
@@ -185,7 +220,10 @@ def test_without_fts5_everything_is_read(monkeypatch: pytest.MonkeyPatch, lackin
     else:
         monkeypatch.setitem(sys.modules, "sqlite3", None)
     store = filled(texts)
-    with pytest.warns(RuntimeWarning, match=f"this Python lacks full-text search .*{lacking}.*: text searches read every object"):
+    with pytest.warns(
+        RuntimeWarning,
+        match=f"this Python lacks full-text search .*{lacking}.*: text searches read every object",
+    ):
         found = store.search_text("trpo beats")
     assert {card["id"]: card["score"] for card in found} == pytest.approx(expected)
     assert [card["id"] for card in found] == list(expected)

@@ -35,7 +35,9 @@ def test_a_store_goes_on_from_its_log() -> None:
 
 
 def test_what_the_log_does_not_keep_is_not_shown() -> None:
-    """When the log fails, the writer hears of it, nothing is shown, no number is used up, and writing works again afterwards."""
+    """When the log fails, the writer hears of it, nothing is shown, no number is used up, and
+    writing works again afterwards.
+    """
     log = Disk()
     heard: list[StoreEvent] = []
     store = SharedStore(log=log)
@@ -83,7 +85,9 @@ def test_a_writer_waits_for_long_work() -> None:
 
 
 def test_an_empty_store_is_a_store() -> None:
-    """A store counts its valid objects, is true also when empty, and shows in its repr how large it is, not what is in it."""
+    """A store counts its valid objects, is true also when empty, and shows in its repr how large it
+    is, not what is in it.
+    """
     store = SharedStore()
     assert store
     assert (len(store), store.seq, repr(store)) == (0, 0, "<SharedStore: 0 objects, 0 events>")

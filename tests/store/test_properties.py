@@ -1,4 +1,6 @@
-"""Random histories: the view is what the log says, and every search finds what reading all objects finds."""
+"""Random histories: the view is what the log says, and every search finds what reading all objects
+finds.
+"""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +19,27 @@ WORDS = ["ppo", "trpo", "Straße", "atari", "a b", "中国", 'q"q', "x"]
 TYPES, TAGS, WORKERS = ["note", "claim"], ["red", "green", "blue"], ["a", "b"]
 
 texts = st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join)
-contents = st.one_of(texts, st.dictionaries(texts, st.one_of(texts, st.integers(), st.none()), max_size=2), st.lists(texts, max_size=2))
+contents = st.one_of(
+    texts,
+    st.dictionaries(texts, st.one_of(texts, st.integers(), st.none()), max_size=2),
+    st.lists(texts, max_size=2),
+)
 picks = st.integers(0, 10**6)
 creates = st.tuples(
-    st.just("create"), st.sampled_from(TYPES), texts, contents, st.lists(picks, max_size=2), st.lists(st.sampled_from(TAGS), max_size=3)
+    st.just("create"),
+    st.sampled_from(TYPES),
+    texts,
+    contents,
+    st.lists(picks, max_size=2),
+    st.lists(st.sampled_from(TAGS), max_size=3),
 )
-links = st.tuples(st.just("link"), st.sampled_from(["supports", "contradicts", "refines"]), picks, picks)
+links = st.tuples(
+    st.just("link"), st.sampled_from(["supports", "contradicts", "refines"]), picks, picks
+)
 invalidations = st.tuples(st.just("invalidate"), picks)
-commits = st.tuples(st.just("commit"), st.sampled_from(["c1", "c2"]), st.sampled_from(["", "p"]), texts, picks)
+commits = st.tuples(
+    st.just("commit"), st.sampled_from(["c1", "c2"]), st.sampled_from(["", "p"]), texts, picks
+)
 operations = st.one_of(creates, creates, links, invalidations, commits)
 histories = st.lists(st.tuples(st.sampled_from(WORKERS), operations), max_size=30)
 
@@ -35,17 +50,31 @@ def perform(store: SharedStore, worker: str, operation: tuple) -> None:
     ids = [event.id for event in store.ledger.view.rows]
     match operation:
         case "create", kind, description, content, parents, tags:
-            proxy.create(kind, description, content, parents=[ids[pick % len(ids)] for pick in parents] if ids else [], tags=tags)
+            proxy.create(
+                kind,
+                description,
+                content,
+                parents=[ids[pick % len(ids)] for pick in parents] if ids else [],
+                tags=tags,
+            )
         case "link", kind, src, dst if ids:
             proxy.link(kind, ids[src % len(ids)], ids[dst % len(ids)])
         case "invalidate", pick if ids:
             proxy.invalidate(ids[pick % len(ids)], "because")
         case "commit", commit_id, prefix, text, pick:
             target = ids[pick % len(ids)] if ids else None
-            creates = [{"id": "1", "type": "note", "description": text, "parents": ["2"]}, {"id": "2", "type": "claim", "content": [text]}]
+            creates = [
+                {"id": "1", "type": "note", "description": text, "parents": ["2"]},
+                {"id": "2", "type": "claim", "content": [text]},
+            ]
             links = [{"type": "supports", "src": "1", "dst": target or "2"}]
             updates = [{"target": target, "why": text}] if target else []
-            commit = {"commit_id": commit_id, "creates": creates, "links": links, "proposes_updates": updates}
+            commit = {
+                "commit_id": commit_id,
+                "creates": creates,
+                "links": links,
+                "proposes_updates": updates,
+            }
             apply_commit(proxy, commit, prefix)
 
 
@@ -59,7 +88,9 @@ def built(history: list[tuple[str, tuple]]) -> SharedStore:
 @examples(100)
 @given(histories)
 def test_the_rebuilt_view_equals_the_live_one(history: list[tuple[str, tuple]]) -> None:
-    """After any history, the view made anew from the log is the live one, in every index and count, and so is the one halfway."""
+    """After any history, the view made anew from the log is the live one, in every index and count,
+    and so is the one halfway.
+    """
     store = built(history)
     events = list(store.ledger.log.since(0))
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
@@ -72,8 +103,12 @@ def test_the_rebuilt_view_equals_the_live_one(history: list[tuple[str, tuple]]) 
 
 @examples(25)
 @given(st.lists(histories, min_size=2, max_size=4))
-def test_the_rebuilt_view_equals_the_live_one_after_any_interleaving(some: list[list[tuple[str, tuple]]]) -> None:
-    """The same when several threads write their histories at once; nothing is lost, and each worker's numbers run on."""
+def test_the_rebuilt_view_equals_the_live_one_after_any_interleaving(
+    some: list[list[tuple[str, tuple]]],
+) -> None:
+    """The same when several threads write their histories at once; nothing is lost, and each
+    worker's numbers run on.
+    """
     store = SharedStore()
 
     def write(number: int) -> None:
@@ -87,7 +122,9 @@ def test_the_rebuilt_view_equals_the_live_one_after_any_interleaving(some: list[
         for worker in WORKERS:
             made = sum(name == worker and operation[0] == "create" for name, operation in history)
             cards = store.view(f"worker={worker}{number} invalid=any sort=oldest", 10_000)
-            assert [card["id"] for card in cards if "/" not in card["id"]] == [f"{worker}{number}_{at:06d}" for at in range(1, made + 1)]
+            assert [card["id"] for card in cards if "/" not in card["id"]] == [
+                f"{worker}{number}_{at:06d}" for at in range(1, made + 1)
+            ]
 
 
 def counted(values: dict[str, int]) -> dict[str, int]:
@@ -102,20 +139,45 @@ def test_counts_are_those_of_the_objects(history: list[tuple[str, tuple]]) -> No
     summary = store.summary("", 10_000)
     cards = store.view("", 10_000)
     assert summary["total"] == len(cards) == len(store)
-    assert summary["types"] == counted({kind: sum(card["type"] == kind for card in cards) for kind in [*TYPES, "proposal"]})
-    assert summary["tags"] == counted({tag: sum(tag in card["tags"] for card in cards) for tag in TAGS})
+    assert summary["types"] == counted(
+        {kind: sum(card["type"] == kind for card in cards) for kind in [*TYPES, "proposal"]}
+    )
+    assert summary["tags"] == counted(
+        {tag: sum(tag in card["tags"] for card in cards) for tag in TAGS}
+    )
     assert list(summary["tags"].values()) == sorted(summary["tags"].values(), reverse=True)
 
 
 terms = st.one_of(
     st.sampled_from(TYPES).map("type={}".format),
     st.sampled_from(TAGS).map("tag={}".format),
-    st.sampled_from(["tag=red|blue", "-type=note", "-tag=green", "worker=a", "-worker=b", "parent=a_000001|b_000001", "-parent=a_000001"]),
-    st.sampled_from(["supports=a_000001|b_000001", "-refines=a_000001", "id=a_000001|b_000002", "invalid=any", "invalid=yes"]),
-    st.tuples(st.sampled_from(["desc", "text", "-desc", "-text"]), st.text('potrasSßße 中国q"x', min_size=1, max_size=5)).map(
-        lambda pair: f"{pair[0]}~{json.dumps(pair[1], ensure_ascii=False)}"
+    st.sampled_from(
+        [
+            "tag=red|blue",
+            "-type=note",
+            "-tag=green",
+            "worker=a",
+            "-worker=b",
+            "parent=a_000001|b_000001",
+            "-parent=a_000001",
+        ]
     ),
-    st.sampled_from(['desc~"atari"|"straße"', "text~STRASSE|trpo", "sort=oldest", "sort=description", "limit=2"]),
+    st.sampled_from(
+        [
+            "supports=a_000001|b_000001",
+            "-refines=a_000001",
+            "id=a_000001|b_000002",
+            "invalid=any",
+            "invalid=yes",
+        ]
+    ),
+    st.tuples(
+        st.sampled_from(["desc", "text", "-desc", "-text"]),
+        st.text('potrasSßße 中国q"x', min_size=1, max_size=5),
+    ).map(lambda pair: f"{pair[0]}~{json.dumps(pair[1], ensure_ascii=False)}"),
+    st.sampled_from(
+        ['desc~"atari"|"straße"', "text~STRASSE|trpo", "sort=oldest", "sort=description", "limit=2"]
+    ),
 )
 
 
@@ -144,8 +206,12 @@ def strings(value) -> list[str]:
 @pytest.mark.parametrize("indexed", [False, True], ids=["read", "indexed"])
 @examples(150)
 @given(history=histories, asked=st.lists(terms, max_size=4))
-def test_a_query_finds_what_reading_all_finds(indexed: bool, history: list[tuple[str, tuple]], asked: list[str]) -> None:
-    """Whichever index answers, a query gives the objects that meet every term, in the order it asks for."""
+def test_a_query_finds_what_reading_all_finds(
+    indexed: bool, history: list[tuple[str, tuple]], asked: list[str]
+) -> None:
+    """Whichever index answers, a query gives the objects that meet every term, in the order it asks
+    for.
+    """
     text = " ".join(dict.fromkeys(asked))
     if (
         sum("type=" in term and term[0] != "-" for term in dict.fromkeys(asked)) > 1
@@ -161,7 +227,12 @@ def test_a_query_finds_what_reading_all_finds(indexed: bool, history: list[tuple
         query = parse_query(text)
         everything = store.view("invalid=any", 10_000)
         wanted = {"no": {False}, "yes": {True}, "any": {False, True}}[query.invalid]
-        expected = [card for card in everything if ("invalid" in card) in wanted and all(holds(store, card, term) for term in query.terms)]
+        expected = [
+            card
+            for card in everything
+            if ("invalid" in card) in wanted
+            and all(holds(store, card, term) for term in query.terms)
+        ]
         if query.sort == "oldest":
             expected.reverse()
         elif query.sort == "description":

@@ -15,7 +15,10 @@ from tests.store.examples import examples
         ("", Query()),
         (" \t\n ", Query()),
         ("type=note", Query((Term("type", ("note",)),))),
-        ("  type=note\n-tag=x  ", Query((Term("type", ("note",)), Term("tag", ("x",), negated=True)))),
+        (
+            "  type=note\n-tag=x  ",
+            Query((Term("type", ("note",)), Term("tag", ("x",), negated=True))),
+        ),
         ('desc~"two words"', Query((Term("desc", ("two words",)),))),
         ("desc~it's", Query((Term("desc", ("it's",)),))),
         ('desc~5"', Query((Term("desc", ('5"',)),))),
@@ -29,7 +32,16 @@ from tests.store.examples import examples
         ("tag=中国|ü", Query((Term("tag", ("中国", "ü")),))),
         ("sort=oldest limit=7 invalid=any", Query((), "oldest", 7, "any")),
         ("limit='10000'", Query((), limit=10_000)),
-        ("-type=a -type=b type=c", Query((Term("type", ("a",), negated=True), Term("type", ("b",), negated=True), Term("type", ("c",))))),
+        (
+            "-type=a -type=b type=c",
+            Query(
+                (
+                    Term("type", ("a",), negated=True),
+                    Term("type", ("b",), negated=True),
+                    Term("type", ("c",)),
+                )
+            ),
+        ),
     ],
 )
 def test_what_parses(text: str, query: Query) -> None:
@@ -90,7 +102,14 @@ VALUES = st.text(min_size=1, max_size=8)
 
 
 @examples(100)
-@given(st.lists(st.tuples(KEYS, st.lists(VALUES, min_size=1, max_size=3), st.booleans(), st.sampled_from("'\"")), max_size=5))
+@given(
+    st.lists(
+        st.tuples(
+            KEYS, st.lists(VALUES, min_size=1, max_size=3), st.booleans(), st.sampled_from("'\"")
+        ),
+        max_size=5,
+    )
+)
 def test_every_value_can_be_written(terms: list[tuple[str, list[str], bool, str]]) -> None:
     """A value with its backslashes and quotes escaped, in quotes, is read as it was."""
 
@@ -98,14 +117,24 @@ def test_every_value_can_be_written(terms: list[tuple[str, list[str], bool, str]
         return quote + value.replace("\\", "\\\\").replace(quote, "\\" + quote) + quote
 
     text = " ".join(
-        ("-" if negated else "") + key + ("~" if key in CONTAINS else "=") + "|".join(quoted(value, quote) for value in values)
+        ("-" if negated else "")
+        + key
+        + ("~" if key in CONTAINS else "=")
+        + "|".join(quoted(value, quote) for value in values)
         for key, values, negated, quote in terms
     )
-    assert parse_query(text) == Query(tuple(Term(key, tuple(values), negated) for key, values, negated, _ in terms))
+    assert parse_query(text) == Query(
+        tuple(Term(key, tuple(values), negated) for key, values, negated, _ in terms)
+    )
 
 
 @examples(100)
-@given(st.text(alphabet=st.one_of(st.sampled_from("typedsc=~|-\"'\\ \nlimt5"), st.characters()), max_size=40))
+@given(
+    st.text(
+        alphabet=st.one_of(st.sampled_from("typedsc=~|-\"'\\ \nlimt5"), st.characters()),
+        max_size=40,
+    )
+)
 def test_any_text_parses_or_points(text: str) -> None:
     """Whatever is asked gives a query, or an error whose column is in the text or just behind it."""
     try:

@@ -1,4 +1,6 @@
-"""What queries cost: characters are counted before they are read, each object is folded once, and no step takes long."""
+"""What queries cost: characters are counted before they are read, each object is folded once, and
+no step takes long.
+"""
 
 import unicodedata
 
@@ -43,14 +45,20 @@ def test_each_object_is_folded_once_for_all_terms(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_query_reads_no_more_than_it_may() -> None:
-    """Every term counts what it compares; a query beyond its bound ends before it has read more, and says what to do."""
+    """Every term counts what it compares; a query beyond its bound ends before it has read more,
+    and says what to do.
+    """
     store = filled(*["x" * 1_000] * 10)
     rows = 10 * search.LOOKED_AT
     cards = 10 * view.HANDED_OVER * (len("a note") + view.ENTRY)
     assert work_of(store, 'text~"y"') == 2 * 10 * 1_000 + rows
-    assert work_of(store, 'text~"y" -text~"z"') == 2 * 10 * 1_000 + rows  # the first term has settled it
+    # The first term has settled it
+    assert work_of(store, 'text~"y" -text~"z"') == 2 * 10 * 1_000 + rows
     assert work_of(store, '-text~"y" -text~"z"') == 3 * 10 * 1_000 + rows + cards
-    with pytest.raises(WorkSpentError, match="more than 5,000 characters at once: ask for less, or in several queries"):
+    with pytest.raises(
+        WorkSpentError,
+        match="more than 5,000 characters at once: ask for less, or in several queries",
+    ):
         work_of(store, 'text~"y"', 5_000)
     assert work_of(store, "tag=x type=note") == 2 * rows + cards
 
@@ -68,7 +76,9 @@ def test_the_rows_of_many_alternatives_count() -> None:
 
 
 def test_content_that_is_given_out_counts() -> None:
-    """The objects of a list count by their content, which crosses to whoever asked; a user's own reads have no bound."""
+    """The objects of a list count by their content, which crosses to whoever asked; a user's own
+    reads have no bound.
+    """
     store = SharedStore()
     worker = store.worker("w")
     batch = worker.create("batch", "d", "")
@@ -80,7 +90,9 @@ def test_content_that_is_given_out_counts() -> None:
 
 
 def test_an_index_that_is_not_finished_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text search that may not index all that is new keeps what it has indexed, so that a later one finds everything."""
+    """A text search that may not index all that is new keeps what it has indexed, so that a later
+    one finds everything.
+    """
     monkeypatch.setattr(fulltext, "PORTION", 500)
     store = filled(*[f"word{number} " + "x" * 1_000 for number in range(10)])
     refused = 0
@@ -112,9 +124,13 @@ def test_long_texts_are_folded_in_steps() -> None:
     assert text_module.spaced("漢字" * 100_000) == " 漢  字 " * 100_000
 
 
-@pytest.mark.parametrize("text", ["a" + "\u0301\u0316" * 49_000, "e\u0301" * 45_000, "\u0327\u0301" * 40 + " word"])
+@pytest.mark.parametrize(
+    "text", ["a" + "\u0301\u0316" * 49_000, "e\u0301" * 45_000, "\u0327\u0301" * 40 + " word"]
+)
 def test_marks_are_normalized_in_short_runs(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What normalizing costs grows with the square of a run of marks, so no run is long, and no character is normalized twice."""
+    """What normalizing costs grows with the square of a run of marks, so no run is long, and no
+    character is normalized twice.
+    """
     lengths: list[int] = []
 
     def counted(form: str, piece: str) -> str:
@@ -133,19 +149,29 @@ def test_words_are_composed_before_they_are_searched() -> None:
     assert [card["id"] for card in store.search_text("Cafe\u0301")] == ["w_000001"]
 
 
-@pytest.mark.parametrize("content", [[[]] * 300_000, {"a": [{"b": [None] * 150_000}, [0] * 60_000]}, [[[]] * 1_000] * 300])
+@pytest.mark.parametrize(
+    "content",
+    [[[]] * 300_000, {"a": [{"b": [None] * 150_000}, [0] * 60_000]}, [[[]] * 1_000] * 300],
+)
 def test_an_object_holds_a_bounded_number_of_values(content: object) -> None:
-    """JSON is read and written in one go, so an object of very many small values is refused; the same characters as one text are not."""
+    """JSON is read and written in one go, so an object of very many small values is refused; the
+    same characters as one text are not.
+    """
     store = SharedStore()
     worker = store.worker("w")
-    with pytest.raises(InputError, match="more than 200,000 values: split it over several objects, or make it one text"):
+    with pytest.raises(
+        InputError,
+        match="more than 200,000 values: split it over several objects, or make it one text",
+    ):
         worker.create("note", "d", content)
     assert worker.create("note", "d", "[]," * 300_000) == "w_000001"
     assert worker.create("note", "d", [[0] * 400] * 400) == "w_000002"
 
 
 def test_a_store_weighs_what_its_texts_take_in_memory() -> None:
-    """One wide character makes a text four times as large, and so the store is full four times as soon."""
+    """One wide character makes a text four times as large, and so the store is full four times as
+    soon.
+    """
     narrow, wide = SharedStore(max_size=100_000), SharedStore(max_size=100_000)
     for store, content, fit in ((narrow, "x" * 10_000, 9), (wide, "x" * 9_999 + "\U0001f600", 2)):
         worker = store.worker("w")

@@ -17,9 +17,12 @@ _MARKUP = "*_`>#\"' \t\r"
 _SENTENCE_ENDS = (".", "!", "?", ":", "…", "\u3002")
 _TOKEN = re.compile(r"\\.|\"\"\"|'''|[\"'()]", re.DOTALL)
 _QUOTE = re.compile(r"\s*[bfrBFR]{0,2}[\"']")
-# What may stand after a final in its line. Where the next line goes on in lower case, a sentence was wrapped.
+# What may stand after a final in its line. Where the next line goes on in lower case, a sentence
+# was wrapped.
 _LINE_END = re.compile(r"[*_`\"'.;,!)\]]*[ \t\r]*(?:#[^\n]*)?(?:\Z|\n(?![a-z]))")
-_FINAL_ANSWER = re.compile(r"^[ \t*_`#>]*final[ \t]+answer[ \t*_`]*(?:is)?:", re.IGNORECASE | re.MULTILINE)
+_FINAL_ANSWER = re.compile(
+    r"^[ \t*_`#>]*final[ \t]+answer[ \t*_`]*(?:is)?:", re.IGNORECASE | re.MULTILINE
+)
 _ANSWER_MARKUP = "*_` \t\r\n"
 _LOOKS_UP = re.compile(r"[^\W\d]\w*[.\[(]\S")
 _NAME = re.compile(r"\w+")  # what may be meant as a variable's name: "14" too
@@ -31,9 +34,11 @@ class ProseFinal:
     """A final that a model wrote outside its code, which its REPL has yet to resolve.
 
     Attributes:
-        kind: "value" is the answer as it stands. "variable" is the name that FINAL_VAR was given; without such a variable it is no
-            final. "name" is a bare word: the variable if there is one, else the answer. "words" are Python too: their value, or where
-            running them fails, the answer as it stands. "expression" is code: its value, and no final where running it fails.
+        kind: "value" is the answer as it stands. "variable" is the name that FINAL_VAR was given;
+            without such a variable it is no final. "name" is a bare word: the variable if there is
+            one, else the answer. "words" are Python too: their value, or where running them fails,
+            the answer as it stands. "expression" is code: its value, and no final where running it
+            fails.
         text: The answer, the name, or the expression's source.
         code: The same as a call to run in the REPL.
     """
@@ -44,7 +49,9 @@ class ProseFinal:
 
 
 def find_final(text: str, segments: Sequence[tuple[int, int]]) -> ProseFinal | None:
-    """The last final in these pieces of prose that stands where a final may stand; the last piece ends the reply."""
+    """The last final in these pieces of prose that stands where a final may stand; the last piece
+    ends the reply.
+    """
     tried = 0
     for segment in reversed(segments):
         for call in reversed(deque(_CALL.finditer(text, *segment), maxlen=50)):
@@ -61,7 +68,9 @@ def find_final(text: str, segments: Sequence[tuple[int, int]]) -> ProseFinal | N
 
 
 def find_final_answer(text: str, start: int, stop: int) -> ProseFinal | None:
-    """The answer after the last line that begins with "FINAL ANSWER:", which some models write instead of any call."""
+    """The answer after the last line that begins with "FINAL ANSWER:", which some models write
+    instead of any call.
+    """
     headings = deque(_FINAL_ANSWER.finditer(text, start, stop), maxlen=1)
     answer = text[headings[0].end() : stop].strip(_ANSWER_MARKUP) if headings else ""
     return _read("FINAL", answer) if answer.isidentifier() else _value(answer) if answer else None
@@ -78,9 +87,15 @@ def lone_final(code: str) -> ProseFinal | None:
 
 
 def is_plain(final: ProseFinal, code: str) -> bool:
-    """Whether the argument of a block's lone final was written without quotes, so that nothing of it can be lost."""
+    """Whether the argument of a block's lone final was written without quotes, so that nothing of
+    it can be lost.
+    """
     call = _CALL.match(code.strip())
-    return call is not None and final.kind != "expression" and not _QUOTE.match(code.strip(), call.end())
+    return (
+        call is not None
+        and final.kind != "expression"
+        and not _QUOTE.match(code.strip(), call.end())
+    )
 
 
 def literal_of_final_var(code: str) -> str | None:
@@ -95,16 +110,24 @@ def literal_of_final_var(code: str) -> str | None:
 
 
 def end_of_final_over(text: str, start: int, stop: int) -> int | None:
-    """Where a final ends that begins in this prose and whose quoted argument runs on past it, over the fences that it quotes."""
+    """Where a final ends that begins in this prose and whose quoted argument runs on past it, over
+    the fences that it quotes.
+    """
     calls = deque(_CALL.finditer(text, start, stop), maxlen=1)
-    if not calls or _place(text, calls[0].start(), (start, stop)) != "line" or not _QUOTE.match(text, calls[0].end()):
+    if (
+        not calls
+        or _place(text, calls[0].start(), (start, stop)) != "line"
+        or not _QUOTE.match(text, calls[0].end())
+    ):
         return None
     end = _closing(text, calls[0].end(), len(text), quotes=True)
     return end if end is not None and end > stop and _LINE_END.match(text, end) else None
 
 
 def is_final(tree: ast.Module) -> bool:
-    """Whether the code is nothing but one such call, perhaps glued to a word: `accordingly.FINAL(x)`."""
+    """Whether the code is nothing but one such call, perhaps glued to a word:
+    `accordingly.FINAL(x)`.
+    """
     match tree.body:
         case [ast.Expr(value=ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)))]:
             return _CALL.fullmatch(f"{name}(") is not None
@@ -118,16 +141,24 @@ def _place(text: str, at: int, segment: tuple[int, int]) -> Literal["line", "sen
     if not before:
         return "line"
     # "1. FINAL(x)" is an item of a plan.
-    return "sentence" if before.endswith(_SENTENCE_ENDS) and any(char.isalpha() for char in before) else None
+    return (
+        "sentence"
+        if before.endswith(_SENTENCE_ENDS) and any(char.isalpha() for char in before)
+        else None
+    )
 
 
 def _end_of_call(text: str, start: int, stop: int) -> int | None:
-    """The place after the parenthesis that closes a call, whose argument may be Python or plain words with apostrophes."""
+    """The place after the parenthesis that closes a call, whose argument may be Python or plain
+    words with apostrophes.
+    """
     as_code = _closing(text, start, stop, quotes=True)
     as_words = _closing(text, start, stop, quotes=False)
     if as_code is None or as_code == as_words or _QUOTE.match(text, start):
         return as_code or as_words
-    return as_words if isinstance(read_python(f"FINAL({text[start : as_code - 1]})"), str) else as_code
+    return (
+        as_words if isinstance(read_python(f"FINAL({text[start : as_code - 1]})"), str) else as_code
+    )
 
 
 def _closing(text: str, start: int, stop: int, *, quotes: bool) -> int | None:
@@ -158,9 +189,12 @@ def _read(function: str, argument: str) -> ProseFinal | None:
     value = call.args[0] if call is not None and len(call.args) == 1 and not call.keywords else None
     if function == "FINAL_VAR" and (call is None or isinstance(value, ast.Name | ast.Constant)):
         name = _unquoted(argument).strip()
-        # `found["a"]` in quotes is for the REPL to look up; other words, which no variable can be called, are the answer.
+        # `found["a"]` in quotes is for the REPL to look up; other words, which no variable can be
+        # called, are the answer.
         kind: Literal["variable", "expression", "value"] = "value"
-        kind = "variable" if _NAME.fullmatch(name) else "expression" if _LOOKS_UP.match(name) else kind
+        kind = (
+            "variable" if _NAME.fullmatch(name) else "expression" if _LOOKS_UP.match(name) else kind
+        )
         return ProseFinal(kind, name, f"FINAL_VAR({name!r})")
     if call is None:
         return _value(_unquoted(argument))
@@ -169,7 +203,9 @@ def _read(function: str, argument: str) -> ProseFinal | None:
     if value is not None:
         with suppress(ValueError, TypeError, MemoryError, RecursionError):
             literal = ast.literal_eval(value)
-            return ProseFinal("value", literal if isinstance(literal, str) else argument, f"FINAL({argument})")
+            return ProseFinal(
+                "value", literal if isinstance(literal, str) else argument, f"FINAL({argument})"
+            )
     if not call.keywords and all(map(may_be_words, call.args)):
         return ProseFinal("words", argument, f"FINAL({argument})")
     # SUBMIT takes fields and several values, which FINAL does not.
@@ -190,6 +226,10 @@ def _as_call(argument: str) -> ast.Call | None:
 
 def _unquoted(argument: str) -> str:
     for quote in ('"""', "'''", '"', "'", "`"):
-        if len(argument) >= 2 * len(quote) and argument.startswith(quote) and argument.endswith(quote):
+        if (
+            len(argument) >= 2 * len(quote)
+            and argument.startswith(quote)
+            and argument.endswith(quote)
+        ):
             return argument[len(quote) : -len(quote)]
     return argument

@@ -21,7 +21,8 @@ def read_python(code: str) -> ast.Module | str:
         return rewrite.parse_block(code, _FILE)
     except SyntaxError as error:
         return _described(error)
-    except (ValueError, MemoryError, RecursionError) as error:  # null bytes, lone surrogates, thousands of brackets
+    # Null bytes, lone surrogates, thousands of brackets
+    except (ValueError, MemoryError, RecursionError) as error:
         return f"{type(error).__name__}: {str(error) or 'nested too deeply'}"
 
 
@@ -43,18 +44,29 @@ def is_cut_string(wrong: str) -> bool:
 
 def is_cut(wrong: str) -> bool:
     """Whether what is wrong with the code is that something in it does not end."""
-    return "unterminated" in wrong or "was never closed" in wrong or "unexpected EOF" in wrong or "expected an indented block" in wrong
+    return (
+        "unterminated" in wrong
+        or "was never closed" in wrong
+        or "unexpected EOF" in wrong
+        or "expected an indented block" in wrong
+    )
 
 
 def _silence() -> None:
-    """Let the parser be silent about a model's invalid escapes: one filter for one name, as catching warnings is not safe among threads."""
+    """Let the parser be silent about a model's invalid escapes: one filter for one name, as
+    catching warnings is not safe among threads.
+    """
     # Once only: every change of the filters makes Python repeat warnings that it has shown.
-    if not any(getattr(module, "pattern", None) == _FILE for _, _, _, module, _ in warnings.filters):
+    if not any(
+        getattr(module, "pattern", None) == _FILE for _, _, _, module, _ in warnings.filters
+    ):
         warnings.filterwarnings("ignore", module=_FILE)
 
 
 def is_plainly_code(tree: ast.Module) -> bool:
-    """Whether this is code and no words that happen to be Python, such as "yes, no" or "Answer: Paris"."""
+    """Whether this is code and no words that happen to be Python, such as "yes, no" or "Answer:
+    Paris".
+    """
     return any(map(_acts, tree.body)) and not any(map(_is_word, tree.body[:-1]))
 
 
@@ -71,8 +83,11 @@ def is_literal(tree: ast.Module) -> bool:
 
 
 def may_be_words(expression: ast.expr) -> bool:
-    """Whether an expression may be plain words that happen to be Python, such as "Paris, France" or "Paris (France)"."""
-    for node in ast.walk(expression):  # never by recursion: "a - a - a - …" nests as deep as it is long
+    """Whether an expression may be plain words that happen to be Python, such as "Paris, France" or
+    "Paris (France)".
+    """
+    # Never by recursion: "a - a - a - …" nests as deep as it is long
+    for node in ast.walk(expression):
         match node:
             case ast.Constant(value=str() | bytes()):
                 return False
@@ -105,7 +120,16 @@ def _acts(statement: ast.stmt) -> bool:
             return any(_is_call(node) for node in ast.walk(value))
         case ast.AnnAssign(value=None):
             return False
-        case ast.Pass() | ast.Raise() | ast.Assert() | ast.Return() | ast.Global() | ast.Break() | ast.Continue() | ast.Delete():
+        case (
+            ast.Pass()
+            | ast.Raise()
+            | ast.Assert()
+            | ast.Return()
+            | ast.Global()
+            | ast.Break()
+            | ast.Continue()
+            | ast.Delete()
+        ):
             return False
     return True
 
@@ -114,7 +138,10 @@ def _is_call(node: ast.AST) -> bool:
     """Whether this is a call written as code is, not "Paris (France)"."""
     match node:
         case ast.Call(func=func, args=[ast.Name() as first, *_]):
-            return first.lineno != func.end_lineno or first.col_offset - (func.end_col_offset or 0) == 1
+            return (
+                first.lineno != func.end_lineno
+                or first.col_offset - (func.end_col_offset or 0) == 1
+            )
         case ast.Call():
             return True
     return False

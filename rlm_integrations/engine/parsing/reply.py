@@ -1,13 +1,16 @@
-"""A model's reply, read: the blocks to run, a final in prose, and what the model must be told. Pure functions of the text.
+"""A model's reply, read: the blocks to run, a final in prose, and what the model must be told. Pure
+functions of the text.
 
-Models mention fences in prose, put fences into string literals, forget to close them, repeat themselves for pages, and invent the
-REPL's output. The rules:
+Models mention fences in prose, put fences into string literals, forget to close them, repeat
+themselves for pages, and invent the REPL's output. The rules:
 
-- A block closes at the first fence after which its code parses as Python. One that never parses is not run, nor is one that never
+- A block closes at the first fence after which its code parses as Python. One that never parses is
+not run, nor is one that never
   closes, unless it ends the reply, parses, and is short enough not to have been cut.
-- What follows a leaked chat token, or an output that the model invented after its own block, does not count.
-- Fences are read first: no rule about prose looks inside one.
-- A final in prose counts at the start of a line, or after a sentence where it ends the reply; never beside a block that is not run.
+- What follows a leaked chat token, or an output that the model invented after its own block, does
+not count. - Fences are read first: no rule about prose looks inside one.
+- A final in prose counts at the start of a line, or after a sentence where it ends the reply; never
+beside a block that is not run.
   A block that is no Python and nothing but such a final is read as prose.
 """
 
@@ -26,30 +29,46 @@ from rlm_integrations.engine.parsing.finals import (
     is_plain,
     lone_final,
 )
-from rlm_integrations.engine.parsing.python import MAX_PARSED_CHARS, is_cut, is_literal, is_plainly_code, read_python
+from rlm_integrations.engine.parsing.python import (
+    MAX_PARSED_CHARS,
+    is_cut,
+    is_literal,
+    is_plainly_code,
+    read_python,
+)
 
 __all__ = ["CodeBlock", "Note", "ProseFinal", "Reply", "parse_reply"]
 
 _PYTHON = frozenset({"ipython", "py", "python", "python3", "repl", "tool_code"})
-_OUTPUT = frozenset({"console", "output", "stderr", "stdout"})  # labels of blocks in which models show what code printed
+# Labels of blocks in which models show what code printed
+_OUTPUT = frozenset({"console", "output", "stderr", "stdout"})
 _QUOTING = frozenset({"py", "python", "python3"})  # labels that models give to code they quote, too
 _OTHERS = (
     "bash c c++ cpp cs csharp css csv diff go graphql html http ini java javascript js json jsonl jsx kotlin latex log lua markdown math md"
     " mermaid php plain plaintext powershell r ruby rust sh shell sql swift tex text toml ts tsv tsx txt typescript xml yaml yml zsh"
 )
 _LANGUAGES = _PYTHON | _OUTPUT | frozenset(_OTHERS.split())
-_LONGEST_UNCLOSED = 10_000  # characters of a block; a longer one was cut, or is repetition without an end
+# Characters of a block; a longer one was cut, or is repetition without an end
+_LONGEST_UNCLOSED = 10_000
 _MOST_FENCES = 500
 _MOST_READ = 2 * MAX_PARSED_CHARS  # characters given to Python's parser for one reply
 _MOST_FINALS_TRIED = 5
 
 _FENCE = re.compile(r"(`{3,}|~{3,})[ \t]*(?:\{\.?)?([\w+#.-]*)")
-_CHAT_TOKEN = re.compile(r"(?<![`\"'])(?:<\|[a-z_]{2,30}\|>|<\uff5c[^\uff5c\n]{2,30}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\])")
-_OPENING_TOKENS = re.compile(r"(?:\s*(?:<\|[a-z_]{2,30}\|>|<start_of_turn>)[ \t]*(?:(?:assistant|model)\b)?)+")
+_CHAT_TOKEN = re.compile(
+    r"(?<![`\"'])(?:<\|[a-z_]{2,30}\|>|<\uff5c[^\uff5c\n]{2,30}\uff5c>|<(?:start|end)_of_turn>|\[/?INST\])"
+)
+_OPENING_TOKENS = re.compile(
+    r"(?:\s*(?:<\|[a-z_]{2,30}\|>|<start_of_turn>)[ \t]*(?:(?:assistant|model)\b)?)+"
+)
 _END_OF_THOUGHT = re.compile(r"</think(?:ing)?>")
 _END_OF_THOUGHT_LINE = re.compile(r"</think(?:ing)?>[ \t\r]*(?:\n|\Z)")
-_LINE_END = re.compile(r"[ \t\r:}]*(?:\w+=\"[^\n`]*)?(?:\n|\Z)")  # after a label, perhaps with attributes
-_LOOKS_LIKE_CODE = re.compile(r"^[ \t]*(?:import \w|from \w+ import |def \w+\(|print\(|[\w.]+ = |for [\w, ()]{1,60} in )", re.MULTILINE)
+# After a label, perhaps with attributes
+_LINE_END = re.compile(r"[ \t\r:}]*(?:\w+=\"[^\n`]*)?(?:\n|\Z)")
+_LOOKS_LIKE_CODE = re.compile(
+    r"^[ \t]*(?:import \w|from \w+ import |def \w+\(|print\(|[\w.]+ = |for [\w, ()]{1,60} in )",
+    re.MULTILINE,
+)
 _INVENTED = re.compile(
     r"""^[^\w\n]{0,6}
     (?: (?:(?:the|code|console|execution|program|repl|actual)\ )*(?:output|stdout|observation)s?
@@ -60,7 +79,15 @@ _INVENTED = re.compile(
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 
-NoteKind = Literal["chat_token", "final_refused", "invented_output", "not_python", "other_language", "quotation", "unclosed_fence"]
+NoteKind = Literal[
+    "chat_token",
+    "final_refused",
+    "invented_output",
+    "not_python",
+    "other_language",
+    "quotation",
+    "unclosed_fence",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +96,8 @@ class Note:
 
     Attributes:
         kind: What it is.
-        detail: The language of a block, the parser's words for what is wrong with code, or the line at which the reply was cut.
+        detail: The language of a block, the parser's words for what is wrong with code, or the line
+            at which the reply was cut.
         block: The number of the block that was not run, among those in Python.
         blocks: How many of these there are; those after it were not run either.
     """
@@ -100,10 +128,13 @@ class Reply:
     """What a reply asks for.
 
     Attributes:
-        blocks: What it wants to be run, in order. One with a note is not run: in another language, or the last, which failed.
-        final: A final in prose, to be resolved once all blocks ran without an error; never given beside a block that failed.
+        blocks: What it wants to be run, in order. One with a note is not run: in another language,
+            or the last, which failed.
+        final: A final in prose, to be resolved once all blocks ran without an error; never given
+            beside a block that failed.
         notes: What the model must be told, the notes of blocks included, in the order of the reply.
-        cut: Where the part that counts ends, in characters; None where all of it counts. What follows does not belong in the history.
+        cut: Where the part that counts ends, in characters; None where all of it counts. What
+            follows does not belong in the history.
     """
 
     blocks: tuple[CodeBlock, ...] = ()
@@ -114,7 +145,11 @@ class Reply:
     @property
     def written(self) -> int:
         """How many blocks of Python it holds, those that were not run included."""
-        failed = [block.note.blocks for block in self.blocks if block.note is not None and block.note.kind != "other_language"]
+        failed = [
+            block.note.blocks
+            for block in self.blocks
+            if block.note is not None and block.note.kind != "other_language"
+        ]
         return max([sum(block.note is None for block in self.blocks), *failed])
 
 
@@ -135,7 +170,9 @@ class _Fence:
 
     @property
     def opens_python(self) -> bool:
-        """Whether Python begins here. The label makes sure, so prose may stand before it: `do that now.```repl`."""
+        """Whether Python begins here. The label makes sure, so prose may stand before it: `do that
+        now.```repl`.
+        """
         return self.ends_line and self.language in _PYTHON
 
     @property
@@ -144,11 +181,17 @@ class _Fence:
 
     def closes(self, opener: "_Fence") -> bool:
         """Whether a block ends here by the book: alone in its line, at least as long."""
-        return self.starts_line and self.ends_line and not self.language and self.mark.startswith(opener.mark)
+        return (
+            self.starts_line
+            and self.ends_line
+            and not self.language
+            and self.mark.startswith(opener.mark)
+        )
 
 
 def parse_reply(text: str, *, is_cut: bool = False) -> Reply:
-    """What this reply asks for. Never raises; the time grows with the length alone, whatever the text.
+    """What this reply asks for. Never raises; the time grows with the length alone, whatever the
+    text.
 
     Args:
         text: The reply.
@@ -183,7 +226,9 @@ class _Reader:
                 continue
             if (cut := self._cut(here, fence)) is not None:
                 break
-            end = self._block(number, is_doubled=bool(self.blocks) and not self.text[at : fence.start].strip())
+            end = self._block(
+                number, is_doubled=bool(self.blocks) and not self.text[at : fence.start].strip()
+            )
             if (cut := self.invention) is not None:
                 break
             if end is None:
@@ -192,11 +237,17 @@ class _Reader:
             self.prose.append((at, fence.start))
             at = here = end
             if self._has_failed():
-                break  # as in any REPL, nothing after it runs; what seems to be a block may be a piece of this one
+                # As in any REPL, nothing after it runs; what seems to be a block may be a piece of
+                # this one
+                break
         if cut is None:
             cut = self._cut(here, None)
         self.prose.append((at, len(self.text) if cut is None else cut))
-        final = None if self._takes_bare_code(start) else self.fenced or find_final(self.text, self.prose)
+        final = (
+            None
+            if self._takes_bare_code(start)
+            else self.fenced or find_final(self.text, self.prose)
+        )
         if final is None and not self.blocks:
             final = find_final_answer(self.text, *self.prose[-1])
         if final is not None and self._has_failed():
@@ -205,7 +256,10 @@ class _Reader:
         return Reply(tuple(self.blocks), final, tuple(self.notes), cut)
 
     def _has_failed(self) -> bool:
-        return any(block.note is not None and block.note.kind != "other_language" for block in self.blocks[-1:])
+        return any(
+            block.note is not None and block.note.kind != "other_language"
+            for block in self.blocks[-1:]
+        )
 
     def _end_of_final(self, start: int, stop: int) -> int | None:
         """Where a final ends that quotes the fence at `stop`."""
@@ -216,7 +270,11 @@ class _Reader:
         """Where, in the prose before this fence, the model began to speak for others."""
         stop = len(self.text) if fence is None else fence.start
         token = _CHAT_TOKEN.search(self.text, start, stop)
-        invented = _INVENTED.search(self.text, start, token.start() if token else stop) if self.blocks else None
+        invented = (
+            _INVENTED.search(self.text, start, token.start() if token else stop)
+            if self.blocks
+            else None
+        )
         if invented is not None:
             self.notes.append(Note("invented_output", invented.group().strip()))
             return invented.start()
@@ -241,8 +299,13 @@ class _Reader:
         is_python = not opener.language or opener.language in _PYTHON
         wrong = ""
         if is_python:
-            # Where no proper fence will do: one that is shorter, or glued to code or prose, or the next block's.
-            others = [fence for fence in later if fence.mark[0] == opener.mark[0] and fence.is_at_edge and not fence.closes(opener)]
+            # Where no proper fence will do: one that is shorter, or glued to code or prose, or the
+            # next block's.
+            others = [
+                fence
+                for fence in later
+                if fence.mark[0] == opener.mark[0] and fence.is_at_edge and not fence.closes(opener)
+            ]
             for closer in (*closers, *others):
                 code = self._code(opener, closer)
                 tree = self._parse(code)
@@ -252,20 +315,30 @@ class _Reader:
                 if not opener.language and not is_plainly_code(tree):
                     break  # words, a number, a line of output
                 if is_literal(tree) and any(block.note is None for block in self.blocks):
-                    self.notes.append(Note("invented_output", code.strip().partition("\n")[0][:100]))
+                    self.notes.append(
+                        Note("invented_output", code.strip().partition("\n")[0][:100])
+                    )
                     self.invention = opener.start
                 elif code.strip():
                     self.blocks.append(CodeBlock(opener.language, code))
                 return self._after(closer)
         next_python = next((fence for fence in later if fence.opens_python), None)
-        end = min((fence for fence in (*closers[:1], next_python) if fence), key=lambda fence: fence.start, default=None)
+        end = min(
+            (fence for fence in (*closers[:1], next_python) if fence),
+            key=lambda fence: fence.start,
+            default=None,
+        )
         code = self._code(opener, end)
         is_before_python = end is not None and end is next_python
         if end is None and not code.strip():
             return None
         if not opener.language and (is_doubled or is_before_python):
             return None
-        if is_python and not (opener.language and opener.starts_line) and not _LOOKS_LIKE_CODE.search(code):
+        if (
+            is_python
+            and not (opener.language and opener.starts_line)
+            and not _LOOKS_LIKE_CODE.search(code)
+        ):
             if opener.language:
                 return None  # a sentence that ends with the mention of a fence
             if end is not None:
@@ -277,8 +350,15 @@ class _Reader:
             return len(self.text)
         after = len(self.text) if end is None else end.start if is_before_python else end.end
         block = sum(block.note is None for block in self.blocks) + 1
-        blocks = block + sum(fence.opens_python and fence.starts_line and fence.start >= after for fence in later)
-        if blocks > block and opener.language in _QUOTING and "\n" not in code.strip() and not is_cut(wrong):
+        blocks = block + sum(
+            fence.opens_python and fence.starts_line and fence.start >= after for fence in later
+        )
+        if (
+            blocks > block
+            and opener.language in _QUOTING
+            and "\n" not in code.strip()
+            and not is_cut(wrong)
+        ):
             self.notes.append(Note("quotation", wrong))
             return after
         if end is None:
@@ -292,14 +372,20 @@ class _Reader:
         return after
 
     def _after(self, closer: _Fence) -> int:
-        """Where the text goes on after a block: at the next one where its fence closes this one, as it were."""
+        """Where the text goes on after a block: at the next one where its fence closes this one, as
+        it were.
+        """
         if not closer.opens or not closer.language:
             return closer.start + len(closer.mark)
-        opens_next = closer.language in _LANGUAGES and not _OPENING_TOKENS.match(self.text, closer.end)
+        opens_next = closer.language in _LANGUAGES and not _OPENING_TOKENS.match(
+            self.text, closer.end
+        )
         return closer.start if opens_next else closer.end
 
     def _is_final(self, opener: _Fence, code: str) -> bool:
-        """Whether the block is a final that was put into a fence: plain words in a Python block, any in one of no language."""
+        """Whether the block is a final that was put into a fence: plain words in a Python block,
+        any in one of no language.
+        """
         if opener.language in _LANGUAGES - _PYTHON:
             return False
         final = lone_final(code)
@@ -316,7 +402,11 @@ class _Reader:
         if self.is_cut or len(code) > _LONGEST_UNCLOSED:
             return ""
         tree = self._parse(code)
-        return code if isinstance(tree, ast.Module) and (opener.language or is_plainly_code(tree)) else ""
+        return (
+            code
+            if isinstance(tree, ast.Module) and (opener.language or is_plainly_code(tree))
+            else ""
+        )
 
     def _code(self, opener: _Fence, closer: _Fence | None) -> str:
         begin = self.text.find("\n", opener.end) + 1 or len(self.text)
@@ -327,7 +417,10 @@ class _Reader:
         return read_python(code) if self.left_to_read >= 0 else "the reply is too long to be read"
 
     def _takes_bare_code(self, start: int) -> bool:
-        """Whether the reply is code without a fence. A lone FINAL(…) is read as prose, where a bare word may be the answer."""
+        """Whether the reply is code without a fence.
+
+        A lone FINAL(…) is read as prose, where a bare word may be the answer.
+        """
         stop = self.prose[-1][1]
         opener = next((fence for fence in self.fences if fence.opens and fence.start < stop), None)
         if opener is not None:
@@ -360,5 +453,6 @@ def _start(text: str) -> int:
     if text[start : start + 200].lstrip().startswith(("<think>", "<thinking>")):
         closing = _END_OF_THOUGHT.search(text, start)
     else:
-        closing = _END_OF_THOUGHT_LINE.search(text, start)  # servers that write the opening tag themselves
+        # Servers that write the opening tag themselves
+        closing = _END_OF_THOUGHT_LINE.search(text, start)
     return closing.end() if closing else start

@@ -1,13 +1,16 @@
-"""What LangChain's and LlamaIndex's models have in common here: from which door they are asked in which way, and how their replies read.
+"""What LangChain's and LlamaIndex's models have in common here: from which door they are asked in
+which way, and how their replies read.
 
-The door decides the client. From a synchronous door a model is asked by its synchronous method, in a thread for each call. From an
-asynchronous one it is asked by its asynchronous method, on the one event loop where its client is at home (see `_home`); on any other
-loop, and where the class has no asynchronous method of its own, in threads too. A client that is at home on every loop is the exception:
-it is asked asynchronously from all doors.
+The door decides the client. From a synchronous door a model is asked by its synchronous method, in
+a thread for each call. From an asynchronous one it is asked by its asynchronous method, on the one
+event loop where its client is at home (see `_home`); on any other loop, and where the class has no
+asynchronous method of its own, in threads too. A client that is at home on every loop is the
+exception: it is asked asynchronously from all doors.
 
-What follows for users: a cancelled or timed-out call of an asynchronous door is aborted; one in a thread is left behind, and ends when
-its own timeout says so. The object is the user's and never changed: where it makes further tries of its own (`max_retries`), they come
-on top of ours and are not seen; `max_retries=0` leaves them to us, who slow down for all when a provider refuses.
+What follows for users: a cancelled or timed-out call of an asynchronous door is aborted; one in a
+thread is left behind, and ends when its own timeout says so. The object is the user's and never
+changed: where it makes further tries of its own (`max_retries`), they come on top of ours and are
+not seen; `max_retries=0` leaves them to us, who slow down for all when a provider refuses.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +23,12 @@ from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm._replies import completion_or_error
 from rlm_integrations.lm.frameworks.errors import failure_of
-from rlm_integrations.lm.frameworks.home_loop import HomeLoop, home_of, is_at_home_everywhere, per_object
+from rlm_integrations.lm.frameworks.home_loop import (
+    HomeLoop,
+    home_of,
+    is_at_home_everywhere,
+    per_object,
+)
 from rlm_integrations.records import BOUND, Completion, Request, Usage
 
 Reply = TypeVar("Reply")
@@ -28,12 +36,16 @@ Reply = TypeVar("Reply")
 RESERVED_PARAMS = frozenset(
     {"callbacks", "config", "input", "messages", "model", "n", "stream", "stream_options"}
 )  # parameters that are decided here
-BOUNDS = (BOUND, "max_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")  # how objects call the bound of their replies
+# How objects call the bound of their replies
+BOUNDS = (BOUND, "max_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")
 # Providers' words for why a model stopped, in lower case, by OpenAI's.
 WORDS = {
     **dict.fromkeys(("complete", "done", "end_turn", "eos", "eos_token", "stop_sequence"), "stop"),
     **dict.fromkeys(("max_output_tokens", "max_tokens", "model_context_window_exceeded"), "length"),
-    **dict.fromkeys(("blocklist", "content_filtered", "guardrail_intervened", "prohibited_content"), "content_filter"),
+    **dict.fromkeys(
+        ("blocklist", "content_filtered", "guardrail_intervened", "prohibited_content"),
+        "content_filter",
+    ),
     **dict.fromkeys(("recitation", "refusal", "safety", "spii"), "content_filter"),
     "tool_use": "tool_calls",
 }
@@ -77,7 +89,8 @@ class ForeignLM(ABC, Generic[Reply]):
         """The model's answer.
 
         Raises:
-            ModelError: There is none; the types are those of `OpenAILM`, as far as the framework lets them be told apart, and "error".
+            ModelError: There is none; the types are those of `OpenAILM`, as far as the framework
+                lets them be told apart, and "error".
         """
         if wrong := RESERVED_PARAMS & request.params.keys():
             raise ModelError(f"a request's params cannot hold {sorted(wrong)}", type="input")
@@ -97,7 +110,8 @@ class ForeignLM(ABC, Generic[Reply]):
                 return await self._call_async(**arguments)
             if not on_portal():
                 self._homes = self._homes or [home_of(each) for each in self._bound_to_loops]
-                if all([await home.is_here() for home in self._homes]):  # a list: each has to learn of the loop
+                # A list: each has to learn of the loop
+                if all([await home.is_here() for home in self._homes]):
                     try:
                         return await self._call_async(**arguments)
                     except NotImplementedError:  # many integrations have only half of the methods
@@ -124,7 +138,9 @@ class ForeignLM(ABC, Generic[Reply]):
 
 
 def params_of(request: Request, bound: str | None) -> dict[str, Any]:
-    """The request's parameters, the bound of its reply under the name that the class takes, if it takes one."""
+    """The request's parameters, the bound of its reply under the name that the class takes, if it
+    takes one.
+    """
     params = {name: value for name, value in request.params.items() if name != BOUND}
     if bound is not None and BOUND in request.params:
         params[bound] = request.params[BOUND]
@@ -132,13 +148,21 @@ def params_of(request: Request, bound: str | None) -> dict[str, Any]:
 
 
 def own_bound(model: object) -> int | None:
-    """How many tokens replies have at most by what the user set; a class's default is not the user's."""
+    """How many tokens replies have at most by what the user set; a class's default is not the
+    user's.
+    """
     fields = getattr(type(model), "model_fields", {})
-    given = [getattr(model, name, None) for name in BOUNDS if name not in fields or getattr(model, name) != fields[name].default]
+    given = [
+        getattr(model, name, None)
+        for name in BOUNDS
+        if name not in fields or getattr(model, name) != fields[name].default
+    ]
     return min((each for each in given if type(each) is int and each > 0), default=None)
 
 
-def completed(text: str | None, finish_reason: Any, refusal: Any, calls: Any, usage: Usage | None, model: str) -> Completion:
+def completed(
+    text: str | None, finish_reason: Any, refusal: Any, calls: Any, usage: Usage | None, model: str
+) -> Completion:
     """The completion, where there is one, with the provider's word for why it ended.
 
     Raises:
@@ -147,19 +171,31 @@ def completed(text: str | None, finish_reason: Any, refusal: Any, calls: Any, us
     word = getattr(finish_reason, "value", finish_reason)  # some are enums
     if not isinstance(word, str):
         return completion_or_error(text, None, refusal, calls, usage, model)
-    return replace(completion_or_error(text, WORDS.get(word.lower(), word.lower()), refusal, calls, usage, model), finish_reason=word)
+    return replace(
+        completion_or_error(
+            text, WORDS.get(word.lower(), word.lower()), refusal, calls, usage, model
+        ),
+        finish_reason=word,
+    )
 
 
-def usage_from(input_tokens: Any, output_tokens: Any, cached_tokens: Any = 0, reasoning_tokens: Any = 0) -> Usage | None:
+def usage_from(
+    input_tokens: Any, output_tokens: Any, cached_tokens: Any = 0, reasoning_tokens: Any = 0
+) -> Usage | None:
     """The counts, or None where they are missing or nonsense."""
     counts = (input_tokens, output_tokens, cached_tokens or 0, reasoning_tokens or 0)
-    return Usage(*counts) if all(isinstance(count, int) and count >= 0 for count in counts) else None
+    return (
+        Usage(*counts) if all(isinstance(count, int) and count >= 0 for count in counts) else None
+    )
 
 
 def name_from(model: object, *attributes: str) -> str:
     """The model's name: the first of these attributes that has one, else the name of its class."""
     found = (getattr(model, attribute, None) for attribute in attributes)
-    return next((name.removeprefix("models/") for name in found if isinstance(name, str) and name), type(model).__name__)
+    return next(
+        (name.removeprefix("models/") for name in found if isinstance(name, str) and name),
+        type(model).__name__,
+    )
 
 
 def _secrets(model: object) -> list[str]:
@@ -167,7 +203,9 @@ def _secrets(model: object) -> list[str]:
     found = []
     clients = list((getattr(model, "__pydantic_private__", None) or {}).values())
     clients += [getattr(client, "_api_client", None) for client in clients]
-    for name, value in (item for each in (model, *clients) for item in getattr(each, "__dict__", {}).items()):
+    for name, value in (
+        item for each in (model, *clients) for item in getattr(each, "__dict__", {}).items()
+    ):
         if hasattr(value, "get_secret_value"):
             found.append(value.get_secret_value())
         elif name.endswith("api_key"):

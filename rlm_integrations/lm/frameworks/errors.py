@@ -1,4 +1,6 @@
-"""What foreign models raise, as ours: told by status codes and by the names of classes, so that no provider's SDK need be loaded."""
+"""What foreign models raise, as ours: told by status codes and by the names of classes, so that no
+provider's SDK need be loaded.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,18 +13,37 @@ SECRET = 8  # characters from which a key is one worth hiding; "x" or "none" wou
 
 # Names of classes, a failure's own or of its bases: type and whether asking again may help.
 BY_NAME: dict[str, tuple[str, bool]] = {
-    **dict.fromkeys(("RateLimitError", "ModelRateLimitError", "ResourceExhausted", "TooManyRequests"), ("rate_limit", True)),
-    **dict.fromkeys(("ModelTimeoutError", "APITimeoutError", "TimeoutException", "Timeout", "TimeoutError"), ("timeout", True)),
-    **dict.fromkeys(("DeadlineExceeded", "ReadTimeoutError", "ConnectTimeoutError"), ("timeout", True)),
-    **dict.fromkeys(("ModelConnectionError", "APIConnectionError", "TransportError", "ClientConnectionError"), ("connection", True)),
-    **dict.fromkeys(("ConnectionError", "HTTPClientError", "ClientPayloadError"), ("connection", True)),
+    **dict.fromkeys(
+        ("RateLimitError", "ModelRateLimitError", "ResourceExhausted", "TooManyRequests"),
+        ("rate_limit", True),
+    ),
+    **dict.fromkeys(
+        ("ModelTimeoutError", "APITimeoutError", "TimeoutException", "Timeout", "TimeoutError"),
+        ("timeout", True),
+    ),
+    **dict.fromkeys(
+        ("DeadlineExceeded", "ReadTimeoutError", "ConnectTimeoutError"), ("timeout", True)
+    ),
+    **dict.fromkeys(
+        ("ModelConnectionError", "APIConnectionError", "TransportError", "ClientConnectionError"),
+        ("connection", True),
+    ),
+    **dict.fromkeys(
+        ("ConnectionError", "HTTPClientError", "ClientPayloadError"), ("connection", True)
+    ),
     "ServiceUnavailable": ("overloaded", True),
     **dict.fromkeys(("ModelAPIError", "InternalServerError"), ("server", True)),
-    **dict.fromkeys(("AuthenticationError", "ModelAuthenticationError", "ModelPermissionDeniedError"), ("auth", False)),
+    **dict.fromkeys(
+        ("AuthenticationError", "ModelAuthenticationError", "ModelPermissionDeniedError"),
+        ("auth", False),
+    ),
     "ModelNotFoundError": ("not_found", False),
     "ModelInvalidRequestError": ("bad_request", False),
     # What SDKs and integrations stumble over when a body is cut or lacks its answer.
-    **dict.fromkeys(("JSONDecodeError", "APIResponseValidationError", "IndexError", "KeyError"), ("bad_response", True)),
+    **dict.fromkeys(
+        ("JSONDecodeError", "APIResponseValidationError", "IndexError", "KeyError"),
+        ("bad_response", True),
+    ),
     "AttributeError": ("bad_response", True),
 }
 # Raised before anything of a request is sent.
@@ -35,8 +56,10 @@ UNSENT = {
     "SSLCertVerificationError",
     "ProxyError",
 }
-HOPELESS = {"SSLCertVerificationError", "TooManyRedirects", "OtherHostError"}  # no further try mends these
-# What an integration (LlamaIndex's for Google) says in words alone; the text of an answer that was cut is lost with them.
+# No further try mends these
+HOPELESS = {"SSLCertVerificationError", "TooManyRedirects", "OtherHostError"}
+# What an integration (LlamaIndex's for Google) says in words alone; the text of an answer that was
+# cut is lost with them.
 BY_WORDS: dict[str, tuple[str, bool]] = {
     "terminated early: (SAFETY|RECITATION|BLOCKLIST|PROHIBITED_CONTENT|SPII)": ("refusal", False),
     "terminated early: MAX_TOKENS": ("empty", False),
@@ -56,7 +79,11 @@ def failure_of(error: Exception, where: str, *, secrets: Sequence[str] = ()) -> 
         return error
     failure = _told_apart(error, where)
     texts = [str(failure), *(f"{each} {each!r}" for each in _chain(error))]
-    hidden = [secret for secret in secrets if len(secret) >= SECRET and any(secret in text for text in texts)]
+    hidden = [
+        secret
+        for secret in secrets
+        if len(secret) >= SECRET and any(secret in text for text in texts)
+    ]
     for secret in hidden:
         failure.args = (str(failure).replace(secret, "[key]"),)
     failure.__cause__ = None if hidden else error
@@ -66,21 +93,37 @@ def failure_of(error: Exception, where: str, *, secrets: Sequence[str] = ()) -> 
 def _told_apart(error: Exception, where: str) -> ModelError:
     chain = list(_chain(error))
     if any("ContextOverflowError" in _names(each) for each in chain):
-        return ModelError(f"{where} takes no prompt of this length: {_said(error)} (ask about shorter pieces)", type="context_length")
+        return ModelError(
+            f"{where} takes no prompt of this length: {_said(error)} (ask about shorter pieces)",
+            type="context_length",
+        )
     for each in chain:
         if (status := _status(each)) is not None:
-            failure = status_error(status, _body(each), where, getattr(getattr(each, "response", None), "headers", None))
-            failure.retry_after = _retry_delay(each) if failure.retry_after is None else failure.retry_after
+            failure = status_error(
+                status,
+                _body(each),
+                where,
+                getattr(getattr(each, "response", None), "headers", None),
+            )
+            failure.retry_after = (
+                _retry_delay(each) if failure.retry_after is None else failure.retry_after
+            )
             return failure
         if isinstance(each, ValueError) and each.args and isinstance(each.args[0], Mapping):
-            return status_error(None, dict(each.args[0]), where)  # so LangChain hands on an error that came with status 200
+            # So LangChain hands on an error that came with status 200
+            return status_error(None, dict(each.args[0]), where)
     names = {name for each in chain for name in _names(each)}
     sent = not names & UNSENT
     told = [BY_NAME[name] for each in chain for name in _names(each) if name in BY_NAME]
     told += [BY_WORDS[words] for words in BY_WORDS if re.search(words, str(error))]
     kind, retryable = told[0] if told else ("error", False)
     retryable = retryable and not names & HOPELESS
-    return ModelError(f"{where} raised {type(error).__name__}: {_said(error)}", type=kind, retryable=retryable, sent=sent)
+    return ModelError(
+        f"{where} raised {type(error).__name__}: {_said(error)}",
+        type=kind,
+        retryable=retryable,
+        sent=sent,
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -103,9 +146,14 @@ def _said(error: BaseException) -> str:
 def _status(error: Any) -> int | None:
     """The HTTP status that it speaks of: openai, anthropic, httpx; Google; botocore."""
     response = getattr(error, "response", None)
-    if "HttpProcessingError" in _names(error):  # aiohttp's, for what it could not read: its code is none that the provider sent
+    # Aiohttp's, for what it could not read: its code is none that the provider sent
+    if "HttpProcessingError" in _names(error):
         return None
-    for found in (getattr(error, "status_code", None), getattr(error, "code", None), getattr(response, "status_code", None)):
+    for found in (
+        getattr(error, "status_code", None),
+        getattr(error, "code", None),
+        getattr(response, "status_code", None),
+    ):
         if isinstance(found, int) and 400 <= found < 600:
             return int(found)
     if isinstance(response, Mapping):
@@ -128,6 +176,8 @@ def _retry_delay(error: Any) -> float | None:
     """How long Google asks to wait: "32s" among the details of its error object."""
     details = _body(error).get("details")
     for each in details if isinstance(details, list) else ():
-        if isinstance(each, Mapping) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)s", str(each.get("retryDelay")))):
+        if isinstance(each, Mapping) and (
+            match := re.fullmatch(r"(\d+(?:\.\d+)?)s", str(each.get("retryDelay")))
+        ):
             return float(match[1])
     return None

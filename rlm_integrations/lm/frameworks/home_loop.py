@@ -1,7 +1,8 @@
 """The one event loop on which a foreign object's async client may be used.
 
-Such a client keeps connections, and a connection belongs to the loop that opened it. Frameworks share clients between loops all the same
-(LangChain even between models): asked on a second loop, they pay for calls whose answers they lose.
+Such a client keeps connections, and a connection belongs to the loop that opened it. Frameworks
+share clients between loops all the same (LangChain even between models): asked on a second loop,
+they pay for calls whose answers they lose.
 """
 
 import asyncio
@@ -21,15 +22,25 @@ Closer = Callable[[], Awaitable[None]]
 # Where frameworks keep an HTTP client that the user gave.
 GIVEN = ("http_async_client", "_async_http_client")
 # Where frameworks and integrations keep the SDK's async client, or that client's own HTTP client.
-ATTRIBUTES = ("root_async_client", "_async_client", "async_client", "_aclient", "_async_http_client")
+ATTRIBUTES = (
+    "root_async_client",
+    "_async_client",
+    "async_client",
+    "_aclient",
+    "_async_http_client",
+)
 
 
 def per_object(kind: str, thing: object, make: Callable[[], T]) -> T:
-    """What was made of this kind for this very object, at its first mention in this process; kept as long as the object lives."""
+    """What was made of this kind for this very object, at its first mention in this process; kept
+    as long as the object lives.
+    """
     table: dict[int, tuple[Any, weakref.ref[object]]] = shared(("remembered", kind), dict)
     entry = table.get(id(thing))
     if entry is None:  # two threads may come here at once, and one wins
-        entry = table.setdefault(id(thing), (make(), weakref.ref(thing, partial(_forget, table, id(thing)))))
+        entry = table.setdefault(
+            id(thing), (make(), weakref.ref(thing, partial(_forget, table, id(thing))))
+        )
     return cast("T", entry[0])
 
 
@@ -38,8 +49,13 @@ def _forget(table: dict[int, Any], key: int, _: object) -> None:
 
 
 def home_of(model: object) -> "HomeLoop":
-    """The home of a model's async client, which other models may share. Where the first call makes the client, it is the model's own."""
-    return per_object("homes of models", model, lambda: per_object("homes", client_of(model) or model, HomeLoop))
+    """The home of a model's async client, which other models may share.
+
+    Where the first call makes the client, it is the model's own.
+    """
+    return per_object(
+        "homes of models", model, lambda: per_object("homes", client_of(model) or model, HomeLoop)
+    )
 
 
 class LoopIndependent:
@@ -52,10 +68,12 @@ def is_at_home_everywhere(model: object) -> bool:
 
 
 class HomeLoop:
-    """The event loop that came first, until it ends. Then the client's connections are closed, and another loop may come.
+    """The event loop that came first, until it ends. Then the client's connections are closed, and
+    another loop may come.
 
-    Where the client is none whose connections we know how to close, or the loop is closed without the shutdown that `asyncio.run` and its
-    like give it, no other loop is ever let in: what is left open would be taken for usable there.
+    Where the client is none whose connections we know how to close, or the loop is closed without
+    the shutdown that `asyncio.run` and its like give it, no other loop is ever let in: what is left
+    open would be taken for usable there.
     """
 
     def __init__(self) -> None:
@@ -70,13 +88,18 @@ class HomeLoop:
         return True
 
     def note(self, model: object) -> None:
-        """Find out what is to be closed. Called after a call, because some clients are made by the first."""
+        """Find out what is to be closed.
+
+        Called after a call, because some clients are made by the first.
+        """
         if self._tenancy.closers is None:
             self._tenancy.closers = _closers_of(client_of(model))
 
 
 class _Owner:
-    """Which loop has the client, and how its connections are closed. The client itself is not kept: it may go before its loop."""
+    """Which loop has the client, and how its connections are closed. The client itself is not kept:
+    it may go before its loop.
+    """
 
     def __init__(self) -> None:
         self.closers: list[Closer] | None = None  # None until there is a client to be looked at
@@ -98,7 +121,9 @@ def _itself(tenancy: _Owner) -> _Owner:
 
 
 async def _end(tenancy: _Owner) -> None:
-    """On the loop that ends: close what is open there. The client may be used again afterwards: it is the user's."""
+    """On the loop that ends: close what is open there. The client may be used again afterwards: it
+    is the user's.
+    """
     closers, tenancy.closers = tenancy.closers or [], None
     for close in closers:
         await close()
@@ -107,8 +132,13 @@ async def _end(tenancy: _Owner) -> None:
 
 
 def client_of(model: object) -> object | None:
-    """The HTTP client under a model's SDK, if it is of httpx's kind and made already, or Google's own, which has several."""
-    held = {**getattr(model, "__dict__", {}), **(getattr(model, "__pydantic_private__", None) or {})}
+    """The HTTP client under a model's SDK, if it is of httpx's kind and made already, or Google's
+    own, which has several.
+    """
+    held = {
+        **getattr(model, "__dict__", {}),
+        **(getattr(model, "__pydantic_private__", None) or {}),
+    }
     for name in ("client", "_client"):
         if (google := getattr(held.get(name), "_api_client", None)) is not None:
             return cast("object", google)
@@ -124,10 +154,13 @@ def client_of(model: object) -> object | None:
 
 
 def _closers_of(client: Any) -> list[Closer] | None:
-    """What closes the client's connections on this loop, and nothing more; None where there is nothing yet. Nothing public leads there."""
+    """What closes the client's connections on this loop, and nothing more; None where there is
+    nothing yet. Nothing public leads there.
+    """
     if client is None:
         return None
-    if getattr(client, "_use_aiohttp", bool)():  # Google's: a session for each loop, made anew where it is closed
+    # Google's: a session for each loop, made anew where it is closed
+    if getattr(client, "_use_aiohttp", bool)():
         session = getattr(client, "_aiohttp_sessions", {}).get(asyncio.get_running_loop())
         return None if session is None else [session.close]
     client = getattr(client, "_async_httpx_client", client)

@@ -1,40 +1,75 @@
-"""LangChain's chat models as models of ours. Imported when one is given, which proves that LangChain is there."""
+"""LangChain's chat models as models of ours.
+
+Imported when one is given, which proves that LangChain is there.
+"""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
-from langchain_core.language_models import BaseChatModel, BaseLLM, LanguageModelInput, SimpleChatModel
+from langchain_core.language_models import (
+    BaseChatModel,
+    BaseLLM,
+    LanguageModelInput,
+    SimpleChatModel,
+)
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.output_parsers import BaseOutputParser
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableLambda,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config
 from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.tools import BaseTool
 
 from rlm_integrations.errors import InputError, ModelError
-from rlm_integrations.lm.frameworks.base import BOUNDS, ForeignLM, completed, name_from, own_bound, params_of, usage_from
+from rlm_integrations.lm.frameworks.base import (
+    BOUNDS,
+    ForeignLM,
+    completed,
+    name_from,
+    own_bound,
+    params_of,
+    usage_from,
+)
 from rlm_integrations.lm.frameworks.home_loop import per_object
-from rlm_integrations.lm.frameworks.langchain_callbacks import inherited, surrounding, wants_stream, whole
+from rlm_integrations.lm.frameworks.langchain_callbacks import (
+    inherited,
+    surrounding,
+    wants_stream,
+    whole,
+)
 from rlm_integrations.records import Completion, Request, Usage
 
-KINDS: dict[str, type[BaseMessage]] = {"assistant": AIMessage, "system": SystemMessage, "user": HumanMessage}
+KINDS: dict[str, type[BaseMessage]] = {
+    "assistant": AIMessage,
+    "system": SystemMessage,
+    "user": HumanMessage,
+}
 # Asynchronous methods that run the synchronous one in the loop's default executor.
 DETOURS = {BaseChatModel._agenerate, SimpleChatModel._agenerate}  # noqa: SLF001 - they are what subclasses replace
 # Runnables of which it is known that they give no message of a model.
 NO_MODELS = (BaseLLM, BaseOutputParser, BasePromptTemplate, BaseRetriever, BaseTool)
 CONFIGURED: Final = 32  # models of different configurations that are kept, with their connections
 
-# What a face adds to the configuration of a call, above all whose callbacks it belongs to. Without, LangChain's own context variable tells,
-# which holds as long as the context that asks was copied from that of the outer run.
-outer_config: ContextVar[Callable[[Request], Awaitable[RunnableConfig]] | None] = ContextVar("outer_config", default=None)
+# What a face adds to the configuration of a call, above all whose callbacks it belongs to. Without,
+# LangChain's own context variable tells, which holds as long as the context that asks was copied
+# from that of the outer run.
+outer_config: ContextVar[Callable[[Request], Awaitable[RunnableConfig]] | None] = ContextVar(
+    "outer_config", default=None
+)
 
 
 class LangChainLM(ForeignLM[AIMessage]):
-    """A Runnable that gives an `AIMessage`: a `BaseChatModel`, bound (`bind`, `with_config`), with fallbacks, or any other.
+    """A Runnable that gives an `AIMessage`: a `BaseChatModel`, bound (`bind`, `with_config`), with
+    fallbacks, or any other.
 
     Args:
         asked: What the user gave.
@@ -53,7 +88,9 @@ class LangChainLM(ForeignLM[AIMessage]):
             ask=asked.invoke,
             ask_async=None if _is_detour(asked, self.models) else asked.ainvoke,
             name=name,
-            context_window=min((each for each in windows if each), default=None) if all(windows) else None,
+            context_window=min((each for each in windows if each), default=None)
+            if all(windows)
+            else None,
             clients=self.models,
         )
         self.is_several = len(self.models) > 1
@@ -83,21 +120,40 @@ class LangChainLM(ForeignLM[AIMessage]):
     def completion(self, reply: AIMessage) -> Completion:
         """What the message says; of content in blocks, the text."""
         if not isinstance(reply, BaseMessage):
-            raise ModelError(f"a model gives an AIMessage, not a {type(reply).__name__}", type="input")
+            raise ModelError(
+                f"a model gives an AIMessage, not a {type(reply).__name__}", type="input"
+            )
         about = reply.response_metadata
-        reason = next((about[key] for key in ("finish_reason", "stop_reason", "done_reason", "stopReason") if about.get(key)), None)
-        model = next((about[key] for key in ("model_name", "model") if isinstance(about.get(key), str)), self.name)
-        blocked = (about.get("prompt_feedback") or {}).get("block_reason")  # Google's word, of the prompt
-        refusal = reply.additional_kwargs.get("refusal") or _blocks(reply, "refusal") or getattr(blocked, "value", blocked)
+        reason = next(
+            (
+                about[key]
+                for key in ("finish_reason", "stop_reason", "done_reason", "stopReason")
+                if about.get(key)
+            ),
+            None,
+        )
+        model = next(
+            (about[key] for key in ("model_name", "model") if isinstance(about.get(key), str)),
+            self.name,
+        )
+        # Google's word, of the prompt
+        blocked = (about.get("prompt_feedback") or {}).get("block_reason")
+        refusal = (
+            reply.additional_kwargs.get("refusal")
+            or _blocks(reply, "refusal")
+            or getattr(blocked, "value", blocked)
+        )
         calls = getattr(reply, "tool_calls", None) or getattr(reply, "invalid_tool_calls", None)
         return completed(_blocks(reply, "text"), reason, refusal, calls, _usage(reply), model)
 
 
 class ConfigurableLM:
-    """A model that the configuration of the outer run chooses: each call asks the one that its configuration means.
+    """A model that the configuration of the outer run chooses: each call asks the one that its
+    configuration means.
 
     Args:
-        asked: What `configurable_fields`, `configurable_alternatives` or `init_chat_model(configurable_fields=…)` made.
+        asked: What `configurable_fields`, `configurable_alternatives` or
+            `init_chat_model(configurable_fields=…)` made.
     """
 
     is_several = True
@@ -136,7 +192,11 @@ class ConfigurableLM:
         if key not in self._known:
             if len(self._known) == CONFIGURED:
                 del self._known[next(iter(self._known))]
-            model = self._asked.prepare(config)[0] if isinstance(self._asked, DynamicRunnable) else self._asked._model(config)  # type: ignore[attr-defined] # noqa: SLF001 - LangChain's own way to it
+            model = (
+                self._asked.prepare(config)[0]
+                if isinstance(self._asked, DynamicRunnable)
+                else self._asked._model(config)  # type: ignore[attr-defined] # noqa: SLF001 - LangChain's own way to it
+            )
             self._known[key] = LangChainLM(model, name_of(model))
         return self._known[key]
 
@@ -145,17 +205,27 @@ class ConfigurableLM:
         if not isinstance(self._asked, DynamicRunnable):
             return repr(sorted(self._asked._model_params(config).items()))  # type: ignore[attr-defined] # noqa: SLF001 - as above
         given = config.get("configurable", {})
-        return repr(sorted((spec.id, given[spec.id]) for spec in self._asked.config_specs if spec.id in given))
+        return repr(
+            sorted(
+                (spec.id, given[spec.id]) for spec in self._asked.config_specs if spec.id in given
+            )
+        )
 
     def __repr__(self) -> str:
         return f"ConfigurableLM({self.name!r})"
 
 
 class _StreamUsage:
-    """Whether a streamed call has to ask for its tokens: ChatOpenAI does so by itself only at OpenAI's own address."""
+    """Whether a streamed call has to ask for its tokens: ChatOpenAI does so by itself only at
+    OpenAI's own address.
+    """
 
     def __init__(self, asked: object, models: Sequence[BaseChatModel]) -> None:
-        self._model: Any = models[0] if len(models) == 1 and "stream_usage" in type(models[0]).model_fields else None
+        self._model: Any = (
+            models[0]
+            if len(models) == 1 and "stream_usage" in type(models[0]).model_fields
+            else None
+        )
         self._bound: dict[str, Any] = {}
         while isinstance(asked, RunnableBindingBase):
             self._bound = {**asked.kwargs, **self._bound}
@@ -173,12 +243,20 @@ class _StreamUsage:
         if streaming is False or given.get("stream") is False or not (streamed or streaming):
             return False
         uses_responses = getattr(model, "_use_responses_api", None)  # that interface always counts
-        return not ({"stream_usage", "stream_options"} & given.keys() or (uses_responses is not None and uses_responses(given)))
+        return not (
+            {"stream_usage", "stream_options"} & given.keys()
+            or (uses_responses is not None and uses_responses(given))
+        )
 
 
 def trace_config(request: Request) -> RunnableConfig:
-    """What traces show of a call: a name, its depth and its place in the run. `nostream` keeps its tokens out of a user's messages."""
-    config = RunnableConfig(run_name=f"rlm.{request.role}", tags=[f"rlm:depth={request.depth}", "nostream"])
+    """What traces show of a call: a name, its depth and its place in the run.
+
+    `nostream` keeps its tokens out of a user's messages.
+    """
+    config = RunnableConfig(
+        run_name=f"rlm.{request.role}", tags=[f"rlm:depth={request.depth}", "nostream"]
+    )
     if request.path:
         config["metadata"] = {"rlm_path": request.path}
     return config
@@ -233,19 +311,30 @@ def _last_step(asked: object) -> object:
 
 
 def _is_detour(asked: object, models: Sequence[BaseChatModel]) -> bool:
-    """Whether asking asynchronously would only run the synchronous method in the loop's default executor."""
+    """Whether asking asynchronously would only run the synchronous method in the loop's default
+    executor.
+    """
     if isinstance(asked, RunnableLambda):
         return not hasattr(asked, "afunc")
-    return type(asked).ainvoke is Runnable.ainvoke or any(type(each)._agenerate in DETOURS for each in models)  # type: ignore[attr-defined] # noqa: SLF001 - what a class brings is told by it
+    if type(asked).ainvoke is Runnable.ainvoke:  # type: ignore[attr-defined]
+        return True
+    # A class shows what it brings by this method alone.
+    return any(type(each)._agenerate in DETOURS for each in models)  # noqa: SLF001
 
 
 def _own_bound(asked: object, models: Sequence[BaseChatModel]) -> int | None:
     """How many tokens replies have at most by what the user set in the models, or bound to them."""
     bounds = [own_bound(model) for model in models]
-    longest = None if None in bounds or not bounds else max(bound for bound in bounds if bound is not None)
+    longest = (
+        None
+        if None in bounds or not bounds
+        else max(bound for bound in bounds if bound is not None)
+    )
     given = [] if longest is None else [longest]
     while isinstance(asked, RunnableBindingBase):
-        given += [value for name, value in asked.kwargs.items() if name in BOUNDS and type(value) is int]
+        given += [
+            value for name, value in asked.kwargs.items() if name in BOUNDS and type(value) is int
+        ]
         asked = asked.bound
     return min(given, default=None)
 
@@ -260,7 +349,9 @@ def _takes_arguments(asked: object) -> bool:
 
 
 def _bound_of(models: Sequence[BaseChatModel]) -> str | None:
-    """How their classes call the bound of a reply; None where they take none with a call, or differ."""
+    """How their classes call the bound of a reply; None where they take none with a call, or
+    differ.
+    """
     names = {_bound_name(model) for model in models}
     return names.pop() if len(names) == 1 else None
 
@@ -273,10 +364,15 @@ def _bound_name(model: BaseChatModel) -> str | None:
 
 
 def _blocks(message: BaseMessage, kind: str) -> str | None:
-    """What the message's blocks of a kind say, which are named and keyed alike; None where there are none."""
+    """What the message's blocks of a kind say, which are named and keyed alike; None where there
+    are none.
+    """
     if isinstance(message.content, str):
         return message.content if kind == "text" else None
-    parts = [{"type": "text", "text": each} if isinstance(each, str) else each for each in message.content]
+    parts = [
+        {"type": "text", "text": each} if isinstance(each, str) else each
+        for each in message.content
+    ]
     said = [part.get(kind) for part in parts if part.get("type") == kind]
     return "".join(each for each in said if isinstance(each, str)) if said else None
 
@@ -287,4 +383,9 @@ def _usage(message: BaseMessage) -> Usage | None:
         return None
     cached: Mapping[str, Any] = counts.get("input_token_details") or {}
     reasoning: Mapping[str, Any] = counts.get("output_token_details") or {}
-    return usage_from(counts["input_tokens"], counts["output_tokens"], cached.get("cache_read"), reasoning.get("reasoning"))
+    return usage_from(
+        counts["input_tokens"],
+        counts["output_tokens"],
+        cached.get("cache_read"),
+        reasoning.get("reasoning"),
+    )

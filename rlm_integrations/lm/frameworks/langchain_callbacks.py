@@ -1,8 +1,9 @@
 """Callbacks of calls whose tokens no one is shown.
 
-LangChain turns a call into an HTTP stream wherever a handler of `astream_events` or of LangGraph's `stream_mode="messages"` listens, also
-where the tag `nostream` hides the tokens. Such a stream takes many times the processor time, and many servers count no tokens in it. Here
-those handlers are told of everything but are not recognised as ones that want a stream.
+LangChain turns a call into an HTTP stream wherever a handler of `astream_events` or of LangGraph's
+`stream_mode="messages"` listens, also where the tag `nostream` hides the tokens. Such a stream
+takes many times the processor time, and many servers count no tokens in it. Here those handlers are
+told of everything but are not recognised as ones that want a stream.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
 
-_TAPS = frozenset({"tap_output_aiter", "tap_output_iter"})  # by these methods LangChain recognises the first kind
+# By these methods LangChain recognises the first kind
+_TAPS = frozenset({"tap_output_aiter", "tap_output_iter"})
 
 
 class _Whole:
@@ -63,11 +65,15 @@ def inherited() -> Callbacks:
 
 @contextmanager
 def surrounding(callbacks: Callbacks) -> Iterator[None]:
-    """Make these the callbacks around what is started within: a bound model adds those to the ones that it is called with."""
+    """Make these the callbacks around what is started within: a bound model adds those to the ones
+    that it is called with.
+    """
     if callbacks is inherited():
         yield
         return
-    token = var_child_runnable_config.set(RunnableConfig(**{**(var_child_runnable_config.get() or {}), "callbacks": callbacks}))
+    token = var_child_runnable_config.set(
+        RunnableConfig(**{**(var_child_runnable_config.get() or {}), "callbacks": callbacks})
+    )
     try:
         yield
     finally:
@@ -75,7 +81,9 @@ def surrounding(callbacks: Callbacks) -> Iterator[None]:
 
 
 def _wants_stream(handler: object) -> bool:
-    return type(handler) is not _Whole and isinstance(handler, _StreamingCallbackHandler | _V2StreamingCallbackHandler)
+    return type(handler) is not _Whole and isinstance(
+        handler, _StreamingCallbackHandler | _V2StreamingCallbackHandler
+    )
 
 
 def _whole(handler: BaseCallbackHandler) -> BaseCallbackHandler:

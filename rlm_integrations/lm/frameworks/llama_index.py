@@ -1,16 +1,31 @@
-"""LlamaIndex's models as models of ours. Imported when one is given, which proves that LlamaIndex is there."""
+"""LlamaIndex's models as models of ours.
+
+Imported when one is given, which proves that LlamaIndex is there.
+"""
 
 import inspect
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, TextBlock, ToolCallBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    MessageRole,
+    TextBlock,
+    ToolCallBlock,
+)
 from llama_index.core.llms import LLM, CustomLLM
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.lm._replies import usage_of
-from rlm_integrations.lm.frameworks.base import ForeignLM, completed, name_from, params_of, usage_from
+from rlm_integrations.lm.frameworks.base import (
+    ForeignLM,
+    completed,
+    name_from,
+    params_of,
+    usage_from,
+)
 from rlm_integrations.lm.frameworks.home_loop import per_object
 from rlm_integrations.records import BOUND, Completion, Request, Usage
 
@@ -29,37 +44,68 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
         self._in_config = hasattr(model, "_generation_config")  # Google's takes parameters in there
 
     async def arguments(self, request: Request) -> dict[str, Any]:
-        """Messages and parameters. A bound of replies that the object itself sets may win over the request's."""
+        """Messages and parameters.
+
+        A bound of replies that the object itself sets may win over the request's.
+        """
         params = params_of(request, "max_tokens")
         if BOUND in request.params and self._in_config:
-            params["generation_config"] = {"max_output_tokens": params.pop("max_tokens"), **params.get("generation_config", {})}
-        return {**params, "messages": [ChatMessage(content, role=MessageRole(role)) for role, content in self._messages(request)]}
+            params["generation_config"] = {
+                "max_output_tokens": params.pop("max_tokens"),
+                **params.get("generation_config", {}),
+            }
+        return {
+            **params,
+            "messages": [
+                ChatMessage(content, role=MessageRole(role))
+                for role, content in self._messages(request)
+            ],
+        }
 
     def _messages(self, request: Request) -> list[tuple[str, str]]:
-        """The messages, with the system prompt of the user's object in front, which `chat` does not send by itself."""
+        """The messages, with the system prompt of the user's object in front, which `chat` does not
+        send by itself.
+        """
         messages = [(str(message.role), message.content) for message in request.messages]
         prompt = getattr(self.model, "system_prompt", None)
         if not isinstance(prompt, str) or not prompt:
             return messages
-        if messages and messages[0][0] == "system":  # some providers take one system message, and only as the first
+        # Some providers take one system message, and only as the first
+        if messages and messages[0][0] == "system":
             return [("system", f"{prompt}\n\n{messages[0][1]}"), *messages[1:]]
         return [("system", prompt), *messages]
 
     def completion(self, reply: ChatResponse) -> Completion:
-        """What the response says; what the provider sent (`raw`) tells how it ended and what it took."""
+        """What the response says; what the provider sent (`raw`) tells how it ended and what it
+        took.
+        """
         body = _plain(reply.raw)
         choice = _plain(next(iter(body.get("choices") or body.get("candidates") or ()), None))
         sent = _plain(choice.get("message"))
         texts = [block.text for block in reply.message.blocks if isinstance(block, TextBlock)]
         parts = _plain(body.get("content")).get("parts") or ()  # Google's
         # LlamaIndex drops a text that is empty.
-        is_empty = not texts and (sent.get("content") == "" or any(_plain(part).get("text") == "" for part in parts))
+        is_empty = not texts and (
+            sent.get("content") == "" or any(_plain(part).get("text") == "" for part in parts)
+        )
         text = "".join(texts) if texts or is_empty else None
-        calls = [block for block in reply.message.blocks if isinstance(block, ToolCallBlock)] or sent.get("tool_calls")
-        reasons = (choice.get("finish_reason"), body.get("finish_reason"), body.get("stop_reason"), body.get("done_reason"))
+        calls = [
+            block for block in reply.message.blocks if isinstance(block, ToolCallBlock)
+        ] or sent.get("tool_calls")
+        reasons = (
+            choice.get("finish_reason"),
+            body.get("finish_reason"),
+            body.get("stop_reason"),
+            body.get("done_reason"),
+        )
         reason = next((each for each in reasons if each), None)
         return completed(
-            text, reason, sent.get("refusal"), calls, _usage(body, reply.additional_kwargs), str(body.get("model") or self.name)
+            text,
+            reason,
+            sent.get("refusal"),
+            calls,
+            _usage(body, reply.additional_kwargs),
+            str(body.get("model") or self.name),
         )
 
 
@@ -70,12 +116,18 @@ def adapt(given: object) -> LlamaIndexLM:
         InputError: It is none.
     """
     if not isinstance(given, LLM):
-        raise InputError(f"of LlamaIndex's objects, an LLM can be asked, not a {type(given).__name__}")
+        raise InputError(
+            f"of LlamaIndex's objects, an LLM can be asked, not a {type(given).__name__}"
+        )
     return LlamaIndexLM(given)
 
 
 def _chat_of(model: LLM) -> Callable[..., ChatResponse]:
-    """Its synchronous method. Where the first call makes the client, threads at once would make one each, and lose all but one."""
+    """Its synchronous method.
+
+    Where the first call makes the client, threads at once would make one each, and lose all but
+    one.
+    """
     make = getattr(model, "_get_client", None)
     if make is None or not getattr(model, "reuse_client", True):
         return model.chat
@@ -90,7 +142,10 @@ def _chat_of(model: LLM) -> Callable[..., ChatResponse]:
 
 
 def _is_detour(model: LLM) -> bool:
-    """Whether its asynchronous method calls the synchronous one, on the event loop. The framework wraps both in every class anew."""
+    """Whether its asynchronous method calls the synchronous one, on the event loop.
+
+    The framework wraps both in every class anew.
+    """
     return inspect.unwrap(type(model).achat) is inspect.unwrap(CustomLLM.achat)
 
 
@@ -98,7 +153,9 @@ def _window_of(model: LLM) -> int | None:
     """What the user set it to. The framework's own metadata is often a guess (3,900)."""
     field = type(model).model_fields.get("context_window")
     given = getattr(model, "context_window", None)
-    is_set = field is not None and "context_window" in model.model_fields_set and given != field.default
+    is_set = (
+        field is not None and "context_window" in model.model_fields_set and given != field.default
+    )
     return given if is_set and isinstance(given, int) and given > 0 else None
 
 
@@ -109,19 +166,30 @@ def _plain(value: Any) -> Mapping[str, Any]:
 
 
 def _usage(body: Mapping[str, Any], more: Mapping[str, Any]) -> Usage | None:
-    """The provider's counts, as OpenAI, Anthropic, Google and Ollama write them, or as the integration repeats them."""
+    """The provider's counts, as OpenAI, Anthropic, Google and Ollama write them, or as the
+    integration repeats them.
+    """
     if usage := usage_of(body):
         return usage
     counts = _plain(body.get("usage") or body.get("usage_metadata"))
     if "input_tokens" in counts:  # Anthropic's do not include what was cached
-        cached, written = counts.get("cache_read_input_tokens") or 0, counts.get("cache_creation_input_tokens") or 0
-        given = None if counts["input_tokens"] is None else counts["input_tokens"] + cached + written
+        cached, written = (
+            counts.get("cache_read_input_tokens") or 0,
+            counts.get("cache_creation_input_tokens") or 0,
+        )
+        given = (
+            None if counts["input_tokens"] is None else counts["input_tokens"] + cached + written
+        )
         details = _plain(counts.get("output_tokens_details"))
-        return usage_from(given, counts.get("output_tokens"), cached, details.get("thinking_tokens"))
+        return usage_from(
+            given, counts.get("output_tokens"), cached, details.get("thinking_tokens")
+        )
     if "prompt_token_count" in counts:  # Google's output does not include what was thought
         thought = counts.get("thoughts_token_count") or 0
         output = (counts.get("candidates_token_count") or 0) + thought
-        return usage_from(counts["prompt_token_count"], output, counts.get("cached_content_token_count"), thought)
+        return usage_from(
+            counts["prompt_token_count"], output, counts.get("cached_content_token_count"), thought
+        )
     if "prompt_eval_count" in body:
         return usage_from(body["prompt_eval_count"], body.get("eval_count"))
     return usage_from(more.get("prompt_tokens"), more.get("completion_tokens"))

@@ -1,10 +1,13 @@
-"""Which models of frameworks make their calls by a transport that does not bear many of them at once."""
+"""Which models of frameworks make their calls by a transport that does not bear many of them at
+once.
+"""
 
 from typing import Final
 
 from rlm_integrations.lm.frameworks.home_loop import client_of, is_at_home_everywhere
 
-SLOW_FROM_CALLS: Final = 32  # calls at once, from which openai 2's default transport costs several times as much
+# Calls at once, from which openai 2's default transport costs several times as much
+SLOW_FROM_CALLS: Final = 32
 
 
 class SlowTransportWarning(UserWarning):
@@ -12,9 +15,13 @@ class SlowTransportWarning(UserWarning):
 
 
 def is_slow(model: object) -> bool:
-    """Whether it is asked through httpcore, which looks at all its connections for each of them. openai 3 has its successor."""
+    """Whether it is asked through httpcore, which looks at all its connections for each of them.
+    openai 3 has its successor.
+    """
     package = type(model).__module__
-    if is_at_home_everywhere(model) or not package.startswith(("langchain_openai", "llama_index.llms.openai")):
+    if is_at_home_everywhere(model) or not package.startswith(
+        ("langchain_openai", "llama_index.llms.openai")
+    ):
         return False
     client = client_of(model)
     if client is None:  # LlamaIndex makes it at the first call, and needs openai 2

@@ -1,8 +1,10 @@
-"""The `offline` model: no language model, but a stand-in that drives the real loop, sandbox, store and report where no key is set.
+"""The `offline` model: no language model, but a stand-in that drives the real loop, sandbox, store
+and report where no key is set.
 
-As root it writes the same three programs for every question, as a good root would: look, ask sub-models about the parts that
-matter, all at once, and finish with quotes that are cited. As sub-model it quotes the sentences that hold most of the question's
-words. It neither understands nor reasons, and where it finds nothing, or something failed, its answer says so.
+As root it writes the same three programs for every question, as a good root would: look, ask
+sub-models about the parts that matter, all at once, and finish with quotes that are cited. As
+sub-model it quotes the sentences that hold most of the question's words. It neither understands nor
+reasons, and where it finds nothing, or something failed, its answer says so.
 """
 
 import asyncio
@@ -20,7 +22,8 @@ NOTICE = (
     "It neither understands nor reasons. Set OPENAI_API_KEY, or name a model, for real answers."
 )
 NOTHING = "NOTHING FOUND"
-CLOSING = "This is the last turn"  # in the closing request of the engine, by which it is told from what a program printed
+# In the closing request of the engine, by which it is told from what a program printed
+CLOSING = "This is the last turn"
 
 
 _ASK = f"""\
@@ -147,7 +150,8 @@ _ERROR = re.compile(r"^\w*(?:Error|Exception|Interrupt|Exit)\w*\b.*", re.MULTILI
 
 
 class OfflineLM(Queryable):
-    """A stand-in for a model, without a language model behind it: it finds sentences by their words, and says that it is one.
+    """A stand-in for a model, without a language model behind it: it finds sentences by their
+    words, and says that it is one.
 
     The same request gets the same answer. Usage is an estimate: a token for every four characters.
     """
@@ -160,10 +164,16 @@ class OfflineLM(Queryable):
         if request.role == "root":
             text = _root(request)
         else:
-            # One thread: several would take turns at the interpreter's lock, and each keep the event loop waiting for its own.
-            reading = threads("offline", 1).submit(_sub, _last(request.messages, "user"), request.query)
+            # One thread: several would take turns at the interpreter's lock, and each keep the
+            # event loop waiting for its own.
+            reading = threads("offline", 1).submit(
+                _sub, _last(request.messages, "user"), request.query
+            )
             text = await asyncio.wrap_future(reading)
-        usage = Usage(input_tokens=_tokens(message.content for message in request.messages), output_tokens=_tokens([text]))
+        usage = Usage(
+            input_tokens=_tokens(message.content for message in request.messages),
+            output_tokens=_tokens([text]),
+        )
         return Completion(text=text, usage=usage, model=self.name, finish_reason="stop")
 
 
@@ -177,19 +187,29 @@ def _last(messages: tuple[Message, ...], role: str) -> str:
 
 def _root(request: Request) -> str:
     """The reply that the history asks for: the next step, or an honest end."""
-    query = request.query or next((message.content for message in request.messages if message.role == "user"), "")
+    query = request.query or next(
+        (message.content for message in request.messages if message.role == "user"), ""
+    )
     before, seen = _last(request.messages, "assistant"), _last(request.messages, "user")
     step = int(match.group(1)) if (match := _STEP.search(before)) else 0
     is_done = f"Step {step} of 3 is done." in seen
     if CLOSING in seen[-1_000:]:
-        return _program(3, query) if step == 2 and is_done else _give_up("the run was stopped before its three steps were done")
+        return (
+            _program(3, query)
+            if step == 2 and is_done
+            else _give_up("the run was stopped before its three steps were done")
+        )
     if is_done:
         return _program(step + 1, query)
     # In a session the programs of the question before are still to be seen.
     if step == 0 or query in seen:
         return _program(1, query)
     errors = _ERROR.findall(seen)
-    return _give_up(f"its step {step} failed: {errors[-1][:300]}" if errors else f"its step {step} did not end as it should")
+    return _give_up(
+        f"its step {step} failed: {errors[-1][:300]}"
+        if errors
+        else f"its step {step} did not end as it should"
+    )
 
 
 def _program(step: int, query: str) -> str:
@@ -216,7 +236,9 @@ def _fenced(said: str, code: str) -> str:
 
 
 def _sub(prompt: str, query: str) -> str:
-    """The quotes that answer a sub-model's prompt: one of our root's, or anybody's, where a question stands beside a text."""
+    """The quotes that answer a sub-model's prompt: one of our root's, or anybody's, where a
+    question stands beside a text.
+    """
     question, passage = _parts(prompt, query)
     quotes = extract(read_question(question), passage)
     return "\n".join(f"- {quote}" for quote in quotes) or NOTHING
@@ -235,4 +257,6 @@ def _parts(prompt: str, query: str) -> tuple[str, str]:
 
 
 def _is_question(paragraph: str) -> bool:
-    return len(paragraph) <= 1_000 and (paragraph.startswith("Question:") or paragraph.rstrip().endswith(("?", ":")))
+    return len(paragraph) <= 1_000 and (
+        paragraph.startswith("Question:") or paragraph.rstrip().endswith(("?", ":"))
+    )

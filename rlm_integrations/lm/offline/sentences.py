@@ -1,4 +1,6 @@
-"""The sentences of a passage that answer a question best, found by counting words. Pure functions; no language model."""
+"""The sentences of a passage that answer a question best, found by counting words. Pure functions;
+no language model.
+"""
 
 import math
 import re
@@ -66,7 +68,9 @@ def fold_accents(text: str) -> str:
 
 
 def stem(word: str) -> str:
-    """What the forms of a folded word share: a beginning of it, so that raw text can be searched for it."""
+    """What the forms of a folded word share: a beginning of it, so that raw text can be searched
+    for it.
+    """
     if len(word) < 4 or not word.isalpha():
         return word
     for ending, least in _ENDINGS.items():
@@ -95,7 +99,12 @@ def _stems(word: str) -> list[str]:
 
 def read_question(text: str) -> ParsedQuestion:
     """What can be searched for in a question."""
-    quoted = {each for part in _QUOTED.findall(text) for word in _WORD.findall(fold_accents(part)) for each in _stems(word)}
+    quoted = {
+        each
+        for part in _QUOTED.findall(text)
+        for word in _WORD.findall(fold_accents(part))
+        for each in _stems(word)
+    }
     raw = _WORD.findall(text)
     # In a title or a shout, capitals say nothing.
     capitals_count = sum(word[0].isupper() for word in raw) * 2 <= len(raw)
@@ -109,13 +118,19 @@ def read_question(text: str) -> ParsedQuestion:
         for each in _stems(folded):
             if len(words) < _MOST_TERMS:
                 words.setdefault(each, word if word.isascii() or len(each) > 2 else each)
-            if each in words and (is_number or each in quoted or (capitals_count and position > 0 and word[0].isupper())):
+            if each in words and (
+                is_number
+                or each in quoted
+                or (capitals_count and position > 0 and word[0].isupper())
+            ):
                 names.add(each)
     return ParsedQuestion(words=words, names=frozenset(names), wants_all=bool(_LIST.search(text)))
 
 
 def _units(passage: str) -> Iterator[tuple[int, int]]:
-    """Where the sentences or lines of a passage stand; a line end within a sentence of wrapped prose does not count."""
+    """Where the sentences or lines of a passage stand; a line end within a sentence of wrapped
+    prose does not count.
+    """
     is_wrapped = len(_WRAPPED.findall(passage)) * 3 > passage.count("\n")
     border = _BORDER_WRAPPED if is_wrapped else _BORDER
     start = 0
@@ -132,7 +147,9 @@ def _units(passage: str) -> Iterator[tuple[int, int]]:
 
 
 def extract(question: ParsedQuestion, passage: str) -> list[str]:
-    """The quotes that answer best, the best first, each in one line; where nothing can be searched for, the opening sentences."""
+    """The quotes that answer best, the best first, each in one line; where nothing can be searched
+    for, the opening sentences.
+    """
     units = list(_units(passage))
     if not question.words:
         return [_line(passage[start:end]) for start, end in units if end - start >= 20][:2]
@@ -145,7 +162,14 @@ def extract(question: ParsedQuestion, passage: str) -> list[str]:
         is_joined = bool(before) and units[at][1] - units[at - 1][0] <= _QUOTE
         held = here | before if is_joined else here
         # What only the sentence before holds counts less: "… the Lisbon vault. Its code is …".
-        share = sum(weight * (1.0 if each in here else 0.75) for each, weight in weights.items() if each in held) / total
+        share = (
+            sum(
+                weight * (1.0 if each in here else 0.75)
+                for each, weight in weights.items()
+                if each in held
+            )
+            / total
+        )
         if share >= _ENOUGH and (not question.names or question.names & held):
             start, end = units[at - 1 if is_joined else at][0], units[at][1]
             # Of two that hold the same, the shorter says less beside it.
@@ -159,14 +183,17 @@ def extract(question: ParsedQuestion, passage: str) -> list[str]:
     return [_line(passage[start:end]) for start, end in taken]
 
 
-def _hits(question: ParsedQuestion, passage: str, units: list[tuple[int, int]]) -> dict[int, frozenset[str]]:
+def _hits(
+    question: ParsedQuestion, passage: str, units: list[tuple[int, int]]
+) -> dict[int, frozenset[str]]:
     """Which of the question's words each unit holds, for those that hold any."""
     known: dict[str, list[str]] = {}
     terms = tuple(question.words)
     hits = {}
     for at, (start, end) in enumerate(units):
         text = fold_accents(passage[start:end])
-        if not any(term in text for term in terms):  # most units end here: a search costs a tenth of the words
+        # Most units end here: a search costs a tenth of the words
+        if not any(term in text for term in terms):
             continue
         held = set()
         for word in _WORD.findall(text):
@@ -178,7 +205,9 @@ def _hits(question: ParsedQuestion, passage: str, units: list[tuple[int, int]]) 
     return hits
 
 
-def _weights(question: ParsedQuestion, hits: dict[int, frozenset[str]], units: int) -> dict[str, float]:
+def _weights(
+    question: ParsedQuestion, hits: dict[int, frozenset[str]], units: int
+) -> dict[str, float]:
     """How much each word tells: the rarer in the passage, the more."""
     counts = dict.fromkeys(question.words, 0)
     for here in hits.values():

@@ -29,7 +29,9 @@ class _SDK(openai.AsyncOpenAI):
 class OpenAIClient:
     """Sends bodies of chat completions and gives back parsed JSON; each failure is a `ModelError`."""
 
-    def __init__(self, base_url: str, api_key: str, transport: str, timeout: float | None, where: str) -> None:
+    def __init__(
+        self, base_url: str, api_key: str, transport: str, timeout: float | None, where: str
+    ) -> None:
         self._key = api_key
         self._url = f"{base_url}/chat/completions"
         self._where = where
@@ -37,11 +39,15 @@ class OpenAIClient:
         self._sdk = _SDK(
             base_url=base_url,
             api_key=api_key or "none",
-            timeout=openai.Timeout(None, connect=self._next_piece.connect),  # a plain call is timed as a whole, by who makes it
+            # A plain call is timed as a whole, by who makes it
+            timeout=openai.Timeout(None, connect=self._next_piece.connect),
             max_retries=0,  # the batch and the loop retry, and count what they do
-            http_client=DirectClient() if transport == "aiohttp" else openai.DefaultAsyncHttpxClient(**redirects()),
+            http_client=DirectClient()
+            if transport == "aiohttp"
+            else openai.DefaultAsyncHttpxClient(**redirects()),
         )
-        # The SDK would ask for it at the first call, in the loop's default executor, which may be full of threads that wait for us.
+        # The SDK would ask for it at the first call, in the loop's default executor, which may be
+        # full of threads that wait for us.
         self._sdk._platform = get_platform()  # noqa: SLF001
         self._is_answering = False
         self._headers: dict[str, Any] = {} if api_key else {"Authorization": openai.Omit()}
@@ -50,7 +56,10 @@ class OpenAIClient:
         """The response's JSON."""
         try:
             response = await self._sdk.post(
-                self._url, cast_to=httpx.Response, content=body, options={"headers": {**self._headers, **headers}}
+                self._url,
+                cast_to=httpx.Response,
+                content=body,
+                options={"headers": {**self._headers, **headers}},
             )
         except openai.OpenAIError as error:
             failure = await self._diagnosed(self._failure(error))
@@ -94,12 +103,20 @@ class OpenAIClient:
     async def _parsed(self, response: Any) -> Any:
         content = response.content
         try:
-            body = await offload(json.loads, content) if len(content) > LARGE else json.loads(content)
+            body = (
+                await offload(json.loads, content) if len(content) > LARGE else json.loads(content)
+            )
         except (ValueError, RecursionError):
             kind = response.headers.get("content-type", "nothing that it names")
             if "json" in kind:
-                raise ModelError(f"{self._where} sent JSON that breaks off or is none", type="bad_response", retryable=True) from None
-            raise ModelError(f"{self._where} sent {kind} instead of JSON (check base_url)", type="bad_response") from None
+                raise ModelError(
+                    f"{self._where} sent JSON that breaks off or is none",
+                    type="bad_response",
+                    retryable=True,
+                ) from None
+            raise ModelError(
+                f"{self._where} sent {kind} instead of JSON (check base_url)", type="bad_response"
+            ) from None
         if isinstance(body, dict) and body.get("error"):
             raise self._hidden(status_error(None, body["error"], self._where))
         return body
@@ -111,7 +128,11 @@ class OpenAIClient:
 
     async def _diagnosed(self, failure: ModelError) -> ModelError:
         """The failure, or that of a scheme that cannot work: no try mends it."""
-        if self._is_answering or failure.type not in {"connection", "timeout"} or not failure.retryable:
+        if (
+            self._is_answering
+            or failure.type not in {"connection", "timeout"}
+            or not failure.retryable
+        ):
             return failure
         why = None
         if self._url.startswith("http://") and failure.sent and failure.type == "connection":
@@ -120,14 +141,21 @@ class OpenAIClient:
             why = WRITE_HTTP if await speaks_http(self._url) else None
         if why is None:
             return failure
-        diagnosed = ModelError(f"{self._where} cannot be reached: {why}", type="connection", sent=False)
+        diagnosed = ModelError(
+            f"{self._where} cannot be reached: {why}", type="connection", sent=False
+        )
         diagnosed.__cause__ = failure.__cause__
         return diagnosed
 
     def _hidden(self, failure: ModelError) -> ModelError:
-        """The failure without the key, which some gateways repeat in their errors; then its cause is left out too."""
+        """The failure without the key, which some gateways repeat in their errors; then its cause
+        is left out too.
+        """
         cause = failure.__cause__
-        if len(self._key) >= SECRET and any(self._key in text for text in (str(failure), str(cause), repr(cause and cause.__cause__))):
+        if len(self._key) >= SECRET and any(
+            self._key in text
+            for text in (str(failure), str(cause), repr(cause and cause.__cause__))
+        ):
             failure.args = (str(failure).replace(self._key, "[key]"),)
             failure.__cause__ = None
         return failure

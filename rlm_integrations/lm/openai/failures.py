@@ -14,14 +14,23 @@ from rlm_integrations.lm._statuses import status_error
 from rlm_integrations.lm.openai.transport import OtherHostError, httpx
 
 # What OpenSSL says of a server that answers its greeting in plain text.
-_NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"}
+_NO_TLS = {
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+    "UNKNOWN_PROTOCOL",
+}
 WRITE_HTTP = "the server does not speak TLS on this port: write http:// in base_url"
 WRITE_HTTPS = "the server speaks TLS on this port: write https:// in base_url"
-# Raised before a request is sent. Where our own client raises the first, so does the connection (see `errors_of_httpx`).
+# Raised before a request is sent. Where our own client raises the first, so does the connection
+# (see `errors_of_httpx`).
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
-def model_error(error: Exception, where: str, url: str, *, is_answering: bool = False) -> ModelError:
+def model_error(
+    error: Exception, where: str, url: str, *, is_answering: bool = False
+) -> ModelError:
     """What a failure of the SDK is to us.
 
     Args:
@@ -37,7 +46,9 @@ def model_error(error: Exception, where: str, url: str, *, is_answering: bool = 
         return _connection_error(error, where, url, is_answering=is_answering)
     if isinstance(error, openai.APIError):  # an error event in a stream
         return status_error(None, error.body, where)
-    return ModelError(f"{where} sent what cannot be read: {error!r}", type="bad_response", retryable=True)
+    return ModelError(
+        f"{where} sent what cannot be read: {error!r}", type="bad_response", retryable=True
+    )
 
 
 def _connection_error(error: Exception, where: str, url: str, *, is_answering: bool) -> ModelError:
@@ -45,27 +56,41 @@ def _connection_error(error: Exception, where: str, url: str, *, is_answering: b
     sent = not any(isinstance(each, _UNSENT) for each in chain)
 
     def failed(why: str, *, retryable: bool = False) -> ModelError:
-        return ModelError(f"{where} cannot be reached: {why}", type="connection", retryable=retryable, sent=sent)
+        return ModelError(
+            f"{where} cannot be reached: {why}", type="connection", retryable=retryable, sent=sent
+        )
 
     proxy = _proxy_of(url)
     if proxy and not sent:
         what = f"the proxy {proxy}, from the environment,"
-        if proxy.startswith("socks") and any(isinstance(each, aiohttp.ClientError) for each in chain):
-            return failed(f"{what} is a SOCKS proxy, which transport='aiohttp' cannot use: take transport='sdk'")
+        if proxy.startswith("socks") and any(
+            isinstance(each, aiohttp.ClientError) for each in chain
+        ):
+            return failed(
+                f"{what} is a SOCKS proxy, which transport='aiohttp' cannot use: take transport='sdk'"
+            )
         return failed(f"{what} {_reason(chain)}")
     for each in chain:
-        if isinstance(each, aiohttp.ClientError):  # some are said to be errors of TLS, without its fields
+        # Some are said to be errors of TLS, without its fields
+        if isinstance(each, aiohttp.ClientError):
             continue
         match each:
             case OtherHostError():
-                return failed(f"{each}, which would get the prompt: if that is right, write it in base_url")
+                return failed(
+                    f"{each}, which would get the prompt: if that is right, write it in base_url"
+                )
             case httpx.TooManyRedirects():
                 return failed("the server redirects in a circle (check base_url)")
             case ssl.SSLCertVerificationError():
                 trust = "a file of certificates to trust can be named in SSL_CERT_FILE"
                 return failed(f"its certificate is not trusted: {each.verify_message} ({trust})")
-            case ssl.SSLError() if not isinstance(each, ssl.SSLWantReadError | ssl.SSLWantWriteError):
-                return failed(WRITE_HTTP if each.reason in _NO_TLS else f"TLS failed: {each.reason or each}", retryable=is_answering)
+            case ssl.SSLError() if not isinstance(
+                each, ssl.SSLWantReadError | ssl.SSLWantWriteError
+            ):
+                return failed(
+                    WRITE_HTTP if each.reason in _NO_TLS else f"TLS failed: {each.reason or each}",
+                    retryable=is_answering,
+                )
             case socket.gaierror(errno=socket.EAI_NONAME):
                 return failed(f"it {_reason(chain)} (check base_url)", retryable=is_answering)
     if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):

@@ -27,30 +27,39 @@ OPENAI = "https://api.openai.com/v1"
 TRANSPORTS = ("aiohttp", "sdk")
 RESERVED_PARAMS = frozenset({"messages", "model", "n", "stream", "stream_options"})
 HANDS_OFF = "a call's messages, model and streaming are decided elsewhere, and it has one answer"
-OFFLOAD_ABOVE_CHARS = 500_000  # characters of a request from which encoding it would hold up the loop
+# Characters of a request from which encoding it would hold up the loop
+OFFLOAD_ABOVE_CHARS = 500_000
 
 
 class OpenAILM(Queryable):
-    """A model behind OpenAI's Chat Completions, asked by the official SDK. `query` asks it one prompt.
+    """A model behind OpenAI's Chat Completions, asked by the official SDK. `query` asks it one
+    prompt.
 
-    It may be used on any number of event loops and threads: each loop has a client of its own, closed when the loop ends.
+    It may be used on any number of event loops and threads: each loop has a client of its own,
+    closed when the loop ends.
 
     Args:
         model: The provider's name of the model.
-        base_url: Where the provider answers, without "/chat/completions"; OPENAI_BASE_URL or OpenAI itself by default.
-        api_key: The key; OPENAI_API_KEY by default. Without one, OpenAI itself is refused here, where the user writes the model's name
-            and not at the first call; a server of one's own may need none. It is in no repr, error, log or pickle.
-        transport: "aiohttp", or "sdk" for the SDK's default one, which openai 2 slows down from 50 calls at once on.
-        timeout: Seconds that one call may take in all; in a stream, that the next piece may take. None waits for ever.
+        base_url: Where the provider answers, without "/chat/completions"; OPENAI_BASE_URL or OpenAI
+            itself by default.
+        api_key: The key; OPENAI_API_KEY by default. Without one, OpenAI itself is refused here,
+            where the user writes the model's name and not at the first call; a server of one's own
+            may need none. It is in no repr, error, log or pickle.
+        transport: "aiohttp", or "sdk" for the SDK's default one, which openai 2 slows down from 50
+            calls at once on.
+        timeout: Seconds that one call may take in all; in a stream, that the next piece may take.
+            None waits for ever.
         context_window: How many tokens the model reads at once, if known.
-        params: Parameters of every call, in the provider's names, such as `{"temperature": 0}`; those of a request come over them.
+        params: Parameters of every call, in the provider's names, such as `{"temperature": 0}`;
+            those of a request come over them.
         headers: Further headers of a call, from its request.
 
     Calls fail with a `ModelError` of one of these types; those marked * are `retryable`:
         rate_limit*, overloaded* (503), server* (other 5xx), timeout*, connection*,
-        bad_response* (half a JSON text, no choices, a stream that breaks off; a page that is no JSON is not retryable),
-        empty* (no content; not retryable where it was cut before its first word), refusal, tool_calls,
-        auth, quota, not_found, bad_request, context_length, input (a request that cannot be sent).
+        bad_response* (half a JSON text, no choices, a stream that breaks off; a page that is no
+        JSON is not retryable), empty* (no content; not retryable where it was cut before its first
+        word), refusal, tool_calls, auth, quota, not_found, bad_request, context_length, input (a
+        request that cannot be sent).
     """
 
     __slots__ = (
@@ -86,7 +95,9 @@ class OpenAILM(Queryable):
         _check_above_zero("timeout", timeout)
         _check_above_zero("context_window", context_window)
         self.name = _checked_name(model)
-        self.base_url = _checked_url((os.environ.get("OPENAI_BASE_URL") or OPENAI) if base_url is None else base_url)
+        self.base_url = _checked_url(
+            (os.environ.get("OPENAI_BASE_URL") or OPENAI) if base_url is None else base_url
+        )
         self.transport = transport
         self.timeout = timeout
         self.context_window = context_window
@@ -95,7 +106,9 @@ class OpenAILM(Queryable):
         self._bound = ReplyBound(self.base_url, self.params)
         self._key = _checked_key(api_key, self.base_url)
         where = f"{model!r} at {self.base_url}"
-        self._clients = PerLoop(partial(_open, self.base_url, self._key, transport, timeout, where), _close)
+        self._clients = PerLoop(
+            partial(_open, self.base_url, self._key, transport, timeout, where), _close
+        )
 
     @property
     def limit_key(self) -> tuple[str, str, str]:
@@ -108,7 +121,9 @@ class OpenAILM(Queryable):
         return self._bound.own
 
     async def prepare(self) -> None:
-        """Make the running loop's client now. Else the first call does, which takes it a second: the SDK is loaded then."""
+        """Make the running loop's client now. Else the first call does, which takes it a second:
+        the SDK is loaded then.
+        """
         await self._clients.get()
 
     async def complete(self, request: Request) -> Completion:
@@ -122,7 +137,11 @@ class OpenAILM(Queryable):
             async with asyncio.timeout(self.timeout):
                 reply = await self._ask(client, request)
         except TimeoutError:
-            raise ModelError(f"{self.name!r} did not answer in {self.timeout:g} s", type="timeout", retryable=True) from None
+            raise ModelError(
+                f"{self.name!r} did not answer in {self.timeout:g} s",
+                type="timeout",
+                retryable=True,
+            ) from None
         return completion_of(reply, self.name)
 
     async def _ask(self, client: "OpenAIClient", request: Request) -> Any:
@@ -130,7 +149,9 @@ class OpenAILM(Queryable):
         while True:
             names = self._bound.names
             try:
-                return await client.ask(await self._body(request), self.headers(request) if self.headers else {})
+                return await client.ask(
+                    await self._body(request), self.headers(request) if self.headers else {}
+                )
             except ModelError as error:
                 is_refusal = error.type == "bad_request" and request.reply_tokens is not None
                 if not is_refusal or not self._bound.learn(names, str(error)):
@@ -145,7 +166,9 @@ class OpenAILM(Queryable):
         body = await self._body(request, stream=True, stream_options={"include_usage": True})
         client = await self._clients.get()
         streamed = Streamed(self.name)
-        async with aclosing(client.stream(body, self.headers(request) if self.headers else {})) as events:
+        async with aclosing(
+            client.stream(body, self.headers(request) if self.headers else {})
+        ) as events:
             async for event in events:
                 if piece := streamed.add(event):
                     yield piece
@@ -154,7 +177,9 @@ class OpenAILM(Queryable):
     async def _body(self, request: Request, **more: Any) -> bytes:
         if wrong := RESERVED_PARAMS & request.params.keys():
             raise ModelError(f"params cannot hold {sorted(wrong)}: {HANDS_OFF}", type="input")
-        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        messages = [
+            {"role": message.role, "content": message.content} for message in request.messages
+        ]
         params = self._bound.written({**self.params, **request.params}, request)
         body = {"model": self.name, "messages": messages, **params, **more}
         try:
@@ -162,10 +187,18 @@ class OpenAILM(Queryable):
                 return _encode(body)
             return await offload(_encode, body)
         except UnicodeEncodeError as error:
-            before, half = error.object[max(0, error.start - 40) : error.start], error.object[error.start]
-            raise ModelError(f"no valid Unicode text: {before!r} is followed by {half!r}, half of a pair", type="input") from None
+            before, half = (
+                error.object[max(0, error.start - 40) : error.start],
+                error.object[error.start],
+            )
+            raise ModelError(
+                f"no valid Unicode text: {before!r} is followed by {half!r}, half of a pair",
+                type="input",
+            ) from None
         except (TypeError, ValueError) as error:
-            raise ModelError(f"the request cannot be written as JSON: {error}", type="input") from None
+            raise ModelError(
+                f"the request cannot be written as JSON: {error}", type="input"
+            ) from None
 
     def __repr__(self) -> str:
         return f"OpenAILM({self.name!r}, base_url={self.base_url!r})"
@@ -192,7 +225,9 @@ def _encode(body: dict[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _open(base_url: str, api_key: str, transport: Transport, timeout: float | None, where: str) -> "OpenAIClient":
+def _open(
+    base_url: str, api_key: str, transport: Transport, timeout: float | None, where: str
+) -> "OpenAIClient":
     from rlm_integrations.lm.openai.client import OpenAIClient
 
     return OpenAIClient(base_url, api_key, transport, timeout, where)
@@ -209,7 +244,9 @@ def _check_above_zero(name: str, value: object) -> None:
 
 def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not name or name != name.strip():
-        raise InputError(f"a model's name is a text without blanks around it, such as 'gpt-5-mini', not {name!r}")
+        raise InputError(
+            f"a model's name is a text without blanks around it, such as 'gpt-5-mini', not {name!r}"
+        )
     return name
 
 
@@ -223,7 +260,13 @@ def _checked_url(url: str) -> str:
         raise InputError(f"{hint}, not {url!r}") from None
     if parts.username is not None or parts.password is not None:
         raise InputError("a base_url holds no user or password: give the key as api_key")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or url != url.strip():
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or url != url.strip()
+    ):
         raise InputError(f"{hint}, not {url!r}")
     if parts.path.rstrip("/").endswith("/chat/completions"):
         raise InputError(f"{hint}: leave '/chat/completions' out of {url!r}")
@@ -238,7 +281,11 @@ def _checked_key(given: object, base_url: str) -> str:
         raise InputError("api_key is no text, or an empty one: leave it out to take OPENAI_API_KEY")
     key = str(given).strip()  # a key read from a file brings its line's end
     if not key and f".{urlsplit(base_url).hostname}".endswith(".openai.com"):
-        raise InputError("no key for OpenAI: give api_key=…, set OPENAI_API_KEY, or use the model 'offline', which needs none")
+        raise InputError(
+            "no key for OpenAI: give api_key=…, set OPENAI_API_KEY, or use the model 'offline', which needs none"
+        )
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise InputError("the key in api_key or OPENAI_API_KEY holds blanks or characters that no key has")
+        raise InputError(
+            "the key in api_key or OPENAI_API_KEY holds blanks or characters that no key has"
+        )
     return key

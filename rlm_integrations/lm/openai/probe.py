@@ -1,4 +1,7 @@
-"""Tells whether a server that gave no answer speaks TLS, or plain HTTP, on its port. Nothing of a request is sent."""
+"""Tells whether a server that gave no answer speaks TLS, or plain HTTP, on its port.
+
+Nothing of a request is sent.
+"""
 
 import asyncio
 import contextlib

@@ -8,16 +8,18 @@ from rlm_integrations.records import BOUND, Request
 
 OLD = "max_tokens"
 NAMES = (BOUND, OLD)
-# OpenAI and what is hosted as OpenAI is: they refuse both names at once, and the old one for models that reason.
+# OpenAI and what is hosted as OpenAI is: they refuse both names at once, and the old one for models
+# that reason.
 _OPENAI = (".openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
 
 
 class ReplyBound:
     """Writes the budget's bound of a reply into the parameters of a request.
 
-    A user's own bound, in the parameters of the model, keeps its name, and the smaller of both is sent. Otherwise OpenAI gets
-    `max_completion_tokens`. Other servers may know only the older `max_tokens` (Ollama, llama-cpp-python), and ignore the other: they get
-    both, until they refuse one.
+    A user's own bound, in the parameters of the model, keeps its name, and the smaller of both is
+    sent. Otherwise OpenAI gets `max_completion_tokens`. Other servers may know only the older
+    `max_tokens` (Ollama, llama-cpp-python), and ignore the other: they get both, until they refuse
+    one.
 
     Args:
         base_url: Where the server is.
@@ -43,15 +45,22 @@ class ReplyBound:
         return tuple(self._own) or self._names
 
     def written(self, params: Mapping[str, Any], request: Request) -> dict[str, Any]:
-        """The parameters with one bound, the smallest of all, where the budget has one; else as the user wrote them."""
+        """The parameters with one bound, the smallest of all, where the budget has one; else as the
+        user wrote them.
+        """
         if request.reply_tokens is None:
             return dict(params)
         given = [params[name] for name in NAMES if type(params.get(name)) is int]
         rest = {name: value for name, value in params.items() if name not in NAMES}
-        return {**rest, **dict.fromkeys(self.names, min([request.reply_tokens, *self._own.values(), *given]))}
+        return {
+            **rest,
+            **dict.fromkeys(self.names, min([request.reply_tokens, *self._own.values(), *given])),
+        }
 
     def learn(self, refused: tuple[str, ...], message: str) -> bool:
-        """Take note that a server refused a request with these names; whether others are worth a try."""
+        """Take note that a server refused a request with these names; whether others are worth a
+        try.
+        """
         if self._own or not any(name in message for name in NAMES):
             return False
         if self._names != refused:  # another call has learned it meanwhile

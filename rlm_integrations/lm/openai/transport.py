@@ -1,4 +1,6 @@
-"""The SDK's aiohttp client with a shorter way to aiohttp. Imported on first use: it loads openai and aiohttp."""
+"""The SDK's aiohttp client with a shorter way to aiohttp. Imported on first use: it loads openai
+and aiohttp.
+"""
 
 import importlib
 import io
@@ -22,9 +24,11 @@ else:
     # openai 2 is built on httpx, openai 3 on its successor httpx2.
     httpx = importlib.import_module("httpx" if openai.__version__.startswith("2.") else "httpx2")
 
-AIOHTTP_HEADERS = {b"host", b"connection", b"content-length", b"accept-encoding"}  # headers that aiohttp writes itself
+# Headers that aiohttp writes itself
+AIOHTTP_HEADERS = {b"host", b"connection", b"content-length", b"accept-encoding"}
 MOST_REDIRECTS = 5
-OFFLOAD_ABOVE_BYTES = 2**20  # aiohttp warns of plain bytes above this size: they would be written in one piece
+# Aiohttp warns of plain bytes above this size: they would be written in one piece
+OFFLOAD_ABOVE_BYTES = 2**20
 
 
 class OtherHostError(httpx.TransportError):
@@ -34,8 +38,9 @@ class OtherHostError(httpx.TransportError):
 async def _stay_at_host(response: "httpx.Response") -> None:
     """Refuse a redirect to another host.
 
-    It would get the prompt, and with it the document: httpx leaves out the key there, but sends the body again. No provider needs it, and
-    the SDK does not document it. The same host may redirect from http to https, or to another path.
+    It would get the prompt, and with it the document: httpx leaves out the key there, but sends the
+    body again. No provider needs it, and the SDK does not document it. The same host may redirect
+    from http to https, or to another path.
     """
     if response.has_redirect_location:
         target = response.request.url.join(response.headers["location"])
@@ -49,27 +54,44 @@ def redirects() -> dict[str, Any]:
 
 
 class DirectClient(openai.DefaultAioHttpClient):
-    """Sends by aiohttp itself, without the general machinery on the way, for less than half of its time.
+    """Sends by aiohttp itself, without the general machinery on the way, for less than half of its
+    time.
 
-    Proxies, redirects and whatever else is unusual go the SDK's own way. Failures are httpx's errors, as the SDK expects; a lost
-    connection is a connection error here, where the SDK's own way calls it a timeout.
+    Proxies, redirects and whatever else is unusual go the SDK's own way. Failures are httpx's
+    errors, as the SDK expects; a lost connection is a connection error here, where the SDK's own
+    way calls it a timeout.
     """
 
     def __init__(self) -> None:
         super().__init__(**redirects())
 
     def build_request(
-        self, method: str, url: Any, *, headers: Any = None, timeout: Any = None, content: Any = None, **more: Any
+        self,
+        method: str,
+        url: Any,
+        *,
+        headers: Any = None,
+        timeout: Any = None,
+        content: Any = None,
+        **more: Any,
     ) -> "httpx.Request":
-        """The request that the SDK composed, without merging this client's own (empty) headers, cookies and parameters into it."""
+        """The request that the SDK composed, without merging this client's own (empty) headers,
+        cookies and parameters into it.
+        """
         if any(more.values()) or not isinstance(content, bytes):
-            return super().build_request(method, url, headers=headers, timeout=timeout, content=content, **more)
+            return super().build_request(
+                method, url, headers=headers, timeout=timeout, content=content, **more
+            )
         if isinstance(url, str):
             url = parsed(url)
         limits = timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout)
-        return httpx.Request(method, url, headers=headers, content=content, extensions={"timeout": limits.as_dict()})
+        return httpx.Request(
+            method, url, headers=headers, content=content, extensions={"timeout": limits.as_dict()}
+        )
 
-    async def send(self, request: "httpx.Request", *, stream: bool = False, **more: Any) -> "httpx.Response":
+    async def send(
+        self, request: "httpx.Request", *, stream: bool = False, **more: Any
+    ) -> "httpx.Response":
         """The response, read in full unless it is a stream."""
         if more or self._transport_for_url(request.url) is not self._transport:
             return await super().send(request, stream=stream, **more)
@@ -88,15 +110,27 @@ class DirectClient(openai.DefaultAioHttpClient):
                 data=io.BytesIO(body) if len(body) > OFFLOAD_ABOVE_BYTES else body,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
-                    total=None, connect=timeout["pool"], sock_connect=timeout["connect"], sock_read=timeout["read"]
+                    total=None,
+                    connect=timeout["pool"],
+                    sock_connect=timeout["connect"],
+                    sock_read=timeout["read"],
                 ),
             )
             if 300 <= response.status < 400:
                 response.release()
                 return await super().send(request, stream=stream)
-            headers = [(name, value) for name, value in response.raw_headers if name.lower() != b"content-encoding"]
+            headers = [
+                (name, value)
+                for name, value in response.raw_headers
+                if name.lower() != b"content-encoding"
+            ]
             if stream:
-                return httpx.Response(response.status, headers=headers, stream=_Body(request, response), request=request)
+                return httpx.Response(
+                    response.status,
+                    headers=headers,
+                    stream=_Body(request, response),
+                    request=request,
+                )
             async with response:
                 content = await response.read()
         return httpx.Response(response.status, headers=headers, content=content, request=request)
@@ -116,13 +150,17 @@ def parsed(url: str) -> "httpx.URL":
 
 
 class LoopsClient(DirectClient, LoopIndependent):
-    """For an SDK's object that is shared by event loops: each has connections of its own, closed by that loop's shutdown."""
+    """For an SDK's object that is shared by event loops: each has connections of its own, closed by
+    that loop's shutdown.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._clients = PerLoop(DirectClient, DirectClient.aclose)
 
-    async def send(self, request: "httpx.Request", *, stream: bool = False, **more: Any) -> "httpx.Response":
+    async def send(
+        self, request: "httpx.Request", *, stream: bool = False, **more: Any
+    ) -> "httpx.Response":
         """The response, by the running loop's own connections."""
         client = await self._clients.get()
         return await client.send(request, stream=stream, **more)

@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.attacks import exhaustion, files, forgery, introspection, kernel, network, processes, protocol, signals
+from tests.sandbox.attacks import (
+    exhaustion,
+    files,
+    forgery,
+    introspection,
+    kernel,
+    network,
+    processes,
+    protocol,
+    signals,
+)
 from tests.sandbox.attacks.case import Attack
 
 EVERY = [
@@ -22,4 +32,7 @@ EVERY = [
 
 def named(attacks: list[Attack]) -> list[Any]:
     """Attacks as parameters of a test."""
-    return [pytest.param(attack, id=f"{attack.kind}-{attack.name}".replace(" ", "_")) for attack in attacks]
+    return [
+        pytest.param(attack, id=f"{attack.kind}-{attack.name}".replace(" ", "_"))
+        for attack in attacks
+    ]

@@ -1,4 +1,6 @@
-"""Attacks that read, change or leave files. Under Landlock the standard library can be read; without it, nothing can be opened at all."""
+"""Attacks that read, change or leave files. Under Landlock the standard library can be read;
+without it, nothing can be opened at all.
+"""
 
 from tests.sandbox.attacks.case import Attack
 

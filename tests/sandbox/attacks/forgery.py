@@ -1,4 +1,7 @@
-"""Attacks that lie to the host. A forged FINAL is no escape: all that code says is a claim. What the host measures cannot be forged."""
+"""Attacks that lie to the host. A forged FINAL is no escape: all that code says is a claim.
+
+What the host measures cannot be forged.
+"""
 
 import dataclasses
 import time
@@ -32,13 +35,28 @@ def check_not_asked(result: ExecutionResult, arena: Arena) -> None:
 
 def check_printable(result: ExecutionResult, _: Arena) -> None:
     assert result.error is not None
-    for text in (result.error.type, result.error.message, result.error.traceback, *result.locals, *result.locals.values(), result.stdout):
+    for text in (
+        result.error.type,
+        result.error.message,
+        result.error.traceback,
+        *result.locals,
+        *result.locals.values(),
+        result.stdout,
+    ):
         assert len(text.encode()) <= 100_000
 
 
 def lost(name: str, must_not: str, says: str, code: str) -> Attack:
     """A forgery that ends its session, and nothing else."""
-    return Attack(name=name, kind="forgery", must_not=must_not, layer="fields", says=says, ends=("lost",), code=code + SLEEP)
+    return Attack(
+        name=name,
+        kind="forgery",
+        must_not=must_not,
+        layer="fields",
+        says=says,
+        ends=("lost",),
+        code=code + SLEEP,
+    )
 
 
 ATTACKS = [
@@ -69,8 +87,18 @@ ATTACKS = [
         check=check_resting,
         code="raw(DONE)\nwhile True: pass",
     ),
-    lost("a negative count", "A count is less than nothing.", "a malformed end", "raw({**DONE, 'dropped': -1})"),
-    lost("a count beyond numbers", "A count has thousands of digits.", "a malformed end", "raw({**DONE, 'dropped': 10 ** 4000})"),
+    lost(
+        "a negative count",
+        "A count is less than nothing.",
+        "a malformed end",
+        "raw({**DONE, 'dropped': -1})",
+    ),
+    lost(
+        "a count beyond numbers",
+        "A count has thousands of digits.",
+        "a malformed end",
+        "raw({**DONE, 'dropped': 10 ** 4000})",
+    ),
     lost(
         "variables without end",
         "The list of variables is longer than any list that the host keeps.",

@@ -1,4 +1,7 @@
-"""Attacks on the kernel's rarer interfaces, where most of its faults are. What is refused before the kernel looks at it cannot be one."""
+"""Attacks on the kernel's rarer interfaces, where most of its faults are.
+
+What is refused before the kernel looks at it cannot be one.
+"""
 
 from tests.sandbox.attacks.case import Attack
 

@@ -1,4 +1,6 @@
-"""What every attack finds in its namespace: system calls by number, and frames written by hand on the socket found by introspection."""
+"""What every attack finds in its namespace: system calls by number, and frames written by hand on
+the socket found by introspection.
+"""
 
 import platform
 

@@ -7,10 +7,21 @@ from tests.sandbox.attacks.case import QUICK, Attack
 SLEEP = "\ntime.sleep(30)"  # the host has to react; this process does not end by itself
 
 
-def lost(name: str, must_not: str, says: str, code: str, layer: str = "wire", **more: object) -> Attack:
+def lost(
+    name: str, must_not: str, says: str, code: str, layer: str = "wire", **more: object
+) -> Attack:
     """An attack that ends its session, and nothing else."""
     fields = {"limits": dataclasses.replace(QUICK, message_bytes=8 << 20), **more}
-    return Attack(name=name, kind="protocol", must_not=must_not, layer=layer, says=says, ends=("lost",), code=code + SLEEP, **fields)  # type: ignore[arg-type]
+    return Attack(
+        name=name,
+        kind="protocol",
+        must_not=must_not,
+        layer=layer,
+        says=says,
+        ends=("lost",),
+        code=code + SLEEP,
+        **fields,
+    )  # type: ignore[arg-type]
 
 
 ATTACKS = [
