@@ -30,7 +30,7 @@ from rlm_integrations.store import WorkerStoreProxy
 from rlm_integrations.store.commit import apply_commit, commit_of
 from rlm_integrations.store.content import length
 from rlm_integrations.store.derive import llm_map, llm_reduce
-from rlm_integrations.store.events import StoreEvent
+from rlm_integrations.store.log import StoreEvent
 
 _CHARACTERS_PER_TOKEN = 3
 _SMALL = 10_000  # characters of an object that is read on the event loop

@@ -12,7 +12,7 @@ from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import LLMError
 from rlm_integrations.result import Execution, SubCall
 from rlm_integrations.sandbox.base import ExecutionResult
-from rlm_integrations.store.events import StoreEvent
+from rlm_integrations.store.log import StoreEvent
 
 _CALL = 1_000  # characters that a call counts as beside its texts
 _PIECE = 50  # likewise a span in its prompt

@@ -23,7 +23,7 @@ from typing import Any, Final
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import checks
 from rlm_integrations.store.draft import Draft, draft
-from rlm_integrations.store.events import LINK_TYPES, Created, Linked, StoreEvent
+from rlm_integrations.store.log import LINK_TYPES, Created, Linked, StoreEvent
 from rlm_integrations.store.shared import WorkerStoreProxy
 from rlm_integrations.store.view import View
 

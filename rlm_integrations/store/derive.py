@@ -14,7 +14,7 @@ from rlm_integrations.records import LLMError
 from rlm_integrations.store import checks
 from rlm_integrations.store.content import content_text, encode_content, length
 from rlm_integrations.store.draft import Draft
-from rlm_integrations.store.events import Created
+from rlm_integrations.store.log import Created
 from rlm_integrations.store.query import MAX_RESULTS, parse_query
 from rlm_integrations.store.shared import WorkerStoreProxy
 from rlm_integrations.store.view import MAPPED

@@ -11,7 +11,7 @@ Spans = tuple[SpanRef, ...]
 
 
 class Draft(NamedTuple):
-    """What an object is made of, checked and in the order of the fields of `events.Created`."""
+    """What an object is made of, checked and in the order of the fields of `log.Created`."""
 
     type: str
     description: str

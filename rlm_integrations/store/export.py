@@ -13,8 +13,8 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.store import checks
 from rlm_integrations.store.content import decode_content
 from rlm_integrations.store.draft import draft
-from rlm_integrations.store.events import LINK_TYPES, Created, Invalidated, Linked, StoreEvent
 from rlm_integrations.store.ledger import Ledger
+from rlm_integrations.store.log import LINK_TYPES, Created, Invalidated, Linked, StoreEvent
 from rlm_integrations.store.view import View
 
 HEADER: Final = {"format": "rlm-integrations-store", "version": 1}

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from rlm_integrations.store.events import Created
+from rlm_integrations.store.log import Created
 from rlm_integrations.store.text import Skip, folded, searchable_text, words
 
 SCORED: Final = 3_000  # objects that one search scores: BM25 takes a microsecond for each

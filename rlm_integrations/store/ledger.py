@@ -8,7 +8,7 @@ from typing import Any, Final
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import checks
 from rlm_integrations.store.draft import Draft
-from rlm_integrations.store.events import Created, StoreEvent, StoreLog
+from rlm_integrations.store.log import Created, StoreEvent, StoreLog
 from rlm_integrations.store.view import View, weight
 
 TRIES: Final = 100  # before a writer waits for good: somebody does long work

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from rlm_integrations._concurrency.work import spend
-from rlm_integrations.store.events import Created
+from rlm_integrations.store.log import Created
 from rlm_integrations.store.text import Skip, searchable_text, words
 
 _TOKEN = re.compile(r"[^\W_]+")

@@ -16,7 +16,8 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef, StoreObject
 from rlm_integrations.store import checks
 from rlm_integrations.store.draft import Draft, Spans, draft
-from rlm_integrations.store.events import (
+from rlm_integrations.store.ledger import Ledger
+from rlm_integrations.store.log import (
     LINK_TYPES,
     Invalidated,
     Linked,
@@ -24,12 +25,11 @@ from rlm_integrations.store.events import (
     StoreEvent,
     StoreLog,
 )
-from rlm_integrations.store.ledger import Ledger
+from rlm_integrations.store.provenance import TraceStep, trace
 from rlm_integrations.store.query import Query, Term, parse_query
 from rlm_integrations.store.search import find_rows, matching
 from rlm_integrations.store.text import TextIndex
 from rlm_integrations.store.text_index import text_index
-from rlm_integrations.store.trace import TraceStep, trace
 from rlm_integrations.store.view import MAPPED, Card, View
 
 # What the REPL's `store` offers of a proxy; `llm_map` and `llm_reduce` need models and are added by

@@ -8,7 +8,7 @@ from unicodedata import normalize
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.store.content import content_text
-from rlm_integrations.store.events import Created
+from rlm_integrations.store.log import Created
 
 Skip = Callable[[int], bool]
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NotRequired, TypedDict
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.records import StoreObject
 from rlm_integrations.store.content import decode_content, length, memory
-from rlm_integrations.store.events import Created, Invalidated, LinkType, StoreEvent
+from rlm_integrations.store.log import Created, Invalidated, LinkType, StoreEvent
 
 MAPPED: Final = "llm_map"  # the tag of a batch and of its results
 ENTRY: Final = 20  # characters that a tag or the id of a parent counts

@@ -8,8 +8,8 @@ import pytest
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import SharedStore
 from rlm_integrations.store.commit import apply_commit
-from rlm_integrations.store.events import MemoryLog, StoreEvent
 from rlm_integrations.store.ledger import Lock
+from rlm_integrations.store.log import MemoryLog, StoreEvent
 
 
 class Disk(MemoryLog):
