@@ -6,7 +6,7 @@ import inspect
 
 from rlm_integrations.records import HostFunction
 from rlm_integrations.store import WorkerStoreProxy
-from rlm_integrations.store.shared import REPL_METHODS
+from rlm_integrations.store.worker import REPL_METHODS
 
 FUNCTIONS = (
     HostFunction(

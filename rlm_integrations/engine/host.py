@@ -461,9 +461,8 @@ class Host(SubCalls):
 
     def _is_small(self, id_: Any = None, *_: Any) -> bool:
         """Whether to read an object takes microseconds, which a thread would cost many times over."""
-        view = self._required_store().ledger.view
-        row = view.row_of.get(id_) if isinstance(id_, str) else None
-        return row is None or length(view.rows[row].content) <= _SMALL
+        event = self._required_store().created(id_) if isinstance(id_, str) else None
+        return event is None or length(event.content) <= _SMALL
 
     def _lift(self, span: SpanRef) -> SpanRef:
         """A span of this run's document as one of the root's."""

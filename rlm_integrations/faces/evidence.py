@@ -13,8 +13,8 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import QueryError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation
+from rlm_integrations.store.base import Store, Summary
 from rlm_integrations.store.query import CONTAINS, EXACT, OPTIONS, parse_query
-from rlm_integrations.store.shared import StoreReader, Summary
 from rlm_integrations.store.view import Card
 
 # A text that begins like a term of the query language is a query, errors and all; any other is free
@@ -101,7 +101,7 @@ def places(citations: Iterable[Citation], corpus: Corpus | None) -> list[dict[st
 
 
 def search_evidence(
-    store: StoreReader, query: str, k: int, *, is_lenient: bool = False
+    store: Store, query: str, k: int, *, is_lenient: bool = False
 ) -> list[Evidence]:
     """The `k` objects that fit a query best. It is in the store's query language or free text; the
     empty one means the newest objects.
@@ -124,9 +124,7 @@ def search_evidence(
     ]
 
 
-def summarize_store(
-    store: StoreReader, query: str, k: int, *, is_lenient: bool = False
-) -> Evidence:
+def summarize_store(store: Store, query: str, k: int, *, is_lenient: bool = False) -> Evidence:
     """What there is in the store on a query: how much of which types and tags, and the `k` objects
     that fit best.
 
@@ -160,7 +158,7 @@ def summarize_store(
     )
 
 
-def _cards(store: StoreReader, query: str, k: int, *, in_language: bool) -> list[Card]:
+def _cards(store: Store, query: str, k: int, *, in_language: bool) -> list[Card]:
     return store.search(query, k)[:k] if in_language else store.search_text(query, k)
 
 
@@ -175,9 +173,9 @@ def _is_in_language(query: str, *, is_lenient: bool) -> bool:
     return True
 
 
-def _object(store: StoreReader, card: Card) -> Evidence:
+def _object(store: Store, card: Card) -> Evidence:
     found = store.get(card["id"])
-    corpus = store.ledger.corpus
+    corpus = store.corpus
     places = _Places(corpus if isinstance(corpus, Corpus) else None, found.backrefs)
     return Evidence(
         id=found.id,

@@ -16,7 +16,7 @@ from rlm_integrations.faces.evidence import search_evidence, summarize_store
 from rlm_integrations.langchain.outputs import evidence_document
 from rlm_integrations.langchain.stores import store_of
 from rlm_integrations.store.query import MAX_RESULTS
-from rlm_integrations.store.shared import StoreReader
+from rlm_integrations.store.reader import StoreReader
 
 
 class RLMStoreRetriever(BaseRetriever):

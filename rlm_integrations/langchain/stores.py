@@ -8,7 +8,7 @@ from typing import Final
 from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.errors import InputError
 from rlm_integrations.result import RLMResult
-from rlm_integrations.store.shared import StoreReader
+from rlm_integrations.store.reader import StoreReader
 
 KEPT_STORES: Final = 32  # results
 

@@ -92,7 +92,7 @@ class RLMStoreToolkit(BaseToolkit):
         ]
 
     def _text(self, source: str, start: int, end: int) -> str:
-        corpus = store_of(self.store).ledger.corpus
+        corpus = store_of(self.store).corpus
         if corpus is None:
             raise InputError("this store has no document: its findings are all that there is")
         if end - start > MAX_READ_CHARS:

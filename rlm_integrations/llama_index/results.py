@@ -21,7 +21,7 @@ from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.errors import InputError
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store import SharedStore
-from rlm_integrations.store.shared import StoreReader
+from rlm_integrations.store.reader import StoreReader
 
 KEPT: Final = 32  # results of an engine
 

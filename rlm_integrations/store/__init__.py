@@ -1,5 +1,6 @@
 """Findings with their source spans, seen by all workers at once."""
 
-from rlm_integrations.store.shared import SharedStore, WorkerStoreProxy
+from rlm_integrations.store.shared import SharedStore
+from rlm_integrations.store.worker import WorkerStoreProxy
 
 __all__ = ["SharedStore", "WorkerStoreProxy"]

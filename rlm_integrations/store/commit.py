@@ -24,8 +24,7 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.store import checks
 from rlm_integrations.store.draft import Draft, draft
 from rlm_integrations.store.log import LINK_TYPES, Created, Linked, StoreEvent
-from rlm_integrations.store.shared import WorkerStoreProxy
-from rlm_integrations.store.view import View
+from rlm_integrations.store.worker import WorkerStoreProxy
 
 LISTS: Final = ("creates", "links", "proposes_updates")
 FIELDS: Final = {"commit_id", *LISTS, "error"}
@@ -62,7 +61,7 @@ def apply_commit(store: WorkerStoreProxy, commit: Any, batch_prefix: str = "") -
     }
     try:
         merge = _Merge(store, commit, batch_prefix)
-        events = store.append(lambda view, seq, ts: merge.events(view, seq, ts, store.name))
+        events = store.append(lambda seq, ts: merge.events(seq, ts, store.name))
     except InputError as error:
         return {**result, "error": str(error)}
     ids = [event.id for event in events if isinstance(event, Created)]
@@ -142,7 +141,7 @@ class _Merge:
             ("refines", id_, proposal.parents[0]) for id_, proposal in self.proposals.items()
         ]
 
-    def events(self, view: View, seq: int, ts: float, worker: str) -> list[StoreEvent]:
+    def events(self, seq: int, ts: float, worker: str) -> list[StoreEvent]:
         """The events of what is new.
 
         Raises:
@@ -150,15 +149,15 @@ class _Merge:
         """
         events: list[StoreEvent] = []
         for id_, made in {**self._drafts, **self.proposals}.items():
-            row = view.row_of.get(id_)
-            if row is None:
+            kept = self._store.created(id_)
+            if kept is None:
                 events.append(Created(seq + len(events), ts, worker, id_, *made, 0))
-            elif _draft_of(view.rows[row]) != made:
+            elif _draft_of(kept) != made:
                 raise InputError(
                     f"another object is called {id_!r}: give this commit an id of its own, or a batch_prefix"
                 )
         for kind, src, dst in dict.fromkeys(self._links):
-            if (kind, dst) not in view.links.get(src, ()):
+            if not self._store.has_link(kind, src, dst):
                 events.append(Linked(seq + len(events), ts, worker, src, kind, dst))
         return events
 
@@ -237,7 +236,7 @@ class _Merge:
         return (
             self.ids[value]
             if isinstance(value, str) and value in self.ids
-            else self._store.ledger.existing(name, value)
+            else self._store.required_id(name, value)
         )
 
 

@@ -16,8 +16,8 @@ from rlm_integrations.store.content import content_text, encode_content, length
 from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.log import Created
 from rlm_integrations.store.query import MAX_RESULTS, parse_query
-from rlm_integrations.store.shared import WorkerStoreProxy
 from rlm_integrations.store.view import MAPPED
+from rlm_integrations.store.worker import WorkerStoreProxy
 
 TASKS: Final = 10_000  # of one batch
 ROOM: Final = 1_000  # characters that a prompt must leave in the window for what it folds
@@ -41,7 +41,7 @@ Away = Callable[..., Awaitable[Any]]
 
 
 async def llm_map(
-    store: WorkerStoreProxy, tasks: Any, ask: AskMany, *, parents: Any = None, away: Away = offload
+    store: WorkerStoreProxy, tasks: Any, ask: AskMany, *, away: Away = offload
 ) -> str:
     """Ask every task's prompt, and keep an object for the batch and a child for each task as soon
     as its reply is there.
@@ -54,7 +54,6 @@ async def llm_map(
         store: As the worker sees it who asks.
         tasks: A list of `{"name", "prompt"}`.
         ask: How a model is asked.
-        parents: What the batch is made from.
         away: Where the store is read and written: that waits for other writers.
 
     Returns:
@@ -65,11 +64,10 @@ async def llm_map(
             f'tasks must be a list of at most {TASKS:,} dicts {{"name": …, "prompt": …}}'
         )
     named = [_task(at, task) for at, task in enumerate(tasks)]
-    above = checks.several("parents", parents, store.ledger.existing)
     content = encode_content({"tasks": [name for name, _ in named]})
     batch: str = await away(
         store.put,
-        Draft("batch", f"{len(named)} tasks", content, (), above, (MAPPED,)),
+        Draft("batch", f"{len(named)} tasks", content, (), (), (MAPPED,)),
         takes=1 + len(named),
     )
     first = int(batch.rpartition("_")[2]) + 1
@@ -237,27 +235,26 @@ async def _replies(ask: AskMany, prompts: Sequence[str]) -> list[str]:
 
 
 def _chosen(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
-    ledger, view = store.ledger, store.ledger.view
     ids: Iterable[str]
     if isinstance(ids_or_query, list | tuple) and len(ids_or_query) <= MAX_RESULTS:
         ids = dict.fromkeys(
-            ledger.existing(f"ids_or_query[{at}]", id_) for at, id_ in enumerate(ids_or_query)
+            store.required_id(f"ids_or_query[{at}]", id_) for at, id_ in enumerate(ids_or_query)
         )
     elif not isinstance(ids_or_query, str):
         raise InputError(
             f"ids_or_query must be a query or a list of at most {MAX_RESULTS:,} ids, not {checks.quote_value(ids_or_query)}"
         )
-    elif ids_or_query not in view.row_of:
+    elif (event := store.created(ids_or_query)) is None:
         ids = [card["id"] for card in store.view(ids_or_query, MAX_RESULTS)]
         if parse_query(ids_or_query).sort is None:
             ids.reverse()
-    elif MAPPED in view.rows[view.row_of[ids_or_query]].tags:
+    elif MAPPED in event.tags:
         ids = [child.id for child in store.children(ids_or_query) if MAPPED in child.tags] or [
             ids_or_query
         ]
     else:
         ids = [ids_or_query]
-    chosen = [view.rows[view.row_of[id_]] for id_ in ids]
+    chosen = [event for id_ in ids if (event := store.created(id_)) is not None]
     if not chosen:
         raise InputError(
             f"there is nothing to reduce: {checks.quote_value(ids_or_query)} gives no objects"

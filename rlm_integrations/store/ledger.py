@@ -55,11 +55,6 @@ class Ledger:
         self.max_size = max_size
         self.lock = Lock()
 
-    def rebuild(self) -> None:
-        """Make the view anew from the log."""
-        with self.lock:
-            self.view = View(self.log.since(0))
-
     def row(self, name: str, id: Any) -> int:  # noqa: A002 - the field's name is the contract
         """The row of an object; `name` is what messages call the id.
 
@@ -73,8 +68,8 @@ class Ledger:
             )
         return row
 
-    def existing(self, name: str, id: Any) -> str:  # noqa: A002
-        """The id itself, if there is such an object; raises as `row` does."""
+    def required_id(self, name: str, id: Any) -> str:  # noqa: A002
+        """The id itself if it names an object; raises as `row` does."""
         return self.view.rows[self.row(name, id)].id
 
     def create(

@@ -4,13 +4,13 @@ from typing import Final
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
+from rlm_integrations.store.base import Store
 from rlm_integrations.store.checks import SpanText
-from rlm_integrations.store.shared import StoreReader
 
 LONGEST: Final = 20_000  # characters of one passage
 
 
-def passage(store: StoreReader, source: str, start: int, end: int) -> str:
+def passage(store: Store, source: str, start: int, end: int) -> str:
     """The words from `start` up to `end` of a source, which is named as findings name it or by the
     id of its document.
 
@@ -18,7 +18,7 @@ def passage(store: StoreReader, source: str, start: int, end: int) -> str:
         InputError: There is no such place, it is longer than can be read at once, or the document
             is not at hand.
     """
-    corpus = store.ledger.corpus
+    corpus = store.corpus
     if corpus is None:
         raise InputError("there is no document beside these findings: they are all that there is")
     if end - start > LONGEST:

@@ -539,13 +539,6 @@ class StoreContract:
         assert store.events_since(1, 2) == events[1:3]
         assert store.events_since(99) == []
 
-    def test_the_view_can_be_rebuilt(self, store, several):
-        """The view made anew from the log answers as before, and writing goes on."""
-        before = (store.view("invalid=any"), store.summary(), store.events_since(0))
-        store.rebuild()
-        assert (store.view("invalid=any"), store.summary(), store.events_since(0)) == before
-        assert store.worker("a").create("note", "d", "c") == "a_000003"
-
     # Bad input: an error that says what to do, and nothing written
 
     @pytest.mark.parametrize("case", BAD_INPUT)

@@ -143,15 +143,7 @@ async def test_no_tasks_and_no_list(worker) -> None:
     for tasks in (None, "prompt", {"name": "a", "prompt": "b"}, ["x"] * 10_001):
         with pytest.raises(InputError, match="tasks must be a list"):
             await llm_map(worker, tasks, Model())
-    with pytest.raises(InputError, match="parents"):
-        await llm_map(worker, TASKS, Model(), parents=["gone"])
     assert len(worker.events_since(0)) == 1
-
-
-async def test_a_batch_has_parents(worker) -> None:
-    """A batch can be made from other objects."""
-    source = worker.create("note", "d", "c")
-    assert worker.get(await llm_map(worker, TASKS, Model(), parents=source)).parents == (source,)
 
 
 async def test_a_cancelled_map_keeps_what_came_and_closes_the_asker(worker) -> None:

@@ -69,7 +69,6 @@ def test_every_history_comes_back(tmp_path_factory: pytest.TempPathFactory, hist
     again.export(folder / "second")
     assert (folder / "first").read_bytes() == (folder / "second").read_bytes()
     again.import_(folder / "first")
-    again.rebuild()
     cards = again.view("invalid=any", 10_000)
     assert len(cards) == 2 * len(store.view("invalid=any", 10_000))
     again.export(folder / "third")

@@ -1,0 +1,167 @@
+"""A store as one worker sees it: all reads, and writes under the worker's name."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from rlm_integrations.errors import InputError
+from rlm_integrations.records import SpanRef
+from rlm_integrations.store import checks
+from rlm_integrations.store.draft import Draft, Spans, draft
+from rlm_integrations.store.ledger import Ledger
+from rlm_integrations.store.log import LINK_TYPES, Invalidated, Linked, StoreEvent
+from rlm_integrations.store.query import Term, parse_query
+from rlm_integrations.store.reader import StoreReader
+from rlm_integrations.store.text import TextIndex
+from rlm_integrations.store.view import Card
+
+# The methods of a proxy that the REPL's `store` offers; the engine adds `llm_map` and `llm_reduce`,
+# which call models.
+REPL_METHODS: Final = frozenset(
+    {
+        "card_view",
+        "children",
+        "create",
+        "events_since",
+        "get",
+        "invalidate",
+        "link",
+        "parents",
+        "search",
+        "search_text",
+        "summary",
+        "trace",
+        "view",
+        "view_others",
+    }
+)
+
+
+class WorkerStoreProxy(StoreReader):
+    """A store as one worker sees it: everything can be read, and what is written bears the worker's
+    name.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: Callable[[], TextIndex],
+        worker: str,
+        on_event: Callable[[StoreEvent], None] | None,
+        lift: Callable[[SpanRef], SpanRef] | None,
+    ) -> None:
+        super().__init__(ledger, index)
+        self.name = worker
+        self._lift = lift
+        self._on_event = on_event
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            "a worker's view of a store cannot be pickled or copied: pickle the SharedStore, and take its worker(name)"
+        )
+
+    def __repr__(self) -> str:
+        return f"<store of {self.name}: {len(self.ledger.view.rows)} objects>"
+
+    def create(
+        self,
+        type: str,  # noqa: A002
+        description: str,
+        content: Any,
+        backrefs: Any = None,
+        parents: Any = None,
+        tags: Any = None,
+    ) -> str:
+        """Keep an object; its id.
+
+        Args:
+            type: A word such as "note", "claim" or "summary".
+            description: What others see in lists.
+            content: Any JSON value.
+            backrefs: The `SpanRef`s (or dicts of source, start, end) that it rests on.
+            parents: The ids of objects that it was made from.
+            tags: Words to find it by.
+        """
+        return self.put(
+            draft(
+                type,
+                description,
+                content,
+                backrefs,
+                parents,
+                tags,
+                spans=self.spans,
+                parent=self.required_id,
+            )
+        )
+
+    def invalidate(self, id: str, reason: str) -> None:  # noqa: A002
+        """Declare an object wrong: it stays, and queries skip it unless they say `invalid=yes` or
+        `invalid=any`. The first reason stays.
+        """
+        row = self.ledger.row("id", id)
+        reason = checks.text("reason", reason, checks.DESCRIPTION_CHARS)
+
+        view = self.ledger.view
+
+        def build(seq: int, ts: float) -> Sequence[StoreEvent]:
+            return (
+                ()
+                if row in view.invalid
+                else (Invalidated(seq, ts, self.name, id, view.rows[row].type, reason),)
+            )
+
+        self.append(build)
+
+    def link(self, type: str, src: str, dst: str) -> None:  # noqa: A002
+        """Note that one object supports, contradicts or refines another; to note it again changes
+        nothing.
+        """
+        if type not in LINK_TYPES:
+            raise InputError(
+                f"type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(type)}"
+            )
+        self.ledger.row("src", src)
+        self.ledger.row("dst", dst)
+
+        def build(seq: int, ts: float) -> Sequence[StoreEvent]:
+            return (
+                ()
+                if self.has_link(type, src, dst)
+                else (Linked(seq, ts, self.name, src, type, dst),)
+            )
+
+        self.append(build)
+
+    def view_others(self, query: str = "", limit: int = 50) -> list[Card]:
+        """The metadata of the objects that match and that other workers wrote."""
+        parsed = parse_query(query)
+        return self._found(
+            replace(parsed, terms=(*parsed.terms, Term("worker", (self.name,), negated=True))),
+            limit,
+        )
+
+    def spans(self, spans: Spans) -> Spans:
+        """The worker's spans as spans of the store's document; raises for one that has no place
+        there.
+        """
+        return checks.existing(tuple(map(self._lift, spans)) if self._lift else spans, self.corpus)
+
+    def put(self, made: Draft, *, takes: int = 1, number: int | None = None) -> str:
+        """Keep a checked draft, as `Ledger.create` says; its id."""
+        event = self.ledger.create(self.name, made, takes=takes, number=number)
+        if self._on_event is not None:
+            self._on_event(event)
+        return event.id
+
+    def append(self, build: Callable[[int, float], Sequence[StoreEvent]]) -> Sequence[StoreEvent]:
+        """Write several events or none, and return them.
+
+        `build` gets the first event's number and the time. No other write happens while it runs,
+        so it may read the store, and it must be quick.
+        """
+        events = self.ledger.append(lambda _, seq, ts: build(seq, ts))
+        if self._on_event is not None:
+            for event in events:
+                self._on_event(event)
+        return events
