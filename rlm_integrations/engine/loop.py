@@ -444,6 +444,7 @@ class Run:
         settings = self._tree.settings
         return prompts.system(
             shown=settings.limits.stdout_shown,
+            rules=settings.sandbox.rules,
             sub_window=settings.sub.context_window,
             width=settings.max_parallel_calls,
             children=self._depth + 1 < settings.max_depth,

@@ -4,6 +4,7 @@ code's output, and how it is set right.
 
 import json
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from string import Template
@@ -19,6 +20,7 @@ OPENING = 200  # characters of the context that the model sees before it looks i
 _SOURCES_LISTED = 10
 _VARIABLES_LISTED = 30
 _REBOUND_TOLD = 5
+_LINE_CHARS = 140  # of the paragraph that says what code may use
 _TURNS_TOLD = 3  # how many turns are left when the model is reminded of it
 _CHUNK, _LARGEST_CHUNK = 10_000, 100_000
 _CHARACTERS_PER_TOKEN = 3  # on the safe side, and room for the question and the reply
@@ -34,8 +36,7 @@ print(type(context), len(context))
 print(context[:1000])
 ```
 
-Variables, imports and functions stay from block to block. The standard library is there, `re` and `json` without an import; files, the
-network and other processes are not. What is printed is shown up to $shown characters: print little, and keep results in variables.
+$variables
 
 In the REPL:
 - `context`: the text, or a list of texts; `context_0`, `context_1`, … are its sources, `context_metadata` what is known of each.
@@ -94,6 +95,7 @@ _WORKERS = """\
 def system(
     *,
     shown: int,
+    rules: str,
     width: int = 10,
     sub_window: int | None = None,
     children: bool = False,
@@ -106,6 +108,7 @@ def system(
 
     Args:
         shown: How many characters of output the model is shown.
+        rules: What code may use; see `Sandbox.rules`.
         width: How many calls to models run at once.
         sub_window: How many tokens the sub-model reads at once, if that is known.
         children: Whether `recursive_lm` and workers are runs of their own. Else the former asks the
@@ -128,7 +131,17 @@ def system(
     )
     parts = [
         _SYSTEM.substitute(
-            shown=f"{shown:,}", width=width, chunks=_chunks(sub_window), models=named, child=child
+            variables=textwrap.fill(
+                f"Variables, imports and functions stay from block to block. {rules} What is printed "
+                f"is shown up to {shown:,} characters: print little, and keep results in variables.",
+                _LINE_CHARS,
+                break_long_words=False,
+                break_on_hyphens=False,
+            ),
+            width=width,
+            chunks=_chunks(sub_window),
+            models=named,
+            child=child,
         )
     ]
     if tools:

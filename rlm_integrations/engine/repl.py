@@ -9,7 +9,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.gate import Gate
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.records import Message
-from rlm_integrations.sandbox.base import Session
+from rlm_integrations.sandbox.base import Opening, Session
 
 
 class LazySession:
@@ -59,7 +59,7 @@ class LazySession:
             settings = tree.settings
             specs = self.gate.specs if self.gate is not None else []
             self._opening = asyncio.ensure_future(
-                settings.sandbox.open(self.corpus, specs, self._answer, settings.limits)
+                settings.sandbox.open(Opening(self.corpus, specs, self._answer, settings.limits))
             )
         return self._opening
 

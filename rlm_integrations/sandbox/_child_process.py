@@ -13,7 +13,7 @@ from typing import Any
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, SandboxError, SandboxUnavailableError
-from rlm_integrations.sandbox._opening import opening_of
+from rlm_integrations.sandbox._context_message import describe_context
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
 
 _GONE = 2.0  # seconds that a killed process may take to be gone
@@ -40,7 +40,7 @@ class ChildProcess:
         if self._killed:
             self.kill()
 
-    def begin(self, connection: socket.socket, opening: dict[str, Any], context: Corpus) -> None:
+    def begin(self, connection: socket.socket, message: dict[str, Any], context: Corpus) -> None:
         """Send what a session begins with, and wait until the child says that it is sealed.
 
         Blocks.
@@ -48,11 +48,11 @@ class ChildProcess:
         self._passing = False
         self._check_signals()
         try:
-            of_context = opening_of(context)
-            Encoder().encode({**opening, **of_context.fields}, connection.sendall)
-            for descriptor in of_context.handover.files():
+            described = describe_context(context)
+            Encoder().encode({**message, **described.fields}, connection.sendall)
+            for descriptor in described.handover.files():
                 socket.send_fds(connection, [b"F"], [descriptor])
-            message = _read_message(connection, self._take_state(connection))
+            reply = _read_message(connection, self._take_state(connection))
         except WireError as error:
             raise SandboxError(
                 f"the sandbox's process broke the protocol while it was starting ({error})"
@@ -68,7 +68,7 @@ class ChildProcess:
             raise SandboxError(
                 f"the sandbox's process ended while it was starting ({error})"
             ) from error
-        match message:
+        match reply:
             case {"op": "ready", "layers": dict() as layers}:
                 self.layers = {str(name): str(state) for name, state in layers.items()}
             case {"op": "refused", "layer": str() as layer}:
@@ -80,7 +80,7 @@ class ChildProcess:
                 )
             case _:
                 raise SandboxError(
-                    f"the sandbox's process did not start: {str(message.get('error'))[:500]}"
+                    f"the sandbox's process did not start: {str(reply.get('error'))[:500]}"
                 )
 
     def _take_state(self, connection: socket.socket) -> bytes:

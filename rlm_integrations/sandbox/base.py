@@ -99,14 +99,31 @@ class Capabilities:
         bounded: Memory and computing time of a block are limited.
         interruptible: A running block can be ended from outside, whatever it does.
         captures_streams: `sys.stdout` and `sys.stderr` of model code are its own, not only `print`.
-        snapshots: A session can be saved and opened again.
     """
 
     isolated: bool
     bounded: bool
     interruptible: bool
     captures_streams: bool
-    snapshots: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a sandbox needs to open a session.
+
+    Attributes:
+        context: The document.
+        functions: What model code may call.
+        answer: Answers the calls.
+        limits: What bounds the session.
+        seed: Seeds `random` in the session. The clock is this machine's.
+    """
+
+    context: Corpus
+    functions: Sequence[HostFunction]
+    answer: AnswerCall
+    limits: Limits
+    seed: int = 0
 
 
 class Session(Protocol):
@@ -139,29 +156,21 @@ class Session(Protocol):
 
 
 class Sandbox(Protocol):
-    """A place where sessions can be opened."""
+    """A place where sessions can be opened.
+
+    Attributes:
+        name: Its name in `RLM(sandbox=...)`.
+        capabilities: What it can do.
+        rules: What model code may use, in a sentence or two of the system prompt: libraries, files,
+            the network.
+    """
 
     name: str
     capabilities: Capabilities
+    rules: str
 
-    async def open(
-        self,
-        context: Corpus,
-        functions: Sequence[HostFunction],
-        gate: AnswerCall,
-        limits: Limits,
-        seed: int = 0,
-        now: float | None = None,
-    ) -> Session:
-        """A REPL in which `context` is bound and these functions can be called.
-
-        Args:
-            context: The document.
-            functions: What model code may call.
-            gate: Answers the calls.
-            limits: What bounds the session.
-            seed: Where `random` begins.
-            now: Where the clock begins, in seconds since the epoch; None shows the real time.
+    async def open(self, opening: Opening) -> Session:
+        """A REPL in which the context is bound and the functions can be called.
 
         Raises:
             SandboxUnavailableError: A layer of protection is missing here.

@@ -21,7 +21,6 @@ from typing import Any, NoReturn
 
 from ..records import HostFunction
 from . import harden, repl, wire
-from .clock import pin_clock
 from .fill import fill
 from .interrupts import Interrupts
 from .threads import Threads
@@ -175,8 +174,6 @@ class ChildMain:
             lambda pieces: channel.send({"op": "out", "pieces": pieces}),
         )
         self._streams = repl.OutputStream(output, "stdout"), repl.OutputStream(output, "stderr")
-        if opening["now"] is not None:
-            pin_clock(opening["now"])
         reserved: dict[str, Any] = dict(zip(opening["names"], texts, strict=True))
         reserved["context"] = texts if opening["is_list"] else texts[0]
         reserved["context_metadata"] = opening["metadata"]

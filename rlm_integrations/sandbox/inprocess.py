@@ -8,23 +8,21 @@ import contextlib
 import ctypes
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
-from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError
-from rlm_integrations.records import HostFunction, Limits
 from rlm_integrations.sandbox.base import (
-    AnswerCall,
     Capabilities,
     ExecutionError,
     ExecutionResult,
     FinalValue,
     HostCallError,
+    Opening,
 )
 from rlm_integrations.sandbox.repl import (
     Output,
@@ -46,6 +44,10 @@ class InProcessSandbox:
     capabilities = Capabilities(
         isolated=False, bounded=False, interruptible=False, captures_streams=False
     )
+    rules = (
+        "The standard library is there, `re` and `json` without an import; do not use files, the "
+        "network or other processes."
+    )
 
     def __init__(self) -> None:
         warnings.warn(
@@ -54,23 +56,19 @@ class InProcessSandbox:
             stacklevel=2,
         )
 
-    async def open(
-        self,
-        context: Corpus,
-        functions: Sequence[HostFunction],
-        gate: AnswerCall,
-        limits: Limits,
-        seed: int = 0,  # noqa: ARG002 - `random` and the clock are the host's own, and not ours to set
-        now: float | None = None,  # noqa: ARG002 - likewise
-    ) -> "InProcessSession":
-        """A REPL in this process; see `Sandbox.open`."""
+    async def open(self, opening: Opening) -> "InProcessSession":
+        """A REPL in this process; see `Sandbox.open`.
+
+        The seed is not used, because `random` belongs to the host.
+        """
+        context = opening.context
         texts = [context.text(source.name) for source in context.sources]
         reserved: dict[str, Any] = dict(
             zip([source.name for source in context.sources], texts, strict=True)
         )
         reserved["context"] = texts if context.is_list else texts[0]
         reserved["context_metadata"] = context.metadata
-        return InProcessSession(reserved, functions, gate, limits)
+        return InProcessSession(reserved, opening)
 
 
 class InProcessSession:
@@ -81,12 +79,10 @@ class InProcessSession:
     def __init__(
         self,
         reserved: dict[str, Any],
-        functions: Sequence[HostFunction],
-        gate: AnswerCall,
-        limits: Limits,
+        opening: Opening,
     ) -> None:
-        self._gate = gate
-        self._limits = limits
+        limits = opening.limits
+        self._gate = opening.answer
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(limits.calls_in_flight)
         self._busy = asyncio.Lock()
@@ -100,7 +96,7 @@ class InProcessSession:
             {"stdout": limits.stdout_kept, "stderr": limits.stderr_kept}, self._pieces.extend
         )
         reserved["print"] = partial(print, file=OutputStream(output, "stdout"))
-        self._repl = Repl(self._call, functions, reserved, output)
+        self._repl = Repl(self._call, opening.functions, reserved, output)
 
     async def execute(self, code: str, block: int) -> ExecutionResult:
         """Run one block; see `Session.execute`.

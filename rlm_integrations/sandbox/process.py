@@ -15,15 +15,15 @@ from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError, SandboxError, SandboxUnavailableError
-from rlm_integrations.records import HostFunction, Limits, StoreObject
+from rlm_integrations.records import StoreObject
 from rlm_integrations.sandbox._block import LostError, RunningBlock
 from rlm_integrations.sandbox._child_process import ChildProcess
 from rlm_integrations.sandbox.base import (
-    AnswerCall,
     Capabilities,
     ExecutionError,
     ExecutionResult,
     HostCallError,
+    Opening,
 )
 from rlm_integrations.sandbox.forkserver import ForkServer, ServerGoneError
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
@@ -45,41 +45,38 @@ class ProcessSandbox:
     capabilities = Capabilities(
         isolated=True, bounded=True, interruptible=True, captures_streams=True
     )
+    rules = (
+        "The standard library is there, `re` and `json` without an import; files, the network and "
+        "other processes are not."
+    )
 
     def __init__(self, *, python: str | None = None, preload: Sequence[str] = ()) -> None:
         self._python = python or sys.executable
         self._preload = tuple(preload)
 
-    async def open(
-        self,
-        context: Corpus,
-        functions: Sequence[HostFunction],
-        gate: AnswerCall,
-        limits: Limits,
-        seed: int = 0,
-        now: float | None = None,
-    ) -> "ProcessSession":
+    async def open(self, opening: Opening) -> "ProcessSession":
         """A REPL of its own process; see `Sandbox.open`."""
         if sys.platform != "linux":
             raise SandboxUnavailableError(
                 f"the sandbox 'process' needs Linux, and this is {sys.platform!r}: run on Linux (a container will do), "
                 "or choose sandbox='inprocess', which gives model code the whole of this process"
             )
-        opening = {
+        limits = opening.limits
+        message = {
             "op": "open",
             "functions": [
-                [each.name, each.signature, each.doc, list(each.aliases)] for each in functions
+                [each.name, each.signature, each.doc, list(each.aliases)]
+                for each in opening.functions
             ],
             "memory": limits.memory,
             "threads": limits.threads,
             "stdout_kept": limits.stdout_kept,
             "stderr_kept": limits.stderr_kept,
-            "seed": seed,
-            "now": now,
+            "seed": opening.seed,
         }
         child = ChildProcess()
         try:
-            starting = runtime.open_apart(self._start, child, opening, context)
+            starting = runtime.open_apart(self._start, child, message, opening.context)
         except RuntimeError as error:  # the machine has none left, or the interpreter is ending
             raise SandboxError(
                 f"the sandbox needs a thread to start in, and cannot have one: {error}"
@@ -89,9 +86,7 @@ class ProcessSandbox:
         except BaseException:
             await self._give_up(child, starting)
             raise
-        return ProcessSession(
-            child, reader, writer, [each.name for each in functions], gate, limits
-        )
+        return ProcessSession(child, reader, writer, opening)
 
     async def _give_up(
         self, child: ChildProcess, starting: "asyncio.Future[socket.socket]"
@@ -106,7 +101,7 @@ class ProcessSandbox:
             await finish_despite_cancel(runtime.close_apart(child.release))
 
     def _start(
-        self, child: ChildProcess, opening: dict[str, Any], context: Corpus
+        self, child: ChildProcess, message: dict[str, Any], context: Corpus
     ) -> socket.socket:
         """Fork a child, hand it its context and wait until it says that it is sealed. Blocks; runs
         in a thread of ours.
@@ -115,7 +110,7 @@ class ProcessSandbox:
             for again in (True, False):
                 connection = self._fork(child)
                 try:
-                    child.begin(connection, opening, context)
+                    child.begin(connection, message, context)
                 except BaseException as error:
                     connection.close()
                     if not (again and child.may_start_anew(error)):
@@ -163,15 +158,13 @@ class ProcessSession:
         child: ChildProcess,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        functions: Sequence[str],
-        gate: AnswerCall,
-        limits: Limits,
+        opening: Opening,
     ) -> None:
         self.layers = child.layers
-        self.limits = limits
+        self.limits = limits = opening.limits
         self.child = child
-        self._functions = frozenset(functions)
-        self._gate = gate
+        self._functions = frozenset(each.name for each in opening.functions)
+        self._gate = opening.answer
         self._reader = reader
         self._writer = writer
         self._encoder = Encoder()

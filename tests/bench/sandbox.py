@@ -14,6 +14,7 @@ from typing import Any
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import HostFunction, Limits
+from rlm_integrations.sandbox.base import Opening
 from rlm_integrations.sandbox.process import ProcessSandbox, ProcessSession
 from rlm_integrations.sandbox.wire import HEADER_CAP, Decoder
 from tests.bench.table import Row
@@ -27,7 +28,7 @@ async def echo(_block: int, _function: str, args: list[Any], _kwargs: dict[str, 
 
 
 async def open_session(corpus: Corpus) -> ProcessSession:
-    return await ProcessSandbox().open(corpus, ECHO, echo, Limits(memory=8 << 30))
+    return await ProcessSandbox().open(Opening(corpus, ECHO, echo, Limits(memory=8 << 30)))
 
 
 async def seconds(work: Callable[[], Awaitable[Any]], times: int = 5) -> float:
@@ -43,11 +44,12 @@ FIRST = """
     import asyncio, time
     from rlm_integrations.corpus import Corpus
     from rlm_integrations.records import Limits
+    from rlm_integrations.sandbox.base import Opening
     from rlm_integrations.sandbox.process import ProcessSandbox
     async def main():
         corpus = Corpus.build("x")
         begun = time.perf_counter()
-        session = await ProcessSandbox().open(corpus, [], None, Limits())
+        session = await ProcessSandbox().open(Opening(corpus, [], None, Limits()))
         print(time.perf_counter() - begun)
         await session.close()
     asyncio.run(main())
@@ -154,19 +156,20 @@ MEMORY = """
     from rlm_integrations._concurrency import runtime
     from rlm_integrations.corpus import Corpus
     from rlm_integrations.records import Limits
+    from rlm_integrations.sandbox.base import Opening
     from rlm_integrations.sandbox.process import ProcessSandbox
 
     def kilobytes(pid, field):
         return next(int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(field))
 
     async def main():
-        empty = await ProcessSandbox().open(Corpus.build("x"), [], None, Limits())
+        empty = await ProcessSandbox().open(Opening(Corpus.build("x"), [], None, Limits()))
         base, child = kilobytes("self", "VmRSS"), kilobytes(empty.child._pid, "VmRSS")
         size = 1 << 30
         context = Path(sys.argv[1]) if len(sys.argv) > 1 else "0123456789abcdef" * (size // 16)
         begun = time.perf_counter()
         corpus = await runtime.offload(Corpus.build, context)
-        session = await ProcessSandbox().open(corpus, [], None, Limits())
+        session = await ProcessSandbox().open(Opening(corpus, [], None, Limits()))
         await session.execute("len(context)", 1)
         spent = time.perf_counter() - begun
         # Pages of a memfd are shared memory: they are counted here as the file's, since the host writes and never maps them.

@@ -2,16 +2,11 @@
 is.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 
 from rlm_integrations import RLM, Budget
-from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxUnavailableError
-from rlm_integrations.records import HostFunction, Limits
-from rlm_integrations.sandbox.base import AnswerCall, Capabilities, Session
+from rlm_integrations.sandbox.base import Capabilities, Opening, Session
 from tests.engine.conftest import Scripted, code, final, overlong, run
 
 LOSE = code("import os", "print('going')", "os._exit(1)")
@@ -82,15 +77,9 @@ class NoSandbox:
         isolated=True, bounded=True, interruptible=True, captures_streams=True
     )
 
-    async def open(
-        self,
-        context: Corpus,
-        functions: Sequence[HostFunction],
-        gate: AnswerCall,
-        limits: Limits,
-        seed: int = 0,
-        now: Any = None,
-    ) -> Session:
+    rules = "Nothing is there."
+
+    async def open(self, opening: Opening) -> Session:
         raise SandboxUnavailableError("not here")
 
 

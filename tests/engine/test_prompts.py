@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -11,6 +12,9 @@ from rlm_integrations.engine.parsing import Note, NoteKind, parse_reply
 from rlm_integrations.lm.offline import model
 from rlm_integrations.records import HostFunction
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult
+from rlm_integrations.sandbox.process import ProcessSandbox
+
+system = partial(prompts.system, rules=ProcessSandbox.rules)
 
 NAMES = "context context_0 context_metadata llm_query llm_batch parallel_query recursive_lm recursive_batch".split()
 NAMES += "cite SpanRef SHOW_VARS FINAL FINAL_VAR".split()
@@ -24,15 +28,15 @@ def digest(text: str) -> str:
 
 def test_the_system_prompt_is_pinned() -> None:
     """A change of these words is a decision: it changes runs, cassettes and providers' caches."""
-    assert digest(prompts.system(shown=8_000)) == "4aa7cc959e9ab179"
-    assert digest(prompts.system(shown=8_000, store=False)) == "1a1b68ba031c6e28"
+    assert digest(system(shown=8_000)) == "4aa7cc959e9ab179"
+    assert digest(system(shown=8_000, store=False)) == "1a1b68ba031c6e28"
 
 
 def test_the_system_prompt_is_short_and_says_what_there_is() -> None:
     """Under 700 words with the store, every name of the REPL, and the one rule that saves most
     time.
     """
-    text = prompts.system(shown=8_000, children=True, width=20)
+    text = system(shown=8_000, children=True, width=20)
     assert len(text.split()) < 700
     assert "ask many, 20 at once" in text
     for name in (*NAMES, *STORE_NAMES, *WORKER_NAMES):
@@ -44,22 +48,22 @@ def test_the_system_prompt_is_short_and_says_what_there_is() -> None:
 
 def test_its_examples_are_code_that_would_run() -> None:
     """What the prompt shows is read as blocks by the very parser that reads the model's replies."""
-    reply = parse_reply(prompts.system(shown=8_000))
+    reply = parse_reply(system(shown=8_000))
     assert [block.language for block in reply.blocks] == ["repl"] * 3
     assert reply.notes == ()
 
 
 def test_without_a_store_there_is_no_trace_of_it() -> None:
     """`store_mode="none"` removes store, workers and commits."""
-    assert not re.search(r"\bstore|worker|commit", prompts.system(shown=8_000, store=False))
+    assert not re.search(r"\bstore|worker|commit", system(shown=8_000, store=False))
 
 
 def test_workers_are_offered_only_where_they_see_the_document() -> None:
     """At the limit of depth a worker is one call of a model that sees neither document nor REPL:
     the prompt does not name it.
     """
-    assert not re.search(r"worker|commit", prompts.system(shown=8_000))
-    assert "each with a REPL and the whole\n  context" in prompts.system(shown=8_000, children=True)
+    assert not re.search(r"worker|commit", system(shown=8_000))
+    assert "each with a REPL and the whole\n  context" in system(shown=8_000, children=True)
 
 
 def test_options_are_said_only_where_they_are_set() -> None:
@@ -68,7 +72,7 @@ def test_options_are_said_only_where_they_are_set() -> None:
         HostFunction("lookup", "(key: str) -> str", "Look up a key.\n\nIn the register.", ()),
         HostFunction("ping", "()"),
     ]
-    text = prompts.system(
+    text = system(
         shown=8_000,
         sub_window=8_000,
         children=True,
@@ -82,9 +86,9 @@ def test_options_are_said_only_where_they_are_set() -> None:
     assert '{"type": "integer", "title": "é"}' in text
     assert "10,000 to 24,000 characters" in text
     assert "a REPL of its own" in text
-    plain = prompts.system(shown=8_000, models=["only"], store=False)
+    plain = system(shown=8_000, models=["only"], store=False)
     assert not any(word in plain for word in ("only", "Tools", "schema"))
-    assert "at most 6,000 characters" in prompts.system(shown=8_000, sub_window=2_000)
+    assert "at most 6,000 characters" in system(shown=8_000, sub_window=2_000)
 
 
 def test_the_question_shows_the_size_and_never_the_context() -> None:

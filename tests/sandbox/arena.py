@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import Limits
-from rlm_integrations.sandbox.base import ExecutionResult
+from rlm_integrations.sandbox.base import ExecutionResult, Opening
 from rlm_integrations.sandbox.process import ProcessSession
 from tests.sandbox.attacks import prelude
 from tests.sandbox.attacks.case import Attack
@@ -91,7 +91,7 @@ class Arena:
     async def __aenter__(self) -> Self:
         with Corpus.build(f"the neighbour's text: {self.secrets[1]}") as corpus:
             self._neighbour = await self._sandbox.open(
-                corpus, [], self.gate, Limits(block_seconds=10)
+                Opening(corpus, [], self.gate, Limits(block_seconds=10))
             )
         return self
 
@@ -163,7 +163,7 @@ class Arena:
 
     async def open(self, limits: Limits) -> ProcessSession:
         """A further session; the caller closes it."""
-        return await self._sandbox.open(self._corpus, FUNCTIONS, self.gate, limits)
+        return await self._sandbox.open(Opening(self._corpus, FUNCTIONS, self.gate, limits))
 
     def code(self, attack: str) -> str:
         """The code of an attack, with what it finds in its namespace."""

@@ -11,7 +11,7 @@ import pytest
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import HostFunction, Limits
 from rlm_integrations.sandbox import sandbox_named
-from rlm_integrations.sandbox.base import ExecutionResult, HostCallError, Sandbox, Session
+from rlm_integrations.sandbox.base import ExecutionResult, HostCallError, Opening, Sandbox, Session
 
 FUNCTIONS = [
     HostFunction("llm_query", "(prompt, model=None)", "Ask a model.", aliases=("ask",)),
@@ -100,15 +100,11 @@ async def open_session(sandbox: Sandbox, gate: RecordingGate) -> AsyncIterator[O
     opened: list[tuple[Session, Corpus]] = []
 
     async def open_one(
-        context: Any = "the quick brown fox",
-        *,
-        limits: Limits | None = None,
-        seed: int = 0,
-        now: float | None = None,
+        context: Any = "the quick brown fox", *, limits: Limits | None = None, seed: int = 0
     ) -> Session:
         corpus = Corpus.build(context)
         session = await sandbox.open(
-            corpus, FUNCTIONS, gate, limits or Limits(block_seconds=20), seed, now
+            Opening(corpus, FUNCTIONS, gate, limits or Limits(block_seconds=20), seed)
         )
         opened.append((session, corpus))
         return session

@@ -192,13 +192,14 @@ def test_a_host_that_blocks_the_signal_loses_nothing() -> None:
 import asyncio, signal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import Limits
+from rlm_integrations.sandbox.base import Opening
 from rlm_integrations.sandbox.process import ProcessSandbox
 
 async def gate(*_): pass
 
 async def main():
     with Corpus.build("x") as corpus:
-        session = await ProcessSandbox().open(corpus, [], gate, Limits(block_seconds=0.1, grace_seconds=30))
+        session = await ProcessSandbox().open(Opening(corpus, [], gate, Limits(block_seconds=0.1, grace_seconds=30)))
         result = await session.execute("kept = 5\\nwhile True: pass", 1)
         print(result.status, (await session.execute("kept", 2)).stdout)
         await session.close()

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxUnavailableError
-from rlm_integrations.sandbox.base import HostCallError
+from rlm_integrations.sandbox.base import HostCallError, Opening
 from tests.sandbox.arena import Arena
 from tests.sandbox.attacks.case import QUICK, Attack
 from tests.sandbox.attacks.every import EVERY, named
@@ -66,7 +66,7 @@ async def refusal(world: World) -> str:
         Corpus.build("x") as corpus,
         pytest.raises(SandboxUnavailableError) as refused,
     ):
-        await sandbox.open(corpus, [], no_gate, QUICK)
+        await sandbox.open(Opening(corpus, [], no_gate, QUICK))
     return str(refused.value)
 
 

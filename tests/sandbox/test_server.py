@@ -20,7 +20,7 @@ from rlm_integrations.errors import SandboxError, SandboxUnavailableError
 from rlm_integrations.records import Limits
 from rlm_integrations.sandbox import forkserver
 from rlm_integrations.sandbox._child_process import ChildProcess
-from rlm_integrations.sandbox.base import ExecutionResult, Sandbox
+from rlm_integrations.sandbox.base import ExecutionResult, Opening, Sandbox
 from rlm_integrations.sandbox.forkserver import ForkServer
 from rlm_integrations.sandbox.process import ProcessSandbox
 from tests._processes import children_of
@@ -44,7 +44,7 @@ def servers_of_a_test_end_with_it() -> Iterator[None]:
 async def run(sandbox: Sandbox, code: str) -> ExecutionResult:
     """What this code does in a session of its own."""
     with Corpus.build("DOCUMENT") as corpus:
-        session = await sandbox.open(corpus, [], no_gate, Limits())
+        session = await sandbox.open(Opening(corpus, [], no_gate, Limits()))
         try:
             return await session.execute(code, 1)
         finally:
@@ -175,7 +175,7 @@ async def test_threads_are_counted_where_the_process_cannot_be_looked_up() -> No
     /proc may hide or give to another.
     """
     with Corpus.build("x") as corpus:
-        session = await ProcessSandbox().open(corpus, [], no_gate, Limits())
+        session = await ProcessSandbox().open(Opening(corpus, [], no_gate, Limits()))
         session.child._pid = os.getpid()
         await session.execute(
             "import threading\nfor _ in range(20): threading.Thread(target=threading.Event().wait, daemon=True).start()",
@@ -323,6 +323,7 @@ import asyncio, sys, threading
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxError
 from rlm_integrations.records import Limits
+from rlm_integrations.sandbox.base import Opening
 from rlm_integrations.sandbox.process import ProcessSandbox
 
 async def gate(*_): pass
@@ -330,7 +331,7 @@ async def gate(*_): pass
 async def main():
     with Corpus.build("x") as corpus:
         try:
-            await ProcessSandbox().open(corpus, [], gate, Limits())
+            await ProcessSandbox().open(Opening(corpus, [], gate, Limits()))
         except SandboxError as error:
             print("refused:", error)
 """

@@ -1,5 +1,6 @@
-"""What a session's first message says of the context. It is made once for each corpus: fifty
-thousand texts take half a second.
+"""The context as the first message of a session describes it.
+
+It is encoded once for each corpus, because fifty thousand sources take half a second.
 """
 
 from collections.abc import Mapping
@@ -11,28 +12,28 @@ from rlm_integrations.sandbox.wire import pack
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class ContextMessage:
     """A context as the first message describes it.
 
     Attributes:
         fields: The fields of the message.
-        handover: The files to send, whose pieces are in the fields.
+        handover: The files to send; `fields` says where each source lies in them.
     """
 
     fields: Mapping[str, Any]
     handover: Handover
 
 
-def opening_of(context: Corpus) -> Opening:
-    """The opening of a session over this context; it blocks.
+def describe_context(context: Corpus) -> ContextMessage:
+    """The description of this context for a session; it blocks.
 
     Raises:
         ContextError: The corpus was closed.
     """
-    return context.kept("opening", _made)
+    return context.kept("context message", _encode_description)
 
 
-def _made(context: Corpus) -> Opening:
+def _encode_description(context: Corpus) -> ContextMessage:
     handover, metadata = context.handover(), context.metadata
     fields = {
         "is_list": context.is_list,
@@ -43,4 +44,4 @@ def _made(context: Corpus) -> Opening:
         ),
         "metadata": {**metadata, "sources": pack(metadata["sources"])},
     }
-    return Opening(fields, replace(handover, pieces=()))
+    return ContextMessage(fields, replace(handover, pieces=()))
