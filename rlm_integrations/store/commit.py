@@ -61,7 +61,7 @@ def apply_commit(store: WorkerStoreProxy, commit: Any, batch_prefix: str = "") -
     }
     try:
         merge = _Merge(store, commit, batch_prefix)
-        events = store.append(lambda seq, ts: merge.events(seq, ts, store.name))
+        events = store.append(merge.events)
     except InputError as error:
         return {**result, "error": str(error)}
     ids = [event.id for event in events if isinstance(event, Created)]
@@ -141,24 +141,25 @@ class _Merge:
             ("refines", id_, proposal.parents[0]) for id_, proposal in self.proposals.items()
         ]
 
-    def events(self, seq: int, ts: float, worker: str) -> list[StoreEvent]:
+    def events(self, seq: int, ts: float) -> list[StoreEvent]:
         """The events of what is new.
 
         Raises:
             InputError: Another object has one of the ids already.
         """
+        worker, origin = self._store.name, self._store.origin
         events: list[StoreEvent] = []
         for id_, made in {**self._drafts, **self.proposals}.items():
             kept = self._store.created(id_)
             if kept is None:
-                events.append(Created(seq + len(events), ts, worker, id_, *made, 0))
+                events.append(Created(seq + len(events), ts, worker, id_, *made, 0, origin))
             elif _draft_of(kept) != made:
                 raise InputError(
                     f"another object is called {id_!r}: give this commit an id of its own, or a batch_prefix"
                 )
         for kind, src, dst in dict.fromkeys(self._links):
             if not self._store.has_link(kind, src, dst):
-                events.append(Linked(seq + len(events), ts, worker, src, kind, dst))
+                events.append(Linked(seq + len(events), ts, worker, src, kind, dst, origin))
         return events
 
     def _local_ids(self, creates: list[dict[str, Any]]) -> dict[str, str]:

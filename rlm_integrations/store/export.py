@@ -24,6 +24,8 @@ FIELDS: Final = {
     "invalidate": {*COMMON_FIELDS, "reason"},
     "link": {*COMMON_FIELDS, "dst"},
 }
+# An event without an origin has no such field, so files from before origins stay valid
+OPTIONAL_FIELDS: Final = {"origin"}
 
 
 def write(events: Iterable[StoreEvent], path: str | os.PathLike[str]) -> None:
@@ -92,6 +94,8 @@ def _moved(event: StoreEvent, seq: int, prefix: str) -> StoreEvent:
 def line_of(event: StoreEvent) -> dict[str, Any]:
     """The event as a line of a file says it."""
     line = {name: getattr(event, name) for name in ("op", *event.__slots__)}
+    if event.origin is None:
+        del line["origin"]
     if isinstance(event, Created):
         line["content"] = decode_content(event.content)
         line["backrefs"] = [
@@ -150,30 +154,36 @@ class Reader:
         op = line.get("op") if isinstance(line, dict) else None
         if not isinstance(op, str) or op not in FIELDS:
             raise InputError(f"op must be one of {', '.join(FIELDS)}")
-        if line.keys() != FIELDS[op]:
+        if line.keys() - OPTIONAL_FIELDS != FIELDS[op]:
             raise InputError(f"{op!r} must have the fields {', '.join(sorted(FIELDS[op]))}")
         if type(line["seq"]) is not int or line["seq"] != seq:
             raise InputError(f"seq must be {seq}: events are numbered without gaps")
         if not _is_time(line["ts"]):
             raise InputError(f"ts must be a number, not {checks.quote_value(line['ts'])}")
         worker = checks.word("worker", line["worker"], checks.ID_CHARS)
+        origin = (
+            checks.word("origin", line["origin"], checks.ID_CHARS) if "origin" in line else None
+        )
         if op == "create":
-            return self._created(line, worker)
+            return self._created(line, worker, origin)
         start = (seq, line["ts"], worker, self._known("id", line["id"]))
         if op == "link":
             if line["type"] not in LINK_TYPES:
                 raise InputError(
                     f"type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(line['type'])}"
                 )
-            return Linked(*start, line["type"], self._known("dst", line["dst"]))
+            return Linked(*start, line["type"], self._known("dst", line["dst"]), origin)
         if line["id"] in self._invalid or line["type"] != self._types[line["id"]]:
             raise InputError(f"{line['id']!r} is invalid already, or of another type")
         self._invalid.add(line["id"])
         return Invalidated(
-            *start, line["type"], checks.text("reason", line["reason"], checks.DESCRIPTION_CHARS)
+            *start,
+            line["type"],
+            checks.text("reason", line["reason"], checks.DESCRIPTION_CHARS),
+            origin,
         )
 
-    def _created(self, line: dict[str, Any], worker: str) -> Created:
+    def _created(self, line: dict[str, Any], worker: str, origin: str | None) -> Created:
         own, takes = checks.word("id", line["id"], checks.ID_CHARS), line["takes"]
         if type(takes) is not int or not 0 <= takes <= 10**9:
             raise InputError(f"takes must be a number of ids, not {checks.quote_value(takes)}")
@@ -197,7 +207,7 @@ class Reader:
             *fields, spans=lambda spans: checks.existing(spans, self._corpus), parent=self._known
         )
         self._types[own] = made.type
-        return Created(line["seq"], line["ts"], worker, own, *made, takes)
+        return Created(line["seq"], line["ts"], worker, own, *made, takes, origin)
 
     def _known(self, name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in self._types:

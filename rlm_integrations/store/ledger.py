@@ -73,7 +73,13 @@ class Ledger:
         return self.view.rows[self.row(name, id)].id
 
     def create(
-        self, worker: str, draft: Draft, *, takes: int = 1, number: int | None = None
+        self,
+        worker: str,
+        draft: Draft,
+        *,
+        takes: int = 1,
+        number: int | None = None,
+        origin: str | None = None,
     ) -> Created:
         """Write one object, under the worker's next number or one that an earlier object's `takes`
         reserved.
@@ -85,7 +91,13 @@ class Ledger:
             else:
                 takes = 0
             event = Created(
-                view.seq + 1, self._clock(), worker, f"{worker}_{number:06d}", *draft, takes
+                view.seq + 1,
+                self._clock(),
+                worker,
+                f"{worker}_{number:06d}",
+                *draft,
+                takes,
+                origin,
             )
             self._check_room(weight(event))
             self.log.append((event,))

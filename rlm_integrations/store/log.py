@@ -1,6 +1,7 @@
-"""Every write is an event: three kinds, numbered in one order, never changed.
+"""The log of a store: every write is an event of one of three kinds, numbered in one order, and
+never changed.
 
-Whatever else a store shows is derived from them.
+Everything else that a store shows is derived from its events.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,14 +17,16 @@ LINK_TYPES: tuple[LinkType, ...] = get_args(LinkType)
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """An object was made.
+    """An object was created.
 
     Attributes:
-        seq: The event's number, from 1, without gaps.
-        ts: When, in seconds since 1970.
-        worker: Who wrote it.
-        takes: How many of its worker's numbers it used up: 1, more where it reserved some for its
-            children, 0 where its id has none.
+        seq: The event's number; the first is 1, and there are no gaps.
+        ts: The time of the write, in seconds since 1970.
+        worker: The worker that wrote it.
+        takes: How many of its worker's numbers it uses: 1 as a rule, more if it reserves some for
+            its children, 0 if its id has no number.
+        origin: The id of the call that wrote the event, so that a journal can link the two; None
+            if the writer did not name one.
     """
 
     op: ClassVar[Literal["create"]] = "create"
@@ -38,6 +41,7 @@ class Created:
     parents: tuple[str, ...]
     tags: tuple[str, ...]
     takes: int
+    origin: str | None = None
 
     def brief(self) -> dict[str, Any]:
         """The event without content."""
@@ -55,6 +59,7 @@ class Invalidated:
     id: str
     type: str
     reason: str
+    origin: str | None = None
 
     def brief(self) -> dict[str, Any]:
         """The event, with its reason as description."""
@@ -72,6 +77,7 @@ class Linked:
     id: str
     type: LinkType
     dst: str
+    origin: str | None = None
 
     def brief(self) -> dict[str, Any]:
         """The event, with what was linked as description."""
@@ -94,7 +100,7 @@ def _brief(event: StoreEvent, type: str, description: str) -> dict[str, Any]:  #
 
 
 class StoreLog(Protocol):
-    """Where events are kept. A store writes here first and shows a write only once it is kept."""
+    """Keeps events. A store writes here first, and shows a write only once the log has kept it."""
 
     def append(self, events: Sequence[StoreEvent]) -> None:
         """Keep all of them, in this order, or raise and keep none.
@@ -122,5 +128,5 @@ class MemoryLog:
         self._events.extend(events)
 
     def since(self, seq: int) -> list[StoreEvent]:
-        """Those after that number, as far as they are kept now."""
+        """The events after that number that are kept now."""
         return self._events[seq:]

@@ -200,11 +200,11 @@ def weight(event: StoreEvent) -> int:
     """About how many bytes of memory an event takes with all its indexes, but for those of text
     searches.
     """
+    size = WEIGHT + (0 if event.origin is None else getsizeof(event.origin))
     if isinstance(event, Created):
         entries = len(event.tags) + len(event.parents) + 2 * len(event.backrefs)
-        texts = getsizeof(event.description) + memory(event.content)
-        return WEIGHT + texts + entries * (WEIGHT // 10)
-    return WEIGHT
+        size += getsizeof(event.description) + memory(event.content) + entries * (WEIGHT // 10)
+    return size
 
 
 def _post(postings: "dict[str, array[int]]", term: str, row: int) -> None:

@@ -49,9 +49,11 @@ class WorkerStoreProxy(StoreReader):
         worker: str,
         on_event: Callable[[StoreEvent], None] | None,
         lift: Callable[[SpanRef], SpanRef] | None,
+        origin: str | None = None,
     ) -> None:
         super().__init__(ledger, index)
         self.name = worker
+        self.origin = origin
         self._lift = lift
         self._on_event = on_event
 
@@ -62,6 +64,19 @@ class WorkerStoreProxy(StoreReader):
 
     def __repr__(self) -> str:
         return f"<store of {self.name}: {len(self.ledger.view.rows)} objects>"
+
+    def for_call(self, origin: str) -> "WorkerStoreProxy":
+        """The same worker's proxy whose events have this `origin`: the id of the call that writes
+        them.
+        """
+        return WorkerStoreProxy(
+            self.ledger,
+            self._index,
+            self.name,
+            self._on_event,
+            self._lift,
+            checks.word("origin", origin, checks.ID_CHARS),
+        )
 
     def create(
         self,
@@ -108,7 +123,9 @@ class WorkerStoreProxy(StoreReader):
             return (
                 ()
                 if row in view.invalid
-                else (Invalidated(seq, ts, self.name, id, view.rows[row].type, reason),)
+                else (
+                    Invalidated(seq, ts, self.name, id, view.rows[row].type, reason, self.origin),
+                )
             )
 
         self.append(build)
@@ -128,7 +145,7 @@ class WorkerStoreProxy(StoreReader):
             return (
                 ()
                 if self.has_link(type, src, dst)
-                else (Linked(seq, ts, self.name, src, type, dst),)
+                else (Linked(seq, ts, self.name, src, type, dst, self.origin),)
             )
 
         self.append(build)
@@ -149,7 +166,7 @@ class WorkerStoreProxy(StoreReader):
 
     def put(self, made: Draft, *, takes: int = 1, number: int | None = None) -> str:
         """Keep a checked draft, as `Ledger.create` says; its id."""
-        event = self.ledger.create(self.name, made, takes=takes, number=number)
+        event = self.ledger.create(self.name, made, takes=takes, number=number, origin=self.origin)
         if self._on_event is not None:
             self._on_event(event)
         return event.id

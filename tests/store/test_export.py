@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import pickle
 import stat
 from pathlib import Path
 
@@ -103,6 +104,47 @@ def test_import_into_a_store_that_holds_something(store, corpus, tmp_path: Path)
     with pytest.raises(InputError, match="this store has its document"):
         store.import_(tmp_path / "file", corpus=corpus)
     assert store.seq == before
+
+
+def test_origins_are_exported_and_imported(corpus, tmp_path: Path) -> None:
+    """Every kind of event keeps the call that wrote it, also behind the events of another store; an
+    event without an origin is exported without the field, as before there were origins.
+    """
+    store = SharedStore(corpus)
+    plain = store.worker("w")
+    worker = plain.for_call("r.1/abc.1")
+    first, second = plain.create("note", "d", "c"), worker.create("note", "d", "c")
+    worker.link("supports", second, first)
+    worker.invalidate(first, "wrong")
+    apply_commit(worker, {"commit_id": "c", "proposes_updates": [{"target": second}]})
+    origins = [event.origin for event in store.ledger.log.since(0)]
+    assert origins == [None] + ["r.1/abc.1"] * 5
+    store.export(tmp_path / "file")
+    lines = (tmp_path / "file").read_text(encoding="ascii").splitlines()[1:]
+    assert "origin" not in json.loads(lines[0])
+    assert [json.loads(line)["origin"] for line in lines[1:]] == origins[1:]
+    for again in (
+        SharedStore.import_(tmp_path / "file"),
+        SharedStore.from_dict(store.to_dict()),
+        pickle.loads(pickle.dumps(store)),
+    ):
+        assert [event.origin for event in again.ledger.log.since(0)] == origins
+    store.import_(tmp_path / "file")
+    assert [event.origin for event in store.ledger.log.since(0)] == origins * 2
+
+
+@pytest.mark.parametrize("origin", ["", 7, None, "x" * 1_001])
+def test_a_bad_origin_is_refused(origin) -> None:
+    """An origin is a short string that is not empty, from a caller and in a file."""
+    store = SharedStore()
+    worker = store.worker("w")
+    with pytest.raises(InputError, match="origin"):
+        worker.for_call(origin)
+    worker.create("note", "d", "c")
+    data = store.to_dict()
+    data["events"][0]["origin"] = origin
+    with pytest.raises(InputError, match=r"events\[0\]: origin"):
+        SharedStore.from_dict(data)
 
 
 def test_the_file_is_plain_json_lines(store, tmp_path: Path) -> None:
