@@ -3,18 +3,18 @@ about.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rlm_integrations._files import write_whole
-from rlm_integrations._json import read_fields, read_record, to_plain
+from rlm_integrations._json import read_fields, to_plain
 from rlm_integrations.errors import InputError
 from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import Message, Usage
+from rlm_integrations.spending import Spending
 
 if TYPE_CHECKING:
     from rlm_integrations.store import SharedStore
@@ -122,6 +122,7 @@ class Execution:
         output: Both in the order in which they were written.
         dropped: Characters that were not kept.
         error: The traceback, or None.
+        start: When it began, in seconds since the run began.
         elapsed: Seconds.
         store_events: What it wrote to the store: `op`, `id`, `type`, `description`, `worker`, `ts`.
             What its child runs wrote is in the executions of `subcalls[…].turns`.
@@ -140,6 +141,7 @@ class Execution:
     output: str = ""
     dropped: int = 0
     error: str | None = None
+    start: float = 0.0
     elapsed: float = 0.0
     store_events: tuple[Mapping[str, Any], ...] = ()
     batch_calls: tuple[Mapping[str, Any], ...] = ()
@@ -159,7 +161,11 @@ class Iteration:
         executions: The blocks that were run.
         note: What the model was told beside their output, or "".
         start: When the model was asked, in seconds since the run began.
+        call_end: When its reply had come.
         end: When its blocks were done.
+        model: The name by which the provider answered.
+        wait: Seconds that the call waited for its turn.
+        retries: How many further attempts the call took.
         usage: The tokens of the root's call.
         finish_reason: Why the model stopped, in the provider's word: "length" where its reply was
             cut.
@@ -171,7 +177,11 @@ class Iteration:
     executions: tuple[Execution, ...] = ()
     note: str = ""
     start: float = 0.0
+    call_end: float = 0.0
     end: float = 0.0
+    model: str = ""
+    wait: float = 0.0
+    retries: int = 0
     usage: Usage | None = None
     finish_reason: str | None = None
 
@@ -182,158 +192,38 @@ class Iteration:
         return noted + sum(execution.unrecorded for execution in self.executions)
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What calls took.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceInfo:
+    """One document of the context, as it was when the run read it.
 
     Attributes:
-        calls: How many there were.
-        usage: Their tokens, as far as providers counted them.
-        cost: US dollars, or None ("unknown") where any of them has no price.
-        uncounted: How many of the calls the provider answered without a count, or with one that
-            cannot be true.
+        name: `context_0`, `context_1` and so on, as in citations.
+        length: How many characters it has.
+        sha256: Of its text in UTF-8, in hexadecimal.
+        file: The name of its file, without the folder; None where it was no file.
+        id: The document's own id; None where it came without one.
     """
 
-    calls: int = 0
-    usage: Usage = field(default_factory=Usage)
-    cost: float | None = 0.0
-    uncounted: int = 0
-
-    def __add__(self, other: "Spent") -> "Spent":
-        """Both in sum."""
-        cost = None if self.cost is None or other.cost is None else self.cost + other.cost
-        return Spent(
-            self.calls + other.calls,
-            self.usage + other.usage,
-            cost,
-            self.uncounted + other.uncounted,
-        )
+    name: str
+    length: int
+    sha256: str
+    file: str | None = None
+    id: str | None = None
 
 
-Price = Callable[[Usage, str, str], float | None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelNames:
+    """The models of a run.
 
-
-class Spending:
-    """What a run took, its children included. It is added up when it is first asked: reading the
-    price list takes a while.
-
-    Args:
-        calls: Of each call the model that was asked, the depth, the tokens (None where the provider
-            did not say), and the model that answered.
-        price: What tokens cost, given both models.
+    Attributes:
+        root: The root model.
+        subs: The models that code may ask: the provider's name of each by the name that code uses.
+        default: The key in `subs` of the model that answers where code names none.
     """
 
-    def __init__(
-        self,
-        calls: Sequence[tuple[str, int, Usage | None, str]] = (),
-        price: Price = lambda _usage, _asked, _answering: None,
-    ) -> None:
-        self._calls = calls
-        self._price = price
-
-    @cached_property
-    def _added_up(self) -> tuple[dict[str, Spent], dict[int, Spent]]:
-        by_model: dict[str, Spent] = {}
-        by_depth: dict[int, Spent] = {}
-        for model, depth, usage, answering in self._calls:
-            spent = Spent(
-                1,
-                usage or Usage(),
-                None if usage is None else self._price(usage, model, answering),
-                int(usage is None),
-            )
-            by_model[model] = by_model.get(model, Spent()) + spent
-            by_depth[depth] = by_depth.get(depth, Spent()) + spent
-        return by_model, by_depth
-
-    def calls_at(self, depth: int) -> int:
-        """How many calls there were at this depth."""
-        if "_added_up" in self.__dict__:
-            return self.by_depth[depth].calls if depth in self.by_depth else 0
-        return sum(each == depth for _, each, _, _ in self._calls)
-
-    @cached_property
-    def usage(self) -> Mapping[str, Usage]:
-        """Tokens by model, as far as providers counted them. Unlike cost it needs no price list."""
-        if "_added_up" in self.__dict__:
-            return {model: spent.usage for model, spent in self.by_model.items()}
-        found: dict[str, Usage] = {}
-        for model, _, usage, _ in self._calls:
-            found[model] = found.get(model, Usage()) + (usage or Usage())
-        return found
-
-    @property
-    def uncounted(self) -> frozenset[str]:
-        """The models that answered at least once without a count."""
-        if "_added_up" in self.__dict__:
-            return frozenset(model for model, spent in self.by_model.items() if spent.uncounted)
-        return frozenset(model for model, _, usage, _ in self._calls if usage is None)
-
-    @property
-    def by_model(self) -> Mapping[str, Spent]:
-        """By the name of the model."""
-        return self._added_up[0]
-
-    @property
-    def by_depth(self) -> Mapping[int, Spent]:
-        """0 for the root's own calls, 1 for those of its code, and so on."""
-        return self._added_up[1]
-
-    @property
-    def total(self) -> Spent:
-        """All in all."""
-        return sum(self.by_model.values(), Spent())
-
-    def to_dict(self) -> dict[str, Any]:
-        """The tally as plain JSON."""
-        return {
-            "by_model": to_plain(self.by_model),
-            "by_depth": to_plain(self.by_depth),
-            "total": to_plain(self.total),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Self:
-        """The tally that `to_dict` wrote.
-
-        Raises:
-            InputError: It is not one.
-        """
-        if not isinstance(data, Mapping) or not {"by_model", "by_depth"} <= data.keys():
-            raise InputError("spent must be an object with by_model and by_depth")
-        by_model = read_record(Mapping[str, Spent], data["by_model"], "spent.by_model")
-        by_depth = read_record(Mapping[str, Spent], data["by_depth"], "spent.by_depth")
-        if wrong := [
-            depth
-            for depth in by_depth
-            if not (depth.isascii() and depth.isdigit() and len(depth) < 10)
-        ]:
-            raise InputError(f"spent.by_depth: key {wrong[0][:40]!r} must be a depth, such as '0'")
-        return cls._of(by_model, {int(depth): spent for depth, spent in by_depth.items()})
-
-    @classmethod
-    def _of(cls, by_model: Mapping[str, Spent], by_depth: Mapping[int, Spent]) -> Self:
-        tally = cls()
-        tally.__dict__["_added_up"] = by_model, by_depth
-        return tally
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Its sums: the price list stays."""
-        return Spending._of, self._added_up
-
-    def __eq__(self, other: object) -> bool:
-        return self._added_up == other._added_up if isinstance(other, Spending) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment] # it holds dicts
-
-    def __repr__(self) -> str:
-        calls = (
-            sum(spent.calls for spent in self.by_depth.values())
-            if "_added_up" in self.__dict__
-            else len(self._calls)
-        )
-        # Not its cost, which would have to read the price list first
-        return f"<Tally of {calls} calls>"
+    root: str = ""
+    subs: Mapping[str, str] = field(default_factory=dict, hash=False)
+    default: str = ""
 
 
 _SHOWN = 2_000  # characters of an answer that `print(result)` shows
@@ -368,6 +258,15 @@ class RLMResult:
         elapsed: Seconds.
         layers: The layers of the sandbox that were on.
         store: What was found on the way; None with `store_mode="none"`.
+        question: The question that was asked.
+        sources: The documents that it was asked about; see `SourceInfo`.
+        models: The names of its models; see `ModelNames`.
+        options: What the `RLM` was made with beside its models, as plain JSON: `max_iterations`,
+            `max_depth`, `max_parallel_calls`, `store_mode`, `on_incomplete`, `budget`, `limits` and
+            `retry` with all their fields, and by name `sandbox`, `tools` and `output_type`.
+        version: The version of this library that ran it.
+        started: When it began, in seconds since 1970 (UTC); the other times of the record are
+            seconds since then. None where a file does not say.
     """
 
     answer: Any
@@ -385,6 +284,12 @@ class RLMResult:
     elapsed: float = 0.0
     layers: Mapping[str, str] = field(default_factory=dict)
     store: "SharedStore | None" = field(default=None, compare=False, repr=False)
+    question: str = ""
+    sources: tuple[SourceInfo, ...] = ()
+    models: ModelNames = field(default_factory=ModelNames)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    started: float | None = None
 
     @property
     def usage(self) -> Mapping[str, Usage | None]:

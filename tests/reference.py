@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rlm_integrations
-from rlm_integrations import errors, events, records, result
+from rlm_integrations import errors, events, records, result, spending
 from rlm_integrations.lm.asker import Retry
 
 PAGE = Path(rlm_integrations.__file__).parent / "README.md"
@@ -24,7 +24,9 @@ RECORDS = [
     result.Execution,
     result.SubCall,
     result.Citation,
-    result.Spent,
+    result.SourceInfo,
+    result.ModelNames,
+    spending.Spent,
     records.Usage,
     records.CallRecord,
     records.LLMReply,

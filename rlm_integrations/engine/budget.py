@@ -15,7 +15,7 @@ from rlm_integrations.lm import pricing
 from rlm_integrations.lm.base import LM, Prepared
 from rlm_integrations.lm.tokens import credible, most_tokens
 from rlm_integrations.records import Budget, CallRecord, Completion, Message, Request, Usage
-from rlm_integrations.result import Spending
+from rlm_integrations.spending import Spending
 
 Exhausted = Literal["budget_calls", "budget_tokens", "budget_cost", "budget_seconds"]
 

@@ -205,7 +205,11 @@ class Run:
                 executions=tuple(executions),
                 note="\n\n".join(self._notes),
                 start=self._tree.since(record.start),
+                call_end=self._tree.since(record.end),
                 end=self._tree.since(time.monotonic()),
+                model=record.model,
+                wait=record.wait,
+                retries=record.retries,
                 usage=record.usage,
                 finish_reason=record.finish_reason,
             )
@@ -279,7 +283,11 @@ class Run:
                 raise
             self._losses += [str(error)] * (LOSSES + 1)
             result = ExecutionResult(status="lost", error=ExecutionError("SandboxLost", str(error)))
-            executions.append(notebook.execution(number, code, result, 0.0))
+            executions.append(
+                notebook.execution(
+                    number, code, result, start=self._tree.since(time.monotonic()), elapsed=0.0
+                )
+            )
             return result
         self._tree.emit(BlockStarted(id=self.id, block=number, code=code))
         begun = time.monotonic()
@@ -298,7 +306,10 @@ class Run:
         finally:
             result, is_over = running.result, running.has_ended_session
             del running  # it may hold an exception, whose traceback holds this frame
-            executions.append(notebook.execution(number, code, result, time.monotonic() - begun))
+            start, elapsed = self._tree.since(begun), time.monotonic() - begun
+            executions.append(
+                notebook.execution(number, code, result, start=start, elapsed=elapsed)
+            )
             self._tree.emit(BlockFinished(id=self.id, execution=executions[-1]))
             if is_over:
                 # The next block, or the next question of a chat, gets a new one

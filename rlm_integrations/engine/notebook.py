@@ -128,7 +128,7 @@ class Notebook:
         return self._room.is_full
 
     def execution(
-        self, number: int, code: str, result: ExecutionResult, elapsed: float
+        self, number: int, code: str, result: ExecutionResult, *, start: float, elapsed: float
     ) -> Execution:
         """The block with all that is noted of it."""
         return self._room.fitted_output(
@@ -143,6 +143,7 @@ class Notebook:
                 error=None
                 if result.error is None
                 else result.error.traceback or f"{result.error.type}: {result.error.message}",
+                start=start,
                 elapsed=result.elapsed or elapsed,
                 store_events=tuple(self.store_events),
                 batch_calls=tuple(self.batches),

@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
@@ -17,8 +16,9 @@ from rlm_integrations.engine._originals import tells_what_to_write_instead
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.chat import Chat, steps_of
 from rlm_integrations.engine.children import Children
-from rlm_integrations.engine.loop import Outcome, Run
+from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import LazySession
+from rlm_integrations.engine.run_record import result_of, setup_of
 from rlm_integrations.engine.show import Turns, display_hooks
 from rlm_integrations.engine.single import answer_at_once
 from rlm_integrations.engine.stream import Wanted, streamed
@@ -38,7 +38,7 @@ from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Budget, Limits
-from rlm_integrations.result import RLMResult, StopReason
+from rlm_integrations.result import RLMResult
 from rlm_integrations.sandbox import sandbox_named
 from rlm_integrations.sandbox.base import Sandbox
 
@@ -327,10 +327,14 @@ class RLM:
     async def _complete(
         self, query: str, context: object, emit: Emitter, *, repl: LazySession | None = None
     ) -> RLMResult:
-        begun = time.monotonic()
+        begun, started = time.monotonic(), time.time()
         query = _question(query)
         await self._check_prices()
         corpus = await self._corpus(context) if repl is None else repl.corpus
+        on_incomplete = self.options["on_incomplete"]
+        setup = await setup_of(
+            self._settings, corpus, query, on_incomplete=on_incomplete, started=started
+        )
         tree = Tree(self._settings, corpus, secrets.token_hex(8), emit, begun)
         own = LazySession(corpus) if repl is None else repl
         run = Run(
@@ -359,9 +363,8 @@ class RLM:
             run.settle()
             if isinstance(error, asyncio.CancelledError):
                 run.outcome.stop_reason = "cancelled"
-                emit(
-                    RunFinished(id=run.id, result=_result(tree, run.outcome, layers, own.recorded))
-                )
+                result = result_of(tree, run, setup, layers, own.recorded)
+                emit(RunFinished(id=run.id, result=result))
             else:
                 told = f"{type(error).__name__}: {error}"
                 run.outcome.stop_reason, run.outcome.error = "failed", told
@@ -369,16 +372,11 @@ class RLM:
                     run.outcome.stop_reason, run.outcome.error = "model_error", str(error)
                 elif isinstance(error, SandboxError):
                     run.outcome.stop_reason, run.outcome.error = "sandbox_lost", str(error)
-                emit(
-                    RunFailed(
-                        id=run.id,
-                        error=told,
-                        result=_result(tree, run.outcome, layers, own.recorded),
-                    )
-                )
+                result = result_of(tree, run, setup, layers, own.recorded)
+                emit(RunFailed(id=run.id, error=told, result=result))
             raise
         own.history = run.history(own.history)
-        result = _result(tree, run.outcome, layers, own.recorded)
+        result = result_of(tree, run, setup, layers, own.recorded)
         emit(RunFinished(id=run.id, result=result))
         self._check_complete(result)
         return result
@@ -441,29 +439,3 @@ def _subs(given: object, root: LM) -> dict[str, LM]:
     if not given or not all(isinstance(name, str) and name for name in given):
         raise InputError('sub_llm as a dict needs a name for each model: {"fast": …, "strong": …}')
     return {name: resolve(model) for name, model in given.items()}
-
-
-def _result(
-    tree: Tree, outcome: Outcome, layers: Mapping[str, str], recorded: Mapping[str, str]
-) -> RLMResult:
-    stop_reason: StopReason = outcome.stop_reason
-    return RLMResult(
-        answer=outcome.answer,
-        partial=None if stop_reason == "final" else outcome.partial,
-        citations=tuple(outcome.citations),
-        stop_reason=stop_reason,
-        iterations=len(outcome.turns),
-        total_calls=tree.purse.calls,
-        spent=tree.purse.tally(),
-        trajectory=tuple(outcome.turns),
-        messages=tuple(
-            replace(each, content=recorded.get(each.content, each.content))
-            for each in outcome.messages
-        ),
-        run_id=tree.run_id,
-        dropped_citations=outcome.dropped_citations,
-        error=outcome.error,
-        elapsed=time.monotonic() - tree.begun,
-        layers=dict(layers),
-        store=tree.store,
-    )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
@@ -73,7 +74,11 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
         prompt=pieces,
         note=note,
         start=tree.since(record.start),
-        end=tree.since(record.end),
+        call_end=tree.since(record.end),
+        end=tree.since(time.monotonic()),
+        model=record.model,
+        wait=record.wait,
+        retries=record.retries,
         usage=record.usage,
         finish_reason=record.finish_reason,
     )

@@ -210,13 +210,13 @@ def nothing_left() -> Iterator[None]:
 def every_result_survives_json(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every result that a test makes comes back from its JSON as it was."""
     results: list[RLMResult] = []
-    make = rlm._result
+    make = rlm.result_of
 
     def keep(*args: Any) -> RLMResult:
         results.append(make(*args))
         return results[-1]
 
-    monkeypatch.setattr(rlm, "_result", keep)
+    monkeypatch.setattr(rlm, "result_of", keep)
     yield
     for result in results:
         plain = json.dumps(result.to_dict())
@@ -232,6 +232,12 @@ def every_result_survives_json(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
             "error",
             "layers",
             "run_id",
+            "question",
+            "sources",
+            "models",
+            "options",
+            "version",
+            "started",
         ):
             assert getattr(again, name) == getattr(result, name)
 

@@ -3,11 +3,14 @@ the name of the field.
 """
 
 import copy
+import hashlib
+import importlib.metadata
 import json
 import math
 import os
 import pickle
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -20,9 +23,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
 
-from rlm_integrations import RLM, LLMError, RLMResult, SharedStore
+from rlm_integrations import RLM, Budget, Limits, LLMError, Retry, RLMResult, SharedStore
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
+from rlm_integrations.result import ModelNames, SourceInfo
 from tests.engine.conftest import Scripted, code, final, run
 
 TEXT = "One fish, two fish, red fish, blue fish. " * 50
@@ -80,6 +84,133 @@ async def test_a_run_without_a_store_has_none_when_it_comes_back() -> None:
     """`store_mode="none"` stays visible in the record."""
     result = await run(Scripted([final("1")]), store_mode="none")
     assert RLMResult.from_dict(result.to_dict()).store is None
+
+
+# What a run was made with.
+
+
+class Fish(BaseModel):
+    """A type of answers."""
+
+    color: str
+
+
+def count_fish(text: str) -> int:
+    """How many fish there are."""
+    return text.count("fish")
+
+
+def test_a_record_says_what_the_run_was_made_with(tmp_path: Path) -> None:
+    """Question, documents, models, options, version and time are in the record, as plain JSON: a
+    page or a comparison needs nothing else.
+    """
+    (tmp_path / "fish.txt").write_text(TEXT)
+    before = time.time()
+    result = RLM(
+        Scripted([final("{'color': 'red'}")], name="big"),
+        {"fast": Scripted(name="small"), "strong": Scripted(name="big")},
+        max_iterations=7,
+        budget=Budget(max_calls=30),
+        limits=Limits(call_seconds=5.0),
+        tools=[count_fish],
+        output_type=Fish,
+    ).completion("Which color?", [tmp_path / "fish.txt", Document("blue fish", "doc-7")])
+    assert result.question == "Which color?"
+    assert result.sources == (
+        SourceInfo(
+            name="context_0",
+            length=len(TEXT),
+            sha256=hashlib.sha256(TEXT.encode()).hexdigest(),
+            file="fish.txt",
+        ),
+        SourceInfo(
+            name="context_1",
+            length=9,
+            sha256=hashlib.sha256(b"blue fish").hexdigest(),
+            id="doc-7",
+        ),
+    )
+    assert result.models == ModelNames(
+        root="big", subs={"fast": "small", "strong": "big"}, default="fast"
+    )
+    options = dict(result.options)
+    assert options.pop("budget")["max_calls"] == 30
+    assert options.pop("limits")["call_seconds"] == 5.0
+    assert options.pop("retry")["failures"] == Retry().failures
+    assert options == {
+        "max_iterations": 7,
+        "max_depth": 1,
+        "max_parallel_calls": 10,
+        "store_mode": "shared",
+        "on_incomplete": "partial",
+        "sandbox": "process",
+        "tools": ["count_fish"],
+        "output_type": "Fish",
+    }
+    assert result.version == importlib.metadata.version("rlm-integrations")
+    assert result.started is not None
+    assert before <= result.started <= time.time()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(None, None), (str, "str"), (list[int], "list[int]"), (int | None, "int | None")],
+)
+async def test_the_type_of_an_answer_is_recorded_by_name(kind: Any, name: str | None) -> None:
+    """The name of `output_type` is what a user wrote."""
+    result = await run(Scripted([final("[1]")], name="r"), output_type=kind, max_iterations=1)
+    assert result.options["output_type"] == name
+
+
+async def test_the_root_calls_are_recorded_apart_from_their_blocks() -> None:
+    """An iteration says which model answered, how long it waited and when its reply had come; an
+    execution says when it began.
+    """
+    result = await run(Scripted([code("print(1)", "1/0"), final("1")], name="root-model"))
+    for turn in result.trajectory:
+        assert (turn.model, turn.retries) == ("root-model", 0)
+        assert turn.wait >= 0
+        began = [execution.start for execution in turn.executions]
+        assert [turn.start, turn.call_end, *began, turn.end] == sorted(
+            [turn.start, turn.call_end, *began, turn.end]
+        )
+        assert began
+        assert turn.call_end < turn.end
+
+
+def test_a_record_without_the_newer_fields_is_read() -> None:
+    """A file that was saved before these fields were there loads, and has their defaults."""
+    plain = rich().to_dict()
+    for name in ("question", "sources", "models", "options", "version", "started"):
+        del plain[name]
+    for turn in plain["trajectory"]:
+        for name in ("model", "wait", "retries", "call_end"):
+            del turn[name]
+        for execution in turn["executions"]:
+            del execution["start"]
+    again = RLMResult.from_dict(plain)
+    assert (again.question, again.sources, again.models) == ("", (), ModelNames())
+    assert (again.options, again.version, again.started) == ({}, "", None)
+    assert (again.trajectory[0].model, again.trajectory[0].call_end) == ("", 0.0)
+    assert again.trajectory[0].executions[0].start == 0.0
+
+
+def test_many_documents_are_listed_apart_from_the_event_loop() -> None:
+    """A context of more than a thousand documents has all of them in the record."""
+    result = RLM(Scripted([final("1")])).completion("?", ["fish"] * 1_001)
+    assert [each.name for each in result.sources] == [f"context_{n}" for n in range(1_001)]
+
+
+@dataclass
+class Document:
+    """A document as LangChain has it."""
+
+    page_content: str
+    id: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+# Files that are damaged, or not to be written.
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,136 @@
+"""The record of a run: what it was made with, and what came of it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rlm_integrations._concurrency import runtime
+from rlm_integrations._json import to_plain
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.loop import Run
+from rlm_integrations.engine.tree import Settings, Tree
+from rlm_integrations.result import ModelNames, RLMResult, SourceInfo
+
+_NAME_CHARS = 200  # that are kept of the name of a type
+_SOURCES_AT_ONCE = 1_000  # that are listed on the event loop; more take a while, in a thread
+
+
+@dataclass(frozen=True, slots=True)
+class RunSetup:
+    """What a run was made with, as its record has it.
+
+    Attributes:
+        question: The question.
+        sources: The documents.
+        models: The names of the models.
+        options: The other options, as plain JSON.
+        started: When the run began, in seconds since 1970.
+    """
+
+    question: str
+    sources: tuple[SourceInfo, ...]
+    models: ModelNames
+    options: Mapping[str, Any]
+    started: float
+
+
+async def setup_of(
+    settings: Settings, corpus: Corpus, question: str, *, on_incomplete: str, started: float
+) -> RunSetup:
+    """What this run is made with."""
+    is_short = len(corpus.sources) <= _SOURCES_AT_ONCE
+    sources = _sources(corpus) if is_short else await runtime.offload(_sources, corpus)
+    models = ModelNames(
+        root=settings.root.name,
+        subs={name: lm.name for name, lm in settings.subs.items()},
+        default=next(iter(settings.subs)),
+    )
+    options = to_plain(
+        {
+            "max_iterations": settings.max_iterations,
+            "max_depth": settings.max_depth,
+            "max_parallel_calls": settings.max_parallel_calls,
+            "store_mode": settings.store_mode,
+            "on_incomplete": on_incomplete,
+            "budget": asdict(settings.budget),
+            "limits": asdict(settings.limits),
+            "retry": asdict(settings.retry),
+            "sandbox": str(getattr(settings.sandbox, "name", type(settings.sandbox).__name__)),
+            "tools": [tool.spec.name for tool in settings.tools],
+            "output_type": _type_name(settings.output_type),
+        }
+    )
+    return RunSetup(question, sources, models, options, started)
+
+
+def result_of(
+    tree: Tree, run: Run, setup: RunSetup, layers: Mapping[str, str], recorded: Mapping[str, str]
+) -> RLMResult:
+    """The record of a run, as far as it has come.
+
+    Args:
+        tree: What the run shares with its children.
+        run: The root's run.
+        setup: What it was made with.
+        layers: The layers of its sandbox that were on.
+        recorded: By a message's content what the record has in its place.
+    """
+    outcome = run.outcome
+    return RLMResult(
+        answer=outcome.answer,
+        partial=None if outcome.stop_reason == "final" else outcome.partial,
+        citations=tuple(outcome.citations),
+        stop_reason=outcome.stop_reason,
+        iterations=len(outcome.turns),
+        total_calls=tree.purse.calls,
+        spent=tree.purse.tally(),
+        trajectory=tuple(outcome.turns),
+        messages=tuple(
+            replace(each, content=recorded.get(each.content, each.content))
+            for each in outcome.messages
+        ),
+        run_id=tree.run_id,
+        dropped_citations=outcome.dropped_citations,
+        error=outcome.error,
+        elapsed=time.monotonic() - tree.begun,
+        layers=dict(layers),
+        store=tree.store,
+        question=setup.question,
+        sources=setup.sources,
+        models=setup.models,
+        options=setup.options,
+        version=_library_version(),
+        started=setup.started,
+    )
+
+
+def _sources(corpus: Corpus) -> tuple[SourceInfo, ...]:
+    return tuple(
+        SourceInfo(
+            name=each.name,
+            length=each.length,
+            sha256=each.sha256,
+            file=file if isinstance(file := each.metadata.get("file"), str) else None,
+            id=each.document_id,
+        )
+        for each in corpus.sources
+    )
+
+
+def _type_name(kind: Any) -> str | None:
+    """What a reader calls the type of an answer; None where it is a string."""
+    if kind is None:
+        return None
+    name = kind.__qualname__ if isinstance(kind, type) else str(kind)
+    return name[:_NAME_CHARS]
+
+
+@cache
+def _library_version() -> str:
+    try:
+        return version("rlm-integrations")
+    except PackageNotFoundError:  # its files were copied, not installed
+        return ""
