@@ -11,10 +11,10 @@ except ImportError as error:
 
 from rlm_integrations.langchain.batch import LLMBatchRunnable
 from rlm_integrations.langchain.fast import fast_chat_openai
+from rlm_integrations.langchain.kept_stores import result_of
 from rlm_integrations.langchain.node import as_node
 from rlm_integrations.langchain.retriever import RLMStoreRetriever
 from rlm_integrations.langchain.runnable import RLMRunnable
-from rlm_integrations.langchain.stores import result_of
 from rlm_integrations.langchain.tool import create_rlm_tool
 from rlm_integrations.langchain.toolkit import RLMStoreToolkit
 

@@ -15,10 +15,10 @@ from typing_extensions import override
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, Event
 from rlm_integrations.faces.progress import progress_of
-from rlm_integrations.langchain.doors import PortalRunnable
-from rlm_integrations.langchain.events import ProgressReporter
 from rlm_integrations.langchain.fast import warn_of_slow
 from rlm_integrations.langchain.models import model_of
+from rlm_integrations.langchain.portal_runnable import PortalRunnable
+from rlm_integrations.langchain.progress import ProgressReporter
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM

@@ -13,8 +13,8 @@ from typing_extensions import override
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError
 from rlm_integrations.faces.evidence import search_evidence, summarize_store
+from rlm_integrations.langchain.kept_stores import store_of
 from rlm_integrations.langchain.outputs import evidence_document
-from rlm_integrations.langchain.stores import store_of
 from rlm_integrations.store.query import MAX_RESULTS
 from rlm_integrations.store.reader import StoreReader
 

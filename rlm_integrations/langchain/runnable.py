@@ -18,14 +18,14 @@ from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import ContextError
 from rlm_integrations.events import Hook, RunFinished
 from rlm_integrations.faces.progress import is_progress, progress_of
-from rlm_integrations.langchain import stores
-from rlm_integrations.langchain.doors import PortalRunnable
-from rlm_integrations.langchain.events import ProgressReporter
+from rlm_integrations.langchain import kept_stores
 from rlm_integrations.langchain.fast import warn_of_slow
 from rlm_integrations.langchain.functions import function_of
 from rlm_integrations.langchain.inputs import AskedDocument, Question, RLMInput, asked, bound_to
 from rlm_integrations.langchain.models import model_of
 from rlm_integrations.langchain.outputs import output_of, output_schema
+from rlm_integrations.langchain.portal_runnable import PortalRunnable
+from rlm_integrations.langchain.progress import ProgressReporter
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
 from rlm_integrations.records import Budget, Limits
 
@@ -186,7 +186,7 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
                         await teller.tell(progress)
                     if isinstance(event, RunFinished):
                         result = event.result
-            stores.keep(result)
+            kept_stores.keep(result)
             output = await offload(output_of, result, corpus)
         except BaseException as error:
             await trace.abandon(error)

@@ -11,8 +11,8 @@ from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.faces.evidence import search_evidence, summarize_store
+from rlm_integrations.langchain.kept_stores import store_of
 from rlm_integrations.langchain.outputs import evidence_document
-from rlm_integrations.langchain.stores import store_of
 from rlm_integrations.langchain.tool import cut, failing_softly
 from rlm_integrations.store.checks import SpanText
 

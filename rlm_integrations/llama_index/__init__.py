@@ -8,8 +8,8 @@ from rlm_integrations.errors import MissingExtraError
 try:
     from rlm_integrations.llama_index.batch import LLMBatch
     from rlm_integrations.llama_index.chat_engine import RLMChatEngine
-    from rlm_integrations.llama_index.events import RLMProgressEvent, RLMWorkflowEvent
     from rlm_integrations.llama_index.fast import fast_openai, fast_openai_like
+    from rlm_integrations.llama_index.progress import RLMProgressEvent, RLMWorkflowEvent
     from rlm_integrations.llama_index.query_engine import RLMQueryEngine
     from rlm_integrations.llama_index.results import result_of
     from rlm_integrations.llama_index.retriever import RLMStoreRetriever

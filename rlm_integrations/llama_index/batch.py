@@ -11,8 +11,8 @@ from rlm_integrations.events import Emitter, Event
 from rlm_integrations.faces.progress import progress_of
 from rlm_integrations.llama_index._defaults import callbacks, default_llm
 from rlm_integrations.llama_index._spans import HiddenFromSpans, spanned
-from rlm_integrations.llama_index.events import ProgressReporter
 from rlm_integrations.llama_index.fast import warn_of_slow
+from rlm_integrations.llama_index.progress import ProgressReporter
 from rlm_integrations.llama_index.traced import traced
 from rlm_integrations.lm.batch import (
     BatchOptions,

@@ -21,7 +21,7 @@ from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.faces.progress import is_progress
 from rlm_integrations.llama_index._defaults import callbacks, listening
 from rlm_integrations.llama_index.cited import EvidenceOfRun, found
-from rlm_integrations.llama_index.events import ProgressReporter
+from rlm_integrations.llama_index.progress import ProgressReporter
 from rlm_integrations.llama_index.response import apieces, metadata_of, pieces, response_text
 from rlm_integrations.llama_index.sources import source_of
 

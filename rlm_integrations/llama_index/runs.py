@@ -22,8 +22,8 @@ from rlm_integrations.events import Emitter, Event, RunFinished
 from rlm_integrations.faces.progress import is_progress, progress_of
 from rlm_integrations.llama_index._defaults import callbacks, default_llm
 from rlm_integrations.llama_index.cited import EvidenceOfRun, found
-from rlm_integrations.llama_index.events import ProgressReporter
 from rlm_integrations.llama_index.fast import warn_of_slow
+from rlm_integrations.llama_index.progress import ProgressReporter
 from rlm_integrations.llama_index.results import Results
 from rlm_integrations.llama_index.texts import TextSource
 from rlm_integrations.llama_index.traced import traced

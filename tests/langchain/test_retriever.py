@@ -17,7 +17,13 @@ from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
 from rlm_integrations.faces import evidence
-from rlm_integrations.langchain import RLMRunnable, RLMStoreRetriever, result_of, retriever, stores
+from rlm_integrations.langchain import (
+    RLMRunnable,
+    RLMStoreRetriever,
+    kept_stores,
+    result_of,
+    retriever,
+)
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import Citation, RLMResult
 from tests.engine.conftest import Scripted, code, documents_held, final
@@ -370,8 +376,8 @@ def test_what_leads_to_no_store(given: object, why: str) -> None:
 def test_a_result_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last 32 results of runnables are found by their ids, and no older one."""
     monkeypatch.setattr(runtime, "_shared", {})  # only ours: those of other tests are not touched
-    for number in range(stores.KEPT_STORES + 1):
-        stores.keep(RLMResult(answer="", run_id=f"run{number}", store=SharedStore()))
+    for number in range(kept_stores.KEPT_STORES + 1):
+        kept_stores.keep(RLMResult(answer="", run_id=f"run{number}", store=SharedStore()))
     with pytest.raises(InputError, match="no run 'run0' in this process"):
         RLMStoreRetriever(store="run0")
     assert RLMStoreRetriever(store="run1").invoke("") == []
