@@ -14,7 +14,7 @@ import rlm_integrations
 from rlm_integrations import errors, events, records, result, spending
 from rlm_integrations.lm.asker import Retry
 
-PAGE = Path(rlm_integrations.__file__).parent / "README.md"
+PAGE = Path(rlm_integrations.__file__).parent / "REFERENCE.md"
 _BASE = {each.name for each in fields(events.Event)}
 
 SETTINGS = [records.Budget, records.Limits, Retry]

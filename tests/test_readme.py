@@ -1,8 +1,9 @@
-"""Everything that the README shows is run: Python, the program of a root model, and the command
-line.
+"""Everything that the documentation shows is run: Python, the program of a root model, and the
+command line.
 """
 
 import asyncio
+import itertools
 import json
 import re
 import subprocess
@@ -18,7 +19,22 @@ from rlm_integrations import RLM
 from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.lm.offline import model
 from rlm_integrations.records import Message, Request
-from tests.readme import README, blocks, with_help
+from tests.readme import (
+    CLI,
+    ENGINE,
+    LANGCHAIN,
+    LLAMA_INDEX,
+    LM,
+    PACKAGE,
+    PAGES,
+    README,
+    ROOT,
+    all_blocks,
+    blocks,
+    read,
+    read_all,
+    with_help,
+)
 from tests.standin import Ask, StandIn, serve_in_thread
 
 ARCHIVE = (
@@ -33,7 +49,7 @@ NOT_RUN = ("pip install ", "make ")
 
 
 def as_a_model_would(ask: Ask) -> str:
-    """What the models of the README answer: the programs and quotes of the offline model, from
+    """What the models of the pages answer: the programs and quotes of the offline model, from
     behind a real socket.
     """
     roles = {"developer": "system"}  # as LlamaIndex sends it to newer models of OpenAI's
@@ -58,12 +74,12 @@ def as_a_model_would(ask: Ask) -> str:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
-    """The world of the README: two files, a key, and models that answer."""
+    """The world of every page: two files, a key, and models that answer."""
     monkeypatch.chdir(tmp_path)
     Path("archive.txt").write_text(ARCHIVE)
     Path("letters.txt").write_text("Dear Ada, the weather is fine. " * 20)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789")
-    monkeypatch.setenv("PYTHONPATH", str(README.parent))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with serve_in_thread(
         scripts=dict.fromkeys(["gpt-5", "gpt-5-mini"], as_a_model_would)
     ) as standin:
@@ -72,57 +88,147 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]
         yield standin
 
 
-# Workflows look at every attribute of an agent
-@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
-def test_the_python_of_the_readme(server: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
-    """All Python blocks run, one after another as a reader would type them, and their answers are
-    right.
+def run_python(page: Path, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], list[str]]:
+    """The names that the Python blocks of a page leave, and what each block printed, as if a reader
+    typed one after another.
     """
     namespace: dict[str, Any] = {"__name__": "readme"}
     printed = []
-    found = blocks("python")
-    for number, code in enumerate(found, 1):
-        exec(compile(code, f"README.md, block {number}", "exec"), namespace)
+    for number, code in enumerate(blocks(page, "python"), 1):
+        exec(compile(code, f"{page}, block {number}", "exec"), namespace)
         printed.append(capsys.readouterr().out)
-    # The agent's model calls no tool here
-    assert asyncio.run(namespace["ask_agent"]("Who wrote the letters?")) == "NOTHING FOUND"
-    where = ARCHIVE.index("The Ravenna dam")
-    sentence = "The Ravenna dam was approved by Ada Conti in March 1911."
-    assert printed[0] == f"{sentence}\ncontext_0 {where} {where + len(sentence)} {sentence}\n"
+    return namespace, printed
+
+
+def test_the_landing_page_shows_what_its_snippets_print(
+    server: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each Python block is followed by its output, needs no file and no model of a provider, and the
+    page fits on a screen or two.
+    """
+    shown = all_blocks(README)
+    promised = [after for (kind, _), (_, after) in itertools.pairwise(shown) if kind == "python"]
+    _, printed = run_python(README, capsys)
+    assert promised == printed
+    assert len(printed) == 2
+    assert server.calls() == []
+    assert len(read(README).splitlines()) <= 150
+
+
+def test_the_transcript_is_of_a_real_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Twelve lines of what `verbose` prints of the first snippet, in order; seconds and the number of
+    the run aside.
+    """
+    (shown,) = re.findall(r"<!-- transcript: .*? -->\n```text\n(.*?)```\n", read(README), re.DOTALL)
+    snippet = blocks(README, "python")[0]
+    assert snippet.count('"offline"') == 1
+    exec(snippet.replace('"offline"', '"offline", verbose=True'), {"__name__": "readme"})
+    real = iter(comparable(capsys.readouterr().err))
+    lines = comparable(shown)
+    assert len(lines) == 12
+    assert [line for line in lines if line not in real] == []  # an iterator: each after the last
+
+
+def comparable(transcript: str) -> list[str]:
+    text = re.sub(r"\[run-\d+\]", "[run]", transcript)
+    return re.sub(r"[\d.]+ s\b", "0 s", text).splitlines()
+
+
+WHERE = ARCHIVE.index("The Ravenna dam")
+SENTENCE = "The Ravenna dam was approved by Ada Conti in March 1911."
+END = WHERE + len(SENTENCE)
+
+
+def test_the_python_of_the_engine_page(server: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    """All blocks run, and their answers are right."""
+    _, printed = run_python(ENGINE, capsys)
+    assert printed[0] == f"{SENTENCE}\ncontext_0 {WHERE} {END} {SENTENCE}\n"
     assert "'The dam cost 4,200,000 lire.'" in printed[2]
-    assert "Ada Conti\n" in printed
-    assert any(each.startswith("final 4 ") for each in printed)
-    cost = where + len(sentence) + 1
-    assert f"context_0[{cost}:{cost + 28}] The dam cost 4,200,000 lire. {{}}\n0\n" in printed
-    assert "about Translate into Italian: valley" in printed[-4]
-    assert [each.splitlines()[0].startswith(sentence) for each in printed[-3:]] == [
-        True,
-        True,
-        True,
-    ]
-    assert "archive True\nThe dam cost 4,200,000 lire.\n" in printed[-3]
-    of_index = printed[-2].splitlines()
-    assert of_index[1] == "archive {'file_name': 'archive.txt'} True"
-    assert (
-        of_index[3]
-        == f'{sentence} [{{"doc_id": "archive", "source": "context_0", "start": {where}, "end": {cost - 1}}}]'
-    )
-    assert of_index[4:] == [
-        "Ada Conti",
-        *["The dam cost 4,200,000 lire."] * 2,
-        sentence,
-        "The dam cost 4,200,000 lire. 4",
-    ]
-    assert len(found) == len(printed) == 13
+    assert printed[3] == "Ada Conti\n"
+    assert printed[4].startswith("final 4 ")
+    cost = END + 1
+    assert printed[5] == f"context_0[{cost}:{cost + 28}] The dam cost 4,200,000 lire. {{}}\n0\n"
+    assert len(printed) == 8
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
     assert Path("findings.jsonl").exists()
 
 
+def test_the_python_of_the_models_page(server: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    """All blocks run, and their answers are right."""
+    _, printed = run_python(LM, capsys)
+    assert printed[0] == "about Translate into Italian: dam\n"
+    assert "about Translate into Italian: valley" in printed[1]
+    assert len(printed) == 2
+    assert {call.model for call in server.calls()} == {"gpt-5-mini"}
+
+
+def test_the_python_of_the_langchain_page(
+    server: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All blocks run, and their answers are right."""
+    _, (printed,) = run_python(LANGCHAIN, capsys)
+    assert printed.startswith(SENTENCE)
+    assert printed.endswith("archive True\nThe dam cost 4,200,000 lire.\n")
+    assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
+
+
+# Workflows look at every attribute of an agent
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
+def test_the_python_of_the_llama_index_page(
+    server: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All blocks run, and their answers are right; the agent of the page can be asked."""
+    namespace, printed = run_python(LLAMA_INDEX, capsys)
+    # The agent's model calls no tool here
+    assert asyncio.run(namespace["ask_agent"]("Who wrote the letters?")) == "NOTHING FOUND"
+    first, second = printed
+    lines = first.splitlines()
+    assert lines[0].startswith(SENTENCE)
+    assert lines[1] == "archive {'file_name': 'archive.txt'} True"
+    span = f'{{"doc_id": "archive", "source": "context_0", "start": {WHERE}, "end": {END}}}'
+    assert lines[3] == f"{SENTENCE} [{span}]"
+    assert lines[4:] == [
+        "Ada Conti",
+        *["The dam cost 4,200,000 lire."] * 2,
+        SENTENCE,
+        "The dam cost 4,200,000 lire. 4",
+    ]
+    assert second.startswith(SENTENCE)
+    assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
+
+
+def test_every_python_block_is_run() -> None:
+    """Python is only on the pages whose tests are above."""
+    having = [page for page in PAGES if blocks(page, "python")]
+    assert having == [README, ENGINE, LM, LANGCHAIN, LLAMA_INDEX]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each relative link names a file that exists, and a heading that the file has."""
+    for target in re.findall(r"\]\((?!https?://)(.*?)\)", read(page)):
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        headings = re.findall(r"^#+ (.*)", read(file), re.MULTILINE) if anchor else []
+        anchors = [re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings]
+        assert not anchor or anchor in anchors, target
+
+
+def test_the_map_names_files_that_exist() -> None:
+    """Each path that the map of the package shows as code is there."""
+    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:/|\.py))", read(PACKAGE / "README.md"))
+    assert named
+    assert [
+        each for each in named if not (PACKAGE / each).exists() and not (ROOT / each).exists()
+    ] == []
+
+
 def test_the_program_of_the_readme(server: StandIn) -> None:
-    """What the README shows as a root model's code is that: it runs in the sandbox and finishes
+    """What a page shows as a root model's code is that: it runs in the sandbox and finishes
     with a citation that holds.
     """
-    (program,) = blocks("repl")
+    (program,) = blocks(ENGINE, "repl")
 
     def obedient(ask: Ask) -> str:
         wanted, _, chunk = ask.prompt.partition("\n\n")
@@ -139,8 +245,14 @@ def test_the_program_of_the_readme(server: StandIn) -> None:
     assert "<class 'str'>" in result.repl_history[0].stdout
 
 
+def shell_blocks() -> list[str]:
+    return [code for page in PAGES for code in blocks(page, "sh")]
+
+
 def commands() -> list[str]:
-    lines = [line.partition(" #")[0].strip() for code in blocks("sh") for line in code.splitlines()]
+    lines = [
+        line.partition(" #")[0].strip() for code in shell_blocks() for line in code.splitlines()
+    ]
     return [line for line in lines if not line.startswith(NOT_RUN)]
 
 
@@ -148,8 +260,8 @@ def test_shell_blocks_hold_what_is_run_or_named() -> None:
     """Every line of a shell block is run here, or is one of those that are not on purpose."""
     assert len(commands()) == 3
     assert all("rlm-integrations ask " in line for line in commands())
-    targets = re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE)
-    makefile = (README.parent / "Makefile").read_text()
+    targets = re.findall(r"^make (\w+)", "\n".join(shell_blocks()), re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
     assert targets
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
@@ -158,7 +270,7 @@ def test_shell_blocks_hold_what_is_run_or_named() -> None:
 def test_the_command_line_of_the_readme(
     command: str, server: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every command of the README answers, with a citation; one that names no model, without a key."""
+    """Every command of the pages answers, with a citation; one that names no model, without a key."""
     if "--model" not in command:
         monkeypatch.delenv("OPENAI_API_KEY")
     command = command.replace("rlm-integrations ask", f"{sys.executable} -m rlm_integrations ask")
@@ -177,13 +289,11 @@ def test_the_command_line_of_the_readme(
 
 
 def test_the_help_is_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The text of `ask --help` stands in the README word for word; `python -m tests.readme` writes
-    it.
-    """
+    """A page has the text of `ask --help` word for word; `python -m tests.readme` writes it."""
     monkeypatch.setenv("COLUMNS", "120")
-    readme = README.read_text(encoding="utf-8")
-    assert readme.count("usage: rlm-integrations ask FILE") == 1
-    assert with_help(readme) == readme
+    page = read(CLI)
+    assert page.count("usage: rlm-integrations ask FILE") == 1
+    assert with_help(page) == page
 
 
 def test_errors_and_readme_name_the_same_commands() -> None:
@@ -196,22 +306,21 @@ def test_errors_and_readme_name_the_same_commands() -> None:
         "pip install 'rlm-integrations[langchain,llama-index]'",
         "pip install '.[langchain,llama-index]'",
     ]
-    readme = README.read_text(encoding="utf-8")
+    readme = read(README)
     assert all(command in readme for command in commands)
 
 
-def test_names_in_the_readme_are_there() -> None:
+def test_names_in_the_pages_are_there() -> None:
     """Every layer of a real run is explained; no public name is left out, and every extra is one of
     ours.
     """
-    readme = README.read_text(encoding="utf-8")
+    words = read_all()
     layers = RLM("offline").completion("Who approved the dam?", ARCHIVE).layers
     assert layers
-    assert [layer for layer in layers if f"`{layer}`" not in readme] == []
-    shown = " ".join([*blocks("python"), readme])
-    assert [name for name in rlm_integrations.__all__ if name not in shown] == []
-    pyproject = (README.parent / "pyproject.toml").read_text()
-    for extras in re.findall(r"'\.\[(.*?)\]'", readme):
+    assert [layer for layer in layers if f"`{layer}`" not in words] == []
+    assert [name for name in rlm_integrations.__all__ if name not in words] == []
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    for extras in re.findall(r"'\.\[(.*?)\]'", words):
         assert all(
             re.search(rf"^{extra} = \[", pyproject, re.MULTILINE) for extra in extras.split(",")
         )

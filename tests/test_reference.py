@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from rlm_integrations import events
-from tests.readme import README
+from tests.readme import ENGINE, PACKAGE, README
 from tests.reference import PAGE, RECORDS, SETTINGS, _said, event_kinds, page
 
 
 def test_the_page_is_what_the_docstrings_say() -> None:
-    """`python -m tests.reference` writes it; README leads to it."""
+    """`python -m tests.reference` writes it; the pages lead to it."""
     assert PAGE.read_text(encoding="utf-8") == page()
-    assert "(rlm_integrations/README.md)" in README.read_text(encoding="utf-8")
+    assert PAGE == PACKAGE / "REFERENCE.md"
+    assert "(rlm_integrations/REFERENCE.md)" in README.read_text(encoding="utf-8")
+    assert "(../REFERENCE.md)" in ENGINE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", [*SETTINGS, *RECORDS], ids=lambda kind: kind.__name__)

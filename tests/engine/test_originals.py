@@ -14,7 +14,7 @@ from rlm_integrations.engine._originals import INSTEAD
 from tests.engine.conftest import Scripted, code, run
 from tests.standin import serve_in_thread
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "rlm_integrations/engine/README.md"
 
 
 @pytest.mark.parametrize("name", INSTEAD)
