@@ -1,20 +1,19 @@
 """Every error that the library raises on purpose.
 
-RLMError
-├── InputError (also ValueError)       an argument that cannot work: wrong type, empty, out of
-range, unknown name │   ├── ContextError                   a context that cannot be read: wrong
-type, missing file, bytes that are no text │   └── QueryError                     a store query that
-does not parse; `column` points at the place ├── MissingExtraError (also ImportError)   a feature
-whose packages are not installed; names the extra ├── LoopError (also RuntimeError)      a
-synchronous call where it could only wait for itself ├── ModelError                         a model
-could not be asked, or did not answer usably ├── IncompleteError                    a run ended
-without a final answer and was told to raise; has the result │   └── BudgetExceededError
-it spent its budget └── SandboxError                       model code could not be run
-    ├── SandboxUnavailableError        a protection that this machine does not offer; names what can
-    be chosen instead └── SandboxClosedError             the session was closed or cancelled before
-    this use
+    RLMError
+    ├── InputError (also ValueError)           an invalid argument: type, value or name
+    │   ├── ContextError                       a context that cannot be read as text
+    │   └── QueryError                         a malformed store query; `column` is the position
+    ├── MissingExtraError (also ImportError)   a feature whose packages are not installed
+    ├── LoopError (also RuntimeError)          a synchronous call that would wait for itself
+    ├── ModelError                             a model call failed, or its reply is unusable
+    ├── IncompleteError                        a run without a final answer; has the result
+    │   └── BudgetExceededError                it spent its budget
+    └── SandboxError                           model code could not be run
+        ├── SandboxUnavailableError            this machine lacks a layer of protection
+        └── SandboxClosedError                 the session was closed or cancelled
 
-A failed sub-call in a batch is no exception but a value: `records.LLMError`.
+A failed call in a batch raises nothing: its result is a value, `records.LLMError`.
 """
 
 from typing import TYPE_CHECKING
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class RLMError(Exception):
-    """What all errors of this library have in common."""
+    """Base class of every error of this library."""
 
 
 class InputError(RLMError, ValueError):
-    """An argument that cannot work; the message says what would."""
+    """An invalid argument; the message says what is valid."""
 
 
 class ContextError(InputError):
@@ -36,11 +35,11 @@ class ContextError(InputError):
 
 
 class QueryError(InputError):
-    """A store query that does not parse.
+    """A malformed store query.
 
     Args:
         message: What is wrong and what to write instead.
-        column: Where in the query, counted from 1.
+        column: The position in the query, counted from 1.
     """
 
     def __init__(self, message: str, *, column: int) -> None:
@@ -60,19 +59,18 @@ class MissingExtraError(RLMError, ImportError):
 
 
 class LoopError(RLMError, RuntimeError):
-    """A synchronous call on the event loop that it would wait for."""
+    """A synchronous call, made on the event loop that it would wait for."""
 
 
 class ModelError(RLMError):
-    """A model could not be asked, or its answer could not be used.
+    """A model call failed, or its reply is unusable.
 
     Args:
         message: What happened, and what to do about it.
         type: The kind of failure as `LLMError.type` names it, such as "rate_limit" or "timeout".
         retryable: Whether the same request may succeed later.
-        retry_after: How many seconds the provider asked to wait, if it did.
-        sent: Whether the request may have reached the provider, which may then want to be paid for
-            it.
+        retry_after: How many seconds the provider asked to wait, or None.
+        sent: Whether the request may have reached the provider, which may then charge for it.
     """
 
     def __init__(
@@ -96,7 +94,7 @@ class IncompleteError(RLMError):
 
     Args:
         message: Why it ended.
-        result: The `RLMResult`: `partial` has the best answer so far, `stop_reason` the reason.
+        result: The `RLMResult`: `partial` is the best answer so far, `stop_reason` the reason.
     """
 
     def __init__(self, message: str, *, result: "RLMResult") -> None:
@@ -115,8 +113,40 @@ class SandboxError(RLMError):
 
 
 class SandboxUnavailableError(SandboxError):
-    """A layer of protection is missing here, and nothing weaker is chosen in silence."""
+    """This machine lacks a layer of protection; a weaker one is never chosen silently."""
 
 
 class SandboxClosedError(SandboxError):
     """The session was closed or cancelled before this use."""
+
+
+def quote_value(value: object) -> str:
+    """A value as error messages quote it: bounded in length, and no code of an unknown class runs."""
+    if isinstance(value, str):
+        return repr(str.__str__(value) if len(value) <= 80 else f"{value[:80]}…")
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
+    return (
+        repr(value)
+        if value is None or isinstance(value, int | float)
+        else f"a {type(value).__name__}"
+    )
+
+
+def check_count(name: str, value: object, *, most: int | None = None) -> int:
+    """The value, if it is an integer of at least 1.
+
+    Args:
+        name: The argument's name, for the message.
+        value: What the caller passed.
+        most: The largest valid value; None for no bound.
+
+    Raises:
+        InputError: It is not.
+    """
+    if type(value) is not int or value < 1 or (most is not None and value > most):
+        bound = "" if most is None else f" and at most {most:,}"
+        raise InputError(
+            f"{name} must be an integer of at least 1{bound}, not {quote_value(value)}"
+        )
+    return value

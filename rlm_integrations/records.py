@@ -394,7 +394,7 @@ class Limits:
             if not value >= 0 or (value == 0 and each.default != 0):
                 raise InputError(f"Limits({each.name}={value!r}): it must be greater than 0")
             if each.type is int and not isinstance(value, int):
-                raise InputError(f"Limits({each.name}={value!r}): a whole number is needed")
+                raise InputError(f"Limits({each.name}={value!r}): it must be an integer")
         if self.compact_at > 1:
             raise InputError(
                 f"Limits(compact_at={self.compact_at!r}): it is a part of the model's window, at most 1"
@@ -435,7 +435,7 @@ class Budget:
                     f"Budget({name}={value!r}): a number greater than 0 is needed, or None for no bound"
                 )
             if name in {"max_calls", "max_tokens"} and not isinstance(value, int):
-                raise InputError(f"Budget({name}={value!r}): a whole number is needed")
+                raise InputError(f"Budget({name}={value!r}): it must be an integer")
         if self.on_exceeded not in {"partial", "raise"}:
             raise InputError(
                 f"Budget(on_exceeded={self.on_exceeded!r}): choose 'partial' or 'raise'"

@@ -301,19 +301,19 @@ def test_a_sandbox_that_this_machine_does_not_have(
         (["report.txt", "q", "--errors", "hope"], "hope"),
         (
             ["report.txt", "q", "--max-calls", "0"],
-            "--max-calls: a whole number greater than 0 is needed, not '0'",
+            "--max-calls: must be an integer of at least 1, not '0'",
         ),
         (
             ["report.txt", "q", "--max-tokens", "many"],
-            "--max-tokens: a whole number greater than 0 is needed, not 'many'",
+            "--max-tokens: must be an integer of at least 1, not 'many'",
         ),
         (
             ["report.txt", "q", "--max-parallel", "-1"],
-            "--max-parallel: a whole number greater than 0 is needed, not '-1'",
+            "--max-parallel: must be an integer of at least 1, not '-1'",
         ),
         (
             ["report.txt", "q", "--max-depth", "0"],
-            "--max-depth: a whole number greater than 0 is needed, not '0'",
+            "--max-depth: must be an integer of at least 1, not '0'",
         ),
         (
             ["report.txt", "q", "--max-cost", "inf"],

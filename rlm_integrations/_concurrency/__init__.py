@@ -1,1 +1,1 @@
-"""Loops, threads, cleanup: everything that is the same whatever runs on it."""
+"""Event loops, threads and cleanup, shared by every part of the library."""

@@ -1,8 +1,7 @@
-"""Cleanup that no cancellation cuts short.
+"""Cleanup that cancellation does not interrupt.
 
-A task may be cancelled at every await, those of its cleanup included: for the first time while it
-closes what it has done with, or again while it still unwinds. Whoever gives something back
-therefore waits for that by one of these, and the cancellation goes on afterwards.
+A task can be cancelled at any await, also during its own cleanup. Await cleanup through these
+helpers: they finish the work first, then re-raise the cancellation.
 """
 
 import asyncio
@@ -13,11 +12,11 @@ T = TypeVar("T")
 
 
 async def wait_until_done(*futures: asyncio.Future[Any]) -> None:
-    """Wait until all of these are done, whatever becomes of them, and however often the waiting
-    task is cancelled meanwhile.
+    """Wait until all futures are done, whatever their outcome, and however often the waiting task
+    is cancelled meanwhile.
 
     Raises:
-        CancelledError: The waiting task was cancelled; they are done all the same.
+        CancelledError: The waiting task was cancelled; the futures are done nevertheless.
     """
     cancellation: asyncio.CancelledError | None = None
     try:
@@ -27,7 +26,7 @@ async def wait_until_done(*futures: asyncio.Future[Any]) -> None:
             except asyncio.CancelledError as error:
                 cancellation = error
         for each in futures:
-            _ = each.cancelled() or each.exception()  # looked at, or asyncio complains of it
+            _ = each.cancelled() or each.exception()  # retrieved, or asyncio logs it
         if cancellation is not None:
             raise cancellation
     finally:
@@ -35,11 +34,10 @@ async def wait_until_done(*futures: asyncio.Future[Any]) -> None:
 
 
 async def finish_despite_cancel(work: Awaitable[T]) -> T:
-    """What this gives or raises, once it is done, however often the waiting task is cancelled
-    meanwhile.
+    """Return or raise the work's outcome, however often the waiting task is cancelled meanwhile.
 
     Raises:
-        CancelledError: The waiting task was cancelled; it is done all the same.
+        CancelledError: The waiting task was cancelled; the work is done nevertheless.
     """
     future = asyncio.ensure_future(work)
     try:

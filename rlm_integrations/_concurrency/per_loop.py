@@ -19,13 +19,13 @@ SECONDS_TO_CLOSE = 1.0
 class PerLoop(Generic[T]):
     """Makes a resource at its first use on a loop, and closes it on that loop.
 
-    An async generator holds the resource: `asyncio.run`, and all else that ends a loop properly,
-    closes it, and its `finally` closes the resource. Where this object goes first, or the
-    interpreter ends before the loop, the generator is closed from here.
+    An async generator holds the resource: a loop's regular shutdown, as in `asyncio.run`, closes
+    the generator, whose `finally` closes the resource. If this object is collected first, or the
+    interpreter exits before the loop, this module closes the generator.
 
     Args:
-        make: Makes the resource; runs off the loop, because it may take long. If it ends when
-            nobody waits for it any more, what it made is dropped unclosed.
+        make: Makes the resource; runs off the loop, because it may be slow. If no task waits for
+            it any more when it returns, the result is dropped unclosed.
         close: Closes it; runs on its loop.
     """
 
@@ -34,20 +34,20 @@ class PerLoop(Generic[T]):
     def __init__(self, make: Callable[[], T], close: Callable[[T], Awaitable[None]]) -> None:
         self._make = make
         self._close = close
-        # Each is touched by its loop's thread alone
+        # Only a loop's own thread touches its entry
         self._entries: dict[asyncio.AbstractEventLoop, _Entry[T]] = {}
-        weakref.finalize(self, _dropped, self._entries).atexit = False
+        weakref.finalize(self, _end_all_soon, self._entries).atexit = False
 
     async def get(self) -> T:
         """The running loop's resource."""
         loop = asyncio.get_running_loop()
         entry = self._entries.get(loop)
         if entry is None:
-            _held().end_dead()
+            _open_entries().end_dead()
             entry = self._entries[loop] = _Entry(loop, self._make, self._close, self._entries)
         if entry.resource is not None:
             return entry.resource
-        # Shared: one caller's cancellation is not another's
+        # Shared by callers: cancelling one must not cancel the others
         return await asyncio.shield(entry.opening)
 
 
@@ -67,8 +67,8 @@ class _Entry(Generic[T]):
         self.resource: T | None = None
         self.holder = self._hold(make, close, entries)
         self.ending: asyncio.Task[None] | None = None
-        # In no context of a caller's: the task stays as long as the resource, and what such a
-        # context holds may hold whose resource it is.
+        # In an empty context: the task lives as long as the resource, and a caller's context may
+        # refer to the resource's owner.
         self.opening = loop.create_task(self._open(), context=Context())
 
     async def _open(self) -> T:
@@ -81,29 +81,28 @@ class _Entry(Generic[T]):
         close: Callable[[T], Awaitable[None]],
         entries: "dict[asyncio.AbstractEventLoop, _Entry[T]]",
     ) -> AsyncGenerator[T, None]:
-        held, resource = _held(), None
-        held.entries.add(self)
+        open_entries, resource = _open_entries(), None
+        open_entries.entries.add(self)
         try:
-            # In a thread that the interpreter's end does not wait for: loading an SDK may take
-            # seconds.
+            # In a daemon thread: loading an SDK may take seconds, and must not delay the exit.
             resource = await in_thread(make)
             yield resource
         finally:
             entries.pop(self.loop, None)
-            held.entries.discard(self)
+            open_entries.entries.discard(self)
             if resource is not None:
                 await close(resource)
 
     async def _end(self) -> None:
-        self.opening.cancel()  # if it is still being made, nobody waits for it any more
+        self.opening.cancel()  # if it is still being made, no task waits for it any more
         await wait_until_done(self.opening)
         await self.holder.aclose()
 
     def end_soon(self) -> None:
-        """Close it on its loop, a moment later: a loop that is about to end does so itself, and
-        would cancel us in the middle.
+        """Close it on its loop after a moment: a loop that is about to end closes it by itself, and
+        would cancel this in the middle.
 
-        One whose loop stands still is left to the end of that loop.
+        If the loop is not running, its shutdown closes the resource.
         """
         if self.loop.is_running():
             self.loop.call_soon_threadsafe(
@@ -114,14 +113,14 @@ class _Entry(Generic[T]):
         self.ending = self.loop.create_task(self._end())
 
     def end_dead(self) -> None:
-        """Release what belongs to a closed loop: by hand, nobody else will; what would have to wait
-        for the loop waits in vain.
+        """Release the resource of a closed loop by one manual step of its generator: cleanup that
+        would have to await cannot run any more.
         """
         with suppress(StopIteration, RuntimeError):
             self.holder.aclose().__await__().send(None)
 
     def end_now(self) -> None:
-        """Close it from outside its loop, and wait for that."""
+        """Close it from outside its loop, and wait until it is closed."""
         with suppress(Exception):
             if self.loop.is_closed():
                 self.end_dead()
@@ -131,37 +130,37 @@ class _Entry(Generic[T]):
                 self.loop.run_until_complete(asyncio.wait_for(self._end(), SECONDS_TO_CLOSE))
 
 
-class _Held:
-    """All that is open in this process.
+class _OpenEntries:
+    """All open resources of this process.
 
-    A client is so never garbage together with what would close it. In a forked process the parent's
-    list is kept for ever and not
-    touched: to close what it holds would reach into the parent's loops.
+    A strong reference, so that a client and the generator that closes it are never collected
+    together. A forked process keeps its parent's list forever and does not touch it: closing these
+    resources would act on the parent's loops.
     """
 
     def __init__(self) -> None:
         self.entries: set[_Entry[Any]] = set()
 
     def end_dead(self) -> None:
-        """Release what belongs to loops that were closed without closing their generators."""
+        """Release the resources of loops that were closed without closing their generators."""
         for entry in list(self.entries):
             if entry.loop.is_closed():
                 entry.end_dead()
 
     def close(self) -> None:
-        """The interpreter ends."""
+        """Close everything at the interpreter's exit."""
         for entry in list(self.entries):
             entry.end_now()
 
     def abandon(self) -> None:
-        """See above."""
+        """Do nothing, as the class says."""
 
 
-def _held() -> _Held:
-    return shared("open clients", _Held)
+def _open_entries() -> _OpenEntries:
+    return shared("open clients", _OpenEntries)
 
 
-def _dropped(entries: dict[asyncio.AbstractEventLoop, _Entry[Any]]) -> None:
+def _end_all_soon(entries: dict[asyncio.AbstractEventLoop, _Entry[Any]]) -> None:
     for entry in list(entries.values()):
-        if entry in _held().entries:  # else it is the parent's
+        if entry in _open_entries().entries:  # else it belongs to the parent process
             entry.end_soon()

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 
-YIELD = 64  # items after which other tasks are let run
+YIELD_AFTER_ITEMS = 64  # items after which other tasks get a turn
 _END = object()
 
 
@@ -17,12 +17,12 @@ async def pool(
 ) -> None:
     """Do the work on every item, `count` at a time; returns when all is done.
 
-    Where the source raises, what was begun is finished first. Where the work raises, or this is
-    cancelled, all of it is cancelled and has ended before the exception goes on.
+    If the source raises, work under way is finished first. If the work raises, or this is
+    cancelled, all of it is cancelled and has ended before the exception propagates.
 
     Args:
         items: Pulled one by one, when a worker is free, on this event loop.
-        work: Gets an item's number, counted from 0, and the item.
+        work: Receives an item's index, from 0, and the item.
         count: How many workers there are.
     """
     source = _Source(items)
@@ -30,8 +30,8 @@ async def pool(
     async def worker() -> None:
         while (pulled := await source.pull()) is not None:
             await work(*pulled)
-            if pulled[0] % YIELD == 0:
-                # Work that never waits, such as to refuse an item, would keep the loop
+            if pulled[0] % YIELD_AFTER_ITEMS == 0:
+                # Work that never awaits, such as refusing an item, would block the loop
                 await asyncio.sleep(0)
 
     failure: BaseException | None = None
@@ -47,7 +47,7 @@ async def pool(
 
 
 class _Source(Generic[T]):
-    """Numbers what an iterable gives. An async one is asked by one worker at a time."""
+    """Numbers the items of an iterable. Workers pull from an async one in turn."""
 
     def __init__(self, items: Iterable[T] | AsyncIterable[T]) -> None:
         self.error: Exception | None = None
@@ -60,7 +60,7 @@ class _Source(Generic[T]):
         """The next item and its number, or None at the end."""
         try:
             item = await self._next()
-        except Exception as error:  # noqa: BLE001 - raised by `pool`, when what was begun is done
+        except Exception as error:  # noqa: BLE001 - raised by `pool`, once work under way is done
             self.error = error
             item = _END
         if item is _END:

@@ -1,4 +1,4 @@
-"""The portal: one event loop in one daemon thread, on which every synchronous door runs its
+"""The portal: one event loop in one daemon thread, on which the synchronous API runs its
 coroutines.
 """
 
@@ -28,12 +28,12 @@ SECONDS_BETWEEN_LOOKS = 0.1  # at the main thread, while a pool's worker waits
 
 def portal() -> "Portal":
     """The process's portal; started at its first use, and anew in a forked process."""
-    # Its loop would keep the context in which it is made for ever
+    # A loop keeps the context in which it is made forever
     return shared("portal", lambda: Context().run(Portal))
 
 
 def on_portal() -> bool:
-    """Whether the caller runs on the portal, on behalf of a synchronous door. Starts no portal."""
+    """Whether the caller runs on the portal, on behalf of a synchronous call. Starts no portal."""
     started = peek("portal")
     return isinstance(started, Portal) and started.is_here()
 
@@ -47,15 +47,15 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def blocked_loops() -> set[asyncio.AbstractEventLoop]:
-    """The event loops that stand still because a synchronous call was made inside them; what their
-    tasks hold, they hold for long.
+    """The event loops that are blocked by a synchronous call made inside them; their tasks release
+    nothing until it returns.
     """
     return shared("blocked loops", set)
 
 
 class Portal:
     """Runs coroutines for synchronous callers: from any thread, any number at once, also inside a
-    running event loop (which waits).
+    running event loop (which is blocked meanwhile).
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Portal:
         self.loop = asyncio.SelectorEventLoop(self._selector)
         self.closing = False
         self._inherited: list[object] = []
-        self._of_workers: set[_PortalCall[Any]] = set()  # on the loop alone
+        self._of_workers: set[_PortalCall[Any]] = set()  # touched on the loop only
         self._thread = threading.Thread(target=self._serve, name="rlm-portal", daemon=True)
         self._thread.start()
 
@@ -73,15 +73,15 @@ class Portal:
         return threading.current_thread() is self._thread
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """What the coroutine returns or raises.
+        """Return or raise what the coroutine does.
 
-        It sees the caller's context variables. Where the wait is interrupted, by Ctrl-C above all,
-        the coroutine is cancelled and has ended before the exception goes on. The same where the
-        caller is a worker of a pool, and the main thread, interrupted, waits for that pool.
+        It sees the caller's context variables. If the wait is interrupted, for example by Ctrl-C,
+        the coroutine is cancelled and has ended before the exception propagates; likewise if the
+        caller is a pool's worker and the interrupted main thread waits for that pool.
 
         Raises:
             LoopError: The caller runs on the portal itself, in an async function that a synchronous
-                door started.
+                call started.
         """
         context, caller = copy_context(), _Caller()
         context.run(_CALLER.set, caller)
@@ -92,7 +92,7 @@ class Portal:
 
         Closing the iterator early closes the generator and waits for that.
         """
-        # The same for all steps, so that what the generator sets stays set
+        # One context for all steps, so that variables that the generator sets keep their values
         context, caller = copy_context(), _Caller()
         context.run(_CALLER.set, caller)
         end = object()
@@ -122,7 +122,7 @@ class Portal:
                 caller.serve(call)
                 return call.result()
             except BaseException:
-                # The wait was interrupted; else this is what the coroutine raised
+                # Not done: the wait was interrupted. Done: the coroutine raised.
                 if not call.is_done:
                     call.cancel()
                 raise
@@ -130,7 +130,7 @@ class Portal:
                 del call  # it holds the exception, whose traceback holds this frame
 
     def _follow(self, call: "_PortalCall[Any]") -> None:
-        """On the loop: end this call of a pool's worker once the main thread is interrupted and
+        """On the loop: cancel this call of a pool's worker once the main thread is interrupted and
         waits for the pool.
         """
         is_first = not self._of_workers
@@ -143,7 +143,7 @@ class Portal:
         if self._of_workers and is_main_thread_interrupted():
             for call in self._of_workers:
                 call.cancel_on_loop()
-            self._of_workers.clear()  # once is enough: what cleans up is not disturbed again
+            self._of_workers.clear()  # once is enough: cleanup is not disturbed again
         if self._of_workers:
             self.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look)
 
@@ -152,8 +152,8 @@ class Portal:
             await items.aclose()
 
         if self.closing:
-            return  # the end of the loop closes its generators
-        if self.is_here():  # a dropped iterator is collected wherever its last reference goes
+            return  # the loop's shutdown closes its generators
+        if self.is_here():  # an iterator may be collected on any thread
             self.loop.call_soon(_PortalCall(self, close(), context, _Caller()).start)
         else:
             self._run(close(), context, _Caller())
@@ -161,7 +161,7 @@ class Portal:
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
         while not self.closing:
-            # A task that raises one of these throws it through the loop too; its caller gets it
+            # A task that raises one of these also stops the loop; the caller gets the exception
             # from the task.
             with suppress(SystemExit, KeyboardInterrupt):
                 self.loop.run_forever()
@@ -169,7 +169,7 @@ class Portal:
         self.loop.close()
 
     async def _finish(self) -> None:
-        """Cancel what runs and close what is open, a little sooner than `close` stops waiting."""
+        """Cancel running tasks and close open generators, before `close` stops waiting."""
         with suppress(TimeoutError):
             async with asyncio.timeout(SECONDS_TO_CLOSE * 0.9):
                 tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -179,23 +179,24 @@ class Portal:
                 await self.loop.shutdown_asyncgens()
 
     def close(self) -> None:
-        """End the loop and its thread. What still runs is cancelled; nobody is left to be told."""
+        """End the loop and its thread. Running tasks are cancelled, and nothing is reported."""
         self.closing = True
         with suppress(RuntimeError):  # it is closed
             self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(SECONDS_TO_CLOSE)
 
     def abandon(self) -> None:
-        """In a forked process: let go of the parent's connections without a word to them.
+        """In a forked process: release the parent's connections without sending on them.
 
-        To close the loop would take its sockets out of the selector that the parent still uses. So
-        the selector is closed first, which concerns this process alone, and each inherited socket's
-        number is pointed at /dev/null: a connection that the parent closes is not held open here.
-        The objects stay, for ever: finalizers of half-done tasks would act on what is the parent's.
+        Closing the loop would remove its sockets from the selector that the parent still uses. So
+        the selector is closed first, which affects this process only, and the descriptor of each
+        inherited socket is redirected to /dev/null: a connection that the parent closes is not held
+        open here. The objects are kept forever: finalizers of unfinished tasks would act on the
+        parent's resources.
         """
         self.closing = True
         keys = list(self._selector.get_map().values())
-        # And the frame of the thread, which is gone, holds `self`
+        # The frame of the thread, which is gone, also holds `self`
         self._inherited += [*keys, *asyncio.all_tasks(self.loop)]
         self._selector.close()
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -207,27 +208,27 @@ class Portal:
 
 
 class _Caller:
-    """The thread that waits for a coroutine on the portal: it does meanwhile what it is asked to.
+    """The thread that waits for a coroutine on the portal, and runs functions for it meanwhile.
 
-    A queue of the standard library's C code is all that both threads touch. Futures, conditions and
-    events of `threading` and `concurrent.futures` are written in Python: an interrupt (Ctrl-C) in
-    the middle of their `__enter__` leaves a lock locked for ever, and the portal, with every run on
-    it, waits for that lock.
+    The two threads share only a queue that is written in C. The futures, conditions and events of
+    `threading` and `concurrent.futures` are written in Python: an interrupt (Ctrl-C) inside their
+    `__enter__` leaves a lock locked forever, and the portal, with every run on it, would wait for
+    that lock.
     """
 
     def __init__(self) -> None:
-        # None to look whether the call is done
+        # None: check whether the call is done
         self._requests: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     async def do(self, function: Callable[[], T]) -> T:
-        """The function's result, from that thread."""
+        """Run the function in that thread, and return its result."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
         def request() -> None:
             try:
                 end = partial(future.set_result, function())
-            except Exception as error:  # noqa: BLE001 - it is raised where the function was asked for
+            except Exception as error:  # noqa: BLE001 - raised in `do`
                 end = partial(future.set_exception, error)
             loop.call_soon_threadsafe(lambda: None if future.done() else end())
 
@@ -235,18 +236,18 @@ class _Caller:
         return await future
 
     def wake(self) -> None:
-        """Have the thread look whether its call is done."""
+        """Have the thread check whether its call is done."""
         self._requests.put(None)
 
     def serve(self, call: "_PortalCall[Any]") -> None:
-        """In that thread: do what is asked until this call is done."""
+        """In that thread: run the requested functions until this call is done."""
         while not call.is_done:
             request = self._requests.get()
             if request is not None:
                 request()
 
     def wait(self, call: "_PortalCall[Any]") -> None:
-        """In that thread: wait until this call is done, and do nothing of what is asked."""
+        """In that thread: wait until this call is done, and discard requests."""
         while not call.is_done:
             self._requests.get()
 
@@ -255,10 +256,10 @@ _CALLER: ContextVar[_Caller | None] = ContextVar("caller", default=None)
 
 
 async def pulled_by_caller(items: Iterable[T]) -> AsyncGenerator[T, None]:
-    """The items, pulled in the thread that made the synchronous call, or here where there was none.
+    """The items, pulled in the thread that made the synchronous call, or here if there was none.
 
-    An iterable of the user's may read a database cursor, which belongs to its thread, or make
-    synchronous calls of this library.
+    A user's iterable may read a database cursor, which belongs to its thread, or make synchronous
+    calls of this library.
     """
     caller, iterator, end = _CALLER.get(), iter(items), object()
 
@@ -270,9 +271,7 @@ async def pulled_by_caller(items: Iterable[T]) -> AsyncGenerator[T, None]:
 
 
 def synchronous(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """The same function for synchronous callers; its name is the async one's without the "a" before
-    it.
-    """
+    """The function for synchronous callers, named like the async one without its leading "a"."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -283,8 +282,8 @@ def synchronous(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]
 
 
 def iterating(function: Callable[P, AsyncGenerator[T, None]]) -> Callable[P, Iterator[T]]:
-    """The same generator function for synchronous callers; its name is the async one's without the
-    "a" before it.
+    """The generator function for synchronous callers, named like the async one without its leading
+    "a".
     """
 
     @wraps(function)
@@ -317,25 +316,25 @@ class _PortalCall(Generic[T]):
         self.is_done = False
 
     def result(self) -> T:
-        """In the thread that waits: what the coroutine returned or raised, once it is done."""
+        """In the waiting thread: return or raise what the finished coroutine did."""
         if self._ended is None:
             raise asyncio.CancelledError
         return self._ended()
 
     def start(self) -> None:
-        """On the loop: begin."""
+        """On the loop: start the coroutine."""
         if self.is_done:
             return
         self._task = self._portal.loop.create_task(self._coroutine, context=self._context)
         self._task.add_done_callback(self._deliver)
 
     def cancel(self) -> None:
-        """In the thread that waits: cancel, and wait until it has ended."""
+        """In the waiting thread: cancel the call, and wait until it has ended."""
         self._portal.loop.call_soon_threadsafe(self.cancel_on_loop)
         self._caller.wait(self)
 
     def cancel_on_loop(self) -> None:
-        """On the loop: cancel."""
+        """On the loop: cancel the coroutine."""
         if self._task is not None:
             self._task.cancel()
         elif not self.is_done:  # the interruption came before the start
@@ -345,9 +344,9 @@ class _PortalCall(Generic[T]):
     def _deliver(self, task: asyncio.Task[T]) -> None:
         if self._portal.closing:
             # Only daemon threads still wait, and end with the interpreter: an exception would be
-            # printed
+            # printed.
             return
-        # So that it goes here: an interrupt while the caller's thread drops it would be lost
+        # Dropped here: an interrupt while the caller's thread drops it would be lost
         self._task = None
         self._end(None if task.cancelled() else _outcome(task))
 
@@ -357,7 +356,7 @@ class _PortalCall(Generic[T]):
 
 
 def _outcome(task: "asyncio.Task[T]") -> Callable[[], T]:
-    """Returns or raises what the task did, and does not hold the task."""
+    """A function that returns or raises what the task did, without a reference to the task."""
     error = task.exception()
     if error is None:
         value = task.result()
@@ -375,7 +374,7 @@ def _outcome(task: "asyncio.Task[T]") -> Callable[[], T]:
 
 @contextmanager
 def _blocking() -> Iterator[None]:
-    """Note that this thread's running loop, if any, stands still meanwhile."""
+    """Mark this thread's running loop, if any, as blocked meanwhile."""
     loop = running_loop()
     if loop is not None:
         blocked_loops().add(loop)

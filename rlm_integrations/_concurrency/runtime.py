@@ -1,8 +1,8 @@
-"""All process-wide state and nothing else.
+"""All process-wide state.
 
-Everything that outlives a call and is shared by runs, threads and event loops is kept here: made
-once, closed when the interpreter ends, and dropped in a forked process, which must not use what its
-parent holds.
+Every object that outlives a call and is shared by runs, threads and event loops is kept here: made
+once, closed at the interpreter's exit, and dropped in a forked process, which must not use its
+parent's resources.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
 
-PARSER_STACK = 16 << 20  # bytes; a few pages of it are ever used
+PARSER_STACK = 16 << 20  # bytes; only the pages in use take memory
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -21,28 +21,26 @@ P = ParamSpec("P")
 
 @runtime_checkable
 class Closable(Protocol):
-    """A shared object that holds something of the operating system."""
+    """A shared object that holds resources of the operating system."""
 
     def close(self) -> None:
-        """Release everything; the interpreter is ending.
-
-        Called once, takes no more than two seconds.
-        """
+        """Release everything at the interpreter's exit. Called once; takes at most two seconds."""
 
     def abandon(self) -> None:
-        """Let go of what a fork inherited, without disturbing the parent that still uses it."""
+        """Release inherited resources in a forked process, without disturbing the parent."""
 
 
 _lock = threading.RLock()
 _shared: dict[Hashable, Any] = {}
-# A lock for each object that is being made: one may take long, the others must not wait
+# A lock for each object that is being made: a slow one must not delay the others
 _making: dict[Hashable, threading.RLock] = {}
-# What a forked process has dropped: kept, because finalizers would act on what is the parent's
+# Objects that a forked process dropped: kept, because finalizers would act on the parent's
+# resources
 _inherited: list[Any] = []
 
 
 def shared(key: Hashable, make: Callable[[], T]) -> T:
-    """The process's one object of this key, made by `make` at the first call."""
+    """The process's object for this key, made by `make` at the first call."""
     with _lock:
         if key in _shared:
             return cast("T", _shared[key])
@@ -59,7 +57,7 @@ def shared(key: Hashable, make: Callable[[], T]) -> T:
 
 
 def peek(key: Hashable) -> object:
-    """The process's object of this key, or None where nobody has made it."""
+    """The process's object for this key, or None if it is not made yet."""
     return _shared.get(key)
 
 
@@ -74,7 +72,9 @@ def forget(key: Hashable, thing: object) -> None:
 
 
 class _Threads(ThreadPoolExecutor):
-    """A few threads for our own short work. Never for user code: that may wait for more of itself."""
+    """A few threads for the library's own short work. Never for user code, which may wait for more
+    user code.
+    """
 
     def close(self) -> None:
         self.shutdown(wait=False, cancel_futures=True)
@@ -84,39 +84,39 @@ class _Threads(ThreadPoolExecutor):
 
 
 def threads(name: str, count: int) -> ThreadPoolExecutor:
-    """The process's few threads of this name, for our own short work."""
+    """The process's threads of this name, for the library's own short work."""
     return shared(
         ("threads", name), lambda: _Threads(max_workers=count, thread_name_prefix=f"rlm-{name}")
     )
 
 
 def offload(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """Run a short piece of our own work off the event loop: encoding, hashing, parsing, starting a
+    """Run short work of the library off the event loop: encoding, hashing, parsing, starting a
     process.
 
-    Await what it gives. Where that wait is cancelled, what has begun goes on, and its result is
-    lost; see `_cleanup`.
+    Await the future that it returns. Cancelling that wait does not stop work that has begun; its
+    result is lost (see `cleanup`).
     """
     return asyncio.wrap_future(threads("work", 4).submit(function, *args, **kwargs))
 
 
 def open_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """`offload` in threads that do nothing but open sessions and read documents, so that nothing
-    else delays that.
+    """`offload` in threads that only open sessions and read documents, so that no other work delays
+    them.
     """
     return asyncio.wrap_future(threads("opening", 4).submit(function, *args, **kwargs))
 
 
 def close_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """`offload` in threads that do nothing but give back what is no longer needed: a run's end
-    never waits for other work.
+    """`offload` in threads that only release resources, so that a run's end never waits for other
+    work.
     """
     return asyncio.wrap_future(threads("closing", 4).submit(function, *args, **kwargs))
 
 
 def parse_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
     """`offload` in a thread whose stack is large enough for Python's parser, which recurses in C
-    and would else end the process.
+    and would crash the process otherwise.
     """
     return asyncio.wrap_future(shared("parser", _parser).submit(function, *args, **kwargs))
 
@@ -126,7 +126,7 @@ def _parser() -> ThreadPoolExecutor:
     before = threading.stack_size()
     threading.stack_size(max(before, PARSER_STACK))
     try:
-        # Its thread is made here, with this size, which then is the user's again
+        # Starts its thread with this stack size; the user's size is restored below
         executor.submit(int).result()
     finally:
         threading.stack_size(before)
@@ -136,15 +136,15 @@ def _parser() -> ThreadPoolExecutor:
 def _close_all() -> None:
     while _shared:
         with _lock:
-            # The portal first: what runs on it uses the rest to clean up. Then the newest, which
-            # may stand on older ones.
+            # The portal first: its tasks use the rest to clean up. Then the newest first, because
+            # newer objects may use older ones.
             thing = _shared.pop("portal" if "portal" in _shared else next(reversed(_shared)))
         if isinstance(thing, Closable):
             thing.close()
 
 
 def _drop_all() -> None:
-    global _lock  # noqa: PLW0603 - another thread of the parent may have held it at the fork, and is not here to release it
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it at the fork, and does not exist here
     _lock = threading.RLock()
     _making.clear()
     things = list(_shared.values())

@@ -1,4 +1,4 @@
-"""Foreign synchronous code, off the event loop."""
+"""Runs foreign synchronous code off the event loop."""
 
 import asyncio
 import threading
@@ -13,12 +13,12 @@ P = ParamSpec("P")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What foreign synchronous code returns or raises, run in a thread of its own with the caller's
-    context variables.
+    """Run foreign synchronous code in a thread of its own, with the caller's context variables, and
+    return or raise what it does.
 
-    Never in a shared pool: such code may wait for more of its kind. How many there are at once is
-    for the caller to bound. Where the wait is cancelled before the code began, it does not begin;
-    what has begun is left behind, because nothing can stop it.
+    Never in a shared pool: such code may wait for more of its kind. The caller bounds the number of
+    threads. If the wait is cancelled before the code has begun, it never runs; code that has begun
+    cannot be stopped, and finishes by itself.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -36,11 +36,11 @@ def _run(call: Callable[[], T], done: "asyncio.Future[T]", loop: asyncio.Abstrac
         return
     try:
         finish = partial(done.set_result, call())
-    except StopIteration as error:  # no future takes that one
+    except StopIteration as error:  # a future cannot hold a StopIteration
         finish = partial(done.set_exception, RuntimeError(f"StopIteration: {error}"))
-    except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+    except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
         finish = partial(done.set_exception, error)
-    with suppress(RuntimeError):  # the loop has ended without waiting
+    with suppress(RuntimeError):  # the loop was closed meanwhile
         loop.call_soon_threadsafe(_finish, done, finish)
 
 

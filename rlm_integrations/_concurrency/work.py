@@ -1,8 +1,8 @@
-"""Long work that code in a sandbox asks the host for: how much it may read, and whether its result
-is still wanted.
+"""Bounds on long work that sandbox code requests from the host: how much it may read, and whether
+its result is still needed.
 
-Whoever reads many characters says so with `spend`, a step at a time. Without a `Work` around it,
-that costs nothing and stops nothing.
+Functions that read many characters call `spend` before each step. Outside of a `Work` the call has
+no effect.
 """
 
 import time
@@ -14,19 +14,19 @@ from rlm_integrations.errors import InputError
 
 
 class WorkSpentError(InputError):
-    """A query would read more than it may; the message says how much that is."""
+    """A query would read more than it may; the message has the bound."""
 
 
 class WorkStoppedError(Exception):
-    """Nobody waits for the result any more."""
+    """The result is no longer needed."""
 
 
 class Work:
-    """What one piece of work may read.
+    """The bounds of one piece of work.
 
     Args:
-        most: How many characters; None for no bound.
-        until: The time of `time.monotonic()` at which it ends; None for no end.
+        most: How many characters it may read; None for no bound.
+        until: Its deadline, in `time.monotonic()`; None for no deadline.
 
     Attributes:
         spent: How many characters it has read so far.
@@ -47,21 +47,21 @@ class Work:
 
         Raises:
             WorkStoppedError: The work was stopped.
-            WorkSpentError: It may not read so much, or not for so long.
+            WorkSpentError: It may not read so much, or its deadline has passed.
         """
         self.spent += characters
         if self._stopped:
             raise WorkStoppedError
         if self._most is not None and self.spent > self._most:
             raise WorkSpentError(
-                f"this would read more than {self._most:,} characters at once: ask for less, or in several queries"
+                f"this would read more than {self._most:,} characters at once: ask for less, or split the query"
             )
         if self._until is not None and time.monotonic() >= self._until:
             raise WorkSpentError("the run's time is over")
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """What `spend` counts inside of this `with`, in this thread or task, counts for this work."""
+        """Inside this `with`, `spend` calls of this thread or task count for this work."""
         token = _current.set(self)
         try:
             yield
@@ -73,7 +73,7 @@ _current: ContextVar[Work | None] = ContextVar("work", default=None)
 
 
 def spend(characters: int) -> None:
-    """Count characters for the work that is under way here, if any; see `Work.spend`."""
+    """Count characters for the current work, if any; see `Work.spend`."""
     work = _current.get()
     if work is not None:
         work.spend(characters)

@@ -204,7 +204,7 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
 def _count(text: str) -> int:
     number = int(text) if text.isascii() and text.isdigit() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"a whole number greater than 0 is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, not {text!r}")
     return number
 
 

@@ -31,6 +31,7 @@ from rlm_integrations.errors import (
     InputError,
     ModelError,
     SandboxError,
+    check_count,
 )
 from rlm_integrations.events import Emitter, Event, Hook, RunFailed, RunFinished, RunStarted
 from rlm_integrations.lm import pricing
@@ -109,8 +110,7 @@ class RLM:
             ("max_depth", max_depth),
             ("max_parallel_calls", max_parallel_calls),
         ):
-            if type(value) is not int or value < 1:
-                raise InputError(f"{name}={value!r}: a whole number from 1 on is needed")
+            check_count(name, value)
         if store_mode not in ("shared", "none"):
             raise InputError(f"store_mode={store_mode!r}: choose 'shared' or 'none'")
         if on_incomplete not in ("partial", "raise"):

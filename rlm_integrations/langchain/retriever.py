@@ -11,7 +11,7 @@ from langchain_core.retrievers import BaseRetriever
 from typing_extensions import override
 
 from rlm_integrations._concurrency.runtime import offload
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import InputError, check_count
 from rlm_integrations.faces.evidence import search_evidence, summarize_store
 from rlm_integrations.langchain.kept_stores import store_of
 from rlm_integrations.langchain.outputs import evidence_document
@@ -52,7 +52,11 @@ class RLMStoreRetriever(BaseRetriever):
     ) -> None:
         if mode not in {"search", "summary"}:
             raise InputError(f"mode={mode!r}: choose 'search' or 'summary'")
-        fields: dict[str, Any] = {"store": store_of(store), "mode": mode, "k": _checked(k)}
+        fields: dict[str, Any] = {
+            "store": store_of(store),
+            "mode": mode,
+            "k": check_count("k", k, most=MAX_RESULTS),
+        }
         super().__init__(**fields, name=name, tags=tags, metadata=metadata)
 
     def search(self, query: str, k: int | None = None) -> list[Document]:
@@ -60,7 +64,10 @@ class RLMStoreRetriever(BaseRetriever):
         return [
             evidence_document(each)
             for each in search_evidence(
-                self._reading, query, _checked(self.k if k is None else k), is_lenient=True
+                self._reading,
+                query,
+                check_count("k", self.k if k is None else k, most=MAX_RESULTS),
+                is_lenient=True,
             )
         ]
 
@@ -68,7 +75,10 @@ class RLMStoreRetriever(BaseRetriever):
         """What there is in the store on a query."""
         return evidence_document(
             summarize_store(
-                self._reading, query, _checked(self.k if k is None else k), is_lenient=True
+                self._reading,
+                query,
+                check_count("k", self.k if k is None else k, most=MAX_RESULTS),
+                is_lenient=True,
             )
         )
 
@@ -91,9 +101,3 @@ class RLMStoreRetriever(BaseRetriever):
 
     def _found(self, query: str, k: int | None) -> list[Document]:
         return self.search(query, k) if self.mode == "search" else [self.summary(query, k)]
-
-
-def _checked(k: object) -> int:
-    if type(k) is not int or not 1 <= k <= MAX_RESULTS:
-        raise InputError(f"k={k!r}: a whole number from 1 to {MAX_RESULTS:,} is needed")
-    return k

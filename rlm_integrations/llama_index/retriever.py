@@ -7,7 +7,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from rlm_integrations._concurrency import runtime
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import InputError, check_count
 from rlm_integrations.faces.evidence import search_evidence, summarize_store
 from rlm_integrations.llama_index._defaults import callbacks
 from rlm_integrations.llama_index.nodes import finding
@@ -46,12 +46,10 @@ class RLMStoreRetriever(BaseRetriever):
         reading = store_of(store)
         if mode not in ("search", "summary"):
             raise InputError(f"mode={mode!r}: choose 'search' or 'summary'")
-        if type(k) is not int or k < 1:
-            raise InputError(f"k={k!r}: a whole number from 1 on is needed")
         super().__init__(callbacks(callback_manager))
         self._store = reading
         self._mode = mode
-        self._k = k
+        self._k = check_count("k", k)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return self._found(query_bundle.query_str)

@@ -5,7 +5,7 @@ from typing import Final
 from llama_index.core.tools.tool_spec.base import BaseToolSpec
 
 from rlm_integrations._concurrency import runtime
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import check_count
 from rlm_integrations.faces.evidence import Evidence, search_evidence, summarize_store
 from rlm_integrations.llama_index.results import store_of
 from rlm_integrations.store.passages import passage
@@ -45,7 +45,7 @@ class RLMStoreToolSpec(BaseToolSpec):
         A finding ends with the places that it rests on, as [source:start-end], which read_passage
         reads.
         """
-        found = search_evidence(self._store, query, _checked(k))
+        found = search_evidence(self._store, query, check_count("k", k, most=_MOST))
         return (
             "\n\n".join(
                 f"{each.id} ({each.type}) {_cut(each.text)}{_places(each)}" for each in found
@@ -59,7 +59,7 @@ class RLMStoreToolSpec(BaseToolSpec):
 
     def summarise_findings(self, query: str = "", k: int = 10) -> str:
         """How many findings of which types and tags there are, and the first of them."""
-        return summarize_store(self._store, query, _checked(k)).text
+        return summarize_store(self._store, query, check_count("k", k, most=_MOST)).text
 
     async def asummarise_findings(self, query: str = "", k: int = 10) -> str:
         """See `summarise_findings`."""
@@ -74,12 +74,6 @@ class RLMStoreToolSpec(BaseToolSpec):
     async def aread_passage(self, source: str, start: int, end: int) -> str:
         """See `read_passage`."""
         return await runtime.offload(self.read_passage, source, start, end)
-
-
-def _checked(k: int) -> int:
-    if not 1 <= k <= _MOST:
-        raise InputError(f"k={k}: a number from 1 to {_MOST} is needed")
-    return k
 
 
 def _cut(text: str) -> str:

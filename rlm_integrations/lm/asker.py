@@ -73,11 +73,9 @@ class Retry:
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(value, bool) or not (isinstance(value, int | float) and value >= 0):
-                raise InputError(
-                    f"Retry({each.name}={value!r}): a number that is not below 0 is needed"
-                )
+                raise InputError(f"Retry({each.name}={value!r}): it must be a number of at least 0")
             if each.type is int and not isinstance(value, int):
-                raise InputError(f"Retry({each.name}={value!r}): a whole number is needed")
+                raise InputError(f"Retry({each.name}={value!r}): it must be an integer")
 
     def delay(self, kind: str, made: int) -> float | None:
         """Seconds to wait before the next try after a failure of this kind, of which so many tries

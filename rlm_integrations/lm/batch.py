@@ -23,7 +23,7 @@ from rlm_integrations._concurrency.cleanup import wait_until_done
 from rlm_integrations._concurrency.pool import pool
 from rlm_integrations._concurrency.portal import iterating, pulled_by_caller, synchronous
 from rlm_integrations._concurrency.runtime import offload
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import InputError, check_count
 from rlm_integrations.events import (
     BatchFinished,
     BatchProgress,
@@ -215,7 +215,7 @@ class _Batch:
         self._llm = llm
         self._prepare = prepare
         self._priced = priced
-        self._concurrent = _checked_count(options.get("max_concurrent", 10))
+        self._concurrent = check_count("max_concurrent", options.get("max_concurrent", 10))
         self._timeout = _checked_timeout(options.get("timeout"))
         self._retry = _checked("retry", options.get("retry"), Retry)
         self._params = _checked("params", options.get("params"), Mapping) or {}
@@ -389,12 +389,6 @@ def _checked_source(source: Any) -> Iterable[Any] | AsyncIterable[Any]:
             f"a batch takes a list, or another iterable, of prompts, not {shown(source)}; for a single prompt, write [prompt]"
         )
     return source
-
-
-def _checked_count(count: Any) -> int:
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise InputError(f"max_concurrent is a whole number from 1 on, not {shown(count)}")
-    return count
 
 
 def _checked(name: str, given: Any, kind: Any) -> Any:

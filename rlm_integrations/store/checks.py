@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import InputError, check_count
+from rlm_integrations.errors import quote_value as quote_value  # noqa: PLC0414 - called as checks.quote_value
 from rlm_integrations.records import SpanRef
 from rlm_integrations.store.query import MAX_RESULTS
 
@@ -28,19 +29,6 @@ class SpanText(Protocol):
     def text(self, source: str, start: int, end: int, /) -> str:
         """Its characters from `start` up to, not including, `end`."""
         ...
-
-
-def quote_value(value: object) -> str:
-    """A value as a message quotes it: never long, and nothing of an unknown class is run."""
-    if isinstance(value, str):
-        return repr(str.__str__(value) if len(value) <= 80 else f"{value[:80]}…")
-    if isinstance(value, int) and abs(value) >= 10**30:
-        return "a number of more than 30 digits"
-    return (
-        repr(value)
-        if value is None or isinstance(value, int | float)
-        else f"a {type(value).__name__}"
-    )
 
 
 def text(name: str, value: object, most: int) -> str:
@@ -107,7 +95,7 @@ def span(name: str, value: Any) -> SpanRef:
     source = word(f"{name}.source", value.source)
     for field, number in (("start", value.start), ("end", value.end)):
         if type(number) is not int:
-            raise InputError(f"{name}.{field} must be a whole number, not {quote_value(number)}")
+            raise InputError(f"{name}.{field} must be an integer, not {quote_value(number)}")
     if not 0 <= value.start <= value.end:
         raise InputError(
             f"{name} runs from {quote_value(value.start)} to {quote_value(value.end)}: it must be 0 <= start <= end"
@@ -129,8 +117,4 @@ def existing(spans: tuple[SpanRef, ...], corpus: SpanText | None) -> tuple[SpanR
 
 def limit(value: Any) -> int:
     """How many results a caller wants."""
-    if type(value) is not int or not 1 <= value <= MAX_RESULTS:
-        raise InputError(
-            f"limit must be a number from 1 to {MAX_RESULTS:,}, not {quote_value(value)}"
-        )
-    return value
+    return check_count("limit", value, most=MAX_RESULTS)

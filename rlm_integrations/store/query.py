@@ -170,7 +170,10 @@ def _check_option(term: Term, seen: dict[str, str], at: int) -> None:
             and len(value) < 9
             and 1 <= int(value) <= MAX_RESULTS
         ):
-            raise _error(at, f"limit is a number from 1 to {MAX_RESULTS:,}, not {value[:40]!r}")
+            raise _error(
+                at,
+                f"limit must be an integer of at least 1 and at most {MAX_RESULTS:,}, not {value[:40]!r}",
+            )
     elif value not in OPTIONS[term.key]:
         raise _error(at, f"{term.key} is one of {', '.join(OPTIONS[term.key])}, not {value[:40]!r}")
 

@@ -87,10 +87,10 @@ async def test_an_empty_context_is_allowed_and_said(context: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"max_iterations": 0}, "max_iterations=0: a whole number from 1 on"),
-        ({"max_iterations": True}, "max_iterations=True"),
-        ({"max_depth": -1}, "max_depth=-1"),
-        ({"max_parallel_calls": 1.5}, "max_parallel_calls=1.5"),
+        ({"max_iterations": 0}, "max_iterations must be an integer of at least 1, not 0"),
+        ({"max_iterations": True}, "max_iterations must be an integer"),
+        ({"max_depth": -1}, "max_depth must be an integer"),
+        ({"max_parallel_calls": 1.5}, "max_parallel_calls must be an integer"),
         ({"store_mode": "global"}, "store_mode='global': choose 'shared' or 'none'"),
         ({"store_mode": []}, "store_mode"),
         (
@@ -176,9 +176,9 @@ def test_limits_that_cannot_work(limits: dict[str, Any], match: str) -> None:
 @pytest.mark.parametrize(
     ("retry", "match"),
     [
-        ({"failures": 2.5}, "whole number"),
+        ({"failures": 2.5}, "an integer"),
         ({"seconds": True}, "number"),
-        ({"refusals": -1}, "below 0"),
+        ({"refusals": -1}, "at least 0"),
     ],
 )
 def test_retries_that_cannot_work(retry: dict[str, Any], match: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlm_integrations import Budget, Limits, LLMError
-from rlm_integrations._concurrency.pool import YIELD
+from rlm_integrations._concurrency.pool import YIELD_AFTER_ITEMS
 from rlm_integrations.engine import children, sub_calls
 from rlm_integrations.errors import ContextError
 from rlm_integrations.prompt_pieces import PromptPieces
@@ -396,4 +396,4 @@ async def test_a_batch_that_is_refused_lets_the_loop_go(call: str) -> None:
     finally:
         task.cancel()
     assert result.repl_history[0].stdout == "20000\n"
-    assert turns >= 20_000 // YIELD
+    assert turns >= 20_000 // YIELD_AFTER_ITEMS

@@ -161,7 +161,7 @@ async def test_a_query_beyond_its_bound_is_told_to_the_code() -> None:
     )
     result = await run(Scripted([block, final("'done'")]), limits=Limits(query_chars=5_000))
     assert result.repl_history[0].stdout == (
-        "this would read more than 5,000 characters at once: ask for less, or in several queries\n1\n"
+        "this would read more than 5,000 characters at once: ask for less, or split the query\n1\n"
     )
 
 

@@ -444,7 +444,7 @@ def test_unknown_options_of_the_retriever(store: SharedStore) -> None:
     [
         ({"mode": "both"}, "mode='both': choose 'search' or 'summary'"),
         ({"mode": None}, "mode=None"),
-        ({"k": 0}, "k=0: a whole number from 1 to 10,000"),
+        ({"k": 0}, "k must be an integer of at least 1 and at most 10,000"),
         ({"k": -1}, "k=-1"),
         ({"k": True}, "k=True"),
         ({"k": 2.0}, "k=2.0"),

@@ -159,8 +159,8 @@ def test_bad_arguments() -> None:
     for options, hint in (
         ({"store": None}, "a store, a result, a response or its run_id, not NoneType"),
         ({"store": filled(), "mode": "find"}, "choose 'search' or 'summary'"),
-        ({"store": filled(), "k": 0}, "from 1 on"),
-        ({"store": filled(), "k": True}, "from 1 on"),
+        ({"store": filled(), "k": 0}, "at least 1"),
+        ({"store": filled(), "k": True}, "at least 1"),
     ):
         with pytest.raises(InputError, match=hint):
             RLMStoreRetriever(**options)

@@ -73,7 +73,11 @@ async def test_what_cannot_be_done(door: str) -> None:
     await engine.aquery(QUESTION)
     spec = RLMStoreToolSpec(engine.last_store)
     wrong: list[tuple[str, dict[str, Any], str]] = [
-        ("search_findings", {"query": "a", "k": 51}, "k=51: a number from 1 to 50"),
+        (
+            "search_findings",
+            {"query": "a", "k": 51},
+            "k must be an integer of at least 1 and at most 50, not 51",
+        ),
         ("read_passage", {"source": "context_9", "start": 0, "end": 1}, "no source 'context_9'"),
         ("read_passage", {"source": "doc-1", "start": 0, "end": 30_000}, "at most 20,000"),
     ]

@@ -342,14 +342,14 @@ def test_adapters_of_one_object_share_a_limiter(standin: StandIn) -> None:
 def test_nothing_is_remembered_of_what_is_gone(standin: StandIn) -> None:
     """The tables of limits and homes do not keep objects, nor entries of dropped ones."""
     gc.collect()
-    clients = set(per_loop._held().entries)
+    clients = set(per_loop._open_entries().entries)
     before = {
         kind: len(home_loop.shared(("remembered", kind), dict)) for kind in ("limits", "homes")
     }
     llm = _foreign.foreign("ChatOpenAI", standin.base_url, http_async_client=None)
     asyncio.run(by_async_batch(llm))
     assert len(home_loop.shared(("remembered", "limits"), dict)) == before["limits"] + 1
-    assert per_loop._held().entries <= clients
+    assert per_loop._open_entries().entries <= clients
     del llm
     _foreign.close_all()
     gc.collect()

@@ -196,7 +196,7 @@ def test_what_was_answered_before_the_source_raised_is_given() -> None:
         (b"bytes", {}, r"write \[prompt\]"),
         ({"role": "user", "content": "x"}, {}, r"write \[prompt\]"),
         (None, {}, "not None"),
-        (["a"], {"max_concurrent": 0}, "max_concurrent is a whole number from 1 on, not 0"),
+        (["a"], {"max_concurrent": 0}, "max_concurrent must be an integer of at least 1, not 0"),
         (["a"], {"max_concurrent": -3}, "max_concurrent"),
         (["a"], {"max_concurrent": 2.5}, "max_concurrent"),
         (["a"], {"max_concurrent": True}, "max_concurrent"),

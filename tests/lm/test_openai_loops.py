@@ -39,10 +39,10 @@ def test_one_model_over_several_asyncio_runs(transport: Any) -> None:
     """
     with serve_in_thread() as server:
         lm = OpenAILM("sub", base_url=server.base_url, transport=transport)
-        before = set(per_loop._held().entries)  # of other tests, on loops that go on
+        before = set(per_loop._open_entries().entries)  # of other tests, on loops that go on
         for count in (20, 30, 10):
             asyncio.run(ask(lm, count))
-            assert per_loop._held().entries <= before
+            assert per_loop._open_entries().entries <= before
         assert server.stats().calls == 60
 
 
@@ -200,13 +200,13 @@ async def test_a_dropped_model_closes_its_connections(
     monkeypatch.setattr(per_loop, "SECONDS_TO_CLOSE", 0.01)
     with serve_in_thread() as server:
         lm = OpenAILM("sub", base_url=server.base_url, transport=transport)
-        before = set(per_loop._held().entries)
+        before = set(per_loop._open_entries().entries)
         await ask(lm, 5)
         assert server.connections
         del lm
         gc.collect()
         await until(lambda: not server.connections)
-        assert per_loop._held().entries <= before
+        assert per_loop._open_entries().entries <= before
 
 
 SCRIPT = """

@@ -88,11 +88,11 @@ BAD_INPUT = {
     ),
     "a span between numbers": (
         lambda w: w.create("note", "d", "c", [SpanRef("context_0", 0, 1.5)]),
-        "whole number",
+        "must be an integer",
     ),
     "a span with a bool": (
         lambda w: w.create("note", "d", "c", [SpanRef("context_0", True, True)]),
-        "whole number",
+        "must be an integer",
     ),
     "a span with a huge number": (
         lambda w: w.create("note", "d", "c", [SpanRef("context_0", 0, 10**5000)]),
@@ -121,9 +121,12 @@ BAD_INPUT = {
     ),
     "a link to nothing": (lambda w: w.link("supports", "w_000001", "nope"), "dst: no object"),
     "a link from nothing": (lambda w: w.link("supports", "nope", "w_000001"), "src: no object"),
-    "a limit below 1": (lambda w: w.view("", 0), "limit must be a number from 1"),
-    "a limit that is none": (lambda w: w.search_text("a", None), "limit must be a number from 1"),
-    "a huge limit": (lambda w: w.summary("", 10**5000), "limit must be a number from 1"),
+    "a limit below 1": (lambda w: w.view("", 0), "limit must be an integer of at least 1"),
+    "a limit that is none": (
+        lambda w: w.search_text("a", None),
+        "limit must be an integer of at least 1",
+    ),
+    "a huge limit": (lambda w: w.summary("", 10**5000), "limit must be an integer of at least 1"),
     "a free text that is none": (lambda w: w.search_text(b"a"), "text must be a text, not a bytes"),
     "a query that is none": (lambda w: w.search(["type=note"]), "a query must be a text, not list"),
     "a long query": (lambda w: w.search("desc~" + "x" * 10_000), "longer than 10,000"),

@@ -57,7 +57,7 @@ def test_a_query_reads_no_more_than_it_may() -> None:
     assert work_of(store, '-text~"y" -text~"z"') == 3 * 10 * 1_000 + rows + cards
     with pytest.raises(
         WorkSpentError,
-        match="more than 5,000 characters at once: ask for less, or in several queries",
+        match="more than 5,000 characters at once: ask for less, or split the query",
     ):
         work_of(store, 'text~"y"', 5_000)
     assert work_of(store, "tag=x type=note") == 2 * rows + cards
