@@ -8,7 +8,7 @@ from typing import Any
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef, StoreObject
-from rlm_integrations.sandbox.repl import replace_surrogates
+from rlm_integrations.sandbox.output import replace_surrogates
 from rlm_integrations.sandbox.wire import Opaque
 
 

@@ -3,23 +3,17 @@
 import asyncio
 import signal
 import time
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, get_args
 
 from rlm_integrations._concurrency.cleanup import wait_until_done
+from rlm_integrations.records import Limits
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, FinalValue, Status
-from rlm_integrations.sandbox.repl import (
-    MESSAGE_KEPT,
-    REBOUND_TOLD,
-    TRACEBACK_KEPT,
-    VARIABLES_SHOWN,
-    Stream,
-    replace_surrogates,
-)
+from rlm_integrations.sandbox.channel import Channel
+from rlm_integrations.sandbox.describe import MESSAGE_KEPT, TRACEBACK_KEPT
+from rlm_integrations.sandbox.output import Stream, replace_surrogates
+from rlm_integrations.sandbox.repl import REBOUND_TOLD, VARIABLES_SHOWN
 from rlm_integrations.sandbox.wire import WireError
-
-if TYPE_CHECKING:
-    from rlm_integrations.sandbox.process import ProcessSession
 
 _WATCH = 0.25  # seconds between two looks at what the process uses
 # Seconds after which an interrupt is sent again; a tenth of the grace where that is less
@@ -27,6 +21,30 @@ _AGAIN = 0.1
 _NAME_KEPT = 200  # characters of a variable's name or kind
 
 INTERRUPTED = "this block was interrupted and makes no further calls"
+
+
+# Answers the call of this block, with this number, function, args and kwargs, over the channel
+AnswerAndSend = Callable[[int, int, str, list[Any], dict[str, Any]], Coroutine[Any, Any, None]]
+
+
+class Process(Protocol):
+    """The process that runs a session, on this machine or another."""
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; nothing happens if it has ended."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once; the channel then ends too."""
+        ...
+
+    def cpu_seconds(self) -> float:
+        """The processor time that it has used so far."""
+        ...
+
+    def threads(self) -> int:
+        """How many threads it has."""
+        ...
 
 
 class LostError(Exception):
@@ -37,16 +55,32 @@ class RunningBlock:
     """Follows one block from its start to its result. What the child sends is checked field by
     field.
 
+    Args:
+        channel: Where the child's messages come from.
+        process: The child, to interrupt or to kill.
+        answer: Answers the calls.
+        limits: What bounds the block.
+        number: Its number.
+
     Attributes:
         killed_because: Why the watch has killed the process, if it has.
         fault: What the gate raised, if it failed.
     """
 
-    def __init__(self, session: "ProcessSession", number: int) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        process: Process,
+        answer: AnswerAndSend,
+        limits: Limits,
+        number: int,
+    ) -> None:
         self.killed_because = ""
         self.fault: BaseException | None = None
-        self._session = session
-        self._limits = session.limits
+        self._channel = channel
+        self._process = process
+        self._answer = answer
+        self._limits = limits
         self._number = number
         self._host_calls = 0
         self._open: dict[int, tuple[asyncio.Task[None], int]] = {}  # calls and what they weigh
@@ -60,7 +94,7 @@ class RunningBlock:
         self._begun = time.monotonic()
         self._computing_since: float | None = self._begun
         self._computed = 0.0
-        self._cpu_before = session.child.cpu_seconds()
+        self._cpu_before = process.cpu_seconds()
         self._watch = asyncio.get_running_loop().call_later(
             min(_WATCH, self._limits.block_seconds), self._look
         )
@@ -68,9 +102,9 @@ class RunningBlock:
     async def follow(self) -> ExecutionResult:
         """Answer the child until it says that the block is done."""
         while True:
-            message = await self._session.receive(self._slot_free)
+            message = await self._channel.receive(self._slot_free)
             match message:
-                case {"op": "out"} if self._session.received_stale:
+                case {"op": "out"} if self._channel.received_stale:
                     pass  # its first parts were let go of with the block that sent them
                 case {"op": "out", "pieces": list() as pieces}:
                     self._take_output(pieces)
@@ -83,7 +117,7 @@ class RunningBlock:
                     await self._take_call(
                         block, call, function, message.get("args"), message.get("kwargs")
                     )
-                case {"op": "done", "block": self._number} if not self._session.received_stale:
+                case {"op": "done", "block": self._number} if not self._channel.received_stale:
                     return self._done(message)
                 case _:
                     raise WireError(f"an unexpected message {message['op'][:20]!r}")
@@ -136,7 +170,7 @@ class RunningBlock:
         """Wait while too many calls are open: what is not read cannot flood the host."""
         while self._open and (
             len(self._open) >= self._limits.calls_in_flight
-            or sum(weight for _, weight in self._open.values()) + self._session.held_weight
+            or sum(weight for _, weight in self._open.values()) + self._channel.held_weight
             > self._limits.message_bytes
         ):
             if self.killed_because or self.fault:
@@ -154,7 +188,7 @@ class RunningBlock:
         if not isinstance(args, list) or not isinstance(kwargs, dict) or call in self._open:
             raise WireError("a malformed call")
         refusal = ""
-        if block != self._number or self._session.received_stale:
+        if block != self._number or self._channel.received_stale:
             refusal = f"block {block}, which makes this call, has ended"
         elif self._interrupted_because:
             refusal = INTERRUPTED
@@ -169,13 +203,13 @@ class RunningBlock:
             self._computing_since = None
         self._begin(
             call,
-            self._session.answer(block, call, function, args, kwargs),
-            self._session.received_weight,
+            self._answer(block, call, function, args, kwargs),
+            self._channel.received_weight,
         )
 
     async def _refuse(self, call: int, reason: str) -> None:
         self._refused_further_calls |= reason is INTERRUPTED
-        await self._session.send(
+        await self._channel.send(
             {"op": "answer", "call": call, "error": "RuntimeError", "message": reason}
         )
 
@@ -196,7 +230,7 @@ class RunningBlock:
             and not isinstance(fault, ConnectionError)
         ):
             self.fault = self.fault or fault
-            self._session.child.kill()
+            self._process.kill()
         self._wake()
 
     # Limits.
@@ -210,15 +244,15 @@ class RunningBlock:
         )
         # The processor's time as well: a thread that keeps one call open would stop the other clock
         # while the rest computes.
-        used = max(computed, self._session.child.cpu_seconds() - self._cpu_before)
-        if self._session.child.threads() > self._limits.threads:
+        used = max(computed, self._process.cpu_seconds() - self._cpu_before)
+        if self._process.threads() > self._limits.threads:
             self._kill(f"it had more than {self._limits.threads} threads")
         elif now >= self._kill_at:
             self._kill(
                 f"{self._interrupted_because}, did not end within {self._limits.grace_seconds:g} s, and its process was killed"
             )
         elif self._interrupted_because:
-            self._session.child.signal(signal.SIGINT)
+            self._process.signal(signal.SIGINT)
             self._look_in(min(self._kill_at - now, _AGAIN, self._limits.grace_seconds / 10))
         elif used >= self._limits.block_seconds:
             self.interrupt(f"it computed for more than {self._limits.block_seconds:g} s")
@@ -239,7 +273,7 @@ class RunningBlock:
 
     def _kill(self, reason: str) -> None:
         self.killed_because = reason
-        self._session.child.kill()
+        self._process.kill()
         self._wake()
 
     # What the child sends.

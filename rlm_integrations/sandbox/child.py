@@ -20,8 +20,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from ..records import HostFunction
-from . import harden, repl, wire
+from . import describe, harden, output, repl, wire
 from .fill import fill
+from .forbidden import forbid_builtins
 from .interrupts import Interrupts
 from .threads import Threads
 
@@ -30,20 +31,20 @@ _OWN_THREADS = 2  # the main one and the reader
 _READ = 1 << 20
 
 
-class Channel:
+class ChildChannel:
     """The socket to the host: frames written by any thread, read by one."""
 
     def __init__(self, session: socket.socket) -> None:
         self._socket = session
         self._file = session.fileno()
         self._write_lock = threading.RLock()
-        self._encoder = wire.Encoder(repl.opaque)
+        self._encoder = wire.Encoder(describe.opaque)
         self._decoder = wire.Decoder()
         # Not inside of a frame: its rest would never come. A text in `flush` would be lost.
         self.interrupts = Interrupts(
             whole=[repl.Repl._run],  # noqa: SLF001 - places on the stack, not calls
-            below=[repl.Repl.close, repl._describe, repl.message_of, self.prepare],  # noqa: SLF001 - likewise
-            undivided=[self.write, repl.Output.flush],
+            below=[repl.Repl.close, describe.describe_exception, describe.message_of, self.prepare],
+            undivided=[self.write, output.Output.flush],
         )
 
     def send(self, message: dict[str, Any]) -> None:
@@ -102,7 +103,7 @@ class Channel:
 
 def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
     """Everything that a child does in its life."""
-    channel = Channel(session)
+    channel = ChildChannel(session)
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -142,7 +143,7 @@ def _hand_over_state(session: socket.socket) -> None:
     os.close(state)
 
 
-def _take_context(channel: Channel, pieces: list[list[int]]) -> list[str]:
+def _take_context(channel: ChildChannel, pieces: list[list[int]]) -> list[str]:
     """The texts of the context, filled from the files that the host hands over one after the other."""
     texts = [""] * len(pieces)
     of_file: dict[int, list[int]] = {}
@@ -161,7 +162,7 @@ class ChildMain:
     thread reads.
     """
 
-    def __init__(self, channel: Channel, opening: Mapping[str, Any], texts: list[str]) -> None:
+    def __init__(self, channel: ChildChannel, opening: Mapping[str, Any], texts: list[str]) -> None:
         self._channel = channel
         self._answers: dict[int, Future[Any]] = {}
         self._numbers = itertools.count(1)
@@ -169,11 +170,14 @@ class ChildMain:
         threading.stack_size(_THREAD_STACK)
         self._threads = Threads(opening["threads"] - _OWN_THREADS)
         channel.interrupts.add_undivided(self._threads.start)
-        output = repl.Output(
+        printed = output.Output(
             {"stdout": opening["stdout_kept"], "stderr": opening["stderr_kept"]},
             lambda pieces: channel.send({"op": "out", "pieces": pieces}),
         )
-        self._streams = repl.OutputStream(output, "stdout"), repl.OutputStream(output, "stderr")
+        self._streams = (
+            output.OutputStream(printed, "stdout"),
+            output.OutputStream(printed, "stderr"),
+        )
         reserved: dict[str, Any] = dict(zip(opening["names"], texts, strict=True))
         reserved["context"] = texts if opening["is_list"] else texts[0]
         reserved["context_metadata"] = opening["metadata"]
@@ -183,10 +187,10 @@ class ChildMain:
         ]
         # Where pickle and the like look for the model's classes
         module = sys.modules["__main__"] = types.ModuleType("__main__")
-        self._repl = repl.Repl(self._call, functions, reserved, output, module.__dict__)
+        self._repl = repl.Repl(self._call, functions, reserved, printed, module.__dict__)
         random.seed(opening["seed"])
         self._path = list(sys.path)
-        repl.forbid_builtins()
+        forbid_builtins()
         # An invalid escape in a pattern, say: nothing that a model should read about
         for noise in (DeprecationWarning, SyntaxWarning):
             warnings.simplefilter("ignore", noise)
@@ -217,7 +221,7 @@ class ChildMain:
         except BaseException as error:  # noqa: BLE001 - a value of the model's own may do anything when it is looked at
             refused = {
                 "type": "ValueError",
-                "message": f"FINAL: {repl.message_of(error)}; hand over a plain text, number, list or dict",
+                "message": f"FINAL: {describe.message_of(error)}; hand over a plain text, number, list or dict",
                 "traceback": "",
             }
             self._channel.send(

@@ -17,7 +17,7 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from . import child, harden, repl
+from . import child, describe, harden
 
 _PID = struct.Struct(">i")
 # Until a server that has not said that it is ready is taken for something else
@@ -111,7 +111,7 @@ def _hide_paths(package: str) -> None:
         code = getattr(each, "__code__", None) if type(each) is types.FunctionType else None
         if code is not None and code.co_filename.startswith(package):
             rename(code, name + code.co_filename.removeprefix(package))
-    repl.hide_paths(name + os.sep + "sandbox")
+    describe.hide_paths(name + os.sep + "sandbox")
 
 
 def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence[str]) -> None:

@@ -24,14 +24,9 @@ from rlm_integrations.sandbox.base import (
     HostCallError,
     Opening,
 )
-from rlm_integrations.sandbox.repl import (
-    Output,
-    OutputStream,
-    Repl,
-    Stream,
-    opaque,
-    replace_surrogates,
-)
+from rlm_integrations.sandbox.describe import opaque
+from rlm_integrations.sandbox.output import Output, OutputStream, Stream, replace_surrogates
+from rlm_integrations.sandbox.repl import Repl
 from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder
 
 

@@ -3,19 +3,17 @@ This is the host's side.
 """
 
 import asyncio
-import contextlib
 import signal
 import socket
 import sys
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError, SandboxError, SandboxUnavailableError
-from rlm_integrations.records import StoreObject
 from rlm_integrations.sandbox._block import LostError, RunningBlock
 from rlm_integrations.sandbox._child_process import ChildProcess
 from rlm_integrations.sandbox.base import (
@@ -25,11 +23,9 @@ from rlm_integrations.sandbox.base import (
     HostCallError,
     Opening,
 )
+from rlm_integrations.sandbox.channel import Channel
 from rlm_integrations.sandbox.forkserver import ForkServer, ServerGoneError
-from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
-
-_YIELD = 64  # frames after which other tasks are let run
-_OFF_LOOP = 256 << 10  # bytes of a message from which it is packed or parsed in a thread
+from rlm_integrations.sandbox.wire import WireError
 
 
 class ProcessSandbox:
@@ -86,7 +82,7 @@ class ProcessSandbox:
         except BaseException:
             await self._give_up(child, starting)
             raise
-        return ProcessSession(child, reader, writer, opening)
+        return ProcessSession(child, Channel(reader, writer, limits.message_bytes), opening)
 
     async def _give_up(
         self, child: ChildProcess, starting: "asyncio.Future[socket.socket]"
@@ -156,21 +152,15 @@ class ProcessSession:
     def __init__(
         self,
         child: ChildProcess,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        channel: Channel,
         opening: Opening,
     ) -> None:
         self.layers = child.layers
-        self.limits = limits = opening.limits
         self.child = child
+        self.channel = channel
+        self._limits = opening.limits
         self._functions = frozenset(each.name for each in opening.functions)
         self._gate = opening.answer
-        self._reader = reader
-        self._writer = writer
-        self._encoder = Encoder()
-        self._decoder = Decoder(limits.message_bytes)
-        self._received = 0
-        self._sending = asyncio.Lock()
         self._busy = asyncio.Lock()
         self._running: RunningBlock | None = None
         self._lost = ""
@@ -185,14 +175,16 @@ class ProcessSession:
             self._check_open()
             if self._lost:
                 return _lost_result(self._lost, None)
-            running = self._running = RunningBlock(self, block)
+            running = self._running = RunningBlock(
+                self.channel, self.child, self._answer, self._limits, block
+            )
             try:
                 self.child.signal(signal.SIGCONT)
-                await self.send({"op": "run", "code": code, "block": block})
+                await self.channel.send({"op": "run", "code": code, "block": block})
                 result = await running.follow()
                 self._running = None
                 await running.stop()  # here, because a cancellation of this too ends the session
-                self._decoder.forget_parts()
+                self.channel.forget_parts()
             except (LostError, WireError, ConnectionError, asyncio.IncompleteReadError) as error:
                 self._lost = running.killed_because or _how_lost(error)
                 await self._end()
@@ -218,10 +210,10 @@ class ProcessSession:
             if self._lost:
                 raise SandboxError(f"the session was lost: {self._lost}")
             try:
-                async with asyncio.timeout(self.limits.block_seconds + self.limits.grace_seconds):
+                async with asyncio.timeout(self._limits.block_seconds + self._limits.grace_seconds):
                     self.child.signal(signal.SIGCONT)
-                    await self.send({"op": "vars", "values": dict(variables), "block": -1})
-                    while await self.receive() != {"op": "done", "block": -1}:
+                    await self.channel.send({"op": "vars", "values": dict(variables), "block": -1})
+                    while await self.channel.receive() != {"op": "done", "block": -1}:
                         continue  # what threads of an earlier block still say
             except (TimeoutError, WireError, ConnectionError, asyncio.IncompleteReadError) as error:
                 self._lost = (
@@ -253,12 +245,11 @@ class ProcessSession:
     async def _end(self) -> None:
         """Kill the process, wait until it is gone and give everything back. Safe to call twice."""
         self.child.kill()
-        self._writer.transport.abort()
+        self.channel.abort()
         try:
             await finish_despite_cancel(self._released())
         finally:
-            with contextlib.suppress(ConnectionError):
-                await finish_despite_cancel(self._writer.wait_closed())
+            await self.channel.wait_closed()
 
     async def _released(self) -> None:
         try:
@@ -268,87 +259,10 @@ class ProcessSession:
         else:
             await releasing
 
-    async def send(self, message: dict[str, Any]) -> None:
-        """Write a message; a large one is packed off the loop.
-
-        Each waits for the one before, so that no two are packed at once.
-        """
-        async with self._sending:
-            await self._write(await self._packed(message))
-
-    async def _packed(self, message: dict[str, Any]) -> list[bytes]:
-        """The frames of a message.
-
-        Raises:
-            ValueError: It cannot cross; the text says why.
-        """
-        frames: list[bytes] = []
-        room = self.limits.message_bytes
-
-        def keep(frame: bytes) -> None:
-            nonlocal room
-            room -= len(frame)
-            if room < 0:
-                raise ValueError(f"it takes more than {self.limits.message_bytes:,} bytes")
-            frames.append(frame)
-
-        if _is_large(message):
-            await runtime.offload(self._encoder.encode, message, keep)
-        else:
-            self._encoder.encode(message, keep)
-        return frames
-
-    async def _write(self, frames: list[bytes]) -> None:
-        for frame in frames:
-            if self._writer.is_closing():
-                raise ConnectionResetError("the session has ended")
-            self._writer.write(frame)
-            await self._writer.drain()
-
-    async def receive(self, ready: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
-        """The next message of the child, which is hostile: whoever uses a field checks it first.
-
-        Args:
-            ready: What is waited for before each frame is read.
-        """
-        while True:
-            if ready is not None:
-                await ready()
-            self._received += 1
-            if self._received % _YIELD == 0:
-                await asyncio.sleep(0)  # what is buffered already is read without waiting
-            length = self._decoder.check_length(
-                LENGTH.unpack(await self._reader.readexactly(LENGTH.size))[0]
-            )
-            frame = await self._reader.readexactly(length)
-            large = length + self._decoder.held > _OFF_LOOP
-            message = (
-                await runtime.offload(self._decoder.decode, frame)
-                if large
-                else self._decoder.decode(frame)
-            )
-            if message is not None:
-                return message
-
-    @property
-    def received_weight(self) -> int:
-        """Bytes that the last message takes in memory."""
-        return self._decoder.weight
-
-    @property
-    def received_stale(self) -> bool:
-        """Whether parts of the last message came during an earlier block and were let go of."""
-        return self._decoder.stale
-
-    @property
-    def held_weight(self) -> int:
-        """Bytes that parts take whose message has not come."""
-        return self._decoder.held
-
-    async def answer(
+    async def _answer(
         self, block: int, number: int, function: str, args: list[Any], kwargs: dict[str, Any]
     ) -> None:
-        """Ask the gate, and send the child what it says."""
+        """Ask the gate, and send its answer to the child."""
         reply: dict[str, Any]
         if function not in self._functions:
             reply = {
@@ -360,30 +274,12 @@ class ProcessSession:
                 reply = {"value": await self._gate(block, function, args, kwargs)}
             except HostCallError as refusal:
                 reply = {"error": refusal.type, "message": str(refusal)}
-        async with self._sending:
-            try:
-                frames = await self._packed({"op": "answer", "call": number, **reply})
-            except (ValueError, RecursionError, MemoryError) as error:
-                said = f"what {function} gives is too large or too deep to cross into the REPL: {error}"
-                frames = await self._packed(
-                    {"op": "answer", "call": number, "error": "ValueError", "message": said}
-                )
-            await self._write(frames)
 
+        def refuse(error: Exception) -> dict[str, Any]:
+            said = f"what {function} gives is too large or too deep to cross into the REPL: {error}"
+            return {"op": "answer", "call": number, "error": "ValueError", "message": said}
 
-def _is_large(value: Any, budget: int = _OFF_LOOP) -> bool:
-    """Whether a value is worth a thread, judged by its texts without walking far."""
-    if isinstance(value, StoreObject):
-        value = value.content
-    if isinstance(value, str):
-        return len(value) > budget
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return len(value) > budget >> 6 or any(
-            _is_large(item, budget // len(value)) for item in value
-        )
-    return False
+        await self.channel.send({"op": "answer", "call": number, **reply}, refuse)
 
 
 def _how_lost(error: Exception) -> str:

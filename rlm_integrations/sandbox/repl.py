@@ -5,141 +5,28 @@ child and `inprocess` both run it.
 import ast
 import asyncio
 import inspect
-import io
 import itertools
 import json
 import linecache
-import os
 import re
-import sys
-import threading
 import time
-import traceback
 import types
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Any
 
 from ..records import HostFunction, LLMError, LLMReply, SpanRef
 from . import rewrite
+from .describe import describe_exception, describe_value, message_of
 from .finals import Finals, HostObject, listed, present
-from .wire import Opaque
+from .output import Output
+from .replies import AwaitableList, AwaitableText
 
 SendCall = Callable[[int, str, list[Any], dict[str, Any]], "Future[Any]"]
-Stream = Literal["stdout", "stderr"]
 
-TRACEBACK_KEPT = 4_000  # characters, from the end
-MESSAGE_KEPT = 2_000
-FRAMES_KEPT = 12
 ECHO_KEPT = 10_000  # characters of a text that is the last expression of a block
 VARIABLES_SHOWN = 100
 REBOUND_TOLD = 50  # names
-_FLUSH = 1 << 16
-
-_OURS = os.path.dirname(os.path.abspath(__file__))
-_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
-
-
-def hide_paths(ours: str) -> None:
-    """Code of this package now says that it comes from there."""
-    global _OURS  # noqa: PLW0603 - what tracebacks leave out goes by it
-    _OURS = ours
-
-
-def replace_surrogates(text: str) -> str:
-    """Text that every encoding of Unicode holds: lone surrogates become their escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-class Output:
-    """What model code writes: both streams in order, each up to its bound, the rest counted.
-
-    Args:
-        kept: Characters kept of each stream in one block.
-        send: Takes what has been written, as (stream, text) in order.
-    """
-
-    def __init__(
-        self, kept: Mapping[Stream, int], send: Callable[[list[tuple[Stream, str]]], None]
-    ) -> None:
-        self._kept = kept
-        self._send = send
-        # Re-entrant, since a destructor that prints may run while its own thread writes.
-        self._lock = threading.RLock()
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin a new block."""
-        with self._lock:
-            self._room = dict(self._kept)
-            self._pieces: list[tuple[Stream, str]] = []
-            self._pending = 0
-            self.dropped = 0
-
-    def write(self, stream: Stream, text: str) -> None:
-        """Add to a stream."""
-        with self._lock:
-            kept = text[: self._room[stream]]
-            self._room[stream] -= len(kept)
-            self.dropped += len(text) - len(kept)
-            if kept:
-                self._pieces.append((stream, kept))
-                self._pending += len(kept)
-        if self._pending > _FLUSH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what has been written so far."""
-        with self._lock:
-            pieces, self._pieces, self._pending = self._pieces, [], 0
-            if pieces:
-                self._send(pieces)
-
-
-class OutputStream(io.TextIOBase):
-    """One stream of an `Output` as a text file that can be written."""
-
-    def __init__(self, output: Output, stream: Stream) -> None:
-        self._output = output
-        self._stream: Stream = stream
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override] # typeshed has a plain attribute here
-        """The encoding that code finds when it asks."""
-        return "utf-8"
-
-    def writable(self) -> bool:
-        """True."""
-        return True
-
-    def write(self, text: str) -> int:
-        """Add text to the stream; see `Output`."""
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self._output.write(self._stream, text)
-        return len(text)
-
-
-class _AwaitableText(LLMReply):
-    """A reply that may be awaited although it is already there: `r = llm_query(p)`, later `await
-    r`.
-    """
-
-    __slots__ = ()
-
-    def __await__(self) -> Any:
-        yield from ()  # makes this a generator, which is what `await` needs
-        return LLMReply(self, self.finish_reason)
-
-
-class _AwaitableList(list[Any]):
-    """Replies that may be awaited although they are already there."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Any:
-        yield from ()
-        return list(self)
 
 
 class Variables(dict[str, str]):
@@ -231,8 +118,8 @@ class Repl:
         if not self._awaits:
             return value
         if type(value) in {str, LLMReply}:
-            return _AwaitableText(value, getattr(value, "finish_reason", None))
-        return _AwaitableList(value) if type(value) is list else value
+            return AwaitableText(value, getattr(value, "finish_reason", None))
+        return AwaitableList(value) if type(value) is list else value
 
     def _show_vars(self) -> Callable[[], Variables]:
         def show_vars() -> Variables:
@@ -258,7 +145,7 @@ class Repl:
             if len(found) == VARIABLES_SHOWN:
                 found["…"] = "and more"
                 break
-            found[name] = _kind(value)
+            found[name] = describe_value(value)
         return found
 
     def _bind(self) -> None:
@@ -313,7 +200,7 @@ class Repl:
             if not (leaving.code is None or (type(leaving.code) is int and leaving.code == 0)):
                 error = {"type": "SystemExit", "message": message_of(leaving.code), "traceback": ""}
         except BaseException as raised:  # noqa: BLE001 - whatever model code raises is its result
-            error = _describe(raised)
+            error = describe_exception(raised)
         if error is not None:
             self.close()
         self._output.flush()
@@ -374,117 +261,3 @@ class Repl:
             self._output.write("stdout", f"{value[:ECHO_KEPT]!r}… ({len(value):,} in all)\n")
         elif value is not None:
             self._output.write("stdout", f"{value!r}\n")
-
-
-_COUNTED = (list, tuple, dict, set, frozenset, _AwaitableList)
-# A metaclass of the model's own may say anything of `__name__`, or raise
-_type_name = type.__dict__["__name__"].__get__
-
-
-def _kind(value: Any) -> str:
-    # Never isinstance, which asks the value's own `__class__`: that may raise, and a weak proxy's
-    # does.
-    kind = type(value)
-    # `is`, never `in`, which asks a metaclass of the model's own for its hash or its `==`.
-    name: str = (
-        "str"
-        if kind is LLMReply or kind is _AwaitableText
-        else "list"
-        if kind is _AwaitableList
-        else _type_name(kind)
-    )
-    if issubclass(kind, str):
-        return f"{name}, {str.__len__(value):,} characters"
-    if issubclass(kind, bytes):
-        return f"{name}, {bytes.__len__(value):,} bytes"
-    return f"{name} of {len(value):,}" if any(kind is each for each in _COUNTED) else name
-
-
-def message_of(value: Any) -> str:
-    """The text of an exception or of an exit's code, of bounded length; "" where it has none."""
-    try:
-        return str.__getitem__(str(value), slice(MESSAGE_KEPT))  # a plain str, also of a subclass
-    except BaseException:  # noqa: BLE001 - a text of the model's own may raise anything
-        return ""
-
-
-def opaque(value: Any) -> Opaque:
-    """What crosses in the place of a value that cannot: its type and its text, as far as it has
-    one.
-    """
-    name: str = _type_name(type(value))
-    try:
-        text = str.__getitem__(str(value), slice(None))  # a plain str, also of a subclass
-    except Exception as error:  # noqa: BLE001 - a class of the model's own may do anything
-        text = f"<{name} whose text raises {_type_name(type(error))}>"
-    return Opaque(name, text)
-
-
-def _describe(error: BaseException) -> dict[str, str]:
-    """An exception as data: its traceback shows the model's frames and the library's, none of ours,
-    and no path of this machine.
-    """
-    try:
-        whole = traceback.TracebackException(
-            type(error), error, error.__traceback__, limit=-1000, compact=True
-        )
-        _strip(whole)
-        text = "".join(whole.format())
-    except BaseException:  # noqa: BLE001 - no memory left, or an exception whose text raises
-        text = ""
-    return {
-        "type": _type_name(type(error)),
-        "message": message_of(error),
-        "traceback": text[-TRACEBACK_KEPT:],
-    }
-
-
-def _strip(whole: traceback.TracebackException) -> None:
-    frames = []
-    # In our machinery, and in what it calls of the library, until the model's next frame
-    inside = True
-    for frame in whole.stack:
-        inside = not frame.filename.startswith("<block-") and (
-            inside or frame.filename.startswith(_OURS)
-        )
-        if inside or frame.filename.startswith("<frozen"):
-            continue
-        if frame.filename.startswith(_LIBRARY):
-            frame.filename = frame.filename.removeprefix(_LIBRARY)
-        frames.append(frame)
-    if len(frames) > FRAMES_KEPT:
-        frames = frames[:2] + frames[2 - FRAMES_KEPT :]
-    whole.stack = traceback.StackSummary.from_list(frames)
-    for linked in (whole.__cause__, whole.__context__, *(whole.exceptions or ())):
-        if linked is not None:
-            _strip(linked)
-
-
-def forbid_builtins() -> None:
-    """Give builtins that cannot work here an error of their own."""
-    import builtins
-
-    def refused(name: str, reason: str) -> Callable[..., Any]:
-        def stand_in(*_args: Any, **_kwargs: Any) -> Any:
-            raise RuntimeError(f"{name}() does not work here: {reason}")
-
-        stand_in.__name__ = stand_in.__qualname__ = name
-        return stand_in
-
-    real_open = open
-
-    def open_file(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return real_open(*args, **kwargs)
-        except PermissionError as error:
-            raise PermissionError(
-                error.errno,
-                "files cannot be opened here; the document is in the variable `context`",
-            ) from None
-
-    open_file.__name__ = open_file.__qualname__ = "open"
-    builtins.input = refused("input", "nobody is there to answer; decide from `context`")
-    builtins.breakpoint = refused("breakpoint", "there is no terminal; use print()")
-    builtins.open = open_file
-    os.uname = lambda: os.uname_result(("Linux", "sandbox", "", "", ""))
-    sys.stdin = io.StringIO("")

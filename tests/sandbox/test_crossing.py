@@ -90,7 +90,7 @@ async def test_parts_without_a_message_are_let_go_of_after_the_block(open_sessio
     code = "try:\n    llm_batch(['x' * 5_000] * 600 + [SpanRef('context_0', None, 1)])\nexcept ValueError:\n    kept = 1"
     for number in range(5):
         assert (await session.execute(code, number)).status == "ok"
-        assert session.held_weight == 0
+        assert session.channel.held_weight == 0
     assert (await session.execute("kept", 9)).stdout == "1\n"
 
 
@@ -117,7 +117,7 @@ async def test_a_call_begun_in_an_earlier_block_is_refused(open_session: Any, ga
         ahead.wait()
     """
     assert (await session.execute(code, 1)).status == "ok"
-    assert session.held_weight == 0
+    assert session.channel.held_weight == 0
     result = await session.execute("go_on.set(); thread.join(); said", 2)
     assert result.stdout == "['block 1, which makes this call, has ended']\n"
     assert gate.calls == []
@@ -134,7 +134,7 @@ async def test_open_calls_and_parts_keep_within_one_bound(open_session: Any, gat
         if function == "llm_query":
             await one_is_open.wait()
             return "one is open"
-        weights.append(session.received_weight)
+        weights.append(session.channel.received_weight)
         one_is_open.set()
         await go_on.wait()
         return "done"
@@ -152,7 +152,7 @@ async def test_open_calls_and_parts_keep_within_one_bound(open_session: Any, gat
     while not task.done() and (session._running is None or session._running._slot is None):
         await asyncio.sleep(0.001)
     assert len(weights) == 1
-    assert weights[0] + session.held_weight < 24 << 20
+    assert weights[0] + session.channel.held_weight < 24 << 20
     go_on.set()
     result = await task
     assert (result.stdout, len(weights)) == ("done\n", 2), result.error

@@ -386,8 +386,8 @@ async def test_a_session_that_nobody_closes_ends_with_its_object(gate: Recording
         session = await ProcessSandbox().open(Opening(corpus, [], gate, Limits()))
         await session.execute("1", 1)
     pid = session.child._pid
-    session._writer.transport.abort()
-    await session._writer.wait_closed()
+    session.channel.abort()
+    await session.channel.wait_closed()
     del session
     gc.collect()
     assert pid not in children()

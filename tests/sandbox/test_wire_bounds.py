@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from rlm_integrations.records import Limits, LLMError, SpanRef, StoreObject
-from rlm_integrations.sandbox import process, sandbox_named, wire
+from rlm_integrations.sandbox import channel, sandbox_named, wire
 from rlm_integrations.sandbox.base import Sandbox, Session
-from rlm_integrations.sandbox.process import ProcessSession
+from rlm_integrations.sandbox.channel import Channel
 from rlm_integrations.sandbox.wire import (
     DEPTH_CAP,
     LENGTH,
@@ -146,24 +146,24 @@ async def test_a_message_of_heavy_parts_is_decoded_in_a_thread(
 ) -> None:
     """Not the last frame alone decides, but all that the message consists of."""
     offloaded: list[int] = []
-    offload = process.runtime.offload
+    offload = channel.runtime.offload
 
     def noted(function: Any, *args: Any) -> Any:
         if getattr(function, "__func__", None) is Decoder.decode:
             offloaded.append(len(args[0]))
         return offload(function, *args)
 
-    monkeypatch.setattr(process.runtime, "offload", noted)
+    monkeypatch.setattr(channel.runtime, "offload", noted)
     session: Session = await open_session()
     result = await session.execute("llm_batch([[]] * 500_000)", 1)
     assert result.error is None
-    assert min(offloaded) < process._OFF_LOOP < sum(offloaded)
+    assert min(offloaded) < channel._OFF_LOOP_BYTES < sum(offloaded)
 
 
 async def test_the_loop_is_let_go_between_frames(open_session: Opener) -> None:
     """However fast frames come, other tasks run after every few of them."""
     session: Any = await open_session()
-    turns, received = 0, session._received
+    turns, received = 0, session.channel.frames_received
 
     async def beside() -> None:
         nonlocal turns
@@ -176,7 +176,11 @@ async def test_the_loop_is_let_go_between_frames(open_session: Opener) -> None:
         "for i in range(150): print(i, flush=True)\nfor i in range(600): llm_query('p')", 1
     )
     task.cancel()
-    assert turns >= (session._received - received) // process._YIELD >= 600 // process._YIELD
+    assert (
+        turns
+        >= (session.channel.frames_received - received) // channel._YIELD_FRAMES
+        >= 600 // channel._YIELD_FRAMES
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,21 +221,21 @@ async def test_answers_are_packed_one_at_a_time(
     """However many calls wait for large answers, the frames of one answer at a time are there."""
     gate.gifts["it"] = stored("x" * 3_000_000)
     at_once = most = 0
-    packed, write = ProcessSession._packed, ProcessSession._write
+    packed, write = Channel._pack, Channel._write
 
-    async def counted(self: ProcessSession, message: dict[str, Any]) -> list[bytes]:
+    async def counted(self: Channel, message: dict[str, Any]) -> list[bytes]:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
         return await packed(self, message)
 
-    async def done(self: ProcessSession, frames: list[bytes]) -> None:
+    async def done(self: Channel, frames: list[bytes]) -> None:
         nonlocal at_once
         await write(self, frames)
         at_once -= 1
 
-    monkeypatch.setattr(ProcessSession, "_packed", counted)
-    monkeypatch.setattr(ProcessSession, "_write", done)
+    monkeypatch.setattr(Channel, "_pack", counted)
+    monkeypatch.setattr(Channel, "_write", done)
     session = await open_session()
     block = "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(8) as p: print(len(list(p.map(give, ['it'] * 16))))"
     result = await session.execute(block, 1)
@@ -240,9 +244,9 @@ async def test_answers_are_packed_one_at_a_time(
 
 def test_a_large_object_is_packed_in_a_thread() -> None:
     """An object of the store is as large as its content."""
-    assert process._is_large({"value": stored("x" * 300_000)})
-    assert process._is_large({"value": [stored([0] * 5_000)]})
-    assert not process._is_large({"value": stored("x")})
+    assert channel._is_large({"value": stored("x" * 300_000)})
+    assert channel._is_large({"value": [stored([0] * 5_000)]})
+    assert not channel._is_large({"value": stored("x")})
 
 
 def test_numbers_of_any_length_have_a_weight() -> None:

@@ -1,0 +1,109 @@
+"""Values and exceptions of model code as short strings, without running more of its code than needed.
+
+A class of the model's own may raise, or return anything, wherever it is asked something.
+"""
+
+import os
+import traceback
+from typing import Any
+
+from ..records import LLMReply
+from .replies import AwaitableList, AwaitableText
+from .wire import Opaque
+
+TRACEBACK_KEPT = 4_000  # characters, from the end
+MESSAGE_KEPT = 2_000  # characters of an exception's message
+_MAX_FRAMES = 12  # of a traceback
+
+_package_folder = os.path.dirname(os.path.abspath(__file__))
+_LIBRARY_FOLDER = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+
+# A metaclass of the model's own may say anything of `__name__`, or raise
+type_name = type.__dict__["__name__"].__get__
+_TYPES_WITH_LENGTH = (list, tuple, dict, set, frozenset, AwaitableList)
+
+
+def hide_paths(package_folder: str) -> None:
+    """Set the folder that this package's code now names as its own; tracebacks leave it out."""
+    global _package_folder  # noqa: PLW0603 - set once, by the fork server
+    _package_folder = package_folder
+
+
+def describe_value(value: Any) -> str:
+    """What a variable is: "str, 2,310 characters"; never its content."""
+    # Never isinstance, which asks the value's own `__class__`: that may raise, and a weak proxy's
+    # does.
+    kind = type(value)
+    # `is`, never `in`, which asks a metaclass of the model's own for its hash or its `==`.
+    name: str = (
+        "str"
+        if kind is LLMReply or kind is AwaitableText
+        else "list"
+        if kind is AwaitableList
+        else type_name(kind)
+    )
+    if issubclass(kind, str):
+        return f"{name}, {str.__len__(value):,} characters"
+    if issubclass(kind, bytes):
+        return f"{name}, {bytes.__len__(value):,} bytes"
+    return f"{name} of {len(value):,}" if any(kind is each for each in _TYPES_WITH_LENGTH) else name
+
+
+def message_of(value: Any) -> str:
+    """The text of an exception or of an exit's code, of bounded length; "" where it has none."""
+    try:
+        return str.__getitem__(str(value), slice(MESSAGE_KEPT))  # a plain str, also of a subclass
+    except BaseException:  # noqa: BLE001 - a text of the model's own may raise anything
+        return ""
+
+
+def opaque(value: Any) -> Opaque:
+    """What crosses in the place of a value that cannot: its type and its text, as far as it has
+    one.
+    """
+    name: str = type_name(type(value))
+    try:
+        text = str.__getitem__(str(value), slice(None))  # a plain str, also of a subclass
+    except Exception as error:  # noqa: BLE001 - a class of the model's own may do anything
+        text = f"<{name} whose text raises {type_name(type(error))}>"
+    return Opaque(name, text)
+
+
+def describe_exception(error: BaseException) -> dict[str, str]:
+    """An exception as data: its traceback shows the model's frames and the library's, none of ours,
+    and no path of this machine.
+    """
+    try:
+        whole = traceback.TracebackException(
+            type(error), error, error.__traceback__, limit=-1000, compact=True
+        )
+        _strip_frames(whole)
+        text = "".join(whole.format())
+    except BaseException:  # noqa: BLE001 - no memory left, or an exception whose text raises
+        text = ""
+    return {
+        "type": type_name(type(error)),
+        "message": message_of(error),
+        "traceback": text[-TRACEBACK_KEPT:],
+    }
+
+
+def _strip_frames(whole: traceback.TracebackException) -> None:
+    frames = []
+    # In our machinery, and in what it calls of the library, until the model's next frame
+    inside = True
+    for frame in whole.stack:
+        inside = not frame.filename.startswith("<block-") and (
+            inside or frame.filename.startswith(_package_folder)
+        )
+        if inside or frame.filename.startswith("<frozen"):
+            continue
+        if frame.filename.startswith(_LIBRARY_FOLDER):
+            frame.filename = frame.filename.removeprefix(_LIBRARY_FOLDER)
+        frames.append(frame)
+    if len(frames) > _MAX_FRAMES:
+        frames = frames[:2] + frames[2 - _MAX_FRAMES :]
+    whole.stack = traceback.StackSummary.from_list(frames)
+    for linked in (whole.__cause__, whole.__context__, *(whole.exceptions or ())):
+        if linked is not None:
+            _strip_frames(linked)
