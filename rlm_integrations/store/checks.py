@@ -1,5 +1,5 @@
-"""What may enter a store. The callers are programs that models wrote: every argument is looked at,
-and every message says what would do.
+"""Checks of everything that enters a store. The callers are programs that models wrote: every
+argument is checked, and every message says what is accepted.
 """
 
 import re
@@ -27,23 +27,23 @@ class SpanText(Protocol):
         ...
 
     def text(self, source: str, start: int, end: int, /) -> str:
-        """Its characters from `start` up to, not including, `end`."""
+        """Its characters from `start` to `end`, which is not included."""
         ...
 
 
 def text(name: str, value: object, most: int) -> str:
-    """A text that may be empty."""
+    """A string, which may be empty."""
     if not isinstance(value, str):
-        raise InputError(f"{name} must be a text, not {quote_value(value)}")
+        raise InputError(f"{name} must be a string, not {quote_value(value)}")
     if len(value) > most:
         raise InputError(
-            f"{name} of {len(value):,} characters is longer than {most:,}: put what is long into content"
+            f"{name} of {len(value):,} characters is longer than {most:,}: put long text into content"
         )
     return value if type(value) is str else str.__str__(value)
 
 
 def word(name: str, value: object, most: int = NAME_CHARS) -> str:
-    """A text that says something, for a type, a tag or an id."""
+    """A string that is not only spaces, for a type, a tag or an id."""
     checked = text(name, value, most)
     if not checked or checked.isspace():
         raise InputError(f"{name} must not be empty")
@@ -59,8 +59,8 @@ def part(name: str, value: object) -> str:
 
 
 def several(name: str, value: Any, one: Callable[[str, Any], Any]) -> tuple[Any, ...]:
-    """Each different entry of a list once, in order; None is an empty list, and a text or a span
-    alone is a list of one.
+    """Each different entry of a list once, in order; None is an empty list, and a single string or
+    span a list of one.
     """
     if value is None:
         return ()
@@ -76,7 +76,7 @@ def several(name: str, value: Any, one: Callable[[str, Any], Any]) -> tuple[Any,
 
 
 def span(name: str, value: Any) -> SpanRef:
-    """A span by its shape: a `SpanRef`, or what JSON has for it."""
+    """A span of the right shape: a `SpanRef`, or its form in JSON."""
     if isinstance(value, dict):
         if (
             not {"source", "start", "end"} <= value.keys() <= {"source", "start", "end", "unit"}
@@ -88,7 +88,7 @@ def span(name: str, value: Any) -> SpanRef:
         value = SpanRef(value["source"], value["start"], value["end"])
     elif value is None:
         raise InputError(
-            f"{name} is None, which cite() gives for a text that it does not find: leave it out, or cite exact words"
+            f"{name} is None, which cite() returns for words that it does not find: leave it out, or cite exact words"
         )
     elif not isinstance(value, SpanRef):
         raise InputError(f"{name} must be SpanRef(source, start, end), not {quote_value(value)}")
@@ -104,8 +104,8 @@ def span(name: str, value: Any) -> SpanRef:
 
 
 def existing(spans: tuple[SpanRef, ...], corpus: SpanText | None) -> tuple[SpanRef, ...]:
-    """The spans, if the document has text for all of them; without a document they are taken as
-    they are.
+    """The spans, if the document has text for all of them; without a document they are not
+    checked.
     """
     for span in spans:
         if corpus is not None and span.end > (length := corpus.length(span.source)):
@@ -116,5 +116,5 @@ def existing(spans: tuple[SpanRef, ...], corpus: SpanText | None) -> tuple[SpanR
 
 
 def limit(value: Any) -> int:
-    """How many results a caller wants."""
+    """The number of results that a caller wants."""
     return check_count("limit", value, most=MAX_RESULTS)

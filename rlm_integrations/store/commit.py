@@ -1,5 +1,5 @@
-"""Commits: what a worker found, as plain data, merged into a store by whoever got it. Merging twice
-is merging once.
+"""Commits: the findings of a worker as plain data, to be merged into a store. Merging one twice
+changes nothing more.
 
     {"commit_id": "w7",
      "creates": [{"id": "e1", "type": "evidence", "description": "…", "content": …, "backrefs": […],
@@ -8,8 +8,8 @@ is merging once.
      …}, …], "error": None}
 
 `e1` is an id within the commit; it becomes `w7/e1`, or `batch/w7/e1` with a prefix. Parents and
-links name ids of the commit or of the store. A proposed update changes nothing: it is kept as an
-object of type "proposal" that refines its target, for others to judge.
+links name ids of the commit or of the store. A proposed update does not change its target: it is
+kept as an object of type "proposal" that refines the target, for others to judge.
 """
 
 import json
@@ -31,21 +31,21 @@ FIELDS: Final = {"commit_id", *LISTS, "error"}
 ENTRIES: Final = 1_000  # of each list: they are merged in one go
 CREATE_FIELDS: Final = {"id", "type", "description", "content", "backrefs", "parents", "tags"}
 
-TRIED: Final = 100  # places in a text where a commit may begin
+MAX_STARTS: Final = 100  # places in an answer where a commit may begin
 
-# Characters that are read in search of a commit: each place may lead to the end of the text
-MOST_READ: Final = 5_000_000
+# Characters parsed in search of a commit: each start may be parsed to the end of the answer
+MAX_CHARS_PARSED: Final = 5_000_000
 
 _FENCE = re.compile(r"```\w*\s*(?=\{)")
 
 
 def apply_commit(store: WorkerStoreProxy, commit: Any, batch_prefix: str = "") -> dict[str, Any]:
-    """Merge a commit: all of it, or nothing where anything in it is wrong.
+    """Merge a commit: all of it, or nothing if any of it is wrong.
 
     Returns:
         `commit_id`, `created_ids` (ids of the commit to ids of the store, those merged before too),
-        `links_created` and `proposals_stored` (those that are new), and `error`: None, or what is
-        wrong with the commit. Nothing about a commit raises.
+        `links_created` and `proposals_stored` (new ones only), and `error`: None, or a message about
+        what is wrong with the commit. A bad commit never raises.
     """
     commit_id = (
         commit["commit_id"]
@@ -75,10 +75,10 @@ def apply_commit(store: WorkerStoreProxy, commit: Any, batch_prefix: str = "") -
 
 
 def commit_of(reply: Any, commit_id: str) -> dict[str, Any]:
-    """The commit that a worker's answer is: a dict, or a text that is one in JSON or holds one;
-    else an empty one with an `error`.
+    """The commit in a worker's answer: a dict, or a string that contains one as JSON; otherwise an
+    empty commit with an `error`.
 
-    `commit_id` is for an answer that names none.
+    `commit_id` is used if the answer does not name one.
     """
     empty: dict[str, Any] = {
         "commit_id": commit_id,
@@ -90,20 +90,20 @@ def commit_of(reply: Any, commit_id: str) -> dict[str, Any]:
     found = (
         reply
         if isinstance(reply, dict)
-        else next(filter(_is_commit, _objects(reply)), None)
+        else next(filter(_is_commit, _json_objects(reply)), None)
         if isinstance(reply, str)
         else None
     )
     if found is None or not _is_commit(found):
         return {
             **empty,
-            "error": f"the worker's answer is no commit, a JSON object with {', '.join(LISTS)}: {checks.quote_value(reply)}",
+            "error": f"the worker's answer is not a commit, a JSON object with {', '.join(LISTS)}: {checks.quote_value(reply)}",
         }
     return {**empty, **found}
 
 
 class _Merge:
-    """A commit, checked, and what of it a store does not have yet."""
+    """A checked commit, and the events that a store still lacks of it."""
 
     def __init__(self, store: WorkerStoreProxy, commit: Any, prefix: Any) -> None:
         if not isinstance(commit, dict):
@@ -114,7 +114,7 @@ class _Merge:
             raise InputError(
                 f"the worker failed, so there is nothing to apply: {checks.quote_value(commit['error'])}"
             )
-        _only(FIELDS, commit, "the commit")
+        _check_fields(FIELDS, commit, "the commit")
         names = [checks.part("commit_id", commit.get("commit_id"))]
         if prefix:
             names = [
@@ -142,7 +142,7 @@ class _Merge:
         ]
 
     def events(self, seq: int, ts: float) -> list[StoreEvent]:
-        """The events of what is new.
+        """The events that the store does not have yet.
 
         Raises:
             InputError: Another object has one of the ids already.
@@ -167,12 +167,12 @@ class _Merge:
         for at, entry in enumerate(creates):
             local = entry["id"] = checks.part(f"creates[{at}].id", entry.get("id", str(at + 1)))
             if local in ids:
-                raise InputError(f"creates[{at}].id: {local!r} stands there twice")
+                raise InputError(f"creates[{at}].id: {local!r} is used twice")
             ids[local] = f"{self._base}/{local}"
         return ids
 
     def _draft(self, at: int, entry: dict[str, Any]) -> Draft:
-        _only(CREATE_FIELDS, entry, f"creates[{at}]")
+        _check_fields(CREATE_FIELDS, entry, f"creates[{at}]")
         fields = [entry.get(name) for name in ("content", "backrefs", "parents", "tags")]
         try:
             return draft(
@@ -186,7 +186,7 @@ class _Merge:
             raise InputError(f"creates[{at}]: {error}") from None
 
     def _in_order(self, drafts: dict[str, Draft]) -> dict[str, Draft]:
-        """Parents before their children."""
+        """The drafts with parents before their children."""
         above = {
             id_: [parent for parent in made.parents if parent in drafts]
             for id_, made in drafts.items()
@@ -221,7 +221,7 @@ class _Merge:
 
     def _link(self, at: int, entry: dict[str, Any]) -> tuple[Any, str, str]:
         what = f"links[{at}]"
-        _only({"type", "src", "dst"}, entry, what)
+        _check_fields({"type", "src", "dst"}, entry, what)
         if entry.get("type") not in LINK_TYPES:
             raise InputError(
                 f"{what}.type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(entry.get('type'))}"
@@ -252,11 +252,11 @@ def _entries(commit: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [dict(entry) for entry in entries]
 
 
-def _only(names: set[str], entry: dict[str, Any], what: str) -> None:
+def _check_fields(names: set[str], entry: dict[str, Any], what: str) -> None:
     unknown = next((name for name in entry if name not in names), None)
     if unknown is not None:
         raise InputError(
-            f"{what} has no field {checks.quote_value(unknown)}, only {', '.join(sorted(names))}: what else there is goes into content"
+            f"{what} has no field {checks.quote_value(unknown)}, only {', '.join(sorted(names))}: put everything else into content"
         )
 
 
@@ -270,11 +270,11 @@ def _is_commit(value: Any) -> bool:
     return isinstance(value, dict) and any(name in value for name in LISTS)
 
 
-def _objects(text: str) -> Iterator[Any]:
-    """The JSON objects in a text: fenced ones first, then wherever one may begin."""
+def _json_objects(text: str) -> Iterator[Any]:
+    """The JSON objects in an answer: those in code fences first, then at each opening brace."""
     fenced = (match.end() for match in _FENCE.finditer(text))
     bare = (match.start() for match in re.finditer(r"\{", text))
-    tried = max(2, min(TRIED, MOST_READ // max(1, len(text))))
+    tried = max(2, min(MAX_STARTS, MAX_CHARS_PARSED // max(1, len(text))))
     for start in chain(islice(fenced, tried), islice(bare, tried)):
         with suppress(ValueError, RecursionError):
             yield json.JSONDecoder().raw_decode(text, start)[0]

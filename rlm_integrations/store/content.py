@@ -1,5 +1,5 @@
-"""What an object holds: any JSON value, kept as text, so that nobody can change it later and it
-never needs a copy.
+"""The content of an object: any JSON value, kept as text, so that it cannot change later and never
+needs a copy.
 """
 
 import json
@@ -11,27 +11,27 @@ from typing import Any
 from rlm_integrations.errors import InputError
 
 CONTENT_CHARS = 10_000_000
-# Of one object: JSON is read and written in one go, which keeps other threads waiting
+# Of one object: JSON is parsed and written in one step, during which other threads wait
 VALUES = 200_000
 DEPTH = 64  # nesting: the wire to a sandbox carries little more
 
 
 @dataclass(frozen=True, slots=True)
 class Json:
-    """A JSON value other than a text, as it is written."""
+    """A JSON value other than a string, as JSON text."""
 
     text: str
 
 
-Content = str | Json  # a text is kept as it is
+Content = str | Json  # a string is kept as it is
 
 
 def encode_content(value: Any) -> Content:
-    """The value as it is kept: what `json` makes of it, so a tuple becomes a list and a number as
-    key a text.
+    """The value in its stored form, with the conversions of `json`: a tuple becomes a list, and a
+    number as a key becomes a string.
 
     Raises:
-        InputError: It is no JSON, nests too deep or is too long.
+        InputError: It is not JSON, nests too deep or is too long.
     """
     content: Content
     if isinstance(value, str):
@@ -40,14 +40,14 @@ def encode_content(value: Any) -> Content:
     else:
         if _values(value, VALUES) > VALUES:
             raise InputError(
-                f"content holds more than {VALUES:,} values: split it over several objects, or make it one text"
+                f"content holds more than {VALUES:,} values: split it over several objects, or make it one string"
             )
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(
-                f"content must be JSON (text, number, true, false, None, list, dict), but: {error}. "
-                "Turn other values into text or dicts; pass spans as backrefs=[…]"
+                f"content must be JSON (string, number, true, false, None, list, dict), but: {error}. "
+                "Turn other values into strings or dicts; pass spans as backrefs=[…]"
             ) from None
         if text.count("[") + text.count("{") > DEPTH and _deeper(value, DEPTH):
             raise InputError(f"content nests deeper than {DEPTH} levels")
@@ -61,29 +61,29 @@ def encode_content(value: Any) -> Content:
 
 
 def decode_content(content: Content) -> Any:
-    """The value, made anew at each call."""
+    """The value; a new object at each call."""
     return content if isinstance(content, str) else json.loads(content.text)
 
 
 def length(content: Content) -> int:
-    """How many characters the content takes."""
+    """The number of characters of the content."""
     return len(content) if isinstance(content, str) else len(content.text)
 
 
 def memory(content: Content) -> int:
-    """How many bytes the content takes; one wide character makes all of them wide."""
+    """The bytes of memory of the content; one wide character makes all of them wide."""
     return getsizeof(content if isinstance(content, str) else content.text)
 
 
 def content_text(content: Content) -> str:
-    """What a search reads: a text as it is; of other values each key, text and number on a line of
-    its own.
+    """The text that searches read: a string as it is; of other values each key, string and number
+    on its own line.
     """
     return content if isinstance(content, str) else "\n".join(_words(json.loads(content.text)))
 
 
 def _values(value: Any, most: int, levels: int = DEPTH) -> int:
-    """How many values there are in a value, itself included, counted up to one more than the most."""
+    """The number of values in a value, itself included; counting stops one above `most`."""
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list | tuple):

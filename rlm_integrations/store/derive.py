@@ -1,6 +1,6 @@
-"""Objects that models make: one for each task of a batch, and one out of many by folding.
+"""Objects that models write: one for each task of a batch, and one out of many by reduction.
 
-Whoever calls brings the way to ask a model.
+The caller provides the function that asks a model.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
@@ -19,51 +19,51 @@ from rlm_integrations.store.query import MAX_RESULTS, parse_query
 from rlm_integrations.store.view import MAPPED
 from rlm_integrations.store.worker import WorkerStoreProxy
 
-TASKS: Final = 10_000  # of one batch
-ROOM: Final = 1_000  # characters that a prompt must leave in the window for what it folds
-# Characters that repeating the prompt for all parts of one round may take
-REPEATED: Final = 100_000_000
-HEAD: Final = 200  # characters of an object's id and description above its text
+MAX_TASKS: Final = 10_000  # of one batch
+MIN_ROOM: Final = 1_000  # characters that a prompt must leave in the window for the objects
+# Of a prompt that is repeated for all parts of one round
+MAX_REPEATED_CHARS: Final = 100_000_000
+HEAD_CHARS: Final = 200  # of an object's id and description above its text
 
 
 class AskMany(Protocol):
     """Asks a model many prompts at once."""
 
     def __call__(self, prompts: Sequence[str], /) -> AsyncGenerator[tuple[int, str], None]:
-        """Each prompt's number, from 0, with its reply (an `LLMError` where it failed), in the
-        order in which they come.
+        """Each prompt's index with its reply (an `LLMError` if the call failed), in the order in
+        which replies arrive.
         """
         ...
 
 
-# Has a function called where it may block, and gives what it returns
+# Calls a function where blocking is allowed, and returns its result
 Away = Callable[..., Awaitable[Any]]
 
 
 async def llm_map(
     store: WorkerStoreProxy, tasks: Any, ask: AskMany, *, away: Away = offload
 ) -> str:
-    """Ask every task's prompt, and keep an object for the batch and a child for each task as soon
-    as its reply is there.
+    """Ask every task's prompt; keep an object for the batch, and a child for each task as soon as
+    its reply arrives.
 
-    A child is of type "result" with the reply as content, or of type "error". Its id follows from
-    its task's place in the batch, not from when it came. A task that is none costs nothing but an
-    "error" in its own place.
+    A child is of type "result" with the reply as content, or of type "error". Its id follows
+    from its task's place in the batch, not from the time of the reply. A malformed task costs no
+    call and becomes an "error" in its own place.
 
     Args:
-        store: As the worker sees it who asks.
+        store: The proxy of the worker that asks.
         tasks: A list of `{"name", "prompt"}`.
-        ask: How a model is asked.
-        away: Where the store is read and written: that waits for other writers.
+        ask: Asks a model.
+        away: Runs reads and writes of the store, which wait for other writers.
 
     Returns:
         The id of the batch.
     """
-    if not isinstance(tasks, list | tuple) or len(tasks) > TASKS:
+    if not isinstance(tasks, list | tuple) or len(tasks) > MAX_TASKS:
         raise InputError(
-            f'tasks must be a list of at most {TASKS:,} dicts {{"name": …, "prompt": …}}'
+            f'tasks must be a list of at most {MAX_TASKS:,} dicts {{"name": …, "prompt": …}}'
         )
-    named = [_task(at, task) for at, task in enumerate(tasks)]
+    named = [_checked_task(at, task) for at, task in enumerate(tasks)]
     content = encode_content({"tasks": [name for name, _ in named]})
     batch: str = await away(
         store.put,
@@ -73,7 +73,9 @@ async def llm_map(
     first = int(batch.rpartition("_")[2]) + 1
 
     def keep(at: int, reply: str) -> None:
-        store.put(_answer("result", named[at][0], reply, (batch,), (MAPPED,)), number=first + at)
+        store.put(
+            _answer_draft("result", named[at][0], reply, (batch,), (MAPPED,)), number=first + at
+        )
 
     def keep_all(numbers: Sequence[int]) -> None:
         for at in numbers:
@@ -100,23 +102,23 @@ async def llm_reduce(
     window: int,
     away: Away = offload,
 ) -> str:
-    """Fold objects into one: a model is asked the prompt over as many as fit its window, then over
-    its replies, until one is left.
+    """Reduce objects to one: ask the prompt about as many as fit the model's context window, then
+    about the replies, until one is left.
 
-    What is longer than the window goes in as several parts. Replies are of type "reduction_step",
-    and the last one of type "reduction"; the parents of each are the objects that it was asked
-    about. Objects of type "error" are left out, and so are replies that fail: the result is then
-    tagged "incomplete", or an "error" itself if nothing is left.
+    An object longer than the window is split into parts. Replies are of type "reduction_step", and
+    the last one of type "reduction"; the parents of each are the objects that it was asked about.
+    Objects of type "error" and failed replies are left out: the result is then tagged
+    "incomplete", or is itself an "error" if nothing is left.
 
     Args:
-        store: As the worker sees it who asks.
+        store: The proxy of the worker that asks.
         ids_or_query: A list of ids, the id of a batch (for its results) or of any other object, or
             a query, whose matches are taken in the order in which they were created unless it
             sorts.
-        prompt: What to do with the objects; their texts follow it.
-        ask: How a model is asked.
-        window: How many characters one prompt may have.
-        away: Where the store is read and written, which takes long for many objects.
+        prompt: What to do with the objects, whose texts follow it.
+        ask: Asks a model.
+        window: The most characters of one prompt.
+        away: Runs reads and writes of the store, which are slow for many objects.
 
     Returns:
         The id of the result.
@@ -126,14 +128,14 @@ async def llm_reduce(
             f"prompt must say what to do with the objects, not {checks.quote_value(prompt)}"
         )
     room = window - len(prompt) - 2
-    if room < ROOM:
+    if room < MIN_ROOM:
         raise InputError(
-            f"the prompt takes {len(prompt):,} of the window's {window:,} characters: leave {ROOM + 2:,} for the objects"
+            f"the prompt takes {len(prompt):,} of the window's {window:,} characters: leave {MIN_ROOM + 2:,} for the objects"
         )
-    blocks, tags = await away(_gathered, store, ids_or_query, room)
+    blocks, tags = await away(_chosen_blocks, store, ids_or_query, room)
     while True:
-        groups = _packed(blocks, room)
-        if len(groups) * len(prompt) > REPEATED:
+        groups = _grouped(blocks, room)
+        if len(groups) * len(prompt) > MAX_REPEATED_CHARS:
             raise InputError(
                 f"the prompt takes {len(prompt):,} of the window's {window:,} characters, and {len(groups):,} parts would repeat it: "
                 "shorten it, or reduce fewer objects"
@@ -151,8 +153,12 @@ async def llm_reduce(
         made = [
             await away(
                 store.put,
-                _answer(
-                    kind, prompt[:HEAD], reply, dict.fromkeys(block.id for block in group), tags
+                _answer_draft(
+                    kind,
+                    prompt[:HEAD_CHARS],
+                    reply,
+                    dict.fromkeys(block.id for block in group),
+                    tags,
                 ),
             )
             for group, reply in zip(groups, replies, strict=True)
@@ -160,29 +166,29 @@ async def llm_reduce(
         if len(made) == 1:
             return str(made[0])
         blocks = [
-            _cut(id_, reply, room // 2)
+            _shortened(id_, reply, room // 2)
             for id_, reply in zip(made, replies, strict=True)
             if not isinstance(reply, LLMError)
         ]
         if not blocks:
-            failed = _answer(
-                "error", prompt[:HEAD], LLMError("server", "every part failed"), made, tags
+            failed = _answer_draft(
+                "error", prompt[:HEAD_CHARS], LLMError("server", "every part failed"), made, tags
             )
             return str(await away(store.put, failed))
 
 
 class _Block(NamedTuple):
-    """A piece of a prompt, and the object that it comes from."""
+    """A piece of a prompt, and the id of its object."""
 
     id: str
     text: str
 
 
-def _gathered(
+def _chosen_blocks(
     store: WorkerStoreProxy, ids_or_query: Any, room: int
 ) -> tuple[list[_Block], tuple[str, ...]]:
-    """The texts of the objects that are meant, and the tags of what is made from them."""
-    chosen = _chosen(store, ids_or_query)
+    """The texts of the chosen objects, and the tags of the reduction."""
+    chosen = _chosen_events(store, ids_or_query)
     whole = [event for event in chosen if event.type != "error"]
     if not whole:
         raise InputError(
@@ -191,14 +197,14 @@ def _gathered(
     blocks: list[_Block] = []
     for event in whole:
         spend(length(event.content))
-        blocks += _parts(
+        blocks += _object_blocks(
             event.id, f"[{event.id}] {event.description}", content_text(event.content), room
         )
     return blocks, ("llm_reduce",) if len(whole) == len(chosen) else ("llm_reduce", "incomplete")
 
 
-def _task(at: int, task: Any) -> tuple[str, str]:
-    """A task's name and prompt, or an error in the prompt's place."""
+def _checked_task(at: int, task: Any) -> tuple[str, str]:
+    """A task's name and its prompt, or an `LLMError` instead of a prompt that is missing."""
     name, prompt = (
         (task.get("name"), task.get("prompt")) if isinstance(task, dict) else (None, task)
     )
@@ -209,15 +215,15 @@ def _task(at: int, task: Any) -> tuple[str, str]:
     )
     if not isinstance(prompt, str) or not prompt.strip() or isinstance(prompt, LLMError):
         return name, LLMError(
-            "input", f"tasks[{at}] has no prompt that is a text: {checks.quote_value(prompt)}"
+            "input", f"tasks[{at}] has no prompt that is a string: {checks.quote_value(prompt)}"
         )
     return name, prompt
 
 
-def _answer(
+def _answer_draft(
     kind: str, description: str, reply: str, parents: Iterable[str], tags: tuple[str, ...]
 ) -> Draft:
-    """The object that a reply becomes."""
+    """The draft of the object for a reply."""
     if not isinstance(reply, LLMError):
         return Draft(kind, description, encode_content(reply), (), tuple(parents), tags)
     content = encode_content(
@@ -234,7 +240,7 @@ async def _replies(ask: AskMany, prompts: Sequence[str]) -> list[str]:
     return replies
 
 
-def _chosen(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
+def _chosen_events(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
     ids: Iterable[str]
     if isinstance(ids_or_query, list | tuple) and len(ids_or_query) <= MAX_RESULTS:
         ids = dict.fromkeys(
@@ -262,12 +268,12 @@ def _chosen(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
     return chosen
 
 
-def _parts(id_: str, head: str, text: str, room: int) -> list[_Block]:
-    """An object's text under its head, in as many parts as it needs."""
-    head = head[:HEAD]
+def _object_blocks(id_: str, head: str, text: str, room: int) -> list[_Block]:
+    """An object's text under its head, in as many blocks as it needs."""
+    head = head[:HEAD_CHARS]
     if len(head) + 1 + len(text) <= room:
         return [_Block(id_, f"{head}\n{text}")]
-    size = room - HEAD - 40
+    size = room - HEAD_CHARS - 40
     count = -(-len(text) // size)
     return [
         _Block(id_, f"{head} (part {at + 1} of {count})\n{text[at * size : (at + 1) * size]}")
@@ -275,16 +281,16 @@ def _parts(id_: str, head: str, text: str, room: int) -> list[_Block]:
     ]
 
 
-def _cut(id_: str, text: str, room: int) -> _Block:
-    """A reply so short that two of them fit."""
-    head = f"[{id_}]"[:HEAD]
+def _shortened(id_: str, text: str, room: int) -> _Block:
+    """A reply, shortened so that two of them fit into one prompt."""
+    head = f"[{id_}]"[:HEAD_CHARS]
     most = room - len(head) - 40
     left_out = f"\n[{len(text) - most:,} characters left out]" if len(text) > most else ""
     return _Block(id_, f"{head}\n{text[:most]}{left_out}")
 
 
-def _packed(blocks: Sequence[_Block], room: int) -> list[list[_Block]]:
-    """Neighbouring blocks together, as many as fit."""
+def _grouped(blocks: Sequence[_Block], room: int) -> list[list[_Block]]:
+    """The blocks in groups of neighbours, as many as fit into one prompt."""
     groups: list[list[_Block]] = []
     free = -1
     for block in blocks:

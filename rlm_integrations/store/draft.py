@@ -1,4 +1,4 @@
-"""An object before it is kept."""
+"""Checked objects before the store keeps them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ Spans = tuple[SpanRef, ...]
 
 
 class Draft(NamedTuple):
-    """What an object is made of, checked and in the order of the fields of `log.Created`."""
+    """The checked fields of an object, in the order of `log.Created`."""
 
     type: str
     description: str
@@ -34,12 +34,11 @@ def draft(
 ) -> Draft:
     """The draft of the arguments of `create`.
 
-    `spans` gets spans of the right shape and gives them as they are kept, or raises. `parent` gets
-    what messages call an entry, and the entry; it gives the id of the parent that is meant, or
-    raises.
+    `spans(spans)` returns spans of the right shape as spans of the store's document, or raises.
+    `parent(label, value)` returns the parent's id or raises; `label` is used in the message.
 
     Raises:
-        InputError: One of them cannot stand in a store.
+        InputError: One of the arguments is invalid.
     """
     return Draft(
         checks.word("type", type),

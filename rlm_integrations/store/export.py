@@ -29,7 +29,7 @@ OPTIONAL_FIELDS: Final = {"origin"}
 
 
 def write(events: Iterable[StoreEvent], path: str | os.PathLike[str]) -> None:
-    """Write the file complete, or leave what was there; see `write_whole`.
+    """Write the complete file, or leave the old one; see `write_whole`.
 
     Raises:
         InputError: It cannot be written.
@@ -43,10 +43,10 @@ def write(events: Iterable[StoreEvent], path: str | os.PathLike[str]) -> None:
 
 
 def read_export(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> None:
-    """Take in all events of a file, or none.
+    """Import all events of a file, or none.
 
     Raises:
-        InputError: It cannot be read, is no export, or does not fit what the store holds.
+        InputError: It cannot be read, is not an export, or does not fit the store's objects.
     """
     if prefix:
         checks.part("prefix", prefix)
@@ -58,7 +58,7 @@ def read_export(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> No
         raise InputError(f"{str(source)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{str(source)!r} is no exported store: there is a byte that is not ASCII"
+            f"{str(source)!r} is not an exported store: it has a byte that is not ASCII"
         ) from error
     except InputError as error:
         raise InputError(f"{str(source)!r} cannot be imported: {error}") from None
@@ -66,7 +66,7 @@ def read_export(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> No
 
 
 def _prefixed(view: View, seq: int, events: Sequence[StoreEvent], prefix: str) -> list[StoreEvent]:
-    """The events as they fit behind those that a store has."""
+    """The events renumbered and renamed so that they fit behind the store's own."""
     ids = [event.id for event in events if isinstance(event, Created)]
     if prefix:
         taken = next((f"{prefix}/{id_}" for id_ in ids if f"{prefix}/{id_}" in view.row_of), None)
@@ -79,10 +79,10 @@ def _prefixed(view: View, seq: int, events: Sequence[StoreEvent], prefix: str) -
         while any(f"import{number}/{id_}" in view.row_of for id_ in ids):
             number += 1
         prefix = f"import{number}"
-    return [_moved(event, number, f"{prefix}/") for number, event in enumerate(events, seq)]
+    return [_renamed(event, number, f"{prefix}/") for number, event in enumerate(events, seq)]
 
 
-def _moved(event: StoreEvent, seq: int, prefix: str) -> StoreEvent:
+def _renamed(event: StoreEvent, seq: int, prefix: str) -> StoreEvent:
     moved = replace(event, seq=seq, worker=prefix + event.worker, id=prefix + event.id)
     if isinstance(moved, Created):
         return replace(moved, parents=tuple(prefix + parent for parent in moved.parents), takes=0)
@@ -92,7 +92,7 @@ def _moved(event: StoreEvent, seq: int, prefix: str) -> StoreEvent:
 
 
 def line_of(event: StoreEvent) -> dict[str, Any]:
-    """The event as a line of a file says it."""
+    """The event as the JSON object of its line."""
     line = {name: getattr(event, name) for name in ("op", *event.__slots__)}
     if event.origin is None:
         del line["origin"]
@@ -105,7 +105,7 @@ def line_of(event: StoreEvent) -> dict[str, Any]:
 
 
 class Reader:
-    """Reads events that anybody may have written."""
+    """Reads and checks events of unknown origin."""
 
     def __init__(self, corpus: checks.SpanText | None) -> None:
         self._corpus = corpus
@@ -122,7 +122,7 @@ class Reader:
         return list(self._events(numbered))
 
     def values(self, events: Any) -> list[StoreEvent]:
-        """The events of a list that holds what the lines of a file say."""
+        """The events of a list with the JSON objects of a file's lines."""
         if not isinstance(events, list | tuple):
             raise InputError(f"events must be a list, not {checks.quote_value(events)}")
         made = []
@@ -143,12 +143,12 @@ class Reader:
     @staticmethod
     def _json(number: int, line: str) -> Any:
         def refuse(constant: str) -> Never:
-            raise ValueError(f"{constant} is no JSON")
+            raise ValueError(f"{constant} is not JSON")
 
         try:
             return json.loads(line, parse_constant=refuse)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"line {number} is no JSON: {error}") from None
+            raise InputError(f"line {number} is not JSON: {error}") from None
 
     def _event(self, seq: int, line: Any) -> StoreEvent:
         op = line.get("op") if isinstance(line, dict) else None
@@ -174,7 +174,7 @@ class Reader:
                 )
             return Linked(*start, line["type"], self._known("dst", line["dst"]), origin)
         if line["id"] in self._invalid or line["type"] != self._types[line["id"]]:
-            raise InputError(f"{line['id']!r} is invalid already, or of another type")
+            raise InputError(f"{line['id']!r} is already invalid, or of another type")
         self._invalid.add(line["id"])
         return Invalidated(
             *start,
@@ -195,11 +195,13 @@ class Reader:
             and number.isdigit()
             and own == f"{worker}_{int(number[:12]):06d}"
         )
-        # What comes later gets the numbers from there on: an id must not stand in their way.
+        # Later objects get the numbers above the counter: no id may use one of those.
         if own in self._types or not (
             "/" in own or (numbered and 1 <= int(number) <= self._taken[worker])
         ):
-            raise InputError(f"{own!r} cannot be the id of an object of {worker!r} here")
+            raise InputError(
+                f"id {own!r} does not fit worker {worker!r}: expected {worker}_NNNNNN up to its counter, used once, or an id with a slash"
+            )
         fields = [
             line[name] for name in ("type", "description", "content", "backrefs", "parents", "tags")
         ]
@@ -222,5 +224,5 @@ def _is_time(value: Any) -> bool:
         return (
             isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         )
-    except OverflowError:  # an integer that no float can be
+    except OverflowError:  # an integer too large for a float
         return False

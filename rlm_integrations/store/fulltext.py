@@ -1,9 +1,10 @@
-"""Full text over a view: words ranked by BM25, and pieces of text found by their trigrams.
+"""Full-text search over a view: words ranked by BM25, and substrings found through their trigrams.
 
-SQLite's FTS5 in memory does the work, each index made when it is first asked for and then kept up
-with what was created since. Where FTS5 is missing, `scan.Scan` reads every object. Statements take
-and give many rows at once: FTS5 flushes after each one that inserts several, and Python lets go of
-its global lock at every step of a statement, to wait up to 5 ms for it beside a busy thread.
+The indexes are FTS5 tables of SQLite in memory; each is made at its first use, and then takes in
+new objects before a search. If FTS5 is missing, `scan.Scan` reads every object. Statements insert
+and return many rows at once: FTS5 flushes after each statement that inserts several, and Python
+releases its global lock at every step of a statement, and beside a busy thread waits up to 5 ms to
+get it back.
 """
 
 import itertools
@@ -16,15 +17,15 @@ from typing import Final
 from rlm_integrations.store.log import Created
 from rlm_integrations.store.text import Skip, folded, searchable_text, words
 
-SCORED: Final = 3_000  # objects that one search scores: BM25 takes a microsecond for each
-# A word that so many objects have tells little, and to weigh it takes milliseconds
+SCORED: Final = 3_000  # objects that one search scores, at a microsecond each
+# A word in so many objects says little about each, and scoring it takes milliseconds
 COMMON_WORD_OBJECTS: Final = 30_000
-MAX_COMMON_WORDS: Final = 4  # words beside the rare ones that a score takes in
-TRIGRAMS: Final = 6  # of a needle that are looked up; what they find is checked anyway
-# So many objects are read sooner than an index is asked
+MAX_COMMON_WORDS: Final = 4  # that count in a score beside the rare ones
+TRIGRAMS: Final = 6  # of a needle that are looked up; rows found are checked anyway
+# Up to so many objects, reading them is faster than an index
 READ_BELOW_OBJECTS: Final = {"desc": 5_000, "text": 500}
-PORTION: Final = 2_000_000  # characters from which on a statement takes in no further text
-COUNTS: Final = 10_000  # words whose count is remembered
+PORTION: Final = 2_000_000  # characters after which a statement inserts no further text
+COUNTS: Final = 10_000  # words whose count is cached
 
 _TABLES: Final = {
     "words": "content='', tokenize='unicode61 remove_diacritics 2'",
@@ -49,28 +50,28 @@ class FullText:
         self._lock = threading.Lock()
         self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         weakref.finalize(self, self._db.close)
-        self._held = dict.fromkeys(_TABLES, 0)  # how many rows each table has taken in
-        # By word: how many rows have it, and how many there were
+        self._indexed = dict.fromkeys(_TABLES, 0)  # rows that each table has indexed
+        # By word: the rows that have it, of how many rows
         self._counts: dict[str, tuple[int, int]] = {}
         self._db.execute("SELECT 1 FROM json_each('[]')")
         for name, options in _TABLES.items():
             self._db.execute(f"CREATE VIRTUAL TABLE {name} USING fts5(t, {options})")
             for option, value in _TUNING.items():
-                self._db.execute(f"INSERT INTO {name}({name}, rank) VALUES (?, ?)", (option, value))  # noqa: S608 - names of ours
+                self._db.execute(f"INSERT INTO {name}({name}, rank) VALUES (?, ?)", (option, value))  # noqa: S608 - constant names
 
     def rank(
         self, rows: Sequence[Created], text: str, limit: int, skip: Skip
     ) -> list[tuple[int, float]]:
         """As `TextIndex` says.
 
-        Up to `SCORED` objects this is BM25 to the letter. Beyond, the words that few objects have
-        decide which objects are looked at, and of objects that have none of those the newest are.
+        Up to `SCORED` objects this is exact BM25. Beyond, rare words decide which objects are
+        scored, and of objects without a rare word only the newest are.
         """
         with self._lock:
             self._take_in("words", rows)
             counted = sorted(
                 (count, word)
-                for word in map(_quoted, words(_clean(text)))
+                for word in map(_quoted, words(_storable(text)))
                 if (count := self._count(word))
             )
             telling = [word for count, word in counted if count < COMMON_WORD_OBJECTS]
@@ -99,13 +100,13 @@ class FullText:
     def holding(
         self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool
     ) -> Iterator[list[int]] | None:
-        """As `TextIndex` says: by trigrams, so not for a needle of one or two characters."""
+        """As `TextIndex` says: with trigrams, so None for a needle of one or two characters."""
         if len(rows) <= READ_BELOW_OBJECTS[field] or min(map(len, needles)) < 3:
             return None
         with self._lock:
             self._take_in(field, rows)
         expression = _any(
-            f"({_all(map(_quoted, _trigrams(_clean(needle))))})" for needle in needles
+            f"({_all(map(_quoted, _trigrams(_storable(needle))))})" for needle in needles
         )
         return self._portions(field, expression, len(rows), newest_first=newest_first)
 
@@ -113,12 +114,12 @@ class FullText:
         self, table: str, expression: str, end: int, *, newest_first: bool
     ) -> Iterator[list[int]]:
         order, beyond, last = ("DESC", "<", end) if newest_first else ("ASC", ">", -1)
-        rows = f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid {beyond} ? ORDER BY rowid {order} LIMIT ?"  # noqa: S608 - names of ours
+        rows = f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid {beyond} ? ORDER BY rowid {order} LIMIT ?"  # noqa: S608 - constant names
         limit = 64
         while True:
             with self._lock:
                 (joined,) = self._db.execute(
-                    f"SELECT group_concat(rowid) FROM ({rows})",  # noqa: S608 - names of ours
+                    f"SELECT group_concat(rowid) FROM ({rows})",  # noqa: S608 - constant names
                     (expression, last, limit),
                 ).fetchone()
             found = sorted(map(int, joined.split(",")), reverse=newest_first) if joined else []
@@ -129,18 +130,18 @@ class FullText:
             limit = min(limit * 4, 4096)
 
     def _take_in(self, table: str, rows: Sequence[Created]) -> None:
-        """Bring a table up to the rows; where the work around it ends first, the next call goes on
-        from there.
+        """Index the rows that a table does not have yet; if this is interrupted, the next call
+        continues from there.
         """
         make = searchable_text if table == "words" else lambda event: folded(event, table)
-        insert = f"INSERT INTO {table}(rowid, t) SELECT key + ?, value FROM json_each(?)"  # noqa: S608 - names of ours
+        insert = f"INSERT INTO {table}(rowid, t) SELECT key + ?, value FROM json_each(?)"  # noqa: S608 - constant names
         end = len(rows)
-        while self._held[table] < end:
-            at = self._held[table]
+        while self._indexed[table] < end:
+            at = self._indexed[table]
             texts: list[str] = []
             size = 0
             while at + len(texts) < end and size < PORTION:
-                texts.append(_clean(make(rows[at + len(texts)])))
+                texts.append(_storable(make(rows[at + len(texts)])))
                 size += len(texts[-1])
             self._db.execute("BEGIN")
             try:
@@ -149,11 +150,13 @@ class FullText:
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
-            self._held[table] = at + len(texts)
+            self._indexed[table] = at + len(texts)
 
     def _count(self, word: str) -> int:
-        """How many rows have a word, up to `COMMON`; remembered until there are a tenth more rows."""
-        held = self._held["words"]
+        """The number of rows with a word, up to `COMMON_WORD_OBJECTS`; cached until there are a
+        tenth more rows.
+        """
+        held = self._indexed["words"]
         count, then = self._counts.get(word, (0, 0))
         if count < COMMON_WORD_OBJECTS and held > then * 1.1:
             (count,) = self._db.execute(
@@ -166,28 +169,28 @@ class FullText:
         return count
 
     def _scored(self, expression: str, limit: int, skip: Skip) -> dict[int, float]:
-        """The best rows with their scores, of the newest `SCORED` that match, or of more where too
-        many of those are skipped.
+        """The best rows with their scores, of the newest `SCORED` that match, or of more if too many
+        of those are skipped.
         """
         last = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
         query = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? AND rowid > ? ORDER BY score DESC, rowid DESC LIMIT ?"
         looked_at = max(SCORED, limit)
         while True:
             floor = self._db.execute(last, (expression, looked_at)).fetchone()
-            found = self._first(query, (expression, floor[0] if floor else -1), limit, skip)
+            found = self._first_rows(query, (expression, floor[0] if floor else -1), limit, skip)
             if floor is None or len(found) == limit:
                 return found
             looked_at *= 4
 
     def _newest(self, expression: str, limit: int, skip: Skip) -> dict[int, float]:
-        """The newest rows that match, each with the least score."""
+        """The newest rows that match, each with the lowest score."""
         query = "SELECT rowid, 1e-6 FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT ?"
-        return self._first(query, (expression,), limit, skip)
+        return self._first_rows(query, (expression,), limit, skip)
 
-    def _first(
+    def _first_rows(
         self, query: str, values: tuple[object, ...], limit: int, skip: Skip
     ) -> dict[int, float]:
-        """The first rows of a query but those to skip."""
+        """The first rows of a query without those to skip."""
         asked = limit
         while True:
             found = self._db.execute(query, (*values, asked)).fetchall()
@@ -197,8 +200,8 @@ class FullText:
             asked *= 4
 
 
-def _clean(text: str) -> str:
-    """The text as SQLite can hold it: without lone surrogates and zeros."""
+def _storable(text: str) -> str:
+    """The text without lone surrogates and NUL characters, which SQLite cannot store."""
     text = text.replace("\0", " ")
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
@@ -216,7 +219,7 @@ def _all(expressions: Iterable[str]) -> str:
 
 
 def _trigrams(needle: str) -> list[str]:
-    """Some trigrams of a needle, from its whole length."""
+    """Some trigrams of a needle, spread over its whole length."""
     last = len(needle) - 3
     step = max(3, -(-last // (TRIGRAMS - 1))) if last else 1
     return [needle[at : at + 3] for at in dict.fromkeys([*range(0, last, step), last])]

@@ -1,4 +1,4 @@
-"""The one place that writes: a log, the view that follows from it, and a lock around both."""
+"""All writes to a store: its log, the view derived from it, and a lock around both."""
 
 import threading
 import time
@@ -11,15 +11,15 @@ from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.log import Created, StoreEvent, StoreLog
 from rlm_integrations.store.view import View, weight
 
-TRIES: Final = 100  # before a writer waits for good: somebody does long work
+SPINS: Final = 100  # before a writer blocks, because the lock is held for long work
 
 
 class Lock:
     """A lock for work of microseconds by many threads.
 
-    Who blocks on a plain lock gets it while another thread runs Python, and holds it while waiting
-    to run: then every write costs two switches of threads. Who tries and lets others run gets it
-    only when able to go on.
+    A thread that blocks on a plain lock is given it while another holds the GIL, and keeps it until
+    it can run: two context switches per write. Spinning with `sleep(0)` takes the lock only when
+    this thread can go on at once.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Lock:
     def __enter__(self) -> None:
         if self._lock.acquire(blocking=False):
             return
-        for _ in range(TRIES):
+        for _ in range(SPINS):
             time.sleep(0)
             if self._lock.acquire(blocking=False):
                 return
@@ -39,7 +39,7 @@ class Lock:
 
 
 class Ledger:
-    """Keeps an event in the log first, shows it in the view then; or raises and does neither."""
+    """Appends events to the log and then applies them to the view; or raises and does neither."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Ledger:
         self.lock = Lock()
 
     def row(self, name: str, id: Any) -> int:  # noqa: A002 - the field's name is the contract
-        """The row of an object; `name` is what messages call the id.
+        """The row of an object; `name` is the argument that messages mention.
 
         Raises:
             InputError: No object has this id.
@@ -64,7 +64,7 @@ class Ledger:
         row = self.view.row_of.get(id) if isinstance(id, str) else None
         if row is None:
             raise InputError(
-                f"{name}: no object has the id {checks.quote_value(id)}; store.view() lists what there is"
+                f"{name}: no object has the id {checks.quote_value(id)}; store.view() lists the objects"
             )
         return row
 
@@ -81,8 +81,8 @@ class Ledger:
         number: int | None = None,
         origin: str | None = None,
     ) -> Created:
-        """Write one object, under the worker's next number or one that an earlier object's `takes`
-        reserved.
+        """Write one object with the worker's next number, or with one that an earlier object's
+        `takes` reserved.
         """
         with self.lock:
             view = self.view
@@ -107,8 +107,8 @@ class Ledger:
     def append(
         self, build: Callable[[View, int, float], Sequence[StoreEvent]]
     ) -> Sequence[StoreEvent]:
-        """Write several events or none; `build` gets the view, the first one's number and the time,
-        and must be quick.
+        """Write several events or none; `build` gets the view, the number of the first event and the
+        time, and must be quick: other writers wait.
         """
         with self.lock:
             events = build(self.view, self.view.seq + 1, self._clock())

@@ -50,7 +50,7 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Invalidated:
-    """An object was declared wrong; it stays, and queries skip it. `type` is the object's."""
+    """An object was marked as wrong; it stays, and queries skip it. `type` is the object's."""
 
     op: ClassVar[Literal["invalidate"]] = "invalidate"
     seq: int

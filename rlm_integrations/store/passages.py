@@ -1,4 +1,4 @@
-"""The document's own words at a place that a finding names."""
+"""The document's text at a place that a finding refers to."""
 
 from typing import Final
 
@@ -7,33 +7,32 @@ from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.store.base import Store
 from rlm_integrations.store.checks import SpanText
 
-LONGEST: Final = 20_000  # characters of one passage
+MAX_PASSAGE_CHARS: Final = 20_000
 
 
 def passage(store: Store, source: str, start: int, end: int) -> str:
-    """The words from `start` up to `end` of a source, which is named as findings name it or by the
-    id of its document.
+    """The text from `start` to `end` of a source, given by its name in findings or by the id of its
+    document.
 
     Raises:
-        InputError: There is no such place, it is longer than can be read at once, or the document
-            is not at hand.
+        InputError: The place does not exist or is too long, or the document is not available.
     """
     corpus = store.corpus
     if corpus is None:
         raise InputError("there is no document beside these findings: they are all that there is")
-    if end - start > LONGEST:
+    if end - start > MAX_PASSAGE_CHARS:
         raise InputError(
-            f"{end - start:,} characters are more than can be read at once: at most {LONGEST:,}"
+            f"{end - start:,} characters are more than can be read at once: at most {MAX_PASSAGE_CHARS:,}"
         )
     try:
-        return corpus.text(_named(corpus, source), start, end)
+        return corpus.text(_source_name(corpus, source), start, end)
     except ContextError as error:
         raise InputError(f"the document is no longer at hand ({error})") from error
 
 
-def _named(corpus: SpanText, source: str) -> str:
-    """The source that is meant by its name, or by the id of the document that it is alone in
-    having.
+def _source_name(corpus: SpanText, source: str) -> str:
+    """The name of a source, given by its name or by the id of its document, if no other source has
+    the same id.
     """
     if not isinstance(corpus, Corpus):
         return source

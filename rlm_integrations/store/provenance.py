@@ -1,4 +1,4 @@
-"""From an object back to the places in the document that it rests on."""
+"""From an object back to the places in the document that support it."""
 
 from collections import deque
 from typing import Final, TypedDict
@@ -8,14 +8,14 @@ from rlm_integrations.records import SpanRef
 from rlm_integrations.store.checks import SpanText
 from rlm_integrations.store.view import Card, View
 
-STEPS: Final = 1_000  # objects of one trace
-SPAN_CHARS: Final = 2_000  # of one span's text
-TEXT_CHARS: Final = 1_000_000  # of all texts together
+MAX_STEPS: Final = 1_000  # objects of one trace
+MAX_SPAN_CHARS: Final = 2_000  # of one span's text
+MAX_TEXT_CHARS: Final = 1_000_000  # of all texts together
 
 
 class SpanShown(TypedDict):
-    """A place in the document and its text: None where the document is not at hand; the last `cut`
-    characters are not shown.
+    """A place in the document and its text, which is None if the document is not available; the
+    last `cut` characters are left out.
     """
 
     source: str
@@ -26,8 +26,8 @@ class SpanShown(TypedDict):
 
 
 class TraceStep(Card):
-    """An object's metadata, how many steps it is from where the trace began, and the places that it
-    rests on itself.
+    """An object's metadata, its distance from the first object of the trace, and its own places in
+    the document.
     """
 
     depth: int
@@ -35,16 +35,16 @@ class TraceStep(Card):
 
 
 def trace(view: View, row: int, corpus: SpanText | None) -> list[TraceStep]:
-    """The object and all that it was made from, each once, the nearest first; at most `STEPS`."""
+    """The object and its ancestors, each once, the nearest first; at most `MAX_STEPS`."""
     steps: list[TraceStep] = []
     depths = {row: 0}
     queue = deque(depths)
-    room = TEXT_CHARS
-    while queue and len(steps) < STEPS:
+    room = MAX_TEXT_CHARS
+    while queue and len(steps) < MAX_STEPS:
         row = queue.popleft()
         spans: list[SpanShown] = []
         for span in view.rows[row].backrefs:
-            spans.append(_shown(span, corpus, min(SPAN_CHARS, room)))
+            spans.append(_span_text(span, corpus, min(MAX_SPAN_CHARS, room)))
             room -= len(spans[-1]["text"] or "")
         steps.append(TraceStep(**view.card(row), depth=depths[row], spans=spans))
         for parent in view.rows[row].parents:
@@ -55,7 +55,7 @@ def trace(view: View, row: int, corpus: SpanText | None) -> list[TraceStep]:
     return steps
 
 
-def _shown(span: SpanRef, corpus: SpanText | None, most: int) -> SpanShown:
+def _span_text(span: SpanRef, corpus: SpanText | None, most: int) -> SpanShown:
     end = min(span.end, span.start + most)
     try:
         text = corpus.text(span.source, span.start, end) if corpus is not None else None

@@ -1,16 +1,16 @@
 r"""The store's query language, from text to `Query`.
 
-    query  = terms joined by blanks; an object must meet all of them
+    query  = terms joined by spaces; an object must meet all of them
     term   = ["-"] key "=" value {"|" value}     key: type tag worker id parent supports contradicts
     refines
            | ["-"] key "~" value {"|" value}     key: desc text
            | "sort" "=" ("newest" | "oldest" | "type" | "worker" | "description")
            | "limit" "=" number
            | "invalid" "=" ("no" | "yes" | "any")
-    value  = quoted with " or ' on both sides, or bare: up to the next blank or |
+    value  = quoted with " or ' on both sides, or bare: up to the next space or |
 
-`=` is an exact term, `~` means "contains", whatever the case. `-` negates, `|` gives alternatives.
-A backslash takes the next character as it stands. Invalidated objects are skipped unless asked for:
+`=` is an exact term, `~` means "contains", ignoring case. `-` negates, `|` gives alternatives.
+A backslash takes the next character literally. Invalidated objects are skipped unless asked for:
 `invalid=yes` shows them alone, `invalid=any` shows them too.
 """
 
@@ -25,7 +25,7 @@ Invalid = Literal["no", "yes", "any"]
 
 EXACT: Final = ("type", "tag", "worker", "id", "parent", "supports", "contradicts", "refines")
 CONTAINS: Final = ("desc", "text")
-SINGLE: Final = ("type", "worker", "id")  # an object has one of each
+SINGLE: Final = ("type", "worker", "id")  # an object has exactly one of each
 OPTIONS: Final = {"sort": get_args(Sort), "invalid": get_args(Invalid), "limit": ()}
 MAX_RESULTS: Final = 10_000  # results of one query
 QUERY_CHARS: Final = 10_000
@@ -38,7 +38,7 @@ _QUOTED = {
     "'": re.compile(r"'((?:[^'\\]|\\.)*)'", re.DOTALL),
 }
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_HELP: Final = 'a query is made of terms such as type=note tag=x worker=w parent=id desc~"words" text~"words" -type=draft limit=20'
+_HELP: Final = 'a query consists of terms such as type=note tag=x worker=w parent=id desc~"words" text~"words" -type=draft limit=20'
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed query. Where it does not say, `sort` and `limit` are None; the newest then comes
-    first.
+    """A parsed query. `sort` and `limit` are None if it does not set them; the newest object then
+    comes first.
     """
 
     terms: tuple[Term, ...] = ()
@@ -65,19 +65,19 @@ class Query:
 
 
 def parse_query(text: str) -> Query:
-    """The query that a text means.
+    """The query that a string expresses.
 
     Raises:
         QueryError: It does not parse; `column` points at the place.
-        InputError: It is no text, or longer than a query can be.
+        InputError: It is not a string, or longer than a query can be.
     """
     if not isinstance(text, str):
-        raise InputError(f"a query must be a text, not {type(text).__name__}: {_HELP}")
+        raise InputError(f"a query must be a string, not {type(text).__name__}: {_HELP}")
     if len(text) > QUERY_CHARS:
         raise InputError(f"a query of {len(text):,} characters is longer than {QUERY_CHARS:,}")
     terms: list[Term] = []
     options: dict[str, str] = {}
-    at = _blank(text, 0)
+    at = _skip_spaces(text, 0)
     while at < len(text):
         start = at
         term, at = _term(text, at)
@@ -90,15 +90,15 @@ def parse_query(text: str) -> Query:
                 and not term.negated
                 and any(term.key == other.key and not other.negated for other in terms)
             ):
-                raise _error(
+                raise _query_error(
                     start, f"an object has one {term.key}: write alternatives as {term.key}=a|b"
                 )
             terms.append(term)
         if len(terms) > TERMS:
-            raise _error(start, f"a query has at most {TERMS} terms")
+            raise _query_error(start, f"a query has at most {TERMS} terms")
         if at < len(text) and not text[at].isspace():
-            raise _error(at, f"a blank or the end must follow here, not {text[at]!r}")
-        at = _blank(text, at)
+            raise _query_error(at, f"a space or the end must follow here, not {text[at]!r}")
+        at = _skip_spaces(text, at)
     limit = int(options["limit"]) if "limit" in options else None
     return Query(
         tuple(terms),
@@ -109,20 +109,22 @@ def parse_query(text: str) -> Query:
 
 
 def _term(text: str, at: int) -> tuple[Term, int]:
-    match = cast("re.Match[str]", _TERM.match(text, at))  # it matches anywhere, also nothing
+    match = cast(
+        "re.Match[str]", _TERM.match(text, at)
+    )  # the pattern always matches, if only the empty string
     minus, key, operator = match["minus"], match["key"], match["op"]
     known = key in EXACT or key in CONTAINS or key in OPTIONS
     if not operator:
         if known:
-            raise _error(match.end(), f"{'~' if key in CONTAINS else '='} must follow {key}")
-        raise _error(
+            raise _query_error(match.end(), f"{'~' if key in CONTAINS else '='} must follow {key}")
+        raise _query_error(
             at,
-            f'a word alone is no term: write desc~"…" or text~"…", or use search_text for free text; {_HELP}',
+            f'a single word is not a term: write desc~"…" or text~"…", or use search_text for free text; {_HELP}',
         )
     if not known:
-        raise _error(match.start("key"), f"{key[:40]!r} is no key: {_HELP}")
+        raise _query_error(match.start("key"), f"{key[:40]!r} is not a key: {_HELP}")
     if (operator == "~") != (key in CONTAINS):
-        raise _error(
+        raise _query_error(
             match.start("op"),
             f"{key} takes {'~, which means contains' if key in CONTAINS else '=, an exact term'}",
         )
@@ -141,28 +143,30 @@ def _value(text: str, at: int, key: str) -> tuple[str, int]:
     match = (quote or _BARE).match(text, at)
     if match is None:
         if quote:
-            raise _error(
+            raise _query_error(
                 at,
                 f"the quote that opens here never closes: a {text[at]} within the value is written \\{text[at]}",
             )
         if text[at : at + 1] == "\\":
-            raise _error(at, "a backslash takes the next character as it stands, and there is none")
-        raise _error(
+            raise _query_error(
+                at, "a backslash takes the next character literally, but none follows"
+            )
+        raise _query_error(
             at,
-            f'{key} needs a value; one with blanks stands in quotes, as in {key}{"~" if key in CONTAINS else "="}"two words"',
+            f'{key} needs a value; quote a value with spaces, as in {key}{"~" if key in CONTAINS else "="}"two words"',
         )
     value = _ESCAPE.sub(r"\1", match[1] if quote else match[0])
     if not value:
-        raise _error(at, f"{key} needs a value that is not empty")
+        raise _query_error(at, f"{key} needs a value that is not empty")
     return value, match.end()
 
 
 def _check_option(term: Term, seen: dict[str, str], at: int) -> None:
     value = term.values[0]
     if term.negated or len(term.values) > 1:
-        raise _error(at, f"{term.key} takes one value and no minus")
+        raise _query_error(at, f"{term.key} takes one value and no minus")
     if term.key in seen:
-        raise _error(at, f"{term.key} stands here for the second time")
+        raise _query_error(at, f"{term.key} may be given only once")
     if term.key == "limit":
         if not (
             value.isascii()
@@ -170,19 +174,21 @@ def _check_option(term: Term, seen: dict[str, str], at: int) -> None:
             and len(value) < 9
             and 1 <= int(value) <= MAX_RESULTS
         ):
-            raise _error(
+            raise _query_error(
                 at,
                 f"limit must be an integer of at least 1 and at most {MAX_RESULTS:,}, not {value[:40]!r}",
             )
     elif value not in OPTIONS[term.key]:
-        raise _error(at, f"{term.key} is one of {', '.join(OPTIONS[term.key])}, not {value[:40]!r}")
+        raise _query_error(
+            at, f"{term.key} is one of {', '.join(OPTIONS[term.key])}, not {value[:40]!r}"
+        )
 
 
-def _blank(text: str, at: int) -> int:
+def _skip_spaces(text: str, at: int) -> int:
     while at < len(text) and text[at].isspace():
         at += 1
     return at
 
 
-def _error(at: int, message: str) -> QueryError:
+def _query_error(at: int, message: str) -> QueryError:
     return QueryError(f"column {at + 1}: {message}", column=at + 1)

@@ -55,7 +55,7 @@ class StoreReader:
         return self.ledger.view.object(self.ledger.row("id", id))
 
     def children(self, id: str) -> list[StoreObject]:  # noqa: A002
-        """The objects that were made from this one, oldest first; invalidated ones too.
+        """The objects made from this one, oldest first, including invalidated ones.
 
         The results of an `llm_map` batch come first, in the order of its tasks.
         """
@@ -68,18 +68,18 @@ class StoreReader:
         ]
 
     def parents(self, id: str) -> list[StoreObject]:  # noqa: A002
-        """The objects that this one was made from."""
+        """The objects from which this one was made."""
         row = self.ledger.row("id", id)
         view = self.ledger.view
         return [view.object(view.row_of[parent]) for parent in view.rows[row].parents]
 
     def trace(self, id: str) -> list[TraceStep]:  # noqa: A002
-        """What an object rests on: itself, its parents, theirs and so on, with the text of their
+        """The provenance of an object: itself, its parents, theirs and so on, with the text of their
         spans.
 
-        Each object stands there once, the nearest first, 1,000 at most. Texts are cut at 2,000
-        characters, and all together at 1,000,000. After a run, and in a store that was loaded,
-        `SharedStore.with_document` gives the document back; without it a text is None.
+        Each object appears once, the nearest first, 1,000 at most. Texts are cut at 2,000
+        characters, and all together at 1,000,000. A store has no document after its run or after
+        loading, and the texts are then None; `SharedStore.with_document` adds it again.
         """
         row = self.ledger.row("id", id)
         return trace(self.ledger.view, row, self.corpus)
@@ -89,12 +89,12 @@ class StoreReader:
         return self._found(parse_query(query), limit)
 
     def search(self, query: str = "", limit: int = 50) -> list[Card]:
-        """The same as `view`, under the name that is looked for first."""
+        """The same as `view`, under a more familiar name."""
         return self._found(parse_query(query), limit)
 
     def search_text(self, text: str, limit: int = 50) -> list[Card]:
         """The metadata of the objects that share words with a text, best first, each with its
-        `score`. Any text will do.
+        `score`. The text may be anything.
         """
         checks.text("text", text, 100_000)
         view = self.ledger.view
@@ -107,8 +107,8 @@ class StoreReader:
         return [{**view.card(row), "score": score} for row, score in found]
 
     def summary(self, query: str = "", limit: int = 10) -> Summary:
-        """Counts over all objects that match, and the first of them; as many of each as `limit`
-        says.
+        """Counts over all objects that match, and the first of them; at most `limit` of
+        each.
         """
         parsed = parse_query(query)
         matches = self._found(parsed, limit)
@@ -124,7 +124,7 @@ class StoreReader:
                 "types": dict(types.most_common(most)),
                 "tags": dict(tags.most_common(most)),
             }
-        # The counts are kept up to date, and hold still while the highest are picked
+        # The counts are always current; the lock keeps them unchanged while the highest are picked
         with self.ledger.lock:
             view = self.ledger.view
             total = len(view.rows) - len(view.invalid)
@@ -136,8 +136,8 @@ class StoreReader:
             }
 
     def card_view(self, query: str = "", limit: int = 20) -> list[dict[str, Any]]:
-        """The little that a prompt needs of each object that matches: id, type, tags, and the
-        beginning of the description.
+        """A short form of `view` for prompts: id, type, tags and the first 200 characters of the
+        description.
         """
         cards = self._found(parse_query(query), limit)
         return [

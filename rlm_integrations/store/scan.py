@@ -1,4 +1,4 @@
-"""Text searches without an index: what stands in for `fulltext.FullText` where SQLite has no FTS5."""
+"""Text searches without an index, instead of `fulltext.FullText` if SQLite has no FTS5."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from rlm_integrations.store.log import Created
 from rlm_integrations.store.text import Skip, searchable_text, words
 
 _TOKEN = re.compile(r"[^\W_]+")
-K1, B = 1.2, 0.75  # as FTS5 has them
+K1, B = 1.2, 0.75  # the values of FTS5
 
 
 class Scan:
@@ -22,7 +22,7 @@ class Scan:
         end = len(rows)
         documents = [_TOKEN.findall(searchable_text(rows[row])) for row in range(end)]
         mean = sum(map(len, documents)) / end if end else 0
-        # Two blanks between tokens, so that neighbours do not share one.
+        # Two spaces between tokens, so that neighbours do not share one.
         joined = [f" {'  '.join(tokens)} " for tokens in documents]
         scores: dict[int, float] = {}
         for word in words(text):
@@ -44,4 +44,4 @@ class Scan:
     def holding(
         self, rows: Sequence[Created], field: str, needles: Sequence[str], *, newest_first: bool
     ) -> None:
-        """Never better than to read all."""
+        """None: reading all rows is the only way here."""

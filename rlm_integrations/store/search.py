@@ -1,5 +1,5 @@
-"""From a query and a view to the rows that match: the plan is the smallest index that a term has,
-and the other terms are checked.
+"""From a query and a view to the rows that match: the rows come from the smallest index of a term,
+and the other terms are checked on each.
 """
 
 import heapq
@@ -13,18 +13,18 @@ from rlm_integrations.store.query import CONTAINS, Query, Term
 from rlm_integrations.store.text import TextIndex, folded
 from rlm_integrations.store.view import View
 
-# Rows of an exact term that are read sooner than a text index is asked
+# Up to so many rows of an exact term, reading them is faster than a text index
 MAX_ROWS_READ: Final = 20_000
 FIRST, LARGEST = 64, 4096  # portions grow: most queries need few rows
 LOOKED_AT: Final = 10  # characters that it counts as to compare a row's exact term
-UNITED: Final = 1 << 16  # rows of a term that are put with those of others in one go
+UNITED: Final = 1 << 16  # rows of a term that are united with others in one step
 
-Check = Callable[[list[int]], list[int]]
+RowFilter = Callable[[list[int]], list[int]]
 
 
 def find_rows(view: View, index: Callable[[], TextIndex], query: Query, limit: int) -> list[int]:
-    """The rows that match, as many and in the order that the query asks for; `limit` holds where it
-    does not say.
+    """The matching rows in the number and order that the query asks for; `limit` applies if the
+    query has none.
     """
     limit = query.limit or limit
     rows = matching(view, index, query)
@@ -37,9 +37,9 @@ def find_rows(view: View, index: Callable[[], TextIndex], query: Query, limit: i
 def matching(view: View, index: Callable[[], TextIndex], query: Query) -> Iterator[int]:
     """All rows that match, the newest first, or the oldest if the query is sorted so."""
     newest_first = query.sort != "oldest"
-    checks = [_check(view, term) for term in query.terms if term.key not in CONTAINS]
+    checks = [_exact_filter(view, term) for term in query.terms if term.key not in CONTAINS]
     checks += [
-        _contains(view, field, terms)
+        _contains_filter(view, field, terms)
         for field in CONTAINS
         if (terms := [term for term in query.terms if term.key == field])
     ]
@@ -58,12 +58,12 @@ def matching(view: View, index: Callable[[], TextIndex], query: Query) -> Iterat
 def _portions(
     view: View, index: Callable[[], TextIndex], query: Query, *, newest_first: bool
 ) -> Iterator[list[int]]:
-    """Rows in order that hold all matches: those of the term that has the fewest, or all."""
+    """Rows in order that include all matches: those of the term with the fewest, or all."""
     end = len(view.rows)
     candidates = [
         rows
         for term in query.terms
-        if not term.negated and (rows := _indexed(view, term)) is not None
+        if not term.negated and (rows := _indexed_rows(view, term)) is not None
     ]
     best = min(candidates, key=len, default=range(end))
     if len(best) > MAX_ROWS_READ or not candidates:
@@ -73,10 +73,10 @@ def _portions(
                 found = index().holding(view.rows, term.key, needles, newest_first=newest_first)
                 if found is not None:
                     return found
-    return _cut(best, end, newest_first=newest_first)
+    return _in_portions(best, end, newest_first=newest_first)
 
 
-def _indexed(view: View, term: Term) -> "array[int] | list[int] | None":
+def _indexed_rows(view: View, term: Term) -> "array[int] | list[int] | None":
     """The rows that have an exact term, in order; None for terms without an index."""
     if term.key == "id":
         return sorted(
@@ -99,10 +99,10 @@ def _indexed(view: View, term: Term) -> "array[int] | list[int] | None":
     return None
 
 
-def _cut(
+def _in_portions(
     rows: "array[int] | list[int] | range", end: int, *, newest_first: bool
 ) -> Iterator[list[int]]:
-    """Rows in portions, without those that came after `end`."""
+    """Rows in portions, without those added after `end`."""
     size = FIRST
     length = len(rows)
     done = 0
@@ -117,8 +117,8 @@ def _cut(
         size = min(size * 4, LARGEST)
 
 
-def _check(view: View, term: Term) -> Check:
-    """Keeps of some rows those that meet a term."""
+def _exact_filter(view: View, term: Term) -> RowFilter:
+    """A filter that keeps the rows that meet a term."""
     rows, values, want = view.rows, frozenset(term.values), not term.negated
     if term.key == "tag":
         return lambda some: [row for row in some if values.isdisjoint(rows[row].tags) != want]
@@ -128,23 +128,25 @@ def _check(view: View, term: Term) -> Check:
         return lambda some: [row for row in some if (rows[row].type in values) == want]
     if term.key == "worker":
         return lambda some: [row for row in some if (rows[row].worker in values) == want]
-    listed = frozenset(_indexed(view, term) or ())
+    listed = frozenset(_indexed_rows(view, term) or ())
     return lambda some: [row for row in some if (row in listed) == want]
 
 
-def _contains(view: View, field: str, terms: Sequence[Term]) -> Check:
-    """Keeps of some rows those that meet all terms of "desc" or of "text", whose text is folded
-    once for all of them.
+def _contains_filter(view: View, field: str, terms: Sequence[Term]) -> RowFilter:
+    """A filter that keeps the rows that meet all terms of "desc" or of "text"; their text is
+    casefolded once for all terms.
     """
     needles = [([value.casefold() for value in term.values], not term.negated) for term in terms]
 
     def meets(row: int) -> bool:
         text = folded(view.rows[row], field)
-        return all(any(_holds(text, value) for value in values) == want for values, want in needles)
+        return all(
+            any(_contains(text, value) for value in values) == want for values, want in needles
+        )
 
     return lambda some: [row for row in some if meets(row)]
 
 
-def _holds(text: str, needle: str) -> bool:
+def _contains(text: str, needle: str) -> bool:
     spend(len(text))
     return needle in text

@@ -33,21 +33,21 @@ class _ImportMethod:
 
 
 class SharedStore(StoreReader):
-    """An append-only log of events, and the view that follows from it. Safe to use from any number
-    of threads and tasks.
+    """An append-only log of events, and the view derived from it. Safe to use from any number of
+    threads and tasks.
 
-    Writes go through `worker`, so that each has an author. They take microseconds; so do reads, but
-    those with free text, `desc~` or `text~` after many writes, which first index what is new, and
-    queries that must read many objects: call reads off an event loop.
+    Writes go through `worker`, so that each has an author. They take microseconds; so do most reads.
+    Reads with free text, `desc~` or `text~` first index new objects, and some queries must read
+    many objects: do not call reads on an event loop.
 
     Args:
         corpus: The document that spans point into. Without one, spans are checked for their shape
             only, and show no text.
-        backend: Where the view is kept; "memory" is the one that there is.
-        log: Where events are kept, if not with the store. What it holds already is taken in.
+        backend: Where the view is kept; only "memory" exists.
+        log: Keeps the events; by default a `MemoryLog`. The store starts with its events.
         clock: The time of a write, in seconds since 1970.
-        max_size: How large the store may grow: bytes of memory, counted as 1,000 for each object or
-            link and what its texts take.
+        max_size: The most bytes of memory, counted as 1,000 for each event plus the size of its
+            texts.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class SharedStore(StoreReader):
         )
 
     def __len__(self) -> int:
-        """How many objects there are, invalidated ones aside."""
+        """The number of objects, without invalidated ones."""
         view = self.ledger.view
         return len(view.rows) - len(view.invalid)
 
     def __bool__(self) -> bool:
-        """A store is one, also with nothing in it."""
+        """True, also for an empty store."""
         return True
 
     def __repr__(self) -> str:
@@ -92,12 +92,11 @@ class SharedStore(StoreReader):
         """The store as one worker sees it.
 
         Args:
-            name: The worker's id, which its objects' ids begin with. All proxies of one name are
+            name: The worker's id, with which its objects' ids begin. All proxies with one name are
                 one worker.
-            on_event: Called with each event that this proxy has written, in the thread that wrote
-                it.
-            lift: For a worker whose document is a part of the store's: gives the store's span for
-                one of the worker's, of whatever form that came in, or raises `InputError`.
+            on_event: Called with each event that this proxy writes, in the writing thread.
+            lift: For a worker whose document is a part of the store's: converts a span of the
+                worker's document into one of the store's, or raises `InputError`.
         """
         return WorkerStoreProxy(
             self.ledger, self._index, checks.part("a worker's name", name), on_event, lift
@@ -130,8 +129,8 @@ class SharedStore(StoreReader):
         Args:
             path: The file.
             corpus: Only for `SharedStore.import_(path, corpus=…)`: this store has its document.
-            prefix: What goes, with a slash, before ids and workers if the store holds events
-                already; by default the first free one of "import1", "import2" and so on.
+            prefix: Put, with a slash, before ids and workers if the store has events already; by
+                default the first free one of "import1", "import2" and so on.
 
         Raises:
             InputError: The file cannot be read, is not an export or does not fit the store; nothing
@@ -194,8 +193,8 @@ class SharedStore(StoreReader):
         """A copy of the store that has its document again, so that `trace` shows the words of
         spans.
 
-        A run lets go of its document at its end, and a file has none. Later writes to the copy are
-        not in this store.
+        A run releases its document at its end, and a file has none. Later writes to the copy do not
+        change this store.
 
         Args:
             context: The document of the run, in any form that `RLM.completion` takes.
@@ -204,8 +203,8 @@ class SharedStore(StoreReader):
 
         Raises:
             ContextError: The context cannot be read.
-            InputError: It is another document than the one of the run; of a store that was read
-                from a file: a span has no place in it.
+            InputError: It is not the document of the run; or, for a store that was read from a
+                file, a span does not fit into it.
         """
         corpus = (
             context
@@ -226,11 +225,11 @@ class SharedStore(StoreReader):
         )
 
     def __copy__(self) -> Self:
-        """A store with the same events and document; later writes to one are not in the other."""
+        """A store with the same events and document; later writes to one do not change the other."""
         return self._copied(self.corpus)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """As `__copy__`: events and documents never change."""
+        """As `__copy__`, because events and documents never change."""
         return self._copied(self.corpus)
 
     def __reduce__(self) -> tuple[Any, ...]:

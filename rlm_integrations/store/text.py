@@ -1,4 +1,4 @@
-"""Words of free text, and what a search needs of an index over them."""
+"""The words of free text, and the interface of an index over them."""
 
 import itertools
 import re
@@ -12,29 +12,29 @@ from rlm_integrations.store.log import Created
 
 Skip = Callable[[int], bool]
 
-WORDS: Final = 32  # different words of a free text that count
-# Longer ones do not: what is a word here may be thousands to SQLite, which takes seconds to find
-# those in a row
+WORDS: Final = 32  # different words of a free text that are searched
+# Longer words are ignored: one of them may be thousands of words to SQLite, whose search for such
+# a sequence takes seconds
 WORD_CHARS: Final = 200
-PIECE: Final = 250  # characters that are normalized at once: more than a word has that counts
-# Characters of a text that are folded in one go, which takes less than a millisecond
+PIECE: Final = 250  # characters that are normalized at once: more than a searched word has
+# Characters that are casefolded in one step, in less than a millisecond
 STEP_CHARS: Final = 1 << 16
 
-# Scripts without blanks between words: each character is indexed as a word, and pairs of them are
-# looked for.
+# Scripts without spaces between words: each character is indexed as a word, and searches look for
+# pairs.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _CHARACTER = re.compile(f"[{_UNSPACED}]")
 _PART = re.compile(rf"(?P<run>[{_UNSPACED}]+)|[^\W_{_UNSPACED}]+")
 
 
 class TextIndex(Protocol):
-    """What a search needs of full text. Safe to use from many threads."""
+    """An index for full-text search. Safe to use from many threads."""
 
     def rank(
         self, rows: Sequence[Created], text: str, limit: int, skip: Skip
     ) -> list[tuple[int, float]]:
-        """The rows that have words of the text, best first, each with its score above 0; of equal
-        ones the newest first.
+        """The rows that have words of the text, best first, each with its score above 0; equal scores
+        newest first.
         """
         ...
 
@@ -44,13 +44,13 @@ class TextIndex(Protocol):
         """In order and in portions, all rows whose "desc" or "text" may contain one of the folded
         needles.
 
-        None where it is as well to read all rows.
+        None if reading all rows is as fast.
         """
         ...
 
 
 def folded(event: Created, field: str) -> str:
-    """The text of "desc" or "text" as "contains" compares it."""
+    """The casefolded text of "desc" or "text", in which `~` searches."""
     return casefold_in_steps(event.description if field == "desc" else content_text(event.content))
 
 
@@ -67,14 +67,14 @@ def casefold_in_steps(text: str) -> str:
 
 
 def searchable_text(event: Created) -> str:
-    """What free text is searched in: description, tags and content."""
+    """The text that free text is compared with: description, tags and content."""
     return spaced(
         casefold_in_steps("\n".join((event.description, *event.tags, content_text(event.content))))
     )
 
 
 def spaced(text: str) -> str:
-    """The text with blanks between all words, also in scripts that have none."""
+    """The text with spaces between all words, also in scripts without spaces."""
     if text.isascii():
         return text
     return "".join(
@@ -86,8 +86,8 @@ def spaced(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The different words of a free text, as far as they count; of a script without blanks the
-    pairs of characters.
+    """The different words of a free text that are searched; pairs of characters in a script without
+    spaces.
     """
     found: dict[str, None] = {}
     for piece in _pieces(text):
@@ -105,8 +105,8 @@ def words(text: str) -> list[str]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """What lies between white space, cut where it is too long for a word: the time to normalize a
-    run of marks grows with its square.
+    """The parts between white space, cut into pieces of at most `PIECE` characters: normalizing a run
+    of combining marks takes quadratic time.
     """
     for chunk in text.split():
         yield from (chunk[at : at + PIECE] for at in range(0, len(chunk), PIECE))

@@ -1,4 +1,4 @@
-"""The index for free text that this Python offers."""
+"""Chooses the full-text index that this Python offers."""
 
 import warnings
 
@@ -8,10 +8,10 @@ from rlm_integrations.store.text import TextIndex
 
 
 def text_index() -> TextIndex:
-    """The best that this Python offers, with a warning where that is no index."""
+    """An FTS5 index; without FTS5 a `Scan`, with a warning."""
     try:
         import sqlite3
-    except ImportError as error:  # a Python built without it
+    except ImportError as error:  # this Python was built without it
         reason = str(error)
     else:
         try:

@@ -1,6 +1,5 @@
-"""What the events of a log amount to: objects, exact-term indexes and counts.
-
-Derived from the events alone, and rebuilt at will.
+"""The current state of a store: objects, exact-term indexes and counts, derived from the events of
+its log alone.
 """
 
 import sys
@@ -15,18 +14,19 @@ from rlm_integrations.store.content import decode_content, length, memory
 from rlm_integrations.store.log import Created, Invalidated, LinkType, StoreEvent
 
 MAPPED: Final = "llm_map"  # the tag of a batch and of its results
-ENTRY: Final = 20  # characters that a tag or the id of a parent counts
-# What a character counts that a query gives out, and not only reads: it is copied several times
-HANDED_OVER: Final = 10
-# Bytes that an object or a link takes beside its text; an index entry takes a tenth
+ENTRY_CHARS: Final = 20  # that a tag or the id of a parent counts as
+# Cost of a character that a query returns, compared with one that it reads: it is copied several
+# times
+RETURNED_CHAR_COST: Final = 10
+# Bytes of an event without its texts; an index entry takes a tenth
 WEIGHT: Final = 1_000
 
 
 class Card(TypedDict):
-    """An object's metadata: what queries return. `chars` says how long its content is.
+    """An object's metadata, as queries return it. `chars` is the length of its content.
 
-    `invalid` (the reason) is there for invalidated objects only, `score` (higher is better) in
-    answers of `search_text` only.
+    Only invalidated objects have `invalid` (the reason), and only results of `search_text` have
+    `score` (higher is better).
     """
 
     id: str
@@ -42,7 +42,7 @@ class Card(TypedDict):
 
 
 class TopCounts:
-    """How often each name occurs, with the most frequent at hand however many names there are."""
+    """Counts of names, with fast access to the most frequent ones."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -50,7 +50,7 @@ class TopCounts:
         self._levels: dict[int, dict[str, None]] = {}
 
     def add(self, name: str, by: int = 1) -> None:
-        """Count one more, or with -1 one less."""
+        """Add 1 to the count of a name, or -1."""
         old = self.counts.get(name, 0)
         new = self.counts[name] = old + by
         if old:
@@ -78,8 +78,8 @@ class View:
     """The state after some events.
 
     A row is an object's place in the order of creation. Rows are only ever added and never change,
-    and postings (the rows that have a term) only grow: whoever reads them needs no lock, just the
-    number of rows when it began.
+    and postings (the rows that have a term) only grow: a reader needs no lock, only the number of
+    rows at its start.
     """
 
     def __init__(self, events: Iterable[StoreEvent] = ()) -> None:
@@ -93,7 +93,7 @@ class View:
             "worker": {},
             "parent": {},
         }
-        self.taken: dict[str, int] = {}  # how many numbers each worker has used up
+        self.taken: dict[str, int] = {}  # the last number that each worker has used or reserved
         self.invalid: dict[int, str] = {}  # row: reason
         self.links: dict[str, dict[tuple[LinkType, str], None]] = {}  # by the object that links
         # By type, then the object linked to: the rows that link
@@ -104,7 +104,7 @@ class View:
             self.apply(event)
 
     def apply(self, event: StoreEvent) -> None:
-        """Take in the next event."""
+        """Apply the next event."""
         if isinstance(event, Created):
             self._create(event)
         elif isinstance(event, Invalidated):
@@ -125,12 +125,12 @@ class View:
         self.row_of[event.id] = row
         self.taken[event.worker] = self.taken.get(event.worker, 0) + event.takes
         postings = self.postings
-        _post(postings["type"], event.type, row)
-        _post(postings["worker"], event.worker, row)
+        _add_posting(postings["type"], event.type, row)
+        _add_posting(postings["worker"], event.worker, row)
         for tag in event.tags:
-            _post(postings["tag"], tag, row)
+            _add_posting(postings["tag"], tag, row)
         for parent in event.parents:
-            _post(postings["parent"], parent, row)
+            _add_posting(postings["parent"], parent, row)
         self._count(event, 1)
 
     def _count(self, event: Created, by: int) -> None:
@@ -142,7 +142,8 @@ class View:
         """The metadata of an object."""
         event = self.rows[row]
         spend(
-            HANDED_OVER * (len(event.description) + ENTRY * (len(event.tags) + len(event.parents)))
+            RETURNED_CHAR_COST
+            * (len(event.description) + ENTRY_CHARS * (len(event.tags) + len(event.parents)))
         )
         card = Card(
             id=event.id,
@@ -161,7 +162,7 @@ class View:
     def object(self, row: int) -> StoreObject:
         """The whole object."""
         event = self.rows[row]
-        spend(HANDED_OVER * length(event.content))
+        spend(RETURNED_CHAR_COST * length(event.content))
         return StoreObject(
             id=event.id,
             type=event.type,
@@ -179,7 +180,7 @@ class View:
 
     def in_task_order(self, rows: Iterable[int]) -> list[int]:
         """The children of an `llm_map` batch: first its results, whose ids follow its tasks, then
-        the others as they were created.
+        the others in order of creation.
         """
 
         def order(row: int) -> tuple[int, int, str]:
@@ -189,7 +190,7 @@ class View:
         return sorted(rows, key=order)
 
     def state(self) -> dict[str, Any]:
-        """Everything derived, as plain values that can be compared."""
+        """The whole state, as plain values that can be compared."""
         values = {
             name: value for name, value in vars(self).items() if not isinstance(value, TopCounts)
         }
@@ -197,7 +198,7 @@ class View:
 
 
 def weight(event: StoreEvent) -> int:
-    """About how many bytes of memory an event takes with all its indexes, but for those of text
+    """The approximate bytes of memory of an event and its index entries, without those of text
     searches.
     """
     size = WEIGHT + (0 if event.origin is None else getsizeof(event.origin))
@@ -207,7 +208,7 @@ def weight(event: StoreEvent) -> int:
     return size
 
 
-def _post(postings: "dict[str, array[int]]", term: str, row: int) -> None:
+def _add_posting(postings: "dict[str, array[int]]", term: str, row: int) -> None:
     rows = postings.get(term)
     if rows is None:
         rows = postings[term] = array("I")

@@ -38,9 +38,7 @@ REPL_METHODS: Final = frozenset(
 
 
 class WorkerStoreProxy(StoreReader):
-    """A store as one worker sees it: everything can be read, and what is written bears the worker's
-    name.
-    """
+    """A store as one worker sees it: it can read everything, and its writes have its name."""
 
     def __init__(
         self,
@@ -87,15 +85,15 @@ class WorkerStoreProxy(StoreReader):
         parents: Any = None,
         tags: Any = None,
     ) -> str:
-        """Keep an object; its id.
+        """Keep an object and return its id.
 
         Args:
             type: A word such as "note", "claim" or "summary".
-            description: What others see in lists.
+            description: Shown in lists.
             content: Any JSON value.
-            backrefs: The `SpanRef`s (or dicts of source, start, end) that it rests on.
-            parents: The ids of objects that it was made from.
-            tags: Words to find it by.
+            backrefs: The `SpanRef`s (or dicts of source, start, end) that support it.
+            parents: The ids of the objects from which it was made.
+            tags: Words under which to find it.
         """
         return self.put(
             draft(
@@ -111,7 +109,7 @@ class WorkerStoreProxy(StoreReader):
         )
 
     def invalidate(self, id: str, reason: str) -> None:  # noqa: A002
-        """Declare an object wrong: it stays, and queries skip it unless they say `invalid=yes` or
+        """Mark an object as wrong: it stays, and queries skip it unless they say `invalid=yes` or
         `invalid=any`. The first reason stays.
         """
         row = self.ledger.row("id", id)
@@ -131,8 +129,8 @@ class WorkerStoreProxy(StoreReader):
         self.append(build)
 
     def link(self, type: str, src: str, dst: str) -> None:  # noqa: A002
-        """Note that one object supports, contradicts or refines another; to note it again changes
-        nothing.
+        """Record that one object supports, contradicts or refines another; recording it again
+        changes nothing.
         """
         if type not in LINK_TYPES:
             raise InputError(
@@ -151,7 +149,7 @@ class WorkerStoreProxy(StoreReader):
         self.append(build)
 
     def view_others(self, query: str = "", limit: int = 50) -> list[Card]:
-        """The metadata of the objects that match and that other workers wrote."""
+        """The metadata of the matching objects of other workers."""
         parsed = parse_query(query)
         return self._found(
             replace(parsed, terms=(*parsed.terms, Term("worker", (self.name,), negated=True))),
@@ -159,13 +157,13 @@ class WorkerStoreProxy(StoreReader):
         )
 
     def spans(self, spans: Spans) -> Spans:
-        """The worker's spans as spans of the store's document; raises for one that has no place
-        there.
+        """The worker's spans as spans of the store's document; raises for one that does not fit into
+        it.
         """
         return checks.existing(tuple(map(self._lift, spans)) if self._lift else spans, self.corpus)
 
     def put(self, made: Draft, *, takes: int = 1, number: int | None = None) -> str:
-        """Keep a checked draft, as `Ledger.create` says; its id."""
+        """Keep a checked draft as `Ledger.create` does, and return its id."""
         event = self.ledger.create(self.name, made, takes=takes, number=number, origin=self.origin)
         if self._on_event is not None:
             self._on_event(event)

@@ -42,11 +42,14 @@ BAD_INPUT = {
     "too much content": (lambda w: w.create("note", "d", "x" * 10_000_001), "10,000,000"),
     "no type": (lambda w: w.create("", "d", "c"), "type must not be empty"),
     "a blank type": (lambda w: w.create("  ", "d", "c"), "type must not be empty"),
-    "a type that is no text": (lambda w: w.create(None, "d", "c"), "type must be a text, not None"),
+    "a type that is no text": (
+        lambda w: w.create(None, "d", "c"),
+        "type must be a string, not None",
+    ),
     "a long type": (lambda w: w.create("x" * 201, "d", "c"), "200"),
     "a description that is no text": (
         lambda w: w.create("note", 5, "c"),
-        "description must be a text, not 5",
+        "description must be a string, not 5",
     ),
     "a long description": (lambda w: w.create("note", "d" * 2_001, "c"), "2,000"),
     "an unknown parent": (
@@ -68,7 +71,7 @@ BAD_INPUT = {
     ),
     "a tag that is no text": (
         lambda w: w.create("note", "d", "c", tags=[["x"]]),
-        r"tags\[0\] must be a text",
+        r"tags\[0\] must be a string",
     ),
     "a span to an unknown source": (
         lambda w: w.create("note", "d", "c", [SpanRef("context_7", 0, 1)]),
@@ -110,7 +113,7 @@ BAD_INPUT = {
     "parents of nothing": (lambda w: w.parents(None), "no object has the id None"),
     "a trace of nothing": (lambda w: w.trace(0), "no object has the id 0"),
     "invalidating nothing": (lambda w: w.invalidate("nope", "r"), "no object has the id 'nope'"),
-    "a reason that is none": (lambda w: w.invalidate("w_000001", None), "reason must be a text"),
+    "a reason that is none": (lambda w: w.invalidate("w_000001", None), "reason must be a string"),
     "a link of an unknown kind": (
         lambda w: w.link("likes", "w_000001", "w_000001"),
         "supports, contradicts, refines",
@@ -127,8 +130,14 @@ BAD_INPUT = {
         "limit must be an integer of at least 1",
     ),
     "a huge limit": (lambda w: w.summary("", 10**5000), "limit must be an integer of at least 1"),
-    "a free text that is none": (lambda w: w.search_text(b"a"), "text must be a text, not a bytes"),
-    "a query that is none": (lambda w: w.search(["type=note"]), "a query must be a text, not list"),
+    "a free text that is none": (
+        lambda w: w.search_text(b"a"),
+        "text must be a string, not a bytes",
+    ),
+    "a query that is none": (
+        lambda w: w.search(["type=note"]),
+        "a query must be a string, not list",
+    ),
     "a long query": (lambda w: w.search("desc~" + "x" * 10_000), "longer than 10,000"),
     "a number of no event": (lambda w: w.events_since("0"), "seq must be the number of an event"),
 }

@@ -567,7 +567,7 @@ class StoreContract:
             worker.summary,
             worker.card_view,
         ):
-            with pytest.raises(QueryError, match="column 11: 'colour' is no key") as caught:
+            with pytest.raises(QueryError, match="column 11: 'colour' is not a key") as caught:
                 method("type=note colour=red")
             assert caught.value.column == 11
 

@@ -166,7 +166,7 @@ BAD = {
         commit(error="Error: timeout"),
         "the worker failed, so there is nothing to apply: 'Error: timeout'",
     ),
-    "no commit_id": ({"creates": []}, "commit_id must be a text"),
+    "no commit_id": ({"creates": []}, "commit_id must be a string"),
     "an empty commit_id": (commit(commit_id=" "), "commit_id must not be empty"),
     "a slash in the commit_id": (commit(commit_id="a/b"), "slashes"),
     "an unknown field": (commit(created=[]), "the commit has no field 'created'"),
@@ -175,7 +175,7 @@ BAD = {
     "a create that is no dict": (commit(creates=["e1"]), "creates[0] must be a dict"),
     "a create without a type": (
         commit(creates=[{"id": "e1"}]),
-        "creates[0]: type must be a text, not None",
+        "creates[0]: type must be a string, not None",
     ),
     "a create with an unknown field": (
         commit(creates=[{"id": "e1", "type": "t", "confidence": 1}]),
@@ -183,11 +183,11 @@ BAD = {
     ),
     "the same id twice": (
         commit(creates=[{"id": "e1", "type": "t"}] * 2),
-        "creates[1].id: 'e1' stands there twice",
+        "creates[1].id: 'e1' is used twice",
     ),
     "an id that is a number": (
         commit(creates=[{"id": 1, "type": "t"}]),
-        "creates[0].id must be a text, not 1",
+        "creates[0].id must be a string, not 1",
     ),
     "content that is not JSON": (
         commit(creates=[{"id": "e1", "type": "t", "content": {1, 2}}]),
@@ -322,5 +322,5 @@ def test_a_reply_without_a_commit(worker, reply) -> None:
     too.
     """
     found = commit_of(reply, "w1")
-    assert found["error"].startswith("the worker's answer is no commit")
-    assert "no commit" in apply_commit(worker, found)["error"]
+    assert found["error"].startswith("the worker's answer is not a commit")
+    assert "not a commit" in apply_commit(worker, found)["error"]

@@ -125,7 +125,7 @@ async def test_failures_have_their_place(worker) -> None:
     assert found["w_000004"].content == {"type": "timeout", "message": "too late", "retries": 2}
     assert found["w_000004"].tags == ("llm_map", "error")
     assert found["w_000003"].content["type"] == "input"
-    assert "tasks[1] has no prompt that is a text: None" in found["w_000003"].content["message"]
+    assert "tasks[1] has no prompt that is a string: None" in found["w_000003"].content["message"]
     assert found["w_000006"].content["message"] == "no reply came"
     assert [found[id_].description for id_ in sorted(found)] == [
         "task 1",

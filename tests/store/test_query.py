@@ -52,16 +52,16 @@ def test_what_parses(text: str, query: Query) -> None:
 @pytest.mark.parametrize(
     ("text", "column", "message"),
     [
-        ("ppo", 1, "a word alone"),
-        ("type=note ppo", 11, "a word alone"),
+        ("ppo", 1, "a single word"),
+        ("type=note ppo", 11, "a single word"),
         ("type", 5, "= must follow type"),
         ("desc", 5, "~ must follow desc"),
-        ("type=note -", 11, "a word alone"),
-        ("--type=note", 1, "a word alone"),
-        ("colour=red", 1, "'colour' is no key"),
-        ("-colour~red", 2, "'colour' is no key"),
-        ("Type=note", 1, "'Type' is no key"),
-        ("=note", 1, "'' is no key"),
+        ("type=note -", 11, "a single word"),
+        ("--type=note", 1, "a single word"),
+        ("colour=red", 1, "'colour' is not a key"),
+        ("-colour~red", 2, "'colour' is not a key"),
+        ("Type=note", 1, "'Type' is not a key"),
+        ("=note", 1, "'' is not a key"),
         ("type~note", 5, "type takes =, an exact term"),
         ("desc=note", 5, "desc takes ~, which means contains"),
         ("type=", 6, "type needs a value"),
@@ -71,8 +71,8 @@ def test_what_parses(text: str, query: Query) -> None:
         ("tag=a|", 7, "tag needs a value"),
         ('desc~"open', 6, "never closes"),
         (r'desc~"open\"', 6, "never closes"),
-        ("desc~'it's'", 10, "a blank or the end must follow"),
-        ('desc~"a"b', 9, "a blank or the end must follow"),
+        ("desc~'it's'", 10, "a space or the end must follow"),
+        ('desc~"a"b', 9, "a space or the end must follow"),
         ("tag=\\", 5, "backslash"),
         ("type=a type=b", 8, r"type=a\|b"),
         ("worker=a tag=x worker=a", 16, "one worker"),
@@ -80,7 +80,7 @@ def test_what_parses(text: str, query: Query) -> None:
         ("limit=ten", 1, "not 'ten'"),
         ("limit=\u0661", 1, "limit must be an integer"),
         ("limit=99999999999999999999", 1, "limit must be an integer"),
-        ("limit=5 limit=5", 9, "second time"),
+        ("limit=5 limit=5", 9, "only once"),
         ("-limit=5", 1, "no minus"),
         ("limit=5|6", 1, "one value"),
         ("limit~5", 6, "limit takes ="),
@@ -145,7 +145,7 @@ def test_any_text_parses_or_points(text: str) -> None:
 
 def test_what_is_no_query() -> None:
     """Something else than a text, or an endless one, is refused before it is read."""
-    with pytest.raises(InputError, match="a query must be a text, not int"):
+    with pytest.raises(InputError, match="a query must be a string, not int"):
         parse_query(5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="longer than 10,000"):
         parse_query("x" * 10_001)

@@ -50,7 +50,7 @@ def test_a_query_reads_no_more_than_it_may() -> None:
     """
     store = filled(*["x" * 1_000] * 10)
     rows = 10 * search.LOOKED_AT
-    cards = 10 * view.HANDED_OVER * (len("a note") + view.ENTRY)
+    cards = 10 * view.RETURNED_CHAR_COST * (len("a note") + view.ENTRY_CHARS)
     assert work_of(store, 'text~"y"') == 2 * 10 * 1_000 + rows
     # The first term has settled it
     assert work_of(store, 'text~"y" -text~"z"') == 2 * 10 * 1_000 + rows
@@ -161,7 +161,7 @@ def test_an_object_holds_a_bounded_number_of_values(content: object) -> None:
     worker = store.worker("w")
     with pytest.raises(
         InputError,
-        match="more than 200,000 values: split it over several objects, or make it one text",
+        match="more than 200,000 values: split it over several objects, or make it one string",
     ):
         worker.create("note", "d", content)
     assert worker.create("note", "d", "[]," * 300_000) == "w_000001"
