@@ -14,7 +14,9 @@ from typing import Any
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, SandboxError, SandboxUnavailableError
 from rlm_integrations.sandbox._context_message import describe_context
-from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder, WireError
+from rlm_integrations.sandbox.decoder import Decoder
+from rlm_integrations.sandbox.encoder import Encoder
+from rlm_integrations.sandbox.wire import LENGTH, WireError
 
 _GONE = 2.0  # seconds that a killed process may take to be gone
 INSTEAD = "or choose sandbox='inprocess', which gives model code the whole of this process"

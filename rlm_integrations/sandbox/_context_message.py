@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_integrations.corpus import Corpus, Handover
-from rlm_integrations.sandbox.wire import pack
+from rlm_integrations.sandbox.encoder import pack
 
 
 @dataclass(frozen=True, slots=True)

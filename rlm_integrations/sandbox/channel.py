@@ -8,7 +8,9 @@ from typing import Any
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel
 from rlm_integrations.records import StoreObject
-from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder
+from rlm_integrations.sandbox.decoder import Decoder
+from rlm_integrations.sandbox.encoder import Encoder
+from rlm_integrations.sandbox.wire import LENGTH
 
 _YIELD_FRAMES = 64  # after which other tasks are let run
 _OFF_LOOP_BYTES = 256 << 10  # of a message, from which it is packed or parsed in a thread

@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from ..records import HostFunction
-from . import describe, harden, output, repl, wire
+from . import decoder, describe, encoder, harden, output, repl, wire
 from .fill import fill
 from .forbidden import forbid_builtins
 from .interrupts import Interrupts
@@ -38,8 +38,8 @@ class ChildChannel:
         self._socket = session
         self._file = session.fileno()
         self._write_lock = threading.RLock()
-        self._encoder = wire.Encoder(describe.opaque)
-        self._decoder = wire.Decoder()
+        self._encoder = encoder.Encoder(describe.opaque)
+        self._decoder = decoder.Decoder()
         # Not inside of a frame: its rest would never come. A text in `flush` would be lost.
         self.interrupts = Interrupts(
             whole=[repl.Repl._run],  # noqa: SLF001 - places on the stack, not calls
@@ -78,7 +78,9 @@ class ChildChannel:
     def receive(self) -> dict[str, Any]:
         """The next message; the host's hanging up ends this process."""
         while True:
-            length = wire.Decoder.check_length(wire.LENGTH.unpack(self._read(wire.LENGTH.size))[0])
+            length = decoder.Decoder.check_length(
+                wire.LENGTH.unpack(self._read(wire.LENGTH.size))[0]
+            )
             message = self._decoder.decode(self._read(length))
             if message is not None:
                 return message

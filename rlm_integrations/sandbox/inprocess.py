@@ -24,10 +24,12 @@ from rlm_integrations.sandbox.base import (
     HostCallError,
     Opening,
 )
+from rlm_integrations.sandbox.decoder import Decoder
 from rlm_integrations.sandbox.describe import opaque
+from rlm_integrations.sandbox.encoder import Encoder
 from rlm_integrations.sandbox.output import Output, OutputStream, Stream, replace_surrogates
 from rlm_integrations.sandbox.repl import Repl
-from rlm_integrations.sandbox.wire import LENGTH, Decoder, Encoder
+from rlm_integrations.sandbox.wire import LENGTH
 
 
 class InProcessSandbox:

@@ -15,8 +15,9 @@ from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import HostFunction, Limits
 from rlm_integrations.sandbox.base import Opening
+from rlm_integrations.sandbox.decoder import Decoder
 from rlm_integrations.sandbox.process import ProcessSandbox, ProcessSession
-from rlm_integrations.sandbox.wire import HEADER_CAP, Decoder
+from rlm_integrations.sandbox.wire import HEADER_CAP
 from tests.bench.table import Row
 
 ECHO = [HostFunction("echo", "(value)")]

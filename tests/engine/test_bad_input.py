@@ -21,7 +21,8 @@ from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.events import Emitter
 from rlm_integrations.records import LLMError, SpanRef, StoreObject
 from rlm_integrations.sandbox.base import HostCallError
-from rlm_integrations.sandbox.wire import Encoder, Opaque
+from rlm_integrations.sandbox.encoder import Encoder
+from rlm_integrations.sandbox.wire import Opaque
 from tests.engine.conftest import Scripted, code, final, models, run
 from tests.standin import StandIn
 

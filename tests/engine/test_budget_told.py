@@ -10,7 +10,8 @@ import pytest
 
 from rlm_integrations import RLM, Budget, LLMError, LLMReply, RLMResult, llm_batch, llm_batch_iter
 from rlm_integrations.records import Completion, Request, Usage
-from rlm_integrations.sandbox.wire import Decoder, Encoder
+from rlm_integrations.sandbox.decoder import Decoder
+from rlm_integrations.sandbox.encoder import Encoder
 from tests.engine.conftest import Scripted, code, final, models, run
 from tests.standin import Reply, StandIn
 

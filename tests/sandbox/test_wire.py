@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_integrations.records import LLMError, SpanRef
-from rlm_integrations.sandbox.wire import (
-    FRAME_CAP,
-    HEADER_CAP,
-    Decoder,
-    Encoder,
-    Opaque,
-    WireError,
-    pack,
-)
+from rlm_integrations.sandbox.decoder import Decoder
+from rlm_integrations.sandbox.encoder import Encoder, pack
+from rlm_integrations.sandbox.wire import FRAME_CAP, HEADER_CAP, Opaque, WireError
 
 TEXTS = st.text(st.characters(exclude_categories=[]), max_size=600)
 VALUES = st.recursive(

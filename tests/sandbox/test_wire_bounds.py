@@ -11,15 +11,9 @@ from rlm_integrations.records import Limits, LLMError, SpanRef, StoreObject
 from rlm_integrations.sandbox import channel, sandbox_named, wire
 from rlm_integrations.sandbox.base import Sandbox, Session
 from rlm_integrations.sandbox.channel import Channel
-from rlm_integrations.sandbox.wire import (
-    DEPTH_CAP,
-    LENGTH,
-    Decoder,
-    Encoder,
-    Opaque,
-    WireError,
-    _join,
-)
+from rlm_integrations.sandbox.decoder import Decoder
+from rlm_integrations.sandbox.encoder import Encoder, _join
+from rlm_integrations.sandbox.wire import DEPTH_CAP, LENGTH, Opaque, WireError
 from tests.sandbox.conftest import Opener, RecordingGate
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rlm_integrations.records import Limits
-from rlm_integrations.sandbox import forkserver, wire
+from rlm_integrations.sandbox import decoder, forkserver
 from rlm_integrations.sandbox._block import RunningBlock
 from rlm_integrations.sandbox.base import ExecutionResult, Status
 
@@ -29,7 +29,7 @@ Kind = Literal[
 # Layers that stand outside the kernel, and where: what this names must exist. The kernel's layers
 # are those that a session reports.
 OUR_LAYERS = {
-    "wire": wire.Decoder.decode,  # a frame is small, strict and worth what it says
+    "wire": decoder.Decoder.decode,  # a frame is small, strict and worth what it says
     "fields": RunningBlock.follow,  # each field of a message is checked before use
     "watch": RunningBlock._look,  # time, processor time and threads
     # Nothing of the host is in the memory from which children are forked
