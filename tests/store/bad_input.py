@@ -1,4 +1,4 @@
-"""Arguments that cannot work: calls on the proxy of worker "w", and what their error must say.
+"""Invalid arguments: calls on the proxy of worker "w", and the words that their error must contain.
 
 Its store holds `w_000001` and a document whose first text has 40 characters.
 """
@@ -41,13 +41,13 @@ BAD_INPUT = {
     ),
     "too much content": (lambda w: w.create("note", "d", "x" * 10_000_001), "10,000,000"),
     "no type": (lambda w: w.create("", "d", "c"), "type must not be empty"),
-    "a blank type": (lambda w: w.create("  ", "d", "c"), "type must not be empty"),
-    "a type that is no text": (
+    "a type of spaces": (lambda w: w.create("  ", "d", "c"), "type must not be empty"),
+    "a type that is not a string": (
         lambda w: w.create(None, "d", "c"),
         "type must be a string, not None",
     ),
     "a long type": (lambda w: w.create("x" * 201, "d", "c"), "200"),
-    "a description that is no text": (
+    "a description that is not a string": (
         lambda w: w.create("note", 5, "c"),
         "description must be a string, not 5",
     ),
@@ -56,7 +56,10 @@ BAD_INPUT = {
         lambda w: w.create("note", "d", "c", parents=["w_000009"]),
         "no object has the id 'w_000009'",
     ),
-    "a parent that is no id": (lambda w: w.create("note", "d", "c", parents=[7]), r"parents\[0\]"),
+    "a parent that is not an id": (
+        lambda w: w.create("note", "d", "c", parents=[7]),
+        r"parents\[0\]",
+    ),
     "parents that are no list": (
         lambda w: w.create("note", "d", "c", parents=7),
         "parents must be a list",
@@ -69,7 +72,7 @@ BAD_INPUT = {
         lambda w: w.create("note", "d", "c", tags=["x", ""]),
         r"tags\[1\] must not be empty",
     ),
-    "a tag that is no text": (
+    "a tag that is not a string": (
         lambda w: w.create("note", "d", "c", tags=[["x"]]),
         r"tags\[0\] must be a string",
     ),
@@ -102,18 +105,18 @@ BAD_INPUT = {
         "more than 30 digits",
     ),
     "a quote that was not found": (lambda w: w.create("note", "d", "c", [None]), r"cite\(\)"),
-    "a span as a text": (lambda w: w.create("note", "d", "c", "context_0"), "SpanRef"),
+    "a span as a string": (lambda w: w.create("note", "d", "c", "context_0"), "SpanRef"),
     "a span as an odd dict": (
         lambda w: w.create("note", "d", "c", [{"source_id": "context_0", "start": 0, "end": 1}]),
         "SpanRef",
     ),
     "an id that is not there": (lambda w: w.get("w_000002"), "no object has the id 'w_000002'"),
-    "an id that is none": (lambda w: w.get(["w_000001"]), "no object has the id a list"),
+    "an id that is a list": (lambda w: w.get(["w_000001"]), "no object has the id a list"),
     "a long id": (lambda w: w.children("x" * 100_000), "no object has the id 'xxxx"),
     "parents of nothing": (lambda w: w.parents(None), "no object has the id None"),
     "a trace of nothing": (lambda w: w.trace(0), "no object has the id 0"),
     "invalidating nothing": (lambda w: w.invalidate("nope", "r"), "no object has the id 'nope'"),
-    "a reason that is none": (lambda w: w.invalidate("w_000001", None), "reason must be a string"),
+    "no reason": (lambda w: w.invalidate("w_000001", None), "reason must be a string"),
     "a link of an unknown kind": (
         lambda w: w.link("likes", "w_000001", "w_000001"),
         "supports, contradicts, refines",
@@ -125,16 +128,16 @@ BAD_INPUT = {
     "a link to nothing": (lambda w: w.link("supports", "w_000001", "nope"), "dst: no object"),
     "a link from nothing": (lambda w: w.link("supports", "nope", "w_000001"), "src: no object"),
     "a limit below 1": (lambda w: w.view("", 0), "limit must be an integer of at least 1"),
-    "a limit that is none": (
+    "no limit": (
         lambda w: w.search_text("a", None),
         "limit must be an integer of at least 1",
     ),
     "a huge limit": (lambda w: w.summary("", 10**5000), "limit must be an integer of at least 1"),
-    "a free text that is none": (
+    "a free text of bytes": (
         lambda w: w.search_text(b"a"),
         "text must be a string, not a bytes",
     ),
-    "a query that is none": (
+    "a query that is a list": (
         lambda w: w.search(["type=note"]),
         "a query must be a string, not list",
     ),

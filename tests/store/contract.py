@@ -60,7 +60,7 @@ class StoreContract(ReadingContract):
         )
 
     def test_content_is_a_copy(self, worker):
-        """What a caller does to content, before or after, changes nothing in the store."""
+        """Changes that a caller makes to content, before or after, do not reach the store."""
         content = {"list": [1]}
         id_ = worker.create("note", "d", content)
         content["list"].append(2)
@@ -84,13 +84,13 @@ class StoreContract(ReadingContract):
         ],
     )
     def test_every_json_value_is_content(self, worker, content):
-        """Content is any JSON value, also an odd text."""
+        """Content is any JSON value, also an unusual string."""
         found = worker.get(worker.create("note", "d", content)).content
         assert found == content
         assert type(found) is type(content)
 
     def test_what_json_makes_of_values_is_kept(self, worker):
-        """A tuple becomes a list, a number as key a text, a failed reply its text."""
+        """A tuple becomes a list, a number as a key a string, a failed reply its text."""
         assert worker.get(worker.create("note", "d", {1: (2, 3)})).content == {"1": [2, 3]}
         failed = worker.get(worker.create("note", "d", LLMError("timeout", "too late"))).content
         assert (failed, type(failed)) == ("Error: timeout: too late", str)
@@ -110,8 +110,8 @@ class StoreContract(ReadingContract):
         with pytest.raises(KeyError):
             found["to_dict"]
 
-    def test_one_entry_may_stand_without_its_list(self, make: Make, corpus):
-        """A text for tags or parents, and a span for backrefs, mean a list of one; repeated entries
+    def test_one_entry_needs_no_list(self, make: Make, corpus):
+        """A string for tags or parents, and a span for backrefs, mean a list of one; repeated entries
         count once.
         """
         worker = make(corpus).worker("worker_A")
@@ -127,7 +127,7 @@ class StoreContract(ReadingContract):
         assert worker.get(parent).tags == ("x",)
 
     def test_spans_may_be_dicts(self, make: Make, corpus):
-        """A span is a `SpanRef` or what JSON has for it."""
+        """A span is a `SpanRef` or its form in JSON."""
         worker = make(corpus).worker("worker_A")
         spans = [
             {"source": "context_0", "start": 0, "end": 3},
@@ -151,8 +151,8 @@ class StoreContract(ReadingContract):
         assert [store.get(id_).worker for id_ in ids] == [name for name in names for _ in range(2)]
         assert store.worker("worker_A").create("note", "d", "c") == "worker_A_000003"
 
-    def test_all_see_all_and_others_are_told_apart(self, store):
-        """`view` shows everybody's objects, `view_others` those of other workers, each under the
+    def test_all_workers_see_all_objects(self, store):
+        """`view` shows the objects of all workers, `view_others` those of other workers, each under the
         same query.
         """
         a, b = store.worker("a"), store.worker("b")
@@ -165,7 +165,7 @@ class StoreContract(ReadingContract):
         assert [card["id"] for card in a.view_others("type=note")] == [theirs]
         assert [card["id"] for card in b.view_others()] == [mine]
 
-    def test_a_writer_hears_of_its_own_events(self, store):
+    def test_a_proxy_reports_its_own_events(self, store):
         """`on_event` gets each event that its proxy wrote, once it can be read, and no other's."""
         heard = []
         proxy = store.worker(
@@ -183,7 +183,7 @@ class StoreContract(ReadingContract):
     # Events
 
     def test_every_write_is_an_event(self, store, several):
-        """Events are numbered from 1 without gaps and say what happened; those after a number can
+        """Events are numbered without gaps, the first is 1, and say what happened; those after a number can
         be asked for, in portions.
         """
         store.worker("b").invalidate("a_000002", "why not")
@@ -238,7 +238,7 @@ class StoreContract(ReadingContract):
 
     @pytest.mark.parametrize("name", ["", " ", "a/b", "a\n", None, "x" * 201])
     def test_a_worker_has_a_usable_name(self, store, name):
-        """A worker's name can stand in an id."""
+        """A worker's name must be usable in an id."""
         with pytest.raises(InputError, match="a worker's name"):
             store.worker(name)
 

@@ -114,7 +114,7 @@ class ReadingContract:
         assert len(store.view("", 1)) == 1
 
     def test_cards_hold_metadata_only(self, store):
-        """Queries return dicts without content, and the length of it."""
+        """Queries return dicts with the length of the content, but not the content."""
         times = store.worker("w").create("note", "d", "seven c", tags=["x"])
         ts = store.get(times).ts
         expected = {
@@ -169,11 +169,11 @@ class ReadingContract:
             "the " * 500,
         ],
     )
-    def test_any_text_will_do(self, store, several, text: str):
-        """No text is a syntax error."""
+    def test_free_text_may_be_anything(self, store, several, text: str):
+        """Free text never has a syntax error."""
         assert isinstance(store.search_text(text), list)
 
-    def test_scripts_without_blanks_are_found(self, store):
+    def test_scripts_without_spaces_are_found(self, store):
         """A part of a Chinese or Japanese text finds it; accents make no difference."""
         worker = store.worker("w")
         chinese = worker.create("note", "关于中国的经济增长", "c")
@@ -183,7 +183,7 @@ class ReadingContract:
         assert [card["id"] for card in store.search_text("cafe\u0301")] == [accented]
 
     def test_what_was_just_written_is_found(self, store):
-        """Each search sees all that was written before it, by whatever means it looks."""
+        """Each kind of search finds everything that was written before it."""
         worker = store.worker("w")
         for number in range(20):
             id_ = worker.create("note", f"unique{number}", f"body{number}")
@@ -237,8 +237,8 @@ class ReadingContract:
         assert [found.id for found in store.parents("a_000002")] == ["a_000001", "b_000001"]
         assert store.parents("a_000001") == store.children("a_000002") == []
 
-    def test_links_are_noted_once(self, store, several):
-        """A link shows in the object that links; to note it again is no event."""
+    def test_links_are_recorded_once(self, store, several):
+        """A link shows in the object that links; recording it again writes no event."""
         before = store.seq
         store.worker("b").link("supports", "b_000001", "a_000001")
         assert store.seq == before

@@ -97,7 +97,7 @@ def test_a_proposed_update_is_an_object(worker) -> None:
 
 
 def test_merging_twice_is_merging_once(store, worker) -> None:
-    """The second time nothing is written, whoever merges, and the ids are known again."""
+    """The second merge writes nothing, whichever worker merges, and returns the same ids."""
     first = apply_commit(worker, commit())
     before = worker.events_since(0)
     again = apply_commit(store.worker("other"), json.loads(json.dumps(commit())))
@@ -125,7 +125,7 @@ def test_a_prefix_tells_equal_commits_apart(worker) -> None:
 
 
 def test_a_commit_that_grew_adds_what_is_new(worker) -> None:
-    """Merging goes object by object: what is there stays, what is new is added."""
+    """A commit that was merged in part is completed: old objects stay, new ones are added."""
     apply_commit(worker, commit())
     grown = commit(creates=[*commit()["creates"], {"type": "note", "description": "third"}])
     result = apply_commit(worker, grown)
@@ -172,7 +172,7 @@ BAD = {
     "an unknown field": (commit(created=[]), "the commit has no field 'created'"),
     "creates that are no list": (commit(creates={"id": "e1"}), "creates must be a list"),
     "too many creates": (commit(creates=[{}] * 1_001), "at most 1,000"),
-    "a create that is no dict": (commit(creates=["e1"]), "creates[0] must be a dict"),
+    "a create that is not a dict": (commit(creates=["e1"]), "creates[0] must be a dict"),
     "a create without a type": (
         commit(creates=[{"id": "e1"}]),
         "creates[0]: type must be a string, not None",
@@ -240,7 +240,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_malformed_commit_gives_an_error(worker, case: str) -> None:
-    """Whatever is wrong is said in `error`, with its place; nothing raises, and nothing of the
+    """`error` says what is wrong, and where; nothing raises, and nothing of the
     commit is written.
     """
     bad, message = BAD[case]
@@ -263,7 +263,7 @@ def test_a_malformed_prefix_gives_an_error(worker, prefix) -> None:
 
 
 def test_a_full_store_gives_an_error() -> None:
-    """A commit that does not fit is not begun."""
+    """A commit that does not fit into the store writes nothing."""
     worker = SharedStore(max_size=2_500).worker("w")
     result = apply_commit(
         worker,

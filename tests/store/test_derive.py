@@ -1,4 +1,4 @@
-"""Objects that models make: a child for each task as it completes, and a tree of replies that fits
+"""Objects that models write: a child for each task as it completes, and a tree of replies that fits
 the window.
 """
 
@@ -24,7 +24,7 @@ def worker():
 
 
 class Model:
-    """Answers each prompt by a function, in an order of its own, and notes what it was asked."""
+    """Answers each prompt with a function, in an order of its own, and records the prompts."""
 
     def __init__(
         self, answer=lambda prompt: f"<{len(prompt)}>", order=lambda numbers: numbers
@@ -102,7 +102,7 @@ async def test_a_reader_sees_results_arrive(worker) -> None:
 
 
 async def test_failures_have_their_place(worker) -> None:
-    """A failed call, a task that is none, and a call without an answer are children of type
+    """A failed call, a malformed task, and a call without an answer are children of type
     "error"; the others are as they would be.
     """
 
@@ -138,7 +138,7 @@ async def test_failures_have_their_place(worker) -> None:
 
 
 async def test_no_tasks_and_no_list(worker) -> None:
-    """No tasks make an empty batch; what is no list of tasks is refused before anything is kept."""
+    """No tasks make an empty batch; anything but a list of tasks is refused before the store is changed."""
     assert worker.children(await llm_map(worker, [], Model())) == []
     for tasks in (None, "prompt", {"name": "a", "prompt": "b"}, ["x"] * 10_001):
         with pytest.raises(InputError, match="tasks must be a list"):
@@ -191,7 +191,7 @@ async def test_reduce_in_one_call(worker) -> None:
 
 
 async def test_what_can_be_reduced(worker) -> None:
-    """A list of ids keeps its order, a batch stands for its results in the order of its tasks, any
+    """A list of ids keeps its order, a batch means its results in the order of its tasks, any
     other id for itself.
     """
     batch = await llm_map(worker, TASKS, Model(lambda prompt: prompt, reversed))
@@ -215,7 +215,7 @@ async def test_what_can_be_reduced(worker) -> None:
 
 
 async def test_reduce_as_a_tree(worker) -> None:
-    """What does not fit one prompt is folded in steps; every prompt fits the window, and parents
+    """Objects that do not fit one prompt are reduced in steps; every prompt fits the window, and parents
     lead from the result to every object.
     """
     ids = [worker.create("note", f"number {number}", "x" * 900) for number in range(40)]

@@ -1,4 +1,4 @@
-"""Export and import: the same file again byte for byte, and nothing of a file that does not hold."""
+"""Export and import: the same file byte for byte, and nothing of a damaged file."""
 
 import errno
 import itertools
@@ -46,7 +46,7 @@ def store(corpus):
 
 
 def test_a_round_trip_is_byte_for_byte(store, corpus, tmp_path: Path) -> None:
-    """What is imported answers as before, spans included, and is exported as the same bytes;
+    """An imported store answers as before, spans included, and is exported as the same bytes;
     writing goes on with the next ids.
     """
     store.export(tmp_path / "first")
@@ -366,7 +366,7 @@ def test_a_broken_file_is_refused_whole(store, corpus, tmp_path: Path, case: str
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    """What is no export, or one of a later version, is called that."""
+    """Files that are not exports, or of a later version, are refused with that reason."""
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):

@@ -127,7 +127,7 @@ def test_words_that_all_objects_have(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words() -> None:
-    """Different words count once, up to 32 of them; scripts without blanks give pairs of
+    """Different words count once, up to 32 of them; scripts without spaces give pairs of
     characters.
     """
     assert words("PPO ppo, trpo!") == ["ppo", "trpo"]
@@ -137,7 +137,7 @@ def test_words() -> None:
 
 
 def test_indexes_are_kept_up_and_not_made_anew() -> None:
-    """A search after more writes takes in those alone."""
+    """A search after more writes indexes only the new objects."""
     store = filled(["one two three"] * 10)
     rows = store.ledger.view.rows
     index = FullText()
@@ -150,7 +150,7 @@ def test_indexes_are_kept_up_and_not_made_anew() -> None:
 
 
 def test_a_broken_catch_up_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When taking rows in fails half way, nothing of it stays, and the next search takes all in."""
+    """If indexing fails half way, nothing of it stays, and the next search indexes all rows."""
     rows = filled(["one two"] * 200).ledger.view.rows
     index = FullText()
     real, calls = fulltext.searchable_text, []
@@ -189,7 +189,7 @@ def test_trigrams_never_miss() -> None:
 
 
 def test_small_stores_and_short_needles_are_read() -> None:
-    """No index is made where reading is as quick, or where a needle has no trigram."""
+    """No index is made if reading is as fast, or if a needle has no trigram."""
     index = FullText()
     assert (
         index.holding(filled(["abc"] * 10).ledger.view.rows, "desc", ["abc"], newest_first=True)
@@ -232,7 +232,7 @@ def test_without_fts5_everything_is_read(monkeypatch: pytest.MonkeyPatch, lackin
 
 
 def test_the_index_is_closed_with_its_store() -> None:
-    """Nothing is left open when a store goes, whichever thread made its index."""
+    """Nothing is left open when a store is freed, whichever thread made its index."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         store = filled(["abc"])

@@ -1,4 +1,4 @@
-"""What a log of another kind may rely on, and what holds when it fails."""
+"""What a log can rely on, and what a store guarantees when its log fails."""
 
 import threading
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def test_a_store_goes_on_from_its_log() -> None:
 
 
 def test_what_the_log_does_not_keep_is_not_shown() -> None:
-    """When the log fails, the writer hears of it, nothing is shown, no number is used up, and
+    """When the log fails, the writer gets its error, nothing is shown, no number is used up, and
     writing works again afterwards.
     """
     log = Disk()
@@ -68,7 +68,7 @@ def test_only_memory_is_offered() -> None:
 
 
 def test_a_writer_waits_for_long_work() -> None:
-    """A lock held for long is waited for without end."""
+    """A writer waits for a lock that is held for a long time."""
     lock = Lock()
     entered = threading.Event()
 
@@ -85,8 +85,8 @@ def test_a_writer_waits_for_long_work() -> None:
 
 
 def test_an_empty_store_is_a_store() -> None:
-    """A store counts its valid objects, is true also when empty, and shows in its repr how large it
-    is, not what is in it.
+    """A store counts its valid objects, is true also when empty, and shows in its repr its size,
+    not its objects.
     """
     store = SharedStore()
     assert store

@@ -90,7 +90,7 @@ def test_what_parses(text: str, query: Query) -> None:
     ],
 )
 def test_errors_point_at_the_column(text: str, column: int, message: str) -> None:
-    """An error says what is wrong, what would do, and where."""
+    """An error says what is wrong, where, and what is accepted."""
     with pytest.raises(QueryError, match=message) as caught:
         parse_query(text)
     assert caught.value.column == column
@@ -144,7 +144,7 @@ def test_any_text_parses_or_points(text: str) -> None:
 
 
 def test_what_is_no_query() -> None:
-    """Something else than a text, or an endless one, is refused before it is read."""
+    """Anything but a string, and a string that is too long, is refused before it is read."""
     with pytest.raises(InputError, match="a query must be a string, not int"):
         parse_query(5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="longer than 10,000"):

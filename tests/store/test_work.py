@@ -1,4 +1,4 @@
-"""What queries cost: characters are counted before they are read, each object is folded once, and
+"""The cost of queries: characters are counted before they are read, each object is folded once, and
 no step takes long.
 """
 
@@ -76,7 +76,7 @@ def test_the_rows_of_many_alternatives_count() -> None:
 
 
 def test_content_that_is_given_out_counts() -> None:
-    """The objects of a list count by their content, which crosses to whoever asked; a user's own
+    """The objects of a list count by their content, which is sent to the caller; a user's own
     reads have no bound.
     """
     store = SharedStore()
@@ -90,7 +90,7 @@ def test_content_that_is_given_out_counts() -> None:
 
 
 def test_an_index_that_is_not_finished_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text search that may not index all that is new keeps what it has indexed, so that a later
+    """A text search that may not index all new objects keeps those that it has indexed, so that a later
     one finds everything.
     """
     monkeypatch.setattr(fulltext, "PORTION", 500)
@@ -109,7 +109,7 @@ def test_an_index_that_is_not_finished_goes_on(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_work_that_is_stopped_ends_at_its_next_step() -> None:
-    """Once nobody waits for it, work ends where it would read on."""
+    """Work without a waiting caller ends at its next read."""
     store, work = filled("abc"), Work()
     work.stop()
     with work.under_way(), pytest.raises(WorkStoppedError):
@@ -117,7 +117,7 @@ def test_work_that_is_stopped_ends_at_its_next_step() -> None:
 
 
 def test_long_texts_are_folded_in_steps() -> None:
-    """Steps change nothing, at whatever character a text is cut."""
+    """Steps change nothing, at whatever character a string is cut."""
     text = "Straße İzmir ΑΣ ﬁn \U00010400" * 10_000
     assert len(text) > 2 * text_module.STEP_CHARS
     assert casefold_in_steps(text) == text.casefold()
@@ -154,7 +154,7 @@ def test_words_are_composed_before_they_are_searched() -> None:
     [[[]] * 300_000, {"a": [{"b": [None] * 150_000}, [0] * 60_000]}, [[[]] * 1_000] * 300],
 )
 def test_an_object_holds_a_bounded_number_of_values(content: object) -> None:
-    """JSON is read and written in one go, so an object of very many small values is refused; the
+    """JSON is parsed and written in one step, so an object of very many small values is refused; the
     same characters as one text are not.
     """
     store = SharedStore()
@@ -169,7 +169,7 @@ def test_an_object_holds_a_bounded_number_of_values(content: object) -> None:
 
 
 def test_a_store_weighs_what_its_texts_take_in_memory() -> None:
-    """One wide character makes a text four times as large, and so the store is full four times as
+    """One wide character makes a string four times as large, and so the store is full four times as
     soon.
     """
     narrow, wide = SharedStore(max_size=100_000), SharedStore(max_size=100_000)
