@@ -1,1 +1,1 @@
-"""How a model is asked."""
+"""Models, and how they are called."""

@@ -1,36 +1,38 @@
-"""Tells from response times alone whether a provider is overloaded."""
+"""Detects an overloaded provider from response times alone."""
 
-LEAST = 8  # answers in a window
-SLOW = 2.0  # times the usual seconds
-LEAST_RISE = 0.1  # seconds: less may be this machine's own doing
-GAIN = 1.1  # times the usual answers a second: less is no gain
+MIN_ANSWERS = 8  # answers in a window
+SLOW_FACTOR = 2.0  # times the usual seconds
+MIN_RISE_SECONDS = 0.1  # seconds: a smaller rise may come from this machine itself
+MIN_GAIN = 1.1  # times the usual answers a second: less is no gain
 # With ten times the calls, less than ten to this power, about twice the answers, is no gain either
-WORTH = 1 / 3
-FEWER = 0.8  # times the calls at once: more are about as many
-MORE = 1.25  # times the calls at once: fewer are about as many
-# Of the usual answers a second: what falls below was not brought about by more calls alone
+GAIN_EXPONENT = 1 / 3
+FEWER_CALLS = 0.8  # times the calls at once: more are about as many
+MORE_CALLS = 1.25  # times the calls at once: fewer are about as many
+# Of the usual answers a second: more calls alone do not cause a fall below this
 FALL = 1 / 3
-RISE = 2.2  # times the seconds, of calls that began beside many over those that began beside few
-HALF = 16  # calls on either side of that comparison at least
+FIRST_RISE = (
+    2.2  # times the seconds, of calls that began beside many over those that began beside few
+)
+MIN_CALLS_PER_SIDE = 16  # calls on either side of that comparison at least
 
 
 class Pace:
-    """Watches for the point from which more calls at once only make each of them slower.
+    """Finds the point beyond which more concurrent calls only make each of them slower.
 
-    Answers are counted in windows of about one round trip. The seconds that calls were in flight,
-    all together, by the answers of a window are what one answer takes: unlike a mean of the
-    answers' own times this is not biased towards the quick ones at the start, and a hanging call
+    Answers are counted in windows of about one round trip. The time per answer is the sum of the
+    seconds that calls were in flight, divided by the answers of the window: unlike the mean of the
+    answers' own times it is not biased towards quick answers at the start, and a hanging call
     weighs little.
 
     Slow answers alone prove nothing: prompts differ, and a provider that batches gives more answers
-    in all while each takes longer. So a window is an overload where clearly more calls at once than
-    usual took much longer and brought no more answers a second. Where as many at once take longer,
-    or answers come at a third of the usual pace, it was the prompts, and the new times become the
-    usual ones; and so where fewer at once then bring no relief.
+    in all while each takes longer. So a window counts as an overload if clearly more concurrent
+    calls than usual took much longer and gave no more answers a second. If no more calls than usual
+    take longer, or answers come at a third of the usual rate, the prompts are the cause, and the
+    new times become the usual ones; the same applies if fewer concurrent calls bring no relief.
 
-    A first window has nothing usual to be compared with. In it, calls that began beside many others
-    are compared with those that began beside few, at the start of the same batch: where they took
-    much longer, the provider had them wait for each other.
+    For the first window nothing is usual yet. In it, calls that began beside many others are
+    compared with those that began beside few, at the start of the same batch: if they took much
+    longer, the provider made them wait for each other.
     """
 
     __slots__ = ("_answers", "_at", "_busy", "_first", "_flight", "_tried", "_usual")
@@ -44,34 +46,34 @@ class Pace:
         self._usual: tuple[float, float] | None = None
         # Of the first window's calls: how many were given out when each began, its seconds
         self._first: list[tuple[int, float]] = []
-        # The same of the last window, where that was an overload
+        # The same of the last window, if that was an overload
         self._tried: tuple[float, float] | None = None
 
     def passed(self, now: float, calls: int) -> None:
-        """Take note that so many calls have been in flight since this was told last."""
+        """Note that so many calls have been in flight since the last call of this method."""
         if calls:
             self._flight += calls * (now - self._at)
             self._busy += now - self._at
         self._at = now
 
     def is_slow(self, seconds: float) -> bool:
-        """Whether an answer that took so long took much longer than usual."""
+        """Whether an answer with this duration took much longer than usual."""
         return self._usual is not None and seconds > max(
-            SLOW * self._usual[1], self._usual[1] + LEAST_RISE
+            SLOW_FACTOR * self._usual[1], self._usual[1] + MIN_RISE_SECONDS
         )
 
     def answered(self, calls: int, *, beside: int = 0, seconds: float = 0.0) -> bool:
-        """Take note of an answer; True where a window ends in overload.
+        """Note an answer; True if it ends a window in overload.
 
         Args:
             calls: How many calls were in flight.
-            beside: How many were, this one included, when it began; 0 where that is not known.
+            beside: How many were, this one included, when it began; 0 if unknown.
             seconds: How long it took.
         """
         if self._usual is None and beside:
             self._first.append((beside, seconds))
         self._answers += 1
-        if self._answers < max(LEAST, calls) or not self._busy:
+        if self._answers < max(MIN_ANSWERS, calls) or not self._busy:
             return False
         calls_at_once, seconds = self._flight / self._busy, self._flight / self._answers
         self._answers, self._flight, self._busy = 0, 0.0, 0.0
@@ -85,30 +87,30 @@ class Pace:
             self._first.clear()
             return self._usual != (calls, seconds)
         slow = self.is_slow(seconds)
-        more = max(GAIN, (calls / self._usual[0]) ** WORTH)
+        more = max(MIN_GAIN, (calls / self._usual[0]) ** GAIN_EXPONENT)
         gain = calls / seconds > more * self._usual[0] / self._usual[1]
         if self._tried is None:
             pace = (calls / seconds) / (self._usual[0] / self._usual[1])
-            other_prompts = slow and (calls < MORE * self._usual[0] or pace < FALL)
+            other_prompts = slow and (calls < MORE_CALLS * self._usual[0] or pace < FALL)
         else:  # relief would be about as many seconds less as there were calls less
             fewer = calls / self._tried[0]
-            other_prompts = fewer < FEWER and seconds / self._tried[1] > (1 + fewer) / 2
+            other_prompts = fewer < FEWER_CALLS and seconds / self._tried[1] > (1 + fewer) / 2
         if gain or other_prompts:
             self._usual = (calls, seconds)
             return False
         return slow
 
     def _unhurried(self) -> tuple[float, float] | None:
-        """The calls at once and the seconds each of those that began beside few, where those beside
-        many took much longer.
+        """The concurrent calls and seconds each of calls that began beside few others, or None
+        unless those beside many took much longer.
         """
         half = max((beside for beside, _ in self._first), default=0) / 2
         few = [each for each in self._first if each[0] <= half]
         many = [seconds for beside, seconds in self._first if beside > half]
-        if min(len(few), len(many)) < HALF:
+        if min(len(few), len(many)) < MIN_CALLS_PER_SIDE:
             return None
         seconds = sum(each for _, each in few) / len(few)
         rise = sum(many) / len(many) - seconds
-        if rise < max((RISE - 1) * seconds, LEAST_RISE):
+        if rise < max((FIRST_RISE - 1) * seconds, MIN_RISE_SECONDS):
             return None
         return sum(beside for beside, _ in few) / len(few), seconds

@@ -1,4 +1,4 @@
-"""What the body of a chat completion means: plain functions over parsed JSON."""
+"""Parses the body of a chat completion: plain functions over parsed JSON."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from rlm_integrations.records import Completion, Usage
 
 
 def completion_of(body: Any, model: str) -> Completion:
-    """The answer that a response's body holds.
+    """The completion in a response's body.
 
     Raises:
-        ModelError: It holds none; `type` is "bad_response", or as `answer` says.
+        ModelError: It has none; `type` is "bad_response", or as in `completion_or_error`.
     """
     try:
         choice = body["choices"][0]
@@ -35,15 +35,15 @@ def completion_of(body: Any, model: str) -> Completion:
 def completion_or_error(
     text: str | None, finish_reason: Any, refusal: Any, calls: Any, usage: Usage | None, model: str
 ) -> Completion:
-    """The completion, where there is one.
+    """The completion in a message.
 
-    An answer that was cut (`finish_reason` "length" or "content_filter") is an answer, and so is an
-    empty one: some questions have none. Text beside tool calls is the answer; the calls are
-    nobody's.
+    A truncated reply (`finish_reason` "length" or "content_filter") still counts as an answer, and
+    so does an empty one. If a message has text and tool calls, the text is the answer; the calls
+    are ignored.
 
     Raises:
-        ModelError: "refusal" where the model or its filter declined, "tool_calls" where it only
-            called tools, "empty" where it said nothing at all, or was cut before its first word.
+        ModelError: "refusal" if the model or its filter declined, "tool_calls" if it only called
+            tools, "empty" if it sent no content, or was truncated before its first word.
     """
     if text or (text is not None and finish_reason == "stop" and not refusal and not calls):
         return Completion(
@@ -51,17 +51,17 @@ def completion_or_error(
         )
     if refusal or finish_reason == "content_filter":
         raise ModelError(
-            f"{model!r} refused: {refusal or 'its content filter kept the answer back'}",
+            f"{model!r} refused: {refusal or 'its content filter withheld the answer'}",
             type="refusal",
         )
     if calls:
         raise ModelError(
-            f"{model!r} called tools and wrote no answer: leave `tools` out of the parameters",
+            f"{model!r} called tools and wrote no answer: remove `tools` from params",
             type="tool_calls",
         )
     if finish_reason == "length":
         raise ModelError(
-            f"{model!r} was cut off before its first word: raise max_completion_tokens",
+            f"{model!r} was truncated before its first word: raise max_completion_tokens",
             type="empty",
         )
     raise ModelError(
@@ -70,22 +70,22 @@ def completion_or_error(
 
 
 class Streamed:
-    """The events of a stream, added up."""
+    """Adds up the events of a stream."""
 
     def __init__(self, model: str) -> None:
-        self._asked = self._model = model
+        self._name = self._model = model
         self._text: list[str] = []
         self._refusal, self._calls = "", False
         self._finish_reason: Any = None
         self._usage: Usage | None = None
 
     def add(self, event: Any) -> str:
-        """The text that this event brings, often none."""
+        """Add an event, and return its text, which is often empty."""
         try:
             self._usage = usage_of(event) or self._usage
             self._model = str(event.get("model") or self._model)
             choice = (event.get("choices") or [{}])[0]
-            # The whole message where the server does not stream
+            # The whole message, if the server does not stream
             delta = choice.get("delta") or choice.get("message") or {}
             self._refusal += delta.get("refusal") or ""
             self._calls = self._calls or bool(delta.get("tool_calls"))
@@ -93,7 +93,7 @@ class Streamed:
             text = _text(delta.get("content")) or ""
         except (TypeError, LookupError, AttributeError):
             raise ModelError(
-                f"{self._asked!r} sent an event that is none: {str(event)[:200]}",
+                f"{self._name!r} sent a malformed stream event: {str(event)[:200]}",
                 type="bad_response",
                 retryable=True,
             ) from None
@@ -101,12 +101,12 @@ class Streamed:
         return text
 
     def completion(self) -> Completion:
-        """What `answer` says of it. No text at all counts as none: streams begin with an empty
-        piece whatever follows.
+        """The completion, as `completion_or_error` gives it. No text counts as no content, because
+        every stream begins with an empty piece.
         """
         if self._finish_reason is None:
             raise ModelError(
-                f"{self._asked!r} broke off in the middle of its answer",
+                f"{self._name!r} ended its stream before the answer was complete",
                 type="bad_response",
                 retryable=True,
             )
@@ -121,7 +121,7 @@ class Streamed:
 
 
 def usage_of(body: Mapping[str, Any]) -> Usage | None:
-    """The provider's token counts, or None where it sent none or nonsense."""
+    """The provider's token counts, or None if they are missing or invalid."""
     try:
         usage = body["usage"]
         return Usage(

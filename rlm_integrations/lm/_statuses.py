@@ -1,4 +1,6 @@
-"""What a provider's HTTP status and error body mean: plain functions, for every client."""
+"""Turns a provider's HTTP status and error body into a `ModelError`: plain functions for every
+client.
+"""
 
 import math
 import time
@@ -8,7 +10,7 @@ from typing import Any
 
 from rlm_integrations.errors import ModelError
 
-# HTTP status: type and whether asking again may help. What is not here goes by its class: 4xx is
+# HTTP status: type and whether a retry may help. Other statuses go by their class: 4xx is
 # "bad_request", 5xx "server".
 BY_STATUS = {
     401: ("auth", False),
@@ -22,7 +24,7 @@ BY_STATUS = {
     503: ("overloaded", True),
     529: ("overloaded", True),
 }
-# The provider's own codes say more than the status.
+# The provider's error codes are more specific than the status.
 BY_CODE = {
     "context_length_exceeded": ("context_length", False),
     "insufficient_quota": ("quota", False),
@@ -32,7 +34,7 @@ BY_CODE = {
     "model_not_found": ("not_found", False),
     "API_KEY_INVALID": ("auth", False),
 }
-# What messages of a bad request say where no code does: OpenAI and its like, Anthropic, Google.
+# Phrases in messages without a code: OpenAI-compatible servers, Anthropic, Google.
 TOO_LONG = (
     "context length",
     "context window",
@@ -40,19 +42,19 @@ TOO_LONG = (
     "maximum number of tokens allowed",
 )
 ADVICE = {
-    "auth": "check the key: `api_key`, or the environment variable that stands for it",
+    "auth": "check the key: `api_key`, or its environment variable",
     "not_found": "check the model's name and base_url",
     "quota": "check the account's plan and billing",
-    "context_length": "ask about shorter pieces",
+    "context_length": "send shorter pieces",
 }
 
 
 def status_error(
     status: int | None, body: Any, where: str, headers: Mapping[str, str] | None = None
 ) -> ModelError:
-    """What an error body means, under an HTTP status or, as some gateways send it, without one."""
+    """The error in a body, with an HTTP status, or without one as some gateways send it."""
     fields = body if isinstance(body, dict) else {}
-    said = str(fields.get("message") or body or "no reason given")[:500]
+    message = str(fields.get("message") or body or "no reason given")[:500]
     code = fields.get("code")
     if status is None:
         status = code if isinstance(code, int) and 400 <= code < 600 else 500
@@ -62,13 +64,13 @@ def status_error(
     codes = (code, fields.get("type"), *_reasons(fields.get("details")))
     if known := [BY_CODE[each] for each in codes if isinstance(each, str) and each in BY_CODE]:
         kind, retryable = known[0]
-    elif kind == "bad_request" and any(each in said for each in TOO_LONG):
+    elif kind == "bad_request" and any(each in message for each in TOO_LONG):
         kind = "context_length"
     if headers is not None and "x-should-retry" in headers:
         retryable = headers["x-should-retry"] == "true"
     advice = f" ({ADVICE[kind]})" if kind in ADVICE else ""
     return ModelError(
-        f"{where} answered {status}: {said}{advice}",
+        f"{where} answered {status}: {message}{advice}",
         type=kind,
         retryable=retryable,
         retry_after=retry_after(headers or {}),
@@ -76,7 +78,7 @@ def status_error(
 
 
 def _reasons(details: Any) -> list[Any]:
-    """What Google says beside a status that tells little."""
+    """Google's reason codes, which are more specific than its status."""
     return (
         [each.get("reason") for each in details if isinstance(each, Mapping)]
         if isinstance(details, list)
@@ -85,8 +87,8 @@ def _reasons(details: Any) -> list[Any]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the provider asked to wait; it may write milliseconds, seconds or a date, which
-    is read by its own clock.
+    """Seconds that the provider asked to wait. The header has milliseconds, seconds, or a date, which
+    is compared with the provider's own clock.
     """
     for name, scale in (("retry-after-ms", 1000), ("retry-after", 1)):
         try:

@@ -1,6 +1,6 @@
-"""One way to ask a model: through its limiter, within a time, with further tries, with events.
+"""Calls a model through its limiter, with a timeout, retries and events.
 
-For single calls and batches alike.
+Single calls and batches alike go through it.
 """
 
 import asyncio
@@ -26,39 +26,39 @@ from rlm_integrations.lm.limiter import Limiter, Verdict, limiter_of
 from rlm_integrations.lm.tokens import credible
 from rlm_integrations.records import CallRecord, Completion, LLMError, LLMReply, Request
 
-# The types of `ModelError` by which a provider says that it has too much to do
+# The types of `ModelError` by which a provider reports overload
 REFUSALS = frozenset({"overloaded", "rate_limit"})
 
-# Types of `ModelError` by the kind of further tries that `Retry` allows; all others are "failures".
-_KINDS = {
+# The field of `Retry` that counts for each type of `ModelError`; all others are "failures".
+_RETRY_KINDS = {
     **dict.fromkeys(REFUSALS, "refusals"),
     "timeout": "timeouts",
     "bad_response": "replies",
     "empty": "replies",
 }
-_LARGE = 500_000  # characters of a reply from which looking at each would hold up the loop
+_OFFLOAD_ABOVE_CHARS = 500_000  # of a reply: checking more would block the loop
 
-# Of each wait over the one before: with two, the few calls that fail again and again would hold up
-# the end of a batch
+# Factor between successive waits: with 2, the few calls that fail repeatedly would delay the end
+# of a batch
 GROWTH = 1.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often and for how long one call is tried again. Only failures that may pass are; between
-    its tries a call is not in flight.
+    """When and how often a failed call is retried. Only retryable failures are; while it waits, a
+    call holds no limiter slot.
 
     Attributes:
-        failures: Further tries after a failure of the server or the connection.
-        replies: Further tries after a reply that cannot be used, such as one without content or
-            half a JSON text. Each may have to be paid.
-        refusals: Further tries after the provider said that it has too much to do (429, 503).
-        timeouts: Further tries after no answer came in time.
-        seconds: No further try begins so long after the first one began.
-        first_delay: How many seconds the first wait takes at most; each wait for the same kind of
-            failure takes 1.6 times as long as the one before. A random part of up to a half of it
-            is left out. Where the provider says how long to wait, it is that at least.
-        longest_delay: How many seconds a wait takes at most.
+        failures: Retries after a failure of the server or the connection.
+        replies: Retries after an unusable reply, such as one without content or with truncated
+            JSON. Each may be charged.
+        refusals: Retries after the provider reported overload (429, 503).
+        timeouts: Retries after a timeout.
+        seconds: No retry begins later than this after the first attempt began.
+        first_delay: The longest first wait in seconds; each further wait for the same kind of
+            failure is 1.6 times as long. A random part of up to half of it is subtracted. If the
+            provider asks for a longer wait, that counts.
+        longest_delay: The longest wait in seconds, unless the provider asks for more.
     """
 
     failures: int = 10
@@ -78,8 +78,8 @@ class Retry:
                 raise InputError(f"Retry({each.name}={value!r}): it must be an integer")
 
     def delay(self, kind: str, made: int) -> float | None:
-        """Seconds to wait before the next try after a failure of this kind, of which so many tries
-        were made; None for no further one.
+        """Seconds to wait before the next retry after a failure of this kind, of which so many were
+        made already; None for no further retry.
         """
         allowed: int = getattr(self, kind)
         if made >= allowed:
@@ -88,16 +88,16 @@ class Retry:
 
 
 class ModelCaller:
-    """Asks one model on behalf of one run or batch.
+    """Calls one model on behalf of one run or batch.
 
     Args:
         lm: The model.
-        group: On whose behalf; between groups the limiter is fair. A new one by default.
-        limiter: Its limiter; the process's own for this model by default.
-        retry: When to try again.
-        timeout: Seconds that one try may take once it has its turn, or None.
-        emit: Takes the events.
-        parent: The id in the events of what the calls are part of.
+        group: The run or batch; the limiter is fair between groups. A new one by default.
+        limiter: Its limiter; by default the process's limiter of this model.
+        retry: When to retry.
+        timeout: Seconds that one attempt may take once it has a slot, or None.
+        emit: Receives the events.
+        parent: The parent's id in the events.
     """
 
     def __init__(
@@ -118,17 +118,17 @@ class ModelCaller:
         self._timeout = timeout
         self._emit = emit or Emitter()
         self._parent = parent
-        self._version = self._limiter.version  # of the limiter, as last told
+        self._version = self._limiter.version  # of the limiter, as last reported
 
     async def ask(self, request: Request) -> CallRecord:
-        """What became of the call; a failure is a value too.
+        """Make the call, and return its record; a failure is a value too.
 
-        Only cancellation is raised, and no try follows it.
+        Only cancellation is raised, and ends the retries.
         """
         call = self._start(request)
         try:
             while True:
-                result = await self._try(request, call)
+                result = await self._attempt(request, call)
                 if isinstance(result, Completion):
                     return self._end(call, result)
                 delay = self._delay(result, call)
@@ -142,14 +142,14 @@ class ModelCaller:
                     )
                 await asyncio.sleep(delay)
         except asyncio.CancelledError:
-            self._end(call, LLMError("cancelled", "the caller gave up", call.retries))
+            self._end(call, LLMError("cancelled", "the caller was cancelled", call.retries))
             raise
 
     def fail(self, request: Request, error: LLMError) -> CallRecord:
         """The record of a call that cannot be made, with its events."""
         return self._end(self._start(request), error)
 
-    async def _try(self, request: Request, call: "_PendingCall") -> Completion | ModelError:
+    async def _attempt(self, request: Request, call: "_PendingCall") -> Completion | ModelError:
         if (unprepared := await self._prepared()) is not None:
             return unprepared
         asked = time.monotonic()
@@ -160,7 +160,7 @@ class ModelCaller:
         now = time.monotonic()
         call.waited += now - asked
         call.start = call.start or now
-        self._tell()
+        self._report_limiter()
         verdict: Verdict = "other"
         retry_after = None
         try:
@@ -172,26 +172,25 @@ class ModelCaller:
             return result
         finally:
             self._limiter.release(slot, verdict, retry_after=retry_after)
-            self._tell()
+            self._report_limiter()
 
     async def _prepared(self) -> ModelError | None:
-        """Let the model do what is not part of a call; what went wrong, if anything did."""
+        """Let the model prepare itself outside of the call's time; the error, if that failed."""
         try:
             if isinstance(self.lm, Prepared):
                 await self.lm.prepare()
         except ModelError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - as for the call itself
+        except Exception as error:  # noqa: BLE001 - as in `_complete`
             return ModelError(
                 f"{self.lm.name} raised {type(error).__name__}: {error}", type="error"
             )
         return None
 
     async def _complete(self, request: Request) -> Completion | ModelError:
-        """One answer.
+        """The completion, or the error of one attempt.
 
-        Whatever goes wrong in a model's own code becomes a value, because it concerns this one
-        call.
+        Any exception of the model's own code becomes a value, because it concerns this call only.
         """
         name = self.lm.name
         try:
@@ -209,7 +208,7 @@ class ModelCaller:
             return ModelError(f"{name} cancelled the call by itself", type="error", retryable=True)
         except Exception as error:  # noqa: BLE001 - one slot of a batch fails, not the batch
             return ModelError(f"{name} raised {type(error).__name__}: {error}", type="error")
-        answer: object = completion  # a model of the user's may return anything
+        answer: object = completion  # a user's model may return anything
         if not isinstance(answer, Completion):
             return ModelError(
                 f"{name} returned {type(answer).__name__}, not a Completion", type="error"
@@ -217,7 +216,7 @@ class ModelCaller:
         return await _checked(answer, request)
 
     def _delay(self, error: ModelError, call: "_PendingCall") -> float | None:
-        kind = _KINDS.get(error.type, "failures")
+        kind = _RETRY_KINDS.get(error.type, "failures")
         delay = self._retry.delay(kind, call.made[kind]) if error.retryable else None
         if delay is None:
             return None
@@ -253,8 +252,8 @@ class ModelCaller:
             self._emit(kind(id=call.id, parent=self._parent, at=end, record=record))
         return record
 
-    def _tell(self) -> None:
-        """Say that the limiter changed, if it did since this was last said here."""
+    def _report_limiter(self) -> None:
+        """Emit the limiter's state, if it changed since the last report of this object."""
         if self._emit and self._limiter.version != self._version:
             self._version = self._limiter.version
             state = self._limiter.state()
@@ -271,10 +270,14 @@ class ModelCaller:
 
 
 async def _checked(answer: Completion, request: Request) -> Completion:
-    """The answer as it may be handed on: text that can be sent again, and a count that can be true."""
+    """The completion with text that can be encoded, and without implausible token counts."""
     text = answer.text
     if not text.isascii():
-        text = await offload(_valid, text) if len(text) > _LARGE else _valid(text)
+        text = (
+            await offload(_valid_unicode, text)
+            if len(text) > _OFFLOAD_ABOVE_CHARS
+            else _valid_unicode(text)
+        )
     usage = credible(answer.usage, request, text)
     return (
         answer
@@ -283,10 +286,10 @@ async def _checked(answer: Completion, request: Request) -> Completion:
     )
 
 
-def _valid(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair.
+def _valid_unicode(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate.
 
-    Servers that cut tokens inside an emoji send halves.
+    Servers that split tokens inside an emoji send lone surrogates.
     """
     try:
         text.encode()
@@ -296,13 +299,13 @@ def _valid(text: str) -> str:
 
 
 class _PendingCall:
-    """What is known of a call that is not over."""
+    """The state of a call that is under way."""
 
     __slots__ = ("id", "made", "retries", "start", "waited")
 
     def __init__(self, id_: str) -> None:
         self.id = id_
-        self.made: Counter[str] = Counter()  # further tries by kind of failure
+        self.made: Counter[str] = Counter()  # retries by kind of failure
         self.retries = 0
-        self.start = 0.0  # when the first try was sent
+        self.start = 0.0  # when the first attempt began
         self.waited = 0.0

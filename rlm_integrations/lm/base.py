@@ -1,4 +1,4 @@
-"""What a model is to the rest of the library."""
+"""The interface of a model."""
 
 from collections.abc import AsyncIterator, Hashable
 from typing import Protocol, runtime_checkable
@@ -20,12 +20,12 @@ __all__ = [
 
 @runtime_checkable
 class LM(Protocol):
-    """A model that can be asked.
+    """A model.
 
     Attributes:
-        name: How it is called in records and errors.
-        context_window: How many tokens it reads at once, or None where that is not known. Nothing
-            is cut to it in silence.
+        name: Its name in records and errors.
+        context_window: How many tokens it reads at once, or None if unknown. Requests are never
+            silently truncated to it.
     """
 
     name: str
@@ -35,37 +35,37 @@ class LM(Protocol):
         """The model's answer.
 
         Raises:
-            ModelError: It did not answer usably. The model makes no retries of its own: the batch
-                and the loop do.
+            ModelError: The call failed, or its reply is unusable. The model itself does not retry:
+                batches and runs do.
         """
         ...
 
 
 @runtime_checkable
 class StreamingLM(LM, Protocol):
-    """A model that can show its answer while it writes it."""
+    """A model that can stream its answer."""
 
     def astream(self, request: Request) -> AsyncIterator[str | Completion]:
-        """The pieces of the answer's text as they come, and last the whole `Completion`."""
+        """The pieces of the answer's text as they arrive, then the whole `Completion`."""
         ...
 
 
 @runtime_checkable
 class Prepared(Protocol):
-    """A model that has something to do before its first call, such as loading a client.
+    """A model that needs preparation before its first call, such as loading a client.
 
-    That does not count into the time of a call.
+    Preparation does not count towards a call's timeout.
     """
 
     async def prepare(self) -> None:
-        """Do it, unless it is done on the running loop."""
+        """Prepare for the running loop, unless that is done."""
         ...
 
 
 @runtime_checkable
 class SeveralModels(Protocol):
-    """A model that may stand for several, such as one with fallbacks: each completion names the one
-    that answered.
+    """A model that may consist of several, such as one with fallbacks: each completion names the
+    model that answered.
     """
 
     is_several: bool
@@ -73,8 +73,8 @@ class SeveralModels(Protocol):
 
 @runtime_checkable
 class RateLimited(Protocol):
-    """A model that shares its provider's limits with other objects; one that is not has a limiter
-    of its own.
+    """A model that shares its provider's limits with other objects; any other model has a limiter of
+    its own.
     """
 
     limit_key: Hashable

@@ -1,5 +1,5 @@
 """Many prompts to one model, a few at a time: an answer or a typed error for each, in order or as
-they come.
+they complete.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ _Numbered = tuple[int, CallRecord]
 
 
 class BatchOptions(TypedDict, total=False):
-    """The options of all batches; `allm_batch` says what they mean."""
+    """The options of all batches, documented at `allm_batch`."""
 
     max_concurrent: int
     timeout: float | None
@@ -75,26 +75,26 @@ async def allm_batch(
     its place, and the others go on.
 
     Args:
-        prompts: A list, or any other iterable or async iterable: it is pulled as calls become free.
-            A prompt is a text, or a list of `Message`s or {"role": …, "content": …} dicts. What
-            cannot be sent gets an `LLMError` of type "input"; one that is an `LLMError`, from an
-            earlier batch, stays as it is.
+        prompts: A list, or any other iterable or async iterable, pulled as calls complete. A prompt
+            is a string, or a list of `Message`s or {"role": …, "content": …} dicts. An invalid
+            prompt gets an `LLMError` of type "input"; an `LLMError` from an earlier batch stays as
+            it is.
         llm: A model's name, or a model.
-        max_concurrent: How many calls of this batch are in flight at most. The model's limiter may
-            allow fewer for a time.
-        timeout: Seconds that one try of a call may take.
+        max_concurrent: How many calls of this batch may be in flight. The model's limiter may allow
+            fewer at times.
+        timeout: Seconds that one attempt of a call may take.
         show_progress: Whether to show a progress bar on stderr.
-        on_progress: Called with how many prompts are done, how many there are (None where that is
-            not known), and how many of them failed.
-        dedupe: Whether to ask identical prompts once. Otherwise each is a call of its own, as
-            voting needs it.
-        params: Parameters of every call in the provider's names, such as {"temperature": 0}.
-        retry: When failed calls are tried again.
-        on_event: Takes the batch's events.
+        on_progress: Called with how many prompts are done, how many there are (None if
+            unknown), and how many of them failed.
+        dedupe: Whether identical prompts share one call. By default each is a call of its own, as
+            voting needs.
+        params: Parameters of every call, by the provider's names, such as {"temperature": 0}.
+        retry: When failed calls are retried.
+        on_event: Receives the batch's events.
 
     Raises:
-        InputError: An argument cannot work.
-        Exception: What the iterable of prompts raised, after the calls that were under way.
+        InputError: An argument is invalid.
+        Exception: Raised by the iterable of prompts; calls under way are finished first.
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
@@ -119,8 +119,8 @@ def allm_batch_iter(
     """Each prompt's number and the reply to it, as they complete; otherwise like `allm_batch`,
     whose options these are.
 
-    Prompts are pulled as replies are taken, so memory stays bounded however many there are. Closing
-    the iterator early cancels the calls that are under way.
+    Prompts are pulled as replies are consumed, so memory stays bounded. Closing the iterator early
+    cancels the calls under way.
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
@@ -142,12 +142,12 @@ async def allm_batch_records(
     retry: Retry | None = None,
     on_event: Hook | None = None,
 ) -> list[CallRecord]:
-    """What became of each call, in the order of the prompts: reply, model, usage, cost, retries,
+    """The record of each call, in the order of the prompts: reply, model, usage, cost, retries,
     times.
 
     The options are those of `allm_batch`. A `cost` is in US dollars, and None ("unknown") for a
-    model without a known price. With `dedupe`, the record of a prompt that was not asked again has
-    the reply and counts no tokens and no cost.
+    model without a known price. With `dedupe`, the record of a repeated prompt has the reply, and
+    counts no tokens and no cost.
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
@@ -172,8 +172,8 @@ async def aparallel_query(
 ) -> list[str]:
     """The model's replies to a template filled with each chunk, in the order of the chunks.
 
-    The template is a prompt that holds {chunk}, which each chunk replaces; all else stays as it is,
-    other braces and those of a chunk too. The options are those of `allm_batch`.
+    The template is a string with {chunk}, which each chunk replaces; all other text stays as it is,
+    including other braces and those of a chunk. The options are those of `allm_batch`.
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
@@ -195,10 +195,10 @@ class _Batch:
     """One batch, from its arguments to its end.
 
     Args:
-        source: The prompts, or what `prepare` makes prompts of.
+        source: The prompts, or the items that `prepare` turns into prompts.
         llm: The model.
-        options: As `allm_batch` says.
-        prepare: Makes a conversation of one item, or says why not.
+        options: As for `allm_batch`.
+        prepare: Turns one item into a conversation, or into the error that takes its place.
         priced: Whether to look up what each call cost.
     """
 
@@ -211,28 +211,28 @@ class _Batch:
         prepare: Callable[[Any], tuple[Message, ...] | LLMError] = messages_of,
         priced: bool = False,
     ) -> None:
-        self._source = _checked_source(source)
+        self._source = _check_source(source)
         self._llm = llm
         self._prepare = prepare
         self._priced = priced
         self._concurrent = check_count("max_concurrent", options.get("max_concurrent", 10))
-        self._timeout = _checked_timeout(options.get("timeout"))
-        self._retry = _checked("retry", options.get("retry"), Retry)
-        self._params = _checked("params", options.get("params"), Mapping) or {}
+        self._timeout = _check_timeout(options.get("timeout"))
+        self._retry = _check_option("retry", options.get("retry"), Retry)
+        self._params = _check_option("params", options.get("params"), Mapping) or {}
         self._asked: dict[bytes, CallRecord | list[int]] | None = (
             {} if options.get("dedupe") else None
         )
         self._total = len(source) if isinstance(source, Sized) else None
         self._done = self._failed = 0
-        # Unless the end is reached
+        # Until the end is reached
         self._outcome: Literal["completed", "cancelled", "failed"] = "cancelled"
         # None at the end
         self._ready: asyncio.Queue[_Numbered | None] = asyncio.Queue(self._concurrent)
         self._task: asyncio.Task[None]
         self._id = new_id("batch")
-        self._emit = Emitter(_checked("on_event", options.get("on_event"), Callable))
+        self._emit = Emitter(_check_option("on_event", options.get("on_event"), Callable))
         bar = Bar("prompts") if options.get("show_progress") else None
-        on_progress = _checked("on_progress", options.get("on_progress"), Callable)
+        on_progress = _check_option("on_progress", options.get("on_progress"), Callable)
         report = None if on_progress is None else partial(_report, on_progress)
         self._progress = Emitter(self._emit or None, bar, report)
         self._calls = Emitter(self._emit or None, bar)
@@ -249,8 +249,8 @@ class _Batch:
         return [records[index] for index in range(len(records))]
 
     async def replies(self) -> AsyncGenerator[tuple[int, str], None]:
-        """Numbered replies as they come."""
-        # The one generator here: asyncio closes all that are open at its end, and stumbles over
+        """Numbered replies as they complete."""
+        # The only generator here: at a loop's end asyncio closes all open generators, and fails on
         # those that close others.
         await self._open()
         try:
@@ -273,7 +273,7 @@ class _Batch:
         self._task = asyncio.create_task(self._run(asker))
 
     async def _next(self) -> list[_Numbered]:
-        """The records that are there, at least one; none at the end."""
+        """The records that are ready, at least one; an empty list at the end."""
         group = [await self._ready.get()]
         while not self._ready.empty():
             group.append(self._ready.get_nowait())
@@ -283,7 +283,7 @@ class _Batch:
             await self._task
             self._outcome = "completed"
         elif group[-1] is None:
-            self._ready.put_nowait(None)  # for the next time
+            self._ready.put_nowait(None)  # for the next call
         return found
 
     async def _close(self) -> None:
@@ -301,7 +301,7 @@ class _Batch:
             self._progress(end)
 
     async def _run(self, asker: ModelCaller) -> None:
-        # A list is read here. All else may be the user's own code.
+        # A list is read on this loop. Any other iterable may run the user's code.
         source = (
             self._source
             if isinstance(self._source, Sequence | AsyncIterable)
@@ -326,11 +326,11 @@ class _Batch:
             record = self._asked[key] = await self._ask(asker, index, messages)
             await self._deliver(index, record)
             for each in same:
-                await self._deliver(each, _again(record))
+                await self._deliver(each, _reused(record))
         elif isinstance(known, list):
-            known.append(index)  # whoever asks delivers this one too
+            known.append(index)  # delivered together with the call under way
         else:
-            await self._deliver(index, _again(known))
+            await self._deliver(index, _reused(known))
 
     async def _ask(
         self, asker: ModelCaller, index: int, messages: tuple[Message, ...]
@@ -357,12 +357,12 @@ class _Batch:
 
 
 def _path(index: int) -> str:
-    """The place of a prompt's call, as traces show it."""
+    """The path of a prompt's call, as traces show it."""
     return f"b.{index}"
 
 
 def _digest(messages: tuple[Message, ...]) -> bytes:
-    """What identical prompts share; a few bytes, so that a million prompts need not be kept."""
+    """A short key that identical prompts share, so that a million prompts need not be kept."""
     digest = hashlib.sha256()
     for message in messages:
         content = message.content.encode()
@@ -371,8 +371,8 @@ def _digest(messages: tuple[Message, ...]) -> bytes:
     return digest.digest()
 
 
-def _again(record: CallRecord) -> CallRecord:
-    """The record of a prompt that was not asked, because an identical one was."""
+def _reused(record: CallRecord) -> CallRecord:
+    """The record of a prompt that reuses the reply to an identical one."""
     return replace(record, usage=Usage(), cost=0.0, retries=0, wait=0.0)
 
 
@@ -381,25 +381,25 @@ def _report(on_progress: OnProgress, event: Event) -> None:
         on_progress(event.done, event.total, event.failed)
 
 
-def _checked_source(source: Any) -> Iterable[Any] | AsyncIterable[Any]:
+def _check_source(source: Any) -> Iterable[Any] | AsyncIterable[Any]:
     if isinstance(source, str | bytes | Mapping) or not isinstance(
         source, Iterable | AsyncIterable
     ):
         raise InputError(
-            f"a batch takes a list, or another iterable, of prompts, not {shown(source)}; for a single prompt, write [prompt]"
+            f"prompts must be a list, or another iterable, of prompts, not {shown(source)}; for a single prompt, write [prompt]"
         )
     return source
 
 
-def _checked(name: str, given: Any, kind: Any) -> Any:
-    """An option that is None or of this kind."""
+def _check_option(name: str, given: Any, kind: Any) -> Any:
+    """The option, which must be None or of this type."""
     if given is not None and not isinstance(given, kind):
         wanted = {Retry: "a Retry", Mapping: "a dict", Callable: "a function"}[kind]
-        raise InputError(f"{name} is {wanted}, or None, not {shown(given)}")
+        raise InputError(f"{name} must be {wanted} or None, not {shown(given)}")
     return given
 
 
-def _checked_timeout(seconds: Any) -> float | None:
+def _check_timeout(seconds: Any) -> float | None:
     if seconds is None:
         return None
     if (
@@ -408,6 +408,6 @@ def _checked_timeout(seconds: Any) -> float | None:
         or not 0 < seconds < math.inf
     ):
         raise InputError(
-            f"timeout is a number of seconds above 0, or None for no limit, not {shown(seconds)}"
+            f"timeout must be a number of seconds greater than 0, or None for no limit, not {shown(seconds)}"
         )
     return float(seconds)

@@ -1,5 +1,5 @@
-"""How many calls of one model may be in flight: as many as its provider bears, shared by all runs,
-threads and event loops.
+"""Limits the calls of one model in flight to what its provider can handle, across all runs, threads
+and event loops.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ from rlm_integrations.events import new_id
 from rlm_integrations.lm._pace import Pace
 from rlm_integrations.lm.base import LM, RateLimited
 
-CAP = 1_000  # calls of one model in flight at most; about what one process has file descriptors for
-MOST_IDLE = 256  # limiters kept though nobody uses them
-OFTEN = 0.15  # share of refusals among the last answers from which the ceiling rises slowly
-WEIGHT = 1 / 20  # of the newest answer in that share
+MAX_IN_FLIGHT = 1_000  # calls of one model; about as many as file descriptors allow
+MAX_IDLE_LIMITERS = 256  # kept while unused
+FREQUENT_REFUSALS = 0.15  # share of the last answers above which the ceiling rises slowly
+NEWEST_WEIGHT = 1 / 20  # of the newest answer in that share
 
 Verdict = Literal["answered", "refused", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class LimiterState:
-    """What a limiter looks like at one moment; the fields are those of `events.LimiterChanged`."""
+    """The state of a limiter at one moment, with the fields of `events.LimiterChanged`."""
 
     ceiling: int
     in_use: int
@@ -41,9 +41,9 @@ class Slot:
     """The right to make one call.
 
     Attributes:
-        group: For whom.
-        since: When it was given, in seconds of `time.monotonic()`.
-        beside: How many were given out then, this one included.
+        group: The run or batch that has it.
+        since: When it was granted, in seconds of `time.monotonic()`.
+        beside: How many slots were in use then, this one included.
     """
 
     __slots__ = ("beside", "group", "loop", "since")
@@ -56,7 +56,7 @@ class Slot:
 
 
 class _Waiter:
-    """Somebody who waits for a slot. Its future ends when it has one, or should look again."""
+    """A task that waits for a slot. Its future ends when it has one, or has to check again."""
 
     __slots__ = ("future", "group", "loop", "slot")
 
@@ -67,7 +67,7 @@ class _Waiter:
         self.slot: Slot | None = None
 
     def wake(self) -> bool:
-        """End the wait, from any thread; False where its loop is closed."""
+        """End the wait, from any thread; False if its loop is closed."""
         if running_loop() is self.loop:
             self._end()
             return True
@@ -83,22 +83,21 @@ class _Waiter:
 
 
 class Limiter:
-    """Gives out slots up to a ceiling that follows what the provider bears.
+    """Grants slots up to a ceiling that follows the provider's capacity.
 
     The ceiling starts at `cap`. A refusal (429, 503), or an overload that shows in the response
-    times (see `Pace`), halves it, from what was in flight, once per round trip. Every answer raises
-    it by one, or by one per round trip while refusals are frequent. It never falls below one. Where
-    a provider says how long to wait, nobody gets a slot before that.
+    times (see `Pace`), sets it to half of the calls in flight, once per round trip. Every answer
+    raises it by one, or by one per round trip while refusals are frequent. It never falls below
+    one. If a provider says how long to wait, no slot is granted before that.
 
     Slots go to the waiting group (a run, a batch) that has the fewest, and among equals in turn, so
     that ten prompts need not wait for a thousand.
 
-    What is held on an event loop that a synchronous call holds up cannot come back before that call
-    is over, which may itself need a slot
-    here: such slots do not count.
+    Slots held by tasks on a blocked event loop are not counted: they cannot be released until the
+    blocking call returns, and that call may need a slot itself (deadlock).
     """
 
-    def __init__(self, name: str, cap: int = CAP) -> None:
+    def __init__(self, name: str, cap: int = MAX_IN_FLIGHT) -> None:
         self.id = new_id("limiter")
         self.name = name
         self.version = 0  # grows with every change of the ceiling or the pause
@@ -106,18 +105,18 @@ class Limiter:
         self._ceiling = float(cap)
         self._lock = threading.Lock()
         self._slots: set[Slot] = set()
-        self._held: Counter[Hashable] = Counter()  # slots by group
-        # Those who wait, by group, in turn
+        self._slots_by_group: Counter[Hashable] = Counter()  # slots by group
+        # Waiting tasks by group, in turn
         self._queues: dict[Hashable, OrderedDict[_Waiter, None]] = {}
-        # What is not entered yet: see `_settle`
-        self._back: deque[_Waiter | tuple[Slot, Verdict, float | None] | None] = deque()
+        # Changes that are not applied yet: see `_settle`
+        self._unsettled: deque[_Waiter | tuple[Slot, Verdict, float | None] | None] = deque()
         self._pace = Pace()
         self._refusals = 0.0  # their share among the last answers
         self._halved_at = 0.0
         self._paused_until = 0.0
 
     def state(self) -> LimiterState:
-        """What it looks like now. Takes no lock: it may be asked from wherever a slot comes back."""
+        """The current state. Takes no lock: it may be read wherever a slot is released."""
         waiting = sum(map(len, list(self._queues.values())))
         return LimiterState(
             int(self._ceiling),
@@ -127,14 +126,14 @@ class Limiter:
         )
 
     def is_idle(self) -> bool:
-        """Whether nobody has a slot or waits for one."""
+        """Whether no slot is in use or waited for."""
         return not self._slots and not self._queues
 
     async def acquire(self, group: Hashable, *, patience: float = float("inf")) -> Slot:
-        """A slot, as soon as there is one for this group. Each must be given back by `release`.
+        """Wait for a slot for this group. Each must be returned with `release`.
 
         Raises:
-            ModelError: The provider asked everybody to wait for longer than `patience` seconds.
+            ModelError: The provider asked to wait for longer than `patience` seconds.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -146,12 +145,12 @@ class Limiter:
                 elif pause <= patience:
                     waiter = _Waiter(group, loop)
                     self._queues.setdefault(group, OrderedDict())[waiter] = None
-                    # There may be room beside those who wait, where a loop is held up
-                    self._back.append(None)
-            if self._back:
+                    # There may be room despite waiting tasks, if a loop is blocked
+                    self._unsettled.append(None)
+            if self._unsettled:
                 self._settle()
             if slot is None and waiter is None:
-                message = f"{self.name}: its provider asked to wait {pause:.0f} s, which is longer than a call is tried"
+                message = f"{self.name}: its provider asked to wait {pause:.0f} s, longer than a call is retried"
                 raise ModelError(message, type="rate_limit", retry_after=pause)
             if waiter is not None:
                 slot = await self._wait(waiter, pause)
@@ -160,7 +159,7 @@ class Limiter:
 
     async def _wait(self, waiter: _Waiter, pause: float) -> Slot | None:
         # Timers may be a little early
-        timer = waiter.loop.call_later(pause + 0.001, self._look) if pause > 0 else None
+        timer = waiter.loop.call_later(pause + 0.001, self._check_again) if pause > 0 else None
         try:
             await waiter.future
         except BaseException:
@@ -170,56 +169,55 @@ class Limiter:
             if timer is not None:
                 timer.cancel()
         slot = waiter.slot
-        if slot is not None and self._pause() > 0:  # it began after the slot was given
+        if slot is not None and self._pause() > 0:  # the pause began after the slot was granted
             self.release(slot, "other")
             return None
         return slot
 
     def release(self, slot: Slot, verdict: Verdict, *, retry_after: float | None = None) -> None:
-        """Give a slot back, from any thread, and say what became of the call. A second time does
-        nothing.
+        """Return a slot, from any thread, with the outcome of the call. A second time has no effect.
 
         Args:
-            slot: What `acquire` gave.
-            verdict: "answered" for an answer, "refused" where the provider said that it is
-                overloaded, "other" for all else.
+            slot: A slot from `acquire`.
+            verdict: "answered" for an answer, "refused" if the provider reported overload, "other"
+                for all else.
             retry_after: How many seconds it asked to wait.
         """
-        self._back.append((slot, verdict, retry_after))
+        self._unsettled.append((slot, verdict, retry_after))
         self._settle()
 
     def _leave(self, waiter: _Waiter) -> None:
-        self._back.append(waiter)
+        self._unsettled.append(waiter)
         self._settle()
 
-    def _look(self) -> None:
-        self._back.append(None)
+    def _check_again(self) -> None:
+        self._unsettled.append(None)
         self._settle()
 
     def _settle(self) -> None:
-        """Enter what came back, and give out what is free.
+        """Apply pending changes, and grant free slots.
 
-        The lock is never waited for here, because a slot may come back while this very thread holds
-        the lock: when the garbage collector closes a coroutine that was never finished. Whoever
-        holds the lock settles when it has let go.
+        This never waits for the lock, because a slot may be released while this thread holds it:
+        when the garbage collector closes an unfinished coroutine. The thread that holds the lock
+        settles once it has released it.
         """
-        while self._back and self._lock.acquire(blocking=False):
+        while self._unsettled and self._lock.acquire(blocking=False):
             try:
                 awake: list[_Waiter] = []
-                while self._back:
-                    match self._back.popleft():
+                while self._unsettled:
+                    match self._unsettled.popleft():
                         case (slot, verdict, retry_after):
                             awake += self._take_back(slot, verdict, retry_after)
                         case _Waiter() as waiter:
                             self._dismiss(waiter)
-                awake += self._give_out()
+                awake += self._grant_free_slots()
             finally:
                 self._lock.release()
             for waiter in awake:
                 if not waiter.wake():
-                    self._back.append(waiter)
+                    self._unsettled.append(waiter)
 
-    # What follows runs under the lock.
+    # The methods below run under the lock.
 
     def _pause(self) -> float:
         return self._paused_until - time.monotonic() if self._paused_until else 0.0
@@ -234,13 +232,13 @@ class Limiter:
         slot = Slot(group, loop, len(self._slots) + 1)
         self._pace.passed(slot.since, len(self._slots))
         self._slots.add(slot)
-        self._held[group] += 1
+        self._slots_by_group[group] += 1
         return slot
 
-    def _give_out(self) -> list[_Waiter]:
+    def _grant_free_slots(self) -> list[_Waiter]:
         awake = []
         while self._queues and self._pause() <= 0 and self._room() > 0:
-            group = min(self._queues, key=self._held.__getitem__)
+            group = min(self._queues, key=self._slots_by_group.__getitem__)
             queue = self._queues.pop(group)
             waiter, _ = queue.popitem(last=False)
             if queue:
@@ -259,30 +257,31 @@ class Limiter:
             self._take_back(waiter.slot, "other", None)
 
     def _take_back(self, slot: Slot, verdict: Verdict, retry_after: float | None) -> list[_Waiter]:
-        """Those who should look again, because a pause began."""
+        """Release a slot; the waiters that have to check again, because a pause began."""
         if slot not in self._slots:
             return []
         now = time.monotonic()
         beside = max(slot.beside, len(self._slots))
         self._pace.passed(now, len(self._slots))
         self._slots.discard(slot)
-        self._held[slot.group] -= 1
-        if not self._held[slot.group]:
-            del self._held[slot.group]
+        self._slots_by_group[slot.group] -= 1
+        if not self._slots_by_group[slot.group]:
+            del self._slots_by_group[slot.group]
         if verdict == "answered":
-            self._refusals -= self._refusals * WEIGHT
+            self._refusals -= self._refusals * NEWEST_WEIGHT
             if self._pace.answered(beside, beside=slot.beside, seconds=now - slot.since):
                 self._halve(now, beside)
             elif self._ceiling < self._cap and not self._pace.is_slow(now - slot.since):
-                self._move(
+                self._set_ceiling(
                     min(
                         self._cap,
-                        self._ceiling + (1 if self._refusals <= OFTEN else 1 / self._ceiling),
+                        self._ceiling
+                        + (1 if self._refusals <= FREQUENT_REFUSALS else 1 / self._ceiling),
                     )
                 )
         elif verdict == "refused":
-            self._refusals += (1 - self._refusals) * WEIGHT
-            # Not one that was on its way when the ceiling was halved
+            self._refusals += (1 - self._refusals) * NEWEST_WEIGHT
+            # Not if the call began before the ceiling was halved
             if slot.since > self._halved_at:
                 self._halve(now, beside)
             if retry_after:
@@ -291,9 +290,9 @@ class Limiter:
 
     def _halve(self, now: float, beside: int) -> None:
         self._halved_at = now
-        self._move(max(1.0, min(self._ceiling, beside) // 2))
+        self._set_ceiling(max(1.0, min(self._ceiling, beside) // 2))
 
-    def _move(self, ceiling: float) -> None:
+    def _set_ceiling(self, ceiling: float) -> None:
         self.version += int(ceiling) != int(self._ceiling)
         self._ceiling = ceiling
 
@@ -323,7 +322,7 @@ class _Limiters:
                 return entry[0]
             try:
                 reference = weakref.ref(lm, partial(_forget, self._by_object, id(lm)))
-            # A class with slots and without `__weakref__`: kept itself, for as long as its limiter
+            # A class with slots and without `__weakref__`: kept as long as its limiter
             except TypeError:
                 return self._keyed(("object", id(lm)), lm.name, lm)
             limiter = Limiter(lm.name)
@@ -333,7 +332,7 @@ class _Limiters:
     def _keyed(self, key: Hashable, name: str, kept: object) -> Limiter:
         if key not in self._by_key:
             for old in [old for old, (limiter, _) in self._by_key.items() if limiter.is_idle()][
-                : -MOST_IDLE + 1
+                : -MAX_IDLE_LIMITERS + 1
             ]:
                 del self._by_key[old]
             self._by_key[key] = Limiter(name), kept
@@ -346,7 +345,7 @@ def _forget(by_object: dict[int, tuple[Limiter, weakref.ref[LM]]], key: int, _: 
 
 
 def limiter_of(lm: LM) -> Limiter:
-    """The process's limiter of this model: that of its `limit_key`, which several objects may
-    share, or its own for as long as it lives.
+    """The process's limiter of this model: the one of its `limit_key`, which several objects may
+    share, or one of its own for as long as it lives.
     """
     return shared("limiters", _Limiters).of(lm)

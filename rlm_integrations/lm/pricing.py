@@ -1,6 +1,4 @@
-"""What calls cost, by the price list of `genai-prices`, which comes with that package: nothing is
-fetched.
-"""
+"""The cost of calls, from the price list in the package `genai-prices`; nothing is downloaded."""
 
 from typing import TYPE_CHECKING
 
@@ -10,23 +8,23 @@ from rlm_integrations.records import Usage
 if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation
 
-FREE = {"offline"}  # our own
+FREE = {"offline"}
 
 
 def cost(usage: Usage, model: str, *, base_url: str | None = None) -> float | None:
-    """What one call cost in US dollars, or None where the list has no price for the model; zero
-    only for what is free.
+    """The cost of one call in US dollars, or None if the list has no price for the model; zero only
+    for a free model.
 
-    To be asked per call: some prices rise with the length of the input. Of the input, the cached
-    tokens cost what a cached token costs where the list says so; reasoning tokens are output. The
-    first use reads the list (half a second): see `prepare`.
+    Compute it per call: some prices rise with the length of the input. Cached input tokens have
+    their own price if the list has one; reasoning tokens are output. The first use reads the list
+    (half a second): see `prepare`.
 
     Args:
-        usage: The tokens, as the provider counted them.
-        model: The model's name; "vendor/name" is understood.
-        base_url: Where it was asked. A provider that the list knows by its address has its own
-            prices; for any other address the price is that of the name, which for open weights on
-            one's own machines is what renting them would cost.
+        usage: The provider's token counts.
+        model: The model's name; "vendor/name" works too.
+        base_url: The address of its provider. A provider whose address is in the list has its own
+            prices; at any other address the price is that of the name, which for self-hosted open
+            weights is what a hosted model would cost.
     """
     if model in FREE:
         return 0.0
@@ -37,7 +35,7 @@ def cost(usage: Usage, model: str, *, base_url: str | None = None) -> float | No
 def call_cost(
     usage: Usage, asked: str, answering: str, *, base_url: str | None = None
 ) -> float | None:
-    """What one call cost: by the model that answered, where that has a known price, else by the one
+    """The cost of one call: of the model that answered, if that has a known price, else of the one
     that was asked.
     """
     found = cost(usage, answering, base_url=base_url)
@@ -45,12 +43,12 @@ def call_cost(
 
 
 def has_price(model: str, *, base_url: str | None = None) -> bool:
-    """Whether `cost` knows this model, so that a cost budget can hold."""
+    """Whether `cost` knows this model, so that a cost budget can be enforced."""
     return cost(Usage(), model, base_url=base_url) is not None
 
 
 async def prepare() -> None:
-    """Read the price list off the event loop, so that `cost` and `has_price` do not hold it up."""
+    """Read the price list off the event loop, so that `cost` and `has_price` do not block it."""
     await offload(has_price, "gpt-5-mini")
 
 
@@ -68,8 +66,8 @@ def _calculation(usage: Usage, model: str, base_url: str | None) -> "PriceCalcul
             price = calc_price(counts, model, **place)  # type: ignore[call-overload]
         except LookupError:
             continue
-        # Many entries hold no prices, or only those of embeddings: their sum would be zero, or too
-        # little.
+        # Many entries have no prices, or only those of embeddings: the cost would be zero or too
+        # low.
         if price.model_price.input_mtok is not None and price.model_price.output_mtok is not None:
             return price  # type: ignore[no-any-return]
     return None

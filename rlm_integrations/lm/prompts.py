@@ -1,4 +1,4 @@
-"""What users write as prompts, as messages; what cannot be sent, as the error that takes its place."""
+"""Turns prompts into messages, and invalid prompts into the errors that take their place."""
 
 from collections.abc import Mapping
 from reprlib import repr as shown  # bounded: values may be long
@@ -12,19 +12,23 @@ ROLES = get_args(Role)
 
 
 def messages_of(prompt: object) -> tuple[Message, ...] | LLMError:
-    """The conversation that a prompt means: a text, or a list of messages, which may be {"role": …,
+    """The messages of a prompt: a string, or a list of messages, which may be {"role": …,
     "content": …} dicts.
 
-    An `LLMError`, such as the failed reply of an earlier batch, stays what it is.
+    An `LLMError`, such as a failed reply of an earlier batch, is returned as it is.
     """
     if isinstance(prompt, LLMError):
         return prompt
     if isinstance(prompt, str):
-        return _sendable(prompt) or (Message("user", prompt),)
+        return _unicode_error(prompt) or (Message("user", prompt),)
     if not isinstance(prompt, list | tuple):
-        return LLMError("input", f"a prompt is a text or a list of messages, not {shown(prompt)}")
+        return LLMError(
+            "input", f"a prompt must be a string or a list of messages, not {shown(prompt)}"
+        )
     if not prompt:
-        return LLMError("input", "a prompt is a text or a list of messages; this list is empty")
+        return LLMError(
+            "input", "a prompt must be a string or a list of messages; this list is empty"
+        )
     messages = []
     for each in prompt:
         message = _message_of(each)
@@ -35,27 +39,27 @@ def messages_of(prompt: object) -> tuple[Message, ...] | LLMError:
 
 
 def checked_template(template: object) -> str:
-    """The template, which names where a chunk goes.
+    """The template, if it is a string with {chunk} in it.
 
     Raises:
-        InputError: It does not.
+        InputError: It is not.
     """
     if not isinstance(template, str) or CHUNK not in template:
         raise InputError(
-            f"a template is a text that holds {CHUNK} where each chunk goes, not {shown(template)}"
+            f"a template must be a string with {CHUNK} where each chunk goes, not {shown(template)}"
         )
     return template
 
 
 def filled(template: str, chunk: object) -> tuple[Message, ...] | LLMError:
-    """The template's conversation for one chunk.
+    """The template's messages for one chunk.
 
-    Nothing but the literal {chunk} is replaced, and nothing inside the chunk.
+    Only the literal {chunk} is replaced, and nothing inside the chunk.
     """
     if isinstance(chunk, LLMError):
         return chunk
     if not isinstance(chunk, str):
-        return LLMError("input", f"a chunk is a text, not {shown(chunk)}")
+        return LLMError("input", f"a chunk must be a string, not {shown(chunk)}")
     return messages_of(template.replace(CHUNK, chunk))
 
 
@@ -68,17 +72,18 @@ def _message_of(given: object) -> Message | LLMError:
         role, content = given["role"], given["content"]
     else:
         return LLMError(
-            "input", f'a message is a Message or {{"role": …, "content": …}}, not {shown(given)}'
+            "input",
+            f'a message must be a Message or {{"role": …, "content": …}}, not {shown(given)}',
         )
     if role not in ROLES:
-        return LLMError("input", f"a message's role is one of {ROLES}, not {shown(role)}")
+        return LLMError("input", f"a message's role must be one of {ROLES}, not {shown(role)}")
     if not isinstance(content, str):
-        return LLMError("input", f"a message's content is a text, not {shown(content)}")
-    return _sendable(content) or Message(cast("Role", role), content)
+        return LLMError("input", f"a message's content must be a string, not {shown(content)}")
+    return _unicode_error(content) or Message(cast("Role", role), content)
 
 
-def _sendable(text: str) -> LLMError | None:
-    """Why the text cannot be sent, if so."""
+def _unicode_error(text: str) -> LLMError | None:
+    """The error of a text that cannot be encoded, or None."""
     if not text.isascii():
         try:
             text.encode()

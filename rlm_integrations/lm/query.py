@@ -16,7 +16,7 @@ Prompt = str | Sequence[Message | Mapping[str, str]]
 class Queryable:
     """Adds `query` and `aquery` to a model.
 
-    They share its limiter with runs and batches, and retry as those do.
+    They share its limiter with runs and batches, and retry like them.
     """
 
     __slots__ = ()
@@ -26,20 +26,20 @@ class Queryable:
         prompt: Prompt,
         *,
         params: Mapping[str, Any] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - of each try, not of the call
+        timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
         retry: Retry | None = None,
     ) -> str:
         """The model's reply to one prompt, on the caller's event loop.
 
         Args:
             prompt: A string, or a list of `Message`s or {"role": …, "content": …} dicts.
-            params: Further parameters in the provider's names, such as {"temperature": 0}.
-            timeout: Seconds that one try may take.
-            retry: When a failed call is tried again.
+            params: Further parameters, by the provider's names, such as {"temperature": 0}.
+            timeout: Seconds that one attempt may take.
+            retry: When a failed call is retried.
 
         Raises:
-            InputError: The prompt cannot be sent.
-            ModelError: The model did not answer usably.
+            InputError: The prompt is invalid.
+            ModelError: The call failed, or its reply is unusable.
         """
         messages = messages_of(prompt)
         if isinstance(messages, LLMError):

@@ -193,7 +193,7 @@ def test_retries_that_cannot_work(retry: dict[str, Any], match: str) -> None:
 )
 def test_models_that_are_none(model: Any) -> None:
     """An unknown model string, or an object that is no model: the message says what can be given."""
-    with pytest.raises(InputError, match=r"a model is a name|reads as|read as"):
+    with pytest.raises(InputError, match=r"a model is a name|of the form|reads as"):
         RLM(model)
 
 

@@ -54,7 +54,9 @@ def test_a_bad_prompt_fails_alone(batch: Batch) -> None:
     assert (first, third) == ("re: good", "re: good")
     assert isinstance(second, LLMError)
     assert (second.type, second.retries) == ("input", 0)
-    assert second.startswith("Error: input: a prompt is a text or a list of messages, not None")
+    assert second.startswith(
+        "Error: input: a prompt must be a string or a list of messages, not None"
+    )
     assert len(lm.requests) == 2
 
 
@@ -65,11 +67,11 @@ def test_a_bad_prompt_fails_alone(batch: Batch) -> None:
         (b"bytes", "not b'bytes'"),
         ([], "empty"),
         ({"role": "user", "content": "x"}, "a list of messages"),
-        (["text"], "a message is"),
-        ([{"role": "user"}], "a message is"),
-        ([{"role": "robot", "content": "x"}], "role is one of"),
-        ([{"role": ["user"], "content": "x"}], "role is one of"),
-        ([{"role": "user", "content": None}], "content is a text"),
+        (["text"], "a message must be"),
+        ([{"role": "user"}], "a message must be"),
+        ([{"role": "robot", "content": "x"}], "role must be one of"),
+        ([{"role": ["user"], "content": "x"}], "role must be one of"),
+        ([{"role": "user", "content": None}], "content must be a string"),
         ("half \ud800 pair", r"surrogate pair \('\\ud800' at 5\)"),
         ([Message("user", "\udfff")], "surrogate pair"),
     ],
@@ -84,7 +86,7 @@ def test_prompts_that_cannot_be_sent(prompt: object, why: str) -> None:
 
 
 def test_prompts_may_be_conversations() -> None:
-    """A prompt is a text, or messages as objects or as dicts; all reach the model as messages, with
+    """A prompt is a string, or messages as objects or as dicts; all reach the model as messages, with
     the parameters.
     """
     lm = Local()
@@ -200,14 +202,14 @@ def test_what_was_answered_before_the_source_raised_is_given() -> None:
         (["a"], {"max_concurrent": -3}, "max_concurrent"),
         (["a"], {"max_concurrent": 2.5}, "max_concurrent"),
         (["a"], {"max_concurrent": True}, "max_concurrent"),
-        (["a"], {"timeout": 0}, "timeout is a number of seconds above 0"),
+        (["a"], {"timeout": 0}, "timeout must be a number of seconds greater than 0"),
         (["a"], {"timeout": -1.5}, "timeout"),
         (["a"], {"timeout": float("nan")}, "timeout"),
         (["a"], {"timeout": "soon"}, "timeout"),
-        (["a"], {"retry": 3}, "retry is a Retry, or None, not 3"),
-        (["a"], {"params": ["temperature"]}, "params is a dict"),
-        (["a"], {"on_progress": "bar"}, "on_progress is a function"),
-        (["a"], {"on_event": 5}, "on_event is a function"),
+        (["a"], {"retry": 3}, "retry must be a Retry or None, not 3"),
+        (["a"], {"params": ["temperature"]}, "params must be a dict"),
+        (["a"], {"on_progress": "bar"}, "on_progress must be a function"),
+        (["a"], {"on_event": 5}, "on_event must be a function"),
     ],
 )
 def test_bad_arguments_are_clear_errors(
@@ -343,13 +345,13 @@ def test_parallel_query_over_a_generator_with_a_bad_chunk() -> None:
     """Chunks are pulled like prompts; one that is no text fails alone."""
     replies = parallel_query("{chunk}!", iter(["a", 3, "b"]), Local())  # type: ignore[list-item] - that is what is tested
     assert [replies[0], replies[2]] == ["re: a!", "re: b!"]
-    assert replies[1] == LLMError("input", "a chunk is a text, not 3")
+    assert replies[1] == LLMError("input", "a chunk must be a string, not 3")
 
 
 @pytest.mark.parametrize("template", ["no place for it", "{ chunk }", "", None])
 def test_a_template_without_a_place_for_the_chunk(template: Any) -> None:
     """It would ask the same question again and again: a clear error, before anything is asked."""
     lm = Local()
-    with pytest.raises(InputError, match=r"holds \{chunk\} where each chunk goes"):
+    with pytest.raises(InputError, match=r"with \{chunk\} where each chunk goes"):
         parallel_query(template, ["a"], lm)
     assert lm.requests == []

@@ -16,7 +16,7 @@ import pytest
 from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm import limiter as module
-from rlm_integrations.lm.limiter import CAP, Limiter, Slot, Verdict, limiter_of
+from rlm_integrations.lm.limiter import MAX_IN_FLIGHT, Limiter, Slot, Verdict, limiter_of
 from rlm_integrations.records import Completion, Request
 
 
@@ -466,7 +466,7 @@ def test_one_limiter_for_each_key_or_object() -> None:
     assert limiter_of(one) is not limiter_of(other)
     slotted = Slotted()
     assert limiter_of(slotted) is limiter_of(slotted)
-    assert limiter_of(one).state().ceiling == CAP
+    assert limiter_of(one).state().ceiling == MAX_IN_FLIGHT
 
 
 def test_limiters_of_dead_models_go() -> None:
@@ -479,7 +479,7 @@ def test_limiters_of_dead_models_go() -> None:
     gc.collect()
     assert reference() is None
     first = weakref.ref(limiter_of(Keyed(limit_key="first")))
-    for number in range(module.MOST_IDLE + 10):
+    for number in range(module.MAX_IDLE_LIMITERS + 10):
         limiter_of(Keyed(limit_key=f"key {number}"))
         limiter_of(Slotted())
     assert first() is None
@@ -489,7 +489,7 @@ async def test_a_limiter_in_use_is_kept() -> None:
     """However many others come, one with a call in flight is still found by its key."""
     busy = limiter_of(Keyed(limit_key="busy"))
     slot = await busy.acquire("g")
-    for number in range(module.MOST_IDLE + 10):
+    for number in range(module.MAX_IDLE_LIMITERS + 10):
         limiter_of(Keyed(limit_key=f"key {number}"))
     assert limiter_of(Keyed(limit_key="busy")) is busy
     busy.release(slot, "other")

@@ -20,7 +20,7 @@ ODD = [
     ("null_content", "empty", True, "sent no content"),
     ("refusal", "refusal", False, "I cannot help with that."),
     ("content_filter", "refusal", False, "content filter"),
-    ("tool_calls", "tool_calls", False, "leave `tools` out"),
+    ("tool_calls", "tool_calls", False, "remove `tools`"),
     ("empty_choices", "bad_response", True, ""),
     ("error_body", "server", True, "The upstream provider failed"),
 ]

@@ -4,7 +4,7 @@ import heapq
 import random
 from collections.abc import Callable
 
-from rlm_integrations.lm._pace import LEAST, Pace
+from rlm_integrations.lm._pace import MIN_ANSWERS, Pace
 
 
 class Provider:
@@ -25,7 +25,7 @@ class Provider:
 
     def window(self, seconds: float, calls: int) -> bool:
         """A full window; whether it ends in overload."""
-        return self.answers(seconds, calls, max(LEAST, calls))[-1]
+        return self.answers(seconds, calls, max(MIN_ANSWERS, calls))[-1]
 
 
 def test_steady_answers_are_no_overload() -> None:
