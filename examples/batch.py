@@ -9,10 +9,11 @@ write a model's name in its place.
 import sys
 from collections.abc import Sequence
 
+from _documents import letters, report
+
 from rlm_integrations import LLMError, llm_batch, llm_batch_iter, llm_batch_records
 
 TOWNS = "Lisbon Porto Bergen Tallinn Ghent Trieste Cadiz Galway Utrecht Turku".split()
-CHATTER = "The weather has been fine and the children are well. "
 
 
 def main(argv: Sequence[str] = ()) -> int:
@@ -21,10 +22,10 @@ def main(argv: Sequence[str] = ()) -> int:
         town: f"In {town} the harbour was built in {1400 + 10 * number}."
         for number, town in enumerate(TOWNS)
     }
-    letters = [f"{CHATTER * 20}{fact} {CHATTER * 20}" for fact in facts.values()]
+    pages = letters(list(facts.values()))
     if "--spoil" in argv:  # blot a fact out, to see the check fail
-        letters[3] = letters[3].replace("harbour", "*******")
-    prompts = [f"When was the harbour built?\n\n{letter}" for letter in letters]
+        pages[3] = pages[3].replace("harbour", "*******")
+    prompts = [f"When was the harbour built?\n\n{page}" for page in pages]
 
     replies = llm_batch(prompts, "offline", max_concurrent=4)
     as_they_came = dict(llm_batch_iter(prompts, "offline"))
@@ -42,12 +43,7 @@ def main(argv: Sequence[str] = ()) -> int:
             f"{town:<8} {reply} ({tokens} tokens read, cost {record.cost}) {'' if is_right else 'WRONG'}"
         )
         wrong += not is_right
-    print(
-        f"{wrong} of {len(replies)} replies are wrong"
-        if wrong
-        else "all replies are right, and in order"
-    )
-    return 1 if wrong else 0
+    return report(wrong, len(replies), "replies")
 
 
 if __name__ == "__main__":

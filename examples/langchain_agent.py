@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
+from _documents import long_document
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
@@ -22,7 +23,6 @@ from rlm_integrations.langchain import RLMRunnable, create_rlm_tool
 
 QUESTION = "Who is the guardian of the Ghent archive?"
 VALUE = "Irene Kovač"
-CHATTER = "The harbour master wrote nothing down. "
 
 
 class Assistant(BaseChatModel):
@@ -63,9 +63,7 @@ class Context(TypedDict):
 
 def main(argv: Sequence[str] = ()) -> int:
     """Ask the agent, and check what it says; 0 where it is right, 1 where it is not."""
-    archive = (
-        CHATTER * 40_000 + f"The guardian of the Ghent archive is {VALUE}. " + CHATTER * 20_000
-    )
+    archive = long_document([f"The guardian of the Ghent archive is {VALUE}."], 2_000_000)
     if "--spoil" in argv:  # blot the fact out, to see the check fail
         archive = archive.replace(VALUE, "***********")
 

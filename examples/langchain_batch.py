@@ -9,6 +9,7 @@ No key and no network are needed: see langchain_huge_document.py.
 import sys
 from collections.abc import Sequence
 
+from _documents import letters, report
 from langchain_core.prompt_values import PromptValue
 from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import RunnableLambda
@@ -17,27 +18,23 @@ from rlm_integrations import LLMError
 from rlm_integrations.langchain import LLMBatchRunnable
 
 PLACES = "Lisbon Porto Bergen Tallinn Ghent Trieste Cadiz Galway Utrecht Turku".split()
-CHATTER = "The weather has been fine and the children are well. "
 TEMPLATE = PromptTemplate.from_template("What did the repairs cost?\n\n{letter}")
 
 
-def prompts(letters: list[str]) -> list[PromptValue]:
+def prompts(pages: list[str]) -> list[PromptValue]:
     """One prompt for each letter."""
-    return [TEMPLATE.invoke({"letter": letter}) for letter in letters]
+    return [TEMPLATE.invoke({"letter": page}) for page in pages]
 
 
 def main(argv: Sequence[str] = ()) -> int:
     """Ask all, and check the replies; 0 where all are right, 1 where one is not."""
     costs = {place: f"{3 * number + 20} ducats" for number, place in enumerate(PLACES)}
-    letters = [
-        f"{CHATTER * 20}In {place} the repairs cost {cost}. {CHATTER * 20}"
-        for place, cost in costs.items()
-    ]
+    pages = letters([f"In {place} the repairs cost {cost}." for place, cost in costs.items()])
     if "--spoil" in argv:  # blot a fact out, to see the check fail
-        letters[3] = letters[3].replace("ducats", "******")
+        pages[3] = pages[3].replace("ducats", "******")
 
     chain = RunnableLambda(prompts) | LLMBatchRunnable("offline", max_concurrent=4)
-    replies = chain.invoke(letters)
+    replies = chain.invoke(pages)
 
     wrong = 0
     for place, cost, reply in zip(costs, costs.values(), replies, strict=True):
@@ -46,12 +43,7 @@ def main(argv: Sequence[str] = ()) -> int:
         )
         print(f"{place:<8} {reply} {'' if is_right else 'WRONG'}")
         wrong += not is_right
-    print(
-        f"{wrong} of {len(replies)} replies are wrong"
-        if wrong
-        else "all replies are right, and in order"
-    )
-    return 1 if wrong else 0
+    return report(wrong, len(replies), "replies")
 
 
 if __name__ == "__main__":

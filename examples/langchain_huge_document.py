@@ -10,17 +10,13 @@ give it chat models of LangChain's.
 
 import sys
 from collections.abc import Sequence
-from random import Random
 from typing import Any
 
+from _documents import long_document
 from langchain_core.runnables import RunnableLambda
 
 from rlm_integrations.langchain import RLMRunnable
 
-CHATTER = (
-    "The clerk counted the barrels.|A merchant forgot the price of wool.|"
-    "It rained during the fair.|Nobody drew a map of the coast."
-).split("|")
 FACTS = {
     "What is the access code of the Bergen vault?": (
         "The access code of the Bergen vault is 40721.",
@@ -31,15 +27,6 @@ FACTS = {
         "Irene Kovač",
     ),
 }
-
-
-def made_up(characters: int) -> str:
-    """A long text with the facts somewhere in it."""
-    random = Random(7)  # noqa: S311 - no secret
-    sentences = random.choices(CHATTER, k=characters // 31)
-    for fact, _ in FACTS.values():
-        sentences.insert(random.randrange(len(sentences)), fact)
-    return " ".join(sentences)
 
 
 def report(output: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +40,7 @@ def report(output: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] = ()) -> int:
     """Ask, and check the answers; 0 where all are right, 1 where one is not."""
-    document = made_up(5_000_000)
+    document = long_document([fact for fact, _ in FACTS.values()], 5_000_000)
     if "--spoil" in argv:  # blot a fact out, to see the check fail
         document = document.replace("40721", "*****")
     print(f"{len(document):,} characters")

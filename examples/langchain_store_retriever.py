@@ -10,6 +10,7 @@ own. No key and no network are needed.
 import sys
 from collections.abc import Sequence
 
+from _documents import long_document
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 
@@ -25,7 +26,6 @@ for found in re.finditer(r"The (\w+) bridge was opened in (\d{4})\.", context):
 FINAL(f"There are {store.summary('type=opening')['total']} bridges.")
 ```"""
 BRIDGES = {"Lisbon": 1966, "Porto": 1886, "Bergen": 1956, "Ghent": 1913, "Turku": 1899}
-CHATTER = "Nobody counted the carts that day. "
 
 
 class Surveyor:
@@ -41,10 +41,8 @@ class Surveyor:
 
 def main(argv: Sequence[str] = ()) -> int:
     """Run once, search its findings, and check them; 0 where they are right, 1 where they are not."""
-    document = "".join(
-        f"{CHATTER * 2_000}The {name} bridge was opened in {year}. "
-        for name, year in BRIDGES.items()
-    )
+    facts = [f"The {name} bridge was opened in {year}." for name, year in BRIDGES.items()]
+    document = long_document(facts, 350_000)
     if "--spoil" in argv:  # blot a fact out, to see the check fail
         document = document.replace("1886", "****")
 
@@ -70,7 +68,7 @@ def main(argv: Sequence[str] = ()) -> int:
     )
 
     found = retriever.search("type=opening", k=10)
-    right = {f"The {name} bridge was opened in {year}." for name, year in BRIDGES.items()}
+    right = set(facts)
     holds = all(
         document[span["start"] : span["end"]] == each.page_content
         for each in found

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from _documents import long_document
 from llama_index.core import Document
 from llama_index.core.agent.workflow import FunctionAgent, ToolCallResult
 from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
@@ -36,8 +37,8 @@ def call_then_repeat(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
 
 async def talk() -> int:
     """Ask the agent; 0 where all is right."""
-    text = "It rained on the coast, as every year. " * 20_000
-    engine = RLMQueryEngine.from_defaults(Document(text=f"{text}{FACT} {text}"), llm="offline")
+    document = Document(text=long_document([FACT], 1_500_000))
+    engine = RLMQueryEngine.from_defaults(document, llm="offline")
     tool = as_query_engine_tool(
         engine, "ask_chronicle", "Answers questions about the chronicle of Tallinn."
     )

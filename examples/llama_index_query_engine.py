@@ -10,6 +10,7 @@ words and quotes them. With a key, pass any LlamaIndex LLM as `llm=`, and a chea
 
 import sys
 
+from _documents import long_document
 from llama_index.core import Document
 
 from rlm_integrations.llama_index import RLMQueryEngine
@@ -18,17 +19,10 @@ QUESTION = "Who is the guardian of the Ravenna archive?"
 FACT = "The guardian of the Ravenna archive is Ada Conti."
 
 
-def document() -> Document:
-    """A long text about nothing, with one fact in it."""
-    page = "The clerk counted the barrels of salt before noon. Nobody drew a map of the coast in the rain. "
-    pages = [f"Day {number}. {page}" for number in range(45_000)]
-    pages.insert(31_000, f"{FACT} ")
-    return Document(text="".join(pages), id_="chronicle", metadata={"title": "Chronicle"})
-
-
 def main() -> int:
     """Ask, show, check; 0 where all is right."""
-    whole = document()
+    text = long_document([FACT], 5_000_000)
+    whole = Document(text=text, id_="chronicle", metadata={"title": "Chronicle"})
     print(f"{len(whole.text):,} characters")
     engine = RLMQueryEngine.from_defaults([whole], llm="offline", streaming=True)
     response = engine.query(QUESTION)

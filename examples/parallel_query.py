@@ -10,9 +10,10 @@ model of the run is a short script. With a key, write names of models in their p
 import sys
 from collections.abc import Sequence
 
+from _documents import long_document, report
+
 from rlm_integrations import RLM, Completion, Request, parallel_query
 
-CHATTER = "Rain fell for most of the year, and the roads were bad. "
 TOWNS = "Aosta Biella Cuneo Domodossola".split()
 FACTS = [
     f"The bridge of {town} was closed in {1501 + number}." for number, town in enumerate(TOWNS)
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] = ()) -> int:
     """Ask over all chunks, outside of a run and inside of one, and check the findings; 0 where all
     are right, 1 where one is not.
     """
-    document = "".join(f"{CHATTER * 200}{fact} {CHATTER * 200}" for fact in FACTS)
+    document = long_document(FACTS, 90_000)
     if "--spoil" in argv:  # blot a fact out, to see the check fail
         document = document.replace("Cuneo was closed", "Cuneo was ******")
 
@@ -66,12 +67,7 @@ def main(argv: Sequence[str] = ()) -> int:
     print(
         f"{len(chunks)} chunks, {turn.calls} sub-calls in turn {turn.iteration}, {len(result.citations)} citations"
     )
-    print(
-        f"{wrong} of {len(FACTS)} findings are wrong"
-        if wrong
-        else "all findings are right, and in order"
-    )
-    return 1 if wrong else 0
+    return report(wrong, len(FACTS), "findings")
 
 
 if __name__ == "__main__":
