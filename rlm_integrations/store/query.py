@@ -80,7 +80,7 @@ def parse_query(text: str) -> Query:
     at = _skip_spaces(text, 0)
     while at < len(text):
         start = at
-        term, at = _term(text, at)
+        term, at = _parse_term(text, at)
         if term.key in OPTIONS:
             _check_option(term, options, start)
             options[term.key] = term.values[0]
@@ -108,7 +108,7 @@ def parse_query(text: str) -> Query:
     )
 
 
-def _term(text: str, at: int) -> tuple[Term, int]:
+def _parse_term(text: str, at: int) -> tuple[Term, int]:
     match = cast(
         "re.Match[str]", _TERM.match(text, at)
     )  # the pattern always matches, if only the empty string
@@ -131,14 +131,14 @@ def _term(text: str, at: int) -> tuple[Term, int]:
     at = match.end()
     values = []
     while True:
-        value, at = _value(text, at, key)
+        value, at = _parse_value(text, at, key)
         values.append(value)
         if text[at : at + 1] != "|":
             return Term(key, tuple(values), negated=bool(minus)), at
         at += 1
 
 
-def _value(text: str, at: int, key: str) -> tuple[str, int]:
+def _parse_value(text: str, at: int, key: str) -> tuple[str, int]:
     quote = _QUOTED.get(text[at : at + 1])
     match = (quote or _BARE).match(text, at)
     if match is None:
