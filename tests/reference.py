@@ -80,27 +80,29 @@ def _section(kind: Any, omit: frozenset[str] | set[str] = frozenset()) -> str:
 
 
 def _summary(kind: Any) -> str:
-    """What the docstring says before its sections; one paragraph is one line."""
+    """The docstring before its sections; one paragraph is one line."""
     text = re.split(r"\n\n(?:Attributes|Args):\n", inspect.cleandoc(kind.__doc__ or ""))[0]
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _table(kind: Any, omit: frozenset[str] | set[str] = frozenset()) -> str:
-    said = dict(_said(kind))
+    meanings = dict(field_meanings(kind))
     own = (
         {each.name: _default(each) for each in fields(kind)}
         if hasattr(kind, "__dataclass_fields__")
-        else dict.fromkeys(said, "")
+        else dict.fromkeys(meanings, "")
     )
     shown = {name: default for name, default in own.items() if name not in omit}
-    if shown and not said.keys() & shown.keys():
+    if shown and not meanings.keys() & shown.keys():
         return f"Fields: {', '.join(f'`{name}`' for name in shown)}."
-    rows = [f"| `{name}` | {default} | {said.get(name, '')} |" for name, default in shown.items()]
+    rows = [
+        f"| `{name}` | {default} | {meanings.get(name, '')} |" for name, default in shown.items()
+    ]
     return "\n".join(["| field | default | meaning |", "|---|---|---|", *rows]) if rows else ""
 
 
-def _said(kind: Any) -> Iterator[tuple[str, str]]:
-    """What the docstring says of each attribute, in one line."""
+def field_meanings(kind: Any) -> Iterator[tuple[str, str]]:
+    """Each attribute and its meaning from the docstring, in one line."""
     _, _, text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
     for found in re.finditer(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE):
         yield found[1], " ".join(found[2].split()).replace("|", "\\|")

@@ -9,7 +9,7 @@ import pytest
 
 from rlm_integrations import events
 from tests.readme import ENGINE, PACKAGE, README
-from tests.reference import PAGE, RECORDS, SETTINGS, _said, event_kinds, page
+from tests.reference import PAGE, RECORDS, SETTINGS, event_kinds, field_meanings, page
 
 
 def test_the_page_is_what_the_docstrings_say() -> None:
@@ -32,11 +32,11 @@ def test_every_field_is_explained(kind: Any) -> None:
         if hasattr(kind, "__dataclass_fields__")
         else set(kind.__slots__)
     )
-    assert names - dict(_said(kind)).keys() == set()
+    assert names - dict(field_meanings(kind)).keys() == set()
 
 
 def test_every_event_is_on_the_page() -> None:
-    """All kinds are there, those that colleagues added too."""
+    """No kind of event is missing from the page."""
     assert {kind.__name__ for kind in event_kinds()} == {
         each.__name__ for each in events.Event.__subclasses__()
     }
