@@ -33,6 +33,8 @@ lint: $(ENV2)/ready
 	$(ENV2)/bin/ruff check .
 	$(ENV2)/bin/ruff format --check .
 	$(ENV2)/bin/mypy
+	$(ENV2)/bin/mypy tests/typing/api.py
+	$(ENV2)/bin/pyright --pythonpath $(ENV2)/bin/python
 
 bench: $(ENV2)/ready $(ENV3)/ready
 	$(ENV2)/bin/python -m tests.bench

@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
 from types import UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import LLMError, LLMReply
@@ -110,7 +110,7 @@ _Reader = Callable[[Any], Any]
 def _reader(kind: Any) -> _Reader:
     """What reads values of this type."""
     origin, args = get_origin(kind), get_args(kind)
-    if kind is Any:
+    if kind is Any or isinstance(kind, TypeVar):
         return lambda value: value
     if origin in {Union, UnionType}:
         return _union_reader(args)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
 from rlm_integrations._files import write_whole
 from rlm_integrations._json import read_fields, to_plain
@@ -17,9 +17,16 @@ from rlm_integrations.records import Message, Usage
 from rlm_integrations.spending import Spending
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from rlm_integrations.store import SharedStore
+
+    T_co = TypeVar("T_co", covariant=True, default=Any)
 else:
+    from typing import TypeVar
+
     SharedStore = Any  # the annotations are read at run time, and the store is a layer above
+    T_co = TypeVar("T_co", covariant=True)  # defaults came with Python 3.13
 
 SCHEMA = 1
 
@@ -231,7 +238,7 @@ _CITATIONS_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class RLMResult:
+class RLMResult(Generic[T_co]):
     """What a run leaves.
 
     It can be pickled and copied; a pickle holds the store, but not the document.
@@ -269,7 +276,7 @@ class RLMResult:
             seconds since then. None where a file does not say.
     """
 
-    answer: Any
+    answer: T_co
     partial: str | None = None
     citations: tuple[Citation, ...] = ()
     stop_reason: StopReason = "final"

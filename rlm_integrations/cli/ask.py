@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rlm_integrations.corpus import Corpus
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.events import Event
+    from rlm_integrations.lm.openai import OpenAILM
     from rlm_integrations.result import RLMResult
 
 # With a key and without --model: it writes code well enough, and costs little
@@ -348,7 +349,7 @@ def _rlm(name: str, options: argparse.Namespace, last: _Last) -> "RLM":
     )
 
 
-def _model(name: str, base_url: str | None) -> object:
+def _model(name: str, base_url: str | None) -> "str | OpenAILM":
     if base_url is None:
         return name
     if name == "offline":

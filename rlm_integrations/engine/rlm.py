@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.corpus import Corpus
@@ -16,9 +16,10 @@ from rlm_integrations.engine._originals import tells_what_to_write_instead
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.chat import Chat, steps_of
 from rlm_integrations.engine.children import Children
+from rlm_integrations.engine.front_types import Context, Model, RLMOptions, RLMReplacements
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import LazySession
-from rlm_integrations.engine.run_record import result_of, setup_of
+from rlm_integrations.engine.run_record import make_result, setup_of
 from rlm_integrations.engine.show import Turns, display_hooks
 from rlm_integrations.engine.single import answer_at_once
 from rlm_integrations.engine.stream import Wanted, streamed
@@ -39,9 +40,11 @@ from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Budget, Limits
-from rlm_integrations.result import RLMResult
+from rlm_integrations.result import RLMResult, T_co
 from rlm_integrations.sandbox import sandbox_named
 from rlm_integrations.sandbox.base import Sandbox
+
+A = TypeVar("A")
 
 RESERVED = {
     *"llm_query llm_query_batched llm_batch parallel_query recursive_lm recursive_batch rlm_query rlm_query_batched rlm_worker".split(),
@@ -50,7 +53,7 @@ RESERVED = {
 }
 
 
-class RLM:
+class RLM(Generic[T_co]):
     """Answers questions over documents that no model's window holds.
 
     Args:
@@ -83,11 +86,51 @@ class RLM:
         InputError: An argument cannot work; nothing was spent.
     """
 
+    @overload
+    def __init__(
+        self: "RLM[str]",
+        root_llm: Model,
+        sub_llm: Model | Mapping[str, Model] | None = None,
+        *,
+        output_type: None = None,
+        on_incomplete: Literal["partial", "raise"] = "partial",
+        **options: Unpack[RLMOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "RLM[A]",
+        root_llm: Model,
+        sub_llm: Model | Mapping[str, Model] | None = None,
+        *,
+        output_type: type[A],
+        on_incomplete: Literal["raise"],
+        **options: Unpack[RLMOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "RLM[A | None]",
+        root_llm: Model,
+        sub_llm: Model | Mapping[str, Model] | None = None,
+        *,
+        output_type: type[A],
+        on_incomplete: Literal["partial"] = "partial",
+        **options: Unpack[RLMOptions],
+    ) -> None: ...
+    @overload
+    def __init__(  # a type that is no class, such as `int | None`
+        self: "RLM[Any]",
+        root_llm: Model,
+        sub_llm: Model | Mapping[str, Model] | None = None,
+        *,
+        output_type: object,
+        on_incomplete: Literal["partial", "raise"] = "partial",
+        **options: Unpack[RLMOptions],
+    ) -> None: ...
     @tells_what_to_write_instead
     def __init__(
         self,
-        root_llm: object,
-        sub_llm: object = None,
+        root_llm: Model,
+        sub_llm: Model | Mapping[str, Model] | None = None,
         *,
         max_iterations: int = 20,
         max_depth: int = 1,
@@ -175,9 +218,9 @@ class RLM:
             *display_hooks(verbose=verbose, progress=show_progress),
         ]
 
-    # Doors.
+    # Ways to ask.
 
-    async def acompletion(self, query: str, context: object) -> RLMResult:
+    async def acompletion(self, query: str, context: Context) -> RLMResult[T_co]:
         """The answer to a question over a context, on the caller's event loop.
 
         Args:
@@ -193,7 +236,7 @@ class RLM:
         """
         return await self._complete(query, context, Emitter(*self._hooks))
 
-    def completion(self, query: str, context: object) -> RLMResult:
+    def completion(self, query: str, context: Context) -> RLMResult[T_co]:
         """The answer to a question over a context, for scripts, threads and notebooks;
         `acompletion` is the async form.
 
@@ -212,7 +255,7 @@ class RLM:
         return portal().run(self.acompletion(query, context))
 
     def astream(
-        self, query: str, context: object, *, only: Wanted | None = None
+        self, query: str, context: Context, *, only: Wanted | None = None
     ) -> AsyncGenerator[Event, None]:
         """The events of a run as they come; the last one is `RunFinished`, which has the result.
         Closing it cancels the run.
@@ -227,7 +270,9 @@ class RLM:
             lambda hook: self._complete(query, context, Emitter(*self._hooks, hook)), only
         )
 
-    def stream(self, query: str, context: object, *, only: Wanted | None = None) -> Iterator[Event]:
+    def stream(
+        self, query: str, context: Context, *, only: Wanted | None = None
+    ) -> Iterator[Event]:
         """The events of a run as they come, for scripts, threads and notebooks; `astream` is the
         async form.
 
@@ -243,8 +288,8 @@ class RLM:
         return portal().iterate(self.astream(query, context, only=only))
 
     async def aquery(
-        self, query: str, context: object, *, verbose: bool | None = None
-    ) -> tuple[Any, list[dict[str, Any]]]:
+        self, query: str, context: Context, *, verbose: bool | None = None
+    ) -> tuple[T_co, list[dict[str, Any]]]:
         """The answer and the turns that led to it, as plain dicts.
 
         Each step has the fields of `Iteration`, and in `step["subcalls"]` how many calls to models
@@ -267,20 +312,30 @@ class RLM:
         return result.answer, steps_of(result)
 
     def query(
-        self, query: str, context: object, *, verbose: bool | None = None
-    ) -> tuple[Any, list[dict[str, Any]]]:
+        self, query: str, context: Context, *, verbose: bool | None = None
+    ) -> tuple[T_co, list[dict[str, Any]]]:
         """The answer and the turns that led to it, as plain dicts, for scripts, threads and
         notebooks; see `aquery`.
         """
         return portal().run(self.aquery(query, context, verbose=verbose))
 
-    def session(self, context: object) -> Chat:
+    def session(self, context: Context) -> Chat:
         """Several questions over one context and one REPL, whose variables stay; each has a store
         and a budget of its own.
         """
         return Chat(self._complete, self._corpus, context, self._hooks)
 
-    def replace(self, **options: Any) -> Self:
+    @overload
+    def replace(self, **options: Unpack[RLMReplacements]) -> Self: ...
+    @overload
+    def replace(
+        self,
+        *,
+        output_type: object = None,
+        on_incomplete: Literal["partial", "raise"] = "partial",
+        **options: Unpack[RLMReplacements],
+    ) -> "RLM[Any]": ...
+    def replace(self, **options: Any) -> "RLM[Any]":
         """An RLM with other options; the models stay, and with them their connections.
 
         Raises:
@@ -326,7 +381,7 @@ class RLM:
 
     async def _complete(
         self, query: str, context: object, emit: Emitter, *, repl: LazySession | None = None
-    ) -> RLMResult:
+    ) -> RLMResult[T_co]:
         begun, started = time.monotonic(), time.time()
         query = _question(query)
         await self._check_prices()
@@ -363,7 +418,7 @@ class RLM:
             run.settle()
             if isinstance(error, asyncio.CancelledError):
                 run.outcome.stop_reason = "cancelled"
-                result = result_of(tree, run, setup, layers, own.recorded)
+                result = make_result(tree, run, setup, layers, own.recorded)
                 emit(RunFinished(id=run.id, result=result))
             else:
                 told = f"{type(error).__name__}: {error}"
@@ -372,11 +427,11 @@ class RLM:
                     run.outcome.stop_reason, run.outcome.error = "model_error", str(error)
                 elif isinstance(error, SandboxError):
                     run.outcome.stop_reason, run.outcome.error = "sandbox_lost", str(error)
-                result = result_of(tree, run, setup, layers, own.recorded)
+                result = make_result(tree, run, setup, layers, own.recorded)
                 emit(RunFailed(id=run.id, error=told, result=result))
             raise
         own.history = run.history(own.history)
-        result = result_of(tree, run, setup, layers, own.recorded)
+        result = make_result(tree, run, setup, layers, own.recorded)
         emit(RunFinished(id=run.id, result=result))
         self._check_complete(result)
         return result

@@ -66,7 +66,7 @@ async def setup_of(
     return RunSetup(question, sources, models, options, started)
 
 
-def result_of(
+def make_result(
     tree: Tree, run: Run, setup: RunSetup, layers: Mapping[str, str], recorded: Mapping[str, str]
 ) -> RLMResult:
     """The record of a run, as far as it has come.

@@ -55,7 +55,7 @@ class Runs:
             LlamaIndex's.
     """
 
-    def __init__(self, rlm: RLM, follow: Mapping[str, None] | None = None) -> None:
+    def __init__(self, rlm: RLM, follow: Mapping[str, Any] | None = None) -> None:
         self.limits: Limits = rlm.options["limits"] or Limits()
         self.results = Results()
         self.template: BasePromptTemplate = PromptTemplate("{query_str}")
@@ -86,8 +86,8 @@ class Runs:
     @classmethod
     def of(
         cls,
-        llm: object,
-        sub_llm: object = None,
+        llm: Any,
+        sub_llm: Any = None,
         output_cls: type[BaseModel] | None = None,
         options: Mapping[str, Any] = _NONE,
         own: Iterable[str] = (),

@@ -210,13 +210,13 @@ def nothing_left() -> Iterator[None]:
 def every_result_survives_json(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every result that a test makes comes back from its JSON as it was."""
     results: list[RLMResult] = []
-    make = rlm.result_of
+    make = rlm.make_result
 
     def keep(*args: Any) -> RLMResult:
         results.append(make(*args))
         return results[-1]
 
-    monkeypatch.setattr(rlm, "result_of", keep)
+    monkeypatch.setattr(rlm, "make_result", keep)
     yield
     for result in results:
         plain = json.dumps(result.to_dict())
