@@ -17,6 +17,16 @@ from rlm_integrations.lm.asker import Retry
 PAGE = Path(rlm_integrations.__file__).parent / "REFERENCE.md"
 _BASE = {each.name for each in fields(events.Event)}
 
+TYPES = """## Types
+
+| name | what it is |
+|---|---|
+| `Model` | what can be asked: a name, an object of LangChain or LlamaIndex, or an `LM` |
+| `LM` | a model of your own: `name`, `context_window` and `async complete(request)` |
+| `Context` | what a question is about: a string, a `pathlib.Path`, a document of LangChain or LlamaIndex, several of these, or a `Corpus` |
+| `Corpus` | a context that is read once, by `Corpus.build(context)`, for several runs |
+| `RLM[T]`, `RLMResult[T]` | `T` is what answers are: `str`; with `output_type=T` it is `T \\| None`, or `T` with `on_incomplete="raise"` |
+| `Chat` | what `rlm.session(context)` returns |"""
 SETTINGS = [records.Budget, records.Limits, Retry]
 RECORDS = [
     result.RLMResult,
@@ -54,12 +64,13 @@ def page() -> str:
         "# Settings, records and events",
         "<!-- written by `python -m tests.reference` from the docstrings, checked by a test -->",
         "Each name with an asterisk is in `rlm_integrations`; the others are in the module that is named.",
+        TYPES,
         "## Settings",
         *map(_section, SETTINGS),
         "## Records",
         *map(_section, RECORDS),
         "## Events",
-        "A hook (`on_event=`) and a stream (`rlm.stream`) get these, from `rlm_integrations.events`. All of them have:",
+        "A hook (`on_event=`) and a stream (`rlm.stream`) get these; all are in `rlm_integrations`. Each is an `Event`, which has:",
         _table(events.Event),
         *(_section(each, omit=_BASE) for each in event_kinds()),
         "## Errors",

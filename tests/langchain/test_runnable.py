@@ -161,7 +161,7 @@ def test_configuration(standin: StandIn) -> None:
     offline = runnable.invoke("Who approved the dam?", {"configurable": {"root": "offline"}})
     assert QUOTE in offline["answer"]
     assert offline["context"][0].metadata["spans"][0]["start"] == TEXT.index(QUOTE)
-    with pytest.raises(InputError, match="max_iterations=0"):
+    with pytest.raises(InputError, match="max_iterations must be an integer of at least 1, not 0"):
         runnable.invoke("Who?", {"configurable": {"turns": 0}})
 
 
