@@ -12,7 +12,7 @@ def sandbox_named(name: str | Sandbox) -> Sandbox:
     """The sandbox of this name, or the given one.
 
     Raises:
-        InputError: There is none of this name.
+        InputError: No sandbox has this name.
     """
     if not isinstance(name, str) and callable(getattr(name, "open", None)):
         return name

@@ -15,10 +15,10 @@ from rlm_integrations.sandbox.output import Stream, replace_surrogates
 from rlm_integrations.sandbox.repl import REBOUND_TOLD, VARIABLES_SHOWN
 from rlm_integrations.sandbox.wire import WireError
 
-_WATCH = 0.25  # seconds between two looks at what the process uses
-# Seconds after which an interrupt is sent again; a tenth of the grace where that is less
-_AGAIN = 0.1
-_NAME_KEPT = 200  # characters of a variable's name or kind
+_CHECK_SECONDS = 0.25  # between two checks of the limits
+# Before an interrupt is sent again; a tenth of the grace period if that is less
+_RESEND_SECONDS = 0.1
+_MAX_NAME_CHARS = 200  # of a variable's name or description
 
 INTERRUPTED = "this block was interrupted and makes no further calls"
 
@@ -48,7 +48,7 @@ class Process(Protocol):
 
 
 class LostError(Exception):
-    """The session has ended against our will."""
+    """The session ended without being closed."""
 
 
 class RunningBlock:
@@ -96,7 +96,7 @@ class RunningBlock:
         self._computed = 0.0
         self._cpu_before = process.cpu_seconds()
         self._watch = asyncio.get_running_loop().call_later(
-            min(_WATCH, self._limits.block_seconds), self._look
+            min(_CHECK_SECONDS, self._limits.block_seconds), self._look
         )
 
     async def follow(self) -> ExecutionResult:
@@ -105,7 +105,7 @@ class RunningBlock:
             message = await self._channel.receive(self._slot_free)
             match message:
                 case {"op": "out"} if self._channel.received_stale:
-                    pass  # its first parts were let go of with the block that sent them
+                    pass  # its first parts were dropped at the end of the block that sent them
                 case {"op": "out", "pieces": list() as pieces}:
                     self._take_output(pieces)
                 case {
@@ -132,11 +132,10 @@ class RunningBlock:
         await wait_until_done(*tasks)
 
     def interrupt(self, reason: str) -> None:
-        """Ask the code to end, and again until it does; the process is killed where it does not in
-        time.
+        """Interrupt the code repeatedly until it ends; kill the process if it does not end in time.
 
-        Calls that are open end as well: threads of the code that wait for one could not end before
-        it.
+        Open calls are cancelled too, because threads of the code that wait for one could not end
+        before it.
         """
         if not self._interrupted_because:
             self._interrupted_because = reason
@@ -146,7 +145,7 @@ class RunningBlock:
             self._look()
 
     def result(self, status: Status, error: ExecutionError | None, **more: Any) -> ExecutionResult:
-        """What is known of the block."""
+        """The result, with the output received so far."""
         texts = {
             stream: replace_surrogates(
                 "".join(text for each, text in self._output if each == stream)
@@ -167,7 +166,7 @@ class RunningBlock:
     # Calls.
 
     async def _slot_free(self) -> None:
-        """Wait while too many calls are open: what is not read cannot flood the host."""
+        """Wait while too many calls are open, so that unread messages cannot flood the host."""
         while self._open and (
             len(self._open) >= self._limits.calls_in_flight
             or sum(weight for _, weight in self._open.values()) + self._channel.held_weight
@@ -236,7 +235,7 @@ class RunningBlock:
     # Limits.
 
     def _look(self) -> None:
-        """Compare what the block uses with what it may; interrupt first, then kill."""
+        """Check the block against its limits; interrupt it first, then kill it."""
         now = time.monotonic()
         wall = now - self._begun
         computed = self._computed + (
@@ -253,21 +252,23 @@ class RunningBlock:
             )
         elif self._interrupted_because:
             self._process.signal(signal.SIGINT)
-            self._look_in(min(self._kill_at - now, _AGAIN, self._limits.grace_seconds / 10))
+            self._schedule_check(
+                min(self._kill_at - now, _RESEND_SECONDS, self._limits.grace_seconds / 10)
+            )
         elif used >= self._limits.block_seconds:
             self.interrupt(f"it computed for more than {self._limits.block_seconds:g} s")
         elif wall >= self._limits.block_wall_seconds:
             self.interrupt(f"it took more than {self._limits.block_wall_seconds:g} s in all")
         else:
-            self._look_in(
+            self._schedule_check(
                 min(
-                    _WATCH,
+                    _CHECK_SECONDS,
                     self._limits.block_seconds - used,
                     self._limits.block_wall_seconds - wall,
                 )
             )
 
-    def _look_in(self, seconds: float) -> None:
+    def _schedule_check(self, seconds: float) -> None:
         self._watch.cancel()
         self._watch = asyncio.get_running_loop().call_later(max(0.001, seconds), self._look)
 
@@ -296,7 +297,7 @@ class RunningBlock:
                 pass
             case {"type": str() as kind, "message": str() as text, "traceback": str() as trace}:
                 error = ExecutionError(
-                    replace_surrogates(kind[:_NAME_KEPT]),
+                    replace_surrogates(kind[:_MAX_NAME_CHARS]),
                     replace_surrogates(text[:MESSAGE_KEPT]),
                     replace_surrogates(trace[:TRACEBACK_KEPT]),
                 )
@@ -336,14 +337,14 @@ class RunningBlock:
             status = "interrupted"
             error = ExecutionError(
                 "Interrupted",
-                f"{self._interrupted_because}; what it had bound before is kept",
+                f"{self._interrupted_because}; variables that were set before are kept",
                 error.traceback if error else "",
             )
         described = {
-            replace_surrogates(name[:_NAME_KEPT]): replace_surrogates(kind[:_NAME_KEPT])
+            replace_surrogates(name[:_MAX_NAME_CHARS]): replace_surrogates(kind[:_MAX_NAME_CHARS])
             for name, kind in variables.items()
         }
-        names = tuple(replace_surrogates(name[:_NAME_KEPT]) for name in rebound)
+        names = tuple(replace_surrogates(name[:_MAX_NAME_CHARS]) for name in rebound)
         return self.result(
             status, error, final=final, locals=described, rebound=names, dropped=dropped
         )

@@ -1,4 +1,4 @@
-"""The operating system's side of a session: a process, seen from the host."""
+"""The host's handle on the process of a session."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ from rlm_integrations.sandbox.decoder import Decoder
 from rlm_integrations.sandbox.encoder import Encoder
 from rlm_integrations.sandbox.wire import LENGTH, WireError
 
-_GONE = 2.0  # seconds that a killed process may take to be gone
+_MAX_EXIT_SECONDS = 2.0  # that a killed process may take to be gone
 INSTEAD = "or choose sandbox='inprocess', which gives model code the whole of this process"
 
 
@@ -111,14 +111,14 @@ class ChildProcess:
         return isinstance(error, SandboxError) and self._passing and not self._killed
 
     def signal(self, number: int) -> None:
-        """Send a signal; a process that is gone does not mind."""
+        """Send a signal; does nothing if the process is gone."""
         with self._lock:
             if self._pidfd >= 0 and self._host == os.getpid():
                 with contextlib.suppress(OSError):  # that signals can be sent was seen at the start
                     signal.pidfd_send_signal(self._pidfd, number)
 
     def kill(self) -> None:
-        """End the process at once; whoever waits for its socket is woken."""
+        """End the process at once; a wait for its socket then ends."""
         self._killed = True
         self.signal(signal.SIGKILL)
 
@@ -161,7 +161,7 @@ class ChildProcess:
         if pidfd >= 0:
             gone = select.poll()
             gone.register(pidfd, select.POLLIN)
-            gone.poll(_GONE * 1000)
+            gone.poll(_MAX_EXIT_SECONDS * 1000)
             os.close(pidfd)
 
 

@@ -1,7 +1,7 @@
 """The contract between the engine and whatever runs model code.
 
-A sandbox only asks: `(block, function, args, kwargs)`. The engine's gate validates (arguments are
-hostile), reserves budget, journals, traces and answers; each call is a task of its own. A later
+A sandbox only asks: `(block, function, args, kwargs)`. The engine's gate checks the
+arguments, which are hostile, and answers; each call is a task of its own. A later
 sandbox (another interpreter, another machine) speaks the same contract and passes the same tests.
 """
 
@@ -16,8 +16,8 @@ AnswerCall = Callable[[int, str, list[Any], dict[str, Any]], Awaitable[Any]]
 
 
 class HostCallError(Exception):
-    """How a gate refuses a call: the REPL raises it to the model's code under the name of a builtin
-    exception.
+    """Raised by a gate to refuse a call; the REPL raises the builtin exception named `type` in the
+    model's code.
 
     Any other exception of a gate is a fault of the host: it ends the session and is raised from
     `execute`.
@@ -41,13 +41,12 @@ class ExecutionError:
 
 @dataclass(frozen=True, slots=True)
 class FinalValue:
-    """What code handed to FINAL, as it came out of the sandbox: a claim until the engine has
-    checked it.
+    """The value that code passed to FINAL, not yet checked by the engine.
 
     Attributes:
         value: None, bool, int, float, str, list, dict, or `wire.Opaque` for anything else.
-        evidence: SpanRefs and quotes, or whatever else the code put there.
-        several: The code handed over several different values: `value` is the list of them.
+        evidence: SpanRefs, quotes, or any other values that the code put there.
+        several: Whether the code passed several different values; `value` is then their list.
     """
 
     value: Any
@@ -60,7 +59,7 @@ Status = Literal["ok", "error", "interrupted", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class ExecutionResult:
-    """What one block did.
+    """The result of one block.
 
     Attributes:
         stdout: What it printed, from the start up to `Limits.stdout_kept` characters.
@@ -68,7 +67,7 @@ class ExecutionResult:
         output: Both, in the order in which they were written.
         dropped: How many characters of both were not kept.
         error: What it raised, why it was interrupted, or how the session was lost.
-        final: What it handed to FINAL, if it did.
+        final: The value that it passed to FINAL, or None.
         locals: Its variables and what they are: "str, 2,310 characters"; never their contents.
         rebound: Names of the REPL, such as `context`, that it bound to something else. The next
             block finds them as they were.
@@ -92,7 +91,7 @@ class ExecutionResult:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a sandbox can do; its tests check that it says so truly.
+    """What a sandbox can do; the contract tests check that it is true.
 
     Attributes:
         isolated: Model code cannot reach files, network, other processes or the host's memory.
@@ -137,8 +136,8 @@ class Session(Protocol):
 
         Raises:
             SandboxClosedError: The session was closed or cancelled.
-            Exception: What the gate raised, if it was no `HostCallError`; the session is closed
-                then.
+            Exception: What the gate raised, if it was not a `HostCallError`; the session is then
+                closed.
         """
         ...
 
@@ -147,7 +146,7 @@ class Session(Protocol):
         ...
 
     async def interrupt(self) -> None:
-        """End the running block and keep the session; nothing happens where none runs."""
+        """End the running block and keep the session; does nothing if no block is running."""
         ...
 
     async def close(self) -> None:

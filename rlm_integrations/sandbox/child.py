@@ -68,7 +68,7 @@ class ChildChannel:
         return ready[0]
 
     def write(self, frame: bytes) -> None:
-        """Write a whole frame, whatever comes meanwhile."""
+        """Write a whole frame, even if a signal arrives meanwhile."""
         rest = memoryview(frame)
         with self._write_lock:
             while rest:
@@ -76,7 +76,7 @@ class ChildChannel:
         self.interrupts.raise_late()
 
     def receive(self) -> dict[str, Any]:
-        """The next message; the host's hanging up ends this process."""
+        """The next message; this process ends when the host hangs up."""
         while True:
             length = decoder.Decoder.check_length(
                 wire.LENGTH.unpack(self._read(wire.LENGTH.size))[0]
@@ -96,7 +96,7 @@ class ChildChannel:
         return data
 
     def receive_file(self) -> int:
-        """The next file descriptor that the host hands over."""
+        """The next file descriptor that the host sends."""
         _, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1)
         if not descriptors:
             os._exit(0)
@@ -104,7 +104,7 @@ class ChildChannel:
 
 
 def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
-    """Everything that a child does in its life."""
+    """Run a child from its start to its end."""
     channel = ChildChannel(session)
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -132,8 +132,8 @@ def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
 
 
 def _hand_over_state(session: socket.socket) -> None:
-    """Give the host the file that tells how many threads this process has: where /proc hides
-    others' processes, it could not open it.
+    """Send the host the file that says how many threads this process has. The host cannot open it
+    where /proc hides the processes of others.
     """
     try:
         state = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -146,7 +146,7 @@ def _hand_over_state(session: socket.socket) -> None:
 
 
 def _take_context(channel: ChildChannel, pieces: list[list[int]]) -> list[str]:
-    """The texts of the context, filled from the files that the host hands over one after the other."""
+    """The sources of the context, read from the files that the host sends one after the other."""
     texts = [""] * len(pieces)
     of_file: dict[int, list[int]] = {}
     for place, piece in enumerate(pieces):
@@ -223,7 +223,7 @@ class ChildMain:
         except BaseException as error:  # noqa: BLE001 - a value of the model's own may do anything when it is looked at
             refused = {
                 "type": "ValueError",
-                "message": f"FINAL: {describe.message_of(error)}; hand over a plain text, number, list or dict",
+                "message": f"FINAL: {describe.message_of(error)}; use a plain string, number, list or dict",
                 "traceback": "",
             }
             self._channel.send(
@@ -265,7 +265,7 @@ class ChildMain:
         try:
             self._read_messages()
         finally:
-            # No memory for an answer, say: without a reader every call would wait for ever
+            # No memory for an answer, say: without a reader every call would wait forever
             os._exit(1)
 
     def _read_messages(self) -> None:

@@ -1,4 +1,4 @@
-"""Frames to messages; see `wire`. The frames of a sandbox are hostile."""
+"""Turns frames into messages; see `wire`. The frames of a sandbox are hostile."""
 
 import codecs
 import json
@@ -12,8 +12,8 @@ from .wire import DEPTH_CAP, FRAME_CAP, HEADER_CAP, LENGTH, Opaque, WireError
 
 # How far the number of a part may be from the highest so far: threads overtake one another, but not
 # by more
-_AHEAD = 100_000
-_STEP = 1 << 16  # bytes of a text that are decoded in one go
+_MAX_NUMBER_GAP = 100_000
+_DECODE_STEP_BYTES = 1 << 16  # bytes of a string that are decoded at once
 OBJECT = 64  # bytes that a value takes in memory, however short it was on the wire
 
 # Bytes of a text that is not ASCII beside its characters and the null at its end
@@ -83,7 +83,7 @@ class Decoder:
         except (ValueError, RecursionError, TypeError, KeyError, struct.error) as error:
             raise WireError(f"a frame that does not parse: {type(error).__name__}") from error
         if not isinstance(message, dict) or not isinstance(message.get("op"), str):
-            raise WireError("a frame that is no message")
+            raise WireError("a frame that is not a message")
         if message["op"] != "part":
             self.weight = self._weight
             _check_depth(message)
@@ -94,12 +94,14 @@ class Decoder:
         part = self._parts.get(number)
         if part is None and 0 < number <= self._forgotten:
             return None  # the rest of what was forgotten; its message will be stale
-        # Numbers that anybody could choose would be chosen so that a dict of them is slow.
+        # Freely chosen numbers could collide, and make the dict slow.
         of_packed = number < 0 and self._part_cap is None  # only the host packs
         if (
             part is None
             and not of_packed
-            and not max(0, self._highest - _AHEAD) < number <= self._highest + _AHEAD
+            and not max(0, self._highest - _MAX_NUMBER_GAP)
+            < number
+            <= self._highest + _MAX_NUMBER_GAP
         ):
             raise WireError("a part whose number is out of sequence")
         self._highest = max(self._highest, number)
@@ -185,7 +187,7 @@ class Decoder:
         One wide character makes the whole of it wide, which counts before it is made.
         """
         if not all(type(piece) is str for piece in pieces):
-            raise WireError("a text whose pieces are no texts")
+            raise WireError("a string with a piece that is not a string")
         size = max(map(_width, pieces), default=1) * sum(map(len, pieces))
         self._weight += size
         if self._part_cap is not None and self._held + self._weight > self._part_cap:
@@ -202,18 +204,21 @@ def _decoded(blob: memoryview) -> str:
     """The text of a blob, in steps: one of broken characters takes long, and others want to run
     meanwhile.
     """
-    if len(blob) <= _STEP:
+    if len(blob) <= _DECODE_STEP_BYTES:
         return str(blob, "utf-8", "surrogatepass")
     decoder = codecs.getincrementaldecoder("utf-8")("surrogatepass")
-    steps = range(0, len(blob), _STEP)
+    steps = range(0, len(blob), _DECODE_STEP_BYTES)
     return "".join(
-        decoder.decode(blob[at : at + _STEP], final=at + _STEP >= len(blob)) for at in steps
+        decoder.decode(
+            blob[at : at + _DECODE_STEP_BYTES], final=at + _DECODE_STEP_BYTES >= len(blob)
+        )
+        for at in steps
     )
 
 
 def _check_depth(value: Any) -> None:
-    """Parts may hold parts, and so nest deeper than any frame; whoever walks the value must not
-    overflow.
+    """Parts may hold parts, and so nest deeper than any frame; code that walks the value must not
+    overflow the stack.
     """
     level = [value]
     for _ in range(DEPTH_CAP + 2):

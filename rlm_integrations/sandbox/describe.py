@@ -50,17 +50,15 @@ def describe_value(value: Any) -> str:
 
 
 def message_of(value: Any) -> str:
-    """The text of an exception or of an exit's code, of bounded length; "" where it has none."""
+    """The message of an exception or an exit code, cut to MESSAGE_KEPT; "" if it cannot be read."""
     try:
         return str.__getitem__(str(value), slice(MESSAGE_KEPT))  # a plain str, also of a subclass
-    except BaseException:  # noqa: BLE001 - a text of the model's own may raise anything
+    except BaseException:  # noqa: BLE001 - a `__str__` of the model's own may raise anything
         return ""
 
 
 def opaque(value: Any) -> Opaque:
-    """What crosses in the place of a value that cannot: its type and its text, as far as it has
-    one.
-    """
+    """The stand-in for a value that cannot cross the wire: its type and its string, if it has one."""
     name: str = type_name(type(value))
     try:
         text = str.__getitem__(str(value), slice(None))  # a plain str, also of a subclass
@@ -70,8 +68,8 @@ def opaque(value: Any) -> Opaque:
 
 
 def describe_exception(error: BaseException) -> dict[str, str]:
-    """An exception as data: its traceback shows the model's frames and the library's, none of ours,
-    and no path of this machine.
+    """An exception as data. Its traceback shows the frames of the model and of the standard library,
+    but no frames of this package and no path of this machine.
     """
     try:
         whole = traceback.TracebackException(
@@ -90,7 +88,7 @@ def describe_exception(error: BaseException) -> dict[str, str]:
 
 def _strip_frames(whole: traceback.TracebackException) -> None:
     frames = []
-    # In our machinery, and in what it calls of the library, until the model's next frame
+    # True in this package, and in library code that it calls, until the model's next frame
     inside = True
     for frame in whole.stack:
         inside = not frame.filename.startswith("<block-") and (

@@ -1,4 +1,4 @@
-"""Messages to frames; see `wire`."""
+"""Turns messages into frames; see `wire`."""
 
 import itertools
 import json
@@ -12,9 +12,9 @@ from .wire import DEPTH_CAP, FRAME_CAP, HEADER_CAP, LENGTH, Opaque
 
 # Where a writer begins a further part, in bytes of blobs, or eight times the weight of header
 PART = 2 << 20
-INLINE = 256  # characters up to which a text stays in the header
-PIECE = 1 << 20  # characters of one piece of a long text
-LONE = 4096  # characters from which a text goes ahead by itself once its frame is full
+INLINE = 256  # characters up to which a string stays in the header
+PIECE = 1 << 20  # characters of one piece of a long string
+LONE = 4096  # characters from which a string is sent in parts once its frame is full
 # Entries from which a dict is sent as a list of pairs, which can be sent in parts
 _LARGE_DICT = 100
 

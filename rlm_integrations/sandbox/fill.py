@@ -1,7 +1,7 @@
 """How the child gets its text: a new str filled straight from a descriptor, so that there is never
 a second copy of the text.
 
-Runs in the child: standard library only. It writes into a str that nobody else has seen yet, as the
+Runs in the child: standard library only. It writes into a str that no other code has seen yet, as the
 interpreter's own C code does, and checks first that this interpreter lays a str out as expected.
 """
 
@@ -40,7 +40,7 @@ def fill(fd: int, offset: int, chars: int, stored: int, maxchar: int) -> str:
 
     Raises:
         EOFError: The file ends before the text does.
-        ValueError: The text was said to be ASCII, and is not.
+        ValueError: The text should be ASCII, but is not.
     """
     text: str
     if chars <= STEP_CHARS:
@@ -48,7 +48,7 @@ def fill(fd: int, offset: int, chars: int, stored: int, maxchar: int) -> str:
         _read(fd, memoryview(data), offset)
         text = _from_data(stored, bytes(data), chars)
         if maxchar < 128 and not text.isascii():
-            raise ValueError("the text was said to be ASCII, and is not")
+            raise ValueError("the file should hold only ASCII characters here, but does not")
         return text
     width = 1 if maxchar < 1 << 8 else 2 if maxchar < 1 << 16 else 4
     text = _new(chars, maxchar)
@@ -83,7 +83,7 @@ def _fill_in_steps(
         data = _narrowed(data, stored, width)
         # A file may be written to at any time, and a str that claims to be ASCII must be.
         if maxchar < 128 and not data.isascii():
-            raise ValueError("the text was said to be ASCII, and is not")
+            raise ValueError("the file should hold only ASCII characters here, but does not")
         part[:] = data
 
 

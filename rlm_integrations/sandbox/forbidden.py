@@ -30,7 +30,7 @@ def forbid_builtins() -> None:
             ) from None
 
     open_file.__name__ = open_file.__qualname__ = "open"
-    builtins.input = refused("input", "nobody is there to answer; decide from `context`")
+    builtins.input = refused("input", "there is no user to answer; decide from `context`")
     builtins.breakpoint = refused("breakpoint", "there is no terminal; use print()")
     builtins.open = open_file
     os.uname = lambda: os.uname_result(("Linux", "sandbox", "", "", ""))

@@ -148,7 +148,7 @@ class Plan:
         Args:
             parent: The process that this one must not outlive.
             memory: How many bytes of address space may be taken beyond what is in use now.
-            keep: The file descriptors that stay open; all others are closed, whoever opened them.
+            keep: The file descriptors that stay open; all others are closed, including those that other code opened.
             descriptors: How many file descriptors may be open at once.
 
         Returns:

@@ -98,7 +98,7 @@ class InProcessSession:
     async def execute(self, code: str, block: int) -> ExecutionResult:
         """Run one block; see `Session.execute`.
 
-        A cancelled block is asked to end, and left behind if it does not.
+        A cancelled block is interrupted, and left behind if it does not end.
         """
         async with self._busy:
             if self._closed:
@@ -194,7 +194,7 @@ class InProcessSession:
         self._repl.namespace.update(_crossed({"op": "vars", "values": dict(variables)})["values"])
 
     async def interrupt(self) -> None:
-        """Ask the running block to end; code that does not come back to the interpreter goes on."""
+        """Interrupt the running block; code that never returns to the interpreter goes on."""
         if self._thread is not None and self._thread.ident is not None and self._repl.running:
             self._repl.interrupted = True
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -202,7 +202,7 @@ class InProcessSession:
             )
 
     async def close(self) -> None:
-        """End the session; a block that still runs is asked to end."""
+        """End the session; a block that is still running is interrupted."""
         self._closed = True
         for call in list(self._open):
             call.cancel()

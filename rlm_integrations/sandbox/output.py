@@ -11,12 +11,13 @@ _FLUSH_CHARS = 1 << 16  # after which output is sent while the block still runs
 
 
 def replace_surrogates(text: str) -> str:
-    """Text that every encoding of Unicode holds: lone surrogates become their escapes."""
+    """The string with lone surrogates as escapes, so that every encoding of Unicode can hold it."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Output:
-    """What model code writes: both streams in order, each up to its bound, the rest counted.
+    """Collects what model code writes: both streams in order, each up to its limit; the rest is
+    counted.
 
     Args:
         kept: Characters kept of each stream in one block.

@@ -117,7 +117,7 @@ class ProcessSandbox:
         except BaseException:
             child.release()
             raise
-        raise AssertionError("the second try gives or raises")
+        raise AssertionError("the second attempt returns or raises")
 
     def _fork(self, child: ChildProcess) -> socket.socket:
         if not self._python:
@@ -165,8 +165,8 @@ class ProcessSession:
         self._running: RunningBlock | None = None
         self._lost = ""
         self._closed = False
-        # A session that nobody closes ends with its object: a child that rests would never see its
-        # socket close.
+        # The child of a session that is never closed ends when the session object is collected: a
+        # stopped child does not notice that its socket closed.
         self._release = weakref.finalize(self, child.release)
 
     async def execute(self, code: str, block: int) -> ExecutionResult:

@@ -1,5 +1,5 @@
-"""The REPL itself: variables that last, one block at a time. It knows nothing of processes; the
-child and `inprocess` both run it.
+"""The REPL: it runs one block at a time and keeps the variables. It is independent of processes;
+the child and `inprocess` both use it.
 """
 
 import ast
@@ -24,8 +24,8 @@ from .replies import AwaitableList, AwaitableText
 
 SendCall = Callable[[int, str, list[Any], dict[str, Any]], "Future[Any]"]
 
-ECHO_KEPT = 10_000  # characters of a text that is the last expression of a block
-VARIABLES_SHOWN = 100
+ECHO_KEPT = 10_000  # characters of a string that is the last expression of a block
+VARIABLES_SHOWN = 100  # by SHOW_VARS and after a block
 REBOUND_TOLD = 50  # names
 
 
@@ -149,7 +149,7 @@ class Repl:
         return found
 
     def _bind(self) -> None:
-        """Bind the reserved names, whatever the last block made of them."""
+        """Bind the reserved names again, even if the last block rebound them."""
         self._bound = dict(self._reserved)
         objects: dict[str, dict[str, Any]] = {}
         for name, stub in self._stubs.items():
@@ -180,7 +180,7 @@ class Repl:
     # Running a block.
 
     def execute(self, code: str, block: int) -> dict[str, Any]:
-        """Run one block and say what it did: error, final, locals, elapsed, dropped.
+        """Run one block and return its error, final, locals, elapsed and dropped, among others.
 
         Raises nothing.
         """
@@ -248,7 +248,7 @@ class Repl:
         return self._runner.run(work)
 
     def close(self) -> None:
-        """End the tasks and the event loop that blocks have left behind."""
+        """End the tasks and the event loop that blocks left behind."""
         runner, self._runner = self._runner, None
         try:
             if runner is not None:

@@ -118,7 +118,7 @@ def _awaited_calls(tree: ast.Module, functions: Collection[str]) -> None:
         match node:
             case ast.For(target=ast.Name(id=name), iter=ast.Name(id=source)) if name in awaited:
                 gathered.add(source)
-    # A reply that is also used as a text must stay one: it can be awaited all the same.
+    # A reply that is also used as a string must stay one; it can still be awaited.
     awaits = Counter(
         node.value.id
         for node in ast.walk(tree)

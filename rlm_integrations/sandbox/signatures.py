@@ -1,6 +1,4 @@
-"""The parameters of a function, from the text that describes them: what `help` and
-`inspect.signature` show of a host function.
-"""
+"""Signatures from strings, so that `help` and `inspect.signature` show those of host functions."""
 
 import ast
 from inspect import Parameter, Signature
@@ -18,14 +16,14 @@ class _Source:
 
 
 def signature_of(text: str) -> Signature | None:
-    """The signature that a text such as `(query, limit=50)` describes; None where it is not Python."""
+    """The signature that a string such as `(query, limit=50)` describes, or None if it is invalid."""
     try:
         tree = ast.parse(f"def function{text}: pass")
     except (SyntaxError, ValueError):
         return None
     match tree.body:
         case [ast.FunctionDef(args=given, returns=returns)]:
-            return Signature(_parameters(given), return_annotation=_shown(returns))
+            return Signature(_parameters(given), return_annotation=_as_written(returns))
     return None
 
 
@@ -46,8 +44,10 @@ def _parameters(given: ast.arguments) -> list[Parameter]:
 
 
 def _parameter(given: ast.arg, kind: Any, default: ast.expr | None = None) -> Parameter:
-    return Parameter(given.arg, kind, default=_shown(default), annotation=_shown(given.annotation))
+    return Parameter(
+        given.arg, kind, default=_as_written(default), annotation=_as_written(given.annotation)
+    )
 
 
-def _shown(node: ast.expr | None) -> Any:
+def _as_written(node: ast.expr | None) -> Any:
     return Parameter.empty if node is None else _Source(node)  # the same object as Signature.empty
