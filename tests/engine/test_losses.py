@@ -7,6 +7,7 @@ import pytest
 from rlm_integrations import RLM, Budget
 from rlm_integrations.errors import SandboxUnavailableError
 from rlm_integrations.sandbox.base import Capabilities, Opening, Session
+from rlm_integrations.sandbox.process import ProcessSandbox
 from tests.engine.conftest import Scripted, code, final, overlong, run
 
 LOSE = code("import os", "print('going')", "os._exit(1)")
@@ -95,6 +96,19 @@ async def test_without_a_sandbox_nothing_is_paid() -> None:
             with pytest.raises(SandboxUnavailableError):
                 await chat.acompletion("What?")
     assert root.requests == []
+
+
+async def test_the_model_reads_the_rules_of_its_sandbox() -> None:
+    """What code may use is said in the words of the sandbox, and in no others."""
+
+    class OnlyMath(ProcessSandbox):
+        rules = "Nothing is there but `math`."
+
+    root = Scripted([final("1")])
+    await RLM(root, sandbox=OnlyMath()).acompletion("What?", "a document")
+    said = " ".join(root.requests[0].messages[0].content.split())
+    assert "from block to block. Nothing is there but `math`. What is printed" in said
+    assert "standard library" not in said
 
 
 async def test_the_loop_runs_in_this_process_too() -> None:
