@@ -69,15 +69,8 @@ if TYPE_CHECKING:
         StoreObject,
         Usage,
     )
-    from rlm_integrations.result import (
-        Citation,
-        Execution,
-        Iteration,
-        ModelNames,
-        RLMResult,
-        SourceInfo,
-        SubCall,
-    )
+    from rlm_integrations.result import Citation, Execution, Iteration, RLMResult, SubCall
+    from rlm_integrations.run_setup import ModelNames, SourceInfo
     from rlm_integrations.spending import Spent
     from rlm_integrations.store import SharedStore
 
@@ -217,11 +210,10 @@ _HOMES = {
         "Citation",
         "Execution",
         "Iteration",
-        "ModelNames",
         "RLMResult",
-        "SourceInfo",
         "SubCall",
     ],
+    "run_setup": ["ModelNames", "SourceInfo"],
     "spending": ["Spent"],
     "store": ["SharedStore"],
 }

@@ -14,6 +14,7 @@ from rlm_integrations._json import read_fields, to_plain
 from rlm_integrations.errors import InputError
 from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import Message, Usage
+from rlm_integrations.run_setup import ModelNames, SourceInfo
 from rlm_integrations.spending import Spending
 
 if TYPE_CHECKING:
@@ -197,40 +198,6 @@ class Iteration:
         """How many calls to models its code and its child runs made."""
         noted = sum(call.calls for execution in self.executions for call in execution.subcalls)
         return noted + sum(execution.unrecorded for execution in self.executions)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceInfo:
-    """One document of the context, as it was when the run read it.
-
-    Attributes:
-        name: `context_0`, `context_1` and so on, as in citations.
-        length: How many characters it has.
-        sha256: Of its text in UTF-8, in hexadecimal.
-        file: The name of its file, without the folder; None where it was no file.
-        id: The document's own id; None where it came without one.
-    """
-
-    name: str
-    length: int
-    sha256: str
-    file: str | None = None
-    id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelNames:
-    """The models of a run.
-
-    Attributes:
-        root: The root model.
-        subs: The models that code may ask: the provider's name of each by the name that code uses.
-        default: The key in `subs` of the model that answers where code names none.
-    """
-
-    root: str = ""
-    subs: Mapping[str, str] = field(default_factory=dict, hash=False)
-    default: str = ""
 
 
 _SHOWN = 2_000  # characters of an answer that `print(result)` shows

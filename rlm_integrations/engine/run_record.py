@@ -12,7 +12,8 @@ from rlm_integrations._json import to_plain
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.tree import Settings, Tree
-from rlm_integrations.result import ModelNames, RLMResult, SourceInfo
+from rlm_integrations.result import RLMResult
+from rlm_integrations.run_setup import ModelNames, SourceInfo
 
 _NAME_CHARS = 200  # that are kept of the name of a type
 _SOURCES_AT_ONCE = 1_000  # that are listed on the event loop; more take a while, in a thread

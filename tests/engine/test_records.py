@@ -26,7 +26,7 @@ from pydantic import BaseModel, TypeAdapter
 from rlm_integrations import RLM, Budget, Limits, LLMError, Retry, RLMResult, SharedStore
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
-from rlm_integrations.result import ModelNames, SourceInfo
+from rlm_integrations.run_setup import ModelNames, SourceInfo
 from tests.engine.conftest import Scripted, code, final, run
 
 TEXT = "One fish, two fish, red fish, blue fish. " * 50
