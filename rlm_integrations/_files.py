@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files completely or not at all."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ from pathlib import Path
 def write_whole(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
     """Write ASCII text to a file. If that fails, the file keeps its old content.
 
-    The permissions of an existing file stay. A symbolic link stays a link, and its target is
-    replaced. What is not a regular file, such as a pipe or a terminal, is written to directly; a
-    pipe that no process reads is refused. A file that cannot be replaced is written to directly
-    too: one in a folder that is not writable, or one that is mounted by itself, as in containers.
+    An existing file keeps its permissions. A symbolic link stays a link, and its target is
+    replaced. A file that is not regular, such as a pipe or a terminal, is written directly; a pipe
+    that no process reads is refused. A file that cannot be replaced is written directly too: in a
+    directory that is not writable, or a file that is a mount point, as in containers.
 
     Raises:
         OSError: The file cannot be written.

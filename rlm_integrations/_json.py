@@ -1,4 +1,4 @@
-"""Records as plain JSON, and back: the annotations of their fields say what is valid."""
+"""Records as plain JSON, and back, validated by the annotations of their fields."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,13 +11,13 @@ from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import LLMError, LLMReply
 
-_LARGEST = 1 << 63  # of an integer: a larger one cannot even be shown in a message
+_INTEGER_BOUND = 1 << 63  # a larger integer may be too long even for a message
 
 
 def to_plain(value: Any) -> Any:
     """The value in JSON's types.
 
-    What JSON does not have becomes a string, NaN and the infinities included.
+    Other values become strings, NaN and the infinities included.
     """
     if isinstance(value, LLMError):
         return {"error": {"type": value.type, "message": value.message, "retries": value.retries}}
@@ -47,7 +47,7 @@ def to_plain(value: Any) -> Any:
 
 
 def _as_string(value: Any) -> Any:
-    """A value of any other type, such as a date, in the words that pydantic takes for it."""
+    """A value of any other type, such as a date, in pydantic's form."""
     from pydantic_core import to_jsonable_python
 
     try:
@@ -57,10 +57,10 @@ def _as_string(value: Any) -> Any:
 
 
 def read_record(kind: Any, value: Any, where: str) -> Any:
-    """The value of this type that `plain` wrote.
+    """The value of this type from the output of `to_plain`.
 
     Args:
-        kind: A type, as an annotation has it. One with `from_dict` reads itself.
+        kind: The type annotation. A class with `from_dict` reads itself.
         value: Anything.
         where: The name of the value for messages, such as "spent.by_model".
 
@@ -71,11 +71,11 @@ def read_record(kind: Any, value: Any, where: str) -> Any:
     try:
         return _reader(kind)(value)
     except _InvalidError as error:
-        raise error.told(where) from None
+        raise error.as_input_error(where) from None
 
 
 def read_fields(kind: Any, value: Any, *, omit: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The fields of a record, by name. One that is missing gets its default.
+    """The fields of a record, by name. A missing one gets its default.
 
     Raises:
         InputError: A field is missing, unknown or not of its type.
@@ -83,7 +83,7 @@ def read_fields(kind: Any, value: Any, *, omit: frozenset[str] = frozenset()) ->
     try:
         return _fields(kind, value, omit)
     except _InvalidError as error:
-        raise error.told("") from None
+        raise error.as_input_error("") from None
 
 
 class _InvalidError(Exception):
@@ -97,7 +97,7 @@ class _InvalidError(Exception):
         self.path.insert(0, part)
         return self
 
-    def told(self, where: str) -> InputError:
+    def as_input_error(self, where: str) -> InputError:
         return InputError(
             f"{''.join([where, *self.path]).removeprefix('.') or 'the record'} {self}"
         )
@@ -108,7 +108,7 @@ _Reader = Callable[[Any], Any]
 
 @cache
 def _reader(kind: Any) -> _Reader:
-    """What reads values of this type."""
+    """A function that reads values of this type."""
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any or isinstance(kind, TypeVar):
         return lambda value: value
@@ -129,7 +129,7 @@ def _reader(kind: Any) -> _Reader:
 
 def _fields(kind: Any, value: Any, omit: frozenset[str]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise _wrong("an object", value)
+        raise _type_error("an object", value)
     known = _fields_of(kind)
     if not value.keys() <= known.keys():
         raise _InvalidError(
@@ -151,19 +151,19 @@ def _fields(kind: Any, value: Any, omit: frozenset[str]) -> dict[str, Any]:
 
 @cache
 def _fields_of(kind: type) -> dict[str, tuple[_Reader, bool]]:
-    """Of each field what reads it, and whether it must be there."""
+    """Each field's reader, and whether the field is required."""
     hints = get_type_hints(kind)
     return {
         each.name: (
-            _late(hints[each.name]),
+            _lazy_reader(hints[each.name]),
             each.default is MISSING and each.default_factory is MISSING,
         )
         for each in fields(kind)
     }
 
 
-def _late(kind: Any) -> _Reader:
-    """What reads this type, made at its first use: records hold records of their own kind."""
+def _lazy_reader(kind: Any) -> _Reader:
+    """A reader of this type, made at its first use, because records may be recursive."""
 
     def read_late(value: Any) -> Any:
         return _reader(kind)(value)
@@ -188,12 +188,12 @@ def _union_reader(kinds: tuple[Any, ...]) -> _Reader:
 def _read_choice(choices: tuple[Any, ...], value: Any) -> Any:
     if isinstance(value, str) and value in choices:
         return value
-    raise _wrong(f"one of {', '.join(map(repr, choices))}", value)
+    raise _type_error(f"one of {', '.join(map(repr, choices))}", value)
 
 
 def _read_list(reader: _Reader, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise _wrong("a list", value)
+        raise _type_error("a list", value)
     at = 0
     found = []
     try:
@@ -206,11 +206,11 @@ def _read_list(reader: _Reader, value: Any) -> tuple[Any, ...]:
 
 def _read_mapping(reader: _Reader, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise _wrong("an object", value)
+        raise _type_error("an object", value)
     found = {}
     for key, item in value.items():
         if not isinstance(key, str):
-            raise _wrong("an object whose keys are strings", value)
+            raise _type_error("an object whose keys are strings", value)
         try:
             found[key] = reader(item)
         except _InvalidError as error:
@@ -233,23 +233,23 @@ def _read_str(value: Any) -> str:
         return LLMError(
             _read_str(error["type"]), _read_str(error["message"]), _read_int(error["retries"])
         )
-    raise _wrong("a string", value)
+    raise _type_error("a string", value)
 
 
 def _read_int(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _wrong("an integer", value)
-    if not -_LARGEST <= value < _LARGEST:
+        raise _type_error("an integer", value)
+    if not -_INTEGER_BOUND <= value < _INTEGER_BOUND:
         raise _InvalidError("must be an integer of 64 bits")
     return value
 
 
 def _read_float(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise _wrong("a number", value)
+        raise _type_error("a number", value)
     try:
         is_finite = math.isfinite(value)
-    except OverflowError:  # an integer that no float can be
+    except OverflowError:  # an integer that no float can represent
         is_finite = False
     if not is_finite:
         raise _InvalidError("must be a finite number")
@@ -259,10 +259,10 @@ def _read_float(value: Any) -> float:
 def _read_bool(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    raise _wrong("a boolean", value)
+    raise _type_error("a boolean", value)
 
 
-def _wrong(wanted: str, value: Any) -> _InvalidError:
+def _type_error(wanted: str, value: Any) -> _InvalidError:
     return _InvalidError(
         f"must be {wanted}, not {'null' if value is None else f'a value of type {type(value).__name__}'}"
     )

@@ -1,4 +1,4 @@
-"""Progress on stderr, by tqdm."""
+"""Progress on stderr, with tqdm."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ from rlm_integrations.events import (
 
 
 def bar_class() -> Any:
-    """Tqdm's bar without its monitor, which would leave a thread behind."""
+    """Tqdm's bar class without its monitor thread."""
     from tqdm import tqdm
 
     return type("Bar", (tqdm,), {"monitor_interval": 0})
 
 
 def retried_state(reasons: Iterable[str]) -> str:
-    """How many calls are tried again, and why most of them."""
+    """How many calls are being retried, and the most frequent reason."""
     counts = Counter(reasons)
     return f"{counts.total()} retried ({counts.most_common(1)[0][0]})"
 
@@ -35,27 +35,27 @@ class Bar:
         self._title = title
         self._bar: Any = None
         self._failed = 0
-        self._retried: dict[str, str] = {}  # of calls that failed and wait for another try, why
+        self._retried: dict[str, str] = {}  # reasons, of calls that wait for a retry
 
     def __call__(self, event: Event) -> None:
-        """Follow a batch's events."""
+        """Update the bar from an event."""
         if isinstance(event, BatchStarted):
             self._bar = bar_class()(total=event.total, desc=self._title, unit="prompt")
         elif isinstance(event, BatchProgress):
             self._failed = event.failed
-            self._tell(refresh=False)
+            self._refresh(refresh=False)
             self._bar.update()
         elif isinstance(event, CallRetried):
             self._retried[event.id] = event.error.type
-            self._tell(refresh=len(self._retried) == 1)
+            self._refresh(refresh=len(self._retried) == 1)
         elif isinstance(event, CallFinished | CallFailed):
             self._retried.pop(event.id, None)
         elif isinstance(event, BatchFinished):
             self._retried.clear()
-            self._tell(refresh=False)
+            self._refresh(refresh=False)
             self._bar.close()
 
-    def _tell(self, *, refresh: bool) -> None:
-        told = [retried_state(self._retried.values())] if self._retried else []
-        told += [f"failed={self._failed}"] if self._failed else []
-        self._bar.set_postfix_str(", ".join(told), refresh=refresh)
+    def _refresh(self, *, refresh: bool) -> None:
+        notes = [retried_state(self._retried.values())] if self._retried else []
+        notes += [f"failed={self._failed}"] if self._failed else []
+        self._bar.set_postfix_str(", ".join(notes), refresh=refresh)

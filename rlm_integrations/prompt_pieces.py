@@ -1,4 +1,4 @@
-"""A prompt as the record has it: its own words, and spans of the document."""
+"""A recorded prompt: its own words, and spans of the document."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,21 +11,18 @@ from rlm_integrations.records import SpanRef
 if TYPE_CHECKING:
     from rlm_integrations.corpus import Corpus
 
-_ENDS: Final = 20  # pieces of a prompt that is kept in part
+_MAX_PIECES_SHORTENED: Final = 20  # of a prompt that is recorded in part
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPieces:
-    """A prompt as its own words and spans of the document, which together are the prompt to the
-    last character.
+    """A prompt as its own words and spans of the document, which add up to the exact prompt.
 
     Attributes:
         pieces: Words and spans, in order.
-        ambiguous: The numbers of those pieces whose text was seen at other places of the document
-            too.
+        ambiguous: The indexes of pieces whose text also occurs at other places of the document.
         sha256: Of the prompt's UTF-8, lone surrogates included.
-        left_out: How many characters of its own words were not kept, because the record had no room
-            for them.
+        left_out: How many characters of its own words were dropped, because the record was full.
     """
 
     pieces: tuple[str | SpanRef, ...]
@@ -52,12 +49,11 @@ class PromptPieces:
         """The prompt.
 
         Raises:
-            ContextError: This is not the corpus in which the spans were found, or not all of the
-                prompt was kept.
+            ContextError: This is not the corpus of the spans, or the prompt was recorded in part.
         """
         if self.left_out:
             raise ContextError(
-                "the prompt cannot be rebuilt: the record had no room for all of it (Limits.recorded_chars)"
+                "the prompt cannot be rebuilt: it was recorded in part, because the record was full (Limits.recorded_chars)"
             )
         text = "".join(
             piece if isinstance(piece, str) else corpus.text(piece.source, piece.start, piece.end)
@@ -65,7 +61,7 @@ class PromptPieces:
         )
         if sha256_of(text) != self.sha256:
             raise ContextError(
-                "the prompt cannot be rebuilt from this document: it is not the one that the prompt was made of"
+                "the prompt cannot be rebuilt from this document: it was made from another one"
             )
         return text
 
@@ -75,8 +71,11 @@ class PromptPieces:
         """
         chosen = (
             self.pieces
-            if len(self.pieces) <= _ENDS
-            else (*self.pieces[: _ENDS // 2], *self.pieces[-_ENDS // 2 :])
+            if len(self.pieces) <= _MAX_PIECES_SHORTENED
+            else (
+                *self.pieces[: _MAX_PIECES_SHORTENED // 2],
+                *self.pieces[-_MAX_PIECES_SHORTENED // 2 :],
+            )
         )
         half = max(1, kept // len(chosen) // 2)
         pieces = tuple(_ends(piece, half) if isinstance(piece, str) else piece for piece in chosen)
@@ -92,12 +91,12 @@ def _ends(text: str, half: int) -> str:
 
 
 def literal(prompt: str) -> PromptPieces:
-    """A prompt in words alone, where the document cannot be read any more."""
+    """A prompt without spans, for a document that cannot be read any more."""
     return PromptPieces((prompt,) if prompt else (), (), sha256_of(prompt))
 
 
 def made_of(pieces: Sequence[str | SpanRef], corpus: "Corpus") -> tuple[str, PromptPieces]:
-    """The prompt of these words and spans, and what the record has of it."""
+    """The prompt of these words and spans, and its recorded form."""
     text = "".join(
         each if isinstance(each, str) else corpus.text(each.source, each.start, each.end)
         for each in pieces

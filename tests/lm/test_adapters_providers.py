@@ -336,7 +336,7 @@ def test_google_over_a_client_of_the_users(standin: StandIn) -> None:
     llm = foreign("GoogleGenAI", standin.base_url, http_options=options)
     for _ in range(2):
         assert asyncio.run(allm_batch(PROMPTS, llm)) == ANSWERS
-    assert home_of(llm)._tenancy._loop is None
+    assert home_of(llm)._owner._loop is None
 
 
 @EACH

@@ -127,7 +127,7 @@ async def test_tls_to_a_port_of_http_that_says_nothing(
     """Where a server waits for more, the connection times out, and it is asked whether it speaks
     plain HTTP.
     """
-    monkeypatch.setattr(client, "CONNECT", 0.2)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.2)
     failure = await failure_of(server.base_url.replace("http", "https"))
     assert str(failure).endswith(
         "the server does not speak TLS on this port: write http:// in base_url"
@@ -155,7 +155,7 @@ async def test_a_socks_proxy_needs_the_other_transport(monkeypatch: pytest.Monke
     """Aiohttp speaks no SOCKS: the message says what does."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     failure = await failure_of("http://model.invalid/v1")
-    assert "is a SOCKS proxy, which transport='aiohttp' cannot use: take transport='sdk'" in str(
+    assert "is a SOCKS proxy, which transport='aiohttp' cannot use: set transport='sdk'" in str(
         failure
     )
 
@@ -194,7 +194,7 @@ async def test_a_prompt_is_not_taken_along_to_another_host(server: StandIn, tran
 
     async with raw_server(redirect) as (address, _):
         failure = await failure_of(f"http://{address}/v1", transport)
-    assert "the server redirects to another host, localhost, which would get the prompt" in str(
+    assert "the server redirects to another host, localhost, which would receive the prompt" in str(
         failure
     )
     assert not failure.retryable

@@ -1,1 +1,1 @@
-"""Models of LangChain and LlamaIndex, asked as ours are."""
+"""Models of LangChain and LlamaIndex as `LM`s."""

@@ -1,16 +1,15 @@
-"""What LangChain's and LlamaIndex's models have in common here: from which door they are asked in
-which way, and how their replies read.
+"""The common part of the adapters of LangChain's and LlamaIndex's models: which method is called,
+and how replies are parsed.
 
-The door decides the client. From a synchronous door a model is asked by its synchronous method, in
-a thread for each call. From an asynchronous one it is asked by its asynchronous method, on the one
-event loop where its client is at home (see `_home`); on any other loop, and where the class has no
-asynchronous method of its own, in threads too. A client that is at home on every loop is the
-exception: it is asked asynchronously from all doors.
+The sync API calls a model's synchronous method, in a thread for each call. The async API calls its
+asynchronous method, on the one event loop that its client is tied to (see `home_loop`); on any
+other loop, and if the class has no asynchronous method of its own, in threads too. The exception is
+a client that works on every loop: it is always called asynchronously.
 
-What follows for users: a cancelled or timed-out call of an asynchronous door is aborted; one in a
-thread is left behind, and ends when its own timeout says so. The object is the user's and never
-changed: where it makes further tries of its own (`max_retries`), they come on top of ours and are
-not seen; `max_retries=0` leaves them to us, who slow down for all when a provider refuses.
+For users this means: a cancelled or timed-out call of the async API is aborted; a call in a thread
+cannot be stopped, and ends by its own timeout. The user's object is never changed: retries of its
+own (`max_retries`) add to those of this library, which cannot see them; with `max_retries=0` this
+library retries, and slows down all calls when a provider reports overload.
 """
 
 from abc import ABC, abstractmethod
@@ -35,11 +34,11 @@ Reply = TypeVar("Reply")
 
 RESERVED_PARAMS = frozenset(
     {"callbacks", "config", "input", "messages", "model", "n", "stream", "stream_options"}
-)  # parameters that are decided here
-# How objects call the bound of their replies
+)  # parameters that the adapter sets
+# Names of the bound on a reply's tokens
 BOUNDS = (BOUND, "max_tokens", "max_output_tokens", "max_tokens_to_sample", "num_predict")
-# Providers' words for why a model stopped, in lower case, by OpenAI's.
-WORDS = {
+# Providers' finish reasons, in lower case, and OpenAI's equivalents.
+FINISH_REASONS = {
     **dict.fromkeys(("complete", "done", "end_turn", "eos", "eos_token", "stop_sequence"), "stop"),
     **dict.fromkeys(("max_output_tokens", "max_tokens", "model_context_window_exceeded"), "length"),
     **dict.fromkeys(
@@ -55,12 +54,12 @@ class ForeignLM(ABC, Generic[Reply]):
     """A model of another framework as an `LM`.
 
     Args:
-        model: The model itself, or what stands for several.
-        ask: The synchronous method, of the model or of what it is bound in.
-        ask_async: The asynchronous one; None where it would only be a detour to the other.
+        model: The model itself, or the object around several.
+        ask: The synchronous method, of the model or of the object that it is bound in.
+        ask_async: The asynchronous one; None if it would only call the other.
         name: The model's name.
-        context_window: How many tokens it reads at once, where the object clearly says so.
-        clients: The objects that have the clients of its calls; by default the model alone.
+        context_window: How many tokens it reads at once, if the object states it.
+        clients: The objects that own the HTTP clients; by default the model alone.
     """
 
     def __init__(
@@ -82,21 +81,24 @@ class ForeignLM(ABC, Generic[Reply]):
         self._clients = clients or [model]
         self._bound_to_loops = [each for each in self._clients if not is_at_home_everywhere(each)]
         self.reply_tokens = own_bound(model)
-        # Adapters of one object share its limits, whichever of them is asked.
+        # All adapters of one object share its limits.
         self.limit_key = per_object("limits", model, object)
 
     async def complete(self, request: Request) -> Completion:
         """The model's answer.
 
         Raises:
-            ModelError: There is none; the types are those of `OpenAILM`, as far as the framework
-                lets them be told apart, and "error".
+            ModelError: The call failed; the types are those of `OpenAILM`, as far as the framework's
+                errors show them, and "error".
         """
         if wrong := RESERVED_PARAMS & request.params.keys():
-            raise ModelError(f"a request's params cannot hold {sorted(wrong)}", type="input")
+            raise ModelError(
+                f"params must not contain {sorted(wrong)}: the library sets them itself",
+                type="input",
+            )
         try:
             return self.completion(await self._ask(await self.arguments(request)))
-        except Exception as error:  # noqa: BLE001 - it is raised as ours, below: the other would be its context, key and all
+        except Exception as error:  # noqa: BLE001 - raised as a ModelError below: this one, which may show the key, would be its context
             secrets = [secret for each in self._clients for secret in _secrets(each)]
             failure = failure_of(error, repr(self.name), secrets=secrets)
         try:
@@ -110,11 +112,11 @@ class ForeignLM(ABC, Generic[Reply]):
                 return await self._call_async(**arguments)
             if not on_portal():
                 self._homes = self._homes or [home_of(each) for each in self._bound_to_loops]
-                # A list: each has to learn of the loop
+                # A list, not a generator: each has to record the loop
                 if all([await home.is_here() for home in self._homes]):
                     try:
                         return await self._call_async(**arguments)
-                    except NotImplementedError:  # many integrations have only half of the methods
+                    except NotImplementedError:  # many integrations lack one of the methods
                         self._call_async = None
                     finally:
                         for home, each in zip(self._homes, self._bound_to_loops, strict=True):
@@ -123,14 +125,14 @@ class ForeignLM(ABC, Generic[Reply]):
 
     @abstractmethod
     async def arguments(self, request: Request) -> dict[str, Any]:
-        """What both methods are called with."""
+        """The arguments of both methods."""
 
     @abstractmethod
     def completion(self, reply: Reply) -> Completion:
-        """What a reply says.
+        """The completion in a reply.
 
         Raises:
-            ModelError: It holds no answer.
+            ModelError: It has no answer.
         """
 
     def __repr__(self) -> str:
@@ -138,9 +140,7 @@ class ForeignLM(ABC, Generic[Reply]):
 
 
 def params_of(request: Request, bound: str | None) -> dict[str, Any]:
-    """The request's parameters, the bound of its reply under the name that the class takes, if it
-    takes one.
-    """
+    """The request's parameters, with its reply bound under the name that the class accepts, if any."""
     params = {name: value for name, value in request.params.items() if name != BOUND}
     if bound is not None and BOUND in request.params:
         params[bound] = request.params[BOUND]
@@ -148,9 +148,7 @@ def params_of(request: Request, bound: str | None) -> dict[str, Any]:
 
 
 def own_bound(model: object) -> int | None:
-    """How many tokens replies have at most by what the user set; a class's default is not the
-    user's.
-    """
+    """The bound on a reply's tokens that the user set; a class's default does not count."""
     fields = getattr(type(model), "model_fields", {})
     given = [
         getattr(model, name, None)
@@ -163,17 +161,17 @@ def own_bound(model: object) -> int | None:
 def completed(
     text: str | None, finish_reason: Any, refusal: Any, calls: Any, usage: Usage | None, model: str
 ) -> Completion:
-    """The completion, where there is one, with the provider's word for why it ended.
+    """The completion, with the provider's own finish reason.
 
     Raises:
-        ModelError: As `answer` says.
+        ModelError: As for `completion_or_error`.
     """
     word = getattr(finish_reason, "value", finish_reason)  # some are enums
     if not isinstance(word, str):
         return completion_or_error(text, None, refusal, calls, usage, model)
     return replace(
         completion_or_error(
-            text, WORDS.get(word.lower(), word.lower()), refusal, calls, usage, model
+            text, FINISH_REASONS.get(word.lower(), word.lower()), refusal, calls, usage, model
         ),
         finish_reason=word,
     )
@@ -182,7 +180,7 @@ def completed(
 def usage_from(
     input_tokens: Any, output_tokens: Any, cached_tokens: Any = 0, reasoning_tokens: Any = 0
 ) -> Usage | None:
-    """The counts, or None where they are missing or nonsense."""
+    """The counts, or None if they are missing or invalid."""
     counts = (input_tokens, output_tokens, cached_tokens or 0, reasoning_tokens or 0)
     return (
         Usage(*counts) if all(isinstance(count, int) and count >= 0 for count in counts) else None
@@ -190,7 +188,7 @@ def usage_from(
 
 
 def name_from(model: object, *attributes: str) -> str:
-    """The model's name: the first of these attributes that has one, else the name of its class."""
+    """The model's name: the first of these attributes that is set, else the name of its class."""
     found = (getattr(model, attribute, None) for attribute in attributes)
     return next(
         (name.removeprefix("models/") for name in found if isinstance(name, str) and name),
@@ -199,7 +197,7 @@ def name_from(model: object, *attributes: str) -> str:
 
 
 def _secrets(model: object) -> list[str]:
-    """The keys that the object was given, or that it gave to clients of its own."""
+    """The keys in the object, or in its clients."""
     found = []
     clients = list((getattr(model, "__pydantic_private__", None) or {}).values())
     clients += [getattr(client, "_api_client", None) for client in clients]

@@ -1,8 +1,8 @@
-"""The one event loop on which a foreign object's async client may be used.
+"""The one event loop on which the async client of a framework's model may be used.
 
 Such a client keeps connections, and a connection belongs to the loop that opened it. Frameworks
-share clients between loops all the same (LangChain even between models): asked on a second loop,
-they pay for calls whose answers they lose.
+share clients between loops nevertheless (LangChain even between models): calls on a second loop are
+charged, and their answers are lost.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from rlm_integrations._concurrency.runtime import shared
 T = TypeVar("T")
 Closer = Callable[[], Awaitable[None]]
 
-# Where frameworks keep an HTTP client that the user gave.
-GIVEN = ("http_async_client", "_async_http_client")
-# Where frameworks and integrations keep the SDK's async client, or that client's own HTTP client.
-ATTRIBUTES = (
+# Attributes of frameworks for an HTTP client from the user.
+USER_CLIENT_ATTRIBUTES = ("http_async_client", "_async_http_client")
+# Attributes of frameworks and integrations for the SDK's async client, or its HTTP client.
+CLIENT_ATTRIBUTES = (
     "root_async_client",
     "_async_client",
     "async_client",
@@ -32,12 +32,12 @@ ATTRIBUTES = (
 
 
 def per_object(kind: str, thing: object, make: Callable[[], T]) -> T:
-    """What was made of this kind for this very object, at its first mention in this process; kept
-    as long as the object lives.
+    """The value of this kind for this object, made at the first use in this process, and kept as
+    long as the object lives.
     """
     table: dict[int, tuple[Any, weakref.ref[object]]] = shared(("remembered", kind), dict)
     entry = table.get(id(thing))
-    if entry is None:  # two threads may come here at once, and one wins
+    if entry is None:  # two threads may get here at once: the first one wins
         entry = table.setdefault(
             id(thing), (make(), weakref.ref(thing, partial(_forget, table, id(thing))))
         )
@@ -49,9 +49,9 @@ def _forget(table: dict[int, Any], key: int, _: object) -> None:
 
 
 def home_of(model: object) -> "HomeLoop":
-    """The home of a model's async client, which other models may share.
+    """The home loop of a model's async client, which other models may share.
 
-    Where the first call makes the client, it is the model's own.
+    If the client is only made by the first call, the home belongs to the model.
     """
     return per_object(
         "homes of models", model, lambda: per_object("homes", client_of(model) or model, HomeLoop)
@@ -59,50 +59,51 @@ def home_of(model: object) -> "HomeLoop":
 
 
 class LoopIndependent:
-    """What marks an HTTP client as one that keeps connections of its own for each loop."""
+    """Marks an HTTP client that keeps separate connections for each event loop."""
 
 
 def is_at_home_everywhere(model: object) -> bool:
-    """Whether a model was given such a client: then any loop may ask it."""
-    return any(isinstance(getattr(model, name, None), LoopIndependent) for name in GIVEN)
+    """Whether a model has such a client: then it may be called on any loop."""
+    return any(
+        isinstance(getattr(model, name, None), LoopIndependent) for name in USER_CLIENT_ATTRIBUTES
+    )
 
 
 class HomeLoop:
-    """The event loop that came first, until it ends. Then the client's connections are closed, and
-    another loop may come.
+    """The event loop that used the client first, until it ends. Then the client's connections are
+    closed, and another loop may take its place.
 
-    Where the client is none whose connections we know how to close, or the loop is closed without
-    the shutdown that `asyncio.run` and its like give it, no other loop is ever let in: what is left
-    open would be taken for usable there.
+    If we cannot close the client's connections, or its loop closed without async-generator
+    shutdown, the client stays tied to that loop: another loop would reuse dead connections.
     """
 
     def __init__(self) -> None:
-        self._tenancy = _Owner()
-        self._kept = PerLoop(partial(_itself, self._tenancy), _end)
+        self._owner = _Owner()
+        self._per_loop = PerLoop(partial(_return_owner, self._owner), _end)
 
     async def is_here(self) -> bool:
-        """Whether this is the running loop; it becomes so where none came before."""
-        if not self._tenancy.take(asyncio.get_running_loop()):
+        """Whether the running loop is the home; it becomes the home if there is none yet."""
+        if not self._owner.take(asyncio.get_running_loop()):
             return False
-        await self._kept.get()  # so that the loop's end is seen
+        await self._per_loop.get()  # so that the loop's shutdown ends the ownership
         return True
 
     def note(self, model: object) -> None:
-        """Find out what is to be closed.
+        """Record how the client is closed.
 
-        Called after a call, because some clients are made by the first.
+        Called after each call, because the first call makes some clients.
         """
-        if self._tenancy.closers is None:
-            self._tenancy.closers = _closers_of(client_of(model))
+        if self._owner.closers is None:
+            self._owner.closers = _closers_of(client_of(model))
 
 
 class _Owner:
-    """Which loop has the client, and how its connections are closed. The client itself is not kept:
-    it may go before its loop.
+    """The loop that owns the client, and how its connections are closed. There is no reference to
+    the client, which may be collected before its loop ends.
     """
 
     def __init__(self) -> None:
-        self.closers: list[Closer] | None = None  # None until there is a client to be looked at
+        self.closers: list[Closer] | None = None  # None until the client exists
         self._lock = threading.Lock()
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
 
@@ -116,24 +117,22 @@ class _Owner:
         self._loop = None
 
 
-def _itself(tenancy: _Owner) -> _Owner:
-    return tenancy
+def _return_owner(owner: _Owner) -> _Owner:
+    return owner
 
 
-async def _end(tenancy: _Owner) -> None:
-    """On the loop that ends: close what is open there. The client may be used again afterwards: it
-    is the user's.
-    """
-    closers, tenancy.closers = tenancy.closers or [], None
+async def _end(owner: _Owner) -> None:
+    """On the loop that ends: close its connections. The user may use the client again afterwards."""
+    closers, owner.closers = owner.closers or [], None
     for close in closers:
         await close()
     if closers:
-        tenancy.give_up()
+        owner.give_up()
 
 
 def client_of(model: object) -> object | None:
-    """The HTTP client under a model's SDK, if it is of httpx's kind and made already, or Google's
-    own, which has several.
+    """The HTTP client of a model's SDK, if it is httpx's and made already, or Google's API client,
+    which has several.
     """
     held = {
         **getattr(model, "__dict__", {}),
@@ -142,9 +141,9 @@ def client_of(model: object) -> object | None:
     for name in ("client", "_client"):
         if (google := getattr(held.get(name), "_api_client", None)) is not None:
             return cast("object", google)
-    for name in ATTRIBUTES:
+    for name in CLIENT_ATTRIBUTES:
         found: Any = None
-        with suppress(Exception):  # some are made when they are looked at
+        with suppress(Exception):  # some are made on access
             found = getattr(model, name, None)
         for _ in range(3):  # the SDK's resource, the SDK, its HTTP client
             if hasattr(found, "_transport"):
@@ -154,12 +153,12 @@ def client_of(model: object) -> object | None:
 
 
 def _closers_of(client: Any) -> list[Closer] | None:
-    """What closes the client's connections on this loop, and nothing more; None where there is
-    nothing yet. Nothing public leads there.
+    """The functions that close the client's connections on this loop; None if there is no client
+    yet. There is no public API for this.
     """
     if client is None:
         return None
-    # Google's: a session for each loop, made anew where it is closed
+    # Google's: a session for each loop, made again after it was closed
     if getattr(client, "_use_aiohttp", bool)():
         session = getattr(client, "_aiohttp_sessions", {}).get(asyncio.get_running_loop())
         return None if session is None else [session.close]

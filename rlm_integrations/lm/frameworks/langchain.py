@@ -1,6 +1,6 @@
-"""LangChain's chat models as models of ours.
+"""LangChain's chat models as `LM`s.
 
-Imported when one is given, which proves that LangChain is there.
+Imported when one is passed in, so LangChain is installed.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -55,24 +55,23 @@ KINDS: dict[str, type[BaseMessage]] = {
 }
 # Asynchronous methods that run the synchronous one in the loop's default executor.
 DETOURS = {BaseChatModel._agenerate, SimpleChatModel._agenerate}  # noqa: SLF001 - they are what subclasses replace
-# Runnables of which it is known that they give no message of a model.
+# Runnables that never return a model's message.
 NO_MODELS = (BaseLLM, BaseOutputParser, BasePromptTemplate, BaseRetriever, BaseTool)
-CONFIGURED: Final = 32  # models of different configurations that are kept, with their connections
+MAX_CONFIGURED: Final = 32  # models of different configurations kept, with their connections
 
-# What a face adds to the configuration of a call, above all whose callbacks it belongs to. Without,
-# LangChain's own context variable tells, which holds as long as the context that asks was copied
-# from that of the outer run.
+# Adds to the configuration of a call, mainly the callbacks of the outer run. Without it, LangChain's
+# own context variable is used, which is valid if the calling context was copied from the outer run.
 outer_config: ContextVar[Callable[[Request], Awaitable[RunnableConfig]] | None] = ContextVar(
     "outer_config", default=None
 )
 
 
 class LangChainLM(ForeignLM[AIMessage]):
-    """A Runnable that gives an `AIMessage`: a `BaseChatModel`, bound (`bind`, `with_config`), with
+    """A Runnable that returns an `AIMessage`: a `BaseChatModel`, bound (`bind`, `with_config`), with
     fallbacks, or any other.
 
     Args:
-        asked: What the user gave.
+        asked: The user's object.
         name: The model's name.
 
     Attributes:
@@ -103,7 +102,7 @@ class LangChainLM(ForeignLM[AIMessage]):
             return await super()._ask(arguments)
 
     async def arguments(self, request: Request) -> dict[str, Any]:
-        """Messages, parameters, and what traces show of the call."""
+        """Messages, parameters, and the call's trace configuration."""
         config = trace_config(request)
         if (config_of := outer_config.get()) is not None:
             config.update(await config_of(request))
@@ -118,7 +117,7 @@ class LangChainLM(ForeignLM[AIMessage]):
         return {**params, "input": messages, "config": config}
 
     def completion(self, reply: AIMessage) -> Completion:
-        """What the message says; of content in blocks, the text."""
+        """The completion in the message; of content in blocks, the text."""
         if not isinstance(reply, BaseMessage):
             raise ModelError(
                 f"a model gives an AIMessage, not a {type(reply).__name__}", type="input"
@@ -136,7 +135,7 @@ class LangChainLM(ForeignLM[AIMessage]):
             (about[key] for key in ("model_name", "model") if isinstance(about.get(key), str)),
             self.name,
         )
-        # Google's word, of the prompt
+        # Google's reason for refusing the prompt
         blocked = (about.get("prompt_feedback") or {}).get("block_reason")
         refusal = (
             reply.additional_kwargs.get("refusal")
@@ -148,8 +147,7 @@ class LangChainLM(ForeignLM[AIMessage]):
 
 
 class ConfigurableLM:
-    """A model that the configuration of the outer run chooses: each call asks the one that its
-    configuration means.
+    """A model that the configuration of the outer run selects, for each call.
 
     Args:
         asked: What `configurable_fields`, `configurable_alternatives` or
@@ -171,14 +169,14 @@ class ConfigurableLM:
 
     @property
     def models(self) -> list[BaseChatModel]:
-        """The chat models that were asked so far."""
+        """The chat models called so far."""
         return [model for lm in self._known.values() for model in lm.models]
 
     async def complete(self, request: Request) -> Completion:
-        """The answer of the model that the configuration means.
+        """The answer of the model that the configuration selects.
 
         Raises:
-            ModelError: There is none, or the configuration means no model.
+            ModelError: The call failed, or the configuration selects no model.
         """
         try:
             lm = self._lm()
@@ -190,7 +188,7 @@ class ConfigurableLM:
         config = ensure_config()
         key = self._key(config)
         if key not in self._known:
-            if len(self._known) == CONFIGURED:
+            if len(self._known) == MAX_CONFIGURED:
                 del self._known[next(iter(self._known))]
             model = (
                 self._asked.prepare(config)[0]
@@ -201,7 +199,7 @@ class ConfigurableLM:
         return self._known[key]
 
     def _key(self, config: RunnableConfig) -> str:
-        """What of the configuration decides which model is meant."""
+        """The part of the configuration that selects the model."""
         if not isinstance(self._asked, DynamicRunnable):
             return repr(sorted(self._asked._model_params(config).items()))  # type: ignore[attr-defined] # noqa: SLF001 - as above
         given = config.get("configurable", {})
@@ -216,8 +214,8 @@ class ConfigurableLM:
 
 
 class _StreamUsage:
-    """Whether a streamed call has to ask for its tokens: ChatOpenAI does so by itself only at
-    OpenAI's own address.
+    """Whether a streamed call has to request its token counts: ChatOpenAI requests them by itself
+    only at OpenAI's own address.
     """
 
     def __init__(self, asked: object, models: Sequence[BaseChatModel]) -> None:
@@ -231,10 +229,10 @@ class _StreamUsage:
             self._bound = {**asked.kwargs, **self._bound}
             asked = asked.bound
         if asked is not self._model:
-            self._model = None  # what is around it may take no such argument
+            self._model = None  # the object around it may not accept the argument
 
     def is_missing(self, params: Mapping[str, Any], *, streamed: bool) -> bool:
-        """Whether the call will be streamed, with nothing said of tokens."""
+        """Whether the call will be streamed without a setting for token counts."""
         model = self._model
         if model is None or model.stream_usage is not None or model.disable_streaming is True:
             return False
@@ -242,7 +240,7 @@ class _StreamUsage:
         given = {**getattr(model, "model_kwargs", {}), **self._bound, **params}
         if streaming is False or given.get("stream") is False or not (streamed or streaming):
             return False
-        uses_responses = getattr(model, "_use_responses_api", None)  # that interface always counts
+        uses_responses = getattr(model, "_use_responses_api", None)  # that API always counts
         return not (
             {"stream_usage", "stream_options"} & given.keys()
             or (uses_responses is not None and uses_responses(given))
@@ -250,7 +248,7 @@ class _StreamUsage:
 
 
 def trace_config(request: Request) -> RunnableConfig:
-    """What traces show of a call: a name, its depth and its place in the run.
+    """The trace configuration of a call: its name, depth and path in the run.
 
     `nostream` keeps its tokens out of a user's messages.
     """
@@ -266,7 +264,7 @@ def adapt(given: Any) -> LangChainLM | ConfigurableLM:
     """The model in an object of LangChain.
 
     Raises:
-        InputError: There is none.
+        InputError: It has none.
     """
     if not isinstance(given, Runnable) or isinstance(_last_step(given), NO_MODELS):
         what = "of LangChain's objects, a BaseChatModel can be asked, and any Runnable that gives an AIMessage"
@@ -277,7 +275,7 @@ def adapt(given: Any) -> LangChainLM | ConfigurableLM:
 
 
 def models_in(asked: object) -> Iterator[BaseChatModel]:
-    """The chat models that a Runnable is made of, as far as that can be seen."""
+    """The chat models in a Runnable, as far as they can be found."""
     if isinstance(asked, BaseChatModel):
         yield asked
     elif isinstance(asked, RunnableBindingBase):
@@ -289,7 +287,7 @@ def models_in(asked: object) -> Iterator[BaseChatModel]:
 
 
 def name_of(asked: Any) -> str:
-    """The name of the model that is asked, of several the first's; else of what is around them."""
+    """The name of the (first) model in an object, or else of the object itself."""
     outer = asked
     while isinstance(asked, RunnableBindingBase):
         if name := asked.kwargs.get("model"):
@@ -304,26 +302,26 @@ def name_of(asked: Any) -> str:
 
 
 def _last_step(asked: object) -> object:
-    """What gives the reply."""
+    """The step that returns the reply."""
     if isinstance(asked, RunnableBindingBase):
         return _last_step(asked.bound)
     return _last_step(asked.last) if isinstance(asked, RunnableSequence) else asked
 
 
 def _is_detour(asked: object, models: Sequence[BaseChatModel]) -> bool:
-    """Whether asking asynchronously would only run the synchronous method in the loop's default
+    """Whether its asynchronous method would only run the synchronous one in the loop's default
     executor.
     """
     if isinstance(asked, RunnableLambda):
         return not hasattr(asked, "afunc")
     if type(asked).ainvoke is Runnable.ainvoke:  # type: ignore[attr-defined]
         return True
-    # A class shows what it brings by this method alone.
+    # Only this method shows whether a class implements async calls.
     return any(type(each)._agenerate in DETOURS for each in models)  # noqa: SLF001
 
 
 def _own_bound(asked: object, models: Sequence[BaseChatModel]) -> int | None:
-    """How many tokens replies have at most by what the user set in the models, or bound to them."""
+    """The bound on a reply's tokens that the user set in the models, or bound to them."""
     bounds = [own_bound(model) for model in models]
     longest = (
         None
@@ -340,7 +338,7 @@ def _own_bound(asked: object, models: Sequence[BaseChatModel]) -> int | None:
 
 
 def _takes_arguments(asked: object) -> bool:
-    """Whether arguments of a call reach the models: a chain hands them to its first step."""
+    """Whether arguments of a call reach the models: a chain passes them to its first step."""
     if isinstance(asked, RunnableBindingBase):
         return _takes_arguments(asked.bound)
     if isinstance(asked, RunnableWithFallbacks):
@@ -349,7 +347,7 @@ def _takes_arguments(asked: object) -> bool:
 
 
 def _bound_of(models: Sequence[BaseChatModel]) -> str | None:
-    """How their classes call the bound of a reply; None where they take none with a call, or
+    """Their classes' parameter for the bound on a reply; None if a call accepts none, or they
     differ.
     """
     names = {_bound_name(model) for model in models}
@@ -358,14 +356,14 @@ def _bound_of(models: Sequence[BaseChatModel]) -> str | None:
 
 def _bound_name(model: BaseChatModel) -> str | None:
     fields = type(model).model_fields
-    if "num_predict" in fields:  # Ollama's: only the object itself can have one
+    if "num_predict" in fields:  # Ollama's: settable on the object only
         return None
     return "max_output_tokens" if "max_output_tokens" in fields else "max_tokens"
 
 
 def _blocks(message: BaseMessage, kind: str) -> str | None:
-    """What the message's blocks of a kind say, which are named and keyed alike; None where there
-    are none.
+    """The text of the message's blocks of a kind, which is their type and key; None if there are
+    none.
     """
     if isinstance(message.content, str):
         return message.content if kind == "text" else None
@@ -373,8 +371,8 @@ def _blocks(message: BaseMessage, kind: str) -> str | None:
         {"type": "text", "text": each} if isinstance(each, str) else each
         for each in message.content
     ]
-    said = [part.get(kind) for part in parts if part.get("type") == kind]
-    return "".join(each for each in said if isinstance(each, str)) if said else None
+    texts = [part.get(kind) for part in parts if part.get("type") == kind]
+    return "".join(each for each in texts if isinstance(each, str)) if texts else None
 
 
 def _usage(message: BaseMessage) -> Usage | None:

@@ -1,9 +1,9 @@
-"""Callbacks of calls whose tokens no one is shown.
+"""Callbacks of calls whose tokens are not shown.
 
 LangChain turns a call into an HTTP stream wherever a handler of `astream_events` or of LangGraph's
 `stream_mode="messages"` listens, also where the tag `nostream` hides the tokens. Such a stream
-takes many times the processor time, and many servers count no tokens in it. Here those handlers are
-told of everything but are not recognised as ones that want a stream.
+takes many times the processor time, and many servers count no tokens in it. The wrapper here passes
+all events to those handlers, but LangChain does not recognise them as streaming handlers.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _TAPS = frozenset({"tap_output_aiter", "tap_output_iter"})
 
 
 class _Whole:
-    """A handler that is told of whole answers only."""
+    """Passes all events but streamed tokens to a handler."""
 
     __slots__ = ("_handler",)
 
@@ -47,7 +47,7 @@ def wants_stream(callbacks: Callbacks) -> bool:
 
 
 def whole(callbacks: Callbacks) -> Callbacks:
-    """The callbacks such that LangChain asks for whole answers."""
+    """The callbacks, wrapped so that LangChain does not stream."""
     if not wants_stream(callbacks):
         return callbacks
     if isinstance(callbacks, list):
@@ -65,8 +65,8 @@ def inherited() -> Callbacks:
 
 @contextmanager
 def surrounding(callbacks: Callbacks) -> Iterator[None]:
-    """Make these the callbacks around what is started within: a bound model adds those to the ones
-    that it is called with.
+    """Make these the outer callbacks inside the `with`: a bound model adds the outer callbacks to
+    the ones that it is called with.
     """
     if callbacks is inherited():
         yield

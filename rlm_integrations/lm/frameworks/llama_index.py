@@ -1,6 +1,6 @@
-"""LlamaIndex's models as models of ours.
+"""LlamaIndex's models as `LM`s.
 
-Imported when one is given, which proves that LlamaIndex is there.
+Imported when one is passed in, so LlamaIndex is installed.
 """
 
 import inspect
@@ -31,7 +31,7 @@ from rlm_integrations.records import BOUND, Completion, Request, Usage
 
 
 class LlamaIndexLM(ForeignLM[ChatResponse]):
-    """An `LLM`, asked by `chat` and `achat`."""
+    """An `LLM`, called with `chat` and `achat`."""
 
     def __init__(self, model: LLM) -> None:
         super().__init__(
@@ -46,7 +46,7 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
     async def arguments(self, request: Request) -> dict[str, Any]:
         """Messages and parameters.
 
-        A bound of replies that the object itself sets may win over the request's.
+        A reply bound that the object itself sets may override the request's.
         """
         params = params_of(request, "max_tokens")
         if BOUND in request.params and self._in_config:
@@ -63,30 +63,30 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
         }
 
     def _messages(self, request: Request) -> list[tuple[str, str]]:
-        """The messages, with the system prompt of the user's object in front, which `chat` does not
-        send by itself.
+        """The messages, preceded by the system prompt of the user's object, which `chat` itself does
+        not send.
         """
         messages = [(str(message.role), message.content) for message in request.messages]
         prompt = getattr(self.model, "system_prompt", None)
         if not isinstance(prompt, str) or not prompt:
             return messages
-        # Some providers take one system message, and only as the first
+        # Some providers accept only one system message, as the first
         if messages and messages[0][0] == "system":
             return [("system", f"{prompt}\n\n{messages[0][1]}"), *messages[1:]]
         return [("system", prompt), *messages]
 
     def completion(self, reply: ChatResponse) -> Completion:
-        """What the response says; what the provider sent (`raw`) tells how it ended and what it
-        took.
+        """The completion in the response; the provider's body (`raw`) has the finish reason and the
+        token counts.
         """
-        body = _plain(reply.raw)
-        choice = _plain(next(iter(body.get("choices") or body.get("candidates") or ()), None))
-        sent = _plain(choice.get("message"))
+        body = _as_mapping(reply.raw)
+        choice = _as_mapping(next(iter(body.get("choices") or body.get("candidates") or ()), None))
+        sent = _as_mapping(choice.get("message"))
         texts = [block.text for block in reply.message.blocks if isinstance(block, TextBlock)]
-        parts = _plain(body.get("content")).get("parts") or ()  # Google's
-        # LlamaIndex drops a text that is empty.
+        parts = _as_mapping(body.get("content")).get("parts") or ()  # Google's
+        # LlamaIndex drops empty text.
         is_empty = not texts and (
-            sent.get("content") == "" or any(_plain(part).get("text") == "" for part in parts)
+            sent.get("content") == "" or any(_as_mapping(part).get("text") == "" for part in parts)
         )
         text = "".join(texts) if texts or is_empty else None
         calls = [
@@ -110,10 +110,10 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
 
 
 def adapt(given: object) -> LlamaIndexLM:
-    """An object of LlamaIndex as a model.
+    """The adapter of a LlamaIndex model.
 
     Raises:
-        InputError: It is none.
+        InputError: The object is not a model.
     """
     if not isinstance(given, LLM):
         raise InputError(
@@ -125,7 +125,7 @@ def adapt(given: object) -> LlamaIndexLM:
 def _chat_of(model: LLM) -> Callable[..., ChatResponse]:
     """Its synchronous method.
 
-    Where the first call makes the client, threads at once would make one each, and lose all but
+    If the first call makes the client, concurrent threads would make one each, and leak all but
     one.
     """
     make = getattr(model, "_get_client", None)
@@ -144,13 +144,13 @@ def _chat_of(model: LLM) -> Callable[..., ChatResponse]:
 def _is_detour(model: LLM) -> bool:
     """Whether its asynchronous method calls the synchronous one, on the event loop.
 
-    The framework wraps both in every class anew.
+    The framework wraps both again in every class.
     """
     return inspect.unwrap(type(model).achat) is inspect.unwrap(CustomLLM.achat)
 
 
 def _window_of(model: LLM) -> int | None:
-    """What the user set it to. The framework's own metadata is often a guess (3,900)."""
+    """The user's setting. The framework's own metadata is often a guess (3,900)."""
     field = type(model).model_fields.get("context_window")
     given = getattr(model, "context_window", None)
     is_set = (
@@ -159,20 +159,20 @@ def _window_of(model: LLM) -> int | None:
     return given if is_set and isinstance(given, int) and given > 0 else None
 
 
-def _plain(value: Any) -> Mapping[str, Any]:
+def _as_mapping(value: Any) -> Mapping[str, Any]:
     if hasattr(value, "model_dump"):
         value = value.model_dump(warnings=False)
     return value if isinstance(value, Mapping) else {}
 
 
 def _usage(body: Mapping[str, Any], more: Mapping[str, Any]) -> Usage | None:
-    """The provider's counts, as OpenAI, Anthropic, Google and Ollama write them, or as the
-    integration repeats them.
+    """The token counts, in the form of OpenAI, Anthropic, Google or Ollama, or as the integration
+    repeats them.
     """
     if usage := usage_of(body):
         return usage
-    counts = _plain(body.get("usage") or body.get("usage_metadata"))
-    if "input_tokens" in counts:  # Anthropic's do not include what was cached
+    counts = _as_mapping(body.get("usage") or body.get("usage_metadata"))
+    if "input_tokens" in counts:  # Anthropic's do not include cached tokens
         cached, written = (
             counts.get("cache_read_input_tokens") or 0,
             counts.get("cache_creation_input_tokens") or 0,
@@ -180,11 +180,11 @@ def _usage(body: Mapping[str, Any], more: Mapping[str, Any]) -> Usage | None:
         given = (
             None if counts["input_tokens"] is None else counts["input_tokens"] + cached + written
         )
-        details = _plain(counts.get("output_tokens_details"))
+        details = _as_mapping(counts.get("output_tokens_details"))
         return usage_from(
             given, counts.get("output_tokens"), cached, details.get("thinking_tokens")
         )
-    if "prompt_token_count" in counts:  # Google's output does not include what was thought
+    if "prompt_token_count" in counts:  # Google's output does not include thinking tokens
         thought = counts.get("thoughts_token_count") or 0
         output = (counts.get("candidates_token_count") or 0) + thought
         return usage_from(

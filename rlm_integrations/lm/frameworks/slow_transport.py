@@ -1,21 +1,19 @@
-"""Which models of frameworks make their calls by a transport that does not bear many of them at
-once.
-"""
+"""Detects models of frameworks whose transport is slow with many concurrent calls."""
 
 from typing import Final
 
 from rlm_integrations.lm.frameworks.home_loop import client_of, is_at_home_everywhere
 
-# Calls at once, from which openai 2's default transport costs several times as much
+# Concurrent calls above which openai 2's default transport takes several times the processor time
 SLOW_FROM_CALLS: Final = 32
 
 
 class SlowTransportWarning(UserWarning):
-    """A model whose HTTP client does not bear so many calls at once."""
+    """A model whose HTTP client is slow with so many concurrent calls."""
 
 
 def is_slow(model: object) -> bool:
-    """Whether it is asked through httpcore, which looks at all its connections for each of them.
+    """Whether its calls go through httpcore, which scans all its connections for each of them.
     openai 3 has its successor.
     """
     package = type(model).__module__

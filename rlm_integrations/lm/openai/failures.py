@@ -1,4 +1,4 @@
-"""The SDK's errors as ours. Imported on first use: it loads openai."""
+"""Turns the SDK's errors into `ModelError`s. Imported on first use: it loads openai."""
 
 import socket
 import ssl
@@ -13,7 +13,7 @@ from rlm_integrations.errors import ModelError
 from rlm_integrations.lm._statuses import status_error
 from rlm_integrations.lm.openai.transport import OtherHostError, httpx
 
-# What OpenSSL says of a server that answers its greeting in plain text.
+# OpenSSL's reasons for a server that answers the handshake in plain text.
 _NO_TLS = {
     "WRONG_VERSION_NUMBER",
     "HTTP_REQUEST",
@@ -23,31 +23,33 @@ _NO_TLS = {
 }
 WRITE_HTTP = "the server does not speak TLS on this port: write http:// in base_url"
 WRITE_HTTPS = "the server speaks TLS on this port: write https:// in base_url"
-# Raised before a request is sent. Where our own client raises the first, so does the connection
-# (see `errors_of_httpx`).
+# Raised before a request is sent; `DirectClient` raises the first two likewise (see
+# `errors_of_httpx`).
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
 def model_error(
     error: Exception, where: str, url: str, *, is_answering: bool = False
 ) -> ModelError:
-    """What a failure of the SDK is to us.
+    """The `ModelError` of a failure of the SDK.
 
     Args:
         error: The failure.
         where: Names the model in the message.
-        url: Where the request was to go.
+        url: The address of the request.
         is_answering: Whether the server has answered before.
     """
     if isinstance(error, openai.APIStatusError):
         return status_error(error.status_code, error.body, where, error.response.headers)
-    # In the middle of a stream, openai 2 lets errors of httpx through.
+    # In the middle of a stream, openai 2 raises errors of httpx.
     if isinstance(error, openai.APIConnectionError | httpx.TransportError):  # timeouts too
         return _connection_error(error, where, url, is_answering=is_answering)
     if isinstance(error, openai.APIError):  # an error event in a stream
         return status_error(None, error.body, where)
     return ModelError(
-        f"{where} sent what cannot be read: {error!r}", type="bad_response", retryable=True
+        f"{where} sent a reply that cannot be parsed: {error!r}",
+        type="bad_response",
+        retryable=True,
     )
 
 
@@ -67,22 +69,22 @@ def _connection_error(error: Exception, where: str, url: str, *, is_answering: b
             isinstance(each, aiohttp.ClientError) for each in chain
         ):
             return failed(
-                f"{what} is a SOCKS proxy, which transport='aiohttp' cannot use: take transport='sdk'"
+                f"{what} is a SOCKS proxy, which transport='aiohttp' cannot use: set transport='sdk'"
             )
         return failed(f"{what} {_reason(chain)}")
     for each in chain:
-        # Some are said to be errors of TLS, without its fields
+        # Some inherit from ssl.SSLError without its attributes
         if isinstance(each, aiohttp.ClientError):
             continue
         match each:
             case OtherHostError():
                 return failed(
-                    f"{each}, which would get the prompt: if that is right, write it in base_url"
+                    f"{each}, which would receive the prompt: if that is intended, set it as base_url"
                 )
             case httpx.TooManyRedirects():
                 return failed("the server redirects in a circle (check base_url)")
             case ssl.SSLCertVerificationError():
-                trust = "a file of certificates to trust can be named in SSL_CERT_FILE"
+                trust = "set SSL_CERT_FILE to a file of trusted certificates"
                 return failed(f"its certificate is not trusted: {each.verify_message} ({trust})")
             case ssl.SSLError() if not isinstance(
                 each, ssl.SSLWantReadError | ssl.SSLWantWriteError
@@ -108,7 +110,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _reason(chain: list[BaseException]) -> str:
-    """What the other side does, without the words of a client's own."""
+    """What the server did, without a client's own wording."""
     for each in chain:
         match each:
             case ConnectionRefusedError():
@@ -125,7 +127,7 @@ def _reason(chain: list[BaseException]) -> str:
 
 
 def _proxy_of(url: str) -> str | None:
-    """The proxy that the environment names for this address, without its user and password."""
+    """The environment's proxy for this address, without its user and password."""
     parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")

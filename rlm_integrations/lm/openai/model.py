@@ -1,4 +1,4 @@
-"""Models that speak OpenAI's Chat Completions: OpenAI itself, vLLM, Ollama, gateways."""
+"""Models behind OpenAI's Chat Completions API: OpenAI itself, vLLM, Ollama, gateways."""
 
 import asyncio
 import hashlib
@@ -26,40 +26,40 @@ Transport = Literal["aiohttp", "sdk"]
 OPENAI = "https://api.openai.com/v1"
 TRANSPORTS = ("aiohttp", "sdk")
 RESERVED_PARAMS = frozenset({"messages", "model", "n", "stream", "stream_options"})
-HANDS_OFF = "a call's messages, model and streaming are decided elsewhere, and it has one answer"
-# Characters of a request from which encoding it would hold up the loop
+SET_BY_LIBRARY = "the library sets messages, model, stream and n itself"
+# Of a request: encoding more would block the loop
 OFFLOAD_ABOVE_CHARS = 500_000
 
 
 class OpenAILM(Queryable):
-    """A model behind OpenAI's Chat Completions, asked by the official SDK. `query` asks it one
+    """A model behind OpenAI's Chat Completions API, called with the official SDK. `query` sends one
     prompt.
 
-    It may be used on any number of event loops and threads: each loop has a client of its own,
-    closed when the loop ends.
+    It may be used on any number of event loops and threads: each loop has its own client, closed
+    when the loop ends.
 
     Args:
-        model: The provider's name of the model.
-        base_url: Where the provider answers, without "/chat/completions"; OPENAI_BASE_URL or OpenAI
+        model: The provider's name for the model.
+        base_url: The address of the API, without "/chat/completions"; OPENAI_BASE_URL or OpenAI
             itself by default.
-        api_key: The key; OPENAI_API_KEY by default. Without one, OpenAI itself is refused here,
-            where the user writes the model's name and not at the first call; a server of one's own
-            may need none. It is in no repr, error, log or pickle.
-        transport: "aiohttp", or "sdk" for the SDK's default one, which openai 2 slows down from 50
-            calls at once on.
-        timeout: Seconds that one call may take in all; in a stream, that the next piece may take.
-            None waits for ever.
+        api_key: The key; OPENAI_API_KEY by default. Without one, OpenAI itself is refused here and
+            not at the first call; a self-hosted server may need none. It never appears in a repr,
+            error, log or pickle.
+        transport: "aiohttp", or "sdk" for the SDK's default, which is slow in openai 2 with 50 or
+            more concurrent calls.
+        timeout: Seconds that one call may take; in a stream, that the next piece may take. None
+            waits forever.
         context_window: How many tokens the model reads at once, if known.
-        params: Parameters of every call, in the provider's names, such as `{"temperature": 0}`;
-            those of a request come over them.
-        headers: Further headers of a call, from its request.
+        params: Parameters of every call, by the provider's names, such as `{"temperature": 0}`;
+            those of a request override them.
+        headers: Returns further headers for a call, given its request.
 
     Calls fail with a `ModelError` of one of these types; those marked * are `retryable`:
         rate_limit*, overloaded* (503), server* (other 5xx), timeout*, connection*,
-        bad_response* (half a JSON text, no choices, a stream that breaks off; a page that is no
-        JSON is not retryable), empty* (no content; not retryable where it was cut before its first
-        word), refusal, tool_calls, auth, quota, not_found, bad_request, context_length, input (a
-        request that cannot be sent).
+        bad_response* (truncated JSON, no choices, an incomplete stream; a page instead of JSON is
+        not retryable), empty* (no content; not retryable if it was truncated before its first
+        word), refusal, tool_calls, auth, quota, not_found, bad_request, context_length, input (an
+        invalid request).
     """
 
     __slots__ = (
@@ -89,9 +89,9 @@ class OpenAILM(Queryable):
         headers: Callable[[Request], Mapping[str, str]] | None = None,
     ) -> None:
         if transport not in TRANSPORTS:
-            raise InputError(f"transport is one of {TRANSPORTS}, not {transport!r}")
+            raise InputError(f"transport must be one of {TRANSPORTS}, not {transport!r}")
         if wrong := RESERVED_PARAMS & set(params or ()):
-            raise InputError(f"params cannot hold {sorted(wrong)}: {HANDS_OFF}")
+            raise InputError(f"params must not contain {sorted(wrong)}: {SET_BY_LIBRARY}")
         _check_above_zero("timeout", timeout)
         _check_above_zero("context_window", context_window)
         self.name = _checked_name(model)
@@ -112,25 +112,25 @@ class OpenAILM(Queryable):
 
     @property
     def limit_key(self) -> tuple[str, str, str]:
-        """What shares the provider's limits: the address, a hash of the key, and the model."""
+        """The key of the provider's limits: the address, a hash of the API key, and the model."""
         return self.base_url, hashlib.sha256(self._key.encode()).hexdigest()[:16], self.name
 
     @property
     def reply_tokens(self) -> int | None:
-        """How many tokens its replies have at most by its own parameters, or None."""
+        """The bound on tokens of a reply in its own parameters, or None."""
         return self._bound.own
 
     async def prepare(self) -> None:
-        """Make the running loop's client now. Else the first call does, which takes it a second:
-        the SDK is loaded then.
+        """Make the running loop's client now. Otherwise the first call does, which loads the SDK and
+        takes about a second longer.
         """
         await self._clients.get()
 
     async def complete(self, request: Request) -> Completion:
-        """The model's answer; one that was cut has the `finish_reason` "length".
+        """The model's answer; a truncated one has the `finish_reason` "length".
 
         Raises:
-            ModelError: There is none; the class says of which types.
+            ModelError: The call failed; the types are in the class's docstring.
         """
         client = await self._clients.get()
         try:
@@ -145,7 +145,7 @@ class OpenAILM(Queryable):
         return completion_of(reply, self.name)
 
     async def _ask(self, client: "OpenAIClient", request: Request) -> Any:
-        """The response's JSON; the bound of its reply is written as the server takes it."""
+        """The response's JSON; the reply bound goes by the parameter that the server accepts."""
         while True:
             names = self._bound.names
             try:
@@ -158,10 +158,10 @@ class OpenAILM(Queryable):
                     raise
 
     async def astream(self, request: Request) -> AsyncGenerator[str | Completion, None]:
-        """The pieces of the answer's text as they come, and last the whole `Completion`.
+        """The pieces of the answer's text as they arrive, then the whole `Completion`.
 
         Raises:
-            ModelError: As `complete`; after some pieces too.
+            ModelError: As for `complete`; also after some pieces.
         """
         body = await self._body(request, stream=True, stream_options={"include_usage": True})
         client = await self._clients.get()
@@ -176,7 +176,9 @@ class OpenAILM(Queryable):
 
     async def _body(self, request: Request, **more: Any) -> bytes:
         if wrong := RESERVED_PARAMS & request.params.keys():
-            raise ModelError(f"params cannot hold {sorted(wrong)}: {HANDS_OFF}", type="input")
+            raise ModelError(
+                f"params must not contain {sorted(wrong)}: {SET_BY_LIBRARY}", type="input"
+            )
         messages = [
             {"role": message.role, "content": message.content} for message in request.messages
         ]
@@ -192,24 +194,24 @@ class OpenAILM(Queryable):
                 error.object[error.start],
             )
             raise ModelError(
-                f"no valid Unicode text: {before!r} is followed by {half!r}, half of a pair",
+                f"the request is not valid Unicode: {before!r} is followed by {half!r}, half of a surrogate pair",
                 type="input",
             ) from None
         except (TypeError, ValueError) as error:
             raise ModelError(
-                f"the request cannot be written as JSON: {error}", type="input"
+                f"the request cannot be encoded as JSON: {error}", type="input"
             ) from None
 
     def __repr__(self) -> str:
         return f"OpenAILM({self.name!r}, base_url={self.base_url!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Without the key: whoever loads the pickle has a key of their own in OPENAI_API_KEY."""
+        """Without the key: the process that loads the pickle takes its own from OPENAI_API_KEY."""
         fields = ("base_url", "transport", "timeout", "context_window", "params", "headers")
         return _restore, (self.name, {name: getattr(self, name) for name in fields})
 
     def __copy__(self) -> Self:
-        """Itself: nothing in it changes, and its clients are best shared."""
+        """Itself: it is immutable, and its clients are best shared."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -239,19 +241,19 @@ async def _close(client: "OpenAIClient") -> None:
 
 def _check_above_zero(name: str, value: object) -> None:
     if value is not None and not (isinstance(value, int | float) and value > 0):
-        raise InputError(f"{name} is a number above zero, or None, not {value!r}")
+        raise InputError(f"{name} must be a number greater than 0 or None, not {value!r}")
 
 
 def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not name or name != name.strip():
         raise InputError(
-            f"a model's name is a text without blanks around it, such as 'gpt-5-mini', not {name!r}"
+            f"a model's name must be a string without spaces around it, such as 'gpt-5-mini', not {name!r}"
         )
     return name
 
 
 def _checked_url(url: str) -> str:
-    """The address without its last slash."""
+    """The address without a trailing slash."""
     hint = "a base_url looks like 'https://api.openai.com/v1' or 'http://localhost:8000/v1'"
     try:
         parts = urlsplit(url)
@@ -259,7 +261,7 @@ def _checked_url(url: str) -> str:
     except (ValueError, TypeError, AttributeError):
         raise InputError(f"{hint}, not {url!r}") from None
     if parts.username is not None or parts.password is not None:
-        raise InputError("a base_url holds no user or password: give the key as api_key")
+        raise InputError("a base_url must not contain a user or password: pass the key as api_key")
     if (
         parts.scheme not in {"http", "https"}
         or not parts.hostname
@@ -274,18 +276,18 @@ def _checked_url(url: str) -> str:
 
 
 def _checked_key(given: object, base_url: str) -> str:
-    """The key, or "" where the server may do without."""
+    """The key, or "" if the server may not need one."""
     if given is None:
         given = os.environ.get("OPENAI_API_KEY", "")
     elif not isinstance(given, str) or not given.strip():
-        raise InputError("api_key is no text, or an empty one: leave it out to take OPENAI_API_KEY")
-    key = str(given).strip()  # a key read from a file brings its line's end
+        raise InputError("api_key must be a non-empty string: leave it out to use OPENAI_API_KEY")
+    key = str(given).strip()  # a key read from a file ends with a newline
     if not key and f".{urlsplit(base_url).hostname}".endswith(".openai.com"):
         raise InputError(
-            "no key for OpenAI: give api_key=…, set OPENAI_API_KEY, or use the model 'offline', which needs none"
+            "no key for OpenAI: pass api_key=…, set OPENAI_API_KEY, or use the model 'offline', which needs none"
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise InputError(
-            "the key in api_key or OPENAI_API_KEY holds blanks or characters that no key has"
+            "the key in api_key or OPENAI_API_KEY contains spaces or invalid characters"
         )
     return key

@@ -1,6 +1,6 @@
-"""Tells whether a server that gave no answer speaks TLS, or plain HTTP, on its port.
+"""Detects whether a server that did not answer speaks TLS or plain HTTP on its port.
 
-Nothing of a request is sent.
+No part of a request is sent.
 """
 
 import asyncio
@@ -8,27 +8,27 @@ import contextlib
 import ssl
 from urllib.parse import urlsplit
 
-SECONDS = 2.0
+PROBE_SECONDS = 2.0
 
 
 async def speaks_tls(url: str) -> bool:
-    """Whether it answers the greeting of TLS."""
+    """Whether it answers a TLS handshake."""
     context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing secret is said
-    return await _greeted(url, context, b"")
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # no secret is sent
+    return await _answers(url, context, b"")
 
 
 async def speaks_http(url: str) -> bool:
-    """Whether it answers a plain HTTP request for nothing."""
-    return await _greeted(url, None, b"HEAD / HTTP/1.0\r\n\r\n")
+    """Whether it answers a plain HTTP HEAD request."""
+    return await _answers(url, None, b"HEAD / HTTP/1.0\r\n\r\n")
 
 
-async def _greeted(url: str, context: ssl.SSLContext | None, greeting: bytes) -> bool:
+async def _answers(url: str, context: ssl.SSLContext | None, greeting: bytes) -> bool:
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     writer: asyncio.StreamWriter | None = None
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PROBE_SECONDS):
             reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
             if not greeting:
                 return True

@@ -1,4 +1,4 @@
-"""By which parameter a server of OpenAI's wire takes the bound of a reply."""
+"""Which parameter bounds a reply at an OpenAI-compatible server."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,22 +8,21 @@ from rlm_integrations.records import BOUND, Request
 
 OLD = "max_tokens"
 NAMES = (BOUND, OLD)
-# OpenAI and what is hosted as OpenAI is: they refuse both names at once, and the old one for models
-# that reason.
+# OpenAI and Azure OpenAI: they refuse both names at once, and the old one for reasoning models.
 _OPENAI = (".openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
 
 
 class ReplyBound:
-    """Writes the budget's bound of a reply into the parameters of a request.
+    """Writes the budget's bound on a reply into the parameters of a request.
 
     A user's own bound, in the parameters of the model, keeps its name, and the smaller of both is
     sent. Otherwise OpenAI gets `max_completion_tokens`. Other servers may know only the older
-    `max_tokens` (Ollama, llama-cpp-python), and ignore the other: they get both, until they refuse
+    `max_tokens` (Ollama, llama-cpp-python) and ignore the other: they get both, until they refuse
     one.
 
     Args:
-        base_url: Where the server is.
-        params: The parameters that the user set for every call.
+        base_url: The address of the server.
+        params: The user's parameters for every call.
     """
 
     __slots__ = ("_names", "_own", "_refused")
@@ -41,13 +40,11 @@ class ReplyBound:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names under which a bound is sent now."""
+        """The names under which a bound is currently sent."""
         return tuple(self._own) or self._names
 
     def written(self, params: Mapping[str, Any], request: Request) -> dict[str, Any]:
-        """The parameters with one bound, the smallest of all, where the budget has one; else as the
-        user wrote them.
-        """
+        """The parameters with the smallest bound of all if the budget has one; otherwise unchanged."""
         if request.reply_tokens is None:
             return dict(params)
         given = [params[name] for name in NAMES if type(params.get(name)) is int]
@@ -58,8 +55,8 @@ class ReplyBound:
         }
 
     def learn(self, refused: tuple[str, ...], message: str) -> bool:
-        """Take note that a server refused a request with these names; whether others are worth a
-        try.
+        """Note that a server refused a request with these names; True if a retry with others may
+        help.
         """
         if self._own or not any(name in message for name in NAMES):
             return False

@@ -1,4 +1,4 @@
-"""The SDK's aiohttp client with a shorter way to aiohttp. Imported on first use: it loads openai
+"""The SDK's aiohttp client with a shorter path to aiohttp. Imported on first use: it loads openai
 and aiohttp.
 """
 
@@ -24,9 +24,9 @@ else:
     # openai 2 is built on httpx, openai 3 on its successor httpx2.
     httpx = importlib.import_module("httpx" if openai.__version__.startswith("2.") else "httpx2")
 
-# Headers that aiohttp writes itself
+# Headers that aiohttp sets itself
 AIOHTTP_HEADERS = {b"host", b"connection", b"content-length", b"accept-encoding"}
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 # Aiohttp warns of plain bytes above this size: they would be written in one piece
 OFFLOAD_ABOVE_BYTES = 2**20
 
@@ -38,7 +38,7 @@ class OtherHostError(httpx.TransportError):
 async def _stay_at_host(response: "httpx.Response") -> None:
     """Refuse a redirect to another host.
 
-    It would get the prompt, and with it the document: httpx leaves out the key there, but sends the
+    That host would receive the prompt, and with it the document: httpx omits the key, but sends the
     body again. No provider needs it, and the SDK does not document it. The same host may redirect
     from http to https, or to another path.
     """
@@ -49,17 +49,16 @@ async def _stay_at_host(response: "httpx.Response") -> None:
 
 
 def redirects() -> dict[str, Any]:
-    """How the clients treat redirects."""
-    return {"max_redirects": MOST_REDIRECTS, "event_hooks": {"response": [_stay_at_host]}}
+    """The clients' options for redirects."""
+    return {"max_redirects": MAX_REDIRECTS, "event_hooks": {"response": [_stay_at_host]}}
 
 
 class DirectClient(openai.DefaultAioHttpClient):
-    """Sends by aiohttp itself, without the general machinery on the way, for less than half of its
-    time.
+    """Sends directly with aiohttp, in less than half of the SDK's own time.
 
-    Proxies, redirects and whatever else is unusual go the SDK's own way. Failures are httpx's
-    errors, as the SDK expects; a lost connection is a connection error here, where the SDK's own
-    way calls it a timeout.
+    Proxies, redirects and other special cases use the SDK's own path. Failures are httpx's errors,
+    as the SDK expects; a lost connection is a connection error here, which the SDK itself reports
+    as a timeout.
     """
 
     def __init__(self) -> None:
@@ -75,8 +74,8 @@ class DirectClient(openai.DefaultAioHttpClient):
         content: Any = None,
         **more: Any,
     ) -> "httpx.Request":
-        """The request that the SDK composed, without merging this client's own (empty) headers,
-        cookies and parameters into it.
+        """The SDK's request, without merging this client's own (empty) headers, cookies and
+        parameters into it.
         """
         if any(more.values()) or not isinstance(content, bytes):
             return super().build_request(
@@ -145,13 +144,13 @@ class DirectClient(openai.DefaultAioHttpClient):
 
 @lru_cache(maxsize=64)
 def parsed(url: str) -> "httpx.URL":
-    """The address, which is the same at every call."""
+    """The parsed address, cached because it is the same at every call."""
     return httpx.URL(url)
 
 
 class LoopsClient(DirectClient, LoopIndependent):
-    """For an SDK's object that is shared by event loops: each has connections of its own, closed by
-    that loop's shutdown.
+    """For an SDK client that event loops share: each loop has its own connections, closed by its
+    shutdown.
     """
 
     def __init__(self) -> None:
@@ -161,13 +160,13 @@ class LoopsClient(DirectClient, LoopIndependent):
     async def send(
         self, request: "httpx.Request", *, stream: bool = False, **more: Any
     ) -> "httpx.Response":
-        """The response, by the running loop's own connections."""
+        """The response, sent on the running loop's own connections."""
         client = await self._clients.get()
         return await client.send(request, stream=stream, **more)
 
 
 class _Body(httpx.AsyncByteStream):
-    """A response's bytes as they come."""
+    """A response's bytes as they arrive."""
 
     def __init__(self, request: "httpx.Request", response: aiohttp.ClientResponse) -> None:
         self._request = request
@@ -179,12 +178,12 @@ class _Body(httpx.AsyncByteStream):
                 yield piece
 
     async def aclose(self) -> None:
-        self._response.close()  # a stream that was left early cannot be used again
+        self._response.close()  # the connection of an unfinished stream cannot be reused
 
 
 @contextmanager
 def errors_of_httpx(request: "httpx.Request") -> Iterator[None]:
-    """Turns the failures of aiohttp into those that the SDK expects."""
+    """Turn aiohttp's errors into those that the SDK expects."""
     try:
         yield
     except aiohttp.ConnectionTimeoutError as error:
