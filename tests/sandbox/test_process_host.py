@@ -6,11 +6,12 @@ import textwrap
 import time
 from pathlib import Path
 
+from tests._script import QUIET
 from tests.sandbox.process_state import nothing_is_left  # noqa: F401 - a fixture
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(code)]
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", QUIET + textwrap.dedent(code)]
     return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
 
 
