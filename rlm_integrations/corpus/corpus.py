@@ -1,10 +1,8 @@
-"""The document as the host knows it: named texts whose characters are counted, hashed and read in
-slices.
+"""The document on the host's side: named sources, counted, hashed and read in slices.
 
-Offsets are characters (code points) within one text, never of a joined one; new lines are as they
-were. A text lies at fixed width in one sealed memory file, into which files are decoded in steps.
-Beyond 64 MB an ASCII file is used as it is on the disk: where it changes later, whatever reads it
-raises `ContextError`.
+Offsets are characters (code points) within one source; line ends are unchanged. A source is stored
+at fixed width in one sealed memory file, into which files are decoded in steps. Beyond 64 MB an
+ASCII file is read from the disk: if it changes later, reads raise `ContextError`.
 """
 
 import hashlib
@@ -30,20 +28,20 @@ from rlm_integrations.records import SpanRef
 T = TypeVar("T")
 
 _EMPTY: Final[Mapping[str, Any]] = {}
-_GROUP: Final = 256  # texts that are read at once
+_MAX_GROUP_TEXTS: Final = 256  # read at once
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is known of one text.
+    """The facts of one source.
 
     Attributes:
         name: `context_0`, `context_1` and so on.
         length: How many characters it has.
         sha256: Of its UTF-8 bytes (lone surrogates as "surrogatepass" writes them), in hexadecimal.
         maxchar: The least of 127, 255, 65,535 and 1,114,111 that no character exceeds.
-        metadata: What came with the document, in JSON's types.
-        document_id: The document's own id, where it came with one.
+        metadata: The document's metadata, in JSON's types.
+        document_id: The document's own id, or None.
         hidden: The keys of `metadata` that no model may see: `context_metadata` omits them.
     """
 
@@ -63,10 +61,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One source on its way to another process: what it takes to fill a str.
+    """One source on its way to another process, with all that it takes to fill a str.
 
     Attributes:
-        file: The number of its descriptor, counted from 0 in the order of `Handover.files`.
+        file: The index of its descriptor in the order of `Handover.files`.
         offset: Its first byte there.
         chars: How many characters it has.
         stored: Bytes a character takes there: 1, 2 or 4.
@@ -110,7 +108,7 @@ class _Origin:
     span: SpanRef
 
     def within(self, cut: SpanRef) -> "_Origin | None":
-        """What of it lies in this span of the source, counted from the span's start."""
+        """The part of it inside this span of the source, relative to the span's start."""
         first = max(self.at, cut.start)
         count = min(self.at + _length(self.span), cut.end) - first
         start = self.span.start + first - self.at
@@ -121,7 +119,7 @@ class _Origin:
         )
 
     def followed_by(self, other: "_Origin") -> "_Origin | None":
-        """Both as one, where the other goes on in source and root alike."""
+        """Both as one, if the other continues this one in the source and in the root."""
         if self.at + _length(self.span) == other.at and (self.span.source, self.span.end) == (
             other.span.source,
             other.span.start,
@@ -131,16 +129,16 @@ class _Origin:
 
 
 class Corpus:
-    """A text, or a list of texts, held once and read in slices.
+    """A string, or a list of strings, stored once and read in slices.
 
-    Made by `Corpus.build`, and for a child run by `slice`. Threads may share it; a child outlives
+    Made by `Corpus.build`, and for a child run by `slice`. Threads may share it; a child may outlive
     its parent.
 
     Attributes:
-        sources: What is known of each text, in order.
-        is_list: Whether this is a list of texts, not a single one.
+        sources: The facts of each source, in order.
+        is_list: Whether the context is a list, not a single string.
         lengths: How many characters each source has.
-        characters: How many all have together.
+        characters: The sum of the lengths.
     """
 
     def __init__(
@@ -163,16 +161,16 @@ class Corpus:
 
     @classmethod
     def build(cls, context: object, *, encoding: str = "utf-8", errors: str = "strict") -> Self:
-        """The corpus of a text, a path, a document of LangChain or LlamaIndex, or anything that
-        yields these.
+        """The corpus of a string, a path, a document of LangChain or LlamaIndex, or an iterable of
+        these.
 
-        It blocks, and holds the interpreter for less than a millisecond at a time: run it off the
-        event loop.
+        It blocks, and holds the GIL for less than a millisecond at a time: run it off the event
+        loop.
 
         Args:
-            context: The text or texts.
-            encoding: In which files are read.
-            errors: What becomes of bytes that are no text in it, as in `bytes.decode`.
+            context: The string, path or document, or an iterable of these.
+            encoding: The encoding of files.
+            errors: How bytes that are invalid in it are handled, as in `bytes.decode`.
 
         Raises:
             ContextError: It cannot be read as text; the message says what to do.
@@ -195,15 +193,15 @@ class Corpus:
     ) -> "Corpus":
         """A child corpus with one source for each part.
 
-        A span is shared, not copied. A made-up text is written anew, and so is a sequence of spans
-        and made-up texts that make one text together. All of it is read once, to be hashed: run it
-        off the event loop.
+        A span is shared, not copied. A string is written, and so is a sequence of spans and strings
+        that together make one source. All of it is read once for its hash: run it off the event
+        loop.
 
         Raises:
-            InputError: A span lies outside of its source.
+            InputError: A span is outside of its source.
         """
         if not is_list and len(parts) != 1:
-            raise InputError(f"a single text is made of one part, not of {len(parts)}")
+            raise InputError(f"a single source is made of one part, not of {len(parts)}")
         sources, places, origins = [], [], []
         with Memory() as memory:
             writer = Writer(memory)
@@ -243,8 +241,8 @@ class Corpus:
         self.close()
 
     def close(self) -> None:
-        """Let go of the text; its memory is freed once no child, no hand-over and no other thread's
-        read needs it.
+        """Release the text; its memory is freed once no child, handover or read of another thread
+        uses it.
         """
         self._places = None
         self._kept = {}
@@ -253,8 +251,8 @@ class Corpus:
         return f"<Corpus of {len(self.sources)} sources, {self.characters:,} characters>"
 
     def kept(self, key: str, make: "Callable[[Corpus], T]") -> T:
-        """What is made of this corpus once, for all runs over it, and kept until it is closed; it
-        blocks.
+        """A value that is computed once from this corpus and kept until it is closed, for all runs
+        over it; it blocks.
 
         Raises:
             ContextError: The corpus was closed.
@@ -268,15 +266,15 @@ class Corpus:
 
     @property
     def sha256(self) -> str:
-        """What tells this corpus from others: whether it is a list, and the hashes of its texts in
-        order. Metadata do not count.
+        """The hash of its content: whether it is a list, and the hashes of its sources in order,
+        without metadata.
         """
         lines = "".join(f"{source.sha256}\n" for source in self.sources)
         return hashlib.sha256(f"{'list' if self.is_list else 'text'}\n{lines}".encode()).hexdigest()
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the REPL shows as `context_metadata`, in JSON's types."""
+        """The REPL's `context_metadata`, in JSON's types."""
         return {
             "type": "list of texts" if self.is_list else "text",
             "characters": self.characters,
@@ -304,7 +302,7 @@ class Corpus:
         return self.source(source).length
 
     def source(self, name: str) -> Source:
-        """What is known of this source.
+        """The facts of this source.
 
         Raises:
             InputError: There is no such source.
@@ -315,20 +313,20 @@ class Corpus:
         """The characters of a source from `start` up to `end`, at a cost that depends on their
         number alone.
 
-        For whole documents of many megabytes iterate, or fill from the hand-over: the text is held
-        twice for a moment here.
+        For documents of many megabytes iterate, or use the handover: this holds the text twice for
+        a moment.
 
         Raises:
-            InputError: There is no such source, or no such place in it.
-            ContextError: The file that holds it has changed, or the corpus was closed.
+            InputError: The source or the place does not exist.
+            ContextError: Its file has changed, or the corpus was closed.
         """
         place = self._place(SpanRef(source, start, self.length(source) if end is None else end))
         spend(place.end - place.start)
         return place.run.read(place.start, place.end)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Every source's name with its text, in steps: a long text comes as several pairs, an empty
-        one as none.
+        """Every source's name with its text, in steps: a long text gives several pairs, an empty
+        one gives none.
         """
         for source, place in zip(self.sources, self._open_places(), strict=True):
             for piece in place.steps():
@@ -338,8 +336,8 @@ class Corpus:
         """Every source's name, in order, with its text, or None if it has more than `most`
         characters.
 
-        Texts that lie side by side in memory are read at once: of a list of many short texts, each
-        costs a few microseconds.
+        Adjacent texts in memory are read at once: in a list of many short texts, each costs a few
+        microseconds.
 
         Raises:
             ContextError: As `text`.
@@ -347,7 +345,9 @@ class Corpus:
         group: list[tuple[str, Place]] = []
         for source, place in zip(self.sources, self._open_places(), strict=True):
             if group and (
-                source.length > most or len(group) == _GROUP or not group[-1][1].is_beside(place)
+                source.length > most
+                or len(group) == _MAX_GROUP_TEXTS
+                or not group[-1][1].is_beside(place)
             ):
                 yield from read_together(group)
                 group = []
@@ -358,10 +358,10 @@ class Corpus:
         yield from read_together(group)
 
     def lift(self, span: SpanRef) -> SpanRef | None:
-        """The span of the root's document that this one is, or None where it holds made-up text.
+        """This span in the root's document, or None if it contains other text.
 
         Raises:
-            InputError: There is no such source, or no such place in it.
+            InputError: The source or the place does not exist.
         """
         self._check(span)
         if self._origins is None:
@@ -374,9 +374,7 @@ class Corpus:
         )
 
     def handover(self) -> Handover:
-        """What another process needs to have these texts: where each lies, and the descriptors to
-        send.
-        """
+        """The places of the sources, and the descriptors to send to another process."""
         stores: dict[int, tuple[int, ByteSource]] = {}
         pieces = []
         for source, place in zip(self.sources, self._open_places(), strict=True):
@@ -400,7 +398,7 @@ class Corpus:
         return places
 
     def number(self, source: str) -> int:
-        """The place of this source among `sources`.
+        """The index of this source in `sources`.
 
         Raises:
             InputError: There is no such source.
@@ -428,7 +426,7 @@ class Corpus:
         return Place(place.run, place.start + span.start, place.start + span.end)
 
     def _origins_of(self, span: SpanRef) -> tuple[_Origin, ...]:
-        """The parts of these characters that are the root's."""
+        """The parts of these characters that come from the root's document."""
         if self._origins is None:
             return (_Origin(0, span),)
         return tuple(
@@ -440,7 +438,7 @@ class Corpus:
     def _written(
         self, parts: Sequence[SpanRef | str], writer: Writer
     ) -> tuple[tuple[_Origin, ...], StoredText, str]:
-        """The parts as one new text, with what of it is the root's."""
+        """The parts as one new text, with those of its parts that come from the root's document."""
         origins: list[_Origin] = []
         at = 0
         for part in parts:

@@ -1,5 +1,5 @@
-"""What a context may be: texts, paths and the documents of frameworks, read one after another into
-a fixed-width run.
+"""Reads a context: strings, paths and documents of frameworks, one after another, into stored
+texts.
 """
 
 import codecs
@@ -38,12 +38,12 @@ _ASCII_AS_IT_IS: Final = {"ascii", "utf-8", "utf-8-sig", "iso8859-1", "iso8859-1
 
 @dataclass(frozen=True, slots=True)
 class SourceDocument:
-    """One text to be, with what came with it.
+    """A document before it is read.
 
     Attributes:
         content: The text, or the path of the file that holds it.
         metadata: In JSON's types.
-        id: The document's own id, where it has one.
+        id: The document's own id, or None.
         hidden: The keys of `metadata` that no model may see.
     """
 
@@ -66,17 +66,17 @@ class SourceDocument:
 
 
 def check_encoding(encoding: str, errors: str) -> None:
-    """Refuse what Python cannot decode with.
+    """Refuse an encoding or error handler that Python does not have.
 
     Raises:
-        ContextError: There is no such encoding, or no such way to treat errors.
+        ContextError: One of them is unknown.
     """
     if (why := undecodable(encoding, errors)) is not None:
         raise ContextError(why)
 
 
 def read_document(thing: object) -> SourceDocument | None:
-    """The thing as one document, or None if it is none."""
+    """The object as one document, or None if it is not a document."""
     if isinstance(thing, str):
         return SourceDocument(thing)
     if isinstance(thing, os.PathLike):
@@ -111,7 +111,7 @@ def documents(context: object) -> Iterator[SourceDocument]:
     """The documents that a list, a generator or another iterable yields, one at a time.
 
     Raises:
-        ContextError: The context, or one of its items, is no document.
+        ContextError: The context, or one of its items, is not a document.
     """
     if isinstance(
         context, str | bytes | bytearray | memoryview | Mapping | AbstractSet | IOBase
@@ -125,7 +125,7 @@ def documents(context: object) -> Iterator[SourceDocument]:
 
 
 def _described(thing: object) -> str:
-    """What was given instead of a document, and what to do about it."""
+    """The description of an invalid context, and what to do about it."""
     if thing is None:
         return "None: pass a text, a path, a document, or a list of these"
     kind = type(thing).__name__
@@ -147,7 +147,7 @@ def _described(thing: object) -> str:
 def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:
     """A copy in JSON's types.
 
-    What JSON does not know becomes its text, as does what holds itself or is nested beyond reason.
+    Other values become strings, as do circular and deeply nested ones.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -197,7 +197,7 @@ def _read_file(path: str, writer: Writer, encoding: str, errors: str) -> tuple[S
 
 
 def _ascii_run(fd: int, path: str, info: os.stat_result) -> tuple[StoredText, str] | None:
-    """The file as it lies on the disk, or None where it holds more than ASCII."""
+    """The file on the disk as a stored text, or None if it is not all ASCII."""
     digest = hashlib.sha256()
     size = 0
     while data := os.pread(fd, _STEP, size):
@@ -281,7 +281,7 @@ _FORMATS: Final = {  # by their first bytes
 
 
 def _refuse_other_formats(fd: int, path: str) -> None:
-    """Refuse files of which no encoding makes text."""
+    """Refuse files that are not text in any encoding."""
     start = os.pread(fd, 16, 0)
     for mark, (what, advice) in _FORMATS.items():
         if start.startswith(mark):
@@ -295,7 +295,7 @@ def _not_text(path: str, encoding: str, what: str) -> ContextError:
 
 
 def _line(fd: int, offset: int, encoding: str) -> int:
-    """The number, counted from 1, of the line in which this byte stands."""
+    """The line number of this byte, counted from 1."""
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     return 1 + sum(
         decoder.decode(os.pread(fd, min(_STEP, offset - at), at)).count("\n")

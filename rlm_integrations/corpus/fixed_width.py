@@ -1,9 +1,9 @@
 """Text at a fixed width, outside of Python's heap: every character takes 1, 2 or 4 bytes, so a
-slice is read without what precedes it.
+slice is read without reading the text before it.
 
-A `Store` holds bytes: anonymous memory, or an ASCII file as it lies on the disk. A `Run` is one
-text in a store. All of it is immutable once made, so any thread may read, and a descriptor lives as
-long as somebody still refers to its store.
+A `ByteSource` holds bytes: anonymous memory, or an ASCII file on the disk. A `StoredText` is one
+text in it. Both are immutable once made, so any thread may read, and a descriptor stays open as long
+as its byte source is referenced.
 """
 
 import errno
@@ -39,7 +39,7 @@ def encode_fixed(text: str, width: int) -> bytes:
 
 
 def decode_fixed(data: bytes, width: int) -> str:
-    """What `encode` was given."""
+    """The inverse of `encode_fixed`."""
     text = data.decode(_CODECS[width], "surrogatepass")
     if len(text) * width == len(data):
         return text
@@ -95,8 +95,8 @@ class Memory:
     def __exit__(
         self, failed: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
-        """Seal what was written: nobody can write or resize it any more, not even a process that is
-        handed the descriptor.
+        """Seal the memory: no process can write or resize it any more, not even one that receives the
+        descriptor.
         """
         if failed:
             self._close()
@@ -158,15 +158,15 @@ class AsciiFile:
 
 
 def identity(info: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file is replaced or written to."""
+    """The attributes that change when a file is replaced or written to."""
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def open_regular(path: str | Path) -> tuple[int, os.stat_result]:
-    """A descriptor of a regular file, and what is known of the file.
+    """A descriptor of a regular file, and the file's status.
 
     Raises:
-        ContextError: There is none, it may not be read, or it is a directory, a pipe or a device.
+        ContextError: It does not exist, it may not be read, or it is a directory, a pipe or a device.
     """
     try:
         # Opening a pipe would wait for its writer
@@ -203,7 +203,7 @@ def read_exactly(fd: int, count: int, offset: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class StoredText:
-    """One text in a store.
+    """One text in a byte source.
 
     Attributes:
         store: Where its bytes are.
@@ -255,7 +255,7 @@ class StoredText:
 
 
 class Writer:
-    """Writes one text after another into a memory, each as narrow as it can be."""
+    """Writes one text after another into a memory, each at its least width."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory

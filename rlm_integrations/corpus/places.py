@@ -1,4 +1,4 @@
-"""Where texts are in stores, and how those that lie side by side are read at once."""
+"""The places of texts in byte sources, and reading adjacent ones at once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rlm_integrations.corpus.fixed_width import (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a text's characters are."""
+    """The place of a text's characters."""
 
     run: StoredText
     start: int
@@ -23,7 +23,7 @@ class Place:
 
     @property
     def bytes(self) -> tuple[int, int]:
-        """Where its first byte is in the store, and the byte after its last."""
+        """The offsets of its first byte in the byte source, and of the byte after its last."""
         run = self.run
         return run.offset + self.start * run.width, run.offset + self.end * run.width
 
@@ -43,7 +43,7 @@ class Place:
 
 
 def read_together(group: Sequence[tuple[str, Place]]) -> Iterator[tuple[str, str]]:
-    """The texts of places that lie side by side."""
+    """The texts of adjacent places."""
     if len(group) < 2:
         for name, place in group:
             spend(place.end - place.start)

@@ -1,8 +1,8 @@
-"""Quotes as models write them: with other marks, accents composed or not, in another case, in
-quotation marks, with an ellipsis.
+"""Finds quotes as models write them: with other marks, composed or decomposed accents, in another
+case, in quotation marks, with an ellipsis.
 
-What is found is the document's own text; only the search is lenient. It takes time in proportion to
-the document, as `find_quote` does.
+The result is the document's own text; only the search is lenient. It takes time in proportion to
+the document, like `find_quote`.
 """
 
 import re
@@ -71,9 +71,9 @@ def locate_quote(
 
 
 def fold_quote(text: str) -> str:
-    """The text as it is compared: decomposed, in one case, with plain marks.
+    """The text in the form that is compared: decomposed, in one case, with plain marks.
 
-    Each character becomes the same, whatever stands beside it.
+    Each character is folded independently of its neighbours.
     """
     if text.isascii():
         return text.lower().replace("`", "'")

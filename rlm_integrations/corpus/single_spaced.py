@@ -1,6 +1,4 @@
-"""A source as it reads with single spaces: the search for words that may have any white space
-between them.
-"""
+"""Searches a source for words with any white space between them, as if it had single spaces."""
 
 import re
 from bisect import bisect_right
@@ -28,10 +26,10 @@ def find_in_steps(text: str, needle: str, start: int = 0) -> int:
 def candidates(
     corpus: Corpus, source: str | None, needle: str, *, fold: Fold | None = None
 ) -> Iterator[str]:
-    """The names of the sources that may hold a needle: the one that is named, or those that are
-    long or do hold it.
+    """The names of the sources that may contain a needle: the given one, or the long ones and those
+    that contain it.
 
-    Without `fold` it is searched for as it stands, else as `loose_places` does.
+    Without `fold` the search is literal, else as in `loose_places`.
     """
     if source is not None:
         yield source

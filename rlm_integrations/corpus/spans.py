@@ -1,9 +1,8 @@
-"""Where in the document a text stands: quotes that are given as evidence, and the document's own
-words inside of prompts.
+"""Finds the places of quotes in the document, and the document's own words inside prompts.
 
-Both read the corpus in steps, and block: `find_quote` for as long as a scan of the document takes,
-`Locator.locate` for some tenths of a millisecond a prompt, and longer for a long one that is made
-of many small parts, or of none. Run batches of them off the event loop.
+Both read the corpus in steps, and block: `find_quote` for a scan of the document, `Locator.locate`
+for some tenths of a millisecond per prompt, and longer for a long prompt with many small parts of
+the document, or none. Run batches of them off the event loop.
 """
 
 from bisect import bisect_right
@@ -22,12 +21,12 @@ _WINDOW: Final = 1 << 20  # characters searched at once
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A place where a quote stands.
+    """A place of a quote.
 
     Attributes:
         span: The place. Its text is the document's own, which may differ from the quote in white
             space.
-        exact: Whether it does not differ at all.
+        exact: Whether its text equals the quote.
     """
 
     span: SpanRef
@@ -46,7 +45,7 @@ def find_quote(
 
     Args:
         corpus: The document.
-        quote: The words; a quote without any has no place.
+        quote: The words; an empty quote has no place.
         source: The one source to search.
         limit: After how many places to stop.
         exactly: Whether only exact places count.
@@ -102,8 +101,8 @@ _COST_OF_A_MISS: Final = 1000  # of an anchor that leads nowhere, in characters 
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """Characters of a prompt from `at` on that stand in the document from `place` on; there all
-    sources follow one another.
+    """Characters of a prompt, from `at`, that are in the document, from `place`, an offset into all
+    sources one after another.
     """
 
     at: int
@@ -121,8 +120,8 @@ class Locator:
 
     It holds the first 24 of every `stride` characters of each source: some 10 MB for one text of
     any size, 200 bytes for each text of a long list. The rest is read from the corpus when it is
-    needed. Any part of `stride` + 23 characters is found, a shorter one by luck, and by
-    `find_quote` when somebody asks. Beyond 32,768 characters without a hit a prompt is searched in
+    needed. Any part of `stride` + 23 characters is found, a shorter one by chance, or by
+    `find_quote`. Beyond 32,768 characters without a hit a prompt is searched in
     samples. Threads may share it.
     """
 
@@ -163,7 +162,7 @@ class Locator:
                 text, the nearest to it is taken.
 
         Raises:
-            ContextError: The file that holds the document has changed, or the corpus was closed.
+            ContextError: The document's file has changed, or the corpus was closed.
         """
         pieces: list[str | SpanRef] = []
         ambiguous = []
@@ -180,7 +179,7 @@ class Locator:
         return PromptPieces(tuple(pieces), tuple(ambiguous), sha256_of(prompt))
 
     def _matches(self, prompt: str, after: SpanRef | None) -> list[_Match]:
-        """What of the prompt is the document's, in order, without overlaps."""
+        """The parts of the prompt that come from the document, in order, without overlaps."""
         found: list[_Match] = []
         near = self._bases[self._numbers[after.source]] + after.end if after else 0
         at = missed = 0
