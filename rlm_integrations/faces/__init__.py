@@ -1,1 +1,1 @@
-"""What both faces share."""
+"""Code that the LangChain and LlamaIndex integrations share."""

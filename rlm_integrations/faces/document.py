@@ -10,13 +10,13 @@ from rlm_integrations.records import Limits
 
 
 class SharedDocument:
-    """A context that is read at its first use and kept, for whatever loop or thread asks next.
+    """A context that is read once, at its first use, and shared by all event loops and threads.
 
-    Its text is let go of with the object, and whoever still holds the `Corpus`, such as the store
-    of a run. To show it, or to hand it to a tracer, tells nothing of the text.
+    The text is freed with this object and with every other holder of the `Corpus`, such as a run's
+    store. Its `repr`, which tracers record, shows no document text.
 
     Args:
-        context: What `RLM` takes as a context; not kept once it is read.
+        context: Any context that `RLM` accepts; released once it is read.
     """
 
     def __init__(self, context: object) -> None:
@@ -28,7 +28,7 @@ class SharedDocument:
         """The document.
 
         Raises:
-            ContextError: It cannot be read as text; the next call tries again.
+            ContextError: It cannot be read as text; the next call reads it again.
         """
         if isinstance(self._context, Corpus):
             return self._context
@@ -38,7 +38,7 @@ class SharedDocument:
             ):
                 self._reading = runtime.threads("work", 4).submit(self._read, limits)
             reading = self._reading
-        # Shared: one caller's cancellation is not another's
+        # Several callers share this read: cancelling one of them must not cancel it
         return await asyncio.shield(asyncio.wrap_future(reading))
 
     def _read(self, limits: Limits) -> Corpus:

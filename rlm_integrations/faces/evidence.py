@@ -1,5 +1,5 @@
-"""What a run found, in the form in which retrievers and answers show it: a text, and the places in
-the documents that it rests on.
+"""A run's findings as retrievers and answers show them: text with its supporting spans in the
+documents.
 """
 
 import json
@@ -17,35 +17,33 @@ from rlm_integrations.store.base import Store, Summary
 from rlm_integrations.store.query import CONTAINS, EXACT, OPTIONS, parse_query
 from rlm_integrations.store.view import Card
 
-# A text that begins like a term of the query language is a query, errors and all; any other is free
-# text.
+# A string that begins with a term of the query language is parsed as a query, and may be invalid;
+# any other string is free text.
 _QUERY: Final = re.compile(rf"\s*(-?({'|'.join([*EXACT, *CONTAINS, *OPTIONS])})[=~]|$)")
 
 MAX_SHOWN_CHARS: Final = 1_000_000  # characters of the quotes of one answer
-_ASKED: Final = 200  # characters of a query that a summary repeats
-_COUNTED: Final = 10  # types and tags that a summary counts, if not as many as it lists objects
+_MAX_QUERY_CHARS: Final = 200  # of a query that a summary repeats
+_MIN_COUNTED: Final = 10  # types and tags that a summary counts, even if it lists fewer objects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One finding. All of it is plain JSON.
+    """One finding, in JSON types only.
 
     Attributes:
-        id: Its id in the store; of a citation its place, such as `context_0:120-180`.
-        text: What it says; of a citation the document's own words.
-        kind: A place in the document that an answer cites, an object of the store, or a summary of
-            several.
+        id: Its id in the store; for a citation its span, such as `context_0:120-180`.
+        text: Its content; for a citation, the quoted document text.
+        kind: A citation of the answer, an object of the store, or a summary of several objects.
         type: An object's type.
         description: An object's description.
         tags: An object's tags.
-        source: The first source that it rests on, `context_0` and so on, or "".
-        doc_id: The id that this document came with, or else the source's name.
-        spans: The places that it rests on: `doc_id`, `source`, `start`, `end`. A slice of the
-            document gives their words.
-        parents: The ids of objects that it was made from.
-        call: Who found it: the worker's name, "root" for the run itself.
-        score: How well it fits what was asked, above 0.
-        source_metadata: What that document said about itself.
+        source: The first source that supports it, such as `context_0`, or "".
+        doc_id: The document's own id, or the source's name if it has no id.
+        spans: The supporting spans: `doc_id`, `source`, `start`, `end`, as offsets in the document.
+        parents: The ids of the objects it was derived from.
+        call: The name of the worker that found it; "root" for the run itself.
+        score: Relevance to the query, above 0.
+        source_metadata: The metadata of that document.
     """
 
     id: str
@@ -63,7 +61,7 @@ class Evidence:
     source_metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
-        """Everything but the id and the text, in JSON's types and copied."""
+        """All fields except the id and the text, copied, in JSON types."""
         return {
             "kind": self.kind,
             "type": self.type,
@@ -80,8 +78,8 @@ class Evidence:
 
 
 def citations_as_evidence(citations: Iterable[Citation], corpus: Corpus | None) -> list[Evidence]:
-    """An answer's citations, which were verified when they were made, as far as `SHOWN` characters
-    go: it may cite all of the document.
+    """An answer's citations, already verified, with at most `MAX_SHOWN_CHARS` characters of quotes
+    in total: an answer may cite the whole document.
     """
     found: list[Evidence] = []
     room = MAX_SHOWN_CHARS
@@ -89,35 +87,35 @@ def citations_as_evidence(citations: Iterable[Citation], corpus: Corpus | None) 
         if len(each.quote) > room:
             continue
         room -= len(each.quote)
-        places = _Places(corpus, [SpanRef(each.source, each.start, each.end)])
+        places = _Spans(corpus, [SpanRef(each.source, each.start, each.end)])
         id_ = f"{each.source}:{each.start}-{each.end}"
         found.append(Evidence(id=id_, text=each.quote, kind="citation", **places.fields()))
     return found
 
 
 def places(citations: Iterable[Citation], corpus: Corpus | None) -> list[dict[str, Any]]:
-    """Where an answer's citations are, all of them: `doc_id`, `source`, `start`, `end`."""
-    return _Places(corpus, [SpanRef(each.source, each.start, each.end) for each in citations]).spans
+    """The spans of all citations of an answer: `doc_id`, `source`, `start`, `end`."""
+    return _Spans(corpus, [SpanRef(each.source, each.start, each.end) for each in citations]).spans
 
 
 def search_evidence(
     store: Store, query: str, k: int, *, is_lenient: bool = False
 ) -> list[Evidence]:
-    """The `k` objects that fit a query best. It is in the store's query language or free text; the
-    empty one means the newest objects.
+    """The `k` most relevant objects for a query in the store's query language or in free text. An
+    empty query returns the newest objects.
 
     Args:
         store: Where to search.
         query: The query.
         k: How many objects.
-        is_lenient: Whether a query that begins like one in the language and does not parse is free
-            text.
+        is_lenient: Whether to treat a query that begins with a term of the language but does not
+            parse as free text.
 
     Raises:
         QueryError: It is in the language and does not parse.
     """
     return [
-        _object(store, card)
+        _evidence_of(store, card)
         for card in _cards(
             store, query, k, in_language=_is_in_language(query, is_lenient=is_lenient)
         )
@@ -125,17 +123,17 @@ def search_evidence(
 
 
 def summarize_store(store: Store, query: str, k: int, *, is_lenient: bool = False) -> Evidence:
-    """What there is in the store on a query: how much of which types and tags, and the `k` objects
-    that fit best.
+    """A summary of the store for a query: counts by type and tag, and the `k` most relevant
+    objects.
 
-    A query in the language chooses what is counted; for free text all of the store is counted,
-    because any word may make an object fit.
+    A query in the language selects the objects that are counted. For free text the whole store is
+    counted, because any word may match any object.
 
     Raises:
         QueryError: It is in the language and does not parse.
     """
     in_language = _is_in_language(query, is_lenient=is_lenient)
-    counted: Summary = store.summary(query if in_language else "", max(k, _COUNTED))
+    counted: Summary = store.summary(query if in_language else "", max(k, _MIN_COUNTED))
     matches = (counted["matches"] if in_language else _cards(store, query, k, in_language=False))[
         :k
     ]
@@ -144,7 +142,7 @@ def summarize_store(store: Store, query: str, k: int, *, is_lenient: bool = Fals
         lines.append(f"types: {_counts(counted['types'])}")
     if counted["tags"]:
         lines.append(f"tags: {_counts(counted['tags'])}")
-    asked = query[:_ASKED]
+    asked = query[:_MAX_QUERY_CHARS]
     if not in_language:
         lines.append(f"on {asked!r}:" if matches else f"nothing on {asked!r}")
     lines += [f"{card['id']} ({card['type']}): {card['description']}" for card in matches]
@@ -173,10 +171,10 @@ def _is_in_language(query: str, *, is_lenient: bool) -> bool:
     return True
 
 
-def _object(store: Store, card: Card) -> Evidence:
+def _evidence_of(store: Store, card: Card) -> Evidence:
     found = store.get(card["id"])
     corpus = store.corpus
-    places = _Places(corpus if isinstance(corpus, Corpus) else None, found.backrefs)
+    places = _Spans(corpus if isinstance(corpus, Corpus) else None, found.backrefs)
     return Evidence(
         id=found.id,
         text=found.content
@@ -193,8 +191,8 @@ def _object(store: Store, card: Card) -> Evidence:
     )
 
 
-class _Places:
-    """Spans as evidence shows them, with what is known of their sources."""
+class _Spans:
+    """Spans as dicts, with the ids and metadata of their sources."""
 
     def __init__(self, corpus: Corpus | None, spans: Sequence[SpanRef]) -> None:
         self._corpus = corpus
@@ -213,7 +211,7 @@ class _Places:
         ]
 
     def fields(self) -> dict[str, Any]:
-        """The fields of `Evidence` that follow from them."""
+        """The fields of `Evidence` that are derived from the spans."""
         if not self._spans:
             return {}
         first = self._spans[0].source

@@ -1,6 +1,4 @@
-"""How far a run is, in little: what the faces tell their frameworks of its events, in JSON's types
-and without the document.
-"""
+"""A compact, JSON-safe view of a run's events for LangChain and LlamaIndex, without document text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -44,30 +42,29 @@ _KINDS: Final = frozenset(
         ChildFinished,
     }
 )
-STEPS: Final = 20  # reports of one batch at most
-MAX_SHOWN_CHARS: Final = 1_000  # characters of code and output
+STEPS: Final = 20  # progress reports of one batch, at most
+MAX_SHOWN_CHARS: Final = 1_000  # of a query, of code, or of output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """One step of a run. Fields that do not concern its kind are None.
+    """One step of a run or a batch. Fields that do not apply to its kind are None.
 
     Attributes:
-        kind: What happened.
-        run: The id of the run or the batch that it happened to.
-        parent: The id of the run that this one is part of.
-        path: A run's place in its tree, "r" for the root.
-        depth: A run's depth, 0 for the root.
-        query: A run's question.
-        iteration: A turn's number, from 1.
-        block: A block's number, from 1.
-        code: The beginning of a block's code.
-        output: The beginning of what it printed.
-        status: How a block ended: "ok", "error", "interrupted" or "lost"; how a batch or a child
-            run ended.
-        done: Prompts of a batch that are done.
-        total: Prompts of a batch.
-        failed: Those of them that came to nothing.
+        kind: The kind of event.
+        run: The id of the run or batch.
+        parent: The id of the parent run.
+        path: The run's path in its tree; "r" for the root.
+        depth: The run's depth; 0 for the root.
+        query: The run's question.
+        iteration: The turn's number, starting at 1.
+        block: The block's number, starting at 1.
+        code: The beginning of the block's code.
+        output: The beginning of the block's output.
+        status: How the block ("ok", "error", "interrupted" or "lost"), batch or child run ended.
+        done: How many prompts of the batch are finished.
+        total: How many prompts the batch has, if known.
+        failed: How many of the finished prompts failed.
     """
 
     kind: Kind
@@ -86,7 +83,7 @@ class Progress:
     failed: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """What is known, as plain JSON."""
+        """The fields that are not None, as plain JSON."""
         return {
             each.name: value
             for each in fields(self)
@@ -95,10 +92,10 @@ class Progress:
 
 
 def progress_of(event: Event) -> Progress | None:
-    """What an event says of a run's progress, or None where it is too small to be told: single
+    """The progress that an event reports, or None for events that are not reported: single model
     calls, and most steps of long batches.
     """
-    if type(event) not in _KINDS:  # as most events, and there are thousands
+    if type(event) not in _KINDS:  # fast path: most of the thousands of events
         return None
     match event:
         case BatchProgress(done=done, total=total) if (
@@ -145,5 +142,5 @@ def progress_of(event: Event) -> Progress | None:
 
 
 def is_progress(event: Event) -> bool:
-    """Whether `progress_of` has something to say of it."""
+    """Whether `progress_of` reports this event."""
     return progress_of(event) is not None

@@ -5,7 +5,7 @@ agents, a node for LangGraph.
 from rlm_integrations.errors import MissingExtraError
 
 try:
-    import langchain_core  # noqa: F401 - to say what is missing where it is
+    import langchain_core  # noqa: F401 - only to report a missing package
 except ImportError as error:
     raise MissingExtraError("rlm_integrations.langchain", "langchain") from error
 

@@ -1,5 +1,5 @@
-"""Many prompts to one model as a Runnable of LangChain: a reply or a typed error for each, in
-order.
+"""A batch of prompts to one model as a LangChain Runnable: a reply or a typed error for each
+prompt, in order.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -27,11 +27,11 @@ from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import LLMError, Message
 
 ROLES = {"ai": "assistant", "human": "user", "system": "system"}
-_TOLD = (BatchStarted, BatchProgress, BatchFinished)
+_REPORTED = (BatchStarted, BatchProgress, BatchFinished)
 
 
 class LLMBatchInput(RootModel[list[Any]]):
-    """Prompts: strings, messages, lists of messages, or what prompt templates give."""
+    """Prompts: strings, messages, lists of messages, or prompt values."""
 
 
 class LLMBatchOutput(RootModel[list[str]]):
@@ -39,27 +39,27 @@ class LLMBatchOutput(RootModel[list[str]]):
 
 
 class LLMBatchRunnable(PortalRunnable[list[str]]):
-    """Asks a model a list of prompts, a few at a time, behind the limiter that all of this
-    library's calls of the model share.
+    """Sends a list of prompts to a model, with bounded concurrency, behind the limiter that all of
+    this library's calls of that model share.
 
-    A prompt is a text, messages, or what a prompt template gives. There is one reply for each, in
-    order; a failed one is an `LLMError`: a text that begins with "Error:", with `.type`, `.message`
-    and `.retries`. `stream` gives replies, in order, as soon as they are there.
+    A prompt is a string, messages, or a prompt value. There is one reply for each, in order; a
+    failed one is an `LLMError`: a string that begins with "Error:", with `.type`, `.message` and
+    `.retries`. `stream` yields replies in order, as soon as they arrive.
 
     Args:
-        llm: A chat model, or any other that `RLM` takes.
-        max_concurrent: How many calls are in flight at most; `max_concurrency` of a configuration
-            may lower it.
-        timeout: Seconds that one try of a call may take.
-        dedupe: Whether to ask identical prompts once.
-        params: Parameters of every call in the provider's names.
-        retry: When failed calls are tried again; `rlm_integrations.lm.asker.Retry(failures=0,
-            refusals=0, timeouts=0)` is for never.
-        on_error: "return" leaves an `LLMError` in the place of each reply that failed; "raise"
-            raises a `ModelError` for the first one and ends the rest, so that `with_retry` and
+        llm: A chat model, or any other model that `RLM` accepts.
+        max_concurrent: The maximum number of calls in flight; `max_concurrency` of a configuration
+            can lower it.
+        timeout: Seconds that one attempt of a call may take.
+        dedupe: Whether to send identical prompts only once.
+        params: Parameters of every call, under the provider's names.
+        retry: When failed calls are retried; `rlm_integrations.lm.asker.Retry(failures=0,
+            refusals=0, timeouts=0)` disables retries.
+        on_error: "return" puts an `LLMError` in the slot of each failed reply; "raise" raises a
+            `ModelError` for the first failure and cancels the rest, so that `with_retry` and
             `with_fallbacks` see it.
-        stream_tokens: Whether tokens of the model go into the messages that a graph streams to its
-            user.
+        stream_tokens: Whether the model's tokens are part of the messages that a graph streams to
+            its user.
 
     Raises:
         InputError: An argument cannot work.
@@ -74,7 +74,7 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
     on_error: Literal["return", "raise"] = "return"
     stream_tokens: bool = False
 
-    _made: tuple[object, LM] | None = PrivateAttr(None)
+    _cached: tuple[object, LM] | None = PrivateAttr(None)
 
     def __init__(
         self,
@@ -105,32 +105,32 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
     @property
     @override
     def InputType(self) -> Any:
-        """What it takes."""
+        """The type of the input."""
         return list[Any]
 
     @property
     @override
     def OutputType(self) -> Any:
-        """What it gives."""
+        """The type of the output."""
         return list[str]
 
     @override
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """What it takes."""
+        """The schema of the input."""
         return LLMBatchInput
 
     @override
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """What it gives."""
+        """The schema of the output."""
         return LLMBatchOutput
 
     def _lm(self) -> LM:
-        """The model as it is now."""
-        if self._made is None or self._made[0] is not self.llm:
-            self._made = (self.llm, traced(resolve(model_of(self.llm))))
-        return self._made[1]
+        """The model, resolved again if `llm` was reassigned."""
+        if self._cached is None or self._cached[0] is not self.llm:
+            self._cached = (self.llm, traced(resolve(model_of(self.llm))))
+        return self._cached[1]
 
-    def _asked(self, given: Any) -> tuple[Sequence[Any], dict[str, Any]]:
+    def _parse_input(self, given: Any) -> tuple[Sequence[Any], dict[str, Any]]:
         if not isinstance(given, list | tuple):
             raise InputError(
                 f"a batch is a list of prompts, not a {type(given).__name__}; for a single prompt, write [prompt]"
@@ -149,7 +149,7 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
     async def _parts(
         self, asked: Sequence[Any], manager: ChainRun, config: RunnableConfig
     ) -> AsyncGenerator[list[str], None]:
-        """The replies in order, each as soon as it and those before it are there."""
+        """The replies in order, each as soon as it and all earlier ones have arrived."""
         early: dict[int, str] = {}
         given = 0
         async with aclosing(self._replies(asked, manager, config)) as coming:
@@ -165,16 +165,16 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
     async def _replies(
         self, prompts: Sequence[Any], manager: ChainRun, config: RunnableConfig
     ) -> AsyncGenerator[tuple[int, str], None]:
-        """Numbered replies as they come, with their progress told."""
+        """Numbered replies in the order of arrival; reports progress."""
         Trace(manager, stream_tokens=self.stream_tokens).enter()
-        teller = ProgressReporter(config, has_handlers=bool(manager.handlers))
+        reporter = ProgressReporter(config, has_handlers=bool(manager.handlers))
         events: list[Event] = []
         most = min(self.max_concurrent, config.get("max_concurrency") or self.max_concurrent)
         lm = self._lm()
         warn_of_slow([lm], min(most, len(prompts)))
         options = BatchOptions(
             max_concurrent=most, timeout=self.timeout, dedupe=self.dedupe, params=self.params, retry=self.retry,
-            on_event=lambda event: events.append(event) if isinstance(event, _TOLD) else None,
+            on_event=lambda event: events.append(event) if isinstance(event, _REPORTED) else None,
         )  # fmt: skip
         async with aclosing(
             allm_batch_iter([_prompt(each) for each in prompts], lm, **options)
@@ -183,20 +183,20 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
                 if self.on_error == "raise" and isinstance(reply, LLMError):
                     raise ModelError(f"prompt {number}: {reply.message}", type=reply.type)
                 yield number, reply
-                await _tell(teller, events)
-        await _tell(teller, events)
+                await _report(reporter, events)
+        await _report(reporter, events)
 
 
-async def _tell(teller: ProgressReporter, events: list[Event]) -> None:
+async def _report(reporter: ProgressReporter, events: list[Event]) -> None:
     for event in events:
         if (progress := progress_of(event)) is not None:
-            await teller.tell(progress)
+            await reporter.report(progress)
     events.clear()
 
 
 def _prompt(given: Any) -> Any:
-    """A prompt in this library's form; what cannot be one stays as it is, and gets its error from
-    the batch.
+    """A prompt in this library's form. An invalid one is returned unchanged: the batch reports the
+    error in its slot.
     """
     if isinstance(given, LLMError):
         return given
@@ -214,7 +214,7 @@ def _prompt(given: Any) -> Any:
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         return LLMError(
             "input",
-            f"a prompt is a text or messages of system, human and ai with texts, not {type(error).__name__}: {error}",
+            f"a prompt must be a string, or system, human and ai messages that hold only text, not {type(error).__name__}: {error}",
         )
 
 

@@ -1,4 +1,4 @@
-"""LangChain's tools, retrievers and other runnables as functions that model code may call."""
+"""LangChain tools, retrievers and other runnables as functions that model code can call."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from rlm_integrations._concurrency.portal import on_portal
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import InputError
 
-_TYPES: Final = {
+_PYTHON_TYPES: Final = {
     "string": "str",
     "integer": "int",
     "number": "float",
@@ -24,27 +24,28 @@ _TYPES: Final = {
     "object": "dict",
     "null": "None",
 }
-_WORD_BEGINS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD_STARTS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def function_of(given: Any) -> Any:
-    """The function that stands for a tool of LangChain's in the REPL; anything else as it is.
+    """The REPL function for a LangChain tool, retriever or other runnable; anything else is
+    returned unchanged.
 
-    A tool keeps its name, its arguments and its description. A retriever takes a query and gives
-    dicts of `page_content` and `metadata`; any other Runnable takes its input. Their runs are
-    children of the run that asks them.
+    A tool keeps its name, arguments and description. A retriever takes a query and returns dicts
+    with `page_content` and `metadata`; any other Runnable takes its input. Their runs are children
+    of the calling run.
 
     Raises:
-        InputError: A tool needs arguments that only an agent can give.
+        InputError: A tool requires arguments that only an agent can inject.
     """
     if isinstance(given, BaseTool):
-        return _of_tool(given)
+        return _function_of_tool(given)
     if isinstance(given, Runnable):
-        return _of_runnable(given)
+        return _function_of_runnable(given)
     return given
 
 
-def _of_tool(tool: BaseTool) -> Callable[..., Any]:
+def _function_of_tool(tool: BaseTool) -> Callable[..., Any]:
     schema: Any = tool.tool_call_schema
     plain: Mapping[str, Any] = schema if isinstance(schema, dict) else schema.model_json_schema()
     known, required = plain.get("properties", {}), set(plain.get("required", ()))
@@ -56,21 +57,23 @@ def _of_tool(tool: BaseTool) -> Callable[..., Any]:
     parameters = [
         _parameter(name, about, is_required=name in required) for name, about in known.items()
     ]
-    parameters.sort(key=lambda each: each.default is not Parameter.empty)  # as Python wants it
+    parameters.sort(
+        key=lambda each: each.default is not Parameter.empty
+    )  # Python requires those with defaults last
     signature = Signature(parameters)
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        return await _asked(
+        return await _call_runnable(
             tool,
             dict(signature.bind(*args, **kwargs).arguments),
             has_sync=_has_sync(tool),
             has_async=_has_async(tool),
         )
 
-    return _named(call, tool.name, signature, tool.description)
+    return _with_signature(call, tool.name, signature, tool.description)
 
 
-def _of_runnable(runnable: Runnable[Any, Any]) -> Callable[..., Any]:
+def _function_of_runnable(runnable: Runnable[Any, Any]) -> Callable[..., Any]:
     inner = runnable
     while isinstance(inner, RunnableBindingBase):
         inner = inner.bound
@@ -88,22 +91,22 @@ def _of_runnable(runnable: Runnable[Any, Any]) -> Callable[..., Any]:
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         (given,) = signature.bind(*args, **kwargs).arguments.values()
-        found = await _asked(runnable, given, has_sync=True, has_async=has_async)
-        return [_plain(each) for each in found] if isinstance(found, list) else found
+        found = await _call_runnable(runnable, given, has_sync=True, has_async=has_async)
+        return [_as_dict(each) for each in found] if isinstance(found, list) else found
 
     about = (
         "Finds documents for a query: a list of dicts with page_content and metadata."
         if is_retriever
         else ""
     )
-    return _named(call, runnable.get_name(), signature, about)
+    return _with_signature(call, runnable.get_name(), signature, about)
 
 
-async def _asked(
+async def _call_runnable(
     runnable: Runnable[Any, Any], given: Any, *, has_sync: bool, has_async: bool
 ) -> Any:
-    """What it gives: asynchronously on a caller's own loop, else in a thread, because its clients
-    may belong to another loop.
+    """Call the runnable: with its async API on the caller's own loop, else in a thread, because its
+    clients may be tied to another loop.
     """
     if has_async and not (has_sync and on_portal()):
         return await runnable.ainvoke(given)
@@ -117,22 +120,25 @@ def _has_sync(tool: BaseTool) -> bool:
 def _has_async(tool: BaseTool) -> bool:
     if isinstance(tool, StructuredTool | Tool):
         return tool.coroutine is not None
-    return type(tool)._arun is not BaseTool._arun  # noqa: SLF001 - what a subclass brings is told by it
+    return type(tool)._arun is not BaseTool._arun  # noqa: SLF001 - shows whether a subclass overrides it
 
 
 def _parameter(name: str, about: Mapping[str, Any], *, is_required: bool) -> Parameter:
     if not name.isidentifier():
         raise InputError(
-            f"a tool's argument {name!r} is no name in Python: give a function around the tool"
+            f"a tool's argument {name!r} is not a valid Python name: wrap the tool in a function"
         )
     default = Parameter.empty if is_required else about.get("default")
     return Parameter(
-        name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=_Shown(_type(about))
+        name,
+        Parameter.POSITIONAL_OR_KEYWORD,
+        default=default,
+        annotation=_Annotation(_python_type(about)),
     )
 
 
-class _Shown:
-    """An annotation that reads as its words."""
+class _Annotation:
+    """An annotation whose `repr` is the given text."""
 
     def __init__(self, words: str) -> None:
         self._words = words
@@ -141,23 +147,23 @@ class _Shown:
         return self._words
 
 
-def _type(about: Mapping[str, Any]) -> str:
-    """A JSON type in Python's words."""
+def _python_type(about: Mapping[str, Any]) -> str:
+    """A JSON schema type in Python's notation."""
     if "enum" in about:
         return f"Literal[{', '.join(map(repr, about['enum']))}]"
     if "anyOf" in about:
-        return " | ".join(dict.fromkeys(map(_type, about["anyOf"])))
+        return " | ".join(dict.fromkeys(map(_python_type, about["anyOf"])))
     if about.get("type") == "array" and "items" in about:
-        return f"list[{_type(about['items'])}]"
-    return _TYPES.get(about.get("type", ""), "Any")
+        return f"list[{_python_type(about['items'])}]"
+    return _PYTHON_TYPES.get(about.get("type", ""), "Any")
 
 
-def _named(
+def _with_signature(
     function: Callable[..., Any], name: str, signature: Signature, about: str
 ) -> Callable[..., Any]:
-    """The function as the REPL's prompt shows it."""
+    """Set the function's name, docstring and signature, which the REPL's prompt shows."""
     words = re.sub(r"\W+", "_", name).strip("_")
-    plain = words if name.isidentifier() and "_" in name else _WORD_BEGINS.sub("_", words).lower()
+    plain = words if name.isidentifier() and "_" in name else _WORD_STARTS.sub("_", words).lower()
     function.__name__ = function.__qualname__ = (
         name if name.isidentifier() and name.islower() else plain
     )
@@ -166,7 +172,7 @@ def _named(
     return function
 
 
-def _plain(found: Any) -> Any:
+def _as_dict(found: Any) -> Any:
     return (
         {"page_content": found.page_content, "metadata": found.metadata}
         if isinstance(found, Document)

@@ -1,6 +1,4 @@
-"""What a question is to LangChain's users: a string, a dict, or a conversation, with a document or
-without.
-"""
+"""The inputs of the runnable: a string, a dict, or a conversation, with or without a document."""
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -24,15 +22,15 @@ SHAPES: Final = (
     'give a string, {"question": …, "context": …} or messages; the context is a string, a path, a Document, a retriever, or a list of '
     "these, and may be bound once by with_context(…) instead"
 )
-_SAID: Final = 20  # earlier messages of a conversation that the root model is shown
-_CHARACTERS: Final = 4_000  # of each of them
+_MAX_EARLIER: Final = 20  # earlier messages of a conversation that the root model is shown
+_MAX_MESSAGE_CHARS: Final = 4_000  # of each of these messages
 _SPEAKERS: Final = {"human": "User", "ai": "Assistant", "system": "System"}
 _CONTINUES: Final = "This question continues a conversation. What was said before, oldest first:"
 
 
 class QuestionWithContext(TypedDict, total=False):
-    """A question in a dict. `input` is another name for `question`; of `messages`, the last human
-    one is it.
+    """A question in a dict. `input` is another name for `question`; in `messages`, the last human
+    message is the question.
     """
 
     question: str
@@ -43,31 +41,31 @@ class QuestionWithContext(TypedDict, total=False):
 
 
 class RLMInput(RootModel[str | QuestionWithContext | list[Any]]):
-    """A question, with a document or without."""
+    """A question, with or without a document."""
 
 
 class AskedDocument(SharedDocument):
-    """A document that is asked. In a trace it tells how much there is of it; once it is dropped,
-    the document is closed.
+    """The document that questions are asked of. Its `repr`, for traces, shows only its size. It is
+    closed when this object is garbage collected.
     """
 
     def __init__(self, context: object) -> None:
         super().__init__(context)
-        self._what = _description(context)
+        self._description = _description(context)
         self._is_users_own = isinstance(context, Corpus)
         self._is_followed = False
 
     async def corpus(self, limits: Limits) -> Corpus:
-        """The document; see `Bound`."""
+        """The document; see `SharedDocument`."""
         corpus = await super().corpus(limits)
         if not self._is_users_own and not self._is_followed:
             self._is_followed = True
-            # Results that are kept hold it too, and would keep it open
+            # Kept results hold the corpus too, and would keep it open
             weakref.finalize(self, corpus.close).atexit = False
         return corpus
 
     def __repr__(self) -> str:
-        return self._what
+        return self._description
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +74,9 @@ class Question:
 
     Attributes:
         question: The question.
-        document: The document, or what finds documents for the question.
-        is_ours: Whether the document came with the question, and is let go of with it.
-        conversation: What was said before the question, or "".
+        document: The document, or a retriever of documents for the question.
+        is_ours: Whether the document came with the question, and is closed after it.
+        conversation: The messages before the question, or "".
     """
 
     question: str
@@ -88,7 +86,7 @@ class Question:
 
     @property
     def query(self) -> str:
-        """The question as the root model reads it."""
+        """The question as the root model sees it."""
         return (
             f"{self.question}\n\n{_CONTINUES}\n{self.conversation}"
             if self.conversation
@@ -97,10 +95,10 @@ class Question:
 
     @property
     def preview(self) -> dict[str, Any]:
-        """What traces show of it, which is never the document."""
+        """The preview for traces, which never holds document text."""
         document = self.document
         what = (
-            f"what {document.get_name()} finds"
+            f"the documents that {document.get_name()} finds"
             if isinstance(document, Runnable)
             else repr(document)
         )
@@ -108,14 +106,14 @@ class Question:
 
 
 def asked(given: object, bound: Any) -> Question:
-    """What was asked.
+    """Parse the input of a runnable.
 
     Args:
         given: A runnable's input.
-        bound: The document to take where the input has none.
+        bound: The document to use if the input has none.
 
     Raises:
-        InputError: It holds no question, or there is no document.
+        InputError: The input has no question, or there is no document.
     """
     context = given.get("context") if isinstance(given, Mapping) else None
     question, before = _question_and_before(given)
@@ -127,33 +125,33 @@ def asked(given: object, bound: Any) -> Question:
         question,
         bound_to(context),
         is_ours=not isinstance(context, AskedDocument | Corpus),
-        conversation=_told(before),
+        conversation=_transcript(before),
     )
 
 
 def bound_to(context: object) -> AskedDocument | Runnable[Any, Any]:
-    """The context as a document that is read once; a retriever as it is."""
+    """The context as a document that is read once; a retriever is returned unchanged."""
     return context if isinstance(context, AskedDocument | Runnable) else AskedDocument(context)
 
 
 def _description(context: object) -> str:
-    """What traces may know of a context: no word of it, no path."""
+    """A description of a context for traces, without its text or path."""
     if isinstance(context, str):
-        return f"a text of {len(context):,} characters"
+        return f"a string of {len(context):,} characters"
     if isinstance(context, Corpus):
         return repr(context)
     if isinstance(context, PathLike):
         return "a file"
     if isinstance(context, Sequence):
-        return f"a list of {len(context):,} texts"
+        return f"a list of {len(context):,} items"
     return f"a {type(context).__name__}"
 
 
 def _question_and_before(given: object) -> tuple[str, Sequence[BaseMessage]]:
-    """The question in an input of any shape, and the messages before it.
+    """The question in an input of any supported shape, and the messages before it.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no question.
     """
     before: Sequence[BaseMessage] = ()
     if isinstance(given, Mapping):
@@ -194,19 +192,19 @@ def _messages(given: Any) -> list[BaseMessage]:
     try:
         return convert_to_messages(given)
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise InputError(f"a list that is no conversation ({error}): {SHAPES}") from error
+        raise InputError(f"a list that is not a valid conversation ({error}): {SHAPES}") from error
 
 
-def _told(messages: Sequence[BaseMessage]) -> str:
-    """The end of a conversation, each message cut to a bound; what tools said is left out."""
+def _transcript(messages: Sequence[BaseMessage]) -> str:
+    """The latest messages of a conversation, each truncated; tool messages are left out."""
     said = [
         (_SPEAKERS[each.type], str(each.text).strip())
         for each in messages
         if each.type in _SPEAKERS
     ]
     lines = [
-        f"{who}: {text[:_CHARACTERS]}{'…' if len(text) > _CHARACTERS else ''}"
+        f"{who}: {text[:_MAX_MESSAGE_CHARS]}{'…' if len(text) > _MAX_MESSAGE_CHARS else ''}"
         for who, text in said
         if text
     ]
-    return "\n".join(lines[-_SAID:])
+    return "\n".join(lines[-_MAX_EARLIER:])

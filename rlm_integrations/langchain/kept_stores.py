@@ -1,49 +1,28 @@
-"""The results of the latest runs, by id: what a checkpoint or an artifact holds is the id alone."""
+"""The results and stores of this process's latest runs, by id: checkpoints hold only the id."""
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final
 
 from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.errors import InputError
+from rlm_integrations.faces.kept_results import MAX_KEPT_RESULTS, KeptResults, store_in
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store.reader import StoreReader
 
-KEPT_STORES: Final = 32  # results
-
-
-class _Kept:
-    def __init__(self) -> None:
-        self._results: OrderedDict[str, RLMResult] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def add(self, result: RLMResult) -> None:
-        with self._lock:
-            self._results[result.run_id] = result
-            while len(self._results) > KEPT_STORES:
-                self._results.popitem(last=False)
-
-    def get(self, run_id: str) -> RLMResult | None:
-        with self._lock:
-            return self._results.get(run_id)
-
 
 def keep(result: RLMResult) -> None:
-    """Keep a run's result, and with it its store, until 32 further runs of this process have ended."""
-    shared("results of runnables", _Kept).add(result)
+    """Keep a run's result, and with it its store, until 32 newer runs of this process have ended."""
+    _kept().keep(result)
 
 
 def result_of(run: object) -> RLMResult:
-    """The whole result of one of the last 32 runs of this process: its trajectory, citations, store
-    and the rest.
+    """The result of one of this process's last 32 runs, with its trajectory, citations and store.
 
     Args:
-        run: The output of an `RLMRunnable`, what its "rlm" holds, an artifact of its tool, or the
-            `run_id`.
+        run: The output of an `RLMRunnable`, the output's "rlm" value, an artifact of its tool, or
+            the `run_id`.
 
     Raises:
-        InputError: It names no run, or one that is no longer kept.
+        InputError: `run` identifies no run, or its result is no longer kept.
     """
     if isinstance(run, RLMResult):
         return run
@@ -51,21 +30,21 @@ def result_of(run: object) -> RLMResult:
     run_id = about.get("run_id") if isinstance(about, Mapping) else run
     if not isinstance(run_id, str):
         raise InputError(
-            f"a run is an output of RLMRunnable or its run_id, not {type(run).__name__}"
+            f"run must be an output of RLMRunnable or its run_id, not {type(run).__name__}"
         )
-    found = shared("results of runnables", _Kept).get(run_id)
+    found = _kept().find(run_id)
     if found is None:
         raise InputError(
-            f"there is no run {run_id[:60]!r} in this process: the results of its last {KEPT_STORES} runs are kept"
+            f"there is no run {run_id[:60]!r} in this process: the results of its last {MAX_KEPT_RESULTS} runs are kept"
         )
     return found
 
 
 def store_of(given: object) -> StoreReader:
-    """The store that is meant by itself, by a result, by a runnable's output, or by its id.
+    """The store, given as a store, a result, a runnable's output, or its id.
 
     Raises:
-        InputError: It is none of these, or no longer kept.
+        InputError: It is not one of these, has no store, or is no longer kept.
     """
     if isinstance(given, StoreReader):
         return given
@@ -75,11 +54,10 @@ def store_of(given: object) -> StoreReader:
             raise InputError('this output has no store: its run had store_mode="none"')
     if not isinstance(given, str | RLMResult):
         raise InputError(
-            f"a store is result.store, a result, an output of RLMRunnable, or a store_id, not {type(given).__name__}"
+            f"store must be result.store, a result, an output of RLMRunnable, or a store_id, not {type(given).__name__}"
         )
-    found = result_of(given)
-    if found.store is None:
-        raise InputError(
-            'this result has no store: its run had store_mode="none", or it was read from a file'
-        )
-    return found.store
+    return store_in(result_of(given))
+
+
+def _kept() -> KeptResults:
+    return shared("results of runnables", KeptResults)

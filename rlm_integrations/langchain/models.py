@@ -1,4 +1,4 @@
-"""Names of models as LangChain's users write them."""
+"""Model names as LangChain writes them."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from rlm_integrations.lm.resolve import FOREIGN, resolve
 
 
 def model_of(given: Any) -> Any:
-    """The model that a name means; anything else as it is.
+    """The model for a name; any other object is returned unchanged.
 
-    "anthropic:claude-sonnet-5" and the like are those of LangChain's `init_chat_model`, made with
+    Names such as "anthropic:claude-sonnet-5" go to LangChain's `init_chat_model`, with
     `max_retries=0`.
 
     Raises:
-        InputError: There is no model of this name.
+        InputError: No model has this name.
     """
     if not isinstance(given, str):
         return given
@@ -22,17 +22,17 @@ def model_of(given: Any) -> Any:
 
 
 def init(name: str) -> Any:
-    """The chat model that `init_chat_model` makes.
+    """The chat model that `init_chat_model` creates.
 
     Raises:
-        InputError: LangChain or the provider's package is not installed, or the model cannot be
-            made.
+        InputError: LangChain or the provider's package is not installed, or creating the model
+            failed.
     """
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as error:
         raise InputError(
-            f"{name!r} is a name for LangChain's init_chat_model: pip install langchain, or give the model itself"
+            f"{name!r} is a name for LangChain's init_chat_model: pip install langchain, or pass the model object"
         ) from error
     try:
         model = init_chat_model(name)
@@ -42,4 +42,4 @@ def init(name: str) -> Any:
             else model
         )
     except Exception as error:
-        raise InputError(f"LangChain makes no model of {name!r}: {error}") from error
+        raise InputError(f"LangChain's init_chat_model cannot create {name!r}: {error}") from error

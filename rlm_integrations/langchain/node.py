@@ -1,4 +1,4 @@
-"""The runnable as a node of a LangGraph graph. It needs no LangGraph: a node is any Runnable from a
+"""The runnable as a LangGraph node. LangGraph itself is not imported: a node is any Runnable from a
 state to an update.
 """
 
@@ -11,11 +11,13 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from rlm_integrations.errors import InputError
-from rlm_integrations.langchain.outputs import plain_output, said
+from rlm_integrations.langchain.outputs import answer_text, plain_output
 
 
 class RLMNode(Runnable[Any, dict[str, Any]]):
-    """The node that `as_node` makes. What tracers see of it is the runnable's own run."""
+    """The node that `as_node` creates. It has no trace of its own: tracers see the runnable's
+    run.
+    """
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The update of the state."""
-        return self._update(self._runnable.invoke(self._asked(input), config, **kwargs))
+        return self._update(self._runnable.invoke(self._runnable_input(input), config, **kwargs))
 
     async def ainvoke(
         self,
@@ -50,19 +52,21 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The update of the state."""
-        return self._update(await self._runnable.ainvoke(self._asked(input), config, **kwargs))
+        return self._update(
+            await self._runnable.ainvoke(self._runnable_input(input), config, **kwargs)
+        )
 
-    def _asked(self, state: Any) -> dict[str, Any]:
-        question = _of(state, self._question_key)
+    def _runnable_input(self, state: Any) -> dict[str, Any]:
+        question = _value_in(state, self._question_key)
         if question is None:
             raise InputError(
-                f"the state has no {self._question_key!r}: give as_node(…, question_key=…) the name that it has"
+                f"the state has no {self._question_key!r}: give as_node(…, question_key=…) the key of the question"
             )
         asked = {"messages" if isinstance(question, list) else "question": question}
         if self._context_key is not None:
-            asked["context"] = _of(state, self._context_key)
+            asked["context"] = _value_in(state, self._context_key)
             if asked["context"] is None:
-                asked["context"] = _of(_runtime_context(), self._context_key)
+                asked["context"] = _value_in(_runtime_context(), self._context_key)
             if asked["context"] is None:
                 raise InputError(
                     f"there is no document under {self._context_key!r} in the state or the graph's runtime context"
@@ -70,8 +74,8 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
         return asked
 
     def _update(self, output: dict[str, Any]) -> dict[str, Any]:
-        """Ids, places and counts, in plain JSON; and the answer as a message, where the question
-        was one.
+        """The answer, ids, spans and counts in plain JSON; also the answer as a message if the
+        question came as messages.
         """
         made = plain_output(output)
         update = {self._answer_key: made["answer"]}
@@ -80,7 +84,7 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
         if self._collect:
             update = {key: [value] for key, value in update.items()}
         if self._question_key == "messages":
-            update["messages"] = [AIMessage(said(made), name="rlm")]
+            update["messages"] = [AIMessage(answer_text(made), name="rlm")]
         return update
 
 
@@ -93,27 +97,26 @@ def as_node(
     rlm_key: str | None = "rlm",
     collect: bool = False,
 ) -> RLMNode:
-    """What `graph.add_node("ask", …)` takes: it reads the question in the state, and writes the
-    answer and `rlm` there.
+    """A node for `graph.add_node("ask", …)`: it reads the question from the state, and writes the
+    answer and `rlm`.
 
-    `rlm` holds the ids of the run and of its store, counts, and the places that support the answer.
-    Of the document, the update and so a checkpoint hold what the answer itself quotes, and nothing
-    else.
+    `rlm` holds the ids of the run and its store, counts, and the spans that support the answer. The
+    only document text in the update, and so in a checkpoint, is what the answer itself quotes.
 
     Args:
-        runnable: An `RLMRunnable`, or what was made of it.
-        question_key: Where the question is in the state: a text, or messages, whose last human one
-            it is. With "messages" the answer is added as a message too.
-        context_key: Where the document is, in the state or in the graph's runtime context; by
-            default the runnable is bound to one.
-        answer_key: Where the answer goes.
-        rlm_key: Where `rlm` goes; None for nowhere.
-        collect: Whether to write lists of one, for keys with a reducer such as `Annotated[list,
-            operator.add]`: then any number of these nodes may run in one step, by `Send` or side by
-            side.
+        runnable: An `RLMRunnable`, or a Runnable derived from one.
+        question_key: The key of the question in the state: a string, or messages, whose last human
+            message is the question. With "messages" the answer is also added as a message.
+        context_key: The key of the document, in the state or in the graph's runtime context; by
+            default the runnable's bound document is used.
+        answer_key: The key of the answer.
+        rlm_key: The key of `rlm`; None to leave it out.
+        collect: Whether to write one-item lists, for keys with a reducer such as `Annotated[list,
+            operator.add]`. Then any number of these nodes can run in one step, with `Send` or in
+            parallel.
 
     Raises:
-        InputError: This is no runnable.
+        InputError: `runnable` is not a Runnable.
     """
     if not isinstance(runnable, Runnable):
         raise InputError(
@@ -122,7 +125,7 @@ def as_node(
     return RLMNode(runnable, question_key, context_key, answer_key, rlm_key, collect=collect)
 
 
-def _of(state: Any, key: str) -> Any:
+def _value_in(state: Any, key: str) -> Any:
     return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves, as LangChain's users read it: plain JSON and Documents."""
+"""The output of a run for LangChain: plain JSON and Documents."""
 
 import json
 from collections.abc import Mapping
@@ -17,33 +17,31 @@ from rlm_integrations.result import RLMResult
 
 
 class RLMOutput(BaseModel):
-    """What the runnable gives, as a dict of these."""
+    """The fields of the runnable's output, which is a dict."""
 
     input: str = Field(description="The question.")
     answer: Any = Field(
-        description="The answer: a string, or an instance of output_type, or None where the run did not finish."
+        description="The answer: a string, or an instance of output_type, or None if the run did not finish."
     )
     context: list[Document] = Field(
-        description="The evidence: places in the documents with their own words."
+        description="The evidence: quotes from the documents with their spans."
     )
     usage_metadata: dict[str, Any] = Field(description="Tokens by model.")
     rlm: dict[str, Any] = Field(
-        description="run_id, store_id, iterations, sub_calls, stop_reason, error, partial, cost, elapsed, and the places of the evidence."
+        description="run_id, store_id, iterations, sub_calls, stop_reason, error, partial, cost, elapsed, and the spans of the evidence."
     )
 
 
 def output_schema(output_type: Any) -> type[RLMOutput]:
-    """The schema of a runnable whose answers are of this type."""
-    kind: Any = str if output_type is None else Optional[output_type]  # noqa: UP045 - a type that is only known here
+    """The output schema of a runnable with this answer type."""
+    kind: Any = str if output_type is None else Optional[output_type]  # noqa: UP045 - the type is known only at run time
     return create_model(
         "RLMOutput", __base__=RLMOutput, answer=(kind, RLMOutput.model_fields["answer"])
     )
 
 
 def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
-    """The output of a run, but for the question; its document is in no part of it but for the
-    quotes.
-    """
+    """The output of a run, without the question. It holds no document text except the quotes."""
     return {
         "answer": result.answer,
         "context": [
@@ -71,7 +69,7 @@ def output_of(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
 def evidence_document(evidence: Evidence) -> Document:
     """A finding as a Document.
 
-    Its `source` is what the original document says of itself, as in LangChain, else its id.
+    Its `source` is the original document's `source` metadata, as in LangChain, else its id.
     """
     metadata = evidence.metadata()
     metadata["source"] = str(metadata["source_metadata"].get("source") or metadata["doc_id"])
@@ -79,7 +77,7 @@ def evidence_document(evidence: Evidence) -> Document:
 
 
 def plain_output(output: Any) -> dict[str, Any]:
-    """An output in JSON's types alone, as artifacts and checkpoints need it.
+    """An output in JSON types only, for artifacts and checkpoints.
 
     Raises:
         InputError: It is not the output of an `RLMRunnable`.
@@ -98,8 +96,10 @@ def plain_output(output: Any) -> dict[str, Any]:
     }
 
 
-def said(output: Mapping[str, Any]) -> str:
-    """The answer of a plain output in words, of a run that did not finish the best partial one."""
+def answer_text(output: Mapping[str, Any]) -> str:
+    """The answer of a plain output as a string; if the run did not finish, the best partial
+    answer.
+    """
     answer = output["answer"]
     if answer is None and output["rlm"]["partial"] is not None:
         answer = output["rlm"]["partial"]

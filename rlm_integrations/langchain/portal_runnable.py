@@ -1,5 +1,5 @@
-"""The four ways into a runnable, over one asynchronous implementation: synchronous callers come in
-through the portal.
+"""The sync and async API of a runnable over one async implementation: synchronous calls run through
+the portal.
 """
 
 from abc import abstractmethod
@@ -19,22 +19,22 @@ Output = TypeVar("Output")
 
 
 class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
-    """A runnable whose traces show a preview in the place of its input, which may be large.
+    """A runnable whose traces show a preview instead of its input, which may be large.
 
-    Options of a call, such as those that `bind` adds, are options of the runnable for that call.
+    Options passed to a call, for example by `bind`, override the runnable's options for that call.
     """
 
     @abstractmethod
-    def _asked(self, given: Any) -> tuple[Any, dict[str, Any]]:
-        """What an input asks, and what traces show of it."""
+    def _parse_input(self, given: Any) -> tuple[Any, dict[str, Any]]:
+        """The parsed input, and the preview of it that traces show."""
 
     @abstractmethod
     def _parts(
         self, asked: Any, manager: ChainRun, config: RunnableConfig
     ) -> AsyncGenerator[Output, None]:
-        """The parts of the output; added up, they are the whole.
+        """The chunks of the output; their sum is the whole output.
 
-        The configuration is that of what is started by it.
+        `config` is the configuration for child runs.
         """
 
     @abstractmethod
@@ -43,10 +43,10 @@ class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
 
     @override
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """The same with other options.
+        """A copy with other options.
 
         Raises:
-            InputError: There is no option of this name.
+            InputError: An option is unknown.
         """
         known = type(self).model_fields
         if unknown := (update or {}).keys() - known.keys():
@@ -59,7 +59,7 @@ class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
         """The output."""
         if options:
             return self.model_copy(update=options).invoke(input, config)
-        asked, preview = self._asked(input)
+        asked, preview = self._parse_input(input)
 
         def answer(
             _shown: Any, run_manager: CallbackManagerForChainRun, config: RunnableConfig
@@ -77,7 +77,7 @@ class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
         """The output."""
         if options:
             return await self.model_copy(update=options).ainvoke(input, config)
-        asked, preview = self._asked(input)
+        asked, preview = self._parse_input(input)
 
         async def answer(
             _shown: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
@@ -96,7 +96,7 @@ class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
         if options:
             yield from self.model_copy(update=options).stream(input, config)
             return
-        asked, preview = self._asked(input)
+        asked, preview = self._parse_input(input)
 
         def answer(
             _shown: Iterator[Any], run_manager: CallbackManagerForChainRun, config: RunnableConfig
@@ -122,7 +122,7 @@ class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
                 async for part in parts:
                     yield part
             return
-        asked, preview = self._asked(input)
+        asked, preview = self._parse_input(input)
 
         def answer(
             _shown: AsyncIterator[Any],

@@ -1,6 +1,6 @@
-"""Progress as LangChain and LangGraph can show it, each in its own way.
+"""Progress of runs as events of LangChain and LangGraph.
 
-Each step is a `Progress` (see `engine.progress`), told as a dict of its fields:
+Each step is a `Progress` (see `rlm_integrations.faces.progress`), reported as a dict of its fields:
 
 - a custom event named `rlm.turn_started`, `rlm.batch_progress` and so on, which `astream_events`
 and `on_custom_event` of a callback see; - where a LangGraph node or tool runs, a piece of
@@ -25,11 +25,11 @@ from rlm_integrations.langchain.trace import notify
 
 
 class ProgressReporter:
-    """Tells the progress of one run.
+    """Reports the progress of one run or batch.
 
     Args:
-        config: The configuration of what the run itself starts: its callbacks are the run's.
-        has_handlers: Whether there is anybody to hear custom events.
+        config: The configuration for child runs: its callbacks are those of the run.
+        has_handlers: Whether any callback handler receives custom events.
     """
 
     def __init__(self, config: RunnableConfig, *, has_handlers: bool) -> None:
@@ -39,8 +39,8 @@ class ProgressReporter:
             writer for writer in (_stream_writer(), _tool_deltas()) if writer is not None
         ]
 
-    async def tell(self, progress: Progress) -> None:
-        """Tell it all of them."""
+    async def report(self, progress: Progress) -> None:
+        """Report one step to every receiver."""
         name, data = f"rlm.{progress.kind}", progress.to_dict()
         for write in self._writers:
             write({"type": name, **data})
@@ -55,18 +55,18 @@ class ProgressReporter:
 
 
 def _tool_deltas() -> Callable[[Any], None] | None:
-    """What takes the output deltas of a tool call of LangGraph's, where one is under way: LangGraph
-    knows which.
+    """LangGraph's writer of tool output deltas, or None; LangGraph finds the running tool call
+    itself.
     """
     node = sys.modules.get("langgraph.prebuilt.tool_node")
-    # Which older LangGraphs lack
+    # Older versions of LangGraph have no `emit_output_delta`
     emit = getattr(getattr(node, "ToolRuntime", None), "emit_output_delta", None)
     return None if emit is None else partial(emit, None)
 
 
 def _stream_writer() -> Callable[[Any], None] | None:
-    """LangGraph's writer, where this is called within one of its graphs."""
-    if "langgraph.config" not in sys.modules:  # without it, nothing of this process is a graph
+    """LangGraph's stream writer, or None outside of a graph."""
+    if "langgraph.config" not in sys.modules:  # then no graph runs in this process
         return None
     with suppress(RuntimeError, KeyError):  # outside of a graph
         from langgraph.config import get_stream_writer

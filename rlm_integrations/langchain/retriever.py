@@ -1,4 +1,4 @@
-"""A retriever over what a run found."""
+"""A retriever over the findings of a run."""
 
 from typing import Any, Literal
 
@@ -20,16 +20,16 @@ from rlm_integrations.store.reader import StoreReader
 
 
 class RLMStoreRetriever(BaseRetriever):
-    """Finds in the store of a run what fits a query: in the store's query language (`type=claim
-    tag=dam`), or in any other words.
+    """Searches the store of a run with the store's query language (`type=claim tag=dam`) or free
+    text.
 
-    Any string is a query: what does not parse in the language is searched for as words.
+    Any string is a valid query: one that does not parse in the language is treated as free text.
 
     Args:
         store: The store: `result.store`, a result, the output of an `RLMRunnable`, or its
             `store_id`.
-        mode: "search" gives the objects that fit best, "summary" one Document that counts types and
-            tags and lists the best.
+        mode: "search" returns the most relevant objects, "summary" one Document with counts by type
+            and tag and the most relevant objects.
         k: How many objects.
 
     Raises:
@@ -60,11 +60,11 @@ class RLMStoreRetriever(BaseRetriever):
         super().__init__(**fields, name=name, tags=tags, metadata=metadata)
 
     def search(self, query: str, k: int | None = None) -> list[Document]:
-        """The objects that fit best, their places in the document in `metadata["spans"]`."""
+        """The most relevant objects, with their spans in the document in `metadata["spans"]`."""
         return [
             evidence_document(each)
             for each in search_evidence(
-                self._reading,
+                self._store,
                 query,
                 check_count("k", self.k if k is None else k, most=MAX_RESULTS),
                 is_lenient=True,
@@ -72,10 +72,10 @@ class RLMStoreRetriever(BaseRetriever):
         ]
 
     def summary(self, query: str = "", k: int | None = None) -> Document:
-        """What there is in the store on a query."""
+        """A summary of the store for a query."""
         return evidence_document(
             summarize_store(
-                self._reading,
+                self._store,
                 query,
                 check_count("k", self.k if k is None else k, most=MAX_RESULTS),
                 is_lenient=True,
@@ -83,7 +83,7 @@ class RLMStoreRetriever(BaseRetriever):
         )
 
     @property
-    def _reading(self) -> StoreReader:
+    def _store(self) -> StoreReader:
         store: StoreReader = self.store
         return store
 
@@ -91,13 +91,13 @@ class RLMStoreRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return self._found(query, k)
+        return self._retrieve(query, k)
 
     @override
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return await offload(self._found, query, k)
+        return await offload(self._retrieve, query, k)
 
-    def _found(self, query: str, k: int | None) -> list[Document]:
+    def _retrieve(self, query: str, k: int | None) -> list[Document]:
         return self.search(query, k) if self.mode == "search" else [self.summary(query, k)]

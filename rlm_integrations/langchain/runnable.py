@@ -1,6 +1,4 @@
-"""A run as a Runnable of LangChain: it takes a question and a document in whatever shape, and gives
-an answer with its evidence.
-"""
+"""A run as a LangChain Runnable: from a question and a document to an answer with its evidence."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -29,36 +27,37 @@ from rlm_integrations.langchain.progress import ProgressReporter
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
 from rlm_integrations.records import Budget, Limits
 
-OWN: Final = frozenset({"name", "context", "stream_tokens"})  # fields that are no options of `RLM`
+OWN: Final = frozenset({"name", "context", "stream_tokens"})  # fields that are not options of `RLM`
 
 
 class RLMRunnable(PortalRunnable[dict[str, Any]]):
-    """Answers questions over documents that no model's window holds.
+    """Answers questions over documents that are too large for any model's context window.
 
-    The input is a question, a dict of `question` (or `input`) and `context`, or messages, whose
-    last human one is the question; the root model is shown those before it. The output is a dict of
+    The input is a question, a dict of `question` (or `input`) and `context`, or messages: the last
+    human message is the question, and the root model sees the earlier ones. The output is a dict of
     `input`, `answer`, `context` (the evidence as Documents), `usage_metadata` by model and `rlm`
-    (ids, counts, cost, time); `.pick("answer")` gives the answer alone. A run that does not finish
-    gives the best partial answer, and `rlm["stop_reason"]` says why; with `on_incomplete="raise"`
-    it raises, which `with_fallbacks` and `with_retry` see. With an `output_type` the answer is of
-    that type or None. `stream` gives the output once it is known; closing it early ends the run.
+    (ids, counts, cost, time); `.pick("answer")` selects the answer. A run that does not finish
+    returns the best partial answer, and `rlm["stop_reason"]` says why; with `on_incomplete="raise"`
+    it raises, so that `with_fallbacks` and `with_retry` see it. With an `output_type` the answer is
+    of that type or None. `stream` yields the output once, when it is known; closing the stream
+    early ends the run.
 
-    `max_concurrency` of a configuration bounds the calls of a run as well. An option that is
-    changed, by assignment, `model_copy`, `bind` or a configuration, holds from the next run on.
+    `max_concurrency` of a configuration also limits the concurrent model calls of a run. Changing
+    an option, by assignment, `model_copy`, `bind` or a configuration, takes effect at the next run.
 
     Args:
-        root_llm: The model that writes code: a chat model, any other Runnable that gives an
+        root_llm: The model that writes code: a chat model, any other Runnable that returns an
             `AIMessage`, a name such as "gpt-5-mini" or "anthropic:claude-sonnet-5", or any other
-            that `RLM` takes.
-        sub_llm: The model that its code asks; the root's by default. A dict registers several by
+            model that `RLM` accepts.
+        sub_llm: The model that its code calls; `root_llm` by default. A dict registers several by
             name.
-        context: The document that is asked where an input has none. It is read once, at the first
-            question. A retriever finds documents for each question.
-        stream_tokens: Whether tokens of the models are streamed to who watches: in
-            `astream_events`, and in the messages of a graph.
-        name: What traces call it.
-        options: Those of `RLM`. `tools` may hold LangChain's tools, retrievers and other runnables
-            beside functions.
+        context: The document to use for inputs without one. It is read once, at the first question.
+            A retriever finds documents for each question.
+        stream_tokens: Whether the models' tokens are streamed: in `astream_events`, and in the
+            messages of a graph.
+        name: The name in traces.
+        options: The options of `RLM`. `tools` may also hold LangChain tools, retrievers and other
+            runnables.
 
     Raises:
         InputError: An argument cannot work.
@@ -84,7 +83,7 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
     verbose: bool = False
     on_event: Hook | None = None
 
-    _made: tuple[dict[str, Any], RLM] | None = PrivateAttr(None)
+    _cached: tuple[dict[str, Any], RLM] | None = PrivateAttr(None)
 
     def __init__(
         self,
@@ -96,15 +95,15 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
         name: str | None = None,
         **options: Any,
     ) -> None:
-        # A name is resolved here, once: a model that is made anew for each call would connect anew
-        # for each call.
+        # Names are resolved once, here: a new model for each call would open new connections each
+        # time.
         root = model_of(root_llm)
         sub = (
             {name: model_of(model) for name, model in sub_llm.items()}
             if isinstance(sub_llm, Mapping)
             else model_of(sub_llm)
         )
-        rlm = _rlm({"root_llm": root, "sub_llm": sub, **options})
+        rlm = _traced_rlm({"root_llm": root, "sub_llm": sub, **options})
         bound = None if context is None else bound_to(context)
         super().__init__(
             **{
@@ -116,42 +115,42 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
                 **options,
             }
         )
-        self._made = (self._options(), rlm)
+        self._cached = (self._options(), rlm)
 
     @classmethod
     def from_rlm(cls, rlm: RLM, context: object = None) -> Self:
-        """A runnable that asks in the way of an `RLM`."""
+        """A runnable with the models and options of an `RLM`."""
         return cls(**rlm.options, context=context)
 
     def with_context(self, context: object) -> Self:
-        """The same, bound to a document: a string, a path, a Document, a retriever, or a list of
-        these.
+        """A copy that is bound to a document: a string, a path, a Document, a retriever, or a list
+        of these.
         """
         return self.model_copy(update={"context": bound_to(context)})
 
     @property
     @override
     def InputType(self) -> Any:
-        """What it takes."""
+        """The type of the input."""
         return str | dict[str, Any] | list[Any]
 
     @property
     @override
     def OutputType(self) -> Any:
-        """What it gives."""
+        """The type of the output."""
         return dict[str, Any]
 
     @override
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """What it takes."""
+        """The schema of the input."""
         return RLMInput
 
     @override
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """What it gives."""
+        """The schema of the output."""
         return output_schema(self.output_type)
 
-    def _asked(self, given: Any) -> tuple[Question, dict[str, Any]]:
+    def _parse_input(self, given: Any) -> tuple[Question, dict[str, Any]]:
         question = asked(given, self.context)
         return question, question.preview
 
@@ -164,18 +163,19 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
     async def _parts(
         self, asked: Question, manager: ChainRun, config: RunnableConfig
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """One run: the document, the run's events as LangChain's, the output.
+        """One run: read the document, report the run's events to LangChain, yield the output.
 
-        There is one part: LangChain falls back to another runnable only while it has got none.
+        The output is a single chunk: LangChain falls back to another runnable only before the first
+        one.
         """
         trace = Trace(manager, stream_tokens=self.stream_tokens)
         trace.enter()
-        teller = ProgressReporter(config, has_handlers=bool(manager.handlers))
+        reporter = ProgressReporter(config, has_handlers=bool(manager.handlers))
         rlm = self._bounded(config.get("max_concurrency"))
         document = (
             asked.document
             if isinstance(asked.document, AskedDocument)
-            else await _found(asked.document, asked.question, config)
+            else await _retrieve_document(asked.document, asked.question, config)
         )
         corpus = await document.corpus(self.limits or Limits())
         try:
@@ -183,7 +183,7 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
                 async for event in events:
                     await trace.note(event)
                     if (progress := progress_of(event)) is not None:
-                        await teller.tell(progress)
+                        await reporter.report(progress)
                     if isinstance(event, RunFinished):
                         result = event.result
             kept_stores.keep(result)
@@ -197,27 +197,27 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
         yield AddableDict(input=asked.question, **output)
 
     def _bounded(self, max_concurrency: int | None) -> RLM:
-        """The RLM with no more calls at once than a configuration allows."""
+        """The RLM, limited to the configuration's number of concurrent calls."""
         rlm = self._current()
         most = min(self.max_parallel_calls, max_concurrency or self.max_parallel_calls)
         warn_of_slow([rlm.options["root_llm"], *rlm.options["sub_llm"].values()], most)
         return rlm if most == self.max_parallel_calls else rlm.replace(max_parallel_calls=most)
 
     def _current(self) -> RLM:
-        """The RLM of the options as they are now."""
+        """The RLM for the current options."""
         options = self._options()
-        if self._made is None or any(
-            value is not self._made[0][name] for name, value in options.items()
+        if self._cached is None or any(
+            value is not self._cached[0][name] for name, value in options.items()
         ):
-            self._made = (options, _rlm(options))
-        return self._made[1]
+            self._cached = (options, _traced_rlm(options))
+        return self._cached[1]
 
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in type(self).model_fields if name not in OWN}
 
 
-def _rlm(options: Mapping[str, Any]) -> RLM:
-    """An RLM whose calls LangChain's tracers see, and whose code may call LangChain's tools."""
+def _traced_rlm(options: Mapping[str, Any]) -> RLM:
+    """An RLM whose model calls LangChain traces, and whose code can call LangChain tools."""
     sub = options.get("sub_llm")
     named = (
         {name: model_of(model) for name, model in sub.items()}
@@ -234,11 +234,13 @@ def _rlm(options: Mapping[str, Any]) -> RLM:
     return rlm.replace(root_llm=traced(rlm.options["root_llm"]), sub_llm=models)
 
 
-async def _found(
+async def _retrieve_document(
     retriever: Runnable[Any, Any], question: str, config: RunnableConfig
 ) -> AskedDocument:
-    """What a retriever finds for the question."""
+    """The documents that a retriever finds for the question."""
     found = await retriever.ainvoke(question, config)
     if not isinstance(found, list) or not all(isinstance(each, Document | str) for each in found):
-        raise ContextError(f"the retriever gave a {type(found).__name__}, not a list of Documents")
+        raise ContextError(
+            f"the retriever returned {type(found).__name__}, not a list of Documents"
+        )
     return AskedDocument(found or "")

@@ -1,4 +1,4 @@
-"""A document as a tool of an agent: the model gives a question, never the document."""
+"""A document as an agent's tool: the model supplies a question, never the document."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -12,7 +12,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from pydantic import BaseModel, Field, PlainSerializer
 
 from rlm_integrations.errors import IncompleteError, InputError, RLMError
-from rlm_integrations.langchain.outputs import plain_output, said
+from rlm_integrations.langchain.outputs import answer_text, plain_output
 from rlm_integrations.langchain.runnable import RLMRunnable
 
 P = ParamSpec("P")
@@ -22,12 +22,12 @@ DESCRIPTION: Final = (
     "Answers a question over a document that is too long to read. Ask one complete question; the answer comes with the places in the "
     "document that support it."
 )
-# Characters of an answer that the model is shown: a run may answer with its whole document
-_ANSWERED: Final = 50_000
-_QUOTED: Final = 300  # characters of each quote that the model is shown
-_CITED: Final = 20  # quotes that it is shown
-_KEPT: Final = 2_000  # characters of each quote in the artifact, which goes into checkpoints
-_CITED_KEPT: Final = 100  # quotes in the artifact
+# What the model sees of an answer, in characters: a run can answer with its whole document
+_MAX_ANSWER_CHARS: Final = 50_000
+_MAX_QUOTE_CHARS: Final = 300  # of each quote in the message
+_MAX_QUOTES: Final = 20  # in the message
+_MAX_KEPT_QUOTE_CHARS: Final = 2_000  # of each quote in the artifact, which goes into checkpoints
+_MAX_KEPT_QUOTES: Final = 100  # in the artifact
 
 
 class _Question(BaseModel):
@@ -37,13 +37,13 @@ class _Question(BaseModel):
 
 
 class _QuestionInGraph(_Question):
-    # BaseTool dumps its arguments to learn their names: all of a graph's state and context, which
-    # may be large, is left out of that.
+    # BaseTool serializes its arguments to learn their names; the serializer leaves out the graph's
+    # state and context, which may be large.
     runtime: Annotated[Any, InjectedToolArg, PlainSerializer(lambda _: None)] = None
 
 
 class RLMTool(BaseTool):
-    """The tool that `create_rlm_tool` makes."""
+    """The tool that `create_rlm_tool` creates."""
 
     name: str = "ask_document"
     description: str = DESCRIPTION
@@ -61,9 +61,11 @@ class RLMTool(BaseTool):
         run_manager: CallbackManagerForToolRun | None = None,
         runtime: Any = None,
     ) -> tuple[str, dict[str, Any]]:
-        # Outside of what the model is told: a missing document is the developer's matter
-        asked = self._asked(question, runtime)
-        return _shown(failing_softly(self.runnable.invoke)(asked, _below(config, run_manager)))
+        # Raised to the developer, not reported to the model: it cannot supply a missing document
+        asked = self._runnable_input(question, runtime)
+        return _message_and_artifact(
+            with_tool_exceptions(self.runnable.invoke)(asked, _child_config(config, run_manager))
+        )
 
     async def _arun(
         self,
@@ -73,15 +75,17 @@ class RLMTool(BaseTool):
         run_manager: AsyncCallbackManagerForToolRun | None = None,
         runtime: Any = None,
     ) -> tuple[str, dict[str, Any]]:
-        asked = self._asked(question, runtime)
+        asked = self._runnable_input(question, runtime)
         try:
-            return _shown(await self.runnable.ainvoke(asked, _below(config, run_manager)))
+            return _message_and_artifact(
+                await self.runnable.ainvoke(asked, _child_config(config, run_manager))
+            )
         except RLMError as error:
-            raise ToolException(_said(error)) from error
+            raise ToolException(_message_for_model(error)) from error
 
-    def _asked(self, question: str, runtime: Any) -> dict[str, Any]:
-        """The runnable's input; the document comes from where the graph has it, and a model's
-        arguments are none of these.
+    def _runnable_input(self, question: str, runtime: Any) -> dict[str, Any]:
+        """The runnable's input. The document comes only from the graph's context or state, never
+        from the model's arguments.
         """
         if self.context_key is None:
             return {"question": question}
@@ -93,7 +97,7 @@ class RLMTool(BaseTool):
             return {"question": question}
         return {
             "question": question,
-            "context": _found(self.context_key, runtime.context, runtime.state),
+            "context": _document_of(self.context_key, runtime.context, runtime.state),
         }
 
 
@@ -105,24 +109,25 @@ def create_rlm_tool(
     context_key: str | None = None,
     return_direct: bool = False,
 ) -> BaseTool:
-    """A tool by which an agent asks a document.
+    """A tool with which an agent asks questions of a document.
 
-    The message that the model gets is the answer with the quotes that support it; the artifact is
-    the runnable's output in plain JSON, its answer and quotes cut to what a checkpoint bears. What
-    goes wrong in a run comes to the model as a message too.
+    The model gets a message with the answer and the quotes that support it. The artifact is the
+    runnable's output in plain JSON, with the answer and quotes truncated to keep checkpoints small.
+    Errors of a run are reported to the model as a message too.
 
     Args:
-        runnable: An `RLMRunnable`, bound to its document by `with_context`, or what was made of it
-            by `with_config`, `with_retry` …
+        runnable: An `RLMRunnable`, bound to its document with `with_context`, or a Runnable derived
+            from one with `with_config`, `with_retry` …
         name: The tool's name.
-        description: What the model is told of it; say what the document is.
-        context_key: Where the document is in the graph that runs the agent: a name in its runtime
-            context or in its state. Then the runnable needs none of its own. In the runtime context
-            it stays out of checkpoints.
+        description: The tool's description for the model; say what the document is.
+        context_key: The key of the document in the runtime context or state of the graph that runs
+            the agent. The runnable then needs no document of its own. A document in the runtime
+            context stays out of checkpoints.
         return_direct: Whether the tool's message is the agent's answer.
 
     Raises:
-        InputError: This is no runnable, or it has no document and none is named.
+        InputError: `runnable` is not a Runnable, or there is neither a bound document nor a
+            `context_key`.
     """
     if not isinstance(runnable, Runnable):
         raise InputError(
@@ -130,8 +135,8 @@ def create_rlm_tool(
         )
     if context_key is None and not _has_document(runnable):
         raise InputError(
-            "the runnable has no document that the tool could ask: bind one by with_context(…), or say by context_key=… where the agent's "
-            "runtime context or state has it"
+            "the runnable has no document that the tool could ask: bind one with with_context(…), "
+            "or pass context_key=…, its key in the agent's runtime context or state"
         )
     return RLMTool(
         runnable=runnable,
@@ -144,7 +149,9 @@ def create_rlm_tool(
 
 
 def _has_document(runnable: Runnable[Any, Any]) -> bool:
-    """Whether there may be one; of what is no RLMRunnable nothing is known."""
+    """Whether the runnable may have a document; a Runnable of an unknown kind is assumed to have
+    one.
+    """
     while isinstance(runnable, RunnableBindingBase):
         if runnable.kwargs.get("context") is not None:
             return True
@@ -152,37 +159,35 @@ def _has_document(runnable: Runnable[Any, Any]) -> bool:
     return not isinstance(runnable, RLMRunnable) or runnable.context is not None
 
 
-def _below(
+def _child_config(
     config: RunnableConfig, run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun | None
 ) -> RunnableConfig:
-    """The configuration of what the tool starts: LangChain hands a tool the one that the tool
-    itself was called with.
-    """
+    """The configuration for child runs: LangChain passes a tool the configuration of its caller."""
     return config if run is None else patch_config(config, callbacks=run.get_child())
 
 
-def failing_softly(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, whose errors of this library are the kind that a model is told of."""
+def with_tool_exceptions(function: Callable[P, T]) -> Callable[P, T]:
+    """The function with RLMError turned into ToolException, which LangChain shows to the model."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(*args, **kwargs)
         except RLMError as error:
-            raise ToolException(_said(error)) from error
+            raise ToolException(_message_for_model(error)) from error
 
     return call
 
 
-def _said(error: RLMError) -> str:
-    """What a model is told of an error; what was paid for is not lost on it."""
+def _message_for_model(error: RLMError) -> str:
+    """The message of an error for the model, with the best partial answer if there is one."""
     if isinstance(error, IncompleteError):
-        best = cut(error.result.partial or "", _ANSWERED) or "none"
+        best = truncate(error.result.partial or "", _MAX_ANSWER_CHARS) or "none"
         return f"the run was stopped ({error.result.stop_reason}); the best answer so far: {best}"
     return str(error)
 
 
-def _found(key: str, *places: Any) -> Any:
+def _document_of(key: str, *places: Any) -> Any:
     for place in places:
         found = place.get(key) if isinstance(place, Mapping) else getattr(place, key, None)
         if found is not None:
@@ -192,28 +197,31 @@ def _found(key: str, *places: Any) -> Any:
     )
 
 
-def cut(text: str, most: int) -> str:
-    """The beginning of a text, with its whole length where that is not all."""
+def truncate(text: str, most: int) -> str:
+    """The text, truncated to `most` characters with a note of its full length."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
-def _shown(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _message_and_artifact(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     artifact = plain_output(output)
-    answer = said(artifact)
-    if len(answer) > _ANSWERED:
-        artifact["answer"] = cut(answer, _ANSWERED)
+    answer = answer_text(artifact)
+    if len(answer) > _MAX_ANSWER_CHARS:
+        artifact["answer"] = truncate(answer, _MAX_ANSWER_CHARS)
     partial = artifact["rlm"]["partial"]
-    artifact["rlm"] = {**artifact["rlm"], "partial": partial and cut(partial, _ANSWERED)}
+    artifact["rlm"] = {
+        **artifact["rlm"],
+        "partial": partial and truncate(partial, _MAX_ANSWER_CHARS),
+    }
     artifact["context"] = [
-        {**each, "page_content": cut(each["page_content"], _KEPT)}
-        for each in artifact["context"][:_CITED_KEPT]
+        {**each, "page_content": truncate(each["page_content"], _MAX_KEPT_QUOTE_CHARS)}
+        for each in artifact["context"][:_MAX_KEPT_QUOTES]
     ]
-    lines = [cut(answer, _ANSWERED)] if answer else []
-    for each in artifact["context"][:_CITED]:
+    lines = [truncate(answer, _MAX_ANSWER_CHARS)] if answer else []
+    for each in artifact["context"][:_MAX_QUOTES]:
         (span,) = each["metadata"]["spans"]
         quote = each["page_content"]
         lines.append(
-            f"[{span['doc_id']}:{span['start']}-{span['end']}] {quote[:_QUOTED]}{'…' if len(quote) > _QUOTED else ''}"
+            f"[{span['doc_id']}:{span['start']}-{span['end']}] {quote[:_MAX_QUOTE_CHARS]}{'…' if len(quote) > _MAX_QUOTE_CHARS else ''}"
         )
     run = artifact["rlm"]
     if run["stop_reason"] != "final":

@@ -1,4 +1,4 @@
-"""Tools for agents over what a run found."""
+"""Tools for agents over the findings of a run."""
 
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -8,18 +8,15 @@ from langchain_core.tools import BaseTool, BaseToolkit, StructuredTool
 from pydantic import BaseModel, Field
 
 from rlm_integrations._concurrency.runtime import offload
-from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.faces.evidence import search_evidence, summarize_store
 from rlm_integrations.langchain.kept_stores import store_of
 from rlm_integrations.langchain.outputs import evidence_document
-from rlm_integrations.langchain.tool import cut, failing_softly
-from rlm_integrations.store.checks import SpanText
+from rlm_integrations.langchain.tool import truncate, with_tool_exceptions
+from rlm_integrations.store.passages import passage
 
-# Characters of one span that is read, and of one finding in an artifact
-MAX_READ_CHARS: Final = 20_000
-_SHOWN: Final = 2_000  # characters of one finding that the model is shown
-_PLACES: Final = 20  # of its places
+_MAX_SHOWN_CHARS: Final = 2_000  # of one finding, for the model
+_MAX_ARTIFACT_CHARS: Final = 20_000  # of one finding in an artifact, which goes into checkpoints
+_MAX_SPANS: Final = 20  # of one finding, for the model
 
 
 class _Search(BaseModel):
@@ -31,22 +28,22 @@ class _Search(BaseModel):
 
 class _ReadSpan(BaseModel):
     source: str = Field(
-        description='The text, such as "context_0", or the id of its document, as findings and answers name it.'
+        description='The source, such as "context_0", or its document id, as findings and answers name it.'
     )
-    start: int = Field(ge=0, description="Its first character.")
-    end: int = Field(ge=0, description="The character after its last.")
+    start: int = Field(ge=0, description="Offset of the first character.")
+    end: int = Field(ge=0, description="Offset after the last character.")
 
 
 class RLMStoreToolkit(BaseToolkit):
-    """Three tools: search the findings of a run, sum them up, and read the places in the document
-    that they rest on.
+    """Three tools: search the findings of a run, summarize them, and read the document spans that
+    support them.
 
     Args:
         store: The store: `result.store`, a result, the output of an `RLMRunnable`, or its
             `store_id`.
 
     Raises:
-        InputError: There is no such store.
+        InputError: The store is not found.
     """
 
     store: Any
@@ -56,79 +53,50 @@ class RLMStoreToolkit(BaseToolkit):
         super().__init__(**fields)
 
     def get_tools(self) -> list[BaseTool]:
-        """The tools; each gives plain JSON as its artifact."""
+        """The tools; each returns plain JSON as its artifact."""
         store = store_of(self.store)
 
         def search(query: str, k: int = 4) -> tuple[str, Any]:
             found = [evidence_document(each) for each in search_evidence(store, query, k)]
             lines = [
-                f"{each.id} ({each.metadata['type']}) {cut(each.page_content, _SHOWN)}{_places(each)}"
+                f"{each.id} ({each.metadata['type']}) {truncate(each.page_content, _MAX_SHOWN_CHARS)}{_span_labels(each)}"
                 for each in found
             ]
-            return "\n\n".join(lines) or "nothing was found", [_plain(each) for each in found]
+            return "\n\n".join(lines) or "nothing was found", [_artifact(each) for each in found]
 
         def summary(query: str = "", k: int = 10) -> tuple[str, Any]:
             found = evidence_document(summarize_store(store, query, k))
-            return found.page_content, _plain(found)
+            return found.page_content, _artifact(found)
 
         def read_span(source: str, start: int, end: int) -> tuple[str, Any]:
-            text = self._text(source, start, end)
+            text = passage(store, source, start, end)
             return text, {"source": source, "start": start, "end": end, "text": text}
 
         return [
-            _tool(search, "search_findings", "Search what was found in the document.", _Search),
+            _tool(search, "search_findings", "Search the findings from the document.", _Search),
             _tool(
                 summary,
                 "summarise_findings",
-                "How many findings of which types and tags there are, and the first of them.",
+                "Counts of findings by type and tag, and the first findings.",
                 _Search,
             ),
             _tool(
                 read_span,
                 "read_span",
-                "Read the document's own words at a place that a finding names.",
+                "Read the document's text at a span that a finding names.",
                 _ReadSpan,
             ),
         ]
-
-    def _text(self, source: str, start: int, end: int) -> str:
-        corpus = store_of(self.store).corpus
-        if corpus is None:
-            raise InputError("this store has no document: its findings are all that there is")
-        if end - start > MAX_READ_CHARS:
-            raise InputError(
-                f"{end - start:,} characters are more than can be read at once: at most {MAX_READ_CHARS:,}"
-            )
-        try:
-            return corpus.text(_named(corpus, source), start, end)
-        except ContextError as error:
-            raise InputError(
-                f"the document is no longer at hand ({error}); a runnable bound to it by with_context(…) keeps it"
-            ) from error
-
-
-def _named(corpus: SpanText, source: str) -> str:
-    """The source that is meant by its name, or by the id of the document that it is alone in
-    having.
-    """
-    if not isinstance(corpus, Corpus):
-        return source
-    named = [each.name for each in corpus.sources if each.document_id == source]
-    return (
-        named[0]
-        if len(named) == 1 and all(each.name != source for each in corpus.sources)
-        else source
-    )
 
 
 def _tool(
     function: Callable[..., tuple[str, Any]], name: str, description: str, schema: type[BaseModel]
 ) -> BaseTool:
     async def off_loop(**arguments: Any) -> tuple[str, Any]:
-        return cast("tuple[str, Any]", await offload(failing_softly(function), **arguments))
+        return cast("tuple[str, Any]", await offload(with_tool_exceptions(function), **arguments))
 
     return StructuredTool.from_function(
-        failing_softly(function),
+        with_tool_exceptions(function),
         off_loop,
         name=name,
         description=description,
@@ -139,17 +107,17 @@ def _tool(
     )
 
 
-def _places(found: Document) -> str:
+def _span_labels(found: Document) -> str:
     return "".join(
         f" [{span['source']}:{span['start']}-{span['end']}]"
-        for span in found.metadata["spans"][:_PLACES]
+        for span in found.metadata["spans"][:_MAX_SPANS]
     )
 
 
-def _plain(found: Document) -> dict[str, Any]:
-    """What goes into checkpoints: a finding may be as long as a book."""
+def _artifact(found: Document) -> dict[str, Any]:
+    """A finding in plain JSON, truncated for checkpoints: it can be as long as a book."""
     return {
         "id": found.id,
-        "page_content": cut(found.page_content, MAX_READ_CHARS),
+        "page_content": truncate(found.page_content, _MAX_ARTIFACT_CHARS),
         "metadata": found.metadata,
     }

@@ -1,4 +1,4 @@
-"""One trace for a whole tree of runs: whose callbacks each call of a model belongs to."""
+"""One trace for a whole tree of runs: the callbacks for each model call."""
 
 import inspect
 from collections.abc import Callable
@@ -35,15 +35,14 @@ Callbacks = CallbackManager | AsyncCallbackManager
 
 
 class Trace:
-    """The runs of one tree as LangChain's tracers see them: the runnable's own, and below it one
-    for each child run.
+    """The LangChain runs of one tree: the runnable's own run, and below it one for each child run.
 
-    A child's begins when the child first asks a model, because only there can a tracer be waited
-    for; a child that asks nobody has none.
+    A child's run starts at the child's first model call, because only there can tracers be awaited.
+    A child that never calls a model has no run.
 
     Args:
         manager: The callbacks of the runnable's own run.
-        stream_tokens: Whether tokens of the models go into the user's own message stream.
+        stream_tokens: Whether the models' tokens go into the user's own message stream.
     """
 
     def __init__(self, manager: ChainRun, *, stream_tokens: bool = False) -> None:
@@ -56,11 +55,11 @@ class Trace:
         self._stream_tokens = stream_tokens
 
     def enter(self) -> None:
-        """Make it the trace of what the current context starts from now on."""
+        """Make this the trace of everything that the current context starts after this call."""
         outer_config.set(self.config_of)
 
     async def config_of(self, request: Request) -> RunnableConfig:
-        """What the configuration of a call is to say."""
+        """The configuration of a model call."""
         config = RunnableConfig(callbacks=await self._callbacks_of(run_of(request), request.query))
         if self._stream_tokens:
             config["tags"] = [tag for tag in trace_config(request)["tags"] if tag != "nostream"]
@@ -79,7 +78,7 @@ class Trace:
         return self._runs[path]
 
     async def note(self, event: Event) -> None:
-        """Follow an event: tell tracers of the end of a child."""
+        """Follow an event: report the end of a child run to the tracers."""
         if isinstance(event, RunStarted):
             self._paths[event.id] = event.path
         elif (
@@ -91,7 +90,7 @@ class Trace:
             )
 
     async def abandon(self, error: BaseException) -> None:
-        """Tell tracers of the children that did not come to their end, the innermost first."""
+        """Report an error for all unfinished child runs, the innermost first."""
         for path in sorted(self._children, reverse=True):
             await notify(self._children.pop(path).on_chain_error, error)
 
@@ -102,20 +101,18 @@ def run_of(request: Request) -> str:
 
 
 def parent_of(path: str) -> str:
-    """The path of the run whose block has called this."""
+    """The path of the run whose block made this call."""
     return path.rpartition("/")[0].rpartition(".")[0]
 
 
 def traced(lm: LM) -> LM:
-    """The model such that LangChain's tracers see its calls; LangChain's own models do so by
-    themselves.
-    """
+    """The model with LangChain tracing; LangChain's own models already have it."""
     return lm if isinstance(lm, ConfigurableLM | LangChainLM | TracedLM) else TracedLM(lm)
 
 
 class TracedLM:
-    """A model of ours that tells LangChain's callbacks what it is asked and what it answers, where
-    a face has set whose they are.
+    """A model of this library that reports its prompts and answers to LangChain's callbacks, if a
+    `Trace` is active.
     """
 
     def __init__(self, lm: LM) -> None:
@@ -124,7 +121,7 @@ class TracedLM:
         self.context_window = lm.context_window
 
     def __getattr__(self, name: str) -> Any:
-        """What else there is of the model, such as what it shares its limits with."""
+        """All other attributes are the model's, such as the key of its limiter."""
         return getattr(self._lm, name)
 
     async def complete(self, request: Request) -> Completion:
@@ -173,8 +170,8 @@ def _below(manager: ChainRun) -> Callbacks:
 
 
 async def notify(function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
-    """Call what tells callbacks of something: where it is synchronous it runs code of the user's,
-    so in a thread.
+    """Call a callback manager's method. A synchronous one runs the user's code, so it runs in a
+    thread.
     """
     if inspect.iscoroutinefunction(function):
         return await function(*args, **kwargs)

@@ -1,6 +1,6 @@
-"""The LlamaIndex face: engines, a synthesizer, retrievers, tools and a batch.
+"""Recursive Language Models in LlamaIndex: engines, a synthesizer, retrievers, tools and batches.
 
-It needs llama-index-core and no more.
+Requires only llama-index-core.
 """
 
 from rlm_integrations.errors import MissingExtraError
@@ -17,7 +17,7 @@ try:
     from rlm_integrations.llama_index.tool import as_query_engine_tool, askable
     from rlm_integrations.llama_index.tool_spec import RLMStoreToolSpec
     from rlm_integrations.lm.frameworks.slow_transport import SlowTransportWarning
-# LlamaIndex is not there, or not in a version that has all that is needed
+# LlamaIndex is not installed, or its version lacks something that is needed
 except ImportError as error:
     raise MissingExtraError("rlm_integrations.llama_index", "llama-index") from error
 

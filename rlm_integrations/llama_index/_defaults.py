@@ -1,6 +1,6 @@
-"""What LlamaIndex's `Settings` say where a user says nothing.
+"""Defaults from LlamaIndex's `Settings`.
 
-They are read when they are needed, and nothing is set by it.
+They are read when needed; reading them changes no setting.
 """
 
 from llama_index.core import Settings
@@ -14,26 +14,24 @@ def default_llm() -> LLM:
     """LlamaIndex's default model.
 
     Raises:
-        InputError: There is none: making OpenAI's takes a key.
+        InputError: It cannot be created: LlamaIndex's own default, OpenAI, needs an API key.
     """
     try:
         return Settings.llm
     except (ImportError, ValueError) as error:
         reason = " ".join(str(error).replace("*", " ").split())
         raise InputError(
-            f"no llm was given, and Settings.llm has none ({reason}): pass llm=…, or set Settings.llm"
+            f"no llm was given, and Settings.llm has no model ({reason}): pass llm=…, or set Settings.llm"
         ) from error
 
 
 def callbacks(given: CallbackManager | None) -> CallbackManager:
-    """The callback manager that was given, or LlamaIndex's default if there is one, or a new one."""
-    # `Settings.callback_manager` would make one, which then replaces that of the user's own default
+    """The given callback manager, or LlamaIndex's default if it is set, or a new one."""
+    # Reading `Settings.callback_manager` would create one, and replace that of the user's default
     # model.
-    return given or Settings._callback_manager or CallbackManager([])  # noqa: SLF001 - nothing public reads it without making it
+    return given or Settings._callback_manager or CallbackManager([])  # noqa: SLF001 - the public property would create it
 
 
 def listening(given: CallbackManager) -> CallbackManager:
-    """The callback manager that was given, if it has handlers, or LlamaIndex's default as it is
-    now.
-    """
+    """The given callback manager if it has handlers, else LlamaIndex's current default."""
     return given if given.handlers else callbacks(None)

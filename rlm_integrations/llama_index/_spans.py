@@ -1,6 +1,6 @@
-"""Which calls become spans.
+"""Control over which calls become spans.
 
-Tracers dump every argument and return value of a span, so a document must never be one.
+Tracers record every argument and return value of a span, so a document must never be one.
 """
 
 from collections.abc import Callable, Sized
@@ -14,27 +14,23 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def bare(method: Function) -> Function:
-    """A method that LlamaIndex would make a span of, and must not: its arguments hold the document."""
+    """Keep LlamaIndex from making this method a span: its arguments hold the document."""
     setattr(method, DISPATCHER_SPAN_DECORATED_ATTR, True)
     return method
 
 
 def spanned(name: str) -> Callable[[Function], Function]:
-    """The span in its place, under the name by which people know it; the arguments show nothing of
-    the document.
-    """
+    """Make a method a span under its public name; its arguments must not show the document."""
 
     def decorate(method: Function) -> Function:
         method.__name__ = name
-        return dispatcher.span(method)  # type: ignore[return-value] # it is typed as any callable
+        return dispatcher.span(method)  # type: ignore[return-value] # typed as any callable
 
     return decorate
 
 
 class HiddenFromSpans:
-    """Several things on their way through a span, which sees how many there are, if that is known,
-    and nothing else.
-    """
+    """A wrapper for arguments of a span: tracers see only the number of items, if it is known."""
 
     def __init__(self, thing: Any) -> None:
         self.thing = thing

@@ -1,4 +1,4 @@
-"""Many prompts to one model of LlamaIndex, a few at a time."""
+"""Batches of prompts to one LlamaIndex model, with bounded concurrency."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -29,24 +29,24 @@ Prompts = Iterable[Prompt] | AsyncIterable[Prompt]
 
 
 class LLMBatch:
-    """Asks many prompts of one model: the answers in the order of the prompts, an `LLMError` where
-    there is none.
+    """Sends many prompts to one model. Replies are in the order of the prompts; a failed one is an
+    `LLMError`.
 
     Args:
-        llm: Any LlamaIndex `LLM`, or whatever else `RLM` takes as a model; LlamaIndex's default if
-            there is none.
-        options: Those of `allm_batch`, such as `max_concurrent`, `timeout` and `on_progress`. Each
-            call may give others.
+        llm: Any LlamaIndex `LLM`, or any other model that `RLM` accepts; LlamaIndex's default if
+            omitted.
+        options: The options of `allm_batch`, such as `max_concurrent`, `timeout` and `on_progress`.
+            Each call can override them.
     """
 
     def __init__(self, llm: object = None, **options: Unpack[BatchOptions]) -> None:
-        # A name is resolved here, once: a model that is made anew for each batch would connect anew
-        # for each batch.
+        # Names are resolved once, here: a new model for each batch would open new connections each
+        # time.
         self._llm = None if llm is None else traced(resolve(llm), partial(callbacks, None))
         self._options = _checked(options)
 
     def run(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> list[str]:
-        """The replies. A prompt is a text, or a list of `ChatMessage`s."""
+        """The replies. A prompt is a string, or a list of `ChatMessage`s."""
         return self._run(HiddenFromSpans(prompts), **options)
 
     async def arun(self, prompts: Prompts, **options: Unpack[BatchOptions]) -> list[str]:
@@ -57,28 +57,30 @@ class LLMBatch:
     def run_as_completed(
         self, prompts: Prompts, **options: Unpack[BatchOptions]
     ) -> Iterator[tuple[int, str]]:
-        """Each prompt's number and the reply to it, as they come. Closing the iterator cancels what
-        is under way.
+        """Prompt numbers and replies, in the order of arrival. Closing the iterator cancels the
+        calls in flight.
 
-        In traces each call stands by itself, or in the caller's span: a span of the batch's own
+        In traces each call is a span of its own, or inside the caller's span: a span of the batch
         could not stay open between replies.
         """
-        return llm_batch_iter(_prompts(prompts), self._model(), **self._with(options))
+        return llm_batch_iter(_prompts(prompts), self._model(), **self._options_for(options))
 
     def arun_as_completed(
         self, prompts: Prompts, **options: Unpack[BatchOptions]
     ) -> AsyncGenerator[tuple[int, str], None]:
         """The same on the caller's event loop."""
         self._warn(options)
-        return allm_batch_iter(_prompts(prompts), self._model(), **self._with(options))
+        return allm_batch_iter(_prompts(prompts), self._model(), **self._options_for(options))
 
     @spanned("run")
     def _run(self, prompts: HiddenFromSpans, **options: Unpack[BatchOptions]) -> list[str]:
-        return llm_batch(_prompts(prompts.thing), self._model(), **self._with(options))
+        return llm_batch(_prompts(prompts.thing), self._model(), **self._options_for(options))
 
     @spanned("arun")
     async def _arun(self, prompts: HiddenFromSpans, **options: Unpack[BatchOptions]) -> list[str]:
-        return await allm_batch(_prompts(prompts.thing), self._model(), **self._with(options))
+        return await allm_batch(
+            _prompts(prompts.thing), self._model(), **self._options_for(options)
+        )
 
     def _warn(self, options: BatchOptions) -> None:
         both = {**self._options, **options}
@@ -87,14 +89,14 @@ class LLMBatch:
     def _model(self) -> object:
         return default_llm() if self._llm is None else self._llm
 
-    def _with(self, options: BatchOptions) -> BatchOptions:
-        """All options, and LlamaIndex is told how far the batch is."""
+    def _options_for(self, options: BatchOptions) -> BatchOptions:
+        """All options, with progress reported to LlamaIndex."""
         both: BatchOptions = {**self._options, **_checked(options)}
-        teller = ProgressReporter()
+        reporter = ProgressReporter()
 
         def hook(event: Event) -> None:
             if (progress := progress_of(event)) is not None:
-                teller(progress)
+                reporter(progress)
 
         return {**both, "on_event": Emitter(hook, both.get("on_event"))}
 
@@ -108,8 +110,8 @@ def _checked(options: BatchOptions) -> BatchOptions:
 
 
 def _prompts(prompts: Any) -> Any:
-    """The same prompts with messages of ours; what is no collection of prompts is refused by the
-    batch itself.
+    """The prompts with messages in this library's form. An argument that is not a collection of
+    prompts is rejected by the batch itself.
     """
     if isinstance(prompts, str | bytes | Mapping):
         return prompts
@@ -125,9 +127,9 @@ def _prompt(prompt: Any) -> Any:
 
 
 def _message(message: Any) -> Any:
-    """A message of LlamaIndex's as ours.
+    """A LlamaIndex message in this library's form.
 
-    One with more than text stays what it is, and the batch says that it cannot be sent.
+    A message with more than text is returned unchanged: the batch reports that it cannot be sent.
     """
     if not isinstance(message, ChatMessage):
         return message

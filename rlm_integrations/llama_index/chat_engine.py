@@ -1,4 +1,6 @@
-"""The chat engine: several questions over the same documents, in one REPL whose variables stay."""
+"""The chat engine: several questions over the same documents, in one REPL that keeps its
+variables.
+"""
 
 import asyncio
 import threading
@@ -23,6 +25,7 @@ from rlm_integrations.llama_index._defaults import callbacks, listening
 from rlm_integrations.llama_index.cited import EvidenceOfRun, found
 from rlm_integrations.llama_index.progress import ProgressReporter
 from rlm_integrations.llama_index.response import apieces, metadata_of, pieces, response_text
+from rlm_integrations.llama_index.runs import Runs, WithRuns
 from rlm_integrations.llama_index.sources import source_of
 
 if TYPE_CHECKING:
@@ -32,16 +35,13 @@ if TYPE_CHECKING:
     from rlm_integrations.engine.chat import Chat
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.events import Event
-    from rlm_integrations.llama_index.runs import Runs
     from rlm_integrations.llama_index.texts import BoundTexts, IndexTexts, Texts
-    from rlm_integrations.result import RLMResult
-    from rlm_integrations.store import SharedStore
 
-_RETOLD: Final = 20_000  # characters of an earlier conversation that a new session is told
+_MAX_HISTORY_CHARS: Final = 20_000  # of an earlier conversation, in a new session's question
 
 
 class _Holder:
-    """The session that is open on an event loop, to be closed with the loop."""
+    """The open session of an event loop, which is closed with the loop."""
 
     def __init__(self) -> None:
         self.chat: Chat | None = None
@@ -53,25 +53,25 @@ class _Holder:
 
 @dataclass(frozen=True, slots=True)
 class _Talk:
-    """A session, and what it is of: with another document, model or event loop it is another
-    session.
+    """A session with its document, RLM and event loop: if one of these changes, a new session
+    begins.
     """
 
     chat: "Chat"
     texts: "Texts"
     rlm: "RLM"
-    # None for the synchronous methods, which share a loop of their own
+    # None for the sync methods, which share a loop of their own
     loop: asyncio.AbstractEventLoop | None
 
     def close_soon(self) -> None:
-        """Close the session without waiting. Where its loop has ended, that has closed it."""
+        """Close the session without waiting. A loop that has ended has closed it already."""
         if self.loop is None:
             threading.Thread(target=self.chat.close, daemon=True, name="rlm-close").start()
         elif self.loop.is_running():
             asyncio.run_coroutine_threadsafe(self.chat.aclose(), self.loop)
 
     async def aclose(self) -> None:
-        """Close the session, and wait where that is possible."""
+        """Close the session, and wait for it unless it belongs to another loop."""
         if self.loop is None:
             await in_thread(self.chat.close)
         elif self.loop is running_loop():
@@ -80,27 +80,27 @@ class _Talk:
             self.close_soon()
 
 
-class RLMChatEngine(BaseChatEngine):
-    """A conversation over documents. Made by `from_defaults`, `from_rlm` or
+class RLMChatEngine(WithRuns, BaseChatEngine):
+    """A conversation over documents. Create it with `from_defaults`, `from_rlm` or
     `RLMQueryEngine.as_chat_engine`.
 
-    Follow-up questions are understood: the model that writes code keeps its messages and the
-    variables of its REPL. A session belongs to the event loop that it was begun on. Where a message
-    comes by another loop, with another `chat_history`, or after the text of an index has changed, a
-    new session begins, which is told the conversation so far; variables are lost then.
+    Follow-up questions work: the model that writes code keeps its messages and the variables of its
+    REPL. A session belongs to the event loop on which it began. If a message comes from another
+    loop, with another `chat_history`, or after the text of an index has changed, a new session
+    begins: it receives the conversation so far, but variables are lost.
 
-    Use it in a `with` or an `async with`, or call `close` or `aclose`: the REPL is a process.
+    Use it with `with` or `async with`, or call `close` or `aclose`: the REPL is a process.
 
     Args:
-        runs: Its runs.
+        runs: The runs of this engine.
         source: The documents.
         chat_history: The conversation before the first message.
-        callback_manager: LlamaIndex's callbacks; `Settings` has the default.
+        callback_manager: LlamaIndex's callbacks; default: those of `Settings`.
     """
 
     def __init__(
         self,
-        runs: "Runs",
+        runs: Runs,
         source: "BoundTexts | IndexTexts",
         *,
         chat_history: Sequence[ChatMessage] | None = None,
@@ -128,7 +128,7 @@ class RLMChatEngine(BaseChatEngine):
         callback_manager: "CallbackManager | None" = None,
         **rlm_options: Any,
     ) -> Self:
-        """A chat engine over documents, nodes or an index; the arguments are those of
+        """A chat engine over documents, nodes or an index, with the arguments of
         `RLMQueryEngine.from_defaults`.
 
         Raises:
@@ -147,7 +147,7 @@ class RLMChatEngine(BaseChatEngine):
         chat_history: Sequence[ChatMessage] | None = None,
         callback_manager: "CallbackManager | None" = None,
     ) -> Self:
-        """A chat engine whose runs are this RLM's, over these documents."""
+        """A chat engine that uses this RLM, over these documents."""
         return cls.from_defaults(
             documents, llm=rlm, chat_history=chat_history, callback_manager=callback_manager
         )
@@ -158,20 +158,10 @@ class RLMChatEngine(BaseChatEngine):
         with self._lock:
             return list(self._history)
 
-    @property
-    def last_result(self) -> "RLMResult | None":
-        """The result of the latest run."""
-        return self._runs.results.last
-
-    @property
-    def last_store(self) -> "SharedStore | None":
-        """What the latest run found on its way."""
-        return self._runs.results.last_store
-
     def chat(
         self, message: str, chat_history: list[ChatMessage] | None = None
     ) -> AgentChatResponse:
-        """The answer to a message. A `chat_history` takes the place of the conversation so far."""
+        """The answer to a message. A `chat_history` replaces the conversation so far."""
         return _response(self._answer(message, chat_history))
 
     async def achat(
@@ -183,7 +173,7 @@ class RLMChatEngine(BaseChatEngine):
     def stream_chat(
         self, message: str, chat_history: list[ChatMessage] | None = None
     ) -> StreamingAgentChatResponse:
-        """The answer as a stream, which begins when the answer is there."""
+        """The answer as a stream, which begins when the answer is complete."""
         return _streaming(self._answer(message, chat_history), is_async=False)
 
     async def astream_chat(
@@ -193,15 +183,15 @@ class RLMChatEngine(BaseChatEngine):
         return _streaming(await self._aanswer(message, chat_history), is_async=True)
 
     def reset(self) -> None:
-        """Begin a new conversation: history and variables are forgotten.
+        """Begin a new conversation, without history and variables.
 
-        The REPL's process is ended without waiting for it.
+        The REPL's process is stopped without waiting for its end.
         """
         if (talk := self._forget()) is not None:
             talk.close_soon()
 
     def close(self) -> None:
-        """End the REPL; the conversation stays, and the next message begins a new session."""
+        """Stop the REPL; the history is kept, and the next message begins a new session."""
         if (talk := self._let_go()) is None:
             return
         if talk.loop is None:
@@ -229,7 +219,7 @@ class RLMChatEngine(BaseChatEngine):
     def _answer(
         self, message: str, chat_history: Sequence[ChatMessage] | None
     ) -> EvidenceOfRun | None:
-        teller, rlm = ProgressReporter(), self._runs.rlm
+        reporter, rlm = ProgressReporter(), self._runs.rlm
         self._runs.question(QueryBundle(message))
         texts, result = portal().run(self._source.open()), None
         talk, question, old = self._session(rlm, texts, message, chat_history, None)
@@ -241,7 +231,7 @@ class RLMChatEngine(BaseChatEngine):
                 cast("Generator[Event]", talk.chat.stream(question, only=is_progress))
             ) as events:
                 for event in events:
-                    result = self._runs.note(event, teller) or result
+                    result = self._runs.note(event, reporter) or result
         answer = found(result, talk.texts) if result is not None else None
         self._remember(message, answer)
         return answer
@@ -249,7 +239,7 @@ class RLMChatEngine(BaseChatEngine):
     async def _aanswer(
         self, message: str, chat_history: Sequence[ChatMessage] | None
     ) -> EvidenceOfRun | None:
-        teller, rlm = ProgressReporter(), self._runs.rlm
+        reporter, rlm = ProgressReporter(), self._runs.rlm
         self._runs.question(QueryBundle(message))
         texts, result = await self._source.open(), None
         talk, question, old = self._session(
@@ -261,13 +251,15 @@ class RLMChatEngine(BaseChatEngine):
         if not texts.is_blank:
             async with aclosing(talk.chat.astream(question, only=is_progress)) as events:
                 async for event in events:
-                    result = self._runs.note(event, teller) or result
+                    result = self._runs.note(event, reporter) or result
         answer = await in_thread(found, result, talk.texts) if result is not None else None
         self._remember(message, answer)
         return answer
 
     async def _hold(self, talk: _Talk) -> None:
-        """Have the session closed when the running loop ends, or this engine is gone."""
+        """Register the session to be closed when the running loop ends or this engine is garbage
+        collected.
+        """
         (await self._open.get()).chat = talk.chat
 
     def _session(
@@ -278,9 +270,7 @@ class RLMChatEngine(BaseChatEngine):
         chat_history: Sequence[ChatMessage] | None,
         loop: asyncio.AbstractEventLoop | None,
     ) -> tuple[_Talk, str, _Talk | None]:
-        """The session for a message, what it is asked, and the session that this one takes the
-        place of.
-        """
+        """The session for a message, its question, and the session that it replaces."""
         with self._lock:
             talk = self._talk
             is_other = (
@@ -289,13 +279,13 @@ class RLMChatEngine(BaseChatEngine):
                 or talk.rlm is not rlm
                 or talk.loop is not loop
             )
-            if chat_history is not None and _plain(chat_history) != _plain(self._history):
+            if chat_history is not None and _as_pairs(chat_history) != _as_pairs(self._history):
                 self._history, is_other = list(chat_history), True
             question = self._runs.question(QueryBundle(message))
             if not is_other and talk is not None:
                 return talk, question, None
             new = self._talk = _Talk(rlm.session(texts.corpus), texts, rlm, loop)
-            return new, _retold(self._history, question), talk
+            return new, _with_history(self._history, question), talk
 
     def _remember(self, message: str, answer: EvidenceOfRun | None) -> None:
         said = response_text(answer)
@@ -316,16 +306,16 @@ class RLMChatEngine(BaseChatEngine):
         return self._let_go()
 
 
-def _plain(history: Sequence[ChatMessage]) -> list[tuple[str, str]]:
+def _as_pairs(history: Sequence[ChatMessage]) -> list[tuple[str, str]]:
     return [(message.role.value, message.content or "") for message in history]
 
 
-def _retold(history: Sequence[ChatMessage], question: str) -> str:
-    """The question after an earlier conversation, of which the end is told."""
+def _with_history(history: Sequence[ChatMessage], question: str) -> str:
+    """The question, preceded by the end of the earlier conversation."""
     if not history:
         return question
-    lines = "\n".join(f"{role.capitalize()}: {content}" for role, content in _plain(history))
-    cut = f"…{lines[-_RETOLD:]}" if len(lines) > _RETOLD else lines
+    lines = "\n".join(f"{role.capitalize()}: {content}" for role, content in _as_pairs(history))
+    cut = f"…{lines[-_MAX_HISTORY_CHARS:]}" if len(lines) > _MAX_HISTORY_CHARS else lines
     return f"The conversation so far:\n{cut}\n\nThe question now: {question}"
 
 
@@ -343,7 +333,7 @@ def _streaming(answer: EvidenceOfRun | None, *, is_async: bool) -> StreamingAgen
         response.achat_stream = _adeltas(text)
     else:
         response.chat_stream = _deltas(text)
-    # Which its class does not have
+    # Its class has no such field
     vars(response)["metadata"] = metadata_of(answer.result) if answer is not None else {}
     return response
 

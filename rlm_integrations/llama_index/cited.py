@@ -1,4 +1,4 @@
-"""The citations of a run as LlamaIndex's nodes."""
+"""The citations of a run as LlamaIndex nodes."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,27 +10,27 @@ from rlm_integrations.llama_index.nodes import slice_of
 from rlm_integrations.llama_index.texts import Texts
 from rlm_integrations.result import RLMResult
 
-# The metadata key of the document's id where the document is not the node's SOURCE
+# The metadata key of the document's id, if the document is not the node's SOURCE
 DOCUMENT_ID = "document_id"
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceOfRun:
-    """What a run found: its result, and its citations as nodes."""
+    """A run's result, and its citations as nodes."""
 
     result: RLMResult
     nodes: list[NodeWithScore]
 
 
 def found(result: RLMResult, texts: Texts) -> EvidenceOfRun:
-    """The result of a run over these texts; it blocks."""
-    _ = result.cost  # which reads a price list, and is then known
+    """A run's result with its citations as nodes. It blocks."""
+    _ = result.cost  # reads a price list, and caches the cost
     whole = cache(texts.text_of)
 
     @cache
     def place(name: str) -> int | None:
-        """Where a node begins in its document: where we cut it ourselves, or its text is there just
-        once.
+        """The offset of a node in its document, if we split it ourselves or its text occurs there
+        exactly once.
         """
         origin = texts.origin_of(name)
         if origin.at is not None or origin.document is None:
@@ -51,13 +51,13 @@ def found(result: RLMResult, texts: Texts) -> EvidenceOfRun:
 def _node(evidence: Evidence, texts: Texts, place: int | None) -> NodeWithScore:
     """A citation as a node.
 
-    Its source is the document where the place there is certain, else the text that the run read.
+    Its source is the document if the offset there is certain, else the text that the run read.
     """
     (span,) = evidence.spans
     origin = texts.origin_of(evidence.source)
     metadata = origin.metadata_or(evidence.source_metadata)
     score = evidence.score if origin.score is None else origin.score
-    # An id that several texts have names none of them: the name of the text in the run does.
+    # An id that several texts share is ambiguous: the name of the text in the run is used instead.
     own_id = (
         evidence.doc_id if texts.names.get(evidence.doc_id) == evidence.source else evidence.source
     )

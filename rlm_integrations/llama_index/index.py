@@ -1,4 +1,4 @@
-"""The nodes of an index that hold text of its documents, not summaries that a model wrote."""
+"""The nodes of an index that hold document text, without summaries that a model wrote."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import signature
@@ -18,24 +18,27 @@ from llama_index.core.storage.docstore import BaseDocumentStore
 
 from rlm_integrations.errors import InputError
 
-_ALL: Final = 10_000_000  # nodes; some vector stores list 9,999 where no limit is given
-_INSTEAD: Final = "pass retriever=index.as_retriever(similarity_top_k=…), or documents=… or nodes=…"
+_ALL: Final = 10_000_000  # nodes; some vector stores list only 9,999 without a limit
+_ALTERNATIVES: Final = (
+    "pass retriever=index.as_retriever(similarity_top_k=…), or documents=… or nodes=…"
+)
 
 
 class Nodes:
-    """The nodes of an index as they are now; to iterate blocks, and so does making it.
+    """The current nodes of an index. Creating and iterating it block.
 
-    They are in the order in which they came into the document store. A vector store has no order of
-    its own: its nodes are listed document by document.
+    The nodes are in the order in which they were added to the document store. A vector store has no
+    order: its nodes are listed document by document.
 
     Args:
         index: The index.
 
     Attributes:
-        state: Differs whenever the text or the metadata of a node, or the list of nodes, differs.
+        state: A value that changes whenever the text or metadata of a node, or the list of nodes,
+            changes.
 
     Raises:
-        InputError: The index does not say which nodes it has, or its stores do not list them.
+        InputError: The index does not list its nodes, or its stores do not.
     """
 
     def __init__(self, index: BaseIndex[Any]) -> None:
@@ -55,13 +58,15 @@ class Nodes:
         )
         if wanted and not found:
             raise InputError(
-                f"the document store of the index has none of its {len(wanted):,} texts: {_INSTEAD}"
+                f"the document store of the index has none of its {len(wanted):,} nodes: {_ALTERNATIVES}"
             )
         return iter([*found, *self._stored])
 
 
 def text_in(docstore: BaseDocumentStore | None) -> Callable[[str], str | None]:
-    """Gives the text of a whole document by its id, where this document store has that; it blocks."""
+    """A function from a document id to the document's whole text, or None if the store does not
+    have it. It blocks.
+    """
 
     def text_of(document_id: str) -> str | None:
         found = (
@@ -73,9 +78,9 @@ def text_in(docstore: BaseDocumentStore | None) -> Callable[[str], str | None]:
 
 
 def docstore_of(retriever: object) -> BaseDocumentStore | None:
-    """The document store that a retriever reads from, where it has one."""
+    """The document store that a retriever reads from, or None."""
     index = getattr(retriever, "_index", None)
-    # Nothing public leads there
+    # No public attribute provides it
     found = getattr(retriever, "_docstore", None) or getattr(index, "docstore", None)
     return found if isinstance(found, BaseDocumentStore) else None
 
@@ -83,7 +88,7 @@ def docstore_of(retriever: object) -> BaseDocumentStore | None:
 def _hashes(docstore: BaseDocumentStore, ids: Sequence[str]) -> tuple[object, ...]:
     """The hash of each node's text and metadata.
 
-    Where the store does not know one, the node counts as changed.
+    A node whose hash the store does not know counts as changed.
     """
     if not ids:
         return ()
@@ -91,7 +96,7 @@ def _hashes(docstore: BaseDocumentStore, ids: Sequence[str]) -> tuple[object, ..
     hashes: tuple[object, ...] = tuple(map(known.get, ids))
     if None not in hashes:
         return hashes
-    # Of nodes with equal hashes the store lists one.
+    # The store lists only one of several nodes with equal hashes.
     return tuple(
         hash_ or docstore.get_document_hash(id_) or object()
         for id_, hash_ in zip(ids, hashes, strict=True)
@@ -99,10 +104,10 @@ def _hashes(docstore: BaseDocumentStore, ids: Sequence[str]) -> tuple[object, ..
 
 
 def _stored(index: BaseIndex[Any], ids: Sequence[str]) -> list[BaseNode]:
-    """The nodes that are in the vector store alone, such as in Qdrant or Chroma."""
+    """The nodes that are only in the vector store, as in Qdrant or Chroma."""
     if not isinstance(index, VectorStoreIndex) or not index.vector_store.stores_text:
         return []
-    if index._store_nodes_override:  # noqa: SLF001 - nothing public tells that the document store has them all
+    if index._store_nodes_override:  # noqa: SLF001 - not public: the document store then has all nodes
         return []
     known, get_nodes = set(ids), index.vector_store.get_nodes
     limit = {"limit": _ALL} if "limit" in signature(get_nodes).parameters else {}
@@ -115,7 +120,7 @@ def _stored(index: BaseIndex[Any], ids: Sequence[str]) -> list[BaseNode]:
     except NotImplementedError:
         store = type(index.vector_store).__name__
         raise InputError(
-            f"the texts of this index are in its {store}, which does not list them: {_INSTEAD}"
+            f"the nodes of this index are in its {store}, which does not list them: {_ALTERNATIVES}"
         ) from None
     return sorted(
         nodes, key=lambda node: (node.ref_doc_id or "", getattr(node, "start_char_idx", None) or 0)
@@ -139,5 +144,5 @@ def _ids(index: BaseIndex[Any]) -> Iterable[str]:
             if not struct.node_id_to_children_ids.get(each)
         )
     raise InputError(
-        f"which texts belong to this {type(index).__name__} is not known: pass documents=…, nodes=… or retriever=…"
+        f"the nodes of this {type(index).__name__} cannot be listed: pass documents=…, nodes=… or retriever=…"
     )

@@ -1,4 +1,4 @@
-"""Findings as LlamaIndex's nodes."""
+"""Findings as LlamaIndex nodes."""
 
 import json
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ from llama_index.core.schema import (
 
 from rlm_integrations.faces.evidence import Evidence
 
-_NONE: Mapping[str, Any] = {}
-_OURS = UUID("3da1aee1-47a3-576b-9bbd-50d30c3c6d92")
+_NO_FIELDS: Mapping[str, Any] = {}
+_ID_NAMESPACE = UUID("3da1aee1-47a3-576b-9bbd-50d30c3c6d92")
 
 
 def node_id_of(*parts: object) -> str:
-    """The same id for the same parts in every run, and a UUID, because some vector stores take
-    nothing else.
+    """An id that depends only on the parts. It is a UUID, because some vector stores accept nothing
+    else.
     """
-    return str(uuid5(_OURS, json.dumps(parts, ensure_ascii=True)))
+    return str(uuid5(_ID_NAMESPACE, json.dumps(parts, ensure_ascii=True)))
 
 
 def is_slice(node: BaseNode) -> bool:
-    """Whether `slice_of` made this node; its offsets are then right, which those of LlamaIndex's
-    splitters need not be.
+    """Whether `slice_of` created this node. Its offsets are then correct; those of LlamaIndex's
+    splitters may not be.
     """
     source = node.source_node
     # The version of a UUID: random ones have a 4
@@ -47,19 +47,19 @@ def slice_of(
     metadata: dict[str, Any],
     score: float,
     parent: RelatedNodeInfo | None = None,
-    fields: Mapping[str, Any] = _NONE,
+    fields: Mapping[str, Any] = _NO_FIELDS,
 ) -> NodeWithScore:
-    """A verified piece of a text: `SOURCE` is that text, and `start_char_idx` counts in it.
+    """A verified slice of a document or node: `SOURCE` is its id, and `start_char_idx` is an offset
+    in it.
 
     Args:
         source: The document or node.
-        start: Where the piece begins there.
-        text: The piece.
-        metadata: What the document says about itself.
-        score: How well it fits.
-        parent: The node that the piece was read in, where the source is the document that this was
-            cut from.
-        fields: Further fields of the node: how its metadata are shown.
+        start: The offset of the slice in it.
+        text: The text of the slice.
+        metadata: The document's metadata.
+        score: The relevance.
+        parent: The node that the slice was read from, if the source is the document of that node.
+        fields: Further fields of the node, for the display of its metadata.
     """
     relationships = {NodeRelationship.SOURCE: source} | (
         {NodeRelationship.PARENT: parent} if parent is not None else {}
@@ -74,11 +74,11 @@ def slice_of(
 
 
 def finding(evidence: Evidence, *, score: float = 1.0) -> NodeWithScore:
-    """An object of the store, or a summary. Its metadata are flat, so that every vector store takes
-    them, and stay out of prompts.
+    """An object of the store, or a summary, as a node. Its metadata are flat, so that every vector
+    store accepts them, and excluded from prompts.
 
-    `spans` and `source_metadata` are JSON; `tags` and `parents` stand between commas. `SOURCE` is
-    the first document that it rests on.
+    `spans` and `source_metadata` are JSON strings; `tags` and `parents` are separated by commas.
+    `SOURCE` is the first document that supports it.
     """
     known = evidence.metadata()
     metadata = {"id": evidence.id, **known}

@@ -1,6 +1,4 @@
-"""Where a text comes from, without the text: what a citation in it needs to become a node of
-LlamaIndex.
-"""
+"""The origin of a text, without the text: what turns a citation into a LlamaIndex node."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -22,12 +20,12 @@ from rlm_integrations.llama_index.nodes import is_slice
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How the metadata of a node are shown, which most nodes of an index have in common.
+    """How the metadata of a node are displayed; most nodes of an index share one `Look`.
 
     Attributes:
-        excluded_llm_metadata_keys: Keys that stay out of prompts.
-        excluded_embed_metadata_keys: Keys that stay out of embeddings.
-        templates: The node's templates, by the names of its fields.
+        excluded_llm_metadata_keys: Keys that are excluded from prompts.
+        excluded_embed_metadata_keys: Keys that are excluded from embeddings.
+        templates: The node's templates, as pairs of field name and template.
     """
 
     excluded_llm_metadata_keys: tuple[str, ...] = ()
@@ -35,7 +33,7 @@ class Look:
     templates: tuple[tuple[str, str], ...] = ()
 
     def fields(self, *, excluded: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The fields of a node that looks the same, with further excluded keys."""
+        """The node fields for this look, with further excluded keys."""
         return {
             "excluded_llm_metadata_keys": [*self.excluded_llm_metadata_keys, *excluded],
             "excluded_embed_metadata_keys": [*self.excluded_embed_metadata_keys, *excluded],
@@ -52,12 +50,12 @@ class NodeOrigin:
     """Where a text comes from.
 
     Attributes:
-        kind: What it is in LlamaIndex; None for a plain text or a file.
-        document: The document that a node was cut from, where it says so.
-        at: Where it begins in that document, where that is certain by itself.
-        score: How well it fits, as a retriever found.
-        metadata: The node's own, as the user made them; None for what is no node.
-        look: How they are shown.
+        kind: Its LlamaIndex type; None for a string or a file.
+        document: The document that the node was split from, if known.
+        at: Its offset in that document, if the node itself proves it.
+        score: The retriever's score.
+        metadata: The node's own metadata; None if it is not a node.
+        look: How the metadata are displayed.
     """
 
     kind: ObjectType | None = None
@@ -69,7 +67,7 @@ class NodeOrigin:
 
     @classmethod
     def of(cls, thing: object) -> Self:
-        """The origin of a document, a node, or anything else that is a text."""
+        """The origin of a document, a node, or any other text."""
         score = thing.score if isinstance(thing, NodeWithScore) else None
         node = thing.node if isinstance(thing, NodeWithScore) else thing
         if not isinstance(node, BaseNode):
@@ -89,12 +87,12 @@ class NodeOrigin:
         return cls(ObjectType.TEXT, node.source_node, at, score, node.metadata, look)
 
     def metadata_or(self, known: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of the node's metadata, or of what else is known of the text."""
+        """A copy of the node's metadata, or of `known` if it is not a node."""
         return deepcopy(dict(known if self.metadata is None else self.metadata))
 
 
 def has_image_only(thing: object) -> bool:
-    """Whether this is a node with an image and no text."""
+    """Whether this is a node with an image but no text."""
     node = thing.node if isinstance(thing, NodeWithScore) else thing
     if not isinstance(node, BaseNode):
         return False

@@ -1,6 +1,4 @@
-"""How far a run is, as LlamaIndex tells it: an instrumentation event everywhere, and an event of
-the workflow inside one.
-"""
+"""Progress of runs in LlamaIndex: instrumentation events, and workflow events inside a workflow."""
 
 import logging
 from typing import Any
@@ -20,9 +18,9 @@ class RLMProgressEvent(BaseEvent):
     """One step of a run or a batch, without the document.
 
     Attributes:
-        progress: What `engine.progress.Progress` knows of it, as plain JSON.
-        query_span_id: The span in which the run was asked for. It is not the event's own `span_id`:
-            tracers warn of every event in a span whose class they do not know.
+        progress: The fields of `rlm_integrations.faces.progress.Progress`, as plain JSON.
+        query_span_id: The span in which the run was started. It is not in `span_id`, because
+            tracers warn about events of unknown classes inside a span.
     """
 
     progress: dict[str, Any]
@@ -36,43 +34,45 @@ class RLMProgressEvent(BaseEvent):
 
 
 class RLMWorkflowEvent(Event):
-    """The same in the stream of the workflow in whose step the run was started; fields are read as
-    attributes, `event.kind` first.
+    """The same in the event stream of the workflow whose step started the run. Fields are
+    attributes, such as `event.kind`.
     """
 
 
 class ProgressReporter:
-    """Tells LlamaIndex of the progress of one run or batch.
+    """Reports the progress of one run or batch to LlamaIndex.
 
-    It is made where that was asked for, and may be called anywhere.
+    Create it where the run is started; it can be called from any thread.
     """
 
     def __init__(self) -> None:
         self._span = active_span_id.get()
         self._loop = running_loop()
-        # Only an event loop's own thread may write to a workflow's stream
+        # Only the event loop's own thread may write to a workflow's stream
         self._step: Any = _step() if self._loop is not None else None
 
     def __call__(self, progress: Progress) -> None:
-        """Tell of a step."""
+        """Report one step."""
         details = progress.to_dict()
         dispatcher.event(RLMProgressEvent(progress=details, query_span_id=self._span))
         if self._loop is None or self._step is None:
             return
         if running_loop() is self._loop:
             self._write(details)
-        else:  # a synchronous call inside a loop: that one hears of it when it goes on
+        else:  # a sync call blocks the loop: the event is written when the loop continues
             self._loop.call_soon_threadsafe(self._write, details)
 
     def _write(self, details: dict[str, Any]) -> None:
         try:
             self._step.write_event_to_stream(RLMWorkflowEvent(**details))
-        except Exception:  # the step may be over, and progress never breaks a run
-            logger.exception("a workflow did not take an event of a run's progress")
+        except Exception:  # the step may have ended, and progress must never fail a run
+            logger.exception("a workflow did not accept a progress event of a run")
 
 
 def _step() -> Any:
-    """The workflow's step that runs here, or None. Versions of workflows before 2.18 do not say."""
+    """The workflow step that is running here, or None. Versions of workflows before 2.18 do not
+    provide it.
+    """
     get = getattr(Context, "get_step_context", None)
     try:
         return get() if get is not None else None

@@ -1,6 +1,4 @@
-"""The query engine: a question over documents that no model's window holds, wherever LlamaIndex
-takes an engine.
-"""
+"""The query engine: answers over documents that are too large for any model's context window."""
 
 from collections.abc import Sequence
 from typing import Any, Self, cast
@@ -12,7 +10,7 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayloa
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent, RetrievalStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
+from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 from pydantic import BaseModel
 
@@ -25,7 +23,7 @@ from rlm_integrations.llama_index.cited import EvidenceOfRun
 from rlm_integrations.llama_index.index import docstore_of, text_in
 from rlm_integrations.llama_index.response import Streaming, response_of
 from rlm_integrations.llama_index.results import Answered, result_of
-from rlm_integrations.llama_index.runs import Runs
+from rlm_integrations.llama_index.runs import Runs, WithRuns
 from rlm_integrations.llama_index.sources import (
     checked,
     checked_documents,
@@ -36,23 +34,24 @@ from rlm_integrations.llama_index.sources import (
 from rlm_integrations.llama_index.synthesizer import RLMSynthesizer, bundle_of
 from rlm_integrations.llama_index.texts import BoundTexts, IndexTexts, Once
 from rlm_integrations.result import RLMResult
-from rlm_integrations.store import SharedStore
 
 TextsOrRetriever = BoundTexts | IndexTexts | BaseRetriever
 
 
-class RLMQueryEngine(BaseQueryEngine):
-    """Answers questions over documents by runs of an `RLM`. Made by `from_defaults` or `from_rlm`.
+class RLMQueryEngine(WithRuns, BaseQueryEngine):
+    """Answers questions over documents with runs of an `RLM`. Create it with `from_defaults` or
+    `from_rlm`.
 
-    The source nodes of a response are verified citations and nothing else: `text` stands word for
-    word at `start_char_idx` of the document that is their `SOURCE`. Of nodes that were cut from a
-    document that is not at hand, or repeats itself, the node is the `SOURCE`.
+    The source nodes of a response are verified citations: `text` is found verbatim at
+    `start_char_idx` of the document that is their `SOURCE`. If a node's document is not available,
+    or contains the node's text more than once, the node is the `SOURCE`.
 
     Args:
-        runs: Its runs.
-        source: The documents, or a retriever that is asked at each question.
+        runs: The runs of this engine.
+        source: The documents, or a retriever that is called for each question.
         streaming: Whether answers are streams.
-        node_postprocessors: What changes the nodes that a retriever finds, before they are read.
+        node_postprocessors: Postprocessors for the nodes that a retriever finds, before they are
+            read.
         callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default.
     """
 
@@ -96,21 +95,23 @@ class RLMQueryEngine(BaseQueryEngine):
         """An engine over one of these: documents, nodes, an index, or a retriever.
 
         Args:
-            documents: Documents of LlamaIndex or LangChain, texts, a `pathlib.Path`, or a list of
+            documents: Documents of LlamaIndex or LangChain, strings, a `pathlib.Path`, or a list of
                 them; read at the first question.
-            nodes: Nodes, with or without scores; the same, under the name that says so.
-            index: All the text of an index, as it is at each question.
-            retriever: What it finds is the text; everything that it can find is worth finding here.
-            llm: The model that writes code, as `RLM` takes it; LlamaIndex's default, looked up at
-                the first question, if there is none.
-            sub_llm: The model that its code asks; the same by default.
-            output_cls: A pydantic class, for answers of that class.
-            streaming: Whether answers are streams. They begin when the answer is there.
-            node_postprocessors: What changes the nodes that `retriever` finds, such as a reranker,
-                before they are read.
-            callback_manager: LlamaIndex's callbacks for queries; `Settings` has the default. Calls
-                of LlamaIndex's models are told to the models' own, those of models by name to this.
-            rlm_options: Those of `RLM`.
+            nodes: Nodes, with or without scores; treated like `documents`.
+            index: An index, whose whole current text is read at each question.
+            retriever: The nodes it finds are the text. Let it find many: a run can read far more
+                than a prompt holds.
+            llm: The model that writes code, in any form that `RLM` accepts; default: LlamaIndex's
+                default model, looked up at each question.
+            sub_llm: The model that its code calls; `llm` by default.
+            output_cls: A pydantic class for typed answers.
+            streaming: Whether answers are streams. They begin when the answer is complete.
+            node_postprocessors: Postprocessors for the nodes that `retriever` finds, such as a
+                reranker.
+            callback_manager: LlamaIndex's callbacks for queries; default: those of `Settings`.
+                Calls of LlamaIndex models are reported to the models' own callbacks, calls of
+                models given by name to these.
+            rlm_options: The options of `RLM`.
 
         Raises:
             InputError: An argument cannot work.
@@ -119,7 +120,7 @@ class RLMQueryEngine(BaseQueryEngine):
         name = only_one({**sources, "retriever": retriever})
         if node_postprocessors and retriever is None:
             raise InputError(
-                "node_postprocessors change what retriever=… finds: without a retriever there is nothing for them to do"
+                "node_postprocessors change the nodes that retriever=… finds: without a retriever they have no effect"
             )
         for each in node_postprocessors:
             checked(each, BaseNodePostprocessor)
@@ -148,25 +149,15 @@ class RLMQueryEngine(BaseQueryEngine):
         streaming: bool = False,
         callback_manager: CallbackManager | None = None,
     ) -> Self:
-        """An engine whose runs are this RLM's, over these documents."""
+        """An engine that uses this RLM, over these documents."""
         checked(rlm, RLM)
         runs = Runs.of(rlm)
         return cls(
             runs, kept(documents, runs), streaming=streaming, callback_manager=callback_manager
         )
 
-    @property
-    def last_result(self) -> RLMResult | None:
-        """The result of the latest run."""
-        return self._runs.results.last
-
-    @property
-    def last_store(self) -> SharedStore | None:
-        """What the latest run found on its way, for an `RLMStoreRetriever`."""
-        return self._runs.results.last_store
-
     def without_streaming(self) -> Self:
-        """The same engine, with answers that are no streams: for agents and evaluators."""
+        """The same engine without streaming, for agents and evaluators."""
         if not self._streaming:
             return self
         processors = self._node_postprocessors
@@ -178,8 +169,7 @@ class RLMQueryEngine(BaseQueryEngine):
         )
 
     def over(self, documents: object) -> Self:
-        """An engine that answers one question over other documents, which are let go of with the
-        answer.
+        """An engine for one question over other documents, which are closed after the answer.
 
         Raises:
             InputError: There are no documents.
@@ -191,25 +181,24 @@ class RLMQueryEngine(BaseQueryEngine):
         )
 
     def as_retriever(self, *, callback_manager: CallbackManager | None = None) -> BaseRetriever:
-        """A retriever of evidence: what it finds are the verified citations of a run."""
+        """A retriever whose nodes are the verified citations of a run."""
         return _EvidenceRetriever(self, callback_manager or self.callback_manager)
 
     def as_chat_engine(self) -> RLMChatEngine:
         """A conversation over the same documents, in one REPL.
 
         Raises:
-            InputError: This engine asks a retriever: what that finds differs from message to
-                message.
+            InputError: This engine uses a retriever, whose nodes differ from message to message.
         """
         if isinstance(self._source, BaseRetriever):
             raise InputError(
-                "a conversation needs documents that stay: make the engine of documents=…, nodes=… or index=…"
+                "a conversation needs documents that stay the same: create the engine with documents=…, nodes=… or index=…"
             )
         return RLMChatEngine(self._runs, self._source, callback_manager=self.callback_manager)
 
     def result_of(self, response: Answered | str) -> RLMResult:
-        """The result of the run that gave a response, or whose `run_id` this is; see the function
-        of this name.
+        """The result of a run, by its response or `run_id`; see
+        `rlm_integrations.llama_index.result_of`.
 
         Raises:
             InputError: It is no longer kept.
@@ -217,7 +206,7 @@ class RLMQueryEngine(BaseQueryEngine):
         return result_of(response)
 
     def evidence(self, query: QueryBundle) -> list[NodeWithScore]:
-        """The verified citations of a run, without events of a retrieval."""
+        """The verified citations of a run, without retrieval events."""
         found = self._run(query)
         return found.nodes if found is not None else []
 
@@ -250,7 +239,7 @@ class RLMQueryEngine(BaseQueryEngine):
         nodes: list[NodeWithScore],
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
     ) -> RESPONSE_TYPE:
-        """The answer from these nodes; the engine's own documents tell at most where these stand in
+        """The answer from these nodes. The engine's own documents only serve to locate the nodes in
         them.
         """
         return self._synthesizer.synthesize(query_bundle, nodes, additional_source_nodes)
@@ -281,7 +270,7 @@ class RLMQueryEngine(BaseQueryEngine):
         return response
 
     def _run(self, query: QueryBundle) -> EvidenceOfRun | None:
-        """What a run finds; None where the retriever found nothing to read."""
+        """The evidence of a run; None if the retriever found no nodes."""
         if not isinstance(self._source, BaseRetriever):
             return self._runs.run(query, self._source)
         nodes = self._source.retrieve(query)
@@ -299,21 +288,15 @@ class RLMQueryEngine(BaseQueryEngine):
         given = self._synthesizer.given(nodes)
         return await self._runs.arun(query, given) if given else None
 
-    def _response(self, found: EvidenceOfRun | None, door: Streaming) -> RESPONSE_TYPE:
-        return response_of(found, streaming=door if self._streaming else None)
-
-    def _get_prompts(self) -> PromptDictType:
-        return self._runs.prompts()
+    def _response(self, found: EvidenceOfRun | None, streaming: Streaming) -> RESPONSE_TYPE:
+        return response_of(found, streaming=streaming if self._streaming else None)
 
     def _get_prompt_modules(self) -> PromptMixinType:
         return {}
 
-    def _update_prompts(self, prompts: PromptDictType) -> None:
-        self._runs.update_prompts(prompts)
-
 
 class _EvidenceRetriever(BaseRetriever):
-    """What `RLMQueryEngine.as_retriever` gives."""
+    """The retriever that `RLMQueryEngine.as_retriever` returns."""
 
     def __init__(self, engine: RLMQueryEngine, callback_manager: CallbackManager) -> None:
         super().__init__(callback_manager)

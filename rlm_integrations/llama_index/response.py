@@ -1,4 +1,4 @@
-"""Results as LlamaIndex's responses."""
+"""Results as LlamaIndex responses."""
 
 import re
 from collections.abc import AsyncGenerator, Generator, Sequence
@@ -20,8 +20,8 @@ from rlm_integrations.result import RLMResult
 
 Streaming = Literal["sync", "async"] | None
 
-EMPTY = "Empty Response"  # what LlamaIndex's own synthesizers say where there is nothing to say
-_BETWEEN_WORDS = re.compile(r"(?<=\s)(?=\S)")
+EMPTY = "Empty Response"  # the answer of LlamaIndex's own synthesizers without nodes
+_WORD_BOUNDARY = re.compile(r"(?<=\s)(?=\S)")
 
 
 def response_of(
@@ -31,11 +31,11 @@ def response_of(
     streaming: Streaming,
     empty: str = EMPTY,
 ) -> RESPONSE_TYPE:
-    """The response that a run's result makes, or that there was nothing to read.
+    """The response for a run's result, or for a run that had nothing to read.
 
-    Its source nodes are the verified citations, and then `more`. Its metadata are few and flat:
-    tools and routers pass them on. A stream is one of the finished answer, so sources and metadata
-    are there from the start; an answer of a pydantic class is never streamed.
+    Its source nodes are the verified citations, followed by `more`. Its metadata are few and flat,
+    because tools and routers pass them on. A stream splits the finished answer, so sources and
+    metadata are available from the start. Typed answers are never streamed.
     """
     if found is None:
         sources, metadata = [*more], {"iterations": 0, "calls": 0, "tokens": 0}
@@ -52,7 +52,7 @@ def response_of(
 
 
 def response_text(found: EvidenceOfRun | None, empty: str = EMPTY) -> str:
-    """The answer as a string; of a run that did not finish the best words so far."""
+    """The answer as a string; if the run did not finish, the best partial answer."""
     if found is None:
         return empty
     result = found.result
@@ -63,7 +63,7 @@ def response_text(found: EvidenceOfRun | None, empty: str = EMPTY) -> str:
 
 
 def metadata_of(result: RLMResult) -> dict[str, Any]:
-    """What is worth knowing of a run."""
+    """The metadata of a response."""
     known = {
         "run_id": result.run_id,
         "stop_reason": result.stop_reason,
@@ -80,10 +80,10 @@ def metadata_of(result: RLMResult) -> dict[str, Any]:
 
 def pieces(text: str) -> Generator[str, None, None]:
     """The text word by word."""
-    yield from _BETWEEN_WORDS.split(text)
+    yield from _WORD_BOUNDARY.split(text)
 
 
 async def apieces(text: str) -> AsyncGenerator[str, None]:
     """The same for asynchronous callers."""
-    for piece in _BETWEEN_WORDS.split(text):
+    for piece in _WORD_BOUNDARY.split(text):
         yield piece

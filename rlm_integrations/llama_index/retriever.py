@@ -1,4 +1,4 @@
-"""The retriever over what a run found on its way."""
+"""A retriever over the findings of a run."""
 
 from typing import Literal
 
@@ -17,19 +17,18 @@ Mode = Literal["search", "summary"]
 
 
 class RLMStoreRetriever(BaseRetriever):
-    """Searches the findings of a run as any retriever: by free text, or in the store's query
-    language where the query is in it.
+    """Searches the findings of a run with free text or the store's query language.
 
-    Scores are relative: the finding that fits best has 1.0. The search's own are in
+    Scores are relative: the most relevant finding has 1.0. The search's own scores are in
     `metadata["score"]`.
 
     Args:
         store: A result's `store`, an engine's `last_store`, a result, a response of an engine, or
             its `run_id`.
-        mode: "search" gives the `k` findings that fit best, "summary" one node that sums up what
-            there is.
-        k: How many.
-        callback_manager: LlamaIndex's callbacks; `Settings` has the default.
+        mode: "search" returns the `k` most relevant findings, "summary" one node that summarizes
+            the store.
+        k: How many findings.
+        callback_manager: LlamaIndex's callbacks; default: those of `Settings`.
 
     Raises:
         InputError: An argument cannot work.

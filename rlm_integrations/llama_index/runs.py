@@ -1,5 +1,5 @@
-"""Runs as LlamaIndex sees them: asked from its sync and async methods, followed by its events,
-their citations as its nodes.
+"""Runs for LlamaIndex: started from sync and async methods, reported as its events, with citations
+as its nodes.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -29,29 +29,29 @@ from rlm_integrations.llama_index.texts import TextSource
 from rlm_integrations.llama_index.traced import traced
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
+from rlm_integrations.store import SharedStore
 
 if TYPE_CHECKING:
     from llama_index.core.callbacks import CallbackManager
 
 OPTIONS = tuple(name for name in signature(RLM).parameters if name not in {"root_llm", "sub_llm"})
 QUESTION = "question_template"
-_PROBE = "a question"
-_NONE: Mapping[str, Any] = {}
+_PROBE_QUESTION = "a question"
+_NO_OPTIONS: Mapping[str, Any] = {}
 
 
 class Runs:
-    """Runs of one engine or synthesizer, from both doors.
+    """The runs of one engine or synthesizer, for its sync and async API.
 
     Args:
-        rlm: Whose runs they are.
-        follow: The options that LlamaIndex's default model takes the place of, as it is at each
-            run.
+        rlm: The RLM to run.
+        follow: Options to refresh from LlamaIndex's current default model before each run.
 
     Attributes:
         results: The latest results.
-        limits: Its limits.
-        template: How a question is put.
-        callbacks: Gives the callback manager that is told of calls of models which are not
+        limits: The RLM's limits.
+        template: The prompt template of the question.
+        callbacks: Returns the callback manager that receives calls of models which are not
             LlamaIndex's.
     """
 
@@ -65,7 +65,7 @@ class Runs:
         self._default: object = None
 
     def _followed(self, rlm: RLM) -> RLM:
-        """The same, whose calls LlamaIndex sees and whose results are kept."""
+        """The RLM with its model calls traced by LlamaIndex and its results kept."""
         models = {
             id(lm): traced(lm, self._listening)
             for lm in (rlm.options["root_llm"], *rlm.options["sub_llm"].values())
@@ -89,18 +89,18 @@ class Runs:
         llm: Any,
         sub_llm: Any = None,
         output_cls: type[BaseModel] | None = None,
-        options: Mapping[str, Any] = _NONE,
+        options: Mapping[str, Any] = _NO_OPTIONS,
         own: Iterable[str] = (),
     ) -> "Runs":
-        """Runs with these models and options; or those of an RLM, or other runs, given in the
-        model's place.
+        """Runs with these models and options. An `RLM` or another `Runs` can be passed instead of a
+        model.
 
         Args:
             llm: The model, an `RLM`, or other runs.
-            sub_llm: The model that code asks.
-            output_cls: A pydantic class, for answers of that class.
-            options: Those of `RLM`.
-            own: The options that the caller has beside these, for its error about an unknown one.
+            sub_llm: The model that code calls.
+            output_cls: A pydantic class for typed answers.
+            options: The options of `RLM`.
+            own: The caller's further options, for the message about an unknown option.
 
         Raises:
             InputError: One of them cannot work.
@@ -114,7 +114,7 @@ class Runs:
                 *(["output_cls"] if output_cls is not None else []),
             ]:
                 raise InputError(
-                    f"an RLM has its options already: say {', '.join(given)} where it is made, or in rlm.replace(…)"
+                    f"an RLM already has its options: pass {', '.join(given)} to RLM(…) or rlm.replace(…)"
                 )
             return cls(llm)
         options = dict(options)
@@ -135,7 +135,7 @@ class Runs:
                     f"output_cls must be a class derived from pydantic's BaseModel, not {output_cls!r}"
                 )
             if options.get("output_type") is not None:
-                raise InputError("output_cls and output_type are the same: give one of them")
+                raise InputError("output_cls and output_type are the same option: pass one of them")
             options["output_type"] = output_cls
         rlm = RLM("offline" if llm is None else llm, sub_llm).replace(**options)
         follow = None if llm is not None else {} if sub_llm is not None else {"sub_llm": None}
@@ -143,17 +143,15 @@ class Runs:
 
     @property
     def rlm(self) -> RLM:
-        """The RLM as it is now."""
+        """The RLM, with LlamaIndex's current default model if no model was given."""
         if self._follow is not None and (llm := default_llm()) is not self._default:
             self._rlm = self._rlm.replace(root_llm=llm, **self._follow)
             self._default = llm
         return self._rlm
 
     def run(self, query: QueryBundle, reading: TextSource) -> EvidenceOfRun | None:
-        """The answer to a question over texts, for synchronous methods; None where there is nothing
-        to read.
-        """
-        rlm, question, teller = self.rlm, self.question(query), ProgressReporter()
+        """Answer a question over texts, for sync methods; None if there is nothing to read."""
+        rlm, question, reporter = self.rlm, self.question(query), ProgressReporter()
         texts, result = portal().run(reading.open()), None
         try:
             if texts.is_blank:
@@ -162,14 +160,14 @@ class Runs:
                 cast("Generator[Event]", rlm.stream(question, texts.corpus, only=is_progress))
             ) as events:
                 for event in events:
-                    result = self.note(event, teller) or result
+                    result = self.note(event, reporter) or result
             return found(_checked(result), texts)
         finally:
             portal().run(reading.close(texts))
 
     async def arun(self, query: QueryBundle, reading: TextSource) -> EvidenceOfRun | None:
-        """The same for asynchronous ones, on the caller's event loop."""
-        rlm, question, teller = self.rlm, self.question(query), ProgressReporter()
+        """The same for async methods, on the caller's event loop."""
+        rlm, question, reporter = self.rlm, self.question(query), ProgressReporter()
         warn_of_slow(
             [rlm.options["root_llm"], *rlm.options["sub_llm"].values()],
             rlm.options["max_parallel_calls"],
@@ -180,49 +178,71 @@ class Runs:
                 return None
             async with aclosing(rlm.astream(question, texts.corpus, only=is_progress)) as events:
                 async for event in events:
-                    result = self.note(event, teller) or result
+                    result = self.note(event, reporter) or result
             return await in_thread(found, _checked(result), texts)
         finally:
             await reading.close(texts)
 
     def prompts(self) -> PromptDictType:
-        """The one prompt that is the user's to change: how the question is put."""
+        """The one prompt that users can change: the template of the question."""
         return {QUESTION: self.template}
 
     def update_prompts(self, prompts: PromptDictType) -> None:
-        """Put questions so from the next one on.
+        """Change the template of all further questions.
 
         Raises:
-            InputError: The question has no place in it.
+            InputError: The template has no place for the question.
         """
         template = prompts.get(QUESTION, self.template)
-        if _PROBE not in template.format(query_str=_PROBE):
+        if _PROBE_QUESTION not in template.format(query_str=_PROBE_QUESTION):
             raise InputError(f"{QUESTION} must hold {{query_str}}, where the question goes")
         self.template = template
 
     def __reduce__(self) -> NoReturn:
         raise InputError(
-            "what holds models and documents is not pickled: keep the documents and the options, and make it anew where it is needed"
+            "models and documents cannot be pickled: keep the documents and options, and create the object again"
         )
 
     def question(self, query: QueryBundle) -> str:
-        """The question as it is put.
+        """The question, formatted with the template.
 
         Raises:
             InputError: It is empty, or not a string.
         """
         given: object = query.query_str
         if not isinstance(given, str) or not given.strip():
-            raise InputError(f"the question must be a text that is not empty, not {given!r}")
+            raise InputError(f"the question must be a non-empty string, not {given!r}")
         return self.template.format(query_str=query.query_str)
 
-    def note(self, event: Event, teller: ProgressReporter) -> RLMResult | None:
-        """Tell LlamaIndex of an event; the result, where it has one."""
+    def note(self, event: Event, reporter: ProgressReporter) -> RLMResult | None:
+        """Report an event to LlamaIndex; returns the result if the run has finished."""
         if isinstance(event, RunFinished):
             return event.result
         if (progress := progress_of(event)) is not None:
-            teller(progress)
+            reporter(progress)
         return None
+
+
+class WithRuns:
+    """The public view of an object's runs: the latest result and the question's prompt."""
+
+    _runs: Runs
+
+    @property
+    def last_result(self) -> RLMResult | None:
+        """The result of the latest run."""
+        return self._runs.results.last
+
+    @property
+    def last_store(self) -> SharedStore | None:
+        """The findings of the latest run, for an `RLMStoreRetriever`."""
+        return self._runs.results.last_store
+
+    def _get_prompts(self) -> PromptDictType:
+        return self._runs.prompts()
+
+    def _update_prompts(self, prompts: PromptDictType) -> None:
+        self._runs.update_prompts(prompts)
 
 
 def _checked(result: RLMResult | None) -> RLMResult:

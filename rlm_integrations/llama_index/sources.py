@@ -1,4 +1,4 @@
-"""What an engine is made of: its runs, and the documents that they read."""
+"""The parts of an engine: its runs, and the documents that they read."""
 
 from collections.abc import Iterable, Mapping, Sized
 from typing import Any
@@ -14,12 +14,12 @@ def only_one(sources: Mapping[str, object]) -> str:
     """The name of the one source that was given.
 
     Raises:
-        InputError: There is not just one.
+        InputError: None, or more than one, was given.
     """
     given = [name for name, source in sources.items() if source is not None]
     if len(given) != 1:
         raise InputError(
-            f"an engine answers over one of {', '.join(sources)}; given were {given or 'none of them'}"
+            f"an engine needs exactly one of {', '.join(sources)}; given: {', '.join(given) or 'none of them'}"
         )
     return given[0]
 
@@ -35,11 +35,11 @@ def source_of(
     """The runs and the documents of an engine.
 
     Args:
-        sources: Documents, nodes and an index, by these names; one of them is given.
-        llm: See `Runs.of`, as of the rest.
-        sub_llm: The model that code asks.
-        output_cls: A pydantic class for answers.
-        options: Those of `RLM`.
+        sources: `documents`, `nodes` and `index` by name; exactly one is not None.
+        llm: See `Runs.of`, also for the arguments below.
+        sub_llm: The model that code calls.
+        output_cls: A pydantic class for typed answers.
+        options: The options of `RLM`.
         own: Further options of the engine.
 
     Raises:
@@ -57,29 +57,29 @@ def kept(documents: object, runs: Runs) -> BoundTexts:
     """Documents that stay bound to an engine.
 
     Raises:
-        InputError: There are none.
+        InputError: There are no documents.
     """
     return BoundTexts(checked_documents(documents), runs.limits)
 
 
 def checked_documents(documents: object) -> object:
-    """The documents, if there are any.
+    """The documents, unless they are empty.
 
     Raises:
-        InputError: There are none.
+        InputError: There are no documents.
     """
     if documents is None or (isinstance(documents, Sized) and not len(documents)):
         raise InputError(
-            "there are no documents to ask: pass a text, a path, a document, or a list of these"
+            "there are no documents to ask: pass a string, a path, a document, or a list of these"
         )
     return documents
 
 
 def checked(given: object, kind: type) -> None:
-    """Refuse what is not of this kind.
+    """Check the type of an argument.
 
     Raises:
-        InputError: It is of another.
+        InputError: It has another type.
     """
     if not isinstance(given, kind):
-        raise InputError(f"what is needed here is {kind.__name__}, not {type(given).__name__}")
+        raise InputError(f"expected {kind.__name__}, not {type(given).__name__}")

@@ -1,4 +1,4 @@
-"""The synthesizer: any RAG pipeline answers with it from more nodes than a model reads at once."""
+"""The synthesizer: lets any RAG pipeline answer from more nodes than fit into a prompt."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -13,7 +13,6 @@ from llama_index.core.instrumentation.events.synthesis import (
     SynthesizeEndEvent,
     SynthesizeStartEvent,
 )
-from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 from pydantic import BaseModel
@@ -23,32 +22,31 @@ from rlm_integrations.llama_index._defaults import callbacks, listening
 from rlm_integrations.llama_index._spans import HiddenFromSpans, bare, dispatcher, spanned
 from rlm_integrations.llama_index.cited import EvidenceOfRun
 from rlm_integrations.llama_index.response import EMPTY, Streaming, response_of
-from rlm_integrations.llama_index.runs import Runs
+from rlm_integrations.llama_index.runs import Runs, WithRuns
 from rlm_integrations.llama_index.texts import NodeTexts, TextOf
-from rlm_integrations.result import RLMResult
-from rlm_integrations.store import SharedStore
 
 
-class RLMSynthesizer(BaseSynthesizer):
-    """Answers from nodes, however many, by a run over their texts.
+class RLMSynthesizer(WithRuns, BaseSynthesizer):
+    """Answers from any number of nodes with a run over their text.
 
         RetrieverQueryEngine(index.as_retriever(similarity_top_k=1_000),
         response_synthesizer=RLMSynthesizer(llm))
 
     Args:
-        llm: The model that writes code, as `RLM` takes it; LlamaIndex's default, looked up at the
-            first question, if there is none.
-        sub_llm: The model that its code asks; the same by default.
+        llm: The model that writes code, in any form that `RLM` accepts; default: LlamaIndex's
+            default model, looked up at each question.
+        sub_llm: The model that its code calls; `llm` by default.
         streaming: Whether the answer is a stream.
-        output_cls: A pydantic class, for answers of that class.
-        empty_response: What is said where there are no nodes.
-        callback_manager: LlamaIndex's callbacks for synthesis; `Settings` has the default. Calls of
-            LlamaIndex's models are told to the models' own, those of models by name to this.
-        rlm_options: Those of `RLM`.
+        output_cls: A pydantic class for typed answers.
+        empty_response: The answer if there are no nodes.
+        callback_manager: LlamaIndex's callbacks for synthesis; default: those of `Settings`. Calls
+            of LlamaIndex models are reported to the models' own callbacks, calls of models given by
+            name to these.
+        rlm_options: The options of `RLM`.
 
     Attributes:
-        text_of: Gives the whole text of a document by its id, where that is known, so that
-            citations in nodes can be lifted to it.
+        text_of: A function from a document id to the document's whole text, or None if it is
+            unknown; used to map citations in nodes to their documents.
 
     Raises:
         InputError: An argument cannot work.
@@ -56,7 +54,7 @@ class RLMSynthesizer(BaseSynthesizer):
 
     text_of: TextOf
 
-    # The base's constructor is not called: it makes LlamaIndex's default model and sets that one's
+    # The base class's constructor is not called: it creates LlamaIndex's default model and sets its
     # callbacks.
     def __init__(
         self,
@@ -80,18 +78,8 @@ class RLMSynthesizer(BaseSynthesizer):
     def from_rlm(
         cls, rlm: RLM, *, streaming: bool = False, callback_manager: CallbackManager | None = None
     ) -> Self:
-        """A synthesizer whose runs are this RLM's."""
+        """A synthesizer that uses this RLM."""
         return cls(Runs.of(rlm), streaming=streaming, callback_manager=callback_manager)
-
-    @property
-    def last_result(self) -> RLMResult | None:
-        """The result of the latest run."""
-        return self._runs.results.last
-
-    @property
-    def last_store(self) -> SharedStore | None:
-        """What the latest run found on its way."""
-        return self._runs.results.last_store
 
     @property
     def callback_manager(self) -> CallbackManager:
@@ -100,9 +88,9 @@ class RLMSynthesizer(BaseSynthesizer):
 
     @callback_manager.setter
     def callback_manager(self, callback_manager: CallbackManager) -> None:
-        self._callback_manager = callback_manager  # and no model's: those are the user's
+        self._callback_manager = callback_manager  # not the models': those are the user's
 
-    # LlamaIndex makes spans of these four, with all the nodes in them.
+    # LlamaIndex would make spans of these four methods, and record all the nodes.
 
     @bare
     def synthesize(
@@ -112,10 +100,10 @@ class RLMSynthesizer(BaseSynthesizer):
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
         **response_kwargs: Any,
     ) -> RESPONSE_TYPE:
-        """The answer from these nodes, with its citations as source nodes, and after them the
+        """The answer from these nodes. Its source nodes are its citations, followed by the
         additional ones.
         """
-        del response_kwargs  # of LlamaIndex's own prompts
+        del response_kwargs  # arguments for LlamaIndex's own prompts
         return self._synthesize(
             bundle_of(query), self.given(nodes), HiddenFromSpans(additional_source_nodes or ())
         )
@@ -138,7 +126,7 @@ class RLMSynthesizer(BaseSynthesizer):
     def get_response(
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> Any:
-        """The answer from these texts alone, without sources."""
+        """The answer from these strings, without sources."""
         return _answer(self.synthesize(query_str, text_chunks, **response_kwargs))
 
     @bare
@@ -149,7 +137,7 @@ class RLMSynthesizer(BaseSynthesizer):
         return _answer(await self.asynthesize(query_str, text_chunks, **response_kwargs))
 
     def given(self, nodes: Sequence[object]) -> NodeTexts:
-        """Nodes as the text of a run."""
+        """Nodes as input of a run."""
         return NodeTexts(nodes, self._runs.limits, self.text_of)
 
     @spanned("synthesize")
@@ -181,24 +169,18 @@ class RLMSynthesizer(BaseSynthesizer):
         return response
 
     def _response(
-        self, found: EvidenceOfRun | None, more: HiddenFromSpans, door: Streaming
+        self, found: EvidenceOfRun | None, more: HiddenFromSpans, streaming: Streaming
     ) -> RESPONSE_TYPE:
         return response_of(
             found,
             more.thing,
-            streaming=door if self._streaming else None,
+            streaming=streaming if self._streaming else None,
             empty=self._empty_response,
         )
 
-    def _get_prompts(self) -> PromptDictType:
-        return self._runs.prompts()
-
-    def _update_prompts(self, prompts: PromptDictType) -> None:
-        self._runs.update_prompts(prompts)
-
 
 def bundle_of(query: QueryType) -> QueryBundle:
-    """The question as LlamaIndex passes it on."""
+    """The question as a `QueryBundle`."""
     return query if isinstance(query, QueryBundle) else QueryBundle(query)
 
 

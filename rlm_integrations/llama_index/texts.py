@@ -1,6 +1,4 @@
-"""What a run reads: documents that stay bound to an engine, an index, or nodes that were just
-retrieved.
-"""
+"""The input of a run: documents that stay bound to an engine, an index, or retrieved nodes."""
 
 import logging
 import threading
@@ -33,11 +31,10 @@ class Texts:
 
     Attributes:
         corpus: The corpus.
-        origins: Of each source, in order.
-        names: The names of sources by the ids of their documents, where only one source has that
-            id.
-        is_blank: Whether there is nothing but white space to read.
-        text_of: Gives the whole text of a document that nodes were cut from.
+        origins: The origin of each source, in order.
+        names: Source names by document id, for ids that only one source has.
+        is_blank: Whether the whole text is white space.
+        text_of: A function from a document id to the document's whole text.
     """
 
     corpus: Corpus
@@ -48,7 +45,7 @@ class Texts:
 
     @classmethod
     def of(cls, corpus: Corpus, origins: Sequence[NodeOrigin], text_of: TextOf) -> Self:
-        """The texts of a corpus; it blocks."""
+        """The texts of a corpus. It blocks."""
         counts = Counter(source.document_id for source in corpus.sources)
         names = {
             source.document_id: source.name
@@ -61,12 +58,12 @@ class Texts:
         )
 
     def origin_of(self, source: str) -> NodeOrigin:
-        """Where the text of this source comes from."""
+        """The origin of a source."""
         return self.origins[self.corpus.number(source)]
 
 
 class TextSource(Protocol):
-    """Texts that are opened for a run."""
+    """Provides the texts for runs."""
 
     async def open(self) -> Texts:
         """The texts.
@@ -82,12 +79,12 @@ class TextSource(Protocol):
 
 
 class NodeTexts:
-    """Nodes for one run. In a trace their number shows, and nothing else.
+    """Nodes for one run. Traces show only their number.
 
     Args:
-        things: The nodes, or texts.
+        things: The nodes, or strings.
         limits: How files are read.
-        text_of: Gives the whole text of a document that nodes were cut from.
+        text_of: A function from a document id to the document's whole text.
     """
 
     def __init__(self, things: Sequence[object], limits: Limits, text_of: TextOf) -> None:
@@ -102,7 +99,7 @@ class NodeTexts:
         return f"<{len(self):,} nodes>"
 
     async def open(self) -> Texts:
-        """A corpus of their own."""
+        """Read them into a new corpus."""
         limits, origins = self._limits, list[NodeOrigin]()
         things = _WithOrigins(self._things, origins)
         corpus = await build_corpus(
@@ -116,10 +113,11 @@ class NodeTexts:
 
 
 class BoundTexts:
-    """Documents that are read at the first question and kept: fifty megabytes take a while to read.
+    """Documents that are read once, at the first question, and kept: large documents take a while
+    to read.
 
     Args:
-        context: What `RLM` takes as a context.
+        context: Any context that `RLM` accepts.
         limits: How files are read.
     """
 
@@ -135,9 +133,9 @@ class BoundTexts:
         self._bound = SharedDocument(context)
 
     async def open(self) -> Texts:
-        """The same texts for all who ask."""
+        """The texts, shared by all callers."""
         corpus = await self._bound.corpus(self._limits)
-        if self._texts is None:  # several may come here at once, and make the same
+        if self._texts is None:  # concurrent callers may compute the same value
             self._texts = await runtime.offload(Texts.of, corpus, self._origins, self.text_of)
         return self._texts
 
@@ -145,24 +143,24 @@ class BoundTexts:
         """They stay."""
 
     def text_of(self, document_id: str) -> str | None:
-        """The whole text of one of the documents; it blocks."""
+        """The whole text of one of the documents. It blocks."""
         texts = portal().run(self.open())
         name = texts.names.get(document_id)
         return texts.corpus.text(name) if name is not None else None
 
 
 class Once(BoundTexts):
-    """Documents that are read for one run, and let go of with it."""
+    """Documents that are read for one run, and closed after it."""
 
     async def close(self, texts: Texts) -> None:
-        """It goes with the run, unless it is the user's own corpus."""
+        """Close the corpus, unless it is the user's own."""
         if texts.corpus is not self._given:
             await finish_despite_cancel(runtime.offload(texts.corpus.close))
 
 
 class IndexTexts:
-    """The texts of an index as it is at each question; what is the same as before is not read
-    again.
+    """The current texts of an index at each question; they are read again only if the index has
+    changed.
     """
 
     def __init__(self, index: BaseIndex[Any], limits: Limits) -> None:
@@ -174,7 +172,7 @@ class IndexTexts:
 
     async def open(self) -> Texts:
         """The texts."""
-        kept = await in_thread(self._current)  # the stores of an index may be on another machine
+        kept = await in_thread(self._current)  # in a thread: the stores of an index may be remote
         return replace(await kept.open(), text_of=self.text_of)
 
     async def close(self, texts: Texts) -> None:
@@ -189,7 +187,7 @@ class IndexTexts:
 
 
 class _WithOrigins:
-    """A list whose items' origins are noted when it is read, however often that is tried."""
+    """A list that records the origins of its items whenever it is iterated."""
 
     def __init__(self, things: Iterable[object], origins: list[NodeOrigin]) -> None:
         self._things = things
@@ -204,7 +202,7 @@ class _WithOrigins:
             yield thing
         if images:
             logger.warning(
-                "%d of %d nodes are images without text, which models do not see here",
+                "%d of %d nodes are images without text, which are not shown to models",
                 images,
                 len(self._origins),
             )

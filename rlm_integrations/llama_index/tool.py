@@ -1,5 +1,5 @@
-"""The engine as a tool of agents and routers, over documents of its own or over one that a workflow
-holds.
+"""The engine as a tool for agents and routers, over its own documents or over one in a workflow's
+context.
 """
 
 import re
@@ -22,57 +22,61 @@ DESCRIPTION = (
     "Answers a question over documents that are too long to read, with exact quotes as sources. Ask in full sentences and name what you "
     "are looking for: each question is answered by itself."
 )
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Characters of a description; LlamaIndex refuses longer ones when the tool is sent to a model
-_LONGEST = 1024
-# Characters of an answer that the model is shown: a run may answer with its whole document
-_SHOWN: Final = 50_000
+_VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# LlamaIndex rejects longer descriptions when the tool is sent to a model
+_MAX_DESCRIPTION_CHARS = 1024
+# What the model sees of an answer: a run can answer with its whole document
+_MAX_ANSWER_CHARS: Final = 50_000
 
 
 class RLMEngineTool(QueryEngineTool):
-    """A tool whose output says where an answer is only a part. A copy asks the same engine."""
+    """A tool whose output marks partial answers. Copies share the engine."""
 
     def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
         """The answer to the question in `input`."""
         query = self._get_query_str(*args, **kwargs)
         try:
-            return self._said(query, self.query_engine.query(query))
+            return self._output_of(query, self.query_engine.query(query))
         except IncompleteError as error:
-            return _output(self.metadata.get_name(), query, *_incomplete(error.result), error)
+            return _output(
+                self.metadata.get_name(), query, *_message_of_incomplete(error.result), error
+            )
 
     async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
         """The same for asynchronous callers."""
         query = self._get_query_str(*args, **kwargs)
         try:
-            return self._said(query, await self.query_engine.aquery(query))
+            return self._output_of(query, await self.query_engine.aquery(query))
         except IncompleteError as error:
-            return _output(self.metadata.get_name(), query, *_incomplete(error.result), error)
+            return _output(
+                self.metadata.get_name(), query, *_message_of_incomplete(error.result), error
+            )
 
     def __deepcopy__(self, _memo: object) -> Self:
         return type(self)(self.query_engine, self.metadata, self._resolve_input_errors)
 
-    def _said(self, query: str, response: RESPONSE_TYPE) -> ToolOutput:
-        return _output(self.metadata.get_name(), query, *_told(response), response)
+    def _output_of(self, query: str, response: RESPONSE_TYPE) -> ToolOutput:
+        return _output(self.metadata.get_name(), query, *_message_of(response), response)
 
 
 def as_query_engine_tool(
     engine: BaseQueryEngine, name: str = "ask_document", description: str = DESCRIPTION
 ) -> QueryEngineTool:
-    """A tool that asks the engine; as a tool it never streams.
+    """A tool that queries the engine, without streaming.
 
-    The output is the answer. That of a run which did not finish says so: it is a partial answer, or
-    an error where there is none.
+    The output is the answer. If the run did not finish, the output says so: it is a partial answer,
+    or an error if there is none.
 
     Args:
         engine: The engine.
-        name: What the model calls it: letters, digits, "_" and "-".
-        description: What the model is told about it.
+        name: The tool's name for the model: letters, digits, "_" and "-".
+        description: The tool's description for the model.
 
     Raises:
         InputError: An argument cannot work.
     """
     if not isinstance(engine, BaseQueryEngine):
-        raise InputError(f"a query engine is needed, not {type(engine).__name__}")
+        raise InputError(f"engine must be a query engine, not {type(engine).__name__}")
     plain = engine.without_streaming() if isinstance(engine, RLMQueryEngine) else engine
     return RLMEngineTool(plain, _metadata(name, description))
 
@@ -84,13 +88,13 @@ def askable(
     name: str | None = None,
     description: str | None = None,
 ) -> FunctionTool:
-    """A tool that asks the document which the workflow of its agent holds, so that one tool serves
+    """A tool that asks the document in the context of its agent's workflow, so that one tool serves
     every document.
 
-    The document is what `await ctx.store.set(context_key, document)` has put into the workflow's
-    `Context`: a text, a LlamaIndex document, or a list of these. (A workflow serializes what its
-    context holds, which a path does not bear.) The model gives the question alone; the document is
-    read for each question, and is in no message, event or trace.
+    Put the document into the workflow's `Context` with `await ctx.store.set(context_key,
+    document)`: a string, a LlamaIndex document, or a list of these, but not a path, because
+    workflows serialize their context. The model supplies only the question. The document is read
+    for each question, and is in no message, event or trace.
 
         agent = FunctionAgent(tools=[askable(RLM(llm), "report")], llm=llm)
         ctx = Context(agent)
@@ -98,11 +102,12 @@ def askable(
         await agent.run("Who wrote it?", ctx=ctx)
 
     Args:
-        tool: A tool of `as_query_engine_tool`, whose engine answers in the same way, over its own
-            documents where the context has none; or an `RLM`.
-        context_key: The name of the document in the context's store.
-        name: What the model calls it; the tool's name by default, "ask_document" for an `RLM`.
-        description: What the model is told about it; the tool's by default.
+        tool: A tool of `as_query_engine_tool`, whose engine is used, also for its own documents if
+            the context has none; or an `RLM`.
+        context_key: The key of the document in the context's store.
+        name: The tool's name for the model; default: the name of `tool`, or "ask_document" for an
+            `RLM`.
+        description: The tool's description for the model; default: that of `tool`.
 
     Raises:
         InputError: An argument cannot work.
@@ -110,14 +115,14 @@ def askable(
     has_own = isinstance(tool, QueryEngineTool)
     engine = tool.query_engine if isinstance(tool, QueryEngineTool) else tool
     if isinstance(engine, RLM):
-        engine = RLMQueryEngine.from_rlm(engine, " ")  # which is never asked itself
+        engine = RLMQueryEngine.from_rlm(engine, " ")  # a placeholder document, never asked
     if not isinstance(engine, RLMQueryEngine):
         raise InputError(
             f"askable takes a tool of as_query_engine_tool over an RLMQueryEngine, or an RLM, not {type(tool).__name__}"
         )
     if not context_key:
         raise InputError(
-            f"context_key={context_key!r}: the name of the document in the workflow's context is needed"
+            f"context_key={context_key!r}: must be the key of the document in the workflow's context"
         )
     given = (
         tool.metadata
@@ -126,7 +131,7 @@ def askable(
     )
     metadata = _metadata(name or given.get_name(), description or given.description)
 
-    async def ask(ctx: Context, input: str) -> ToolOutput:  # noqa: A002 - what query engine tools call it
+    async def ask(ctx: Context, input: str) -> ToolOutput:  # noqa: A002 - the name that query engine tools use
         document = await ctx.store.get(context_key, default=None)
         if document is None and not has_own:
             return _output(
@@ -140,8 +145,8 @@ def askable(
         try:
             response = await asked.aquery(input)
         except IncompleteError as error:
-            return _output(metadata.get_name(), input, *_incomplete(error.result), error)
-        return _output(metadata.get_name(), input, *_told(response), response)
+            return _output(metadata.get_name(), input, *_message_of_incomplete(error.result), error)
+        return _output(metadata.get_name(), input, *_message_of(response), response)
 
     return _ContextTool.from_defaults(
         async_fn=ask, name=metadata.name, description=metadata.description
@@ -149,7 +154,7 @@ def askable(
 
 
 class _ContextTool(FunctionTool):
-    """A tool whose function makes the output itself."""
+    """A tool whose function returns the `ToolOutput` itself."""
 
     async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
         output = await super().acall(*args, **kwargs)
@@ -161,42 +166,52 @@ class _ContextTool(FunctionTool):
 
 
 def _metadata(name: object, description: object) -> ToolMetadata:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _VALID_NAME.fullmatch(name):
         raise InputError(
-            f"name={name!r}: models take names of 1 to 64 letters, digits, '_' and '-'"
+            f"name={name!r}: models accept names of 1 to 64 letters, digits, '_' and '-'"
         )
-    if not isinstance(description, str) or not description.strip() or len(description) > _LONGEST:
+    if (
+        not isinstance(description, str)
+        or not description.strip()
+        or len(description) > _MAX_DESCRIPTION_CHARS
+    ):
         raise InputError(
-            f"description must be a text of 1 to {_LONGEST:,} characters, because LlamaIndex refuses longer ones"
+            f"description must be a string of 1 to {_MAX_DESCRIPTION_CHARS:,} characters, because LlamaIndex rejects longer ones"
         )
     return ToolMetadata(description, name)
 
 
-def _told(response: RESPONSE_TYPE) -> tuple[str, bool]:
-    """What the model is told, and whether it is an error."""
+def _message_of(response: RESPONSE_TYPE) -> tuple[str, bool]:
+    """The message for the model, and whether it is an error."""
     text, metadata = (
         str(response),
         response.metadata if isinstance(response.metadata, Mapping) else {},
     )
     reason = metadata.get("stop_reason", "final")
     return (
-        (_cut(text), False) if reason == "final" else _partial(text, reason, metadata.get("error"))
+        (_truncate(text), False)
+        if reason == "final"
+        else _partial_message(text, reason, metadata.get("error"))
     )
 
 
-def _incomplete(result: RLMResult) -> tuple[str, bool]:
-    return _partial(result.partial or "", result.stop_reason, result.error)
+def _message_of_incomplete(result: RLMResult) -> tuple[str, bool]:
+    return _partial_message(result.partial or "", result.stop_reason, result.error)
 
 
-def _partial(text: str, reason: str, error: str | None) -> tuple[str, bool]:
+def _partial_message(text: str, reason: str, error: str | None) -> tuple[str, bool]:
     why = f"{reason}: {error}" if error else reason
     if text.strip() in {"", EMPTY}:
         return f"There is no answer: the run was stopped by {why}.", True
-    return f"{_cut(text)}\n(This is a partial answer: the run was stopped by {why}.)", False
+    return f"{_truncate(text)}\n(This is a partial answer: the run was stopped by {why}.)", False
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+def _truncate(text: str) -> str:
+    return (
+        text
+        if len(text) <= _MAX_ANSWER_CHARS
+        else f"{text[:_MAX_ANSWER_CHARS]}… ({len(text):,} characters)"
+    )
 
 
 def _output(name: str, query: str, content: str, is_error: bool, raw: Any) -> ToolOutput:

@@ -1,4 +1,4 @@
-"""Tools for agents over what a run found."""
+"""Tools for agents over the findings of a run."""
 
 from typing import Final
 
@@ -10,14 +10,14 @@ from rlm_integrations.faces.evidence import Evidence, search_evidence, summarize
 from rlm_integrations.llama_index.results import store_of
 from rlm_integrations.store.passages import passage
 
-_SHOWN: Final = 2_000  # characters of one finding
-_PLACES: Final = 20  # of one finding
-_MOST: Final = 50  # findings of one search
+_MAX_SHOWN_CHARS: Final = 2_000  # characters of one finding
+_MAX_SPANS: Final = 20  # of one finding
+_MAX_K: Final = 50  # findings of one search
 
 
 class RLMStoreToolSpec(BaseToolSpec):
-    """Three tools: search the findings of a run, sum them up, and read the places in the document
-    that they rest on.
+    """Three tools: search the findings of a run, summarize them, and read the document spans that
+    support them.
 
         agent = FunctionAgent(tools=RLMStoreToolSpec(engine.last_store).to_tool_list(), llm=llm)
 
@@ -45,10 +45,11 @@ class RLMStoreToolSpec(BaseToolSpec):
         A finding ends with the places that it rests on, as [source:start-end], which read_passage
         reads.
         """
-        found = search_evidence(self._store, query, check_count("k", k, most=_MOST))
+        found = search_evidence(self._store, query, check_count("k", k, most=_MAX_K))
         return (
             "\n\n".join(
-                f"{each.id} ({each.type}) {_cut(each.text)}{_places(each)}" for each in found
+                f"{each.id} ({each.type}) {_truncate(each.text)}{_span_labels(each)}"
+                for each in found
             )
             or "nothing was found"
         )
@@ -59,7 +60,7 @@ class RLMStoreToolSpec(BaseToolSpec):
 
     def summarise_findings(self, query: str = "", k: int = 10) -> str:
         """How many findings of which types and tags there are, and the first of them."""
-        return summarize_store(self._store, query, check_count("k", k, most=_MOST)).text
+        return summarize_store(self._store, query, check_count("k", k, most=_MAX_K)).text
 
     async def asummarise_findings(self, query: str = "", k: int = 10) -> str:
         """See `summarise_findings`."""
@@ -76,11 +77,15 @@ class RLMStoreToolSpec(BaseToolSpec):
         return await runtime.offload(self.read_passage, source, start, end)
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+def _truncate(text: str) -> str:
+    return (
+        text
+        if len(text) <= _MAX_SHOWN_CHARS
+        else f"{text[:_MAX_SHOWN_CHARS]}… ({len(text):,} characters)"
+    )
 
 
-def _places(found: Evidence) -> str:
+def _span_labels(found: Evidence) -> str:
     return "".join(
-        f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.spans[:_PLACES]
+        f" [{span['source']}:{span['start']}-{span['end']}]" for span in found.spans[:_MAX_SPANS]
     )

@@ -1,4 +1,4 @@
-"""Models that are not LlamaIndex's, as LlamaIndex's tracers and token counters see its own."""
+"""LlamaIndex tracing and token counting for models that are not LlamaIndex's."""
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -26,12 +26,12 @@ from rlm_integrations.records import Completion, Request
 if TYPE_CHECKING:
     from llama_index_instrumentation.dispatcher import Dispatcher
 
-# Which tells of the calls of LlamaIndex's own models
+# The dispatcher for calls of LlamaIndex's own models
 _dispatcher = get_dispatcher("llama_index.core.llms.callbacks")
 
 
 class _Call:
-    """One call on its way through LlamaIndex's wrappers."""
+    """One model call that passes through LlamaIndex's wrappers."""
 
     def __init__(self, lm: LM, request: Request) -> None:
         self.lm = lm
@@ -43,17 +43,19 @@ _call: ContextVar[_Call] = ContextVar("call")
 
 
 def traced(lm: LM, callbacks: Callable[[], CallbackManager]) -> LM:
-    """The model such that LlamaIndex sees its calls; LlamaIndex's own models do so by themselves.
+    """The model with LlamaIndex tracing; LlamaIndex's own models already have it.
 
     Args:
         lm: The model.
-        callbacks: Gives the callback manager that is told of its calls.
+        callbacks: Returns the callback manager that receives its calls.
     """
     return lm if isinstance(lm, LlamaIndexLM | TracedLM) else TracedLM(lm, callbacks)
 
 
 class TracedLM:
-    """A model of which LlamaIndex's spans, events and callbacks tell, where anybody listens."""
+    """A model whose calls LlamaIndex reports as spans, events and callbacks, if any handler
+    listens.
+    """
 
     def __init__(self, lm: LM, callbacks: Callable[[], CallbackManager]) -> None:
         self.traced = lm
@@ -63,8 +65,8 @@ class TracedLM:
         self._shown: NamedModel | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """What else there is of the model, such as what it shares its limits with."""
-        if name.startswith("_") or name == "traced":  # it is being copied, and has nothing yet
+        """All other attributes are the model's, such as the key of its limiter."""
+        if name.startswith("_") or name == "traced":  # during a copy, before `__init__`
             raise AttributeError(name)
         return getattr(self.traced, name)
 
@@ -97,9 +99,9 @@ class TracedLM:
 
 
 class NamedModel(CustomLLM):
-    """What traces show of a call of a model that is given by its name.
+    """The LlamaIndex model that traces show for a model given by name.
 
-    It is asked through `TracedLM` alone.
+    Only `TracedLM` calls it.
     """
 
     model: str
@@ -112,15 +114,15 @@ class NamedModel(CustomLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """The model's name, and its window where that is known."""
+        """The model's name, and its context window if known."""
         return LLMMetadata(
             model_name=self.model, context_window=self.context_window, is_chat_model=True
         )
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **_: Any) -> ChatResponse:
-        """The completion of the call that is under way here."""
-        del messages  # they are the request's
+        """The completion of the current call."""
+        del messages  # the same as the request's
         call = _call.get()
         completion = call.completion = await call.lm.complete(call.request)
         raw: dict[str, Any] = {"model": completion.model, "finish_reason": completion.finish_reason}
@@ -146,7 +148,7 @@ class NamedModel(CustomLLM):
 
 
 def _is_watched() -> bool:
-    """Whether a handler of spans or events is told of calls of models."""
+    """Whether any span or event handler receives model calls."""
     dispatcher: Dispatcher | None = _dispatcher
     while dispatcher is not None:
         if not all(isinstance(each, NullEventHandler) for each in dispatcher.event_handlers):

@@ -27,7 +27,9 @@ def passage(store: Store, source: str, start: int, end: int) -> str:
     try:
         return corpus.text(_source_name(corpus, source), start, end)
     except ContextError as error:
-        raise InputError(f"the document is no longer at hand ({error})") from error
+        raise InputError(
+            f"the document is no longer in memory ({error}); a runnable or engine bound to it keeps it"
+        ) from error
 
 
 def _source_name(corpus: SpanText, source: str) -> str:

@@ -17,6 +17,7 @@ from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
 from rlm_integrations.faces import evidence
+from rlm_integrations.faces.kept_results import MAX_KEPT_RESULTS
 from rlm_integrations.langchain import (
     RLMRunnable,
     RLMStoreRetriever,
@@ -376,7 +377,7 @@ def test_what_leads_to_no_store(given: object, why: str) -> None:
 def test_a_result_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last 32 results of runnables are found by their ids, and no older one."""
     monkeypatch.setattr(runtime, "_shared", {})  # only ours: those of other tests are not touched
-    for number in range(kept_stores.KEPT_STORES + 1):
+    for number in range(MAX_KEPT_RESULTS + 1):
         kept_stores.keep(RLMResult(answer="", run_id=f"run{number}", store=SharedStore()))
     with pytest.raises(InputError, match="no run 'run0' in this process"):
         RLMStoreRetriever(store="run0")

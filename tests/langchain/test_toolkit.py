@@ -208,10 +208,7 @@ async def test_long_findings(asynchronously: bool) -> None:
         f"w_000001 (note) {'b' * 2_000}… (5,000,000 characters) [context_0:0-1] "
     )
     assert len(message.content) < 3_000
-    assert (
-        message.artifact[0]["page_content"]
-        == f"{'b' * toolkit.MAX_READ_CHARS}… (5,000,000 characters)"
-    )
+    assert message.artifact[0]["page_content"] == f"{'b' * 20_000}… (5,000,000 characters)"
     assert len(message.artifact[0]["metadata"]["spans"]) == 500
 
 
@@ -223,8 +220,8 @@ def test_a_bound_document_stays_for_its_store() -> None:
     bound = scripted()
     assert tools(bound.invoke("Who?"))["read_span"].invoke(span) == QUOTE
     came_along = scripted(context=None).invoke({"question": "Who?", "context": DOCUMENTS})
-    assert "the document is no longer at hand" in tools(came_along)["read_span"].invoke(span)
-    assert "with_context(…) keeps it" in tools(came_along)["read_span"].invoke(span)
+    assert "the document is no longer in memory" in tools(came_along)["read_span"].invoke(span)
+    assert "bound to it keeps it" in tools(came_along)["read_span"].invoke(span)
     assert "Ada Conti approved" in tools(came_along)["search_findings"].invoke(
         {"query": "type=claim"}
     )

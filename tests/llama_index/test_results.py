@@ -14,13 +14,13 @@ from llama_index.core import Document
 from llama_index.core.base.response.schema import Response
 
 from rlm_integrations.errors import InputError
+from rlm_integrations.faces.kept_results import MAX_KEPT_RESULTS
 from rlm_integrations.llama_index import (
     RLMQueryEngine,
     RLMStoreRetriever,
     RLMSynthesizer,
     result_of,
 )
-from rlm_integrations.llama_index.results import KEPT
 from tests.engine.conftest import Scripted, code, final, overlong
 
 
@@ -94,7 +94,7 @@ async def test_what_is_not_kept() -> None:
     """
     engine = engine_of()
     first = await engine.aquery(QUESTION)
-    for _ in range(KEPT):
+    for _ in range(MAX_KEPT_RESULTS):
         await engine.aquery(QUESTION)
     with pytest.raises(
         InputError,
