@@ -15,7 +15,7 @@ from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.langchain import LLMBatchRunnable, RLMRunnable
 from rlm_integrations.lm.resolve import resolve
 from tests.langchain.conftest import Tracer, tree
-from tests.langchain.test_trace import DOORS, through
+from tests.langchain.test_trace import APIS, through
 from tests.lm._foreign import ANSWER, CALLS, CLAUDE, GEMINI, KEY, MODEL, foreign, root_or_sub
 from tests.lm.conftest import request_of
 from tests.standin import Fault, StandIn, answer_to
@@ -76,13 +76,13 @@ KINDS = [with_fallbacks, configurable_fields, alternatives, initialised, bound_f
 CONFIGURED: dict[str, Any] = {"configurable": {"model": MODEL}}
 
 
-@DOORS
+@APIS
 @pytest.mark.parametrize("make", KINDS, ids=[each.__name__ for each in KINDS])
-async def test_any_runnable_drives_a_run(standin: StandIn, make: Any, door: str) -> None:
-    """As root and as sub-model, from every door, with its tokens counted and its calls in one tree."""
+async def test_any_runnable_drives_a_run(standin: StandIn, make: Any, api: str) -> None:
+    """As root and as sub-model, with every API method, with its tokens counted and its calls in one tree."""
     tracer, usage = Tracer(), UsageMetadataCallbackHandler()
     runnable = RLMRunnable(make(standin), context="a document")
-    output = await through(door, runnable, "Who?", {"callbacks": [tracer, usage], **CONFIGURED})
+    output = await through(api, runnable, "Who?", {"callbacks": [tracer, usage], **CONFIGURED})
     assert output["answer"] == ANSWER
     assert (
         output["usage_metadata"][MODEL]["input_tokens"]
@@ -94,19 +94,19 @@ async def test_any_runnable_drives_a_run(standin: StandIn, make: Any, door: str)
     assert {name for name, _ in tree(root)[1]} == {"rlm.root", "rlm.sub"}
 
 
-@DOORS
+@APIS
 @pytest.mark.parametrize("make", KINDS, ids=[each.__name__ for each in KINDS])
-async def test_any_runnable_answers_a_batch(standin: StandIn, make: Any, door: str) -> None:
+async def test_any_runnable_answers_a_batch(standin: StandIn, make: Any, api: str) -> None:
     """A batch asks it as a run does."""
     standin.change(scripts={})
     prompts = [str(number) for number in range(4)]
-    replies = await through(door, LLMBatchRunnable(make(standin)), prompts, CONFIGURED)
+    replies = await through(api, LLMBatchRunnable(make(standin)), prompts, CONFIGURED)
     assert replies == [answer_to(prompt) for prompt in prompts]
 
 
-@DOORS
+@APIS
 @pytest.mark.parametrize("make", [configurable_fields, alternatives, initialised])
-async def test_a_configuration_chooses_for_each_run(standin: StandIn, make: Any, door: str) -> None:
+async def test_a_configuration_chooses_for_each_run(standin: StandIn, make: Any, api: str) -> None:
     """One runnable, two configurations one after the other and none: each call is made to the model
     that is meant.
     """
@@ -114,10 +114,10 @@ async def test_a_configuration_chooses_for_each_run(standin: StandIn, make: Any,
     batch = LLMBatchRunnable(make(standin))
     asked = [MODEL, MODEL] if make is alternatives else [MODEL, OTHER]
     for name in asked:
-        assert await through(door, batch, ["x"], {"configurable": {"model": name}}) == [
+        assert await through(api, batch, ["x"], {"configurable": {"model": name}}) == [
             answer_to("x")
         ]
-    assert await through(door, batch, ["x"]) == [answer_to("x")]
+    assert await through(api, batch, ["x"]) == [answer_to("x")]
     assert [call.model for call in standin.calls()] == [*asked, "down"]
 
 
@@ -174,10 +174,10 @@ def test_what_answered_is_what_is_paid(standin: StandIn) -> None:
 PROVIDERS = [(f"anthropic:{CLAUDE}", "ANTHROPIC"), (f"google_genai:{GEMINI}", "GOOGLE")]
 
 
-@DOORS
+@APIS
 @pytest.mark.parametrize(("name", "provider"), PROVIDERS)
 async def test_names_of_providers(
-    standin: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, provider: str, door: str
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, provider: str, api: str
 ) -> None:
     """What `create_agent` takes as a name is one here too, with the tries left to this library."""
     address = standin.base_url.removesuffix("/v1")
@@ -185,14 +185,14 @@ async def test_names_of_providers(
     monkeypatch.setenv("ANTHROPIC_API_URL", address)
     monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", address)
     runnable = RLMRunnable(name, {"sub": name}, context="a document")
-    assert (await through(door, runnable, "Who?"))["answer"] == ANSWER
+    assert (await through(api, runnable, "Who?"))["answer"] == ANSWER
     assert runnable.root_llm.max_retries == LLMBatchRunnable(name).llm.max_retries == 0
     assert {call.model for call in standin.calls()} == {name.partition(":")[2]}
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("google_genai:x", "LangChain makes no model of 'google_"), ("groq:x", "langchain-groq")],
+    [("google_genai:x", "init_chat_model cannot create 'google_"), ("groq:x", "langchain-groq")],
 )
 def test_names_that_make_no_model(name: str, why: str) -> None:
     """A missing key or package is told where the name is written."""

@@ -13,7 +13,7 @@ from rlm_integrations import LLMError
 from rlm_integrations.errors import InputError
 from rlm_integrations.langchain import LLMBatchRunnable
 from tests.langchain.conftest import Together, Tracer
-from tests.langchain.test_trace import DOORS, through, until
+from tests.langchain.test_trace import APIS, through, until
 from tests.lm._foreign import MODEL, foreign
 from tests.standin import Fault, StandIn, answer_to
 
@@ -33,27 +33,27 @@ def batch(standin: StandIn) -> LLMBatchRunnable:
     )
 
 
-@DOORS
-async def test_replies_in_order(standin: StandIn, batch: LLMBatchRunnable, door: str) -> None:
+@APIS
+async def test_replies_in_order(standin: StandIn, batch: LLMBatchRunnable, api: str) -> None:
     """One for each prompt, in the prompts' order, whichever came first; identical prompts are calls
     of their own.
     """
     standin.change(latency=0.02, jitter=0.02)
     prompts = [f"p{number % 20}" for number in range(60)]
-    assert await through(door, batch, prompts) == [answer_to(prompt) for prompt in prompts]
+    assert await through(api, batch, prompts) == [answer_to(prompt) for prompt in prompts]
     assert standin.stats().calls == 60
     assert standin.stats().most_in_flight <= 5
 
 
-@DOORS
-async def test_errors_in_their_slots(standin: StandIn, batch: LLMBatchRunnable, door: str) -> None:
+@APIS
+async def test_errors_in_their_slots(standin: StandIn, batch: LLMBatchRunnable, api: str) -> None:
     """A prompt that cannot be sent, one that fails for good and one that fails at first: the others
     are not touched.
     """
     standin.change(
         faults=[Fault("bad_request", match="bad"), Fault("server", match="later", times=1)]
     )
-    replies = await through(door, batch, ["a", None, "bad", "later", IMAGE])
+    replies = await through(api, batch, ["a", None, "bad", "later", IMAGE])
     assert [replies[0], replies[3]] == [answer_to("a"), answer_to("later")]
     errors = [replies[1], replies[2], replies[4]]
     assert all(isinstance(reply, LLMError) for reply in errors)
@@ -61,11 +61,11 @@ async def test_errors_in_their_slots(standin: StandIn, batch: LLMBatchRunnable, 
     assert "image_url" in errors[2].message
 
 
-@DOORS
-async def test_an_empty_batch(batch: LLMBatchRunnable, door: str) -> None:
+@APIS
+async def test_an_empty_batch(batch: LLMBatchRunnable, api: str) -> None:
     """Nothing is asked, and nothing comes."""
-    if door in {"invoke", "ainvoke"}:
-        assert await through(door, batch, []) == []
+    if api in {"invoke", "ainvoke"}:
+        assert await through(api, batch, []) == []
     else:
         assert [part async for part in batch.astream([])] == []
 
@@ -114,13 +114,13 @@ def test_in_a_chain(batch: LLMBatchRunnable) -> None:
     assert chain.invoke(["a", "b", "c"]) == 3
 
 
-@DOORS
-async def test_bounds_of_a_configuration(door: str) -> None:
+@APIS
+async def test_bounds_of_a_configuration(api: str) -> None:
     """`max_concurrency` lowers the fan-out and never raises it."""
     for config, most in (({"max_concurrency": 2}, 2), ({"max_concurrency": 50}, 5)):
         model = Together(most)
         await through(
-            door,
+            api,
             LLMBatchRunnable(model, max_concurrent=5),
             [str(number) for number in range(20)],
             config,
@@ -173,12 +173,12 @@ async def test_cancelling(standin: StandIn, batch: LLMBatchRunnable) -> None:
     assert standin.stats().calls == 5
 
 
-@DOORS
-async def test_tokens_and_progress(batch: LLMBatchRunnable, door: str) -> None:
+@APIS
+async def test_tokens_and_progress(batch: LLMBatchRunnable, api: str) -> None:
     """LangChain's own handler counts every call, and the steps are custom events."""
     usage, tracer = UsageMetadataCallbackHandler(), Tracer()
     await through(
-        door, batch, [f"p{number}" for number in range(50)], {"callbacks": [usage, tracer]}
+        api, batch, [f"p{number}" for number in range(50)], {"callbacks": [usage, tracer]}
     )
     assert usage.usage_metadata[MODEL]["output_tokens"] == 50 * (len(answer_to("p")) // 4 + 1)
     names = [name for name, _ in tracer.events]

@@ -34,7 +34,7 @@ def quick(standin: StandIn) -> Iterator[LLMBatchRunnable]:
 def test_on_any_loop(
     standin: StandIn, quick: LLMBatchRunnable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One object on loops one after another, at the same time, and from synchronous doors: no
+    """One object on loops one after another, at the same time, and from the sync API: no
     answer lost, and no thread for a call.
     """
     used: list[object] = []

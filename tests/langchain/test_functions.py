@@ -23,7 +23,7 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.langchain import RLMRunnable, create_rlm_tool
 from tests.engine.conftest import Scripted, code
 from tests.langchain.conftest import Tracer
-from tests.langchain.test_trace import DOORS, through
+from tests.langchain.test_trace import APIS, through
 
 
 @tool
@@ -71,9 +71,9 @@ def run(*lines: str, tools: list[Any]) -> tuple[RLMRunnable, Scripted]:
     return RLMRunnable(root, context="a document", tools=tools), root
 
 
-@DOORS
-async def test_tools_are_called_by_their_names(door: str) -> None:
-    """Sync and async ones, of either class, by position and by name, from every door; what they
+@APIS
+async def test_tools_are_called_by_their_names(api: str) -> None:
+    """Sync and async ones, of either class, by position and by name, with every API method; what they
     give crosses as plain data.
     """
     runnable, _ = run(
@@ -82,12 +82,12 @@ async def test_tools_are_called_by_their_names(door: str) -> None:
         "FINAL(str([first, second, asked_later('Ulm'), both_ways('Ulm')[-3:], weather('Ulm')['rain']]))",
         tools=[population, asked_later, both_ways, Weather()],
     )
-    output = await through(door, runnable, "Who?")
+    output = await through(api, runnable, "Who?")
     assert output["answer"] == "[155000, 155001, 'later Ulm', 'Ulm', [1, 2]]"
 
 
-@DOORS
-async def test_retrievers_and_runnables(door: str) -> None:
+@APIS
+async def test_retrievers_and_runnables(api: str) -> None:
     """A retriever is asked a query and gives dicts; any other runnable is given its input."""
     store = InMemoryVectorStore(DeterministicFakeEmbedding(size=3))
     store.add_documents([Document("the dam", metadata={"page": 1})])
@@ -101,7 +101,7 @@ async def test_retrievers_and_runnables(door: str) -> None:
             RunnableLambda(lambda text: text.upper(), name="shout").with_config(tags=["x"]),
         ],
     )
-    assert (await through(door, runnable, "Who?"))["answer"] == "about dams 7 the dam A"
+    assert (await through(api, runnable, "Who?"))["answer"] == "about dams 7 the dam A"
     assert "places(query: str)" in root.requests[0].messages[0].content
 
 
@@ -117,8 +117,8 @@ def test_what_the_model_is_told_of_them() -> None:
     assert "both_ways(town: str)" in system
 
 
-@DOORS
-async def test_their_runs_are_children_of_the_run(door: str) -> None:
+@APIS
+async def test_their_runs_are_children_of_the_run(api: str) -> None:
     """A tracer sees each call below the run that made it."""
     tracer = Tracer()
     runnable, _ = run(
@@ -126,7 +126,7 @@ async def test_their_runs_are_children_of_the_run(door: str) -> None:
         "FINAL('so')",
         tools=[population, asked_later, Places()],
     )
-    await through(door, runnable, "Who?", {"callbacks": [tracer]})
+    await through(api, runnable, "Who?", {"callbacks": [tracer]})
     (root,) = tracer.roots
     assert {"population", "asked_later", "Places"} <= {child.name for child in root.child_runs}
 

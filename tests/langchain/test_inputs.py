@@ -84,9 +84,9 @@ def test_a_question_without_a_document() -> None:
 
 
 CONTEXTS = [
-    ("a text", "a text of 6 characters"),
+    ("a text", "a string of 6 characters"),
     (Document("a text"), "a Document"),
-    ([Document("a"), "b"], "a list of 2 texts"),
+    ([Document("a"), "b"], "a list of 2 items"),
     (Path("somewhere/secret.txt"), "a file"),
 ]
 

@@ -1,4 +1,4 @@
-"""Whichever chat model a run is given: it goes through LangChain's own door, with all that
+"""Whichever chat model a run is given: it goes through LangChain's own API, with all that
 LangChain and the user put on it.
 """
 
@@ -14,7 +14,7 @@ from langchain_core.rate_limiters import BaseRateLimiter
 
 from rlm_integrations.langchain import RLMRunnable
 from tests.langchain.conftest import Tracer, tree
-from tests.langchain.test_trace import DOORS, through
+from tests.langchain.test_trace import APIS, through
 from tests.lm._foreign import ANSWER, CALLS, MODEL, NAMES, foreign
 from tests.standin import StandIn
 
@@ -24,15 +24,15 @@ PROVIDERS = pytest.mark.parametrize(
 RUN = ("RLMRunnable", [("rlm.root", []), *[("rlm.sub", [])] * (CALLS - 1)])
 
 
-@DOORS
+@APIS
 @PROVIDERS
-async def test_real_objects_of_providers(standin: StandIn, kind: str, door: str) -> None:
+async def test_real_objects_of_providers(standin: StandIn, kind: str, api: str) -> None:
     """Objects of OpenAI's, Anthropic's and Google's integrations drive a whole run over their own
     wires: one tree, every token counted.
     """
     tracer, usage = Tracer(), UsageMetadataCallbackHandler()
     runnable = RLMRunnable(foreign(kind, standin.base_url), context="a document")
-    output = await through(door, runnable, "Who?", {"callbacks": [tracer, usage]})
+    output = await through(api, runnable, "Who?", {"callbacks": [tracer, usage]})
     assert output["answer"] == ANSWER
     assert tree(tracer.roots[0]) == RUN
     assert standin.stats().calls == CALLS
@@ -65,14 +65,14 @@ class Turnstile(BaseRateLimiter):
         return self.acquire()
 
 
-@DOORS
-async def test_a_rate_limiter_of_langchain(standin: StandIn, door: str) -> None:
+@APIS
+async def test_a_rate_limiter_of_langchain(standin: StandIn, api: str) -> None:
     """A model's own rate limiter sees every call."""
     turnstile = Turnstile()
     runnable = RLMRunnable(
         foreign("ChatOpenAI", standin.base_url, rate_limiter=turnstile), context="a document"
     )
-    await through(door, runnable, "Who?")
+    await through(api, runnable, "Who?")
     assert turnstile.passed == CALLS
 
 
@@ -94,15 +94,15 @@ class Plain(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=AIMessage(content))])
 
 
-@DOORS
-async def test_a_model_of_ones_own(door: str) -> None:
-    """One with nothing but `_generate` and content blocks works from every door, bound ones too,
+@APIS
+async def test_a_model_of_ones_own(api: str) -> None:
+    """One with nothing but `_generate` and content blocks works with every API method, bound ones too,
     and makes one tree.
     """
     tracer = Tracer()
     bound = Plain(calls=[]).bind(stop=["x"], top_k=3).with_config(tags=["mine"])
     output = await through(
-        door, RLMRunnable(bound, context="a document"), "Who?", {"callbacks": [tracer]}
+        api, RLMRunnable(bound, context="a document"), "Who?", {"callbacks": [tracer]}
     )
     assert output["answer"] == "said"
     assert bound.bound.calls == [{"top_k": 3}]

@@ -20,7 +20,7 @@ from rlm_integrations.langchain import LLMBatchRunnable, RLMRunnable, as_node, r
 from rlm_integrations.lm.asker import Retry
 from tests.engine.conftest import Scripted, code, final
 from tests.langchain.conftest import Tracer
-from tests.langchain.test_trace import DOORS, through
+from tests.langchain.test_trace import APIS, through
 from tests.lm._foreign import foreign
 from tests.standin import Fault, StandIn, answer_to
 
@@ -59,29 +59,29 @@ def by_configuration(runnable: RLMRunnable) -> Any:
     return fields.with_config(configurable={"turns": 2})
 
 
-@DOORS
+@APIS
 @pytest.mark.parametrize("change", [by_assignment, by_copy, by_bind, by_configuration])
-async def test_a_changed_option_takes_effect(change: Any, door: str) -> None:
+async def test_a_changed_option_takes_effect(change: Any, api: str) -> None:
     """From the next run on, whichever way it was changed and also after earlier runs."""
     runnable = looking(max_iterations=3)
     # The closing turn is one too
-    assert (await through(door, runnable, "Who?"))["rlm"]["iterations"] == 4
-    assert (await through(door, change(runnable), "Who?"))["rlm"]["iterations"] == 3
+    assert (await through(api, runnable, "Who?"))["rlm"]["iterations"] == 4
+    assert (await through(api, change(runnable), "Who?"))["rlm"]["iterations"] == 3
 
 
-@DOORS
-async def test_an_unknown_option_of_a_call_is_refused(door: str) -> None:
+@APIS
+async def test_an_unknown_option_of_a_call_is_refused(api: str) -> None:
     """The error names it, and those that there are."""
     with pytest.raises(
         InputError, match=r"RLMRunnable has no option 'stop'; there are .*max_iterations"
     ):
-        await through(door, looking().bind(stop=["x"]), "Who?")
+        await through(api, looking().bind(stop=["x"]), "Who?")
     with pytest.raises(
         InputError, match=r"LLMBatchRunnable has no option 'stop'; there are .*max_concurrent"
     ):
-        await through(door, LLMBatchRunnable("offline").bind(stop=["x"]), ["x"])
+        await through(api, LLMBatchRunnable("offline").bind(stop=["x"]), ["x"])
     with pytest.raises(InputError, match="max_iterations=0"):
-        await through(door, looking().bind(max_iterations=0), "Who?")
+        await through(api, looking().bind(max_iterations=0), "Who?")
 
 
 def test_unknown_options_are_refused_where_they_are_written() -> None:
@@ -112,8 +112,8 @@ async def test_a_changed_model_is_asked(standin: StandIn) -> None:
 # Runs that do not finish, and fallbacks.
 
 
-@DOORS
-async def test_fallbacks_work_by_every_door(door: str) -> None:
+@APIS
+async def test_fallbacks_work_with_every_api(api: str) -> None:
     """A root that is down, and a run that does not finish where that raises: the next runnable
     answers.
     """
@@ -122,8 +122,8 @@ async def test_fallbacks_work_by_every_door(door: str) -> None:
         RLMRunnable(DOWN, context="a document", retry=Retry(failures=0)),
         looking(max_iterations=1, on_incomplete="raise"),
     ):
-        assert (await through(door, bad.with_fallbacks([good]), "Who?"))["answer"] == "Ada"
-        assert (await through(door, bad.with_fallbacks([good]).pick("answer"), "Who?")) == "Ada"
+        assert (await through(api, bad.with_fallbacks([good]), "Who?"))["answer"] == "Ada"
+        assert (await through(api, bad.with_fallbacks([good]).pick("answer"), "Who?")) == "Ada"
 
 
 async def test_fallbacks_under_events() -> None:
@@ -134,16 +134,16 @@ async def test_fallbacks_under_events() -> None:
     assert events[-1]["data"]["output"]["answer"] == "Ada"
 
 
-@DOORS
-async def test_what_did_not_finish(door: str) -> None:
+@APIS
+async def test_what_did_not_finish(api: str) -> None:
     """It raises where that is wanted; a typed answer is None, and the partial words have their own
     place.
     """
     with pytest.raises(IncompleteError, match="max_iterations") as caught:
-        await through(door, looking(max_iterations=2, on_incomplete="raise"), "Who?")
+        await through(api, looking(max_iterations=2, on_incomplete="raise"), "Who?")
     assert caught.value.result.stop_reason == "max_iterations"
     output = await through(
-        door,
+        api,
         RLMRunnable(
             Scripted([final("{'name': 1}")] * 9), context="a", output_type=Dam, max_iterations=3
         ),
@@ -151,7 +151,7 @@ async def test_what_did_not_finish(door: str) -> None:
     )
     assert (output["answer"], output["rlm"]["partial"]) == (None, '{"name": 1}')
     typed = RLMRunnable(Scripted([final("{'name': 'Ravenna'}")]), context="a", output_type=Dam)
-    output = await through(door, typed, "Who?")
+    output = await through(api, typed, "Who?")
     assert (output["answer"], output["rlm"]["partial"]) == (Dam(name="Ravenna"), None)
 
 
@@ -171,18 +171,18 @@ def test_a_retry_sees_what_did_not_finish() -> None:
 # Batches.
 
 
-@DOORS
-async def test_a_batch_that_raises(standin: StandIn, door: str) -> None:
+@APIS
+async def test_a_batch_that_raises(standin: StandIn, api: str) -> None:
     """With `on_error="raise"` the first failure ends the batch, and `with_fallbacks` sees it."""
     standin.change(scripts={}, faults=[Fault("bad_request", match="bad")])
     llm = foreign("ChatOpenAI", standin.base_url, max_retries=0)
     batch = LLMBatchRunnable(llm, on_error="raise", max_concurrent=1)
     with pytest.raises(ModelError, match="prompt 1: ") as caught:
-        await through(door, batch, ["a", "bad", "c"])
+        await through(api, batch, ["a", "bad", "c"])
     assert caught.value.type == "bad_request"
     assert standin.stats().calls <= 3
     other = RunnableLambda(lambda prompts: ["other"] * len(prompts))
-    assert await through(door, batch.with_fallbacks([other]), ["bad"]) == ["other"]
+    assert await through(api, batch.with_fallbacks([other]), ["bad"]) == ["other"]
 
 
 def test_tries_of_a_batch(standin: StandIn) -> None:
@@ -271,8 +271,8 @@ def test_a_long_conversation_is_cut() -> None:
 # Documents that are found.
 
 
-@DOORS
-async def test_a_retriever_is_a_context(door: str) -> None:
+@APIS
+async def test_a_retriever_is_a_context(api: str) -> None:
     """It finds documents for each question; the runnable's own input in the trace names it, and
     holds none of their words.
     """
@@ -285,13 +285,13 @@ async def test_a_retriever_is_a_context(door: str) -> None:
     program = code("FINAL(context[1], evidence=[cite('secret words')])")
     tracer = Tracer()
     runnable = RLMRunnable(Scripted([program]), context=RunnableLambda(find))
-    output = await through(door, runnable, "Who?", {"callbacks": [tracer]})
+    output = await through(api, runnable, "Who?", {"callbacks": [tracer]})
     assert (output["answer"], asked) == ("secret words of the dam", ["Who?"])
     assert output["context"][0].metadata["doc_id"] == "minutes"
     assert tracer.roots[0].inputs["context"] == "what find finds"
     assert tracer.roots[0].child_runs[0].name == "find"
-    with pytest.raises(ContextError, match="the retriever gave a int"):
-        await through(door, RLMRunnable("offline", context=RunnableLambda(len)), "Who?")
+    with pytest.raises(ContextError, match="the retriever returned int"):
+        await through(api, RLMRunnable("offline", context=RunnableLambda(len)), "Who?")
 
 
 # Nodes that run side by side.

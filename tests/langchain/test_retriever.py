@@ -145,7 +145,7 @@ def test_how_many(store: SharedStore) -> None:
 
 
 async def test_how_many_asynchronously(store: SharedStore) -> None:
-    """The asynchronous door takes `k` too."""
+    """The async API accepts `k` too."""
     assert len(await RLMStoreRetriever(store=store).ainvoke("", k=3)) == 3
 
 

@@ -1,4 +1,4 @@
-"""The runnable: what it gives, how it composes, from which doors, and what it lets go of."""
+"""The runnable: what it gives, how it composes, with which API, and what it lets go of."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from rlm_integrations.langchain import RLMRunnable
 from rlm_integrations.langchain.runnable import OWN
 from tests.engine.conftest import documents_held
 from tests.langchain.conftest import Together, scripted
-from tests.langchain.test_trace import DOORS, through
+from tests.langchain.test_trace import APIS, through
 from tests.lm._foreign import ANSWER, CALLS, MODEL, foreign
 from tests.standin import Fault, StandIn, answer_to
 
@@ -36,8 +36,8 @@ def cited(standin: StandIn) -> RLMRunnable:
     return RLMRunnable(foreign("ChatOpenAI", standin.base_url))
 
 
-@DOORS
-async def test_the_output(cited: RLMRunnable, door: str) -> None:
+@APIS
+async def test_the_output(cited: RLMRunnable, api: str) -> None:
     """The answer, its evidence as Documents whose spans hold, tokens by model, ids and counts; all
     but the answer in JSON's types.
     """
@@ -45,7 +45,7 @@ async def test_the_output(cited: RLMRunnable, door: str) -> None:
         Document("Nothing here."),
         Document(TEXT, id="report", metadata={"year": 1911, "tags": ["dam"]}),
     ]
-    output = await through(door, cited, {"question": "Who?", "context": documents})
+    output = await through(api, cited, {"question": "Who?", "context": documents})
     assert list(output) == ["input", "answer", "context", "usage_metadata", "rlm"]
     assert (output["input"], output["answer"]) == ("Who?", "Ada Conti")
     (evidence,) = output["context"]
@@ -181,15 +181,15 @@ def test_schemas() -> None:
 
 
 async def test_the_inner_fan_out_is_bounded() -> None:
-    """`max_concurrency` of a configuration bounds the calls of the run, from both doors, and never
+    """`max_concurrency` of a configuration bounds the calls of the run, from the sync and the async API, and never
     raises what the runnable says.
     """
     program = "```repl\nFINAL(len(llm_batch([str(n) for n in range(30)], max_concurrent=30)))\n```"
     for config, most in (({"max_concurrency": 3}, 3), ({"max_concurrency": 100}, 12), ({}, 12)):
-        for door in ("ainvoke", "invoke"):
+        for api in ("ainvoke", "invoke"):
             model = Together(most, program)
             runnable = RLMRunnable(model, context=TEXT, max_parallel_calls=12)
-            assert (await through(door, runnable, "Who?", config))["answer"] == "30"
+            assert (await through(api, runnable, "Who?", config))["answer"] == "30"
             assert model.most == most
 
 
@@ -198,7 +198,7 @@ async def use(runnable: RLMRunnable) -> str:
 
 
 @pytest.mark.parametrize("reused", [True, False], ids=["one model", "fresh models"])
-def test_every_door_again_and_again(standin: StandIn, reused: bool) -> None:
+def test_every_api_again_and_again(standin: StandIn, reused: bool) -> None:
     """Twice each, in loops one after another, inside a running loop and from threads at once: every
     answer comes, no call is made twice.
     """

@@ -1,4 +1,4 @@
-"""The same run by every door: what a user watches changes neither how models are asked nor what is
+"""The same run with every API method: what a user watches changes neither how models are asked nor what is
 counted.
 """
 
@@ -115,22 +115,22 @@ def by_agraph(modes: list[str]) -> Callable[[RLMRunnable, RunnableConfig], Await
     return ask
 
 
-ALL_DOORS: dict[str, Callable[[RLMRunnable, RunnableConfig], Awaitable[str]]] = {
+ALL_APIS: dict[str, Callable[[RLMRunnable, RunnableConfig], Awaitable[str]]] = {
     **{
-        door.__name__: door
-        for door in (by_invoke, by_ainvoke, by_stream, by_astream, by_batch, by_abatch)
+        api.__name__: api
+        for api in (by_invoke, by_ainvoke, by_stream, by_astream, by_batch, by_abatch)
     },
-    **{door.__name__: door for door in (by_events, by_filtered_events, by_function)},
+    **{api.__name__: api for api in (by_events, by_filtered_events, by_function)},
     **{f"graph {'+'.join(modes)}": by_graph(modes) for modes in WATCHING},
     **{f"async graph {'+'.join(modes)}": by_agraph(modes) for modes in WATCHING},
 }
-EVERY_DOOR = pytest.mark.parametrize("door", ALL_DOORS.values(), ids=ALL_DOORS)
+EVERY_API = pytest.mark.parametrize("api", ALL_APIS.values(), ids=ALL_APIS)
 
 
-@EVERY_DOOR
+@EVERY_API
 @pytest.mark.parametrize("fast", [False, True], ids=["ChatOpenAI", "fast_chat_openai"])
-async def test_a_budget_does_not_differ_between_doors(
-    standin: StandIn, door: Any, fast: bool
+async def test_a_budget_does_not_differ_between_apis(
+    standin: StandIn, api: Any, fast: bool
 ) -> None:
     """The same calls, the same tokens, and none refused, however the run is watched: sub-calls are
     not streamed for no reader.
@@ -148,7 +148,7 @@ async def test_a_budget_does_not_differ_between_doors(
         model("root"), model("sub"), context="a document", budget=Budget(max_tokens=20_000)
     )
     usage = UsageMetadataCallbackHandler()
-    assert await door(runnable, {"callbacks": [usage]}) == "0 refused"
+    assert await api(runnable, {"callbacks": [usage]}) == "0 refused"
     assert sorted(call.model for call in standin.calls()) == ["root", "sub", "sub", "sub", "sub"]
     assert [call.stream for call in standin.calls()] == [False] * 5
     counted = {
@@ -164,10 +164,10 @@ async def test_a_budget_does_not_differ_between_doors(
     assert counted["sub"][1] > 0 < counted["root"][1]
 
 
-@EVERY_DOOR
+@EVERY_API
 @pytest.mark.parametrize("fast", [False, True], ids=["ChatOpenAI", "fast_chat_openai"])
 async def test_tokens_that_are_shown_are_counted_too(
-    standin: StandIn, door: Any, fast: bool
+    standin: StandIn, api: Any, fast: bool
 ) -> None:
     """With `stream_tokens=True` the calls of a watched run are streamed, at any address, and each
     says its tokens.
@@ -186,17 +186,17 @@ async def test_tokens_that_are_shown_are_counted_too(
         model("root"), model("sub"), context="a document", budget=budget, stream_tokens=True
     )
     usage = UsageMetadataCallbackHandler()
-    assert await door(runnable, {"callbacks": [usage]}) == "0 refused"
+    assert await api(runnable, {"callbacks": [usage]}) == "0 refused"
     assert set(usage.usage_metadata) == {"root", "sub"}
     assert min(each["input_tokens"] for each in usage.usage_metadata.values()) > 0
 
 
-@pytest.mark.parametrize("door", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("api", ["invoke", "ainvoke"])
 @pytest.mark.parametrize(
     "options", [{"streaming": True}, {"streaming": True, "stream_usage": True}]
 )
 async def test_a_model_set_to_stream_says_its_tokens(
-    standin: StandIn, door: str, options: dict[str, Any]
+    standin: StandIn, api: str, options: dict[str, Any]
 ) -> None:
     """`streaming=True` is the user's own word and stays; the tokens are asked for where nothing is
     said of them.
@@ -208,7 +208,7 @@ async def test_a_model_set_to_stream_says_its_tokens(
     runnable = RLMRunnable(
         llm, llm.bind(model="sub"), context="a document", budget=Budget(max_tokens=20_000)
     )
-    output = runnable.invoke(QUESTION) if door == "invoke" else await runnable.ainvoke(QUESTION)
+    output = runnable.invoke(QUESTION) if api == "invoke" else await runnable.ainvoke(QUESTION)
     assert output["answer"] == "0 refused"
     assert [call.stream for call in standin.calls()] == [True] * 5
     assert all(

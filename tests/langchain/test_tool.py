@@ -143,7 +143,7 @@ async def test_without_a_call_of_a_model(asynchronously: bool) -> None:
 def test_nothing_of_the_document_is_in_its_repr() -> None:
     """What tracers and logs write of a tool tells the size of the document and none of its words."""
     shown = repr(create_rlm_tool(RLMRunnable(Scripted([LOOK]), context=f"{QUOTE} " * 100)))
-    assert "a text of 4,300 characters" in shown
+    assert "a string of 4,300 characters" in shown
     assert "Ravenna" not in shown
 
 

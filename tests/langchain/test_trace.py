@@ -17,7 +17,7 @@ from tests.langchain.conftest import Tracer, scripted, tree
 from tests.lm._foreign import ANSWER, CALLS, KEY, MODEL, foreign
 from tests.standin import Fault, StandIn, answer_to
 
-DOORS = pytest.mark.parametrize("door", ["invoke", "ainvoke", "stream", "astream"])
+APIS = pytest.mark.parametrize("api", ["invoke", "ainvoke", "stream", "astream"])
 MODELS = pytest.mark.parametrize("kind", ["ChatOpenAI", "OpenAILM"])
 
 CHILDREN = """```repl
@@ -37,9 +37,9 @@ def model(kind: str, standin: StandIn) -> Any:
     )
 
 
-async def through(door: str, runnable: Any, given: Any, config: Any = None) -> Any:
-    """The whole output, by whatever door."""
-    match door:
+async def through(api: str, runnable: Any, given: Any, config: Any = None) -> Any:
+    """The whole output, with the given API method."""
+    match api:
         case "invoke":
             return await asyncio.to_thread(runnable.invoke, given, config)
         case "ainvoke":
@@ -60,11 +60,11 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.002)
 
 
-@DOORS
+@APIS
 @MODELS
-async def test_one_tree(standin: StandIn, kind: str, door: str) -> None:
+async def test_one_tree(standin: StandIn, kind: str, api: str) -> None:
     """Root, sub-calls, child runs with what they ask, and a retriever after it are one tree, from
-    every door, whoever made the model.
+    every API method, for models of every maker.
     """
     standin.change(scripts={MODEL: scripted(CHILDREN, child=CHILD)})
     tracer = Tracer()
@@ -76,7 +76,7 @@ async def test_one_tree(standin: StandIn, kind: str, door: str) -> None:
         runnable.pick("answer")
         | RunnableLambda(lambda answer: [answer, *retriever.invoke("found")])
     ).with_config(run_name="chain")
-    answer, found = await through(door, chain, "Who?", {"callbacks": [tracer]})
+    answer, found = await through(api, chain, "Who?", {"callbacks": [tracer]})
     assert (answer, found.page_content) == (CHILDREN_ANSWER, "it")
     (root,) = tracer.roots
     child = ("rlm.child", [("rlm.root", []), ("rlm.sub", [])])
@@ -89,9 +89,9 @@ async def test_one_tree(standin: StandIn, kind: str, door: str) -> None:
     assert {each.trace_id for each in tracer.runs} == {root.trace_id}
 
 
-@DOORS
+@APIS
 @MODELS
-async def test_what_calls_show(standin: StandIn, kind: str, door: str) -> None:
+async def test_what_calls_show(standin: StandIn, kind: str, api: str) -> None:
     """Each has its place in the run, its depth, and the user's own tags and metadata; `nostream`
     unless tokens are wanted.
     """
@@ -99,7 +99,7 @@ async def test_what_calls_show(standin: StandIn, kind: str, door: str) -> None:
         tracer = Tracer()
         runnable = RLMRunnable(model(kind, standin), context="a document", stream_tokens=tokens)
         await through(
-            door,
+            api,
             runnable,
             "Who?",
             {"callbacks": [tracer], "tags": ["mine"], "metadata": {"user": "u"}},
@@ -114,13 +114,13 @@ async def test_what_calls_show(standin: StandIn, kind: str, door: str) -> None:
             assert call.metadata["user"] == "u"
 
 
-@DOORS
+@APIS
 @MODELS
-async def test_tokens_add_up(standin: StandIn, kind: str, door: str) -> None:
+async def test_tokens_add_up(standin: StandIn, kind: str, api: str) -> None:
     """What LangChain's own handler counts is the sum of the calls, and what the output says."""
     usage = UsageMetadataCallbackHandler()
     output = await through(
-        door,
+        api,
         RLMRunnable(model(kind, standin), context="a document"),
         "Who?",
         {"callbacks": [usage]},
@@ -212,9 +212,9 @@ async def test_closing_a_stream_is_cancelling(standin: StandIn) -> None:
 LONG = "The dam was approved in March. " * (50_000_000 // 31)
 
 
-@DOORS
+@APIS
 @pytest.mark.parametrize("bound", [False, True], ids=["in the input", "bound"])
-async def test_the_document_is_in_no_trace(standin: StandIn, door: str, bound: bool) -> None:
+async def test_the_document_is_in_no_trace(standin: StandIn, api: str, bound: bool) -> None:
     """Fifty megabytes of context are in no input, output or metadata of a run of ours, nor in an
     event.
     """
@@ -230,7 +230,7 @@ async def test_the_document_is_in_no_trace(standin: StandIn, door: str, bound: b
     given: Any = {"question": "When?", "context": [LONG]}
     if bound:
         runnable, given = runnable.with_context(LONG), "When?"
-    output = await through(door, runnable, given, {"callbacks": [tracer]})
+    output = await through(api, runnable, given, {"callbacks": [tracer]})
     assert output["context"][0].page_content == "The dam was approved in March."
     shown = [
         [run.inputs, run.outputs, run.metadata, run.extra, run.serialized] for run in tracer.runs
@@ -257,15 +257,15 @@ def test_a_handler_that_fails_breaks_nothing(
     assert "mine" in caplog.text
 
 
-@DOORS
-async def test_a_batch_is_one_tree(standin: StandIn, door: str) -> None:
+@APIS
+async def test_a_batch_is_one_tree(standin: StandIn, api: str) -> None:
     """Calls of a batch are below the batch's own run, with the numbers of their prompts, and failed
     ones say so.
     """
     standin.change(faults=[Fault("bad_request", match="wrong")])
     tracer = Tracer()
     batch = LLMBatchRunnable(foreign("ChatOpenAI", standin.base_url))
-    replies = await through(door, batch, ["a", "wrong", "b"], {"callbacks": [tracer]})
+    replies = await through(api, batch, ["a", "wrong", "b"], {"callbacks": [tracer]})
     assert [replies[0], replies[2]] == [answer_to("a"), answer_to("b")]
     (root,) = tracer.roots
     assert tree(root) == ("LLMBatchRunnable", [("rlm.sub", [])] * 3)

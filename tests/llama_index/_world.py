@@ -1,5 +1,5 @@
 """A small world for tests of the face: a document with a needle in it, a root model that finds it,
-and ways to ask through both doors.
+and ways to ask with the sync and the async API.
 """
 
 import re
@@ -99,8 +99,8 @@ def needles(nodes: Sequence[Any]) -> list[str]:
     return [node.node.get_content() for node in nodes]
 
 
-async def ask(engine: Any, door: str, question: str = QUESTION) -> Any:
-    """The engine's response through this door; the synchronous one is used as it is in a notebook,
+async def ask(engine: Any, api: str, question: str = QUESTION) -> Any:
+    """The engine's response with this API; the sync one is used as it is in a notebook,
     inside a running loop.
     """
-    return engine.query(question) if door == "sync" else await engine.aquery(question)
+    return engine.query(question) if api == "sync" else await engine.aquery(question)

@@ -26,13 +26,13 @@ class Answer(BaseModel):
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        ({}, r"one of documents, nodes, index, retriever; given were none"),
+        ({}, r"one of documents, nodes, index, retriever; given: none"),
         ({"documents": DOCUMENT, "nodes": [DOCUMENT]}, r"given were \['documents', 'nodes'\]"),
         ({"documents": []}, "there are no documents"),
         ({"documents": ""}, "there are no documents"),
         ({"nodes": []}, "there are no documents"),
-        ({"index": "an index"}, "needed here is BaseIndex, not str"),
-        ({"retriever": DOCUMENT}, "needed here is BaseRetriever, not Document"),
+        ({"index": "an index"}, "expected BaseIndex, not str"),
+        ({"retriever": DOCUMENT}, "expected BaseRetriever, not Document"),
         (
             {"documents": DOCUMENT, "store": "shared"},
             "there is no option 'store'; there are documents, nodes, .*store_mode",
@@ -55,7 +55,7 @@ def test_arguments_of_an_engine(options: Any, hint: str) -> None:
 
 def test_an_rlm_that_is_none() -> None:
     """`from_rlm` takes an RLM and documents."""
-    with pytest.raises(InputError, match="needed here is RLM, not Scripted"):
+    with pytest.raises(InputError, match="expected RLM, not Scripted"):
         RLMQueryEngine.from_rlm(finder(), DOCUMENT)
     with pytest.raises(
         InputError, match=r"there is no option 'storemode'; there are empty_response, .*store_mode"
@@ -64,8 +64,8 @@ def test_an_rlm_that_is_none() -> None:
 
 
 @pytest.mark.parametrize("question", ["", "  \n", None, 5])
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_questions(question: Any, door: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_questions(question: Any, api: str) -> None:
     """An empty question, and what is none, is refused by each method, also where a template would
     make something of it.
     """
@@ -74,10 +74,10 @@ async def test_questions(question: Any, door: str) -> None:
     query = QueryBundle(question)
     for name in ("query", "retrieve", "synthesize"):
         more = [[DOCUMENT]] if name == "synthesize" else []
-        with pytest.raises(InputError, match="the question must be a text that is not empty"):
+        with pytest.raises(InputError, match="the question must be a non-empty string"):
             _ = (
                 getattr(engine, name)(query, *more)
-                if door == "sync"
+                if api == "sync"
                 else await getattr(engine, f"a{name}")(query, *more)
             )
     assert root.requests == []
@@ -94,12 +94,12 @@ async def test_documents_of_the_wrong_kind(documents: Any) -> None:
     "documents",
     [iter([]), " \n", [Document(text="")], [ImageNode(image="aGF5"), TextNode(text="\t")]],
 )
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_nothing_to_read(documents: Any, door: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_nothing_to_read(documents: Any, api: str) -> None:
     """Documents without any text get LlamaIndex's empty response, and no model is asked."""
     root = finder()
     engine = RLMQueryEngine.from_defaults(copy(documents), llm=root)
-    response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    response = engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
     assert (str(response), response.source_nodes, root.requests) == ("Empty Response", [], [])
 
 
@@ -107,4 +107,6 @@ async def test_images_that_are_left_out_are_told_of(caplog: pytest.LogCaptureFix
     """A node with an image and no text is not read, and a warning in the log says so."""
     engine = RLMQueryEngine.from_defaults([DOCUMENT, ImageNode(image="aGF5")], llm=finder())
     await engine.aquery(QUESTION)
-    assert caplog.messages == ["1 of 2 nodes are images without text, which models do not see here"]
+    assert caplog.messages == [
+        "1 of 2 nodes are images without text, which are not shown to models"
+    ]

@@ -20,46 +20,46 @@ from rlm_integrations.llama_index import LLMBatch
 from tests.lm._foreign import ANSWERS, PROMPTS, foreign
 from tests.standin import Fault, StandIn, answer_to
 
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 KINDS = pytest.mark.parametrize("kind", ["OpenAI", "OpenAILike"])
 
 
-async def run(batch: LLMBatch, door: str, prompts: Any, **options: Any) -> list[str]:
-    return batch.run(prompts, **options) if door == "sync" else await batch.arun(prompts, **options)
+async def run(batch: LLMBatch, api: str, prompts: Any, **options: Any) -> list[str]:
+    return batch.run(prompts, **options) if api == "sync" else await batch.arun(prompts, **options)
 
 
 @KINDS
-@DOORS
-async def test_order_and_concurrency(provider: StandIn, kind: str, door: str) -> None:
+@APIS
+async def test_order_and_concurrency(provider: StandIn, kind: str, api: str) -> None:
     """Answers come in the order of the prompts, so many at once."""
     provider.change(latency=0.05)
     assert (
-        await run(LLMBatch(foreign(kind, provider.base_url), max_concurrent=5), door, PROMPTS)
+        await run(LLMBatch(foreign(kind, provider.base_url), max_concurrent=5), api, PROMPTS)
         == ANSWERS
     )
     assert provider.stats().most_in_flight == 5
 
 
 @KINDS
-@DOORS
-async def test_failures_are_values(provider: StandIn, kind: str, door: str) -> None:
+@APIS
+async def test_failures_are_values(provider: StandIn, kind: str, api: str) -> None:
     """A call that fails for good leaves an error in its slot; one that is refused for a while is
     asked again.
     """
     provider.change(
         faults=[Fault("bad_request", match="p3"), Fault("rate_limit", match="p4", times=1)]
     )
-    replies = await run(LLMBatch(foreign(kind, provider.base_url, max_retries=0)), door, PROMPTS)
+    replies = await run(LLMBatch(foreign(kind, provider.base_url, max_retries=0)), api, PROMPTS)
     assert [type(reply) for reply in replies].count(LLMError) == 1
     assert isinstance(replies[3], LLMError)
     assert replies[4:] == ANSWERS[4:]
 
 
-@DOORS
-async def test_as_they_complete(provider: StandIn, door: str) -> None:
+@APIS
+async def test_as_they_complete(provider: StandIn, api: str) -> None:
     """Numbered replies come as they are there; closing the iterator ends the calls under way."""
     batch = LLMBatch(foreign("OpenAI", provider.base_url))
-    if door == "sync":
+    if api == "sync":
         assert dict(batch.run_as_completed(PROMPTS)) == dict(enumerate(ANSWERS))
     else:
         assert {number: reply async for number, reply in batch.arun_as_completed(PROMPTS)} == dict(
@@ -67,8 +67,8 @@ async def test_as_they_complete(provider: StandIn, door: str) -> None:
         )
 
 
-@DOORS
-async def test_messages_of_llama_index(provider: StandIn, door: str) -> None:
+@APIS
+async def test_messages_of_llama_index(provider: StandIn, api: str) -> None:
     """A prompt may be a list of chat messages; one with an image is refused in its slot, not sent
     without it.
     """
@@ -79,7 +79,7 @@ async def test_messages_of_llama_index(provider: StandIn, door: str) -> None:
     seen = [ChatMessage(blocks=[TextBlock(text="a"), ImageBlock(url="http://127.0.0.1/x.png")])]
     tool = [ChatMessage("x", role=MessageRole.TOOL)]
     replies = await run(
-        LLMBatch(foreign("OpenAI", provider.base_url)), door, [talk, seen, tool, "plain"]
+        LLMBatch(foreign("OpenAI", provider.base_url)), api, [talk, seen, tool, "plain"]
     )
     assert replies[0] == answer_to("ab")
     assert [reply.type for reply in replies[1:3]] == ["input", "input"]

@@ -29,7 +29,7 @@ from rlm_integrations.llama_index import RLMChatEngine, RLMProgressEvent, RLMQue
 from tests.engine.conftest import Scripted, children, code, final
 from tests.llama_index.test_traces import told  # noqa: F401 - a fixture
 
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 DOCUMENT = Document(text=TEXT, id_="doc-1")
 KEEPS = code("kept = 20", f"FINAL('first', evidence=[cite({NEEDLE!r})])")
 USES = final("str(globals().get('kept'))")
@@ -40,29 +40,29 @@ def chat_of(*script: str, **options: Any) -> tuple[RLMChatEngine, Scripted]:
     return RLMChatEngine.from_defaults(DOCUMENT, llm=root, **options), root
 
 
-async def say(engine: RLMChatEngine, door: str, message: str, *history: Any) -> Any:
+async def say(engine: RLMChatEngine, api: str, message: str, *history: Any) -> Any:
     return (
-        engine.chat(message, *history) if door == "sync" else await engine.achat(message, *history)
+        engine.chat(message, *history) if api == "sync" else await engine.achat(message, *history)
     )
 
 
-async def close(engine: RLMChatEngine, door: str) -> None:
-    engine.close() if door == "sync" else await engine.aclose()  # type: ignore[func-returns-value] # one of the two
+async def close(engine: RLMChatEngine, api: str) -> None:
+    engine.close() if api == "sync" else await engine.aclose()  # type: ignore[func-returns-value] # one of the two
 
 
 def roles(engine: RLMChatEngine) -> list[tuple[str, str]]:
     return [(message.role.value, message.content) for message in engine.chat_history]
 
 
-@DOORS
-async def test_variables_and_messages_stay(door: str) -> None:
+@APIS
+async def test_variables_and_messages_stay(api: str) -> None:
     """A second message is answered in the same REPL, by a model that has the first; sources,
     metadata and history are LlamaIndex's.
     """
     engine, root = chat_of()
-    first = await say(engine, door, QUESTION)
-    second = await say(engine, door, "And then?")
-    await close(engine, door)
+    first = await say(engine, api, QUESTION)
+    second = await say(engine, api, "And then?")
+    await close(engine, api)
     assert isinstance(engine, BaseChatEngine)
     assert (str(first), str(second)) == ("first", "20")
     (cited,) = first.source_nodes
@@ -80,13 +80,13 @@ async def test_variables_and_messages_stay(door: str) -> None:
     assert children() == []
 
 
-@DOORS
-async def test_streams(door: str) -> None:
+@APIS
+async def test_streams(api: str) -> None:
     """A stream gives the answer word by word, by LlamaIndex's own methods; history has it at once,
     and no thread or task is left.
     """
     engine, _ = chat_of(final("'one two three'"))
-    if door == "sync":
+    if api == "sync":
         response = engine.stream_chat(QUESTION)
         pieces = list(response.response_gen)
     else:
@@ -95,35 +95,35 @@ async def test_streams(door: str) -> None:
     assert pieces == ["one ", "two ", "three"]
     assert (str(response), roles(engine)[1]) == ("one two three", ("assistant", "one two three"))
     assert result_of(response).answer == "one two three"
-    await close(engine, door)
+    await close(engine, api)
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 
-@DOORS
-async def test_reset(door: str) -> None:
+@APIS
+async def test_reset(api: str) -> None:
     """After a reset neither history nor variables are there."""
     engine, root = chat_of()
-    await say(engine, door, QUESTION)
+    await say(engine, api, QUESTION)
     engine.reset()
     assert engine.chat_history == []
-    assert str(await say(engine, door, "And then?")) == "first"
+    assert str(await say(engine, api, "And then?")) == "first"
     assert QUESTION not in str(root.requests[-1].messages)
-    await close(engine, door)
+    await close(engine, api)
 
 
-@DOORS
-async def test_a_history_that_is_given(door: str) -> None:
+@APIS
+async def test_a_history_that_is_given(api: str) -> None:
     """The same history goes on in the same session; another one takes its place, and the new
     session is told of it.
     """
     engine, root = chat_of()
-    await say(engine, door, QUESTION)
-    assert str(await say(engine, door, "And then?", engine.chat_history)) == "20"
+    await say(engine, api, QUESTION)
+    assert str(await say(engine, api, "And then?", engine.chat_history)) == "20"
     other = [
         ChatMessage("My name is Ada.", role="user"),
         ChatMessage("Hello Ada.", role="assistant"),
     ]
-    assert str(await say(engine, door, "Who am I?", other)) == "first"
+    assert str(await say(engine, api, "Who am I?", other)) == "first"
     asked = root.requests[-1].messages[-1].content
     assert "User: My name is Ada.\nAssistant: Hello Ada.\n\nThe question now: Who am I?" in asked
     assert QUESTION not in asked
@@ -132,7 +132,7 @@ async def test_a_history_that_is_given(door: str) -> None:
         ("assistant", "Hello Ada."),
         ("user", "Who am I?"),
     ]
-    await close(engine, door)
+    await close(engine, api)
 
 
 def test_messages_by_several_loops() -> None:
@@ -192,7 +192,7 @@ async def test_other_ways_to_make_one() -> None:
         InputError, match="no option 'memory'; there are documents, nodes, index, chat_history"
     ):
         RLMChatEngine.from_defaults(DOCUMENT, llm=finder(), memory=None)
-    with pytest.raises(InputError, match="a text that is not empty"):
+    with pytest.raises(InputError, match="a non-empty string"):
         await RLMChatEngine.from_defaults(DOCUMENT, llm=finder()).achat(" ")
 
 

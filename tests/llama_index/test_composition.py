@@ -49,7 +49,7 @@ from llama_index.core.selectors import LLMMultiSelector, LLMSingleSelector
 from rlm_integrations.llama_index import RLMQueryEngine, RLMSynthesizer, as_query_engine_tool
 from tests.engine.conftest import Scripted, final
 
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
 def engine_of(root: Any = None, **options: Any) -> RLMQueryEngine:
@@ -78,8 +78,8 @@ def saying(text: str) -> Says:
     return Says(reply=lambda _: text)
 
 
-async def ask(engine: Any, door: str) -> Any:
-    return engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+async def ask(engine: Any, api: str) -> Any:
+    return engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
 
 
 def vector_engine() -> Any:
@@ -89,8 +89,8 @@ def vector_engine() -> Any:
     return index.as_query_engine(llm=MockLLM())
 
 
-@DOORS
-async def test_in_a_router(door: str) -> None:
+@APIS
+async def test_in_a_router(api: str) -> None:
     """A router chooses between a vector engine and this one, and writes its choice into the
     response's metadata.
     """
@@ -101,19 +101,19 @@ async def test_in_a_router(door: str) -> None:
     selector = LLMSingleSelector.from_defaults(
         saying(json.dumps([{"choice": 2, "reason": "long"}]))
     )
-    response = await ask(RouterQueryEngine(selector, tools, llm=MockLLM()), door)
+    response = await ask(RouterQueryEngine(selector, tools, llm=MockLLM()), api)
     assert str(response) == ANSWER
     assert response.metadata["selector_result"].ind == 1
     both = LLMMultiSelector.from_defaults(
         saying(json.dumps([{"choice": 1, "reason": ""}, {"choice": 2, "reason": ""}]))
     )
-    combined = await ask(RouterQueryEngine(both, tools, llm=MockLLM()), door)
+    combined = await ask(RouterQueryEngine(both, tools, llm=MockLLM()), api)
     assert ANSWER in str(combined)
     assert NEEDLE in needles(combined.source_nodes)
 
 
-@DOORS
-async def test_for_sub_questions(door: str) -> None:
+@APIS
+async def test_for_sub_questions(api: str) -> None:
     """Sub-questions are asked of it at once, and its sources come out beside them; its synthesizer
     may put the answers together.
     """
@@ -129,9 +129,9 @@ async def test_for_sub_questions(door: str) -> None:
         RLMSynthesizer(Scripted([final('"|".join(context)')])),
         [as_query_engine_tool(engine_of(root))],
         verbose=False,
-        use_async=door == "async",
+        use_async=api == "async",
     )
-    response = await ask(engine, door)
+    response = await ask(engine, api)
     assert sorted(questions(root)) == ["Question 0?", "Question 1?", "Question 2?"]
     assert str(response).count(f"Response: {ANSWER}") == 3
     assert needles(response.source_nodes) == [NEEDLE] * 3
@@ -164,17 +164,17 @@ class Politely(BaseQueryTransform):
         pass
 
 
-@DOORS
-async def test_behind_a_transformation(door: str) -> None:
+@APIS
+async def test_behind_a_transformation(api: str) -> None:
     """TransformQueryEngine's four methods lead to ours, and its prompts to ours."""
     root = finder()
     engine = TransformQueryEngine(engine_of(root), Politely())
-    assert str(await ask(engine, door)) == ANSWER
+    assert str(await ask(engine, api)) == ANSWER
     nodes = engine.retrieve(QueryBundle(QUESTION))
     assert [node.node.start_char_idx for node in nodes] == [AT]
     response = (
         engine.synthesize(QueryBundle(QUESTION), nodes)
-        if door == "sync"
+        if api == "sync"
         else await engine.asynthesize(QueryBundle(QUESTION), nodes)
     )
     assert str(response) == ANSWER

@@ -20,12 +20,12 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import RLMQueryEngine
 from tests.engine.conftest import final
 
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 DOCUMENT = Document(text=TEXT, id_="doc-1")
 
 
-@DOORS
-async def test_an_engine_as_a_retriever(door: str) -> None:
+@APIS
+async def test_an_engine_as_a_retriever(api: str) -> None:
     """It is a retriever with callbacks of its own, finds the citations of a run, and fits into a
     pipeline with postprocessors.
     """
@@ -33,7 +33,7 @@ async def test_an_engine_as_a_retriever(door: str) -> None:
     engine = RLMQueryEngine.from_defaults(DOCUMENT, llm=finder())
     retriever = engine.as_retriever(callback_manager=CallbackManager([debug]))
     assert isinstance(retriever, BaseRetriever)
-    nodes = retriever.retrieve(QUESTION) if door == "sync" else await retriever.aretrieve(QUESTION)
+    nodes = retriever.retrieve(QUESTION) if api == "sync" else await retriever.aretrieve(QUESTION)
     assert (needles(nodes), nodes[0].node.ref_doc_id) == ([NEEDLE], "doc-1")
     assert len(debug.get_event_pairs(CBEventType.RETRIEVE)) == 1
     pipeline = RetrieverQueryEngine(
@@ -41,12 +41,12 @@ async def test_an_engine_as_a_retriever(door: str) -> None:
         get_response_synthesizer(llm=MockLLM()),
         node_postprocessors=[SimilarityPostprocessor(similarity_cutoff=0.5)],
     )
-    response = pipeline.query(QUESTION) if door == "sync" else await pipeline.aquery(QUESTION)
+    response = pipeline.query(QUESTION) if api == "sync" else await pipeline.aquery(QUESTION)
     assert (needles(response.source_nodes), NEEDLE in str(response)) == ([NEEDLE], True)
 
 
-@DOORS
-async def test_postprocessors_change_what_is_read(door: str) -> None:
+@APIS
+async def test_postprocessors_change_what_is_read(api: str) -> None:
     """What the postprocessors leave of a retriever's nodes is the text of the run; where they leave
     none, no model is asked.
     """
@@ -56,7 +56,7 @@ async def test_postprocessors_change_what_is_read(door: str) -> None:
     keeps = RLMQueryEngine.from_defaults(
         node_postprocessors=[Kept(exclude_keywords=["cabbages"])], **options
     )
-    response: Any = keeps.query(QUESTION) if door == "sync" else await keeps.aquery(QUESTION)
+    response: Any = keeps.query(QUESTION) if api == "sync" else await keeps.aquery(QUESTION)
     assert (str(response), needles(response.source_nodes)) == (
         str(len(index.docstore.docs) - 1),
         [NEEDLE],
@@ -64,7 +64,7 @@ async def test_postprocessors_change_what_is_read(door: str) -> None:
     drops = RLMQueryEngine.from_defaults(
         node_postprocessors=[Kept(), SimilarityPostprocessor(similarity_cutoff=0.5)], **options
     )
-    response = drops.query(QUESTION) if door == "sync" else await drops.aquery(QUESTION)
+    response = drops.query(QUESTION) if api == "sync" else await drops.aquery(QUESTION)
     assert (
         str(response),
         len([request for request in root.requests if request.role == "root"]),
@@ -93,7 +93,7 @@ def test_postprocessors_need_a_retriever() -> None:
     """
     with pytest.raises(InputError, match="without a retriever"):
         RLMQueryEngine.from_defaults(DOCUMENT, llm=finder(), node_postprocessors=[Kept()])
-    with pytest.raises(InputError, match="needed here is BaseNodePostprocessor"):
+    with pytest.raises(InputError, match="expected BaseNodePostprocessor"):
         options: Any = {"node_postprocessors": ["rerank"]}
         RLMQueryEngine.from_defaults(
             retriever=SummaryIndex([]).as_retriever(), llm=finder(), **options

@@ -33,7 +33,7 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import RLMQueryEngine
 
 EMBED = MockEmbedding(embed_dim=4)
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
 class TextStore(BasePydanticVectorStore):
@@ -87,12 +87,12 @@ def index_in(store: Any, *documents: Document, **options: Any) -> VectorStoreInd
     )
 
 
-async def ask(engine: RLMQueryEngine, door: str, question: str) -> Any:
-    return engine.query(question) if door == "sync" else await engine.aquery(question)
+async def ask(engine: RLMQueryEngine, api: str, question: str) -> Any:
+    return engine.query(question) if api == "sync" else await engine.aquery(question)
 
 
-@DOORS
-async def test_a_text_that_changes_under_its_id_is_read_again(door: str) -> None:
+@APIS
+async def test_a_text_that_changes_under_its_id_is_read_again(api: str) -> None:
     """Where node ids are stable an update is seen all the same, and citations are in the new text."""
     stable = SentenceSplitter(
         id_func=lambda number, document: f"{document.id_}-{number}", chunking_tokenizer_fn=str.split
@@ -100,9 +100,9 @@ async def test_a_text_that_changes_under_its_id_is_read_again(door: str) -> None
     price = Document(text="The price is 5 lire.", id_="D")
     index = VectorStoreIndex.from_documents([price], embed_model=EMBED, transformations=[stable])
     engine = RLMQueryEngine.from_defaults(index=index, llm="offline")
-    assert str(await ask(engine, door, "What is the price?")) == "The price is 5 lire."
+    assert str(await ask(engine, api, "What is the price?")) == "The price is 5 lire."
     index.update_ref_doc(Document(text="The price is 9 lire.", id_="D"))
-    response = await ask(engine, door, "What is the price?")
+    response = await ask(engine, api, "What is the price?")
     node = response.source_nodes[0].node
     held = index.docstore.get_node(node.ref_doc_id).text
     assert [str(response), held[node.start_char_idx : node.end_char_idx], node.text] == [
@@ -128,15 +128,15 @@ async def test_a_text_that_becomes_equal_to_another_is_read_again() -> None:
     assert [changed.text(source.name) for source in changed.sources] == ["two", "one", "two"]
 
 
-@DOORS
-async def test_a_vector_store_that_keeps_its_text(door: str) -> None:
+@APIS
+async def test_a_vector_store_that_keeps_its_text(api: str) -> None:
     """All the nodes of such a store are read, document by document whatever its order; and a change
     is seen.
     """
     other = Document(text="Nothing of note in here. " * 200, id_="a")
     index = index_in(TextStore(), Document(text=TEXT, id_="doc-1"), other)
     engine = RLMQueryEngine.from_defaults(index=index, llm=finder())
-    response = await ask(engine, door, QUESTION)
+    response = await ask(engine, api, QUESTION)
     assert (str(response), [each.node.text for each in response.source_nodes]) == (ANSWER, [NEEDLE])
     assert response.source_nodes[0].node.metadata["document_id"] == "doc-1"
     corpus = (await engine._source.open()).corpus

@@ -132,8 +132,8 @@ async def test_metadata_come_back_as_they_were() -> None:
     assert document.metadata["more"]["a"] == [1]
 
 
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_behind_a_retriever_the_document_is_known(door: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_behind_a_retriever_the_document_is_known(api: str) -> None:
     """Where the SOURCE is a chunk, `document_id` names the document that it was cut from, and stays
     out of prompts.
     """
@@ -144,7 +144,7 @@ async def test_behind_a_retriever_the_document_is_known(door: str) -> None:
         RLMQueryEngine.from_defaults(index=index, llm=finder()),
     ]
     for engine in engines:
-        response: Any = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+        response: Any = engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
         (cited,) = response.source_nodes
         assert (cited.node.ref_doc_id == "archive", cited.node.metadata["document_id"]) == (
             False,

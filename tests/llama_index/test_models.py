@@ -1,5 +1,5 @@
-"""Real models of LlamaIndex over real HTTP, as root and as sub-model of an engine, through every
-door.
+"""Real models of LlamaIndex over real HTTP, as root and as sub-model of an engine, with the
+sync and the async API.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from tests.standin import Ask, Fault, StandIn, answer_to
 
 OPENAI = ["OpenAILike", "OpenAI"]
 ALL = [*OPENAI, pytest.param("Anthropic", marks=needs_anthropic_1), "GoogleGenAI"]
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
 def by_words(ask: Ask) -> str:
@@ -46,15 +46,15 @@ def engine_of(llm: Any, **options: Any) -> RLMQueryEngine:
 
 
 @pytest.mark.parametrize("kind", ALL)
-@DOORS
-async def test_each_as_root_and_sub_model(provider: StandIn, kind: str, door: str) -> None:
+@APIS
+async def test_each_as_root_and_sub_model(provider: StandIn, kind: str, api: str) -> None:
     """A run of one model: its code asks it at once, the answers come in order, the citation holds,
     the provider's tokens are counted.
     """
     name = NAMES.get(kind, MODEL)
     provider.change(scripts={name: by_words})
     engine = engine_of(foreign(kind, provider.base_url))
-    response = await ask(engine, door)
+    response = await ask(engine, api)
     assert str(response) == ASKED
     assert response.source_nodes[0].node.start_char_idx == AT
     assert provider.stats().calls == response.metadata["calls"] == 5
@@ -62,19 +62,19 @@ async def test_each_as_root_and_sub_model(provider: StandIn, kind: str, door: st
 
 
 @pytest.mark.parametrize("kind", ALL)
-@DOORS
-async def test_each_in_a_batch(provider: StandIn, kind: str, door: str) -> None:
+@APIS
+async def test_each_in_a_batch(provider: StandIn, kind: str, api: str) -> None:
     """The same in a batch."""
     batch, prompts = (
         LLMBatch(foreign(kind, provider.base_url)),
         [f"q{number}" for number in range(4)],
     )
-    replies = batch.run(prompts) if door == "sync" else await batch.arun(prompts)
+    replies = batch.run(prompts) if api == "sync" else await batch.arun(prompts)
     assert "|".join(replies) == ASKED
 
 
-@DOORS
-async def test_models_of_different_makers(provider: StandIn, door: str) -> None:
+@APIS
+async def test_models_of_different_makers(provider: StandIn, api: str) -> None:
     """Root and sub-models may come from anywhere, and code chooses among those that were named."""
     program = code(
         'FINAL("|".join(llm_query(f"q{n}", model=name) for n, name in enumerate(["fast", "strong"])))'
@@ -84,13 +84,13 @@ async def test_models_of_different_makers(provider: StandIn, door: str) -> None:
         "fast": OpenAILM("sub", base_url=provider.base_url, api_key=KEY),
         "strong": foreign("GoogleGenAI", provider.base_url),
     }
-    response = await ask(engine_of(foreign("OpenAI", provider.base_url), sub_llm=subs), door)
+    response = await ask(engine_of(foreign("OpenAI", provider.base_url), sub_llm=subs), api)
     assert str(response) == "|".join(answer_to(f"q{number}") for number in range(2))
     assert [call.model for call in provider.calls()] == [MODEL, "sub", GEMINI]
 
 
 @pytest.mark.parametrize("kind", OPENAI)
-def test_one_object_from_every_door(provider: StandIn, kind: str) -> None:
+def test_one_object_with_every_api(provider: StandIn, kind: str) -> None:
     """One model serves event loops in turn and synchronous calls, also inside a loop, and loses no
     answer that was paid for.
     """
@@ -108,14 +108,14 @@ def test_one_object_from_every_door(provider: StandIn, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", OPENAI)
-@DOORS
-async def test_the_users_object_stays_as_it_is(provider: StandIn, kind: str, door: str) -> None:
+@APIS
+async def test_the_users_object_stays_as_it_is(provider: StandIn, kind: str, api: str) -> None:
     """No field and no callback manager of the model changes, nor do the settings."""
     provider.change(scripts={MODEL: root_or_sub})
     manager = CallbackManager([])
     llm = foreign(kind, provider.base_url, callback_manager=manager, temperature=0.3)
     before = llm.model_dump()
-    assert str(await ask(engine_of(llm), door)) == ASKED
+    assert str(await ask(engine_of(llm), api)) == ASKED
     assert llm.model_dump() == before
     assert llm.callback_manager is manager
     assert (Settings._llm, Settings._callback_manager) == (None, None)
@@ -123,20 +123,18 @@ async def test_the_users_object_stays_as_it_is(provider: StandIn, kind: str, doo
 
 
 @pytest.mark.parametrize("kind", OPENAI)
-@DOORS
-async def test_a_model_that_fails(provider: StandIn, kind: str, door: str) -> None:
+@APIS
+async def test_a_model_that_fails(provider: StandIn, kind: str, api: str) -> None:
     """A root model that cannot be asked is an error of ours, without the key; a sub-call that fails
     is a value for the code.
     """
     provider.change(faults=[Fault("echo_key")])
     with pytest.raises(ModelError) as caught:
-        await ask(engine_of(foreign(kind, provider.base_url)), door)
+        await ask(engine_of(foreign(kind, provider.base_url)), api)
     assert caught.value.type == "auth"
     assert KEY not in str(caught.value)
     provider.change(scripts={MODEL: root_or_sub}, faults=[Fault("bad_request", match="q2")])
-    assert "|Error: bad_request" in str(
-        await ask(engine_of(foreign(kind, provider.base_url)), door)
-    )
+    assert "|Error: bad_request" in str(await ask(engine_of(foreign(kind, provider.base_url)), api))
 
 
 async def test_a_root_that_fails_later(provider: StandIn) -> None:

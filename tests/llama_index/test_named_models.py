@@ -28,7 +28,7 @@ from tests.standin import Fault, StandIn
 
 # Of OpenInference
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 DOCUMENT = Document(text=TEXT, id_="doc-1")
 
 
@@ -51,9 +51,9 @@ def exporter() -> Iterator[InMemorySpanExporter]:
     instrumentor.uninstrument()
 
 
-@DOORS
+@APIS
 @pytest.mark.parametrize("where", ["Settings", "engine"])
-async def test_tokens_are_counted(named: StandIn, door: str, where: str) -> None:
+async def test_tokens_are_counted(named: StandIn, api: str, where: str) -> None:
     """A TokenCountingHandler counts root and sub-calls as the provider did, whether it is the
     default's or the engine's own.
     """
@@ -63,20 +63,20 @@ async def test_tokens_are_counted(named: StandIn, door: str, where: str) -> None
     if where == "Settings":
         Settings.callback_manager = manager
     engine = RLMQueryEngine.from_defaults(DOCUMENT, llm="gpt-5", sub_llm="gpt-5-mini", **options)
-    response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    response = engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
     assert (response.metadata["calls"], len(counter.llm_token_counts)) == (5, 5)
     assert counter.total_llm_token_count == response.metadata["tokens"] > 0
 
 
-@DOORS
+@APIS
 @pytest.mark.parametrize("what", ["engine", "rlm", "synthesizer", "batch"])
 async def test_calls_are_in_the_trace(
-    named: StandIn, exporter: InMemorySpanExporter, door: str, what: str
+    named: StandIn, exporter: InMemorySpanExporter, api: str, what: str
 ) -> None:
     """Each call is a span of kind LLM with its model and tokens, in the one trace of what was
     asked.
     """
-    sync, model = door == "sync", OpenAILM("gpt-5")
+    sync, model = api == "sync", OpenAILM("gpt-5")
     if what == "batch":
         _ = (
             LLMBatch("gpt-5-mini").run(["a", "b"])

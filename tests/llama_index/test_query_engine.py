@@ -1,4 +1,4 @@
-"""The query engine: answers, sources, streams, types, budgets, prompts and models, from both doors."""
+"""The query engine: answers, sources, streams, types, budgets, prompts and models, from the sync and the async API."""
 
 import asyncio
 import copy
@@ -48,7 +48,7 @@ from rlm_integrations.errors import BudgetExceededError, ContextError, InputErro
 from rlm_integrations.llama_index import RLMQueryEngine
 from tests.engine.conftest import Scripted, code, final, overlong
 
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 DOCUMENT = Document(text=TEXT, id_="doc-1", metadata={"file_name": "a.txt"})
 
 
@@ -56,13 +56,13 @@ def engine_of(root: Any = None, documents: Any = DOCUMENT, **options: Any) -> RL
     return RLMQueryEngine.from_defaults(documents, llm=root or finder(), **options)
 
 
-@DOORS
-async def test_an_answer_with_its_evidence(door: str) -> None:
+@APIS
+async def test_an_answer_with_its_evidence(api: str) -> None:
     """The response has the answer, the cited slice with our offsets and the document as SOURCE, and
     few flat metadata.
     """
     engine = engine_of()
-    response = await ask(engine, door)
+    response = await ask(engine, api)
     assert isinstance(response, Response)
     assert str(response) == ANSWER
     (source,) = response.source_nodes
@@ -110,21 +110,21 @@ async def test_what_the_model_made_up_is_no_source() -> None:
     ]
 
 
-@DOORS
-async def test_a_stream_of_the_answer(door: str) -> None:
+@APIS
+async def test_a_stream_of_the_answer(api: str) -> None:
     """A streaming engine's response has sources and metadata at once, and its pieces are the
     answer.
     """
     text = "Line one.\n\n  Line two,  with blanks. "
     response = await ask(
-        engine_of(finder(final(f"{text!r}, evidence=[cite({NEEDLE!r})]")), streaming=True), door
+        engine_of(finder(final(f"{text!r}, evidence=[cite({NEEDLE!r})]")), streaming=True), api
     )
-    assert isinstance(response, StreamingResponse if door == "sync" else AsyncStreamingResponse)
+    assert isinstance(response, StreamingResponse if api == "sync" else AsyncStreamingResponse)
     assert response.metadata["stop_reason"] == "final"
     assert len(response.source_nodes) == 1
     pieces = (
         list(response.response_gen)
-        if door == "sync"
+        if api == "sync"
         else [piece async for piece in response.async_response_gen()]
     )
     assert len(pieces) > 4
@@ -135,12 +135,12 @@ class Number(BaseModel):
     value: int
 
 
-@DOORS
+@APIS
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_an_answer_of_a_class(door: str, streaming: bool) -> None:
+async def test_an_answer_of_a_class(api: str, streaming: bool) -> None:
     """`output_cls` gives an instance of it, which is never streamed."""
     response = await ask(
-        engine_of(finder(final('{"value": 42}')), output_cls=Number, streaming=streaming), door
+        engine_of(finder(final('{"value": 42}')), output_cls=Number, streaming=streaming), api
     )
     assert isinstance(response, PydanticResponse)
     assert response.response == Number(value=42)
@@ -168,14 +168,14 @@ async def test_an_answer_of_another_type_is_its_json(value: str, text: str) -> N
     assert str(await engine_of(finder(final(value)), output_type=Any).aquery(QUESTION)) == text
 
 
-@DOORS
-async def test_a_budget_that_ends_first(door: str) -> None:
+@APIS
+async def test_a_budget_that_ends_first(api: str) -> None:
     """A budget stop is a response with the best answer so far and the reason; or the error, where
     that was asked for.
     """
     script = [code("print(llm_batch(['a', 'b']))"), "I believe it is 42."]
     response = await ask(
-        engine_of(finder(*script), budget=Budget(max_calls=2), output_cls=Number), door
+        engine_of(finder(*script), budget=Budget(max_calls=2), output_cls=Number), api
     )
     assert isinstance(response, Response)
     assert (str(response), response.metadata["stop_reason"]) == (
@@ -183,7 +183,7 @@ async def test_a_budget_that_ends_first(door: str) -> None:
         "budget_calls",
     )
     with pytest.raises(BudgetExceededError) as caught:
-        await ask(engine_of(finder(*script), budget=Budget(max_calls=2, on_exceeded="raise")), door)
+        await ask(engine_of(finder(*script), budget=Budget(max_calls=2, on_exceeded="raise")), api)
     assert caught.value.result.answer == "I believe it is 42."
 
 
@@ -207,18 +207,18 @@ async def test_small_documents_by_one_call() -> None:
     assert TEXT in root.requests[0].messages[1].content
 
 
-@DOORS
-async def test_retrieve_and_synthesize(door: str) -> None:
+@APIS
+async def test_retrieve_and_synthesize(api: str) -> None:
     """`retrieve` runs and gives the evidence; `synthesize` answers from the nodes it is given,
     whose offsets stay those of the document.
     """
     engine, query = engine_of(), QueryBundle(QUESTION)
-    nodes = engine.retrieve(query) if door == "sync" else await engine.aretrieve(query)
+    nodes = engine.retrieve(query) if api == "sync" else await engine.aretrieve(query)
     assert [node.node.start_char_idx for node in nodes] == [AT]
     more = [NodeWithScore(node=TextNode(text="besides"), score=0.5)]
     response = (
         engine.synthesize(query, nodes, more)
-        if door == "sync"
+        if api == "sync"
         else await engine.asynthesize(query, nodes, more)
     )
     assert str(response) == ANSWER
@@ -386,7 +386,7 @@ async def test_callbacks_of_old() -> None:
 def test_pickling_is_refused() -> None:
     """An engine holds models and documents: pickle and deepcopy say what to do instead."""
     for take in (pickle.dumps, copy.deepcopy):
-        with pytest.raises(InputError, match="make it anew"):
+        with pytest.raises(InputError, match="create the object again"):
             take(engine_of())
 
 

@@ -46,17 +46,17 @@ async def test_each_of_many_at_once_finds_its_own() -> None:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_a_response_or_its_run_id_leads_to_the_result(door: str, streaming: bool) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_a_response_or_its_run_id_leads_to_the_result(api: str, streaming: bool) -> None:
     """A function finds it for engines and synthesizers, streams included, and a retriever takes the
     same for a store.
     """
     synthesizer = RLMSynthesizer(finder(), streaming=streaming)
     engine = engine_of(streaming=streaming)
-    response: Any = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    response: Any = engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
     other: Any = (
         synthesizer.synthesize(QUESTION, [TEXT])
-        if door == "sync"
+        if api == "sync"
         else await synthesizer.asynthesize(QUESTION, [TEXT])
     )
     assert result_of(response) is result_of(response.metadata["run_id"]) is engine.last_result
@@ -104,11 +104,11 @@ async def test_what_is_not_kept() -> None:
     last = await engine.aquery(QUESTION)
     del engine
     gc.collect()
-    with pytest.raises(InputError, match="for as long as the engine is"):
+    with pytest.raises(InputError, match="for the engine's lifetime"):
         result_of(last)
-    with pytest.raises(InputError, match="not of a run"):
+    with pytest.raises(InputError, match="not from a run"):
         result_of(Response("text"))
-    with pytest.raises(InputError, match="not by int"):
+    with pytest.raises(InputError, match="not int"):
         result_of(5)  # type: ignore[arg-type] # on purpose
     none = await engine_of(store_mode="none").aquery(QUESTION)
     with pytest.raises(InputError):

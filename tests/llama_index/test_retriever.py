@@ -1,4 +1,4 @@
-"""The retriever over a run's findings: as any retriever, from both doors."""
+"""The retriever over a run's findings: as any retriever, from the sync and the async API."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import RLMQueryEngine, RLMStoreRetriever
 
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
 def filled() -> SharedStore:
@@ -44,17 +44,17 @@ def filled() -> SharedStore:
     return store
 
 
-async def found(retriever: RLMStoreRetriever, door: str, query: str) -> list[Any]:
-    return retriever.retrieve(query) if door == "sync" else await retriever.aretrieve(query)
+async def found(retriever: RLMStoreRetriever, api: str, query: str) -> list[Any]:
+    return retriever.retrieve(query) if api == "sync" else await retriever.aretrieve(query)
 
 
-@DOORS
-async def test_searching(door: str) -> None:
+@APIS
+async def test_searching(api: str) -> None:
     """Free text finds by words, the store's language by its terms; scores are above 0, ids stay,
     metadata are flat and in no prompt.
     """
     retriever = RLMStoreRetriever(filled())
-    (hit,) = await found(retriever, door, "what of the needle")
+    (hit,) = await found(retriever, api, "what of the needle")
     assert hit.score > 0
     assert hit.node.text == "The needle is 42."
     assert hit.node.ref_doc_id == "doc-1"
@@ -75,55 +75,55 @@ async def test_searching(door: str) -> None:
         == hit.node.get_content(MetadataMode.EMBED)
         == "The needle is 42."
     )
-    (claim,) = await found(retriever, door, "type=claim")
+    (claim,) = await found(retriever, api, "type=claim")
     assert (claim.node.text, claim.node.metadata["parents"], claim.node.ref_doc_id) == (
         '{"hay": "dry"}',
         "worker_A_000001",
         None,
     )
     assert [
-        each.node.node_id for each in await found(RLMStoreRetriever(filled()), door, "needle")
+        each.node.node_id for each in await found(RLMStoreRetriever(filled()), api, "needle")
     ] == [hit.node.node_id]
 
 
-@DOORS
-async def test_summing_up(door: str) -> None:
+@APIS
+async def test_summing_up(api: str) -> None:
     """In mode "summary" there is one node: how much of what, and what fits best."""
-    (node,) = await found(RLMStoreRetriever(filled(), mode="summary", k=1), door, "needle")
+    (node,) = await found(RLMStoreRetriever(filled(), mode="summary", k=1), api, "needle")
     assert node.node.text.splitlines()[0] == "2 objects"
     assert "worker_A_000001 (note): needle" in node.node.text
     assert node.node.metadata["kind"] == "summary"
 
 
-@DOORS
-async def test_k_and_questions_like_terms(door: str) -> None:
+@APIS
+async def test_k_and_questions_like_terms(api: str) -> None:
     """`k` bounds what is found; a question that begins like a term and is not in the language is
     free text.
     """
-    assert len(await found(RLMStoreRetriever(filled(), k=1), door, "")) == 1
+    assert len(await found(RLMStoreRetriever(filled(), k=1), api, "")) == 1
     for mode in ("search", "summary"):
         (hit, *_) = await found(
-            RLMStoreRetriever(filled(), mode=mode), door, "type=note tag= needle?"
+            RLMStoreRetriever(filled(), mode=mode), api, "type=note tag= needle?"
         )
         assert "needle" in hit.node.text
 
 
-@DOORS
-async def test_scores_are_relative(door: str) -> None:
+@APIS
+async def test_scores_are_relative(api: str) -> None:
     """The best finding has 1.0, however common its words are, and survives a cutoff; the search's
     own score is in the metadata.
     """
     store = SharedStore()
     for number in range(3):
         store.worker("w").create("note", "a dam", f"The dam {'of Ravenna ' * number}stands.")
-    hits = await found(RLMStoreRetriever(store), door, "dam Ravenna")
+    hits = await found(RLMStoreRetriever(store), api, "dam Ravenna")
     assert (len(hits), hits[0].score, hits[0].node.metadata["score"]) == (
         3,
         1.0,
         max(hit.node.metadata["score"] for hit in hits),
     )
     assert all(0 < hit.score <= 1 for hit in hits)
-    common = await found(RLMStoreRetriever(store), door, "stands")
+    common = await found(RLMStoreRetriever(store), api, "stands")
     assert SimilarityPostprocessor(similarity_cutoff=0.1).postprocess_nodes(common)
 
 

@@ -197,13 +197,13 @@ async def test_an_index_that_is_empty() -> None:
 
 async def test_an_index_that_does_not_say_what_it_has() -> None:
     """An index whose texts cannot be listed is refused, and the error says what to pass instead."""
-    with pytest.raises(InputError, match="this EmptyIndex is not known"):
+    with pytest.raises(InputError, match="this EmptyIndex cannot be listed"):
         await engine_of(index=EmptyIndex()).aquery(QUESTION)
     index = index_of(SummaryIndex, DOCUMENT)
     index.docstore.delete_document(index.index_struct.nodes[0])
     index.index_struct.nodes = index.index_struct.nodes[:1]
     with pytest.raises(
-        InputError, match=r"has none of its 1 texts: pass retriever=index\.as_retriever"
+        InputError, match=r"has none of its 1 nodes: pass retriever=index\.as_retriever"
     ):
         await engine_of(index=index).aquery(QUESTION)
 
@@ -220,21 +220,21 @@ class Fixed(BaseRetriever):
         return self.nodes
 
 
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_an_engine_over_a_retriever(door: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_an_engine_over_a_retriever(api: str) -> None:
     """A retriever is asked at each question; its scores go on to the citations in what it found,
     and nothing found is no run.
     """
     nodes = [NodeWithScore(node=node, score=0.25) for node in cut(DOCUMENT)]
     retriever = Fixed(nodes)
     engine = engine_of(retriever=retriever)
-    response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    response = engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
     assert retriever.asked == [QUESTION]
     assert [(each.node.text, each.score) for each in response.source_nodes] == [(NEEDLE, 0.25)]
     retriever.nodes = []
-    empty = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    empty = engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
     assert (str(empty), empty.source_nodes, empty.metadata["calls"]) == ("Empty Response", [], 0)
-    assert (engine.retrieve(QUESTION) if door == "sync" else await engine.aretrieve(QUESTION)) == []
+    assert (engine.retrieve(QUESTION) if api == "sync" else await engine.aretrieve(QUESTION)) == []
 
 
 async def test_texts_without_ids() -> None:

@@ -52,17 +52,17 @@ from tests.engine.conftest import final
 NODES = [
     NodeWithScore(node=TextNode(text=TEXT, id_="n1", metadata={"secret": "metadata"}), score=0.5)
 ]
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
-async def answer(synthesizer: Any, door: str, nodes: Any = NODES, **options: Any) -> Any:
-    if door == "sync":
+async def answer(synthesizer: Any, api: str, nodes: Any = NODES, **options: Any) -> Any:
+    if api == "sync":
         return synthesizer.synthesize(QUESTION, nodes, **options)
     return await synthesizer.asynthesize(QUESTION, nodes, **options)
 
 
-@DOORS
-async def test_in_a_pipeline_over_a_large_set(door: str) -> None:
+@APIS
+async def test_in_a_pipeline_over_a_large_set(api: str) -> None:
     """A RetrieverQueryEngine answers with it from a thousand nodes; the run's texts are the nodes'
     own, without metadata.
     """
@@ -79,7 +79,7 @@ async def test_in_a_pipeline_over_a_large_set(door: str) -> None:
     engine = RetrieverQueryEngine(
         index.as_retriever(similarity_top_k=2_000), response_synthesizer=synthesizer
     )
-    response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    response = engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
     nodes = len(index.docstore.docs)
     assert nodes > 1_000
     assert str(response) == f"{nodes}False"
@@ -92,8 +92,8 @@ async def test_in_a_pipeline_over_a_large_set(door: str) -> None:
     assert synthesizer.last_store is not None
 
 
-@DOORS
-async def test_nothing_of_the_users_is_changed(door: str) -> None:
+@APIS
+async def test_nothing_of_the_users_is_changed(api: str) -> None:
     """Neither the model nor its callbacks nor the settings are, though LlamaIndex's own
     synthesizers do so.
     """
@@ -101,7 +101,7 @@ async def test_nothing_of_the_users_is_changed(door: str) -> None:
     theirs = llm.callback_manager
     synthesizer = RLMSynthesizer(llm, callback_manager=manager)
     synthesizer.callback_manager = CallbackManager([])
-    assert str(await answer(synthesizer, door)) == ANSWER
+    assert str(await answer(synthesizer, api)) == ANSWER
     assert llm.callback_manager is theirs
     assert (Settings._llm, Settings._callback_manager, Settings._prompt_helper) == (
         None,
@@ -123,9 +123,9 @@ class Kinds(BaseEventHandler):
         self.seen.append(event)
 
 
-@DOORS
+@APIS
 @pytest.mark.parametrize("nodes", [NODES, []], ids=["nodes", "nothing"])
-async def test_events_and_callbacks(door: str, nodes: Any) -> None:
+async def test_events_and_callbacks(api: str, nodes: Any) -> None:
     """Synthesis begins and ends in events and callbacks as in LlamaIndex's own synthesizers, also
     where there is nothing to read.
     """
@@ -133,7 +133,7 @@ async def test_events_and_callbacks(door: str, nodes: Any) -> None:
     get_dispatcher().add_event_handler(kinds)
     try:
         response = await answer(
-            RLMSynthesizer(finder(), callback_manager=CallbackManager([debug])), door, nodes
+            RLMSynthesizer(finder(), callback_manager=CallbackManager([debug])), api, nodes
         )
     finally:
         get_dispatcher().event_handlers.remove(kinds)
@@ -147,50 +147,51 @@ async def test_events_and_callbacks(door: str, nodes: Any) -> None:
     assert (start.payload["query_str"], str(end.payload["response"])) == (QUESTION, str(response))
 
 
-@DOORS
-async def test_streams_types_and_words_of_the_users(door: str) -> None:
+@APIS
+async def test_streams_types_and_words_of_the_users(api: str) -> None:
     """Streaming, `output_cls` and `empty_response` are as in any synthesizer."""
 
     class Number(BaseModel):
         value: int
 
-    stream = await answer(RLMSynthesizer(finder(), streaming=True), door)
-    assert isinstance(stream, StreamingResponse if door == "sync" else AsyncStreamingResponse)
+    stream = await answer(RLMSynthesizer(finder(), streaming=True), api)
+    assert isinstance(stream, StreamingResponse if api == "sync" else AsyncStreamingResponse)
     assert (
-        stream.get_response() if door == "sync" else await stream.get_response()
+        stream.get_response() if api == "sync" else await stream.get_response()
     ).response == ANSWER
-    typed = await answer(RLMSynthesizer(finder(final('{"value": 1}')), output_cls=Number), door)
+    typed = await answer(RLMSynthesizer(finder(final('{"value": 1}')), output_cls=Number), api)
     assert isinstance(typed, PydanticResponse)
     assert typed.value == 1
     assert (
-        str(await answer(RLMSynthesizer(finder(), empty_response="nobody knows"), door, []))
+        str(await answer(RLMSynthesizer(finder(), empty_response="nobody knows"), api, []))
         == "nobody knows"
     )
 
 
-@DOORS
-async def test_texts_alone(door: str) -> None:
+@APIS
+async def test_texts_alone(api: str) -> None:
     """`get_response`, which summarizers are asked by, answers from texts; additional nodes come
     after the citations.
     """
     synthesizer = RLMSynthesizer(finder())
     said = (
         synthesizer.get_response(QUESTION, [TEXT])
-        if door == "sync"
+        if api == "sync"
         else await synthesizer.aget_response(QUESTION, [TEXT])
     )
     assert said == ANSWER
     more = [NodeWithScore(node=TextNode(text="besides"))]
-    assert needles(
-        (await answer(synthesizer, door, additional_source_nodes=more)).source_nodes
-    ) == [NEEDLE, "besides"]
+    assert needles((await answer(synthesizer, api, additional_source_nodes=more)).source_nodes) == [
+        NEEDLE,
+        "besides",
+    ]
     streaming = RLMSynthesizer(finder(), streaming=True)
     pieces = (
         streaming.get_response(QUESTION, [TEXT])
-        if door == "sync"
+        if api == "sync"
         else await streaming.aget_response(QUESTION, [TEXT])
     )
-    assert "".join(pieces if door == "sync" else [piece async for piece in pieces]) == ANSWER
+    assert "".join(pieces if api == "sync" else [piece async for piece in pieces]) == ANSWER
 
 
 async def test_prompts_and_an_rlm() -> None:
@@ -206,7 +207,7 @@ async def test_prompts_and_an_rlm() -> None:
     assert str(await engine.aquery(QUESTION)) == ANSWER
     assert root.requests[0].query == f"Please: {QUESTION}"
     with pytest.raises(
-        InputError, match="an RLM has its options already: say max_depth, sub_llm where it is made"
+        InputError, match="an RLM already has its options: pass max_depth, sub_llm to RLM"
     ):
         RLMSynthesizer(RLM(root), "offline", max_depth=2)
 
@@ -216,5 +217,5 @@ def test_it_is_a_synthesizer() -> None:
     assert RLMSynthesizer.__mro__[1] is BaseSynthesizer
     Settings.llm = scripted_llm()
     assert type(get_response_synthesizer(response_mode="tree_summarize")) is not RLMSynthesizer
-    with pytest.raises(InputError, match="make it anew"):
+    with pytest.raises(InputError, match="create the object again"):
         pickle.dumps(RLMSynthesizer(finder()))

@@ -67,15 +67,15 @@ async def test_in_an_agent(kind: str) -> None:
 async def test_a_question_that_cannot_work_is_told_to_the_agent() -> None:
     """The tool's error is the agent's to deal with, and says what is wrong."""
     tool = as_query_engine_tool(engine_of())
-    with pytest.raises(InputError, match="the question must be a text that is not empty"):
+    with pytest.raises(InputError, match="the question must be a non-empty string"):
         await tool.acall("  ")
 
 
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_called_by_hand(door: str) -> None:
-    """The tool answers from both doors, and what a model is told about it fits."""
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_called_by_hand(api: str) -> None:
+    """The tool answers from the sync and the async API, and what a model is told about it fits."""
     tool = as_query_engine_tool(engine_of(), "ask_archive", "Answers questions on the archive.")
-    output = tool.call(QUESTION) if door == "sync" else await tool.acall(input=QUESTION)
+    output = tool.call(QUESTION) if api == "sync" else await tool.acall(input=QUESTION)
     assert (output.content, output.tool_name, output.raw_output.metadata["stop_reason"]) == (
         ANSWER,
         "ask_archive",
@@ -88,15 +88,15 @@ async def test_called_by_hand(door: str) -> None:
 BUDGET = Budget(max_calls=2)
 
 
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_a_part_is_told_from_the_whole(door: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_a_part_is_told_from_the_whole(api: str) -> None:
     """Of a run that did not finish the output says so, also where that raises; without any answer
     it is an error.
     """
     asks = code("print('nearly 42')", "llm_query('a')")
     for options in ({}, {"on_incomplete": "raise"}):
         tool = as_query_engine_tool(engine_of(finder(asks, asks, asks), budget=BUDGET, **options))
-        output = tool.call(QUESTION) if door == "sync" else await tool.acall(QUESTION)
+        output = tool.call(QUESTION) if api == "sync" else await tool.acall(QUESTION)
         assert output.content.endswith(
             "(This is a partial answer: the run was stopped by budget_calls.)"
         )
@@ -104,7 +104,7 @@ async def test_a_part_is_told_from_the_whole(door: str) -> None:
     silent = as_query_engine_tool(
         engine_of(finder(*[code("x = 1")] * 3), max_iterations=1, budget=Budget(max_calls=1))
     )
-    output = silent.call(QUESTION) if door == "sync" else await silent.acall(QUESTION)
+    output = silent.call(QUESTION) if api == "sync" else await silent.acall(QUESTION)
     assert (output.content[:29], output.is_error) == ("There is no answer: the run w", True)
 
 
@@ -183,12 +183,12 @@ def test_bad_arguments() -> None:
     for description in ("", " ", "x" * 1025, None):
         with pytest.raises(InputError, match="1 to 1,024 characters"):
             as_query_engine_tool(engine_of(), "name", description)
-    with pytest.raises(InputError, match="a query engine is needed, not str"):
+    with pytest.raises(InputError, match="engine must be a query engine, not str"):
         as_query_engine_tool("engine")
 
 
 class Asking(Workflow):
-    """A workflow that asks an engine in one of its steps, by the door that the start event names."""
+    """A workflow that asks an engine in one of its steps, with the API that the start event names."""
 
     engine: Any = None
 
@@ -197,20 +197,20 @@ class Asking(Workflow):
         return StopEvent(
             result=str(
                 self.engine.query(QUESTION)
-                if event.door == "sync"
+                if event.api == "sync"
                 else await self.engine.aquery(QUESTION)
             )
         )
 
 
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_in_a_step_of_a_workflow(door: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_in_a_step_of_a_workflow(api: str) -> None:
     """Progress is in the workflow's stream, also where the step calls the synchronous method and
     holds the loop up meanwhile.
     """
     workflow = Asking(timeout=30)
     workflow.engine = engine_of()
-    handler = workflow.run(door=door)
+    handler = workflow.run(api=api)
     kinds = [
         event.kind async for event in handler.stream_events() if isinstance(event, RLMWorkflowEvent)
     ]
@@ -222,7 +222,7 @@ async def test_older_workflows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Context, "get_step_context")
     workflow = Asking(timeout=30)
     workflow.engine = engine_of()
-    handler = workflow.run(door="async")
+    handler = workflow.run(api="async")
     assert [
         event async for event in handler.stream_events() if isinstance(event, RLMWorkflowEvent)
     ] == []
@@ -236,7 +236,7 @@ async def test_a_workflow_that_is_cancelled() -> None:
     root = Scripted([code("print(llm_query('wait'))")], overlong(30))
     workflow = Asking(timeout=30)
     workflow.engine = engine_of(root)
-    handler = workflow.run(door="async")
+    handler = workflow.run(api="async")
     while not any(request.role == "sub" for request in root.requests):
         await asyncio.sleep(0)
     await handler.cancel_run()

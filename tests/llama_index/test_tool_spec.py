@@ -15,17 +15,17 @@ from rlm_integrations import SharedStore
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import RLMQueryEngine, RLMStoreToolSpec
 
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
-async def call(spec: RLMStoreToolSpec, door: str, name: str, **arguments: Any) -> str:
+async def call(spec: RLMStoreToolSpec, api: str, name: str, **arguments: Any) -> str:
     (tool,) = [tool for tool in spec.to_tool_list() if tool.metadata.name == name]
-    output = tool.call(**arguments) if door == "sync" else await tool.acall(**arguments)
+    output = tool.call(**arguments) if api == "sync" else await tool.acall(**arguments)
     return output.content
 
 
-@DOORS
-async def test_what_an_agent_can_do(door: str) -> None:
+@APIS
+async def test_what_an_agent_can_do(api: str) -> None:
     """It searches the findings of a run, sums them up, and reads the places that they rest on by
     name or by the document's id.
     """
@@ -34,17 +34,15 @@ async def test_what_an_agent_can_do(door: str) -> None:
     for store in (engine.last_store, engine.last_result, response):
         spec = RLMStoreToolSpec(store)
         assert isinstance(spec, BaseToolSpec)
-        found = await call(spec, door, "search_findings", query="needle")
+        found = await call(spec, api, "search_findings", query="needle")
         assert found == f"root_000001 (note) It is 42. [context_0:{AT}-{AT + len(NEEDLE)}]"
-        assert (await call(spec, door, "summarise_findings")).startswith("1 object\ntypes: note 1")
+        assert (await call(spec, api, "summarise_findings")).startswith("1 object\ntypes: note 1")
         for source in ("context_0", "doc-1"):
             assert (
-                await call(
-                    spec, door, "read_passage", source=source, start=AT, end=AT + len(NEEDLE)
-                )
+                await call(spec, api, "read_passage", source=source, start=AT, end=AT + len(NEEDLE))
                 == NEEDLE
             )
-        assert await call(spec, door, "search_findings", query="cabbage") == "nothing was found"
+        assert await call(spec, api, "search_findings", query="cabbage") == "nothing was found"
 
 
 def test_what_models_are_told_of_them() -> None:
@@ -66,8 +64,8 @@ def test_what_models_are_told_of_them() -> None:
     assert all("self" not in tool["description"] for tool in tools)
 
 
-@DOORS
-async def test_what_cannot_be_done(door: str) -> None:
+@APIS
+async def test_what_cannot_be_done(api: str) -> None:
     """Wrong arguments and places are errors that an agent passes on; they name no class of ours."""
     engine = RLMQueryEngine.from_defaults(Document(text=TEXT * 3, id_="doc-1"), llm=finder())
     await engine.aquery(QUESTION)
@@ -83,11 +81,11 @@ async def test_what_cannot_be_done(door: str) -> None:
     ]
     for name, arguments, hint in wrong:
         with pytest.raises(InputError, match=hint):
-            await call(spec, door, name, **arguments)
+            await call(spec, api, name, **arguments)
     with pytest.raises(InputError, match="no document beside these findings"):
         await call(
             RLMStoreToolSpec(SharedStore()),
-            door,
+            api,
             "read_passage",
             source="context_0",
             start=0,

@@ -54,7 +54,7 @@ from tests.standin import StandIn
 # OpenInference still calls pydantic's `json`; where that raises, its spans are lost.
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 KINDS = pytest.mark.parametrize("kind", ["OpenAI", "OpenAILike"])
-DOORS = pytest.mark.parametrize("door", ["sync", "async"])
+APIS = pytest.mark.parametrize("api", ["sync", "async"])
 NODES = [NodeWithScore(node=TextNode(text=TEXT, id_="n1"))]
 CALLS = 5
 
@@ -88,7 +88,7 @@ def does_not_show(text: str) -> bool:
 
 
 @KINDS
-@DOORS
+@APIS
 @pytest.mark.parametrize(
     "what", ["query", "stream", "retrieve", "synthesize", "synthesizer", "tool"]
 )
@@ -97,17 +97,17 @@ async def test_one_trace(
     exporter: InMemorySpanExporter,
     caplog: pytest.LogCaptureFixture,
     kind: str,
-    door: str,
+    api: str,
     what: str,
 ) -> None:
-    """Whatever is asked through whichever door is one trace without orphans, and the document is in
+    """Whatever is asked with either API is one trace without orphans, and the document is in
     no span but those of model calls.
 
     The tracer complains of nothing.
     """
     provider.change(scripts={MODEL: root_or_sub})
     engine = engine_of(foreign(kind, provider.base_url), streaming=what == "stream")
-    sync = door == "sync"
+    sync = api == "sync"
     if what in {"query", "stream"}:
         response = engine.query(QUESTION) if sync else await engine.aquery(QUESTION)
         if what == "stream":
@@ -181,19 +181,19 @@ async def until(holds: Any) -> None:
             await asyncio.sleep(0.01)
 
 
-@DOORS
+@APIS
 async def test_a_batch_is_one_trace(
-    provider: StandIn, exporter: InMemorySpanExporter, door: str
+    provider: StandIn, exporter: InMemorySpanExporter, api: str
 ) -> None:
     """A batch is one span, whose arguments do not repeat the prompts, over those of its calls."""
     batch, prompts = (
         LLMBatch(foreign("OpenAI", provider.base_url)),
         [f"prompt {number}" for number in range(4)],
     )
-    _ = batch.run(prompts) if door == "sync" else await batch.arun(prompts)
+    _ = batch.run(prompts) if api == "sync" else await batch.arun(prompts)
     spans = exporter.get_finished_spans()
     root = whole(spans)
-    assert root.name == ("LLMBatch.run" if door == "sync" else "LLMBatch.arun")
+    assert root.name == ("LLMBatch.run" if api == "sync" else "LLMBatch.arun")
     assert "<4 items>" in root.attributes["input.value"]
     assert len(spans) == 5
 
@@ -245,13 +245,13 @@ def told() -> Iterator[list[Any]]:
     root.event_handlers.remove(handler)
 
 
-@DOORS
-async def test_no_span_of_ours_holds_the_document(dumps: Dumps, told: list[Any], door: str) -> None:
+@APIS
+async def test_no_span_of_ours_holds_the_document(dumps: Dumps, told: list[Any], api: str) -> None:
     """Not as an argument, not as a result, whatever a tracer makes of them; nor do our events.
 
     Nodes that we are given are not shown.
     """
-    engine, sync = engine_of(finder()), door == "sync"
+    engine, sync = engine_of(finder()), api == "sync"
     _ = engine.query(QUESTION) if sync else await engine.aquery(QUESTION)
     _ = engine.retrieve(QUESTION) if sync else await engine.aretrieve(QUESTION)
     _ = (
@@ -274,9 +274,9 @@ async def test_no_span_of_ours_holds_the_document(dumps: Dumps, told: list[Any],
 
 
 @KINDS
-@DOORS
+@APIS
 async def test_tokens(
-    provider: StandIn, exporter: InMemorySpanExporter, kind: str, door: str
+    provider: StandIn, exporter: InMemorySpanExporter, kind: str, api: str
 ) -> None:
     """The handler at the model's own callbacks counts what the provider counted, and so do the
     traces; each token once.
@@ -286,7 +286,7 @@ async def test_tokens(
     engine = engine_of(
         foreign(kind, provider.base_url, callback_manager=CallbackManager([counter]))
     )
-    response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    response = engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
     usage = engine.last_result.usage[MODEL]
     assert (counter.prompt_llm_token_count, counter.completion_llm_token_count) == (
         usage.input_tokens,
@@ -300,20 +300,20 @@ async def test_tokens(
     assert sum(traced) == response.metadata["tokens"]
 
 
-@DOORS
-async def test_progress_as_events(told: list[Any], door: str) -> None:
+@APIS
+async def test_progress_as_events(told: list[Any], api: str) -> None:
     """Every step is an instrumentation event that names the query's span."""
     root = Scripted(
         [code("replies = llm_batch([str(n) for n in range(100)])", "FINAL(len(replies))")]
     )
     engine = engine_of(root)
-    response = engine.query(QUESTION) if door == "sync" else await engine.aquery(QUESTION)
+    response = engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
     assert str(response) == "100"
     events = [event for event in told if isinstance(event, RLMProgressEvent)]
     kinds = [event.progress["kind"] for event in events]
     assert kinds[:3] == ["run_started", "turn_started", "block_started"]
     assert kinds[-2:] == ["block_finished", "turn_finished"]
-    span = "RLMQueryEngine._query" if door == "sync" else "RLMQueryEngine._aquery"
+    span = "RLMQueryEngine._query" if api == "sync" else "RLMQueryEngine._aquery"
     assert {event.query_span_id.partition("-")[0] for event in events} == {span}
     assert all(
         event.class_name() == event.model_dump()["class_name"] == "RLMProgressEvent"
@@ -321,11 +321,11 @@ async def test_progress_as_events(told: list[Any], door: str) -> None:
     )
 
 
-@DOORS
-async def test_progress_of_a_batch(told: list[Any], door: str) -> None:
+@APIS
+async def test_progress_of_a_batch(told: list[Any], api: str) -> None:
     """A batch tells how far it is, twenty times at most."""
     batch, prompts = LLMBatch(finder()), [str(number) for number in range(100)]
-    _ = batch.run(prompts) if door == "sync" else await batch.arun(prompts)
+    _ = batch.run(prompts) if api == "sync" else await batch.arun(prompts)
     events = [event.progress for event in told if isinstance(event, RLMProgressEvent)]
     assert (events[0]["kind"], events[-1]["kind"], events[-1]["done"]) == (
         "batch_started",
