@@ -12,8 +12,8 @@ import pytest
 from rlm_integrations import RLM, Retry, llm_batch
 from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.langchain import LLMBatchRunnable, RLMRunnable, fast_chat_openai
-from rlm_integrations.langchain.fast import SlowTransportWarning
 from rlm_integrations.lm.frameworks import base as adapters
+from rlm_integrations.lm.frameworks.slow_transport import SlowTransportWarning
 from tests._script import run_script
 from tests.langchain.test_trace import until
 from tests.lm._foreign import ANSWER, ANSWERS, KEY, MODEL, PROMPTS, foreign

@@ -65,7 +65,7 @@ WRONG = [
     (None, "the input"),
     (5, "a int"),
     ([AIMessage("a")], "no human message"),
-    ([("nobody", "x")], "a list that is no conversation"),
+    ([("nobody", "x")], "a list that is not a valid conversation"),
     (AIMessage("a"), "no human message"),
 ]
 

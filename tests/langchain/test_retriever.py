@@ -316,7 +316,7 @@ async def test_what_langchain_makes_of_a_retriever(store: SharedStore) -> None:
     assert len(fields.invoke("", {"configurable": {"k": 2}})) == 2
     (summary,) = await fields.with_config(configurable={"mode": "summary"}).ainvoke("")
     assert summary.metadata["kind"] == "summary"
-    with pytest.raises(InputError, match="k=0"):
+    with pytest.raises(InputError, match="not 0"):
         fields.invoke("", {"configurable": {"k": 0}})
     assert [ids(each) for each in await found.abatch(["approved", "tag=money"])] == [[A], [B]]
     assert (
@@ -446,11 +446,11 @@ def test_unknown_options_of_the_retriever(store: SharedStore) -> None:
         ({"mode": "both"}, "mode='both': choose 'search' or 'summary'"),
         ({"mode": None}, "mode=None"),
         ({"k": 0}, "k must be an integer of at least 1 and at most 10,000"),
-        ({"k": -1}, "k=-1"),
-        ({"k": True}, "k=True"),
-        ({"k": 2.0}, "k=2.0"),
-        ({"k": "3"}, "k='3'"),
-        ({"k": 10_001}, "k=10001"),
+        ({"k": -1}, "not -1"),
+        ({"k": True}, "not True"),
+        ({"k": 2.0}, "not 2.0"),
+        ({"k": "3"}, "not '3'"),
+        ({"k": 10_001}, "not 10001"),
     ],
 )
 def test_arguments_that_cannot_work(options: dict[str, Any], why: str, store: SharedStore) -> None:

@@ -148,7 +148,11 @@ def by_id(*ids: str) -> SharedStore:
             {"source": "context_0", "start": 0, "end": 20_001},
             "20,001 characters are more than can be read at once: at most 20,000",
         ),
-        (SharedStore, {"source": "context_0", "start": 0, "end": 1}, "this store has no document"),
+        (
+            SharedStore,
+            {"source": "context_0", "start": 0, "end": 1},
+            "no document beside these findings",
+        ),
         (
             lambda: by_id("same", "same"),
             {"source": "same", "start": 0, "end": 1},

@@ -13,7 +13,6 @@ from tests.llama_index._world import NO_LLAMA_INDEX, QUESTION
 pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
 
 from rlm_integrations.errors import MissingExtraError
-from rlm_integrations.langchain.fast import SlowTransportWarning as LangChains
 from rlm_integrations.llama_index import (
     LLMBatch,
     RLMQueryEngine,
@@ -22,6 +21,7 @@ from rlm_integrations.llama_index import (
     fast_openai_like,
 )
 from rlm_integrations.lm.frameworks import base as adapters
+from rlm_integrations.lm.frameworks.slow_transport import SlowTransportWarning as LangChains
 from tests.lm._foreign import ANSWER, ANSWERS, KEY, MODEL, PROMPTS, foreign, root_or_sub
 from tests.standin import StandIn
 

@@ -393,7 +393,7 @@ def test_pickling_is_refused() -> None:
 def test_it_is_what_llama_index_takes_for_one() -> None:
     """The class is a query engine, and one without streaming is made of the same documents."""
     engine = engine_of(streaming=True)
-    assert RLMQueryEngine.__mro__[1] is BaseQueryEngine
+    assert issubclass(RLMQueryEngine, BaseQueryEngine)
     assert engine.without_streaming()._source is engine._source
     assert engine.without_streaming().without_streaming() is not engine
     assert (
