@@ -98,7 +98,7 @@ class Question:
         """The preview for traces, which never holds document text."""
         document = self.document
         what = (
-            f"the documents that {document.get_name()} finds"
+            f"the documents found by {document.get_name()}"
             if isinstance(document, Runnable)
             else repr(document)
         )
