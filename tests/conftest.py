@@ -6,6 +6,8 @@ import signal
 import sys
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 LOOPBACK_NAMES = {"localhost", None, ""}
 
 
@@ -38,6 +40,13 @@ sys.addaudithook(_close_network)
 # vain.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes to make or to run says nothing on a machine that others share.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def pytest_collection_finish() -> None:

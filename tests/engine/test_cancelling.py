@@ -87,6 +87,8 @@ async def test_cancelling_in_every_wait_of_a_tree() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:sandbox='inprocess':RuntimeWarning")
+# The interrupt may meet a callback of the garbage collector, where Python can only report it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("again", [0, 2])
 async def test_cancelling_in_every_wait_without_a_process(again: int) -> None:
     """The sandbox for debugging lets go as well: the calls of its code have ended when it is

@@ -79,10 +79,10 @@ def test_ctrl_c_ends_the_spending(standin: StandIn, way: str, model: str) -> Non
         [sys.executable, "-c", program, standin.base_url, model],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
-    assert soon(lambda: standin.stats().in_flight == most, 60), process.communicate(timeout=1)
+    assert soon(lambda: standin.stats().in_flight == most, 250), process.communicate(timeout=1)
     made = standin.stats().calls
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=250)
     assert (out, standin.stats().calls) == ("interrupted\n", made), err
     assert soon(lambda: standin.stats().in_flight == 0, 60)
 

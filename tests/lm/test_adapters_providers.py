@@ -242,7 +242,7 @@ async def test_the_key_is_in_no_error(standin: StandIn, kind: str) -> None:
 @EACH
 async def test_the_objects_own_timeout(standin: StandIn, kind: str) -> None:
     """It ends the call as a timeout that may be tried again."""
-    failure = await failure_at(standin, kind, Fault("hang"), timeout=0.2)
+    failure = await failure_at(standin, kind, Fault("hang"), timeout=1)
     assert (failure.type, failure.retryable) == ("timeout", True)
 
 
