@@ -337,7 +337,7 @@ def test_a_sandbox_that_this_machine_does_not_have(
         (["report.txt", "q", "--base-url", "ftp://x", "--model", "m"], "a --base-url looks like"),
         (
             ["report.txt", "q", "--base-url", "http://me:secret@x/v1", "--model", "m"],
-            "no user or password: set OPENAI_API_KEY",
+            "must not contain a user or password: set OPENAI_API_KEY",
         ),
         (
             ["report.txt", "q", "--base-url", "http://127.0.0.1:1/v1", "--model", "offline"],

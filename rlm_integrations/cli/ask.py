@@ -75,11 +75,13 @@ _IN_OUR_WORDS = [
         r"name its files",
     ),
     (
-        re.compile(r"give api_key=…, set OPENAI_API_KEY, or use the model 'offline'"),
+        re.compile(
+            r"pass api_key=…, set OPENAI_API_KEY, or use the model 'offline', which needs none"
+        ),
         "set OPENAI_API_KEY, or use --model offline",
     ),
     (re.compile(r"read it yourself and pass what it says"), "name a file or a pipe"),
-    (re.compile(r": give the key as api_key"), ": set OPENAI_API_KEY"),
+    (re.compile(r": pass the key as api_key"), ": set OPENAI_API_KEY"),
     (re.compile(r"\ba base_url\b"), "a --base-url"),
 ]
 

@@ -157,7 +157,7 @@ async def test_the_record_keeps_ends_and_hashes_beyond_its_bound() -> None:
         assert call.prompt.sha256 == hashlib.sha256(prompt.encode()).hexdigest()
         assert str(call.prompt).startswith(f"{number}xxx")
         assert str(call.prompt).endswith("xend")
-    with pytest.raises(ContextError, match=r"no room for all of it \(Limits.recorded_chars\)"):
+    with pytest.raises(ContextError, match=r"the record was full \(Limits.recorded_chars\)"):
         shortened[0].prompt.text(result.store.ledger.corpus)  # type: ignore[union-attr, arg-type] # a run has a store, of its document
 
 
@@ -213,7 +213,7 @@ async def test_a_reduction_does_not_repeat_a_long_prompt_for_very_many_parts(
     """Where a prompt leaves so little room that it would be repeated beyond a bound, the code is
     told what to do.
     """
-    monkeypatch.setattr("rlm_integrations.store.derive.REPEATED", 1_000_000)
+    monkeypatch.setattr("rlm_integrations.store.derive.MAX_REPEATED_CHARS", 1_000_000)
     block = code(
         "ids = [store.create('t', 'd', 'x' * 50_000)]",
         "try: store.llm_reduce(ids, 'p' * 94_000)",
