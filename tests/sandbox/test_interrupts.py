@@ -168,8 +168,8 @@ async def test_code_that_swallows_an_interrupt_gets_another(open_session: Any) -
     block has ended.
     """
     session = await open_session(limits=PATIENT)
+    await session.execute("swallowed = 0", 0)
     code = """
-        swallowed = 0
         llm_query("begun")
         for _ in range(3):
             try:
