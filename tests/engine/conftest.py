@@ -156,20 +156,11 @@ def descriptors() -> list[str]:
     return links
 
 
-_held_before = [0]  # documents, when the test began
-
-
 def documents_held() -> list[str]:
-    """The documents and processes that this process holds beyond those from before the test.
-
-    A face keeps the results of its latest runs, and with them a document of the user's own. What an
-    exception's frames hold is collected first.
+    """The documents and processes that this process still holds; what an exception's frames hold is
+    collected first.
     """
     gc.collect()
-    return _held()[_held_before[0] :]
-
-
-def _held() -> list[str]:
     return [link for link in descriptors() if "memfd:rlm" in link or "pidfd" in link]
 
 
@@ -211,7 +202,6 @@ def time_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Event], bo
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """After every test no sandbox is left."""
-    _held_before[0] = len(_held())
     yield
     assert soon(lambda: not children()), f"sandboxes are left: {children()}"
 
