@@ -89,6 +89,48 @@ def test_interrupts_at_any_moment_of_a_batch_over_a_generator_end_it() -> None:
     assert (done.returncode, done.stdout) == (0, "50 True\n"), done.stderr[-2_000:]
 
 
+LOOK = textwrap.dedent(
+    """
+    import gc, sys, threading
+    sys.path.insert(0, {folder!r})
+    from rlm_integrations._concurrency.interrupts import is_main_thread_interrupted
+
+    here, done = threading.Barrier(21), threading.Event()
+
+    def wait(depth):
+        if depth:
+            wait(depth - 1)
+        else:
+            here.wait()
+            done.wait()
+
+    for _ in range(20):
+        threading.Thread(target=wait, args=(5,), daemon=True).start()
+    here.wait()
+    class Cycle:
+        pass
+    gc.set_threshold(1)
+    for _ in range(1000):
+        cycle = Cycle()
+        cycle.itself, cycle.local = cycle, threading.local()
+        cycle.local.value = 1
+        del cycle
+        assert not is_main_thread_interrupted()
+    print("alive", gc.isenabled())
+    done.set()
+    """
+)
+
+
+def test_a_look_at_the_main_thread_is_never_a_garbage_collection() -> None:
+    """One that began meanwhile would stop every thread of the process for ever, in Python 3.11."""
+    program = LOOK.format(folder=str(Path(__file__).parents[1]))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=250, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "alive True\n"), done.stderr[-2_000:]
+
+
 def test_an_interrupt_in_the_users_own_generator_ends_the_batch() -> None:
     """It is raised where the generator runs, which is the thread that waits; the calls under way
     have ended.

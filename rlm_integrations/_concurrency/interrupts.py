@@ -6,8 +6,10 @@ its workers are done: all their calls would still be made, and paid. So a wait o
 thread also checks whether the main thread is leaving.
 """
 
+import gc
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import thread
 from types import FrameType
 
@@ -23,12 +25,28 @@ def is_main_thread_interrupted() -> bool:
     """Whether the main thread is leaving a `with` block because of Ctrl-C, which it can do only
     once the work that it waits for has ended.
     """
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - the documented way to other threads' stacks
+    frame: FrameType | None = _frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         if frame.f_code.co_name == LEAVING and _is_interrupt(frame):
             return True
         frame = frame.f_back
     return False
+
+
+def _frames() -> Mapping[int, FrameType]:
+    """The frame that runs in each thread.
+
+    CPython 3.11 makes them while it holds the lock of its list of threads. A garbage collection
+    that began meanwhile would need that lock to free a `threading.local`, and every thread would
+    wait forever (github.com/python/cpython/issues/106883).
+    """
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()  # noqa: SLF001 - the documented way to other threads' stacks
+    finally:
+        if is_collecting:
+            gc.enable()
 
 
 def _is_interrupt(frame: FrameType) -> bool:
