@@ -159,12 +159,12 @@ def test_limits_of_the_engine_that_are_none(field: str, value: Any) -> None:
     [
         (
             {"compact_at": 5.0},
-            r"Limits\(compact_at=5.0\): it is a part of the model's window, at most 1",
+            r"Limits\(compact_at=5.0\): it is a fraction of the model's window, at most 1",
         ),
         ({"encoding": "klingon"}, "unknown encoding: klingon: choose an encoding such as 'utf-8'"),
         ({"encoding": "base64"}, "is not a text encoding"),
         ({"encoding": "utf-8\0"}, "null character"),
-        ({"encoding": 8}, "are strings"),
+        ({"encoding": 8}, "must be strings"),
         ({"decode_errors": "guess"}, "unknown error handler name 'guess'"),
     ],
 )
