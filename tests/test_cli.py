@@ -22,7 +22,7 @@ from tests.standin.settings import Usage
 FILLER = "The clerk counted the barrels before noon. " * 500
 FACT = "The access code of the Lisbon vault is 48213."
 QUESTION = "What is the access code of the Lisbon vault?"
-NO_MODEL = "no --model and no OPENAI_API_KEY: using offline. offline is no language model"
+NO_MODEL = "no --model and no OPENAI_API_KEY: using offline. offline is not a language model"
 Shell = tuple[int, str, str]
 
 
@@ -170,7 +170,7 @@ def test_quiet_says_nothing_but_never_hides_the_stand_in(run: Callable[..., Shel
     assert run("ask", "report.txt", QUESTION, "--quiet", "--model", "offline")[2] == ""
     assert NO_MODEL in run("ask", "report.txt", QUESTION, "--quiet")[2]
     assert (
-        "offline is no language model"
+        "offline is not a language model"
         in run("ask", "report.txt", QUESTION, "--model", "offline")[2]
     )
 

@@ -20,8 +20,9 @@ from rlm_integrations.lm.offline.sentences import extract, fold_accents, read_qu
 from rlm_integrations.records import LLMError, Message, Request, SpanRef
 
 WORDS = (
-    "the of and captain ship water stone river market code letter garden house window morning people opened access street vault church "
-    "music number city every road winter soldier horse table money doctor village forest bridge summer paper king evening"
+    "the of and captain ship water stone river market code letter garden house window morning"
+    " people opened access street vault church music number city every road winter soldier horse"
+    " table money doctor village forest bridge summer paper king evening"
 ).split()
 LISBON = "The access code of the Lisbon vault is 48213."
 ASKED = "What is the access code of the Lisbon vault?"
@@ -152,7 +153,7 @@ def test_it_is_a_model_that_says_that_it_is_none() -> None:
     """
     assert isinstance(OfflineLM(), LM)
     assert (OfflineLM().name, OfflineLM().context_window) == ("offline", None)
-    assert "no language model" in model.NOTICE
+    assert "not a language model" in model.NOTICE
     assert "language model" in (OfflineLM.__doc__ or "")
 
 
@@ -260,7 +261,10 @@ def test_other_languages_work(question: str, needle: str, form: Any) -> None:
 
 def test_wrapped_prose_and_lines_are_both_read() -> None:
     """A line end within a sentence joins, one between records divides."""
-    prose = "It was cold. The access code of the\nLisbon vault, which nobody had\nopened, is 48213. It was\nsummer by then, and late."
+    prose = (
+        "It was cold. The access code of the\nLisbon vault, which nobody had\nopened, is 48213."
+        " It was\nsummer by then, and late."
+    )
     assert (
         extract(read_question(ASKED), prose)[0]
         == "The access code of the Lisbon vault, which nobody had opened, is 48213."
@@ -367,7 +371,7 @@ def test_replies_are_the_same_every_time() -> None:
     ("prompt", "query", "reply"),
     [
         (
-            f"{model._ASK}\n\nQuestion: Say:\n\nWho wrote?\n\nPassage:\nAnna wrote. Bob read.\n\n{LISBON}",
+            f"{model._ASK}\n\nQuestion: Say:\n\nWho wrote?\n\nPassage:\nAnna wrote. {LISBON}",
             ASKED,
             "- Anna wrote.",
         ),
