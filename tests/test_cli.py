@@ -221,8 +221,8 @@ def test_time_and_cost_are_limits_too(run: Callable[..., Shell]) -> None:
         code, _, err = run(*words, "--max-cost", "1")
         assert (
             code,
-            "--max-cost cannot hold: there is no known price of 'root'; limit --max-tokens or --max-calls"
-            in err,
+            "--max-cost cannot hold: there is no known price of 'root';"
+            " limit --max-tokens or --max-calls" in err,
         ) == (2, True)
         assert server.stats().calls == 0
 
@@ -288,12 +288,15 @@ def test_a_sandbox_that_this_machine_does_not_have(
         (["-", "-", "q"], "stdin ('-') can be read once"),
         (
             ["bytes.txt", "q"],
-            "is no utf-8 text: byte 0xff at offset 3, line 1 (invalid start byte); give its --encoding, or --errors replace",
+            (
+                "is not valid utf-8: byte 0xff at offset 3, line 1 (invalid start byte);"
+                " give its --encoding, or --errors replace"
+            ),
         ),
         ([".", "q"], "'.' is a directory: name its files"),
-        (["/dev/zero", "q"], "'/dev/zero' is neither a file nor a text: name a file or a pipe"),
-        (["empty.txt", "q"], "empty.txt: there is no text in it"),
-        (["empty.txt", "empty.txt", "q"], "empty.txt, empty.txt: there is no text in it"),
+        (["/dev/zero", "q"], "'/dev/zero' is not a regular file: name a file or a pipe"),
+        (["empty.txt", "q"], "there is no text in empty.txt"),
+        (["empty.txt", "empty.txt", "q"], "there is no text in empty.txt, empty.txt"),
         (
             ["report.txt", "q", "--encoding", "utf-99"],
             "unknown encoding: utf-99: choose an --encoding such as utf-8",
@@ -317,11 +320,11 @@ def test_a_sandbox_that_this_machine_does_not_have(
         ),
         (
             ["report.txt", "q", "--max-cost", "inf"],
-            "--max-cost: a number greater than 0 is needed, not 'inf'",
+            "--max-cost: must be a number greater than 0, not 'inf'",
         ),
         (
             ["report.txt", "q", "--max-seconds", "0"],
-            "--max-seconds: a number greater than 0 is needed, not '0'",
+            "--max-seconds: must be a number greater than 0, not '0'",
         ),
         (["report.txt", "q", "--sandbox", "none"], "invalid choice: 'none'"),
         (["report.txt", "q", "--store-mode", "disk"], "invalid choice: 'disk'"),
@@ -341,7 +344,7 @@ def test_a_sandbox_that_this_machine_does_not_have(
         ),
         (
             ["report.txt", "q", "--base-url", "http://127.0.0.1:1/v1", "--model", "offline"],
-            "'offline', which asks nobody",
+            "'offline', which sends no requests",
         ),
         (
             ["report.txt", "q", "--model", "gpt-5"],
@@ -374,7 +377,10 @@ def test_stdin_that_is_no_text() -> None:
     given = {"stdin": subprocess.PIPE, "errors": "surrogateescape"}
     process = started("ask", "-", "q", **given)
     _, err = process.communicate("abc\udcff")
-    assert (process.returncode, "stdin is no utf-8 text: byte 0xff at offset 3" in err) == (2, True)
+    assert (process.returncode, "stdin is not valid utf-8: byte 0xff at offset 3" in err) == (
+        2,
+        True,
+    )
     process = started("ask", "-", "What is the código?", "--encoding", "latin-1", **given)
     out, _ = process.communicate("El c\udcf3digo es 7.")
     assert (process.returncode, out.splitlines()[0]) == (0, "El código es 7.")
@@ -385,7 +391,10 @@ def test_bytes_that_are_no_text_can_be_replaced(run: Callable[..., Shell]) -> No
     Path("bytes.txt").write_bytes(b"The \xff code is 48213.")
     assert run("ask", "bytes.txt", "What is the code?", "--errors", "replace")[:2] == (
         0,
-        'The \ufffd code is 48213.\n\n[1] context_0 (bytes.txt) 0-20: "The \ufffd code is 48213."\n',
+        (
+            "The \ufffd code is 48213.\n\n"
+            '[1] context_0 (bytes.txt) 0-20: "The \ufffd code is 48213."\n'
+        ),
     )
 
 
@@ -410,7 +419,7 @@ def descendants(root: int) -> set[int]:
 
 
 def is_there(pid: int) -> bool:
-    """Whether this process still runs; one that has ended and whom nobody has asked for does not."""
+    """Whether this process still runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -546,7 +555,10 @@ def test_the_command_is_installed() -> None:
 def test_help_is_quick_to_load() -> None:
     """Reading the command line loads no client, no sandbox and no progress bar."""
     heavy = ["openai", "tqdm", "pydantic", "asyncio"]
-    code = f"import sys, rlm_integrations.cli.ask as cli; cli.parsers(); print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        "import sys, rlm_integrations.cli as cli; cli.parsers();"
+        f" print([name for name in {heavy} if name in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

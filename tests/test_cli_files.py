@@ -63,7 +63,7 @@ def write_docx() -> Path:
 def test_a_file_that_is_no_text_is_named_as_what_it_is(
     write: Callable[[], Path], told: str, errors: list[str], run: Callable[..., Shell]
 ) -> None:
-    """Exit code 2 with what to do, and nothing is sent: no way to treat bytes makes text of these."""
+    """Exit code 2 with what to do, and nothing is sent: no error handler makes text of these."""
     code, out, err = run("ask", str(write()), QUESTION, *errors)
     assert (code, out) == (2, "")
     assert told in err
@@ -101,7 +101,10 @@ def test_a_named_pipe_is_read(run: Callable[..., Shell]) -> None:
 
 def test_a_process_substitution_is_read() -> None:
     """`<(zcat …)` is a file like others."""
-    command = f"{sys.executable} -m rlm_integrations ask <(zcat {write_gzip()}) other.txt '{QUESTION}' --quiet --model offline"
+    command = (
+        f"{sys.executable} -m rlm_integrations ask <(zcat {write_gzip()}) other.txt '{QUESTION}'"
+        " --quiet --model offline"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[0], done.stderr) == (0, FACT, "")
 
@@ -115,7 +118,7 @@ def test_a_pipe_that_gives_no_text(run: Callable[..., Shell]) -> None:
     writer.join()
     assert (
         code,
-        "'pipe' is no utf-8 text: byte 0xff at offset 3; give its --encoding, or --errors replace"
+        "'pipe' is not valid utf-8: byte 0xff at offset 3; give its --encoding, or --errors replace"
         in err,
     ) == (2, True)
 
@@ -139,9 +142,8 @@ def test_the_locale_of_a_bare_system_is_no_obstacle() -> None:
     bare = {**os.environ, "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run(command, capture_output=True, check=False, env=bare)
     assert done.returncode == 0
-    assert (
-        done.stdout.decode() == f'{text}\n\n[1] context_0 (schlüssel.txt) 0-{len(text)}: "{text}"\n'
-    )
+    place = f"context_0 (schlüssel.txt) 0-{len(text)}"
+    assert done.stdout.decode() == f'{text}\n\n[1] {place}: "{text}"\n'
     done = subprocess.run(
         command, capture_output=True, check=False, env={**bare, "PYTHONIOENCODING": "ascii"}
     )

@@ -206,7 +206,7 @@ def test_generated_documents_are_taken_one_at_a_time() -> None:
 
 
 def test_what_a_generator_raises_comes_out() -> None:
-    """An error of the user's own generator is not ours to rename, and leaves no descriptor behind."""
+    """An error of the user's own generator is not renamed, and no descriptor stays open."""
 
     def generate() -> Iterator[str]:
         yield "one"
@@ -308,7 +308,7 @@ def test_a_large_ascii_file_is_used_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("character", ["\xe9", "\u20ac", "\U0001f600"])
 @pytest.mark.parametrize("before", [0, 1, BLOCK - 1, 4 * BLOCK - 1, 4 * BLOCK])
 def test_another_file_is_decoded(tmp_path: Path, character: str, before: int) -> None:
-    """A character of several bytes is decoded wherever it stands, across the steps of reading too."""
+    """A character of several bytes is decoded at any place, also across the steps of reading."""
     text = "a" * before + character + "\r\n" + "b" * 100
     with Corpus.build(written(tmp_path / "a.txt", text.encode())) as corpus:
         assert whole(corpus) == [text] == handed_over(corpus)
@@ -505,10 +505,10 @@ class Odd:
 @pytest.mark.parametrize(
     ("context", "message"),
     [
-        (None, "the context is None: pass a text"),
+        (None, "the context is None: pass a string"),
         (b"abc", "the context is bytes, not text: decode it first"),
         (bytearray(b"abc"), "the context is bytearray, not text"),
-        ({"a": "b"}, "the context is a dict: pass the texts in it as a list"),
+        ({"a": "b"}, "the context is a dict: pass its texts as a list"),
         ({"a", "b"}, "the context is a set, which has no order"),
         (3, "the context is of type int"),
         (2.5, "the context is of type float"),
@@ -567,7 +567,7 @@ def test_an_unreadable_path(tmp_path: Path) -> None:
 def test_a_pipe_does_not_wait(tmp_path: Path) -> None:
     """A pipe without a writer is refused at once instead of being waited for."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ContextError, match="neither a file nor a text"):
+    with pytest.raises(ContextError, match="is not a regular file"):
         Corpus.build(tmp_path / "pipe")
 
 
@@ -580,7 +580,7 @@ def test_bad_utf_8_says_where(tmp_path: Path, before: int) -> None:
     offset = data.index(b"\xe2")
     with pytest.raises(
         ContextError,
-        match=rf"a.txt' is no utf-8 text: byte 0xe2 at offset {offset:,}, line 4 .*errors='replace'",
+        match=rf"a.txt' is not valid utf-8: byte 0xe2 at offset {offset:,}, line 4 .*'replace'",
     ):
         Corpus.build(written(tmp_path / "a.txt", data))
 
@@ -593,7 +593,7 @@ def test_a_character_cut_at_the_end_says_where(tmp_path: Path) -> None:
 
 def test_an_encoding_that_the_file_has_not(tmp_path: Path) -> None:
     """A codec that gives no offset still gives a clear error."""
-    with pytest.raises(ContextError, match="is no utf-32 text"):
+    with pytest.raises(ContextError, match="is not valid utf-32"):
         Corpus.build(written(tmp_path / "a.txt", b"abc!efgh"), encoding="utf-32")
 
 
@@ -630,7 +630,7 @@ def test_sources_that_do_not_exist() -> None:
         InputError, match="there is no source 'context_9': there are context_0 to context_1"
     ):
         Corpus.build(["a", "b"]).text("context_9")
-    with pytest.raises(InputError, match="there is none"):
+    with pytest.raises(InputError, match="the context is empty"):
         Corpus.build([]).length("context_0")
 
 
@@ -752,7 +752,7 @@ def test_a_single_text_has_one_part() -> None:
     """A child that is a single text cannot be made of two parts, or of none."""
     with Corpus.build("abc") as corpus:
         for parts in ([], ["a", "b"]):
-            with pytest.raises(InputError, match=f"one part, not of {len(parts)}"):
+            with pytest.raises(InputError, match=f"exactly one part, not {len(parts)}"):
                 corpus.slice(parts, is_list=False)
 
 
@@ -772,7 +772,7 @@ def test_a_child_outlives_its_parent() -> None:
 
 
 def test_a_closed_corpus_says_so() -> None:
-    """Reading, slicing and handing over after `close` are clear errors; closing again is nothing."""
+    """Reading, slicing and handing over after `close` raise errors; closing again is allowed."""
     corpus = Corpus.build("abc")
     corpus.close()
     corpus.close()
@@ -856,7 +856,9 @@ MEASURE = """
 import sys
 from pathlib import Path
 from rlm_integrations.corpus import Corpus
-def peak(): return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+def peak():
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 kind, path = sys.argv[1:]
 context = Path(path) if kind == "path" else Path(path).read_text(encoding="utf-8")
 Corpus.build("warm").close()
@@ -882,7 +884,10 @@ def test_the_host_never_holds_a_second_text(tmp_path: Path, kind: str, unit: str
 
 def test_importing_the_corpus_loads_no_framework() -> None:
     """Documents are known by what they have, not by their class: no framework is loaded."""
-    code = "import sys, rlm_integrations.corpus.spans; print({'langchain_core', 'llama_index', 'pydantic', 'ctypes'} & set(sys.modules))"
+    code = (
+        "import sys, rlm_integrations.corpus.spans;"
+        " print({'langchain_core', 'llama_index', 'pydantic', 'ctypes'} & set(sys.modules))"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

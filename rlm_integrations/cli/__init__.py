@@ -1,6 +1,7 @@
-"""The command line: a file for each command."""
+"""The command line."""
 
-from rlm_integrations.cli.ask import main, parsers
+from rlm_integrations.cli.arguments import parsers
+from rlm_integrations.cli.ask import main
 
 __all__ = [
     "main",

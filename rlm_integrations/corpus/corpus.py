@@ -1,141 +1,38 @@
-"""The document on the host's side: named sources, counted, hashed and read in slices.
+"""The document on the host: named sources, counted, hashed and read in slices.
 
 Offsets are characters (code points) within one source; line ends are unchanged. A source is stored
-at fixed width in one sealed memory file, into which files are decoded in steps. Beyond 64 MB an
-ASCII file is read from the disk: if it changes later, reads raise `ContextError`.
+at fixed width in one sealed memory file, into which files are decoded in steps. ASCII files beyond
+64 MB are read from the disk: if one changes later, reads raise `ContextError`.
 """
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Self, TypeVar
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus.documents import check_encoding, documents, read_document
-from rlm_integrations.corpus.fixed_width import (
-    MAXCHARS,
-    WIDTHS,
-    ByteSource,
-    Memory,
-    StoredText,
-    Writer,
-)
+from rlm_integrations.corpus.fixed_width import Memory, StoredText, Writer
+from rlm_integrations.corpus.handover import Handover
+from rlm_integrations.corpus.origins import OriginsBuilder, SpanOrigin, length_of
 from rlm_integrations.corpus.places import Place, read_together
+from rlm_integrations.corpus.source import Source
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
 
 T = TypeVar("T")
 
-_EMPTY: Final[Mapping[str, Any]] = {}
-_MAX_GROUP_TEXTS: Final = 256  # read at once
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The facts of one source.
-
-    Attributes:
-        name: `context_0`, `context_1` and so on.
-        length: How many characters it has.
-        sha256: Of its UTF-8 bytes (lone surrogates as "surrogatepass" writes them), in hexadecimal.
-        maxchar: The least of 127, 255, 65,535 and 1,114,111 that no character exceeds.
-        metadata: The document's metadata, in JSON's types.
-        document_id: The document's own id, or None.
-        hidden: The keys of `metadata` that no model may see: `context_metadata` omits them.
-    """
-
-    name: str
-    length: int
-    sha256: str
-    maxchar: int
-    metadata: Mapping[str, Any]
-    document_id: str | None = None
-    hidden: frozenset[str] = frozenset()
-
-    @property
-    def width(self) -> int:
-        """Bytes that a character takes in a Python str of this text."""
-        return WIDTHS[MAXCHARS.index(self.maxchar)]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One source on its way to another process, with all that it takes to fill a str.
-
-    Attributes:
-        file: The index of its descriptor in the order of `Handover.files`.
-        offset: Its first byte there.
-        chars: How many characters it has.
-        stored: Bytes a character takes there: 1, 2 or 4.
-        maxchar: As in `Source`; it may need less width than `stored`.
-    """
-
-    file: int
-    offset: int
-    chars: int
-    stored: int
-    maxchar: int
-
-
-@dataclass(frozen=True, slots=True)
-class Handover:
-    """A corpus on its way to another process: one piece for each source, in order."""
-
-    pieces: tuple[Piece, ...]
-    is_list: bool
-    _stores: tuple[ByteSource, ...]
-
-    def files(self) -> Iterator[int]:
-        """Each descriptor, open until the next is asked for, so that a thousand files never need a
-        thousand descriptors.
-
-        Raises:
-            ContextError: A file has changed since it was read.
-        """
-        for store in self._stores:
-            with store.opened() as fd:
-                yield fd
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """A part of a source that is a span of the root's document; `at` is its first character in the
-    source.
-    """
-
-    at: int
-    span: SpanRef
-
-    def within(self, cut: SpanRef) -> "_Origin | None":
-        """The part of it inside this span of the source, relative to the span's start."""
-        first = max(self.at, cut.start)
-        count = min(self.at + _length(self.span), cut.end) - first
-        start = self.span.start + first - self.at
-        return (
-            _Origin(first - cut.start, SpanRef(self.span.source, start, start + count))
-            if count > 0
-            else None
-        )
-
-    def followed_by(self, other: "_Origin") -> "_Origin | None":
-        """Both as one, if the other continues this one in the source and in the root."""
-        if self.at + _length(self.span) == other.at and (self.span.source, self.span.end) == (
-            other.span.source,
-            other.span.start,
-        ):
-            return _Origin(self.at, SpanRef(self.span.source, self.span.start, other.span.end))
-        return None
+_MAX_GROUP_TEXTS: Final = 256  # texts that are read at once
 
 
 class Corpus:
     """A string, or a list of strings, stored once and read in slices.
 
-    Made by `Corpus.build`, and for a child run by `slice`. Threads may share it; a child may outlive
-    its parent.
+    `Corpus.build` creates it, and `slice` that of a child run. Threads may share it; a child may
+    outlive its parent.
 
     Attributes:
-        sources: The facts of each source, in order.
+        sources: The properties of each source, in order.
         is_list: Whether the context is a list, not a single string.
         lengths: How many characters each source has.
         characters: The sum of the lengths.
@@ -147,7 +44,7 @@ class Corpus:
         places: Sequence[Place],
         *,
         is_list: bool,
-        origins: Sequence[tuple[_Origin, ...]] | None = None,
+        origins: Sequence[tuple[SpanOrigin, ...]] | None = None,
     ) -> None:
         self.sources = tuple(sources)
         self.is_list = is_list
@@ -183,9 +80,15 @@ class Corpus:
             for number, each in enumerate([single] if single else documents(context)):
                 run, sha256 = each.read(writer, encoding, errors)
                 places.append(Place(run, 0, run.length))
-                sources.append(
-                    _source(number, places[-1], sha256, each.metadata, each.id, each.hidden)
+                source = Source.of_place(
+                    number,
+                    places[-1],
+                    sha256,
+                    metadata=each.metadata,
+                    document_id=each.id,
+                    hidden=each.hidden,
                 )
+                sources.append(source)
         return cls(sources, places, is_list=single is None)
 
     def slice(
@@ -194,14 +97,14 @@ class Corpus:
         """A child corpus with one source for each part.
 
         A span is shared, not copied. A string is written, and so is a sequence of spans and strings
-        that together make one source. All of it is read once for its hash: run it off the event
+        that make one source together. Every part is read once for its hash: run it off the event
         loop.
 
         Raises:
-            InputError: A span is outside of its source.
+            InputError: A span is outside its source.
         """
         if not is_list and len(parts) != 1:
-            raise InputError(f"a single source is made of one part, not of {len(parts)}")
+            raise InputError(f"a single source needs exactly one part, not {len(parts)}")
         sources, places, origins = [], [], []
         with Memory() as memory:
             writer = Writer(memory)
@@ -213,15 +116,13 @@ class Corpus:
                         if place.end - place.start == parent.length
                         else _sha256(place)
                     )
-                    sources.append(
-                        _source(
-                            number,
-                            place,
-                            sha256,
-                            parent.metadata,
-                            parent.document_id,
-                            parent.hidden,
-                        )
+                    source = Source.of_place(
+                        number,
+                        place,
+                        sha256,
+                        metadata=parent.metadata,
+                        document_id=parent.document_id,
+                        hidden=parent.hidden,
                     )
                     origins.append(self._origins_of(part))
                 else:
@@ -229,8 +130,9 @@ class Corpus:
                         [part] if isinstance(part, str) else part, writer
                     )
                     place = Place(run, 0, run.length)
-                    sources.append(_source(number, place, sha256))
+                    source = Source.of_place(number, place, sha256)
                     origins.append(made_of)
+                sources.append(source)
                 places.append(place)
         return Corpus(sources, places, is_list=is_list, origins=origins)
 
@@ -241,8 +143,8 @@ class Corpus:
         self.close()
 
     def close(self) -> None:
-        """Release the text; its memory is freed once no child, handover or read of another thread
-        uses it.
+        """Release the text. Its memory is freed when no child, handover or read in another thread
+        uses it any more.
         """
         self._places = None
         self._kept = {}
@@ -251,8 +153,8 @@ class Corpus:
         return f"<Corpus of {len(self.sources)} sources, {self.characters:,} characters>"
 
     def kept(self, key: str, make: "Callable[[Corpus], T]") -> T:
-        """A value that is computed once from this corpus and kept until it is closed, for all runs
-        over it; it blocks.
+        """A value that is computed once from this corpus and kept until it is closed, for all runs.
+        It blocks.
 
         Raises:
             ContextError: The corpus was closed.
@@ -297,24 +199,23 @@ class Corpus:
         """How many characters this source has.
 
         Raises:
-            InputError: There is no such source.
+            InputError: The source does not exist.
         """
         return self.source(source).length
 
     def source(self, name: str) -> Source:
-        """The facts of this source.
+        """The properties of this source.
 
         Raises:
-            InputError: There is no such source.
+            InputError: The source does not exist.
         """
         return self.sources[self.number(name)]
 
     def text(self, source: str, start: int = 0, end: int | None = None) -> str:
-        """The characters of a source from `start` up to `end`, at a cost that depends on their
-        number alone.
+        """The characters of a source from `start` up to `end`, at a cost that depends only on their
+        number.
 
-        For documents of many megabytes iterate, or use the handover: this holds the text twice for
-        a moment.
+        For many megabytes iterate, or use the handover: this method briefly holds the text twice.
 
         Raises:
             InputError: The source or the place does not exist.
@@ -325,8 +226,8 @@ class Corpus:
         return place.run.read(place.start, place.end)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Every source's name with its text, in steps: a long text gives several pairs, an empty
-        one gives none.
+        """Every source's name with its text, in steps: a long text yields several pairs, an empty
+        one yields none.
         """
         for source, place in zip(self.sources, self._open_places(), strict=True):
             for piece in place.steps():
@@ -369,27 +270,13 @@ class Corpus:
         origins = self._origins_of(span)
         return (
             origins[0].span
-            if len(origins) == 1 and _length(origins[0].span) == _length(span)
+            if len(origins) == 1 and length_of(origins[0].span) == length_of(span)
             else None
         )
 
     def handover(self) -> Handover:
         """The places of the sources, and the descriptors to send to another process."""
-        stores: dict[int, tuple[int, ByteSource]] = {}
-        pieces = []
-        for source, place in zip(self.sources, self._open_places(), strict=True):
-            run = place.run
-            file, _ = stores.setdefault(id(run.store), (len(stores), run.store))
-            pieces.append(
-                Piece(
-                    file,
-                    run.offset + place.start * run.width,
-                    source.length,
-                    run.width,
-                    source.maxchar,
-                )
-            )
-        return Handover(tuple(pieces), self.is_list, tuple(store for _, store in stores.values()))
+        return Handover.of_places(self.sources, self._open_places(), is_list=self.is_list)
 
     def _open_places(self) -> Sequence[Place]:
         places = self._places
@@ -401,7 +288,7 @@ class Corpus:
         """The index of this source in `sources`.
 
         Raises:
-            InputError: There is no such source.
+            InputError: The source does not exist.
         """
         try:
             return self._numbers[source]
@@ -409,7 +296,7 @@ class Corpus:
             names = (
                 f"there are {self.sources[0].name} to {self.sources[-1].name}"
                 if self.sources
-                else "there is none"
+                else "the context is empty"
             )
             raise InputError(f"there is no source {source!r}: {names}") from None
 
@@ -417,7 +304,8 @@ class Corpus:
         length = self.length(span.source)
         if not 0 <= span.start <= span.end <= length:
             raise InputError(
-                f"{span.source} has {length:,} characters, so there is no span from {span.start:,} to {span.end:,}"
+                f"{span.source} has {length:,} characters, so there is no span from"
+                f" {span.start:,} to {span.end:,}"
             )
 
     def _place(self, span: SpanRef) -> Place:
@@ -425,10 +313,10 @@ class Corpus:
         place = self._open_places()[self._numbers[span.source]]
         return Place(place.run, place.start + span.start, place.start + span.end)
 
-    def _origins_of(self, span: SpanRef) -> tuple[_Origin, ...]:
+    def _origins_of(self, span: SpanRef) -> tuple[SpanOrigin, ...]:
         """The parts of these characters that come from the root's document."""
         if self._origins is None:
-            return (_Origin(0, span),)
+            return (SpanOrigin(0, span),)
         return tuple(
             cut
             for origin in self._origins[self._numbers[span.source]]
@@ -437,44 +325,18 @@ class Corpus:
 
     def _written(
         self, parts: Sequence[SpanRef | str], writer: Writer
-    ) -> tuple[tuple[_Origin, ...], StoredText, str]:
-        """The parts as one new text, with those of its parts that come from the root's document."""
-        origins: list[_Origin] = []
-        at = 0
+    ) -> tuple[tuple[SpanOrigin, ...], StoredText, str]:
+        """The parts as one new text, with those that come from the root's document."""
+        origins = OriginsBuilder()
         for part in parts:
             if isinstance(part, str):
                 writer.append(part)
-                at += len(part)
+                origins.append(len(part))
                 continue
             for text in self._place(part).steps():
                 writer.append(text)
-            for origin in self._origins_of(part):
-                moved = _Origin(at + origin.at, origin.span)
-                joined = origins and origins[-1].followed_by(moved)
-                if joined:
-                    origins[-1] = joined
-                else:
-                    origins.append(moved)
-            at += _length(part)
-        return (tuple(origins), *writer.finish())
-
-
-def _length(span: SpanRef) -> int:
-    return span.end - span.start
-
-
-def _source(
-    number: int,
-    place: Place,
-    sha256: str,
-    metadata: Mapping[str, Any] = _EMPTY,
-    document_id: str | None = None,
-    hidden: frozenset[str] = frozenset(),
-) -> Source:
-    maxchar = MAXCHARS[place.run.widest(place.start, place.end)]
-    return Source(
-        f"context_{number}", place.end - place.start, sha256, maxchar, metadata, document_id, hidden
-    )
+            origins.append(length_of(part), self._origins_of(part))
+        return (origins.finish(), *writer.finish())
 
 
 def _sha256(place: Place) -> str:

@@ -1,6 +1,4 @@
-"""Reads a context: strings, paths and documents of frameworks, one after another, into stored
-texts.
-"""
+"""Reads a context into stored texts: strings, paths and documents of frameworks, one at a time."""
 
 import codecs
 import hashlib
@@ -26,14 +24,13 @@ from rlm_integrations.errors import ContextError
 from rlm_integrations.records import undecodable
 
 _STEP: Final = 4 * BLOCK
-# Of a number that is written with digits, which Python does up to 4,300 of them
-_MOST_BITS: Final = 10_000
-# Bytes of files that one corpus copies into its memory. What is copied does not depend on the file
-# any more; larger ASCII files are read where they are, because a copy of gigabytes would cost more
-# than it saves.
+# Integers with more bits become hexadecimal: Python writes at most 4,300 decimal digits.
+_MAX_DECIMAL_BITS: Final = 10_000
+# Bytes of files that one corpus copies into its memory, so that later changes of the files do not
+# matter. Larger ASCII files are read in place: a copy of gigabytes would cost more than it saves.
 COPIED: Final = 64 << 20
-# Encodings in which every byte below 128 is that ASCII character, wherever it stands.
-_ASCII_AS_IT_IS: Final = {"ascii", "utf-8", "utf-8-sig", "iso8859-1", "iso8859-15", "cp1252"}
+# Encodings in which every byte below 128 is that ASCII character, wherever it is.
+_ASCII_COMPATIBLE: Final = {"ascii", "utf-8", "utf-8-sig", "iso8859-1", "iso8859-15", "cp1252"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +50,8 @@ class SourceDocument:
     hidden: frozenset[str] = frozenset()
 
     def read(self, writer: Writer, encoding: str, errors: str) -> tuple[StoredText, str]:
-        """The text at fixed width, written by `writer` if it has to be, and the sha256 of its
-        UTF-8.
+        """The text at fixed width, written with `writer` unless it is read in place, and the
+        SHA-256 of its UTF-8 bytes.
 
         Raises:
             ContextError: The file cannot be read as text.
@@ -127,21 +124,24 @@ def documents(context: object) -> Iterator[SourceDocument]:
 def _described(thing: object) -> str:
     """The description of an invalid context, and what to do about it."""
     if thing is None:
-        return "None: pass a text, a path, a document, or a list of these"
+        return "None: pass a string, a path, a document, or a list of these"
     kind = type(thing).__name__
     if isinstance(thing, bytes | bytearray | memoryview):
-        return f"{kind}, not text: decode it first, such as context.decode('utf-8'), or pass the file's path"
+        return (
+            f"{kind}, not text: decode it first, such as context.decode('utf-8'), or pass the"
+            " file's path"
+        )
     if isinstance(thing, Mapping):
-        return f"a {kind}: pass the texts in it as a list, or json.dumps(…) of it"
+        return f"a {kind}: pass its texts as a list, or json.dumps(…) of it"
     if isinstance(thing, AbstractSet):
         return f"a {kind}, which has no order: pass a list, such as sorted(…)"
     if isinstance(thing, IOBase):
-        return f"an open file ({kind}): pass its path, or what it says, file.read()"
+        return f"an open file ({kind}): pass its path, or its content, file.read()"
     if isinstance(thing, AsyncIterable):
         return f"asynchronous ({kind}): collect it first, [item async for item in …]"
     if isinstance(thing, list | tuple):
-        return f"a {kind}: pass one flat list of texts, paths or documents"
-    return f"of type {kind}: pass a text, a path, a document, or a list of these"
+        return f"a {kind}: pass one flat list of strings, paths or documents"
+    return f"of type {kind}: pass a string, a path, a document, or a list of these"
 
 
 def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:
@@ -154,7 +154,7 @@ def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
-        return int(value) if abs(value).bit_length() < _MOST_BITS else hex(value)
+        return int(value) if abs(value).bit_length() < _MAX_DECIMAL_BITS else hex(value)
     if isinstance(value, float) and value - value == 0:  # neither infinite nor nan
         return float(value)
     if id(value) not in within and len(within) < 20:
@@ -176,7 +176,7 @@ def _read_file(path: str, writer: Writer, encoding: str, errors: str) -> tuple[S
         _refuse_other_formats(fd, path)
         is_large = (
             writer.size + before.st_size > COPIED
-            and codecs.lookup(encoding).name in _ASCII_AS_IT_IS
+            and codecs.lookup(encoding).name in _ASCII_COMPATIBLE
         )
         found = _ascii_run(fd, path, before) if is_large else None
         is_copied = found is None
@@ -197,7 +197,7 @@ def _read_file(path: str, writer: Writer, encoding: str, errors: str) -> tuple[S
 
 
 def _ascii_run(fd: int, path: str, info: os.stat_result) -> tuple[StoredText, str] | None:
-    """The file on the disk as a stored text, or None if it is not all ASCII."""
+    """The file on the disk as a stored text, or None if it is not ASCII."""
     digest = hashlib.sha256()
     size = 0
     while data := os.pread(fd, _STEP, size):
@@ -211,11 +211,11 @@ def _ascii_run(fd: int, path: str, info: os.stat_result) -> tuple[StoredText, st
 
 
 class _Reading:
-    """Reads a file in steps, as far as it went when it was opened: a log may grow meanwhile.
+    """Reads a file in steps, up to the size that it had when it was opened: a log may grow.
 
     Args:
         fd: The file.
-        size: How many bytes it had; 0 where the system does not know, as in /proc.
+        size: Its size in bytes; 0 if the system does not know it, as in /proc.
     """
 
     def __init__(self, fd: int, size: int) -> None:
@@ -230,7 +230,7 @@ class _Reading:
             yield data
 
     def has_only_grown(self, size: int) -> bool:
-        """Whether the file, which has this size now, still begins with what was read."""
+        """Whether the file, which now has this size, still begins with the bytes that were read."""
         checksum = 0
         for data in self._steps(self._size):
             checksum = zlib.crc32(data, checksum)
@@ -249,13 +249,14 @@ def _decoded(
     """The file decoded in steps."""
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     size = 0
-    for data in chain(reading, [b""]):  # at the end the decoder says whether something is missing
+    for data in chain(reading, [b""]):  # the final call reports a truncated character
         size += len(data)
         try:
             writer.append(decoder.decode(data, final=not data))
         except UnicodeDecodeError as error:
             offset = size - len(error.object) + error.start
-            where = f"byte 0x{error.object[error.start]:02x} at offset {offset:,}, line {_line(reading.fd, offset, encoding):,}"
+            line = _line(reading.fd, offset, encoding)
+            where = f"byte 0x{error.object[error.start]:02x} at offset {offset:,}, line {line:,}"
             raise _not_text(path, encoding, f"{where} ({error.reason})") from error
         except UnicodeError as error:
             raise _not_text(path, encoding, str(error)) from error
@@ -290,7 +291,7 @@ def _refuse_other_formats(fd: int, path: str) -> None:
 
 def _not_text(path: str, encoding: str, what: str) -> ContextError:
     return ContextError(
-        f"{path!r} is no {encoding} text: {what}; pass the encoding that it has, or errors='replace'"
+        f"{path!r} is not valid {encoding}: {what}; pass its encoding, or errors='replace'"
     )
 
 

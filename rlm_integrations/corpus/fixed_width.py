@@ -2,7 +2,7 @@
 slice is read without reading the text before it.
 
 A `ByteSource` holds bytes: anonymous memory, or an ASCII file on the disk. A `StoredText` is one
-text in it. Both are immutable once made, so any thread may read, and a descriptor stays open as long
+text in it. Both are immutable once created, so any thread may read. A descriptor stays open as long
 as its byte source is referenced.
 """
 
@@ -21,10 +21,10 @@ from typing import Final, Protocol, Self
 
 from rlm_integrations.errors import ContextError
 
-# Characters handled at once: small enough for the processor's cache, and for no step to keep the
-# GIL over a millisecond.
+# Characters handled at once: small enough for the processor's cache, and to hold the GIL for less
+# than a millisecond.
 BLOCK: Final = 1 << 16
-# The classes of text that CPython tells apart, as the widest character that each may hold.
+# The classes of strings in CPython, as the widest character that each can contain.
 MAXCHARS: Final = (0x7F, 0xFF, 0xFFFF, 0x10FFFF)
 WIDTHS: Final = (1, 1, 2, 4)
 _ORDER: Final = "le" if sys.byteorder == "little" else "be"
@@ -32,9 +32,7 @@ _CODECS: Final = {1: "latin-1", 2: f"utf-16-{_ORDER}", 4: f"utf-32-{_ORDER}"}
 
 
 def encode_fixed(text: str, width: int) -> bytes:
-    """The text at this width, which must be wide enough for it; a lone surrogate is a character
-    like others.
-    """
+    """The text at this width, which must be wide enough. A lone surrogate is a character too."""
     return text.encode(_CODECS[width], "surrogatepass")
 
 
@@ -43,7 +41,7 @@ def decode_fixed(data: bytes, width: int) -> str:
     text = data.decode(_CODECS[width], "surrogatepass")
     if len(text) * width == len(data):
         return text
-    # Two surrogates side by side, which UTF-16 takes for one character: UTF-32 keeps them apart.
+    # UTF-16 decodes two adjacent surrogates as one character; UTF-32 keeps them separate.
     wide = bytearray(2 * len(data))
     first = 0 if _ORDER == "le" else 2
     wide[first::4], wide[first + 1 :: 4] = data[::2], data[1::2]
@@ -68,14 +66,14 @@ class ByteSource(Protocol):
         """A descriptor to read from, valid inside the `with`.
 
         Raises:
-            ContextError: The bytes are no longer those that were read at first.
+            ContextError: The bytes have changed since they were first read.
         """
 
 
 class Memory:
     """Anonymous memory, to be written inside a `with` and sealed at its end.
 
-    Its pages are no part of what this process maps.
+    Its pages are not mapped into this process.
     """
 
     def __init__(self) -> None:
@@ -95,8 +93,8 @@ class Memory:
     def __exit__(
         self, failed: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
-        """Seal the memory: no process can write or resize it any more, not even one that receives the
-        descriptor.
+        """Seal the memory: from now on no process can write or resize it, not even one that
+        receives the descriptor.
         """
         if failed:
             self._close()
@@ -116,24 +114,24 @@ class Memory:
             )
 
     def opened(self) -> AbstractContextManager[int]:
-        """The descriptor, which stays open for as long as this object is referred to."""
+        """The descriptor, which stays open as long as this object is referenced."""
         return nullcontext(self.fd)
 
 
 def _no_room(error: OSError) -> ContextError:
     return ContextError(
-        f"the document cannot be put into memory that a sandbox can read ({error.strerror}): "
-        "a limit of the machine is in the way, on the size of files (`ulimit -f`), on open files or on memory"
+        f"the document cannot be put into memory that a sandbox can read ({error.strerror}):"
+        " raise this machine's limit of file sizes (`ulimit -f`), open files or memory"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class AsciiFile:
-    """A file that held nothing but ASCII when it was read, opened anew for each use.
+    """A file that contained only ASCII when it was read. It is opened again for each use.
 
     Attributes:
-        path: Where it is.
-        identity: What told it apart then, as `identity` gives it.
+        path: Its path.
+        identity: Its `identity` at that time.
     """
 
     path: Path
@@ -144,7 +142,10 @@ class AsciiFile:
         """A descriptor of the same unchanged file; the error may reach a model, so it shows no
         path.
         """
-        changed = f"the file {self.path.name!r} is gone, or has changed since it was read: start again with the file as it is now"
+        changed = (
+            f"the file {self.path.name!r} is gone, or has changed since it was read: start again"
+            " with the file as it is now"
+        )
         try:
             fd, info = open_regular(self.path)
         except ContextError as error:
@@ -166,7 +167,7 @@ def open_regular(path: str | Path) -> tuple[int, os.stat_result]:
     """A descriptor of a regular file, and the file's status.
 
     Raises:
-        ContextError: It does not exist, it may not be read, or it is a directory, a pipe or a device.
+        ContextError: It is missing or unreadable, or it is a directory, a pipe or a device.
     """
     try:
         # Opening a pipe would wait for its writer
@@ -180,15 +181,16 @@ def open_regular(path: str | Path) -> tuple[int, os.stat_result]:
     os.close(fd)
     if stat.S_ISDIR(info.st_mode):
         raise ContextError(
-            f"{str(path)!r} is a directory: pass its files, such as sorted(Path({str(path)!r}).glob('*.txt'))"
+            f"{str(path)!r} is a directory: pass its files, such as"
+            f" sorted(Path({str(path)!r}).glob('*.txt'))"
         )
     raise ContextError(
-        f"{str(path)!r} is neither a file nor a text: read it yourself and pass what it says"
+        f"{str(path)!r} is not a regular file: read it yourself and pass its content"
     )
 
 
 def read_exactly(fd: int, count: int, offset: int) -> bytes:
-    """So many bytes from there; fewer only where the file ends."""
+    """`count` bytes from `offset`; fewer only at the end of the file."""
     data = os.pread(fd, count, offset)
     if len(data) == count or not data:
         return data
@@ -206,7 +208,7 @@ class StoredText:
     """One text in a byte source.
 
     Attributes:
-        store: Where its bytes are.
+        store: The source of its bytes.
         offset: The place of its first byte there.
         length: How many characters it has.
         width: Bytes a character takes.
@@ -235,8 +237,8 @@ class StoredText:
         return decode_fixed(data, self.width)
 
     def widest(self, start: int, end: int) -> int:
-        """The narrowest class that holds these characters: whole blocks are known, only those at
-        the edges are read.
+        """The narrowest class that fits these characters. The classes of whole blocks are known;
+        only the blocks at the edges are read.
         """
         if not self.classes:
             return 0
@@ -255,7 +257,7 @@ class StoredText:
 
 
 class Writer:
-    """Writes one text after another into a memory, each at its least width."""
+    """Writes texts into a memory, one after another, each at its least width."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -269,7 +271,7 @@ class Writer:
 
     @property
     def size(self) -> int:
-        """Bytes that all texts take so far."""
+        """The bytes of all texts so far."""
         return self._end
 
     def append(self, text: str) -> None:
@@ -297,8 +299,8 @@ class Writer:
         self._end += len(data)
 
     def _widen(self, width: int) -> None:
-        """Rewrite the text so far in place, from its end, so that nothing is overwritten before it
-        was read.
+        """Rewrite the text so far in place, from its end, so that no block is overwritten before
+        it is read.
         """
         for start in reversed(range(0, self._length, BLOCK)):
             count = min(BLOCK, self._length - start) * self._width
@@ -315,7 +317,7 @@ class Writer:
             done += os.pwrite(self._memory.fd, data[done:], offset + done)
 
     def finish(self) -> tuple[StoredText, str]:
-        """The text, and the sha256 of its UTF-8; what is appended next is another text."""
+        """The text, and the SHA-256 of its UTF-8 bytes. The next `append` begins another text."""
         classes = bytes(self._classes) if any(self._classes) else b""
         run, sha256 = (
             StoredText(self._memory, self._start, self._length, self._width, classes),

@@ -1,0 +1,77 @@
+"""The models of a command, and the engine that asks them."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rlm_integrations.cli.arguments import DEFAULT_MODEL
+from rlm_integrations.errors import InputError
+
+if TYPE_CHECKING:
+    from rlm_integrations.engine.rlm import RLM
+    from rlm_integrations.events import Event
+    from rlm_integrations.lm.openai import OpenAILM
+
+
+def choose_model(options: argparse.Namespace) -> tuple[str, str]:
+    """The name of the root model, and the notice about that choice, which may be empty.
+
+    Raises:
+        InputError: There is an address, but no name.
+    """
+    from rlm_integrations.lm.offline import NOTICE
+
+    if options.model is not None:
+        return options.model, NOTICE if options.model == "offline" and not options.quiet else ""
+    if options.base_url is not None:
+        raise InputError("--base-url needs --model: the name of a model that is served there")
+    if os.environ.get("OPENAI_API_KEY", "").strip():
+        notice = f"no --model: asking {DEFAULT_MODEL}, because OPENAI_API_KEY is set"
+        return DEFAULT_MODEL, "" if options.quiet else notice
+    # With --quiet too: the answer must not be taken for that of a language model.
+    return "offline", f"no --model and no OPENAI_API_KEY: using offline. {NOTICE}"
+
+
+def build_rlm(name: str, options: argparse.Namespace, on_event: "Callable[[Event], None]") -> "RLM":
+    """The engine with the options of the command.
+
+    Args:
+        name: The root model.
+        options: The options of the command.
+        on_event: Receives every event.
+    """
+    from rlm_integrations.engine.rlm import RLM
+    from rlm_integrations.records import Budget
+
+    return RLM(
+        _model(name, options.base_url),
+        None if options.sub_model is None else _model(options.sub_model, options.base_url),
+        max_iterations=options.max_iterations,
+        max_depth=options.max_depth,
+        max_parallel_calls=options.max_parallel,
+        store_mode=options.store_mode,
+        budget=Budget(
+            max_calls=options.max_calls,
+            max_tokens=options.max_tokens,
+            max_cost=options.max_cost,
+            max_seconds=options.max_seconds,
+        ),
+        sandbox=options.sandbox,
+        verbose=options.verbose,
+        on_event=on_event,
+        show_progress=not (options.quiet or options.verbose) and sys.stderr.isatty(),
+    )
+
+
+def _model(name: str, base_url: str | None) -> "str | OpenAILM":
+    if base_url is None:
+        return name
+    if name == "offline":
+        raise InputError(
+            "--base-url cannot be used with the model 'offline', which sends no requests"
+        )
+    from rlm_integrations.lm.openai import OpenAILM
+
+    return OpenAILM(name, base_url=base_url)

@@ -1,0 +1,125 @@
+"""The output of a command: the result on stdout and in files, messages on stderr."""
+
+import argparse
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlm_integrations.cli import exit_codes
+from rlm_integrations.errors import InputError
+
+if TYPE_CHECKING:
+    from rlm_integrations.result import RLMResult
+
+
+def say(text: str) -> None:
+    """Write a message to stderr; an empty one is left out."""
+    from rlm_integrations.engine.show import print_whole, printable
+
+    if text:
+        print_whole(f"rlm-integrations: {printable(text)}\n")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written.
+
+    Raises:
+        InputError: It is a directory, or may not be written.
+    """
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(
+            f"--save {str(path)!r} cannot be written: name a file in a folder that exists"
+        )
+
+
+def deliver(result: "RLMResult", options: argparse.Namespace) -> None:
+    """Print the result, if it has anything to print, and save it."""
+    from rlm_integrations.engine.show import printable
+
+    try:
+        if options.json:
+            _print(json.dumps(result.to_dict()))
+        elif result.answer or result.citations:
+            text = _readable(result)
+            _print(printable(text) if sys.stdout.isatty() else text)
+    finally:
+        if options.save is not None:
+            result.save(options.save)
+
+
+def say_end(result: "RLMResult", options: argparse.Namespace) -> None:
+    """Say how a run ended: its failure, its limit, dropped citations, and its summary."""
+    from rlm_integrations.engine.show import shortened
+
+    code = exit_codes.exit_code_of(result.stop_reason)
+    if code in {exit_codes.MODEL_ERROR, exit_codes.SANDBOX}:
+        reason = shortened(result.error or "unknown reason")
+        say(f"{result.stop_reason}: {reason}; the output may not be an answer")
+    if options.quiet:
+        return
+    if code == exit_codes.STOPPED:
+        found = (
+            "this is the best answer so far" if result.answer else "nothing was found until then"
+        )
+        say(f"stopped by a limit ({result.stop_reason}); {found}")
+    if result.dropped_citations:
+        say(
+            f"{result.dropped_citations} of the model's citations were not found in the document,"
+            " and are not shown"
+        )
+    say_summary(result)
+
+
+def say_summary(result: "RLMResult") -> None:
+    """Say in one line what a run took."""
+    from rlm_integrations.engine.show import summary
+
+    say(f"{summary(result)}{_price(result)}")
+
+
+def quote_file(file: str) -> str:
+    """The name of a file on one line, whatever characters it has."""
+    from rlm_integrations.engine.show import printable
+
+    return (
+        printable(os.fsencode(file).decode(errors="backslashreplace"))
+        .replace("\n", "\\n")
+        .replace("\t", "\\t")
+    )
+
+
+def _readable(result: "RLMResult") -> str:
+    """The answer, and a line for each citation: source, place, and quote as a JSON string."""
+    lines = []
+    for number, each in enumerate(result.citations, 1):
+        file = f" ({quote_file(str(each.metadata['file']))})" if "file" in each.metadata else ""
+        quote = json.dumps(each.quote, ensure_ascii=False)
+        lines.append(f"[{number}] {each.source}{file} {each.start}-{each.end}: {quote}")
+    return "\n".join([str(result.answer), *([""] if lines else []), *lines])
+
+
+def _price(result: "RLMResult") -> str:
+    if set(result.spent.by_model) <= {"offline"}:
+        return ""
+    return ", cost unknown" if result.cost is None else f", ${result.cost:.4f}"
+
+
+def _print(text: str) -> None:
+    """Write to stdout in any encoding. If its reader has closed the pipe, that is not an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The locale "C" does not choose an encoding; ASCII from PYTHONIOENCODING is kept.
+        is_default = sys.stdout.encoding.lower() in {
+            "ascii",
+            "ansi_x3.4-1968",
+        } and not os.environ.get("PYTHONIOENCODING")
+        sys.stdout.reconfigure(encoding="utf-8" if is_default else None, errors="backslashreplace")
+    try:
+        print(text, flush=True)  # noqa: T201 - this is a command
+    except OSError as error:
+        # The interpreter flushes again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise
