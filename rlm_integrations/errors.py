@@ -9,6 +9,7 @@
     ├── ModelError                             a model call failed, or its reply is unusable
     ├── IncompleteError                        a run without a final answer; has the result
     │   └── BudgetExceededError                it spent its budget
+    ├── JournalError                           an answer could not be kept, so it was not used
     └── SandboxError                           model code could not be run
         ├── SandboxUnavailableError            this machine lacks a layer of protection
         └── SandboxClosedError                 the session was closed or cancelled
@@ -32,6 +33,10 @@ class InputError(RLMError, ValueError):
 
 class ContextError(InputError):
     """A context that cannot be read as text."""
+
+
+class JournalError(RLMError):
+    """An answer could not be kept in the journal of its run, so it was not used."""
 
 
 class QueryError(InputError):

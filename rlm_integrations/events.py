@@ -16,7 +16,7 @@ from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.records import CallRecord, LLMError, Request
 
 if TYPE_CHECKING:
-    from rlm_integrations.result import Execution, Iteration, RLMResult
+    from rlm_integrations.result import Execution, FunctionCall, Iteration, RLMResult
 
 logger = logging.getLogger("rlm_integrations")
 
@@ -73,6 +73,33 @@ class CallFailed(Event):
     """
 
     record: CallRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallReplayed(Event):
+    """A call was answered from the journal of its run; no model was asked.
+
+    Attributes:
+        model: The model's name.
+        request: What the model would have been asked.
+        record: The recorded call.
+        same_prompt: Whether the prompt is the one that the answer was given to.
+    """
+
+    model: str
+    request: Request
+    record: CallRecord
+    same_prompt: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionCalled(Event):
+    """Model code called a function of the host other than a model: a tool, `cite` or the store.
+
+    `call` is a `result.FunctionCall`.
+    """
+
+    call: "FunctionCall"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

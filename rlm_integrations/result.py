@@ -74,7 +74,7 @@ class SubCall:
     """One call to a model that code made, or a child run.
 
     Attributes:
-        path: Its place in the run, such as `r.2/b.17`; the same at every replay.
+        path: Its place in the run, such as `r.b2/b1f0c9a3e57.17`; the same at every replay.
         function: What the code called.
         model: Who answered, "" for a child run.
         prompt: Its own words, and the document's by span.
@@ -118,6 +118,27 @@ class SubCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionCall:
+    """One call of a host function other than a model: a tool, `cite`, or a method of the store.
+
+    Attributes:
+        path: Its place in the run, such as `r.b2/cite-1f0c9a3e57`; the same in every replay.
+        function: The name of the function.
+        arguments: The arguments, shortened.
+        start: When it began, in seconds since the run began.
+        end: When it was answered.
+        error: The exception that the code received, or None.
+    """
+
+    path: str
+    function: str
+    arguments: str
+    start: float
+    end: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """One block that was run.
 
@@ -137,7 +158,9 @@ class Execution:
         batch_calls: Its batches of prompts: `prompts_count`, `model`, `execution_time`, `ts`. The
             runs of a `recursive_batch` are in `subcalls`.
         subcalls: Its calls to models and child runs, in the order in which they ended.
-        unrecorded: How many further calls it made, for which the record had no room; see
+        function_calls: Its calls of tools, of `cite` and of the store, as far as the record has
+            room for them.
+        unrecorded: How many further calls of models it made, for which the record had no room; see
             `Limits.recorded_chars`.
     """
 
@@ -154,6 +177,7 @@ class Execution:
     store_events: tuple[Mapping[str, Any], ...] = ()
     batch_calls: tuple[Mapping[str, Any], ...] = ()
     subcalls: tuple[SubCall, ...] = ()
+    function_calls: tuple[FunctionCall, ...] = ()
     unrecorded: int = 0
 
 

@@ -5,99 +5,17 @@ each call and settled after it.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rlm_integrations._concurrency import runtime
-from rlm_integrations.errors import ModelError
 from rlm_integrations.lm import pricing
-from rlm_integrations.lm.base import LM, Prepared
-from rlm_integrations.lm.tokens import credible, most_tokens
-from rlm_integrations.records import Budget, CallRecord, Completion, Message, Request, Usage
+from rlm_integrations.records import Budget, CallRecord, Usage
 from rlm_integrations.spending import Spending
 
 Exhausted = Literal["budget_calls", "budget_tokens", "budget_cost", "budget_seconds"]
 
-# A token has about four characters of English, two of code, and one of Chinese, which takes three
-# bytes.
-_BYTES = 3
-_PER_MESSAGE = 8  # tokens that a message takes beside its text
 _LEAST_REPLY = 256  # tokens; where no more are left for a reply, no call is made
 _LEAST_PROMPT = 512  # tokens; where no more are left for a prompt, a run is over
-_COUNTED_OFF_LOOP = 20_000  # characters: a few milliseconds of counting
-# Failures for which no provider counts tokens: the request was not taken, or never came to the
-# model.
-_NOT_COUNTED = frozenset(
-    {
-        "auth",
-        "bad_request",
-        "context_length",
-        "input",
-        "not_found",
-        "overloaded",
-        "quota",
-        "rate_limit",
-        "server",
-    }
-)
-
-
-class BudgetSpentError(Exception):
-    """A call does not fit in what is left of the budget.
-
-    Args:
-        reason: What there is too little of.
-        message: What the call needs and what is left.
-        was_asked: Whether the model was asked, and the call ended without an answer.
-    """
-
-    def __init__(self, reason: Exhausted, message: str = "", *, was_asked: bool = False) -> None:
-        super().__init__(message or f"the run's budget is spent ({reason})")
-        self.reason = reason
-        self.was_asked = was_asked
-
-
-def estimate(messages: Iterable[Message]) -> int:
-    """About how many tokens these messages take. It is no bound; see `most_tokens`."""
-    return sum(_bytes(message.content) // _BYTES + _PER_MESSAGE for message in messages)
-
-
-def bound(messages: Iterable[Message]) -> int:
-    """How many tokens these messages take at most."""
-    return sum(most_tokens(message.content) + _PER_MESSAGE for message in messages)
-
-
-class PromptMeter:
-    """Bounds the tokens of the requests of one conversation: what the provider counted of its
-    beginning, and a bound of the rest.
-    """
-
-    def __init__(self) -> None:
-        self._counted: tuple[Message, ...] = ()
-        self._tokens = 0
-
-    async def most_tokens(self, messages: Sequence[Message]) -> int:
-        """At most so many tokens do these messages take."""
-        known = len(self._counted)
-        if known > len(messages) or any(
-            ours is not theirs for ours, theirs in zip(self._counted, messages, strict=False)
-        ):
-            known = 0  # its beginning was shortened
-        rest = messages[known:]
-        large = sum(len(message.content) for message in rest) > _COUNTED_OFF_LOOP
-        return (self._tokens if known else 0) + (
-            await runtime.offload(bound, rest) if large else bound(rest)
-        )
-
-    def count(self, messages: Sequence[Message], usage: Usage | None) -> None:
-        """Take note of what the provider counted of these messages."""
-        if usage is not None:
-            self._counted, self._tokens = tuple(messages), usage.input_tokens
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +45,51 @@ class Reservation:
     def tries(self) -> int:
         """How many tries are to be reckoned with."""
         return max(1, self.uncounted)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one call took from the budget.
+
+    Attributes:
+        model: The model that was asked, or the one that answered for it.
+        depth: The depth of the call.
+        usage: Its tokens, or None if the provider did not count them.
+        answering: The name by which the provider answered.
+        tokens: What counts against the budget, with attempts that the provider did not count.
+        cost: US dollars that count against the budget; 0 without a cost limit.
+    """
+
+    model: str
+    depth: int
+    usage: Usage | None
+    answering: str
+    tokens: int
+    cost: float
+
+
+class BudgetSpentError(Exception):
+    """A call does not fit into what is left of the budget.
+
+    Args:
+        reason: Which limit is reached.
+        message: What the call needs and what is left.
+        was_asked: Whether the model was asked, and the call ended without an answer.
+        charge: What the call took nevertheless.
+    """
+
+    def __init__(
+        self,
+        reason: Exhausted,
+        message: str = "",
+        *,
+        was_asked: bool = False,
+        charge: Charge | None = None,
+    ) -> None:
+        super().__init__(message or f"the run's budget is spent ({reason})")
+        self.reason = reason
+        self.was_asked = was_asked
+        self.charge = charge
 
 
 class Purse:
@@ -160,7 +123,7 @@ class Purse:
         self._answering: dict[str, str] = {}  # by the name of a model, the one that answered last
         self._reserved: list[Reservation] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._settled: list[tuple[str, int, Usage | None, str]] = []
+        self._charges: list[Charge] = []
 
     @property
     def limits_replies(self) -> bool:
@@ -295,34 +258,45 @@ class Purse:
 
     def settle(
         self, reservation: Reservation, record: CallRecord | None, *, is_several: bool = False
-    ) -> None:
-        """Replace what was set aside by what the call took; what the provider did not count is
-        taken to be what was set aside.
+    ) -> Charge:
+        """Replace a reservation with what the call took; what the provider did not count is assumed
+        to be what was reserved.
 
         Args:
-            reservation: What was set aside.
-            record: What became of the call, or None where it was cancelled.
-            is_several: Whether the model stands for several: the one that answered gets the tokens.
+            reservation: What was reserved.
+            record: The record of the call, or None if it was cancelled.
+            is_several: Whether the model stands for several: the one that answered is charged.
         """
         self._reserved.remove(reservation)
-        self._tokens += reservation.uncounted * reservation.tokens
-        self._cost += reservation.uncounted * reservation.cost
         answered = record is not None and record.error is None
         usage = record.usage if record is not None and answered else Usage()
         answering = record.model if record is not None and answered else reservation.model
+        tokens = reservation.uncounted * reservation.tokens
+        cost = reservation.uncounted * reservation.cost
         if answered:
             self._answering[reservation.model] = answering
         if usage is not None:
-            self._tokens += usage.input_tokens + usage.output_tokens
+            tokens += usage.input_tokens + usage.output_tokens
             if usage.output_tokens > reservation.reply_tokens:
                 self._longest[reservation.model] = max(
                     usage.output_tokens, self._longest.get(reservation.model, 0)
                 )
             if self.budget.max_cost is not None:
-                self._cost += pricing.call_cost(usage, reservation.model, answering) or 0.0
-        self._settled.append(
-            (answering if is_several else reservation.model, reservation.depth, usage, answering)
-        )
+                cost += pricing.call_cost(usage, reservation.model, answering) or 0.0
+        model = answering if is_several else reservation.model
+        charge = Charge(model, reservation.depth, usage, answering, tokens, cost)
+        self._take(charge)
+        return charge
+
+    def charge(self, charge: Charge) -> None:
+        """Count a call that was paid before this process began."""
+        self._calls += 1
+        self._take(charge)
+
+    def _take(self, charge: Charge) -> None:
+        self._tokens += charge.tokens
+        self._cost += charge.cost
+        self._charges.append(charge)
         self._wake()
 
     def _cost_of(self, given: int, reply: int, model: str) -> float:
@@ -379,40 +353,7 @@ class Purse:
 
     def tally(self) -> Spending:
         """What was spent so far."""
-        return Spending(tuple(self._settled), pricing.call_cost)
-
-
-class MeteredLM:
-    """A model as one call asks it: every try is reckoned with, and none is made that the budget
-    does not bear.
-    """
-
-    def __init__(self, lm: LM, purse: Purse, reservation: Reservation) -> None:
-        self.name = lm.name
-        self.context_window = lm.context_window
-        self._lm = lm
-        self._purse = purse
-        self._reservation = reservation
-
-    async def prepare(self) -> None:
-        """See `Prepared`."""
-        if isinstance(self._lm, Prepared):
-            await self._lm.prepare()
-
-    async def complete(self, request: Request) -> Completion:
-        """The model's answer; see `LM.complete`."""
-        if self._reservation.uncounted and not self._purse.allows_another_try(self._reservation):
-            raise ModelError("the run's budget bears no further try", type="budget")
-        self._reservation.uncounted += 1
-        try:
-            completion = await self._lm.complete(request)
-        except ModelError as error:
-            self._reservation.uncounted -= error.type in _NOT_COUNTED or not error.sent
-            raise
-        answer: object = completion  # a model of the user's may return anything
-        if (
-            isinstance(answer, Completion)
-            and credible(answer.usage, request, answer.text) is not None
-        ):
-            self._reservation.uncounted -= 1
-        return completion
+        return Spending(
+            tuple((each.model, each.depth, each.usage, each.answering) for each in self._charges),
+            pricing.call_cost,
+        )

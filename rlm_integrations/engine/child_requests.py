@@ -1,8 +1,10 @@
 """What a run asks of a child run, and what comes back."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+from rlm_integrations.engine.budget import Charge
 from rlm_integrations.result import Citation, Iteration
 
 
@@ -13,22 +15,20 @@ class ChildRequest:
     Attributes:
         path: The child's place in the tree.
         query: The question.
-        context: The text or the texts, as code handed them over; None for the whole document of the
+        context: The string or the strings, as code passed them; None for the whole document of the
             run that asks.
         parent: The id in the events of the run that asks.
-        tell: Takes what became of it, also where it was cancelled.
     """
 
     path: str
     query: str
     context: str | list[str] | None
     parent: str
-    tell: "Callable[[ChildResult], None]"
 
 
 @dataclass(frozen=True, slots=True)
 class ChildResult:
-    """What became of a child run.
+    """The result of a child run.
 
     Attributes:
         reply: Its answer, or an `LLMError`.
@@ -38,9 +38,40 @@ class ChildResult:
     """
 
     reply: str
-    turns: tuple[Iteration, ...]
+    turns: tuple[Iteration, ...] = ()
     citations: tuple[Citation, ...] = ()
     dropped_citations: int = 0
 
 
-Spawn = Callable[[ChildRequest], Awaitable[str]]
+@dataclass(frozen=True, slots=True)
+class ChildAnswer:
+    """A child run as a journal keeps it.
+
+    Attributes:
+        result: Its result.
+        charges: What its calls and those of its own child runs took.
+        start: When it was asked, in seconds since the run of the tree began.
+        end: When it had answered.
+    """
+
+    result: ChildResult
+    charges: tuple[Charge, ...]
+    start: float
+    end: float
+
+
+class ChildRun(Protocol):
+    """A child run that is going to answer one request.
+
+    Attributes:
+        result: Its result as far as it came: also of a run that was cancelled.
+    """
+
+    result: ChildResult | None
+
+    async def run(self) -> ChildResult:
+        """Answer. A child that fails answers with an `LLMError`, so that its parent goes on."""
+        ...
+
+
+Spawn = Callable[[ChildRequest], ChildRun]

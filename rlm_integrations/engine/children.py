@@ -23,106 +23,100 @@ from rlm_integrations.records import LLMError, SpanRef
 _MOST_SEARCHED = 1_000_000_000
 
 
-class Children:
-    """Starts the child runs of one tree."""
+def spawner(tree: Tree, depth: int, corpus: Corpus) -> Spawn:
+    """Makes the child runs of a run at this depth, over this document."""
+    return lambda request: _Child(tree, depth, corpus, request)
 
-    def __init__(self, tree: Tree) -> None:
+
+class _Child:
+    """One child run; see `ChildRun`."""
+
+    def __init__(self, tree: Tree, depth: int, corpus: Corpus, request: ChildRequest) -> None:
+        self.result: ChildResult | None = None
         self._tree = tree
+        self._depth = depth + 1
+        self._corpus = corpus
+        self._request = request
 
-    def of(self, depth: int, corpus: Corpus) -> Spawn:
-        """How a run at this depth, over this document, has a child answer.
+    async def run(self) -> ChildResult:
+        # Before its document is prepared, which takes memory
+        async with self._tree.child_run(self._depth):
+            spent = self._tree.purse.exhausted()
+            if spent is not None:
+                reply = LLMError("budget", f"the run's budget is spent ({spent})")
+                self.result = ChildResult(reply)
+                return self.result
+            return await self._run()
 
-        The child's turns go with its answer; a child that fails answers with an `LLMError`, so its
-        parent goes on.
-        """
-
-        async def spawn(asked: ChildRequest) -> str:
-            # Before its document is prepared, which takes memory
-            async with self._tree.child_run(depth + 1):
-                spent = self._tree.purse.exhausted()
-                if spent is None:
-                    return await run_child(asked)
-            reply = LLMError("budget", f"the run's budget is spent ({spent})")
-            asked.tell(ChildResult(reply, ()))
-            return reply
-
-        async def run_child(asked: ChildRequest) -> str:
-            tree = self._tree
-            own = corpus if asked.context is None else await self._part(asked.context)
-            repl = LazySession(own)
-            run = Run(
-                tree,
-                repl,
-                query=asked.query,
-                path=asked.path,
-                depth=depth + 1,
-                typed=AnswerType(most=tree.settings.limits.answer_chars),
-                spawn=self.of(depth + 1, own),
-                worker=asked.path.replace("/", "_"),
-            )
-            started = RunStarted(
-                id=run.id,
-                parent=asked.parent,
-                query=asked.query,
-                path=asked.path,
-                depth=depth + 1,
-                characters=own.characters,
-            )
-            tree.emit(started)
-            reply: str = LLMError("error", "the child run ended without an answer")
+    async def _run(self) -> ChildResult:
+        tree, request = self._tree, self._request
+        own = self._corpus if request.context is None else await self._part(request.context)
+        repl = LazySession(own)
+        run = Run(
+            tree,
+            repl,
+            query=request.query,
+            path=request.path,
+            depth=self._depth,
+            typed=AnswerType(most=tree.settings.limits.answer_chars),
+            spawn=spawner(tree, self._depth, own),
+            worker=request.path.replace("/", "_"),
+        )
+        started = RunStarted(
+            id=run.id,
+            parent=request.parent,
+            query=request.query,
+            path=request.path,
+            depth=self._depth,
+            characters=own.characters,
+        )
+        tree.emit(started)
+        reply: str = LLMError("error", "the child run ended without an answer")
+        try:
             try:
-                try:
-                    outcome = await run.run()
-                finally:
-                    await repl.end(keep=corpus)
-                reply = outcome.answer or _no_answer(outcome)
-            except ModelError as error:
-                run.outcome.stop_reason = "model_error"
-                reply = LLMError(error.type, str(error))
-            except ContextError as error:
-                run.outcome.stop_reason = "sandbox_lost"
-                reply = LLMError("context", str(error))
-            except asyncio.CancelledError:
-                reply, run.outcome.stop_reason = (
-                    LLMError("cancelled", "the block that asked ended first"),
-                    "cancelled",
-                )
-                raise
+                outcome = await run.run()
             finally:
-                outcome = run.outcome
-                asked.tell(
-                    ChildResult(
-                        reply,
-                        tuple(outcome.turns),
-                        tuple(outcome.citations),
-                        outcome.dropped_citations,
-                    )
-                )
-                tree.emit(
-                    ChildFinished(
-                        id=run.id,
-                        parent=asked.parent,
-                        answer=reply,
-                        stop_reason=run.outcome.stop_reason,
-                    )
-                )
-            return reply
-
-        return spawn
+                await repl.end(keep=self._corpus)
+            reply = outcome.answer or _no_answer(outcome)
+        except ModelError as error:
+            run.outcome.stop_reason = "model_error"
+            reply = LLMError(error.type, str(error))
+        except ContextError as error:
+            run.outcome.stop_reason = "sandbox_lost"
+            reply = LLMError("context", str(error))
+        except asyncio.CancelledError:
+            run.outcome.stop_reason = "cancelled"
+            reply = LLMError("cancelled", "the block that asked ended first")
+            raise
+        finally:
+            outcome = run.outcome
+            self.result = ChildResult(
+                reply,
+                tuple(outcome.turns),
+                tuple(outcome.citations),
+                outcome.dropped_citations,
+            )
+            finished = ChildFinished(
+                id=run.id,
+                parent=request.parent,
+                answer=reply,
+                stop_reason=outcome.stop_reason,
+            )
+            tree.emit(finished)
+        return self.result
 
     async def _part(self, context: str | list[str]) -> Corpus:
-        """What code handed over, as a document: what of it is the root's is shared, and can be
+        """What code passed, as a document: its parts that are the root's are shared, and can be
         cited.
         """
         texts = [context] if isinstance(context, str) else context
         is_list = not isinstance(context, str)
-        located = await self._tree.pieces(texts)
+        located = await self._tree.locator.pieces(texts)
         try:
             return await self._tree.threads.make(
                 _slice, self._tree.corpus, texts, located, is_list=is_list
             )
-        # The document's file has changed: the child reads what code handed over, and can cite
-        # nothing
+        # The document's file has changed: the child reads what code passed, and can cite nothing
         except ContextError:
             return await self._tree.threads.make(self._tree.corpus.slice, texts, is_list=is_list)
 

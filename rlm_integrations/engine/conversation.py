@@ -5,7 +5,7 @@ stays so.
 from collections.abc import Iterable, Sequence
 
 from rlm_integrations.engine import prompts
-from rlm_integrations.engine.budget import estimate
+from rlm_integrations.engine.prompt_size import estimate
 from rlm_integrations.records import Message
 
 _CHARACTERS_PER_TOKEN = 3

@@ -1,81 +1,95 @@
-"""The one door: every call of model code passes here.
-
-What comes in is hostile until it is checked.
-"""
+"""The one door for calls of model code. What comes in is hostile until it is checked."""
 
 import asyncio
 import hashlib
 import inspect
+import reprlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.work import spend
-from rlm_integrations.errors import InputError, RLMError
+from rlm_integrations.engine.call_id import CallId
+from rlm_integrations.engine.journal import Answer, keep
+from rlm_integrations.engine.notebook import Notebook
+from rlm_integrations.engine.notes import CallNote
+from rlm_integrations.engine.tree import Tree
+from rlm_integrations.errors import InputError, JournalError, RLMError
+from rlm_integrations.events import FunctionCalled, new_id
 from rlm_integrations.records import HostFunction, SpanRef, StoreObject
+from rlm_integrations.result import FunctionCall
 from rlm_integrations.sandbox.base import HostCallError
 from rlm_integrations.sandbox.wire import Opaque
 
 _OFF_LOOP = 1 << 18  # characters of arguments from which they are hashed in a thread
+_ARGUMENTS = 10  # of a call, in the record
+_ERROR_CHARS = 500  # of an exception, in the record
 
 
-@dataclass(frozen=True, slots=True)
-class CallId:
-    """Who a call is, the same in a replay of its block whatever order threads ran in.
+class HostCall:
+    """A call of model code while it is being answered.
 
     Attributes:
-        run: The path of the run that makes it.
-        block: The block.
-        function: What is called.
-        digest: SHA-256 of the arguments.
-        occurrence: How many calls of the same block, function and arguments came before.
+        id: Its identity.
+        notebook: Keeps what the block that made it does.
+        notes: What the call did so far, besides what its own model calls and child runs keep.
     """
 
-    run: str
-    block: int
-    function: str
-    digest: str
-    occurrence: int
+    def __init__(self, id_: CallId, notebook: Notebook) -> None:
+        self.id = id_
+        self.notebook = notebook
+        self.notes: list[CallNote] = []
 
-    @property
-    def identity(self) -> tuple[str, int, str, str, int]:
-        """What a journal knows the call by."""
-        return (self.run, self.block, self.function, self.digest, self.occurrence)
-
-    def path(self, letter: str) -> str:
-        """The identity in short, such as `r.2/b1f0c9a3e57`: run, block, a letter for the function,
-        digest, occurrence from the second on.
-
-        Not a number for each call: threads would get them in another order each time.
-        """
-        return f"{self.run}.{self.block}/{letter}{self.digest[:10]}{f'~{self.occurrence + 1}' if self.occurrence else ''}"
+    def note(self, note: CallNote) -> None:
+        """Note what the call did; in any thread."""
+        self.notes.append(note)
+        self.notebook.take(note)
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A host function and what answers it, given the call and the arguments."""
+    """A host function and what answers it.
+
+    Attributes:
+        spec: What model code is told of it.
+        answer: Answers a `HostCall` with these arguments.
+        asks_models: Whether its parts are calls of models and child runs, each of which is kept in
+            the journal: a replay calls the function again, and its parts are answered from there.
+    """
 
     spec: HostFunction
     answer: Callable[..., Awaitable[Any]]
+    asks_models: bool = False
 
 
 class Gate:
-    """Gives calls their identity, checks that their arguments fit, and has them answered.
+    """The one door for calls of model code: it identifies a call, asks the journal, has the call
+    answered, keeps the answer, and gives its notes to the block.
 
     Identities are given in the order in which calls arrive, before anything is awaited that could
     change it.
+
+    Args:
+        run: The path of the run.
+        functions: What its code may call.
+        tree: What the run shares.
+        parent: The id of the run in the events.
+
+    Attributes:
+        notebook: Keeps what the current block does.
+        on_missing: If set, a call that the journal does not hold is not answered, and this is
+            called instead: the block that is being replayed was interrupted there.
     """
 
     def __init__(
-        self,
-        run: str,
-        functions: Sequence[Function],
-        away: Callable[..., Awaitable[Any]] = runtime.offload,
+        self, run: str, functions: Sequence[Function], tree: Tree, notebook: Notebook, parent: str
     ) -> None:
-        self._away = away  # where large arguments are hashed
         self.run = run
+        self.notebook = notebook
+        self.on_missing: Callable[[], None] | None = None
+        self._tree = tree
+        self._parent = parent
         self._functions = {function.spec.name: function for function in functions}
         self._signatures = {
             function.spec.name: inspect.signature(function.answer) for function in functions
@@ -91,35 +105,137 @@ class Gate:
     async def __call__(
         self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
     ) -> Any:
-        """Answer one call; see `sandbox.base.Gate`."""
+        """Answer one call; see `sandbox.base.AnswerCall`."""
         async with self._arrivals:
-            call = await self._identify(block, function, args, kwargs)
+            id_ = await self._identify(block, function, args, kwargs)
+        call, begun = HostCall(id_, self.notebook), self._tree.clock.now()
+        error: HostCallError | None = None
         try:
-            bound = self._signatures[function].bind(call, *args, **kwargs)
+            return await self._answer(call, self._functions[function], args, kwargs)
+        except HostCallError as raised:
+            error = raised
+            raise
+        finally:
+            if not self._functions[function].asks_models:
+                self._note(call, args, kwargs, begun, error)
+            del error  # its traceback holds this frame
+
+    async def _answer(
+        self, call: HostCall, function: Function, args: list[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        known = None if function.asks_models else self._tree.find(call.id)
+        if known is None:
+            if self.on_missing is not None and not function.asks_models:
+                self.on_missing()
+                await asyncio.get_running_loop().create_future()  # until the block has ended
+            known = await self._called(call, function, args, kwargs)
+        else:
+            for note in known.notes:
+                call.note(note)
+        if known.error is not None:
+            kind, message = known.error
+            raise HostCallError(message, type=kind)
+        return known.value
+
+    async def _called(
+        self, call: HostCall, function: Function, args: list[Any], kwargs: dict[str, Any]
+    ) -> Answer:
+        """Call the function, and keep its answer before the code gets it."""
+        value = error = None
+        try:
+            value = await self._value(call, function, args, kwargs)
+        except HostCallError as raised:
+            error = (raised.type, str(raised))
+        # Parts that are kept in the journal by themselves are not kept twice.
+        kept = Answer(None if function.asks_models else value, tuple(call.notes), error)
+        if call.notes or not function.asks_models:
+            await keep(self._tree.journal, call.id, kept)
+        return Answer(value, kept.notes, error)
+
+    async def _value(
+        self, call: HostCall, function: Function, args: list[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        name = function.spec.name
+        try:
+            bound = self._signatures[name].bind(call, *args, **kwargs)
         except TypeError as error:
             raise HostCallError(
-                f"{function}{self._functions[function].spec.signature}: {error}", type="TypeError"
+                f"{name}{function.spec.signature}: {error}", type="TypeError"
             ) from None
         try:
-            return await self._functions[function].answer(*bound.args, **bound.kwargs)
+            return await function.answer(*bound.args, **bound.kwargs)
+        except JournalError:
+            raise  # the fault of the host, not of the code
         except InputError as error:
             raise HostCallError(str(error), type="ValueError") from error
         except RLMError as error:
             raise HostCallError(str(error)) from error
         except (MemoryError, OSError) as error:
             raise HostCallError(
-                f"{function}: the host lacks what this takes; ask for less",
+                f"{name}: the host lacks what this takes; ask for less",
                 type=type(error).__name__,
             ) from error
+
+    def _note(
+        self,
+        call: HostCall,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        begun: float,
+        error: HostCallError | None,
+    ) -> None:
+        done = FunctionCall(
+            path=call.id.path,
+            function=call.id.function,
+            arguments=_Shown().call(args, kwargs),
+            start=begun,
+            end=self._tree.clock.now(),
+            error=None if error is None else f"{error.type}: {error}"[:_ERROR_CHARS],
+        )
+        call.notebook.add_function(done)
+        if self._tree.emit:
+            self._tree.emit(FunctionCalled(id=new_id("function"), parent=self._parent, call=done))
 
     async def _identify(
         self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
     ) -> CallId:
-        large = is_large([args, kwargs])
-        digest = await self._away(digest_of, args, kwargs) if large else digest_of(args, kwargs)
+        is_apart = is_large([args, kwargs])
+        digest = (
+            await self._tree.threads.free(digest_of, args, kwargs)
+            if is_apart
+            else digest_of(args, kwargs)
+        )
         occurrence = self._seen[block, function, digest]
         self._seen[block, function, digest] += 1
         return CallId(self.run, block, function, digest, occurrence)
+
+
+class _Shown(reprlib.Repr):
+    """Arguments of a call, each shortened before it is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = 100
+
+    def repr1(self, x: Any, level: int) -> str:
+        """One value."""
+        if isinstance(x, str):
+            return self.repr_str(str.__str__(x), level)
+        if isinstance(x, StoreObject):
+            return f"<object {x.id[:100]}>"
+        if isinstance(x, Opaque):
+            return f"<{x.type[:100]}>"
+        return super().repr1(x, level)
+
+    def call(self, args: list[Any], kwargs: dict[str, Any]) -> str:
+        """All arguments, up to ten of each kind."""
+        named = list(kwargs.items())[:_ARGUMENTS]
+        return ", ".join(
+            [
+                *map(self.repr, args[:_ARGUMENTS]),
+                *(f"{name[:100]}={self.repr(value)}" for name, value in named),
+            ]
+        )
 
 
 def digest_of(args: list[Any], kwargs: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 printed, until it finishes.
 """
 
+import itertools
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,26 +11,25 @@ from typing import Any
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import AnswerTooLongError, AnswerType, InvalidAnswerError
-from rlm_integrations.engine.budget import BudgetSpentError, PromptMeter
+from rlm_integrations.engine.blocks import LOSSES, Blocks
+from rlm_integrations.engine.budget import BudgetSpentError
+from rlm_integrations.engine.call_id import CLOSE, TURN, CallId
 from rlm_integrations.engine.child_requests import Spawn
 from rlm_integrations.engine.conversation import Conversation
 from rlm_integrations.engine.finish import answer_of, best_words, words_of
-from rlm_integrations.engine.gate import Gate
-from rlm_integrations.engine.host import Host
-from rlm_integrations.engine.notebook import Notebook
+from rlm_integrations.engine.host.host import Host
 from rlm_integrations.engine.parsing import Reply, parse_reply
+from rlm_integrations.engine.prompt_size import PromptMeter
 from rlm_integrations.engine.repl import LazySession
-from rlm_integrations.engine.running import BlockUnderWay
 from rlm_integrations.engine.tree import Tree
-from rlm_integrations.errors import ContextError, ModelError
-from rlm_integrations.events import BlockFinished, BlockStarted, TurnFinished, TurnStarted, new_id
+from rlm_integrations.errors import ModelError
+from rlm_integrations.events import TurnFinished, TurnStarted, new_id
 from rlm_integrations.records import CallRecord, Message, Request
 from rlm_integrations.result import Citation, Execution, Iteration, StopReason
-from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, FinalValue
+from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
 
 _SHARES_TOLD = (0.5, 0.25, 0.1)  # of a budget, at which a model is told what is left
 REPEATS = 5  # the same reply so often ends a run
-LOSSES = 2  # lost sandboxes that are replaced
 _MOST_PARSED = 1_000_000  # characters of a reply, which is more than any model may write
 _BLOCK = re.compile(r"<block-\d+>")
 
@@ -87,10 +86,11 @@ class Run:
         self._path = path
         self._depth = depth
         self.typed = typed
-        self._host = Host(
+        host = Host(
             tree, repl.corpus, query=query, depth=depth, spawn=spawn, worker=worker, parent=self.id
         )
-        repl.gate = Gate(path, self._host.functions(), tree.threads.free)
+        self._asking = host.asking
+        self._blocks = Blocks(tree, repl, host, path=path, parent=self.id)
         limits = tree.settings.limits
         window = tree.settings.root.context_window or limits.window
         self.conversation = Conversation(
@@ -98,9 +98,6 @@ class Run:
         )
         self._final: FinalValue | None = None  # the last one, whether it was taken or not
         self._spoken: set[int] = set()  # the turns whose replies had no code
-        self._losses: list[str] = []  # how sandboxes were lost so far
-        self._unfinished: dict[str, str] = {}  # replies by their prompts, which the next block gets
-        self._notes: list[str] = []  # what the model is to be told at the end of the turn
         self._told_unreadable = False
         self.meter = PromptMeter()
         self._share_told = 1.0  # of the budget, when the model was last told what is left
@@ -132,7 +129,7 @@ class Run:
                 await self._close("the budget is spent")
             elif not self._depth and spent.reason == "budget_calls":
                 is_final = await self._close("the budget allows this call and no further one")
-                if is_final and self._tree.purse.spent_out is None and not self._host.refused:
+                if is_final and self._tree.purse.spent_out is None and not self._asking.refused:
                     outcome.stop_reason = "final"  # it needed every call, and was refused none
         if outcome.stop_reason != "final":
             self.settle()
@@ -182,31 +179,30 @@ class Run:
                 raise ModelError(record.error.message, type=record.error.type)
             outcome.stop_reason, outcome.error = "model_error", str(record.error)
             return True
-        executions: list[Execution] = []
-        self._notes = []
+        self._blocks.begin_turn(is_first=not outcome.turns)
         is_final = False
         try:
             reply = await self._parsed(record)
-            results = await self._run_blocks(reply, executions)
-            note = await self._finish(reply, results, executions, closing=closing)
+            results = await self._run_blocks(reply)
+            note = await self._finish(reply, results, closing=closing)
             is_final = note is None
             if note is not None:
                 self._note(
                     reply,
                     results,
                     note,
-                    repeated=_repeated(outcome.turns, record.reply, executions),
+                    repeated=_repeated(outcome.turns, record.reply, self._blocks.executions),
                 )
         # Also where the run is cancelled in the middle of it: what was paid stays in the record
         finally:
             turn = Iteration(
                 iteration=number,
                 reply=record.reply,
-                executions=tuple(executions),
-                note="\n\n".join(self._notes),
-                start=self._tree.since(record.start),
-                call_end=self._tree.since(record.end),
-                end=self._tree.since(time.monotonic()),
+                executions=tuple(self._blocks.executions),
+                note="\n\n".join(self._blocks.notes),
+                start=self._tree.clock.since(record.start),
+                call_end=self._tree.clock.since(record.end),
+                end=self._tree.clock.now(),
                 model=record.model,
                 wait=record.wait,
                 retries=record.retries,
@@ -223,7 +219,7 @@ class Run:
     async def _ask(self, number: int, *, closing: bool) -> CallRecord:
         self.conversation.compact()
         settings, purse = self._tree.settings, self._tree.purse
-        while True:
+        for attempt in itertools.count():
             messages = self.outcome.messages
             if purse.limits_replies and not self._depth:
                 # The closing request will hold this reply and what its code prints.
@@ -234,15 +230,17 @@ class Run:
                     + settings.limits.stdout_shown // 2
                     + 1_000
                 )
+            call = CallId(self._path, 0, CLOSE if closing else TURN, occurrence=number)
+            call = call.item(attempt) if attempt else call
             request = Request(
                 tuple(messages),
                 role="root",
                 query=self.query,
-                path=f"{self._path}.{number}",
+                path=call.path,
                 depth=self._depth,
             )
-            record = await self._tree.ask_root(
-                request, self.meter, parent=self.id, closing=closing and not self._depth
+            record = await self._tree.models.ask_root(
+                call, request, self.meter, parent=self.id, closing=closing and not self._depth
             )
             if (
                 record.error is None
@@ -250,6 +248,7 @@ class Run:
                 or not self.conversation.compact_after_refusal()
             ):
                 return record
+        raise AssertionError("unreachable")
 
     async def _parsed(self, record: CallRecord) -> Reply:
         """What a reply asks for; it goes into the conversation."""
@@ -260,83 +259,28 @@ class Run:
         self.conversation.take(text[: reply.cut].rstrip())
         return reply
 
-    async def _run_blocks(self, reply: Reply, executions: list[Execution]) -> list[ExecutionResult]:
+    async def _run_blocks(self, reply: Reply) -> list[ExecutionResult]:
         """Run what may be run, in order, until one fails."""
         results: list[ExecutionResult] = []
         for block in reply.blocks:
             if block.note is not None:
                 continue
-            results.append(await self._execute(block.code, executions))
+            results.append(await self._blocks.run(block.code))
             if results[-1].status != "ok":
                 break
         return results
-
-    async def _execute(self, code: str, executions: list[Execution]) -> ExecutionResult:
-        """Run a block. It is recorded whatever becomes of it."""
-        self._repl.blocks += 1
-        number = self._repl.blocks
-        notebook = self._host.notebook = Notebook(self._tree.record_room)
-        try:
-            session = await self._repl.opened(self._tree)
-        except ContextError as error:  # a new one is needed, and the document's file has changed
-            if not self.outcome.turns:
-                raise
-            self._losses += [str(error)] * (LOSSES + 1)
-            result = ExecutionResult(status="lost", error=ExecutionError("SandboxLost", str(error)))
-            executions.append(
-                notebook.execution(
-                    number, code, result, start=self._tree.since(time.monotonic()), elapsed=0.0
-                )
-            )
-            return result
-        self._tree.emit(BlockStarted(id=self.id, block=number, code=code))
-        begun = time.monotonic()
-        unfinished, self._unfinished = self._unfinished, {}
-        running = BlockUnderWay(
-            session, code, number, calls=self._host, purse=self._tree.purse, unfinished=unfinished
-        )
-        try:
-            try:
-                await running.done(
-                    keeps_session=self._repl.is_kept
-                    and self._tree.settings.sandbox.capabilities.interruptible
-                )
-            finally:
-                await notebook.complete()
-        finally:
-            result, is_over = running.result, running.has_ended_session
-            del running  # it may hold an exception, whose traceback holds this frame
-            start, elapsed = self._tree.since(begun), time.monotonic() - begun
-            executions.append(
-                notebook.execution(number, code, result, start=start, elapsed=elapsed)
-            )
-            self._tree.emit(BlockFinished(id=self.id, execution=executions[-1]))
-            if is_over:
-                # The next block, or the next question of a chat, gets a new one
-                await self._repl.close()
-        if notebook.cut:
-            self._notes.append(prompts.cut_replies(notebook.cut))
-        if notebook.unfinished:
-            self._unfinished |= notebook.unfinished
-            self._notes.append(prompts.unfinished(len(notebook.unfinished)))
-        if result.status == "lost":
-            self._losses.append(result.error.message if result.error is not None else "")
-        return result
 
     async def _finish(
         self,
         reply: Reply,
         results: list[ExecutionResult],
-        executions: list[Execution],
         *,
         closing: bool,
     ) -> str | None:
         """None where the reply finished the run; else what the model is told about its final, or ""
         where there was none.
         """
-        handed = await answer_of(
-            reply, results, lambda code: self._execute(code, executions), closing=closing
-        )
+        handed = await answer_of(reply, results, self._blocks.run, closing=closing)
         kept = handed.final or handed.refused
         self._final = self._bounded(kept) if kept is not None else self._final
         if (final := handed.final) is None:
@@ -347,12 +291,12 @@ class Run:
             return prompts.tell_too_long(str(error))
         except InvalidAnswerError as error:
             return prompts.invalid(str(error))
-        outcome = self.outcome
+        outcome, quotes = self.outcome, self._blocks.quotes
         outcome.answer = answer
         found = await self._tree.verify_evidence(
-            final.evidence, self._repl.corpus, self._host.ambiguous
+            final.evidence, self._repl.corpus, quotes.ambiguous
         )
-        outcome.citations, outcome.dropped_citations = found[0], found[1] + self._host.unchecked
+        outcome.citations, outcome.dropped_citations = found[0], found[1] + quotes.unchecked
         return None
 
     def _note(
@@ -360,19 +304,19 @@ class Run:
     ) -> None:
         """Note what the model is told beside its output."""
         rebound = dict.fromkeys(name for result in results for name in result.rebound)
-        self._notes[:0] = [
+        self._blocks.notes[:0] = [
             *prompts.notes(reply.notes),
             *([prompts.rebound(list(rebound))] if rebound else []),
         ]
-        if note and note not in self._notes:
-            self._notes.append(note)
+        if note and note not in self._blocks.notes:
+            self._blocks.notes.append(note)
         if repeated:
-            self._notes.append(repeated)
-        if self._host.unchecked and not self._told_unreadable:
+            self._blocks.notes.append(repeated)
+        if self._blocks.quotes.unchecked and not self._told_unreadable:
             self._told_unreadable = True
-            self._notes.append(prompts.UNREADABLE)
-        if not self._notes and not reply.blocks:
-            self._notes.append(prompts.NOTHING_TO_DO)
+            self._blocks.notes.append(prompts.UNREADABLE)
+        if not self._blocks.notes and not reply.blocks:
+            self._blocks.notes.append(prompts.NOTHING_TO_DO)
 
     def _bounded(self, final: FinalValue) -> FinalValue:
         """A final that is kept to the end of the run, as far as an answer may be long."""
@@ -394,9 +338,11 @@ class Run:
             else []
         )
         left = prompts.turns_left(self._tree.settings.max_iterations - len(self.outcome.turns))
-        self.conversation.tell("\n\n".join([*parts, *self._notes, *left, *self._budget_left()]))
-        if len(self._losses) > LOSSES:
-            self.outcome.stop_reason, self.outcome.error = "sandbox_lost", self._losses[-1]
+        self.conversation.tell(
+            "\n\n".join([*parts, *self._blocks.notes, *left, *self._budget_left()])
+        )
+        if len(self._blocks.losses) > LOSSES:
+            self.outcome.stop_reason, self.outcome.error = "sandbox_lost", self._blocks.losses[-1]
             return True
         if self._tree.purse.spent_out is not None:
             raise BudgetSpentError(self._tree.purse.spent_out)
@@ -427,7 +373,7 @@ class Run:
         outcome, taken = self.outcome, len(self.outcome.turns)
         stop_reason = outcome.stop_reason
         self.conversation.close(prompts.closing(reason))
-        self._host.closed = "this is the last turn, and no model can be asked any more"
+        self._asking.closed = "this is the last turn, and no model can be asked any more"
         try:
             await self._turn(closing=True)
         except BudgetSpentError:

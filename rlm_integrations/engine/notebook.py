@@ -4,18 +4,22 @@ sends.
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlm_integrations._concurrency.cleanup import wait_until_done
+from rlm_integrations.engine.citations import MAX_CITATIONS
+from rlm_integrations.engine.notes import AmbiguousQuote, CallNote, UncheckedQuote
 from rlm_integrations.prompt_pieces import PromptPieces
-from rlm_integrations.records import LLMError
-from rlm_integrations.result import Execution, SubCall
+from rlm_integrations.records import LLMError, SpanRef
+from rlm_integrations.result import Execution, FunctionCall, SubCall
 from rlm_integrations.sandbox.base import ExecutionResult
-from rlm_integrations.store.log import StoreEvent
 
 _CALL = 1_000  # characters that a call counts as beside its texts
+_FUNCTION_CALL = 300  # likewise a call of a function
 _PIECE = 50  # likewise a span in its prompt
+# Of a store event, in an execution
+_EVENT_FIELDS = ("op", "id", "type", "description", "worker", "ts")
 # Characters that are kept of a text for which there is no room: half from its start, half from its
 # end
 _ENDS = 1_000
@@ -35,6 +39,10 @@ class RecordRoom:
     def is_full(self) -> bool:
         """Whether no further call can be kept."""
         return self._left < 2 * _CALL
+
+    def has_room_for(self, call: FunctionCall) -> bool:
+        """Take the room for a call of a function, if there is any."""
+        return self._take(_FUNCTION_CALL + len(call.arguments) + len(call.error or ""), whole=True)
 
     def fitted(self, call: SubCall) -> SubCall | None:
         """The call whole, or with shorter texts, or None if it can only be counted."""
@@ -89,38 +97,75 @@ def _shorter_reply(reply: str) -> str:
     return f"{reply[:half]}\n[{len(reply) - _ENDS:,} characters are not in the record]\n{reply[-half:]}"
 
 
-class Notebook:
-    """What the block that runs now has done so far: calls, batches, writes."""
+@dataclass(slots=True)
+class Quotes:
+    """What `cite` found out in a run, beside where its quotes are.
 
-    def __init__(self, room: "RecordRoom") -> None:
-        self.cut = 0  # replies that were cut before their end
-        self.unrecorded = 0  # calls that are not among the others, because the record is full
-        self._room = room
+    Attributes:
+        ambiguous: The first place of each quote that is in several places.
+        unchecked: How many quotes could not be looked up, because the document's file has changed.
+    """
+
+    ambiguous: set[SpanRef] = field(default_factory=set)
+    unchecked: int = 0
+
+
+class Notebook:
+    """What one block does: calls of models, batches, writes to the store, calls of functions.
+
+    Attributes:
+        cut: How many replies were cut before their end.
+        unrecorded: How many calls of models are not among the others, because the record is full.
+        unfinished: Replies by their prompts, of calls whose results the code did not get.
+    """
+
+    def __init__(self, room: RecordRoom, quotes: Quotes) -> None:
+        self.cut = 0
+        self.unrecorded = 0
         self.subcalls: list[SubCall] = []
         self.batches: list[Mapping[str, Any]] = []
-        self.store_events: list[Mapping[str, Any]] = []
-        # Replies by their prompts, of calls whose results the code did not get
         self.unfinished: dict[str, str] = {}
+        self._room = room
+        self._quotes = quotes
+        self._functions: list[FunctionCall] = []
+        self._store_events: list[Mapping[str, Any]] = []
         self._pending: set[asyncio.Task[None]] = set()
 
-    async def note(self, noting: Coroutine[Any, Any, None]) -> None:
-        """Have something noted, also where the block is ended meanwhile."""
+    async def note_to_the_end(self, noting: Coroutine[Any, Any, None]) -> None:
+        """Run this to its end, even if the block is ended meanwhile."""
         task = asyncio.ensure_future(noting)
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
         await asyncio.shield(task)
 
     async def complete(self) -> None:
-        """Wait until all is noted."""
+        """Wait until everything is noted."""
         await wait_until_done(*self._pending)
 
+    def take(self, note: CallNote) -> None:
+        """Keep what a call did besides; called in the thread that did it."""
+        match note:
+            case AmbiguousQuote(span):
+                if len(self._quotes.ambiguous) < MAX_CITATIONS:
+                    self._quotes.ambiguous.add(span)
+            case UncheckedQuote():
+                self._quotes.unchecked += 1
+            case _:
+                brief = note.brief()
+                self._store_events.append({name: brief[name] for name in _EVENT_FIELDS})
+
     def add(self, call: SubCall) -> None:
-        """Keep a call as far as the record has room for it, or only count it."""
+        """Keep a call of a model as far as the record has room for it, or only count it."""
         kept = self._room.fitted(call)
         if kept is None:
             self.unrecorded += call.calls
         else:
             self.subcalls.append(kept)
+
+    def add_function(self, call: FunctionCall) -> None:
+        """Keep a call of a function, if the record has room for it."""
+        if self._room.has_room_for(call):
+            self._functions.append(call)
 
     @property
     def is_full(self) -> bool:
@@ -130,7 +175,7 @@ class Notebook:
     def execution(
         self, number: int, code: str, result: ExecutionResult, *, start: float, elapsed: float
     ) -> Execution:
-        """The block with all that is noted of it."""
+        """The block with everything that is noted of it."""
         return self._room.fitted_output(
             Execution(
                 block=number,
@@ -145,16 +190,10 @@ class Notebook:
                 else result.error.traceback or f"{result.error.type}: {result.error.message}",
                 start=start,
                 elapsed=result.elapsed or elapsed,
-                store_events=tuple(self.store_events),
+                store_events=tuple(self._store_events),
                 batch_calls=tuple(self.batches),
                 subcalls=tuple(self.subcalls),
+                function_calls=tuple(self._functions),
                 unrecorded=self.unrecorded,
             )
-        )
-
-    def note_store(self, event: StoreEvent) -> None:
-        """Keep what was written to the store; called in the thread that wrote."""
-        brief = event.brief()
-        self.store_events.append(
-            {name: brief.get(name) for name in ("op", "id", "type", "description", "worker", "ts")}
         )

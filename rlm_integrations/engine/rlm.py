@@ -4,7 +4,6 @@ go through the portal.
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import MappingProxyType
@@ -15,17 +14,18 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine._originals import tells_what_to_write_instead
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.chat import Chat, steps_of
-from rlm_integrations.engine.children import Children
+from rlm_integrations.engine.children import spawner
 from rlm_integrations.engine.front_types import Context, Model, RLMOptions, RLMReplacements
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.run_record import make_result, setup_of
+from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.show import Turns, display_hooks
 from rlm_integrations.engine.single import answer_at_once
 from rlm_integrations.engine.stream import Wanted, streamed
 from rlm_integrations.engine.threads import build_corpus
 from rlm_integrations.engine.tools import tools_of
-from rlm_integrations.engine.tree import Settings, Tree
+from rlm_integrations.engine.tree import RunStart, Tree
 from rlm_integrations.errors import (
     BudgetExceededError,
     IncompleteError,
@@ -380,17 +380,23 @@ class RLM(Generic[T_co]):
         )
 
     async def _complete(
-        self, query: str, context: object, emit: Emitter, *, repl: LazySession | None = None
+        self,
+        query: str,
+        context: object,
+        emit: Emitter,
+        *,
+        repl: LazySession | None = None,
+        start: RunStart | None = None,
     ) -> RLMResult[T_co]:
-        begun, started = time.monotonic(), time.time()
+        start = start or RunStart(run_id=secrets.token_hex(8))
         query = _question(query)
         await self._check_prices()
         corpus = await self._corpus(context) if repl is None else repl.corpus
         on_incomplete = self.options["on_incomplete"]
         setup = await setup_of(
-            self._settings, corpus, query, on_incomplete=on_incomplete, started=started
+            self._settings, corpus, query, on_incomplete=on_incomplete, started=start.clock.started
         )
-        tree = Tree(self._settings, corpus, secrets.token_hex(8), emit, begun)
+        tree = Tree(self._settings, corpus, start, emit)
         own = LazySession(corpus) if repl is None else repl
         run = Run(
             tree,
@@ -399,7 +405,7 @@ class RLM(Generic[T_co]):
             path="r",
             depth=0,
             typed=self._typed,
-            spawn=Children(tree).of(0, corpus),
+            spawn=spawner(tree, 0, corpus),
             worker="root",
         )
         emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
@@ -474,7 +480,7 @@ def _made(kind: type[RLM], options: dict[str, Any]) -> RLM:
 
 def _question(given: object) -> str:
     if not isinstance(given, str) or not given.strip():
-        raise InputError(f"the question must be a text that is not empty, not {given!r}")
+        raise InputError(f"the question must be a string that is not empty, not {given!r}")
     try:
         given.encode()
     except UnicodeEncodeError as error:

@@ -1,6 +1,5 @@
 """The record of a run: what it was made with, and what came of it."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -11,7 +10,8 @@ from rlm_integrations._concurrency import runtime
 from rlm_integrations._json import to_plain
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.loop import Run
-from rlm_integrations.engine.tree import Settings, Tree
+from rlm_integrations.engine.settings import Settings
+from rlm_integrations.engine.tree import Tree
 from rlm_integrations.result import RLMResult
 from rlm_integrations.run_setup import ModelNames, SourceInfo
 
@@ -96,7 +96,7 @@ def make_result(
         run_id=tree.run_id,
         dropped_citations=outcome.dropped_citations,
         error=outcome.error,
-        elapsed=time.monotonic() - tree.begun,
+        elapsed=tree.clock.now(),
         layers=dict(layers),
         store=tree.store,
         question=setup.question,

@@ -42,6 +42,7 @@ class BlockUnderWay:
         self._session = session
         self._calls = calls
         self._purse = purse
+        self._interrupts: set[asyncio.Task[None]] = set()  # a task without a reference may vanish
         self._task = asyncio.ensure_future(self._run(code, number, unfinished))
 
     @property
@@ -57,6 +58,10 @@ class BlockUnderWay:
     @property
     def _has_failed(self) -> bool:
         return self._task.cancelled() or self._task.exception() is not None
+
+    def interrupt(self) -> None:
+        """Interrupt the block, and keep the session."""
+        self._interrupts.add(asyncio.ensure_future(self._session.interrupt()))
 
     async def done(self, *, keeps_session: bool) -> None:
         """Wait for it. If the wait is cancelled, it ends first: by an interrupt, or with its
@@ -95,11 +100,10 @@ class BlockUnderWay:
         if left is None:
             yield
             return
-        interrupts: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
 
         def over() -> None:
             self._purse.spent_out = self._purse.spent_out or "budget_seconds"
-            interrupts.add(asyncio.ensure_future(self._session.interrupt()))
+            self.interrupt()
 
         timer = asyncio.get_running_loop().call_later(max(0.0, left), over)
         try:

@@ -1,14 +1,13 @@
 """The short way: a document that one call can read whole is answered by one call, without a REPL."""
 
-import json
 import re
-import time
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import InvalidAnswerError
 from rlm_integrations.engine.budget import BudgetSpentError
+from rlm_integrations.engine.call_id import SINGLE, CallId
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.tree import Tree
@@ -18,10 +17,6 @@ from rlm_integrations.prompt_pieces import PromptPieces, made_of
 from rlm_integrations.records import Message, Request, SpanRef
 from rlm_integrations.result import Iteration
 
-_SYSTEM = (
-    "Answer the question from the document alone. After the answer, quote word for word what supports it, each quote in a line of its own "
-    'that begins with "> ". Where the document does not say, say so.'
-)
 _FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
 
 
@@ -41,12 +36,16 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
         outcome.messages += [*repl.history, Message("user", f"Question: {run.query}")]
     else:
         asked, pieces = await runtime.offload(_prompt, tree.corpus, f"Question: {run.query}")
-        outcome.messages += [Message("system", _system(run)), Message("user", asked)]
+        outcome.messages += [
+            Message("system", prompts.single_call(run.typed.schema)),
+            Message("user", asked),
+        ]
         repl.recorded[asked] = str(pieces)
-    request = Request(tuple(outcome.messages), role="root", query=run.query, path="r.1")
+    call = CallId("r", 0, SINGLE)
+    request = Request(tuple(outcome.messages), role="root", query=run.query, path=call.path)
     tree.emit(TurnStarted(id=run.id, iteration=1))
     try:
-        record = await tree.ask_root(request, run.meter, parent=run.id)
+        record = await tree.models.ask_root(call, request, run.meter, parent=run.id)
     except BudgetSpentError as spent:
         outcome.stop_reason, outcome.error = spent.reason, str(spent)
         return True
@@ -73,9 +72,9 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
         reply=record.reply,
         prompt=pieces,
         note=note,
-        start=tree.since(record.start),
-        call_end=tree.since(record.end),
-        end=tree.since(time.monotonic()),
+        start=tree.clock.since(record.start),
+        call_end=tree.clock.since(record.end),
+        end=tree.clock.now(),
         model=record.model,
         wait=record.wait,
         retries=record.retries,
@@ -85,12 +84,6 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
     outcome.turns.append(turn)
     tree.emit(TurnFinished(id=run.id, turn=turn))
     return not note
-
-
-def _system(run: Run) -> str:
-    if run.typed.schema is None:
-        return _SYSTEM
-    return f"{_SYSTEM} The answer is JSON and fits this schema: {json.dumps(run.typed.schema, ensure_ascii=False)}"
 
 
 def _prompt(corpus: Corpus, question: str) -> tuple[str, PromptPieces]:

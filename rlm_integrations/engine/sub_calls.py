@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from rlm_integrations._concurrency.pool import pool
+from rlm_integrations.engine.call_id import CallId
+from rlm_integrations.engine.gate import HostCall
+from rlm_integrations.engine.host.arguments import kind
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, new_id
 from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.prompts import unicode_error
 from rlm_integrations.records import CallRecord, LLMError, Message, Request
 from rlm_integrations.result import SubCall
 
@@ -26,7 +30,7 @@ def _as_it_is(item: Any) -> Any:
 
 
 class SubCalls:
-    """Asks models for one run's code.
+    """Asks models for the code of one run.
 
     Args:
         tree: What the run shares with the others of its tree.
@@ -35,11 +39,11 @@ class SubCalls:
         parent: The id of the run in the events.
 
     Attributes:
-        notebook: What the block that runs now has done.
-        is_withdrawn: Whether the question was cancelled, and no further call is made while its
-            block is being interrupted.
+        is_withdrawn: Whether the question was cancelled: no further call is made while its block is
+            being interrupted.
+        on_missing: As of `Gate`.
         closed: Why no model can be asked any more, or "".
-        refused: Whether code asked one all the same.
+        refused: Whether code asked one nevertheless.
     """
 
     def __init__(self, tree: Tree, *, query: str, depth: int, parent: str) -> None:
@@ -47,15 +51,19 @@ class SubCalls:
         self._query = query
         self._depth = depth
         self._parent = parent
-        self.notebook = Notebook(tree.record_room)
         self.is_withdrawn = False
+        self.on_missing: Callable[[], None] | None = None
         self.closed = ""
         self.refused = False
 
+    async def ask_one(self, call: HostCall, id_: CallId, prompt: Any, lm: LM) -> str:
+        """The reply to one prompt; see `ask_all`."""
+        return (await self.ask_all(call, lambda _number: id_, [prompt], lm, 1))[0]
+
     async def ask_all(
         self,
-        function: str,
-        path: Callable[[int], str],
+        call: HostCall,
+        ids: Callable[[int], CallId],
         items: Sequence[Any],
         lm: LM,
         width: int,
@@ -67,19 +75,19 @@ class SubCalls:
         its slot.
 
         Args:
-            function: What the code called.
-            path: The place in the run of the call of each number.
+            call: The call of the code.
+            ids: The identity of the model call for each number.
             items: What the prompts are made of. A prompt is made when its turn comes, and again to
                 be noted: never all of them at once.
             lm: The model.
             width: How many are asked at once.
-            fill: Makes an item's prompt, or the `LLMError` that says why there is none; without it,
-                items are prompts.
+            fill: Makes an item's prompt, or the `LLMError` that takes its place; without it, items
+                are prompts.
             tell: Called with each reply as it comes.
         """
         replies: list[str] = [""] * len(items)
         records: dict[int, CallRecord] = {}
-        notebook, most = self.notebook, self._tree.settings.limits.prompt_chars
+        notebook, most = call.notebook, self._tree.settings.limits.prompt_chars
         make = fill or _as_it_is
 
         async def one(number: int, item: Any) -> None:
@@ -96,7 +104,7 @@ class SubCalls:
             else:
                 begun = time.monotonic()
                 records[number] = _cancelled(lm, begun)  # unless it comes to an end by itself
-                records[number] = await self._ask(lm, prompt, path(number), parent)
+                records[number] = await self._ask(lm, prompt, ids(number), parent)
                 replies[number] = records[number].reply
                 notebook.cut += getattr(replies[number], "truncated", False)
             tell(number, replies[number])
@@ -117,32 +125,28 @@ class SubCalls:
             raise
         finally:
             if records:
-                await notebook.note(
-                    self._note_calls(notebook, function, path, items, make, records)
-                )
+                await notebook.note_to_the_end(self._note_calls(call, ids, items, make, records))
         return replies
 
     async def _note_calls(
         self,
-        notebook: Notebook,
-        function: str,
-        path: Callable[[int], str],
+        call: HostCall,
+        ids: Callable[[int], CallId],
         items: Sequence[Any],
         fill: Callable[[Any], Any],
         records: dict[int, CallRecord],
     ) -> None:
         """Note calls a group at a time, so that not all prompts of templates are there at once."""
         numbers = deque(sorted(records))
-        while numbers and not notebook.is_full:
+        while numbers and not call.notebook.is_full:
             async with self._tree.noting:
-                await self._note_group(notebook, function, path, items, fill, records, numbers)
-        notebook.unrecorded += len(numbers)
+                await self._note_group(call, ids, items, fill, records, numbers)
+        call.notebook.unrecorded += len(numbers)
 
     async def _note_group(
         self,
-        notebook: Notebook,
-        function: str,
-        path: Callable[[int], str],
+        call: HostCall,
+        ids: Callable[[int], CallId],
         items: Sequence[Any],
         fill: Callable[[Any], Any],
         records: dict[int, CallRecord],
@@ -155,19 +159,20 @@ class SubCalls:
             group.append(numbers.popleft())
             made.append(fill(items[group[-1]]))
             size += len(made[-1]) + _GROUP // _GROUPED
-        located = await self._tree.pieces(made)
+        located = await self._tree.locator.pieces(made)
+        since = self._tree.clock.since
         for number, pieces in zip(group, located, strict=True):
             record = records[number]
-            notebook.add(
+            call.notebook.add(
                 SubCall(
-                    path=path(number),
-                    function=function,
+                    path=ids(number).path,
+                    function=call.id.function,
                     model=record.model,
                     prompt=pieces,
                     reply=record.reply,
                     depth=self._depth + 1,
-                    start=self._tree.since(record.start),
-                    end=self._tree.since(record.end),
+                    start=since(record.start),
+                    end=since(record.end),
                     wait=record.wait,
                     retries=record.retries,
                     usage=record.usage,
@@ -207,59 +212,51 @@ class SubCalls:
                     outcome=outcome,
                 )
             )
-            self._tree.forget(id_)
+            self._tree.models.forget(id_)
 
-    async def _ask(self, lm: LM, prompt: str, path: str, parent: str) -> CallRecord:
+    async def _ask(self, lm: LM, prompt: str, id_: CallId, parent: str) -> CallRecord:
         request = Request(
             (Message("user", prompt),),
             role="sub",
             query=self._query,
-            path=path,
+            path=id_.path,
             depth=self._depth + 1,
         )
         if self.closed:
             self.refused = True
-            return self._tree.refuse(lm, request, self.closed, parent=parent)
-        if self.is_withdrawn:
+            return self._tree.models.refuse(lm, request, self.closed, parent=parent)
+        is_missing = self.on_missing is not None and self._tree.find(id_) is None
+        if is_missing and self.on_missing is not None:
+            self.on_missing()
+        if self.is_withdrawn or is_missing:
             await asyncio.get_running_loop().create_future()  # until the block ends, which is soon
-        return await self._tree.ask(lm, request, parent=parent)
-
-    def note_batch(self, count: int, lm: LM, begun: float) -> None:
-        """Note a batch that is done."""
-        spent = time.monotonic() - begun
-        self.notebook.batches.append(
-            {"prompts_count": count, "model": lm.name, "execution_time": spent, "ts": time.time()}
-        )
+        return await self._tree.models.ask(id_, lm, request, parent=parent)
 
 
-def refusal(prompt: Any, most: int) -> LLMError | None:
-    """Why a prompt is not sent, in its slot."""
-    if isinstance(prompt, LLMError):
-        return prompt
-    if not isinstance(prompt, str):
-        return LLMError("input", f"a prompt must be a text, not {kind(prompt)}")
-    if len(prompt) > most:
-        return prompt_too_long(len(prompt), most)
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        return LLMError(
-            "input",
-            f"the prompt holds half of a surrogate pair at {error.start}, which cannot be sent",
-        )
-    return None
-
-
-def prompt_too_long(length: int, most: int) -> LLMError:
-    """What stands in the slot of a prompt that is too long to be sent, or to be made."""
-    return LLMError(
-        "input", f"the prompt has {length:,} characters, and may have {most:,}: send a part of them"
+def note_batch(notebook: Notebook, count: int, lm: LM, begun: float) -> None:
+    """Note a batch that is done."""
+    spent = time.monotonic() - begun
+    notebook.batches.append(
+        {"prompts_count": count, "model": lm.name, "execution_time": spent, "ts": time.time()}
     )
 
 
-def kind(value: Any) -> str:
-    """The kind of a value, as messages name it."""
-    return getattr(value, "type", type(value).__name__) if not isinstance(value, str) else "a text"
+def refusal(prompt: Any, most: int) -> LLMError | None:
+    """Why a prompt is not sent: the error in its slot."""
+    if isinstance(prompt, LLMError):
+        return prompt
+    if not isinstance(prompt, str):
+        return LLMError("input", f"a prompt must be a string, not {kind(prompt)}")
+    if len(prompt) > most:
+        return prompt_too_long(len(prompt), most)
+    return unicode_error(prompt)
+
+
+def prompt_too_long(length: int, most: int) -> LLMError:
+    """The error in the slot of a prompt that is too long to be sent, or to be made."""
+    return LLMError(
+        "input", f"the prompt has {length:,} characters, and may have {most:,}: send a part of them"
+    )
 
 
 def _cancelled(lm: LM, begun: float) -> CallRecord:

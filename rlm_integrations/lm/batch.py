@@ -3,7 +3,6 @@ they complete.
 """
 
 import asyncio
-import hashlib
 import math
 from collections.abc import (
     AsyncGenerator,
@@ -35,7 +34,7 @@ from rlm_integrations.events import (
 )
 from rlm_integrations.lm import pricing
 from rlm_integrations.lm.asker import ModelCaller, Retry
-from rlm_integrations.lm.prompts import checked_template, filled, messages_of
+from rlm_integrations.lm.prompts import checked_template, digest_of_messages, filled, messages_of
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.progress_bar import Bar
 from rlm_integrations.records import CallRecord, LLMError, Message, Request, Usage
@@ -321,7 +320,7 @@ class _Batch:
             await self._deliver(index, asker.fail(Request((), path=_path(index)), messages))
         elif self._asked is None:
             await self._deliver(index, await self._ask(asker, index, messages))
-        elif (known := self._asked.get(key := _digest(messages))) is None:
+        elif (known := self._asked.get(key := digest_of_messages(messages))) is None:
             same = self._asked[key] = []
             record = self._asked[key] = await self._ask(asker, index, messages)
             await self._deliver(index, record)
@@ -359,16 +358,6 @@ class _Batch:
 def _path(index: int) -> str:
     """The path of a prompt's call, as traces show it."""
     return f"b.{index}"
-
-
-def _digest(messages: tuple[Message, ...]) -> bytes:
-    """A short key that identical prompts share, so that a million prompts need not be kept."""
-    digest = hashlib.sha256()
-    for message in messages:
-        content = message.content.encode()
-        digest.update(b"%b %d " % (message.role.encode(), len(content)))
-        digest.update(content)
-    return digest.digest()
 
 
 def _reused(record: CallRecord) -> CallRecord:

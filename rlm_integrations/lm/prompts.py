@@ -1,6 +1,7 @@
 """Turns prompts into messages, and invalid prompts into the errors that take their place."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from reprlib import repr as shown  # bounded: values may be long
 from typing import cast, get_args
 
@@ -20,7 +21,7 @@ def messages_of(prompt: object) -> tuple[Message, ...] | LLMError:
     if isinstance(prompt, LLMError):
         return prompt
     if isinstance(prompt, str):
-        return _unicode_error(prompt) or (Message("user", prompt),)
+        return unicode_error(prompt) or (Message("user", prompt),)
     if not isinstance(prompt, list | tuple):
         return LLMError(
             "input", f"a prompt must be a string or a list of messages, not {shown(prompt)}"
@@ -36,6 +37,16 @@ def messages_of(prompt: object) -> tuple[Message, ...] | LLMError:
             return message
         messages.append(message)
     return tuple(messages)
+
+
+def digest_of_messages(messages: Iterable[Message]) -> bytes:
+    """SHA-256 of a prompt: a short key that identical prompts share."""
+    digest = hashlib.sha256()
+    for message in messages:
+        content = message.content.encode("utf-8", "surrogatepass")
+        digest.update(b"%b %d " % (message.role.encode(), len(content)))
+        digest.update(content)
+    return digest.digest()
 
 
 def checked_template(template: object) -> str:
@@ -79,10 +90,10 @@ def _message_of(given: object) -> Message | LLMError:
         return LLMError("input", f"a message's role must be one of {ROLES}, not {shown(role)}")
     if not isinstance(content, str):
         return LLMError("input", f"a message's content must be a string, not {shown(content)}")
-    return _unicode_error(content) or Message(cast("Role", role), content)
+    return unicode_error(content) or Message(cast("Role", role), content)
 
 
-def _unicode_error(text: str) -> LLMError | None:
+def unicode_error(text: str) -> LLMError | None:
     """The error of a text that cannot be encoded, or None."""
     if not text.isascii():
         try:

@@ -50,6 +50,10 @@ async def llm_map(
     from its task's place in the batch, not from the time of the reply. A malformed task costs no
     call and becomes an "error" in its own place.
 
+    If the proxy's writes have an origin, ids derive from it: `r.b2/m1f0c9a3e57` is the batch and
+    `r.b2/m1f0c9a3e57.17` a child. A repetition of the call finds the objects of its first attempt
+    and leaves them as they are.
+
     Args:
         store: The proxy of the worker that asks.
         tasks: A list of `{"name", "prompt"}`.
@@ -69,13 +73,15 @@ async def llm_map(
         store.put,
         Draft("batch", f"{len(named)} tasks", content, (), (), (MAPPED,)),
         takes=1 + len(named),
+        id=store.origin,
     )
-    first = int(batch.rpartition("_")[2]) + 1
 
     def keep(at: int, reply: str) -> None:
-        store.put(
-            _answer_draft("result", named[at][0], reply, (batch,), (MAPPED,)), number=first + at
-        )
+        made = _answer_draft("result", named[at][0], reply, (batch,), (MAPPED,))
+        if store.origin is None:
+            store.put(made, number=int(batch.rpartition("_")[2]) + 1 + at)
+        else:
+            store.put(made, id=f"{batch}.{at}")
 
     def keep_all(numbers: Sequence[int]) -> None:
         for at in numbers:
@@ -133,7 +139,9 @@ async def llm_reduce(
             f"the prompt takes {len(prompt):,} of the window's {window:,} characters: leave {MIN_ROOM + 2:,} for the objects"
         )
     blocks, tags = await away(_chosen_blocks, store, ids_or_query, room)
+    rounds = 0
     while True:
+        rounds += 1
         groups = _grouped(blocks, room)
         if len(groups) * len(prompt) > MAX_REPEATED_CHARS:
             raise InputError(
@@ -160,8 +168,9 @@ async def llm_reduce(
                     dict.fromkeys(block.id for block in group),
                     tags,
                 ),
+                id=_step_id(store.origin, rounds, at, len(groups)),
             )
-            for group, reply in zip(groups, replies, strict=True)
+            for at, (group, reply) in enumerate(zip(groups, replies, strict=True))
         ]
         if len(made) == 1:
             return str(made[0])
@@ -174,7 +183,12 @@ async def llm_reduce(
             failed = _answer_draft(
                 "error", prompt[:HEAD_CHARS], LLMError("server", "every part failed"), made, tags
             )
-            return str(await away(store.put, failed))
+            return str(await away(store.put, failed, id=store.origin))
+
+
+def _step_id(origin: str | None, rounds: int, at: int, count: int) -> str | None:
+    """The id of a reduction or of one of its steps, derived from the call as in `llm_map`."""
+    return origin if origin is None or count == 1 else f"{origin}.{rounds}.{at}"
 
 
 class _Block(NamedTuple):

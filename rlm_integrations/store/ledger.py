@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import checks
 from rlm_integrations.store.draft import Draft
-from rlm_integrations.store.log import Created, StoreEvent, StoreLog
+from rlm_integrations.store.log import Created, Invalidated, Linked, StoreEvent, StoreLog
 from rlm_integrations.store.view import View, weight
 
 SPINS: Final = 100  # before a writer blocks, because the lock is held for long work
@@ -54,6 +55,10 @@ class Ledger:
         self._clock = clock
         self.max_size = max_size
         self.lock = Lock()
+        self._waiting: list[StoreEvent] = []  # restored events whose objects are not there yet
+        self._gaps: dict[
+            str, list[int]
+        ] = {}  # by worker, numbers of objects that were not restored
 
     def row(self, name: str, id: Any) -> int:  # noqa: A002 - the field's name is the contract
         """The row of an object; `name` is the argument that messages mention.
@@ -79,29 +84,32 @@ class Ledger:
         *,
         takes: int = 1,
         number: int | None = None,
+        id_: str | None = None,
         origin: str | None = None,
     ) -> Created:
         """Write one object with the worker's next number, or with one that an earlier object's
-        `takes` reserved.
+        `takes` reserved, or with an id that has no number: an object of that id that exists already
+        is left as it is.
         """
         with self.lock:
             view = self.view
-            if number is None:
-                number = view.taken.get(worker, 0) + 1
+            if id_ is None:
+                if number is None and (gaps := self._gaps.get(worker)):
+                    number = gaps.pop(0)
+                if number is None:
+                    number = view.taken.get(worker, 0) + 1
+                else:
+                    takes = 0
+                id_ = f"{worker}_{number:06d}"
+            elif (row := view.row_of.get(id_)) is not None:
+                return view.rows[row]
             else:
                 takes = 0
-            event = Created(
-                view.seq + 1,
-                self._clock(),
-                worker,
-                f"{worker}_{number:06d}",
-                *draft,
-                takes,
-                origin,
-            )
+            event = Created(view.seq + 1, self._clock(), worker, id_, *draft, takes, origin)
             self._check_room(weight(event))
-            self.log.append((event,))
-            view.apply(event)
+            self._write((event,))
+            if self._waiting:
+                self._write_waiting()
         return event
 
     def append(
@@ -114,13 +122,80 @@ class Ledger:
             events = build(self.view, self.view.seq + 1, self._clock())
             if events:
                 self._check_room(sum(map(weight, events)))
-                self.log.append(events)
-                for event in events:
-                    self.view.apply(event)
+                self._write(events)
         return events
+
+    def restore(self, events: Iterable[StoreEvent]) -> None:
+        """Write recorded events to an empty store, with the ids, authors and times that they had,
+        and new numbers.
+
+        Some may be missing: an event that refers to an object that is not there is written as soon
+        as that object is created.
+        """
+        with self.lock:
+            self._waiting = list(events)
+            self._gaps = _gaps(self._waiting)
+            self._write_waiting()
+
+    def _write(self, events: Sequence[StoreEvent]) -> None:
+        self.log.append(events)
+        for event in events:
+            self.view.apply(event)
+
+    def _renumbered(self, event: StoreEvent) -> StoreEvent:
+        """A restored event with the next number of the log. Its object also reserves the numbers
+        before its own that are missing.
+        """
+        if isinstance(event, Created) and (number := _number(event)):
+            ahead = number + event.takes - 1 - self.view.taken.get(event.worker, 0)
+            return replace(event, seq=self.view.seq + 1, takes=max(0, ahead))
+        return replace(event, seq=self.view.seq + 1)
+
+    def _write_waiting(self) -> None:
+        """Write the waiting events that refer to nothing that is missing, in their order."""
+        is_changed = True
+        while is_changed:
+            is_changed, left = False, list[StoreEvent]()
+            for event in self._waiting:
+                if all(id_ in self.view.row_of for id_ in _references(event)):
+                    self._write((self._renumbered(event),))
+                    is_changed = True
+                else:
+                    left.append(event)
+            self._waiting = left
+            is_changed = is_changed and bool(left)
 
     def _check_room(self, size: int) -> None:
         if self.view.size + size > self.max_size:
             raise InputError(
                 f"the store is full: it holds {self.view.size:,} of {self.max_size:,} bytes, and {size:,} more do not fit"
             )
+
+
+def _number(event: StoreEvent) -> int:
+    """The number in the id of an object that took one; else 0."""
+    return int(event.id.rpartition("_")[2]) if isinstance(event, Created) and event.takes else 0
+
+
+def _gaps(events: Iterable[StoreEvent]) -> dict[str, list[int]]:
+    """By worker, the numbers below its highest one that no object has or reserves."""
+    used: dict[str, set[int]] = {}
+    for event in events:
+        if number := _number(event):
+            takes = event.takes if isinstance(event, Created) else 0
+            used.setdefault(event.worker, set()).update(range(number, number + takes))
+    return {
+        worker: sorted(set(range(1, max(numbers) + 1)) - numbers)
+        for worker, numbers in used.items()
+    }
+
+
+def _references(event: StoreEvent) -> Sequence[str]:
+    """The ids of the objects that must exist before the event."""
+    match event:
+        case Created():
+            return event.parents
+        case Invalidated():
+            return (event.id,)
+        case Linked():
+            return (event.id, event.dst)

@@ -162,9 +162,18 @@ class WorkerStoreProxy(StoreReader):
         """
         return checks.existing(tuple(map(self._lift, spans)) if self._lift else spans, self.corpus)
 
-    def put(self, made: Draft, *, takes: int = 1, number: int | None = None) -> str:
+    def put(
+        self,
+        made: Draft,
+        *,
+        takes: int = 1,
+        number: int | None = None,
+        id: str | None = None,  # noqa: A002
+    ) -> str:
         """Keep a checked draft as `Ledger.create` does, and return its id."""
-        event = self.ledger.create(self.name, made, takes=takes, number=number, origin=self.origin)
+        event = self.ledger.create(
+            self.name, made, takes=takes, number=number, id_=id, origin=self.origin
+        )
         if self._on_event is not None:
             self._on_event(event)
         return event.id

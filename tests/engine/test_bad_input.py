@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from rlm_integrations import RLM, Budget, Limits, OpenAILM, Retry
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.children import Children
+from rlm_integrations.engine.children import spawner
 from rlm_integrations.engine.gate import Gate
-from rlm_integrations.engine.host import Host
-from rlm_integrations.engine.tree import Tree
+from rlm_integrations.engine.host.host import Host
+from rlm_integrations.engine.notebook import Notebook, Quotes
+from rlm_integrations.engine.tree import RunStart, Tree
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.events import Emitter
 from rlm_integrations.records import LLMError, SpanRef, StoreObject
@@ -33,7 +34,7 @@ from tests.standin import StandIn
 async def test_a_question_that_is_none(question: Any) -> None:
     """An empty question, or something else than a text."""
     root = Scripted([final("1")])
-    with pytest.raises(InputError, match="the question must be a text that is not empty"):
+    with pytest.raises(InputError, match="the question must be a string that is not empty"):
         await RLM(root).acompletion(question, "a document")
     assert root.requests == []
 
@@ -246,29 +247,29 @@ async def test_a_model_that_was_not_registered_is_never_called(server: StandIn) 
 
 BAD_CALLS = [
     ("llm_query()", "TypeError: llm_query(prompt, model=None)"),
-    ("llm_query(5)", "TypeError: llm_query: the prompt must be a text, not int"),
+    ("llm_query(5)", "TypeError: llm_query: the prompt must be a string, not int"),
     ("llm_query(None)", "not NoneType"),
     ("llm_query(['a'])", "not list"),
     ("llm_query(object())", "not object"),
     ("llm_query('a', temperature=0)", "TypeError: llm_query(prompt, model=None)"),
-    ("llm_batch('abc')", "TypeError: llm_batch: the prompts must be a list of texts, not a text"),
+    ("llm_batch('abc')", "TypeError: llm_batch: the prompts must be a list of strings, not str"),
     ("llm_batch(None)", "not NoneType"),
     ("llm_batch(['a'], max_concurrent=0)", "max_concurrent must be an integer of at least 1"),
     ("llm_batch(['a'], max_concurrent='many')", "max_concurrent must be an integer of at least 1"),
-    ("parallel_query('no place for it', ['a'])", "the template must be a text that holds {chunk}"),
-    ("parallel_query(5, ['a'])", "the template must be a text that holds {chunk}, not int"),
-    ("parallel_query('{chunk}', 'abc')", "the chunks must be a list of texts, not a text"),
-    ("recursive_lm('', 'text')", "the query must be a text that is not empty"),
-    ("recursive_lm(5, 'text')", "the query must be a text that is not empty"),
-    ("recursive_lm('q', 5)", "the context must be a text or a list of texts, not int"),
-    ("recursive_lm('q', ['a', 5])", "the context must be a text or a list of texts, not list"),
+    ("parallel_query('no place for it', ['a'])", "the template must be a string with {chunk}"),
+    ("parallel_query(5, ['a'])", "the template must be a string with {chunk}, not int"),
+    ("parallel_query('{chunk}', 'abc')", "the chunks must be a list of strings, not str"),
+    ("recursive_lm('', 'text')", "the query must be a string that is not empty"),
+    ("recursive_lm(5, 'text')", "the query must be a string that is not empty"),
+    ("recursive_lm('q', 5)", "the context must be a string or a list of strings, not int"),
+    ("recursive_lm('q', ['a', 5])", "the context must be a string or a list of strings, not list"),
     ("recursive_lm('q')", "TypeError: recursive_lm(query, context_subset)"),
-    ("recursive_batch('abc')", "recursive_batch: a list of"),
-    ("rlm_worker('')", "the prompt must be a text that is not empty"),
-    ("rlm_worker_batched(5)", "a list of prompts is needed"),
+    ("recursive_batch('abc')", "recursive_batch: the tasks must be a list of"),
+    ("rlm_worker('')", "the prompt must be a string that is not empty"),
+    ("rlm_worker_batched(5)", "the tasks must be a list of prompts"),
     ("rlm_worker_batched(['a'], max_parallel=-1)", "max_parallel must be an integer of at least 1"),
-    ("cite(5)", "cite: quote and source must be texts, not int"),
-    ("cite('a', 5)", "cite: quote and source must be texts"),
+    ("cite(5)", "cite: quote and source must be strings, not int"),
+    ("cite('a', 5)", "cite: quote and source must be strings"),
     ("cite('a', source='nowhere')", "there is no source 'nowhere'"),
     ("store.create('', 'd', 'c')", "type must not be empty"),
     (
@@ -432,17 +433,18 @@ NAMES = st.sampled_from(
 def gate() -> Gate:
     """The door of a run over a small document, as a sandbox has it."""
     corpus = Corpus.build("a small document of thirty characters")
-    tree = Tree(RLM(Scripted())._settings, corpus, "run", Emitter(), 0.0)
+    tree = Tree(RLM(Scripted())._settings, corpus, RunStart(run_id="run"), Emitter())
     host = Host(
         tree,
         corpus,
         query="q",
         depth=0,
-        spawn=Children(tree).of(0, corpus),
+        spawn=spawner(tree, 0, corpus),
         worker="root",
         parent="run-1",
     )
-    return Gate("r", host.functions())
+    notebook = Notebook(tree.record_room, Quotes())
+    return Gate("r", host.functions(), tree, notebook, "run-1")
 
 
 FUNCTIONS = sorted(spec.name for spec in gate().specs)

@@ -76,13 +76,13 @@ async def test_the_prompts_of_a_template_are_made_one_at_a_time(
     note = sub_calls.SubCalls._note_calls
 
     async def watched(self: Any, *args: Any) -> None:
-        pieces = self._tree.pieces
+        pieces = self._tree.locator.pieces
 
         async def counted(prompts: list[str]) -> list[PromptPieces]:
             noted.append(sum(map(len, prompts)))
             return list(await pieces(prompts))
 
-        monkeypatch.setattr(self._tree, "pieces", counted)
+        monkeypatch.setattr(self._tree.locator, "pieces", counted)
         await note(self, *args)
 
     monkeypatch.setattr(sub_calls.SubCalls, "_note_calls", watched)

@@ -11,7 +11,8 @@ import socket
 import pytest
 
 from rlm_integrations import RLM, Budget, Limits, OpenAILM, Retry
-from rlm_integrations.engine.budget import Purse, bound
+from rlm_integrations.engine.budget import Purse
+from rlm_integrations.engine.prompt_size import bound
 from rlm_integrations.events import CallFailed, CallRetried, Event
 from rlm_integrations.lm import pricing
 from rlm_integrations.records import CallRecord, Completion, Message, Request, Usage

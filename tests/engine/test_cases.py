@@ -349,7 +349,7 @@ async def test_case_21_a_bad_item_of_a_batch_is_an_error_in_its_slot_alone() -> 
     result = await run(root)
     assert (
         result.answer
-        == '[["re: good", "Error: input: a prompt must be a text, not NoneType", "re: good"], []]'
+        == '[["re: good", "Error: input: a prompt must be a string, not NoneType", "re: good"], []]'
     )
     assert result.repl_history[0].stdout == "LLMError input ['re: good', 're: good']\n"
     assert root.asked == ["good", "good"]

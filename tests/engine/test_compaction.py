@@ -5,7 +5,7 @@ whole, and the prefix changes rarely.
 import pytest
 
 from rlm_integrations import RLM, Limits
-from rlm_integrations.engine.budget import estimate
+from rlm_integrations.engine.prompt_size import estimate
 from rlm_integrations.errors import ModelError
 from rlm_integrations.records import Completion, Request
 from tests.engine.conftest import Scripted, code, final, run

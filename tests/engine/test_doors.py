@@ -132,7 +132,7 @@ async def test_every_door_raises_what_the_run_raises(door: Door) -> None:
     """A bad question, a model that fails at once, a spent budget: the same error, with the partial
     result where there is one.
     """
-    with pytest.raises(InputError, match="the question must be a text that is not empty"):
+    with pytest.raises(InputError, match="the question must be a string that is not empty"):
         await door(RLM("offline"), " ", TEXT)
     with pytest.raises(ModelError, match="returned int, not a Completion"):
         await door(RLM(Broken()), "What fish?", TEXT)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_integrations.engine.gate import CallId, Gate, digest_of
+from rlm_integrations.engine.call_id import CallId
+from rlm_integrations.engine.gate import Gate, digest_of
 from rlm_integrations.records import Request, SpanRef
 from tests.engine.conftest import Scripted, code, run
 
@@ -75,7 +76,7 @@ async def one_run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: Any) ->
 
     async def note(self: Gate, *args: Any) -> CallId:
         call = await identify(self, *args)
-        seen.identities[call.identity] += 1
+        seen.identities[call] += 1
         return call
 
     async def answer(request: Request) -> str:
@@ -116,9 +117,13 @@ async def test_equal_calls_differ_by_their_occurrence_alone(
 ) -> None:
     """Of twelve calls by thread six have other words, and each of those was made twice."""
     seen = await one_run(4, monkeypatch)
-    threads = [identity for identity in seen.identities if identity[:3] == ("r", 1, "llm_query")]
-    assert sorted(identity[4] for identity in threads) == [0] * 6 + [1] * 6
-    assert len({identity[3] for identity in threads}) == 6
+    threads = [
+        call
+        for call in seen.identities
+        if (call.run, call.block, call.function) == ("r", 1, "llm_query")
+    ]
+    assert sorted(call.occurrence for call in threads) == [0] * 6 + [1] * 6
+    assert len({call.digest for call in threads}) == 6
 
 
 async def test_every_call_of_code_has_a_path_of_its_own() -> None:
@@ -137,11 +142,12 @@ async def test_every_call_of_code_has_a_path_of_its_own() -> None:
     await run(root, DOCUMENT, "root?", max_depth=2)
     paths = [request.path for request in root.requests]
     assert len(set(paths)) == len(paths)
-    assert [path for path in paths if "/" not in path] == ["r.1", "r.2"]
+    assert [path for path in paths if "/" not in path] == ["r:t1", "r:t2"]
     first = next(path for path in paths if "/b" in path).removesuffix(".0")
     assert {f"{first}.0", f"{first}.1", f"{first}~2.0", f"{first}~2.1"} <= set(paths)
-    child = next(path for path in paths if "/c" in path).removesuffix(".1")
-    assert [path for path in paths if path.startswith(f"{child}.")] == [f"{child}.1", paths[-1]]
+    child = next(path for path in paths if "/c" in path).removesuffix(":t1")
+    assert [path for path in paths if path.startswith(child)] == [f"{child}:t1", paths[-1]]
+    assert paths[-1].startswith(f"{child}.b1/q")
 
 
 VALUES = st.recursive(

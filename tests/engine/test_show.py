@@ -334,7 +334,11 @@ async def test_runs_at_the_same_time_share_a_bar(stderr: Shown) -> None:
     result = RLMResult(answer="")
     for name in ("run-1", "run-2"):
         bar(RunStarted(id=name, query="q", path="r", depth=0, characters=4))
-    bar(RunStarted(id="run-3", parent="run-1", query="q", path="r.1/c", depth=1, characters=4))
+    bar(
+        RunStarted(
+            id="run-3", parent="run-1", query="q", path="r.b1/c1f0c9a3e57", depth=1, characters=4
+        )
+    )
     for number in range(3):
         bar(
             CallStarted(

@@ -100,7 +100,7 @@ async def test_a_typed_answer_that_does_not_fit_goes_to_the_loop() -> None:
     )
     assert [turn.iteration for turn in result.trajectory] == [1, 2]
     assert "does not fit the schema" in result.trajectory[0].note
-    assert [request.path for request in root.requests] == ["r.1", "r.2"]
+    assert [request.path for request in root.requests] == ["r:single", "r:t2"]
 
 
 async def test_a_failure_is_raised(server: StandIn) -> None:

@@ -5,7 +5,7 @@ meanwhile.
 import pytest
 
 from rlm_integrations import RLM, OpenAILM, Retry, llm_batch
-from rlm_integrations.engine.budget import MeteredLM
+from rlm_integrations.engine.metered import MeteredLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import CallRetried, Event
 from rlm_integrations.records import Completion, Request

@@ -1,0 +1,70 @@
+"""The identity of everything that a journal records."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+# The letter of a path for each function that calls models; other functions are named in full
+_LETTERS: Final = {
+    "llm_query": "q",
+    "llm_batch": "b",
+    "parallel_query": "p",
+    "recursive_lm": "c",
+    "recursive_batch": "d",
+    "rlm_query": "k",
+    "rlm_query_batched": "l",
+    "rlm_worker": "w",
+    "rlm_worker_batched": "v",
+    "store.llm_map": "m",
+    "store.llm_reduce": "f",
+}
+_DIGEST_CHARS: Final = 10  # of a digest, in a path
+
+TURN: Final = "turn"
+CLOSE: Final = "close"  # the root model's last call, after a limit was reached
+SINGLE: Final = "single"  # the one call that answers a question over a short document
+BLOCK: Final = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class CallId:
+    """The identity of a call of model code, of a root call, or of a block. It is the same in every
+    replay, whatever the order of threads.
+
+    Attributes:
+        run: The path of the run that makes the call.
+        block: The number of the block that makes it; 0 for the run's own calls.
+        function: What is called: the name of a host function, or one of the constants above.
+        digest: SHA-256 of the arguments, or of a block's code; "" for root calls.
+        occurrence: How many calls of the same block, function and arguments came before; of a turn,
+            its number.
+        items: The position of one prompt or task in the call, such as (17,); of a root call that is
+            made again with a shorter conversation, the number of the attempt.
+    """
+
+    run: str
+    block: int
+    function: str
+    digest: str = ""
+    occurrence: int = 0
+    items: tuple[int, ...] = ()
+
+    def item(self, *position: int) -> "CallId":
+        """The identity of one prompt or task of the call."""
+        return replace(self, items=(*self.items, *position))
+
+    @property
+    def path(self) -> str:
+        """The identity as a short string: `r:t2` is turn 2 of the run `r`, `r.b3/b1f0c9a3e57.17` is
+        prompt 17 of an `llm_batch` in its block 3.
+        """
+        items = "".join(f".{position}" for position in self.items)
+        match self.function:
+            case "turn":
+                return f"{self.run}:t{self.occurrence}{items}"
+            case "close" | "single":
+                return f"{self.run}:{self.function}{items}"
+            case "block":
+                return f"{self.run}:b{self.block}"
+        name = _LETTERS.get(self.function, f"{self.function}-")
+        again = f"~{self.occurrence + 1}" if self.occurrence else ""
+        return f"{self.run}.b{self.block}/{name}{self.digest[:_DIGEST_CHARS]}{again}{items}"

@@ -1,0 +1,29 @@
+"""The time of a run, which may go on in another process than it began in."""
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class RunClock:
+    """Seconds since the run began. `time.monotonic()` means nothing in another process.
+
+    Attributes:
+        started: When the run began, in seconds since 1970.
+        begun: The same moment in seconds of this process's `time.monotonic()`.
+    """
+
+    started: float = field(default_factory=time.time)
+    begun: float = field(default_factory=time.monotonic)
+
+    def since(self, at: float) -> float:
+        """A time of `time.monotonic()` as seconds since the run began."""
+        return max(0.0, at - self.begun)
+
+    def at(self, seconds: float) -> float:
+        """Seconds since the run began as a time of `time.monotonic()`."""
+        return self.begun + seconds
+
+    def now(self) -> float:
+        """Seconds since the run began, now."""
+        return self.since(time.monotonic())

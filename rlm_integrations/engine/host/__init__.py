@@ -1,0 +1,1 @@
+"""What model code may call, as the host answers it."""

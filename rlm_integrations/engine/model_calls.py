@@ -1,0 +1,309 @@
+"""The one door to models: turns of a root model, calls of code and closing calls pass it alike."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from rlm_integrations._concurrency import runtime
+from rlm_integrations.engine.budget import BudgetSpentError, Charge, Exhausted, Purse
+from rlm_integrations.engine.call_id import CallId
+from rlm_integrations.engine.clock import RunClock
+from rlm_integrations.engine.journal import Answer, Journal, keep
+from rlm_integrations.engine.metered import MeteredLM
+from rlm_integrations.engine.prompt_size import PromptMeter
+from rlm_integrations.engine.settings import Settings
+from rlm_integrations.events import CallReplayed, Emitter, new_id
+from rlm_integrations.lm.asker import ModelCaller
+from rlm_integrations.lm.base import LM, SeveralModels
+from rlm_integrations.lm.limiter import Limiter, limiter_of
+from rlm_integrations.lm.prompts import digest_of_messages
+from rlm_integrations.records import BOUND, CallRecord, LLMError, Request
+
+_HASHED_OFF_LOOP = 1 << 18  # characters of a request
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswer:
+    """The answer of a model call as a journal keeps it.
+
+    Attributes:
+        record: The record of the call; its times are in seconds since the run began.
+        charge: What the call took from the budget, or None if no model was asked.
+        spent_out: The limit that the budget had reached, if the call was refused.
+    """
+
+    record: CallRecord
+    charge: Charge | None
+    spent_out: Exhausted | None = None
+
+
+class ModelCalls:
+    """Asks models for one run and its child runs.
+
+    An answer that the journal holds is used: it is charged, and takes no reservation, slot or
+    limiter. Otherwise a call reserves its share of the budget, waits for one of the run's slots and
+    for the model's limiter, and its answer is kept before anyone uses it.
+
+    Args:
+        settings: The options of the run.
+        purse: Its budget.
+        clock: Its time.
+        run_id: Its id, which the limiter is fair to.
+        emit: Receives the events.
+        journal: Keeps the answers, or None.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        purse: Purse,
+        clock: RunClock,
+        run_id: str,
+        emit: Emitter,
+        journal: Journal | None,
+    ) -> None:
+        self._settings = settings
+        self._purse = purse
+        self._clock = clock
+        self._run_id = run_id
+        self._emit = emit
+        self._journal = journal
+        self._slots = asyncio.Semaphore(settings.max_parallel_calls)
+        self._callers: dict[tuple[int, str], ModelCaller] = {}
+        self._accounts: dict[str, list[Charge]] = {}
+
+    async def ask(self, call: CallId, lm: LM, request: Request, *, parent: str) -> CallRecord:
+        """Ask a model within the budget, at most `max_parallel_calls` at a time.
+
+        If the budget cannot cover the call, the record holds an `LLMError` of type "budget".
+        """
+        prompt = await self._digest(request)
+        if (known := self._recorded(call, lm, request, prompt, parent)) is not None:
+            return known
+        meter = PromptMeter()
+        try:
+            answer = ModelAnswer(*await self._ask_in_time(call, lm, request, parent, meter))
+        except BudgetSpentError as spent:
+            record = self._unanswered(lm, request, spent, parent)
+            answer = ModelAnswer(record, spent.charge, self._purse.spent_out)
+        if self._journal is not None:
+            await self._keep(call, answer, prompt)
+        return answer.record
+
+    async def ask_root(
+        self,
+        call: CallId,
+        request: Request,
+        meter: PromptMeter,
+        *,
+        parent: str,
+        closing: bool = False,
+    ) -> CallRecord:
+        """Ask the root model for the next turn of a run. A failed call is not kept: a run that is
+        resumed asks again.
+
+        Args:
+            call: The turn.
+            request: The conversation so far.
+            meter: Knows the conversation's size.
+            parent: The id of the run in the events.
+            closing: Whether the call may use what the budget reserves for it.
+
+        Raises:
+            BudgetSpentError: The budget cannot cover the call.
+        """
+        lm, prompt = self._settings.root, await self._digest(request)
+        record = self._recorded(call, lm, request, prompt, parent)
+        if record is None:
+            try:
+                record, charge = await self._ask_in_time(
+                    call, lm, request, parent, meter, closing=closing, is_root=request.depth == 0
+                )
+            except BudgetSpentError as spent:
+                self._unanswered(lm, request, spent, parent)
+                raise
+            if record.error is None and self._journal is not None:
+                await self._keep(call, ModelAnswer(record, charge), prompt)
+        if record.error is None:
+            meter.count(request.messages, record.usage)
+        return record
+
+    def refuse(self, lm: LM, request: Request, why: str, *, parent: str) -> CallRecord:
+        """The record of a call that is not made."""
+        return self._caller(lm, parent).fail(request, LLMError("budget", why))
+
+    def forget(self, parent: str) -> None:
+        """Drop what is kept for the calls of a finished batch; a run may make many thousands."""
+        for key in [key for key in self._callers if key[1] == parent]:
+            del self._callers[key]
+
+    # What a child run took, for the record of its answer.
+
+    @contextmanager
+    def account(self, run: str) -> Iterator[list[Charge]]:
+        """The charges of a child run and of its own child runs, while it runs, for a journal."""
+        if self._journal is None:
+            yield []
+            return
+        charges = self._accounts[run] = list[Charge]()
+        try:
+            yield charges
+        finally:
+            del self._accounts[run]
+
+    def charge_again(self, run: str, charges: Iterable[Charge]) -> None:
+        """Count what a child run took that the run at this path asked in an earlier process."""
+        for charge in charges:
+            self._purse.charge(charge)
+            self._note(run, charge)
+
+    def _note(self, run: str, charge: Charge) -> None:
+        for path, charges in self._accounts.items():
+            if run == path or run.startswith(f"{path}.b"):
+                charges.append(charge)
+
+    # The journal.
+
+    async def _digest(self, request: Request) -> str:
+        if self._journal is None:
+            return ""
+        size = sum(len(message.content) for message in request.messages)
+        hashing = runtime.offload if size > _HASHED_OFF_LOOP else None
+        digest = (
+            await hashing(digest_of_messages, request.messages)
+            if hashing
+            else digest_of_messages(request.messages)
+        )
+        return digest.hex()
+
+    def _recorded(
+        self, call: CallId, lm: LM, request: Request, prompt: str, parent: str
+    ) -> CallRecord | None:
+        """The recorded answer. A call of code whose prompt has changed is a new call: its prompt
+        may derive from other answers. A turn keeps its answer, because what its blocks printed may
+        differ in a replay.
+        """
+        answer = None if self._journal is None else self._journal.find(call)
+        if answer is None or not isinstance(known := answer.value, ModelAnswer):
+            return None
+        is_same = answer.prompt == prompt
+        if not is_same and request.role != "root":
+            return None
+        at = self._clock.at
+        record = replace(known.record, start=at(known.record.start), end=at(known.record.end))
+        if known.charge is not None:
+            self.charge_again(call.run, (known.charge,))
+        self._purse.spent_out = self._purse.spent_out or known.spent_out
+        if self._emit:
+            event = CallReplayed(
+                id=new_id("call"),
+                parent=parent,
+                model=lm.name,
+                request=request,
+                record=record,
+                same_prompt=is_same,
+            )
+            self._emit(event)
+        return record
+
+    async def _keep(self, call: CallId, answer: ModelAnswer, prompt: str) -> None:
+        since, record = self._clock.since, answer.record
+        kept = replace(record, start=since(record.start), end=since(record.end))
+        await keep(self._journal, call, Answer(replace(answer, record=kept), prompt=prompt))
+
+    # The call itself.
+
+    def _unanswered(
+        self, lm: LM, request: Request, spent: BudgetSpentError, parent: str
+    ) -> CallRecord:
+        """The record of a call that the budget ended, with its events unless it has some."""
+        if not spent.was_asked:
+            return self.refuse(lm, request, str(spent), parent=parent)
+        now = time.monotonic()
+        return CallRecord(reply=LLMError("budget", str(spent)), model=lm.name, start=now, end=now)
+
+    async def _ask_in_time(
+        self,
+        call: CallId,
+        lm: LM,
+        request: Request,
+        parent: str,
+        meter: PromptMeter,
+        *,
+        closing: bool = False,
+        is_root: bool = False,
+    ) -> tuple[CallRecord, Charge]:
+        left = self._purse.seconds_left()
+        asking = self._ask(call, lm, request, parent, meter, closing=closing, is_root=is_root)
+        if left is None:  # most runs, some of which make thousands of calls
+            return await asking
+        try:
+            async with asyncio.timeout(left):
+                return await asking
+        except TimeoutError:
+            self._purse.spent_out = self._purse.spent_out or "budget_seconds"
+            raise BudgetSpentError(
+                "budget_seconds", "the run's time is over", was_asked=True
+            ) from None
+
+    async def _ask(
+        self,
+        call: CallId,
+        lm: LM,
+        request: Request,
+        parent: str,
+        meter: PromptMeter,
+        *,
+        closing: bool,
+        is_root: bool,
+    ) -> tuple[CallRecord, Charge]:
+        purse = self._purse
+        given = await meter.most_tokens(request.messages) if purse.limits_replies else 0
+        own = getattr(lm, "reply_tokens", None)
+        reservation = await purse.reserve(
+            given, lm.name, request.depth, closing=closing, is_root=is_root, own_bound=own
+        )
+        record: CallRecord | None = None
+        try:
+            async with self._slots:
+                if purse.limits_replies:
+                    # So that what is reserved holds.
+                    most = reservation.reply_tokens
+                    bounded = replace(
+                        request, params={**request.params, BOUND: most}, reply_tokens=most
+                    )
+                    metered = MeteredLM(lm, purse, reservation)
+                    record = await self._new_caller(metered, limiter_of(lm), parent).ask(bounded)
+                else:
+                    record = await self._caller(lm, parent).ask(request)
+        finally:
+            several = isinstance(lm, SeveralModels) and lm.is_several
+            charge = purse.settle(reservation, record, is_several=several)
+            self._note(call.run, charge)
+        if reservation.lacking is not None:
+            raise BudgetSpentError(
+                reservation.lacking,
+                "the run's budget bears no further try of this call",
+                was_asked=True,
+                charge=charge,
+            )
+        return record, charge
+
+    def _caller(self, lm: LM, parent: str) -> ModelCaller:
+        key = (id(lm), parent)
+        if key not in self._callers:
+            self._callers[key] = self._new_caller(lm, limiter_of(lm), parent)
+        return self._callers[key]
+
+    def _new_caller(self, lm: LM, limiter: Limiter, parent: str) -> ModelCaller:
+        return ModelCaller(
+            lm,
+            group=self._run_id,
+            limiter=limiter,
+            retry=self._settings.retry,
+            timeout=self._settings.limits.call_seconds,
+            emit=self._emit,
+            parent=parent,
+        )
