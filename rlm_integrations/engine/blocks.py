@@ -7,7 +7,7 @@ from rlm_integrations.engine import prompts
 from rlm_integrations.engine.call_id import BLOCK, CallId
 from rlm_integrations.engine.gate import Gate
 from rlm_integrations.engine.host.host import Host
-from rlm_integrations.engine.journal import Answer, keep
+from rlm_integrations.engine.journal import Answer, keep_answer
 from rlm_integrations.engine.notebook import Notebook, Quotes
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.running import BlockUnderWay
@@ -87,7 +87,7 @@ class Blocks:
             return self._note(number, code, result, notebook, self._tree.clock.now())
         result = await self._run(session, number, code, notebook, recorded)
         if recorded is None:
-            await keep(self._tree.journal, id_, Answer(result))
+            await keep_answer(self._tree.journal, id_, Answer(result))
         return result
 
     async def _run(

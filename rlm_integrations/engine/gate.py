@@ -11,7 +11,7 @@ from typing import Any
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.engine.call_id import CallId
-from rlm_integrations.engine.journal import Answer, keep
+from rlm_integrations.engine.journal import Answer, keep_answer
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.notes import CallNote
 from rlm_integrations.engine.tree import Tree
@@ -149,7 +149,7 @@ class Gate:
         # Parts that are kept in the journal by themselves are not kept twice.
         kept = Answer(None if function.asks_models else value, tuple(call.notes), error)
         if call.notes or not function.asks_models:
-            await keep(self._tree.journal, call.id, kept)
+            await keep_answer(self._tree.journal, call.id, kept)
         return Answer(value, kept.notes, error)
 
     async def _value(

@@ -53,7 +53,7 @@ class Journal(Protocol):
         ...
 
 
-async def keep(journal: Journal | None, call: CallId, answer: Answer) -> None:
+async def keep_answer(journal: Journal | None, call: CallId, answer: Answer) -> None:
     """Keep an answer, also if the caller is cancelled meanwhile; without a journal do nothing.
 
     Raises:

@@ -10,7 +10,7 @@ from rlm_integrations._concurrency import runtime
 from rlm_integrations.engine.budget import BudgetSpentError, Charge, Exhausted, Purse
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.clock import RunClock
-from rlm_integrations.engine.journal import Answer, Journal, keep
+from rlm_integrations.engine.journal import Answer, Journal, keep_answer
 from rlm_integrations.engine.metered import MeteredLM
 from rlm_integrations.engine.prompt_size import PromptMeter
 from rlm_integrations.engine.settings import Settings
@@ -211,7 +211,7 @@ class ModelCalls:
     async def _keep(self, call: CallId, answer: ModelAnswer, prompt: str) -> None:
         since, record = self._clock.since, answer.record
         kept = replace(record, start=since(record.start), end=since(record.end))
-        await keep(self._journal, call, Answer(replace(answer, record=kept), prompt=prompt))
+        await keep_answer(self._journal, call, Answer(replace(answer, record=kept), prompt=prompt))
 
     # The call itself.
 

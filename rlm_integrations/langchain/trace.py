@@ -96,8 +96,10 @@ class Trace:
 
 
 def run_of(request: Request) -> str:
-    """The path of the run that makes a call: `r.2` and `r.2/b55.17` are calls of the run `r`."""
-    return request.path.rpartition(".")[0] if request.role == "root" else parent_of(request.path)
+    """The path of the run that makes a call: `r:t2` and `r.b2/b1f0c9a3e57.17` are calls of the run
+    `r`.
+    """
+    return request.path.rpartition(":")[0] if request.role == "root" else parent_of(request.path)
 
 
 def parent_of(path: str) -> str:

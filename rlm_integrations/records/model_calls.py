@@ -28,8 +28,8 @@ class Request:
         params: Further parameters in the provider's own names, such as `temperature`.
         role: "root" for calls of the root model, "sub" for calls by the code in its REPL.
         query: The user's question in the run that makes the call.
-        path: The identity of the call in its run, or its number in a batch, such as `b.17`; the
-            same in every replay.
+        path: The identity of the call in its run, such as `r:t2` or `r.b2/b1f0c9a3e57.17`, or its
+            number in a batch, such as `b.17`; the same in every replay.
         depth: 0 for the root's own calls, 1 for those of its code and children, and so on.
         reply_tokens: The maximum length of the reply that the run's budget sets, or None. `params`
             contains it too, as `max_completion_tokens`, for models that pass parameters on

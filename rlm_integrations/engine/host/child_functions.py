@@ -11,7 +11,7 @@ from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.child_requests import ChildAnswer, ChildRequest, Spawn
 from rlm_integrations.engine.gate import HostCall
 from rlm_integrations.engine.host.arguments import Arguments, kind, required_text
-from rlm_integrations.engine.journal import Answer, keep
+from rlm_integrations.engine.journal import Answer, keep_answer
 from rlm_integrations.engine.sub_calls import SubCalls, prompt_too_long
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.prompt_pieces import literal
@@ -170,7 +170,7 @@ class ChildFunctions:
                 await call.notebook.note_to_the_end(self._note(call, id_, query, partial))
             raise
         answer = ChildAnswer(result, tuple(charges), begun, tree.clock.now())
-        await keep(tree.journal, id_, Answer(answer))
+        await keep_answer(tree.journal, id_, Answer(answer))
         return answer
 
     async def _note(self, call: HostCall, id_: CallId, query: str, answer: ChildAnswer) -> None:
