@@ -157,7 +157,7 @@ def test_a_batch_repeats_prompts_and_each_call_has_its_own_answer(
     asked = [
         each
         for each in interactions(studio.FOLDER / framework / f"{name}.json")
-        if call(each) != "r.1"
+        if call(each) != "r:t1"
     ]
     texts = Counter(each["request"]["body"]["messages"][0]["content"] for each in asked)
     answers = {
@@ -195,7 +195,7 @@ async def test_calls_get_their_own_answers_in_whatever_order_they_come() -> None
                 for message in each["request"]["body"]["messages"]
             )
             said = await lm.complete(Request(messages, path=call(each)))
-            assert said.text == (VOTE if call(each) == "r.1" else f"said to {call(each)}")
+            assert said.text == (VOTE if call(each) == "r:t1" else f"said to {call(each)}")
 
 
 @pytest.mark.parametrize("framework", ["langchain", "llama_index"])

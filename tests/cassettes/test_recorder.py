@@ -60,7 +60,7 @@ def place_of(path: str, calls: list[Any]) -> int:
 
 
 @each_door
-@pytest.mark.parametrize("path", ["r.1", ".2", "r.2"])
+@pytest.mark.parametrize("path", ["r:t1", ".2", "r:t2"])
 def test_a_changed_prompt_fails_and_names_the_call(scene: Scene, path: str, tmp_path: Path) -> None:
     """Be it the root's first or last call or one of its code's: the message has its path and what
     was recorded and asked.
@@ -70,7 +70,7 @@ def test_a_changed_prompt_fails_and_names_the_call(scene: Scene, path: str, tmp_
         message = calls[place_of(path, calls)]["request"]["body"]["messages"][-1]
         message["content"] += " (as it once was)"
 
-    with pytest.raises(CassetteError, match=rf"^{scene.name}\.json: r\.") as caught:
+    with pytest.raises(CassetteError, match=rf"^{scene.name}\.json: r") as caught:
         studio.replay(scene, altered(scene, tmp_path, change))
     first, *rest = str(caught.value).splitlines()
     assert first.endswith(f"{path}: the cassette does not hold this call")
@@ -86,7 +86,7 @@ def test_a_missing_call_fails_and_names_the_call(scene: Scene, tmp_path: Path) -
     """
     with pytest.raises(
         CassetteError,
-        match=r"r\.1/b\w+\.2: the cassette does not hold this call; nearest to it is r\.1/b\w+\.\d",
+        match=r"r\.b1/b\w+\.2: the cassette does not hold this call; nearest to it is r\.b1/b\w+\.\d",
     ):
         studio.replay(
             scene, altered(scene, tmp_path, lambda calls: calls.pop(place_of(".2", calls)))
@@ -99,16 +99,16 @@ def test_a_call_left_over_fails_and_names_the_call(scene: Scene, tmp_path: Path)
 
     def add(calls: list[Any]) -> None:
         calls.append(copy.deepcopy(calls[0]))
-        calls[-1]["request"]["headers"][CALL] = ["r.7"]
+        calls[-1]["request"]["headers"][CALL] = ["r:t7"]
 
-    with pytest.raises(CassetteError, match=r"holds what was not asked: r\.7$"):
+    with pytest.raises(CassetteError, match=r"holds what was not asked: r:t7$"):
         studio.replay(scene, altered(scene, tmp_path, add))
 
 
 def test_no_answer_is_given_twice(tmp_path: Path) -> None:
     """The same call made once more than recorded is a miss."""
     with (
-        pytest.raises(CassetteError, match=r"^sync\.json: r\.1: every call .* was made already"),
+        pytest.raises(CassetteError, match=r"^sync\.json: r:t1: every call .* was made already"),
         replaying(studio.FOLDER / SYNC.file),
     ):
         for _ in range(2):
@@ -143,7 +143,7 @@ def test_hooks_change_nothing_the_second_time() -> None:
     """They are called by vcrpy when it loads too."""
     keep = canonical.request_hook("http://127.0.0.1:4242/v1")
     headers = {
-        "X-RLM-Call": "r.1",
+        "X-RLM-Call": "r:t1",
         "Authorization": f"Bearer {KEY}",
         "Content-Type": "application/json",
         "Cookie": "a=b",
@@ -160,7 +160,7 @@ def test_hooks_change_nothing_the_second_time() -> None:
     twice = keep(once)
     assert kept == (twice.uri, dict(twice.headers), twice.body)
     assert kept[0] == f"{BASE_URL}/chat/completions"
-    assert kept[1] == {CALL: "r.1", "content-type": "application/json"}
+    assert kept[1] == {CALL: "r:t1", "content-type": "application/json"}
     response = {
         "status": {"code": 200, "message": "OK"},
         "headers": {"Set-Cookie": ["a=b"], "Retry-After": ["1"]},
@@ -233,7 +233,7 @@ def test_a_provider_that_repeats_a_secret_is_not_recorded(what: str, tmp_path: P
     path.write_text("what was there")
     with (  # noqa: SIM117
         SYNC.stand_in(**REPEATED[what]) as server,
-        pytest.raises(CassetteError, match=r"a secret, or the address .* in r\.1"),
+        pytest.raises(CassetteError, match=r"a secret, or the address .* in r[.:]"),
     ):
         with recording(path, server.base_url, secrets=[KEY]):
             SYNC.perform(Provider(server.base_url))
@@ -290,7 +290,7 @@ def own_client(base_url: str) -> str:
 
 async def test_the_path_is_added_whether_arguments_are_awaited_or_not() -> None:
     """And only within the block: the package itself knows nothing of this header."""
-    request = Request((Message("user", "Hello?"),), path="r.3")
+    request = Request((Message("user", "Hello?"),), path="r:t3")
 
     async def later(_self: object, request: Request) -> dict[str, Any]:
         return {"input": request.path}
@@ -298,7 +298,7 @@ async def test_the_path_is_added_whether_arguments_are_awaited_or_not() -> None:
     def now(_self: object, request: Request) -> dict[str, Any]:
         return {"input": request.path}
 
-    expected = {"input": "r.3", "extra_headers": {CALL: "r.3"}}
+    expected = {"input": "r:t3", "extra_headers": {CALL: "r:t3"}}
     assert await recorder._with_path(later)(None, request) == expected
     assert recorder._with_path(now)(None, request) == expected
     before = LangChainLM.arguments
@@ -334,7 +334,7 @@ def test_a_provider_whose_key_is_set_is_recorded_too(
 OTHERS = {
     "method": {"method": "PUT"},
     "address": {"uri": f"{BASE_URL}/completions"},
-    "call": {"headers": {CALL: "r.1/b0.18"}},
+    "call": {"headers": {CALL: "r.b1/b0.18"}},
     "body": {"body": '{"a": 2}'},
 }
 
@@ -345,7 +345,7 @@ def test_a_call_is_matched_by_all_that_it_is(what: str) -> None:
     call = {
         "method": "POST",
         "uri": f"{BASE_URL}/chat/completions",
-        "headers": {CALL: "r.1/b0.17"},
+        "headers": {CALL: "r.b1/b0.17"},
         "body": '{"a": 1}',
     }
     assert canonical.is_same_call(WireRequest(**call), WireRequest(**call))
