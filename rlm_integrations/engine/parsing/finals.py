@@ -10,36 +10,36 @@ from typing import Literal
 
 from rlm_integrations.engine.parsing.python import MAX_PARSED_CHARS, may_be_words, read_python
 
-_MOST_TRIED = 5  # candidates per reply, so that pages of repetition cost no more than one
+_MAX_CANDIDATES = 5  # per reply, so that pages of repetition are not slow
 
 _CALL = re.compile(r"\b(FINAL_VAR|FINAL|SUBMIT|final_answer)[ \t]*\(")
 _MARKUP = "*_`>#\"' \t\r"
 _SENTENCE_ENDS = (".", "!", "?", ":", "…", "\u3002")
 _TOKEN = re.compile(r"\\.|\"\"\"|'''|[\"'()]", re.DOTALL)
 _QUOTE = re.compile(r"\s*[bfrBFR]{0,2}[\"']")
-# What may stand after a final in its line. Where the next line goes on in lower case, a sentence
-# was wrapped.
+# Text that may follow a final in its line. If the next line begins in lower case, the final is in
+# the middle of a wrapped sentence.
 _LINE_END = re.compile(r"[*_`\"'.;,!)\]]*[ \t\r]*(?:#[^\n]*)?(?:\Z|\n(?![a-z]))")
 _FINAL_ANSWER = re.compile(
     r"^[ \t*_`#>]*final[ \t]+answer[ \t*_`]*(?:is)?:", re.IGNORECASE | re.MULTILINE
 )
 _ANSWER_MARKUP = "*_` \t\r\n"
 _LOOKS_UP = re.compile(r"[^\W\d]\w*[.\[(]\S")
-_NAME = re.compile(r"\w+")  # what may be meant as a variable's name: "14" too
+_NAME = re.compile(r"\w+")  # a possible variable name: "14" too
 _REPLY_END = re.compile(r"[\s*_`\"'.;,!)\]]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class ProseFinal:
-    """A final that a model wrote outside its code, which its REPL has yet to resolve.
+    """A final that a model wrote outside its code, before the REPL resolves it.
 
     Attributes:
-        kind: "value" is the answer as it stands. "variable" is the name that FINAL_VAR was given;
-            without such a variable it is no final. "name" is a bare word: the variable if there is
-            one, else the answer. "words" are Python too: their value, or where running them fails,
-            the answer as it stands. "expression" is code: its value, and no final where running it
-            fails.
-        text: The answer, the name, or the expression's source.
+        kind: "value" is the literal answer. "variable" is the name in a FINAL_VAR; if there is no
+            such variable, it is not a final. "name" is a bare word: the variable if there is one,
+            else the answer. "words" are also valid Python: the answer is their value, or if running
+            them fails, the words. "expression" is code: the answer is its value; if running it
+            fails, it is not a final.
+        text: The answer, the name, or the source of the expression.
         code: The same as a call to run in the REPL.
     """
 
@@ -49,8 +49,8 @@ class ProseFinal:
 
 
 def find_final(text: str, segments: Sequence[tuple[int, int]]) -> ProseFinal | None:
-    """The last final in these pieces of prose that stands where a final may stand; the last piece
-    ends the reply.
+    """The last final at a valid place in these segments of prose, the last of which ends the reply;
+    None if there is none.
     """
     tried = 0
     for segment in reversed(segments):
@@ -58,7 +58,7 @@ def find_final(text: str, segments: Sequence[tuple[int, int]]) -> ProseFinal | N
             place = _place(text, call.start(), segment)
             if place is None or (place == "sentence" and segment is not segments[-1]):
                 continue
-            if (tried := tried + 1) > _MOST_TRIED:
+            if (tried := tried + 1) > _MAX_CANDIDATES:
                 return None
             end = _end_of_call(text, call.end(), segment[1])
             after = _LINE_END if place == "line" else _REPLY_END
@@ -69,7 +69,7 @@ def find_final(text: str, segments: Sequence[tuple[int, int]]) -> ProseFinal | N
 
 def find_final_answer(text: str, start: int, stop: int) -> ProseFinal | None:
     """The answer after the last line that begins with "FINAL ANSWER:", which some models write
-    instead of any call.
+    instead of a call.
     """
     headings = deque(_FINAL_ANSWER.finditer(text, start, stop), maxlen=1)
     answer = text[headings[0].end() : stop].strip(_ANSWER_MARKUP) if headings else ""
@@ -77,7 +77,7 @@ def find_final_answer(text: str, start: int, stop: int) -> ProseFinal | None:
 
 
 def lone_final(code: str) -> ProseFinal | None:
-    """The final of a block that is no Python and nothing but one such call, read as in prose."""
+    """The final of a block that is not valid Python and only one such call, read as in prose."""
     code = code.strip()
     call = _CALL.match(code)
     end = _end_of_call(code, call.end(), len(code)) if call is not None else None
@@ -87,9 +87,7 @@ def lone_final(code: str) -> ProseFinal | None:
 
 
 def is_plain(final: ProseFinal, code: str) -> bool:
-    """Whether the argument of a block's lone final was written without quotes, so that nothing of
-    it can be lost.
-    """
+    """Whether the argument of a block's only final has no quotes, so that all of it was read."""
     call = _CALL.match(code.strip())
     return (
         call is not None
@@ -99,7 +97,7 @@ def is_plain(final: ProseFinal, code: str) -> bool:
 
 
 def literal_of_final_var(code: str) -> str | None:
-    """What the last FINAL_VAR of this code was given as a literal."""
+    """The literal argument of the last FINAL_VAR in this code, or None."""
     tree = read_python(code)
     given = None
     for node in ast.walk(tree) if isinstance(tree, ast.Module) else ():
@@ -110,8 +108,8 @@ def literal_of_final_var(code: str) -> str | None:
 
 
 def end_of_final_over(text: str, start: int, stop: int) -> int | None:
-    """Where a final ends that begins in this prose and whose quoted argument runs on past it, over
-    the fences that it quotes.
+    """The end of a final that begins in this prose and whose quoted argument extends beyond it,
+    over the fences that it quotes; else None.
     """
     calls = deque(_CALL.finditer(text, start, stop), maxlen=1)
     if (
@@ -125,9 +123,7 @@ def end_of_final_over(text: str, start: int, stop: int) -> int | None:
 
 
 def is_final(tree: ast.Module) -> bool:
-    """Whether the code is nothing but one such call, perhaps glued to a word:
-    `accordingly.FINAL(x)`.
-    """
+    """Whether the code is only one such call, perhaps attached to a word: `so.FINAL(x)`."""
     match tree.body:
         case [ast.Expr(value=ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)))]:
             return _CALL.fullmatch(f"{name}(") is not None
@@ -135,7 +131,7 @@ def is_final(tree: ast.Module) -> bool:
 
 
 def _place(text: str, at: int, segment: tuple[int, int]) -> Literal["line", "sentence"] | None:
-    """Whether a call stands at the start of a line, or after the end of a sentence."""
+    """Whether a call is at the start of a line, or after the end of a sentence; else None."""
     line = max(text.rfind("\n", segment[0], at) + 1, segment[0])
     before = text[max(line, at - 200) : at].strip(_MARKUP)
     if not before:
@@ -149,7 +145,7 @@ def _place(text: str, at: int, segment: tuple[int, int]) -> Literal["line", "sen
 
 
 def _end_of_call(text: str, start: int, stop: int) -> int | None:
-    """The place after the parenthesis that closes a call, whose argument may be Python or plain
+    """The offset after the parenthesis that closes a call. Its argument may be Python, or plain
     words with apostrophes.
     """
     as_code = _closing(text, start, stop, quotes=True)
@@ -182,15 +178,15 @@ def _closing(text: str, start: int, stop: int, *, quotes: bool) -> int | None:
 
 
 def _read(function: str, argument: str) -> ProseFinal | None:
-    """What the call hands over; None where it is empty, as in "call FINAL()"."""
+    """The final of a call; None if its argument is empty, as in "call FINAL()"."""
     if not argument:
         return None
     call = _as_call(argument)
     value = call.args[0] if call is not None and len(call.args) == 1 and not call.keywords else None
     if function == "FINAL_VAR" and (call is None or isinstance(value, ast.Name | ast.Constant)):
         name = _unquoted(argument).strip()
-        # `found["a"]` in quotes is for the REPL to look up; other words, which no variable can be
-        # called, are the answer.
+        # The REPL looks up `found["a"]` in quotes. Other words, which cannot be a variable name,
+        # are the answer.
         kind: Literal["variable", "expression", "value"] = "value"
         kind = (
             "variable" if _NAME.fullmatch(name) else "expression" if _LOOKS_UP.match(name) else kind

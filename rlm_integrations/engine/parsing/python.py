@@ -1,4 +1,4 @@
-"""Whether a text is Python: asked as the sandbox will ask, without its warnings and within bounds."""
+"""Parses code as the sandbox does, without warnings and within limits."""
 
 import ast
 import re
@@ -6,14 +6,14 @@ import warnings
 
 from rlm_integrations.sandbox import rewrite
 
-MAX_PARSED_CHARS = 100_000  # characters, which take about 0.2 s
+MAX_PARSED_CHARS = 100_000  # they take about 0.2 s
 _FILE = "<reply>"
-_LINE_SHOWN = 200  # characters; a longer line is not quoted
+_MAX_LINE_CHARS = 200  # a longer line is not quoted
 _DETECTED = re.compile(r" \(detected at line \d+\)")
 
 
 def read_python(code: str) -> ast.Module | str:
-    """The syntax tree, or what is wrong with the code in a few words."""
+    """The syntax tree, or a short message that says why the code is invalid."""
     if len(code) > MAX_PARSED_CHARS:
         return f"it is longer than {MAX_PARSED_CHARS:,} characters"
     _silence()
@@ -27,10 +27,10 @@ def read_python(code: str) -> ast.Module | str:
 
 
 def _described(error: SyntaxError) -> str:
-    """What is wrong, the line that it is in, and a caret under the place."""
+    """The message of a syntax error, its line, and a caret below its column."""
     told = f"{type(error).__name__}: {_DETECTED.sub('', error.msg)} (line {error.lineno})"
     line = (error.text or "").rstrip("\n")
-    if not line.strip() or len(line) > _LINE_SHOWN:
+    if not line.strip() or len(line) > _MAX_LINE_CHARS:
         return told
     indent = len(line) - len(line.lstrip())
     column = max((error.offset or 1) - 1 - indent, 0)
@@ -38,12 +38,12 @@ def _described(error: SyntaxError) -> str:
 
 
 def is_cut_string(wrong: str) -> bool:
-    """Whether what is wrong with the code is a string that does not end in its line."""
+    """Whether the message reports a string that does not end in its line."""
     return "unterminated string literal" in wrong or "unterminated f-string literal" in wrong
 
 
 def is_cut(wrong: str) -> bool:
-    """Whether what is wrong with the code is that something in it does not end."""
+    """Whether the message reports that something in the code does not end."""
     return (
         "unterminated" in wrong
         or "was never closed" in wrong
@@ -53,10 +53,10 @@ def is_cut(wrong: str) -> bool:
 
 
 def _silence() -> None:
-    """Let the parser be silent about a model's invalid escapes: one filter for one name, as
-    catching warnings is not safe among threads.
+    """Ignore the parser's warnings about invalid escapes in a model's code, with one global filter:
+    `catch_warnings` is not thread-safe.
     """
-    # Once only: every change of the filters makes Python repeat warnings that it has shown.
+    # Only once: after every change of the filters, Python repeats warnings that it has shown.
     if not any(
         getattr(module, "pattern", None) == _FILE for _, _, _, module, _ in warnings.filters
     ):
@@ -64,14 +64,14 @@ def _silence() -> None:
 
 
 def is_plainly_code(tree: ast.Module) -> bool:
-    """Whether this is code and no words that happen to be Python, such as "yes, no" or "Answer:
-    Paris".
+    """Whether this is code, not words that happen to be valid Python, such as "yes, no" or
+    "Answer: Paris".
     """
     return any(map(_acts, tree.body)) and not any(map(_is_word, tree.body[:-1]))
 
 
 def is_literal(tree: ast.Module) -> bool:
-    """Whether the code is nothing but one value, as a REPL would print it."""
+    """Whether the code is only one literal, as a REPL would print it."""
     match tree.body:
         case [ast.Expr(value=value)]:
             try:
@@ -83,10 +83,10 @@ def is_literal(tree: ast.Module) -> bool:
 
 
 def may_be_words(expression: ast.expr) -> bool:
-    """Whether an expression may be plain words that happen to be Python, such as "Paris, France" or
-    "Paris (France)".
+    """Whether an expression may be plain words that happen to be valid Python, such as "Paris,
+    France" or "Paris (France)".
     """
-    # Never by recursion: "a - a - a - …" nests as deep as it is long
+    # Without recursion: "a - a - a - …" nests as deeply as it is long.
     for node in ast.walk(expression):
         match node:
             case ast.Constant(value=str() | bytes()):
@@ -135,7 +135,7 @@ def _acts(statement: ast.stmt) -> bool:
 
 
 def _is_call(node: ast.AST) -> bool:
-    """Whether this is a call written as code is, not "Paris (France)"."""
+    """Whether this is a call as code has it, not words such as "Paris (France)"."""
     match node:
         case ast.Call(func=func, args=[ast.Name() as first, *_]):
             return (
