@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from rlm_integrations.corpus import Corpus, single_spaced
 from rlm_integrations.corpus import quotes as module
-from rlm_integrations.corpus.quotes import GAP, TRIED, fold_quote, locate_quote
+from rlm_integrations.corpus.quotes import MAX_GAP_CHARS, MAX_PLACES, fold_quote, locate_quote
 from rlm_integrations.errors import InputError
 from tests.engine.conftest import Scripted, check_citations, code, run
 
 TEXT = (
-    "Chapter 1. It was late. \u201cIt\u2019s a fine day \u2013 really\u201d, said Zoe\u0308, and left the Caf\u00e9 M\u00fcller.\n"
-    "The long stra\u00dfe leads to the  river, past the mill that burned in 1911, and ends at the old bridge of Ravenna. "
+    "Chapter 1. It was late. \u201cIt\u2019s a fine day \u2013 really\u201d, said Zoe\u0308,"
+    " and left the Caf\u00e9 M\u00fcller.\n"
+    "The long stra\u00dfe leads to the  river, past the mill that burned in 1911,"
+    " and ends at the old bridge of Ravenna. "
     "Wait\u2026 was that all? The Dam was approved. The dam cost a lot. THE DAM COST A LOT."
 )
 
@@ -101,7 +103,7 @@ def test_an_ellipsis_stands_for_a_bounded_piece() -> None:
     """Its parts follow one another within 1,000 characters, in one source; of parts that occur
     again the nearest counts.
     """
-    for gap, places in ((GAP, 1), (GAP + 1, 0)):
+    for gap, places in ((MAX_GAP_CHARS, 1), (MAX_GAP_CHARS + 1, 0)):
         assert (
             len(
                 found(
@@ -142,7 +144,10 @@ def test_folding_treats_each_character_alone(text: str) -> None:
     assert all(fold_quote(character) for character in text)
 
 
-WORDS = "Zo\u00eb caf\u00e9 Stra\u00dfe it\u2019s \u201cso\u201d na\u00efve \u4e2d\u6587 \u1ea5n plain A.B. x\u2014y".split()
+WORDS = (
+    "Zo\u00eb caf\u00e9 Stra\u00dfe it\u2019s \u201cso\u201d na\u00efve"
+    " \u4e2d\u6587 \u1ea5n plain A.B. x\u2014y"
+).split()
 WORDS += "re\u0301sume\u0301 wait\u2026 end".split()
 
 
@@ -206,7 +211,7 @@ def test_the_work_is_bounded(quote: str, monkeypatch: pytest.MonkeyPatch) -> Non
     with Corpus.build(text) as corpus:
         assert locate_quote(corpus, quote) == []
     assert sum(searched) <= 12 * (len(text) + len(quote))
-    assert len(looked_at) <= TRIED
+    assert len(looked_at) <= MAX_PLACES
 
 
 async def test_evidence_is_cited_in_the_documents_words() -> None:
@@ -217,7 +222,8 @@ async def test_evidence_is_cited_in_the_documents_words() -> None:
         [
             code(
                 "span = cite('\"Caf\u00e9 m\u00fcller\"')",
-                "FINAL('x', evidence=[span, \"It's a fine day - really\", 'the long strasse ... old bridge', 'The mill is new'])",
+                "quotes = ['the long strasse ... old bridge', 'The mill is new']",
+                "FINAL('x', evidence=[span, \"It's a fine day - really\", *quotes])",
             )
         ]
     )
@@ -243,7 +249,7 @@ def test_marks_are_normalized_in_short_runs(quote: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "normalize", counted)
     with Corpus.build("words " + "a" + "\u0316\u0301" * 49_000) as corpus:
         locate_quote(corpus, quote)
-    assert max(lengths) <= module.PIECE
+    assert max(lengths) <= module.PIECE_CHARS
 
 
 @pytest.mark.parametrize(
@@ -268,7 +274,7 @@ def test_a_quote_of_ellipses_is_stripped_a_few_times(
     monkeypatch.setattr(module, "_ELLIPSIS", Counting())
     with Corpus.build("some words") as corpus:
         assert locate_quote(corpus, quote) == []
-    assert looked_at <= module.PARTS
+    assert looked_at <= module.MAX_PARTS
 
 
 @settings(deadline=None, max_examples=300, derandomize=True)

@@ -134,7 +134,7 @@ def test_a_quote_of_repeated_words_costs_as_much_as_any(
     with Corpus.build(text) as corpus:
         assert find_quote(corpus, quote) == []
     assert sum(searched) <= 6 * (len(text) + len(quote))
-    assert max(searched, default=0) <= module._WINDOW + 3 * len(quote)
+    assert max(searched, default=0) <= module._WINDOW_CHARS + 3 * len(quote)
 
 
 @settings(deadline=None, max_examples=150)
@@ -149,7 +149,7 @@ def test_windows_make_no_difference(text: str, quote: str, window: int) -> None:
     """
     places = [at for at in range(len(text)) if text.startswith(quote, at)] if quote.strip() else []
     with pytest.MonkeyPatch.context() as patch, Corpus.build(text) as corpus:
-        patch.setattr(module, "_WINDOW", window)
+        patch.setattr(module, "_WINDOW_CHARS", window)
         patch.setattr(single_spaced, "STEP", window)
         hits = find_quote(corpus, quote, limit=1000)
         if places or not quote.strip():
@@ -166,7 +166,7 @@ def test_windows_make_no_difference_to_white_space(
     window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A place with other white space is found once, wherever the windows begin."""
-    monkeypatch.setattr(module, "_WINDOW", window)
+    monkeypatch.setattr(module, "_WINDOW_CHARS", window)
     monkeypatch.setattr(single_spaced, "STEP", window)
     with Corpus.build("#a \n b" * 3) as corpus:
         hits = find_quote(corpus, "a b", limit=9)
@@ -233,7 +233,7 @@ def test_small_texts_of_a_list_are_found() -> None:
 
 
 def test_a_made_up_prompt_has_no_spans() -> None:
-    """What is not the document's stays words, and so do an empty prompt and one of few characters."""
+    """Other text is not referenced, nor is an empty prompt or one of few characters."""
     with Corpus.build(words(5000)) as corpus:
         locator = Locator(corpus)
         for prompt in ("", "Hi", words(300, seed=9)):
@@ -360,7 +360,7 @@ def test_any_prompt_is_rebuilt_exactly(data: st.DataObject) -> None:
 
 def test_the_index_reads_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Places near the edges of what is read at once are indexed like others."""
-    monkeypatch.setattr(module, "_WINDOW", 100)
+    monkeypatch.setattr(module, "_WINDOW_CHARS", 100)
     text = words(2000)
     with Corpus.build(text) as corpus:
         locator = Locator(corpus)

@@ -1,4 +1,4 @@
-"""The places of texts in byte sources, and reading adjacent ones at once."""
+"""The places of texts in byte sources, and how adjacent ones are read at once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

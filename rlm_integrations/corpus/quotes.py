@@ -1,8 +1,8 @@
-"""Finds quotes as models write them: with other marks, composed or decomposed accents, in another
-case, in quotation marks, with an ellipsis.
+"""Finds quotes that models changed: other typographic marks, composed or decomposed accents, other
+case, added quotation marks, an ellipsis.
 
-The result is the document's own text; only the search is lenient. It takes time in proportion to
-the document, like `find_quote`.
+The search is lenient, but the result is a span of the document. It takes time in proportion to the
+document, like `find_quote`.
 """
 
 import re
@@ -16,13 +16,12 @@ from rlm_integrations.corpus.single_spaced import candidates, loose_places
 from rlm_integrations.corpus.spans import Hit, find_quote
 from rlm_integrations.records import SpanRef
 
-GAP: Final = 1_000  # characters that an ellipsis may stand for
-SHORTEST: Final = 4  # characters of a quote that is searched for leniently
-SHORTEST_PART: Final = 8  # characters before and after an ellipsis
-PARTS: Final = 8  # of a quote with ellipses
-PIECE: Final = 1_000  # characters that are normalized at once
-# Places of a quote or a part that are looked at; one with more is not a quote of one place
-TRIED: Final = 32
+MAX_GAP_CHARS: Final = 1_000  # characters that an ellipsis may replace
+MIN_CHARS: Final = 4  # of a quote that is searched for leniently
+MIN_PART_CHARS: Final = 8  # before and after an ellipsis
+MAX_PARTS: Final = 8  # of a quote with ellipses
+PIECE_CHARS: Final = 1_000  # normalized at once
+MAX_PLACES: Final = 32  # of a quote or a part; with more, it does not mean one place
 
 _MARKS: Final = {
     **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4`", "'"),
@@ -37,30 +36,30 @@ _EDGES: Final = "'\" "
 def locate_quote(
     corpus: Corpus, quote: str, source: str | None = None, *, limit: int = 2
 ) -> list[Hit]:
-    """The places of a quote, as `find_quote` gives them; if there are none, the one place that it
+    """The places of a quote, as `find_quote` returns them; if there are none, the one place that it
     clearly means.
 
     That place may differ in case, in typographic and straight marks, in composed and decomposed
     characters, and in quotation marks around the quote. An ellipsis between two parts of a quote
-    stands for up to 1,000 characters, which belong to the place. Where a quote could mean several
-    places, it has none.
+    replaces up to 1,000 characters, which belong to the place. If a quote could mean several
+    places, none is returned.
 
     Args:
         corpus: The document.
         quote: The words.
-        source: The one source to search.
-        limit: After how many places to stop.
+        source: The only source to search; None for all.
+        limit: The maximum number of places.
 
     Raises:
-        InputError: There is no such source.
+        InputError: The source does not exist.
     """
     hits = find_quote(corpus, quote, source, limit=limit)
     if hits:
         return hits
     needle = _bare(fold_quote(" ".join(quote.split())))
-    places = _places(corpus, source, needle) if len(needle) >= SHORTEST else []
+    places = _places(corpus, source, needle) if len(needle) >= MIN_CHARS else []
     parts = [part for part in _ELLIPSIS.split(needle) if part]
-    if not places and 1 < len(parts) <= PARTS and min(map(len, parts)) >= SHORTEST_PART:
+    if not places and 1 < len(parts) <= MAX_PARTS and min(map(len, parts)) >= MIN_PART_CHARS:
         found = []
         for part in parts:
             found.append(_places(corpus, source, part))
@@ -77,9 +76,9 @@ def fold_quote(text: str) -> str:
     """
     if text.isascii():
         return text.lower().replace("`", "'")
-    # In pieces, because the time for a run of marks grows with its square. To cut one changes at
-    # most the order of its marks.
-    pieces = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
+    # In pieces, because the time for a run of combining marks is quadratic. Splitting a run changes
+    # at most the order of its marks.
+    pieces = (text[at : at + PIECE_CHARS] for at in range(0, len(text), PIECE_CHARS))
     folded = "".join([normalize("NFD", piece).casefold() for piece in pieces])
     for mark, plain in _MARKS.items():
         folded = folded.replace(mark, plain)
@@ -88,7 +87,7 @@ def fold_quote(text: str) -> str:
 
 def _bare(needle: str) -> str:
     """The quote without quotation marks and ellipses around it."""
-    for _ in range(PARTS):
+    for _ in range(MAX_PARTS):
         bare = needle.strip(_EDGES)
         if found := _ELLIPSIS.match(bare):
             bare = bare[found.end() :]
@@ -103,23 +102,23 @@ def _bare(needle: str) -> str:
 
 
 def _places(corpus: Corpus, source: str | None, needle: str) -> list[SpanRef]:
-    """The places of folded words, in order; none where there are too many."""
+    """The places of folded words, in order; an empty list if there are too many."""
     names = candidates(corpus, source, needle, fold=fold_quote)
     spans = (
         SpanRef(name, *place)
         for name in names
         for place in loose_places(corpus, name, needle, fold=fold_quote)
     )
-    tried = list(islice(spans, TRIED + 1))
+    tried = list(islice(spans, MAX_PLACES + 1))
     return (
-        [span for span in tried if _is_whole(corpus, span, needle)] if len(tried) <= TRIED else []
+        [span for span in tried if _is_whole(corpus, span, needle)]
+        if len(tried) <= MAX_PLACES
+        else []
     )
 
 
 def _is_whole(corpus: Corpus, span: SpanRef, needle: str) -> bool:
-    """Whether the place is the whole of what was searched for: no part of a character, and no part
-    of a word.
-    """
+    """Whether the place consists of whole characters and whole words."""
     before = corpus.text(span.source, max(0, span.start - 1), span.start)
     text = corpus.text(span.source, span.start, span.end)
     after = corpus.text(span.source, span.end, min(span.end + 1, corpus.length(span.source)))
@@ -131,8 +130,8 @@ def _is_whole(corpus: Corpus, span: SpanRef, needle: str) -> bool:
 
 
 def _joined(found: list[list[SpanRef]]) -> list[SpanRef]:
-    """The places at which the parts of a quote follow one another, each with at most `GAP`
-    characters before the next.
+    """The places at which the parts of a quote follow one another, with at most `MAX_GAP_CHARS`
+    characters between them.
     """
     return [joined for first in found[0] if (joined := _followed(first, found[1:])) is not None]
 
@@ -142,7 +141,7 @@ def _followed(first: SpanRef, rest: list[list[SpanRef]]) -> SpanRef | None:
     for places in rest:
         own = [span for span in places if span.source == first.source]
         at = bisect_left(own, end, key=lambda span: span.start)
-        if at == len(own) or own[at].start > end + GAP:
+        if at == len(own) or own[at].start > end + MAX_GAP_CHARS:
             return None
         end = own[at].end
     return SpanRef(first.source, first.start, end)

@@ -9,10 +9,10 @@ from typing import Final
 
 from rlm_integrations.corpus import Corpus
 
-# Characters whose white space is made uniform at once: less than a millisecond
+# Characters whose white space is normalized at once, in less than a millisecond
 STEP: Final = 1 << 16
 
-_OTHER_SPACES: Final = "\t\n\v\f\r\x1c\x1d\x1e\x1f"  # what is white space in ASCII
+_OTHER_SPACES: Final = "\t\n\v\f\r\x1c\x1d\x1e\x1f"  # the other white space of ASCII
 _WORD: Final = re.compile(r"\S+")
 
 Fold = Callable[[str], str]
@@ -26,7 +26,7 @@ def find_in_steps(text: str, needle: str, start: int = 0) -> int:
 def candidates(
     corpus: Corpus, source: str | None, needle: str, *, fold: Fold | None = None
 ) -> Iterator[str]:
-    """The names of the sources that may contain a needle: the given one, or the long ones and those
+    """The names of the sources that may contain a needle: `source`, or else the long ones and those
     that contain it.
 
     Without `fold` the search is literal, else as in `loose_places`.
@@ -45,8 +45,8 @@ def candidates(
 
 
 def single_spaced(text: str) -> str:
-    """The words of a text with a single space between them: `" ".join(text.split())`, several times
-    as fast for ASCII.
+    """The words of a string with a single space between them: `" ".join(text.split())`, but several
+    times as fast for ASCII.
     """
     if not text.isascii():
         return " ".join(text.split())
@@ -61,11 +61,11 @@ def single_spaced(text: str) -> str:
 def loose_places(
     corpus: Corpus, name: str, needle: str, *, fold: Fold = str
 ) -> Iterator[tuple[int, int]]:
-    """The places of a needle whose words are separated by single spaces, in a source as it reads
-    with single spaces.
+    """The places of a needle whose words are separated by single spaces, in a source with its white
+    space normalized to single spaces.
 
-    `fold` changes what is compared. It must treat each character alone, leave spaces as they are,
-    and make at least one of each character. The needle is folded already.
+    `fold` changes the text that is compared. It must fold each character independently, keep
+    spaces, and return at least one character for each. The needle must be folded already.
     """
     for start, end in _Near(corpus, name, needle, fold).parts():
         yield from _places(_Squeezed(corpus, name, start, end, fold), needle)
@@ -83,11 +83,10 @@ def _places(squeezed: "_Squeezed", needle: str) -> Iterator[tuple[int, int]]:
 
 
 class _Near:
-    """Finds the parts of a source outside of which a needle cannot be: around each place of its
-    longest word.
+    """Finds the parts of a source that may contain a needle: around each place of its longest word.
 
-    To look for a word takes a fraction of the time that it takes to make white space uniform, and
-    most invented quotes end here.
+    Searching for a word is much faster than normalizing white space, and rules out most invented
+    quotes.
     """
 
     def __init__(self, corpus: Corpus, name: str, needle: str, fold: Fold) -> None:
@@ -115,7 +114,7 @@ class _Near:
             yield start, self._extended(end, self._length, 1)
 
     def _steps(self) -> Iterator[int]:
-        """Where the steps begin in which the word ends."""
+        """The offsets of the steps in which the word ends."""
         tail = ""
         for step in range(0, self._length, STEP):
             text = tail + self._fold(
@@ -126,8 +125,8 @@ class _Near:
             tail = text[max(0, len(text) - len(self._word) + 1) :]
 
     def _extended(self, at: int, stop: int, way: int) -> int:
-        """As far from `at` towards `stop` as the needle's characters may reach, white space not
-        counted.
+        """The offset up to which the needle may extend from `at` towards `stop`, without counting
+        white space.
         """
         needed = len(self._needle)
         while needed > 0 and at != stop:
@@ -138,11 +137,10 @@ class _Near:
 
 
 class _Squeezed:
-    """A part of a source as it reads with a single space for each run of white space, folded, made
-    in steps.
+    """A part of a source with a single space for each run of white space, folded, in steps.
 
     Attributes:
-        length: How many characters were given out so far.
+        length: The characters that were yielded so far.
     """
 
     def __init__(self, corpus: Corpus, name: str, start: int, end: int, fold: Fold) -> None:
@@ -152,10 +150,10 @@ class _Squeezed:
         self._name = name
         self._start = start
         self._end = end
-        # Where each step that may still be asked for begins: here, in the source, and whether a
-        # space precedes its first word.
+        # The steps that may still be requested: the offset of each here and in the source, and
+        # whether a space precedes its first word.
         self._steps: deque[tuple[int, int, bool]] = deque()
-        # Of the step that was asked for last: its words
+        # The step that was requested last: its offset in the source, its words and their offsets
         self._table: tuple[int, list[re.Match[str]], list[int]] | None = None
 
     def pieces(self) -> Iterator[str]:
@@ -175,7 +173,7 @@ class _Squeezed:
             gap = text[-1].isspace()
 
     def place(self, at: int) -> int:
-        """Where in the source a character is that was given out, which is none of the spaces."""
+        """The offset in the source of a yielded character that is not a space."""
         begin, start, gap = next(step for step in reversed(self._steps) if step[0] <= at)
         if self._table is None or self._table[0] != start:
             words = list(_WORD.finditer(self._read(start)))
@@ -196,7 +194,7 @@ class _Squeezed:
         )
 
     def forget(self, before: int) -> None:
-        """Give up the places of the characters before this one."""
+        """Forget the places of the characters before this one."""
         while len(self._steps) > 1 and self._steps[1][0] <= before:
             self._steps.popleft()
 

@@ -1,8 +1,8 @@
-"""Finds the places of quotes in the document, and the document's own words inside prompts.
+"""Finds quotes in the document, and parts of the document in prompts.
 
-Both read the corpus in steps, and block: `find_quote` for a scan of the document, `Locator.locate`
-for some tenths of a millisecond per prompt, and longer for a long prompt with many small parts of
-the document, or none. Run batches of them off the event loop.
+Both block and read the corpus in steps: `find_quote` scans the document; `Locator.locate` takes
+some tenths of a millisecond for a prompt, and longer for a long prompt with many small parts of the
+document, or none. Run batches of them off the event loop.
 """
 
 from bisect import bisect_right
@@ -16,7 +16,7 @@ from rlm_integrations.corpus.single_spaced import STEP, candidates, loose_places
 from rlm_integrations.prompt_pieces import PromptPieces, sha256_of
 from rlm_integrations.records import SpanRef
 
-_WINDOW: Final = 1 << 20  # characters searched at once
+_WINDOW_CHARS: Final = 1 << 20  # characters searched at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,7 @@ class Hit:
     """A place of a quote.
 
     Attributes:
-        span: The place. Its text is the document's own, which may differ from the quote in white
-            space.
+        span: The place. Its text may differ from the quote in white space.
         exact: Whether its text equals the quote.
     """
 
@@ -40,18 +39,17 @@ def find_quote(
     ambiguous.
 
     If it has no exact place, it is searched for with any white space between its words. Both
-    searches take time in proportion to the document, whatever the quote, and read the document in
-    steps.
+    searches take time in proportion to the document, for any quote.
 
     Args:
         corpus: The document.
         quote: The words; an empty quote has no place.
-        source: The one source to search.
-        limit: After how many places to stop.
+        source: The only source to search; None for all.
+        limit: The maximum number of places.
         exactly: Whether only exact places count.
 
     Raises:
-        InputError: There is no such source.
+        InputError: The source does not exist.
     """
     words = quote.split()
     if not words:
@@ -59,7 +57,7 @@ def find_quote(
     if hits := _first(limit, corpus, candidates(corpus, source, quote), quote, _exact_places):
         return [Hit(span, exact=True) for span in hits]
     needle = " ".join(words)
-    if exactly or needle == quote == words[0]:  # a single word has no white space that could differ
+    if exactly or needle == quote == words[0]:  # a single word has no white space
         return []
     names = candidates(corpus, source, needle, fold=str)
     return [Hit(span, exact=False) for span in _first(limit, corpus, names, needle, loose_places)]
@@ -83,26 +81,26 @@ def _first(
 
 def _exact_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int, int]]:
     """In windows that overlap by one character less than the needle."""
-    length, size = corpus.length(name), max(_WINDOW, len(needle))
+    length, size = corpus.length(name), max(_WINDOW_CHARS, len(needle))
     for begin in range(0, length, size):
         text, at = corpus.text(name, begin, min(begin + size + len(needle) - 1, length)), -1
         while (at := single_spaced.find_in_steps(text, needle, at + 1)) >= 0:
             yield begin + at, begin + at + len(needle)
 
 
-_ANCHOR: Final = 24  # characters of an anchor
-_SHORTEST: Final = 40  # characters of a span that is worth a reference
-_ANCHORS: Final = 1 << 16  # about so many for a document of one text
-_TRIED: Final = 4  # places tried, of those that share an anchor
-_KEPT: Final = 16  # places kept for each anchor
-_PATIENCE: Final = 1 << 15  # characters without a hit, after which a prompt is searched in samples
-_COST_OF_A_MISS: Final = 1000  # of an anchor that leads nowhere, in characters without a hit
+_ANCHOR_CHARS: Final = 24
+_MIN_SPAN_CHARS: Final = 40  # a shorter part of the document is not referenced
+_MAX_ANCHORS: Final = 1 << 16  # about, for a document of one text
+_MAX_PLACES_TRIED: Final = 4  # of those that share an anchor
+_MAX_PLACES_KEPT: Final = 16  # for each anchor
+_PATIENCE_CHARS: Final = 1 << 15  # without a hit; beyond them a prompt is searched in samples
+_MISS_CHARS: Final = 1000  # the cost of an anchor without a match, in characters without a hit
 
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """Characters of a prompt, from `at`, that are in the document, from `place`, an offset into all
-    sources one after another.
+    """Characters of a prompt, from `at`, that are in the document, from `place`: an offset into the
+    concatenated sources.
     """
 
     at: int
@@ -116,25 +114,24 @@ class _Match:
 
 
 class Locator:
-    """Finds which parts of prompts are the document's.
+    """Finds the parts of prompts that come from the document.
 
-    It holds the first 24 of every `stride` characters of each source: some 10 MB for one text of
-    any size, 200 bytes for each text of a long list. The rest is read from the corpus when it is
-    needed. Any part of `stride` + 23 characters is found, a shorter one by chance, or by
-    `find_quote`. Beyond 32,768 characters without a hit a prompt is searched in
-    samples. Threads may share it.
+    It indexes the first 24 of every `stride` characters of each source: about 10 MB for one text of
+    any size, 200 bytes for each text of a long list. The rest is read from the corpus on demand.
+    Every part of `stride` + 23 characters is found, a shorter one by chance. After 32,768
+    characters without a hit, a prompt is searched in samples. Threads may share it.
     """
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self.stride = max(64, corpus.characters // _ANCHORS)
-        # Where each source begins, if they follow one another
+        self.stride = max(64, corpus.characters // _MAX_ANCHORS)
+        # The offset of each source in the concatenated sources
         self._bases = list(accumulate(corpus.lengths, initial=0))[:-1]
         self._numbers = {source.name: number for number, source in enumerate(corpus.sources)}
         self._places: dict[str, int] = {}  # the first place of each anchor
         self._more: dict[str, list[int]] = {}  # further places
-        # An anchor is shorter than a stride, so none is cut
-        window = self.stride * max(1, _WINDOW // self.stride)
+        # A window contains whole strides, so that no anchor crosses its end
+        window = self.stride * max(1, _WINDOW_CHARS // self.stride)
         for (name, text), length, base in zip(
             corpus.short_texts(STEP), corpus.lengths, self._bases, strict=True
         ):
@@ -145,21 +142,21 @@ class Locator:
                 self._index(corpus.text(name, start, min(start + window, length)), base + start)
 
     def _index(self, text: str, base: int) -> None:
-        """Keep the anchors of a text that begins at this place."""
-        for at in range(0, len(text) - _ANCHOR + 1, self.stride):
-            anchor, place = text[at : at + _ANCHOR], base + at
+        """Index the anchors of a text that begins at this place."""
+        for at in range(0, len(text) - _ANCHOR_CHARS + 1, self.stride):
+            anchor, place = text[at : at + _ANCHOR_CHARS], base + at
             if self._places.setdefault(anchor, place) != place:
                 more = self._more.setdefault(anchor, [])
-                if len(more) < _KEPT:
+                if len(more) < _MAX_PLACES_KEPT:
                     more.append(place)
 
     def locate(self, prompt: str, *, after: SpanRef | None = None) -> PromptPieces:
         """The prompt as words and spans.
 
         Args:
-            prompt: Any text.
-            after: The last span of the prompt before, if there was one: of places with the same
-                text, the nearest to it is taken.
+            prompt: Any string.
+            after: The last span of the prompt before, or None. Of several places with the same
+                text, the nearest to it is used.
 
         Raises:
             ContextError: The document's file has changed, or the corpus was closed.
@@ -183,21 +180,22 @@ class Locator:
         found: list[_Match] = []
         near = self._bases[self._numbers[after.source]] + after.end if after else 0
         at = missed = 0
-        while at <= len(prompt) - _ANCHOR:
-            stop = min(at + self.stride, len(prompt) - _ANCHOR + 1)
+        while at <= len(prompt) - _ANCHOR_CHARS:
+            stop = min(at + self.stride, len(prompt) - _ANCHOR_CHARS + 1)
             hit = next(
-                (i for i in range(at, stop) if prompt[i : i + _ANCHOR] in self._places), None
+                (i for i in range(at, stop) if prompt[i : i + _ANCHOR_CHARS] in self._places), None
             )
             match = None if hit is None else self._longest(prompt, hit, near)
-            if match is None or match.length < _SHORTEST:
-                missed += stop - at if hit is None else _COST_OF_A_MISS
-                at = (stop if hit is None else hit + 1) + min(missed // _PATIENCE, 16) * self.stride
+            if match is None or match.length < _MIN_SPAN_CHARS:
+                missed += stop - at if hit is None else _MISS_CHARS
+                at = (stop if hit is None else hit + 1) + min(
+                    missed // _PATIENCE_CHARS, 16
+                ) * self.stride
                 continue
             missed = 0
             at = match.end
             near = match.place + match.length
-            # A longer match shows that what it covers was a coincidence; where two overlap, the
-            # shorter one gives way.
+            # A match inside a longer one was a coincidence. If two overlap, the shorter one is cut.
             while found and found[-1].at >= match.at:
                 found.pop()
             if found and (overlap := found[-1].end - match.at) > 0:
@@ -215,16 +213,16 @@ class Locator:
 
     def _longest(self, prompt: str, at: int, near: int) -> _Match:
         """The longest match around an anchor of the prompt; of several, the nearest."""
-        anchor = prompt[at : at + _ANCHOR]
+        anchor = prompt[at : at + _ANCHOR_CHARS]
         places = sorted(
             [self._places[anchor], *self._more.get(anchor, ())], key=lambda place: abs(place - near)
-        )[:_TRIED]
+        )[:_MAX_PLACES_TRIED]
         matches = [self._extended(prompt, at, place) for place in places]
         best = max(matches, key=lambda match: match.length)
         return replace(best, ambiguous=sum(match.length == best.length for match in matches) > 1)
 
     def _extended(self, prompt: str, at: int, place: int) -> _Match:
-        """All that is the same around two places that hold the same anchor."""
+        """The longest common text around two places of the same anchor."""
         source, start = self._source(place)
         length = self._corpus.length(source)
 
@@ -251,7 +249,7 @@ class Locator:
 
 
 def _same(texts: Callable[[int, int], tuple[str, str]], most: int) -> int:
-    """How many characters two texts have in common from their start, read in steps that grow."""
+    """The length of the common start of two texts, which are read in growing steps."""
     done, step = 0, 256
     while done < most:
         one, other = texts(done, min(step, most - done))

@@ -38,7 +38,7 @@ def test_case_01_a_fence_glued_to_prose_opens_and_a_mention_does_not() -> None:
     "code",
     [
         'fence = "```"\nprint(fence)',
-        'prompt = f"""Answer as\n```json\n{{"a": 1}}\n```\nand no more"""\nprint(llm_query(prompt))',
+        'ask = f"""Answer as\n```json\n{{"a": 1}}\n```\nand no more"""\nprint(llm_query(ask))',
         "prompt = '''Text:\n```\nabc\n```\n\n```repl\nprint(1)\n```\n'''\nprint(prompt)",
         'import re\nfound = re.findall(r"```(?:json)?\\n(.*?)```", reply)',
         "# ```\nx = 1\n# it ends with ```\ny = 2",
@@ -233,7 +233,7 @@ def test_case_14_a_fence_that_never_closes_is_not_run(label: str) -> None:
     ],
 )
 def test_case_15_unusual_code_runs(code: str) -> None:
-    """Future imports, label lines, top-level await and a rebound context are code like any other."""
+    """Future imports, label lines, top-level await and a rebound context are valid code."""
     assert parse_reply(block(code)) == Reply(blocks=(CodeBlock("repl", code),))
 
 
@@ -414,7 +414,8 @@ def test_a_final_may_quote_fences() -> None:
 
 def test_several_blocks_keep_their_order() -> None:
     """All blocks of a reply run, labelled or not, with prose between them."""
-    text = f"First.\n{block('a = 1')}Then.\n{block('b = f(2)', label='')}Last.\n{block('c = 3', label='python')}"
+    second, third = block("b = f(2)", label=""), block("c = 3", label="python")
+    text = f"First.\n{block('a = 1')}Then.\n{second}Last.\n{third}"
     assert [(each.language, each.code) for each in parse_reply(text).blocks] == [
         ("repl", "a = 1"),
         ("", "b = f(2)"),
@@ -505,7 +506,7 @@ def test_thoughts_do_not_count(thoughts: str) -> None:
 
 
 def test_notes_of_python_s_parser_make_no_warnings() -> None:
-    """Invalid escapes in a model's code are no warning of the host, which tests turn into errors."""
+    """Invalid escapes in a model's code cause no warning in the host."""
     assert codes(parse_reply(block("re.findall('\\d', context)"))) == ["re.findall('\\d', context)"]
 
 

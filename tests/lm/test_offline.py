@@ -202,7 +202,7 @@ def test_two_things_asked_at_once_give_two_quotes(ten_megabytes: str) -> None:
     ["What is the access code of the Madrid vault?", "What is the boiling point of mercury?"],
 )
 def test_what_is_not_there_is_not_answered(ten_megabytes: str, question: str) -> None:
-    """A question without an answer gets none, no evidence, and the words that the document lacks."""
+    """A question without an answer gets no evidence, but the words that the document lacks."""
     run = ask(question, ten_megabytes)
     assert run.value.startswith(NONE)
     assert "not in the document at all: " in run.value
@@ -216,7 +216,7 @@ def test_words_that_nothing_matched_are_named() -> None:
 
 
 def test_a_list_question_gives_all() -> None:
-    """A question after all of a kind is answered by every sentence of the kind, wherever it stands."""
+    """A question about everything of a kind is answered with every sentence of that kind."""
     needles = [
         f"Treaty number {number} was signed at Castle {name}."
         for number, name in enumerate(("Ahorn", "Birke", "Celtis", "Dorn"), 7)
@@ -304,7 +304,7 @@ def test_a_question_without_words_gets_opening_sentences_and_is_told() -> None:
 
 
 def test_failed_sub_calls_are_counted_in_the_answer() -> None:
-    """A part that nobody read is named, beside what the others gave and where none gave anything."""
+    """The answer names unread parts, both beside the quotes of others and if there are none."""
     text = haystack(60_000, LISBON)
     run = ask(
         ASKED,
@@ -334,7 +334,7 @@ def test_quotes_that_are_made_up_are_not_shown() -> None:
 
 @pytest.mark.parametrize("turn", [1, 2, 3])
 def test_an_error_in_the_history_is_admitted(turn: int) -> None:
-    """After a step that failed the root does not go on as if it had not: its final names the error."""
+    """After a failed step the root does not continue: its final names the error."""
     run = ask(ASKED, LISBON, breaks=turn)
     assert f"its step {turn} failed: NameError: name 'llm_batch' is not defined" in run.value
     assert len(run.replies) == turn + 1
@@ -431,7 +431,7 @@ def test_the_first_program_folds_as_the_sub_model_does() -> None:
     ],
 )
 def test_forms_of_a_word_share_their_stem(forms: tuple[str, ...]) -> None:
-    """A stem is the same for all forms, and a beginning of each, so that plain search finds them."""
+    """All forms share one stem, and begin with it, so that plain search finds them."""
     (shared,) = {stem(form) for form in forms}
     assert all(form.startswith(shared) for form in forms)
 
