@@ -72,17 +72,11 @@ if TYPE_CHECKING:
         StoreObject,
         Usage,
     )
-    from rlm_integrations.result import (
-        Citation,
-        Execution,
-        FunctionCall,
-        Iteration,
-        RLMResult,
-        SubCall,
-    )
+    from rlm_integrations.result import RLMResult
     from rlm_integrations.run_setup import ModelNames, SourceInfo
     from rlm_integrations.spending import Spent
     from rlm_integrations.store import SharedStore
+    from rlm_integrations.trajectory import Citation, Execution, FunctionCall, Iteration, SubCall
 
 __all__ = [
     "LM",
@@ -223,17 +217,11 @@ _HOMES = {
         "StoreObject",
         "Usage",
     ],
-    "result": [
-        "Citation",
-        "Execution",
-        "FunctionCall",
-        "Iteration",
-        "RLMResult",
-        "SubCall",
-    ],
+    "result": ["RLMResult"],
     "run_setup": ["ModelNames", "SourceInfo"],
     "spending": ["Spent"],
     "store": ["SharedStore"],
+    "trajectory": ["Citation", "Execution", "FunctionCall", "Iteration", "SubCall"],
 }
 
 

@@ -16,7 +16,8 @@ from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.records import CallRecord, LLMError, Request
 
 if TYPE_CHECKING:
-    from rlm_integrations.result import Execution, FunctionCall, Iteration, RLMResult
+    from rlm_integrations.result import RLMResult
+    from rlm_integrations.trajectory import Execution, FunctionCall, Iteration
 
 logger = logging.getLogger("rlm_integrations")
 

@@ -14,8 +14,8 @@ from rlm_integrations.engine.running import BlockUnderWay
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError
 from rlm_integrations.events import BlockFinished, BlockStarted
-from rlm_integrations.result import Execution
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Session
+from rlm_integrations.trajectory import Execution
 
 LOSSES = 2  # lost sandboxes that are replaced
 _HASHED_OFF_LOOP = 1 << 18  # characters of a block

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rlm_integrations.engine.budget import Charge
-from rlm_integrations.result import Citation, Iteration
+from rlm_integrations.trajectory import Citation, Iteration
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from rlm_integrations.corpus.spans import Hit, find_quote
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.child_requests import ChildRequest, ChildResult, Spawn
 from rlm_integrations.engine.citations import MAX_QUOTE_CHARS
-from rlm_integrations.engine.loop import Outcome, Run
+from rlm_integrations.engine.loop import Run
+from rlm_integrations.engine.outcome import Outcome
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ContextError, ModelError

@@ -8,7 +8,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.corpus.quotes import locate_quote
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
-from rlm_integrations.result import Citation
+from rlm_integrations.trajectory import Citation
 
 MAX_CITATIONS = 1_000  # citations of one answer
 MAX_QUOTE_CHARS = 100_000  # characters of one quote

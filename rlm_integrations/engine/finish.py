@@ -8,8 +8,8 @@ from rlm_integrations.engine import prompts
 from rlm_integrations.engine.parsing import Note, Reply
 from rlm_integrations.engine.parsing.finals import ProseFinal, literal_of_final_var, lone_final
 from rlm_integrations.records import LLMError
-from rlm_integrations.result import Iteration
 from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
+from rlm_integrations.trajectory import Iteration
 
 RunCode = Callable[[str], Awaitable[ExecutionResult]]
 

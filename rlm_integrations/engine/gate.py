@@ -18,9 +18,9 @@ from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import InputError, JournalError, RLMError
 from rlm_integrations.events import FunctionCalled, new_id
 from rlm_integrations.records import HostFunction, SpanRef, StoreObject
-from rlm_integrations.result import FunctionCall
 from rlm_integrations.sandbox.base import HostCallError
 from rlm_integrations.sandbox.wire import Opaque
+from rlm_integrations.trajectory import FunctionCall
 
 _OFF_LOOP = 1 << 18  # characters of arguments from which they are hashed in a thread
 _ARGUMENTS = 10  # of a call, in the record

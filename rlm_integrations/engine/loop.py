@@ -5,19 +5,19 @@ printed, until it finishes.
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import AnswerTooLongError, AnswerType, InvalidAnswerError
 from rlm_integrations.engine.blocks import LOSSES, Blocks
+from rlm_integrations.engine.briefing import first_question, system_prompt
 from rlm_integrations.engine.budget import BudgetSpentError
 from rlm_integrations.engine.call_id import CLOSE, TURN, CallId
 from rlm_integrations.engine.child_requests import Spawn
 from rlm_integrations.engine.conversation import Conversation
 from rlm_integrations.engine.finish import answer_of, best_words, words_of
 from rlm_integrations.engine.host.host import Host
+from rlm_integrations.engine.outcome import Outcome
 from rlm_integrations.engine.parsing import Reply, parse_reply
 from rlm_integrations.engine.prompt_size import PromptMeter
 from rlm_integrations.engine.repl import LazySession
@@ -25,27 +25,13 @@ from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import TurnFinished, TurnStarted, new_id
 from rlm_integrations.records import CallRecord, Message, Request
-from rlm_integrations.result import Citation, Execution, Iteration, StopReason
 from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
+from rlm_integrations.trajectory import Execution, Iteration
 
 _SHARES_TOLD = (0.5, 0.25, 0.1)  # of a budget, at which a model is told what is left
 REPEATS = 5  # the same reply so often ends a run
 _MOST_PARSED = 1_000_000  # characters of a reply, which is more than any model may write
 _BLOCK = re.compile(r"<block-\d+>")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How far a run has come, and in the end what became of it."""
-
-    answer: Any = ""  # None where one of a type was asked for
-    partial: str = ""  # the best words so far, unless `stop_reason` is "final"
-    citations: list[Citation] = field(default_factory=list)
-    dropped_citations: int = 0
-    stop_reason: StopReason = "max_iterations"
-    turns: list[Iteration] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-    error: str | None = None
 
 
 class Run:
@@ -112,7 +98,9 @@ class Run:
             ModelError: The root model failed at its very first call: there is nothing to give.
         """
         outcome, settings = self.outcome, self._tree.settings
-        self.conversation.begin(history or [Message("system", self._system())], self._question())
+        system = Message("system", system_prompt(self._tree, self._depth, self.typed))
+        question = first_question(self._tree, self._repl, self.query)
+        self.conversation.begin(history or [system], question)
         await self._begin()
         try:
             for _ in range(settings.max_iterations):
@@ -394,41 +382,6 @@ class Run:
         if self._final is not None:
             return self.typed.text(self._final.value)
         return best_words(self.outcome.turns, self._spoken)
-
-    # What the model reads.
-
-    def _system(self) -> str:
-        settings = self._tree.settings
-        return prompts.system(
-            shown=settings.limits.stdout_shown,
-            rules=settings.sandbox.rules,
-            sub_window=settings.sub.context_window,
-            width=settings.max_parallel_calls,
-            children=self._depth + 1 < settings.max_depth,
-            models=list(settings.subs),
-            tools=[tool.spec for tool in settings.tools],
-            store=self._tree.store is not None,
-            schema=self.typed.schema,
-        )
-
-    def _question(self) -> str:
-        corpus = self._repl.corpus
-        first = corpus.sources[0] if corpus.sources else None
-        opening = (
-            corpus.text(first.name, 0, min(prompts.OPENING, first.length))
-            if first is not None
-            else ""
-        )
-        asked = prompts.question(
-            self.query,
-            lengths=corpus.lengths,
-            characters=corpus.characters,
-            is_list=corpus.is_list,
-            opening=opening,
-            turns=self._tree.settings.max_iterations,
-            budget={kind: left for kind, (left, _) in self._tree.purse.remaining().items()},
-        )
-        return f"{asked}\n\n{prompts.NEW_REPL}" if self._repl.is_renewed else asked
 
 
 def _repeated(turns: Sequence[Iteration], reply: str, executions: Sequence[Execution]) -> str:

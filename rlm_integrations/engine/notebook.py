@@ -12,8 +12,8 @@ from rlm_integrations.engine.citations import MAX_CITATIONS
 from rlm_integrations.engine.notes import AmbiguousQuote, CallNote, UncheckedQuote
 from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import LLMError, SpanRef
-from rlm_integrations.result import Execution, FunctionCall, SubCall
 from rlm_integrations.sandbox.base import ExecutionResult
+from rlm_integrations.trajectory import Execution, FunctionCall, SubCall
 
 _CALL = 1_000  # characters that a call counts as beside its texts
 _FUNCTION_CALL = 300  # likewise a call of a function

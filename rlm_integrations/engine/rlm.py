@@ -2,10 +2,7 @@
 go through the portal.
 """
 
-import asyncio
-import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from types import MappingProxyType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
@@ -13,29 +10,17 @@ from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine._originals import tells_what_to_write_instead
 from rlm_integrations.engine.answer import AnswerType
+from rlm_integrations.engine.answering import Answering, corpus_of
 from rlm_integrations.engine.chat import Chat, steps_of
-from rlm_integrations.engine.children import spawner
 from rlm_integrations.engine.front_types import Context, Model, RLMOptions, RLMReplacements
-from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import LazySession
-from rlm_integrations.engine.run_record import make_result, setup_of
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.show import Turns, display_hooks
-from rlm_integrations.engine.single import answer_at_once
 from rlm_integrations.engine.stream import Wanted, streamed
-from rlm_integrations.engine.threads import build_corpus
 from rlm_integrations.engine.tools import tools_of
-from rlm_integrations.engine.tree import RunStart, Tree
-from rlm_integrations.errors import (
-    BudgetExceededError,
-    IncompleteError,
-    InputError,
-    ModelError,
-    SandboxError,
-    check_count,
-)
-from rlm_integrations.events import Emitter, Event, Hook, RunFailed, RunFinished, RunStarted
-from rlm_integrations.lm import pricing
+from rlm_integrations.engine.tree import RunStart
+from rlm_integrations.errors import InputError, check_count
+from rlm_integrations.events import Emitter, Event, Hook
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.resolve import resolve
@@ -372,12 +357,7 @@ class RLM(Generic[T_co]):
     # What is behind them.
 
     async def _corpus(self, context: object) -> Corpus:
-        if isinstance(context, Corpus):
-            return context
-        limits = self._settings.limits
-        return await build_corpus(
-            Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors
-        )
+        return await corpus_of(context, self._settings.limits)
 
     async def _complete(
         self,
@@ -388,106 +368,14 @@ class RLM(Generic[T_co]):
         repl: LazySession | None = None,
         start: RunStart | None = None,
     ) -> RLMResult[T_co]:
-        start = start or RunStart(run_id=secrets.token_hex(8))
-        query = _question(query)
-        await self._check_prices()
-        corpus = await self._corpus(context) if repl is None else repl.corpus
-        on_incomplete = self.options["on_incomplete"]
-        setup = await setup_of(
-            self._settings, corpus, query, on_incomplete=on_incomplete, started=start.clock.started
+        answering = Answering(
+            self._settings, self._typed, emit, on_incomplete=self.options["on_incomplete"]
         )
-        tree = Tree(self._settings, corpus, start, emit)
-        own = LazySession(corpus) if repl is None else repl
-        run = Run(
-            tree,
-            own,
-            query=query,
-            path="r",
-            depth=0,
-            typed=self._typed,
-            spawn=spawner(tree, 0, corpus),
-            worker="root",
-        )
-        emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
-        layers: Mapping[str, str] = {}
-        try:
-            async with AsyncExitStack() as cleanup:
-                if repl is None:
-                    cleanup.push_async_callback(own.end, keep=context)
-                cleanup.push_async_callback(tree.close)
-                at_once = corpus.characters < self._settings.limits.single_call_below
-                if not at_once or not await answer_at_once(tree, run, own):
-                    await run.run(() if at_once else own.history)
-                layers = own.session.layers if own.session is not None else {}
-        except BaseException as error:
-            own.history = run.history(own.history, is_answered=False)
-            run.settle()
-            if isinstance(error, asyncio.CancelledError):
-                run.outcome.stop_reason = "cancelled"
-                result = make_result(tree, run, setup, layers, own.recorded)
-                emit(RunFinished(id=run.id, result=result))
-            else:
-                told = f"{type(error).__name__}: {error}"
-                run.outcome.stop_reason, run.outcome.error = "failed", told
-                if isinstance(error, ModelError):
-                    run.outcome.stop_reason, run.outcome.error = "model_error", str(error)
-                elif isinstance(error, SandboxError):
-                    run.outcome.stop_reason, run.outcome.error = "sandbox_lost", str(error)
-                result = make_result(tree, run, setup, layers, own.recorded)
-                emit(RunFailed(id=run.id, error=told, result=result))
-            raise
-        own.history = run.history(own.history)
-        result = make_result(tree, run, setup, layers, own.recorded)
-        emit(RunFinished(id=run.id, result=result))
-        self._check_complete(result)
-        return result
-
-    def _check_complete(self, result: RLMResult) -> None:
-        """Raise for a run without a final answer, where that is wanted."""
-        raises = self.options["on_incomplete"] == "raise"
-        if result.stop_reason.startswith("budget"):
-            if raises or self._settings.budget.on_exceeded == "raise":
-                raise BudgetExceededError(
-                    f"the run's budget is spent ({result.stop_reason}); the error has the partial result",
-                    result=result,
-                )
-        elif raises and result.stop_reason != "final":
-            why = (
-                result.stop_reason
-                if result.error is None
-                else f"{result.stop_reason}: {result.error}"
-            )
-            raise IncompleteError(
-                f"the run ended without a final answer ({why}); the error has the partial result",
-                result=result,
-            )
-
-    async def _check_prices(self) -> None:
-        """A cost limit needs prices before the first call."""
-        if self._settings.budget.max_cost is None:
-            return
-        await pricing.prepare()
-        for lm in (self._settings.root, *self._settings.subs.values()):
-            if not pricing.has_price(lm.name):
-                raise InputError(
-                    f"max_cost cannot hold: there is no known price of {lm.name!r}; limit max_tokens or max_calls instead"
-                )
+        return await answering.answer(query, context, repl=repl, start=start)
 
 
 def _made(kind: type[RLM], options: dict[str, Any]) -> RLM:
     return kind(**options)
-
-
-def _question(given: object) -> str:
-    if not isinstance(given, str) or not given.strip():
-        raise InputError(f"the question must be a string that is not empty, not {given!r}")
-    try:
-        given.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"the question has half of a surrogate pair at character {error.start}, which is not valid Unicode"
-        ) from None
-    return given
 
 
 def _subs(given: object, root: LM) -> dict[str, LM]:

@@ -29,7 +29,8 @@ from rlm_integrations.events import (
 )
 from rlm_integrations.progress_bar import bar_class, retried_state
 from rlm_integrations.records import LLMError
-from rlm_integrations.result import Execution, Iteration, RLMResult
+from rlm_integrations.result import RLMResult
+from rlm_integrations.trajectory import Execution, Iteration
 
 _SHOWN = (3_000, 1_000)  # characters of a code or an output, from its start and from its end
 _LINES = (45, 15)  # and lines of these

@@ -15,7 +15,7 @@ from rlm_integrations.errors import ModelError
 from rlm_integrations.events import TurnFinished, TurnStarted
 from rlm_integrations.prompt_pieces import PromptPieces, made_of
 from rlm_integrations.records import Message, Request, SpanRef
-from rlm_integrations.result import Iteration
+from rlm_integrations.trajectory import Iteration
 
 _FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from rlm_integrations._concurrency.pool import pool
 from rlm_integrations.engine.call_id import CallId
@@ -15,11 +15,11 @@ from rlm_integrations.engine.gate import HostCall
 from rlm_integrations.engine.host.arguments import kind
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.tree import Tree
-from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, new_id
 from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.batch_report import BatchReport
 from rlm_integrations.lm.prompts import unicode_error
 from rlm_integrations.records import CallRecord, LLMError, Message, Request
-from rlm_integrations.result import SubCall
+from rlm_integrations.trajectory import SubCall
 
 _GROUP = 2_000_000  # characters of prompts that are noted at once
 _GROUPED = 500  # prompts that are noted at once, however short
@@ -112,7 +112,7 @@ class SubCalls:
 
         width = min(width, max(1, len(items)))
         try:
-            with self._batch_events(len(items), width) as (parent, progress):
+            with self._reported(len(items), width) as (parent, progress):
                 await pool(items, one, width)
         except asyncio.CancelledError:
             room = most
@@ -181,38 +181,24 @@ class SubCalls:
             )
 
     @contextmanager
-    def _batch_events(self, total: int, width: int) -> Iterator[tuple[str, Callable[[str], None]]]:
-        """The events of a batch: the parent of its calls, and what is to be told of each reply.
+    def _reported(self, total: int, width: int) -> Iterator[tuple[str, Callable[[str], None]]]:
+        """The parent of a batch's calls in the events, and what is called with each reply.
 
         A single call has the run as its parent.
         """
-        emit, id_, done, failed = self._tree.emit, new_id("batch"), 0, 0
-        outcome: Literal["completed", "cancelled"] = "cancelled"
         if total == 1:
             yield self._parent, lambda _reply: None
             return
-
-        def progress(reply: str) -> None:
-            nonlocal done, failed
-            done, failed = done + 1, failed + isinstance(reply, LLMError)
-            emit(BatchProgress(id=id_, parent=self._parent, done=done, total=total, failed=failed))
-
-        emit(BatchStarted(id=id_, parent=self._parent, total=total, max_concurrent=width))
+        report = BatchReport(
+            self._tree.emit, parent=self._parent, total=total, max_concurrent=width
+        )
+        report.start()
         try:
-            yield id_, progress
-            outcome = "completed"
+            yield report.id, lambda reply: report.note(is_failed=isinstance(reply, LLMError))
+            report.outcome = "completed"
         finally:
-            emit(
-                BatchFinished(
-                    id=id_,
-                    parent=self._parent,
-                    done=done,
-                    total=total,
-                    failed=failed,
-                    outcome=outcome,
-                )
-            )
-            self._tree.models.forget(id_)
+            report.finish()
+            self._tree.models.forget(report.id)
 
     async def _ask(self, lm: LM, prompt: str, id_: CallId, parent: str) -> CallRecord:
         request = Request(

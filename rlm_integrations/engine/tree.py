@@ -19,8 +19,8 @@ from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.threads import TreeThreads
 from rlm_integrations.events import Emitter
 from rlm_integrations.records import SpanRef
-from rlm_integrations.result import Citation
 from rlm_integrations.store import SharedStore
+from rlm_integrations.trajectory import Citation
 
 NOTING = 4  # calls whose prompts are looked up in the document at once
 

@@ -12,10 +12,10 @@ from typing import Any, Final, Literal
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import QueryError
 from rlm_integrations.records import SpanRef
-from rlm_integrations.result import Citation
 from rlm_integrations.store.base import Store, Summary
 from rlm_integrations.store.query import CONTAINS, EXACT, OPTIONS, parse_query
 from rlm_integrations.store.view import Card
+from rlm_integrations.trajectory import Citation
 
 # A string that begins with a term of the query language is parsed as a query, and may be invalid;
 # any other string is free text.

@@ -16,24 +16,17 @@ from collections.abc import (
 from dataclasses import replace
 from functools import partial
 from reprlib import repr as shown  # bounded: values may be long
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 from rlm_integrations._concurrency.cleanup import wait_until_done
 from rlm_integrations._concurrency.pool import pool
 from rlm_integrations._concurrency.portal import iterating, pulled_by_caller, synchronous
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError, check_count
-from rlm_integrations.events import (
-    BatchFinished,
-    BatchProgress,
-    BatchStarted,
-    Emitter,
-    Event,
-    Hook,
-    new_id,
-)
+from rlm_integrations.events import BatchProgress, Emitter, Event, Hook
 from rlm_integrations.lm import pricing
 from rlm_integrations.lm.asker import ModelCaller, Retry
+from rlm_integrations.lm.batch_report import BatchReport
 from rlm_integrations.lm.prompts import checked_template, digest_of_messages, filled, messages_of
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.progress_bar import Bar
@@ -222,18 +215,19 @@ class _Batch:
             {} if options.get("dedupe") else None
         )
         self._total = len(source) if isinstance(source, Sized) else None
-        self._done = self._failed = 0
-        # Until the end is reached
-        self._outcome: Literal["completed", "cancelled", "failed"] = "cancelled"
         # None at the end
         self._ready: asyncio.Queue[_Numbered | None] = asyncio.Queue(self._concurrent)
         self._task: asyncio.Task[None]
-        self._id = new_id("batch")
         self._emit = Emitter(_check_option("on_event", options.get("on_event"), Callable))
         bar = Bar("prompts") if options.get("show_progress") else None
         on_progress = _check_option("on_progress", options.get("on_progress"), Callable)
         report = None if on_progress is None else partial(_report, on_progress)
-        self._progress = Emitter(self._emit or None, bar, report)
+        self._report = BatchReport(
+            Emitter(self._emit or None, bar, report),
+            parent=None,
+            total=self._total,
+            max_concurrent=self._concurrent,
+        )
         self._calls = Emitter(self._emit or None, bar)
 
     async def records(self) -> list[CallRecord]:
@@ -264,11 +258,9 @@ class _Batch:
         if self._priced:
             await pricing.prepare()
         asker = ModelCaller(
-            lm, timeout=self._timeout, retry=self._retry, emit=self._calls, parent=self._id
+            lm, timeout=self._timeout, retry=self._retry, emit=self._calls, parent=self._report.id
         )
-        self._progress(
-            BatchStarted(id=self._id, total=self._total, max_concurrent=self._concurrent)
-        )
+        self._report.start()
         self._task = asyncio.create_task(self._run(asker))
 
     async def _next(self) -> list[_Numbered]:
@@ -278,9 +270,9 @@ class _Batch:
             group.append(self._ready.get_nowait())
         found = [each for each in group if each is not None]
         if not found:
-            self._outcome = "failed"
+            self._report.outcome = "failed"
             await self._task
-            self._outcome = "completed"
+            self._report.outcome = "completed"
         elif group[-1] is None:
             self._ready.put_nowait(None)  # for the next call
         return found
@@ -290,14 +282,7 @@ class _Batch:
         try:
             await wait_until_done(self._task)
         finally:
-            end = BatchFinished(
-                id=self._id,
-                done=self._done,
-                total=self._total,
-                failed=self._failed,
-                outcome=self._outcome,
-            )
-            self._progress(end)
+            self._report.finish()
 
     async def _run(self, asker: ModelCaller) -> None:
         # A list is read on this loop. Any other iterable may run the user's code.
@@ -346,12 +331,7 @@ class _Batch:
         return record
 
     async def _deliver(self, index: int, record: CallRecord) -> None:
-        self._done += 1
-        self._failed += record.error is not None
-        if self._progress:
-            self._progress(
-                BatchProgress(id=self._id, done=self._done, total=self._total, failed=self._failed)
-            )
+        self._report.note(is_failed=record.error is not None)
         await self._ready.put((index, record))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from rlm_integrations import RLM, OpenAILM, RLMResult
 from rlm_integrations._concurrency import runtime
-from rlm_integrations.engine import rlm
+from rlm_integrations.engine import answering
 from rlm_integrations.engine.budget import Purse
 from rlm_integrations.events import (
     CallFailed,
@@ -210,13 +210,13 @@ def nothing_left() -> Iterator[None]:
 def every_result_survives_json(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every result that a test makes comes back from its JSON as it was."""
     results: list[RLMResult] = []
-    make = rlm.make_result
+    make = answering.make_result
 
     def keep(*args: Any) -> RLMResult:
         results.append(make(*args))
         return results[-1]
 
-    monkeypatch.setattr(rlm, "make_result", keep)
+    monkeypatch.setattr(answering, "make_result", keep)
     yield
     for result in results:
         plain = json.dumps(result.to_dict())

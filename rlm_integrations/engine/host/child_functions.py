@@ -16,8 +16,8 @@ from rlm_integrations.engine.sub_calls import SubCalls, prompt_too_long
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.prompt_pieces import literal
 from rlm_integrations.records import LLMError
-from rlm_integrations.result import SubCall
 from rlm_integrations.sandbox.base import HostCallError
+from rlm_integrations.trajectory import SubCall
 
 _SMALL = 10_000  # characters of a question in which the document is not looked for
 

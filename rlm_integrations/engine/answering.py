@@ -1,0 +1,189 @@
+"""One question answered from its beginning to its record: the run and everything around it."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Literal
+
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.answer import AnswerType
+from rlm_integrations.engine.children import spawner
+from rlm_integrations.engine.loop import Run
+from rlm_integrations.engine.repl import LazySession
+from rlm_integrations.engine.run_record import make_result, setup_of
+from rlm_integrations.engine.settings import Settings
+from rlm_integrations.engine.single import answer_at_once
+from rlm_integrations.engine.threads import build_corpus
+from rlm_integrations.engine.tree import RunStart, Tree
+from rlm_integrations.errors import (
+    BudgetExceededError,
+    IncompleteError,
+    InputError,
+    ModelError,
+    SandboxError,
+)
+from rlm_integrations.events import Emitter, RunFailed, RunFinished, RunStarted
+from rlm_integrations.lm import pricing
+from rlm_integrations.records import Limits
+from rlm_integrations.result import RLMResult
+
+
+async def corpus_of(context: object, limits: Limits) -> Corpus:
+    """The document of a context; see `Corpus.build`."""
+    if isinstance(context, Corpus):
+        return context
+    return await build_corpus(
+        Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors
+    )
+
+
+class Answering:
+    """Answers one question with these options.
+
+    Args:
+        settings: The options.
+        typed: The type of the answer.
+        emit: Receives the events.
+        on_incomplete: What happens if the run ends without a final answer; see `RLM`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        typed: AnswerType,
+        emit: Emitter,
+        *,
+        on_incomplete: Literal["partial", "raise"],
+    ) -> None:
+        self._settings = settings
+        self._typed = typed
+        self._emit = emit
+        self._on_incomplete = on_incomplete
+
+    async def answer(
+        self,
+        query: str,
+        context: object,
+        *,
+        repl: LazySession | None = None,
+        start: RunStart | None = None,
+    ) -> RLMResult[Any]:
+        """The result of the run.
+
+        Args:
+            query: The question.
+            context: The document.
+            repl: The REPL of a session, whose document is used.
+            start: Which run this is; a new one by default.
+
+        Raises:
+            RLMError: See `RLM.acompletion`.
+        """
+        start = start or RunStart(run_id=secrets.token_hex(8))
+        query = _checked_question(query)
+        await self._check_prices()
+        emit, settings = self._emit, self._settings
+        corpus = await corpus_of(context, settings.limits) if repl is None else repl.corpus
+        setup = await setup_of(
+            settings,
+            corpus,
+            query,
+            on_incomplete=self._on_incomplete,
+            started=start.clock.started,
+        )
+        tree = Tree(settings, corpus, start, emit)
+        own = LazySession(corpus) if repl is None else repl
+        run = Run(
+            tree,
+            own,
+            query=query,
+            path="r",
+            depth=0,
+            typed=self._typed,
+            spawn=spawner(tree, 0, corpus),
+            worker="root",
+        )
+        emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
+        layers: Mapping[str, str] = {}
+        try:
+            async with AsyncExitStack() as cleanup:
+                if repl is None:
+                    cleanup.push_async_callback(own.end, keep=context)
+                cleanup.push_async_callback(tree.close)
+                at_once = corpus.characters < settings.limits.single_call_below
+                if not at_once or not await answer_at_once(tree, run, own):
+                    await run.run(() if at_once else own.history)
+                layers = own.session.layers if own.session is not None else {}
+        except BaseException as error:
+            own.history = run.history(own.history, is_answered=False)
+            run.settle()
+            if isinstance(error, asyncio.CancelledError):
+                run.outcome.stop_reason = "cancelled"
+                result = make_result(tree, run, setup, layers, own.recorded)
+                emit(RunFinished(id=run.id, result=result))
+            else:
+                told = _note_failure(run, error)
+                result = make_result(tree, run, setup, layers, own.recorded)
+                emit(RunFailed(id=run.id, error=told, result=result))
+            raise
+        own.history = run.history(own.history)
+        result = make_result(tree, run, setup, layers, own.recorded)
+        emit(RunFinished(id=run.id, result=result))
+        self._check_complete(result)
+        return result
+
+    def _check_complete(self, result: RLMResult[Any]) -> None:
+        """Raise for a run without a final answer, if that is wanted."""
+        raises = self._on_incomplete == "raise"
+        if result.stop_reason.startswith("budget"):
+            if raises or self._settings.budget.on_exceeded == "raise":
+                raise BudgetExceededError(
+                    f"the run's budget is spent ({result.stop_reason}); the error has the partial result",
+                    result=result,
+                )
+        elif raises and result.stop_reason != "final":
+            why = (
+                result.stop_reason
+                if result.error is None
+                else f"{result.stop_reason}: {result.error}"
+            )
+            raise IncompleteError(
+                f"the run ended without a final answer ({why}); the error has the partial result",
+                result=result,
+            )
+
+    async def _check_prices(self) -> None:
+        """A cost limit needs prices before the first call."""
+        if self._settings.budget.max_cost is None:
+            return
+        await pricing.prepare()
+        for lm in (self._settings.root, *self._settings.subs.values()):
+            if not pricing.has_price(lm.name):
+                raise InputError(
+                    f"max_cost cannot hold: there is no known price of {lm.name!r}; limit max_tokens or max_calls instead"
+                )
+
+
+def _note_failure(run: Run, error: BaseException) -> str:
+    """Note how the run failed; what its event says."""
+    told = f"{type(error).__name__}: {error}"
+    outcome = run.outcome
+    outcome.stop_reason, outcome.error = "failed", told
+    if isinstance(error, ModelError):
+        outcome.stop_reason, outcome.error = "model_error", str(error)
+    elif isinstance(error, SandboxError):
+        outcome.stop_reason, outcome.error = "sandbox_lost", str(error)
+    return told
+
+
+def _checked_question(given: object) -> str:
+    if not isinstance(given, str) or not given.strip():
+        raise InputError(f"the question must be a string that is not empty, not {given!r}")
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the question has half of a surrogate pair at character {error.start}, which is not valid Unicode"
+        ) from None
+    return given

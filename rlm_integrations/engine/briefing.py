@@ -1,0 +1,41 @@
+"""What a run's model reads first: the system prompt and the question, from the run's options."""
+
+from rlm_integrations.engine import prompts
+from rlm_integrations.engine.answer import AnswerType
+from rlm_integrations.engine.repl import LazySession
+from rlm_integrations.engine.tree import Tree
+
+
+def system_prompt(tree: Tree, depth: int, typed: AnswerType) -> str:
+    """The system prompt of a run at this depth with this type of answer."""
+    settings = tree.settings
+    return prompts.system(
+        shown=settings.limits.stdout_shown,
+        rules=settings.sandbox.rules,
+        sub_window=settings.sub.context_window,
+        width=settings.max_parallel_calls,
+        children=depth + 1 < settings.max_depth,
+        models=list(settings.subs),
+        tools=[tool.spec for tool in settings.tools],
+        store=tree.store is not None,
+        schema=typed.schema,
+    )
+
+
+def first_question(tree: Tree, repl: LazySession, query: str) -> str:
+    """The question, with what the context is and what the run may spend."""
+    corpus = repl.corpus
+    first = corpus.sources[0] if corpus.sources else None
+    opening = (
+        corpus.text(first.name, 0, min(prompts.OPENING, first.length)) if first is not None else ""
+    )
+    asked = prompts.question(
+        query,
+        lengths=corpus.lengths,
+        characters=corpus.characters,
+        is_list=corpus.is_list,
+        opening=opening,
+        turns=tree.settings.max_iterations,
+        budget={kind: left for kind, (left, _) in tree.purse.remaining().items()},
+    )
+    return f"{asked}\n\n{prompts.NEW_REPL}" if repl.is_renewed else asked

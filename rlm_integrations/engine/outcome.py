@@ -1,0 +1,22 @@
+"""How far a run has come."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_integrations.records import Message
+from rlm_integrations.result import StopReason
+from rlm_integrations.trajectory import Citation, Iteration
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How far a run has come, and in the end what became of it."""
+
+    answer: Any = ""  # None where one of a type was asked for
+    partial: str = ""  # the best words so far, unless `stop_reason` is "final"
+    citations: list[Citation] = field(default_factory=list)
+    dropped_citations: int = 0
+    stop_reason: StopReason = "max_iterations"
+    turns: list[Iteration] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    error: str | None = None
