@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlm_integrations.errors import (
         BudgetExceededError,
         ContextError,
+        DamagedDataError,
         IncompleteError,
         InputError,
         JournalError,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         SandboxClosedError,
         SandboxError,
         SandboxUnavailableError,
+        StorageError,
+        StorageUnavailableError,
     )
     from rlm_integrations.events import (
         BatchFinished,
@@ -101,6 +104,7 @@ __all__ = [
     "Context",
     "ContextError",
     "Corpus",
+    "DamagedDataError",
     "Event",
     "Execution",
     "FunctionCall",
@@ -135,6 +139,8 @@ __all__ = [
     "SourceInfo",
     "SpanRef",
     "Spent",
+    "StorageError",
+    "StorageUnavailableError",
     "StoreObject",
     "SubCall",
     "TurnFinished",
@@ -158,6 +164,7 @@ _HOMES = {
     "errors": [
         "BudgetExceededError",
         "ContextError",
+        "DamagedDataError",
         "IncompleteError",
         "InputError",
         "JournalError",
@@ -169,6 +176,8 @@ _HOMES = {
         "SandboxClosedError",
         "SandboxError",
         "SandboxUnavailableError",
+        "StorageError",
+        "StorageUnavailableError",
     ],
     "events": [
         "BatchFinished",

@@ -10,9 +10,12 @@
     ├── IncompleteError                        a run without a final answer; has the result
     │   └── BudgetExceededError                it spent its budget
     ├── JournalError                           an answer could not be kept, so it was not used
-    └── SandboxError                           model code could not be run
-        ├── SandboxUnavailableError            this machine lacks a layer of protection
-        └── SandboxClosedError                 the session was closed or cancelled
+    ├── SandboxError                           model code could not be run
+    │   ├── SandboxUnavailableError            this machine lacks a layer of protection
+    │   └── SandboxClosedError                 the session was closed or cancelled
+    └── StorageError                           stored data cannot be opened, read or written
+        ├── StorageUnavailableError            the database or the lake cannot be reached now
+        └── DamagedDataError                   stored data is not what was written
 
 A failed call in a batch raises nothing: its result is a value, `records.LLMError`.
 """
@@ -123,6 +126,18 @@ class SandboxUnavailableError(SandboxError):
 
 class SandboxClosedError(SandboxError):
     """The session was closed or cancelled before this use."""
+
+
+class StorageError(RLMError):
+    """Stored data cannot be opened, read or written."""
+
+
+class StorageUnavailableError(StorageError):
+    """The database or the lake cannot be reached now; the same call may succeed later."""
+
+
+class DamagedDataError(StorageError):
+    """Stored data is not what was written: its hash or its form is wrong."""
 
 
 def quote_value(value: object) -> str:

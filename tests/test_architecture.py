@@ -227,16 +227,21 @@ def test_the_front_names_its_homes_once() -> None:
 
 HEAVY = [
     "aiohttp",
+    "alembic",
     "genai_prices",
     "httpx",
     "httpx2",
     "langchain_core",
     "llama_index",
+    "obstore",
     "openai",
+    "psycopg",
     "pydantic",
     "requests",
     "sqlalchemy",
     "tqdm",
+    "yaml",
+    "zstandard",
 ]
 
 

@@ -1,0 +1,239 @@
+"""The tables, in SQLAlchemy Core, for SQLite, PostgreSQL, MariaDB/MySQL and SQL Server.
+
+A database on a server holds them in a schema of their own, `llm` by default. SQLite and MySQL have
+no schemas inside a database: there the tables' names begin with `llm_`. Large values are not here
+but in the lake; rows name them by their SHA-256.
+
+A change of a table needs a migration in `migrations/versions`; a test compares the two.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    Unicode,
+    UnicodeText,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects import mssql, mysql
+
+DEFAULT_SCHEMA = "llm"
+VERSION_TABLE = "SchemaVersion"
+# Databases without schemas inside a database
+PREFIXED_DIALECTS = frozenset({"sqlite", "mysql", "mariadb"})
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time with microseconds, kept without a zone, in UTC; read with the zone."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """DATETIME2 and DATETIME(6), where DATETIME alone would round."""
+        if dialect.name == "mssql":
+            return dialect.type_descriptor(mssql.DATETIME2(6))  # type: ignore[no-untyped-call]
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """The time in UTC, without its zone."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """The time with its zone."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+def row_number() -> BigInteger:
+    """A number that the database gives to each row; SQLite counts only in INTEGER."""
+    return BigInteger().with_variant(Integer, "sqlite")
+
+
+def binary() -> LargeBinary:
+    """Bytes of any length, where BLOB of MySQL ends at 64 KiB and IMAGE of SQL Server is outdated."""
+    return (
+        LargeBinary()
+        .with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+        .with_variant(mssql.VARBINARY("max"), "mssql")  # type: ignore[no-untyped-call]
+    )
+
+
+def long_text() -> UnicodeText:
+    """Text of any length, where TEXT of MySQL ends at 64 KiB and NTEXT of SQL Server is outdated."""
+    return (
+        UnicodeText()
+        .with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+        .with_variant(mssql.NVARCHAR(None), "mssql")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the tables are called in one database.
+
+    Attributes:
+        schema: The schema that holds them; None in databases without schemas.
+        prefix: What each table's name begins with.
+    """
+
+    schema: str | None
+    prefix: str
+
+    @classmethod
+    def of(cls, dialect: str, schema: str = DEFAULT_SCHEMA) -> "Names":
+        """The names in a database of this dialect."""
+        return cls(None, f"{schema}_") if dialect in PREFIXED_DIALECTS else cls(schema, "")
+
+    def table(self, name: str) -> str:
+        """The name of a table, without its schema."""
+        return f"{self.prefix}{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """All tables, by what they hold.
+
+    Attributes:
+        runs: One row per run: what was asked, how it ended, and who is running it.
+        records: The journal: one row per answer of a run; of several with one `call_id`, the last counts.
+        stores: One row per shared store, with the number of its last event.
+        events: The events of stores, numbered without gaps.
+        blobs: Small blobs, compressed; all blobs if there is no lake.
+        blob_uses: Which run uses which blob, so that a run can be removed with its blobs.
+        manifests: What jobs derive, `DeriveManifests` in the original design.
+        jobs: The queue, `DeriveJobs` in the original design.
+    """
+
+    names: Names
+    metadata: MetaData
+    runs: Table
+    records: Table
+    stores: Table
+    events: Table
+    blobs: Table
+    blob_uses: Table
+    manifests: Table
+    jobs: Table
+
+
+@cache
+def schema_for(names: Names) -> Schema:
+    """The tables under these names."""
+    metadata = MetaData(schema=names.schema)
+
+    def table(name: str, *columns: Column[Any] | Index | UniqueConstraint) -> Table:
+        return Table(names.table(name), metadata, *columns)
+
+    def index(table: str, *columns: str) -> Index:
+        return Index(f"ix_{names.table(table)}_{'_'.join(columns)}", *columns)
+
+    return Schema(
+        names,
+        metadata,
+        runs=table(
+            "Runs",
+            Column("run_id", String(64), primary_key=True),
+            Column("status", String(20), nullable=False),
+            Column("question", long_text(), nullable=False),
+            Column("root_model", Unicode(200), nullable=False),
+            Column("previous_run_id", String(64)),
+            Column("setup_sha256", String(64)),
+            Column("result_sha256", String(64)),
+            Column("owner", Unicode(200)),
+            Column("lease_until_utc", UtcTime()),
+            Column("created_at_utc", UtcTime(), nullable=False),
+            Column("updated_at_utc", UtcTime(), nullable=False),
+            index("Runs", "created_at_utc"),
+        ),
+        records=table(
+            "JournalRecords",
+            Column("record_no", row_number(), Identity(), primary_key=True),
+            Column("run_id", String(64), nullable=False),
+            Column("call_id", long_text(), nullable=False),
+            Column("body", binary()),
+            Column("blob_sha256", String(64)),
+            Column("kept_at", Double(), nullable=False),
+            index("JournalRecords", "run_id"),
+        ),
+        stores=table(
+            "Stores",
+            Column("store_id", String(64), primary_key=True),
+            Column("last_seq", BigInteger(), nullable=False),
+            Column("created_at_utc", UtcTime(), nullable=False),
+        ),
+        events=table(
+            "StoreEvents",
+            Column("store_id", String(64), primary_key=True),
+            Column("seq", BigInteger(), primary_key=True, autoincrement=False),
+            Column("run_id", String(64)),
+            Column("unit", String(32), nullable=False),
+            Column("body", binary(), nullable=False),
+            Column("kept_at", Double(), nullable=False),
+            index("StoreEvents", "run_id"),
+        ),
+        blobs=table(
+            "Blobs",
+            Column("blob_no", row_number(), Identity(), primary_key=True),
+            Column("sha256", String(64), nullable=False),
+            Column("size", BigInteger(), nullable=False),
+            Column("data", binary(), nullable=False),
+            Column("kept_at", Double(), nullable=False),
+            UniqueConstraint("sha256", name=f"uq_{names.table('Blobs')}"),
+        ),
+        blob_uses=table(
+            "BlobUses",
+            Column("run_id", String(64), primary_key=True),
+            Column("sha256", String(64), primary_key=True),
+            index("BlobUses", "sha256"),
+        ),
+        manifests=table(
+            "DeriveManifests",
+            Column("manifest_id", Uuid(), primary_key=True),
+            Column("manifest_version", String(20), nullable=False),
+            Column("task_type", Unicode(100), nullable=False),
+            Column("llm_provider", String(50)),
+            Column("llm_model", String(100)),
+            Column("status", String(50), nullable=False),
+            Column("artifact_path", Unicode(500)),
+            Column("created_at_utc", UtcTime(), nullable=False),
+            Column("manifest", long_text(), nullable=False),
+        ),
+        jobs=table(
+            "DeriveJobs",
+            Column("job_id", Uuid(), primary_key=True),
+            Column("manifest_id", Uuid(), nullable=False),
+            Column("status", String(50), nullable=False),
+            Column("priority", Integer(), nullable=False, server_default=text("100")),
+            Column("created_at_utc", UtcTime(), nullable=False),
+            Column("started_at_utc", UtcTime()),
+            Column("finished_at_utc", UtcTime()),
+            Column("worker", Unicode(200)),
+            Column("lease_until_utc", UtcTime()),
+            Column("attempts", Integer(), nullable=False),
+            Column("max_attempts", Integer(), nullable=False),
+            Column("run_id", String(64)),
+            Column("error", long_text()),
+            index("DeriveJobs", "status", "priority", "created_at_utc", "job_id"),
+            index("DeriveJobs", "status", "lease_until_utc"),
+            index("DeriveJobs", "manifest_id"),
+        ),
+    )

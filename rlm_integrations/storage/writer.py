@@ -1,0 +1,175 @@
+"""Writes to a database in one thread, which commits what all threads wait for at once.
+
+A commit waits for the disk. Alone, each thread would wait in turn; in a group all wait together.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection
+
+from rlm_integrations.errors import StorageError, StorageUnavailableError
+from rlm_integrations.storage.database import Database
+from rlm_integrations.storage.statements import RawInsert, Row
+
+T = TypeVar("T")
+
+_GROUP_UNITS = 1_000
+Rows = Mapping[RawInsert, Sequence[Row]]
+
+
+@dataclass(slots=True, eq=False)
+class _Unit(Generic[T]):
+    """What is committed completely or not at all.
+
+    `work` may be called several times: if another unit of its group fails, and after a commit whose
+    outcome is unknown because the connection was lost.
+    """
+
+    work: Callable[[Connection], T] | None
+    rows: Rows
+    durable: bool
+    future: Future[T] | asyncio.Future[T]
+    loop: asyncio.AbstractEventLoop | None = None
+    outcome: Any = None
+    error: BaseException | None = None
+
+
+class DatabaseWriter:
+    """Commits units of work in the order in which they come, in groups.
+
+    Units of a group share a transaction: first the rows of all, then the work of each. If one
+    fails, the others are committed without it.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[_Unit[Any]] = []
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    def submit(self, work: Callable[[Connection], T], *, durable: bool = True) -> Future[T]:
+        """Have `work` done in the writer's thread and committed; its result is the future's.
+
+        Args:
+            work: Reads and writes on the connection, quickly. It must give the same when it is
+                called twice.
+            durable: Whether it must survive a power failure.
+        """
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # a write cannot be cancelled
+        self._add(_Unit(work, {}, durable, future))
+        return future
+
+    def insert(self, rows: Rows) -> Future[None]:
+        """Have rows inserted and committed as one unit."""
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
+        self._add(_Unit(None, rows, True, future))
+        return future
+
+    def submit_here(
+        self, work: Callable[[Connection], T] | None, rows: Rows
+    ) -> "asyncio.Future[T]":
+        """The same for the running event loop: rows and work as one unit.
+
+        Cancelling the wait does not stop the write.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._add(_Unit(work, rows, True, future, loop))
+        return future
+
+    def _add(self, unit: _Unit[Any]) -> None:
+        self._database.check_usable()  # in a forked process there is no thread
+        with self._wake:
+            if self._is_closed:
+                raise StorageError(f"storage in {self._database.target} is closed; open it again")
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._serve, daemon=True, name="rlm-storage-writer"
+                )
+                self._thread.start()
+            self._waiting.append(unit)
+            self._wake.notify()
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Commit what waits, then end the thread."""
+        with self._wake:
+            self._is_closed = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _serve(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._is_closed:
+                    self._wake.wait()
+                group = self._waiting[:_GROUP_UNITS]
+                del self._waiting[:_GROUP_UNITS]
+            if not group:
+                return
+            self._commit(group)
+            _settle(group)
+            del group  # its futures hold results
+
+    def _commit(self, group: list[_Unit[Any]]) -> None:
+        """Commit the units together. If that fails, commit each half, so that only those that
+        cannot be committed fail.
+        """
+        try:
+            self._database.persist(lambda: self._transact(group))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+            if len(group) == 1 or isinstance(error, StorageUnavailableError):
+                for unit in group:
+                    unit.error = error
+                return
+            middle = len(group) // 2
+            self._commit(group[:middle])
+            self._commit(group[middle:])
+
+    def _transact(self, group: list[_Unit[Any]]) -> None:
+        rows: dict[RawInsert, list[Row]] = {}
+        for unit in group:
+            for statement, more in unit.rows.items():
+                rows.setdefault(statement, []).extend(more)
+        with self._database.write(durable=any(unit.durable for unit in group)) as connection:
+            for statement, each in rows.items():
+                statement.run(connection, each)
+            for unit in group:
+                if unit.work is not None:
+                    unit.outcome = unit.work(connection)
+
+
+def _settle(group: list[_Unit[Any]]) -> None:
+    """Wake those who wait; each event loop once."""
+    of_loops: dict[asyncio.AbstractEventLoop, list[_Unit[Any]]] = {}
+    for unit in group:
+        if unit.loop is None:
+            _set(unit)
+        else:
+            of_loops.setdefault(unit.loop, []).append(unit)
+    for loop, units in of_loops.items():
+        try:
+            loop.call_soon_threadsafe(_set_all, units)
+        except RuntimeError:  # the loop is closed: nothing waits there any more
+            continue
+
+
+def _set_all(units: list[_Unit[Any]]) -> None:
+    for unit in units:
+        if not unit.future.done():
+            _set(unit)
+
+
+def _set(unit: _Unit[Any]) -> None:
+    if unit.error is None:
+        unit.future.set_result(unit.outcome)
+    else:
+        unit.future.set_exception(unit.error)
