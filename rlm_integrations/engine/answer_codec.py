@@ -1,0 +1,209 @@
+"""Answers of a journal as JSON, and back. What is read may be damaged, and is checked."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from rlm_integrations._json import read_record, to_plain
+from rlm_integrations.engine.call_id import CallId
+from rlm_integrations.engine.child_requests import ChildAnswer
+from rlm_integrations.engine.journal import Answer
+from rlm_integrations.engine.model_calls import ModelAnswer
+from rlm_integrations.engine.notes import AmbiguousQuote, CallNote, UncheckedQuote
+from rlm_integrations.errors import InputError
+from rlm_integrations.records import LLMError, LLMReply, SpanRef, StoreObject
+from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, FinalValue
+from rlm_integrations.sandbox.wire import Opaque
+from rlm_integrations.store.log import Created, Invalidated, Linked
+
+VERSION: Final = 1  # of the format
+_NOTES: Final[Mapping[str, type]] = {
+    "create": Created,
+    "invalidate": Invalidated,
+    "link": Linked,
+    "ambiguous": AmbiguousQuote,
+    "unchecked": UncheckedQuote,
+}
+_NAMES: Final = {kind: name for name, kind in _NOTES.items()}
+_EXACT_INTEGER: Final = 1 << 53  # some readers of JSON keep larger integers as floats
+
+
+def encode_answer(call: CallId, answer: Answer) -> bytes:
+    """The call and its answer as one JSON object."""
+    kind, value = _encoded(answer.value)
+    record = {
+        "version": VERSION,
+        "call": to_plain(call),
+        "kind": kind,
+        "value": value,
+        "notes": [{"note": _NAMES[type(note)], **to_plain(note)} for note in answer.notes],
+        "error": answer.error,
+        "prompt": answer.prompt,
+    }
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode_answer(encoded: bytes) -> tuple[CallId, Answer]:
+    """What `encode_answer` wrote.
+
+    Raises:
+        InputError: It is damaged, or a later version wrote it.
+    """
+    try:
+        record = json.loads(encoded)
+        if record["version"] != VERSION:
+            raise InputError(
+                f"a journal record has version {record['version']!r}, and this version of the library reads {VERSION}"
+            )
+        error = record["error"]
+        answer = Answer(
+            _decoded(record["kind"], record["value"]),
+            tuple(map(_note, record["notes"])),
+            None if error is None else (str(error[0]), str(error[1])),
+            str(record["prompt"]),
+        )
+        return read_record(CallId, record["call"], "call"), answer
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"a journal record is damaged: {type(error).__name__}: {error}") from error
+
+
+def _encoded(value: Any) -> tuple[str, Any]:
+    match value:
+        case ModelAnswer():
+            return "model", to_plain(value)
+        case ChildAnswer():
+            return "child", to_plain(value)
+        case ExecutionResult():
+            plain = to_plain(_without_final(value))
+            final = value.final
+            plain["final"] = (
+                None
+                if final is None
+                else _tagged([final.value, list(final.evidence), final.several])
+            )
+            return "block", plain
+        case _:
+            return "value", _tagged(value)
+
+
+def _without_final(result: ExecutionResult) -> ExecutionResult:
+
+    return replace(result, final=None)
+
+
+def _decoded(kind: str, value: Any) -> Any:
+    match kind:
+        case "model":
+            answer: ModelAnswer = read_record(ModelAnswer, value, "answer")
+            return _with_reply(answer)
+        case "child":
+            return read_record(ChildAnswer, value, "answer")
+        case "block":
+            return _block(value)
+        case "value":
+            return _untagged(value)
+    raise InputError(f"a journal record has the unknown kind {kind!r}")
+
+
+def _with_reply(answer: ModelAnswer) -> ModelAnswer:
+    """The answer with its reply as it was: a string that knows whether it was cut."""
+    record = answer.record
+    if isinstance(record.reply, LLMError):
+        return answer
+    reply = LLMReply(record.reply, record.finish_reason)
+    return replace(answer, record=replace(record, reply=reply))
+
+
+def _block(value: Any) -> ExecutionResult:
+    error, final = value.pop("error"), value.pop("final")
+    final_parts = None if final is None else _untagged(final)
+    locals_ = read_record(Mapping[str, str], value.pop("locals"), "locals")
+    rebound = tuple(map(str, value.pop("rebound")))
+    return ExecutionResult(
+        **value,
+        error=None if error is None else read_record(ExecutionError, error, "error"),
+        final=None
+        if final_parts is None
+        else FinalValue(final_parts[0], tuple(final_parts[1]), several=bool(final_parts[2])),
+        locals=locals_,
+        rebound=rebound,
+    )
+
+
+def _note(value: Any) -> CallNote:
+    kind = _NOTES[value.pop("note")]
+    return cast("CallNote", read_record(kind, value, "note"))
+
+
+# Values that cross the sandbox's boundary. What JSON has no type for is an object with one key that
+# begins with a dollar sign.
+
+
+def _tagged(value: Any) -> Any:
+    match value:
+        case None | bool():
+            return value
+        case LLMError():
+            return {"$error": [value.type, value.message, value.retries]}
+        case LLMReply():
+            return {"$reply": [str(value), value.finish_reason]}
+        case str():
+            return str(value)
+        case int():
+            return value if abs(value) < _EXACT_INTEGER else {"$int": hex(value)}
+        case float():
+            return value if math.isfinite(value) else {"$float": str(value)}
+        case list():
+            return [_tagged(item) for item in value]
+        case tuple():
+            return {"$tuple": [_tagged(item) for item in value]}
+        case SpanRef() | StoreObject():
+            return {f"${type(value).__name__}": {**to_plain(value), **_content(value)}}
+        case Opaque():
+            return {"$opaque": [value.type, value.text]}
+        case dict():
+            if all(type(key) is str and not key.startswith("$") for key in value):
+                return {key: _tagged(item) for key, item in value.items()}
+            return {"$dict": [[_tagged(key), _tagged(item)] for key, item in value.items()]}
+    raise TypeError(f"a value of type {type(value).__name__} cannot be kept in a journal")
+
+
+def _content(value: SpanRef | StoreObject) -> dict[str, Any]:
+    return {"content": _tagged(value.content)} if isinstance(value, StoreObject) else {}
+
+
+def _untagged(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_untagged(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        (name, inner), *_ = value.items()
+        if name.startswith("$"):
+            return _UNTAG[name](inner)
+    return {name: _untagged(item) for name, item in value.items()}
+
+
+def _store_object(fields: dict[str, Any]) -> StoreObject:
+    content = _untagged(fields.pop("content"))
+    links = tuple((kind, id_) for kind, id_ in fields.pop("links"))
+    found: StoreObject = read_record(StoreObject, {**fields, "content": None}, "object")
+
+    return replace(found, content=content, links=links)
+
+
+_UNTAG: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "$error": lambda parts: LLMError(*parts),
+    "$reply": lambda parts: LLMReply(*parts),
+    "$int": lambda text: int(text, 16),
+    "$float": float,
+    "$tuple": lambda items: tuple(map(_untagged, items)),
+    "$SpanRef": lambda fields: read_record(SpanRef, fields, "span"),
+    "$StoreObject": _store_object,
+    "$opaque": lambda parts: Opaque(*parts),
+    "$dict": lambda pairs: {_untagged(key): _untagged(item) for key, item in pairs},
+}
