@@ -60,6 +60,7 @@ def _write_through(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
     fd = os.open(
         path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
     )  # O_NONBLOCK: opening a pipe without a reader would wait for one
-    with open(fd, "w", encoding="ascii", newline="\n") as file:  # noqa: PTH123 - a descriptor, not a path
+    # A descriptor, not a path
+    with open(fd, "w", encoding="ascii", newline="\n") as file:  # noqa: PTH123
         os.set_blocking(fd, True)
         file.writelines(lines)

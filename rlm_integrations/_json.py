@@ -133,7 +133,8 @@ def _fields(kind: Any, value: Any, omit: frozenset[str]) -> dict[str, Any]:
     known = _fields_of(kind)
     if not value.keys() <= known.keys():
         raise _InvalidError(
-            f"has an unknown field {min(map(str, value.keys() - known.keys()))[:40]!r}: a later version may have written it"
+            f"has an unknown field {min(map(str, value.keys() - known.keys()))[:40]!r}: a "
+            "later version may have written it"
         )
     found = {}
     for name, (reader, is_required) in known.items():
@@ -264,5 +265,6 @@ def _read_bool(value: Any) -> bool:
 
 def _type_error(wanted: str, value: Any) -> _InvalidError:
     return _InvalidError(
-        f"must be {wanted}, not {'null' if value is None else f'a value of type {type(value).__name__}'}"
+        f"must be {wanted}, not "
+        f"{'null' if value is None else f'a value of type {type(value).__name__}'}"
     )

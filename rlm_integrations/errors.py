@@ -141,7 +141,7 @@ class DamagedDataError(StorageError):
 
 
 def quote_value(value: object) -> str:
-    """A value as error messages quote it: bounded in length, and no code of an unknown class runs."""
+    """A value as error messages quote it: of limited length, and without running unknown code."""
     if isinstance(value, str):
         return repr(str.__str__(value) if len(value) <= 80 else f"{value[:80]}…")
     if isinstance(value, int) and abs(value) >= 10**30:

@@ -1,8 +1,8 @@
-"""The one stream of events. Everything visible (callbacks, progress, traces, pages) consumes it;
-nothing else reports.
+"""The events of runs, calls and batches. Callbacks, progress bars, traces and pages are built on
+them only.
 
-A hook is any callable that takes one event. It is called on the event loop that does the work, so
-it must be quick; its return value is ignored, and its exceptions never break a run.
+A hook is any callable that takes one event. It is called on the event loop that runs the work, so
+it must be fast; its return value is ignored, and its exceptions never break a run.
 """
 
 import itertools
@@ -24,13 +24,13 @@ logger = logging.getLogger("rlm_integrations")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What all events have in common.
+    """The base class of all events.
 
     Attributes:
-        id: The thing that it happened to: the same in its started, finished and failed events,
-            unique within the process.
-        parent: The id of what that thing is part of, or None.
-        at: When, in seconds of `time.monotonic()`.
+        id: The id of the run, call, batch, turn or block; the same in its started, finished and
+            failed events, and unique within the process.
+        parent: The id of the run, turn or batch that contains it, or None.
+        at: The time of the event, in seconds of `time.monotonic()`.
     """
 
     id: str
@@ -40,7 +40,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStarted(Event):
-    """A model is going to be asked; the call may still have to wait for its turn."""
+    """A model call starts; it may still have to wait for a slot of the limiter."""
 
     model: str
     request: Request
@@ -48,11 +48,11 @@ class CallStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRetried(Event):
-    """One try failed, and another will follow.
+    """An attempt failed, and will be retried.
 
     Attributes:
-        error: Why it failed; its `retries` counts the one that follows.
-        delay: After how many seconds at least the next try follows.
+        error: The failure; its `retries` includes the coming retry.
+        delay: The minimum delay before the next attempt, in seconds.
     """
 
     error: LLMError
@@ -61,16 +61,16 @@ class CallRetried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFinished(Event):
-    """A model answered."""
+    """A model call succeeded."""
 
     record: CallRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFailed(Event):
-    """A call came to nothing; `record.reply` is the `LLMError`.
+    """A model call failed; `record.reply` is the `LLMError`.
 
-    Its type is "cancelled" where the caller gave up.
+    Its type is "cancelled" if the caller cancelled the call.
     """
 
     record: CallRecord
@@ -105,7 +105,7 @@ class FunctionCalled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStarted(Event):
-    """A batch begins; `total` is None where its prompts come from a generator."""
+    """A batch starts; `total` is None if its prompts come from a generator."""
 
     total: int | None
     max_concurrent: int
@@ -113,7 +113,7 @@ class BatchStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchProgress(Event):
-    """One more prompt of a batch is done; `failed` is the part of `done` that came to nothing."""
+    """Another prompt of a batch is done; `done` includes the `failed` ones."""
 
     done: int
     total: int | None
@@ -122,7 +122,7 @@ class BatchProgress(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchFinished(Event):
-    """A batch is over: all its prompts are done, its caller gave up, or its source of prompts
+    """A batch has ended: all prompts are done, the caller cancelled it, or the source of prompts
     raised.
     """
 
@@ -134,16 +134,16 @@ class BatchFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimiterChanged(Event):
-    """A model's limiter moved its ceiling or its pause since this caller last looked. The limiter
-    serves the whole process.
+    """A model's limiter changed its ceiling or its pause since the last report to this caller. The
+    limiter is shared by the whole process.
 
     Attributes:
         model: The model's name.
-        ceiling: How many calls may be in flight now.
-        in_use: How many are.
-        waiting: How many wait for their turn.
-        paused_until: Nobody asks before this time of `time.monotonic()`; None where there is no
-            pause.
+        ceiling: How many calls may be in flight.
+        in_use: How many calls are in flight.
+        waiting: How many calls wait for a slot.
+        paused_until: No call is sent before this time, in seconds of `time.monotonic()`; None if
+            there is no pause.
     """
 
     model: str
@@ -155,13 +155,13 @@ class LimiterChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """A run begins; `parent` is the run that it is a child of.
+    """A run starts; `parent` is the parent run's id.
 
     Attributes:
         query: The question.
-        path: The run's place in its tree, "r" for the root.
-        depth: 0 for the root.
-        characters: How long its document is.
+        path: The run's path in its tree; "r" for the root.
+        depth: The run's depth; 0 for the root.
+        characters: The length of its document.
     """
 
     query: str
@@ -172,14 +172,14 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnStarted(Event):
-    """The root model is asked for its next turn."""
+    """A turn starts: the root model is called."""
 
     iteration: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockStarted(Event):
-    """A block of the model's code is going to run."""
+    """A block of the model's code starts."""
 
     block: int
     code: str
@@ -187,21 +187,21 @@ class BlockStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockFinished(Event):
-    """A block is done; `execution` is a `result.Execution`."""
+    """A block has ended; `execution` is a `result.Execution`."""
 
     execution: "Execution"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnFinished(Event):
-    """A turn is over; `turn` is a `result.Iteration`."""
+    """A turn has ended; `turn` is a `result.Iteration`."""
 
     turn: "Iteration"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildFinished(Event):
-    """A child run is over; its answer goes to the code that asked."""
+    """A child run has ended; its answer is returned to the code that started it."""
 
     answer: str
     stop_reason: str
@@ -209,7 +209,7 @@ class ChildFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(Event):
-    """The run is over. The last event of every stream."""
+    """The run has ended. The last event of every stream."""
 
     result: "RLMResult"
 
@@ -219,8 +219,8 @@ class RunFailed(Event):
     """The run raised; a stream raises it too, after this event.
 
     Attributes:
-        error: What it raised.
-        result: The record of what was done and paid before.
+        error: The exception.
+        result: The record of the run up to the exception.
     """
 
     error: str
@@ -231,9 +231,9 @@ Hook = Callable[[Event], object]
 
 
 class Emitter:
-    """Hands events to hooks.
+    """Passes events to hooks.
 
-    False where there are none, so that nobody makes events for nothing.
+    False if there are no hooks, so that callers need not create events.
     """
 
     __slots__ = ("_broken", "_hooks")
@@ -246,7 +246,7 @@ class Emitter:
         return bool(self._hooks)
 
     def __call__(self, event: Event) -> None:
-        """Hand the event over. A hook's first exception is logged, further ones are not: there may
+        """Pass an event to every hook. Only a hook's first exception is logged, because there may
         be thousands.
         """
         for number, hook in enumerate(self._hooks):
@@ -256,12 +256,15 @@ class Emitter:
                 if number not in self._broken:
                     self._broken.add(number)
                     logger.exception(
-                        "%r raised on %s; the run goes on, and it is not logged again",
+                        (
+                            "%r raised on %s; the run continues, and further errors of this hook "
+                            "are not logged"
+                        ),
                         hook,
                         type(event).__name__,
                     )
 
 
 def new_id(kind: str) -> str:
-    """An id such as "call-17", not given twice in a process."""
+    """An id such as "call-17", unique within the process."""
     return f"{kind}-{next(shared('event ids', lambda: itertools.count(1)))}"

@@ -1,4 +1,4 @@
-"""A recorded prompt: its own words, and spans of the document."""
+"""A recorded prompt: its own text, and spans of the document."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,18 +11,19 @@ from rlm_integrations.records import SpanRef
 if TYPE_CHECKING:
     from rlm_integrations.corpus import Corpus
 
-_MAX_PIECES_SHORTENED: Final = 20  # of a prompt that is recorded in part
+_MAX_PIECES_SHORTENED: Final = 20  # minimum for a prompt that is recorded in part
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPieces:
-    """A prompt as its own words and spans of the document, which add up to the exact prompt.
+    """A prompt as a sequence of own text and spans of the document, which together are the exact
+    prompt.
 
     Attributes:
-        pieces: Words and spans, in order.
-        ambiguous: The indexes of pieces whose text also occurs at other places of the document.
-        sha256: Of the prompt's UTF-8, lone surrogates included.
-        left_out: How many characters of its own words were dropped, because the record was full.
+        pieces: Strings and spans, in order.
+        ambiguous: The indexes of spans whose text also occurs elsewhere in the document.
+        sha256: The SHA-256 of the prompt in UTF-8, including lone surrogates.
+        left_out: How many characters of its own text were dropped because the record was full.
     """
 
     pieces: tuple[str | SpanRef, ...]
@@ -31,7 +32,7 @@ class PromptPieces:
     left_out: int = 0
 
     def __str__(self) -> str:
-        """The prompt for a reader: each span by its place."""
+        """The prompt for display: each span as its source and offsets."""
         shown = (
             each
             if isinstance(each, str)
@@ -49,11 +50,12 @@ class PromptPieces:
         """The prompt.
 
         Raises:
-            ContextError: This is not the corpus of the spans, or the prompt was recorded in part.
+            ContextError: The spans are of another corpus, or the prompt was recorded in part.
         """
         if self.left_out:
             raise ContextError(
-                "the prompt cannot be rebuilt: it was recorded in part, because the record was full (Limits.recorded_chars)"
+                "the prompt cannot be rebuilt: it was recorded in part, because the record "
+                "was full (Limits.recorded_chars)"
             )
         text = "".join(
             piece if isinstance(piece, str) else corpus.text(piece.source, piece.start, piece.end)
@@ -61,12 +63,12 @@ class PromptPieces:
         )
         if sha256_of(text) != self.sha256:
             raise ContextError(
-                "the prompt cannot be rebuilt from this document: it was made from another one"
+                "the prompt cannot be rebuilt from this document: it was made from another document"
             )
         return text
 
     def shortened(self, kept: int) -> "PromptPieces":
-        """The prompt with at most about so many characters of its own words: the beginnings and
+        """The prompt with about this many characters of its own text at most: the beginnings and
         ends of its first and last pieces.
         """
         chosen = (
@@ -91,12 +93,12 @@ def _ends(text: str, half: int) -> str:
 
 
 def literal(prompt: str) -> PromptPieces:
-    """A prompt without spans, for a document that cannot be read any more."""
+    """A prompt without spans, for a document that can no longer be read."""
     return PromptPieces((prompt,) if prompt else (), (), sha256_of(prompt))
 
 
 def made_of(pieces: Sequence[str | SpanRef], corpus: "Corpus") -> tuple[str, PromptPieces]:
-    """The prompt of these words and spans, and its recorded form."""
+    """The prompt of these strings and spans, and its recorded form."""
     text = "".join(
         each if isinstance(each, str) else corpus.text(each.source, each.start, each.end)
         for each in pieces

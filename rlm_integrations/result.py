@@ -1,5 +1,5 @@
-"""What a run leaves: its answer, where that stands in the document, and the record of how it came
-about.
+"""The result of a run: its answer, the supporting places in the document, and a record of every
+turn and call.
 """
 
 import json
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 else:
     from typing import TypeVar
 
-    SharedStore = Any  # the annotations are read at run time, and the store is a layer above
-    T_co = TypeVar("T_co", covariant=True)  # defaults came with Python 3.13
+    # the annotations are evaluated at run time, and the store is in a higher layer
+    SharedStore = Any
+    T_co = TypeVar("T_co", covariant=True)  # defaults need Python 3.13
 
 __all__ = [
     "Citation",
@@ -56,47 +57,45 @@ StopReason = Literal[
 ]
 
 
-_SHOWN = 2_000  # characters of an answer that `print(result)` shows
+_SHOWN = 2_000  # characters of the answer that `print(result)` shows
 _CITATIONS_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RLMResult(Generic[T_co]):
-    """What a run leaves.
+    """The result of a run.
 
-    It can be pickled and copied; a pickle holds the store, but not the document.
+    It can be pickled and copied; a pickle contains the store, but not the document.
 
     Attributes:
-        answer: The answer: a string, or an instance of `output_type`. Of a run that did not finish
-            it is the best string so far; with an `output_type` it is None, unless the last value
-            fits the type.
-        partial: The best words so far of a run that did not finish; None where `stop_reason` is
-            "final".
+        answer: The answer: a string, or an instance of `output_type`. For an incomplete run it is
+            the best string so far; with an `output_type` it is None, unless the last value is valid
+            for the type.
+        partial: The best text so far of an incomplete run; None if `stop_reason` is "final".
         citations: Verified places in the document; see `Citation`.
-        stop_reason: How the run ended; "final" is the only end that the model chose. "failed" has
-            the record of a run that raised.
-        iterations: How many turns the root model took.
-        total_calls: Calls to models: root, sub and child.
-        spent: What they took, by model and by depth.
+        stop_reason: Why the run ended. "final" means that the model gave its final answer;
+            "failed", that the run raised an exception.
+        iterations: The number of turns of the root model.
+        total_calls: The number of model calls: of the root, of its code and of child runs.
+        spent: The calls, tokens and cost, by model and by depth.
         trajectory: Every turn.
-        messages: The conversation with the root model. A document that was sent whole
-            (`Limits.single_call_below`) is named, not repeated.
-        run_id: The run's name.
-        dropped_citations: How many of the model's citations were not in the document, and are not
-            shown.
-        error: What went wrong, for the stops that are errors.
-        elapsed: Seconds.
-        layers: The layers of the sandbox that were on.
-        store: What was found on the way; None with `store_mode="none"`.
+        messages: The conversation with the root model. A document that was sent as a whole
+            (`Limits.single_call_below`) is replaced by its name.
+        run_id: The id of the run.
+        dropped_citations: How many citations were dropped because they are not in the document.
+        error: The error's message, if the run ended with an error; otherwise None.
+        elapsed: Its duration in seconds.
+        layers: The sandbox's layers of protection and the state of each.
+        store: The store with the run's findings; None with `store_mode="none"`.
         question: The question that was asked.
-        sources: The documents that it was asked about; see `SourceInfo`.
+        sources: The documents of the context; see `SourceInfo`.
         models: The names of its models; see `ModelNames`.
-        options: What the `RLM` was made with beside its models, as plain JSON: `max_iterations`,
+        options: The options of the `RLM` other than its models, as plain JSON: `max_iterations`,
             `max_depth`, `max_parallel_calls`, `store_mode`, `on_incomplete`, `budget`, `limits` and
-            `retry` with all their fields, and by name `sandbox`, `tools` and `output_type`.
+            `retry` with all their fields, and the names of `sandbox`, `tools` and `output_type`.
         version: The version of this library that ran it.
-        started: When it began, in seconds since 1970 (UTC); the other times of the record are
-            seconds since then. None where a file does not say.
+        started: When the run began, in seconds since 1970 (UTC); the other times of the record are
+            seconds since then. None if it was loaded from a file without this field.
     """
 
     answer: T_co
@@ -123,9 +122,10 @@ class RLMResult(Generic[T_co]):
 
     @property
     def usage(self) -> Mapping[str, Usage | None]:
-        """Tokens by model, or None ("unknown") where its provider did not count every call.
+        """Tokens by model, or None ("unknown") for a model whose provider did not report the tokens
+        of every call.
 
-        What it did count, and tokens by depth, are in `spent`.
+        The reported ones, and tokens by depth, are in `spent`.
         """
         uncounted = self.spent.uncounted
         return {
@@ -135,19 +135,25 @@ class RLMResult(Generic[T_co]):
 
     @property
     def cost(self) -> float | None:
-        """US dollars, or None where a model has no known price; by model and by depth they stand in
-        `spent`.
+        """The cost in US dollars, or None if a model has no known price; the cost by model and by
+        depth is in `spent`.
         """
         return self.spent.total.cost
 
     @property
     def repl_history(self) -> tuple[Execution, ...]:
-        """Every block that was run, in order."""
+        """All blocks that were run, in order."""
         return tuple(execution for turn in self.trajectory for execution in turn.executions)
 
     def __repr__(self) -> str:
-        counts = f"iterations={self.iterations}, total_calls={self.total_calls}, citations={len(self.citations)}"
-        return f"RLMResult(answer={_cut(self.answer, 200)}, stop_reason={self.stop_reason!r}, {counts}, run_id={self.run_id!r})"
+        counts = (
+            f"iterations={self.iterations}, total_calls={self.total_calls}, "
+            f"citations={len(self.citations)}"
+        )
+        return (
+            f"RLMResult(answer={_cut(self.answer, 200)}, stop_reason={self.stop_reason!r}, "
+            f"{counts}, run_id={self.run_id!r})"
+        )
 
     def __str__(self) -> str:
         """The answer, its citations, and how the run ended. Long ones are cut."""
@@ -159,7 +165,10 @@ class RLMResult(Generic[T_co]):
         ]
         more = len(self.citations) - _CITATIONS_SHOWN
         cited += [f"… and {more:,} more citations"] if more > 0 else []
-        end = f"({self.stop_reason}; {self.iterations} turns, {self.total_calls} calls, {self.elapsed:.2f} s)"
+        end = (
+            f"({self.stop_reason}; {self.iterations} turns, {self.total_calls} calls, "
+            f"{self.elapsed:.2f} s)"
+        )
         return "\n".join([answer, *cited, *([_cut(self.error, 200)] if self.error else []), end])
 
     def __hash__(self) -> int:
@@ -169,9 +178,9 @@ class RLMResult(Generic[T_co]):
         """The result as plain JSON, its store included. The document is not in it: prompts and the
         store refer to it by spans.
 
-        Blocks, which `repl_history` lists, are under `trajectory`, in `executions`. What JSON does
-        not have becomes a string: NaN and the infinities ("NaN", "Infinity", "-Infinity"), dates
-        and the like.
+        The blocks of `repl_history` are under `trajectory`, in `executions`. Values that JSON does
+        not support become strings: NaN and the infinities ("NaN", "Infinity", "-Infinity"), dates
+        and others.
         """
         return {
             "schema": SCHEMA,
@@ -180,16 +189,16 @@ class RLMResult(Generic[T_co]):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The result that `to_dict` wrote.
+        """The result from the output of `to_dict`.
 
-        A typed answer comes back as plain JSON:
-        `pydantic.TypeAdapter(output_type).validate_python(result.answer)` makes the type of it. The
-        store comes back without the document: `result.store.with_document(context)` gives it back.
+        A typed answer is loaded as plain JSON:
+        `pydantic.TypeAdapter(output_type).validate_python(result.answer)` converts it. The store is
+        loaded without the document: `result.store.with_document(context)` adds it.
 
         Raises:
-            InputError: It is of another schema, or damaged; the message names the field.
+            InputError: The data has another schema, or is damaged; the message names the field.
         """
-        given: object = data  # a file may hold any JSON
+        given: object = data  # a file may contain any JSON
         schema = given.get("schema") if isinstance(given, Mapping) else None
         if type(schema) is not int or schema != SCHEMA:
             of = (
@@ -198,7 +207,8 @@ class RLMResult(Generic[T_co]):
                 else "not a saved result"
             )
             raise InputError(
-                f"a result of schema {SCHEMA} is needed, but this is {of}: read it with the version that wrote it"
+                f"a result of schema {SCHEMA} is needed, but this is {of}: read it with the "
+                "version that wrote it"
             )
         rest = {name: value for name, value in data.items() if name != "schema"}
         try:
@@ -218,7 +228,7 @@ class RLMResult(Generic[T_co]):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """The result that `save` wrote; see `from_dict` for what comes back.
+        """Load a result that `save` wrote; see `from_dict` on typed answers and the store.
 
         Raises:
             OSError: The file cannot be read.

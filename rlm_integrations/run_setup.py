@@ -1,4 +1,4 @@
-"""What a run was made with, as its record names it: documents and models."""
+"""The documents and models of a run, as its record names them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceInfo:
-    """One document of the context, as it was when the run read it.
+    """One document of the context, as the run read it.
 
     Attributes:
-        name: `context_0`, `context_1` and so on, as in citations.
-        length: How many characters it has.
-        sha256: Of its text in UTF-8, in hexadecimal.
-        file: The name of its file, without the folder; None where it was no file.
-        id: The document's own id; None where it came without one.
+        name: Its name in citations, such as `context_0`.
+        length: Its length in characters.
+        sha256: The SHA-256 of its text in UTF-8, in hexadecimal.
+        file: The name of its file, without the folder; None if it was not a file.
+        id: The document's own id; None if it has no id.
     """
 
     name: str
@@ -29,8 +29,8 @@ class ModelNames:
 
     Attributes:
         root: The root model.
-        subs: The models that code may ask: the provider's name of each by the name that code uses.
-        default: The key in `subs` of the model that answers where code names none.
+        subs: The models that code may call: the name that code uses, and the provider's name.
+        default: The key in `subs` of the model that is used if code names none.
     """
 
     root: str = ""

@@ -1,4 +1,4 @@
-"""What a run used: calls, tokens and US dollars, by model and by depth."""
+"""The calls, tokens and US dollars that a run used, by model and by depth."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,13 @@ from rlm_integrations.records import Usage
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What calls took.
+    """The use of some calls.
 
     Attributes:
-        calls: How many there were.
-        usage: Their tokens, as far as providers counted them.
-        cost: US dollars, or None ("unknown") where any of them has no price.
-        uncounted: How many of the calls the provider answered without a count, or with one that
-            cannot be true.
+        calls: The number of calls.
+        usage: Their tokens, as far as providers reported them.
+        cost: Their cost in US dollars, or None ("unknown") if any call has no known price.
+        uncounted: How many calls were answered without token counts, or with impossible ones.
     """
 
     calls: int = 0
@@ -28,7 +27,7 @@ class Spent:
     uncounted: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
-        """Both in sum."""
+        """The sum of both."""
         cost = None if self.cost is None or other.cost is None else self.cost + other.cost
         return Spent(
             self.calls + other.calls,
@@ -42,13 +41,13 @@ Price = Callable[[Usage, str, str], float | None]
 
 
 class Spending:
-    """What a run took, its children included. It is added up when it is first asked: reading the
-    price list takes a while.
+    """The use of a run, including its children. The sums are computed at the first access, because
+    loading the price list is slow.
 
     Args:
-        calls: Of each call the model that was asked, the depth, the tokens (None where the provider
-            did not say), and the model that answered.
-        price: What tokens cost, given both models.
+        calls: For each call: the requested model, the depth, the tokens (None if the provider did
+            not report them), and the model that answered.
+        price: Returns the cost of tokens, given both models.
     """
 
     def __init__(
@@ -75,14 +74,16 @@ class Spending:
         return by_model, by_depth
 
     def calls_at(self, depth: int) -> int:
-        """How many calls there were at this depth."""
+        """The number of calls at this depth."""
         if "_added_up" in self.__dict__:
             return self.by_depth[depth].calls if depth in self.by_depth else 0
         return sum(each == depth for _, each, _, _ in self._calls)
 
     @cached_property
     def usage(self) -> Mapping[str, Usage]:
-        """Tokens by model, as far as providers counted them. Unlike cost it needs no price list."""
+        """Tokens by model, as far as providers reported them. Unlike the cost, it needs no price
+        list.
+        """
         if "_added_up" in self.__dict__:
             return {model: spent.usage for model, spent in self.by_model.items()}
         found: dict[str, Usage] = {}
@@ -92,28 +93,28 @@ class Spending:
 
     @property
     def uncounted(self) -> frozenset[str]:
-        """The models that answered at least once without a count."""
+        """The models that answered at least one call without token counts."""
         if "_added_up" in self.__dict__:
             return frozenset(model for model, spent in self.by_model.items() if spent.uncounted)
         return frozenset(model for model, _, usage, _ in self._calls if usage is None)
 
     @property
     def by_model(self) -> Mapping[str, Spent]:
-        """By the name of the model."""
+        """The use by model name."""
         return self._added_up[0]
 
     @property
     def by_depth(self) -> Mapping[int, Spent]:
-        """0 for the root's own calls, 1 for those of its code, and so on."""
+        """The use by depth: 0 for the root's own calls, 1 for those of its code, and so on."""
         return self._added_up[1]
 
     @property
     def total(self) -> Spent:
-        """All in all."""
+        """The use of all calls."""
         return sum(self.by_model.values(), Spent())
 
     def to_dict(self) -> dict[str, Any]:
-        """The tally as plain JSON."""
+        """The spending as plain JSON."""
         return {
             "by_model": to_plain(self.by_model),
             "by_depth": to_plain(self.by_depth),
@@ -122,10 +123,10 @@ class Spending:
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
-        """The tally that `to_dict` wrote.
+        """The spending from the output of `to_dict`.
 
         Raises:
-            InputError: It is not one.
+            InputError: The data is not a saved spending.
         """
         if not isinstance(data, Mapping) or not {"by_model", "by_depth"} <= data.keys():
             raise InputError("spent must be an object with by_model and by_depth")
@@ -146,13 +147,13 @@ class Spending:
         return tally
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Its sums: the price list stays."""
+        """Pickle the sums, without the price list."""
         return Spending._of, self._added_up
 
     def __eq__(self, other: object) -> bool:
         return self._added_up == other._added_up if isinstance(other, Spending) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment] # it holds dicts
+    __hash__ = None  # type: ignore[assignment] # it contains dicts
 
     def __repr__(self) -> str:
         calls = (
@@ -160,5 +161,5 @@ class Spending:
             if "_added_up" in self.__dict__
             else len(self._calls)
         )
-        # Not its cost, which would have to read the price list first
-        return f"<Tally of {calls} calls>"
+        # Without the cost, which would need the price list
+        return f"<Spending of {calls} calls>"

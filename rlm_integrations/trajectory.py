@@ -1,4 +1,4 @@
-"""What a run did, turn by turn, and the places in the document that support its answer."""
+"""The turns of a run, and the places in the document that support its answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,17 +10,17 @@ from rlm_integrations.records import Usage
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A place in the document that supports the answer. `document[start:end] == quote` was checked
-    when it was made.
+    """A place in the document that supports the answer. `document[start:end] == quote` was verified
+    when it was created.
 
     Attributes:
-        source: The name of the text, `context_0` and so on.
-        start: Its first character there.
-        end: The character after its last.
-        quote: The document's own words.
-        metadata: What the document said about that text.
-        ambiguous: Whether the words were looked up, and stand elsewhere too; the first place is
-            shown.
+        source: The name of the source, such as `context_0`.
+        start: The offset of its first character in the source.
+        end: The offset after its last character.
+        quote: The exact text at this place.
+        metadata: The metadata of the source.
+        ambiguous: Whether the place was found by its quote, and the quote occurs more than once;
+            the first place is given.
     """
 
     source: str
@@ -33,26 +33,26 @@ class Citation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubCall:
-    """One call to a model that code made, or a child run.
+    """One model call made by code, or a child run.
 
     Attributes:
-        path: Its place in the run, such as `r.b2/b1f0c9a3e57.17`; the same at every replay.
-        function: What the code called.
-        model: Who answered, "" for a child run.
-        prompt: Its own words, and the document's by span.
-        reply: The answer; an `LLMError` where there is none.
-        depth: 1 for the calls of the root's code, and so on.
-        start: When it was sent, in seconds since the run began.
-        end: When it was over.
-        wait: Seconds that it waited for its turn.
-        retries: Further tries that it took.
-        usage: Tokens, or None where the provider did not say.
-        finish_reason: Why the model stopped, in the provider's word: "length" where its reply was
-            cut.
-        turns: What a child run did.
-        citations: The places of the root's document that a child run gave as evidence; verified, as
-            the result's own.
-        dropped_citations: How many further ones it gave that are not in the document.
+        path: Its place in the run, such as `r.b2/b1f0c9a3e57.17`; the same in every replay.
+        function: The function that the code called.
+        model: The model that answered; "" for a child run.
+        prompt: The prompt; parts of the document are stored as spans.
+        reply: The answer, or an `LLMError` if the call failed.
+        depth: 1 for calls of the root's code, 2 for calls of its children's code, and so on.
+        start: When the call began, in seconds since the start of the run.
+        end: When the call ended.
+        wait: How many seconds it waited for a slot of the limiter.
+        retries: The number of retries.
+        usage: Its tokens, or None if the provider did not report them.
+        finish_reason: The provider's reason for the end of the reply, such as "length" for a
+            truncated one.
+        turns: The turns of a child run.
+        citations: The verified places in the root's document that a child run gave as evidence.
+        dropped_citations: How many citations of a child run were dropped because they are not in
+            the document.
     """
 
     path: str
@@ -73,9 +73,7 @@ class SubCall:
 
     @property
     def calls(self) -> int:
-        """How many calls to models it stands for: 1, or of a child run those of its root and its
-        code.
-        """
+        """The number of model calls: 1, or for a child run all calls of its root and its code."""
         return sum(1 + turn.calls for turn in self.turns) if self.turns else 1
 
 
@@ -87,7 +85,7 @@ class FunctionCall:
         path: Its place in the run, such as `r.b2/cite-1f0c9a3e57`; the same in every replay.
         function: The name of the function.
         arguments: The arguments, shortened.
-        start: When it began, in seconds since the run began.
+        start: When it began, in seconds since the start of the run.
         end: When it was answered.
         error: The exception that the code received, or None.
     """
@@ -102,28 +100,27 @@ class FunctionCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """One block that was run.
+    """One block of code that was run.
 
     Attributes:
-        block: Its number in the run.
-        code: What was run.
-        status: "ok", "error", "interrupted" (also by the end of its run) or "lost".
-        stdout: What it printed, up to `Limits.stdout_kept` characters.
-        stderr: Likewise.
-        output: Both in the order in which they were written.
-        dropped: Characters that were not kept.
-        error: The traceback, or None.
-        start: When it began, in seconds since the run began.
-        elapsed: Seconds.
-        store_events: What it wrote to the store: `op`, `id`, `type`, `description`, `worker`, `ts`.
-            What its child runs wrote is in the executions of `subcalls[…].turns`.
+        block: The block's number in the run.
+        code: Its code.
+        status: "ok", "error", "interrupted" (also at the end of the run) or "lost".
+        stdout: The beginning of its standard output, up to `Limits.stdout_kept` characters.
+        stderr: The beginning of its standard error, up to `Limits.stderr_kept` characters.
+        output: Both streams, in the order in which they were written.
+        dropped: How many characters of both streams were not kept.
+        error: The traceback of its exception, or None.
+        start: When it began, in seconds since the start of the run.
+        elapsed: Its duration in seconds.
+        store_events: Its writes to the store: `op`, `id`, `type`, `description`, `worker`, `ts`.
+            The writes of its child runs are in the executions of `subcalls[…].turns`.
         batch_calls: Its batches of prompts: `prompts_count`, `model`, `execution_time`, `ts`. The
-            runs of a `recursive_batch` are in `subcalls`.
-        subcalls: Its calls to models and child runs, in the order in which they ended.
-        function_calls: Its calls of tools, of `cite` and of the store, as far as the record has
-            room for them.
-        unrecorded: How many further calls of models it made, for which the record had no room; see
-            `Limits.recorded_chars`.
+            child runs of a `recursive_batch` are in `subcalls`.
+        subcalls: Its model calls and child runs, in the order in which they ended.
+        function_calls: Its calls of tools, of `cite` and of the store, while the record has room.
+        unrecorded: How many further model calls it made that were not recorded, because the record
+            was full; see `Limits.recorded_chars`.
     """
 
     block: int
@@ -148,21 +145,21 @@ class Iteration:
     """One turn of the root model.
 
     Attributes:
-        iteration: Its number, from 1.
-        reply: What the model wrote.
-        prompt: What the model was asked where that holds the whole document, which is in it by
-            span; else None, and `messages` has it.
-        executions: The blocks that were run.
-        note: What the model was told beside their output, or "".
-        start: When the model was asked, in seconds since the run began.
-        call_end: When its reply had come.
-        end: When its blocks were done.
-        model: The name by which the provider answered.
-        wait: Seconds that the call waited for its turn.
-        retries: How many further attempts the call took.
-        usage: The tokens of the root's call.
-        finish_reason: Why the model stopped, in the provider's word: "length" where its reply was
-            cut.
+        iteration: The turn's number, starting at 1.
+        reply: The model's reply.
+        prompt: The prompt, if it contains the whole document, which is stored as spans; otherwise
+            None, and the prompt is in `messages`.
+        executions: The blocks that were run in this turn.
+        note: The note that the model got in addition to their output, or "".
+        start: When the call to the model began, in seconds since the start of the run.
+        call_end: When its reply arrived.
+        end: When its last block ended.
+        model: The name of the model in the provider's response.
+        wait: How many seconds the call waited for a slot of the limiter.
+        retries: The number of retries of the call.
+        usage: The tokens of the call, or None if the provider did not report them.
+        finish_reason: The provider's reason for the end of the reply, such as "length" for a
+            truncated one.
     """
 
     iteration: int
@@ -181,6 +178,6 @@ class Iteration:
 
     @property
     def calls(self) -> int:
-        """How many calls to models its code and its child runs made."""
+        """The number of model calls that its code and its child runs made."""
         noted = sum(call.calls for execution in self.executions for call in execution.subcalls)
         return noted + sum(execution.unrecorded for execution in self.executions)

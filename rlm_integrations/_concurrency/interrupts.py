@@ -18,7 +18,8 @@ LEAVING = "__exit__"
 
 def is_worker() -> bool:
     """Whether this thread is a worker of a pool of `concurrent.futures`."""
-    return getattr(threading.current_thread(), "_target", None) is thread._worker  # noqa: SLF001 - there is no public way
+    # There is no public way
+    return getattr(threading.current_thread(), "_target", None) is thread._worker  # noqa: SLF001
 
 
 def is_main_thread_interrupted() -> bool:

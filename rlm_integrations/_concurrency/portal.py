@@ -27,7 +27,7 @@ SECONDS_BETWEEN_LOOKS = 0.1  # at the main thread, while a pool's worker waits
 
 
 def portal() -> "Portal":
-    """The process's portal; started at its first use, and anew in a forked process."""
+    """The process's portal; started at its first use, and again in a forked process."""
     # A loop keeps the context in which it is made forever
     return shared("portal", lambda: Context().run(Portal))
 
@@ -110,7 +110,8 @@ class Portal:
         if self.is_here():
             coroutine.close()
             raise LoopError(
-                "this synchronous call was made on the library's own event loop and would wait for itself: "
+                "this synchronous call was made on the library's own event loop and would wait "
+                "for itself: "
                 "await the async form instead (allm_batch, acompletion …), or call it in a thread"
             )
         call = _PortalCall(self, coroutine, context, caller)
@@ -337,7 +338,7 @@ class _PortalCall(Generic[T]):
         """On the loop: cancel the coroutine."""
         if self._task is not None:
             self._task.cancel()
-        elif not self.is_done:  # the interruption came before the start
+        elif not self.is_done:  # interrupted before the start
             self._coroutine.close()
             self._end(None)
 

@@ -144,7 +144,8 @@ def _close_all() -> None:
 
 
 def _drop_all() -> None:
-    global _lock  # noqa: PLW0603 - another thread of the parent may have held it at the fork, and does not exist here
+    # Another thread of the parent may have held it at the fork, and does not exist here
+    global _lock  # noqa: PLW0603
     _lock = threading.RLock()
     _making.clear()
     things = list(_shared.values())

@@ -13,8 +13,8 @@ P = ParamSpec("P")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run foreign synchronous code in a thread of its own, with the caller's context variables, and
-    return or raise what it does.
+    """Run foreign synchronous code in a new thread, with the caller's context variables, and return
+    or raise what it does.
 
     Never in a shared pool: such code may wait for more of its kind. The caller bounds the number of
     threads. If the wait is cancelled before the code has begun, it never runs; code that has begun

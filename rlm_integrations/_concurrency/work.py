@@ -54,7 +54,8 @@ class Work:
             raise WorkStoppedError
         if self._most is not None and self.spent > self._most:
             raise WorkSpentError(
-                f"this would read more than {self._most:,} characters at once: ask for less, or split the query"
+                f"this would read more than {self._most:,} characters at once: ask for less, "
+                "or split the query"
             )
         if self._until is not None and time.monotonic() >= self._until:
             raise WorkSpentError("the run's time is over")

@@ -1,4 +1,4 @@
-"""A compact, JSON-safe view of a run's events for LangChain and LlamaIndex, without document text."""
+"""A compact, JSON-safe view of run events for LangChain and LlamaIndex, without document text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

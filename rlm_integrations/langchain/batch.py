@@ -62,7 +62,7 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
             its user.
 
     Raises:
-        InputError: An argument cannot work.
+        InputError: An argument is invalid.
     """
 
     llm: Any
@@ -133,7 +133,8 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
     def _parse_input(self, given: Any) -> tuple[Sequence[Any], dict[str, Any]]:
         if not isinstance(given, list | tuple):
             raise InputError(
-                f"a batch is a list of prompts, not a {type(given).__name__}; for a single prompt, write [prompt]"
+                f"a batch is a list of prompts, not a {type(given).__name__}; for a single "
+                "prompt, write [prompt]"
             )
         return given, {"prompts": len(given)}
 
@@ -173,8 +174,9 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
         lm = self._lm()
         warn_of_slow([lm], min(most, len(prompts)))
         options = BatchOptions(
-            max_concurrent=most, timeout=self.timeout, dedupe=self.dedupe, params=self.params, retry=self.retry,
-            on_event=lambda event: events.append(event) if isinstance(event, _REPORTED) else None,
+            max_concurrent=most, timeout=self.timeout, dedupe=self.dedupe, params=self.params,
+            retry=self.retry, on_event=lambda event: events.append(event) if isinstance(event,
+            _REPORTED) else None,
         )  # fmt: skip
         async with aclosing(
             allm_batch_iter([_prompt(each) for each in prompts], lm, **options)
@@ -214,7 +216,10 @@ def _prompt(given: Any) -> Any:
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         return LLMError(
             "input",
-            f"a prompt must be a string, or system, human and ai messages that hold only text, not {type(error).__name__}: {error}",
+            (
+                "a prompt must be a string, or system, human and ai messages that hold only "
+                f"text, not {type(error).__name__}: {error}"
+            ),
         )
 
 

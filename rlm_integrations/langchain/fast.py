@@ -42,7 +42,9 @@ def fast_chat_openai(model: str, **options: Any) -> "ChatOpenAI":
 
 
 def warn_of_slow(models: Iterable[LM], calls: int) -> None:
-    """Warn of every model that is about to make this many concurrent calls over a slow transport."""
+    """Warn of every model that is about to make this many concurrent calls over a slow
+    transport.
+    """
     for lm in models:
         for each in getattr(lm, "models", ()):
             warn_if_slow(

@@ -52,7 +52,8 @@ def _function_of_tool(tool: BaseTool) -> Callable[..., Any]:
     whole = tool.get_input_jsonschema()
     if injected := set(whole.get("required", ())) - known.keys():
         raise InputError(
-            f"the tool {tool.name!r} takes {', '.join(sorted(injected))} from an agent: code in the REPL cannot call it"
+            f"the tool {tool.name!r} takes {', '.join(sorted(injected))} from an agent: code "
+            "in the REPL cannot call it"
         )
     parameters = [
         _parameter(name, about, is_required=name in required) for name, about in known.items()
@@ -120,7 +121,8 @@ def _has_sync(tool: BaseTool) -> bool:
 def _has_async(tool: BaseTool) -> bool:
     if isinstance(tool, StructuredTool | Tool):
         return tool.coroutine is not None
-    return type(tool)._arun is not BaseTool._arun  # noqa: SLF001 - shows whether a subclass overrides it
+    # Shows whether a subclass overrides it
+    return type(tool)._arun is not BaseTool._arun  # noqa: SLF001
 
 
 def _parameter(name: str, about: Mapping[str, Any], *, is_required: bool) -> Parameter:

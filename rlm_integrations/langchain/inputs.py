@@ -19,7 +19,8 @@ from rlm_integrations.faces.document import SharedDocument
 from rlm_integrations.records import Limits
 
 SHAPES: Final = (
-    'give a string, {"question": …, "context": …} or messages; the context is a string, a path, a Document, a retriever, or a list of '
+    'give a string, {"question": …, "context": …} or messages; the context is a string, a path, '
+    "a Document, a retriever, or a list of "
     "these, and may be bound once by with_context(…) instead"
 )
 _MAX_EARLIER: Final = 20  # earlier messages of a conversation that the root model is shown
@@ -45,8 +46,8 @@ class RLMInput(RootModel[str | QuestionWithContext | list[Any]]):
 
 
 class AskedDocument(SharedDocument):
-    """The document that questions are asked of. Its `repr`, for traces, shows only its size. It is
-    closed when this object is garbage collected.
+    """The document of the questions. Its `repr`, for traces, shows only its size. It is closed when
+    this object is garbage collected.
     """
 
     def __init__(self, context: object) -> None:
@@ -75,7 +76,7 @@ class Question:
     Attributes:
         question: The question.
         document: The document, or a retriever of documents for the question.
-        is_ours: Whether the document came with the question, and is closed after it.
+        is_ours: Whether the document was passed with the question, and is closed after it.
         conversation: The messages before the question, or "".
     """
 
@@ -120,7 +121,7 @@ def asked(given: object, bound: Any) -> Question:
     if context is None:
         context = bound
     if context is None:
-        raise InputError(f"there is no document to ask {question[:60]!r} of: {SHAPES}")
+        raise InputError(f"there is no document for the question {question[:60]!r}: {SHAPES}")
     return Question(
         question,
         bound_to(context),

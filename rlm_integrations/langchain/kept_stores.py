@@ -10,7 +10,9 @@ from rlm_integrations.store.reader import StoreReader
 
 
 def keep(result: RLMResult) -> None:
-    """Keep a run's result, and with it its store, until 32 newer runs of this process have ended."""
+    """Keep a run's result, and with it its store, until 32 newer runs of this process have
+    ended.
+    """
     _kept().keep(result)
 
 
@@ -35,7 +37,8 @@ def result_of(run: object) -> RLMResult:
     found = _kept().find(run_id)
     if found is None:
         raise InputError(
-            f"there is no run {run_id[:60]!r} in this process: the results of its last {MAX_KEPT_RESULTS} runs are kept"
+            f"there is no run {run_id[:60]!r} in this process: the results of its last "
+            f"{MAX_KEPT_RESULTS} runs are kept"
         )
     return found
 
@@ -54,7 +57,8 @@ def store_of(given: object) -> StoreReader:
             raise InputError('this output has no store: its run had store_mode="none"')
     if not isinstance(given, str | RLMResult):
         raise InputError(
-            f"store must be result.store, a result, an output of RLMRunnable, or a store_id, not {type(given).__name__}"
+            "store must be result.store, a result, an output of RLMRunnable, or a store_id, "
+            f"not {type(given).__name__}"
         )
     return store_in(result_of(given))
 

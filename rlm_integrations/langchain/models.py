@@ -32,7 +32,8 @@ def init(name: str) -> Any:
         from langchain.chat_models import init_chat_model
     except ImportError as error:
         raise InputError(
-            f"{name!r} is a name for LangChain's init_chat_model: pip install langchain, or pass the model object"
+            f"{name!r} is a name for LangChain's init_chat_model: pip install langchain, or "
+            "pass the model object"
         ) from error
     try:
         model = init_chat_model(name)

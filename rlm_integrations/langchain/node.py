@@ -15,9 +15,7 @@ from rlm_integrations.langchain.outputs import answer_text, plain_output
 
 
 class RLMNode(Runnable[Any, dict[str, Any]]):
-    """The node that `as_node` creates. It has no trace of its own: tracers see the runnable's
-    run.
-    """
+    """The node that `as_node` creates. It is not traced itself: tracers see the runnable's run."""
 
     def __init__(
         self,
@@ -60,7 +58,8 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
         question = _value_in(state, self._question_key)
         if question is None:
             raise InputError(
-                f"the state has no {self._question_key!r}: give as_node(…, question_key=…) the key of the question"
+                f"the state has no {self._question_key!r}: give as_node(…, question_key=…) "
+                "the key of the question"
             )
         asked = {"messages" if isinstance(question, list) else "question": question}
         if self._context_key is not None:
@@ -69,13 +68,14 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
                 asked["context"] = _value_in(_runtime_context(), self._context_key)
             if asked["context"] is None:
                 raise InputError(
-                    f"there is no document under {self._context_key!r} in the state or the graph's runtime context"
+                    f"there is no document under {self._context_key!r} in the state or the "
+                    "graph's runtime context"
                 )
         return asked
 
     def _update(self, output: dict[str, Any]) -> dict[str, Any]:
         """The answer, ids, spans and counts in plain JSON; also the answer as a message if the
-        question came as messages.
+        question was in messages.
         """
         made = plain_output(output)
         update = {self._answer_key: made["answer"]}
@@ -120,7 +120,8 @@ def as_node(
     """
     if not isinstance(runnable, Runnable):
         raise InputError(
-            f"a node is made of a runnable, such as RLMRunnable(…) or RLMRunnable.from_rlm(rlm), not {type(runnable).__name__}"
+            "a node needs a runnable, such as RLMRunnable(…) or "
+            f"RLMRunnable.from_rlm(rlm), not {type(runnable).__name__}"
         )
     return RLMNode(runnable, question_key, context_key, answer_key, rlm_key, collect=collect)
 

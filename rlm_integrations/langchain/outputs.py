@@ -21,20 +21,27 @@ class RLMOutput(BaseModel):
 
     input: str = Field(description="The question.")
     answer: Any = Field(
-        description="The answer: a string, or an instance of output_type, or None if the run did not finish."
+        description=(
+            "The answer: a string, or an instance of output_type, or None if the run did not "
+            "finish."
+        )
     )
     context: list[Document] = Field(
         description="The evidence: quotes from the documents with their spans."
     )
     usage_metadata: dict[str, Any] = Field(description="Tokens by model.")
     rlm: dict[str, Any] = Field(
-        description="run_id, store_id, iterations, sub_calls, stop_reason, error, partial, cost, elapsed, and the spans of the evidence."
+        description=(
+            "run_id, store_id, iterations, sub_calls, stop_reason, error, partial, cost, "
+            "elapsed, and the spans of the evidence."
+        )
     )
 
 
 def output_schema(output_type: Any) -> type[RLMOutput]:
     """The output schema of a runnable with this answer type."""
-    kind: Any = str if output_type is None else Optional[output_type]  # noqa: UP045 - the type is known only at run time
+    # The type is known only at run time
+    kind: Any = str if output_type is None else Optional[output_type]  # noqa: UP045
     return create_model(
         "RLMOutput", __base__=RLMOutput, answer=(kind, RLMOutput.model_fields["answer"])
     )
@@ -84,7 +91,8 @@ def plain_output(output: Any) -> dict[str, Any]:
     """
     if not (isinstance(output, Mapping) and {"answer", "context", "rlm"} <= output.keys()):
         raise InputError(
-            f"the runnable gave a {type(output).__name__}: here an RLMRunnable's whole output is needed, without pick(…) or a parser"
+            f"the runnable returned a {type(output).__name__}: an RLMRunnable's whole "
+            "output is needed here, without pick(…) or a parser"
         )
     return {
         **output,

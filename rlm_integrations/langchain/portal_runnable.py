@@ -51,11 +51,13 @@ class PortalRunnable(RunnableSerializable[Any, Output], Generic[Output]):
         known = type(self).model_fields
         if unknown := (update or {}).keys() - known.keys():
             raise InputError(
-                f"{type(self).__name__} has no option {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(known)}"
+                f"{type(self).__name__} has no option "
+                f"{', '.join(map(repr, sorted(unknown)))}; there are {', '.join(known)}"
             )
         return super().model_copy(update=update, deep=deep)
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Output:  # noqa: A002 - LangChain's name
+    # LangChain's name
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Output:  # noqa: A002
         """The output."""
         if options:
             return self.model_copy(update=options).invoke(input, config)

@@ -33,7 +33,7 @@ class RLMStoreRetriever(BaseRetriever):
         k: How many objects.
 
     Raises:
-        InputError: An argument cannot work.
+        InputError: An argument is invalid.
     """
 
     store: Any

@@ -60,7 +60,7 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
             runnables.
 
     Raises:
-        InputError: An argument cannot work.
+        InputError: An argument is invalid.
     """
 
     root_llm: Any

@@ -19,10 +19,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 DESCRIPTION: Final = (
-    "Answers a question over a document that is too long to read. Ask one complete question; the answer comes with the places in the "
+    "Answers a question over a document that is too long to read. Ask one complete question; the "
+    "answer comes with the places in the "
     "document that support it."
 )
-# What the model sees of an answer, in characters: a run can answer with its whole document
+# Maximum length of an answer for the model, in characters: a run can answer with its whole document
 _MAX_ANSWER_CHARS: Final = 50_000
 _MAX_QUOTE_CHARS: Final = 300  # of each quote in the message
 _MAX_QUOTES: Final = 20  # in the message
@@ -92,7 +93,8 @@ class RLMTool(BaseTool):
         if isinstance(runtime, Mapping | str | list | int | float | None):
             if not _has_document(self.runnable):
                 raise InputError(
-                    f"there is no document: the tool takes it as {self.context_key!r} from the graph that runs it"
+                    f"there is no document: the tool takes it as {self.context_key!r} from "
+                    "the graph that runs it"
                 )
             return {"question": question}
         return {
@@ -109,7 +111,7 @@ def create_rlm_tool(
     context_key: str | None = None,
     return_direct: bool = False,
 ) -> BaseTool:
-    """A tool with which an agent asks questions of a document.
+    """A tool with which an agent asks questions about a document.
 
     The model gets a message with the answer and the quotes that support it. The artifact is the
     runnable's output in plain JSON, with the answer and quotes truncated to keep checkpoints small.
@@ -121,8 +123,8 @@ def create_rlm_tool(
         name: The tool's name.
         description: The tool's description for the model; say what the document is.
         context_key: The key of the document in the runtime context or state of the graph that runs
-            the agent. The runnable then needs no document of its own. A document in the runtime
-            context stays out of checkpoints.
+            the agent. The runnable then needs no bound document. A document in the runtime context
+            stays out of checkpoints.
         return_direct: Whether the tool's message is the agent's answer.
 
     Raises:
@@ -131,11 +133,12 @@ def create_rlm_tool(
     """
     if not isinstance(runnable, Runnable):
         raise InputError(
-            f"a tool is made of a runnable, such as RLMRunnable(…) or RLMRunnable.from_rlm(rlm), not {type(runnable).__name__}"
+            "a tool needs a runnable, such as RLMRunnable(…) or "
+            f"RLMRunnable.from_rlm(rlm), not {type(runnable).__name__}"
         )
     if context_key is None and not _has_document(runnable):
         raise InputError(
-            "the runnable has no document that the tool could ask: bind one with with_context(…), "
+            "the runnable has no document: bind one with with_context(…), "
             "or pass context_key=…, its key in the agent's runtime context or state"
         )
     return RLMTool(
@@ -221,12 +224,14 @@ def _message_and_artifact(output: Mapping[str, Any]) -> tuple[str, dict[str, Any
         (span,) = each["metadata"]["spans"]
         quote = each["page_content"]
         lines.append(
-            f"[{span['doc_id']}:{span['start']}-{span['end']}] {quote[:_MAX_QUOTE_CHARS]}{'…' if len(quote) > _MAX_QUOTE_CHARS else ''}"
+            f"[{span['doc_id']}:{span['start']}-{span['end']}] "
+            f"{quote[:_MAX_QUOTE_CHARS]}{'…' if len(quote) > _MAX_QUOTE_CHARS else ''}"
         )
     run = artifact["rlm"]
     if run["stop_reason"] != "final":
         why = f"{run['stop_reason']}: {run['error']}" if run["error"] else run["stop_reason"]
         lines.append(
-            f"({'This is a partial answer' if answer else 'There is no answer'}: the run was stopped by {why}.)"
+            f"({'This is a partial answer' if answer else 'There is no answer'}: the run was "
+            f"stopped by {why}.)"
         )
     return "\n".join(lines), artifact

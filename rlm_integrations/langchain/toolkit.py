@@ -21,14 +21,18 @@ _MAX_SPANS: Final = 20  # of one finding, for the model
 
 class _Search(BaseModel):
     query: str = Field(
-        description='Words to find, or terms such as type=claim tag=x desc~"words"; empty for the newest.'
+        description=(
+            'Words to find, or terms such as type=claim tag=x desc~"words"; empty for the newest.'
+        )
     )
     k: int = Field(default=4, ge=1, le=50, description="How many findings.")
 
 
 class _ReadSpan(BaseModel):
     source: str = Field(
-        description='The source, such as "context_0", or its document id, as findings and answers name it.'
+        description=(
+            'The source, such as "context_0", or its document id, as findings and answers name it.'
+        )
     )
     start: int = Field(ge=0, description="Offset of the first character.")
     end: int = Field(ge=0, description="Offset after the last character.")
@@ -59,7 +63,10 @@ class RLMStoreToolkit(BaseToolkit):
         def search(query: str, k: int = 4) -> tuple[str, Any]:
             found = [evidence_document(each) for each in search_evidence(store, query, k)]
             lines = [
-                f"{each.id} ({each.metadata['type']}) {truncate(each.page_content, _MAX_SHOWN_CHARS)}{_span_labels(each)}"
+                (
+                    f"{each.id} ({each.metadata['type']}) "
+                    f"{truncate(each.page_content, _MAX_SHOWN_CHARS)}{_span_labels(each)}"
+                )
                 for each in found
             ]
             return "\n\n".join(lines) or "nothing was found", [_artifact(each) for each in found]

@@ -21,7 +21,8 @@ def default_llm() -> LLM:
     except (ImportError, ValueError) as error:
         reason = " ".join(str(error).replace("*", " ").split())
         raise InputError(
-            f"no llm was given, and Settings.llm has no model ({reason}): pass llm=…, or set Settings.llm"
+            f"no llm was given, and Settings.llm has no model ({reason}): pass llm=…, or set "
+            "Settings.llm"
         ) from error
 
 
@@ -29,7 +30,8 @@ def callbacks(given: CallbackManager | None) -> CallbackManager:
     """The given callback manager, or LlamaIndex's default if it is set, or a new one."""
     # Reading `Settings.callback_manager` would create one, and replace that of the user's default
     # model.
-    return given or Settings._callback_manager or CallbackManager([])  # noqa: SLF001 - the public property would create it
+    # The public property would create it
+    return given or Settings._callback_manager or CallbackManager([])  # noqa: SLF001
 
 
 def listening(given: CallbackManager) -> CallbackManager:

@@ -60,7 +60,7 @@ class LLMBatch:
         """Prompt numbers and replies, in the order of arrival. Closing the iterator cancels the
         calls in flight.
 
-        In traces each call is a span of its own, or inside the caller's span: a span of the batch
+        In traces each call is a separate span, or inside the caller's span: a span of the batch
         could not stay open between replies.
         """
         return llm_batch_iter(_prompts(prompts), self._model(), **self._options_for(options))
@@ -104,7 +104,8 @@ class LLMBatch:
 def _checked(options: BatchOptions) -> BatchOptions:
     if unknown := options.keys() - BatchOptions.__annotations__.keys():
         raise InputError(
-            f"a batch has no option {', '.join(sorted(unknown))}; there are {', '.join(BatchOptions.__annotations__)}"
+            f"a batch has no option {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(BatchOptions.__annotations__)}"
         )
     return options
 

@@ -60,7 +60,7 @@ class _Talk:
     chat: "Chat"
     texts: "Texts"
     rlm: "RLM"
-    # None for the sync methods, which share a loop of their own
+    # None for the sync methods, which share a separate loop
     loop: asyncio.AbstractEventLoop | None
 
     def close_soon(self) -> None:
@@ -85,7 +85,7 @@ class RLMChatEngine(WithRuns, BaseChatEngine):
     `RLMQueryEngine.as_chat_engine`.
 
     Follow-up questions work: the model that writes code keeps its messages and the variables of its
-    REPL. A session belongs to the event loop on which it began. If a message comes from another
+    REPL. A session belongs to the event loop on which it began. If a message is sent from another
     loop, with another `chat_history`, or after the text of an index has changed, a new session
     begins: it receives the conversation so far, but variables are lost.
 
@@ -132,7 +132,7 @@ class RLMChatEngine(WithRuns, BaseChatEngine):
         `RLMQueryEngine.from_defaults`.
 
         Raises:
-            InputError: An argument cannot work.
+            InputError: An argument is invalid.
         """
         sources = {"documents": documents, "nodes": nodes, "index": index}
         runs, source = source_of(sources, llm, sub_llm, None, rlm_options, ["chat_history"])

@@ -66,7 +66,9 @@ def fast_openai_like(model: str, **options: Any) -> "OpenAILike":
 
 
 def warn_of_slow(models: Iterable[LM], calls: int) -> None:
-    """Warn of every model that is about to make this many concurrent calls over a slow transport."""
+    """Warn of every model that is about to make this many concurrent calls over a slow
+    transport.
+    """
     for lm in models:
         if isinstance(lm, LlamaIndexLM):
             is_like = type(lm.model).__name__ == "OpenAILike"

@@ -58,7 +58,8 @@ class Nodes:
         )
         if wanted and not found:
             raise InputError(
-                f"the document store of the index has none of its {len(wanted):,} nodes: {_ALTERNATIVES}"
+                f"the document store of the index has none of its {len(wanted):,} nodes: "
+                f"{_ALTERNATIVES}"
             )
         return iter([*found, *self._stored])
 
@@ -107,7 +108,8 @@ def _stored(index: BaseIndex[Any], ids: Sequence[str]) -> list[BaseNode]:
     """The nodes that are only in the vector store, as in Qdrant or Chroma."""
     if not isinstance(index, VectorStoreIndex) or not index.vector_store.stores_text:
         return []
-    if index._store_nodes_override:  # noqa: SLF001 - not public: the document store then has all nodes
+    # Not public: the document store then has all nodes
+    if index._store_nodes_override:  # noqa: SLF001
         return []
     known, get_nodes = set(ids), index.vector_store.get_nodes
     limit = {"limit": _ALL} if "limit" in signature(get_nodes).parameters else {}
@@ -144,5 +146,6 @@ def _ids(index: BaseIndex[Any]) -> Iterable[str]:
             if not struct.node_id_to_children_ids.get(each)
         )
     raise InputError(
-        f"the nodes of this {type(index).__name__} cannot be listed: pass documents=…, nodes=… or retriever=…"
+        f"the nodes of this {type(index).__name__} cannot be listed: pass documents=…, "
+        "nodes=… or retriever=…"
     )

@@ -1,4 +1,6 @@
-"""The origin of a text, without the text: what turns a citation into a LlamaIndex node."""
+"""The origin of a text, without the text: the data for turning a citation into a LlamaIndex
+node.
+"""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -47,7 +49,7 @@ _look = lru_cache(maxsize=256)(Look)
 
 @dataclass(frozen=True, slots=True)
 class NodeOrigin:
-    """Where a text comes from.
+    """The origin of a text.
 
     Attributes:
         kind: Its LlamaIndex type; None for a string or a file.

@@ -114,13 +114,14 @@ class RLMQueryEngine(WithRuns, BaseQueryEngine):
             rlm_options: The options of `RLM`.
 
         Raises:
-            InputError: An argument cannot work.
+            InputError: An argument is invalid.
         """
         sources = {"documents": documents, "nodes": nodes, "index": index}
         name = only_one({**sources, "retriever": retriever})
         if node_postprocessors and retriever is None:
             raise InputError(
-                "node_postprocessors change the nodes that retriever=… finds: without a retriever they have no effect"
+                "node_postprocessors change the nodes that retriever=… finds: without a "
+                "retriever they have no effect"
             )
         for each in node_postprocessors:
             checked(each, BaseNodePostprocessor)
@@ -192,7 +193,8 @@ class RLMQueryEngine(WithRuns, BaseQueryEngine):
         """
         if isinstance(self._source, BaseRetriever):
             raise InputError(
-                "a conversation needs documents that stay the same: create the engine with documents=…, nodes=… or index=…"
+                "a conversation needs documents that stay the same: create the engine with "
+                "documents=…, nodes=… or index=…"
             )
         return RLMChatEngine(self._runs, self._source, callback_manager=self.callback_manager)
 

@@ -61,7 +61,8 @@ def result_of(response: Answered | str) -> RLMResult:
         run_id = metadata.get("run_id") if isinstance(metadata, Mapping) else None
         if run_id is None:
             raise InputError(
-                "this response is not from a run: there was no text to read, or another kind of engine gave it"
+                "this response is not from a run: there was no text to read, or another kind "
+                "of engine gave it"
             )
     if not isinstance(run_id, str):
         raise InputError(

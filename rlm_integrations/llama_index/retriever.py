@@ -31,7 +31,7 @@ class RLMStoreRetriever(BaseRetriever):
         callback_manager: LlamaIndex's callbacks; default: those of `Settings`.
 
     Raises:
-        InputError: An argument cannot work.
+        InputError: An argument is invalid.
     """
 
     def __init__(

@@ -103,7 +103,7 @@ class Runs:
             own: The caller's further options, for the message about an unknown option.
 
         Raises:
-            InputError: One of them cannot work.
+            InputError: An argument is invalid.
         """
         if isinstance(llm, Runs):
             return llm
@@ -114,14 +114,15 @@ class Runs:
                 *(["output_cls"] if output_cls is not None else []),
             ]:
                 raise InputError(
-                    f"an RLM already has its options: pass {', '.join(given)} to RLM(…) or rlm.replace(…)"
+                    f"an RLM already has its options: pass {', '.join(given)} to RLM(…) or "
+                    "rlm.replace(…)"
                 )
             return cls(llm)
         options = dict(options)
         if isinstance(llm, StructuredLLM):
             output_cls, llm = output_cls or llm.output_cls, llm.llm
         if "root_llm" in options:
-            raise InputError("root_llm=…: here it is llm=…")
+            raise InputError("root_llm=…: use llm=… instead")
         if unknown := options.keys() - OPTIONS:
             known = ", ".join(
                 [*own, "llm", "sub_llm", "output_cls", "streaming", "callback_manager", *OPTIONS]
@@ -132,7 +133,8 @@ class Runs:
         if output_cls is not None:
             if BaseModel not in getattr(output_cls, "__mro__", ()):
                 raise InputError(
-                    f"output_cls must be a class derived from pydantic's BaseModel, not {output_cls!r}"
+                    "output_cls must be a class derived from pydantic's BaseModel, not "
+                    f"{output_cls!r}"
                 )
             if options.get("output_type") is not None:
                 raise InputError("output_cls and output_type are the same option: pass one of them")
@@ -195,12 +197,13 @@ class Runs:
         """
         template = prompts.get(QUESTION, self.template)
         if _PROBE_QUESTION not in template.format(query_str=_PROBE_QUESTION):
-            raise InputError(f"{QUESTION} must hold {{query_str}}, where the question goes")
+            raise InputError(f"{QUESTION} must contain {{query_str}}, the place of the question")
         self.template = template
 
     def __reduce__(self) -> NoReturn:
         raise InputError(
-            "models and documents cannot be pickled: keep the documents and options, and create the object again"
+            "models and documents cannot be pickled: keep the documents and options, and "
+            "create the object again"
         )
 
     def question(self, query: QueryBundle) -> str:

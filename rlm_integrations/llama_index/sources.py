@@ -19,7 +19,8 @@ def only_one(sources: Mapping[str, object]) -> str:
     given = [name for name, source in sources.items() if source is not None]
     if len(given) != 1:
         raise InputError(
-            f"an engine needs exactly one of {', '.join(sources)}; given: {', '.join(given) or 'none of them'}"
+            f"an engine needs exactly one of {', '.join(sources)}; given: "
+            f"{', '.join(given) or 'none of them'}"
         )
     return given[0]
 
@@ -43,7 +44,7 @@ def source_of(
         own: Further options of the engine.
 
     Raises:
-        InputError: An argument cannot work.
+        InputError: An argument is invalid.
     """
     name = only_one(sources)
     runs = Runs.of(llm, sub_llm, output_cls, options, [*sources, *own])
@@ -70,7 +71,7 @@ def checked_documents(documents: object) -> object:
     """
     if documents is None or (isinstance(documents, Sized) and not len(documents)):
         raise InputError(
-            "there are no documents to ask: pass a string, a path, a document, or a list of these"
+            "there are no documents: pass a string, a path, a document, or a list of these"
         )
     return documents
 

@@ -49,7 +49,7 @@ class RLMSynthesizer(WithRuns, BaseSynthesizer):
             unknown; used to map citations in nodes to their documents.
 
     Raises:
-        InputError: An argument cannot work.
+        InputError: An argument is invalid.
     """
 
     text_of: TextOf

@@ -74,7 +74,7 @@ class TextSource(Protocol):
         ...
 
     async def close(self, texts: Texts) -> None:
-        """The run is over."""
+        """Called at the end of the run."""
         ...
 
 
@@ -108,13 +108,13 @@ class NodeTexts:
         return await runtime.offload(Texts.of, corpus, origins, self._text_of)
 
     async def close(self, texts: Texts) -> None:
-        """It goes with the run."""
+        """Does nothing: the corpus is released with the run."""
         await finish_despite_cancel(runtime.close_apart(texts.corpus.close))
 
 
 class BoundTexts:
-    """Documents that are read once, at the first question, and kept: large documents take a while
-    to read.
+    """Documents that are read once, at the first question, and kept: reading large documents is
+    slow.
 
     Args:
         context: Any context that `RLM` accepts.
@@ -140,7 +140,7 @@ class BoundTexts:
         return self._texts
 
     async def close(self, texts: Texts) -> None:
-        """They stay."""
+        """Does nothing: the texts stay open."""
 
     def text_of(self, document_id: str) -> str | None:
         """The whole text of one of the documents. It blocks."""
@@ -176,7 +176,7 @@ class IndexTexts:
         return replace(await kept.open(), text_of=self.text_of)
 
     async def close(self, texts: Texts) -> None:
-        """They stay."""
+        """Does nothing: the texts stay open."""
 
     def _current(self) -> BoundTexts:
         with self._lock:

@@ -19,13 +19,14 @@ from rlm_integrations.llama_index.response import EMPTY
 from rlm_integrations.result import RLMResult
 
 DESCRIPTION = (
-    "Answers a question over documents that are too long to read, with exact quotes as sources. Ask in full sentences and name what you "
+    "Answers a question over documents that are too long to read, with exact quotes as sources. "
+    "Ask in full sentences and name what you "
     "are looking for: each question is answered by itself."
 )
 _VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # LlamaIndex rejects longer descriptions when the tool is sent to a model
 _MAX_DESCRIPTION_CHARS = 1024
-# What the model sees of an answer: a run can answer with its whole document
+# Maximum length of an answer for the model: a run can answer with its whole document
 _MAX_ANSWER_CHARS: Final = 50_000
 
 
@@ -73,7 +74,7 @@ def as_query_engine_tool(
         description: The tool's description for the model.
 
     Raises:
-        InputError: An argument cannot work.
+        InputError: An argument is invalid.
     """
     if not isinstance(engine, BaseQueryEngine):
         raise InputError(f"engine must be a query engine, not {type(engine).__name__}")
@@ -88,8 +89,8 @@ def askable(
     name: str | None = None,
     description: str | None = None,
 ) -> FunctionTool:
-    """A tool that asks the document in the context of its agent's workflow, so that one tool serves
-    every document.
+    """A tool that queries the document in the context of its agent's workflow, so that one tool
+    serves every document.
 
     Put the document into the workflow's `Context` with `await ctx.store.set(context_key,
     document)`: a string, a LlamaIndex document, or a list of these, but not a path, because
@@ -110,19 +111,21 @@ def askable(
         description: The tool's description for the model; default: that of `tool`.
 
     Raises:
-        InputError: An argument cannot work.
+        InputError: An argument is invalid.
     """
     has_own = isinstance(tool, QueryEngineTool)
     engine = tool.query_engine if isinstance(tool, QueryEngineTool) else tool
     if isinstance(engine, RLM):
-        engine = RLMQueryEngine.from_rlm(engine, " ")  # a placeholder document, never asked
+        engine = RLMQueryEngine.from_rlm(engine, " ")  # a placeholder document, never queried
     if not isinstance(engine, RLMQueryEngine):
         raise InputError(
-            f"askable takes a tool of as_query_engine_tool over an RLMQueryEngine, or an RLM, not {type(tool).__name__}"
+            "askable takes a tool of as_query_engine_tool over an RLMQueryEngine, or an "
+            f"RLM, not {type(tool).__name__}"
         )
     if not context_key:
         raise InputError(
-            f"context_key={context_key!r}: must be the key of the document in the workflow's context"
+            f"context_key={context_key!r}: must be the key of the document in the workflow's "
+            "context"
         )
     given = (
         tool.metadata
@@ -131,7 +134,8 @@ def askable(
     )
     metadata = _metadata(name or given.get_name(), description or given.description)
 
-    async def ask(ctx: Context, input: str) -> ToolOutput:  # noqa: A002 - the name that query engine tools use
+    # The name that query engine tools use
+    async def ask(ctx: Context, input: str) -> ToolOutput:  # noqa: A002
         document = await ctx.store.get(context_key, default=None)
         if document is None and not has_own:
             return _output(
@@ -176,7 +180,8 @@ def _metadata(name: object, description: object) -> ToolMetadata:
         or len(description) > _MAX_DESCRIPTION_CHARS
     ):
         raise InputError(
-            f"description must be a string of 1 to {_MAX_DESCRIPTION_CHARS:,} characters, because LlamaIndex rejects longer ones"
+            f"description must be a string of 1 to {_MAX_DESCRIPTION_CHARS:,} characters, "
+            "because LlamaIndex rejects longer ones"
         )
     return ToolMetadata(description, name)
 

@@ -42,7 +42,7 @@ class RLMStoreToolSpec(BaseToolSpec):
         """Search what was found in the document: words to find, or terms such as type=claim tag=x
         desc~"words"; empty for the newest.
 
-        A finding ends with the places that it rests on, as [source:start-end], which read_passage
+        A finding ends with the places that support it, as [source:start-end], which read_passage
         reads.
         """
         found = search_evidence(self._store, query, check_count("k", k, most=_MAX_K))

@@ -138,13 +138,13 @@ class NamedModel(CustomLLM):
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Not offered."""
-        raise NotImplementedError("a model that is given by its name is asked by runs alone")
+        raise NotImplementedError("a model given by name can be called by runs only")
 
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseGen:
         """Not offered."""
-        raise NotImplementedError("a model that is given by its name is asked by runs alone")
+        raise NotImplementedError("a model given by name can be called by runs only")
 
 
 def _is_watched() -> bool:

@@ -2,16 +2,16 @@
 
 MIN_ANSWERS = 8  # answers in a window
 SLOW_FACTOR = 2.0  # times the usual seconds
-MIN_RISE_SECONDS = 0.1  # seconds: a smaller rise may come from this machine itself
-MIN_GAIN = 1.1  # times the usual answers a second: less is no gain
-# With ten times the calls, less than ten to this power, about twice the answers, is no gain either
+MIN_RISE_SECONDS = 0.1  # seconds: a smaller rise may be caused by this machine
+MIN_GAIN = 1.1  # times the usual answers a second: a smaller factor is not a gain
+# With ten times the calls, fewer than ten to this power (about twice the answers) is not a gain
 GAIN_EXPONENT = 1 / 3
 FEWER_CALLS = 0.8  # times the calls at once: more are about as many
 MORE_CALLS = 1.25  # times the calls at once: fewer are about as many
 # Of the usual answers a second: more calls alone do not cause a fall below this
 FALL = 1 / 3
 FIRST_RISE = (
-    2.2  # times the seconds, of calls that began beside many over those that began beside few
+    2.2  # times the seconds: calls that began among many compared with those that began among few
 )
 MIN_CALLS_PER_SIDE = 16  # calls on either side of that comparison at least
 
@@ -27,11 +27,11 @@ class Pace:
     Slow answers alone prove nothing: prompts differ, and a provider that batches gives more answers
     in all while each takes longer. So a window counts as an overload if clearly more concurrent
     calls than usual took much longer and gave no more answers a second. If no more calls than usual
-    take longer, or answers come at a third of the usual rate, the prompts are the cause, and the
+    take longer, or answers arrive at a third of the usual rate, the prompts are the cause, and the
     new times become the usual ones; the same applies if fewer concurrent calls bring no relief.
 
-    For the first window nothing is usual yet. In it, calls that began beside many others are
-    compared with those that began beside few, at the start of the same batch: if they took much
+    The first window has no usual values to compare with. In it, calls that began among many others
+    are compared with those that began among few, at the start of the same batch: if they took much
     longer, the provider made them wait for each other.
     """
 
@@ -101,8 +101,8 @@ class Pace:
         return slow
 
     def _unhurried(self) -> tuple[float, float] | None:
-        """The concurrent calls and seconds each of calls that began beside few others, or None
-        unless those beside many took much longer.
+        """The number of concurrent calls and the seconds per call of calls that began among few
+        others; None unless those among many took much longer.
         """
         half = max((beside for beside, _ in self._first), default=0) / 2
         few = [each for each in self._first if each[0] <= half]

@@ -101,8 +101,8 @@ class Streamed:
         return text
 
     def completion(self) -> Completion:
-        """The completion, as `completion_or_error` gives it. No text counts as no content, because
-        every stream begins with an empty piece.
+        """The completion, as in `completion_or_error`. No text counts as no content, because every
+        stream begins with an empty piece.
         """
         if self._finish_reason is None:
             raise ModelError(

@@ -87,8 +87,8 @@ def _reasons(details: Any) -> list[Any]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the provider asked to wait. The header has milliseconds, seconds, or a date, which
-    is compared with the provider's own clock.
+    """Seconds that the provider asked to wait. The header has milliseconds, seconds, or a date,
+    which is compared with the provider's own clock.
     """
     for name, scale in (("retry-after-ms", 1000), ("retry-after", 1)):
         try:

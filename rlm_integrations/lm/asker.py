@@ -84,7 +84,8 @@ class Retry:
         allowed: int = getattr(self, kind)
         if made >= allowed:
             return None
-        return min(self.longest_delay, self.first_delay * GROWTH**made) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
+        # Spreads load, hides nothing
+        return min(self.longest_delay, self.first_delay * GROWTH**made) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 class ModelCaller:
@@ -190,7 +191,7 @@ class ModelCaller:
     async def _complete(self, request: Request) -> Completion | ModelError:
         """The completion, or the error of one attempt.
 
-        Any exception of the model's own code becomes a value, because it concerns this call only.
+        Any exception raised by the model becomes a value, because it concerns this call only.
         """
         name = self.lm.name
         try:

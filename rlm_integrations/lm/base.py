@@ -73,8 +73,8 @@ class SeveralModels(Protocol):
 
 @runtime_checkable
 class RateLimited(Protocol):
-    """A model that shares its provider's limits with other objects; any other model has a limiter of
-    its own.
+    """A model that shares its provider's limits with other objects; every other model has a
+    separate limiter.
     """
 
     limit_key: Hashable

@@ -64,7 +64,7 @@ async def allm_batch(
     on_event: Hook | None = None,
 ) -> list[str]:
     """The model's replies, in the order of the prompts. A call that failed leaves an `LLMError` in
-    its place, and the others go on.
+    its place, and the others continue.
 
     Args:
         prompts: A list, or any other iterable or async iterable, pulled as calls complete. A prompt
@@ -78,7 +78,7 @@ async def allm_batch(
         show_progress: Whether to show a progress bar on stderr.
         on_progress: Called with how many prompts are done, how many there are (None if
             unknown), and how many of them failed.
-        dedupe: Whether identical prompts share one call. By default each is a call of its own, as
+        dedupe: Whether identical prompts share one call. By default each is a separate call, as
             voting needs.
         params: Parameters of every call, by the provider's names, such as {"temperature": 0}.
         retry: When failed calls are retried.
@@ -89,8 +89,8 @@ async def allm_batch(
         Exception: Raised by the iterable of prompts; calls under way are finished first.
     """
     options = BatchOptions(
-        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
-        dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress,
+        on_progress=on_progress, dedupe=dedupe, params=params, retry=retry, on_event=on_event,
     )  # fmt: skip
     return [record.reply for record in await _Batch(prompts, llm, options).records()]
 
@@ -115,8 +115,8 @@ def allm_batch_iter(
     cancels the calls under way.
     """
     options = BatchOptions(
-        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
-        dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress,
+        on_progress=on_progress, dedupe=dedupe, params=params, retry=retry, on_event=on_event,
     )  # fmt: skip
     return _Batch(prompts, llm, options).replies()
 
@@ -142,8 +142,8 @@ async def allm_batch_records(
     counts no tokens and no cost.
     """
     options = BatchOptions(
-        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
-        dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress,
+        on_progress=on_progress, dedupe=dedupe, params=params, retry=retry, on_event=on_event,
     )  # fmt: skip
     return await _Batch(prompts, llm, options, priced=True).records()
 
@@ -168,8 +168,8 @@ async def aparallel_query(
     including other braces and those of a chunk. The options are those of `allm_batch`.
     """
     options = BatchOptions(
-        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress, on_progress=on_progress,
-        dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+        max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress,
+        on_progress=on_progress, dedupe=dedupe, params=params, retry=retry, on_event=on_event,
     )  # fmt: skip
     prepare = partial(filled, checked_template(template))
     return [
@@ -355,7 +355,8 @@ def _check_source(source: Any) -> Iterable[Any] | AsyncIterable[Any]:
         source, Iterable | AsyncIterable
     ):
         raise InputError(
-            f"prompts must be a list, or another iterable, of prompts, not {shown(source)}; for a single prompt, write [prompt]"
+            f"prompts must be a list, or another iterable, of prompts, not {shown(source)}; "
+            "for a single prompt, write [prompt]"
         )
     return source
 
@@ -377,6 +378,7 @@ def _check_timeout(seconds: Any) -> float | None:
         or not 0 < seconds < math.inf
     ):
         raise InputError(
-            f"timeout must be a number of seconds greater than 0, or None for no limit, not {shown(seconds)}"
+            "timeout must be a number of seconds greater than 0, or None for no limit, not "
+            f"{shown(seconds)}"
         )
     return float(seconds)

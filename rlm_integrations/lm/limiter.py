@@ -150,7 +150,10 @@ class Limiter:
             if self._unsettled:
                 self._settle()
             if slot is None and waiter is None:
-                message = f"{self.name}: its provider asked to wait {pause:.0f} s, longer than a call is retried"
+                message = (
+                    f"{self.name}: its provider asked to wait {pause:.0f} s, longer than a call "
+                    "is retried"
+                )
                 raise ModelError(message, type="rate_limit", retry_after=pause)
             if waiter is not None:
                 slot = await self._wait(waiter, pause)
@@ -175,7 +178,8 @@ class Limiter:
         return slot
 
     def release(self, slot: Slot, verdict: Verdict, *, retry_after: float | None = None) -> None:
-        """Return a slot, from any thread, with the outcome of the call. A second time has no effect.
+        """Return a slot, from any thread, with the outcome of the call. A second time has no
+        effect.
 
         Args:
             slot: A slot from `acquire`.
@@ -346,6 +350,6 @@ def _forget(by_object: dict[int, tuple[Limiter, weakref.ref[LM]]], key: int, _: 
 
 def limiter_of(lm: LM) -> Limiter:
     """The process's limiter of this model: the one of its `limit_key`, which several objects may
-    share, or one of its own for as long as it lives.
+    share, or a separate one that lives as long as the model.
     """
     return shared("limiters", _Limiters).of(lm)

@@ -99,9 +99,15 @@ def unicode_error(text: str) -> LLMError | None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            what = f"the prompt holds half of a surrogate pair ({text[error.start]!r} at {error.start}), which is no text"
+            what = (
+                f"the prompt holds half of a surrogate pair ({text[error.start]!r} at "
+                f"{error.start}), which is not valid text"
+            )
             return LLMError(
                 "input",
-                f"{what}: read its source with the right encoding, or drop it with errors='replace'",
+                (
+                    f"{what}: read its source with the right encoding, or drop it with "
+                    "errors='replace'"
+                ),
             )
     return None

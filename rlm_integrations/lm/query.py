@@ -62,5 +62,7 @@ class Queryable:
         return portal().run(self.aquery(prompt, params=params, timeout=timeout, retry=retry))
 
     async def query_async(self, prompt: Prompt) -> str:
-        """The model's reply to one prompt: `aquery`, under the name that the original design used."""
+        """The model's reply to one prompt: `aquery`, under the name that the original design
+        used.
+        """
         return await self.aquery(prompt)

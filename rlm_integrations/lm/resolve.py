@@ -14,12 +14,14 @@ ADAPTERS = {
 }
 
 VALID_MODELS = (
-    "a model is a name at OpenAI or OPENAI_BASE_URL ('gpt-5-mini'), 'openai:NAME@BASE_URL' for any server with OpenAI's "
-    "API ('openai:llama3.1:8b@http://localhost:11434/v1'), 'offline', a LangChain BaseChatModel, a LlamaIndex LLM, or an object with "
+    "a model is a name at OpenAI or OPENAI_BASE_URL ('gpt-5-mini'), 'openai:NAME@BASE_URL' for "
+    "any server with OpenAI's "
+    "API ('openai:llama3.1:8b@http://localhost:11434/v1'), 'offline', a LangChain BaseChatModel, "
+    "a LlamaIndex LLM, or an object with "
     "`name`, `context_window` and `complete`, such as OpenAILM"
 )
-# Providers that other libraries write before a colon. In the name of a local model ('llama3.1:8b') a
-# colon follows other names.
+# Providers that other libraries write before a colon. In the name of a local model ('llama3.1:8b')
+# a colon follows other names.
 FOREIGN = {
     "anthropic",
     "azure_openai",
@@ -78,7 +80,8 @@ def _by_name(text: str) -> LM:
         parts = re.fullmatch(r"openai:(?P<name>[^@]+)(@(?P<base_url>https?://.+))?", text)
         if parts is None:
             raise InputError(
-                f"{text!r} is not of the form 'openai:NAME@BASE_URL' with a BASE_URL that begins with http:// or https://"
+                f"{text!r} is not of the form 'openai:NAME@BASE_URL' with a BASE_URL that "
+                "begins with http:// or https://"
             )
         return OpenAILM(parts["name"], base_url=parts["base_url"])
     if not text.strip() or "@" in text or text.partition(":")[0] in FOREIGN:

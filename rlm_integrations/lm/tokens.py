@@ -11,21 +11,27 @@ from rlm_integrations.records import Request, Usage
 # Words that are one token in every tokenizer: half of English prose, and much of code.
 _COMMON = frozenset(
     """
-    a about after all also an and any answer are as at be been before between but by call called can case class code come context could data
-    day def did do document does down each else end error even every example false file find first for found from function get give given
-    go good great group had has have he her here high him his how if import in information into is it its just keep key know last left let
-    level like line list long look made make man many may me message model more most much must my name new next no none not note now null
-    number of off old on one only open or order other our out over own page part people place point print public query question read result
-    return right run said same say second section see self set she should show small so some start state still string such system table
-    take text than that the their them then there these they thing this those three through time to true two type under up us use used
-    value very want was way we well were what when where which while who will with without word work world would write year you your
+    a about after all also an and any answer are as at be been before between but by call called can
+    case class code come context could data day def did do document does down each else end error
+    even every example false file find first for found from function get give given go good great
+    group had has have he her here high him his how if import in information into is it its just
+    keep key know last left let level like line list long look made make man many may me message
+    model more most much must my name new next no none not note now null number of off old on one
+    only open or order other our out over own page part people place point print public query
+    question read result return right run said same say second section see self set she should show
+    small so some start state still string such system table take text than that the their them then
+    there these they thing this those three through time to true two type under up us use used value
+    very want was way we well were what when where which while who will with without word work world
+    would write year you your
     """.split()
 )
-# Pairs of letters that make up nine tenths of the pairs in other English words: by the first letter,
-# the letters that follow it.
+# Pairs of letters that make up nine tenths of the pairs in other English words: by the first
+# letter, the letters that follow it.
 _PAIRS = (
-    "a:bcdgilmnprst b:ailru c:aehiloptu d:aei e:acdefilmnprstvx f:eiort g:aehr h:aeiot i:abcdefglmnorstv l:aeilmouy m:aeimops "
-    "n:acdegiostv o:cdfglmnoprstuvw p:aeiloprtuy q:u r:aceimorsty s:ehiopstu t:aehiorstwy u:bdlmnrst v:aei w:a"
+    "a:bcdgilmnprst b:ailru c:aehiloptu d:aei e:acdefilmnprstvx f:eiort g:aehr h:aeiot "
+    "i:abcdefglmnorstv l:aeilmouy m:aeimops "
+    "n:acdegiostv o:cdfglmnoprstuvw p:aeiloprtuy q:u r:aceimorsty s:ehiopstu t:aehiorstwy "
+    "u:bdlmnrst v:aei w:a"
 )
 _FAMILIAR = frozenset(f"{pair[0]}{second}" for pair in _PAIRS.split() for second in pair[2:])
 

@@ -1,4 +1,4 @@
-"""Where model code runs."""
+"""Sandboxes, in which model code runs."""
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.sandbox.base import Sandbox

@@ -1,4 +1,4 @@
-"""One block while it runs: its calls, its output, its limits."""
+"""A running block: its calls, its output and its limits."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ from rlm_integrations.sandbox.repl import REBOUND_TOLD, VARIABLES_SHOWN
 from rlm_integrations.sandbox.wire import WireError
 
 _CHECK_SECONDS = 0.25  # between two checks of the limits
-# Before an interrupt is sent again; a tenth of the grace period if that is less
+# Delay before an interrupt is sent again; at most a tenth of the grace period
 _RESEND_SECONDS = 0.1
 _MAX_NAME_CHARS = 200  # of a variable's name or description
 
@@ -28,22 +28,22 @@ AnswerAndSend = Callable[[int, int, str, list[Any], dict[str, Any]], Coroutine[A
 
 
 class Process(Protocol):
-    """The process that runs a session, on this machine or another."""
+    """The process that runs a session, on this machine or on another."""
 
     def signal(self, number: int) -> None:
-        """Send it a signal; nothing happens if it has ended."""
+        """Send the process a signal; does nothing if the process has ended."""
         ...
 
     def kill(self) -> None:
-        """End it at once; the channel then ends too."""
+        """End the process at once, which ends the channel too."""
         ...
 
     def cpu_seconds(self) -> float:
-        """The processor time that it has used so far."""
+        """The CPU time that the process has used so far, in seconds."""
         ...
 
     def threads(self) -> int:
-        """How many threads it has."""
+        """The number of its threads."""
         ...
 
 
@@ -52,19 +52,19 @@ class LostError(Exception):
 
 
 class RunningBlock:
-    """Follows one block from its start to its result. What the child sends is checked field by
-    field.
+    """Follows one block from its start to its result. Every field of the child's messages is
+    checked.
 
     Args:
-        channel: Where the child's messages come from.
-        process: The child, to interrupt or to kill.
+        channel: Receives the child's messages.
+        process: The child process, which may be interrupted or killed.
         answer: Answers the calls.
-        limits: What bounds the block.
-        number: Its number.
+        limits: The limits of the block.
+        number: The block's number.
 
     Attributes:
-        killed_because: Why the watch has killed the process, if it has.
-        fault: What the gate raised, if it failed.
+        killed_because: Why the limit check killed the process, or None.
+        fault: The gate's exception if the gate failed, or None.
     """
 
     def __init__(
@@ -83,12 +83,13 @@ class RunningBlock:
         self._limits = limits
         self._number = number
         self._host_calls = 0
-        self._open: dict[int, tuple[asyncio.Task[None], int]] = {}  # calls and what they weigh
+        # open calls and their sizes in bytes
+        self._open: dict[int, tuple[asyncio.Task[None], int]] = {}
         self._slot: asyncio.Future[None] | None = None
         self._output: list[tuple[str, str]] = []
         self._room = {"stdout": self._limits.stdout_kept, "stderr": self._limits.stderr_kept}
         self._interrupted_because = ""
-        self._refused_further_calls = False  # which may be what the code then ended with
+        self._refused_further_calls = False  # the code may end with this exception
         self._stopped = False
         self._kill_at = float("inf")
         self._begun = time.monotonic()
@@ -100,12 +101,12 @@ class RunningBlock:
         )
 
     async def follow(self) -> ExecutionResult:
-        """Answer the child until it says that the block is done."""
+        """Answer the child's calls until the child reports the end of the block."""
         while True:
             message = await self._channel.receive(self._slot_free)
             match message:
                 case {"op": "out"} if self._channel.received_stale:
-                    pass  # its first parts were dropped at the end of the block that sent them
+                    pass  # its first parts were discarded at the end of the block that sent them
                 case {"op": "out", "pieces": list() as pieces}:
                     self._take_output(pieces)
                 case {
@@ -123,7 +124,7 @@ class RunningBlock:
                     raise WireError(f"an unexpected message {message['op'][:20]!r}")
 
     async def stop(self) -> None:
-        """End the watch and every call that is still open. Safe to call twice."""
+        """End the limit check and every open call. Safe to call twice."""
         self._stopped = True
         self._watch.cancel()
         tasks = [task for task, _ in self._open.values()]
@@ -192,7 +193,10 @@ class RunningBlock:
         elif self._interrupted_because:
             refusal = INTERRUPTED
         elif self._host_calls >= self._limits.calls_per_block:
-            refusal = f"this block has made {self._host_calls} calls already, which is its limit; use llm_batch, or go on in another block"
+            refusal = (
+                f"this block has made {self._host_calls} calls already, which is its limit; use "
+                "llm_batch, or continue in another block"
+            )
         if refusal:
             await self._refuse(call, refusal)
             return
@@ -232,7 +236,7 @@ class RunningBlock:
             self._process.kill()
         self._wake()
 
-    # Limits.
+    # Limits
 
     def _look(self) -> None:
         """Check the block against its limits; interrupt it first, then kill it."""
@@ -241,14 +245,15 @@ class RunningBlock:
         computed = self._computed + (
             now - self._computing_since if self._computing_since is not None else 0.0
         )
-        # The processor's time as well: a thread that keeps one call open would stop the other clock
-        # while the rest computes.
+        # Check the CPU time too: the other clock stops while a call is open, but other threads may
+        # still compute.
         used = max(computed, self._process.cpu_seconds() - self._cpu_before)
         if self._process.threads() > self._limits.threads:
             self._kill(f"it had more than {self._limits.threads} threads")
         elif now >= self._kill_at:
             self._kill(
-                f"{self._interrupted_because}, did not end within {self._limits.grace_seconds:g} s, and its process was killed"
+                f"{self._interrupted_because}, did not end within "
+                f"{self._limits.grace_seconds:g} s, and its process was killed"
             )
         elif self._interrupted_because:
             self._process.signal(signal.SIGINT)
@@ -277,7 +282,7 @@ class RunningBlock:
         self._process.kill()
         self._wake()
 
-    # What the child sends.
+    # Messages from the child
 
     def _take_output(self, pieces: list[Any]) -> None:
         for piece in pieces:

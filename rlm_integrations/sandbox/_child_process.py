@@ -1,4 +1,4 @@
-"""The host's handle on the process of a session."""
+"""The host's handle on a session's process."""
 
 import contextlib
 import errno
@@ -18,32 +18,33 @@ from rlm_integrations.sandbox.decoder import Decoder
 from rlm_integrations.sandbox.encoder import Encoder
 from rlm_integrations.sandbox.wire import LENGTH, WireError
 
-_MAX_EXIT_SECONDS = 2.0  # that a killed process may take to be gone
+_MAX_EXIT_SECONDS = 2.0  # how long a killed process may take to disappear
 INSTEAD = "or choose sandbox='inprocess', which gives model code the whole of this process"
 
 
 class ChildProcess:
-    """A child of the fork server, by its pidfd. Safe to use from several threads."""
+    """A child of the fork server, identified by its pidfd. Thread-safe."""
 
     def __init__(self) -> None:
         self.layers: Mapping[str, str] = {}
         self._lock = threading.Lock()
         self._pidfd = -1
-        self._state = -1  # the process's own /proc/self/stat
+        self._state = -1  # /proc/self/stat of the child process
         self._pid = 0
         self._killed = False
-        self._passing = False  # whether `begin` failed by what may not happen again
+        self._passing = False  # whether `begin` failed for a temporary reason
         self._host = os.getpid()
 
     def adopt(self, pidfd: int, pid: int) -> None:
-        """Take over a process that was just forked."""
+        """Take ownership of a newly forked process."""
         with self._lock:
             self._pidfd, self._pid = pidfd, pid
         if self._killed:
             self.kill()
 
     def begin(self, connection: socket.socket, message: dict[str, Any], context: Corpus) -> None:
-        """Send what a session begins with, and wait until the child says that it is sealed.
+        """Send the session's first message and files, and wait until the child reports that it is
+        sealed.
 
         Blocks.
         """
@@ -74,10 +75,11 @@ class ChildProcess:
             case {"op": "ready", "layers": dict() as layers}:
                 self.layers = {str(name): str(state) for name, state in layers.items()}
             case {"op": "refused", "layer": str() as layer}:
-                # So it looks, too, where the server was killed just now
+                # A server that was just killed looks the same
                 self._passing = layer.startswith("parent_death")
                 raise SandboxUnavailableError(
-                    f"the sandbox 'process' cannot protect this machine from model code here: {layer}. "
+                    "the sandbox 'process' cannot protect this machine from model code here: "
+                    f"{layer}. "
                     f"Run where the kernel offers it, {INSTEAD}"
                 )
             case _:
@@ -86,8 +88,8 @@ class ChildProcess:
                 )
 
     def _take_state(self, connection: socket.socket) -> bytes:
-        """Take the descriptor that the process hands over; where it has something else to say
-        instead, the first byte of that.
+        """Receive the descriptor that the process sends. If it sends a message instead, return that
+        message's first byte.
         """
         first, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
         if first == b"T" and not descriptors:
@@ -100,38 +102,38 @@ class ChildProcess:
         try:
             signal.pidfd_send_signal(self._pidfd, 0)
         except ProcessLookupError:
-            return  # it has ended, which its socket will tell
+            return  # it has ended; the socket will report that
         except OSError as error:
             raise SandboxError(
                 f"no signal can be sent to the sandbox's process on this machine ({error})"
             ) from error
 
     def may_start_anew(self, error: BaseException) -> bool:
-        """Whether `begin` failed in a way that another process may be spared."""
+        """Whether `begin` failed for a reason that may not affect a new process."""
         return isinstance(error, SandboxError) and self._passing and not self._killed
 
     def signal(self, number: int) -> None:
-        """Send a signal; does nothing if the process is gone."""
+        """Send a signal; does nothing if the process has ended."""
         with self._lock:
             if self._pidfd >= 0 and self._host == os.getpid():
-                with contextlib.suppress(OSError):  # that signals can be sent was seen at the start
+                with contextlib.suppress(OSError):  # `adopt` checked that signals can be sent
                     signal.pidfd_send_signal(self._pidfd, number)
 
     def kill(self) -> None:
-        """End the process at once; a wait for its socket then ends."""
+        """End the process at once, which ends any wait on its socket."""
         self._killed = True
         self.signal(signal.SIGKILL)
 
     def cpu_seconds(self) -> float:
-        """The processor time that the process has used so far."""
+        """The CPU time that the process has used so far, in seconds."""
         try:
-            # The clock of a process's processor time, as clock_getcpuclockid makes it
+            # The id of the process's CPU-time clock, computed as clock_getcpuclockid does
             return time.clock_gettime((~self._pid << 3) | 2)
         except OSError:
             return 0.0
 
     def threads(self) -> int:
-        """How many threads the process has."""
+        """The number of the process's threads."""
         with self._lock:
             if self._state < 0:
                 return 0
@@ -141,12 +143,12 @@ class ChildProcess:
                 return 0
 
     def release(self) -> None:
-        """Kill the process, wait until it is gone, and give back its descriptor.
+        """Kill the process, wait until it has ended, and close its descriptor.
 
         Safe to call twice.
         """
         if self._host != os.getpid():
-            return  # a fork of the host: the process is not ours to end
+            return  # in a fork of the host, the process belongs to the parent
         self._killed = True
         self.discard()
 

@@ -1,6 +1,6 @@
-"""The context as the first message of a session describes it.
+"""The description of the context in a session's first message.
 
-It is encoded once for each corpus, because fifty thousand sources take half a second.
+It is encoded once per corpus, because encoding fifty thousand sources takes half a second.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from rlm_integrations.sandbox.encoder import pack
 
 @dataclass(frozen=True, slots=True)
 class ContextMessage:
-    """A context as the first message describes it.
+    """The description of a context in the first message.
 
     Attributes:
         fields: The fields of the message.
-        handover: The files to send; `fields` says where each source lies in them.
+        handover: The files to send; `fields` locates each source in them.
     """
 
     fields: Mapping[str, Any]
@@ -25,7 +25,7 @@ class ContextMessage:
 
 
 def describe_context(context: Corpus) -> ContextMessage:
-    """The description of this context for a session; it blocks.
+    """The description of this context for a session. Blocks.
 
     Raises:
         ContextError: The corpus was closed.

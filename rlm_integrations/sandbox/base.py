@@ -1,8 +1,8 @@
-"""The contract between the engine and whatever runs model code.
+"""The contract between the engine and a sandbox.
 
-A sandbox only asks: `(block, function, args, kwargs)`. The engine's gate checks the
-arguments, which are hostile, and answers; each call is a task of its own. A later
-sandbox (another interpreter, another machine) speaks the same contract and passes the same tests.
+A sandbox sends calls: `(block, function, args, kwargs)`. The engine's gate checks the arguments,
+which are hostile, and answers; each call is a separate task. Every sandbox (another interpreter,
+another machine) follows this contract and must pass the same tests.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,19 +19,20 @@ class HostCallError(Exception):
     """Raised by a gate to refuse a call; the REPL raises the builtin exception named `type` in the
     model's code.
 
-    Any other exception of a gate is a fault of the host: it ends the session and is raised from
+    Any other exception from a gate is an error of the host: it ends the session and is raised from
     `execute`.
     """
 
-    def __init__(self, message: str, *, type: str = "RuntimeError") -> None:  # noqa: A002 - the field's name is the contract
+    # The field's name is the contract
+    def __init__(self, message: str, *, type: str = "RuntimeError") -> None:  # noqa: A002
         super().__init__(message)
         self.type = type
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionError:
-    """What a block raised: the exception's type and text, and a traceback that names the model's
-    lines and nothing of ours.
+    """The exception that a block raised: its type, its message, and a traceback that shows the
+    model's lines and none of this package.
     """
 
     type: str
@@ -45,7 +46,7 @@ class FinalValue:
 
     Attributes:
         value: None, bool, int, float, str, list, dict, or `wire.Opaque` for anything else.
-        evidence: SpanRefs, quotes, or any other values that the code put there.
+        evidence: SpanRefs, quotes, or any other values that the code passed as evidence.
         several: Whether the code passed several different values; `value` is then their list.
     """
 
@@ -62,18 +63,19 @@ class ExecutionResult:
     """The result of one block.
 
     Attributes:
-        stdout: What it printed, from the start up to `Limits.stdout_kept` characters.
-        stderr: Likewise, up to `Limits.stderr_kept`.
-        output: Both, in the order in which they were written.
-        dropped: How many characters of both were not kept.
-        error: What it raised, why it was interrupted, or how the session was lost.
+        stdout: The beginning of its standard output, up to `Limits.stdout_kept` characters.
+        stderr: The beginning of its standard error, up to `Limits.stderr_kept` characters.
+        output: Both streams, in the order in which they were written.
+        dropped: How many characters of both streams were not kept.
+        error: The exception that it raised, why it was interrupted, or how the session was lost.
         final: The value that it passed to FINAL, or None.
-        locals: Its variables and what they are: "str, 2,310 characters"; never their contents.
-        rebound: Names of the REPL, such as `context`, that it bound to something else. The next
-            block finds them as they were.
-        elapsed: Seconds that it took, calls to the host included.
+        locals: Its variables with a description of each, such as "str, 2,310 characters"; never
+            their contents.
+        rebound: Reserved names, such as `context`, that it bound to other values. They are restored
+            before the next block.
+        elapsed: Its duration in seconds, including calls to the host.
         host_calls: How many calls to the host it made.
-        status: "interrupted" keeps the session and its variables, "lost" has ended it.
+        status: "interrupted" keeps the session and its variables; "lost" ends the session.
     """
 
     status: Status
@@ -91,13 +93,14 @@ class ExecutionResult:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a sandbox can do; the contract tests check that it is true.
+    """The properties of a sandbox; the contract tests verify them.
 
     Attributes:
         isolated: Model code cannot reach files, network, other processes or the host's memory.
         bounded: Memory and computing time of a block are limited.
-        interruptible: A running block can be ended from outside, whatever it does.
-        captures_streams: `sys.stdout` and `sys.stderr` of model code are its own, not only `print`.
+        interruptible: Any running block can be stopped from outside.
+        captures_streams: Model code has its own `sys.stdout` and `sys.stderr`; otherwise only
+            `print` is captured.
     """
 
     isolated: bool
@@ -108,14 +111,14 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a sandbox needs to open a session.
+    """The arguments for opening a session.
 
     Attributes:
         context: The document.
-        functions: What model code may call.
+        functions: The names of the host functions that model code may call.
         answer: Answers the calls.
-        limits: What bounds the session.
-        seed: Seeds `random` in the session. The clock is this machine's.
+        limits: The limits of the session.
+        seed: The seed of `random` in the session.
     """
 
     context: Corpus
@@ -126,7 +129,9 @@ class Opening:
 
 
 class Session(Protocol):
-    """One REPL with its variables, on the event loop that opened it. One block at a time."""
+    """One REPL with its variables, used on the event loop that opened it. It runs one block at a
+    time.
+    """
 
     layers: Mapping[str, str]
 
@@ -136,7 +141,7 @@ class Session(Protocol):
 
         Raises:
             SandboxClosedError: The session was closed or cancelled.
-            Exception: What the gate raised, if it was not a `HostCallError`; the session is then
+            Exception: The gate raised an exception other than `HostCallError`; the session is then
                 closed.
         """
         ...
@@ -155,13 +160,13 @@ class Session(Protocol):
 
 
 class Sandbox(Protocol):
-    """A place where sessions can be opened.
+    """Opens sessions.
 
     Attributes:
         name: Its name in `RLM(sandbox=...)`.
-        capabilities: What it can do.
-        rules: What model code may use, in a sentence or two of the system prompt: libraries, files,
-            the network.
+        capabilities: Its properties.
+        rules: One or two sentences for the system prompt on what model code may use: libraries,
+            files, the network.
     """
 
     name: str
@@ -169,10 +174,10 @@ class Sandbox(Protocol):
     rules: str
 
     async def open(self, opening: Opening) -> Session:
-        """A REPL in which the context is bound and the functions can be called.
+        """A new session in which the context is bound and the functions can be called.
 
         Raises:
-            SandboxUnavailableError: A layer of protection is missing here.
+            SandboxUnavailableError: A layer of protection is not available on this machine.
             SandboxError: The session could not be started.
         """
         ...

@@ -1,4 +1,4 @@
-"""The host's end of a session's wire: messages over two asyncio streams."""
+"""The host's end of the connection to a session: messages over two asyncio streams."""
 
 import asyncio
 import contextlib
@@ -12,18 +12,18 @@ from rlm_integrations.sandbox.decoder import Decoder
 from rlm_integrations.sandbox.encoder import Encoder
 from rlm_integrations.sandbox.wire import LENGTH
 
-_YIELD_FRAMES = 64  # after which other tasks are let run
-_OFF_LOOP_BYTES = 256 << 10  # of a message, from which it is packed or parsed in a thread
+_YIELD_FRAMES = 64  # bytes between two yields to other tasks
+_OFF_LOOP_BYTES = 256 << 10  # bytes of a message from which it is packed or parsed in a thread
 
 
 class Channel:
-    """Sends messages to a sandbox and receives its messages, which are hostile: check each field
-    before use.
+    """Sends messages to a sandbox and receives its messages. Received messages are hostile: check
+    each field before use.
 
     Args:
-        reader: What the sandbox writes.
-        writer: What the sandbox reads.
-        message_bytes: The most that one message may take.
+        reader: The stream that the sandbox writes to.
+        writer: The stream that the sandbox reads from.
+        message_bytes: The maximum size of one message in memory.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class Channel:
         message: dict[str, Any],
         instead: Callable[[Exception], dict[str, Any]] | None = None,
     ) -> None:
-        """Write a message; a large one is packed off the loop.
+        """Write a message.
 
-        Messages are packed and written one at a time.
+        A large one is packed off the loop. Messages are packed and written one at a time.
 
         Args:
             message: The message.
-            instead: Makes the message to send where this one cannot cross.
+            instead: Makes the message to send if this one cannot be encoded.
 
         Raises:
-            ValueError: The message cannot cross, and there is no `instead`.
-            ConnectionError: The other end is gone.
+            ValueError: The message cannot be encoded, and there is no `instead`.
+            ConnectionError: The other end has closed the connection.
         """
         async with self._sending:
             try:
@@ -88,14 +88,14 @@ class Channel:
         return frames
 
     async def receive(self, ready: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
-        """The next message of the sandbox.
+        """The next message from the sandbox.
 
         Args:
             ready: Awaited before each frame is read.
 
         Raises:
-            WireError: The sandbox broke the rules of the wire.
-            IncompleteReadError: The other end is gone.
+            WireError: The sandbox violated the wire format.
+            IncompleteReadError: The other end has closed the connection.
         """
         while True:
             if ready is not None:
@@ -118,25 +118,25 @@ class Channel:
 
     @property
     def received_weight(self) -> int:
-        """Bytes that the last message takes in memory."""
+        """The size of the last message in memory, in bytes."""
         return self._decoder.weight
 
     @property
     def received_stale(self) -> bool:
-        """Whether parts of the last message came during an earlier block and were forgotten."""
+        """Whether parts of the last message arrived during an earlier block and were discarded."""
         return self._decoder.stale
 
     @property
     def held_weight(self) -> int:
-        """Bytes of the parts whose message has not come yet."""
+        """The size of all parts whose message has not arrived yet, in bytes."""
         return self._decoder.held
 
     def forget_parts(self) -> None:
-        """Drop the parts whose message never came."""
+        """Discard the parts whose message never arrived."""
         self._decoder.forget_parts()
 
     def abort(self) -> None:
-        """Close the streams at once, without sending what is buffered."""
+        """Close the streams at once and discard buffered output."""
         self._writer.transport.abort()
 
     async def wait_closed(self) -> None:
@@ -146,7 +146,9 @@ class Channel:
 
 
 def _is_large(value: Any, budget: int = _OFF_LOOP_BYTES) -> bool:
-    """Whether a value is worth a thread; it looks at the lengths and does not walk far."""
+    """Whether a value is large enough to be packed in a thread; estimated from lengths, without
+    walking the whole value.
+    """
     if isinstance(value, StoreObject):
         value = value.content
     if isinstance(value, str):

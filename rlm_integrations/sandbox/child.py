@@ -1,6 +1,7 @@
-"""The sandbox's child: takes its context, seals itself, runs blocks until its host hangs up.
+"""The sandbox's child process: receives its context, seals itself, and runs blocks until its host
+closes the socket. It is forked by `forkserver` and never returns.
 
-It is forked by `forkserver` and never returns. Whatever it sends, its host takes for hostile.
+The host treats its messages as hostile.
 """
 
 import asyncio
@@ -26,13 +27,14 @@ from .forbidden import forbid_builtins
 from .interrupts import Interrupts
 from .threads import Threads
 
-_THREAD_STACK = 512 << 10  # bytes; the default of 8 MB would soon exhaust the address space
-_OWN_THREADS = 2  # the main one and the reader
+# bytes; with the default of 8 MB, few threads would exhaust the address space
+_THREAD_STACK = 512 << 10
+_OWN_THREADS = 2  # the main thread and the reader
 _READ = 1 << 20
 
 
 class ChildChannel:
-    """The socket to the host: frames written by any thread, read by one."""
+    """The socket to the host. Any thread writes frames; one thread reads."""
 
     def __init__(self, session: socket.socket) -> None:
         self._socket = session
@@ -40,21 +42,21 @@ class ChildChannel:
         self._write_lock = threading.RLock()
         self._encoder = encoder.Encoder(describe.opaque)
         self._decoder = decoder.Decoder()
-        # Not inside of a frame: its rest would never come. A text in `flush` would be lost.
+        # An interrupt inside a frame would cut the frame off. In `flush`, output would be lost.
         self.interrupts = Interrupts(
-            whole=[repl.Repl._run],  # noqa: SLF001 - places on the stack, not calls
+            whole=[repl.Repl._run],  # noqa: SLF001 - frames to recognise on the stack, not calls
             below=[repl.Repl.close, describe.describe_exception, describe.message_of, self.prepare],
             undivided=[self.write, output.Output.flush],
         )
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write a message; raises ValueError where a value cannot cross, or what a value of the
-        model's own raises.
+        """Write a message. Raises ValueError if a value cannot be encoded, or any exception that a
+        class of the model raises.
         """
         self._encoder.encode(message, self.write)
 
     def prepare(self, message: dict[str, Any]) -> bytes:
-        """Write all frames of a message but the last, which it gives: whatever is raised, the
+        """Write all frames of a message except the last, and return that one. If this raises, the
         message has not been sent.
         """
         ready: list[bytes] = []
@@ -68,7 +70,7 @@ class ChildChannel:
         return ready[0]
 
     def write(self, frame: bytes) -> None:
-        """Write a whole frame, even if a signal arrives meanwhile."""
+        """Write a complete frame, even if a signal arrives meanwhile."""
         rest = memoryview(frame)
         with self._write_lock:
             while rest:
@@ -76,7 +78,7 @@ class ChildChannel:
         self.interrupts.raise_late()
 
     def receive(self) -> dict[str, Any]:
-        """The next message; this process ends when the host hangs up."""
+        """The next message; the process exits when the host closes the socket."""
         while True:
             length = decoder.Decoder.check_length(
                 wire.LENGTH.unpack(self._read(wire.LENGTH.size))[0]
@@ -104,17 +106,17 @@ class ChildChannel:
 
 
 def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
-    """Run a child from its start to its end."""
+    """Run a child process from start to exit."""
     channel = ChildChannel(session)
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # A host that waits for signals blocks them, and hands that down
+        # A host that waits for signals blocks them, and children inherit the mask
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.setsid()
         os.environ.clear()
         opening = channel.receive()
-        # Not before: until then the socket is the server's too, to say that it has forked
+        # Only now: until here the server used the socket too, to report the fork
         _hand_over_state(session)
         texts = _take_context(channel, opening["pieces"])
         layers = plan.seal(
@@ -125,15 +127,16 @@ def main(session: socket.socket, plan: harden.Plan, parent: int) -> NoReturn:
         child.serve()
     except harden.LayerMissingError as error:
         channel.send({"op": "refused", "layer": str(error.args[1])})
-    except BaseException as error:  # noqa: BLE001 - whatever happened, the host is to know and this process is to end
+    except BaseException as error:  # noqa: BLE001
+        # Any error is reported to the host and ends this process
         channel.send({"op": "failed", "error": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(1)
 
 
 def _hand_over_state(session: socket.socket) -> None:
-    """Send the host the file that says how many threads this process has. The host cannot open it
-    where /proc hides the processes of others.
+    """Send the host the open file that has this process's thread count. The host itself may be
+    unable to open it, if /proc hides other users' processes.
     """
     try:
         state = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -146,7 +149,7 @@ def _hand_over_state(session: socket.socket) -> None:
 
 
 def _take_context(channel: ChildChannel, pieces: list[list[int]]) -> list[str]:
-    """The sources of the context, read from the files that the host sends one after the other."""
+    """The sources of the context, read from the files that the host sends."""
     texts = [""] * len(pieces)
     of_file: dict[int, list[int]] = {}
     for place, piece in enumerate(pieces):
@@ -160,8 +163,8 @@ def _take_context(channel: ChildChannel, pieces: list[list[int]]) -> list[str]:
 
 
 class ChildMain:
-    """A REPL behind a channel. The main thread runs blocks, since signals reach only that; a second
-    thread reads.
+    """A REPL behind a channel. The main thread runs blocks, because only it receives signals; a
+    second thread reads.
     """
 
     def __init__(self, channel: ChildChannel, opening: Mapping[str, Any], texts: list[str]) -> None:
@@ -187,20 +190,20 @@ class ChildMain:
             HostFunction(name, signature, doc, tuple(aliases))
             for name, signature, doc, aliases in opening["functions"]
         ]
-        # Where pickle and the like look for the model's classes
+        # pickle and similar modules look up the model's classes here
         module = sys.modules["__main__"] = types.ModuleType("__main__")
         self._repl = repl.Repl(self._call, functions, reserved, printed, module.__dict__)
         random.seed(opening["seed"])
         self._path = list(sys.path)
         forbid_builtins()
-        # An invalid escape in a pattern, say: nothing that a model should read about
+        # Such as invalid escapes in patterns: no use to the model
         for noise in (DeprecationWarning, SyntaxWarning):
             warnings.simplefilter("ignore", noise)
         _allow_nested_asyncio_run()
         sys.argv[:] = ["repl"]
 
     def serve(self) -> NoReturn:
-        """Run blocks as they come."""
+        """Run blocks as they arrive."""
         threading.Thread(target=self._read, daemon=True, name="host").start()
         self._threads.bound()
         while True:
@@ -220,10 +223,13 @@ class ChildMain:
         done["interrupted"] = self._channel.interrupts.raised
         try:
             last = self._channel.prepare(done)
-        except BaseException as error:  # noqa: BLE001 - a value of the model's own may do anything when it is looked at
+        except BaseException as error:  # noqa: BLE001
+            # Reading a value runs the model's classes, which may raise anything
             refused = {
                 "type": "ValueError",
-                "message": f"FINAL: {describe.message_of(error)}; use a plain string, number, list or dict",
+                "message": (
+                    f"FINAL: {describe.message_of(error)}; use a plain string, number, list or dict"
+                ),
                 "traceback": "",
             }
             self._channel.send(
@@ -241,7 +247,7 @@ class ChildMain:
         self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
     ) -> "Future[Any]":
         answer: Future[Any] = Future()
-        # The host works on it from now on: giving up waiting does not take it back
+        # From here on the host works on the call: it is not withdrawn if the wait is cancelled
         answer.set_running_or_notify_cancel()
         number = next(self._numbers)
         self._answers[number] = answer
@@ -265,7 +271,7 @@ class ChildMain:
         try:
             self._read_messages()
         finally:
-            # No memory for an answer, say: without a reader every call would wait forever
+            # Such as no memory for an answer: without a reader, every call would wait forever
             os._exit(1)
 
     def _read_messages(self) -> None:
@@ -284,7 +290,7 @@ class ChildMain:
 
 
 def _exception(name: str, message: str) -> Exception:
-    """The builtin exception of this name."""
+    """The builtin exception with this name."""
     import builtins
 
     kind = getattr(builtins, name, None)
@@ -296,8 +302,8 @@ def _exception(name: str, message: str) -> Exception:
 
 
 def _allow_nested_asyncio_run() -> None:
-    """`asyncio.run(main())` in a block that also awaits at its top level would be refused: its loop
-    already runs. Give it a thread.
+    """Run `asyncio.run(main())` in a new thread if the block also awaits at its top level: it would
+    fail in the running loop.
     """
     real_run = asyncio.run
 

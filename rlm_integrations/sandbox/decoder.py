@@ -10,18 +10,18 @@ from typing import Any, cast
 from ..records import LLMError, LLMReply, SpanRef, StoreObject
 from .wire import DEPTH_CAP, FRAME_CAP, HEADER_CAP, LENGTH, Opaque, WireError
 
-# How far the number of a part may be from the highest so far: threads overtake one another, but not
-# by more
+# How far a part's number may be from the highest so far: threads may send out of order, but only
+# within this range
 _MAX_NUMBER_GAP = 100_000
-_DECODE_STEP_BYTES = 1 << 16  # bytes of a string that are decoded at once
-OBJECT = 64  # bytes that a value takes in memory, however short it was on the wire
+_DECODE_STEP_BYTES = 1 << 16  # bytes of a string decoded in one step
+OBJECT = 64  # minimum size of a value in memory, in bytes, however short it is on the wire
 
-# Bytes of a text that is not ASCII beside its characters and the null at its end
+# Overhead of a string that is not ASCII, in bytes, including the terminating null
 _NOT_ASCII = sys.getsizeof("\xe9") - 2
 
 
 class _Part:
-    """What came ahead of its message under one number."""
+    """The items that arrived under one number, ahead of their message."""
 
     __slots__ = ("items", "stale", "weight")
 
@@ -32,48 +32,48 @@ class _Part:
 
 
 class Decoder:
-    """Turns frames back into messages, keeping the parts of messages that are still to come.
+    """Turns frames back into messages. It keeps parts until their message arrives.
 
     Args:
-        part_cap: How many bytes parts may take while they wait for their message. None trusts the
-            other side: only the sandbox does, of its host.
+        part_cap: The maximum size, in bytes, of all parts that wait for their message. None trusts
+            the other side, as the sandbox trusts its host.
     """
 
     def __init__(self, part_cap: int | None = None) -> None:
         self._part_cap = part_cap
         self._parts: dict[int, _Part] = {}
         self._held = 0
-        self._highest = 0  # the number of a part
+        self._highest = 0  # by the part's number
         self._forgotten = 0  # the highest number at that time
-        # Bytes that the last frame takes in memory, the parts that it names included
+        # The size of the last frame in memory, in bytes, including the parts that it names
         self._weight = 0
-        self.weight = 0  # likewise of the last message
-        self.stale = False  # whether the last message names parts that were forgotten
+        self.weight = 0  # the same for the last message
+        self.stale = False  # whether the last message names discarded parts
 
     @staticmethod
     def check_length(length: int) -> int:
-        """The length that a frame declares, if a frame may have it."""
+        """The frame length that a header declares, if it is allowed."""
         if not LENGTH.size <= length <= FRAME_CAP:
             raise WireError(f"a frame of {length} bytes")
         return length
 
     @property
     def held(self) -> int:
-        """Bytes that the parts take whose message is still to come."""
+        """The size of all parts whose message has not arrived yet, in bytes."""
         return self._held
 
     def forget_parts(self) -> None:
-        """Drop the parts whose message never came."""
+        """Discard the parts whose message never arrived."""
         self._parts.clear()
         self._held = 0
         self._forgotten = self._highest
 
     def decode(self, frame: bytes | bytearray | memoryview) -> dict[str, Any] | None:
-        """The message that this frame completes, or None for a part of a later one. `frame` begins
-        after its length.
+        """The message that this frame completes, or None for a part of a later one. `frame`
+        excludes its length prefix.
 
         Raises:
-            WireError: The frame breaks the rules.
+            WireError: The frame violates the wire format.
         """
         self._weight, self.stale = len(frame), False
         try:
@@ -93,8 +93,8 @@ class Decoder:
             raise WireError("a part without number or items")
         part = self._parts.get(number)
         if part is None and 0 < number <= self._forgotten:
-            return None  # the rest of what was forgotten; its message will be stale
-        # Freely chosen numbers could collide, and make the dict slow.
+            return None  # belongs to discarded parts; its message will be stale
+        # Arbitrary numbers could have colliding hashes, which makes a dict slow.
         of_packed = number < 0 and self._part_cap is None  # only the host packs
         if (
             part is None
@@ -144,7 +144,8 @@ class Decoder:
         packed = bytes(frame[LENGTH.size : position])
         self._weight += OBJECT * (packed.count(b",") + packed.count(b"[") + packed.count(b"{"))
         if b"\\u" in packed:
-            self._weight += 3 * len(packed)  # one wide character makes all of its text as wide
+            # one wide character makes all characters of the string wide
+            self._weight += 3 * len(packed)
         header = json.loads(packed.decode("ascii"), object_hook=untag)
         if position != len(frame):
             raise WireError("bytes that no blob claims")
@@ -182,9 +183,10 @@ class Decoder:
         raise WireError(f"an unknown or malformed tag {tag[:10]!r}")
 
     def _joined(self, pieces: list[Any]) -> str:
-        """The text of these pieces.
+        """The string of these pieces.
 
-        One wide character makes the whole of it wide, which counts before it is made.
+        One wide character makes the whole string wide; that size is checked before the string is
+        built.
         """
         if not all(type(piece) is str for piece in pieces):
             raise WireError("a string with a piece that is not a string")
@@ -196,13 +198,13 @@ class Decoder:
 
 
 def _width(text: str) -> int:
-    """Bytes that each of its characters takes in memory."""
+    """The size of each of its characters in memory, in bytes."""
     return 1 if text.isascii() else (sys.getsizeof(text) - _NOT_ASCII) // (len(text) + 1)
 
 
 def _decoded(blob: memoryview) -> str:
-    """The text of a blob, in steps: one of broken characters takes long, and others want to run
-    meanwhile.
+    """The text of a blob, decoded in steps: invalid bytes take long to decode, and other threads
+    must be able to run meanwhile.
     """
     if len(blob) <= _DECODE_STEP_BYTES:
         return str(blob, "utf-8", "surrogatepass")
@@ -217,8 +219,8 @@ def _decoded(blob: memoryview) -> str:
 
 
 def _check_depth(value: Any) -> None:
-    """Parts may hold parts, and so nest deeper than any frame; code that walks the value must not
-    overflow the stack.
+    """Raise if a value nests too deep. Parts may contain parts, and so nest deeper than any frame;
+    code that walks the value must not overflow the stack.
     """
     level = [value]
     for _ in range(DEPTH_CAP + 2):

@@ -1,6 +1,7 @@
-"""Values and exceptions of model code as short strings, without running more of its code than needed.
+"""Describes values and exceptions of model code as short strings, running as little of that code as
+possible.
 
-A class of the model's own may raise, or return anything, wherever it is asked something.
+Any method of a class that the model defined may raise, or return anything.
 """
 
 import os
@@ -11,30 +12,30 @@ from ..records import LLMReply
 from .replies import AwaitableList, AwaitableText
 from .wire import Opaque
 
-TRACEBACK_KEPT = 4_000  # characters, from the end
+TRACEBACK_KEPT = 4_000  # characters, counted from the end
 MESSAGE_KEPT = 2_000  # characters of an exception's message
 _MAX_FRAMES = 12  # of a traceback
 
 _package_folder = os.path.dirname(os.path.abspath(__file__))
 _LIBRARY_FOLDER = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 
-# A metaclass of the model's own may say anything of `__name__`, or raise
+# A metaclass that the model defined may return anything as `__name__`, or raise
 type_name = type.__dict__["__name__"].__get__
 _TYPES_WITH_LENGTH = (list, tuple, dict, set, frozenset, AwaitableList)
 
 
 def hide_paths(package_folder: str) -> None:
-    """Set the folder that this package's code now names as its own; tracebacks leave it out."""
+    """Set the folder that this package's code objects name; tracebacks leave out its frames."""
     global _package_folder  # noqa: PLW0603 - set once, by the fork server
     _package_folder = package_folder
 
 
 def describe_value(value: Any) -> str:
-    """What a variable is: "str, 2,310 characters"; never its content."""
+    """A description of a variable, such as "str, 2,310 characters"; never its content."""
     # Never isinstance, which asks the value's own `__class__`: that may raise, and a weak proxy's
     # does.
     kind = type(value)
-    # `is`, never `in`, which asks a metaclass of the model's own for its hash or its `==`.
+    # `is`, never `in`, which would call the hash or `==` of a metaclass that the model defined.
     name: str = (
         "str"
         if kind is LLMReply or kind is AwaitableText
@@ -52,24 +53,26 @@ def describe_value(value: Any) -> str:
 def message_of(value: Any) -> str:
     """The message of an exception or an exit code, cut to MESSAGE_KEPT; "" if it cannot be read."""
     try:
-        return str.__getitem__(str(value), slice(MESSAGE_KEPT))  # a plain str, also of a subclass
-    except BaseException:  # noqa: BLE001 - a `__str__` of the model's own may raise anything
+        return str.__getitem__(str(value), slice(MESSAGE_KEPT))  # a plain str, even from a subclass
+    except BaseException:  # noqa: BLE001 - a `__str__` that the model defined may raise anything
         return ""
 
 
 def opaque(value: Any) -> Opaque:
-    """The stand-in for a value that cannot cross the wire: its type and its string, if it has one."""
+    """The placeholder for a value that cannot cross the wire: its type, and its string if it has
+    one.
+    """
     name: str = type_name(type(value))
     try:
-        text = str.__getitem__(str(value), slice(None))  # a plain str, also of a subclass
-    except Exception as error:  # noqa: BLE001 - a class of the model's own may do anything
+        text = str.__getitem__(str(value), slice(None))  # a plain str, even from a subclass
+    except Exception as error:  # noqa: BLE001 - a class that the model defined may raise anything
         text = f"<{name} whose text raises {type_name(type(error))}>"
     return Opaque(name, text)
 
 
 def describe_exception(error: BaseException) -> dict[str, str]:
-    """An exception as data. Its traceback shows the frames of the model and of the standard library,
-    but no frames of this package and no path of this machine.
+    """An exception as data. Its traceback shows frames of the model and the standard library, but
+    no frames of this package and no paths of this machine.
     """
     try:
         whole = traceback.TracebackException(
@@ -77,7 +80,7 @@ def describe_exception(error: BaseException) -> dict[str, str]:
         )
         _strip_frames(whole)
         text = "".join(whole.format())
-    except BaseException:  # noqa: BLE001 - no memory left, or an exception whose text raises
+    except BaseException:  # noqa: BLE001 - no memory left, or an exception whose message raises
         text = ""
     return {
         "type": type_name(type(error)),
@@ -88,7 +91,7 @@ def describe_exception(error: BaseException) -> dict[str, str]:
 
 def _strip_frames(whole: traceback.TracebackException) -> None:
     frames = []
-    # True in this package, and in library code that it calls, until the model's next frame
+    # True inside this package and in library code that it calls, until the model's next frame
     inside = True
     for frame in whole.stack:
         inside = not frame.filename.startswith("<block-") and (

@@ -10,15 +10,15 @@ from typing import Any
 from ..records import LLMError, LLMReply, SpanRef, StoreObject
 from .wire import DEPTH_CAP, FRAME_CAP, HEADER_CAP, LENGTH, Opaque
 
-# Where a writer begins a further part, in bytes of blobs, or eight times the weight of header
+# Size of blobs, or eight times the size of the header, from which a new part is started
 PART = 2 << 20
-INLINE = 256  # characters up to which a string stays in the header
-PIECE = 1 << 20  # characters of one piece of a long string
-LONE = 4096  # characters from which a string is sent in parts once its frame is full
-# Entries from which a dict is sent as a list of pairs, which can be sent in parts
+INLINE = 256  # longest string, in characters, that stays in the header
+PIECE = 1 << 20  # characters in one piece of a long string
+LONE = 4096  # length in characters from which a string is sent in parts once its frame is full
+# Number of entries from which a dict is sent as a list of pairs, which can be sent in parts
 _LARGE_DICT = 100
 
-# The numbers of packed lists; those of an encoder's own parts are above 0
+# Numbers of packed lists are below 0; those of an encoder's own parts are above 0
 _packed = itertools.count(-1, -1)
 _LENGTHS = struct.Struct(">II")
 
@@ -28,7 +28,7 @@ class Packed:
     """A list that was encoded once, to be sent in any number of messages; see `pack`.
 
     Attributes:
-        number: The number of its parts, which no other list has.
+        number: The number of its parts, unique to this list.
         frames: Its parts.
     """
 
@@ -37,7 +37,7 @@ class Packed:
 
 
 class _Frame:
-    """What one frame will hold; `weight` estimates its size in bytes."""
+    """The content of one frame; `weight` estimates its size in bytes."""
 
     __slots__ = ("blobs", "weight")
 
@@ -47,11 +47,11 @@ class _Frame:
 
 
 class Encoder:
-    """Turns messages into frames; several threads may use one, since parts have numbers of their
-    own.
+    """Turns messages into frames. Thread-safe, because the parts of each message have different
+    numbers.
 
     Args:
-        opaque: Makes the `Opaque` of a value that cannot cross.
+        opaque: Makes the `Opaque` for a value that cannot cross the wire.
     """
 
     def __init__(self, opaque: Callable[[Any], Opaque] | None = None) -> None:
@@ -59,7 +59,7 @@ class Encoder:
         self._numbers = itertools.count(1)
 
     def pack(self, values: Iterable[Any]) -> Packed:
-        """See the function of this name."""
+        """See the function `pack`."""
         self._numbers, number = _packed, next(_packed)
         frames: list[bytes] = []
         self._list(values, _Frame(), frames.append, 2, number)
@@ -68,11 +68,11 @@ class Encoder:
         )
 
     def encode(self, message: dict[str, Any], emit: Callable[[bytes], None]) -> None:
-        """Hand the frames of a message to `emit`, in order.
+        """Pass the frames of a message to `emit`, in order.
 
         Raises:
-            ValueError: The message nests too deep, or holds a number that JSON cannot hold or a
-                value whose fields are not of their type.
+            ValueError: The message nests too deep, or has a number that JSON does not support, or a
+                value with a field of the wrong type.
         """
         frame = _Frame()
         header = {key: self._value(value, frame, emit, 0) for key, value in message.items()}
@@ -97,7 +97,7 @@ class Encoder:
                 "$r": self._list([str.__getitem__(value, slice(None)), known], frame, emit, depth)
             }
         if isinstance(value, str):
-            # A subclass of the model's own may have any length that it likes.
+            # A subclass that the model defined may return any length.
             return self._text(
                 value if type(value) is str else str.__getitem__(value, slice(None)), frame, emit
             )
@@ -130,7 +130,7 @@ class Encoder:
             }
         if isinstance(value, StoreObject):
             plain = value.to_dict()
-            StoreObject.from_dict(plain)  # as the other side will
+            StoreObject.from_dict(plain)  # as the other side counts
             return {"$o": self._value(plain, frame, emit, depth + 1)}
         if isinstance(value, Packed):
             for part in value.frames:
@@ -143,7 +143,7 @@ class Encoder:
     def _text(self, text: str, frame: _Frame, emit: Callable[[bytes], None]) -> Any:
         if len(text) <= INLINE:
             plain = text.isascii() and text.isprintable()
-            # A character is escaped by up to twelve
+            # An escaped character takes up to twelve
             frame.weight += 8 * (len(text) * (1 if plain else 12) + 4)
             return str(text)
         if len(text) > PIECE or (frame.weight > PART and len(text) > LONE):
@@ -186,7 +186,7 @@ class Encoder:
 
 
 def pack(values: Iterable[Any]) -> Packed:
-    """A list encoded for any number of messages, of any encoder.
+    """A list encoded for use in any number of messages of any encoder.
 
     Raises:
         ValueError: As `Encoder.encode`.
@@ -195,17 +195,18 @@ def pack(values: Iterable[Any]) -> Packed:
 
 
 def _checked(value: Any, **kinds: type) -> list[Any]:
-    """These fields of a value, which code may have made of anything.
+    """The fields of a value, after checking their types: model code may have set them to anything.
 
     Raises:
-        ValueError: One is not of its type.
+        ValueError: A field has the wrong type.
     """
     fields = []
     for name, kind in kinds.items():
         field = getattr(value, name, None)
         if not isinstance(field, kind) or isinstance(field, bool):
-            raise ValueError(  # noqa: TRY004 - as for all that cannot cross
-                f"the {name} of {type(value).__name__} must be {kind.__name__}, not {type(field).__name__}"
+            raise ValueError(  # noqa: TRY004 - the error for all values that cannot cross the wire
+                f"the {name} of {type(value).__name__} must be {kind.__name__}, not "
+                f"{type(field).__name__}"
             )
         fields.append(field)
     return fields
@@ -219,5 +220,5 @@ def _join(header: dict[str, Any], blobs: list[bytes]) -> bytes:
     packed = json.dumps(header, separators=(",", ":")).encode("ascii")
     length = LENGTH.size + len(packed) + sum(map(len, blobs))
     if len(packed) > HEADER_CAP or length > FRAME_CAP:
-        raise ValueError("a value holds too many small parts to cross at once")
+        raise ValueError("a value has too many small parts to be sent at once")
     return b"".join([_LENGTHS.pack(length, len(packed)), packed, *blobs])

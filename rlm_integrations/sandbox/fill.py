@@ -1,16 +1,15 @@
-"""How the child gets its text: a new str filled straight from a descriptor, so that there is never
-a second copy of the text.
+"""Reads the document's text in the child: fills a new str directly from a file descriptor, so that
+there is never a second copy. Uses only the standard library.
 
-Runs in the child: standard library only. It writes into a str that no other code has seen yet, as the
-interpreter's own C code does, and checks first that this interpreter lays a str out as expected.
+It writes into a str that no other code has seen yet, as the interpreter's C code does, and first
+checks that this interpreter has the expected memory layout of str.
 """
 
 import ctypes
 import os
 import sys
 
-# Characters read at once where they are checked or narrowed on their way; a shorter text takes one
-# read
+# Characters read at once if they are checked or narrowed; a shorter text is read in one step read
 STEP_CHARS = 1 << 18
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -28,19 +27,19 @@ _from_data.restype, _from_data.argtypes = (
 
 
 def fill(fd: int, offset: int, chars: int, stored: int, maxchar: int) -> str:
-    """The text that lies in a file at fixed width.
+    """A text that a file holds at fixed width.
 
     Args:
-        fd: A descriptor of the file; its position is neither used nor moved.
-        offset: The text's first byte.
+        fd: A descriptor of the file; its position is not used or changed.
+        offset: The position of the text's first byte.
         chars: How many characters it has.
-        stored: Bytes a character takes in the file: 1, 2 or 4, in this machine's byte order.
-        maxchar: The least of 127, 255, 65,535 and 1,114,111 that no character exceeds. It may need
-            less width than `stored`.
+        stored: Bytes per character in the file: 1, 2 or 4, in this machine's byte order.
+        maxchar: The smallest of 127, 255, 65,535 and 1,114,111 that no character exceeds. It may
+            need fewer bytes than `stored`.
 
     Raises:
         EOFError: The file ends before the text does.
-        ValueError: The text should be ASCII, but is not.
+        ValueError: `maxchar` declares ASCII, but the text is not ASCII.
     """
     text: str
     if chars <= STEP_CHARS:
@@ -63,8 +62,8 @@ def fill(fd: int, offset: int, chars: int, stored: int, maxchar: int) -> str:
 
 
 def _in_large_pages(address: int, length: int) -> None:
-    """Ask for large pages where the kernel has them: to touch a gigabyte in small ones takes a
-    second. A refusal costs only that.
+    """Request large pages if the kernel offers them: writing a gigabyte in small pages takes a
+    second longer. A refusal is harmless.
     """
     start = -(-address // _PAGE) * _PAGE
     if length - (start - address) >= _WORTH_LARGE_PAGES:
@@ -81,17 +80,17 @@ def _fill_in_steps(
         data = bytearray(len(part) // width * stored)
         _read(fd, memoryview(data), offset + at // width * stored)
         data = _narrowed(data, stored, width)
-        # A file may be written to at any time, and a str that claims to be ASCII must be.
+        # The file may change at any time, and a str that is marked as ASCII must be ASCII.
         if maxchar < 128 and not data.isascii():
             raise ValueError("the file should hold only ASCII characters here, but does not")
         part[:] = data
 
 
 def _narrowed(data: bytearray, stored: int, width: int) -> bytearray:
-    """The characters at a smaller width, which is wide enough for them."""
+    """The characters at a smaller width that fits all of them."""
     if stored == width:
         return data
-    # Which part of a character holds its value
+    # Which of its units holds a character's value
     low = 0 if sys.byteorder == "little" else stored // width - 1
     if width == 1:
         return data[low::stored]
@@ -99,7 +98,7 @@ def _narrowed(data: bytearray, stored: int, width: int) -> bytearray:
 
 
 def _read(fd: int, part: memoryview, offset: int) -> None:
-    """Fill all of it from there."""
+    """Fill the whole buffer from this offset."""
     done = 0
     while done < len(part):
         count = os.preadv(fd, [part[done : done + (8 << 20)]], offset + done)
@@ -109,13 +108,11 @@ def _read(fd: int, part: memoryview, offset: int) -> None:
 
 
 def _header(width: int, maxchar: int) -> int:
-    """Bytes before the first character of a str of this class."""
-    sample = chr(maxchar) * 2  # not one: single characters may be shared and carry more
+    """The size of the header before the first character of such a str, in bytes."""
+    sample = chr(maxchar) * 2  # not one character: those objects may be shared and have more fields
     size = sys.getsizeof(sample) - 3 * width
     if ctypes.string_at(id(sample) + size, 2 * width) != b"".join(
         ord(each).to_bytes(width, sys.byteorder) for each in sample
     ):
-        raise RuntimeError(
-            f"Python {sys.version.split()[0]} lays a str out in a way that is not known here"
-        )
+        raise RuntimeError(f"Python {sys.version.split()[0]} has an unknown memory layout of str")
     return size

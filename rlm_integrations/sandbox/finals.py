@@ -1,5 +1,5 @@
-"""How model code finishes: FINAL and FINAL_VAR, SUBMIT and `final_answer` of other libraries, and
-the dict `answer`.
+"""How model code returns its answer: with FINAL and FINAL_VAR, with SUBMIT and `final_answer` as in
+other libraries, or with the dict `answer`.
 """
 
 import re
@@ -10,8 +10,8 @@ from typing import Any
 
 from .signatures import signature_of
 
-FINALS_KEPT = 100  # of one block, the latest
-_WALKED = 10_000  # values of a container that are looked at for what is not a value
+FINALS_KEPT = 100  # the latest ones of a block
+_WALKED = 10_000  # how many items of a container are checked for functions and the like
 _NAME = re.compile(r"\w+")
 # The variable at the start of `found["a"]`, `found.a` or `found(a)`
 _ROOT = re.compile(r"([^\W\d]\w*)(?=[.\[(])")
@@ -27,19 +27,19 @@ _NOT_VALUES: tuple[tuple[type, str], ...] = (
 
 
 class HostObject(types.SimpleNamespace):
-    """An object whose methods are functions of the host; in the REPL a class of its own, under the
-    name that the model knows.
+    """An object whose methods are host functions. In the REPL it has its own class, under the name
+    that the model knows.
     """
 
-    __module__ = "__main__"  # what `help` shows
+    __module__ = "__main__"  # shown by `help`
 
     def __repr__(self) -> str:
         return f"<an object with the methods {', '.join(vars(self))}>"
 
 
 def present(function: Any, name: str, signature: str) -> None:
-    """Have a function show itself to model code under a name and with these parameters, and as
-    nothing of this package.
+    """Set a function's name and signature as model code sees them, and hide that it belongs to this
+    package.
     """
     function.__name__ = function.__qualname__ = name
     function.__module__ = "__main__"
@@ -47,23 +47,23 @@ def present(function: Any, name: str, signature: str) -> None:
 
 
 def listed(value: Any) -> Any:
-    """An iterator, a view or a range as the list that code meant; any other value as it is."""
+    """An iterator, a view or a range as a list; any other value unchanged."""
     kind = type(value)
     return list(value) if kind in _LISTED or hasattr(kind, "__next__") else value
 
 
 class Finals:
-    """What the code of one block handed over as its answer.
+    """The answers that the code of one block returned.
 
     Args:
         namespace: The variables.
-        variables: Says which of them are the model's own.
+        variables: Returns the names of the model's own variables.
 
     Attributes:
-        names_literal: Whether the block gives FINAL_VAR its name as a literal.
-        functions: What to bind in every block, by name.
-        dialects: What to bind where the model has not bound the name itself.
-        answer: The dict of the dialect that finishes by `answer["ready"] = True`.
+        names_literal: Whether the block passes a literal name to FINAL_VAR.
+        functions: The functions to bind in every block, by name.
+        dialects: The values to bind unless the model has bound the name itself.
+        answer: The dict that code finishes with by setting `answer["ready"] = True`.
     """
 
     def __init__(self, namespace: dict[str, Any], variables: Callable[[], Iterable[str]]) -> None:
@@ -74,20 +74,22 @@ class Finals:
         self.answer: dict[str, Any] = {"content": "", "ready": False}
         missing = object()
 
-        # Functions, not methods: the names in the errors that Python raises for a wrong call are
-        # those that the model knows.
+        # Functions, not methods: Python's errors for wrong calls then show the names that the model
+        # knows.
         def final(value: Any = missing, evidence: Any = (), **fields: Any) -> None:
-            """Finish with this value; `evidence` holds SpanRefs or exact quotes."""
+            """Finish with this value; `evidence` is a list of SpanRefs or exact quotes."""
             self._take(
                 "", _value_of("FINAL", () if value is missing else (value,), fields), evidence
             )
 
         def final_var(name: Any, evidence: Any = ()) -> None:
-            """Finish with the value of the variable of this name."""
+            """Finish with the value of the variable with this name."""
             self._take_variable(name, evidence)
 
         def submit(*values: Any, evidence: Any = (), **fields: Any) -> None:
-            """Finish, as FINAL does; several values become a list, several named ones a dict."""
+            """Finish as FINAL does; several values become a list, several keyword arguments a
+            dict.
+            """
             if evidence and not values and not fields:
                 fields, evidence = {"evidence": evidence}, ()
             self._take("", _value_of("SUBMIT", values, fields), evidence)
@@ -99,14 +101,12 @@ class Finals:
         self.dialects: dict[str, Any] = {"SUBMIT": submit, "final_answer": submit}
 
     def begin(self, *, names_literal: bool) -> None:
-        """Forget the finals of the last block."""
+        """Discard the finals of the last block."""
         self._taken.clear()
         self.names_literal = names_literal
 
     def result(self) -> dict[str, Any] | None:
-        """The answer, if there is one; `several` says that it is a list of different ones, of which
-        no more is known.
-        """
+        """The answer, if any. `several` means that its value is a list of different answers."""
         if not self._taken:
             return self._result_of_answer()
         evidence = [each for _, _, given in self._taken for each in given]
@@ -150,28 +150,30 @@ class Finals:
         if not self.names_literal:
             return self._take("", name, evidence)
         if (root := _ROOT.match(name)) and root[1] in self._namespace:
-            return self._take("", eval(name, self._namespace), evidence)  # noqa: S307 - the model's own code, quoted
+            # Evaluates the model's own expression, as its block would
+            return self._take("", eval(name, self._namespace), evidence)  # noqa: S307
         if _NAME.fullmatch(name):
             raise self._unknown(name)
-        return self._take("", name, evidence)  # words, which no variable can be called
+        return self._take("", name, evidence)  # words that cannot be the name of a variable
 
     def _opened(self, value: Any) -> Any:
-        """The content of the dialect's dict; one without is as good as untouched."""
+        """The content of the `answer` dict; without content, it counts as unused."""
         if type(value) is not dict or value.keys() != {"content", "ready"}:
             return value
         return self.answer if value["content"] == "" else value["content"]
 
     def _unknown(self, name: str) -> NameError:
         return NameError(
-            f"FINAL_VAR({name!r}): there is no such variable. {self._known()} For a string, use FINAL({name!r})."
+            f"FINAL_VAR({name!r}): there is no such variable. {self._known()} For a string, "
+            f"use FINAL({name!r})."
         )
 
     def _known(self) -> str:
         return f"Your variables: {', '.join(self._variables()) or 'none yet'}."
 
     def _unfit(self, value: Any) -> str:
-        """What a value is, or holds, that cannot be an answer, such as a function of the REPL's; ""
-        where there is nothing.
+        """A description of what makes a value invalid as an answer, such as a function of the REPL
+        in it; "" if the value is valid.
         """
         left, rest = _WALKED, [value]
         while rest and left:
@@ -190,8 +192,8 @@ class Finals:
         return ""
 
     def _result_of_answer(self) -> dict[str, Any] | None:
-        """The answer by `answer["ready"] = True`; a variable of that name which is anything else is
-        the model's own.
+        """The answer given with `answer["ready"] = True`; any other variable named `answer` belongs
+        to the model.
         """
         try:
             answer = self._namespace.get("answer")
@@ -206,13 +208,16 @@ class Finals:
                     if self._unfit(answer["content"])
                     else {"value": answer["content"], "evidence": [], "several": False}
                 )
-        except BaseException:  # noqa: BLE001, S110 - keys of the model's own may do anything when they are compared
+        except BaseException:  # noqa: BLE001, S110
+            # Comparing keys of the model's classes may raise anything
             pass
         return None
 
 
 def _value_of(function: str, values: tuple[Any, ...], fields: dict[str, Any]) -> Any:
-    """One value as it is; several as a list; fields as a dict, one alone as its value."""
+    """One value unchanged; several as a list; several fields as a dict, a single field as its
+    value.
+    """
     if bool(values) == bool(fields):
         raise TypeError(
             f"{function}() takes either values or named fields, such as {function}(value)"
@@ -225,5 +230,5 @@ def _value_of(function: str, values: tuple[Any, ...], fields: dict[str, Any]) ->
 def _is_same(one: Any, other: Any) -> bool:
     try:
         return one is other or (type(one) is type(other) and bool(one == other))
-    except Exception:  # noqa: BLE001 - values of the model's own may refuse to be compared
+    except Exception:  # noqa: BLE001 - comparing values of the model's classes may raise anything
         return False

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def forbid_builtins() -> None:
-    """Give builtins that cannot work here an error of their own."""
+    """Replace builtins that cannot work in a sandbox with functions that raise a helpful error."""
     import builtins
 
     def refused(name: str, reason: str) -> Callable[..., Any]:

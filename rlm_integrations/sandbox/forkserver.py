@@ -1,10 +1,11 @@
 """The fork server: a clean interpreter that forks one child per session, and the host's handle on
 it.
 
-The host never forks itself: its memory holds keys. It starts one server per process with an empty
-environment; the server loads the standard library once and then, for each request on its socket,
-forks a child. A request is one atomic message with the child's end of the session's socket; the
-answer (a pidfd) comes on that same socket, so that no reply can reach the wrong session.
+The host never forks its own process, because its memory holds API keys. It starts one server per
+process with an empty environment; the server loads the standard library once and then, for each
+request on its socket, forks a child. A request is one atomic message with the child's end of the
+session's socket; the answer (a pidfd) is sent on that same socket, so that no reply can reach the
+wrong session.
 """
 
 import os
@@ -20,32 +21,36 @@ from typing import Any
 from . import child, describe, harden
 
 _PID = struct.Struct(">i")
-# Until a server that has not said that it is ready is taken for something else
+# How long to wait for a server to report that it is ready
 _START_SECONDS = 60.0
 READY, MISSING, FORKED, REFUSED = b"R", b"M", b"P", b"E"
 
-# What model code imports, and what these import later by themselves: where nothing can be opened,
-# only this is there.
+# Modules that model code imports, and those that these import later. If no file can be opened, only
+# these are available.
 PRELOAD = """
-abc argparse array ast asyncio base64 binascii bisect builtins bz2 calendar cmath cmd code codecs collections collections.abc colorsys
-concurrent.futures concurrent.futures.thread configparser contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib dis
-email.message email.parser email.policy email.utils enum errno fnmatch fractions functools gc getpass glob graphlib gzip hashlib heapq hmac
-html html.entities html.parser importlib inspect io ipaddress itertools json keyword linecache locale logging lzma math mimetypes mmap
-numbers operator os pathlib pickle pkgutil platform pprint queue random re reprlib sched secrets select selectors shlex shutil signal
-sqlite3 stat statistics string stringprep struct sys tempfile textwrap threading time timeit token tokenize tomllib traceback types typing
-unicodedata unittest.mock urllib.parse uuid warnings weakref xml.dom.minidom xml.etree.ElementTree zipfile zlib zoneinfo
-_strptime _pydecimal encodings.ascii encodings.idna encodings.latin_1 encodings.utf_8 encodings.utf_8_sig encodings.utf_16
-encodings.utf_16_le encodings.utf_16_be encodings.utf_32 encodings.utf_32_le encodings.utf_32_be encodings.cp1252 encodings.cp437
-encodings.unicode_escape encodings.raw_unicode_escape encodings.punycode encodings.hex_codec encodings.rot_13 encodings.mbcs
+abc argparse array ast asyncio base64 binascii bisect builtins bz2 calendar cmath cmd code codecs
+collections collections.abc colorsys concurrent.futures concurrent.futures.thread configparser
+contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib dis email.message
+email.parser email.policy email.utils enum errno fnmatch fractions functools gc getpass glob
+graphlib gzip hashlib heapq hmac html html.entities html.parser importlib inspect io ipaddress
+itertools json keyword linecache locale logging lzma math mimetypes mmap numbers operator os pathlib
+pickle pkgutil platform pprint queue random re reprlib sched secrets select selectors shlex shutil
+signal sqlite3 stat statistics string stringprep struct sys tempfile textwrap threading time timeit
+token tokenize tomllib traceback types typing unicodedata unittest.mock urllib.parse uuid warnings
+weakref xml.dom.minidom xml.etree.ElementTree zipfile zlib zoneinfo _strptime _pydecimal
+encodings.ascii encodings.idna encodings.latin_1 encodings.utf_8 encodings.utf_8_sig
+encodings.utf_16 encodings.utf_16_le encodings.utf_16_be encodings.utf_32 encodings.utf_32_le
+encodings.utf_32_be encodings.cp1252 encodings.cp437 encodings.unicode_escape
+encodings.raw_unicode_escape encodings.punycode encodings.hex_codec encodings.rot_13 encodings.mbcs
 """.split()
 
 
 def _preload(extra: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """Import what children will need; the folders and files of the extra packages.
+    """Import the modules that children need; return the folders and files of the extra packages.
 
-    The interpreter runs without `site`, so that nothing of the user's has run in it: no
-    sitecustomize, no .pth file. What else `site` does is done here, and where packages are
-    installed is known only once the library has been loaded.
+    The interpreter runs without `site`, so that no code of the user has run in it: no
+    sitecustomize, no .pth file. The other work of `site` is done here. Where packages are installed
+    is known only after the library is loaded.
     """
     import importlib
     import site
@@ -53,7 +58,7 @@ def _preload(extra: Sequence[str], folders: Sequence[str]) -> list[str]:
     for name in PRELOAD:
         try:
             importlib.import_module(name)
-        except ImportError:  # a build of Python may lack bz2, sqlite3 and the like
+        except ImportError:  # some builds of Python lack modules such as bz2 and sqlite3
             continue
     site.setquit()
     site.setcopyright()
@@ -70,12 +75,10 @@ def _preload(extra: Sequence[str], folders: Sequence[str]) -> list[str]:
 
 
 def _standard_library() -> list[str]:
-    """The files and folders of the standard library, without the packages that are installed beside
-    it.
-    """
+    """The files and folders of the standard library, without installed packages."""
     import sysconfig
 
-    # Not /etc/localtime: sessions live in UTC, on every machine
+    # Not /etc/localtime: sessions use UTC on every machine
     found = ["/usr/share/zoneinfo", "/dev/null", "/dev/urandom"]
     for folder in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}:
         found += [
@@ -87,17 +90,17 @@ def _standard_library() -> list[str]:
 
 
 def _hide_paths(package: str) -> None:
-    """Take the user's folders out of what model code sees: where the interpreter is, and this
-    package. The library's own place stays.
+    """Hide the user's folders from model code: those of the interpreter and of this package. The
+    folder of the standard library stays visible.
     """
     import gc
     from importlib import import_module
 
-    rename: Any = vars(import_module("_imp"))["_fix_co_filename"]  # the import system's own way
+    rename: Any = vars(import_module("_imp"))["_fix_co_filename"]  # as the import system sets it
     sys.executable = ""
     sys.orig_argv[:] = sys.argv[:] = ["repl"]
     if hasattr(sys, "_base_executable"):
-        sys._base_executable = ""  # noqa: SLF001 - it names the same
+        sys._base_executable = ""  # noqa: SLF001 - holds the same path
     for key in [key for key in sys.path_importer_cache if key.startswith(package)]:
         del sys.path_importer_cache[key]
     name = __name__.partition(".")[0]
@@ -115,12 +118,12 @@ def _hide_paths(package: str) -> None:
 
 
 def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence[str]) -> None:
-    """What the server process does until its host closes the socket or ends."""
+    """Run the server process until its host closes the socket or ends."""
     import gc
 
     requests = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
-    # A host that waits for signals blocks them, and hands that down
+    # A host that waits for signals blocks them, and children inherit the mask
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     readable = [*_standard_library(), *_preload(extra, folders)]
     library = set(readable)
@@ -136,7 +139,7 @@ def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence
         os._exit(1)
     _hide_paths(package)
     gc.collect()
-    gc.freeze()  # keeps the collector of the children from copying every page
+    gc.freeze()  # so that garbage collection in the children does not copy every page
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
@@ -146,7 +149,7 @@ def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence
     while True:
         _, descriptors, _, _ = socket.recv_fds(requests, 16, 1)
         if not descriptors:
-            os._exit(0)  # the host has gone; the children's parent-death signals end them
+            os._exit(0)  # the host has ended; the parent-death signal ends the children
         session = socket.socket(fileno=descriptors[0])
         try:
             pid = os.fork()
@@ -167,35 +170,37 @@ def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence
 
 
 def _send(session: socket.socket, message: bytes, descriptors: list[int]) -> None:
-    """Answer on the session's socket; a host that has given up in the meantime is no trouble of
-    ours.
-    """
+    """Answer on the session's socket. Errors are ignored: the host may have given up meanwhile."""
     try:
         socket.send_fds(session, [message], descriptors)
     except OSError:
         return
 
 
-# The child's interpreter gets this package's modules without the package's own __init__, which
-# belongs to the host.
+# The child's interpreter loads this package's modules without the package's __init__, which is for
+# the host only.
 _BOOT = """
 import sys, types
 package, descriptor, folders, extra = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:]
-for name, path in (("rlm_integrations", package), ("rlm_integrations.sandbox", package + "/sandbox")):
+for name, path in (
+    ("rlm_integrations", package), ("rlm_integrations.sandbox", package + "/sandbox")
+):
     module = sys.modules[name] = types.ModuleType(name)
     module.__path__ = [path]
 from rlm_integrations.sandbox import forkserver
 del name, path, module
-forkserver.serve(descriptor, globals().pop("package"), [each for each in folders.split(":") if each], extra)
+forkserver.serve(
+    descriptor, globals().pop("package"), [each for each in folders.split(":") if each], extra
+)
 """
 
 
 def _environment(python: str) -> dict[str, str]:
-    """The server's environment: nothing of the host's but what its interpreter needs to be found
-    whole.
+    """The server's environment: only the host's variables that the interpreter needs to find its
+    libraries.
     """
     environment = {
-        "PYTHONHASHSEED": "0",  # sets come out in the same order when a run is replayed
+        "PYTHONHASHSEED": "0",  # sets have the same order when a run is replayed
         "MALLOC_ARENA_MAX": "2",
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
@@ -209,12 +214,13 @@ def _unavailable(layer: str) -> Exception:
     from rlm_integrations.sandbox._child_process import INSTEAD
 
     return SandboxUnavailableError(
-        f"the sandbox 'process' cannot protect this machine from model code here: {layer}. Run on another machine, {INSTEAD}"
+        f"the sandbox 'process' cannot protect this machine from model code here: {layer}. "
+        f"Run on another machine, {INSTEAD}"
     )
 
 
 class ServerGoneError(OSError):
-    """The server ended; a new one may be started."""
+    """The server has ended; a new one may be started."""
 
 
 class ForkServer:
@@ -222,11 +228,11 @@ class ForkServer:
 
     Args:
         python: The interpreter to run.
-        preload: Packages that model code may import beside the standard library.
+        preload: Packages that model code may import in addition to the standard library.
 
     Raises:
-        OSError: The server did not start; the message ends with what it wrote.
-        SandboxUnavailableError: A layer is missing that no child of it could do without.
+        OSError: The server did not start; the message ends with its output.
+        SandboxUnavailableError: A layer of protection that every child needs is missing.
     """
 
     def __init__(self, python: str, preload: Sequence[str] = ()) -> None:
@@ -246,7 +252,7 @@ class ForkServer:
             else []
         )
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - the interpreter is the caller's own choice
+            self._process = subprocess.Popen(  # noqa: S603 - the caller chose the interpreter
                 # Not -I: it would ignore the hash seed.
                 [
                     python,
@@ -267,7 +273,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C in the host's terminal is the host's
+                start_new_session=True,  # Ctrl-C in the host's terminal is for the host only
             )
             theirs.close()
             answer = self._first_answer(python)
@@ -294,18 +300,19 @@ class ForkServer:
             self._process.kill()
             self._process.wait()
             raise OSError(
-                f"the sandbox's server did not start within {_START_SECONDS:g} s: is {python!r} an interpreter of Python? "
+                f"the sandbox's server did not start within {_START_SECONDS:g} s: is {python!r} "
+                "an interpreter of Python? "
                 "Another one can be named, as in ProcessSandbox(python='/usr/bin/python3')"
             ) from error
         self._socket.settimeout(None)
         return answer
 
     def fork(self) -> tuple[socket.socket, int, int]:
-        """A new child: the session's socket, its pidfd, its process id.
+        """Fork a child; return the session's socket, the child's pidfd and its process id.
 
         Raises:
             ServerGoneError: The server has ended.
-            OSError: The machine refused a further process.
+            OSError: The machine cannot start another process.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -329,7 +336,7 @@ class ForkServer:
         return ours, descriptors[0], _PID.unpack_from(answer, 1)[0]
 
     def close(self) -> None:
-        """End the server, and with it all its children."""
+        """End the server and all its children."""
         import subprocess
 
         with self._closing:
@@ -341,9 +348,9 @@ class ForkServer:
                 self._process.wait()
 
     def abandon(self) -> None:
-        """Let go of the parent's server in a forked process: closing this copy of the socket leaves
+        """Release the parent's server in a forked process; closing this copy of the socket leaves
         the parent's open.
         """
         self._socket.close()
-        # It is the parent's child, not ours: nothing to wait for, nothing to warn about
+        # It is a child of the parent process: nothing to wait for here, nothing to warn about
         self._process.returncode = 0

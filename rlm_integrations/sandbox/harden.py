@@ -1,12 +1,12 @@
-"""The layers that hold the sandbox's child, by system calls alone: no compiled dependency, no root,
-no set-up.
+"""The layers that confine the sandbox's child, with system calls only: no compiled dependency, no
+root, no set-up.
 
 The server prepares once what all children share (`Plan.make`: the list of readable paths as a
-Landlock ruleset, the seccomp program); each child then seals itself (`Plan.seal`), and looks from
-the inside whether every layer holds. What is not there is named, never passed over.
+Landlock ruleset, the seccomp program); each child then seals itself (`Plan.seal`), and checks from
+the inside that every layer holds. A missing layer is reported, never ignored.
 
-x86-64 has been run. The aarch64 table has not: the checks from the inside refuse to go on where it
-is wrong.
+The x86-64 table is tested. The aarch64 table is not: if it is wrong, the checks from the inside
+fail and the session does not start.
 """
 
 import ctypes
@@ -41,14 +41,14 @@ _STATM = "/proc/self/statm"
 
 
 class LayerMissingError(OSError):
-    """A layer that the sandbox needs is not offered here, or does not hold.
+    """A layer that the sandbox needs is not available, or does not hold.
 
-    `args[1]` says which and why.
+    `args[1]` names it and the reason.
     """
 
 
 def _call(name: str, *args: Any) -> int:
-    """A system call by its name; its error becomes an OSError."""
+    """Make a system call by name; an error is raised as OSError."""
     result = int(_libc.syscall(NUMBERS[name], *args))
     if result < 0:
         raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
@@ -67,8 +67,8 @@ class _SockFprog(ctypes.Structure):
 
 
 def _landlock_ruleset(paths: Iterable[str]) -> int:
-    """A ruleset that lets these files and folders be read and nothing else be touched, as a file
-    descriptor.
+    """A file descriptor of a ruleset that allows reading these files and folders and nothing
+    else.
     """
     abi = _call("landlock_create_ruleset", None, 0, 1)
     access = (1 << 13) - 1  # version 1: every access to files
@@ -76,7 +76,7 @@ def _landlock_ruleset(paths: Iterable[str]) -> int:
         if abi >= version:
             access |= 1 << bit
     network = 0b11 if abi >= 4 else 0  # bind and connect TCP
-    scoped = 0b11 if abi >= 6 else 0  # abstract sockets and signals stay inside
+    scoped = 0b11 if abi >= 6 else 0  # abstract sockets and signals only within the sandbox
     attributes = struct.pack("QQQ", access, network, scoped)
     ruleset = _call(
         "landlock_create_ruleset", attributes, 8 if abi < 4 else 16 if abi < 6 else 24, 0
@@ -85,9 +85,9 @@ def _landlock_ruleset(paths: Iterable[str]) -> int:
         try:
             target = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            continue  # a path that is not there needs no rule
+            continue  # a path that does not exist needs no rule
         try:
-            # Read files, list folders
+            # Reading files, listing folders
             allowed = (1 << 2) | (1 << 3) if os.path.isdir(path) else (1 << 2)
             _call("landlock_add_rule", ruleset, 1, struct.pack("=Qi", allowed, target), 0)
         finally:
@@ -96,11 +96,11 @@ def _landlock_ruleset(paths: Iterable[str]) -> int:
 
 
 def _drop_capabilities() -> None:
-    """Give up every capability, also those that a root user would have again."""
+    """Drop every capability, including those that a root user would regain."""
     capability = 0
     while _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:
         if _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1:
-            # Needs CAP_SETPCAP; without it there is nothing that an exec could use
+            # Needs CAP_SETPCAP; without it, an exec gains nothing
             _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
         capability += 1
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
@@ -109,12 +109,12 @@ def _drop_capabilities() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a server prepares once for all its children.
+    """The data that a server prepares once for all its children.
 
     Attributes:
-        ruleset: The Landlock ruleset's file descriptor, or None where the kernel has no Landlock:
-            nothing can then be opened at all.
-        landlock: What is known about Landlock here, in words.
+        ruleset: The Landlock ruleset's file descriptor, or None if the kernel lacks Landlock: then
+            no file can be opened.
+        landlock: The state of Landlock on this machine, in words.
         program: The seccomp program.
     """
 
@@ -124,10 +124,10 @@ class Plan:
 
     @classmethod
     def make(cls, readable: Iterable[str]) -> "Plan":
-        """A plan in which only these paths can be read, or none where Landlock is missing.
+        """A plan in which only these paths can be read, or no path if Landlock is missing.
 
         Raises:
-            LayerMissingError: There is no table of system calls for this machine.
+            LayerMissingError: There is no table of system calls for this architecture.
         """
         if not NUMBERS:
             raise LayerMissingError(
@@ -143,19 +143,20 @@ class Plan:
     def seal(
         self, *, parent: int, memory: int, keep: Iterable[int], descriptors: int = 64
     ) -> dict[str, str]:
-        """Put every layer on this process, for good, and check each from the inside.
+        """Apply every layer to this process, permanently, and check each from the inside.
 
         Args:
-            parent: The process that this one must not outlive.
-            memory: How many bytes of address space may be taken beyond what is in use now.
-            keep: The file descriptors that stay open; all others are closed, including those that other code opened.
+            parent: The parent process; this process ends with it.
+            memory: How many bytes of address space may be used in addition to the current use.
+            keep: The file descriptors that stay open; all others are closed, whatever code opened
+                them.
             descriptors: How many file descriptors may be open at once.
 
         Returns:
             Each layer's name and state.
 
         Raises:
-            LayerMissingError: A layer cannot be put on, or does not hold.
+            LayerMissingError: A layer cannot be applied, or does not hold.
         """
         keep = frozenset(keep)
         _layer(
@@ -210,13 +211,13 @@ def _layer(name: str, put_on: Any) -> None:
 
 
 def _close_all_but(keep: Iterable[int]) -> None:
-    """Close what a package has opened while it was imported, say."""
+    """Close all other descriptors, such as those that a package opened while it was imported."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) not in keep:
             try:
                 os.close(int(name))
             except OSError:
-                continue  # the list itself was open while it was made
+                continue  # the descriptor of the listing itself
 
 
 def _limit(memory: int, descriptors: int) -> None:
@@ -242,31 +243,31 @@ def _set_limit(what: int, limit: int) -> None:
 
 def _must(name: str, *, holds: bool) -> None:
     if not holds:
-        raise LayerMissingError(errno.EPERM, f"{name}: it was put on and does not hold")
+        raise LayerMissingError(errno.EPERM, f"{name}: it was applied but does not hold")
 
 
 def _check_before_filter(parent: int) -> None:
-    """The layers that can be asked for only while the calls that tell are open."""
+    """Check the layers whose state can be read only before the filter is applied."""
     _must("no_new_privs", holds=_prctl(_PR_GET_NO_NEW_PRIVS) == 1)
     held = ctypes.create_string_buffer(24)
     _call("capget", _CAPABILITIES_OF_SELF, held)
-    # None inheritable and permitted, so none ambient either
+    # No capability is inheritable and permitted, so none is ambient
     _must("capabilities", holds=not any(held.raw))
     _must("not_dumpable", holds=_prctl(_PR_GET_DUMPABLE) == 0)
     signal = ctypes.c_int()
     _libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(signal), 0, 0, 0)
-    # The parent may have gone before
+    # The parent may have ended before
     _must("parent_death", holds=signal.value == _SIGKILL and os.getppid() == parent)
 
 
 def _errno_of(name: str, *args: Any) -> int:
-    """The error of a system call that would be harmless if it were let through, 0 if it was."""
+    """The errno of a system call that is harmless if allowed; 0 if it was allowed."""
     return 0 if _libc.syscall(NUMBERS[name], *args) >= 0 else ctypes.get_errno()
 
 
 def _check_after_filter(*, files: bool, keep: frozenset[int]) -> None:
-    """The filter and Landlock, by trying what would be harmless if it went through, and tells by
-    its error whether it did.
+    """Check the filter and Landlock with system calls that are harmless if allowed; their errors
+    show whether they were.
     """
     _must(
         "descriptors",
@@ -280,11 +281,11 @@ def _check_after_filter(*, files: bool, keep: frozenset[int]) -> None:
     _must("seccomp", holds=_errno_of("kill", 0, 0) == errno.EPERM)
     _must("seccomp", holds=_errno_of("execve", None, None, None) == errno.EPERM)
     _must("seccomp", holds=_errno_of("unshare", 0) == errno.EPERM)
-    # Flags that the kernel refuses with EINVAL by itself
+    # Flags that the kernel itself rejects with EINVAL
     _must("seccomp", holds=_errno_of("clone", 0x800, 0, 0, 0, 0) == errno.EPERM)
     _must("seccomp", holds=_errno_of("openat", -100, b"/dev/null", os.O_WRONLY, 0) == errno.EACCES)
-    # The first was read a moment ago, when limits were set; the second may be closed to this user
-    # in any case.
+    # The first was readable a moment ago, when limits were set; the second may be unreadable for
+    # this user anyway.
     for path in (_STATM.encode(), b"/"):
         _must(
             "landlock" if files else "seccomp",

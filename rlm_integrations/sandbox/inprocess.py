@@ -1,6 +1,5 @@
-"""Model code in the host's own process: for debugging, by explicit name only.
-
-It protects nothing.
+"""Runs model code in the host's own process, without any protection: for debugging, by explicit
+name only.
 """
 
 import asyncio
@@ -33,8 +32,8 @@ from rlm_integrations.sandbox.wire import LENGTH
 
 
 class InProcessSandbox:
-    """Sessions in a thread of the host: model code can do whatever the host can, and only `print`
-    is its own.
+    """Opens sessions in a thread of the host. Model code can do everything that the host can; only
+    `print` is captured.
     """
 
     name = "inprocess"
@@ -48,13 +47,16 @@ class InProcessSandbox:
 
     def __init__(self) -> None:
         warnings.warn(
-            "sandbox='inprocess' runs model code inside this process, with its files, network and keys: for debugging only",
+            (
+                "sandbox='inprocess' runs model code inside this process, with its files, "
+                "network and keys: for debugging only"
+            ),
             RuntimeWarning,
             stacklevel=2,
         )
 
     async def open(self, opening: Opening) -> "InProcessSession":
-        """A REPL in this process; see `Sandbox.open`.
+        """Open a REPL in this process; see `Sandbox.open`.
 
         The seed is not used, because `random` belongs to the host.
         """
@@ -69,7 +71,7 @@ class InProcessSandbox:
 
 
 class InProcessSession:
-    """One REPL, its blocks each in a thread. See `Session`."""
+    """One REPL; each block runs in a thread. See `Session`."""
 
     layers: Mapping[str, str] = {}
 
@@ -98,7 +100,7 @@ class InProcessSession:
     async def execute(self, code: str, block: int) -> ExecutionResult:
         """Run one block; see `Session.execute`.
 
-        A cancelled block is interrupted, and left behind if it does not end.
+        A cancelled block is interrupted, and abandoned if it does not end.
         """
         async with self._busy:
             if self._closed:
@@ -115,7 +117,7 @@ class InProcessSession:
                 outcome = self._repl.execute(code, block)
                 if self._closed:
                     self._repl.close()
-                # The loop of a block that was left behind may be closed by now
+                # The loop of an abandoned block may be closed by now
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(finish, outcome)
 
@@ -194,7 +196,9 @@ class InProcessSession:
         self._repl.namespace.update(_crossed({"op": "vars", "values": dict(variables)})["values"])
 
     async def interrupt(self) -> None:
-        """Interrupt the running block; code that never returns to the interpreter goes on."""
+        """Interrupt the running block; code that never returns to the interpreter cannot be
+        interrupted.
+        """
         if self._thread is not None and self._thread.ident is not None and self._repl.running:
             self._repl.interrupted = True
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -202,11 +206,11 @@ class InProcessSession:
             )
 
     async def close(self) -> None:
-        """End the session; a block that is still running is interrupted."""
+        """End the session; a running block is interrupted."""
         self._closed = True
         for call in list(self._open):
             call.cancel()
-        for answering in self._answering:  # the code's thread may not have noted its call yet
+        for answering in self._answering:  # the code's thread may not have recorded its call yet
             answering.cancel()
         await self.interrupt()
         await wait_until_done(*self._answering)
@@ -215,7 +219,7 @@ class InProcessSession:
 
 
 def _crossed(message: dict[str, Any]) -> dict[str, Any]:
-    """The message as it would arrive over a wire, so that code behaves as it does in a real
+    """The message as it arrives after encoding and decoding, so that code behaves as in a real
     sandbox.
     """
     frames: list[bytes] = []

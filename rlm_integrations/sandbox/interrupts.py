@@ -1,10 +1,9 @@
-"""Where an interrupt is raised in the child: in model code, at any of its steps, and nowhere in the
-machinery around it.
+"""Raises interrupts in the child: at any step of model code, and nowhere in the code around it. The
+host sends SIGINT repeatedly until the block has ended.
 
-The host sends SIGINT and sends it again until the block has ended. A signal may come at any step of
-the main thread: before the block's code has begun, in the middle of a frame, after the code has
-ended. The handler therefore looks at the stack, which tells for certain where it is, and passes the
-signal over where an exception would do harm.
+A signal may arrive at any step of the main thread: before the block's code starts, in the middle of
+a frame, after the code has ended. The handler therefore inspects the stack, and ignores the signal
+where an exception would do harm.
 """
 
 import asyncio
@@ -15,8 +14,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
 from typing import Any
 
-# Functions of the library that would leave a lock held, or a loop running, if an exception hit a
-# step of their own
+# Functions of the standard library that would leave a lock held, or a loop running, if interrupted
 _FRAGILE = (
     (threading.Condition, "__enter__"),
     (threading.Condition, "__exit__"),
@@ -30,12 +28,12 @@ class Interrupts:
     """The handler of SIGINT.
 
     Args:
-        whole: Functions that run model code, and whose caller catches whatever comes: raised in
-            them and in all that they call.
-        below: Functions that catch whatever comes from what they call: raised in that, but not in
-            their own steps.
-        undivided: Functions that are not to be left half done, such as the writing of a frame. One
-            of them calls `raise_late` at its end.
+        whole: Functions that run model code, and whose caller catches every exception: interrupts
+            are raised in them and in everything that they call.
+        below: Functions that catch every exception of the functions that they call: interrupts are
+            raised in those, but not in their own steps.
+        undivided: Functions that must run to their end, such as the writing of a frame. They call
+            `raise_late` at their end.
     """
 
     def __init__(
@@ -51,30 +49,31 @@ class Interrupts:
             _code(getattr(owner, name)) for owner, name in _FRAGILE if hasattr(owner, name)
         )
         self._late = False
-        self.raised = False  # whether one was raised since the block began
+        self.raised = False  # whether an interrupt was raised since the block began
 
     def add_undivided(self, function: Callable[..., Any]) -> None:
-        """One more function that is not to be left half done."""
+        """Add a function that must run to its end."""
         self._undivided |= {_code(function)}
 
     def begin(self) -> None:
-        """A block begins."""
+        """Reset the state for a new block."""
         self._late = self.raised = False
         self.listen()
 
     def listen(self) -> None:
-        """Take signals from now on, whatever model code has made of them."""
+        """Install the handler, even if model code has replaced it."""
         signal.signal(signal.SIGINT, self._handle)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
     def raise_late(self) -> None:
-        """Raise the interrupt that came while something undivided ran, if model code is what ran
+        """Raise the interrupt that arrived during an undivided function, if model code called
         it.
         """
         if not self._late or threading.current_thread() is not threading.main_thread():
             return
         self._late = False
-        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented, and what a handler is handed by itself
+        # Documented, and the frame that a handler receives
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
         while frame is not None:
             if frame.f_code in self._whole:
                 self._raise()

@@ -1,4 +1,4 @@
-"""What model code prints: both streams, in order and bounded."""
+"""The output of model code: both streams, in order and limited in size."""
 
 import io
 import threading
@@ -7,21 +7,21 @@ from typing import Literal
 
 Stream = Literal["stdout", "stderr"]
 
-_FLUSH_CHARS = 1 << 16  # after which output is sent while the block still runs
+_FLUSH_CHARS = 1 << 16  # characters after which output is sent while the block still runs
 
 
 def replace_surrogates(text: str) -> str:
-    """The string with lone surrogates as escapes, so that every encoding of Unicode can hold it."""
+    """The string with lone surrogates escaped, so that every Unicode encoding can represent it."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Output:
-    """Collects what model code writes: both streams in order, each up to its limit; the rest is
-    counted.
+    """Collects the output of model code: both streams in order, each up to its limit; further
+    characters are only counted.
 
     Args:
-        kept: Characters kept of each stream in one block.
-        send: Takes what has been written, as (stream, text) in order.
+        kept: How many characters to keep of each stream in one block.
+        send: Receives the written output as (stream, text) pairs, in order.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Output:
     ) -> None:
         self._kept = kept
         self._send = send
-        # Re-entrant, since a destructor that prints may run while its own thread writes.
+        # Re-entrant, because a destructor that prints may run while its thread writes.
         self._lock = threading.RLock()
         self.reset()
 
@@ -42,7 +42,7 @@ class Output:
             self.dropped = 0
 
     def write(self, stream: Stream, text: str) -> None:
-        """Add to a stream."""
+        """Append text to a stream."""
         with self._lock:
             kept = text[: self._room[stream]]
             self._room[stream] -= len(kept)
@@ -54,7 +54,7 @@ class Output:
             self.flush()
 
     def flush(self) -> None:
-        """Send what has been written so far."""
+        """Send the output written so far."""
         with self._lock:
             pieces, self._pieces, self._pending = self._pieces, [], 0
             if pieces:
@@ -62,7 +62,7 @@ class Output:
 
 
 class OutputStream(io.TextIOBase):
-    """One stream of an `Output` as a text file that can be written."""
+    """One stream of an `Output` as a writable text file."""
 
     def __init__(self, output: Output, stream: Stream) -> None:
         self._output = output
@@ -70,7 +70,7 @@ class OutputStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # typeshed has a plain attribute here
-        """The encoding that code finds when it asks."""
+        """The encoding that code sees."""
         return "utf-8"
 
     def writable(self) -> bool:

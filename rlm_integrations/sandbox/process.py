@@ -29,12 +29,12 @@ from rlm_integrations.sandbox.wire import WireError
 
 
 class ProcessSandbox:
-    """Sessions in hardened processes of their own.
+    """Opens each session in a new, hardened process.
 
     Args:
         python: The interpreter of the sessions; the host's own by default.
-        preload: Packages that model code may import beside the standard library. They are imported
-            before the sandbox closes.
+        preload: Packages that model code may import in addition to the standard library. They are
+            imported before the sandbox is sealed.
     """
 
     name = "process"
@@ -51,10 +51,11 @@ class ProcessSandbox:
         self._preload = tuple(preload)
 
     async def open(self, opening: Opening) -> "ProcessSession":
-        """A REPL of its own process; see `Sandbox.open`."""
+        """Open a REPL in a new process; see `Sandbox.open`."""
         if sys.platform != "linux":
             raise SandboxUnavailableError(
-                f"the sandbox 'process' needs Linux, and this is {sys.platform!r}: run on Linux (a container will do), "
+                f"the sandbox 'process' needs Linux, and this is {sys.platform!r}: run on Linux "
+                "(a container will do), "
                 "or choose sandbox='inprocess', which gives model code the whole of this process"
             )
         limits = opening.limits
@@ -73,9 +74,9 @@ class ProcessSandbox:
         child = ChildProcess()
         try:
             starting = runtime.open_apart(self._start, child, message, opening.context)
-        except RuntimeError as error:  # the machine has none left, or the interpreter is ending
+        except RuntimeError as error:  # no thread is left, or the interpreter is shutting down
             raise SandboxError(
-                f"the sandbox needs a thread to start in, and cannot have one: {error}"
+                f"the sandbox needs a thread to start in, and none can be started: {error}"
             ) from error
         try:
             reader, writer = await asyncio.open_connection(sock=await asyncio.shield(starting))
@@ -87,8 +88,8 @@ class ProcessSandbox:
     async def _give_up(
         self, child: ChildProcess, starting: "asyncio.Future[socket.socket]"
     ) -> None:
-        """End a child that has started, or is about to, and give everything back."""
-        child.kill()  # ends what the thread waits for
+        """End a child that has started, or is about to, and release its resources."""
+        child.kill()  # ends the wait of the thread
         try:
             await wait_until_done(starting)
         finally:
@@ -99,8 +100,8 @@ class ProcessSandbox:
     def _start(
         self, child: ChildProcess, message: dict[str, Any], context: Corpus
     ) -> socket.socket:
-        """Fork a child, hand it its context and wait until it says that it is sealed. Blocks; runs
-        in a thread of ours.
+        """Fork a child, send it its context and wait until it reports that it is sealed. Blocks;
+        runs in one of the library's threads.
         """
         try:
             for again in (True, False):
@@ -122,7 +123,8 @@ class ProcessSandbox:
     def _fork(self, child: ChildProcess) -> socket.socket:
         if not self._python:
             raise SandboxError(
-                "Python does not say where its interpreter is (sys.executable is empty, as in programs that embed it): "
+                "Python does not say where its interpreter is (sys.executable is empty, as in "
+                "programs that embed it): "
                 "name one, as in ProcessSandbox(python='/usr/bin/python3')"
             )
         key = ("fork server", self._python, self._preload)
@@ -165,8 +167,8 @@ class ProcessSession:
         self._running: RunningBlock | None = None
         self._lost = ""
         self._closed = False
-        # The child of a session that is never closed ends when the session object is collected: a
-        # stopped child does not notice that its socket closed.
+        # If a session is never closed, its child is ended when the session object is collected: a
+        # stopped child would not notice that its socket closed.
         self._release = weakref.finalize(self, child.release)
 
     async def execute(self, code: str, block: int) -> ExecutionResult:
@@ -183,7 +185,7 @@ class ProcessSession:
                 await self.channel.send({"op": "run", "code": code, "block": block})
                 result = await running.follow()
                 self._running = None
-                await running.stop()  # here, because a cancellation of this too ends the session
+                await running.stop()  # here, because cancelling this ends the session too
                 self.channel.forget_parts()
             except (LostError, WireError, ConnectionError, asyncio.IncompleteReadError) as error:
                 self._lost = running.killed_because or _how_lost(error)
@@ -199,7 +201,7 @@ class ProcessSession:
             finally:
                 self._running = None
                 await running.stop()
-            # Threads that the block left behind rest until the next one
+            # Threads that the block left running pause until the next block
             self.child.signal(signal.SIGSTOP)
             return result
 
@@ -214,7 +216,7 @@ class ProcessSession:
                     self.child.signal(signal.SIGCONT)
                     await self.channel.send({"op": "vars", "values": dict(variables), "block": -1})
                     while await self.channel.receive() != {"op": "done", "block": -1}:
-                        continue  # what threads of an earlier block still say
+                        continue  # messages from threads of an earlier block
             except (TimeoutError, WireError, ConnectionError, asyncio.IncompleteReadError) as error:
                 self._lost = (
                     "its process did not take the variables in time"
@@ -243,7 +245,9 @@ class ProcessSession:
             raise SandboxClosedError("this session was closed; open another one")
 
     async def _end(self) -> None:
-        """Kill the process, wait until it is gone and give everything back. Safe to call twice."""
+        """Kill the process, wait until it has ended and release its resources. Safe to call
+        twice.
+        """
         self.child.kill()
         self.channel.abort()
         try:
@@ -254,7 +258,7 @@ class ProcessSession:
     async def _released(self) -> None:
         try:
             releasing = runtime.close_apart(self._release)
-        except RuntimeError:  # no thread to wait in; a process that was killed is gone soon
+        except RuntimeError:  # no thread to wait in; a killed process ends soon
             self._release()
         else:
             await releasing
@@ -262,7 +266,7 @@ class ProcessSession:
     async def _answer(
         self, block: int, number: int, function: str, args: list[Any], kwargs: dict[str, Any]
     ) -> None:
-        """Ask the gate, and send its answer to the child."""
+        """Have the gate answer the call, and send the answer to the child."""
         reply: dict[str, Any]
         if function not in self._functions:
             reply = {
@@ -276,7 +280,7 @@ class ProcessSession:
                 reply = {"error": refusal.type, "message": str(refusal)}
 
         def refuse(error: Exception) -> dict[str, Any]:
-            said = f"what {function} gives is too large or too deep to cross into the REPL: {error}"
+            said = f"the result of {function} is too large or nested too deep for the REPL: {error}"
             return {"op": "answer", "call": number, "error": "ValueError", "message": said}
 
         await self.channel.send({"op": "answer", "call": number, **reply}, refuse)

@@ -1,5 +1,5 @@
-"""The REPL: it runs one block at a time and keeps the variables. It is independent of processes;
-the child and `inprocess` both use it.
+"""The REPL: it runs one block at a time and keeps the variables. It does not depend on processes;
+both the child and `inprocess` use it.
 """
 
 import ast
@@ -25,26 +25,26 @@ from .replies import AwaitableList, AwaitableText
 SendCall = Callable[[int, str, list[Any], dict[str, Any]], "Future[Any]"]
 
 ECHO_KEPT = 10_000  # characters of a string that is the last expression of a block
-VARIABLES_SHOWN = 100  # by SHOW_VARS and after a block
+VARIABLES_SHOWN = 100  # variables listed by SHOW_VARS and after a block
 REBOUND_TOLD = 50  # names
 
 
 class Variables(dict[str, str]):
-    """What SHOW_VARS gives: each variable and what it is, a line each."""
+    """The result of SHOW_VARS: each variable and its description, one per line."""
 
     def __repr__(self) -> str:
         return "\n".join(f"{name}: {kind}" for name, kind in self.items()) or "no variables yet"
 
 
 class Repl:
-    """One namespace and what is bound in it.
+    """One namespace and the names bound in it.
 
     Args:
         call: Sends a call to the host: (block, function, args, kwargs) to a future of its answer.
         functions: The host's functions.
-        reserved: Further names that are bound again before each block, such as `context`.
-        output: Takes what the code prints.
-        namespace: Where its variables live; a new one by default.
+        reserved: Further names that are restored before each block, such as `context`.
+        output: Receives the output of the code.
+        namespace: The dict that holds the variables; a new one by default.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Repl:
         self._flags = 0
         self._awaits = False  # whether the block awaits something
         self._runner: asyncio.Runner | None = None
-        self.running = False  # whether model code runs now, and may be interrupted
+        self.running = False  # whether model code is running, and may be interrupted
         self.interrupted = False
         self._stubs: dict[str, Any] = {}
         for function in functions:
@@ -81,16 +81,16 @@ class Repl:
             "__name__": "__main__",
             "__builtins__": __builtins__,
         }
-        # What a model may bind to something of its own that then stays; the guide for models lists
-        # `re` and `json` as there.
+        # Names that the model may rebind permanently; the guide for models says that `re` and
+        # `json` are available.
         self._offered: dict[str, Any] = {**self._finals.dialects, "re": re, "json": json}
-        # Of objects with methods, under the names that errors show
+        # Methods of host objects, under the names that errors show
         self._kinds: dict[str, type[HostObject]] = {}
-        self._bound: dict[str, Any] = {}  # what the block found under the reserved names
+        self._bound: dict[str, Any] = {}  # the values of the reserved names at the block's start
         self.namespace["answer"] = self._finals.answer
         self._bind()
 
-    # What model code finds in its namespace.
+    # Values in the namespace of model code
 
     def _stub(self, function: HostFunction) -> Callable[..., Any]:
         def send(args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Future[Any]":
@@ -139,7 +139,7 @@ class Repl:
                 or name in self._bound
                 or issubclass(type(value), types.ModuleType)
             ):
-                continue  # a key of `globals()` may be anything
+                continue  # a key of `globals()` may have any type
             if value is self._finals.answer or value is self._offered.get(name, self):
                 continue
             if len(found) == VARIABLES_SHOWN:
@@ -149,7 +149,7 @@ class Repl:
         return found
 
     def _bind(self) -> None:
-        """Bind the reserved names again, even if the last block rebound them."""
+        """Restore the reserved names, even if the last block rebound them."""
         self._bound = dict(self._reserved)
         objects: dict[str, dict[str, Any]] = {}
         for name, stub in self._stubs.items():
@@ -167,8 +167,8 @@ class Repl:
             self.namespace.setdefault(name, value)
 
     def _rebound(self) -> list[str]:
-        """The reserved names that the block has bound to something else, which the next block will
-        not find there.
+        """The reserved names that the block has rebound; the next block has the original values
+        again.
         """
         rebound = (
             name
@@ -180,9 +180,9 @@ class Repl:
     # Running a block.
 
     def execute(self, code: str, block: int) -> dict[str, Any]:
-        """Run one block and return its error, final, locals, elapsed and dropped, among others.
+        """Run one block and return its result: error, final, locals, elapsed, dropped and more.
 
-        Raises nothing.
+        Never raises.
         """
         self._block, self._awaits, self.interrupted = block, False, False
         self._finals.begin(names_literal=False)
@@ -199,7 +199,8 @@ class Repl:
         except SystemExit as leaving:
             if not (leaving.code is None or (type(leaving.code) is int and leaving.code == 0)):
                 error = {"type": "SystemExit", "message": message_of(leaving.code), "traceback": ""}
-        except BaseException as raised:  # noqa: BLE001 - whatever model code raises is its result
+        except BaseException as raised:  # noqa: BLE001
+            # Any exception of model code is part of its result
             error = describe_exception(raised)
         if error is not None:
             self.close()
@@ -227,8 +228,8 @@ class Repl:
             value = self._in_loop(self._await_steps(steps))
         else:
             for step in steps:
-                value = eval(step, self.namespace)  # noqa: S307 - running model code is what this is for
-            if inspect.iscoroutine(value):  # the model forgot to await it
+                value = eval(step, self.namespace)  # noqa: S307 - running model code is the purpose
+            if inspect.iscoroutine(value):  # a coroutine that the model forgot to await
                 value = self._in_loop(value)
         if last is not None:
             self._show(value)
@@ -242,18 +243,21 @@ class Repl:
         return value
 
     def _in_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run on the session's own event loop, so that a later block can await what this one began."""
+        """Run on the session's own event loop, so that a later block can await tasks of this
+        one.
+        """
         if self._runner is None:
             self._runner = asyncio.Runner()
         return self._runner.run(work)
 
     def close(self) -> None:
-        """End the tasks and the event loop that blocks left behind."""
+        """Cancel the tasks that blocks left behind and close their event loop."""
         runner, self._runner = self._runner, None
         try:
             if runner is not None:
                 runner.close()
-        except BaseException:  # noqa: BLE001, S110 - what model code left in its loop may raise anything, and cannot matter any more
+        except BaseException:  # noqa: BLE001, S110
+            # Leftover tasks of model code may raise anything; the session is over
             pass
 
     def _show(self, value: Any) -> None:

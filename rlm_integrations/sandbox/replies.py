@@ -1,4 +1,4 @@
-"""Replies that model code may await although they have arrived."""
+"""Replies that model code may also await."""
 
 from typing import Any
 
@@ -6,19 +6,17 @@ from ..records import LLMReply
 
 
 class AwaitableText(LLMReply):
-    """A reply that may be awaited although it is already there: `r = llm_query(p)`, later `await
-    r`.
-    """
+    """A reply that may also be awaited: `r = llm_query(p)`, later `await r`."""
 
     __slots__ = ()
 
     def __await__(self) -> Any:
-        yield from ()  # makes this a generator, which is what `await` needs
+        yield from ()  # makes this function a generator, as `await` requires
         return LLMReply(self, self.finish_reason)
 
 
 class AwaitableList(list[Any]):
-    """Replies that may be awaited although they are already there."""
+    """A list of replies that may also be awaited."""
 
     __slots__ = ()
 

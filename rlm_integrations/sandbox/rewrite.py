@@ -1,9 +1,9 @@
-"""Model code made ready to run: what models write around their code is forgiven, and host calls
-that they await run at the same time.
+"""Prepares model code to run: tolerates common mistakes around the code, and runs awaited host
+calls at the same time.
 
-Host functions are plain functions that wait. A model may still write `await llm_query(p)` or
+Host functions are blocking functions. A model may still write `await llm_query(p)` or
 `asyncio.gather(*[llm_query(p) for p in prompts])`; a call in such a place becomes a coroutine, so
-that it neither fails nor runs alone.
+that it works and runs at the same time as the others.
 """
 
 import ast
@@ -13,7 +13,7 @@ from collections.abc import Collection
 from types import CodeType
 from typing import TypeGuard
 
-# The name under which the REPL binds the function that turns a host function into its async twin
+# The REPL's name for the function that turns a host function into its async version
 AWAITABLE = "__rlm_awaitable__"
 
 _LABELS = {"repl", "python", "py", "python3"}
@@ -30,11 +30,10 @@ _GATHERERS = {
 
 
 def parse_block(code: str, file: str) -> ast.Module:
-    """The block's syntax tree. A stray label line is passed over, a block that is indented as a
-    whole is taken as it was meant.
+    """The block's syntax tree. A stray label line is skipped; a block that is indented as a whole
+    is dedented.
 
-    Raises:
-        SyntaxError: It is no Python.
+    Raises: SyntaxError: The block is not valid Python.
     """
     first, _, rest = code.lstrip("\n").partition("\n")
     if first.strip().lower() in _LABELS:
@@ -51,8 +50,8 @@ def parse_block(code: str, file: str) -> ast.Module:
 def compile_block(
     tree: ast.Module, file: str, functions: Collection[str], flags: int
 ) -> tuple[CodeType, CodeType | None]:
-    """The block as code, and its last statement apart if that is an expression, whose value is then
-    shown.
+    """The block as code, with its last statement separate if that is an expression, whose value is
+    then shown.
     """
     _awaited_calls(tree, functions)
     last: ast.Expression | None = None
@@ -61,7 +60,7 @@ def compile_block(
         last = ast.Expression(statement.value) if isinstance(statement, ast.Expr) else None
     flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     body = compile(tree, file, "exec", flags=flags, dont_inherit=True)
-    # What the block imported from __future__ holds for its last line too.
+    # Imports from __future__ in the block apply to its last line too.
     flags |= body.co_flags & _FUTURE_FLAGS
     return body, compile(
         last, file, "eval", flags=flags, dont_inherit=True
@@ -69,7 +68,7 @@ def compile_block(
 
 
 def names_literal(tree: ast.Module) -> bool:
-    """Whether the block names FINAL_VAR's variable as a literal."""
+    """Whether the block passes a literal name to FINAL_VAR."""
     return any(
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
@@ -80,7 +79,7 @@ def names_literal(tree: ast.Module) -> bool:
 
 
 def future_flags(code: CodeType) -> int:
-    """What the code imported from __future__, for the blocks after it."""
+    """The compiler flags of the code's imports from __future__, for later blocks."""
     return code.co_flags & _FUTURE_FLAGS
 
 
@@ -105,8 +104,8 @@ def _dotted(node: ast.expr) -> str:
 
 
 def _awaited_calls(tree: ast.Module, functions: Collection[str]) -> None:
-    """Turn host calls that stand where a coroutine is expected into coroutines, in place."""
-    gathered: set[str] = set()  # variables whose value, or whose elements, are handed to asyncio
+    """Turn host calls into coroutines, in place, where a coroutine is expected."""
+    gathered: set[str] = set()  # variables whose values, or elements, are passed to asyncio
     awaited: set[str] = set()  # variables that are awaited themselves
     for node in ast.walk(tree):
         if isinstance(node, ast.Await):
@@ -118,7 +117,7 @@ def _awaited_calls(tree: ast.Module, functions: Collection[str]) -> None:
         match node:
             case ast.For(target=ast.Name(id=name), iter=ast.Name(id=source)) if name in awaited:
                 gathered.add(source)
-    # A reply that is also used as a string must stay one; it can still be awaited.
+    # A reply that is also used as a string must stay a string; it can still be awaited.
     awaits = Counter(
         node.value.id
         for node in ast.walk(tree)
@@ -148,7 +147,9 @@ def _gathers(node: ast.AST) -> TypeGuard[ast.Call]:
 
 
 def _mark(node: ast.expr, functions: Collection[str], names: set[str]) -> None:
-    """Rewrite the host calls that are elements of this expression; collect the variables that are."""
+    """Rewrite the host calls among the elements of this expression; collect the variables among
+    them.
+    """
     match node:
         case ast.Name(id=name):
             names.add(name)

@@ -10,7 +10,7 @@ from ._syscalls import AUDIT_ARCH, FILE_READS, NUMBERS, PLAIN
 # Classic BPF: load a word, jump if equal / at least / any bit set, return, mask the accumulator.
 _LD, _JEQ, _JGE, _JSET, _RET, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
-# In the program's place for the child's own process id, which only the child knows
+# Placeholder for the child's process id, which only the child knows
 PID = 0xFFFFFFFE
 
 Rule = tuple[int, int, int, int]
@@ -29,11 +29,11 @@ def _high(argument: int) -> int:
 
 
 def seccomp_program(*, files: bool) -> list[Rule]:
-    """The allow-list as classic BPF: what it does not name fails with EPERM.
+    """The allow-list as classic BPF: all other system calls fail with EPERM.
 
     Args:
-        files: Whether files may be opened for reading (Landlock then says which); otherwise nothing
-            can be opened at all.
+        files: Whether files may be opened for reading (Landlock then restricts which); otherwise no
+            file can be opened.
     """
     allow: list[Rule] = [(_RET, 0, 0, _ALLOW)]
     rules: list[Rule] = [
@@ -43,7 +43,7 @@ def seccomp_program(*, files: bool) -> list[Rule]:
         (_LD, 0, 0, 0),
     ]
     if platform.machine() == "x86_64":
-        rules += [(_JGE, 0, 1, 0x40000000), (_RET, 0, 0, _KILL)]  # the x32 twins of all calls
+        rules += [(_JGE, 0, 1, 0x40000000), (_RET, 0, 0, _KILL)]  # the x32 variants of all calls
 
     def on(name: str, body: list[Rule]) -> None:
         if name in NUMBERS:
@@ -81,15 +81,15 @@ def seccomp_program(*, files: bool) -> list[Rule]:
     for name in FILE_READS:
         on(name, allow if files else [refuse(errno.EACCES)])
     # No O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_TMPFILE, and no O_PATH, which Landlock does
-    # not see.
+    # not check.
     writing = 0o1 | 0o2 | 0o100 | 0o1000 | 0o2000 | 0o20000000 | 0o10000000
     on("open", unless_any(1, writing, errno.EACCES) if files else [refuse(errno.EACCES)])
     on("openat", unless_any(2, writing, errno.EACCES) if files else [refuse(errno.EACCES)])
-    on("mmap", unless_any(2, 0x4, errno.EPERM))  # PROT_EXEC: no code but Python's own
+    on("mmap", unless_any(2, 0x4, errno.EPERM))  # no PROT_EXEC: only Python's own code runs
     on("mprotect", unless_any(2, 0x4, errno.EPERM))
     # TCGETS, FIONBIO, FIOCLEX, FIONCLEX, FIONREAD
     on("ioctl", only(1, [0x5401, 0x5421, 0x5451, 0x5450, 0x541B], errno.ENOTTY))
-    # Duplicate and flags; no owner, lease, seal or pipe size
+    # Duplicating and flags; no owner, lease, seal or pipe size
     on("fcntl", only(1, [0, 1, 2, 3, 4, 1030], errno.EPERM))
     stream_pair = [
         (_LD, 0, 0, _low(1)),
@@ -100,19 +100,19 @@ def seccomp_program(*, files: bool) -> list[Rule]:
     ]
     # AF_UNIX, SOCK_STREAM: event loops
     on("socketpair", [(_LD, 0, 0, _low(0)), (_JEQ, 1, 0, 1), refuse(errno.EACCES), *stream_pair])
-    # Connected sockets only, and no flag but MSG_PEEK, MSG_DONTWAIT, MSG_WAITALL, MSG_NOSIGNAL:
-    # out-of-band data were a way out of other sandboxes (CVE-2025-38236).
+    # Only connected sockets and the flags MSG_PEEK, MSG_DONTWAIT, MSG_WAITALL, MSG_NOSIGNAL:
+    # out-of-band data allowed an escape from other sandboxes (CVE-2025-38236).
     plain_flags = no_other(0x2 | 0x40 | 0x100 | 0x4000)
     on("sendto", unless_any(3, plain_flags, errno.EACCES, null(4, errno.EACCES)))
     on("recvfrom", unless_any(3, plain_flags, errno.EACCES))
-    # No watch queues
+    # no watch queues
     on("pipe2", unless_any(1, no_other(os.O_CLOEXEC | os.O_NONBLOCK), errno.EPERM))
-    # Not with CLOSE_RANGE_UNSHARE: a thread would have a table of its own
+    # Not CLOSE_RANGE_UNSHARE, which gives a thread its own descriptor table
     on("close_range", only(2, [0, 4], errno.EPERM))
-    # Threads that share memory, descriptors and all the rest; never processes, namespaces, or
-    # tables of descriptors beyond the limit.
+    # Only threads that share memory, descriptors and all the rest; no processes, no namespaces, no
+    # extra descriptor tables.
     threads = 0x10000 | 0x100 | 0x400 | 0x800  # CLONE_THREAD, CLONE_VM, CLONE_FILES, CLONE_SIGHAND
-    # What C libraries add: FS, SYSVSEM, its ids
+    # Flags that C libraries add: FS, SYSVSEM, thread ids
     library = threads | 0x200 | 0x40000 | 0x80000 | 0x100000 | 0x200000 | 0x400000
     is_thread = [
         (_LD, 0, 0, _low(0)),
@@ -122,11 +122,11 @@ def seccomp_program(*, files: bool) -> list[Rule]:
         *allow,
     ]
     on("clone", unless_any(0, no_other(library), errno.EPERM, is_thread))
-    # Its flags are out of a filter's sight; the C library falls back to clone
+    # A filter cannot read its flags; the C library falls back to clone
     on("clone3", [refuse(errno.ENOSYS)])
     on("prctl", only(0, [15, 16, 0x53564D41], errno.EPERM))  # names of threads and of memory areas
-    # What could be asked about other processes is answered for this one alone. A clock below zero
-    # is a process's or a device's.
+    # Queries about processes are allowed for this process only. A negative clock id refers to a
+    # process or a device.
     on("prlimit64", only(0, [0, PID], errno.EPERM, null(2, errno.EPERM)))  # reading limits
     on("sched_getaffinity", only(0, [0, PID], errno.EPERM))
     for name in ("clock_gettime", "clock_getres", "clock_nanosleep"):

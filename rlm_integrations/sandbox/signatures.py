@@ -1,4 +1,6 @@
-"""Signatures from strings, so that `help` and `inspect.signature` show those of host functions."""
+"""Signatures parsed from strings, so that `help` and `inspect.signature` work for host
+functions.
+"""
 
 import ast
 from inspect import Parameter, Signature
@@ -6,7 +8,7 @@ from typing import Any
 
 
 class _Source:
-    """A default or an annotation that is shown as it was written."""
+    """A default or an annotation whose repr is its source text."""
 
     def __init__(self, node: ast.expr) -> None:
         self._text = ast.unparse(node)
@@ -16,7 +18,7 @@ class _Source:
 
 
 def signature_of(text: str) -> Signature | None:
-    """The signature that a string such as `(query, limit=50)` describes, or None if it is invalid."""
+    """The signature of a string such as `(query, limit=50)`, or None if it is invalid."""
     try:
         tree = ast.parse(f"def function{text}: pass")
     except (SyntaxError, ValueError):

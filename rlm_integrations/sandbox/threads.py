@@ -1,8 +1,7 @@
-"""How many threads model code may start: one too many is an error of the code, as on any machine
-that is full.
+"""Limits how many threads model code may start: one too many raises an error, as on a machine
+without free threads. This is for well-behaved code.
 
-This is for code that means no harm. The host counts the process's threads as the kernel does, and
-ends a process that has more.
+The host also reads the kernel's thread count, and kills a process that exceeds the limit.
 """
 
 import _thread
@@ -15,7 +14,7 @@ class Threads:
     """Counts the threads that Python code starts.
 
     Args:
-        most: How many there may be at once.
+        most: The maximum number of threads at one time.
     """
 
     def __init__(self, most: int) -> None:
@@ -24,7 +23,7 @@ class Threads:
         self._lock = _thread.allocate_lock()
 
     def bound(self) -> None:
-        """Count from now on, whichever way threads are started."""
+        """Start to count, however threads are started."""
         for module in (_thread, threading):
             for name in ("start_new_thread", "start_new", "start_joinable_thread"):
                 for each in (name, f"_{name}"):
@@ -47,7 +46,7 @@ class Threads:
         """Start a thread, if there is room for one more."""
         with self._lock:
             if self._count >= self._most:
-                raise RuntimeError("can't start new thread")  # as Python says it
+                raise RuntimeError("can't start new thread")  # Python's own message
             self._count += 1
 
         def run(*run_args: Any, **run_kwargs: Any) -> None:

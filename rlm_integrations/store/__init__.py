@@ -1,4 +1,4 @@
-"""Findings with their source spans, seen by all workers at once."""
+"""Findings with their source spans, visible to all workers at once."""
 
 from rlm_integrations.store.shared import SharedStore
 from rlm_integrations.store.worker import WorkerStoreProxy

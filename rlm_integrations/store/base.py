@@ -1,4 +1,4 @@
-"""The reads that any store offers to the code around it, whatever backend keeps its objects."""
+"""The read methods of every store, for all backends."""
 
 from typing import Any, Protocol, TypedDict
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from rlm_integrations.errors import InputError, check_count
-from rlm_integrations.errors import quote_value as quote_value  # noqa: PLC0414 - called as checks.quote_value
+
+# Called as checks.quote_value
+from rlm_integrations.errors import quote_value as quote_value  # noqa: PLC0414
 from rlm_integrations.records import SpanRef
 from rlm_integrations.store.query import MAX_RESULTS
 
@@ -37,7 +39,8 @@ def text(name: str, value: object, most: int) -> str:
         raise InputError(f"{name} must be a string, not {quote_value(value)}")
     if len(value) > most:
         raise InputError(
-            f"{name} of {len(value):,} characters is longer than {most:,}: put long text into content"
+            f"{name} of {len(value):,} characters is longer than {most:,}: put long text "
+            "into content"
         )
     return value if type(value) is str else str.__str__(value)
 
@@ -70,7 +73,8 @@ def several(name: str, value: Any, one: Callable[[str, Any], Any]) -> tuple[Any,
         raise InputError(f"{name} must be a list, not {quote_value(value)}")
     if len(value) > ENTRIES:
         raise InputError(
-            f"{name} has {len(value):,} entries, more than {ENTRIES:,}: make several objects and one that has them as parents"
+            f"{name} has {len(value):,} entries, more than {ENTRIES:,}: make several objects "
+            "and one that has them as parents"
         )
     return tuple(dict.fromkeys([one(f"{name}[{at}]", entry) for at, entry in enumerate(value)]))
 
@@ -83,12 +87,14 @@ def span(name: str, value: Any) -> SpanRef:
             or value.get("unit", "chars") != "chars"
         ):
             raise InputError(
-                f'{name} must be SpanRef(source, start, end) or {{"source": …, "start": …, "end": …}}, in characters'
+                f'{name} must be SpanRef(source, start, end) or {{"source": …, "start": …, '
+                '"end": …}, in characters'
             )
         value = SpanRef(value["source"], value["start"], value["end"])
     elif value is None:
         raise InputError(
-            f"{name} is None, which cite() returns for words that it does not find: leave it out, or cite exact words"
+            f"{name} is None, which cite() returns for words that it does not find: leave it "
+            "out, or cite exact words"
         )
     elif not isinstance(value, SpanRef):
         raise InputError(f"{name} must be SpanRef(source, start, end), not {quote_value(value)}")
@@ -98,7 +104,8 @@ def span(name: str, value: Any) -> SpanRef:
             raise InputError(f"{name}.{field} must be an integer, not {quote_value(number)}")
     if not 0 <= value.start <= value.end:
         raise InputError(
-            f"{name} runs from {quote_value(value.start)} to {quote_value(value.end)}: it must be 0 <= start <= end"
+            f"{name} runs from {quote_value(value.start)} to {quote_value(value.end)}: it "
+            "must be 0 <= start <= end"
         )
     return SpanRef(source, value.start, value.end)
 
@@ -110,7 +117,8 @@ def existing(spans: tuple[SpanRef, ...], corpus: SpanText | None) -> tuple[SpanR
     for span in spans:
         if corpus is not None and span.end > (length := corpus.length(span.source)):
             raise InputError(
-                f"{span.source!r} has {length:,} characters: no span can end at {quote_value(span.end)}"
+                f"{span.source!r} has {length:,} characters: no span can end at "
+                f"{quote_value(span.end)}"
             )
     return spans
 

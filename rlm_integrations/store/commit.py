@@ -44,7 +44,8 @@ def apply_commit(store: WorkerStoreProxy, commit: Any, batch_prefix: str = "") -
 
     Returns:
         `commit_id`, `created_ids` (ids of the commit to ids of the store, those merged before too),
-        `links_created` and `proposals_stored` (new ones only), and `error`: None, or a message about
+        `links_created` and `proposals_stored` (new ones only), and `error`: None, or a message
+            about
         what is wrong with the commit. A bad commit never raises.
     """
     commit_id = (
@@ -97,7 +98,10 @@ def commit_of(reply: Any, commit_id: str) -> dict[str, Any]:
     if found is None or not _is_commit(found):
         return {
             **empty,
-            "error": f"the worker's answer is not a commit, a JSON object with {', '.join(LISTS)}: {checks.quote_value(reply)}",
+            "error": (
+                f"the worker's answer is not a commit, a JSON object with {', '.join(LISTS)}: "
+                f"{checks.quote_value(reply)}"
+            ),
         }
     return {**empty, **found}
 
@@ -108,11 +112,13 @@ class _Merge:
     def __init__(self, store: WorkerStoreProxy, commit: Any, prefix: Any) -> None:
         if not isinstance(commit, dict):
             raise InputError(
-                f"a commit must be a dict with commit_id, {', '.join(LISTS)}, not {checks.quote_value(commit)}"
+                f"a commit must be a dict with commit_id, {', '.join(LISTS)}, not "
+                f"{checks.quote_value(commit)}"
             )
         if commit.get("error"):
             raise InputError(
-                f"the worker failed, so there is nothing to apply: {checks.quote_value(commit['error'])}"
+                "the worker failed, so there is nothing to apply: "
+                f"{checks.quote_value(commit['error'])}"
             )
         _check_fields(FIELDS, commit, "the commit")
         names = [checks.part("commit_id", commit.get("commit_id"))]
@@ -134,7 +140,8 @@ class _Merge:
         }
         if clash := self.proposals.keys() & self._drafts.keys():
             raise InputError(
-                f"{min(clash)!r} is the id of a proposed update: name the object that is created another way"
+                f"{min(clash)!r} is the id of a proposed update: name the object that is "
+                "created another way"
             )
         self._links = [self._link(at, entry) for at, entry in enumerate(links)]
         self._links += [
@@ -155,7 +162,8 @@ class _Merge:
                 events.append(Created(seq + len(events), ts, worker, id_, *made, 0, origin))
             elif _draft_of(kept) != made:
                 raise InputError(
-                    f"another object is called {id_!r}: give this commit an id of its own, or a batch_prefix"
+                    f"another object is called {id_!r}: give this commit a different id, "
+                    "or a batch_prefix"
                 )
         for kind, src, dst in dict.fromkeys(self._links):
             if not self._store.has_link(kind, src, dst):
@@ -224,7 +232,8 @@ class _Merge:
         _check_fields({"type", "src", "dst"}, entry, what)
         if entry.get("type") not in LINK_TYPES:
             raise InputError(
-                f"{what}.type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(entry.get('type'))}"
+                f"{what}.type must be one of {', '.join(LINK_TYPES)}, not "
+                f"{checks.quote_value(entry.get('type'))}"
             )
         return (
             entry["type"],
@@ -256,7 +265,8 @@ def _check_fields(names: set[str], entry: dict[str, Any], what: str) -> None:
     unknown = next((name for name in entry if name not in names), None)
     if unknown is not None:
         raise InputError(
-            f"{what} has no field {checks.quote_value(unknown)}, only {', '.join(sorted(names))}: put everything else into content"
+            f"{what} has no field {checks.quote_value(unknown)}, only "
+            f"{', '.join(sorted(names))}: put everything else into content"
         )
 
 

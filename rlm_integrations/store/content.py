@@ -40,13 +40,15 @@ def encode_content(value: Any) -> Content:
     else:
         if _values(value, VALUES) > VALUES:
             raise InputError(
-                f"content holds more than {VALUES:,} values: split it over several objects, or make it one string"
+                f"content holds more than {VALUES:,} values: split it over several objects, "
+                "or make it one string"
             )
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(
-                f"content must be JSON (string, number, true, false, None, list, dict), but: {error}. "
+                "content must be JSON (string, number, true, false, None, list, dict), but: "
+                f"{error}. "
                 "Turn other values into strings or dicts; pass spans as backrefs=[…]"
             ) from None
         if text.count("[") + text.count("{") > DEPTH and _deeper(value, DEPTH):
@@ -55,7 +57,8 @@ def encode_content(value: Any) -> Content:
         length = len(text)
     if length > CONTENT_CHARS:
         raise InputError(
-            f"content of {length:,} characters is longer than {CONTENT_CHARS:,}: split it over several objects"
+            f"content of {length:,} characters is longer than {CONTENT_CHARS:,}: split it "
+            "over several objects"
         )
     return content
 

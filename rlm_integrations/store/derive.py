@@ -95,7 +95,7 @@ async def llm_map(
         async for index, reply in replies:
             await away(keep, waiting.pop(index), reply)
     for at in waiting.values():
-        await away(keep, at, LLMError("server", "no reply came"))
+        await away(keep, at, LLMError("server", "no reply arrived"))
     return batch
 
 
@@ -136,7 +136,8 @@ async def llm_reduce(
     room = window - len(prompt) - 2
     if room < MIN_ROOM:
         raise InputError(
-            f"the prompt takes {len(prompt):,} of the window's {window:,} characters: leave {MIN_ROOM + 2:,} for the objects"
+            f"the prompt takes {len(prompt):,} of the window's {window:,} characters: leave "
+            f"{MIN_ROOM + 2:,} for the objects"
         )
     blocks, tags = await away(_chosen_blocks, store, ids_or_query, room)
     rounds = 0
@@ -145,7 +146,8 @@ async def llm_reduce(
         groups = _grouped(blocks, room)
         if len(groups) * len(prompt) > MAX_REPEATED_CHARS:
             raise InputError(
-                f"the prompt takes {len(prompt):,} of the window's {window:,} characters, and {len(groups):,} parts would repeat it: "
+                f"the prompt takes {len(prompt):,} of the window's {window:,} characters, and "
+                f"{len(groups):,} parts would repeat it: "
                 "shorten it, or reduce fewer objects"
             )
         kind = "reduction" if len(groups) == 1 else "reduction_step"
@@ -206,7 +208,8 @@ def _chosen_blocks(
     whole = [event for event in chosen if event.type != "error"]
     if not whole:
         raise InputError(
-            f"there is nothing to reduce: {checks.quote_value(ids_or_query)} gives {len(chosen)} objects, all of type error"
+            f"there is nothing to reduce: {checks.quote_value(ids_or_query)} selects "
+            f"{len(chosen)} objects, all of type error"
         )
     blocks: list[_Block] = []
     for event in whole:
@@ -247,7 +250,7 @@ def _answer_draft(
 
 
 async def _replies(ask: AskMany, prompts: Sequence[str]) -> list[str]:
-    replies: list[str] = [LLMError("server", "no reply came")] * len(prompts)
+    replies: list[str] = [LLMError("server", "no reply arrived")] * len(prompts)
     async with aclosing(ask(prompts)) as coming:
         async for index, reply in coming:
             replies[index] = reply
@@ -262,7 +265,8 @@ def _chosen_events(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
         )
     elif not isinstance(ids_or_query, str):
         raise InputError(
-            f"ids_or_query must be a query or a list of at most {MAX_RESULTS:,} ids, not {checks.quote_value(ids_or_query)}"
+            f"ids_or_query must be a query or a list of at most {MAX_RESULTS:,} ids, not "
+            f"{checks.quote_value(ids_or_query)}"
         )
     elif (event := store.created(ids_or_query)) is None:
         ids = [card["id"] for card in store.view(ids_or_query, MAX_RESULTS)]
@@ -277,7 +281,7 @@ def _chosen_events(store: WorkerStoreProxy, ids_or_query: Any) -> list[Created]:
     chosen = [event for id_ in ids if (event := store.created(id_)) is not None]
     if not chosen:
         raise InputError(
-            f"there is nothing to reduce: {checks.quote_value(ids_or_query)} gives no objects"
+            f"there is nothing to reduce: {checks.quote_value(ids_or_query)} selects no objects"
         )
     return chosen
 

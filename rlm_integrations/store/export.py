@@ -1,4 +1,6 @@
-"""A store as a file: a line that names the format, then one line of JSON for each event, in ASCII."""
+"""A store as a file: a line that names the format, then one line of JSON for each event, in
+ASCII.
+"""
 
 import json
 import math
@@ -72,7 +74,8 @@ def _prefixed(view: View, seq: int, events: Sequence[StoreEvent], prefix: str) -
         taken = next((f"{prefix}/{id_}" for id_ in ids if f"{prefix}/{id_}" in view.row_of), None)
         if taken:
             raise InputError(
-                f"the store has an object {taken!r} already: import under another prefix than {prefix!r}"
+                f"the store has an object {taken!r} already: import under another prefix "
+                f"than {prefix!r}"
             )
     else:
         number = 1
@@ -170,7 +173,8 @@ class Reader:
         if op == "link":
             if line["type"] not in LINK_TYPES:
                 raise InputError(
-                    f"type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(line['type'])}"
+                    f"type must be one of {', '.join(LINK_TYPES)}, not "
+                    f"{checks.quote_value(line['type'])}"
                 )
             return Linked(*start, line["type"], self._known("dst", line["dst"]), origin)
         if line["id"] in self._invalid or line["type"] != self._types[line["id"]]:
@@ -200,7 +204,8 @@ class Reader:
             "/" in own or (numbered and 1 <= int(number) <= self._taken[worker])
         ):
             raise InputError(
-                f"id {own!r} does not fit worker {worker!r}: expected {worker}_NNNNNN up to its counter, used once, or an id with a slash"
+                f"id {own!r} does not fit worker {worker!r}: expected {worker}_NNNNNN up to "
+                "its counter, used once, or an id with a slash"
             )
         fields = [
             line[name] for name in ("type", "description", "content", "backrefs", "parents", "tags")

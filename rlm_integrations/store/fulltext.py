@@ -1,10 +1,10 @@
 """Full-text search over a view: words ranked by BM25, and substrings found through their trigrams.
 
-The indexes are FTS5 tables of SQLite in memory; each is made at its first use, and then takes in
-new objects before a search. If FTS5 is missing, `scan.Scan` reads every object. Statements insert
+The indexes are FTS5 tables of SQLite in memory; each is created at its first use, and indexes new
+objects before each search. If FTS5 is missing, `scan.Scan` reads every object. Statements insert
 and return many rows at once: FTS5 flushes after each statement that inserts several, and Python
-releases its global lock at every step of a statement, and beside a busy thread waits up to 5 ms to
-get it back.
+releases its global lock at every step of a statement, and waits up to 5 ms to get it back if
+another thread is busy.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from rlm_integrations.store.text import Skip, folded, searchable_text, words
 SCORED: Final = 3_000  # objects that one search scores, at a microsecond each
 # A word in so many objects says little about each, and scoring it takes milliseconds
 COMMON_WORD_OBJECTS: Final = 30_000
-MAX_COMMON_WORDS: Final = 4  # that count in a score beside the rare ones
+MAX_COMMON_WORDS: Final = 4  # common words that count in a score in addition to the rare ones
 TRIGRAMS: Final = 6  # of a needle that are looked up; rows found are checked anyway
 # Up to so many objects, reading them is faster than an index
 READ_BELOW_OBJECTS: Final = {"desc": 5_000, "text": 500}
@@ -57,7 +57,8 @@ class FullText:
         for name, options in _TABLES.items():
             self._db.execute(f"CREATE VIRTUAL TABLE {name} USING fts5(t, {options})")
             for option, value in _TUNING.items():
-                self._db.execute(f"INSERT INTO {name}({name}, rank) VALUES (?, ?)", (option, value))  # noqa: S608 - constant names
+                # Constant names
+                self._db.execute(f"INSERT INTO {name}({name}, rank) VALUES (?, ?)", (option, value))  # noqa: S608
 
     def rank(
         self, rows: Sequence[Created], text: str, limit: int, skip: Skip
@@ -114,7 +115,11 @@ class FullText:
         self, table: str, expression: str, end: int, *, newest_first: bool
     ) -> Iterator[list[int]]:
         order, beyond, last = ("DESC", "<", end) if newest_first else ("ASC", ">", -1)
-        rows = f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid {beyond} ? ORDER BY rowid {order} LIMIT ?"  # noqa: S608 - constant names
+        # Constant names
+        rows = (
+            f"SELECT rowid FROM {table} WHERE {table} MATCH ? AND rowid {beyond} ? "  # noqa: S608
+            f"ORDER BY rowid {order} LIMIT ?"
+        )
         limit = 64
         while True:
             with self._lock:
@@ -134,7 +139,8 @@ class FullText:
         continues from there.
         """
         make = searchable_text if table == "words" else lambda event: folded(event, table)
-        insert = f"INSERT INTO {table}(rowid, t) SELECT key + ?, value FROM json_each(?)"  # noqa: S608 - constant names
+        # Constant names
+        insert = f"INSERT INTO {table}(rowid, t) SELECT key + ?, value FROM json_each(?)"  # noqa: S608
         end = len(rows)
         while self._indexed[table] < end:
             at = self._indexed[table]
@@ -169,11 +175,14 @@ class FullText:
         return count
 
     def _scored(self, expression: str, limit: int, skip: Skip) -> dict[int, float]:
-        """The best rows with their scores, of the newest `SCORED` that match, or of more if too many
-        of those are skipped.
+        """The best rows with their scores, of the newest `SCORED` that match, or of more if too
+        many of those are skipped.
         """
         last = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
-        query = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? AND rowid > ? ORDER BY score DESC, rowid DESC LIMIT ?"
+        query = (
+            "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ? AND rowid > ? "
+            "ORDER BY score DESC, rowid DESC LIMIT ?"
+        )
         looked_at = max(SCORED, limit)
         while True:
             floor = self._db.execute(last, (expression, looked_at)).fetchone()

@@ -20,7 +20,7 @@ class Lock:
 
     A thread that blocks on a plain lock is given it while another holds the GIL, and keeps it until
     it can run: two context switches per write. Spinning with `sleep(0)` takes the lock only when
-    this thread can go on at once.
+    this thread can continue at once.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,8 @@ class Ledger:
         row = self.view.row_of.get(id) if isinstance(id, str) else None
         if row is None:
             raise InputError(
-                f"{name}: no object has the id {checks.quote_value(id)}; store.view() lists the objects"
+                f"{name}: no object has the id {checks.quote_value(id)}; store.view() lists "
+                "the objects"
             )
         return row
 
@@ -115,8 +116,8 @@ class Ledger:
     def append(
         self, build: Callable[[View, int, float], Sequence[StoreEvent]]
     ) -> Sequence[StoreEvent]:
-        """Write several events or none; `build` gets the view, the number of the first event and the
-        time, and must be quick: other writers wait.
+        """Write several events or none; `build` gets the view, the number of the first event and
+        the time, and must be quick: other writers wait.
         """
         with self.lock:
             events = build(self.view, self.view.seq + 1, self._clock())
@@ -168,7 +169,8 @@ class Ledger:
     def _check_room(self, size: int) -> None:
         if self.view.size + size > self.max_size:
             raise InputError(
-                f"the store is full: it holds {self.view.size:,} of {self.max_size:,} bytes, and {size:,} more do not fit"
+                f"the store is full: it holds {self.view.size:,} of {self.max_size:,} bytes, "
+                f"and {size:,} more do not fit"
             )
 
 

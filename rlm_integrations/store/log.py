@@ -87,7 +87,8 @@ class Linked:
 StoreEvent = Created | Invalidated | Linked
 
 
-def _brief(event: StoreEvent, type: str, description: str) -> dict[str, Any]:  # noqa: A002 - the field's name is the contract
+# The field's name is the contract
+def _brief(event: StoreEvent, type: str, description: str) -> dict[str, Any]:  # noqa: A002
     return {
         "seq": event.seq,
         "op": event.op,
@@ -110,9 +111,9 @@ class StoreLog(Protocol):
         ...
 
     def since(self, seq: int) -> Iterable[StoreEvent]:
-        """The events after that number, oldest first; 0 gives all.
+        """The events after that number, oldest first; 0 returns all.
 
-        Called at any time, also beside an `append`.
+        Called at any time, also during an `append`.
         """
         ...
 

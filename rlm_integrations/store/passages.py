@@ -19,16 +19,20 @@ def passage(store: Store, source: str, start: int, end: int) -> str:
     """
     corpus = store.corpus
     if corpus is None:
-        raise InputError("there is no document beside these findings: they are all that there is")
+        raise InputError(
+            "these findings have no document: only the findings themselves are available"
+        )
     if end - start > MAX_PASSAGE_CHARS:
         raise InputError(
-            f"{end - start:,} characters are more than can be read at once: at most {MAX_PASSAGE_CHARS:,}"
+            f"{end - start:,} characters are more than can be read at once: at most "
+            f"{MAX_PASSAGE_CHARS:,}"
         )
     try:
         return corpus.text(_source_name(corpus, source), start, end)
     except ContextError as error:
         raise InputError(
-            f"the document is no longer in memory ({error}); a runnable or engine bound to it keeps it"
+            f"the document is no longer in memory ({error}); a runnable or engine bound to "
+            "it keeps it"
         ) from error
 
 

@@ -38,7 +38,10 @@ _QUOTED = {
     "'": re.compile(r"'((?:[^'\\]|\\.)*)'", re.DOTALL),
 }
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_HELP: Final = 'a query consists of terms such as type=note tag=x worker=w parent=id desc~"words" text~"words" -type=draft limit=20'
+_HELP: Final = (
+    'a query consists of terms such as type=note tag=x worker=w parent=id desc~"words" '
+    'text~"words" -type=draft limit=20'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,10 @@ def _parse_term(text: str, at: int) -> tuple[Term, int]:
             raise _query_error(match.end(), f"{'~' if key in CONTAINS else '='} must follow {key}")
         raise _query_error(
             at,
-            f'a single word is not a term: write desc~"…" or text~"…", or use search_text for free text; {_HELP}',
+            (
+                'a single word is not a term: write desc~"…" or text~"…", or use search_text '
+                f"for free text; {_HELP}"
+            ),
         )
     if not known:
         raise _query_error(match.start("key"), f"{key[:40]!r} is not a key: {_HELP}")
@@ -145,7 +151,10 @@ def _parse_value(text: str, at: int, key: str) -> tuple[str, int]:
         if quote:
             raise _query_error(
                 at,
-                f"the quote that opens here never closes: a {text[at]} within the value is written \\{text[at]}",
+                (
+                    f"the quote that opens here never closes: a {text[at]} within the value is "
+                    f"written \\{text[at]}"
+                ),
             )
         if text[at : at + 1] == "\\":
             raise _query_error(
@@ -153,7 +162,10 @@ def _parse_value(text: str, at: int, key: str) -> tuple[str, int]:
             )
         raise _query_error(
             at,
-            f'{key} needs a value; quote a value with spaces, as in {key}{"~" if key in CONTAINS else "="}"two words"',
+            (
+                f"{key} needs a value; quote a value with spaces, as in "
+                f'{key}{"~" if key in CONTAINS else "="}"two words"'
+            ),
         )
     value = _ESCAPE.sub(r"\1", match[1] if quote else match[0])
     if not value:
@@ -176,7 +188,10 @@ def _check_option(term: Term, seen: dict[str, str], at: int) -> None:
         ):
             raise _query_error(
                 at,
-                f"limit must be an integer of at least 1 and at most {MAX_RESULTS:,}, not {value[:40]!r}",
+                (
+                    f"limit must be an integer of at least 1 and at most {MAX_RESULTS:,}, not "
+                    f"{value[:40]!r}"
+                ),
             )
     elif value not in OPTIONS[term.key]:
         raise _query_error(

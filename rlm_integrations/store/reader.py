@@ -22,9 +22,9 @@ from rlm_integrations.store.view import MAPPED, Card
 class StoreReader:
     """The reads of a store, the same for its owner and for every worker; a `base.Store`.
 
-    Queries are in the language of `query`; without `sort=` the newest object comes first. `limit`
-    is 1 to 10,000; a `limit=` in the query wins. Unknown ids and invalid arguments raise
-    `InputError` with a hint.
+    Queries are in the language of `query`; without `sort=` the newest object is first. `limit` is 1
+    to 10,000; a `limit=` in the query wins. Unknown ids and invalid arguments raise `InputError`
+    with a hint.
     """
 
     def __init__(self, ledger: Ledger, index: Callable[[], TextIndex]) -> None:
@@ -36,7 +36,8 @@ class StoreReader:
         """The document that spans point into; None for a store without one."""
         return self.ledger.corpus
 
-    def required_id(self, name: str, id: Any, /) -> str:  # noqa: A002 - here and below, the argument's name is the contract
+    # Here and below, the argument's name is the contract
+    def required_id(self, name: str, id: Any, /) -> str:  # noqa: A002
         """The id itself if it names an object; `name` is the argument that messages mention."""
         return self.ledger.required_id(name, id)
 
@@ -74,8 +75,8 @@ class StoreReader:
         return [view.object(view.row_of[parent]) for parent in view.rows[row].parents]
 
     def trace(self, id: str) -> list[TraceStep]:  # noqa: A002
-        """The provenance of an object: itself, its parents, theirs and so on, with the text of their
-        spans.
+        """The provenance of an object: itself, its parents, theirs and so on, with the text of
+        their spans.
 
         Each object appears once, the nearest first, 1,000 at most. Texts are cut at 2,000
         characters, and all together at 1,000,000. A store has no document after its run or after

@@ -29,16 +29,17 @@ class _ImportMethod:
     """`SharedStore.import_` makes a store; `store.import_` imports into one."""
 
     def __get__(self, store: "SharedStore | None", owner: "type[SharedStore]") -> _Import:
-        return owner._import_new if store is None else store._import_into  # noqa: SLF001 - both are of the class that this is part of
+        # Both are of the class that this is part of
+        return owner._import_new if store is None else store._import_into  # noqa: SLF001
 
 
 class SharedStore(StoreReader):
     """An append-only log of events, and the view derived from it. Safe to use from any number of
     threads and tasks.
 
-    Writes go through `worker`, so that each has an author. They take microseconds; so do most reads.
-    Reads with free text, `desc~` or `text~` first index new objects, and some queries must read
-    many objects: do not call reads on an event loop.
+    Writes go through `worker`, so that each has an author. They take microseconds; so do most
+    reads. Reads with free text, `desc~` or `text~` first index new objects, and some queries must
+    read many objects: do not call reads on an event loop.
 
     Args:
         corpus: The document that spans point into. Without one, spans are checked for their shape
@@ -106,8 +107,7 @@ class SharedStore(StoreReader):
     def _import_new(
         cls, path: str | PathLike[str], *, corpus: checks.SpanText | None = None, prefix: str = ""
     ) -> Self:
-        """The store that a file of `export` holds; exported again it is the same file, byte for
-        byte.
+        """The store in a file of `export`; exporting it again writes the same bytes.
 
         Args:
             path: The file.
@@ -140,7 +140,8 @@ class SharedStore(StoreReader):
 
         if corpus is not None:
             raise InputError(
-                "this store has its document: give a corpus to SharedStore.import_(path, corpus=…) only"
+                "this store has its document: give a corpus to SharedStore.import_(path, "
+                "corpus=…) only"
             )
         read_export(self.ledger, path, prefix)
         return self
@@ -225,7 +226,9 @@ class SharedStore(StoreReader):
         )
 
     def __copy__(self) -> Self:
-        """A store with the same events and document; later writes to one do not change the other."""
+        """A store with the same events and document; later writes to one do not change the
+        other.
+        """
         return self._copied(self.corpus)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -33,8 +33,8 @@ class TextIndex(Protocol):
     def rank(
         self, rows: Sequence[Created], text: str, limit: int, skip: Skip
     ) -> list[tuple[int, float]]:
-        """The rows that have words of the text, best first, each with its score above 0; equal scores
-        newest first.
+        """The rows that have words of the text, best first, each with its score above 0; equal
+        scores newest first.
         """
         ...
 
@@ -105,8 +105,8 @@ def words(text: str) -> list[str]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """The parts between white space, cut into pieces of at most `PIECE` characters: normalizing a run
-    of combining marks takes quadratic time.
+    """The parts between white space, cut into pieces of at most `PIECE` characters: normalizing a
+    run of combining marks takes quadratic time.
     """
     for chunk in text.split():
         yield from (chunk[at : at + PIECE] for at in range(0, len(chunk), PIECE))

@@ -57,7 +57,8 @@ class WorkerStoreProxy(StoreReader):
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(
-            "a worker's view of a store cannot be pickled or copied: pickle the SharedStore, and take its worker(name)"
+            "a worker's view of a store cannot be pickled or copied: pickle the SharedStore, "
+            "and take its worker(name)"
         )
 
     def __repr__(self) -> str:
@@ -157,8 +158,8 @@ class WorkerStoreProxy(StoreReader):
         )
 
     def spans(self, spans: Spans) -> Spans:
-        """The worker's spans as spans of the store's document; raises for one that does not fit into
-        it.
+        """The worker's spans as spans of the store's document; raises for one that does not fit
+        into it.
         """
         return checks.existing(tuple(map(self._lift, spans)) if self._lift else spans, self.corpus)
 

@@ -1,8 +1,8 @@
-"""`python -m tests.cassettes [FOLDER]`: record all scenes afresh from the stand-in, and where
-OPENAI_API_KEY is set from that provider too.
+"""`python -m tests.cassettes [FOLDER]`: record all scenes again from the stand-in, and if
+OPENAI_API_KEY is set, from that provider too.
 
-What a provider said goes to FOLDER/provider, beside what is committed and compared. OPENAI_BASE_URL
-says where it is, CASSETTES_MODEL which of its models is asked.
+A provider's cassettes are written to FOLDER/provider, separate from the committed ones.
+OPENAI_BASE_URL sets the provider's address, CASSETTES_MODEL its model.
 """
 
 import sys
@@ -12,7 +12,7 @@ from tests.cassettes.studio import FOLDER, provider_of_environment, record, reco
 
 
 def main(folder: Path) -> None:
-    """Record, and say what was recorded."""
+    """Record, and print what was recorded."""
     for scene in scenes():
         print(f"{record(scene, folder):4} calls  {scene.file}")
     provider = provider_of_environment()

@@ -1,10 +1,9 @@
-"""What a cassette keeps of a request and its answer, and how it is written: the same calls give the
-same bytes, in any order.
+"""The content of a cassette and its form: the same calls result in the same bytes, in any order.
 
-A white list, because a black list forgets: of headers only `HEADERS` stay, which rules out keys,
-cookies, organisations, dates and the names of servers. Provider and port become one address that
-exists nowhere. An answer's id and date, which differ at each recording, are replaced, the id by the
-path of the call.
+Headers are filtered by an allow-list, because a deny-list is never complete: only `HEADERS` are
+kept, which excludes keys, cookies, organisations, dates and server names. The provider's address
+becomes one that does not exist. An answer's id and date, which differ at each recording, are
+replaced, the id by the path of the call.
 """
 
 import json
@@ -27,14 +26,12 @@ Plain = dict[str, Any]
 
 
 class CassetteError(AssertionError):
-    """What was asked is not what the cassette holds, or must not get into one; the message names
-    the call.
-    """
+    """A request is not in the cassette, or must not be recorded; the message names the call."""
 
 
 def request_hook(base_url: str) -> Callable[[Request], Request]:
-    """Makes what is kept of a request to this provider. What was made so already stays as it is:
-    loaded cassettes pass here too.
+    """A hook that reduces a request to this provider to its recorded form. It leaves that form
+    unchanged, because loaded cassettes pass the hook too.
     """
 
     def keep(request: Request) -> Request:
@@ -60,7 +57,7 @@ def request_hook(base_url: str) -> Callable[[Request], Request]:
 
 
 def response_hook(response: Plain) -> Plain:
-    """What is kept of an answer; likewise."""
+    """The recorded form of an answer; it leaves that form unchanged too."""
     return {
         **response,
         "headers": {
@@ -72,8 +69,8 @@ def response_hook(response: Plain) -> Plain:
 
 
 def is_same_call(one: Request, other: Request) -> bool:
-    """Whether requests that passed the hook are the same call: the place in the run, and every word
-    that is asked.
+    """Whether requests that passed the hook are the same call: the same path in the run and the
+    same body.
     """
     return call_of(one) == call_of(other) and (one.method, one.path, one.body) == (
         other.method,
@@ -83,7 +80,7 @@ def is_same_call(one: Request, other: Request) -> bool:
 
 
 def call_of(request: Request) -> str:
-    """The path of the call that a request makes; without one, it says so."""
+    """The path of a request's call, or a note that it has none."""
     return str(request.headers.get(CALL) or "a call without a path")
 
 
@@ -94,7 +91,7 @@ def serialize(cassette: Plain) -> str:
 
 
 def deserialize(text: str) -> Plain:
-    """What vcrpy makes requests and answers of."""
+    """The data from which vcrpy makes requests and answers."""
     return {"interactions": [_read(each) for each in json.loads(text)["interactions"]]}
 
 
@@ -118,9 +115,9 @@ def _read(interaction: Mapping[str, Plain]) -> dict[str, Plain]:
 
 
 def _order(interaction: Mapping[str, Plain]) -> tuple[Any, ...]:
-    """By address, call and body; tries of the same call stay in the order of time.
+    """A sort key: address, call and body; attempts of the same call keep their order in time.
 
-    Numbers in a path count as numbers.
+    Numbers in a path are compared as numbers.
     """
     request = interaction["request"]
     call = re.split(r"(\d+)", request["headers"].get(CALL, [""])[0])
@@ -129,7 +126,7 @@ def _order(interaction: Mapping[str, Plain]) -> tuple[Any, ...]:
 
 
 def _parsed(text: str, call: str) -> Plain:
-    """A body of JSON, a stream's events, or else plain text."""
+    """The body as JSON, as a stream's events, or else as plain text."""
     try:
         return {"json": _settled(json.loads(text), call)}
     except ValueError:
@@ -146,7 +143,7 @@ def _event(text: str, call: str) -> Any:
 
 
 def _settled(body: Any, call: str) -> Any:
-    """The answer without what differs at each recording."""
+    """The answer without the values that differ at each recording."""
     if isinstance(body, dict) and "id" in body:
         return {**body, "id": f"recorded-{call}", "created": 0}
     return body

@@ -1,13 +1,13 @@
-"""Recording and replaying through vcrpy, and how a call's path gets onto the wire, which only these
-tests want.
+"""Recording and replaying with vcrpy, and sending a call's path as a header, which only these tests
+need.
 
     with recording(path, base_url, secrets=[key]): …     # each request goes to the provider, and is
     kept with its answer with replaying(path): …                              # none goes anywhere;
     the provider's address is `canonical.BASE_URL`
 
-A request that the cassette does not hold is refused with status 400, after which no client tries
-again; its error says what is missing, and so does a `CassetteError` at the end of the block. An
-answer that nobody asked for is one too.
+A request that is not in the cassette is refused with status 400, after which no client retries; its
+error says what is missing, and so does a `CassetteError` at the end of the block. An answer that
+was not requested is an error too.
 """
 
 import difflib
@@ -35,8 +35,8 @@ SHOWN = 12  # lines of what differs
 
 
 class Tape(Cassette):
-    """A cassette of vcrpy that says which call it misses, and in what that differs from the nearest
-    one it holds.
+    """A vcrpy cassette whose errors name the missing call, and its difference from the most similar
+    recorded one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -69,7 +69,7 @@ class Tape(Cassette):
 
     @property
     def unplayed(self) -> list[WireRequest]:
-        """The requests that nobody made."""
+        """The recorded requests that were not made."""
         return [
             request for index, request in enumerate(self.requests) if not self.play_counts[index]
         ]
@@ -105,11 +105,11 @@ def _lines(request: WireRequest) -> list[str]:
 
 @contextmanager
 def recording(path: Path, base_url: str, *, secrets: Sequence[str]) -> Iterator[Tape]:
-    """Record afresh. Where the block fails, nothing is written, and what was there stays.
+    """Record again. If the block fails, nothing is written, and an existing cassette stays.
 
     Raises:
-        CassetteError: It would hold a secret, the provider's address, a call without a path, or too
-            many calls.
+        CassetteError: The cassette would contain a secret, the provider's address, a call without a
+            path, or too many calls.
     """
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
@@ -124,7 +124,7 @@ def replaying(path: Path) -> Iterator[Tape]:
     """Replay a cassette, all of it.
 
     Raises:
-        CassetteError: Something was asked that it does not hold, or it holds more than was asked.
+        CassetteError: A request is not in the cassette, or a recorded call was not made.
     """
     if not path.is_file():
         raise CassetteError(f"there is no cassette {path.name}: `make record` makes it")
@@ -199,7 +199,7 @@ def _check(tape: Tape, path: Path, secrets: Sequence[str]) -> None:
 
 @contextmanager
 def call_paths() -> Iterator[None]:
-    """Meanwhile the models of both frameworks send the path of each call as a header."""
+    """Inside the `with`, the models of both frameworks send the path of each call as a header."""
     from rlm_integrations.lm.frameworks.langchain import LangChainLM
 
     adapters: list[Any] = [LangChainLM]
@@ -232,7 +232,7 @@ async def _awaited(found: Any, request: Request) -> dict[str, Any]:
 
 
 def path_header(request: Request) -> dict[str, str]:
-    """What tells the calls of a run apart on the wire; `OpenAILM(headers=path_header)` sends it
+    """The header that distinguishes the calls of a run; `OpenAILM(headers=path_header)` sends it
     too.
     """
     return {CALL: request.path}

@@ -1,6 +1,6 @@
-"""What is recorded: runs of both faces through every door, against a provider that is scripted.
+"""The recorded scenes: runs of both frameworks' faces through every API, with a scripted provider.
 
-A scene is a function that is told where its provider is and gives the result of a run, or a
+A scene is a function that takes its provider's address and returns the result of a run, or a
 coroutine of it.
 """
 
@@ -43,7 +43,7 @@ _made: list[Any] = []  # models whose synchronous clients are closed after their
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Where a scene's models are."""
+    """The address of a scene's models."""
 
     base_url: str = BASE_URL
     key: str = KEY
@@ -55,12 +55,13 @@ class Scene:
     """One cassette.
 
     Attributes:
-        framework: Whose models are asked.
+        framework: The framework whose models are called.
         name: Of the cassette.
-        play: Performs it: gives a result with an answer, or the answer, or a coroutine of either.
-        script: What the stand-in says as root, turn by turn.
-        faults: What goes wrong at the stand-in.
-        subcalls: How many calls the code makes.
+        play: Runs the scene: returns a result with an answer, or the answer, or a coroutine of
+            either.
+        script: The stand-in's replies as the root model, one per turn.
+        faults: The stand-in's faults.
+        subcalls: The number of calls that the code makes.
     """
 
     framework: Literal["langchain", "llama_index"]
@@ -72,7 +73,7 @@ class Scene:
 
     @property
     def file(self) -> str:
-        """The cassette's place in its folder."""
+        """The cassette's path in its folder."""
         return f"{self.framework}/{self.name}.json"
 
     def perform(self, provider: Provider) -> str:
@@ -88,7 +89,7 @@ class Scene:
                     client.close()
 
     def stand_in(self, **settings: Any) -> AbstractContextManager[StandIn]:
-        """The provider of this scene. Answers come in another order than questions."""
+        """The provider of this scene. Answers arrive in another order than requests."""
         return serve_in_thread(
             Settings(
                 latency=0.004,
@@ -105,16 +106,14 @@ class Scene:
         return self.script[ask.turn] if is_root else f"said to {ask.headers[CALL]}"
 
     def check(self, answer: str) -> None:
-        """What holds of the answer over the stand-in: in each slot stands what was said to the call
-        of that place, and to no other.
-        """
+        """Check the answer from the stand-in: each slot has the reply to the call of that slot."""
         said = [part.removeprefix("said to ").rpartition(".") for part in answer.split(" | ")]
         assert [number for _, _, number in said] == [str(number) for number in range(self.subcalls)]
         assert len({batch for batch, _, _ in said}) == 1
 
 
 def answer_in(result: Any) -> str:
-    """The answer of a result, in any of the forms in which the doors give one."""
+    """The answer in any form of result that the APIs return."""
     if isinstance(result, RLMResult):
         return str(result.answer)
     return str(result["answer"] if isinstance(result, Mapping) else result)
@@ -125,7 +124,7 @@ async def _value_of(result: Awaitable[Any]) -> Any:
 
 
 def chat_openai(at: Provider, **options: Any) -> Any:
-    """LangChain's model; further tries are ours to make."""
+    """LangChain's model, without its own retries."""
     from langchain_openai import ChatOpenAI
 
     return ChatOpenAI(
@@ -134,7 +133,7 @@ def chat_openai(at: Provider, **options: Any) -> Any:
 
 
 def openai_like(at: Provider, **options: Any) -> Any:
-    """LlamaIndex's model for every provider that speaks OpenAI's wire."""
+    """LlamaIndex's model for every provider with OpenAI's API."""
     from llama_index.llms.openai_like import OpenAILike
 
     _made.append(
@@ -151,7 +150,7 @@ def openai_like(at: Provider, **options: Any) -> Any:
 
 
 def quick_chat_openai(at: Provider) -> Any:
-    """The same over the quick transport, for many calls at once."""
+    """The same over the fast transport, for many concurrent calls."""
     from rlm_integrations.langchain import fast_chat_openai
 
     return fast_chat_openai(at.model, base_url=at.base_url, api_key=at.key, max_retries=0)
@@ -172,7 +171,7 @@ def engine(model: Any, **options: Any) -> Any:
 
 
 async def last_part(model: Any) -> Any:
-    """The end of a stream of LangChain's face."""
+    """The last part of a stream of LangChain's face."""
     return [part async for part in runnable(model).astream(PLANTS)][-1]
 
 
@@ -183,7 +182,7 @@ async def streamed(model: Any) -> str:
 
 
 def prompts() -> list[str]:
-    """A batch that is no part of a run."""
+    """A batch outside a run."""
     lines = LINES.splitlines()
     return [f"Is this a tree? Answer yes or no.\n{lines[number % 3]}" for number in range(50)]
 

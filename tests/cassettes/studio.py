@@ -1,4 +1,4 @@
-"""Where scenes are recorded and replayed."""
+"""Records and replays scenes."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ OTHERS = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 def scenes() -> list[Scene]:
-    """Those whose framework is installed: LlamaIndex's openai package needs openai 2."""
+    """The scenes whose framework is installed: LlamaIndex's openai package needs openai 2."""
     return [
         scene
         for scene in SCENES
@@ -25,7 +25,7 @@ def scenes() -> list[Scene]:
 
 
 def record(scene: Scene, folder: Path, **settings: object) -> int:
-    """Record a scene of the stand-in; how many calls the cassette holds."""
+    """Record a scene from the stand-in; returns the number of recorded calls."""
     with (
         bare_environment(),
         scene.stand_in(**settings) as server,
@@ -36,14 +36,14 @@ def record(scene: Scene, folder: Path, **settings: object) -> int:
 
 
 def replay(scene: Scene, folder: Path) -> None:
-    """Replay it, and check it as when it was recorded."""
+    """Replay a scene, with the same checks as at its recording."""
     with bare_environment(), replaying(folder / scene.file):
         scene.check(scene.perform(Provider()))
 
 
 def record_from(provider: Provider, scene: Scene, folder: Path) -> int:
-    """Record a scene of a provider, whose models say what they like, and prove that the cassette
-    gives the same answer again.
+    """Record a scene from a real provider, and check that the cassette replays to the same
+    answer.
     """
     with recording(folder / scene.file, provider.base_url, secrets=[provider.key]) as tape:
         answer = scene.perform(provider)
@@ -60,7 +60,7 @@ def record_from(provider: Provider, scene: Scene, folder: Path) -> int:
 
 
 def provider_of_environment() -> Provider | None:
-    """The provider whose key is set, if one is."""
+    """The provider whose key is set, if any."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     base_url = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     return (
@@ -72,8 +72,8 @@ def provider_of_environment() -> Provider | None:
 
 @contextmanager
 def bare_environment() -> Iterator[None]:
-    """Meanwhile without what a user's settings would change: keys, proxies, and tracing, which
-    would send requests of its own.
+    """Inside the `with`, remove the user's settings: keys, proxies, and tracing, which would send
+    its own requests.
     """
     kept = {name: value for name, value in os.environ.items() if not _is_setting(name.upper())}
     with mock.patch.dict(os.environ, kept, clear=True):

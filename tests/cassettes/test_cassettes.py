@@ -1,5 +1,5 @@
-"""What is in `cassettes/`: it replays without a network, is made again byte for byte, and holds
-nothing that it should not.
+"""The committed cassettes: they replay without a network, are reproduced byte for byte, and contain
+no secrets.
 """
 
 import json
@@ -44,7 +44,7 @@ _watching: list[bool] = []
 
 
 def _watch(event: str, args: tuple[Any, ...]) -> None:
-    """Audit hooks stay for good, so this one acts only while a test says so."""
+    """An audit hook, which cannot be removed, so it acts only while a test enables it."""
     if not _watching:
         return
     is_look_up = event in {"socket.getaddrinfo", "socket.gethostbyname"}
@@ -61,8 +61,8 @@ sys.addaudithook(_watch)
 
 @pytest.fixture
 def closed_network() -> Iterator[list[str]]:
-    """No socket connects or sends anywhere, not even to this machine, and no name is looked up;
-    gives what was tried.
+    """Refuse every connection, even to this machine, and every name look-up; yields the
+    attempts.
     """
     _tried.clear()
     _watching.append(True)
@@ -80,13 +80,13 @@ def call(interaction: dict[str, Any]) -> str:
 
 @each_scene
 def test_a_scene_replays_with_the_network_closed(scene: Scene, closed_network: list[str]) -> None:
-    """Every scene gives its answers from its cassette alone, all of it, and no socket connects."""
+    """Every scene replays completely from its cassette, without any connection."""
     studio.replay(scene, studio.FOLDER)
     assert closed_network == []
 
 
 def test_the_closed_network_is_closed(closed_network: list[str]) -> None:
-    """The check of the test above notices a connection to this machine."""
+    """The `closed_network` fixture notices a connection to this machine."""
     with socket.socket() as client, pytest.raises(RuntimeError, match="closed"):
         client.connect(("127.0.0.1", 9))
     assert closed_network == ["socket.connect"]
@@ -94,8 +94,8 @@ def test_the_closed_network_is_closed(closed_network: list[str]) -> None:
 
 @each_scene
 def test_recording_again_gives_the_same_bytes(scene: Scene, tmp_path: Path) -> None:
-    """Recorded twice more, with answers in other orders, a cassette is what is committed, byte for
-    byte.
+    """Recording a scene twice more, with answers in other orders, reproduces the committed cassette
+    byte for byte.
     """
     for seed in (1, 2):
         studio.record(scene, tmp_path / str(seed), seed=seed)
@@ -104,8 +104,8 @@ def test_recording_again_gives_the_same_bytes(scene: Scene, tmp_path: Path) -> N
         ).read_bytes(), "run `make record`"
 
 
-def test_each_scene_has_its_cassette_and_no_other_is_there() -> None:
-    """A scene that goes or is renamed takes its cassette along."""
+def test_each_scene_has_exactly_one_cassette() -> None:
+    """There is exactly one cassette per scene."""
     assert {path.relative_to(studio.FOLDER).as_posix() for path in FILES} == {
         scene.file for scene in SCENES
     }
@@ -127,8 +127,8 @@ LEAKS = {
 @each_file
 @pytest.mark.parametrize("what", LEAKS)
 def test_nothing_leaks_into_a_file(path: Path, what: str) -> None:
-    """No file holds a secret, a cookie, a host but the one that exists nowhere, a port, a date or a
-    path of a machine.
+    """No cassette contains a secret, a cookie, a real host, a port, a date or a path of a
+    machine.
     """
     text = path.read_text()
     assert KEY not in text
@@ -136,10 +136,8 @@ def test_nothing_leaks_into_a_file(path: Path, what: str) -> None:
 
 
 @each_file
-def test_a_file_is_small_and_holds_headers_of_the_white_list(path: Path) -> None:
-    """Fewer than a hundred calls, which are found quickly; of headers, the three that are kept on
-    purpose.
-    """
+def test_a_file_is_small_and_has_only_allowed_headers(path: Path) -> None:
+    """A cassette has fewer than a hundred calls, and only the three allowed headers."""
     kept = interactions(path)
     assert 0 < len(kept) < MOST
     assert path.stat().st_size < 100_000
@@ -153,7 +151,9 @@ def test_a_file_is_small_and_holds_headers_of_the_white_list(path: Path) -> None
 def test_a_batch_repeats_prompts_and_each_call_has_its_own_answer(
     framework: str, name: str
 ) -> None:
-    """Fifty calls ask three texts, and get fifty answers: only their places tell them apart."""
+    """Fifty calls with three different prompts get fifty answers, distinguished only by their
+    paths.
+    """
     asked = [
         each
         for each in interactions(studio.FOLDER / framework / f"{name}.json")
@@ -173,18 +173,18 @@ def test_a_batch_repeats_prompts_and_each_call_has_its_own_answer(
     [scene for scene in studio.scenes() if scene.name == "batch"],
     ids=lambda scene: scene.file,
 )
-async def test_the_asynchronous_door_asks_the_same(scene: Scene) -> None:
-    """The batch that was recorded from a synchronous door, in threads, replays fifty of fifty from
-    an asynchronous one, on a loop.
+async def test_the_async_api_makes_the_same_calls(scene: Scene) -> None:
+    """A batch that was recorded with the sync API, in threads, replays completely with the async
+    API.
     """
     model = {"langchain": chat_openai, "llama_index": openai_like}[scene.framework](Provider())
     with replaying(studio.FOLDER / scene.file):
         scene.check(answer_in(await RLM(model, **WIDE).acompletion(VOTES, LINES)))
 
 
-async def test_calls_get_their_own_answers_in_whatever_order_they_come() -> None:
-    """Asked from the last to the first, each of fifty calls of three texts is told what was said to
-    it, and to no other.
+async def test_calls_get_their_own_answers_in_any_order() -> None:
+    """Each of fifty calls with three different prompts, sent from last to first, gets its own
+    recorded answer.
     """
     path = studio.FOLDER / "langchain" / "batch.json"
     lm = adapt(chat_openai(Provider()))
@@ -199,9 +199,9 @@ async def test_calls_get_their_own_answers_in_whatever_order_they_come() -> None
 
 
 @pytest.mark.parametrize("framework", ["langchain", "llama_index"])
-def test_a_refused_call_is_kept_with_the_try_that_was_answered(framework: str) -> None:
-    """429 and then the answer, under one path and in this order, with the time to wait; the scene's
-    replay plays both.
+def test_a_refused_call_is_recorded_with_its_retry(framework: str) -> None:
+    """A status 429 and the answer to its retry are recorded in order under one path, with the time
+    to wait; the replay returns both.
     """
     statuses = defaultdict(list)
     for each in interactions(studio.FOLDER / framework / "rate_limit.json"):
@@ -211,9 +211,9 @@ def test_a_refused_call_is_kept_with_the_try_that_was_answered(framework: str) -
     assert [tries for tries in statuses.values() if len(tries) > 1] == [[(429, True), (200, False)]]
 
 
-def test_a_stream_is_kept_as_events() -> None:
-    """ChatOpenAI(streaming=True) streams every call of a run on the wire, down to the end of each
-    stream.
+def test_a_stream_is_recorded_as_events() -> None:
+    """ChatOpenAI(streaming=True) streams every call of a run, and the cassette has the complete
+    streams.
     """
     for each in interactions(studio.FOLDER / "langchain" / "streaming.json"):
         assert each["request"]["body"]["stream"] is True

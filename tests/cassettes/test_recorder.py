@@ -1,4 +1,4 @@
-"""The recorder: what it refuses to keep, and how it tells what does not fit."""
+"""The recorder: what it refuses to record, and its errors for requests that do not match."""
 
 import asyncio
 import copy
@@ -41,7 +41,7 @@ each_door = pytest.mark.parametrize("scene", DOORS, ids=lambda scene: scene.file
 
 
 def altered(scene: Scene, folder: Path, alter: Callable[[list[Any]], None]) -> Path:
-    """A folder with another cassette of this scene: what `alter` makes of its calls."""
+    """A folder with a cassette of this scene whose calls are changed by `alter`."""
     cassette = json.loads((studio.FOLDER / scene.file).read_text())
     alter(cassette["interactions"])
     path = folder / scene.file
@@ -51,7 +51,7 @@ def altered(scene: Scene, folder: Path, alter: Callable[[list[Any]], None]) -> P
 
 
 def place_of(path: str, calls: list[Any]) -> int:
-    """Where the call is whose path ends so."""
+    """The position of the call whose path has this ending."""
     return next(
         index
         for index, each in enumerate(calls)
@@ -62,8 +62,8 @@ def place_of(path: str, calls: list[Any]) -> int:
 @each_door
 @pytest.mark.parametrize("path", ["r:t1", ".2", "r:t2"])
 def test_a_changed_prompt_fails_and_names_the_call(scene: Scene, path: str, tmp_path: Path) -> None:
-    """Be it the root's first or last call or one of its code's: the message has its path and what
-    was recorded and asked.
+    """A changed prompt of the root's first or last call, or of a call of its code, is an error with
+    its path, the recorded text and the sent text.
     """
 
     def change(calls: list[Any]) -> None:
@@ -81,8 +81,8 @@ def test_a_changed_prompt_fails_and_names_the_call(scene: Scene, path: str, tmp_
 
 @each_door
 def test_a_missing_call_fails_and_names_the_call(scene: Scene, tmp_path: Path) -> None:
-    """The message has the path of what was asked, and of what the cassette holds that is nearest to
-    it.
+    """A call that is not in the cassette is an error with its path and that of the most similar
+    recorded call.
     """
     with pytest.raises(
         CassetteError,
@@ -94,8 +94,8 @@ def test_a_missing_call_fails_and_names_the_call(scene: Scene, tmp_path: Path) -
 
 
 @each_door
-def test_a_call_left_over_fails_and_names_the_call(scene: Scene, tmp_path: Path) -> None:
-    """A cassette that holds more than was asked is not what was recorded."""
+def test_an_unused_call_fails_and_names_the_call(scene: Scene, tmp_path: Path) -> None:
+    """A recorded call that is not made is an error."""
 
     def add(calls: list[Any]) -> None:
         calls.append(copy.deepcopy(calls[0]))
@@ -106,7 +106,7 @@ def test_a_call_left_over_fails_and_names_the_call(scene: Scene, tmp_path: Path)
 
 
 def test_no_answer_is_given_twice(tmp_path: Path) -> None:
-    """The same call made once more than recorded is a miss."""
+    """A call that is made more often than recorded is an error."""
     with (
         pytest.raises(CassetteError, match=r"^sync\.json: r:t1: every call .* was made already"),
         replaying(studio.FOLDER / SYNC.file),
@@ -116,9 +116,9 @@ def test_no_answer_is_given_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("door", ["invoke", "ainvoke"])
-def test_a_miss_is_raised_at_once_where_the_client_would_try_again(door: str) -> None:
-    """The SDK openai 2 makes further tries after any exception, and hides the last one: here there
-    is one, and its message comes out.
+def test_a_missing_call_is_not_retried(door: str) -> None:
+    """A missing call is raised at once, with its message, although openai 2 would retry after an
+    exception.
     """
     model = type(chat_openai(Provider()))(
         model=MODEL, base_url=BASE_URL, api_key=KEY, max_retries=5
@@ -133,14 +133,14 @@ def test_a_miss_is_raised_at_once_where_the_client_would_try_again(door: str) ->
                 assert len(tape.missed) == 1
 
 
-def test_a_cassette_that_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
-    """Nothing is recorded in its place."""
+def test_a_missing_cassette_is_an_error_with_instructions(tmp_path: Path) -> None:
+    """A missing cassette is an error that says how to record it; nothing is recorded."""
     with pytest.raises(CassetteError, match="make record"):
         studio.replay(SYNC, tmp_path)
 
 
 def test_hooks_change_nothing_the_second_time() -> None:
-    """They are called by vcrpy when it loads too."""
+    """The hooks are idempotent, because vcrpy also calls them when it loads a cassette."""
     keep = canonical.request_hook("http://127.0.0.1:4242/v1")
     headers = {
         "X-RLM-Call": "r:t1",
@@ -177,16 +177,14 @@ def test_hooks_change_nothing_the_second_time() -> None:
     sorted(studio.FOLDER.rglob("*.json")),
     ids=lambda path: f"{path.parent.name}/{path.name}",
 )
-def test_what_is_loaded_and_saved_stays_as_it_is(path: Path) -> None:
-    """A cassette survives vcrpy's reading and writing byte for byte, streams too."""
+def test_loading_and_saving_keeps_a_cassette_unchanged(path: Path) -> None:
+    """A cassette that vcrpy loads and saves is unchanged, byte for byte, including streams."""
     requests, responses = deserialize(path.read_text(), canonical)
     assert serialize({"requests": requests, "responses": responses}, canonical) == path.read_text()
 
 
 def test_headers_and_compression_leave_no_trace(tmp_path: Path) -> None:
-    """A provider that sends cookies, dates, its organisation and gzip gives the same bytes as one
-    that does not.
-    """
+    """Cookies, dates, organisations and gzip in a provider's answers do not change the cassette."""
     headers = {
         "set-cookie": "session=1; Path=/",
         "openai-organization": "org-of-somebody",
@@ -204,7 +202,9 @@ def test_headers_and_compression_leave_no_trace(tmp_path: Path) -> None:
 def test_settings_of_the_user_leave_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys, organisations, addresses, proxies and tracing of whoever records change nothing."""
+    """Keys, organisations, addresses, proxies and tracing in the user's environment do not change
+    the cassette.
+    """
     for name in ("HTTP_PROXY", "http_proxy", "OPENAI_BASE_URL", "LANGSMITH_ENDPOINT"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "LANGSMITH_API_KEY"):
@@ -226,8 +226,8 @@ REPEATED = {
 
 @pytest.mark.parametrize("what", REPEATED)
 def test_a_provider_that_repeats_a_secret_is_not_recorded(what: str, tmp_path: Path) -> None:
-    """What a body says cannot be left out without changing it: so nothing is written, what was
-    there stays, and the call is named.
+    """If a body contains a secret, nothing is recorded, an existing cassette stays, and the error
+    names the call.
     """
     path = tmp_path / "sync.json"
     path.write_text("what was there")
@@ -241,14 +241,14 @@ def test_a_provider_that_repeats_a_secret_is_not_recorded(what: str, tmp_path: P
 
 
 def test_a_recording_that_fails_leaves_no_file(tmp_path: Path) -> None:
-    """Half a scene is no cassette."""
+    """A failed recording writes no cassette."""
     with pytest.raises(ModelError):
         studio.record(SYNC, tmp_path, api_key="another")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_calls_without_a_path_are_not_recorded(tmp_path: Path) -> None:
-    """Nothing would tell them apart at the replay."""
+    """A call without a path is refused, because the replay could not identify it."""
     with (  # noqa: SIM117
         SYNC.stand_in(scripts={}) as server,
         pytest.raises(CassetteError, match="a call without a path"),
@@ -260,14 +260,14 @@ def test_calls_without_a_path_are_not_recorded(tmp_path: Path) -> None:
 def test_a_scene_of_too_many_calls_is_not_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To find a call takes time in proportion to their number, so a cassette has a bound."""
+    """The number of calls of a cassette is limited, because finding a call takes linear time."""
     monkeypatch.setattr(recorder, "MOST", 7)
     with pytest.raises(CassetteError, match="would hold 7 calls"):
         studio.record(SYNC, tmp_path)
 
 
 def test_requests_to_anywhere_else_are_refused(tmp_path: Path) -> None:
-    """Telemetry and the like is neither recorded nor let through."""
+    """Requests to other hosts, such as telemetry, are neither recorded nor sent."""
     with (
         pytest.raises(CassetteError, match="no call of the provider: GET http://elsewhere"),
         recording(tmp_path / "a", BASE_URL, secrets=[]),
@@ -275,8 +275,8 @@ def test_requests_to_anywhere_else_are_refused(tmp_path: Path) -> None:
         httpx.get("http://elsewhere.invalid/count")
 
 
-def test_our_own_client_is_recorded_and_replayed_alike(tmp_path: Path) -> None:
-    """`OpenAILM` goes through aiohttp, and says its calls' paths by its own option."""
+def test_our_own_client_is_recorded_and_replayed(tmp_path: Path) -> None:
+    """`OpenAILM` is recorded over aiohttp, and sends its calls' paths with its `headers` option."""
     with SYNC.stand_in() as server, recording(tmp_path / "a.json", server.base_url, secrets=[KEY]):
         SYNC.check(own_client(server.base_url))
     with replaying(tmp_path / "a.json"):
@@ -289,7 +289,7 @@ def own_client(base_url: str) -> str:
 
 
 async def test_the_path_is_added_whether_arguments_are_awaited_or_not() -> None:
-    """And only within the block: the package itself knows nothing of this header."""
+    """The path header is sent only inside the block: the package itself does not know it."""
     request = Request((Message("user", "Hello?"),), path="r:t3")
 
     async def later(_self: object, request: Request) -> dict[str, Any]:
@@ -312,7 +312,9 @@ async def test_the_path_is_added_whether_arguments_are_awaited_or_not() -> None:
 def test_a_provider_whose_key_is_set_is_recorded_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`make record` puts what it said beside the rest, and has proved that it replays."""
+    """`make record` also records a provider whose key is set, and checks that the cassette
+    replays.
+    """
     monkeypatch.setattr(program, "scenes", lambda: [SYNC])
     with SYNC.stand_in() as server:
         for name, value in {
@@ -340,8 +342,8 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_a_call_is_matched_by_all_that_it_is(what: str) -> None:
-    """Another method, address, place in the run or word in the body is another call."""
+def test_a_call_is_matched_by_all_its_parts(what: str) -> None:
+    """A call with a different method, address, path or body does not match."""
     call = {
         "method": "POST",
         "uri": f"{BASE_URL}/chat/completions",

@@ -123,7 +123,7 @@ async def test_a_configuration_chooses_for_each_run(standin: StandIn, make: Any,
 
 async def test_a_configuration_that_means_no_model(standin: StandIn) -> None:
     """It is an error of the call, in words that name the configuration."""
-    with pytest.raises(ModelError, match="the configuration gives no model"):
+    with pytest.raises(ModelError, match="the configuration selects no model"):
         await RLMRunnable(alternatives(standin), context="x").ainvoke(
             "Who?", {"configurable": {"model": "nowhere"}}
         )

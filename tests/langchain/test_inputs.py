@@ -79,7 +79,7 @@ def test_what_is_no_question(given: Any, said: str) -> None:
 
 def test_a_question_without_a_document() -> None:
     """Where neither the input nor the runnable has one, the error says how to give it."""
-    with pytest.raises(InputError, match=r"no document to ask 'Who\?' of.*with_context"):
+    with pytest.raises(InputError, match=r"no document for the question 'Who\?'.*with_context"):
         asked("Who?", None)
 
 

@@ -13,7 +13,7 @@ def test_a_runnable_without_a_document() -> None:
     """It is refused where the tool is made: the agent's model could do nothing about it."""
     bare = RLMRunnable("offline")
     for each in (bare, bare.with_config(tags=["x"]), bare.with_retry()):
-        with pytest.raises(InputError, match="no document that the tool could ask"):
+        with pytest.raises(InputError, match="the runnable has no document"):
             create_rlm_tool(each)
         create_rlm_tool(each, context_key="document")
     create_rlm_tool(bare.bind(context="a document"))

@@ -151,7 +151,7 @@ def by_id(*ids: str) -> SharedStore:
         (
             SharedStore,
             {"source": "context_0", "start": 0, "end": 1},
-            "no document beside these findings",
+            "these findings have no document",
         ),
         (
             lambda: by_id("same", "same"),

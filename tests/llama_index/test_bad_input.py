@@ -38,7 +38,7 @@ class Answer(BaseModel):
             "there is no option 'store'; there are documents, nodes, .*store_mode",
         ),
         ({"documents": DOCUMENT, "max_iterations": 0}, "at least 1"),
-        ({"documents": DOCUMENT, "root_llm": "offline"}, "here it is llm="),
+        ({"documents": DOCUMENT, "root_llm": "offline"}, "use llm="),
         ({"documents": DOCUMENT, "llm": 5}, "a model is a name"),
         ({"documents": DOCUMENT, "output_cls": dict}, "derived from pydantic's BaseModel"),
         ({"documents": DOCUMENT, "output_cls": Answer, "output_type": int}, "pass one of them"),

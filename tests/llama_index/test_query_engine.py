@@ -239,7 +239,7 @@ async def test_prompts_can_be_changed() -> None:
     engine.update_prompts({"question_template": PromptTemplate("{query_str} Answer in French.")})
     await engine.aquery("What about {braces}?")
     assert questions(root) == [QUESTION, "What about {braces}? Answer in French."]
-    with pytest.raises(InputError, match=r"must hold \{query_str\}"):
+    with pytest.raises(InputError, match=r"must contain \{query_str\}"):
         engine.update_prompts({"question_template": PromptTemplate("Answer in French.")})
 
 

@@ -82,7 +82,7 @@ async def test_what_cannot_be_done(api: str) -> None:
     for name, arguments, hint in wrong:
         with pytest.raises(InputError, match=hint):
             await call(spec, api, name, **arguments)
-    with pytest.raises(InputError, match="no document beside these findings"):
+    with pytest.raises(InputError, match="these findings have no document"):
         await call(
             RLMStoreToolSpec(SharedStore()),
             api,

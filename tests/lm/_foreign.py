@@ -1,5 +1,5 @@
-"""Models of LangChain and LlamaIndex over a stand-in, and a program for a run's root: for tests of
-the adapters.
+"""Models of LangChain and LlamaIndex that call a stand-in, and a script for a run's root model: for
+tests of the adapters.
 """
 
 from importlib.metadata import version
@@ -47,23 +47,22 @@ _made: list[Any] = []
 
 
 def foreign(kind: str, base_url: str, **options: Any) -> Any:
-    """A model of this class that asks the stand-in of this `base_url`, until the end of the test.
+    """A model of this class that calls the stand-in at this `base_url`, until the end of the test.
 
     Args:
         kind: The name of the class.
-        base_url: The stand-in's, whatever the class's own wire is.
-        options: The class's own; `timeout` in seconds and `max_retries` are understood by all.
+        base_url: The stand-in's address, for any provider's API.
+        options: Options of the class; all accept `timeout` in seconds and `max_retries`.
     """
     _made.append(_foreign(kind, base_url, **options))
     return _made[-1]
 
 
 def close_all() -> None:
-    """Close the synchronous clients that a model has to itself: where a failed test's traceback
-    keeps one, they would end with a warning.
+    """Close the synchronous clients that belong to one model: if a failed test's traceback keeps
+    one, closing it later would warn.
 
-    Models of LangChain share theirs by address, with those of later tests too; but Google's have
-    one each.
+    LangChain's models share theirs by address, even with later tests; Google's have one each.
     """
     while _made:
         model = _made.pop()
@@ -128,7 +127,7 @@ ANSWER = "|".join(answer_to(f"q{number}") for number in range(4))
 
 
 def root_or_sub(ask: Ask) -> str:
-    """The script of a model that is root and sub-model of the same run: only a root has a system
+    """The script of a model that is both root and sub-model of a run: only a root has a system
     message.
     """
     return PROGRAM if ask.body["messages"][0]["role"] == "system" else answer_to(ask.prompt)

@@ -1,4 +1,6 @@
-"""A model in this process, and the doors of a batch: for tests of what happens around the calls."""
+"""A model in this process, and the sync and async API of a batch: for tests of everything except
+the calls.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +17,7 @@ QUICK = Retry(first_delay=0.001)
 
 @dataclass
 class Local:
-    """A model in this process: repeats the last message, or does what `act` says."""
+    """A model in this process: repeats the last message, or runs `act`."""
 
     name: str = "local"
     context_window: int | None = None
@@ -70,7 +72,7 @@ DOORS: list[Batch] = [asynchronous, llm_batch, inside_a_loop, by_iteration, by_a
 
 
 def failing(times: int, **kind: Any) -> Callable[[str], str]:
-    """Fails so many times, then answers."""
+    """Fail this many times, then answer."""
     left = [times]
 
     def act(prompt: str) -> str:

@@ -1,4 +1,6 @@
-"""What tests of models share: a stand-in provider, and an environment without keys and proxies."""
+"""Fixtures for tests of models: a stand-in provider, and an environment without keys and
+proxies.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 

@@ -1,5 +1,5 @@
-"""One object of LangChain or LlamaIndex, asked from every door and on many loops: each answer once,
-and nothing left open.
+"""One LangChain or LlamaIndex object, called through every API and on many loops: each call is made
+once, and nothing stays open.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ def standin() -> Iterator[StandIn]:
 
 @pytest.fixture
 def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """In which way each call was made: "thread" or "loop"."""
+    """How each call was made: "thread" or "loop"."""
     seen: list[str] = []
     in_thread, is_here = base.in_thread, home_loop.HomeLoop.is_here
 
@@ -95,12 +95,10 @@ async def by_async_run(llm: Any) -> int:
 
 
 @EACH
-def test_every_door_in_turn(standin: StandIn, ways: list[str], kind: str) -> None:
-    """Sync and async doors by turns, on two loops one after another, sync ones inside them too: no
-    answer lost, no call made twice.
-
-    Sync doors ask in threads; async ones on the loop, which the second `asyncio.run` may have as
-    the first had it.
+def test_sync_and_async_apis_in_turn(standin: StandIn, ways: list[str], kind: str) -> None:
+    """With alternating sync and async APIs, on two loops one after another and sync inside them, no
+    answer is lost and no call is made twice. The sync API calls in threads, the async API on the
+    loop, including that of a second `asyncio.run`.
     """
     llm = _foreign.foreign(kind, standin.base_url)
 
@@ -125,8 +123,8 @@ def test_every_door_in_turn(standin: StandIn, ways: list[str], kind: str) -> Non
 def test_loops_at_the_same_time(
     standin: StandIn, ways: list[str], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six threads with loops of their own and two without share one object: one loop at a time asks
-    itself, the others in threads.
+    """When six threads with loops and two without share one object, one loop at a time calls it
+    directly, the others in threads.
     """
     llm = _foreign.foreign(kind, standin.base_url)
     together = threading.Barrier(8)
@@ -154,10 +152,10 @@ def test_loops_at_the_same_time(
 
 
 @EACH
-async def test_the_second_loop_asks_in_threads(
+async def test_the_second_loop_calls_in_threads(
     standin: StandIn, ways: list[str], kind: str
 ) -> None:
-    """While the loop that came first runs, another one gets its answers by the synchronous method."""
+    """While the client's home loop runs, another loop calls the synchronous method."""
     llm = _foreign.foreign(kind, standin.base_url)
     await by_async_batch(llm)
     await asyncio.to_thread(asyncio.run, by_async_batch(llm))
@@ -166,8 +164,8 @@ async def test_the_second_loop_asks_in_threads(
 
 
 async def test_models_that_share_a_client_share_its_loop(standin: StandIn, ways: list[str]) -> None:
-    """LangChain gives all models of one address the same async client: two of them are not asked on
-    two loops at once.
+    """LangChain gives all models of one address the same async client, so two of them are not
+    called on two loops at once.
     """
     first, second = (_foreign.foreign("ChatOpenAI", standin.base_url) for _ in range(2))
     assert first.root_async_client._client is second.root_async_client._client
@@ -177,8 +175,8 @@ async def test_models_that_share_a_client_share_its_loop(standin: StandIn, ways:
 
 
 def test_a_loop_closed_without_its_shutdown(standin: StandIn, ways: list[str]) -> None:
-    """What such a loop leaves in the client is never used: the next one asks in threads, and gets
-    every answer.
+    """A client whose loop was closed without its shutdown is not used again: the next loop calls in
+    threads and gets every answer.
     """
     llm = _foreign.foreign(
         "ChatOpenAI", standin.base_url, http_async_client=_client_that_is_closed_by_hand()
@@ -199,8 +197,8 @@ def _client_that_is_closed_by_hand() -> Any:
 
 
 def test_an_aiohttp_client_stays_with_its_loop(standin: StandIn, ways: list[str]) -> None:
-    """A client that could not be used again after its connections are closed is left alone, and the
-    second loop asks in threads.
+    """A client that cannot be used after its connections are closed is not closed, and the second
+    loop calls in threads.
     """
     import openai
 
@@ -216,9 +214,9 @@ def test_an_aiohttp_client_stays_with_its_loop(standin: StandIn, ways: list[str]
     assert standin.stats().calls == 20
 
 
-async def test_what_google_opens_is_found(standin: StandIn) -> None:
-    """Its SDK has a session for each loop from the first call there; that alone is closed, and the
-    next call makes another.
+async def test_google_sessions_are_closed(standin: StandIn) -> None:
+    """Google's SDK has one session per loop from the first call; only that session is closed, and
+    the next call opens another.
     """
     llm = _foreign.foreign("ChatGoogleGenerativeAI", standin.base_url)
     client: Any = home_loop.client_of(llm)
@@ -232,9 +230,7 @@ async def test_what_google_opens_is_found(standin: StandIn) -> None:
 
 
 def test_clients_of_other_sdks_are_found() -> None:
-    """What has to be closed at a loop's end is found in models of other providers too, whether
-    their client is made early or late.
-    """
+    """The clients of other providers' models are found, whether they are created early or late."""
     from langchain_anthropic import ChatAnthropic
 
     llm: Any = ChatAnthropic(model="claude-x", api_key="k")
@@ -250,8 +246,8 @@ def test_clients_of_other_sdks_are_found() -> None:
 
 @EACH
 async def test_cancelling_aborts_the_sockets(standin: StandIn, kind: str) -> None:
-    """An async door's calls that are cancelled leave at once, the server sees it, and the next
-    calls work.
+    """Cancelling async calls closes their connections at once, the server notices, and later calls
+    work.
     """
     standin.change(faults=[Fault("hang", match="hang")])
     llm = _foreign.foreign(kind, standin.base_url)
@@ -267,7 +263,7 @@ async def test_cancelling_aborts_the_sockets(standin: StandIn, kind: str) -> Non
 
 @EACH
 async def test_a_timeout_frees_the_slot(standin: StandIn, kind: str) -> None:
-    """A call that hangs ends after the batch's own timeout, and the others have their answers."""
+    """A hanging call ends at the batch's timeout, and the other prompts are answered."""
     standin.change(faults=[Fault("hang", match="hang")])
     llm = _foreign.foreign(kind, standin.base_url)
     replies = await allm_batch(
@@ -280,8 +276,8 @@ async def test_a_timeout_frees_the_slot(standin: StandIn, kind: str) -> None:
 
 
 def test_a_timeout_in_a_thread_leaves_the_call_behind(standin: StandIn) -> None:
-    """A sync door gets its other answers though nothing can stop the call that hangs; a limiter's
-    slot is not held by it.
+    """With the sync API, a hanging call cannot be stopped, but it holds no limiter slot after its
+    timeout, and the other prompts are answered.
     """
     standin.change(faults=[Fault("hang", match="hang")])
     llm = _foreign.foreign("ChatOpenAI", standin.base_url, timeout=3, max_retries=0)
@@ -296,9 +292,7 @@ def test_a_timeout_in_a_thread_leaves_the_call_behind(standin: StandIn) -> None:
 
 
 def test_threads_are_as_many_as_the_batch_allows(standin: StandIn) -> None:
-    """A sync door has no more calls in flight than its own `max_concurrent`, and no more threads
-    than that needs; and none is left.
-    """
+    """The sync API has at most `max_concurrent` calls and threads, and none is left at the end."""
     standin.change(latency=0.02)
     llm = _foreign.foreign("ChatOpenAI", standin.base_url)
     before = threading.active_count()
@@ -320,8 +314,8 @@ def test_threads_are_as_many_as_the_batch_allows(standin: StandIn) -> None:
 
 
 def test_adapters_of_one_object_share_a_limiter(standin: StandIn) -> None:
-    """Whoever asks an object, plain or bound, asks within the same limits; another object has its
-    own, also where it takes its place.
+    """All adapters of one object, plain or bound, share one limiter; another object has a separate
+    one, even at the same memory address.
     """
     from langchain_core.language_models import FakeListChatModel
 
@@ -339,8 +333,8 @@ def test_adapters_of_one_object_share_a_limiter(standin: StandIn) -> None:
     assert len(keys) == 20
 
 
-def test_nothing_is_remembered_of_what_is_gone(standin: StandIn) -> None:
-    """The tables of limits and homes do not keep objects, nor entries of dropped ones."""
+def test_collected_objects_leave_no_entries(standin: StandIn) -> None:
+    """The tables of limiters and home loops keep no collected objects and no entries of them."""
     gc.collect()
     clients = set(per_loop._open_entries().entries)
     before = {
@@ -357,7 +351,9 @@ def test_nothing_is_remembered_of_what_is_gone(standin: StandIn) -> None:
 
 
 async def test_context_variables_reach_the_model(standin: StandIn) -> None:
-    """What the caller has set is seen where the model is asked, in a thread as well as on the loop."""
+    """The caller's context variables are visible in the model's call, in a thread and on the
+    loop.
+    """
     from langchain_core.callbacks import BaseCallbackHandler
 
     seen: list[str] = []
@@ -375,11 +371,11 @@ async def test_context_variables_reach_the_model(standin: StandIn) -> None:
     assert seen == ["here"] * 3
 
 
-async def test_a_model_without_its_async_half(
+async def test_a_model_without_async_calls(
     standin: StandIn, monkeypatch: pytest.MonkeyPatch, ways: list[str]
 ) -> None:
-    """Where the asynchronous method says that it is not implemented, the synchronous one answers,
-    then and from then on.
+    """If the asynchronous method raises NotImplementedError, the synchronous one is called, then
+    and for later calls.
     """
 
     async def missing(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -424,9 +420,9 @@ with serve_in_thread(scripts=_foreign.SCRIPTS) as server:
 """
 
 
-def test_no_word_at_the_end() -> None:
-    """Two runs of loops, sync doors, a loop that never ends: under `-W error` nothing is written,
-    then or at exit.
+def test_the_interpreter_exits_silently() -> None:
+    """After two event loops, sync calls and a loop that never ends, nothing is written at exit
+    under `-W error`.
     """
     run = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", SCRIPT]
     done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=250, cwd=ROOT)

@@ -1,5 +1,5 @@
-"""What foreign models raise, as our typed errors: over real sockets, and by hand for providers that
-are not here.
+"""Exceptions of frameworks' models as typed errors: over real sockets, and with fake exceptions for
+other providers.
 """
 
 import http
@@ -24,7 +24,7 @@ EACH = pytest.mark.parametrize("kind", PAIR)
 async def failure_at(
     server: StandIn, kind: str, fault: Fault, *, door: str = "async", **options: Any
 ) -> ModelError:
-    """The failure of one call, which the object itself tries once only."""
+    """The failure of one call of an object without its own retries."""
     server.change(faults=[fault])
     lm = resolve(foreign(kind, server.base_url, max_retries=0, **options))
     if door == "sync":
@@ -57,8 +57,8 @@ FAULTS = [
 async def test_each_fault_has_its_type(
     server: StandIn, kind: str, door: str, fault: Any, expected: str, retryable: bool
 ) -> None:
-    """The types are those of OpenAILM, by both methods; the model is named, and what the framework
-    raised is the cause.
+    """Each fault has the same type as with OpenAILM, for both methods; the message names the model,
+    and the framework's exception is the cause.
     """
     failure = await failure_at(server, kind, Fault(fault), door=door)
     assert (failure.type, failure.retryable) == (expected, retryable)
@@ -68,9 +68,9 @@ async def test_each_fault_has_its_type(
 
 @EACH
 @pytest.mark.parametrize("fault", ["content_type", "error_body"])
-async def test_what_is_no_completion(server: StandIn, kind: str, fault: Any) -> None:
-    """A page instead of JSON, an error object under status 200: each framework stumbles over it in
-    its own way, and it is an error.
+async def test_a_body_that_is_not_a_completion(server: StandIn, kind: str, fault: Any) -> None:
+    """A page instead of JSON, and an error object with status 200, are errors, however each
+    framework handles them.
     """
     failure = await failure_at(server, kind, Fault(fault))
     assert failure.type in {"server", "bad_response", "error"}
@@ -78,19 +78,19 @@ async def test_what_is_no_completion(server: StandIn, kind: str, fault: Any) -> 
 
 @EACH
 async def test_the_time_to_wait_arrives(server: StandIn, kind: str) -> None:
-    """Seconds that the provider asks to wait are in the error."""
+    """The error has the seconds that the provider asked to wait."""
     assert (await failure_at(server, kind, Fault("rate_limit", retry_after=2))).retry_after == 2
 
 
 @EACH
 async def test_the_objects_own_timeout(server: StandIn, kind: str) -> None:
-    """It ends the call as a timeout that may be tried again."""
+    """The object's own timeout is a retryable timeout."""
     failure = await failure_at(server, kind, Fault("hang"), timeout=0.1)
     assert (failure.type, failure.retryable) == ("timeout", True)
 
 
 @EACH
-async def test_nobody_listens(kind: str) -> None:
+async def test_a_port_without_a_server(kind: str) -> None:
     """A port without a server is a connection error."""
     with pytest.raises(ModelError) as caught:
         await resolve(foreign(kind, "http://127.0.0.1:9/v1", max_retries=0)).complete(
@@ -101,7 +101,7 @@ async def test_nobody_listens(kind: str) -> None:
 
 @EACH
 async def test_the_key_is_in_no_error(server: StandIn, kind: str) -> None:
-    """A provider that repeats the key in its error does not bring it into messages or tracebacks."""
+    """A key that the provider repeats in its error is in no message or traceback."""
     failure = await failure_at(server, kind, Fault("echo_key"))
     assert failure.type == "auth"
     assert "[key]" in str(failure)
@@ -110,8 +110,8 @@ async def test_the_key_is_in_no_error(server: StandIn, kind: str) -> None:
 
 @EACH
 def test_retries_are_ours(kind: str) -> None:
-    """With the object's own tries off, refusals and failures in a batch are tried again by us:
-    every answer comes, in few calls more.
+    """Without the object's own retries, this library retries refused and failed calls of a batch:
+    every prompt is answered, with few extra calls.
     """
     with serve_in_thread(faults=[Fault("rate_limit", times=3), Fault("server", times=3)]) as server:
         llm = foreign(kind, server.base_url, max_retries=0)
@@ -120,9 +120,7 @@ def test_retries_are_ours(kind: str) -> None:
 
 
 async def test_a_pause_holds_for_all_adapters(server: StandIn) -> None:
-    """Retry-After of one call holds up every other call of the same object, through whichever
-    adapter.
-    """
+    """A Retry-After delays all other calls of the same object, through any adapter."""
     server.change(faults=[Fault("rate_limit", at=(0,), retry_after=0.3)])
     llm = foreign("ChatOpenAI", server.base_url, max_retries=0)
     assert await allm_batch(["x"], llm) == [answer_to("x")]
@@ -131,10 +129,8 @@ async def test_a_pause_holds_for_all_adapters(server: StandIn) -> None:
     assert min(call.arrived for call in others) - first.arrived >= 0.3
 
 
-async def test_the_objects_own_tries_are_the_users(server: StandIn) -> None:
-    """`max_retries` of the object is left as it is: its tries come on top of ours, and the server
-    counts them.
-    """
+async def test_the_objects_own_retries_are_kept(server: StandIn) -> None:
+    """The object's `max_retries` is unchanged: its retries add to those of this library."""
     server.change(faults=[Fault("server", times=2)])
     llm = foreign("ChatOpenAI", server.base_url, max_retries=2)
     assert await allm_batch(["x"], llm) == [answer_to("x")]
@@ -142,7 +138,7 @@ async def test_the_objects_own_tries_are_the_users(server: StandIn) -> None:
 
 
 async def test_one_failure_is_one_slot(server: StandIn) -> None:
-    """A refused prompt leaves a typed error in its own place."""
+    """A refused prompt is a typed error in its own slot."""
     server.change(faults=[Fault("refusal", match="bad")])
     replies = await allm_batch(["a", "bad", "b"], foreign("ChatOpenAI", server.base_url))
     assert (replies[0], replies[2]) == (answer_to("a"), answer_to("b"))
@@ -277,23 +273,23 @@ BY_HAND = [
 def test_failures_by_hand(
     error: Exception, kind: str, retryable: bool, retry_after: float | None
 ) -> None:
-    """Status codes count wherever an SDK puts them, then names of classes, also of what an
-    integration wraps.
+    """The type is determined by status codes, wherever an SDK stores them, then by class names,
+    including those of wrapped exceptions.
     """
     failure = failure_of(error, "'m'")
     assert (failure.type, failure.retryable, failure.retry_after) == (kind, retryable, retry_after)
 
 
-def test_chains_that_bite_their_tails() -> None:
-    """Errors that are each other's cause come to an end."""
+def test_circular_causes() -> None:
+    """Errors that are each other's cause do not cause an endless loop."""
     first, second = SomeError("a"), SomeError("b")
     first.__cause__, second.__cause__ = second, first
     assert failure_of(first, "'m'").type == "error"
 
 
 def test_keys_by_hand() -> None:
-    """A key anywhere in the chain leaves the failure without a cause; a short one would garble
-    messages and is not looked for.
+    """A key anywhere in the chain removes the cause; very short keys are ignored, because hiding
+    them would garble messages.
     """
     hidden = failure_of(
         wrapped(SomeError("no such key: secret-key")), "'m'", secrets=["secret-key", "said"]
@@ -309,9 +305,8 @@ def test_keys_by_hand() -> None:
     [("ConnectError", False, True), ("ReadError", True, True), ("TooManyRedirects", True, False)],
 )
 def test_whether_anything_was_sent(name: str, sent: bool, retryable: bool) -> None:
-    """A connection that was not made costs a budget nothing; one that broke may.
-
-    A circle of redirects is tried once.
+    """A failed connection is not charged to the budget; a broken one may be. A redirect loop is not
+    retried.
     """
     cause = type(name, (type("TransportError", (Exception,), {}),), {})("broken")
     error = RuntimeError("wrapped")

@@ -1,4 +1,4 @@
-"""LangChain's chat models: what is sent, how replies read, what traces show."""
+"""LangChain's chat models: what is sent, how replies are parsed, and what traces show."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +33,7 @@ def standin() -> Iterator[StandIn]:
 
 
 class Replying(BaseChatModel):
-    """A model with nothing but `_generate`, as many users have one."""
+    """A model that implements only `_generate`, as many users' models do."""
 
     reply: Any = None
     given: list[Any] = []  # noqa: RUF012 - a field of pydantic, which copies it
@@ -53,8 +53,8 @@ class Replying(BaseChatModel):
 
 
 async def test_a_conversation_as_it_is_sent(standin: StandIn) -> None:
-    """Roles and texts arrive as they are, braces and all; parameters of the request come over those
-    of the object.
+    """Roles and texts are sent unchanged, including braces; the request's parameters override the
+    object's.
     """
     messages = (
         Message("system", "{s}"),
@@ -72,8 +72,10 @@ async def test_a_conversation_as_it_is_sent(standin: StandIn) -> None:
     assert (body["model"], body["temperature"], body["seed"]) == (MODEL, 0, 7)
 
 
-async def test_an_answer_with_all_that_is_known_of_it(standin: StandIn) -> None:
-    """Text, tokens, the answering model's name and the provider's word for the end."""
+async def test_a_completion_has_all_fields(standin: StandIn) -> None:
+    """A completion has the text, the tokens, the answering model's name and the provider's finish
+    reason.
+    """
     standin.change(
         scripts={MODEL: [Reply("so", usage=Counts(input=9, output=5, cached=4, reasoning=3))]}
     )
@@ -83,8 +85,8 @@ async def test_an_answer_with_all_that_is_known_of_it(standin: StandIn) -> None:
 
 
 async def test_the_bound_of_replies(standin: StandIn) -> None:
-    """A bound comes under the name that the class takes, over one of the object's own, which is not
-    changed.
+    """The reply bound is sent under the name that the class accepts, and overrides the object's
+    own, which stays unchanged.
     """
     llm = foreign("ChatOpenAI", standin.base_url, max_tokens=500)
     before = llm.model_dump()
@@ -110,7 +112,7 @@ async def test_the_bound_of_replies(standin: StandIn) -> None:
 
 
 def test_a_budget_of_tokens_bounds_replies(standin: StandIn) -> None:
-    """A run that limits tokens sends the bound with every call of a LangChain model."""
+    """A run with a token budget sends the reply bound with every call of a LangChain model."""
     llm = foreign("ChatOpenAI", standin.base_url)
     result = RLM(
         llm, budget=Budget(max_tokens=100_000), limits=Limits(reply_tokens=999)
@@ -120,8 +122,8 @@ def test_a_budget_of_tokens_bounds_replies(standin: StandIn) -> None:
 
 
 @pytest.mark.parametrize("name", ["model", "n", "stream", "config", "messages"])
-async def test_parameters_that_are_not_free(name: str) -> None:
-    """What would change how the call is made is refused before anything is sent."""
+async def test_reserved_parameters_are_refused(name: str) -> None:
+    """Parameters that would change how the call is made are refused before anything is sent."""
     model = Replying(given=[])
     with pytest.raises(ModelError, match=name) as caught:
         await resolve(model).complete(request_of("x", params={name: 1}))
@@ -129,8 +131,8 @@ async def test_parameters_that_are_not_free(name: str) -> None:
 
 
 async def test_a_bound_model(standin: StandIn) -> None:
-    """What `bind` and `with_config` hold goes with every call, below the request's own; the bound
-    model's name is the one for prices.
+    """Arguments of `bind` and `with_config` are used for every call, overridden by the request's
+    own; the bound model's name is used for prices.
     """
     seen: list[Any] = []
 
@@ -153,9 +155,9 @@ async def test_a_bound_model(standin: StandIn) -> None:
     assert "mine" in seen[0][0]
 
 
-def test_a_model_with_nothing_but_generate() -> None:
-    """It works from every door, and its calls may wait for each other: they are in no pool that
-    could be full.
+def test_a_model_with_only_generate() -> None:
+    """A model that implements only `_generate` works with every API, and its calls may wait for
+    each other, because they use no limited pool.
     """
     import threading
 
@@ -175,7 +177,7 @@ def test_a_model_with_nothing_but_generate() -> None:
 
 
 def test_a_fake_of_langchain_as_root() -> None:
-    """LangChain's own test doubles drive a run."""
+    """LangChain's own fake models work as the root of a run."""
     replies = iter([AIMessage('FINAL("from a fake")')])
     assert (
         RLM(GenericFakeChatModel(messages=replies)).completion("What?", "a document").answer
@@ -210,7 +212,7 @@ BLOCKS = [
 
 @pytest.mark.parametrize(("content", "text"), BLOCKS)
 async def test_content_in_blocks(content: Any, text: str) -> None:
-    """Of a list of blocks the texts count, joined as they stand."""
+    """The texts of a list of blocks are joined unchanged."""
     assert (
         await resolve(Replying(reply=AIMessage(content))).complete(request_of("x"))
     ).text == text
@@ -243,8 +245,8 @@ NO_ANSWER = [
 
 @pytest.mark.parametrize(("reply", "kind", "retryable"), NO_ANSWER)
 async def test_a_reply_without_an_answer(reply: AIMessage, kind: str, retryable: bool) -> None:
-    """Tool calls, refusals and nothing at all are errors of the same types as with OpenAILM, in
-    every provider's words.
+    """Tool calls, refusals and empty content are errors of the same types as with OpenAILM, for
+    every provider's field names.
     """
     with pytest.raises(ModelError) as caught:
         await resolve(Replying(reply=reply)).complete(request_of("x"))
@@ -262,11 +264,11 @@ async def test_a_reply_without_an_answer(reply: AIMessage, kind: str, retryable:
         ({}, ("Replying", None)),
     ],
 )
-async def test_what_providers_call_it(
+async def test_the_providers_model_name_and_finish_reason(
     metadata: dict[str, Any], expected: tuple[str, str | None]
 ) -> None:
-    """The answering model's name and the reason for the end come in the provider's own words,
-    wherever its integration puts them.
+    """The answering model's name and the finish reason are the provider's own, wherever its
+    integration stores them.
     """
     completion = await resolve(Replying(reply=AIMessage("x", response_metadata=metadata))).complete(
         request_of("x")
@@ -275,7 +277,7 @@ async def test_what_providers_call_it(
 
 
 async def test_tokens_are_whole_or_unknown() -> None:
-    """Without counts usage is None; details that are missing or None count nothing."""
+    """Without token counts, usage is None; details that are missing or None count as zero."""
     assert (await resolve(Replying()).complete(request_of("x"))).usage is None
     counts: Any = {
         "input_tokens": 3,
@@ -291,7 +293,7 @@ async def test_tokens_are_whole_or_unknown() -> None:
 
 
 async def test_an_empty_answer_is_an_answer(standin: StandIn) -> None:
-    """Where the model ended by itself: some questions have none."""
+    """An empty text is an answer if the model ended normally."""
     standin.change(scripts={MODEL: [Reply("")]})
     assert (
         await resolve(foreign("ChatOpenAI", standin.base_url)).complete(request_of("x"))
@@ -299,7 +301,7 @@ async def test_an_empty_answer_is_an_answer(standin: StandIn) -> None:
 
 
 async def test_a_model_that_streams(standin: StandIn) -> None:
-    """An object set to stream is asked so, and its pieces make one answer."""
+    """An object that is set to stream is called so, and its pieces are joined to one answer."""
     completion = await resolve(
         foreign("ChatOpenAI", standin.base_url, streaming=True, stream_usage=True)
     ).complete(request_of("x"))
@@ -308,15 +310,15 @@ async def test_a_model_that_streams(standin: StandIn) -> None:
     assert standin.calls()[0].stream
 
 
-async def test_an_answer_cut_by_length_is_an_answer(standin: StandIn) -> None:
-    """What there is of it comes back, and the finish reason says that it was cut."""
+async def test_a_truncated_answer_is_an_answer(standin: StandIn) -> None:
+    """A truncated answer is returned, with the finish reason "length"."""
     standin.change(faults=[Fault("length")])
     completion = await resolve(foreign("ChatOpenAI", standin.base_url)).complete(request_of("x"))
     assert (completion.text, completion.finish_reason) == (answer_to("x")[:6], "length")
 
 
 class Record(BaseCallbackHandler):
-    """What a tracer is told of calls of models."""
+    """Records what a tracer receives about model calls."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -330,8 +332,8 @@ class Record(BaseCallbackHandler):
 
 
 def test_what_traces_show(standin: StandIn) -> None:
-    """Root and sub calls have names of their own, tags with the depth, and their place in the run;
-    `nostream` is on all of them.
+    """In traces, root and sub calls have different names, a tag with the depth, and their path in
+    the run; all have the tag `nostream`.
     """
     record = Record()
     RLM(foreign("ChatOpenAI", standin.base_url, callbacks=[record])).completion(
@@ -348,8 +350,8 @@ def test_what_traces_show(standin: StandIn) -> None:
 
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_calls_belong_to_the_chain_around_them(standin: StandIn, door: str) -> None:
-    """Inside a LangChain run, calls of a batch and of a whole RLM run are its children, and its
-    usage counts them, from both doors.
+    """Inside a LangChain run, the calls of a batch and of an RLM run are its children and count
+    towards its usage, with the sync and the async API.
     """
     llm = foreign("ChatOpenAI", standin.base_url)
     record, usage = Record(), UsageMetadataCallbackHandler()
@@ -372,8 +374,10 @@ async def test_calls_belong_to_the_chain_around_them(standin: StandIn, door: str
     assert usage.usage_metadata[MODEL]["output_tokens"] > 0
 
 
-async def test_callbacks_that_a_face_hands_over(standin: StandIn) -> None:
-    """Where the variable is set, it says for each call whose callbacks get it, from both doors."""
+async def test_callbacks_from_the_context_variable(standin: StandIn) -> None:
+    """If the context variable is set, it selects the callbacks for each call, with the sync and the
+    async API.
+    """
     record = Record()
     llm = foreign("ChatOpenAI", standin.base_url)
     paths: list[str] = []
@@ -391,8 +395,8 @@ async def test_callbacks_that_a_face_hands_over(standin: StandIn) -> None:
     assert paths == ["b.0", "b.0"]
 
 
-def test_what_is_known_of_a_window() -> None:
-    """A profile says it; without one it is not known."""
+def test_the_context_window() -> None:
+    """The context window is that of the model's profile; without a profile it is None."""
     assert resolve(Replying(profile={"max_input_tokens": 1000})).context_window == 1000
     assert resolve(Replying()).context_window is None
     # LangChain knows this one
@@ -400,7 +404,7 @@ def test_what_is_known_of_a_window() -> None:
 
 
 def test_names() -> None:
-    """A model is called by what its object says, else by its class."""
+    """A model's name is that of its object, else of its class."""
 
     class Named(Replying):
         model: str = "models/gemini-x"
@@ -422,12 +426,10 @@ NO_MODELS = [
 
 
 @pytest.mark.parametrize("wrong", NO_MODELS, ids=[type(each).__name__ for each in NO_MODELS])
-def test_what_is_no_chat_model(wrong: Any) -> None:
-    """Objects of LangChain of which it is known that they give no message are refused where they
-    are given.
-    """
+def test_other_runnables_are_refused(wrong: Any) -> None:
+    """LangChain objects that never return a message are refused at once."""
     with pytest.raises(
-        InputError, match="BaseChatModel can be asked, and any Runnable that gives an AIMessage"
+        InputError, match="a model is a BaseChatModel or any Runnable that returns an AIMessage"
     ):
         resolve(wrong)
 
@@ -437,24 +439,26 @@ def test_what_is_no_chat_model(wrong: Any) -> None:
     "wrong",
     [RunnableLambda(len), Replying() | RunnableLambda(lambda _: 5), RunnableLambda(len).bind()],
 )
-async def test_a_runnable_that_gives_no_message(wrong: Any, door: str) -> None:
-    """It fails at its first call, which says what it gave."""
-    with pytest.raises(ModelError, match="a model gives an AIMessage, not a int"):
+async def test_a_runnable_that_returns_no_message(wrong: Any, door: str) -> None:
+    """A Runnable that does not return a message fails at its first call, with an error that names
+    the returned type.
+    """
+    with pytest.raises(ModelError, match="a model must return an AIMessage, not a int"):
         if door == "sync":
             RLM(wrong).completion("What?", "a document")
         else:
             await RLM(wrong).acompletion("What?", "a document")
 
 
-def test_a_version_without_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the framework is there but lacks something, the error names the extra that brings it."""
+def test_an_unsuitable_version_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the installed framework lacks something, the error names the extra to install."""
     monkeypatch.setitem(__import__("sys").modules, "rlm_integrations.lm.frameworks.langchain", None)
     with pytest.raises(MissingExtraError, match=r"rlm-integrations\[langchain\]"):
         resolve(Replying())
 
 
 def test_models_of_both_kinds_in_one_run(standin: StandIn) -> None:
-    """A root of LangChain asks sub-models by their registered names, one bound, one plain."""
+    """A LangChain root calls sub-models by their registered names, one bound, one plain."""
     program = """```repl
 FINAL(llm_query("x", model="strong") + "|" + llm_query("y"))
 ```"""

@@ -1,4 +1,6 @@
-"""LlamaIndex's models: what is sent, how responses read, what their callbacks and spans see."""
+"""LlamaIndex's models: what is sent, how responses are parsed, and what callbacks and spans
+receive.
+"""
 
 import asyncio
 import contextlib
@@ -48,7 +50,7 @@ def standin() -> Iterator[StandIn]:
 
 
 class Replying(CustomLLM):
-    """A model with a synchronous path alone."""
+    """A model with only synchronous methods."""
 
     reply: Any = None
 
@@ -84,7 +86,7 @@ async def read(reply: ChatResponse) -> Completion:
 
 @EACH
 async def test_a_conversation_as_it_is_sent(standin: StandIn, kind: str) -> None:
-    """Roles and texts arrive as they are; parameters of the request come over those of the object."""
+    """Roles and texts are sent unchanged; the request's parameters override the object's."""
     messages = (
         Message("system", "{s}"),
         Message("user", "u {x}"),
@@ -102,8 +104,10 @@ async def test_a_conversation_as_it_is_sent(standin: StandIn, kind: str) -> None
 
 
 @EACH
-async def test_an_answer_with_all_that_is_known_of_it(standin: StandIn, kind: str) -> None:
-    """Text, tokens, the answering model's name and the provider's word for the end."""
+async def test_a_completion_has_all_fields(standin: StandIn, kind: str) -> None:
+    """A completion has the text, the tokens, the answering model's name and the provider's finish
+    reason.
+    """
     standin.change(
         scripts={MODEL: [Reply("so", usage=Counts(input=9, output=5, cached=4, reasoning=3))]}
     )
@@ -114,7 +118,9 @@ async def test_an_answer_with_all_that_is_known_of_it(standin: StandIn, kind: st
 
 @EACH
 def test_a_budget_of_tokens_bounds_replies(standin: StandIn, kind: str) -> None:
-    """A run that limits tokens sends the bound with every call, and the object stays as it was."""
+    """A run with a token budget sends the reply bound with every call, and the object is
+    unchanged.
+    """
     llm = foreign(kind, standin.base_url)
     result = RLM(
         llm, budget=Budget(max_tokens=100_000), limits=Limits(reply_tokens=999)
@@ -125,7 +131,7 @@ def test_a_budget_of_tokens_bounds_replies(standin: StandIn, kind: str) -> None:
 
 
 async def test_where_google_takes_the_bound() -> None:
-    """Google's integration reads parameters from its configuration alone."""
+    """Google's integration gets parameters in its configuration."""
 
     class Google(Replying):
         _generation_config: Any = PrivateAttr(default_factory=dict)
@@ -153,7 +159,7 @@ ODD = [
 async def test_a_reply_without_an_answer(
     standin: StandIn, kind: str, fault: Any, expected: str, hint: str
 ) -> None:
-    """Refusals, tool calls and nothing at all are errors of the same types as with OpenAILM."""
+    """Refusals, tool calls and empty content are errors of the same types as with OpenAILM."""
     standin.change(faults=[Fault(fault)])
     with pytest.raises(ModelError, match=hint) as caught:
         await resolve(foreign(kind, standin.base_url)).complete(request_of("x"))
@@ -162,14 +168,14 @@ async def test_a_reply_without_an_answer(
 
 @EACH
 async def test_an_empty_answer_is_an_answer(standin: StandIn, kind: str) -> None:
-    """LlamaIndex drops an empty text; what the provider sent tells it from none."""
+    """LlamaIndex drops an empty text; the provider's body distinguishes it from no content."""
     standin.change(scripts={MODEL: [Reply("")]})
     assert (await resolve(foreign(kind, standin.base_url)).complete(request_of("x"))).text == ""
 
 
 async def test_blocks_by_hand() -> None:
-    """Texts of blocks are joined as they stand; thinking is no answer, and tool calls beside text
-    are nobody's.
+    """The texts of blocks are joined unchanged; thinking is not part of the answer, and tool calls
+    next to text are ignored.
     """
     call = ToolCallBlock(tool_call_id="1", tool_name="f", tool_kwargs={})
     assert (
@@ -239,12 +245,14 @@ RAW = [
 
 @pytest.mark.parametrize(("raw", "expected"), RAW)
 async def test_tokens_as_providers_write_them(raw: Any, expected: Usage | None) -> None:
-    """Anthropic, Google and Ollama each count in words of their own; what is not whole is unknown."""
+    """The token counts of Anthropic, Google and Ollama are read from their own fields; incomplete
+    counts are unknown.
+    """
     assert (await read(response(TextBlock(text="x"), raw=raw))).usage == expected
 
 
 async def test_tokens_that_the_integration_repeats() -> None:
-    """Where the provider's body tells nothing, the integration's own note of the tokens counts."""
+    """Without counts in the provider's body, those of the integration are used."""
     assert (
         await read(response(TextBlock(text="x"), more={"prompt_tokens": 3, "completion_tokens": 2}))
     ).usage == Usage(3, 2)
@@ -263,8 +271,10 @@ async def test_tokens_that_the_integration_repeats() -> None:
         ({"choices": [], "candidates": None}, ("Replying", None)),
     ],
 )
-async def test_what_providers_call_it(raw: Any, expected: tuple[str, str | None]) -> None:
-    """The answering model's name and the reason for the end come in the provider's own words."""
+async def test_the_providers_model_name_and_finish_reason(
+    raw: Any, expected: tuple[str, str | None]
+) -> None:
+    """The answering model's name and the finish reason are the provider's own."""
     completion = await read(response(TextBlock(text="x"), raw=raw))
     assert (completion.model, completion.finish_reason) == expected
 
@@ -279,7 +289,7 @@ async def test_what_providers_call_it(raw: Any, expected: tuple[str, str | None]
     ],
 )
 async def test_any_body_is_an_answer_or_a_typed_error(raw: Any) -> None:
-    """Whatever stands behind a response, nothing but a completion or a ModelError comes out."""
+    """Any response body results in a completion or a ModelError."""
     for blocks in ([], [TextBlock(text="x")]):
         try:
             assert (await read(response(*blocks, raw=raw))).text == "x"
@@ -287,8 +297,10 @@ async def test_any_body_is_an_answer_or_a_typed_error(raw: Any) -> None:
             assert error.type in {"empty", "error"}
 
 
-def test_a_model_with_a_synchronous_path_alone() -> None:
-    """It works from every door, and from an async one it does not hold the loop up."""
+def test_a_model_with_only_synchronous_methods() -> None:
+    """A model with only synchronous methods works with every API, and does not block the loop of
+    the async one.
+    """
     together = threading.Barrier(40, timeout=60)
 
     class Waiting(Replying):
@@ -302,8 +314,10 @@ def test_a_model_with_a_synchronous_path_alone() -> None:
     assert asyncio.run(allm_batch(prompts, Waiting(), max_concurrent=40)) == expected
 
 
-async def test_the_frameworks_own_doubles() -> None:
-    """MockLLM repeats its prompt; a scripted one drives a run from both doors."""
+async def test_the_frameworks_own_fakes() -> None:
+    """MockLLM repeats its prompt; a scripted model works as the root of a run, with the sync and
+    the async API.
+    """
     assert "x y" in (await allm_batch(["x y"], MockLLM()))[0]
     scripted = MockFunctionCallingLLM(
         response_generator=lambda _: ChatMessage('FINAL("from a mock")', role="assistant")
@@ -313,7 +327,7 @@ async def test_the_frameworks_own_doubles() -> None:
 
 
 class Ends(BaseEventHandler):
-    """Keeps the spans in which models answered."""
+    """Records the spans in which models answered."""
 
     spans: list[Any] = []  # noqa: RUF012 - a field of pydantic, which copies it
 
@@ -328,8 +342,8 @@ class Ends(BaseEventHandler):
 
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_events_and_token_counts(standin: StandIn, door: str) -> None:
-    """Each call makes LlamaIndex's own events, and the object's callback manager counts its tokens,
-    from both doors.
+    """Each call emits LlamaIndex's own events, and the object's callback manager counts its tokens,
+    with the sync and the async API.
     """
     counter = TokenCountingHandler(tokenizer=str.split)
     llm = foreign("OpenAI", standin.base_url, callback_manager=CallbackManager([counter]))
@@ -355,11 +369,11 @@ async def test_events_and_token_counts(standin: StandIn, door: str) -> None:
 
 
 @EACH
-def test_a_client_is_made_once(
+def test_a_client_is_created_once(
     standin: StandIn, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many threads make the first call at once: those of lost clients would leave their
-    connections open.
+    """When many threads make the first call at once, one client is created, because lost ones would
+    leave connections open.
     """
     from llama_index.llms.openai import base
 
@@ -379,8 +393,8 @@ def test_a_client_is_made_once(
     assert len(made) == 1
 
 
-def test_what_is_known_of_a_window(standin: StandIn) -> None:
-    """What the user set counts; the framework's guess does not."""
+def test_the_context_window(standin: StandIn) -> None:
+    """The user's context window is used; the framework's guess is not."""
     assert resolve(foreign("OpenAILike", standin.base_url)).context_window is None
     assert (
         resolve(foreign("OpenAILike", standin.base_url, context_window=9000)).context_window == 9000
@@ -390,22 +404,22 @@ def test_what_is_known_of_a_window(standin: StandIn) -> None:
 
 
 def test_names() -> None:
-    """A model is called by what its object says, else by its class."""
+    """A model's name is that of its object, else of its class."""
     assert resolve(foreign("OpenAILike", "http://127.0.0.1:9/v1")).name == MODEL
     assert resolve(MockLLM()).name == "MockLLM"
     assert isinstance(resolve(MockLLM()), LM)
     assert repr(resolve(MockLLM())) == "LlamaIndexLM('MockLLM')"
 
 
-def test_what_is_no_model() -> None:
-    """Other objects of LlamaIndex are refused where they are given."""
-    with pytest.raises(InputError, match="an LLM can be asked, not a MockEmbedding"):
+def test_other_objects_are_refused() -> None:
+    """Other LlamaIndex objects are refused at once."""
+    with pytest.raises(InputError, match="only an LLM is a model, not a MockEmbedding"):
         resolve(MockEmbedding(embed_dim=2))
 
 
 async def test_a_completions_model(standin: StandIn) -> None:
-    """OpenAILike without `is_chat_model` asks the old completions, as LlamaIndex itself does; a
-    server without them is an error.
+    """OpenAILike without `is_chat_model` uses the completions API, as in LlamaIndex itself; a
+    server without it is an error.
     """
     with pytest.raises(ModelError) as caught:
         await resolve(foreign("OpenAILike", standin.base_url, is_chat_model=False)).complete(
@@ -417,8 +431,8 @@ async def test_a_completions_model(standin: StandIn) -> None:
 
 @pytest.mark.parametrize("door", ["sync", "async"])
 async def test_the_users_system_prompt_is_sent(standin: StandIn, door: str) -> None:
-    """The object's `system_prompt` comes before the root's own instructions, in one message, and
-    before the prompt of a sub-call.
+    """The object's `system_prompt` precedes the root's instructions in one message, and the prompt
+    of a sub-call.
     """
     standin.change(
         scripts={

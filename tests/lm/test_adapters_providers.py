@@ -1,6 +1,4 @@
-"""Real objects of Anthropic's and Google's integrations, driven over their own wires against the
-stand-in.
-"""
+"""Real Anthropic and Google integrations, with their own APIs, against the stand-in."""
 
 import asyncio
 import gc
@@ -58,7 +56,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def model_of(kind: str, server: StandIn, door: str = "async", **options: Any) -> Any:
-    """The object as a model that is asked by its asynchronous or, as on the portal, by its
+    """The object as a model that is called with its asynchronous or, as on the portal, its
     synchronous method.
     """
     lm: Any = resolve(foreign(kind, server.base_url, **options))
@@ -69,11 +67,9 @@ def model_of(kind: str, server: StandIn, door: str = "async", **options: Any) ->
 
 @EACH
 @pytest.mark.parametrize("door", ["async", "sync"])
-async def test_an_answer_with_all_that_is_known_of_it(
-    standin: StandIn, kind: str, door: str
-) -> None:
-    """Text, tokens, what of them was cached or thought, the model's name, and the provider's word
-    for the end.
+async def test_a_completion_has_all_fields(standin: StandIn, kind: str, door: str) -> None:
+    """A completion has the text, the tokens with cached and thinking ones, the model's name and the
+    provider's finish reason.
     """
     name = NAMES[kind]
     standin.change(
@@ -87,8 +83,8 @@ async def test_an_answer_with_all_that_is_known_of_it(
 
 @EACH
 async def test_a_conversation_as_it_is_sent(standin: StandIn, kind: str) -> None:
-    """Roles and texts arrive as they are, braces and all, and parameters of the request come over
-    those of the object.
+    """Roles and texts are sent unchanged, including braces; the request's parameters override the
+    object's.
     """
     seen: list[Ask] = []
 
@@ -117,8 +113,8 @@ async def test_a_conversation_as_it_is_sent(standin: StandIn, kind: str) -> None
 
 
 @EACH
-def test_a_run_from_the_synchronous_door(standin: StandIn, kind: str) -> None:
-    """Root and sub calls of a whole run are this object's, and the result counts their tokens."""
+def test_a_run_with_the_sync_api(standin: StandIn, kind: str) -> None:
+    """Root and sub calls of a run use this object, and the result has their tokens."""
     result = RLM(foreign(kind, standin.base_url)).completion("What?", "a document")
     assert (result.answer, result.total_calls, standin.stats().calls) == (ANSWER, CALLS, CALLS)
     assert result.usage[NAMES[kind]].input_tokens > 0
@@ -126,8 +122,8 @@ def test_a_run_from_the_synchronous_door(standin: StandIn, kind: str) -> None:
 
 
 @EACH
-async def test_a_run_from_the_asynchronous_door(standin: StandIn, kind: str) -> None:
-    """As from the other; and its sub calls are in flight together."""
+async def test_a_run_with_the_async_api(standin: StandIn, kind: str) -> None:
+    """The same with the async API, where the sub calls run concurrently."""
     standin.change(latency=0.05)
     result = await RLM(foreign(kind, standin.base_url)).acompletion("What?", "a document")
     assert (result.answer, result.total_calls, standin.stats().calls) == (ANSWER, CALLS, CALLS)
@@ -136,8 +132,8 @@ async def test_a_run_from_the_asynchronous_door(standin: StandIn, kind: str) -> 
 
 @EACH
 async def test_a_run_of_several_turns(standin: StandIn, kind: str) -> None:
-    """The conversation with a root grows by its replies and what their code printed, in an order
-    that the provider takes.
+    """The root's conversation grows by its replies and their output, in an order that the provider
+    accepts.
     """
     standin.change(
         scripts={
@@ -155,8 +151,8 @@ async def test_a_run_of_several_turns(standin: StandIn, kind: str) -> None:
 
 @EACH
 def test_a_budget_of_tokens_bounds_replies(standin: StandIn, kind: str) -> None:
-    """A run that limits tokens sends the bound with every call, under the provider's own name for
-    it.
+    """A run with a token budget sends the reply bound with every call, under the provider's own
+    name for it.
     """
     bounds: list[Any] = []
 
@@ -197,7 +193,7 @@ OTHERWISE = {("GoogleGenAI", "refusal"): ("bad_response", True)}
 async def failure_at(
     server: StandIn, kind: str, fault: Fault, door: str = "async", **options: Any
 ) -> ModelError:
-    """The failure of one call, which the object itself tries once only."""
+    """The failure of one call of an object without its own retries."""
     server.change(faults=[fault])
     with pytest.raises(ModelError) as caught:
         await model_of(kind, server, door, max_retries=0, **options).complete(request_of("x"))
@@ -211,7 +207,9 @@ async def failure_at(
 async def test_each_fault_has_its_type(
     standin: StandIn, kind: str, door: str, fault: Any, expected: str, retryable: bool
 ) -> None:
-    """The types are those of OpenAILM, by both methods, and the model is named."""
+    """Each fault has the same type as with OpenAILM, for both methods, and the message names the
+    model.
+    """
     failure = await failure_at(standin, kind, Fault(fault), door)
     assert (failure.type, failure.retryable) == OTHERWISE.get((kind, fault), (expected, retryable))
     assert NAMES[kind] in str(failure)
@@ -220,8 +218,8 @@ async def test_each_fault_has_its_type(
 @EACH
 @pytest.mark.parametrize("door", ["async", "sync"])
 async def test_the_time_to_wait_arrives(standin: StandIn, kind: str, door: str) -> None:
-    """Seconds that the provider asks to wait are in the error, whether it puts them in a header or
-    among the details.
+    """The error has the seconds that the provider asked to wait, from a header or from the error's
+    details.
     """
     assert (
         await failure_at(standin, kind, Fault("rate_limit", retry_after=2), door)
@@ -230,8 +228,8 @@ async def test_the_time_to_wait_arrives(standin: StandIn, kind: str, door: str) 
 
 @EACH
 async def test_the_key_is_in_no_error(standin: StandIn, kind: str) -> None:
-    """A provider that repeats the key does not bring it into messages or tracebacks, wherever the
-    object keeps it.
+    """A key that the provider repeats is in no message or traceback, wherever the object stores
+    it.
     """
     failure = await failure_at(standin, kind, Fault("echo_key"))
     assert failure.type == "auth"
@@ -241,29 +239,29 @@ async def test_the_key_is_in_no_error(standin: StandIn, kind: str) -> None:
 
 @EACH
 async def test_the_objects_own_timeout(standin: StandIn, kind: str) -> None:
-    """It ends the call as a timeout that may be tried again."""
+    """The object's own timeout is a retryable timeout."""
     failure = await failure_at(standin, kind, Fault("hang"), timeout=1)
     assert (failure.type, failure.retryable) == ("timeout", True)
 
 
 @pytest.mark.parametrize("kind", PROVIDERS[:1])
-async def test_an_unpaid_bill_is_no_rate_limit(standin: StandIn, kind: str) -> None:
-    """Anthropic's 402 is not tried again."""
+async def test_an_unpaid_bill_is_not_a_rate_limit(standin: StandIn, kind: str) -> None:
+    """Anthropic's 402 is not retried."""
     failure = await failure_at(standin, kind, Fault("quota"))
     assert (failure.type, failure.retryable) == ("quota", False)
 
 
 @EACH
 async def test_an_empty_answer_is_an_answer(standin: StandIn, kind: str) -> None:
-    """Where the model ended by itself with an empty text: some questions have none."""
+    """An empty text is an answer if the model ended normally."""
     standin.change(scripts={NAMES[kind]: [Reply("")]})
     assert (await model_of(kind, standin).complete(request_of("x"))).text == ""
 
 
 @EACH
-async def test_an_answer_cut_by_length(standin: StandIn, kind: str) -> None:
-    """What there is of it comes back; but LlamaIndex's class for Google raises instead, and keeps
-    nothing of the text.
+async def test_a_truncated_answer(standin: StandIn, kind: str) -> None:
+    """A truncated answer is returned, except by LlamaIndex's class for Google, which raises and
+    loses the text.
     """
     if kind == "GoogleGenAI":
         failure = await failure_at(standin, kind, Fault("length"))
@@ -280,11 +278,11 @@ async def test_an_answer_cut_by_length(standin: StandIn, kind: str) -> None:
     ("fault", "expected"),
     [("content_filter", "refusal"), ("empty_choices", None), ("null_content", None)],
 )
-async def test_what_google_leaves_out(
+async def test_incomplete_google_answers(
     standin: StandIn, kind: str, fault: Any, expected: str | None
 ) -> None:
-    """A candidate that a filter emptied is a refusal; none, or one without content, is an answer or
-    an error that may be tried again.
+    """A candidate emptied by a filter is a refusal; a missing candidate, or one without content, is
+    an answer or a retryable error.
     """
     standin.change(faults=[Fault(fault)])
     try:
@@ -299,8 +297,8 @@ async def test_what_google_leaves_out(
 
 @EACH
 def test_one_object_on_two_loops_and_without_one(standin: StandIn, kind: str) -> None:
-    """Two times `asyncio.run`, sync and async by turns: every answer comes, no call is made twice,
-    nothing is left open.
+    """With two `asyncio.run` and alternating sync and async calls, every call is answered, none is
+    made twice, and nothing stays open.
     """
     llm = foreign(kind, standin.base_url)
 
@@ -324,8 +322,8 @@ def test_one_object_on_two_loops_and_without_one(standin: StandIn, kind: str) ->
 
 @needs_llama_index
 def test_google_over_a_client_of_the_users(standin: StandIn) -> None:
-    """Where Google's SDK is given a client of httpx, its connections are closed at a loop's end
-    too, and the next loop has it.
+    """The connections of an httpx client that is passed to Google's SDK are closed at the end of a
+    loop, and the next loop can use it.
     """
     import httpx
 
@@ -341,7 +339,7 @@ def test_google_over_a_client_of_the_users(standin: StandIn) -> None:
 
 @EACH
 async def test_cancelling_a_run_aborts_the_sockets(standin: StandIn, kind: str) -> None:
-    """A run that is cancelled in its batch leaves at once, and the server sees each call go."""
+    """Cancelling a run in its batch closes the connection of each call at once."""
     standin.change(
         faults=[Fault("hang", match="q")],
         scripts={NAMES[kind]: lambda ask: PROGRAM if ask.turn == 0 else "x"},
@@ -358,8 +356,8 @@ async def test_cancelling_a_run_aborts_the_sockets(standin: StandIn, kind: str) 
 
 @EACH
 def test_retries_are_ours(kind: str) -> None:
-    """With the object's own tries off, refusals and failures in a batch are tried again by us:
-    every answer comes, in few calls more.
+    """Without the object's own retries, this library retries refused and failed calls of a batch:
+    every prompt is answered, with few extra calls.
     """
     with serve_in_thread(
         faults=[Fault("rate_limit", times=3), Fault("unavailable", times=3)]
@@ -371,7 +369,7 @@ def test_retries_are_ours(kind: str) -> None:
 
 @EACH
 async def test_one_failure_is_one_slot(standin: StandIn, kind: str) -> None:
-    """A prompt that is too long leaves a typed error in its own place."""
+    """A prompt that is too long is a typed error in its own slot."""
     standin.change(faults=[Fault("context_length", match="bad")])
     replies = await allm_batch(["a", "bad", "b"], foreign(kind, standin.base_url, max_retries=0))
     assert (replies[0], replies[2]) == (answer_to("a"), answer_to("b"))
@@ -381,8 +379,8 @@ async def test_one_failure_is_one_slot(standin: StandIn, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PROVIDERS[:2])
 async def test_a_model_that_streams(standin: StandIn, kind: str) -> None:
-    """An object of LangChain that is set to stream is asked so, and its pieces make one answer with
-    all that is known of it.
+    """A LangChain object that is set to stream is called so, and its pieces are joined to one
+    complete completion.
     """
     standin.change(
         piece=3,
@@ -407,7 +405,7 @@ def test_a_stream_of_llama_index(standin: StandIn, kind: str) -> None:
 
 
 async def test_content_of_newer_gemini_models(standin: StandIn) -> None:
-    """Their answers come in blocks with LangChain; the text is the answer."""
+    """With LangChain, the answers of newer Gemini models are blocks; their text is the answer."""
     assert (
         await model_of("ChatGoogleGenerativeAI", standin, model="gemini-3-pro-preview").complete(
             request_of("x")

@@ -1,5 +1,5 @@
-"""Batches: a slot for each prompt, in order, through every door; where prompts come from, and what
-is none.
+"""Batches: a slot for each prompt, in order, with every API; sources of prompts, and invalid
+prompts.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from tests.lm._local import DOORS, Batch, Local
 
 @pytest.fixture(params=DOORS, ids=lambda door: door.__name__)
 def batch(request: pytest.FixtureRequest) -> Batch:
-    """Every door in turn."""
+    """The sync and the async API."""
     return request.param  # type: ignore[no-any-return]
 
 
 def test_replies_in_order(batch: Batch) -> None:
-    """As many replies as prompts, each in its prompt's place, never more calls at once than asked
-    for, one call for each prompt.
+    """There is one call and one reply for each prompt, in the order of the prompts, with at most
+    `max_concurrent` calls at a time.
     """
     lm = Local(delay=0.001)
     assert batch([f"p{n}" for n in range(50)], lm, max_concurrent=7) == [
@@ -38,7 +38,7 @@ def test_replies_in_order(batch: Batch) -> None:
 
 
 def test_no_prompts_no_replies(batch: Batch) -> None:
-    """An empty list gives an empty list; so does an empty generator."""
+    """An empty list or generator returns an empty list."""
     lm = Local()
     assert batch([], lm) == []
     assert batch(iter([]), lm) == []
@@ -46,7 +46,7 @@ def test_no_prompts_no_replies(batch: Batch) -> None:
 
 
 def test_a_bad_prompt_fails_alone(batch: Batch) -> None:
-    """What is no prompt gets a typed error in its own slot, costs no call, and the rest is
+    """An invalid prompt is a typed error in its own slot, without a call, and the rest is
     answered.
     """
     lm = Local()
@@ -77,7 +77,7 @@ def test_a_bad_prompt_fails_alone(batch: Batch) -> None:
     ],
 )
 def test_prompts_that_cannot_be_sent(prompt: object, why: str) -> None:
-    """The error says what was wrong and what a prompt is."""
+    """The error says what is wrong with the prompt, and what a valid prompt is."""
     [reply] = llm_batch([prompt], Local())  # type: ignore[list-item] - that is what is tested
     assert isinstance(reply, LLMError)
     assert reply.type == "input"
@@ -86,8 +86,8 @@ def test_prompts_that_cannot_be_sent(prompt: object, why: str) -> None:
 
 
 def test_prompts_may_be_conversations() -> None:
-    """A prompt is a string, or messages as objects or as dicts; all reach the model as messages, with
-    the parameters.
+    """A prompt is a string, or messages as objects or dicts; all are sent as messages, with the
+    parameters.
     """
     lm = Local()
     said = [Message("system", "be brief"), Message("user", "a")]
@@ -101,9 +101,9 @@ def test_prompts_may_be_conversations() -> None:
     assert lm.requests[1].messages == (Message("system", "be brief"), Message("user", "b"))
 
 
-def test_a_failed_reply_as_a_prompt_stays_what_it_is() -> None:
-    """The replies of one batch can be the prompts of the next: an error among them is carried over,
-    not asked about.
+def test_a_failed_reply_as_a_prompt_is_returned() -> None:
+    """An `LLMError` among the prompts, as in the replies of an earlier batch, is returned
+    unchanged.
     """
     lm = Local()
     error = LLMError("timeout", "too long", 2)
@@ -131,13 +131,13 @@ async def pausing(prompts: list[str]) -> AsyncIterator[str]:
 def test_prompts_may_come_from_any_iterable(
     batch: Batch, source: Callable[[list[str]], Any]
 ) -> None:
-    """Lists, views, generators and async generators are pulled alike, through every door."""
+    """Lists, views, generators and async generators are accepted by every API."""
     prompts = [f"p{n}" for n in range(25)]
     assert batch(source(prompts), Local()) == [f"re: {prompt}" for prompt in prompts]
 
 
 def test_a_generator_is_pulled_as_calls_become_free() -> None:
-    """At no time were more prompts pulled than answered, under way, or about to be."""
+    """A generator is never more than `max_concurrent` prompts ahead of the replies."""
     lm = Local(delay=0.001)
     pulled = 0
 
@@ -152,9 +152,7 @@ def test_a_generator_is_pulled_as_calls_become_free() -> None:
 
 
 def test_a_generator_runs_in_the_thread_that_called() -> None:
-    """A database cursor, which only its own thread may use, is as good a source as any; so is
-    another batch.
-    """
+    """A generator runs in the caller's thread, so it may use a database cursor or another batch."""
     with sqlite3.connect(":memory:") as connection:
         connection.execute("create table t (text)")
         connection.executemany("insert into t values (?)", [(f"row {n}",) for n in range(20)])
@@ -166,7 +164,7 @@ def test_a_generator_runs_in_the_thread_that_called() -> None:
 
 
 def test_a_source_that_raises(batch: Batch) -> None:
-    """Its exception ends the batch as it is, after the calls that were under way."""
+    """An exception of the source ends the batch unchanged, after the calls in flight."""
     lm = Local(delay=0.01)
 
     def prompts() -> Iterator[str]:
@@ -178,8 +176,10 @@ def test_a_source_that_raises(batch: Batch) -> None:
     assert (len(lm.requests), lm.in_flight) == (3, 0)
 
 
-def test_what_was_answered_before_the_source_raised_is_given() -> None:
-    """Read as they complete, the replies of calls that were under way come before the exception."""
+def test_replies_before_a_failing_source_are_delivered() -> None:
+    """With `llm_batch_iter`, the replies of calls in flight are delivered before the source's
+    exception.
+    """
 
     def prompts() -> Iterator[str]:
         yield from "abc"
@@ -215,7 +215,7 @@ def test_what_was_answered_before_the_source_raised_is_given() -> None:
 def test_bad_arguments_are_clear_errors(
     batch: Batch, prompts: Any, options: dict[str, Any], why: str
 ) -> None:
-    """What cannot work is refused before anything is asked, and the message says what would."""
+    """Invalid arguments are refused before any call, with an error that says what is valid."""
     lm = Local()
     with pytest.raises(InputError, match=why):
         batch(prompts, lm, **options)
@@ -237,8 +237,8 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_batch_names_its_options(name: str) -> None:
-    """`help` shows them one by one, keyword-only and alike for all, and a name that none of them
-    has is refused at the call.
+    """`help` lists the same keyword-only options for all batch functions, and an unknown option is
+    refused at the call.
     """
     function = getattr(rlm_integrations, name)
     parameters = inspect.signature(function).parameters
@@ -267,8 +267,10 @@ def test_every_batch_names_its_options(name: str) -> None:
             function(["about {chunk}"], "offline", **mistyped)
 
 
-def test_signatures_say_what_comes() -> None:
-    """The plain form of an async generator is shown as an iterator, and documented by itself."""
+def test_signatures_of_sync_forms() -> None:
+    """The sync form of an async generator has the return type of an iterator, and its own
+    docstring.
+    """
     assert inspect.signature(llm_batch_iter).return_annotation == Iterator[tuple[int, str]]
     assert inspect.signature(llm_batch).return_annotation == list[str]
     assert all(
@@ -279,8 +281,8 @@ def test_signatures_say_what_comes() -> None:
 
 
 def test_records_have_usage_and_cost() -> None:
-    """`llm_batch_records` gives each call's tokens and cost; a model without a known price costs
-    None, never zero.
+    """`llm_batch_records` returns each call's tokens and cost; the cost of a model without a known
+    price is None, never zero.
     """
 
     class Unpriced:
@@ -298,21 +300,21 @@ def test_records_have_usage_and_cost() -> None:
     assert record.cost == 0.0
 
 
-def test_a_model_that_is_none_is_a_clear_error(batch: Batch) -> None:
-    """So is a model that cannot be resolved."""
+def test_an_invalid_model_is_a_clear_error(batch: Batch) -> None:
+    """A model that cannot be resolved is a clear error."""
     with pytest.raises(InputError, match="a model is"):
         batch(["a"], 5)
 
 
 def test_the_model_may_be_a_name() -> None:
-    """Strings are resolved: `offline` answers without a network."""
+    """A model can be given by name: `offline` answers without a network."""
     [reply] = llm_batch(["hello"], "offline")
     assert isinstance(reply, str)
     assert not isinstance(reply, LLMError)
 
 
 def test_context_variables_reach_the_model_and_the_generator() -> None:
-    """Models and generators see the context variables of whoever asks, through the sync door too."""
+    """Models and generators see the caller's context variables, with the sync API too."""
     variable: ContextVar[str] = ContextVar("variable")
     variable.set("mine")
     assert (
@@ -332,8 +334,8 @@ TEMPLATE = 'Answer in JSON like {"found": [{}]}, {0}, {{chunk}}. Text: {chunk}'
     ids=["sync", "async"],
 )
 def test_parallel_query_replaces_the_literal_only(door: Batch) -> None:
-    """Braces in template and chunks mean nothing; {chunk} is replaced wherever it stands, and never
-    inside a chunk.
+    """Only {chunk} in the template is replaced, everywhere; other braces, and {chunk} inside a
+    chunk, stay.
     """
     chunks = ["{chunk}", "{0}", "}{", "100 %s", "\\1 \\g<0>"]
     assert door(TEMPLATE, chunks, Local()) == [
@@ -342,7 +344,7 @@ def test_parallel_query_replaces_the_literal_only(door: Batch) -> None:
 
 
 def test_parallel_query_over_a_generator_with_a_bad_chunk() -> None:
-    """Chunks are pulled like prompts; one that is no text fails alone."""
+    """Chunks are pulled like prompts; a chunk that is not a string fails alone."""
     replies = parallel_query("{chunk}!", iter(["a", 3, "b"]), Local())  # type: ignore[list-item] - that is what is tested
     assert [replies[0], replies[2]] == ["re: a!", "re: b!"]
     assert replies[1] == LLMError("input", "a chunk must be a string, not 3")
@@ -350,7 +352,7 @@ def test_parallel_query_over_a_generator_with_a_bad_chunk() -> None:
 
 @pytest.mark.parametrize("template", ["no place for it", "{ chunk }", "", None])
 def test_a_template_without_a_place_for_the_chunk(template: Any) -> None:
-    """It would ask the same question again and again: a clear error, before anything is asked."""
+    """A template without {chunk} is an error before any call."""
     lm = Local()
     with pytest.raises(InputError, match=r"with \{chunk\} where each chunk goes"):
         parallel_query(template, ["a"], lm)

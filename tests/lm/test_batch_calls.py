@@ -1,4 +1,4 @@
-"""The calls of a batch: failures and further tries, identical prompts, and the record of each."""
+"""The calls of a batch: failures and retries, identical prompts, and the record of each call."""
 
 import asyncio
 from typing import Any
@@ -15,13 +15,13 @@ from tests.lm._local import DOORS, QUICK, Batch, Local, failing
 
 @pytest.fixture(params=DOORS, ids=lambda door: door.__name__)
 def batch(request: pytest.FixtureRequest) -> Batch:
-    """Every door in turn."""
+    """The sync and the async API."""
     return request.param  # type: ignore[no-any-return]
 
 
 def test_a_model_with_mistakes_fails_slot_by_slot() -> None:
-    """An exception that is no ModelError, or an answer that is no Completion, is that slot's error,
-    not the batch's.
+    """An exception other than ModelError, or an answer that is not a Completion, is an error of
+    that slot, not of the batch.
     """
 
     def act(prompt: str) -> Any:
@@ -36,8 +36,8 @@ def test_a_model_with_mistakes_fails_slot_by_slot() -> None:
 
 
 def test_a_model_that_cancels_itself_fails_its_slot() -> None:
-    """A CancelledError that nobody asked for, as broken clients raise it, is a failure like others:
-    it ends neither worker nor batch.
+    """A CancelledError raised by the model itself is an error of that slot, and does not end the
+    batch.
     """
 
     def act(prompt: str) -> str:
@@ -61,10 +61,8 @@ def test_a_model_that_cancels_itself_fails_its_slot() -> None:
         ({"type": "auth"}, 1),
     ],
 )
-def test_tries_are_bounded(kind: dict[str, Any], tries: int) -> None:
-    """What may pass is tried again, so many times for its kind and no more; the error counts the
-    further tries.
-    """
+def test_retries_are_limited(kind: dict[str, Any], tries: int) -> None:
+    """A retryable failure is retried as often as its kind allows; the error counts the retries."""
     retry = Retry(first_delay=0.0001, longest_delay=0.001)
     lm = Local(act=failing(tries, **kind))
     [reply] = llm_batch(["a"], lm, retry=retry)
@@ -74,10 +72,8 @@ def test_tries_are_bounded(kind: dict[str, Any], tries: int) -> None:
         assert llm_batch(["a"], Local(act=failing(tries - 1, **kind)), retry=retry) == ["a"]
 
 
-def test_tries_are_bounded_in_time() -> None:
-    """No further try begins after the time that one call may take, nor where the provider asks to
-    wait beyond it.
-    """
+def test_retries_are_limited_in_time() -> None:
+    """No retry begins after `Retry.seconds`, nor if the provider asks to wait beyond it."""
     lm = Local(act=failing(99, type="server", retryable=True), delay=0.05)
     [reply] = llm_batch(["a"], lm, retry=Retry(failures=99, first_delay=0.001, seconds=0.12))
     assert isinstance(reply, LLMError)
@@ -91,8 +87,8 @@ def test_tries_are_bounded_in_time() -> None:
 
 
 def test_waits_grow_and_are_spread() -> None:
-    """Each wait is 1.6 times the one before, less a random part of up to a half, and never above
-    the longest.
+    """Each wait is 1.6 times the one before, less a random part of up to a half, and at most
+    `longest_delay`.
     """
     retry = Retry(first_delay=0.1, longest_delay=0.5, failures=9)
     for made, most in enumerate([0.1, 0.16, 0.256, 0.4096, 0.5, 0.5]):
@@ -103,16 +99,16 @@ def test_waits_grow_and_are_spread() -> None:
 
 
 def test_identical_prompts_are_separate_calls() -> None:
-    """Voting needs several answers to one prompt: only `dedupe` asks once."""
+    """Identical prompts are separate calls unless `dedupe` is set."""
     lm = Local()
     assert llm_batch(["same"] * 5, lm) == ["re: same"] * 5
     assert len(lm.requests) == 5
 
 
 @pytest.mark.parametrize("concurrent", [1, 3, 50])
-def test_dedupe_asks_once(batch: Batch, concurrent: int) -> None:
-    """With `dedupe` each different prompt is asked once, however they lie, errors included; every
-    slot is filled, in order.
+def test_dedupe_sends_once(batch: Batch, concurrent: int) -> None:
+    """With `dedupe`, each distinct prompt is sent once, errors included; every slot is filled, in
+    order.
     """
 
     def act(prompt: str) -> str:
@@ -137,17 +133,17 @@ def test_dedupe_asks_once(batch: Batch, concurrent: int) -> None:
     assert sorted(request.messages[-1].content for request in lm.requests) == ["a", "b", "bad", "c"]
 
 
-def test_dedupe_tells_roles_apart() -> None:
-    """Only prompts that are the same message by message count as identical."""
+def test_dedupe_compares_roles() -> None:
+    """Prompts are identical only if all their messages are, including roles."""
     lm = Local()
     one, other = [Message("user", "a"), Message("user", "b")], [Message("user", "ab")]
     llm_batch([one, other, [Message("system", "ab")], other], lm, dedupe=True)
     assert len(lm.requests) == 3
 
 
-def test_records_tell_everything() -> None:
-    """The detailed form has the reply, tokens, cost, tries and times of each call; what is not
-    known is None.
+def test_records_have_all_fields() -> None:
+    """A record has the reply, tokens, cost, retries and times of a call; unknown values are
+    None.
     """
     acts = {"a": "fine", "b": Completion("no usage", model="made-up-model")}
 
@@ -171,17 +167,19 @@ def test_records_tell_everything() -> None:
     assert (third.model, third.cost, third.retries) == ("local", None, 0)
 
 
-def test_records_count_what_was_paid_once() -> None:
-    """The record of a prompt that `dedupe` did not ask again counts no tokens and no cost: sums are
-    what was paid.
+def test_records_of_repeated_prompts_cost_nothing() -> None:
+    """The record of a prompt that `dedupe` did not send again has no tokens and no cost, so sums
+    are correct.
     """
     records = llm_batch_records(["a", "a", "a"], Local(), dedupe=True)
     assert sum((record.usage for record in records if record.usage), Usage()) == Usage(3, 2)
     assert sorted(record.cost for record in records if record.cost is not None)[:2] == [0.0, 0.0]
 
 
-async def test_records_of_the_async_door() -> None:
-    """Both doors give the same records; a call begins when a worker of the batch takes it up."""
+async def test_records_of_the_async_api() -> None:
+    """The sync and the async API return the same records; a call begins when a worker of the batch
+    takes its prompt.
+    """
     records = await allm_batch_records(["a", "b"], Local(delay=0.01), max_concurrent=1)
     assert [type(record) for record in records] == [CallRecord, CallRecord]
     assert records[1].start >= records[0].end
@@ -189,6 +187,6 @@ async def test_records_of_the_async_door() -> None:
 
 @pytest.mark.parametrize("wrong", [{"failures": -1}, {"seconds": "long"}, {"longest_delay": -0.1}])
 def test_bad_retries_are_clear_errors(wrong: dict[str, Any]) -> None:
-    """Negative counts and times that are none are refused where they are written."""
+    """Negative counts and invalid times are refused by the constructor of Retry."""
     with pytest.raises(InputError, match=next(iter(wrong))):
         Retry(**wrong)

@@ -1,4 +1,4 @@
-"""A hundred thousand prompts take no more memory than a thousand."""
+"""A hundred thousand prompts need no more memory than a thousand."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +20,13 @@ class Quick:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """The resident memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
 async def test_a_long_generator_runs_in_bounded_memory() -> None:
-    """Neither prompts nor replies nor tasks gather while 100,000 prompts of a kilobyte come from a
-    generator, and all are answered.
+    """Memory stays bounded while 100,000 prompts of a kilobyte are pulled from a generator and
+    answered.
     """
 
     def prompts() -> Iterator[str]:

@@ -1,7 +1,4 @@
-"""Batches and what can happen to their process: Ctrl-C, a fork, its end.
-
-Each in an interpreter of its own.
-"""
+"""Batches and their process: Ctrl-C, a fork, the exit. Each in a separate interpreter."""
 
 from collections.abc import Iterator
 
@@ -32,7 +29,7 @@ assert right("first")
 
 
 def test_ctrl_c(far_server: RemoteStandIn) -> None:
-    """Ctrl-C in a synchronous batch raises KeyboardInterrupt, with the sockets aborted, and the
+    """Ctrl-C in a synchronous batch raises KeyboardInterrupt and closes the connections, and the
     next batch works.
     """
     code = """
@@ -53,9 +50,7 @@ except KeyboardInterrupt:
 
 
 def test_fork(far_server: RemoteStandIn) -> None:
-    """A process forked after a batch asks over connections of its own, and the parent goes on over
-    its own.
-    """
+    """A process forked after a batch opens new connections, and the parent keeps using its own."""
     code = """
 for number in range(2):
     child = os.fork()
@@ -71,9 +66,9 @@ print("done")
     assert far_server.stats().calls == 5 * 20
 
 
-def test_the_interpreter_ends_without_noise(far_server: RemoteStandIn) -> None:
-    """In the middle of batches, one half read and one in a daemon thread, it ends in silence, and
-    no call stays open.
+def test_the_interpreter_exits_silently(far_server: RemoteStandIn) -> None:
+    """An exit in the middle of batches, one half read and one in a daemon thread, writes nothing
+    and leaves no call open.
     """
     code = """
 threading.Thread(target=lambda: llm_batch([f"needle {n}" for n in range(30)], lm), daemon=True).start()

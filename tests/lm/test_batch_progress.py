@@ -1,4 +1,4 @@
-"""What a batch shows while it runs: replies as they complete, progress, events."""
+"""A batch while it runs: replies as they complete, progress, events."""
 
 import asyncio
 import logging
@@ -26,12 +26,12 @@ from tests.lm._local import DOORS, QUICK, Batch, Local, failing
 
 @pytest.fixture(params=DOORS, ids=lambda door: door.__name__)
 def batch(request: pytest.FixtureRequest) -> Batch:
-    """Every door in turn."""
+    """The sync and the async API."""
     return request.param  # type: ignore[no-any-return]
 
 
 def test_replies_come_as_they_complete() -> None:
-    """Iteration gives each reply when it is there, with its prompt's number."""
+    """Iteration yields each reply when it arrives, with its prompt's number."""
     release = threading.Event()
 
     @dataclass
@@ -47,10 +47,8 @@ def test_replies_come_as_they_complete() -> None:
     assert list(replies) == [(0, "late")]
 
 
-async def test_closing_the_iterator_cancels_what_is_under_way() -> None:
-    """Whoever stops reading stops paying: open calls are cancelled, prompts are pulled no more,
-    before `aclose` returns.
-    """
+async def test_closing_the_iterator_cancels_calls_in_flight() -> None:
+    """Closing the iterator cancels open calls and stops pulling prompts before `aclose` returns."""
     lm = Local(act=lambda prompt: prompt, delay=0.0)
     pulled = []
 
@@ -70,9 +68,9 @@ async def test_closing_the_iterator_cancels_what_is_under_way() -> None:
     assert len(pulled) == count
 
 
-def test_a_reader_that_is_slow_holds_up_the_calls() -> None:
-    """Replies that nobody has read yet are bounded: as many as calls may be in flight, and those
-    that wait to be handed over.
+def test_a_slow_reader_delays_calls() -> None:
+    """The number of replies that wait for the reader is bounded, so a slow reader delays further
+    calls.
     """
     lm = Local()
     replies = allm_batch_iter((str(n) for n in range(1000)), lm, max_concurrent=3)
@@ -88,8 +86,10 @@ def test_a_reader_that_is_slow_holds_up_the_calls() -> None:
     assert asyncio.run(read()) <= 10
 
 
-def test_progress_is_told(batch: Batch) -> None:
-    """The callback hears of every prompt: done, total (None for a generator), failed."""
+def test_progress_is_reported(batch: Batch) -> None:
+    """`on_progress` is called for every prompt with done, total (None for a generator) and
+    failed.
+    """
     heard: list[tuple[int, int | None, int]] = []
     batch(
         ["a", None, "b"],
@@ -104,7 +104,7 @@ def test_progress_is_told(batch: Batch) -> None:
 
 
 def test_a_progress_bar_on_stderr(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The bar goes to stderr, counts and shows failures, and leaves no thread behind."""
+    """The progress bar is written to stderr, counts failures, and leaves no thread behind."""
     threads = set(threading.enumerate())
     batch(["a", None, "b"], Local(), show_progress=True)
     shown = capsys.readouterr()
@@ -115,7 +115,7 @@ def test_a_progress_bar_on_stderr(batch: Batch, capsys: pytest.CaptureFixture[st
 
 
 def test_callbacks_that_raise_break_nothing(batch: Batch, caplog: pytest.LogCaptureFixture) -> None:
-    """A mistake in a callback is logged once, and the batch goes on."""
+    """An exception of a callback is logged once, and the batch continues."""
 
     def broken(*_: object) -> None:
         raise ValueError("mistake")
@@ -126,7 +126,9 @@ def test_callbacks_that_raise_break_nothing(batch: Batch, caplog: pytest.LogCapt
 
 
 def test_events_of_a_batch() -> None:
-    """Each call starts and ends under the batch, retries between; all times are in order."""
+    """Each call has start and end events under the batch, with retries in between; all times are in
+    order.
+    """
     events: list[Event] = []
     lm = Local(act=failing(1, type="server", retryable=True))
     llm_batch(["a", None], lm, max_concurrent=1, on_event=events.append, retry=QUICK)
@@ -159,8 +161,8 @@ def test_events_of_a_batch() -> None:
 
 
 async def test_events_of_a_cancelled_batch() -> None:
-    """Calls that are given up are said to have failed as cancelled, and the batch to have been
-    cancelled.
+    """Cancelled calls have CallFailed events of type "cancelled", and the batch's end event is
+    "cancelled".
     """
     events: list[Event] = []
     task = asyncio.create_task(allm_batch(["a", "b"], Local(delay=60), on_event=events.append))
@@ -179,8 +181,8 @@ async def test_events_of_a_cancelled_batch() -> None:
 
 @pytest.mark.parametrize("again", [0, 1])
 async def test_a_batch_cancelled_in_any_wait_has_ended(again: int) -> None:
-    """Once, or again at once: when the cancellation comes out, no call and no task is left, and the
-    batch was said to be over.
+    """Cancelled once or twice, at any await, a batch leaves no call and no task, and its end event
+    was emitted.
     """
 
     @dataclass

@@ -1,5 +1,5 @@
-"""Batches over real sockets: nothing lost, nothing asked twice, nothing left running, whatever the
-provider does.
+"""Batches over real sockets: no prompt is lost or sent twice, and nothing keeps running, whatever
+the provider does.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ def server() -> Iterator[StandIn]:
 
 @pytest.fixture
 def far_server() -> Iterator[RemoteStandIn]:
-    """In a process of its own: for tests that look at times."""
+    """A stand-in in a separate process: for tests that measure times."""
     with serve_in_process() as standin:
         yield standin
 
 
 def model(server: StandIn | RemoteStandIn) -> OpenAILM:
-    """A model with a limiter of its own."""
+    """A model with its own limiter."""
     global COUNT  # noqa: PLW0603 - a port may come again within one run of the tests
     COUNT += 1
     return OpenAILM(f"sub-{COUNT}", base_url=server.base_url)
@@ -56,14 +56,14 @@ def answers(asked: list[str]) -> list[str]:
     return [answer_to(prompt) for prompt in asked]
 
 
-def test_batches_through_all_doors_in_turn(server: StandIn) -> None:
-    """Sync and async batches one after another, over new loops and inside running ones, make one
-    call for each prompt, all right.
+def test_sync_and_async_batches_in_turn(server: StandIn) -> None:
+    """Alternating sync and async batches, on new loops and inside running ones, make exactly one
+    call per prompt.
     """
     lm = model(server)
 
     async def cells(name: str) -> None:
-        """What a notebook does: both kinds in one running loop."""
+        """Both APIs in one running loop, as in a notebook."""
         asked = prompts(15, name)
         assert await allm_batch(asked, lm) == answers(asked)
         assert llm_batch(asked, lm) == answers(asked)
@@ -81,8 +81,8 @@ def test_batches_through_all_doors_in_turn(server: StandIn) -> None:
 
 
 def test_batches_from_many_threads(server: StandIn) -> None:
-    """Threads with sync doors and threads with loops of their own share one model; each gets its
-    own answers.
+    """Threads with the sync API and threads with event loops share one model; each gets its own
+    answers.
     """
     lm = model(server)
     wrong = []
@@ -104,8 +104,8 @@ def test_batches_from_many_threads(server: StandIn) -> None:
 
 
 def test_a_thousand_prompts_with_faults(far_server: RemoteStandIn) -> None:
-    """With every tenth call refused and every tenth failing all thousand answers are right, for few
-    further calls.
+    """With a tenth of the calls refused and a tenth failing, all thousand answers are right, with
+    few extra calls.
     """
     lm = model(far_server)
     asked = prompts(1000)
@@ -120,8 +120,8 @@ def test_a_thousand_prompts_with_faults(far_server: RemoteStandIn) -> None:
     assert 1200 <= stats.calls <= 1300
 
 
-def test_nobody_calls_during_a_pause(far_server: RemoteStandIn) -> None:
-    """After a 429 with Retry-After no call of any batch arrives before its time, and all answers
+def test_no_call_is_sent_during_a_pause(far_server: RemoteStandIn) -> None:
+    """After a 429 with Retry-After, no call of any batch is sent before its time, and all answers
     are right.
     """
     lm = model(far_server)
@@ -143,16 +143,18 @@ def test_nobody_calls_during_a_pause(far_server: RemoteStandIn) -> None:
 
 
 def calls_in_pause(calls: list[Call], seconds: float) -> list[Call]:
-    """Those that arrived after the refusal and before the pause was over."""
+    """The calls that arrived after the refusal and before the end of the pause."""
     [refused] = [call for call in calls if call.status == 429]
     assert refused.ended is not None
     return [call for call in calls if refused.ended < call.arrived < refused.ended + seconds]
 
 
 @pytest.mark.parametrize("ceiling", [None, 20])
-def test_ten_prompts_beside_a_thousand(far_server: RemoteStandIn, ceiling: int | None) -> None:
-    """A small batch does not wait for a large one: while it is asked, about as many calls of each
-    are made.
+def test_a_small_batch_does_not_wait_for_a_large_one(
+    far_server: RemoteStandIn, ceiling: int | None
+) -> None:
+    """A small batch does not wait for a large one: while both run, about as many calls of each are
+    made.
     """
     far_server.change(latency=0.1, keep_requests=True)
     lm = model(far_server)
@@ -176,9 +178,9 @@ def test_ten_prompts_beside_a_thousand(far_server: RemoteStandIn, ceiling: int |
     assert last - first <= 4 * len(small)
 
 
-def test_one_hanging_call_holds_nobody_up(far_server: RemoteStandIn) -> None:
-    """The others are answered meanwhile; its own slot ends as a timeout, tried once more, and its
-    connections are closed.
+def test_a_hanging_call_does_not_delay_others(far_server: RemoteStandIn) -> None:
+    """Other prompts are answered while one call hangs; its slot ends as a timeout after one retry,
+    and its connections are closed.
     """
     far_server.change(latency=0.01, faults=[Fault("hang", match="needle")])
     lm = model(far_server)
@@ -195,7 +197,7 @@ def test_one_hanging_call_holds_nobody_up(far_server: RemoteStandIn) -> None:
 
 
 def test_a_timeout_frees_the_slot(server: StandIn) -> None:
-    """With one call at a time, prompts after one that hangs are still answered."""
+    """With one call at a time, prompts after a hanging one are still answered."""
     server.change(faults=[Fault("hang", match="needle")])
     lm = model(server)
     llm_batch(["warm"], lm)
@@ -206,7 +208,7 @@ def test_a_timeout_frees_the_slot(server: StandIn) -> None:
 
 
 def settled(server: StandIn | RemoteStandIn, aborted: int) -> bool:
-    """Whether the server sees so many aborted calls, and none open, before long."""
+    """Whether the server soon has this many aborted calls and no open one."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         stats = server.stats()
@@ -217,7 +219,9 @@ def settled(server: StandIn | RemoteStandIn, aborted: int) -> bool:
 
 
 async def test_cancelling_a_batch(server: StandIn) -> None:
-    """It returns, the server sees every open call abort, and nothing is asked afterwards."""
+    """A cancelled batch returns, the server sees every open call abort, and no further call is
+    made.
+    """
     server.change(faults=[Fault("hang", match="p"), Fault("rate_limit", match="again")])
     lm = model(server)
     await allm_batch(["warm"], lm)
@@ -239,7 +243,7 @@ async def test_cancelling_a_batch(server: StandIn) -> None:
 
 
 async def test_leaving_an_iteration_aborts_its_calls(server: StandIn) -> None:
-    """Leaving the loop over the replies and closing it aborts the calls under way."""
+    """Closing the iterator early aborts the calls in flight."""
     server.change(faults=[Fault("hang", match="p")])
     lm = model(server)
     replies = allm_batch_iter(["quick", *prompts(20)], lm)
@@ -251,9 +255,9 @@ async def test_leaving_an_iteration_aborts_its_calls(server: StandIn) -> None:
     assert server.stats().calls == 11
 
 
-def test_a_provider_that_bears_few_calls(far_server: RemoteStandIn) -> None:
-    """Where only five calls at once are accepted, fifty are soon no longer tried, every answer is
-    right, and the events tell why.
+def test_a_provider_with_a_small_capacity(far_server: RemoteStandIn) -> None:
+    """If a provider accepts only five calls at once, the limiter soon stops sending fifty, every
+    answer is right, and events report the limiter's changes.
     """
     far_server.change(latency=0.03, capacity=5)
     lm = model(far_server)
@@ -270,8 +274,8 @@ def test_a_provider_that_bears_few_calls(far_server: RemoteStandIn) -> None:
     assert far_server.stats().calls < 3 * 120
 
 
-def test_events_tell_of_a_pause(server: StandIn) -> None:
-    """A pause shows with its end, on the clock of the events."""
+def test_events_report_a_pause(server: StandIn) -> None:
+    """A pause is reported with its end, on the clock of the events."""
     server.change(faults=[Fault("rate_limit", at=(0,), retry_after=0.5)])
     events: list[Event] = []
     llm_batch(["a"], model(server), on_event=events.append)
@@ -293,7 +297,7 @@ def test_events_tell_of_a_pause(server: StandIn) -> None:
     ],
 )
 def test_failures_keep_their_type(server: StandIn, kind: Any, type_: str, tries: int) -> None:
-    """What cannot pass is not tried again; the slot says what it was, and the prompts beside it are
+    """A failure that is not retryable is not retried; its slot has its type, and other prompts are
     answered.
     """
     server.change(faults=[Fault(kind, match="needle")])
@@ -306,8 +310,8 @@ def test_failures_keep_their_type(server: StandIn, kind: Any, type_: str, tries:
     assert server.stats().calls == 2 + tries
 
 
-def test_nobody_there() -> None:
-    """Where nothing listens, each slot says so, after the tries that it may make."""
+def test_a_port_without_a_server() -> None:
+    """Without a server, each slot has a connection error after its retries."""
     with serve_in_thread() as server:
         lm = model(server)
     replies = llm_batch(["a", "b"], lm, retry=Retry(failures=1, first_delay=0.001))

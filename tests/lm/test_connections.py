@@ -1,5 +1,5 @@
-"""What keeps a request from its server is named as what it is, costs nothing where nothing was
-sent, and is not tried for ever.
+"""Failures before a request reaches its server have a precise message, are not charged if nothing
+was sent, and are not retried endlessly.
 """
 
 import asyncio
@@ -43,7 +43,9 @@ def _is_whole(data: bytes) -> bool:
 async def raw_server(
     answer: Callable[[bytes, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that reads what comes first and answers as it is told; its address, and what came."""
+    """A server that reads the first bytes and sends a given answer; yields its address and the
+    received bytes.
+    """
     seen: list[bytes] = []
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +69,7 @@ async def raw_server(
 
 @TRANSPORTS
 async def test_a_closed_port_refuses_connections(transport: str) -> None:
-    """Nothing was sent, and the server may start late: it is tried again."""
+    """A refused connection sent nothing and is retried, because the server may start late."""
     failure = await failure_of("http://127.0.0.1:9/v1", transport)
     assert str(failure) == "'m' at http://127.0.0.1:9/v1 cannot be reached: it refuses connections"
     assert (failure.type, failure.retryable, failure.sent) == ("connection", True, False)
@@ -78,7 +80,7 @@ async def test_a_certificate_that_is_not_trusted(
     certificate: tuple[str, str],  # noqa: F811
     transport: str,
 ) -> None:
-    """No try mends it; the message says how to trust it."""
+    """An untrusted certificate is not retried; the message says how to trust it."""
     async with serve(certificate=certificate) as server:
         failure = await failure_of(server.base_url, transport)
     assert "its certificate is not trusted: self-signed certificate" in str(failure)
@@ -88,8 +90,8 @@ async def test_a_certificate_that_is_not_trusted(
 
 @TRANSPORTS
 async def test_http_to_a_port_of_tls(certificate: tuple[str, str], transport: str) -> None:  # noqa: F811
-    """A server that only closes the connection is asked whether it speaks TLS; a batch tries it
-    once.
+    """If a server closes the connection, a probe checks whether it speaks TLS; a batch sends the
+    request once.
     """
     async with serve(certificate=certificate) as server:
         lm = OpenAILM(
@@ -107,7 +109,7 @@ async def test_http_to_a_port_of_tls(certificate: tuple[str, str], transport: st
 
 @TRANSPORTS
 async def test_tls_to_a_port_of_http(transport: str) -> None:
-    """Most servers answer a greeting of TLS with a plain error."""
+    """A server that answers a TLS handshake with plain HTTP is reported as such."""
 
     async def refuse(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
@@ -121,11 +123,11 @@ async def test_tls_to_a_port_of_http(transport: str) -> None:
     assert (failure.type, failure.retryable, failure.sent) == ("connection", False, False)
 
 
-async def test_tls_to_a_port_of_http_that_says_nothing(
+async def test_tls_to_a_silent_port_of_http(
     server: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a server waits for more, the connection times out, and it is asked whether it speaks
-    plain HTTP.
+    """If a server does not answer a TLS handshake, the connection times out, and a probe checks
+    whether it speaks plain HTTP.
     """
     monkeypatch.setattr(client, "CONNECT_SECONDS", 0.2)
     failure = await failure_of(server.base_url.replace("http", "https"))
@@ -137,7 +139,7 @@ async def test_tls_to_a_port_of_http_that_says_nothing(
 
 @TRANSPORTS
 async def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
-    """It is the proxy that cannot be reached, and not the server that is slow."""
+    """If the proxy cannot be reached, the error names the proxy, not the server."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     failure = await failure_of("http://model.invalid/v1", transport)
     assert "the proxy http://127.0.0.1:9, from the environment, refuses connections" in str(failure)
@@ -145,14 +147,14 @@ async def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, transport:
 
 
 def test_the_password_of_a_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message names the proxy by its address alone."""
+    """A message shows only the proxy's address."""
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy.test:3128")
     assert _proxy_of("https://model.test/v1") == "http://proxy.test:3128"
     assert _proxy_of("http://model.test/v1") is None
 
 
 async def test_a_socks_proxy_needs_the_other_transport(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Aiohttp speaks no SOCKS: the message says what does."""
+    """The transport "aiohttp" does not support SOCKS: the error names the transport that does."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     failure = await failure_of("http://model.invalid/v1")
     assert "is a SOCKS proxy, which transport='aiohttp' cannot use: set transport='sdk'" in str(
@@ -164,8 +166,8 @@ async def test_a_socks_proxy_needs_the_other_transport(monkeypatch: pytest.Monke
 
 
 @TRANSPORTS
-async def test_a_circle_of_redirects_ends_soon(transport: str) -> None:
-    """A few requests, one try, and a message that names it."""
+async def test_a_redirect_loop_ends_soon(transport: str) -> None:
+    """A redirect loop ends after a few requests, is not retried, and is named in the message."""
 
     async def redirect(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(
@@ -181,10 +183,9 @@ async def test_a_circle_of_redirects_ends_soon(transport: str) -> None:
 
 
 @TRANSPORTS
-async def test_a_prompt_is_not_taken_along_to_another_host(server: StandIn, transport: str) -> None:
-    """A redirect to another host is refused, and named; the other host gets nothing.
-
-    On the same host it is followed.
+async def test_a_prompt_is_not_redirected_to_another_host(server: StandIn, transport: str) -> None:
+    """A redirect to another host is refused, and that host gets nothing. A redirect on the same
+    host is followed.
     """
     port = server.base_url.rpartition(":")[2]
 
@@ -235,8 +236,8 @@ def bounded(params: dict[str, Any], **fields: Any) -> Request:
 def test_which_parameter_bounds_a_reply(
     base_url: str, own: dict[str, int], expected: dict[str, int]
 ) -> None:
-    """OpenAI refuses both names at once and gets one; others get both; a user's own name is kept,
-    with the smaller bound.
+    """OpenAI gets one name of the reply bound, because it refuses both; other servers get both; a
+    user's own name is kept, with the smaller bound.
     """
     bound = ReplyBound(base_url, own)
     assert bound.written({**own, "max_completion_tokens": 500}, bounded({})) == expected
@@ -263,7 +264,9 @@ def test_which_parameter_bounds_a_reply(
 async def test_a_server_that_refuses_a_parameter_gets_the_other(
     refuses: set[str], message: str, sent: list[list[str]]
 ) -> None:
-    """The refusal costs one request, and is remembered: the second call is right at once."""
+    """A refused parameter costs one request, and is remembered: the second call uses the other
+    one.
+    """
     names = {"max_tokens", "max_completion_tokens"}
     seen: list[list[str]] = []
 
@@ -291,8 +294,8 @@ async def test_a_server_that_refuses_a_parameter_gets_the_other(
     assert seen == sent
 
 
-async def test_another_bad_request_is_no_refusal_of_the_bound(server: StandIn) -> None:
-    """A request that is refused for another reason is asked once."""
+async def test_another_bad_request_is_not_repeated(server: StandIn) -> None:
+    """A request that is refused for another reason is sent once."""
     server.change(faults=[Fault("bad_request")])
     with pytest.raises(ModelError, match="Invalid value"):
         await OpenAILM("m", base_url=server.base_url, api_key="a-key").complete(bounded({}))
@@ -302,7 +305,7 @@ async def test_another_bad_request_is_no_refusal_of_the_bound(server: StandIn) -
 async def test_an_answer_of_many_megabytes_is_read_off_the_loop(
     server: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What takes long over a large body runs in a thread."""
+    """A large body is parsed in a thread."""
     loops: list[bool] = []
     real = client.json.loads
 

@@ -1,5 +1,5 @@
-"""The limiter: slots across threads and loops, an adaptive ceiling, pauses, fairness, and nothing
-left behind.
+"""The limiter: slots across threads and loops, an adaptive ceiling, pauses, fairness, and no
+leaks.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ async def settle() -> None:
 async def waiting(
     limiter: Limiter, count: int, group: object = "g"
 ) -> AsyncIterator[list[asyncio.Task[Slot]]]:
-    """So many tasks that wait for a slot; those that still do at the end are cancelled."""
+    """This many tasks that wait for a slot; the remaining ones are cancelled at the end."""
     tasks = [asyncio.create_task(limiter.acquire(group)) for _ in range(count)]
     await settle()
     yield tasks
@@ -54,8 +54,8 @@ def got(tasks: list[asyncio.Task[Slot]]) -> list[Slot]:
 
 
 async def test_slots_up_to_the_ceiling() -> None:
-    """As many as the ceiling get a slot at once; the next waits until one comes back; giving back
-    twice frees one only.
+    """Slots are granted up to the ceiling; the next waiter gets one when a slot is released;
+    releasing twice frees only one.
     """
     limiter = Limiter("m", cap=3)
     slots = await take(limiter, 3)
@@ -71,8 +71,8 @@ async def test_slots_up_to_the_ceiling() -> None:
 
 
 def test_shared_between_loops_and_threads() -> None:
-    """Many loops in many threads never have more slots together than the ceiling, and all get what
-    they ask for.
+    """Many loops in many threads together never have more slots than the ceiling, and every task
+    gets one.
     """
     limiter = Limiter("m", cap=7)
     lock = threading.Lock()
@@ -104,8 +104,8 @@ def test_shared_between_loops_and_threads() -> None:
 
 
 async def test_a_cancelled_waiter_leaves_no_trace() -> None:
-    """Whether it still waits or has just been given a slot, a cancelled waiter's slot goes to the
-    next.
+    """The slot of a cancelled waiter goes to the next, whether it was still waiting or had just
+    been granted a slot.
     """
     limiter = Limiter("m", cap=1)
     [slot] = await take(limiter, 1)
@@ -124,7 +124,7 @@ async def test_a_cancelled_waiter_leaves_no_trace() -> None:
 
 
 async def test_closed_loops_are_skipped() -> None:
-    """A waiter whose loop was closed does not keep the slot that was meant for it."""
+    """A waiter whose loop was closed does not keep a slot."""
     limiter = Limiter("m", cap=1)
     [slot] = await take(limiter, 1)
     other = asyncio.new_event_loop()
@@ -149,8 +149,8 @@ async def test_closed_loops_are_skipped() -> None:
     assert limiter.is_idle()
 
 
-async def test_a_slot_that_comes_back_while_the_lock_is_held() -> None:
-    """The garbage collector may give a slot back inside the limiter's own work: it neither waits
+async def test_a_slot_released_while_the_lock_is_held() -> None:
+    """A slot that the garbage collector releases while the limiter's lock is held neither deadlocks
     nor is lost.
     """
     limiter = Limiter("m", cap=1)
@@ -163,7 +163,7 @@ async def test_a_slot_that_comes_back_while_the_lock_is_held() -> None:
 
 
 async def test_one_halving_per_round_trip() -> None:
-    """However many of the calls in flight are refused, the ceiling is halved once; those sent later
+    """However many of the calls in flight are refused, the ceiling is halved once; calls sent later
     can halve it again.
     """
     limiter = Limiter("m", cap=16)
@@ -176,9 +176,9 @@ async def test_one_halving_per_round_trip() -> None:
     assert limiter.state().ceiling == 4
 
 
-async def test_halving_begins_at_what_was_in_flight() -> None:
-    """A ceiling far above the use would take many refusals to come down to it: half of the use it
-    is.
+async def test_halving_starts_from_the_calls_in_flight() -> None:
+    """A refusal sets the ceiling to half of the calls in flight, even if the ceiling was far above
+    that.
     """
     limiter = Limiter("m", cap=1000)
     give(limiter, await take(limiter, 20), "refused")
@@ -186,7 +186,7 @@ async def test_halving_begins_at_what_was_in_flight() -> None:
 
 
 async def test_the_floor_is_one() -> None:
-    """Refused for ever, one call is still let through at a time."""
+    """The ceiling never falls below one call."""
     limiter = Limiter("m", cap=4)
     for _ in range(10):
         give(limiter, await take(limiter, 1), "refused")
@@ -194,7 +194,7 @@ async def test_the_floor_is_one() -> None:
 
 
 async def test_answers_raise_the_ceiling_by_one_up_to_the_cap() -> None:
-    """Each answer adds one; what is neither answer nor refusal leaves it alone."""
+    """Each answer raises the ceiling by one, up to the cap; other outcomes do not change it."""
     limiter = Limiter("m", cap=8)
     give(limiter, await take(limiter, 8), "refused")
     limiter._refusals = 0.0
@@ -206,7 +206,7 @@ async def test_answers_raise_the_ceiling_by_one_up_to_the_cap() -> None:
 
 
 async def test_frequent_refusals_slow_the_rise() -> None:
-    """Where refusals are frequent, a round trip of answers adds one, not as many as there are."""
+    """If refusals are frequent, a round trip of answers raises the ceiling by one only."""
     limiter = Limiter("m", cap=64)
     for _ in range(3):
         give(limiter, await take(limiter, limiter.state().ceiling), "refused")
@@ -221,9 +221,8 @@ async def test_frequent_refusals_slow_the_rise() -> None:
 async def paced(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch, *phases: tuple[int, float, int]
 ) -> list[list[int]]:
-    """The ceiling after each answer.
-
-    A phase is how many calls are in flight, the seconds between answers, and how many answers.
+    """The ceiling after each answer. A phase has the number of calls in flight, the seconds between
+    answers, and the number of answers.
     """
     clock = time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: clock)
@@ -243,8 +242,8 @@ async def paced(
 async def test_more_calls_that_only_take_longer_halve_the_ceiling(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Four times as many calls at once, without more answers a second, counts like a refusal; slow
-    answers do not raise the ceiling.
+    """More concurrent calls without more answers per second count like a refusal; slow answers do
+    not raise the ceiling.
     """
     few, many = await paced(Limiter("m", cap=20), monkeypatch, (5, 0.025, 30), (20, 0.025, 60))
     assert set(few) == {20}
@@ -253,11 +252,11 @@ async def test_more_calls_that_only_take_longer_halve_the_ceiling(
 
 
 @pytest.mark.parametrize("calls", [20, 50])
-async def test_slower_calls_after_quick_ones_are_no_overload(
+async def test_slower_calls_after_quick_ones_are_not_overload(
     monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
-    """A batch of calls that take two hundred times as long runs at full width, as many at once as
-    the quick ones or more.
+    """A batch of calls that take two hundred times as long keeps at least the concurrency of the
+    quick ones.
     """
     limiter = Limiter("m", cap=100)
     quick, slow = await paced(
@@ -266,11 +265,11 @@ async def test_slower_calls_after_quick_ones_are_no_overload(
     assert set(quick + slow) == {100}
 
 
-async def test_an_overload_from_the_first_window_on_is_noticed(
+async def test_an_overload_in_the_first_window_is_detected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of a first batch of a hundred at once, each waits for those that began before it: the ceiling
-    is halved at the end of the window.
+    """If the calls of a first batch of a hundred wait for each other, the ceiling is halved at the
+    end of the first window.
     """
     clock = time.monotonic()
     monkeypatch.setattr(module.time, "monotonic", lambda: clock)
@@ -287,8 +286,8 @@ async def test_an_overload_from_the_first_window_on_is_noticed(
 
 
 async def test_a_pause_holds_for_all() -> None:
-    """After a Retry-After nobody gets a slot before its time, neither those who wait already nor
-    those who come; then all do.
+    """After a Retry-After, neither current nor new waiters get a slot before its time; then all
+    do.
     """
     limiter = Limiter("m", cap=4)
     slots = await take(limiter, 4)
@@ -304,8 +303,8 @@ async def test_a_pause_holds_for_all() -> None:
     assert limiter.is_idle()
 
 
-async def test_a_pause_that_begins_after_the_slot_was_given() -> None:
-    """Who was given a slot and has not gone yet stays: the pause holds for it too."""
+async def test_a_pause_that_begins_after_the_slot_was_granted() -> None:
+    """A pause also holds for a task that was granted a slot but has not started its call."""
     limiter = Limiter("m", cap=2)
     slots = await take(limiter, 2)
     async with waiting(limiter, 1) as [task]:
@@ -320,7 +319,7 @@ async def test_a_pause_that_begins_after_the_slot_was_given() -> None:
 
 
 def test_a_pause_holds_on_every_loop() -> None:
-    """A pause that one thread's loop heard of holds on another's, and ends there by itself."""
+    """A pause reported on one thread's loop holds on another's, and ends there too."""
     limiter = Limiter("m", cap=2)
     released = threading.Event()
 
@@ -346,8 +345,8 @@ def test_a_pause_holds_on_every_loop() -> None:
 
 
 async def test_a_pause_beyond_patience_is_an_error() -> None:
-    """Who would have to wait longer than it is willing to gets an error at once, also when it waits
-    already.
+    """A task that would have to wait longer than its patience gets an error at once, even if it is
+    already waiting.
     """
     limiter = Limiter("m", cap=1)
     [slot] = await take(limiter, 1)
@@ -364,8 +363,8 @@ async def test_a_pause_beyond_patience_is_an_error() -> None:
 
 
 async def test_a_small_group_is_not_held_up_by_a_large_one() -> None:
-    """Ten calls that come while a thousand wait are done within three round trips, of which one is
-    the wait for the first free slot.
+    """Ten calls that arrive while a thousand wait are done within three round trips, including the
+    wait for the first free slot.
     """
     limiter = Limiter("m", cap=10)
     async with waiting(limiter, 1000, "large") as large:
@@ -385,7 +384,7 @@ async def test_a_small_group_is_not_held_up_by_a_large_one() -> None:
 
 
 async def test_groups_take_turns() -> None:
-    """Groups that have equally many slots get the next ones in turn."""
+    """Groups with equally many slots get further slots in turn."""
     limiter = Limiter("m", cap=1)
     [slot] = await take(limiter, 1, "other")
     order = []
@@ -402,9 +401,9 @@ async def test_groups_take_turns() -> None:
     assert "".join(order) == "abcabcabc"
 
 
-async def test_slots_on_a_loop_that_stands_still_do_not_count() -> None:
-    """A synchronous call inside a running loop gets a slot though that loop's own tasks hold all:
-    else both would wait for ever.
+async def test_slots_on_a_blocked_loop_do_not_count() -> None:
+    """A synchronous call inside a running loop gets a slot although tasks of that loop hold all
+    slots; otherwise both would wait forever.
     """
     limiter = Limiter("m", cap=1)
     [slot] = await take(limiter, 1)
@@ -418,8 +417,10 @@ async def test_slots_on_a_loop_that_stands_still_do_not_count() -> None:
     assert limiter.is_idle()
 
 
-async def test_the_version_tells_of_changes() -> None:
-    """Ceiling and pauses move the version; slots that come and go do not."""
+async def test_the_version_changes_with_the_state() -> None:
+    """Changes of the ceiling and of pauses change the version; granting and releasing slots does
+    not.
+    """
     limiter = Limiter("m", cap=8)
     give(limiter, await take(limiter, 8), "answered")
     assert limiter.version == 0
@@ -432,7 +433,7 @@ async def test_the_version_tells_of_changes() -> None:
 
 @dataclass
 class Plain:
-    """A model that shares its limits with nobody; neither hashable nor slotted."""
+    """A model that shares its limits with no other; neither hashable nor slotted."""
 
     name: str = "plain"
     context_window: int | None = None
@@ -448,7 +449,7 @@ class Keyed(Plain):
 
 @dataclass(slots=True)
 class Slotted:
-    """A model of which no weak reference can be made."""
+    """A model that cannot be weakly referenced."""
 
     name: str = "slotted"
     context_window: int | None = None
@@ -458,7 +459,9 @@ class Slotted:
 
 
 def test_one_limiter_for_each_key_or_object() -> None:
-    """Models with the same `limit_key` share a limiter; one without has its own, equal or not."""
+    """Models with the same `limit_key` share a limiter; a model without a key has its own, even if
+    it equals another.
+    """
     assert limiter_of(Keyed()) is limiter_of(Keyed("other name"))
     assert limiter_of(Keyed(limit_key="another")) is not limiter_of(Keyed())
     one, other = Plain(), Plain()
@@ -469,9 +472,9 @@ def test_one_limiter_for_each_key_or_object() -> None:
     assert limiter_of(one).state().ceiling == MAX_IN_FLIGHT
 
 
-def test_limiters_of_dead_models_go() -> None:
-    """A model that is gone takes its limiter along; of those kept by key, the longest unused go
-    when there are many.
+def test_limiters_of_collected_models_are_dropped() -> None:
+    """The limiter of a collected model is dropped; of those kept by key, the least recently used
+    are dropped when there are many.
     """
     model = Plain()
     reference = weakref.ref(limiter_of(model))
@@ -486,7 +489,7 @@ def test_limiters_of_dead_models_go() -> None:
 
 
 async def test_a_limiter_in_use_is_kept() -> None:
-    """However many others come, one with a call in flight is still found by its key."""
+    """A limiter with a call in flight is kept, however many others are created."""
     busy = limiter_of(Keyed(limit_key="busy"))
     slot = await busy.acquire("g")
     for number in range(module.MAX_IDLE_LIMITERS + 10):

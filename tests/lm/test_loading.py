@@ -1,4 +1,6 @@
-"""Loading a provider's SDK takes seconds: it can be interrupted, and is no part of a call."""
+"""Loading a provider's SDK, which takes seconds, can be interrupted, and does not count towards a
+call.
+"""
 
 import asyncio
 import gc
@@ -29,9 +31,7 @@ DOORS = {
 
 @pytest.mark.parametrize("door", DOORS)
 def test_ctrl_c_while_the_sdk_is_loaded(door: str, tmp_path: Path) -> None:
-    """The process ends by KeyboardInterrupt and without a further word, although the import would
-    take ten minutes.
-    """
+    """Ctrl-C during a slow import ends the process with KeyboardInterrupt and no further output."""
     (tmp_path / "openai.py").write_text(LOADING)
     program = f"from rlm_integrations import *\nlm = OpenAILM('m', base_url='http://127.0.0.1:9/v1', api_key='x')\n{DOORS[door]}"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
@@ -54,7 +54,7 @@ def test_ctrl_c_while_the_sdk_is_loaded(door: str, tmp_path: Path) -> None:
 
 
 class Loads:
-    """A model whose client takes longer to be made than a call may take."""
+    """A model whose client takes longer to load than a call may take."""
 
     name, context_window = "loads", None
 
@@ -75,9 +75,9 @@ class Loads:
 
 
 @pytest.mark.parametrize("budget", [None, Budget(max_tokens=100_000)])
-async def test_what_comes_before_a_call_does_not_count_into_its_time(budget: Budget | None) -> None:
-    """A call that may take a hundredth of a second is answered, in runs with and without a budget,
-    and in batches.
+async def test_preparation_does_not_count_towards_the_timeout(budget: Budget | None) -> None:
+    """Preparation does not count towards a call's timeout, in runs with and without a budget, and
+    in batches.
     """
     result = await RLM(lm := Loads(), limits=Limits(call_seconds=0.01), budget=budget).acompletion(
         "q", "t"
@@ -93,16 +93,16 @@ async def test_what_comes_before_a_call_does_not_count_into_its_time(budget: Bud
         (OSError("no disk"), "OSError: no disk"),
     ],
 )
-async def test_a_model_that_cannot_be_made_ready(wrong: Exception, told: str) -> None:
-    """The slot of the call has the error."""
+async def test_a_failed_preparation(wrong: Exception, told: str) -> None:
+    """A failed preparation is an error in the slot of the call."""
     (reply,) = await allm_batch(["a"], Loads(wrong))
     assert isinstance(reply, LLMError)
     assert told in reply
 
 
-async def test_what_is_dropped_while_it_is_being_made_leaves_nothing() -> None:
-    """Whoever waited was cancelled and the owner is gone: its generator ends without an error,
-    though the thread still works.
+async def test_a_resource_dropped_while_it_is_made_leaks_nothing() -> None:
+    """If the waiting task is cancelled and the owner is collected while a resource is being made,
+    its generator ends without an error.
     """
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(

@@ -1,4 +1,4 @@
-"""OpenAILM asks as it was told to, and refuses what cannot work where it is written."""
+"""OpenAILM sends what it is told to, and refuses invalid arguments at once."""
 
 import asyncio
 import copy
@@ -20,8 +20,8 @@ KEY = "sk-test-0123456789"
 
 @pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
 async def test_parallel_answers_are_those_of_their_prompts(server: StandIn, transport: Any) -> None:
-    """Fifty calls at once each get their own answer, with the provider's model, finish reason and
-    token counts.
+    """Fifty concurrent calls each get their own answer, with the provider's model name, finish
+    reason and token counts.
     """
     lm = OpenAILM("sub", base_url=server.base_url, api_key=KEY, transport=transport)
     answers = await asyncio.gather(*(lm.complete(request_of(f"prompt {n}")) for n in range(50)))
@@ -32,8 +32,8 @@ async def test_parallel_answers_are_those_of_their_prompts(server: StandIn, tran
 
 
 async def test_a_hundred_calls_are_in_flight_at_once(server: StandIn) -> None:
-    """The transport holds no call back: the SDK's default one under openai 2 gets half of them on
-    their way.
+    """The transport sends a hundred calls at once; the SDK's default transport in openai 2 sends
+    half of them.
     """
     server.change(latency=60)
     lm = OpenAILM("sub", base_url=server.base_url, api_key=KEY)
@@ -47,7 +47,9 @@ async def test_a_hundred_calls_are_in_flight_at_once(server: StandIn) -> None:
 
 
 async def test_the_whole_request_is_sent(server: StandIn) -> None:
-    """All messages in order, the key, default parameters, and a request's own parameters over them."""
+    """All messages are sent in order, with the key, the default parameters, and a request's own
+    parameters, which override them.
+    """
     lm = OpenAILM(
         "sub",
         base_url=server.base_url + "/",
@@ -73,7 +75,7 @@ async def test_the_whole_request_is_sent(server: StandIn) -> None:
 
 
 async def test_headers_of_a_call(server: StandIn) -> None:
-    """`headers` sees the request, so a test's call can be named; without it no such header is sent."""
+    """`headers` receives the request and can add headers; without it none are added."""
     named = OpenAILM(
         "sub",
         base_url=server.base_url,
@@ -88,7 +90,7 @@ async def test_headers_of_a_call(server: StandIn) -> None:
 
 
 async def test_cached_and_reasoning_tokens_are_counted(server: StandIn) -> None:
-    """The provider's counts arrive as they are."""
+    """The provider's counts of cached and reasoning tokens are in the usage."""
     server.change(
         scripts={"sub": [Reply("x", usage=Claim(input=100, output=20, cached=64, reasoning=12))]}
     )
@@ -99,8 +101,8 @@ async def test_cached_and_reasoning_tokens_are_counted(server: StandIn) -> None:
 
 
 async def test_a_large_prompt(server: StandIn) -> None:
-    """A prompt above a megabyte is sent whole, without aiohttp's warning of large bodies (warnings
-    are errors here).
+    """A prompt above a megabyte is sent completely, without aiohttp's warning about large bodies
+    (warnings are errors here).
     """
     prompt = "\u00e4" * 1_500_000
     answer = await OpenAILM("sub", base_url=server.base_url, api_key=KEY).complete(
@@ -109,8 +111,8 @@ async def test_a_large_prompt(server: StandIn) -> None:
     assert answer.text == answer_to(prompt)
 
 
-async def test_a_server_of_ones_own_needs_no_key(server: StandIn) -> None:
-    """Without any key, no authorization is sent, not even an empty one."""
+async def test_a_self_hosted_server_needs_no_key(server: StandIn) -> None:
+    """Without a key, no authorization header is sent."""
     lm = OpenAILM("sub", base_url=server.base_url)
     assert (await lm.complete(request_of("x"))).text == answer_to("x")
     async for _ in lm.astream(request_of("x")):
@@ -121,7 +123,7 @@ async def test_a_server_of_ones_own_needs_no_key(server: StandIn) -> None:
 async def test_key_and_address_come_from_the_environment(
     server: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OPENAI_API_KEY and OPENAI_BASE_URL are taken where no argument says otherwise."""
+    """OPENAI_API_KEY and OPENAI_BASE_URL are the defaults."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
     await OpenAILM("sub").complete(request_of("x"))
@@ -157,9 +159,9 @@ async def test_key_and_address_come_from_the_environment(
         ({"params": {"stream": True}}, "'stream'"),
     ],
 )
-def test_what_cannot_work_is_refused_where_it_is_written(wrong: dict[str, Any], hint: str) -> None:
-    """A missing key, an empty name, an address that is none and an unknown transport are errors of
-    the constructor that say what to do.
+def test_invalid_arguments_are_refused_by_the_constructor(wrong: dict[str, Any], hint: str) -> None:
+    """A missing key, an empty name, an invalid address and an unknown transport are errors of the
+    constructor that say what to do.
     """
     options = {"model": "gpt-5-mini", **({} if not wrong else {"api_key": KEY}), **wrong}
     with pytest.raises(InputError) as caught:
@@ -181,8 +183,8 @@ def test_what_cannot_work_is_refused_where_it_is_written(wrong: dict[str, Any], 
 async def test_a_request_that_cannot_be_sent(
     server: StandIn, prompt: str, params: dict[str, Any], hint: str
 ) -> None:
-    """Text that is no Unicode and parameters that are no JSON are errors of type "input", and
-    nothing is sent.
+    """Text that is not valid Unicode and parameters that are not JSON are errors of type "input",
+    and nothing is sent.
     """
     lm = OpenAILM("sub", base_url=server.base_url, api_key=KEY)
     with pytest.raises(ModelError) as caught:
@@ -192,8 +194,8 @@ async def test_a_request_that_cannot_be_sent(
     assert server.stats().calls == 0
 
 
-def test_it_is_what_it_claims() -> None:
-    """It satisfies the protocols of a model, of a streaming one and of one with shared limits."""
+def test_it_implements_the_protocols() -> None:
+    """OpenAILM implements the protocols LM, StreamingLM and RateLimited."""
     lm = OpenAILM("gpt-5-mini", api_key=KEY, context_window=400_000)
     assert isinstance(lm, LM)
     assert isinstance(lm, StreamingLM)
@@ -201,10 +203,8 @@ def test_it_is_what_it_claims() -> None:
     assert (lm.name, lm.context_window) == ("gpt-5-mini", 400_000)
 
 
-def test_what_shares_limits() -> None:
-    """Two objects with one address, key and model share a limit key; another of any of them does
-    not.
-    """
+def test_the_limit_key() -> None:
+    """Two objects with the same address, key and model share a limit key; otherwise they do not."""
     keys = [
         OpenAILM("a", api_key=KEY).limit_key,
         OpenAILM(
@@ -220,8 +220,8 @@ def test_what_shares_limits() -> None:
 
 
 async def test_the_key_is_not_pickled(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pickle holds the options and no key: whoever loads it has one in the environment, or is
-    told so.
+    """A pickle has the options and no key: the loading process takes the key from its environment,
+    or gets an error.
     """
     lm = OpenAILM(
         "sub",
@@ -245,14 +245,14 @@ async def test_the_key_is_not_pickled(server: StandIn, monkeypatch: pytest.Monke
 
 
 def test_copies_are_the_same_model() -> None:
-    """Frameworks copy their parts, deeply too; the copy keeps key and clients."""
+    """Copies and deep copies, which frameworks make, keep key and clients."""
     lm = OpenAILM("sub", api_key=KEY)
     assert copy.copy(lm) is lm
     assert copy.deepcopy({"model": lm})["model"] is lm
 
 
-def test_repr_says_model_and_address_alone() -> None:
-    """The key is not in it."""
+def test_the_repr_shows_only_model_and_address() -> None:
+    """The repr shows model and address, not the key."""
     assert (
         repr(OpenAILM("sub", api_key=KEY))
         == "OpenAILM('sub', base_url='https://api.openai.com/v1')"

@@ -1,5 +1,5 @@
-"""Each failure of provider or network is a ModelError of a known type; nothing is tried twice; the
-key stays hidden.
+"""Each failure of provider or network is a ModelError of a known type; the model sends nothing
+twice; the key stays hidden.
 """
 
 import asyncio
@@ -55,8 +55,8 @@ FAULTS = [
 async def test_each_fault_has_its_type(
     server: StandIn, transport: Any, fault: Any, kind: str, retryable: bool, cause: Any
 ) -> None:
-    """The SDK's own class stands behind it as the cause, the model and its address are named, and
-    there was one request, not three.
+    """The SDK's error is the cause, the message names the model and its address, and exactly one
+    request was sent.
     """
     server.change(faults=[Fault(fault)])
     failure = await failure_of(model(server, transport=transport))
@@ -70,7 +70,7 @@ async def test_each_fault_has_its_type(
     "fault", [fault for fault in FAULTS if fault[0] not in {"truncated", "cut"}], ids=lambda f: f[0]
 )
 async def test_streams_fail_alike(server: StandIn, fault: Any) -> None:
-    """A stream that cannot be opened, or breaks, gives the same types."""
+    """A stream that cannot be opened, or breaks, has the same error types."""
     server.change(faults=[Fault(fault[0])])
     failure = await failure_of(model(server), "astream")
     assert (failure.type, failure.retryable) == (fault[1], fault[2])
@@ -81,8 +81,8 @@ async def test_streams_fail_alike(server: StandIn, fault: Any) -> None:
 async def test_a_hanging_call_ends_at_its_timeout(
     server: StandIn, transport: Any, door: str
 ) -> None:
-    """The call that hangs ends after its own timeout, the one beside it is not held, and the server
-    sees the first one leave.
+    """A hanging call ends at its timeout, a concurrent call is not delayed, and the server sees the
+    first connection close.
     """
     server.change(faults=[Fault("hang", match="hang")])
     lm = model(server, transport=transport, timeout=0.2)
@@ -102,7 +102,9 @@ async def until(condition: Any) -> None:
 
 @pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
 async def test_cancelling_aborts_the_sockets(server: StandIn, transport: Any) -> None:
-    """Cancelled calls leave at once, the server sees it, and the next call works."""
+    """Cancelled calls close their connections at once, the server notices, and the next call
+    works.
+    """
     server.change(faults=[Fault("hang", match="hang")])
     lm = model(server, transport=transport)
     tasks = [asyncio.create_task(lm.complete(request_of("hang"))) for _ in range(10)]
@@ -118,8 +120,8 @@ async def test_cancelling_aborts_the_sockets(server: StandIn, transport: Any) ->
 
 
 async def test_a_connection_that_the_server_dropped(server: StandIn) -> None:
-    """A kept connection that the server closed in silence costs at most a retryable error: all get
-    answers, none is asked twice.
+    """A kept-alive connection that the server closed silently is at most a retryable error: all
+    prompts are answered, none is sent twice.
     """
     server.change(faults=[Fault("close")])
     lm = model(server)
@@ -133,8 +135,8 @@ async def test_a_connection_that_the_server_dropped(server: StandIn) -> None:
     assert server.stats().calls == 20
 
 
-async def test_nobody_listens() -> None:
-    """A port without a server is a connection error that says so."""
+async def test_a_port_without_a_server() -> None:
+    """A port without a server is a connection error."""
     failure = await failure_of(OpenAILM("sub", base_url="http://127.0.0.1:9/v1", api_key=KEY))
     assert (failure.type, failure.retryable) == ("connection", True)
     assert "127.0.0.1" in str(failure)
@@ -145,14 +147,14 @@ async def test_nobody_listens() -> None:
     [(2, 2.0), (0.25, 0.25), ("-1", 0.0), ("soon", None), ("inf", None), (None, None)],
 )
 async def test_retry_after_arrives(server: StandIn, sent: Any, expected: float | None) -> None:
-    """Seconds that the provider asks to wait are in the error; nonsense is not."""
+    """The error has the seconds of a valid Retry-After header; an invalid one is ignored."""
     server.change(faults=[Fault("rate_limit", retry_after=sent)])
     assert (await failure_of(model(server))).retry_after == expected
 
 
 def test_retry_after_as_a_date() -> None:
-    """A date is read by the provider's clock where it tells it, else by ours, and one in the past
-    means now.
+    """A date is compared with the provider's clock if its answer has a date, else with this
+    machine's; a past date means no wait.
     """
     date = email.utils.formatdate(1_700_000_060, usegmt=True)
     assert (
@@ -194,15 +196,15 @@ def test_retry_after_as_a_date() -> None:
     ],
 )
 def test_statuses_and_codes(status: int | None, body: Any, kind: str, retryable: bool) -> None:
-    """Every status has a type, a provider's own code says more, and a gateway's error without a
-    status counts by its code.
+    """Every status has a type, the provider's error code is more specific, and an error without a
+    status is classified by its code.
     """
     failure = status_error(status, body, "'m'")
     assert (failure.type, failure.retryable) == (kind, retryable)
 
 
 def test_the_provider_may_say_whether_to_retry() -> None:
-    """`x-should-retry` wins over the status."""
+    """`x-should-retry` overrides the status."""
     assert status_error(500, None, "m", {"x-should-retry": "false"}).retryable is False
     assert status_error(400, None, "m", {"x-should-retry": "true"}).retryable is True
 
@@ -211,8 +213,8 @@ def test_the_provider_may_say_whether_to_retry() -> None:
 async def test_the_key_is_in_no_error_and_no_log(
     server: StandIn, caplog: pytest.LogCaptureFixture, door: str
 ) -> None:
-    """A provider that repeats the key in its error does not bring it into messages, tracebacks or
-    logs of any level.
+    """A key that the provider repeats in its error is in no message, traceback or log of any
+    level.
     """
     caplog.set_level(logging.DEBUG)
     for fault in ("echo_key", "auth", "reset"):

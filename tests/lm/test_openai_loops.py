@@ -1,4 +1,4 @@
-"""A client belongs to the loop that made it and ends with it, or with its model, or with the
+"""A client belongs to the loop that made it, and is closed with the loop, the model or the
 interpreter.
 """
 
@@ -34,8 +34,8 @@ async def ask(lm: OpenAILM, count: int) -> None:
 
 @TRANSPORTS
 def test_one_model_over_several_asyncio_runs(transport: Any) -> None:
-    """Batches of one model, each in an `asyncio.run` of its own: every answer is right, nothing is
-    asked twice, nothing stays open.
+    """With batches of one model in several `asyncio.run`, every answer is right, nothing is sent
+    twice, and nothing stays open.
     """
     with serve_in_thread() as server:
         lm = OpenAILM("sub", base_url=server.base_url, transport=transport)
@@ -50,9 +50,7 @@ SOMETHING: ContextVar[object] = ContextVar("SOMETHING")
 
 
 async def test_a_resource_keeps_no_callers_context() -> None:
-    """It stays longer than the call that had it made, and what that call's context holds may hold
-    the resource's own user.
-    """
+    """A resource outlives the call that made it, and keeps no reference to that call's context."""
 
     async def close(_: object) -> None:
         pass
@@ -91,14 +89,14 @@ assert gone() is None
 
 
 def test_the_portal_keeps_no_callers_context() -> None:
-    """Its loop lives as long as the process; the context of the first synchronous call does not."""
+    """The portal's loop keeps no reference to the context of the first synchronous call."""
     done = run_script(KEEPING)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @TRANSPORTS
 def test_one_model_in_many_threads(transport: Any) -> None:
-    """Eight threads with a loop each share one model at the same time."""
+    """Eight threads with event loops share one model concurrently."""
     with serve_in_thread() as server:
         lm = OpenAILM("sub", base_url=server.base_url, transport=transport)
         with ThreadPoolExecutor(8) as threads:
@@ -107,8 +105,8 @@ def test_one_model_in_many_threads(transport: Any) -> None:
 
 
 async def test_the_first_calls_share_one_client() -> None:
-    """A hundred first uses at once make one resource; one of them cancelled takes nothing from the
-    others.
+    """A hundred concurrent first uses make one resource, and cancelling one of them does not affect
+    the others.
     """
     made, closed, go = [], [], threading.Event()
 
@@ -134,9 +132,7 @@ async def test_the_first_calls_share_one_client() -> None:
 
 
 async def test_a_model_can_be_prepared() -> None:
-    """`prepare` makes the client that the first call then finds, so that no timeout of a call pays
-    for it.
-    """
+    """`prepare` creates the client, so that it does not count towards the first call's timeout."""
     with serve_in_thread() as server:
         lm = OpenAILM("sub", base_url=server.base_url, timeout=5)
         await lm.prepare()
@@ -146,7 +142,7 @@ async def test_a_model_can_be_prepared() -> None:
 
 
 async def test_a_client_that_could_not_be_made_is_made_again() -> None:
-    """A failure goes to those who waited; the next use tries afresh."""
+    """A failure is raised to those who wait; the next use tries again."""
     tries = []
 
     def make() -> str:
@@ -165,7 +161,7 @@ async def test_a_client_that_could_not_be_made_is_made_again() -> None:
 
 
 def test_a_loop_that_was_just_closed() -> None:
-    """Loops closed without closing their generators cost nobody an answer; what was theirs is
+    """Loops closed without closing their generators cause no lost answers; their resources are
     released at the next use.
     """
     closed: list[int] = []
@@ -194,8 +190,8 @@ async def until(condition: Callable[[], object]) -> None:
 async def test_a_dropped_model_closes_its_connections(
     transport: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a model goes before its loop, as in a server that makes one for each request, its
-    connections go too.
+    """A model that is collected before its loop ends, as in a server with one model per request,
+    closes its connections.
     """
     monkeypatch.setattr(per_loop, "SECONDS_TO_CLOSE", 0.01)
     with serve_in_thread() as server:
@@ -251,9 +247,9 @@ with serve_in_process() as server:
 
 
 @TRANSPORTS
-def test_no_word_at_the_end(transport: str) -> None:
-    """Several runs, a loop in a daemon thread, one that stands still, a fork: under `-X dev -W
-    error` nothing is written at exit.
+def test_the_interpreter_exits_silently(transport: str) -> None:
+    """After several runs, a loop in a daemon thread, a blocked loop and a fork, nothing is written
+    at exit under `-X dev -W error`.
     """
     run = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""Each odd reply has a defined meaning, over real sockets and by hand."""
+"""Each unusual reply has a defined meaning, over real sockets and with hand-written bodies."""
 
 from contextlib import suppress
 from typing import Any
@@ -31,8 +31,8 @@ ODD = [
 async def test_a_reply_without_an_answer(
     server: StandIn, door: str, fault: Any, kind: str, retryable: bool, hint: str
 ) -> None:
-    """No content, a refusal, tool calls, no choices: an error of its own type, the same plain and
-    streamed.
+    """No content, a refusal, tool calls and no choices are typed errors, the same for plain and
+    streamed replies.
     """
     server.change(faults=[Fault(fault)])
     lm = OpenAILM("sub", base_url=server.base_url, api_key="sk-0123456789")
@@ -46,15 +46,15 @@ async def test_a_reply_without_an_answer(
     assert "'sub'" in str(caught.value)
 
 
-async def test_an_answer_cut_by_length_is_an_answer(server: StandIn) -> None:
-    """What there is of it comes back, and the finish reason says that it was cut."""
+async def test_a_truncated_answer_is_an_answer(server: StandIn) -> None:
+    """A truncated answer is returned, with the finish reason "length"."""
     server.change(faults=[Fault("length")])
     answer = await OpenAILM("sub", base_url=server.base_url, api_key="k").complete(request_of("x"))
     assert (answer.text, answer.finish_reason) == (answer_to("x")[:6], "length")
 
 
 async def test_an_answer_without_counts(server: StandIn) -> None:
-    """Where the provider counts nothing, usage is None: unknown, not zero."""
+    """Without token counts, usage is None: unknown, not zero."""
     server.change(faults=[Fault("no_usage")])
     assert (
         await OpenAILM("sub", base_url=server.base_url, api_key="k").complete(request_of("x"))
@@ -90,9 +90,9 @@ def body(message: Any, finish_reason: Any = "stop", **more: Any) -> dict[str, An
         ({"choices": [{"message": {"content": "x"}}]}, Completion("x", None, "asked", None)),
     ],
 )
-def test_odd_answers_that_are_answers(given: dict[str, Any], expected: Completion) -> None:
-    """An empty text, text beside tool calls, a list of parts, a missing finish reason or model: the
-    text counts.
+def test_unusual_answers(given: dict[str, Any], expected: Completion) -> None:
+    """With an empty text, text beside tool calls, a list of parts, a missing finish reason or a
+    missing model, the text is the answer.
     """
     assert completion_of(given, "asked") == expected
 
@@ -114,8 +114,8 @@ def test_odd_answers_that_are_answers(given: dict[str, Any], expected: Completio
         (None, "bad_response", True),
     ],
 )
-def test_odd_answers_that_are_none(given: Any, kind: str, retryable: bool) -> None:
-    """Whatever JSON comes, the outcome is an answer or a typed error."""
+def test_unusual_answers_that_are_errors(given: Any, kind: str, retryable: bool) -> None:
+    """Any JSON body results in an answer or a typed error."""
     with pytest.raises(ModelError) as caught:
         completion_of(given, "asked")
     assert (caught.value.type, caught.value.retryable) == (kind, retryable)
@@ -150,7 +150,7 @@ def test_odd_answers_that_are_none(given: Any, kind: str, retryable: bool) -> No
     ],
 )
 def test_counts_are_whole_or_unknown(given: Any, expected: Usage | None) -> None:
-    """Half a count is no count: a budget must not take it for a small one."""
+    """Incomplete token counts are unknown: a budget must not treat them as small."""
     assert completion_of(body({"content": "x"}, usage=given), "m").usage == expected
 
 
@@ -186,7 +186,7 @@ BODY = st.fixed_dictionaries(
 @settings(deadline=None)
 @for_all(BODY | JSON)
 def test_any_body_is_an_answer_or_a_typed_error(body: Any) -> None:
-    """Nothing else comes out, whatever a provider sends."""
+    """Any body of a provider results in an answer or a typed error."""
     with suppress(ModelError):
         assert_whole(completion_of(body, "m"))
 
@@ -194,7 +194,7 @@ def test_any_body_is_an_answer_or_a_typed_error(body: Any) -> None:
 @settings(deadline=None)
 @for_all(st.lists(EVENT | JSON, max_size=4))
 def test_any_stream_is_an_answer_or_a_typed_error(events: list[Any]) -> None:
-    """The same for streams; each piece is a text."""
+    """The same for streams; each piece is a string."""
     streamed = Streamed("m")
     with suppress(ModelError):
         pieces = [streamed.add(event) for event in events]
@@ -215,5 +215,5 @@ def assert_whole(completion: Completion) -> None:
     st.fixed_dictionaries({}, optional={"message": JSON, "code": JSON, "type": JSON}) | JSON,
 )
 def test_any_error_body_is_a_typed_error(status: int | None, body: Any) -> None:
-    """An error's body may be anything too."""
+    """Any body of an error status is a typed error."""
     assert isinstance(status_error(status, body, "m"), ModelError)

@@ -1,4 +1,4 @@
-"""Streams show the answer while it is written, and end in the same `Completion`."""
+"""Streams yield the answer while it is written, and end with the same `Completion`."""
 
 import asyncio
 from contextlib import aclosing
@@ -18,7 +18,7 @@ def model(server: StandIn, **options: Any) -> OpenAILM:
 
 @pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
 async def test_pieces_and_then_the_whole(server: StandIn, transport: Any) -> None:
-    """The pieces joined are the text; the last item is what `complete` gives, token counts
+    """The joined pieces are the text; the last item equals the result of `complete`, token counts
     included.
     """
     server.change(piece=3)
@@ -30,7 +30,7 @@ async def test_pieces_and_then_the_whole(server: StandIn, transport: Any) -> Non
 
 
 async def test_pieces_come_as_they_are_written(server: StandIn) -> None:
-    """The first piece is there while the server still has the rest to send."""
+    """The first piece arrives while the server still has to send the rest."""
     server.change(piece=4, piece_interval=0.1)
     async with aclosing(model(server).astream(request_of("x"))) as pieces:
         assert await anext(pieces) == answer_to("x")[:4]
@@ -38,9 +38,7 @@ async def test_pieces_come_as_they_are_written(server: StandIn) -> None:
 
 
 async def test_leaving_early_aborts_the_stream(server: StandIn) -> None:
-    """Whoever stops reading pays for no more: the server sees the connection go, and other calls go
-    on.
-    """
+    """Closing a stream early closes its connection, and other calls continue."""
     server.change(piece=1, piece_interval=0.05)
     lm = model(server)
     async with aclosing(lm.astream(request_of("x"))) as pieces:
@@ -53,8 +51,10 @@ async def test_leaving_early_aborts_the_stream(server: StandIn) -> None:
 
 
 @pytest.mark.parametrize("fault", ["truncated", "cut"])
-async def test_a_stream_that_breaks_off_is_no_answer(server: StandIn, fault: Any) -> None:
-    """What came before is shown, but no `Completion`: a retryable error."""
+async def test_a_stream_that_breaks_off_is_an_error(server: StandIn, fault: Any) -> None:
+    """A stream that breaks off yields its pieces but no `Completion`, and raises a retryable
+    error.
+    """
     server.change(faults=[Fault(fault)], piece=4)
     async with aclosing(model(server).astream(request_of("x"))) as pieces:
         assert await anext(pieces) == answer_to("x")[:4]
@@ -64,7 +64,7 @@ async def test_a_stream_that_breaks_off_is_no_answer(server: StandIn, fault: Any
 
 
 async def test_a_server_that_does_not_stream(server: StandIn) -> None:
-    """A plain reply to a request for a stream is one piece and the whole."""
+    """A plain reply to a streaming request is one piece and the completion."""
     server.change(faults=[Fault("no_stream")])
     lm = model(server)
     assert [piece async for piece in lm.astream(request_of("x"))] == [

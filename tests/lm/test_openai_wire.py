@@ -1,4 +1,6 @@
-"""The direct way to aiohttp keeps what the SDK's own does: TLS, compression, redirects, proxies."""
+"""The direct path to aiohttp supports what the SDK's own path does: TLS, compression, redirects,
+proxies.
+"""
 
 import asyncio
 import datetime as dt
@@ -17,7 +19,7 @@ KEY = "sk-0123456789"
 
 
 async def test_a_compressed_answer(server: StandIn) -> None:
-    """It is asked for and unpacked."""
+    """Compression is requested, and the answer is decompressed."""
     server.change(compress=True)
     assert (
         await OpenAILM("sub", base_url=server.base_url, api_key=KEY).complete(request_of("x"))
@@ -27,7 +29,7 @@ async def test_a_compressed_answer(server: StandIn) -> None:
 
 @pytest.mark.parametrize("door", ["complete", "astream"])
 async def test_a_redirect_is_followed(server: StandIn, door: str) -> None:
-    """The request goes to the new place, body and all."""
+    """The request is sent to the new location with its body."""
     lm = OpenAILM("sub", base_url=server.base_url.replace("/v1", "/moved/v1"), api_key=KEY)
     if door == "complete":
         answer = await lm.complete(request_of("x"))
@@ -41,7 +43,7 @@ async def test_a_redirect_is_followed(server: StandIn, door: str) -> None:
 async def test_a_proxy_from_the_environment(
     server: StandIn, monkeypatch: pytest.MonkeyPatch, transport: Any
 ) -> None:
-    """HTTP_PROXY is used, and NO_PROXY excepts from it."""
+    """HTTP_PROXY is used, with the exceptions of NO_PROXY."""
     monkeypatch.setenv("HTTP_PROXY", server.base_url.removesuffix("/v1"))
     answer = await OpenAILM(
         "sub", base_url="http://model.invalid/v1", api_key=KEY, transport=transport
@@ -58,7 +60,7 @@ async def test_a_proxy_from_the_environment(
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Files of a certificate for 127.0.0.1 and its key."""
+    """The files of a certificate for 127.0.0.1 and its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -93,8 +95,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def test_tls_over_several_runs(
     certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch, transport: Any
 ) -> None:
-    """Encrypted connections too are closed by their loop, without a warning, and SSL_CERT_FILE is
-    honoured.
+    """Encrypted connections are closed with their loop too, without a warning, and SSL_CERT_FILE is
+    used.
     """
     monkeypatch.setenv("SSL_CERT_FILE", certificate[0])
 
@@ -113,8 +115,10 @@ def test_tls_over_several_runs(
         assert server.stats().calls == 20
 
 
-async def test_a_certificate_that_nobody_vouches_for(certificate: tuple[str, str]) -> None:
-    """It is a connection error that names the certificate, and nothing is sent."""
+async def test_an_untrusted_certificate(certificate: tuple[str, str]) -> None:
+    """An untrusted certificate is a connection error that names the certificate, and nothing is
+    sent.
+    """
     async with serve(certificate=certificate) as server:
         with pytest.raises(ModelError, match="certificate") as caught:
             await OpenAILM("sub", base_url=server.base_url, api_key=KEY).complete(request_of("x"))

@@ -1,4 +1,4 @@
-"""Overload from response times: canned windows, judged by hand."""
+"""Overload detected from response times: prepared windows with known verdicts."""
 
 import heapq
 import random
@@ -8,14 +8,16 @@ from rlm_integrations.lm._pace import MIN_ANSWERS, Pace
 
 
 class Provider:
-    """Feeds a `Pace` what a limiter would tell it, on a clock of its own."""
+    """Feeds a `Pace` the same data as a limiter, with its own clock."""
 
     def __init__(self) -> None:
         self.pace = Pace()
         self.now = 0.0
 
     def answers(self, seconds: float, calls: int, count: int) -> list[bool]:
-        """So many calls are always in flight, and each takes so long; what is said of each answer."""
+        """The verdict on each answer while this many calls are always in flight and each takes this
+        long.
+        """
         said = []
         for _ in range(count):
             self.now += seconds / calls
@@ -24,19 +26,19 @@ class Provider:
         return said
 
     def window(self, seconds: float, calls: int) -> bool:
-        """A full window; whether it ends in overload."""
+        """Whether one full window ends in overload."""
         return self.answers(seconds, calls, max(MIN_ANSWERS, calls))[-1]
 
 
-def test_steady_answers_are_no_overload() -> None:
-    """The same times, or times within a factor of two, mean nothing."""
+def test_steady_answers_are_not_overload() -> None:
+    """Equal times, or times within a factor of two, are not an overload."""
     provider = Provider()
     assert not any(provider.window(seconds, 20) for seconds in (0.5, 0.5, 0.9, 0.3, 0.55))
 
 
 def test_more_calls_that_take_longer_without_gain_are_overload() -> None:
-    """Twice as many calls at once, each twice as slow and more: once per window, not once per
-    answer.
+    """Twice as many concurrent calls, each more than twice as slow, are an overload, once per
+    window and not once per answer.
     """
     provider = Provider()
     assert not provider.window(0.5, 10)
@@ -44,15 +46,15 @@ def test_more_calls_that_take_longer_without_gain_are_overload() -> None:
 
 
 def test_as_many_calls_that_take_longer_are_other_prompts() -> None:
-    """As many calls at once as before, each much slower: more calls cannot have brought that about."""
+    """If the same number of concurrent calls becomes much slower, the prompts are the cause."""
     provider = Provider()
     assert not provider.window(0.05, 20)
     assert not any(provider.answers(0.5, 20, 40))
 
 
 def test_answers_at_a_fraction_of_the_pace_are_other_prompts() -> None:
-    """Five times as many calls, each two hundred times as slow: a provider that has only so many
-    hands would not get slower than that.
+    """If five times as many calls are each two hundred times as slow, the prompts are the cause: a
+    provider at its capacity would not slow down that much.
     """
     provider = Provider()
     provider.window(0.005, 20)
@@ -60,22 +62,24 @@ def test_answers_at_a_fraction_of_the_pace_are_other_prompts() -> None:
 
 
 def test_hardly_any_gain_is_overload() -> None:
-    """Ten times as many at once, for half as many answers more, is not worth the wait."""
+    """Ten times as many concurrent calls for half as many more answers are an overload."""
     provider = Provider()
     provider.window(0.5, 10)
     assert provider.window(3.3, 100)
 
 
 def test_more_calls_that_bring_no_more_answers_are_overload() -> None:
-    """Ten times as many at once, each ten times slower: the provider has only so many hands."""
+    """Ten times as many concurrent calls, each ten times slower, are an overload: the provider is
+    at its capacity.
+    """
     provider = Provider()
     provider.window(0.05, 10)
     assert provider.window(0.5, 100)
 
 
-def test_slower_with_gain_is_no_overload() -> None:
-    """A provider that batches takes longer for each and gives more in all: that is what concurrency
-    is for.
+def test_slower_with_gain_is_not_overload() -> None:
+    """Slower calls with more answers in total, as from a provider that batches, are not an
+    overload.
     """
     provider = Provider()
     provider.window(1.0, 10)
@@ -83,7 +87,7 @@ def test_slower_with_gain_is_no_overload() -> None:
     assert not provider.window(4.0, 100)
 
 
-def test_overload_goes_on_until_it_helps() -> None:
+def test_overload_lasts_until_times_recover() -> None:
     """Windows stay overloaded until the times are near the usual ones again."""
     provider = Provider()
     provider.window(0.5, 10)
@@ -96,8 +100,8 @@ def test_overload_goes_on_until_it_helps() -> None:
 
 
 def test_longer_prompts_become_the_usual() -> None:
-    """Where fewer calls at once are as slow as many, it was the prompts: one false alarm, then
-    never again.
+    """If fewer concurrent calls are as slow as many, the prompts are the cause: one false alarm,
+    then none.
     """
     provider = Provider()
     provider.window(0.5, 20)
@@ -107,7 +111,7 @@ def test_longer_prompts_become_the_usual() -> None:
 
 
 def test_few_slow_calls_after_many_quick_ones_are_other_prompts() -> None:
-    """One slow call at a time after a quick batch cannot be an overload of our making."""
+    """Single slow calls after a quick batch are not an overload."""
     provider = Provider()
     provider.window(0.1, 40)
     assert not provider.window(5.0, 1)
@@ -115,7 +119,7 @@ def test_few_slow_calls_after_many_quick_ones_are_other_prompts() -> None:
 
 
 def test_one_hanging_call_weighs_little() -> None:
-    """A call that never ends adds its own seconds to those of many, and makes no window slow."""
+    """A hanging call adds its own seconds to those of many calls, and makes no window slow."""
     provider = Provider()
     provider.window(0.1, 20)
     for _ in range(20):  # nineteen go on as before, one hangs
@@ -125,8 +129,8 @@ def test_one_hanging_call_weighs_little() -> None:
 
 
 def test_mixed_prompts_do_not_look_like_overload() -> None:
-    """Where answers take from a tenth of a second to ten, the quick ones come first at the start;
-    that is not taken for the usual time.
+    """If answers take from a tenth of a second to ten, the quick ones that arrive first do not
+    define the usual time.
     """
     chance = random.Random(1)
     provider = Provider()
@@ -142,7 +146,7 @@ def test_mixed_prompts_do_not_look_like_overload() -> None:
 
 
 def test_idle_time_does_not_count() -> None:
-    """An hour in which nothing was asked makes no window slow."""
+    """An hour without calls makes no window slow."""
     provider = Provider()
     provider.window(0.1, 20)
     provider.answers(0.1, 20, 10)
@@ -152,9 +156,7 @@ def test_idle_time_does_not_count() -> None:
 
 
 def test_slow_answers() -> None:
-    """Slow is what takes more than twice the usual time, once there is a usual time, and a tenth of
-    a second more at least.
-    """
+    """A slow answer takes more than twice the usual time, and at least a tenth of a second more."""
     provider = Provider()
     assert not provider.pace.is_slow(1e9)
     provider.window(0.5, 8)
@@ -166,8 +168,8 @@ def test_slow_answers() -> None:
 
 
 def ends_in_overload(seconds_of: Callable[[int], float], calls: int) -> bool:
-    """Whether a first window does, whose calls began at once: the first beside none, the last
-    beside all.
+    """Whether a first window is an overload if its calls all began at once: the first among none,
+    the last among all others.
     """
     pace = Pace()
     said = False
@@ -180,8 +182,8 @@ def ends_in_overload(seconds_of: Callable[[int], float], calls: int) -> bool:
 
 
 def test_a_first_window_in_which_calls_wait_for_each_other_is_overload() -> None:
-    """Answers one after another, or slower the more there are; not answers that take as long beside
-    many as beside few.
+    """Answers one after another, or slower the more calls there are, are an overload; answers that
+    take equally long among many and few are not.
     """
     assert ends_in_overload(lambda beside: 0.05 * beside, 100)
     assert ends_in_overload(lambda beside: 0.1 * max(1.0, beside / 10), 60)
@@ -192,9 +194,9 @@ def test_a_first_window_in_which_calls_wait_for_each_other_is_overload() -> None
     assert not ends_in_overload(lambda beside: 0.05 * beside, 20), "too few calls to tell"
 
 
-def test_mixed_prompts_in_a_first_window_are_no_overload() -> None:
-    """Where answers take from a tenth of a second to ten, whatever began beside them, hardly any
-    first window is taken for an overload.
+def test_mixed_prompts_in_a_first_window_are_not_overload() -> None:
+    """If answers take from a tenth of a second to ten, whatever was in flight with them, hardly any
+    first window is an overload.
     """
     chance = random.Random(2)
     alarms = sum(ends_in_overload(lambda _: chance.lognormvariate(0, 1), 100) for _ in range(200))

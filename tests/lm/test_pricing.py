@@ -1,5 +1,5 @@
-"""Prices are those of the list, cached tokens cost less, and what has no price is unknown, never
-free.
+"""Prices are those of the list, cached tokens cost less, and a model without a price is unknown,
+never free.
 """
 
 import subprocess
@@ -15,15 +15,15 @@ CALL = Usage(input_tokens=1_000_000, output_tokens=100_000)
 
 
 def test_a_call_costs_its_tokens() -> None:
-    """Input and output at the list's price; reasoning is output that was counted already."""
+    """Input and output have the list's prices; reasoning tokens are part of the output."""
     assert cost(CALL, "gpt-4o") == pytest.approx(2.5 + 1.0)
     assert cost(Usage(1_000_000, 100_000, 0, 90_000), "gpt-4o") == pytest.approx(3.5)
     assert cost(Usage(), "gpt-4o") == 0.0
 
 
-def test_cached_tokens_cost_what_cached_tokens_cost() -> None:
-    """They are part of the input and cheaper; where the list has no price for them, they cost what
-    input costs.
+def test_cached_tokens_have_their_own_price() -> None:
+    """Cached tokens are part of the input and cheaper; if the list has no price for them, they cost
+    the price of input.
     """
     assert cost(Usage(1_000_000, 0, 400_000), "gpt-4o") == pytest.approx(0.6 * 2.5 + 0.4 * 1.25)
     assert (
@@ -37,7 +37,7 @@ def test_cached_tokens_cost_what_cached_tokens_cost() -> None:
 
 @pytest.mark.parametrize("name", ["gpt-4o-2024-08-06", "openai/gpt-4o", "GPT-4o"])
 def test_names_as_providers_and_gateways_write_them(name: str) -> None:
-    """A dated name, a vendor before a slash and another case mean the same model."""
+    """A name with a date, with a vendor before a slash or in another case means the same model."""
     assert cost(CALL, name) == cost(CALL, "gpt-4o")
 
 
@@ -45,17 +45,17 @@ def test_names_as_providers_and_gateways_write_them(name: str) -> None:
     "name",
     ["sub", "", "no-such-model", "llama3.1:8b", "gpt-99", "text-embedding-3-small", "claude-x"],
 )
-def test_what_has_no_price_is_unknown(name: str) -> None:
-    """No price is None, so that a cost budget can refuse the model; an embedding's price is none
-    for answers.
+def test_a_missing_price_is_unknown(name: str) -> None:
+    """A model without a price costs None, so that a cost budget can refuse it; the price of
+    embeddings does not count.
     """
     assert cost(CALL, name) is None
     assert not has_price(name)
 
 
 def test_no_listed_price_is_zero_by_accident() -> None:
-    """The list holds models without any price; every model that we price costs something for input
-    and output.
+    """The list has models without any price; every model with a price costs something for input and
+    output.
     """
     from genai_prices.data_snapshot import get_snapshot
 
@@ -65,9 +65,9 @@ def test_no_listed_price_is_zero_by_accident() -> None:
         assert [name for name in names if cost(usage, name) == 0] == []
 
 
-def test_an_address_tells_the_provider() -> None:
-    """A provider known by its address has its own prices; a gateway that is not known is priced by
-    the model's name.
+def test_the_address_selects_the_provider() -> None:
+    """A provider known by its address has its own prices; at an unknown address the model's name
+    determines the price.
     """
     assert has_price("openai/gpt-4o", base_url="https://openrouter.ai/api/v1")
     assert has_price("meta-llama/llama-3.3-70b-instruct", base_url="https://openrouter.ai/api/v1")
@@ -77,19 +77,19 @@ def test_an_address_tells_the_provider() -> None:
 
 
 def test_the_offline_model_is_free() -> None:
-    """It costs nothing, and that is known."""
+    """The offline model has a known cost of zero."""
     assert cost(CALL, "offline") == 0.0
     assert has_price("offline")
 
 
 async def test_prepare_reads_the_list() -> None:
-    """After it, prices are there."""
+    """After `prepare`, prices are available."""
     await pricing.prepare()
     assert has_price("gpt-5-mini")
 
 
 def test_the_list_is_read_on_first_use_and_nothing_is_fetched() -> None:
-    """Importing this loads no price list; a price opens no socket."""
+    """Importing the module does not load the price list; a price opens no socket."""
     code = """
 import sys
 def refuse(event, args):
@@ -104,8 +104,8 @@ assert has_price("gpt-5-mini")
 
 
 def test_a_call_costs_what_the_answering_model_does() -> None:
-    """A router that answers as a dearer model is as dear as that; an answering name without a price
-    costs what was asked.
+    """A call has the price of the answering model; if that has none, the price of the requested
+    one.
     """
     assert call_cost(CALL, "gpt-5-mini", "gpt-4o") == cost(CALL, "gpt-4o")
     assert call_cost(CALL, "gpt-5-mini", "my-alias") == cost(CALL, "gpt-5-mini")

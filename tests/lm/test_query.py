@@ -10,21 +10,23 @@ PROMPT = "Who approved the dam?\n\nThe dam was approved by Rossi. Rain fell."
 
 
 def test_a_plain_call_from_a_script() -> None:
-    """The reply is a string; messages may be given instead of one."""
+    """The reply is a string; the prompt can be messages."""
     assert OfflineLM().query(PROMPT) == "- The dam was approved by Rossi."
     assert OfflineLM().query([Message("user", PROMPT)]) == OfflineLM().query(
         [{"role": "user", "content": PROMPT}]
     )
 
 
-async def test_the_async_form_and_the_originals_name_for_it() -> None:
-    """Both give what the plain form gives, and the plain form works inside a running loop."""
+async def test_the_async_forms() -> None:
+    """`aquery` and `query_async` return the same as `query`, and `query` works inside a running
+    loop.
+    """
     llm = OfflineLM()
     assert await llm.aquery(PROMPT) == await llm.query_async(PROMPT) == llm.query(PROMPT)
 
 
 async def test_parameters_reach_the_provider() -> None:
-    """`params` are the call's own, in the provider's names."""
+    """`params` are sent with the call, under the provider's names."""
     asked: list[Ask] = []
 
     def answer(ask: Ask) -> str:
@@ -39,8 +41,8 @@ async def test_parameters_reach_the_provider() -> None:
 
 
 async def test_failures_raise() -> None:
-    """A prompt that cannot be sent is an `InputError`; a model that fails for good a `ModelError`
-    with its type, after its retries.
+    """An invalid prompt is an `InputError`; a failed call is a `ModelError` with its type, after
+    its retries.
     """
     async with serve(faults=[Fault("server")]) as provider:
         llm = OpenAILM("m", base_url=provider.base_url, api_key="k")

@@ -1,4 +1,4 @@
-"""What a user may write where a model is wanted."""
+"""The names and objects that are accepted as models."""
 
 import subprocess
 import sys
@@ -33,14 +33,16 @@ def key(monkeypatch: pytest.MonkeyPatch, bare_environment: None) -> None:
     ],
 )
 def test_names_of_openai_models(text: str, name: str, base_url: str) -> None:
-    """A bare name is OpenAI's; "openai:NAME@BASE_URL" is any server that speaks its wire."""
+    """A bare name is a model of OpenAI; "openai:NAME@BASE_URL" is a model of any server with its
+    API.
+    """
     model = resolve(text)
     assert isinstance(model, OpenAILM)
     assert (model.name, model.base_url) == (name, base_url)
 
 
 def test_offline() -> None:
-    """The name of the stand-in that needs no key."""
+    """`offline` is the model that needs no key."""
     assert isinstance(resolve("offline"), OfflineLM)
 
 
@@ -53,14 +55,14 @@ class Own:
 
 
 def test_a_model_passes_through() -> None:
-    """An object that is a model is used as it is."""
+    """An object that is a model is returned unchanged."""
     own = Own()
     assert resolve(own) is own
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "", "  ", object(), Own, [Own()], lambda request: "x"])
-def test_what_is_no_model(wrong: Any) -> None:
-    """The error names all that can be given; a class is no model."""
+def test_an_invalid_model_is_refused(wrong: Any) -> None:
+    """The error lists all valid forms; a class is not a model."""
     with pytest.raises(InputError) as caught:
         resolve(wrong)
     for hint in ("'gpt-5-mini'", "openai:NAME@BASE_URL", "'offline'", "OpenAILM"):
@@ -79,14 +81,14 @@ def test_what_is_no_model(wrong: Any) -> None:
         "ollama:x",
     ],
 )
-def test_strings_that_do_not_read(wrong: str) -> None:
-    """A wrong address and another library's prefix are told apart from a model's name."""
+def test_invalid_names(wrong: str) -> None:
+    """The errors distinguish a wrong address and another library's prefix from a model's name."""
     with pytest.raises(InputError, match="openai:NAME@BASE_URL"):
         resolve(wrong)
 
 
-def test_a_missing_key_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the name is written, not at the first call."""
+def test_a_missing_key_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing key is an error when the model is created, not at the first call."""
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(InputError, match="OPENAI_API_KEY"):
         resolve("gpt-5-mini")
@@ -94,7 +96,7 @@ def test_a_missing_key_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_resolving_loads_no_client() -> None:
-    """The SDK is loaded at the first call, not where a model is named."""
+    """The SDK is loaded at the first call, not when a model is resolved."""
     code = """
 import sys
 from rlm_integrations.lm.resolve import resolve

@@ -1,4 +1,4 @@
-"""How often a call is tried again: by the kind of failure, as a user sets it, and what is shown
+"""Retries of a call: by kind of failure, as the user configures them, and what is shown
 meanwhile.
 """
 
@@ -16,8 +16,8 @@ QUICK = Retry(first_delay=0.001, longest_delay=0.002)
 
 
 @pytest.mark.parametrize("fault", ["null_content", "empty_choices", "truncated"])
-def test_a_reply_of_no_use_is_asked_for_three_times_at_most(fault: str) -> None:
-    """Each of these replies may have to be paid, so by default there are two further tries."""
+def test_an_unusable_reply_is_retried_twice(fault: str) -> None:
+    """An unusable reply is retried at most twice by default, because each one may be charged."""
     with serve_in_thread(faults=[Fault(fault)]) as server:  # type: ignore[arg-type]
         lm = OpenAILM("m", base_url=server.base_url, api_key="a-key")
         (reply,) = llm_batch(["p"], lm)
@@ -29,8 +29,8 @@ def test_a_reply_of_no_use_is_asked_for_three_times_at_most(fault: str) -> None:
 @pytest.mark.parametrize(
     ("retry", "calls"), [(Retry(failures=0), 1), (Retry(failures=4, first_delay=0.001), 5)]
 )
-async def test_a_run_takes_the_users_tries(server: StandIn, retry: Retry, calls: int) -> None:
-    """`RLM(retry=…)` holds for sub-calls as for the root's own."""
+async def test_a_run_uses_the_users_retry(server: StandIn, retry: Retry, calls: int) -> None:
+    """`RLM(retry=…)` applies to sub-calls and to the root's own calls."""
     server.change(faults=[Fault("server", match="p")])
     sub = OpenAILM("sub", base_url=server.base_url, api_key="a-key")
     rlm = RLM(
@@ -48,7 +48,9 @@ def test_a_retry_of_another_type_is_refused() -> None:
 
 
 def test_a_batch_shows_that_it_waits(capsys: pytest.CaptureFixture[str]) -> None:
-    """The bar of a batch says that a call is tried again, and why; the events do too."""
+    """The progress bar of a batch shows that a call is being retried, and why; events report it
+    too.
+    """
     events: list[Event] = []
     with serve_in_thread(faults=[Fault("server", times=2)]) as server:
         lm = OpenAILM("m", base_url=server.base_url, api_key="a-key")
@@ -61,7 +63,7 @@ HALF = "Look \ud83d here."
 
 
 class Halves:
-    """Sends half of a surrogate pair, as servers do that cut tokens inside an emoji."""
+    """Sends half of a surrogate pair, like servers that split tokens inside an emoji."""
 
     name, context_window = "halves", None
 
@@ -79,7 +81,9 @@ class Halves:
 
 
 async def test_half_of_a_surrogate_pair_in_a_reply_is_replaced() -> None:
-    """The next turn can be sent; two halves that belong together become their character."""
+    """Half of a surrogate pair in a reply is replaced, so that the next turn can be sent; two
+    halves that belong together become their character.
+    """
     lm = Halves()
     result = await RLM(lm).acompletion("What?", "a text")
     assert (result.answer, result.stop_reason) == ("done 😀", "final")
@@ -87,7 +91,7 @@ async def test_half_of_a_surrogate_pair_in_a_reply_is_replaced() -> None:
 
 
 async def test_half_of_a_surrogate_pair_in_a_question_is_refused() -> None:
-    """Before anything is asked, with its place."""
+    """Half of a surrogate pair in a question is refused before any call, with its position."""
     with pytest.raises(
         InputError, match="the question has half of a surrogate pair at character 5"
     ):
@@ -95,6 +99,6 @@ async def test_half_of_a_surrogate_pair_in_a_question_is_refused() -> None:
 
 
 def test_a_metered_model_is_a_model() -> None:
-    """What a budget wraps keeps the model's name and window."""
+    """A model wrapped for a budget keeps its name and context window."""
     lm = MeteredLM(Scripted(name="m"), None, None)  # type: ignore[arg-type]
     assert (lm.name, lm.context_window) == ("m", None)

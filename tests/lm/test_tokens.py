@@ -1,6 +1,6 @@
 # ruff: noqa: RUF001 - prose of other scripts
-"""The bound of tokens holds for every class of characters, measured by real tokenizers: those that
-LlamaIndex's package brings.
+"""The token bound holds for every class of characters, measured with the real tokenizers in
+LlamaIndex's package.
 """
 
 import base64
@@ -97,8 +97,8 @@ def count(request: pytest.FixtureRequest) -> Count:
 
 @pytest.mark.parametrize("text", [*PROSE.values(), *DENSE.values()], ids=[*PROSE, *DENSE])
 def test_no_script_and_no_kind_of_text_takes_more(count: Count, text: str) -> None:
-    """Prose of many scripts, base64, hex, digits, tables, control characters: never fewer tokens
-    than a tokenizer counts.
+    """For prose of many scripts, base64, hex, digits, tables and control characters, the bound is
+    at least a tokenizer's count.
     """
     for piece in (text, text * 5, text[7:], text[: len(text) // 3]):
         assert count(piece) <= most_tokens(piece)
@@ -110,8 +110,8 @@ def test_no_script_and_no_kind_of_text_takes_more(count: Count, text: str) -> No
 def test_no_class_of_characters_takes_more(
     count: Count, alphabet: str, data: st.DataObject
 ) -> None:
-    """Random strings over a part of each class, long enough that the tokens of one message's own do
-    not hide what is missing.
+    """The bound holds for random strings over a part of each class, long enough that the constant
+    per message does not matter.
     """
     part = data.draw(st.lists(st.sampled_from(alphabet), min_size=1, max_size=30, unique=True))
     seed = data.draw(st.integers(0, 1_000))
@@ -119,16 +119,18 @@ def test_no_class_of_characters_takes_more(
     assert count(text) <= most_tokens(text)
 
 
-def test_pairs_of_letters_again_and_again_take_no_more(count: Count) -> None:
-    """All 676 pairs, repeated: what no tokenizer knows takes a token for each letter."""
+def test_repeated_pairs_of_letters_take_no_more(count: Count) -> None:
+    """The bound holds for all 676 pairs of letters, repeated: an unknown pair can be a token per
+    letter.
+    """
     for pair in itertools.product(string.ascii_lowercase, repeat=2):
         text = "".join(pair) * 100
         assert count(text) <= most_tokens(text)
 
 
 def test_common_words_are_one_token(count: Count) -> None:
-    """The words that count as one token are one, alone and after a space, with and without a
-    capital in front.
+    """Each word counted as one token is one, alone and after a space, with and without a
+    capital.
     """
     assert [
         word
@@ -138,15 +140,13 @@ def test_common_words_are_one_token(count: Count) -> None:
 
 
 def test_english_prose_is_bounded_by_about_twice_its_tokens(count: Count) -> None:
-    """A bound that is far too high would leave a budget unused: for prose and code it is at most
-    2.5 times the count.
-    """
+    """For prose and code the bound is at most 2.5 times the count, so that budgets are used."""
     for text in (PROSE["English"] * 10, DENSE["code"]):
         assert most_tokens(text) <= 2.5 * count(text)
 
 
 def test_the_bound_never_exceeds_the_bytes() -> None:
-    """Bytes bound tokens from above for any text, broken surrogates included."""
+    """The bound is at most the number of bytes, even for lone surrogates."""
     for text in ("", "a", "\ud83d", "word", "x" * 1_000, *PROSE.values(), *DENSE.values()):
         assert most_tokens(text) <= len(text.encode("utf-8", "surrogatepass")) + 1
 
@@ -166,7 +166,9 @@ def test_the_bound_never_exceeds_the_bytes() -> None:
 def test_counts_that_cannot_be_true(
     usage: Usage, prompt: str, reply: str, is_credible: bool
 ) -> None:
-    """Zero tokens for a text are no count, and a token stands for 200 characters at most."""
+    """Counts of zero tokens for a text, or of fewer than a token per 200 characters, are
+    unknown.
+    """
     request = Request((Message("user", prompt),))
     assert credible(usage, request, reply) == (usage if is_credible else None)
     assert credible(None, request, reply) is None

@@ -1,5 +1,5 @@
-"""Where attacks run: sessions of one world, listeners and files that nothing may touch, and a
-neighbour who must not notice.
+"""Runs attacks: sessions in one world, listeners and files that must stay untouched, and a
+neighbouring session that must not be affected.
 """
 
 import asyncio
@@ -33,18 +33,18 @@ WELL = "(2, '42')\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the host saw of an attack.
+    """The host's observations of an attack.
 
     Attributes:
         result: How its block ended.
-        after: How the session's next block ended, if the session was to go on.
-        pause: The longest time for which the event loop was held, in seconds.
-        megabytes: By how much the host's memory grew at its peak.
-        reached: Listeners that got something.
-        changed: Files that are not what they were.
-        logged: What the host wrote into its log.
-        left: Processes of the session that are still there.
-        neighbour: What another session says.
+        after: How the session's next block ended, if the session should continue.
+        pause: The longest time for which the event loop was blocked, in seconds.
+        megabytes: The growth of the host's memory at its peak.
+        reached: Listeners that received data.
+        changed: Files that were changed.
+        logged: The host's log messages.
+        left: Processes of the session that still exist.
+        neighbour: The answer of another session.
     """
 
     result: ExecutionResult
@@ -62,9 +62,9 @@ class Arena:
     """Sessions of one world.
 
     Attributes:
-        attacker: The session that attacks.
-        gate: What it asked.
-        secrets: What is in the host's environment, and in the neighbour's text.
+        attacker: The attacking session.
+        gate: Records the calls of the attacker.
+        secrets: Strings in the host's environment and in the neighbour's text.
     """
 
     attacker: ProcessSession
@@ -100,7 +100,7 @@ class Arena:
         self._stack.close()
 
     async def run(self, attack: Attack) -> Evidence:
-        """Run an attack in a session of its own and gather what the host sees."""
+        """Run an attack in a new session and collect the host's observations."""
         self.gate.calls.clear()
         files = self._files()
         self.attacker = await self.open(attack.limits)
@@ -137,9 +137,7 @@ class Arena:
         )
 
     async def assert_held(self, attack: Attack) -> None:
-        """Run an attack: it must fail, for the reason that it gives, and nothing else may suffer
-        from it.
-        """
+        """Run an attack: it must fail for its declared reason, and must affect nothing else."""
         evidence = await self.run(attack)
         result, after = evidence.result, evidence.after
         said = (
@@ -154,7 +152,7 @@ class Arena:
         assert after is None or after.stdout == "42\n", f"the session did not go on: {after.error}"
 
     async def ask_neighbour(self) -> str:
-        """What the session next door says to a simple question."""
+        """The neighbouring session's answer to a simple question."""
         return (
             await self._neighbour.execute(
                 "import json\n(len('ab'), json.dumps(6 * 7))", next(self._blocks)
@@ -162,11 +160,11 @@ class Arena:
         ).stdout
 
     async def open(self, limits: Limits) -> ProcessSession:
-        """A further session; the caller closes it."""
+        """Open another session; the caller closes it."""
         return await self._sandbox.open(Opening(self._corpus, FUNCTIONS, self.gate, limits))
 
     def code(self, attack: str) -> str:
-        """The code of an attack, with what it finds in its namespace."""
+        """The code of an attack, preceded by the definitions that it uses."""
         values = {
             "HOST": os.getpid(),
             "NEIGHBOUR": self._neighbour.child._pid,
@@ -247,14 +245,14 @@ class Arena:
 
 
 class _TextsOfLength(dict[Any, str]):
-    """What `give(length)` gives."""
+    """The results of `give(length)`."""
 
     def __missing__(self, length: Any) -> str:
         return "x" * int(length)
 
 
 class _Log(logging.Handler):
-    """What is logged while an attack runs."""
+    """The messages that are logged while an attack runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -272,21 +270,21 @@ async def _record_pauses(pauses: list[float]) -> None:
 
 
 def _memory(field: str) -> int:
-    """Kilobytes of this process."""
+    """The memory of this process, in kilobytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def _forget_peak() -> int:
-    """Begin a new peak of this process's memory; what it takes now."""
+    """Reset the peak of this process's memory; returns the current memory."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _memory("VmRSS")
 
 
 def _processes_of(session: int) -> set[int]:
-    """Living processes that belong to the process session of this id, as all that it could have
-    forked would.
+    """Living processes of the process session with this id, which includes everything that it
+    forked.
     """
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):

@@ -1,5 +1,5 @@
-"""Sessions for tests: a real corpus, a gate that records what it is asked, and a check that nothing
-is left behind.
+"""Sessions for tests: a real corpus, a gate that records its calls, and a check that nothing
+leaks.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ FUNCTIONS = [
 
 
 class RecordingGate:
-    """Answers as a host would, and keeps what it was asked."""
+    """Answers like a host, and records the calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, str, list[Any], dict[str, Any]]] = []
@@ -96,7 +96,7 @@ def gate() -> RecordingGate:
 
 @pytest.fixture
 async def open_session(sandbox: Sandbox, gate: RecordingGate) -> AsyncIterator[Opener]:
-    """Opens sessions that are closed at the end."""
+    """Opens sessions and closes them after the test."""
     opened: list[tuple[Session, Corpus]] = []
 
     async def open_one(
@@ -122,7 +122,7 @@ async def session(open_session: Opener) -> Session:
 
 @pytest.fixture
 def run(session: Session) -> Callable[[str], Awaitable[ExecutionResult]]:
-    """Runs blocks in one session, numbered from 1."""
+    """Runs blocks in one session, numbered starting at 1."""
     blocks = iter(range(1, 10_000))
 
     async def run_one(code: str) -> ExecutionResult:

@@ -1,9 +1,9 @@
-"""Runs the fork server's interpreter in another world: as another user, on a kernel without a layer
-or with one that lies, unsealed.
+"""Runs the fork server's interpreter in another world: as another user, on a kernel that lacks a
+layer or only pretends to have it, or unsealed.
 
-Started by the wrappers of `wrappers.py` in the place of the interpreter: `OPTIONS launcher.py WORLD
--c BOOT PACKAGE DESCRIPTOR …`, where WORLD is JSON. Nothing of the product is asked to be weaker:
-what changes is the process around it.
+The wrappers of `wrappers.py` start it instead of the interpreter: `OPTIONS launcher.py WORLD -c
+BOOT PACKAGE DESCRIPTOR …`, where WORLD is JSON. The library's code is unchanged: only the process
+around it differs.
 """
 
 import ctypes
@@ -26,7 +26,9 @@ opened: list[socket.socket] = []
 
 
 def answer_calls(answers: list[dict[str, Any]]) -> None:
-    """Let the kernel answer these system calls without doing anything; the error 0 claims success."""
+    """Have the kernel answer these system calls without executing them; the error 0 reports
+    success.
+    """
     rules = [(0x20, 0, 0, 4), (0x15, 1, 0, _ARCH), (0x06, 0, 0, 0x7FFF0000)]
     for answer in answers:
         body = [(0x06, 0, 0, 0x00050000 | answer["error"])]
@@ -47,7 +49,7 @@ def answer_calls(answers: list[dict[str, Any]]) -> None:
 
 
 def become(user: int) -> None:
-    """An ordinary user from now on, as one who never was anybody else."""
+    """Become an ordinary user permanently, without any remaining privileges."""
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
@@ -56,8 +58,8 @@ def become(user: int) -> None:
 
 
 def change_plans(package: str, user: int | None, *, sealed: bool) -> None:
-    """The server makes its plan first, since an ordinary user may not reach this interpreter's
-    folder; then it becomes that user.
+    """Have the server make its plan before it becomes the ordinary user, who may be unable to read
+    this interpreter's folder.
     """
     for name, path in (
         ("rlm_integrations", package),

@@ -14,7 +14,7 @@ from tests._processes import children_of
 
 
 def server() -> ForkServer:
-    """The process's one server, started if need be."""
+    """The process's only server, started if necessary."""
     return runtime.shared(
         ("fork server", sys.executable, ()), lambda: ForkServer(sys.executable, ())
     )
@@ -26,13 +26,13 @@ def children() -> set[int]:
 
 
 def open_files() -> int:
-    """How many descriptors this process has."""
+    """The number of open descriptors of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture(autouse=True)
 async def nothing_is_left() -> AsyncIterator[None]:
-    """No process, no descriptor and no task outlives a test."""
+    """Check that no process, descriptor or task outlives a test."""
     server()
     before, files = children(), open_files()
     yield
@@ -43,6 +43,6 @@ async def nothing_is_left() -> AsyncIterator[None]:
 
 
 def memory_of(pid: int, field: str = "VmHWM") -> int:
-    """Kilobytes that a process uses, or has used at most."""
+    """The current or peak memory of a process, in kilobytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field))

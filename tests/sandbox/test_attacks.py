@@ -1,5 +1,5 @@
-"""The attack suite: what must not happen does not, as an ordinary user and as root, and does on a
-child that nothing seals.
+"""The attack suite: every attack fails, as an ordinary user and as root, and the harmless ones
+succeed on an unsealed child.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ MOST_OF_A_KIND = 13
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=IDENTITIES)
 async def arena(request: pytest.FixtureRequest) -> AsyncIterator[Arena]:
-    """Sealed sessions, as an ordinary user and, where the tests run as root, as root."""
+    """Sealed sessions, as an ordinary user and, if the tests run as root, as root."""
     async with Arena(identity(request.param)) as made:
         yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def unsealed() -> AsyncIterator[Arena]:
-    """Sessions of an ordinary user that nothing seals."""
+    """Unsealed sessions of an ordinary user."""
     async with Arena(World(user=identity("user").user, sealed=False)) as made:
         yield made
 
@@ -37,16 +37,14 @@ async def unsealed() -> AsyncIterator[Arena]:
 @module_loop
 @pytest.mark.parametrize("attack", named(EVERY))
 async def test_attack(arena: Arena, attack: Attack) -> None:
-    """What must not happen does not; the reason is the one that is given, and nothing else suffers."""
+    """The attack fails for its declared reason, and affects nothing else."""
     await arena.assert_held(attack)
 
 
 @module_loop
 @pytest.mark.parametrize("attack", named([each for each in EVERY if each.works]))
 async def test_attack_works_where_nothing_seals(unsealed: Arena, attack: Attack) -> None:
-    """The same code gets through where no layer is on: the attack is real, and the layer is what
-    stops it.
-    """
+    """The same code succeeds without the layers: the attack is real, and the layer stops it."""
     evidence = await unsealed.run(attack)
     if "BREACH" not in evidence.result.stdout and filtered_already():
         pytest.skip(
@@ -56,14 +54,14 @@ async def test_attack_works_where_nothing_seals(unsealed: Arena, attack: Attack)
 
 
 def filtered_already() -> bool:
-    """Whether this process itself runs under a filter of system calls."""
+    """Whether a filter of system calls already applies to this process."""
     return "Seccomp:\t0" not in Path("/proc/self/status").read_text()
 
 
 @module_loop
 async def test_no_secret_is_in_a_childs_memory(unsealed: Arena) -> None:
-    """Every page of a child is searched: neither the host's environment nor another session's text
-    is in it, but what is its own.
+    """No page of a child's memory has strings of the host's environment or of another session's
+    text.
     """
     session = await unsealed.open(QUICK)
     code = r"""
@@ -86,9 +84,9 @@ async def test_no_secret_is_in_a_childs_memory(unsealed: Arena) -> None:
 
 
 @module_loop
-async def test_variables_are_not_waited_for_for_ever(arena: Arena) -> None:
-    """Code that ends its block by a forged message and goes on loses its session when variables are
-    set, in words and in time.
+async def test_setting_variables_has_a_time_limit(arena: Arena) -> None:
+    """Code that ends its block with a forged message and keeps running loses its session when
+    variables are set, with an error and within a bounded time.
     """
     for ending in (
         "while True: time.sleep(1)",
@@ -105,8 +103,8 @@ async def test_variables_are_not_waited_for_for_ever(arena: Arena) -> None:
 
 
 def test_attacks_are_many_and_varied() -> None:
-    """At least sixty, of every kind and no more than thirteen of one, each with a sentence; half of
-    them shown to work.
+    """There are at least sixty attacks, of every kind and at most thirteen of one kind, each with a
+    description; half of them are shown to work without the layers.
     """
     kinds = Counter(attack.kind for attack in EVERY)
     assert len(EVERY) >= 60
@@ -119,5 +117,5 @@ def test_attacks_are_many_and_varied() -> None:
 
 @module_loop
 async def test_every_attack_names_a_layer_that_exists(arena: Arena) -> None:
-    """What is said to stop an attack is a layer that sessions report, or one of ours."""
+    """The layer of every attack is one that sessions report, or one of `OUR_LAYERS`."""
     assert {attack.layer for attack in EVERY} <= arena.attacker.layers.keys() | OUR_LAYERS.keys()

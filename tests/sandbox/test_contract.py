@@ -1,6 +1,5 @@
-"""What every sandbox must do with the code that models really write.
-
-The numbers are the cases of the facts about models.
+"""The contract of every sandbox for code as models write it. The numbers are those of the cases in
+the facts about models.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,13 +16,15 @@ Run = Callable[[str], Awaitable[ExecutionResult]]
 
 
 def test_an_unknown_name_is_refused() -> None:
-    """A sandbox that does not exist is named in the error, and so are those that do."""
+    """The error for an unknown sandbox names it, and lists the valid names."""
     with pytest.raises(InputError, match=r"'docker'.*'process'.*'inprocess'"):
         sandbox_named("docker")
 
 
 async def test_capabilities_are_true(sandbox: Sandbox, run: Run) -> None:
-    """What a sandbox says that it cannot do is so: its code reads files, or it does not."""
+    """The declared capabilities are true: code can read files only if the sandbox is not
+    isolated.
+    """
     result = await run("with open('/etc/passwd') as file: file.read(1)")
     assert (result.status == "error") is sandbox.capabilities.isolated
     result = await run(
@@ -36,7 +37,7 @@ async def test_capabilities_are_true(sandbox: Sandbox, run: Run) -> None:
 
 
 async def test_case_03_what_was_bound_before_an_error_stays_bound(run: Run) -> None:
-    """Names, imports and paid replies survive the error that follows them."""
+    """Names, imports and replies bound before an error stay bound after it."""
     result = await run(
         "import math\npaid = llm_query('p')\nx = 1\nraise ValueError('half way')\ny = 2"
     )
@@ -53,7 +54,7 @@ async def test_case_03_what_was_bound_before_an_error_stays_bound(run: Run) -> N
 
 
 async def test_case_04_every_builtin_exists(run: Run) -> None:
-    """frozenset, globals, SyntaxError, callable and all the others are there."""
+    """All builtins exist, such as frozenset, globals, SyntaxError and callable."""
     result = await run(
         "x = (frozenset([1]), callable(len), SyntaxError, globals(), __import__('re'), type, vars, memoryview)\nlen(x)"
     )
@@ -61,7 +62,7 @@ async def test_case_04_every_builtin_exists(run: Run) -> None:
 
 
 async def test_case_04_a_forbidden_builtin_says_so(sandbox: Sandbox, run: Run) -> None:
-    """input() has an error of its own, which tells the model what to do instead."""
+    """input() raises an error that tells the model what to do instead."""
     if not sandbox.capabilities.isolated:
         pytest.skip(
             "in the host's own process builtins are the host's, and pytest closes its standard input"
@@ -95,12 +96,16 @@ async def test_case_04_a_forbidden_builtin_says_so(sandbox: Sandbox, run: Run) -
     ],
 )
 async def test_case_05_the_last_expression_is_shown(run: Run, code: str, shown: str) -> None:
-    """Its value is echoed as in any REPL; a very long text is shown from its start with its length."""
+    """The value of the last expression is shown, as in any REPL; for a very long string, its
+    beginning and its length.
+    """
     assert (await run(code)).stdout == shown
 
 
-async def test_case_05_show_vars_lists_what_the_model_made(run: Run) -> None:
-    """SHOW_VARS() names variables and kinds, never contents, and none of the names that were given."""
+async def test_case_05_show_vars_lists_the_models_variables(run: Run) -> None:
+    """SHOW_VARS() lists the names and descriptions of the model's variables, never their contents,
+    and no names of the REPL.
+    """
     await run("found = ['a', 'b']\nimport re\ndef helper(): pass\nsecret = 'do not repeat me'")
     result = await run("SHOW_VARS()")
     assert result.stdout == "found: list of 2\nhelper: function\nsecret: str, 16 characters\n"
@@ -116,21 +121,23 @@ async def test_case_05_show_vars_lists_what_the_model_made(run: Run) -> None:
 
 @pytest.mark.parametrize("name", ["FINAL", "SUBMIT", "final_answer"])
 async def test_case_07_final_is_a_real_function(run: Run, name: str) -> None:
-    """Its argument is evaluated, never read as text; the dialects are the same function."""
+    """FINAL evaluates its argument like any function; its names in other dialects are the same
+    function.
+    """
     result = await run(f'a = "x"; b = "y"\n{name}(a + ", ally " + b)')
     assert result.final is not None
     assert (result.status, result.final.value, result.stdout) == ("ok", "x, ally y", "")
 
 
 async def test_case_07_final_takes_evidence(run: Run) -> None:
-    """Spans and quotes come through as they are."""
+    """Spans and quotes in `evidence` arrive unchanged."""
     result = await run("FINAL('a', evidence=[SpanRef('context_0', 4, 9), 'a quote'])")
     assert result.final is not None
     assert result.final.evidence == (SpanRef("context_0", 4, 9), "a quote")
 
 
 async def test_case_09_final_var_resolves_a_variable(run: Run) -> None:
-    """By its name in quotes, by its bare name, and as any other value."""
+    """FINAL_VAR accepts a variable's name as a string, the variable itself, and any other value."""
     for code in ("FINAL_VAR('x')", "FINAL_VAR(x)", "FINAL_VAR(x + 0)"):
         result = await run(f"x = 42\n{code}")
         assert result.final is not None
@@ -140,8 +147,8 @@ async def test_case_09_final_var_resolves_a_variable(run: Run) -> None:
     assert result.final.value == "the answer"
 
 
-async def test_case_17_final_var_of_an_unknown_name_is_no_answer(run: Run) -> None:
-    """The model is told which variables there are."""
+async def test_case_17_final_var_of_an_unknown_name_is_an_error(run: Run) -> None:
+    """FINAL_VAR with an unknown name is an error that lists the variables."""
     result = await run("total = 3\nFINAL_VAR('14')")
     assert (result.final, result.error and result.error.type) == (None, "NameError")
     assert result.error is not None
@@ -158,21 +165,23 @@ async def test_case_17_final_var_of_an_unknown_name_is_no_answer(run: Run) -> No
     ],
 )
 async def test_dialect_answer_dict(run: Run, code: str) -> None:
-    """`answer["ready"] = True` finishes, whichever key is set first, and only once."""
+    """`answer["ready"] = True` finishes once, in whichever order the keys are set."""
     result = await run(code)
     assert result.final is not None
     assert result.final.value == "done"
     assert (await run("1")).final is None
 
 
-async def test_dialect_answer_may_be_a_variable_of_the_models_own(run: Run) -> None:
-    """A model that keeps its own `answer` finds it again in the next block."""
+async def test_the_model_may_define_a_variable_answer(run: Run) -> None:
+    """A variable `answer` that the model defines is kept for the next block."""
     assert (await run("answer = llm_query('q')")).final is None
     assert (await run("answer")).stdout == "'echo: q'\n"
 
 
 async def test_a_final_of_any_kind_of_value_arrives(run: Run) -> None:
-    """JSON values as they are, tuples and sets as lists, anything else by its type and text."""
+    """A final JSON value arrives unchanged, tuples and sets as lists, anything else as its type and
+    string.
+    """
     result = await run("FINAL({'a': (1, 2.5, None, True), 'b': {1: 'x'}})")
     assert result.final is not None
     assert result.final.value == {"a": [1, 2.5, None, True], "b": {"1": "x"}}
@@ -182,7 +191,9 @@ async def test_a_final_of_any_kind_of_value_arrives(run: Run) -> None:
 
 
 async def test_a_final_that_cannot_cross_is_an_error(sandbox: Sandbox, run: Run) -> None:
-    """A list that holds itself is refused with words, and the session goes on."""
+    """A list that contains itself raises an error with an explanation, and the session
+    continues.
+    """
     if not sandbox.capabilities.isolated:
         pytest.skip(
             "nothing crosses a wire in the host's own process, so there is nothing to refuse there"
@@ -198,7 +209,7 @@ async def test_a_final_that_cannot_cross_is_an_error(sandbox: Sandbox, run: Run)
 
 
 async def test_case_15_future_imports_come_first(run: Run) -> None:
-    """`from __future__` works at the head of a block, and holds for later ones."""
+    """`from __future__` works at the beginning of a block, and applies to later blocks."""
     assert (
         await run("from __future__ import annotations\ndef f(x: Undefined): return x\nf(1)")
     ).stdout == "1\n"
@@ -206,20 +217,20 @@ async def test_case_15_future_imports_come_first(run: Run) -> None:
 
 
 @pytest.mark.parametrize("label", ["repl", "python", "Python", "py"])
-async def test_case_15_a_stray_label_line_is_passed_over(run: Run, label: str) -> None:
-    """A fence's label that slipped into the code does not fail it, and lines keep their numbers."""
+async def test_case_15_a_stray_label_line_is_ignored(run: Run, label: str) -> None:
+    """A label line of a code fence inside the code is ignored, and line numbers stay the same."""
     result = await run(f"{label}\nx = 1\n1/0")
     assert result.error is not None
     assert (result.error.type, "line 3" in result.error.traceback) == ("ZeroDivisionError", True)
 
 
 async def test_case_15_a_block_indented_as_a_whole_runs(run: Run) -> None:
-    """Code from a list item keeps its indentation and means what it says."""
+    """A block that is indented as a whole, as in a list item, runs."""
     assert (await run("    x = 1\n    if x:\n        print('yes')")).stdout == "yes\n"
 
 
 async def test_case_15_top_level_await(run: Run) -> None:
-    """`await` works at the top level, and tasks of one block can be awaited in the next."""
+    """`await` works at the top level, and the next block can await tasks of this one."""
     assert (
         await run(
             "import asyncio\nawait asyncio.sleep(0)\nt = asyncio.create_task(asyncio.sleep(0, 'late'))\nawait llm_query('a')"
@@ -229,7 +240,7 @@ async def test_case_15_top_level_await(run: Run) -> None:
 
 
 async def test_case_15_asyncio_run(run: Run) -> None:
-    """`asyncio.run` works, also where it is the last expression, or the coroutine was never
+    """`asyncio.run` works, even as the last expression or with a coroutine that was never
     awaited.
     """
     code = "import asyncio\nasync def main():\n    return await llm_query('b')\n"
@@ -238,8 +249,8 @@ async def test_case_15_asyncio_run(run: Run) -> None:
 
 
 async def test_case_15_asyncio_run_beside_await(sandbox: Sandbox, run: Run) -> None:
-    """`asyncio.run` works even in a block that awaits at its top level, where Python itself would
-    refuse it.
+    """`asyncio.run` works in a block that awaits at its top level, where Python itself would
+    raise.
     """
     if not sandbox.capabilities.isolated:
         pytest.skip("asyncio.run of the host's own process is not ours to change")
@@ -248,8 +259,8 @@ async def test_case_15_asyncio_run_beside_await(sandbox: Sandbox, run: Run) -> N
 
 
 async def test_case_15_reserved_names_are_restored(run: Run) -> None:
-    """`context` and the host's functions are themselves again in the next block, whatever the last
-    made of them.
+    """`context` and the host's functions are restored before each block, even if the last block
+    rebound them.
     """
     await run(
         "context = 'gone'; llm_query = None; FINAL = 3; store = 'mine'; context_0 = 1; del SHOW_VARS"

@@ -1,6 +1,5 @@
-"""What every sandbox must do with the calls of code, with what it prints and with the language.
-
-The numbers are the cases of the facts about models.
+"""The contract of every sandbox for host calls, output and the language. The numbers are those of
+the cases in the facts about models.
 """
 
 import asyncio
@@ -18,7 +17,9 @@ Run = Callable[[str], Awaitable[ExecutionResult]]
 
 
 async def test_calls_carry_their_block_and_arguments(run: Run, gate: Any) -> None:
-    """The gate sees block, function and arguments as they were written; an alias is its function."""
+    """The gate receives block, function and arguments unchanged; an alias is sent under the
+    function's name.
+    """
     await run("llm_query('one', model='fast')\nask('two')")
     await run("store.create(type='note', description='d')")
     assert gate.calls == [
@@ -29,8 +30,8 @@ async def test_calls_carry_their_block_and_arguments(run: Run, gate: Any) -> Non
 
 
 async def test_arguments_of_any_kind_cross(run: Run, gate: Any) -> None:
-    """Spans, errors, sets, keys that look like the wire's own tags, lone surrogates: all arrive as
-    they are; the rest is named.
+    """Spans, errors, sets, keys that look like the wire's tags and lone surrogates arrive
+    unchanged; other values raise an error that names them.
     """
     await run(
         "llm_batch([None, 1, 2.5, 'x', SpanRef('context_0', 1, 2), LLMError('timeout', 'm', 3), {'$b': 5, 'k': {1}}, '\\ud800', object()])"
@@ -52,7 +53,7 @@ async def test_arguments_of_any_kind_cross(run: Run, gate: Any) -> None:
 
 
 async def test_answers_of_any_kind_cross(run: Run, gate: Any) -> None:
-    """What the host gives arrives whole: None, numbers, nested data, spans, typed errors."""
+    """The host's answers arrive unchanged: None, numbers, nested data, spans, typed errors."""
     gate.gifts["all"] = [
         None,
         1.5,
@@ -69,8 +70,8 @@ async def test_answers_of_any_kind_cross(run: Run, gate: Any) -> None:
 
 
 async def test_a_refused_call_raises_in_the_models_code(run: Run) -> None:
-    """The exception has the name and words that the gate chose, and its traceback names the model's
-    line alone.
+    """A refused call raises the exception type and message that the gate chose, and its traceback
+    shows only the model's line.
     """
     result = await run("x = 1\nfail('ValueError', 'prompts must be texts')\n")
     assert result.error is not None
@@ -106,13 +107,15 @@ async def test_a_refused_call_raises_in_the_models_code(run: Run) -> None:
     ],
 )
 async def test_calls_run_at_the_same_time(run: Run, code: str) -> None:
-    """Awaited, gathered, collected or threaded: three calls that answer only together are answered."""
+    """Calls that are awaited, gathered, collected or threaded run concurrently: all three are
+    answered although none is answered alone.
+    """
     result = await asyncio.wait_for(run(code), 60)
     assert result.stdout == "['met', 'met', 'met']\n", result.error
 
 
 async def test_a_reply_may_be_awaited_late(run: Run) -> None:
-    """A call that was not awaited where it stands gives its reply, which can still be awaited."""
+    """A call that is not awaited at once returns its reply, which can still be awaited later."""
     assert (
         await run("r = llm_query('x')\nprint(r.upper())\nawait r")
     ).stdout == "ECHO: X\n'echo: x'\n"
@@ -122,7 +125,7 @@ async def test_a_reply_may_be_awaited_late(run: Run) -> None:
 
 
 async def test_190_gathered_calls_all_answer(run: Run, gate: Any) -> None:
-    """More calls than may be open at once wait for their turn, and none is lost or swapped."""
+    """Calls above the limit of open calls wait, and none is lost or swapped."""
     result = await run(
         "import asyncio\nr = await asyncio.gather(*[llm_query(str(i)) for i in range(190)])\nr == [f'echo: {i}' for i in range(190)]"
     )
@@ -131,7 +134,7 @@ async def test_190_gathered_calls_all_answer(run: Run, gate: Any) -> None:
 
 
 async def test_a_batch_of_large_prompts_crosses_in_frames(run: Run, gate: Any) -> None:
-    """Prompts and replies of several MB, and one text of 20 MB, arrive as they were."""
+    """Prompts and replies of several MB, and one string of 20 MB, arrive unchanged."""
     result = await run(
         "p = [str(i) * 100_000 for i in range(100)] + ['x' * 20_000_000]\nr = llm_batch(p)\nr == ['echo: ' + each for each in p]"
     )
@@ -142,8 +145,8 @@ async def test_a_batch_of_large_prompts_crosses_in_frames(run: Run, gate: Any) -
 async def test_a_fault_of_the_gate_is_raised_to_the_host(
     session: Session, sandbox: Sandbox
 ) -> None:
-    """An exception that is no refusal is a fault of ours: it reaches whoever asked, not the model,
-    and ends the session.
+    """An exception of the gate that is not a `HostCallError` is raised to the caller of `execute`,
+    not to the model, and ends the session.
     """
     if not sandbox.capabilities.isolated:
         pytest.skip("in the host's own process the model's code sees the exception: they share it")
@@ -157,14 +160,16 @@ async def test_a_fault_of_the_gate_is_raised_to_the_host(
 
 
 async def test_print_keeps_its_order_around_calls(run: Run) -> None:
-    """Lines come in the order in which they were written."""
+    """Output lines arrive in the order in which they were written."""
     assert (
         await run("print(1)\nllm_query('x')\nprint(2, end='')\nprint('', 3, sep='|')")
     ).stdout == "1\n2|3\n"
 
 
-async def test_output_is_bounded_and_what_was_dropped_is_counted(open_session: Any) -> None:
-    """The first characters are kept and the rest counted; the next block starts afresh."""
+async def test_output_is_bounded_and_dropped_characters_are_counted(open_session: Any) -> None:
+    """The first characters of the output are kept and the rest is counted; the next block starts at
+    zero.
+    """
     session = await open_session(limits=Limits(stdout_kept=1000))
     result = await session.execute("for i in range(100_000): print('0123456789', end='')", 1)
     assert (len(result.stdout), result.stdout[:12], result.dropped) == (
@@ -176,7 +181,7 @@ async def test_output_is_bounded_and_what_was_dropped_is_counted(open_session: A
 
 
 async def test_lone_surrogates_do_not_break_anything(run: Run) -> None:
-    """Text that no encoding holds is shown by its escapes."""
+    """Lone surrogates in the output are shown as escapes."""
     result = await run("print('a\\ud800b')\nraise ValueError('\\udfff')")
     assert result.error is not None
     assert (result.stdout.encode(), result.error.message.encode()) == (b"a\\ud800b\n", b"\\udfff")
@@ -185,9 +190,9 @@ async def test_lone_surrogates_do_not_break_anything(run: Run) -> None:
 # Errors.
 
 
-async def test_a_traceback_names_the_models_lines_and_nothing_of_ours(run: Run) -> None:
-    """Block, line and source of the model's code, the library's frames without paths of this
-    machine, none of the sandbox's.
+async def test_a_traceback_shows_the_models_lines_and_not_the_sandbox(run: Run) -> None:
+    """A traceback shows block, line and source of the model's code, and frames of the standard
+    library without paths of this machine, but no frames of the sandbox.
     """
     await run("def parse(text):\n    import json\n    return json.loads(text)")
     result = await run("x = 1\nparse('{')")
@@ -201,7 +206,7 @@ async def test_a_traceback_names_the_models_lines_and_nothing_of_ours(run: Run) 
 
 
 async def test_a_syntax_error_points_at_its_place(run: Run) -> None:
-    """It names the line, and nothing of the block ran."""
+    """A syntax error names its line, and no statement of the block runs."""
     result = await run("print('ran')\nx = = 1")
     assert result.error is not None
     assert (result.stdout, result.error.type) == ("", "SyntaxError")
@@ -209,7 +214,7 @@ async def test_a_syntax_error_points_at_its_place(run: Run) -> None:
 
 
 async def test_linked_exceptions_are_shown(run: Run) -> None:
-    """`raise … from …` keeps both, cleaned alike."""
+    """`raise … from …` shows both exceptions, both without frames of the sandbox."""
     result = await run(
         "try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise KeyError('missing') from e"
     )
@@ -229,7 +234,7 @@ async def test_system_exit_is_survived(run: Run) -> None:
 
 
 async def test_endless_recursion_is_an_error(run: Run) -> None:
-    """A RecursionError comes back bounded, and the session goes on."""
+    """A RecursionError is returned with a bounded traceback, and the session continues."""
     result = await run("def f(n): return f(n + 1)\nf(0)")
     assert result.error is not None
     assert (result.error.type, len(result.error.traceback) <= 4000) == ("RecursionError", True)
@@ -237,7 +242,7 @@ async def test_endless_recursion_is_an_error(run: Run) -> None:
 
 
 async def test_an_exception_whose_text_raises_is_described(run: Run) -> None:
-    """A hostile __str__ or __repr__ costs its text, nothing else."""
+    """An exception whose __str__ or __repr__ raises is reported without its message."""
     result = await run(
         "class Bad(Exception):\n    def __str__(self): raise RuntimeError('no')\nraise Bad()"
     )
@@ -286,13 +291,15 @@ async def test_an_exception_whose_text_raises_is_described(run: Run) -> None:
     ],
 )
 async def test_the_language_works(run: Run, code: str, shown: str) -> None:
-    """Generators, deletion, inheritance, globals, callables in re.sub, the usual modules."""
+    """Generators, deletion, inheritance, globals, callables in re.sub and the usual modules
+    work.
+    """
     result = await run(code)
     assert result.stdout == shown, result.error
 
 
 async def test_classes_of_the_model_can_be_pickled(sandbox: Sandbox, run: Run) -> None:
-    """Its namespace is the module `__main__`, as in any script."""
+    """The model's namespace is the module `__main__`, as in any script."""
     if not sandbox.capabilities.isolated:
         pytest.skip("the host's own process has a __main__ already")
     assert (
@@ -300,8 +307,10 @@ async def test_classes_of_the_model_can_be_pickled(sandbox: Sandbox, run: Run) -
     ).stdout == "'K'\n"
 
 
-async def test_warnings_of_the_models_style_cost_no_output(sandbox: Sandbox, run: Run) -> None:
-    """An invalid escape in a pattern is Python's to warn about, not the model's to read."""
+async def test_warnings_about_the_models_style_are_not_output(sandbox: Sandbox, run: Run) -> None:
+    """Python's warnings about the model's code, such as invalid escapes in patterns, are not part
+    of the output.
+    """
     if not sandbox.capabilities.isolated:
         pytest.skip("the host's own process keeps its own warnings, which are errors here")
     result = await run("import re\nre.findall('\\d+', 'a1')")
@@ -312,7 +321,7 @@ async def test_warnings_of_the_models_style_cost_no_output(sandbox: Sandbox, run
 
 
 async def test_a_list_is_a_list(open_session: Any) -> None:
-    """Several texts are `context` as a list and `context_0…n` each, with metadata."""
+    """Several documents are the list `context`, and each is `context_0…n`, with metadata."""
     session = await open_session(["first", "zweiter é ü", "third 😀"])
     result = await session.execute(
         "(context, context_1 is context[1], len(context_2), context_metadata['type'])", 1
@@ -335,8 +344,8 @@ async def test_a_list_is_a_list(open_session: Any) -> None:
     ],
 )
 async def test_any_text_arrives_as_it_is(open_session: Any, text: str) -> None:
-    """Every width, no newline translated, lone surrogates kept; equal to and hashed like any str of
-    the same characters.
+    """A document of any character width arrives unchanged, including line ends and lone surrogates,
+    and equals and hashes like any str with the same characters.
     """
     session = await open_session(text)
     code = f"end = {text[-20:]!r}\n(len(context), context[-20:] == end, hash(context[-20:]) == hash(end), ord(max(context, default='a')))"
@@ -345,13 +354,13 @@ async def test_any_text_arrives_as_it_is(open_session: Any, text: str) -> None:
 
 
 async def test_variables_can_be_set(session: Session) -> None:
-    """The host binds plain values between blocks."""
+    """The host can bind plain values between blocks."""
     await session.set_vars({"given": [1, "two", None]})
     assert (await session.execute("given", 1)).stdout == "[1, 'two', None]\n"
 
 
 async def test_a_closed_session_says_so(session: Session) -> None:
-    """After close, a use is an error that says what to do; closing twice is no harm."""
+    """Using a closed session raises an error that says what to do; closing twice is allowed."""
     await session.close()
     await session.close()
     with pytest.raises(SandboxClosedError, match="open another one"):
@@ -359,7 +368,7 @@ async def test_a_closed_session_says_so(session: Session) -> None:
 
 
 async def test_cancelling_gives_control_back_at_once(session: Session, gate: Any) -> None:
-    """A cancelled block returns, its calls are cancelled, and the session is closed."""
+    """Cancelling a block returns at once, cancels its calls and closes the session."""
     task = asyncio.ensure_future(session.execute("slow(60)", 1))
     while not gate.open:
         await asyncio.sleep(0.001)

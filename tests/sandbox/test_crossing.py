@@ -1,5 +1,5 @@
-"""What code hands over by mistake, or leaves behind, is told to the code or refused; the session
-and its variables stay.
+"""Values that code passes by mistake, or leaves behind, are reported to the code or refused; the
+session and its variables stay.
 """
 
 import asyncio
@@ -52,8 +52,8 @@ SLIPS = {
 async def test_a_value_that_is_not_valid_is_an_error_of_its_block(
     open_session: Any, gate: Any, value: str
 ) -> None:
-    """In an argument, an answer and its evidence: the code is told what is wrong, nothing reaches
-    the host, the variables stay.
+    """An invalid value in an argument, an answer or its evidence is an error of the block: the code
+    gets the reason, nothing reaches the host, and variables stay.
     """
     session = await open_session()
     await session.execute(CLASSES, 1)
@@ -72,8 +72,8 @@ async def test_a_value_that_is_not_valid_is_an_error_of_its_block(
 
 @pytest.mark.parametrize("value", ["NoText()", "NoLength('text')"])
 async def test_odd_values_cross_as_what_they_are(open_session: Any, value: str) -> None:
-    """A text is a text whatever its class says of its length, and an object whose text raises
-    crosses as one that has none.
+    """A string is sent by its real length, whatever its class reports, and an object whose
+    `__str__` raises is sent without a string.
     """
     session = await open_session()
     await session.execute(CLASSES, 1)
@@ -82,10 +82,8 @@ async def test_odd_values_cross_as_what_they_are(open_session: Any, value: str) 
     assert result.final is not None
 
 
-async def test_parts_without_a_message_are_let_go_of_after_the_block(open_session: Any) -> None:
-    """What an argument that is refused half way has sent ahead counts no longer once its block has
-    ended.
-    """
+async def test_parts_without_a_message_are_discarded_after_the_block(open_session: Any) -> None:
+    """Parts of a message that failed halfway no longer count after the end of the block."""
     session = await open_session(limits=Limits(message_bytes=4 << 20))
     code = "try:\n    llm_batch(['x' * 5_000] * 600 + [SpanRef('context_0', None, 1)])\nexcept ValueError:\n    kept = 1"
     for number in range(5):
@@ -95,8 +93,8 @@ async def test_parts_without_a_message_are_let_go_of_after_the_block(open_sessio
 
 
 async def test_a_call_begun_in_an_earlier_block_is_refused(open_session: Any, gate: Any) -> None:
-    """A thread that was stopped in the middle of a large call goes on in the next block: its call
-    is refused, the session stays.
+    """A large call of a thread that was stopped at the end of its block and continues in the next
+    block is refused; the session stays.
     """
     session = await open_session()
     code = """
@@ -125,7 +123,7 @@ async def test_a_call_begun_in_an_earlier_block_is_refused(open_session: Any, ga
 
 
 async def test_open_calls_and_parts_keep_within_one_bound(open_session: Any, gate: Any) -> None:
-    """While a large call is open, a second is read only as far as both together may take."""
+    """While a large call is open, another is read only as far as the common size limit allows."""
     session = await open_session(limits=dataclasses.replace(Limits(), message_bytes=20 << 20))
     weights: list[int] = []
     one_is_open, go_on = asyncio.Event(), asyncio.Event()

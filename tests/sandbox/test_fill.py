@@ -1,4 +1,4 @@
-"""A str that was filled from a descriptor is a str like any other."""
+"""A str that was filled from a descriptor behaves like any other str."""
 
 import os
 import pickle
@@ -43,7 +43,9 @@ def filled(text: str, stored: int, before: bytes = b"", chars: int | None = None
 
 
 def assert_same(made: str, text: str) -> None:
-    """Equal in every way that reads its memory: hash, order, search, encodings, size, slices."""
+    """Check equality in every operation that reads the memory: hash, order, search, encodings,
+    size, slices.
+    """
     assert made == text
     assert hash(made) == hash(text)
     assert {text: 1}[made] == 1
@@ -69,8 +71,8 @@ SAMPLES = {
     [(each, stored) for each in MAXCHARS for stored in (1, 2, 4) if stored >= WIDTHS[each]],
 )
 def test_every_width_from_every_stored_width(maxchar: int, stored: int, chars: int) -> None:
-    """Text of each class is filled from its own width, and narrowed from each greater one, within a
-    step and across steps.
+    """Text of each character width is filled from its own width, and narrowed from each larger
+    width, within one step and over several.
     """
     text = (SAMPLES[maxchar] * (chars // 4 + 1))[-chars:]
     assert maxchar_of(text) == maxchar
@@ -80,8 +82,8 @@ def test_every_width_from_every_stored_width(maxchar: int, stored: int, chars: i
 @settings(deadline=None, max_examples=60)
 @given(st.text(st.characters(), max_size=200), st.integers(0, 3), st.data())
 def test_any_text_above_a_step(text: str, before: int, data: st.DataObject) -> None:
-    """Any text comes out as it went in, whatever precedes it in the file; steps are made small, so
-    that short texts take several.
+    """Any text is read unchanged at any position of the file; the steps are small here, so that
+    short texts need several.
     """
     stored = data.draw(
         st.sampled_from([width for width in (1, 2, 4) if width >= WIDTHS[maxchar_of(text)]])
@@ -92,13 +94,15 @@ def test_any_text_above_a_step(text: str, before: int, data: st.DataObject) -> N
 
 
 def test_the_empty_text() -> None:
-    """No characters are the empty str, from an empty file too."""
+    """Zero characters are the empty str, even from an empty file."""
     assert filled("", 1) == ""
 
 
 @pytest.mark.parametrize("chars", [10, STEP_CHARS + 10])
 def test_a_file_that_is_too_short(chars: int) -> None:
-    """A file that ends before the text raises, and never gives a shorter or unfilled str."""
+    """A file that is shorter than the text raises; the result is never a shorter or unfilled
+    str.
+    """
     text = "é" * (chars - 3)
     with pytest.raises(EOFError, match="ends 3 bytes before"):
         filled(text, 1, chars=chars)
@@ -107,8 +111,8 @@ def test_a_file_that_is_too_short(chars: int) -> None:
 @pytest.mark.parametrize("chars", [10, STEP_CHARS + 10])
 @pytest.mark.parametrize("stored", [1, 2])
 def test_a_file_that_is_not_ascii_after_all(chars: int, stored: int) -> None:
-    """A byte above 127 in what was said to be ASCII raises: such a str would break the
-    interpreter's rules.
+    """A byte above 127 in text declared as ASCII raises: such a str would be invalid for the
+    interpreter.
     """
     data = ("a" * (chars - 1) + "é").encode(CODECS[stored])
     with memory(data) as fd, pytest.raises(ValueError, match="not"):
@@ -116,7 +120,7 @@ def test_a_file_that_is_not_ascii_after_all(chars: int, stored: int) -> None:
 
 
 def test_the_position_of_the_file_stays() -> None:
-    """The descriptor's own position is neither used nor moved."""
+    """The descriptor's position is not used or changed."""
     with memory(b"abcdef") as fd:
         os.lseek(fd, 2, os.SEEK_SET)
         assert fill(fd, 1, 3, 1, 0x7F) == "bcd"
@@ -141,14 +145,14 @@ print((peak() - before) / (sys.getsizeof(text)))
     ("stored", "maxchar"), [(1, 0x7F), (1, 0xFF), (2, 0xFFFF), (4, 0x10FFFF), (4, 0x7F)]
 )
 def test_filling_takes_the_memory_of_the_text_and_no_more(stored: int, maxchar: int) -> None:
-    """At its peak, filling holds the text once: 1.1 times its size at most."""
+    """Peak memory while filling is at most 1.1 times the size of the text."""
     command = [sys.executable, "-c", MEASURE, str(stored), str(maxchar), str(48 << 20)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert 0.9 < float(done.stdout) < 1.1
 
 
 def test_nothing_of_the_package_is_needed() -> None:
-    """The module runs alone, with the standard library: that is how a child has it."""
+    """The module needs only the standard library, as in a child."""
     code = f"import runpy, sys; runpy.run_path({module.__file__!r}); print([m for m in sys.modules if m.startswith('rlm')])"
     assert (
         subprocess.run(

@@ -1,5 +1,5 @@
-"""An interrupt, or a time limit, ends the block and costs the session nothing: no frame is cut, no
-variable is lost.
+"""An interrupt, or a time limit, ends the block and leaves the session intact: no frame is
+truncated, no variable is lost.
 """
 
 import asyncio
@@ -76,8 +76,8 @@ CODE = {
 
 
 async def interrupt_at(session: Any, task: "asyncio.Task[Any]", seconds: float) -> Any:
-    """The block's result, interrupted from outside once it has run for so long, or when it has
-    ended by then.
+    """The result of a block that is interrupted from outside after this time, unless it has ended
+    before.
     """
     await asyncio.wait({task}, timeout=seconds)
     await session.interrupt()
@@ -86,8 +86,8 @@ async def interrupt_at(session: Any, task: "asyncio.Task[Any]", seconds: float) 
 
 @pytest.mark.parametrize("what", CODE)
 async def test_an_interrupt_at_any_step_loses_nothing(open_session: Any, what: str) -> None:
-    """At each step of a block, up to the start of the next one: the session, its variables and all
-    frames are whole.
+    """An interrupt at any step of a block, up to the start of the next one, leaves the session, its
+    variables and all frames intact.
     """
     session = await open_session(limits=PATIENT)
     await session.execute(AT_A_STEP + "import threading\nblocks = 0", 0)
@@ -121,8 +121,8 @@ async def test_an_interrupt_at_any_step_loses_nothing(open_session: Any, what: s
     ],
 )
 async def test_many_interrupts_from_outside_lose_nothing(open_session: Any, code: str) -> None:
-    """Interrupts at moments of all kinds, also before the code has begun and as it ends: each block
-    ends, and the variables stay.
+    """After interrupts at arbitrary moments, even before the code has started and while it ends,
+    each block ends and the variables stay.
     """
     session = await open_session(limits=PATIENT)
     await session.execute("blocks = 0", 0)
@@ -144,8 +144,8 @@ async def test_many_interrupts_from_outside_lose_nothing(open_session: Any, code
 async def test_threads_that_wait_for_the_host_end_with_an_interrupt(
     open_session: Any, gate: Any
 ) -> None:
-    """A pool whose calls are open and whose queue is full ends at once: its open calls are
-    cancelled, the others refused.
+    """An interrupt ends a thread pool with open and queued calls at once: open calls are cancelled,
+    the others are refused.
     """
     session = await open_session(limits=PATIENT)
     code = """
@@ -164,8 +164,8 @@ async def test_threads_that_wait_for_the_host_end_with_an_interrupt(
 
 
 async def test_code_that_swallows_an_interrupt_gets_another(open_session: Any) -> None:
-    """A bare `except` in a loop takes one interrupt each time round; the signal is sent until the
-    block has ended.
+    """The interrupt is sent repeatedly until the block has ended, even if a bare `except` in a loop
+    catches each one.
     """
     session = await open_session(limits=PATIENT)
     await session.execute("swallowed = 0", 0)
@@ -185,8 +185,8 @@ async def test_code_that_swallows_an_interrupt_gets_another(open_session: Any) -
 
 
 def test_a_host_that_blocks_the_signal_loses_nothing() -> None:
-    """A host that waits for signals by sigwait blocks them, and its children inherit that: a time
-    limit works all the same.
+    """A time limit works in a host that blocks signals, as with sigwait, although children inherit
+    the signal mask.
     """
     code = """
 import asyncio, signal

@@ -1,8 +1,6 @@
-"""A layer that is missing, fails or only claims to hold leads to a refusal that names it, or to
-fewer rights; never to less protection.
-
-The kernels that lack something are this one, with a filter around the server that answers in its
-place (see `launcher.py`).
+"""A layer that is missing, fails or only pretends to hold leads to a refusal that names it, or to
+fewer permissions; never to less protection. The kernels that lack a layer are simulated by a filter
+around the server that answers for this kernel (see `launcher.py`).
 """
 
 import errno
@@ -60,7 +58,7 @@ async def no_gate(*_: Any) -> Any:
 
 
 async def refusal(world: World) -> str:
-    """Why there is no session in this world."""
+    """The error for a session in this world."""
     with (
         world.sandbox() as sandbox,
         Corpus.build("x") as corpus,
@@ -72,36 +70,38 @@ async def refusal(world: World) -> str:
 
 @pytest.mark.parametrize(("layer", "answer"), CASES)
 async def test_a_layer_that_cannot_be_put_on_is_named(layer: str, answer: Answer) -> None:
-    """The kernel refuses the call: there is no session, and the error says which layer, why, and
-    what can be chosen instead.
+    """If the kernel refuses a layer, no session starts, and the error names the layer, the reason
+    and the alternatives.
     """
     said = await refusal(World(user=identity("user").user, answers=(answer,)))
     assert re.search(rf"model code here: {layer}: .*sandbox='inprocess'", said), said
 
 
 @pytest.mark.parametrize(("layer", "answer"), CASES)
-async def test_a_layer_that_only_claims_to_hold_is_found_out(layer: str, answer: Answer) -> None:
-    """The kernel says yes and does nothing: the look from the inside tells, and there is no
-    session.
+async def test_a_layer_that_only_pretends_to_hold_is_detected(layer: str, answer: Answer) -> None:
+    """If the kernel reports success without applying a layer, the check from the inside fails, and
+    no session starts.
     """
     if layer in {"no_new_privs", "capabilities"} and not ROOT:
         pytest.skip(
             "an ordinary user has no capabilities, and cannot lay a filter around the server without no_new_privs"
         )
     said = await refusal(World(answers=(Answer(call=answer.call, error=0, when=answer.when),)))
-    assert f"model code here: {layer}: it was put on and does not hold" in said
+    assert f"model code here: {layer}: it was applied but does not hold" in said
 
 
-async def test_a_landlock_that_claims_everything_is_found_out() -> None:
-    """Likewise where every call of Landlock says yes."""
+async def test_a_landlock_that_only_pretends_is_detected() -> None:
+    """The same if every call of Landlock reports success."""
     said = await refusal(
         World(answers=tuple(Answer(call=each.call, error=0) for each in NO_LANDLOCK))
     )
-    assert "model code here: landlock: it was put on and does not hold" in said
+    assert "model code here: landlock: it was applied but does not hold" in said
 
 
 async def test_an_unknown_machine_is_refused() -> None:
-    """Without a table of its system calls there is no filter, and so no session."""
+    """Without a table of system calls for this architecture there is no filter, and no session
+    starts.
+    """
     said = await refusal(World(machine="riscv64"))
     assert "model code here: seccomp: there is no table of system calls for 'riscv64'" in said
 
@@ -118,8 +118,8 @@ async def closed(request: pytest.FixtureRequest) -> AsyncIterator[Arena]:
 
 @module_loop
 async def test_every_layer_is_tried(closed: Arena) -> None:
-    """What sessions report is what these tests take away; without Landlock, nothing can be opened,
-    and the session says so.
+    """These tests remove every layer that sessions report; without Landlock no file can be opened,
+    and the session reports that.
     """
     session = await closed.open(QUICK)
     assert session.layers.keys() - {"files"} == PUT_ON.keys()
@@ -136,14 +136,14 @@ async def test_every_layer_is_tried(closed: Arena) -> None:
     "attack", named([each for each in EVERY if each.kind in {"files", "introspection"}])
 )
 async def test_attacks_on_files_fail_without_landlock(closed: Arena, attack: Attack) -> None:
-    """Where Landlock is missing, what it would have stopped is stopped all the same."""
+    """Without Landlock, the attacks that it stops fail as well."""
     await closed.assert_held(attack)
 
 
 @module_loop
 async def test_without_landlock_not_even_the_library_can_be_read(closed: Arena) -> None:
-    """Nothing can be opened, listed, or asked about: no file of the library, no device, not the
-    root folder.
+    """Without Landlock no path can be opened, listed or queried: no file of the library, no device,
+    not the root folder.
     """
     session = await closed.open(QUICK)
     code = """
@@ -162,8 +162,8 @@ async def test_without_landlock_not_even_the_library_can_be_read(closed: Arena) 
 
 @module_loop
 async def test_ordinary_code_works_without_landlock(closed: Arena) -> None:
-    """Everything that is loaded before the sandbox closes works: imports, regexes, codecs, dates,
-    asyncio, threads.
+    """Code that uses only preloaded modules works: imports, regexes, codecs, dates, asyncio,
+    threads.
     """
     session = await closed.open(QUICK)
     code = """

@@ -1,6 +1,5 @@
-"""The process sandbox: its layers, its limits and its threads.
-
-Traps are numbered as in the facts about sandboxes.
+"""The process sandbox: its layers, limits and threads. The numbers are those of the traps in the
+facts about sandboxes.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ def sandbox() -> Sandbox:
 
 
 async def test_layers_are_reported(open_session: Any) -> None:
-    """A session says which layers hold it."""
+    """A session reports its layers."""
     session = await open_session()
     layers = ["rlimits", "no_new_privs", "capabilities", "not_dumpable", "parent_death", "seccomp"]
     assert [session.layers[name] for name in layers] == ["on"] * len(layers)
@@ -42,14 +41,14 @@ async def test_layers_are_reported(open_session: Any) -> None:
 async def test_other_systems_are_refused(
     open_session: Any, monkeypatch: pytest.MonkeyPatch, platform: str
 ) -> None:
-    """Nothing weaker is chosen in silence: the error names what can be chosen."""
+    """A weaker sandbox is never chosen silently: the error names the alternatives."""
     monkeypatch.setattr(sys, "platform", platform)
     with pytest.raises(SandboxUnavailableError, match=f"{platform}.*sandbox='inprocess'"):
         await open_session()
 
 
 async def test_a_server_that_cannot_start_says_why(gate: RecordingGate) -> None:
-    """A wrong interpreter or a package that is not there: one clear error."""
+    """A wrong interpreter or a missing package is one clear error."""
     with Corpus.build("x") as corpus:
         with pytest.raises(SandboxError, match="No such file"):
             await ProcessSandbox(python="/nowhere/python").open(Opening(corpus, [], gate, Limits()))
@@ -63,8 +62,8 @@ async def test_a_server_that_cannot_start_says_why(gate: RecordingGate) -> None:
 
 
 async def test_packages_can_be_preloaded(gate: RecordingGate) -> None:
-    """A package that the user names can be imported, also its parts that were not loaded yet;
-    others cannot.
+    """A preloaded package can be imported, including submodules that were not loaded yet; other
+    packages cannot.
     """
     sandbox = ProcessSandbox(preload=["tqdm"])
     with Corpus.build("x") as corpus:
@@ -94,8 +93,8 @@ async def test_packages_can_be_preloaded(gate: RecordingGate) -> None:
     ],
 )
 async def test_trap_04_time_limit_interrupts_and_keeps_state(open_session: Any, code: str) -> None:
-    """Loops, sleep, a regex, a lock: a real signal wakes them, what was bound is kept, and the
-    reason is said.
+    """The time limit interrupts loops, sleep, a regex and a lock with a real signal, keeps
+    variables, and reports the reason.
     """
     session = await open_session(limits=Limits(block_seconds=0.3))
     result = await session.execute(f"kept = 'yes'\n{code}", 1)
@@ -106,7 +105,7 @@ async def test_trap_04_time_limit_interrupts_and_keeps_state(open_session: Any, 
 
 
 async def test_trap_04_code_that_refuses_to_stop_is_killed(open_session: Any) -> None:
-    """Code that swallows the interrupt loses its session, within the grace."""
+    """Code that catches every interrupt loses its session at the end of the grace period."""
     session = await open_session(limits=SMALL)
     result = await session.execute(
         "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", 1
@@ -117,14 +116,16 @@ async def test_trap_04_code_that_refuses_to_stop_is_killed(open_session: Any) ->
     assert (await session.execute("1", 2)).status == "lost"
 
 
-async def test_trap_03_waiting_for_the_host_is_no_computing(open_session: Any) -> None:
-    """A block may wait for models far longer than it may compute."""
+async def test_trap_03_waiting_for_the_host_is_not_computing(open_session: Any) -> None:
+    """Waiting for host calls does not count towards a block's computing time."""
     session = await open_session(limits=SMALL)
     assert (await session.execute("slow(0.7)", 1)).stdout == "'slept'\n"
 
 
 async def test_trap_03_an_open_call_does_not_stop_the_clock(open_session: Any) -> None:
-    """A thread that keeps a call open while another computes is caught by the processor's time."""
+    """CPU time counts: a block that computes in one thread while another keeps a call open exceeds
+    its limit.
+    """
     session = await open_session(limits=SMALL)
     result = await session.execute(
         "import threading\nthreading.Thread(target=slow, args=(60,), daemon=True).start()\nwhile True: pass",
@@ -134,7 +135,7 @@ async def test_trap_03_an_open_call_does_not_stop_the_clock(open_session: Any) -
 
 
 async def test_trap_03_wall_cap(open_session: Any) -> None:
-    """Waiting has a bound too."""
+    """The total time of a block, waiting included, is limited."""
     session = await open_session(limits=Limits(block_wall_seconds=0.3))
     result = await session.execute("slow(60)", 1)
     assert result.error is not None
@@ -145,7 +146,7 @@ async def test_trap_03_wall_cap(open_session: Any) -> None:
 
 
 async def test_trap_03_cap_of_calls(open_session: Any, gate: RecordingGate) -> None:
-    """Calls beyond the cap are refused with words, and never reach the gate."""
+    """Calls above the limit are refused with an explanation, and never reach the gate."""
     session = await open_session(limits=Limits(calls_per_block=5))
     result = await session.execute("for i in range(10): llm_query(str(i))", 1)
     assert result.error is not None
@@ -158,7 +159,7 @@ async def test_trap_03_cap_of_calls(open_session: Any, gate: RecordingGate) -> N
 
 
 async def test_interrupt_from_outside(open_session: Any, gate: RecordingGate) -> None:
-    """interrupt() ends the block and keeps the session; without a block it does nothing."""
+    """interrupt() ends the block and keeps the session; without a running block it does nothing."""
     session = await open_session()
     await session.interrupt()
     task = asyncio.ensure_future(
@@ -176,7 +177,7 @@ async def test_interrupt_from_outside(open_session: Any, gate: RecordingGate) ->
 
 
 async def test_trap_06_seeds_are_pinned(open_session: Any) -> None:
-    """Set order, hashes and `random` are the same in two sessions of the same seed."""
+    """Set order, hashes and `random` are the same in two sessions with the same seed."""
     code = "import random\nprint(list({str(i) for i in range(50)}), hash('text'), random.random())"
     outputs = []
     for _ in range(2):
@@ -188,8 +189,8 @@ async def test_trap_06_seeds_are_pinned(open_session: Any) -> None:
 
 
 async def test_trap_08_many_threads_fit(open_session: Any) -> None:
-    """A pool of 100 threads works within the address space; one of 300 is told what any full
-    machine would tell it, and loses nothing.
+    """A pool of 100 threads works within the address space; a pool of 300 gets the error of a
+    machine without free threads, and no data is lost.
     """
     session = await open_session()
     code = """
@@ -222,8 +223,8 @@ async def test_trap_08_many_threads_fit(open_session: Any) -> None:
 
 
 async def test_threads_count_however_they_are_started(open_session: Any) -> None:
-    """A burst of threads by the lower module is bounded at the start of each, whether the ones
-    before have begun to run or not.
+    """Threads started with the low-level module count at their start, whether the earlier ones are
+    running yet or not.
     """
     session = await open_session(limits=Limits(threads=50))
     code = """
@@ -246,7 +247,7 @@ async def test_threads_count_however_they_are_started(open_session: Any) -> None
 
 
 async def test_trap_09_threads_rest_between_blocks(open_session: Any) -> None:
-    """What a block leaves running does not run while no block does."""
+    """Threads that a block leaves running are paused between blocks."""
     session = await open_session()
     code = """
         import threading, time
@@ -266,8 +267,8 @@ async def test_trap_09_threads_rest_between_blocks(open_session: Any) -> None:
 
 
 async def test_trap_09_a_late_call_is_refused(open_session: Any, gate: RecordingGate) -> None:
-    """A thread of an ended block that calls during the next one counts as the next one's; calls
-    left open are cancelled.
+    """A call that a thread of an ended block makes during the next block counts for the next block;
+    calls still open at the end of a block are cancelled.
     """
     session = await open_session()
     await session.execute(

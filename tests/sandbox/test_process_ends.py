@@ -1,6 +1,5 @@
-"""The process sandbox: how sessions are lost, cancelled and ended, side by side, and what is left.
-
-Traps are numbered as in the facts about sandboxes.
+"""The process sandbox: how sessions are lost, cancelled and closed, also concurrently, without
+leaks. The numbers are those of the traps in the facts about sandboxes.
 """
 
 import asyncio
@@ -37,7 +36,7 @@ def sandbox() -> Sandbox:
 
 
 async def test_a_killed_child_is_a_lost_session(open_session: Any) -> None:
-    """A crash, a kill or an exit in mid-block becomes status `lost` with the output so far, never
+    """A crash, a kill or an exit inside a block is the status `lost` with the output so far, never
     an exception.
     """
     for code in (
@@ -57,14 +56,14 @@ async def test_a_killed_child_is_a_lost_session(open_session: Any) -> None:
 
 
 async def test_a_child_killed_between_blocks_is_a_lost_session(open_session: Any) -> None:
-    """Likewise when it happens while nobody looks."""
+    """The same applies to a child that is killed between blocks."""
     session = await open_session()
     os.kill(session.child._pid, signal.SIGKILL)
     assert (await session.execute("1", 1)).status == "lost"
 
 
 async def test_too_much_memory_is_a_memory_error(open_session: Any) -> None:
-    """An allocation beyond the limit raises in the model's code; session and variables stay."""
+    """An allocation above the limit raises in the model's code; session and variables stay."""
     session = await open_session(limits=Limits(memory=256 << 20))
     result = await session.execute("x = 1\ny = 'a' * (1 << 30)", 1)
     assert result.error is not None
@@ -73,7 +72,7 @@ async def test_too_much_memory_is_a_memory_error(open_session: Any) -> None:
 
 
 async def test_the_server_is_replaced_when_it_dies(open_session: Any) -> None:
-    """Its sessions are lost with it; the next one has a new server."""
+    """The sessions of a dead server are lost; the next session starts a new server."""
     session = await open_session()
     old = server()
     old._process.kill()
@@ -84,8 +83,8 @@ async def test_the_server_is_replaced_when_it_dies(open_session: Any) -> None:
     assert server() is not old
 
 
-async def test_a_session_that_nobody_closes_ends_with_its_object(gate: RecordingGate) -> None:
-    """The process is gone when the session's object is."""
+async def test_an_unclosed_session_ends_with_its_object(gate: RecordingGate) -> None:
+    """The process of an unclosed session ends when the session object is collected."""
     with Corpus.build("x") as corpus:
         session = await ProcessSandbox().open(Opening(corpus, [], gate, Limits()))
         await session.execute("1", 1)
@@ -100,7 +99,7 @@ async def test_a_session_that_nobody_closes_ends_with_its_object(gate: Recording
 async def test_cancelling_open_leaves_no_process(
     sandbox: ProcessSandbox, gate: RecordingGate
 ) -> None:
-    """A session that is cancelled while it starts is gone, wherever it was."""
+    """Cancelling `open` at any point leaves no process."""
     with Corpus.build("x" * 5_000_000) as corpus:
         for delay in (0, 0.001, 0.003, 0.006, 0.01):
             task = asyncio.ensure_future(sandbox.open(Opening(corpus, [], gate, Limits())))
@@ -117,9 +116,7 @@ async def test_cancelling_open_leaves_no_process(
 async def test_cancelling_in_every_wait_leaves_nothing(
     sandbox: ProcessSandbox, gate: RecordingGate, again: int
 ) -> None:
-    """A session that is cancelled while it opens, runs or closes, once or again a little later, is
-    gone when that has ended.
-    """
+    """Cancelling a session once or twice, while it opens, runs or closes, leaves nothing behind."""
     late = "import threading\nthreading.Thread(target=slow, args=(60,), daemon=True).start()\nllm_query('x')"
     with Corpus.build("x") as corpus:
 
@@ -142,9 +139,7 @@ async def test_cancelling_in_every_wait_leaves_nothing(
 
 
 async def test_cancelling_the_end_of_a_block_ends_the_session(sandbox: ProcessSandbox) -> None:
-    """A block that is done, but for a call that it left open, is cancelled like any other: its
-    session is closed.
-    """
+    """Cancelling a finished block that still waits for an open call closes the session."""
     ending, go = asyncio.Event(), asyncio.Event()
 
     async def gate(_block: int, function: str, _args: list[Any], _kwargs: dict[str, Any]) -> Any:
@@ -174,7 +169,7 @@ async def test_cancelling_the_end_of_a_block_ends_the_session(sandbox: ProcessSa
 async def test_cancelling_kills_at_once_whatever_the_code_does(
     open_session: Any, gate: RecordingGate
 ) -> None:
-    """Code that ignores every signal that it can is gone when its execution is cancelled."""
+    """Cancelling `execute` kills code that ignores every signal."""
     session = await open_session()
     task = asyncio.ensure_future(
         session.execute(
@@ -194,7 +189,7 @@ async def test_cancelling_kills_at_once_whatever_the_code_does(
 
 
 async def test_sessions_never_mix_their_output(open_session: Any) -> None:
-    """Eight sessions print at the same time; each result holds its own lines alone."""
+    """Eight sessions print concurrently; each result has only its own lines."""
     sessions = [await open_session(f"document {i}") for i in range(8)]
     code = "for i in range(200):\n    print(context, i)\n    if i % 50 == 0: llm_query(context)"
     results = await asyncio.gather(*[session.execute(code, 1) for session in sessions])
@@ -204,7 +199,7 @@ async def test_sessions_never_mix_their_output(open_session: Any) -> None:
 
 
 async def test_sessions_share_nothing(open_session: Any) -> None:
-    """What one does to the interpreter's modules, the next does not see."""
+    """Changes of one session to the interpreter's modules are invisible in the next."""
     first = await open_session()
     await first.execute("import json, builtins\njson.dumps = None\nbuiltins.len = None", 1)
     second = await open_session()
@@ -214,7 +209,7 @@ async def test_sessions_share_nothing(open_session: Any) -> None:
 
 
 async def test_blocks_of_one_session_wait_for_each_other(open_session: Any) -> None:
-    """Two execute at once run one after the other."""
+    """Concurrent calls of `execute` on one session run one after the other."""
     session = await open_session()
     await session.execute("log = []", 0)
     await asyncio.gather(
@@ -223,8 +218,8 @@ async def test_blocks_of_one_session_wait_for_each_other(open_session: Any) -> N
     assert (await session.execute("log", 9)).stdout == "[1, 1, 2, 2, 3, 3]\n"
 
 
-def test_trap_05_threads_with_loops_of_their_own() -> None:
-    """Six threads, each with an event loop, open sessions at the same time; none is swapped."""
+def test_trap_05_threads_with_separate_event_loops() -> None:
+    """Six threads with separate event loops open sessions concurrently; no session is swapped."""
     answers: dict[int, str] = {}
 
     async def one(number: int) -> None:
@@ -249,15 +244,17 @@ def test_trap_05_threads_with_loops_of_their_own() -> None:
 
 
 async def test_a_child_holds_its_context_once(open_session: Any) -> None:
-    """At its peak, a child with an ASCII text of 100 MB holds little more than the text."""
+    """At its peak, a child with an ASCII document of 100 MB uses little more memory than the
+    document.
+    """
     empty = await open_session("x")
     session = await open_session("0123456789" * 10_000_000)
     await session.execute("context.count('9')", 1)
     assert memory_of(session.child._pid) - memory_of(empty.child._pid) < 1.1 * 100_000_000 / 1024
 
 
-async def test_a_slice_is_handed_over_without_its_whole(open_session: Any) -> None:
-    """A child session over a slice sees the slice alone, at its own width."""
+async def test_a_child_receives_only_its_slice(open_session: Any) -> None:
+    """A child session over a slice receives only the slice, at the slice's own character width."""
     with Corpus.build("é" * 100_000 + "needle" + "😀" * 100_000) as corpus:
         from rlm_integrations.records import SpanRef
 
@@ -270,7 +267,7 @@ async def test_a_slice_is_handed_over_without_its_whole(open_session: Any) -> No
 
 
 async def test_a_thousand_sources(open_session: Any, tmp_path: Any) -> None:
-    """A thousand files need no thousand descriptors."""
+    """A thousand files do not need a thousand descriptors."""
     for i in range(1000):
         (tmp_path / f"{i}.txt").write_text(f"file {i}")
     session = await open_session([tmp_path / f"{i}.txt" for i in range(1000)])
@@ -282,9 +279,7 @@ async def test_a_thousand_sources(open_session: Any, tmp_path: Any) -> None:
 async def test_a_file_that_changed_is_refused(
     tmp_path: Any, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is too large to be copied, and was written to after it was read, is not handed
-    over.
-    """
+    """A file that is too large to be copied, and was changed after it was read, is refused."""
     monkeypatch.setattr(documents, "COPIED", 0)
     file = tmp_path / "a.txt"
     file.write_text("before")
@@ -295,7 +290,7 @@ async def test_a_file_that_changed_is_refused(
 
 
 async def test_a_batch_of_200_mb_passes(open_session: Any, gate: RecordingGate) -> None:
-    """Two thousand prompts of 100 kB cross in frames under the cap, in order."""
+    """Two thousand prompts of 100 kB cross in order, in frames below the limit."""
     session = await open_session("x" * 100_000)
     result = await session.execute(
         "n = llm_batch([f'{i:04d}' + context for i in range(2000)])\n(len(n), n[1999][:10])", 1
@@ -308,7 +303,7 @@ async def test_a_batch_of_200_mb_passes(open_session: Any, gate: RecordingGate) 
 
 
 async def test_50_sessions_at_once(sandbox: ProcessSandbox, gate: RecordingGate) -> None:
-    """Fifty open, run and close at the same time."""
+    """Fifty sessions open, run and close concurrently."""
     with Corpus.build("x") as corpus:
 
         async def one(number: int) -> str:

@@ -1,4 +1,4 @@
-"""The process sandbox in a host that ends, is killed, forks or is interrupted."""
+"""The process sandbox in a host that exits, is killed, forks or is interrupted."""
 
 import subprocess
 import sys
@@ -35,16 +35,16 @@ OPEN = """
 """
 
 
-def test_the_interpreter_ends_without_noise() -> None:
-    """Several loops in turn, and the server still there at exit: nothing is written, under -X dev
-    -W error.
+def test_the_interpreter_exits_silently() -> None:
+    """An exit after several event loops, with a running server, writes nothing under -X dev -W
+    error.
     """
     done = run_python(OPEN + "\n    print(asyncio.run(once()), asyncio.run(once()))\n")
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["2", "2"], "")
 
 
 def test_a_host_that_is_killed_leaves_no_process() -> None:
-    """A kill -9 of the host ends server and children."""
+    """Killing the host with SIGKILL ends server and children."""
     code = (
         OPEN
         + """
@@ -75,9 +75,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_forked_host_starts_a_server_of_its_own() -> None:
-    """After os.fork, the child's sessions work, and the parent's session still does when the child
-    has gone.
+def test_a_forked_host_starts_a_new_server() -> None:
+    """After os.fork, sessions of the forked process work, and the parent's session still works
+    after it has exited.
     """
     code = (
         OPEN
@@ -104,7 +104,7 @@ def test_a_forked_host_starts_a_server_of_its_own() -> None:
 
 
 def test_ctrl_c_spares_the_server() -> None:
-    """The terminal's interrupt goes to the host alone: a session that rests survives it."""
+    """Ctrl-C in the terminal interrupts only the host: an idle session survives it."""
     code = (
         OPEN
         + """

@@ -1,4 +1,4 @@
-"""How model code is made ready: which host calls become coroutines, and which stay what they are."""
+"""The preparation of model code: which host calls become coroutines, and which do not."""
 
 import ast
 
@@ -52,7 +52,7 @@ def rewritten(code: str) -> str:
     ],
 )
 def test_trap_11_awaited_calls_become_coroutines(code: str, result: str) -> None:
-    """A call that stands where asyncio expects something to wait for becomes just that."""
+    """A host call becomes a coroutine where asyncio expects an awaitable."""
     assert rewritten(code) == result
 
 
@@ -68,19 +68,19 @@ def test_trap_11_awaited_calls_become_coroutines(code: str, result: str) -> None
         "pool.submit(llm_query, a)",
     ],
 )
-def test_other_calls_stay_what_they_are(code: str) -> None:
-    """A reply that is used as a text must be one."""
+def test_other_calls_are_unchanged(code: str) -> None:
+    """A reply that is used as a string stays a string."""
     assert rewritten(code) == ast.unparse(ast.parse(code))
 
 
 def test_lines_keep_their_numbers() -> None:
-    """A label line is replaced by an empty one; the code after it does not move."""
+    """A label line is replaced by an empty line, so line numbers stay the same."""
     tree = parse_block("\nrepl\nx = 1", "<block-1>")
     assert tree.body[0].lineno == 3
 
 
-def test_code_that_is_no_python_is_a_syntax_error() -> None:
-    """Also where it is indented."""
+def test_invalid_python_is_a_syntax_error() -> None:
+    """Code that is not valid Python is a SyntaxError, even if it is indented."""
     with pytest.raises(SyntaxError):
         parse_block("    x = = 1", "<block-1>")
     with pytest.raises(IndentationError):

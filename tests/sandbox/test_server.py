@@ -1,5 +1,5 @@
-"""The server that sessions are forked from: nothing of the user's runs in it or stays open, and
-where it fails, it fails in words.
+"""The fork server: no code of the user runs in it, nothing of the user stays open in it, and its
+failures are clear errors.
 """
 
 import os
@@ -42,7 +42,7 @@ def servers_of_a_test_end_with_it() -> Iterator[None]:
 
 
 async def run(sandbox: Sandbox, code: str) -> ExecutionResult:
-    """What this code does in a session of its own."""
+    """The result of this code in a new session."""
     with Corpus.build("DOCUMENT") as corpus:
         session = await sandbox.open(Opening(corpus, [], no_gate, Limits()))
         try:
@@ -64,7 +64,7 @@ def listener() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def python(tmp_path: Path, listener: socket.socket) -> str:
-    """An interpreter of an environment whose packages open a connection and hold a token as they
+    """An interpreter of an environment whose packages open a connection and store a token when they
     are imported.
     """
     tmp_path.chmod(0o755)
@@ -79,7 +79,7 @@ def python(tmp_path: Path, listener: socket.socket) -> str:
 
 
 def connections(listener: socket.socket) -> int:
-    """How many were made."""
+    """The number of connections made."""
     count = 0
     while True:
         try:
@@ -106,11 +106,11 @@ print(sorted(names), len(tokens), len(opened))
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
-async def test_what_the_users_site_opens_reaches_no_session(
+async def test_the_users_site_files_do_not_run(
     python: str, listener: socket.socket, name: str
 ) -> None:
-    """A sitecustomize and a .pth file that open a connection and hold a token, which any
-    interpreter here runs, run in no server.
+    """No server runs a sitecustomize or a .pth file, which could open a connection and store a
+    token.
     """
     subprocess.run([python, "-c", "pass"], check=True)
     assert connections(listener) == 2
@@ -120,11 +120,11 @@ async def test_what_the_users_site_opens_reaches_no_session(
     assert connections(listener) == 0
 
 
-async def test_what_a_preloaded_package_opens_is_closed(
+async def test_connections_of_a_preloaded_package_are_closed(
     python: str, listener: socket.socket
 ) -> None:
-    """It is imported from its environment, as asked; the connection that it opened is in no
-    session.
+    """A preloaded package is imported from its environment, and the connection that it opens is
+    closed in every session.
     """
     result = await run(
         ProcessSandbox(python=python, preload=["opener"]),
@@ -136,8 +136,8 @@ async def test_what_a_preloaded_package_opens_is_closed(
     assert result.error.type in {"OSError", "PermissionError"}
 
 
-async def test_what_site_gives_the_interpreter_is_there() -> None:
-    """`exit`, `help` and the like are builtins although `site` has not run."""
+async def test_builtins_of_site_exist() -> None:
+    """`exit`, `help` and similar builtins exist although `site` has not run."""
     result = await run(
         ProcessSandbox(),
         "print(callable(help), callable(quit), len(str(copyright)) > 0)\nexit()\nprint('on')",
@@ -145,9 +145,9 @@ async def test_what_site_gives_the_interpreter_is_there() -> None:
     assert (result.status, result.stdout) == ("ok", "True True True\n")
 
 
-async def test_no_path_of_the_users_is_seen_but_the_librarys() -> None:
-    """Neither this package's place nor the interpreter's is in `sys`, in a module or in the names
-    of the machinery's code.
+async def test_paths_of_the_user_are_hidden() -> None:
+    """The folders of this package and of the interpreter are not visible in `sys`, in modules or in
+    code objects.
     """
     package = str(Path(forkserver.__file__).parents[1])
     code = f"""
@@ -164,15 +164,15 @@ async def test_no_path_of_the_users_is_seen_but_the_librarys() -> None:
     assert result.stdout == "[]\n", result.error
 
 
-async def test_sessions_live_in_utc() -> None:
-    """The machine's time zone is not seen, and a run reads the same clock on every machine."""
+async def test_sessions_use_utc() -> None:
+    """Sessions use UTC, whatever the machine's time zone."""
     code = "import time, datetime\nprint(time.tzname, time.localtime().tm_gmtoff, datetime.datetime.now().astimezone().utcoffset())"
     assert (await run(ProcessSandbox(), code)).stdout == "('UTC', 'UTC') 0 0:00:00\n"
 
 
 async def test_threads_are_counted_where_the_process_cannot_be_looked_up() -> None:
-    """The count comes by a descriptor that the process has handed over, not by its number, which
-    /proc may hide or give to another.
+    """The thread count is read through a descriptor that the process has sent, not through /proc,
+    which may hide the process or reuse its number.
     """
     with Corpus.build("x") as corpus:
         session = await ProcessSandbox().open(Opening(corpus, [], no_gate, Limits()))
@@ -199,8 +199,8 @@ def wrapped(folder: Path, script: str) -> str:
 async def test_an_interpreter_that_needs_a_path_for_its_libraries_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LD_LIBRARY_PATH is handed on; without it such an interpreter would not start, or with another
-    library in silence. Nothing else is.
+    """The server inherits LD_LIBRARY_PATH, which such an interpreter needs, and no other
+    variable.
     """
     monkeypatch.setenv("LD_LIBRARY_PATH", "/of/the/user")
     monkeypatch.setenv("SECRET", "secret")
@@ -216,7 +216,7 @@ async def test_an_interpreter_that_needs_a_path_for_its_libraries_gets_it(
 async def test_an_interpreter_that_needs_pythonhome_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the host's own interpreter was told where its library is, so is the server."""
+    """The server inherits PYTHONHOME."""
     python = wrapped(tmp_path, f'[ -n "$PYTHONHOME" ] && exec {sys.executable} "$@"')
     monkeypatch.setenv("PYTHONHOME", sys.base_prefix)
     monkeypatch.setattr(sys, "executable", python)
@@ -226,10 +226,10 @@ async def test_an_interpreter_that_needs_pythonhome_gets_it(
 # Faults of the start.
 
 
-async def test_an_interpreter_that_never_says_that_it_is_ready_is_given_up(
+async def test_an_interpreter_that_never_becomes_ready_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that is no Python and does not end: it is ended, and the error says what to do."""
+    """A program that is not Python and does not exit is killed, and the error says what to do."""
     monkeypatch.setattr(forkserver, "_START_SECONDS", 0.05)
     before = children_of(os.getpid())
     with pytest.raises(
@@ -240,17 +240,17 @@ async def test_an_interpreter_that_never_says_that_it_is_ready_is_given_up(
     assert children_of(os.getpid()) == before
 
 
-async def test_a_program_that_is_no_python_is_an_error_in_words() -> None:
-    """It ends without a word, which is said."""
+async def test_a_program_that_is_not_python_is_a_clear_error() -> None:
+    """A program that exits without output is an error that says so."""
     with pytest.raises(SandboxError, match="did not start: it wrote nothing"):
         await run(ProcessSandbox(python="/bin/true"), "1")
 
 
 @pytest.mark.parametrize("executable", [None, ""])
-async def test_an_interpreter_that_is_not_known_is_an_error_in_words(
+async def test_an_unknown_interpreter_is_a_clear_error(
     monkeypatch: pytest.MonkeyPatch, executable: str | None
 ) -> None:
-    """A program that embeds Python has no sys.executable."""
+    """A program that embeds Python has no sys.executable, which is an error with a remedy."""
     monkeypatch.setattr(sys, "executable", executable)
     with pytest.raises(SandboxError, match=r"sys.executable is empty.*name one"):
         await run(ProcessSandbox(), "1")
@@ -260,8 +260,8 @@ async def test_an_interpreter_that_is_not_known_is_an_error_in_words(
 async def test_a_process_that_is_killed_while_it_starts_is_started_again(
     monkeypatch: pytest.MonkeyPatch, victim: str
 ) -> None:
-    """A passing fault is tried once more, whichever process it was, and is not taken for a machine
-    that offers no protection.
+    """If the server or the child is killed while a session starts, the start is repeated once; this
+    is not reported as a missing layer.
     """
     begin, fork, begun = ChildProcess.begin, ForkServer.fork, []
 
@@ -290,7 +290,7 @@ async def test_a_process_that_is_killed_while_it_starts_is_started_again(
 async def test_a_process_that_is_killed_twice_while_it_starts_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """There is no third try; the error says what happened."""
+    """The start is repeated only once; then the error says what happened."""
     begin, begun = ChildProcess.begin, []
 
     def killed(child: ChildProcess, *args: Any) -> None:
@@ -305,10 +305,10 @@ async def test_a_process_that_is_killed_twice_while_it_starts_is_an_error(
     assert len(begun) == 2
 
 
-async def test_a_machine_without_signals_by_descriptor_is_an_error_in_words(
+async def test_a_machine_without_pidfd_signals_is_a_clear_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where the kernel refuses pidfd_send_signal, no session could be ended: none is begun."""
+    """If the kernel refuses pidfd_send_signal, no session starts, because it could not be ended."""
 
     def refused(*_: Any) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -337,28 +337,28 @@ async def main():
 """
 
 
-def test_a_machine_without_a_further_thread_is_an_error_in_words() -> None:
-    """No thread can be started: the sandbox says so."""
+def test_a_machine_without_free_threads_is_a_clear_error() -> None:
+    """If no thread can be started, the error says so."""
     done = run_script(OPEN + "threading.stack_size(1 << 46)\nasyncio.run(main())\n")
     assert (done.stdout, done.stderr) == (
-        "refused: the sandbox needs a thread to start in, and cannot have one: can't start new thread\n",
+        "refused: the sandbox needs a thread to start in, and none can be started: can't start new thread\n",
         "",
     )
 
 
-def test_a_thread_that_outlives_the_main_one_is_told_so() -> None:
-    """Python starts no more threads of a pool once the main thread has ended: an error in words,
-    and no hang.
+def test_opening_after_the_main_thread_ended_is_a_clear_error() -> None:
+    """After the main thread has ended, Python starts no pool threads: opening a session is a clear
+    error and does not hang.
     """
     code = "def late():\n    threading.main_thread().join()\n    asyncio.run(main())\nthreading.Thread(target=late).start()\n"
     done = run_script(OPEN + code)
     assert done.stdout.startswith(
-        "refused: the sandbox needs a thread to start in, and cannot have one: cannot schedule new futures"
+        "refused: the sandbox needs a thread to start in, and none can be started: cannot schedule new futures"
     )
 
 
-def test_a_limit_on_the_size_of_files_is_an_error_in_words() -> None:
-    """`ulimit -f` bounds memory that is a file as well: the document does not fit, which is said."""
+def test_a_limit_on_file_sizes_is_a_clear_error() -> None:
+    """`ulimit -f` also limits files in memory: a document that is too large is a clear error."""
     code = """
 import resource, signal
 from rlm_integrations.corpus import Corpus

@@ -1,4 +1,4 @@
-"""Slips and oddities of models' code that must cost an error at most, never the session and its
+"""Mistakes and oddities of model code, which may cost an error, but never the session and its
 variables.
 """
 
@@ -40,8 +40,8 @@ Run = Callable[[str], Awaitable[ExecutionResult]]
     ],
 )
 async def test_a_slip_costs_no_session(run: Run, slip: str) -> None:
-    """Whatever a block leaves in its variables, raises or exits with: the next block runs, with
-    builtins and variables as they were.
+    """Whatever a block binds, raises or exits with, the next block runs with the same builtins and
+    variables.
     """
     await run("kept = 42")
     assert (await run(slip)).status in {"ok", "error"}
@@ -51,9 +51,9 @@ async def test_a_slip_costs_no_session(run: Run, slip: str) -> None:
     assert (result.status, result.stdout) == ("ok", "42 19 [1, 2]\n"), result.error
 
 
-async def test_re_and_json_are_there_without_an_import(run: Run) -> None:
-    """The guides list both as given; they are no variables of the model, which may bind the names
-    to something that then stays.
+async def test_re_and_json_need_no_import(run: Run) -> None:
+    """`re` and `json` are available without an import, are not variables of the model, and may be
+    rebound permanently.
     """
     result = await run("print(re.findall('q', context), json.dumps([1]))")
     assert (result.stdout, result.locals) == ("['q'] [1]\n", {})
@@ -79,7 +79,7 @@ async def test_re_and_json_are_there_without_an_import(run: Run) -> None:
     ],
 )
 async def test_anything_that_can_be_iterated_is_a_batch(run: Run, gate: Any, prompts: str) -> None:
-    """A generator, a map, a view, a tuple: the call sends a list."""
+    """A generator, a map, a view or a tuple of prompts is sent as a list."""
     assert (await run(f"print(llm_batch({prompts}))")).stdout == "['echo: a', 'echo: b']\n"
     assert gate.calls[0][2] == [["a", "b"]]
     assert (
@@ -87,9 +87,9 @@ async def test_anything_that_can_be_iterated_is_a_batch(run: Run, gate: Any, pro
     ).final.value == ["a", "b"]
 
 
-async def test_reserved_names_that_were_rebound_are_told(run: Run) -> None:
-    """The result names them; the model's own names and dialects that it took over are not among
-    them.
+async def test_rebound_reserved_names_are_reported(run: Run) -> None:
+    """The result lists the reserved names that a block rebound, without the model's own names and
+    the dialect names that it may define.
     """
     result = await run(
         "context = 1; store = 2; mine = 3; final_answer = 4; answer = 5\nfor llm_query in (): pass"
@@ -104,9 +104,9 @@ async def test_reserved_names_that_were_rebound_are_told(run: Run) -> None:
     ).status == "ok"
 
 
-async def test_help_shows_signature_and_words(sandbox: Sandbox, run: Run) -> None:
-    """Of functions of the host, of methods and of the REPL's own; parameters are shown, not
-    `*args`.
+async def test_help_shows_signature_and_docstring(sandbox: Sandbox, run: Run) -> None:
+    """`help` shows the parameters and docstrings of host functions, of methods and of the REPL's
+    own functions.
     """
     if not sandbox.capabilities.captures_streams:
         pytest.skip("`help` of the host's own process writes to the host's stdout")
@@ -139,11 +139,11 @@ async def test_help_shows_signature_and_words(sandbox: Sandbox, run: Run) -> Non
     ],
 )
 def test_a_signature_is_shown_as_it_was_written(text: str) -> None:
-    """Names, kinds, defaults and annotations, none of which is evaluated."""
+    """Names, kinds, defaults and annotations are shown as written, and none is evaluated."""
     assert str(signature_of(text)) == text
 
 
-def test_what_is_no_signature_gives_none() -> None:
-    """A text that is not Python is passed over."""
+def test_an_invalid_signature_returns_none() -> None:
+    """A string that is not a valid signature returns None."""
     assert signature_of("(a, (b)") is None
     assert signature_of("(a): pass\nimport os\ndef f()") is None

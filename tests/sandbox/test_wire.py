@@ -1,4 +1,4 @@
-"""The wire's rules, read as a hostile peer would."""
+"""The rules of the wire format, tested as a hostile peer."""
 
 import json
 import struct
@@ -56,14 +56,14 @@ def crossed(message: dict[str, Any], part_cap: int | None = 1 << 30) -> dict[str
 
 
 def raw(header: object, blobs: bytes = b"") -> bytes:
-    """A frame as a peer could make it by hand, without its length."""
+    """A hand-written frame, without its length."""
     packed = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack(">I", len(packed)) + packed + blobs
 
 
 @given(VALUES)
 def test_every_value_crosses_as_it_is(value: Any) -> None:
-    """What is sent is what arrives, types included, whatever its texts and keys."""
+    """Every value arrives unchanged, including its types, for any strings and keys."""
     message = crossed({"op": "x", "value": value})
     assert message == {"op": "x", "value": value}
     assert repr(message["value"]) == repr(value)
@@ -84,15 +84,15 @@ def test_every_value_crosses_as_it_is(value: Any) -> None:
     ],
 )
 def test_large_values_cross_in_frames_under_the_cap(value: Any) -> None:
-    """However a value is large, by many items, long texts or both, it crosses in parts that a
-    reader can hold.
+    """A value that is large because of many items or long strings is sent in parts below the frame
+    limit.
     """
     assert crossed({"op": "x", "value": value})["value"] == value
 
 
 def test_tuples_sets_and_odd_keys_become_plain(value: Any = None) -> None:
-    """Tuples and sets arrive as lists, keys as texts, subclasses of texts and numbers as their
-    base.
+    """Tuples and sets arrive as lists, keys as strings, subclasses of str and numbers as their base
+    type.
     """
 
     class Word(str):
@@ -104,7 +104,7 @@ def test_tuples_sets_and_odd_keys_become_plain(value: Any = None) -> None:
 
 
 def test_an_endless_value_is_refused() -> None:
-    """A list that holds itself is an error, not an endless loop."""
+    """A list that contains itself is an error, not an endless loop."""
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(ValueError, match="deeper than 100"):
@@ -112,7 +112,7 @@ def test_an_endless_value_is_refused() -> None:
 
 
 def test_a_number_too_long_for_json_is_refused() -> None:
-    """A number of ten thousand digits is an error of the sender."""
+    """A number of ten thousand digits is an error on the sending side."""
     with pytest.raises(ValueError, match="digits"):
         frames_of({"op": "x", "value": 10**10_000})
 
@@ -156,9 +156,7 @@ def test_a_number_too_long_for_json_is_refused() -> None:
     ],
 )
 def test_a_frame_that_breaks_the_rules_is_a_wire_error(frame: bytes, reason: str) -> None:
-    """Lengths that lie, tags that are malformed, JSON that is none: one kind of error, whatever was
-    sent.
-    """
+    """Wrong lengths, malformed tags and invalid JSON all raise WireError."""
     with pytest.raises(WireError, match=reason):
         Decoder(1 << 20).decode(frame)
 
@@ -166,7 +164,7 @@ def test_a_frame_that_breaks_the_rules_is_a_wire_error(frame: bytes, reason: str
 @settings(max_examples=300)
 @given(st.binary(max_size=300), st.booleans())
 def test_noise_is_a_wire_error(noise: bytes, framed: bool) -> None:
-    """Bytes of any kind give a message or a WireError, nothing else."""
+    """Arbitrary bytes decode to a message or raise WireError, and no other exception."""
     try:
         message = Decoder(1 << 20).decode(raw(noise) if framed else noise)
     except WireError:
@@ -176,14 +174,14 @@ def test_noise_is_a_wire_error(noise: bytes, framed: bool) -> None:
 
 @pytest.mark.parametrize("length", [0, 3, FRAME_CAP + 1, 2**32 - 1])
 def test_trap_02_a_frame_has_a_bounded_length(length: int) -> None:
-    """A length beyond the cap is refused before anything is read."""
+    """A length above the limit is refused before any of the frame is read."""
     with pytest.raises(WireError, match="frame of"):
         Decoder.check_length(length)
 
 
 def test_trap_01_small_frames_never_grow_large() -> None:
-    """Every byte of text that arrives was sent: a frame that names the same blob twice runs out of
-    bytes.
+    """Decoded text is never longer than the received bytes: a frame that names the same blob twice
+    is invalid.
     """
     text = b"x" * 1_000
     claims = [{"$b": 1_000} for _ in range(50_000)]
@@ -193,7 +191,7 @@ def test_trap_01_small_frames_never_grow_large() -> None:
 
 @pytest.mark.parametrize("items", [b"[],", b"{},", b'"",', b"0,"])
 def test_trap_01_parts_that_never_end_are_cut_off(items: bytes) -> None:
-    """Parts count with what they take in memory, so that three bytes on the wire are not a hundred
+    """Parts count with their size in memory, so that few bytes on the wire cannot take much memory
     in the host.
     """
     decoder = Decoder(1 << 20)
@@ -204,7 +202,7 @@ def test_trap_01_parts_that_never_end_are_cut_off(items: bytes) -> None:
 
 
 def test_forgotten_parts_take_nothing() -> None:
-    """After forget_parts the bound begins anew."""
+    """After forget_parts, the count of parts starts at zero."""
     decoder = Decoder(100_000)
     for _ in range(100):
         decoder.decode(raw({"op": "part", "part": 1, "items": ["x" * 200] * 100}))
@@ -212,7 +210,7 @@ def test_forgotten_parts_take_nothing() -> None:
 
 
 def test_trap_10_a_dict_with_the_wires_own_keys_crosses() -> None:
-    """User data that looks like a tag is data."""
+    """User data that looks like a tag arrives as data."""
     value = {"$b": 5, "$l": [1], "x": {"$d": [["$s", ["a", 0, 1]]]}}
     assert crossed({"op": "x", "value": value})["value"] == value
 
@@ -230,15 +228,15 @@ def test_trap_10_a_dict_with_the_wires_own_keys_crosses() -> None:
     ],
 )
 def test_a_value_with_invalid_fields_is_refused_by_the_sender(value: Any, reason: str) -> None:
-    """What the other side would take for a broken protocol never leaves: the sender is told which
-    field is wrong.
+    """A value that the receiver would reject is refused by the sender, with an error that names the
+    field.
     """
     with pytest.raises(ValueError, match=reason):
         frames_of({"op": "x", "value": [value]})
 
 
 def test_an_error_without_its_fields_is_refused_by_the_sender() -> None:
-    """An `LLMError` that was made past its constructor has no fields at all."""
+    """An `LLMError` that was created without its constructor, and has no fields, is refused."""
     with pytest.raises(ValueError, match="the type of LLMError must be str, not NoneType"):
         frames_of({"op": "x", "value": str.__new__(LLMError, "text")})
 
@@ -246,8 +244,8 @@ def test_an_error_without_its_fields_is_refused_by_the_sender() -> None:
 @pytest.mark.parametrize("character", ["a", "\xe9", "\u4e2d", "\U0001f600"])
 @pytest.mark.parametrize("length", [100, 100_000, 3_000_000])
 def test_texts_weigh_what_they_take_in_memory(character: str, length: int) -> None:
-    """One wide character makes all of its text wide, which counts, however the text was sent: in a
-    header, a blob, or in parts.
+    """The weight of a string is its size in memory, where one wide character makes all characters
+    wide, whether it is sent in a header, a blob or in parts.
     """
     text = "a" * length + character
     decoder = Decoder(1 << 30)
@@ -257,9 +255,7 @@ def test_texts_weigh_what_they_take_in_memory(character: str, length: int) -> No
 
 
 def test_wide_blobs_count_towards_the_bound_of_parts() -> None:
-    """Texts of one wide character each are four times as large in memory as on the wire, and are
-    cut off accordingly.
-    """
+    """Strings with one wide character count with four times their size on the wire."""
     decoder = Decoder(12 << 20)
     with pytest.raises(WireError, match="parts of more"):
         for frame in frames_of({"op": "x", "value": ["a" * 50_000 + "\U0001f600"] * 100}):
@@ -267,7 +263,7 @@ def test_wide_blobs_count_towards_the_bound_of_parts() -> None:
 
 
 def test_wide_texts_in_parts_count_together() -> None:
-    """Texts that are each within the bound are not beyond it together."""
+    """Strings that are each within the limit exceed it together."""
     decoder = Decoder(20 << 20)
     with pytest.raises(WireError, match="parts of more"):
         for frame in frames_of({"op": "x", "value": ["a" * 1_500_000 + "\U0001f600"] * 4}):
@@ -275,8 +271,8 @@ def test_wide_texts_in_parts_count_together() -> None:
 
 
 def test_a_message_whose_parts_were_forgotten_is_stale() -> None:
-    """The rest of it is dropped as it comes, and takes nothing; the message itself arrives, and
-    says that it is not whole.
+    """Remaining parts of a discarded message are dropped and take no memory; the message itself
+    arrives and is marked as stale.
     """
     frames = frames_of({"op": "x", "value": [["y" * 5_000] * 1_500, "short"]})
     assert len(frames) > 3
@@ -291,7 +287,7 @@ def test_a_message_whose_parts_were_forgotten_is_stale() -> None:
 
 
 def test_weight_tells_what_a_message_takes() -> None:
-    """The weight of a message counts its parts."""
+    """The weight of a message includes its parts."""
     decoder = Decoder(1 << 30)
     for frame in frames_of({"op": "x", "value": ["y" * 100_000] * 100}):
         decoder.decode(body(frame))
@@ -300,9 +296,7 @@ def test_weight_tells_what_a_message_takes() -> None:
 
 @given(st.lists(VALUES, max_size=30), st.lists(VALUES, max_size=5))
 def test_a_packed_list_is_sent_any_number_of_times(one: list[Any], other: list[Any]) -> None:
-    """A list that was encoded once arrives in every message as it would by itself, beside lists of
-    the message's own.
-    """
+    """A packed list arrives unchanged in every message, together with the message's own lists."""
     first, second = pack(one), pack(iter(other))
     for _ in range(2):
         message = crossed(
@@ -312,7 +306,7 @@ def test_a_packed_list_is_sent_any_number_of_times(one: list[Any], other: list[A
 
 
 def test_a_packed_list_is_sent_in_parts() -> None:
-    """A long list is packed in frames of a bounded size, and so are long texts in it."""
+    """A long list is packed in frames of bounded size, including its long strings."""
     rows = [["p" * 100, number] for number in range(100_000)] + [["t" * 3_000_000]]
     packed = pack(rows)
     assert max(map(len, packed.frames)) < HEADER_CAP + FRAME_CAP // 4
@@ -321,6 +315,8 @@ def test_a_packed_list_is_sent_in_parts() -> None:
 
 
 def test_a_sandbox_cannot_send_a_packed_list() -> None:
-    """The numbers of packed lists are the host's: from the other side they are out of sequence."""
+    """The numbers of packed lists are reserved for the host: from a sandbox they are out of
+    sequence.
+    """
     with pytest.raises(WireError, match="out of sequence"):
         crossed({"op": "x", "rows": pack([1])})

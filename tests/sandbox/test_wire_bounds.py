@@ -1,5 +1,5 @@
-"""Whatever a value is made of, it crosses in frames of bounded size, or is refused in words; parts
-cannot be made costly.
+"""Any value crosses in frames of bounded size, or is refused with an explanation; parts cannot be
+made expensive.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ def sandbox() -> Sandbox:
 
 
 def crossed(value: Any) -> Any:
-    """What arrives of a value; every frame is within the bounds, because the encoder refuses
+    """The value that arrives; every frame is within the limits, because the encoder refuses
     others.
     """
     frames: list[bytes] = []
@@ -82,8 +82,8 @@ VALUES = {
 
 @pytest.mark.parametrize("name", VALUES)
 def test_a_value_crosses_whatever_its_parts_are(name: str) -> None:
-    """What a header takes is reckoned by the text that it becomes, so that every value fits frames,
-    and none is refused for its shape.
+    """The header's size is computed from its final text, so that every value fits into frames, and
+    none is refused because of its shape.
     """
     assert crossed(VALUES[name]) == VALUES[name]
 
@@ -92,8 +92,8 @@ def test_a_value_crosses_whatever_its_parts_are(name: str) -> None:
     "numbers", [[2**61 - 1], [1, 1 + 2**61 - 1], [200_000], [1, 2, 100_003], [-1], [0]]
 )
 def test_the_numbers_of_parts_follow_one_another(numbers: list[int]) -> None:
-    """A part whose number is far from those before breaks the rules: such numbers could be chosen
-    to be slow to look up.
+    """A part whose number is far from the earlier ones is invalid: such numbers could be chosen to
+    make look-ups slow.
     """
     decoder = Decoder(1 << 30)
     with pytest.raises(WireError, match="out of sequence"):
@@ -102,8 +102,8 @@ def test_the_numbers_of_parts_follow_one_another(numbers: list[int]) -> None:
 
 
 def test_parts_of_threads_may_overtake_one_another() -> None:
-    """Parts of several messages arrive in any order that threads make; a number that was used up
-    may be lower than others.
+    """Parts of several messages may arrive in any order of the sending threads, so a number may be
+    lower than earlier ones.
     """
     decoder = Decoder(1 << 30)
     for number in (3, 1, 2, 500, 4):
@@ -122,9 +122,7 @@ def test_parts_of_threads_may_overtake_one_another() -> None:
 
 
 def test_the_content_of_an_object_has_a_bounded_depth() -> None:
-    """Parts may nest an object's content deeper than a frame could, and that breaks the rules as it
-    does elsewhere.
-    """
+    """An object's content that parts nest too deep is invalid, as it is in one frame."""
     decoder = Decoder(1 << 30)
     inner: Any = []
     for number in range(1, DEPTH_CAP + 20):
@@ -138,7 +136,9 @@ def test_the_content_of_an_object_has_a_bounded_depth() -> None:
 async def test_a_message_of_heavy_parts_is_decoded_in_a_thread(
     open_session: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the last frame alone decides, but all that the message consists of."""
+    """The size of the whole message, not of its last frame, decides whether it is decoded in a
+    thread.
+    """
     offloaded: list[int] = []
     offload = channel.runtime.offload
 
@@ -154,8 +154,8 @@ async def test_a_message_of_heavy_parts_is_decoded_in_a_thread(
     assert min(offloaded) < channel._OFF_LOOP_BYTES < sum(offloaded)
 
 
-async def test_the_loop_is_let_go_between_frames(open_session: Opener) -> None:
-    """However fast frames come, other tasks run after every few of them."""
+async def test_other_tasks_run_between_frames(open_session: Opener) -> None:
+    """Other tasks run after every few frames, however fast the frames arrive."""
     session: Any = await open_session()
     turns, received = 0, session.channel.frames_received
 
@@ -190,12 +190,10 @@ async def test_the_loop_is_let_go_between_frames(open_session: Opener) -> None:
     ],
     ids=["digits", "text", "list"],
 )
-async def test_an_answer_that_cannot_cross_is_told_to_the_code(
+async def test_an_answer_that_cannot_be_sent_raises_in_the_code(
     open_session: Opener, gate: RecordingGate, value: Any, limits: Limits, reason: str
 ) -> None:
-    """It is an exception in the code, which goes on, and no fault of the host that would end the
-    run.
-    """
+    """An answer that cannot be sent raises an exception in the code, and does not end the run."""
     gate.gifts["it"] = value
     session = await open_session(limits=limits)
     result = await session.execute(
@@ -203,7 +201,7 @@ async def test_an_answer_that_cannot_cross_is_told_to_the_code(
     )
     assert result.status == "ok"
     assert (
-        f"what give gives is too large or too deep to cross into the REPL: {reason}"
+        f"the result of give is too large or nested too deep for the REPL: {reason}"
         in result.stdout
     )
     assert result.stdout.endswith("echo: p\n")
@@ -212,7 +210,7 @@ async def test_an_answer_that_cannot_cross_is_told_to_the_code(
 async def test_answers_are_packed_one_at_a_time(
     open_session: Opener, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many calls wait for large answers, the frames of one answer at a time are there."""
+    """However many calls wait for large answers, only the frames of one answer exist at a time."""
     gate.gifts["it"] = stored("x" * 3_000_000)
     at_once = most = 0
     packed, write = Channel._pack, Channel._write
@@ -237,14 +235,14 @@ async def test_answers_are_packed_one_at_a_time(
 
 
 def test_a_large_object_is_packed_in_a_thread() -> None:
-    """An object of the store is as large as its content."""
+    """The size of an object of the store is the size of its content."""
     assert channel._is_large({"value": stored("x" * 300_000)})
     assert channel._is_large({"value": [stored([0] * 5_000)]})
     assert not channel._is_large({"value": stored("x")})
 
 
 def test_numbers_of_any_length_have_a_weight() -> None:
-    """A list of long numbers is split by the digits that they have."""
+    """A list of long numbers is split by the number of their digits."""
     frames: list[bytes] = []
     Encoder().encode({"op": "x", "value": [10**4_000] * 1_000}, frames.append)
     assert len(frames) > 10

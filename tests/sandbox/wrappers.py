@@ -23,12 +23,13 @@ IDENTITIES = ("user", "root") if ROOT else ("user",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """How the kernel answers a system call instead of doing it.
+    """The kernel's answer to a system call that it does not execute.
 
     Attributes:
-        call: Its name.
-        error: The error; 0 is a success that is none.
-        when: Arguments (place, value) that the call must have; the value None stands for any but 0.
+        call: The name of the system call.
+        error: The error to return; 0 pretends success.
+        when: The (position, value) of arguments for which it applies; the value None means any
+            value except 0.
     """
 
     call: str
@@ -38,14 +39,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What is different around a fork server.
+    """The differences of a fork server's environment.
 
     Attributes:
-        user: The user that it becomes, or None to stay who we are.
+        user: The user that it becomes, or None for the current user.
         sealed: Whether its children seal themselves.
-        machine: What the machine says that it is, if not the truth.
-        answers: What the kernel does not do.
-        python: The interpreter, by default the tests' own.
+        machine: The architecture that the machine reports, if not its real one.
+        answers: The system calls that the kernel does not execute.
+        python: The interpreter; by default that of the tests.
     """
 
     user: int | None = None
@@ -56,7 +57,7 @@ class World:
 
     @contextlib.contextmanager
     def sandbox(self) -> Iterator[ProcessSandbox]:
-        """A sandbox whose server lives in this world, and ends with it."""
+        """A sandbox whose server runs in this world, and ends with it."""
         with tempfile.TemporaryDirectory() as folder:
             python = self._interpreter(Path(folder))
             try:

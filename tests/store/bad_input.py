@@ -1,6 +1,5 @@
-"""Invalid arguments: calls on the proxy of worker "w", and the words that their error must contain.
-
-Its store holds `w_000001` and a document whose first text has 40 characters.
+"""Invalid arguments: calls on the proxy of worker "w", and the words that their errors must
+contain. The store has the object `w_000001` and a document whose first source has 40 characters.
 """
 
 import math

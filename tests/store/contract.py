@@ -1,6 +1,5 @@
-"""The rules of every store backend.
-
-The tests of a backend subclass `StoreContract` and add the fixture `make`.
+"""The contract of every store backend. The tests of a backend subclass `StoreContract` and add the
+fixture `make`.
 """
 
 import asyncio
@@ -20,12 +19,14 @@ from tests.store.reading_contract import Make, ReadingContract
 
 
 class StoreContract(ReadingContract):
-    """All rules: those for reads, and those for writes, workers, events and bad input."""
+    """All rules: those for reads, writes, workers, events and invalid input."""
 
     # Objects
 
-    def test_an_object_comes_back_as_it_was_written(self, make: Make, corpus):
-        """`get` gives every field of `create`, with the author, the event's number and the time."""
+    def test_get_returns_the_object_as_created(self, make: Make, corpus):
+        """`get` returns every field of `create`, with the worker, the event's number and the
+        time.
+        """
         times = itertools.count(1000.5)
         store = make(corpus, clock=lambda: next(times))
         worker = store.worker("worker_A")
@@ -47,7 +48,7 @@ class StoreContract(ReadingContract):
         )
 
     def test_positional_and_keyword_arguments_are_the_same(self, worker):
-        """`create` takes its six arguments either way."""
+        """The six arguments of `create` can be positional or keywords."""
         parent = worker.create("a", "b", "c")
         by_place = worker.get(worker.create("t", "d", [1], None, [parent], ["g"]))
         by_name = worker.get(
@@ -60,7 +61,7 @@ class StoreContract(ReadingContract):
         )
 
     def test_content_is_a_copy(self, worker):
-        """Changes that a caller makes to content, before or after, do not reach the store."""
+        """Changes of a caller's content, before or after `create`, do not change the store."""
         content = {"list": [1]}
         id_ = worker.create("note", "d", content)
         content["list"].append(2)
@@ -84,20 +85,22 @@ class StoreContract(ReadingContract):
         ],
     )
     def test_every_json_value_is_content(self, worker, content):
-        """Content is any JSON value, also an unusual string."""
+        """Content can be any JSON value, including unusual strings."""
         found = worker.get(worker.create("note", "d", content)).content
         assert found == content
         assert type(found) is type(content)
 
-    def test_what_json_makes_of_values_is_kept(self, worker):
-        """A tuple becomes a list, a number as a key a string, a failed reply its text."""
+    def test_content_is_converted_as_in_json(self, worker):
+        """Content is converted as in JSON: a tuple to a list, a numeric key to a string, a failed
+        reply to its text.
+        """
         assert worker.get(worker.create("note", "d", {1: (2, 3)})).content == {"1": [2, 3]}
         failed = worker.get(worker.create("note", "d", LLMError("timeout", "too late"))).content
         assert (failed, type(failed)) == ("Error: timeout: too late", str)
 
-    def test_objects_travel_as_json(self, make: Make, corpus):
-        """`to_dict` is plain JSON, and `from_dict` gives the same object back; its fields read as
-        attributes and as keys.
+    def test_objects_convert_to_json_and_back(self, make: Make, corpus):
+        """`to_dict` returns plain JSON, and `from_dict` restores an equal object; fields can be
+        read as attributes and as keys.
         """
         worker = make(corpus).worker("worker_A")
         parent = worker.create("note", "d", "c")
@@ -111,8 +114,8 @@ class StoreContract(ReadingContract):
             found["to_dict"]
 
     def test_one_entry_needs_no_list(self, make: Make, corpus):
-        """A string for tags or parents, and a span for backrefs, mean a list of one; repeated entries
-        count once.
+        """A single string for tags or parents, and a single span for backrefs, is a list of one;
+        duplicates count once.
         """
         worker = make(corpus).worker("worker_A")
         parent = worker.create("note", "d", "c", tags="x")
@@ -127,7 +130,7 @@ class StoreContract(ReadingContract):
         assert worker.get(parent).tags == ("x",)
 
     def test_spans_may_be_dicts(self, make: Make, corpus):
-        """A span is a `SpanRef` or its form in JSON."""
+        """A span can be a `SpanRef` or its JSON form."""
         worker = make(corpus).worker("worker_A")
         spans = [
             {"source": "context_0", "start": 0, "end": 3},
@@ -141,8 +144,8 @@ class StoreContract(ReadingContract):
     # Workers
 
     def test_ids_count_per_worker(self, store):
-        """An id is the worker's name and its own count, so workers never collide, whatever their
-        names.
+        """An id consists of the worker's name and its own counter, so ids of workers never collide,
+        whatever their names.
         """
         names = ["worker_A", "worker_B", "worker_A_000001", "worker"]
         ids = [store.worker(name).create("note", name, "c") for name in names for _ in range(2)]
@@ -152,7 +155,7 @@ class StoreContract(ReadingContract):
         assert store.worker("worker_A").create("note", "d", "c") == "worker_A_000003"
 
     def test_all_workers_see_all_objects(self, store):
-        """`view` shows the objects of all workers, `view_others` those of other workers, each under the
+        """`view` returns the objects of all workers, `view_others` those of other workers, for the
         same query.
         """
         a, b = store.worker("a"), store.worker("b")
@@ -166,7 +169,9 @@ class StoreContract(ReadingContract):
         assert [card["id"] for card in b.view_others()] == [mine]
 
     def test_a_proxy_reports_its_own_events(self, store):
-        """`on_event` gets each event that its proxy wrote, once it can be read, and no other's."""
+        """`on_event` receives each event that its proxy wrote, once it can be read, and no other
+        worker's events.
+        """
         heard = []
         proxy = store.worker(
             "a",
@@ -183,8 +188,8 @@ class StoreContract(ReadingContract):
     # Events
 
     def test_every_write_is_an_event(self, store, several):
-        """Events are numbered without gaps, the first is 1, and say what happened; those after a number can
-        be asked for, in portions.
+        """Events are numbered from 1 without gaps and describe the write; `events_since` returns
+        those after a number.
         """
         store.worker("b").invalidate("a_000002", "why not")
         events = store.events_since(0)
@@ -208,9 +213,7 @@ class StoreContract(ReadingContract):
 
     @pytest.mark.parametrize("case", BAD_INPUT)
     def test_bad_input(self, make: Make, corpus, case: str):
-        """Bad arguments get an InputError that the caller can act on, short whatever they were, and
-        nothing is written.
-        """
+        """Invalid arguments raise a short `InputError` with a hint, and write nothing."""
         call, message = BAD_INPUT[case]
         store = make(corpus)
         worker = store.worker("w")
@@ -223,7 +226,9 @@ class StoreContract(ReadingContract):
         assert worker.create("note", "d", "c") == "w_000002"
 
     def test_a_query_error_points_at_the_column(self, store):
-        """Every reading method refuses a query that does not parse, and says where."""
+        """Every reading method raises `QueryError` with a column for a query that does not
+        parse.
+        """
         worker = store.worker("w")
         for method in (
             worker.view,
@@ -238,12 +243,12 @@ class StoreContract(ReadingContract):
 
     @pytest.mark.parametrize("name", ["", " ", "a/b", "a\n", None, "x" * 201])
     def test_a_worker_has_a_usable_name(self, store, name):
-        """A worker's name must be usable in an id."""
+        """A worker's name must be valid as a part of an id."""
         with pytest.raises(InputError, match="a worker's name"):
             store.worker(name)
 
     def test_a_full_store_says_so(self, make: Make):
-        """A store does not outgrow its size: the write that would is refused whole."""
+        """A write that would exceed the store's size is refused as a whole."""
         store = make(max_size=5_000)
         worker = store.worker("w")
         for _ in range(4):
@@ -259,8 +264,8 @@ class StoreContract(ReadingContract):
     # Many at once
 
     def test_32_writers_lose_nothing(self, store):
-        """16 threads and 16 tasks write at once: all is there, and the events of each worker stand
-        in its order.
+        """With 16 threads and 16 tasks writing at once, every event is stored, and the events of
+        each worker are in its order.
         """
         each = 100
 
@@ -297,7 +302,7 @@ class StoreContract(ReadingContract):
             assert store.summary(f"tag={name}")["total"] == each
 
     def test_proxies_of_one_name_are_one_worker(self, store):
-        """Threads that share a worker's name never get one id twice."""
+        """Threads that share a worker's name never get the same id twice."""
 
         def write(_: int) -> list[str]:
             worker = store.worker("w")
@@ -307,8 +312,10 @@ class StoreContract(ReadingContract):
             ids = [id_ for some in pool.map(write, range(8)) for id_ in some]
         assert sorted(ids) == [f"w_{number:06d}" for number in range(1, 1_601)]
 
-    def test_readers_beside_writers(self, store):
-        """Searches of all kinds beside writers see whole objects, and never fewer than before."""
+    def test_readers_during_writes(self, store):
+        """All searches that run during writes return complete objects, and never fewer than
+        before.
+        """
         finished = threading.Event()
 
         def write(name: str) -> None:

@@ -1,10 +1,8 @@
-"""How the property tests of the store look for examples: the same ones each time, however slow the
-machine.
-"""
+"""Settings of the store's property tests: the same examples each time, without a time limit."""
 
 from hypothesis import settings
 
 
 def examples(count: int) -> settings:
-    """Settings for so many examples."""
+    """Settings for this number of examples."""
     return settings(max_examples=count, deadline=None, derandomize=True)

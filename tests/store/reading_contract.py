@@ -1,4 +1,6 @@
-"""The reads of every store backend: queries, free text, summaries, relations, provenance."""
+"""The contract of the reads of every store backend: queries, free text, summaries, relations,
+provenance.
+"""
 
 import json
 from collections.abc import Callable
@@ -16,7 +18,7 @@ Make = Callable[..., SharedStore]
 
 
 class ReadingContract:
-    """One test for each rule; `make(corpus=…, **options)` makes an empty store."""
+    """One test per rule; `make(corpus=…, **options)` creates an empty store."""
 
     @pytest.fixture
     def store(self, make: Make):
@@ -102,19 +104,19 @@ class ReadingContract:
         ],
     )
     def test_the_query_language(self, store, several, query: str, expected: str):
-        """Each construct finds what it says, the newest first unless it sorts; `view` and `search`
-        are the same.
+        """Each construct selects the objects that it describes, newest first unless it sorts;
+        `view` and `search` return the same.
         """
         assert "".join(several[card["id"]] for card in store.view(query)) == expected
         assert store.search(query) == store.view(query)
 
-    def test_a_limit_in_the_query_goes_first(self, store, several):
-        """`limit=` in the query wins over the argument."""
+    def test_a_limit_in_the_query_wins(self, store, several):
+        """`limit=` in the query overrides the argument."""
         assert len(store.view("limit=3", 1)) == 3
         assert len(store.view("", 1)) == 1
 
     def test_cards_hold_metadata_only(self, store):
-        """Queries return dicts with the length of the content, but not the content."""
+        """Queries return dicts with the length of the content, without the content."""
         times = store.worker("w").create("note", "d", "seven c", tags=["x"])
         ts = store.get(times).ts
         expected = {
@@ -130,7 +132,9 @@ class ReadingContract:
         assert store.view() == [expected]
 
     def test_card_view_is_for_prompts(self, store):
-        """A card has an id, a type, tags and at most 200 characters of description."""
+        """A card of `card_view` has an id, a type, tags and at most 200 characters of the
+        description.
+        """
         id_ = store.worker("w").create("note", "d" * 500, "c", tags=["x"])
         assert store.card_view() == [
             {"id": id_, "type": "note", "description": "d" * 200, "tags": ["x"]}
@@ -139,8 +143,8 @@ class ReadingContract:
     # Free text
 
     def test_free_text_ranks_by_bm25(self, store, several):
-        """Objects with rarer words, more of them and in shorter texts come first, with scores above
-        0; tags and content count.
+        """Objects with rarer words, more matches and shorter texts rank higher, with scores above
+        0; tags and content are searched too.
         """
         found = store.search_text("ppo appendix rl")
         assert "".join(several[card["id"]] for card in found) == "21"
@@ -170,11 +174,11 @@ class ReadingContract:
         ],
     )
     def test_free_text_may_be_anything(self, store, several, text: str):
-        """Free text never has a syntax error."""
+        """Free text never raises a syntax error."""
         assert isinstance(store.search_text(text), list)
 
     def test_scripts_without_spaces_are_found(self, store):
-        """A part of a Chinese or Japanese text finds it; accents make no difference."""
+        """A part of a Chinese or Japanese text matches it; accents are ignored."""
         worker = store.worker("w")
         chinese = worker.create("note", "关于中国的经济增长", "c")
         accented = worker.create("note", "Café Zu\u0308rich", "c")
@@ -183,7 +187,7 @@ class ReadingContract:
         assert [card["id"] for card in store.search_text("cafe\u0301")] == [accented]
 
     def test_what_was_just_written_is_found(self, store):
-        """Each kind of search finds everything that was written before it."""
+        """Every kind of search finds everything written before it."""
         worker = store.worker("w")
         for number in range(20):
             id_ = worker.create("note", f"unique{number}", f"body{number}")
@@ -195,7 +199,9 @@ class ReadingContract:
     # Summary
 
     def test_summary_counts_everything(self, store, several):
-        """All matches are counted, the most frequent first; as many are shown as the limit says."""
+        """All matches are counted, the most frequent first; `limit` bounds the number that is
+        listed.
+        """
         summary = store.summary()
         assert summary["total"] == 3
         assert summary["types"] == {"claim": 1, "note": 1, "draft": 1}
@@ -210,7 +216,7 @@ class ReadingContract:
         )
 
     def test_summary_of_a_query(self, store, several):
-        """A query narrows all parts of a summary."""
+        """A query selects the objects for all parts of a summary."""
         summary = store.summary("tag=x")
         assert (summary["total"], summary["types"], summary["tags"]) == (
             2,
@@ -219,7 +225,7 @@ class ReadingContract:
         )
 
     def test_summary_leaves_invalid_objects_out(self, store, several):
-        """Counts go down when an object is invalidated."""
+        """Counts decrease when an object is invalidated."""
         store.worker("a").invalidate("a_000001", "wrong")
         summary = store.summary()
         assert (summary["total"], summary["types"], summary["tags"]["x"]) == (
@@ -232,21 +238,21 @@ class ReadingContract:
     # Relations
 
     def test_parents_and_children(self, store, several):
-        """Relations lead to whole objects, both ways."""
+        """`parents` and `children` return complete objects."""
         assert [found.id for found in store.children("a_000001")] == ["b_000001", "a_000002"]
         assert [found.id for found in store.parents("a_000002")] == ["a_000001", "b_000001"]
         assert store.parents("a_000001") == store.children("a_000002") == []
 
     def test_links_are_recorded_once(self, store, several):
-        """A link shows in the object that links; recording it again writes no event."""
+        """A link is shown in the object that links; recording it again writes no event."""
         before = store.seq
         store.worker("b").link("supports", "b_000001", "a_000001")
         assert store.seq == before
         assert store.get("b_000001").links == (("supports", "a_000001"),)
 
     def test_invalidating_is_soft(self, store, several):
-        """Queries skip an invalidated object unless asked; the object and its reason stay; the
-        first reason counts.
+        """Queries skip an invalidated object unless they ask for it; the object stays with its
+        first reason.
         """
         worker = store.worker("a")
         worker.invalidate("a_000001", "was wrong")
@@ -263,7 +269,7 @@ class ReadingContract:
     # Provenance
 
     def test_trace_leads_to_the_text(self, make: Make, corpus):
-        """A trace walks parents to the spans and shows their text, each object once, the nearest
+        """A trace follows parents to the spans and shows their text, each object once, the nearest
         first.
         """
         store = make(corpus)
@@ -289,7 +295,9 @@ class ReadingContract:
         assert json.dumps(steps)
 
     def test_a_trace_is_bounded(self, make: Make):
-        """Many ways to one object, long spans and long chains give a trace of bounded size."""
+        """Multiple paths to one object, long spans and long chains result in a trace of bounded
+        size.
+        """
         with Corpus.build("x" * 100_000) as corpus:
             worker = make(corpus).worker("w")
             layer = [
@@ -317,7 +325,7 @@ class ReadingContract:
             )
 
     def test_a_closed_document_leaves_the_spans(self, make: Make):
-        """Without its document a trace still shows where the text was."""
+        """Without its document, a trace still has the spans."""
         corpus = Corpus.build(DOCUMENT)
         store = make(corpus)
         id_ = store.worker("w").create("note", "d", "c", [SpanRef("context_0", 0, 3)])
@@ -327,9 +335,9 @@ class ReadingContract:
             {"source": "context_0", "start": 0, "end": 3, "text": None, "cut": 0}
         ]
 
-    def test_a_child_writes_in_its_parents_places(self, make: Make, corpus):
-        """`lift` places every span of a worker, of whatever form, in the store's document; what has
-        no place is refused.
+    def test_lift_converts_spans_of_a_child(self, make: Make, corpus):
+        """`lift` converts every span of a worker, in any form, to the store's document; a span that
+        has no place there is refused.
         """
 
         def lift(span):

@@ -1,4 +1,4 @@
-"""Commits: merged whole, once, under names of their own; or an `error`."""
+"""Commits: merged completely, once, under unique ids; or an `error`."""
 
 import json
 
@@ -52,9 +52,9 @@ def commit(**changes) -> dict:
     }
 
 
-def test_a_commit_is_merged_under_its_own_names(worker) -> None:
-    """Ids get the commit's id before them; parents and links may name objects of the commit, in any
-    order, and of the store.
+def test_a_commit_is_merged_under_prefixed_ids(worker) -> None:
+    """Ids are prefixed with the commit's id; parents and links may name objects of the commit, in
+    any order, and of the store.
     """
     result = apply_commit(worker, commit())
     ids = {"e1": "w7/e1", "s1": "w7/s1"}
@@ -79,7 +79,9 @@ def test_a_commit_is_merged_under_its_own_names(worker) -> None:
 
 
 def test_a_proposed_update_is_an_object(worker) -> None:
-    """The target stays as it is; the proposal refines it, and keeps all that was proposed."""
+    """A proposed update does not change its target; it is an object that refines the target and has
+    all proposed fields.
+    """
     apply_commit(worker, commit())
     [card] = worker.view("refines=root_000001")
     assert (card["id"], card["type"], card["description"], card["parents"]) == (
@@ -105,9 +107,9 @@ def test_merging_twice_is_merging_once(store, worker) -> None:
     assert worker.events_since(0) == before
 
 
-def test_a_prefix_tells_equal_commits_apart(worker) -> None:
-    """The same ids under another prefix are other objects; under the same prefix another content is
-    an error.
+def test_a_prefix_distinguishes_equal_commits(worker) -> None:
+    """The same ids under another prefix are different objects; under the same prefix, different
+    content is an error.
     """
     assert apply_commit(worker, commit(), "doc_1")["created_ids"]["e1"] == "doc_1/w7/e1"
     assert apply_commit(worker, commit(), "wave/doc_2")["created_ids"]["e1"] == "wave/doc_2/w7/e1"
@@ -124,8 +126,8 @@ def test_a_prefix_tells_equal_commits_apart(worker) -> None:
     assert apply_commit(worker, changed, "doc_3")["error"] is None
 
 
-def test_a_commit_that_grew_adds_what_is_new(worker) -> None:
-    """A commit that was merged in part is completed: old objects stay, new ones are added."""
+def test_an_extended_commit_adds_only_new_objects(worker) -> None:
+    """Merging an extended commit adds only its new objects."""
     apply_commit(worker, commit())
     grown = commit(creates=[*commit()["creates"], {"type": "note", "description": "third"}])
     result = apply_commit(worker, grown)
@@ -134,7 +136,7 @@ def test_a_commit_that_grew_adds_what_is_new(worker) -> None:
 
 
 def test_spans_of_a_commit_are_checked() -> None:
-    """A commit's spans, as JSON has them, must lie in the document, and are lifted like the
+    """A commit's spans, in their JSON form, must be inside the document, and are lifted like the
     worker's own.
     """
     with Corpus.build(["nothing", "the zebra"]) as corpus:
@@ -239,9 +241,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_malformed_commit_gives_an_error(worker, case: str) -> None:
-    """`error` says what is wrong, and where; nothing raises, and nothing of the
-    commit is written.
+def test_a_malformed_commit_returns_an_error(worker, case: str) -> None:
+    """The `error` says what is wrong and where; nothing is raised, and nothing of the commit is
+    written.
     """
     bad, message = BAD[case]
     before = worker.events_since(0)
@@ -257,12 +259,12 @@ def test_a_malformed_commit_gives_an_error(worker, case: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", [5, "a//b", "/", "a\n", "x" * 201])
-def test_a_malformed_prefix_gives_an_error(worker, prefix) -> None:
-    """The prefix is a part of ids, and is checked like one."""
+def test_a_malformed_prefix_returns_an_error(worker, prefix) -> None:
+    """The prefix is checked like every part of an id."""
     assert "batch_prefix" in apply_commit(worker, commit(), prefix)["error"]
 
 
-def test_a_full_store_gives_an_error() -> None:
+def test_a_full_store_returns_an_error() -> None:
     """A commit that does not fit into the store writes nothing."""
     worker = SharedStore(max_size=2_500).worker("w")
     result = apply_commit(
@@ -281,7 +283,7 @@ def test_a_full_store_gives_an_error() -> None:
     st.sampled_from(["commit_id", "creates", "links", "proposes_updates", "error", "id", "type", "src", "dst", "parents", "target"]), inner
 )))  # fmt: skip
 def test_no_commit_raises(value) -> None:
-    """Any JSON value is merged or refused in words."""
+    """Any JSON value is merged or returns an error."""
     worker = SharedStore().worker("w")
     result = apply_commit(worker, value)
     assert (result["error"] is None) or worker.events_since(0) == []
@@ -298,9 +300,9 @@ def test_no_commit_raises(value) -> None:
         '```\n{"other": 1}\n```\n{"creates": [{"type": "t"}]}',
     ],
 )
-def test_a_reply_that_is_or_holds_a_commit(worker, reply) -> None:
-    """A worker's answer is a commit as a dict, as JSON, in a fence, or within prose; it gets the id
-    that it lacks.
+def test_a_reply_with_a_commit(worker, reply) -> None:
+    """The commit in a worker's answer is found as a dict, as JSON, in a fence or within prose, and
+    gets an id if it has none.
     """
     found = commit_of(reply, "w1")
     assert found == {
@@ -318,9 +320,7 @@ def test_a_reply_that_is_or_holds_a_commit(worker, reply) -> None:
     ["", "just words", "{", '{"a": 1}', {}, None, 7, ["creates"], "{" * 100_000, "```{" * 100_000],
 )
 def test_a_reply_without_a_commit(worker, reply) -> None:
-    """Anything else gives an empty commit whose `error` says so, and applying that gives an error
-    too.
-    """
+    """Any other answer is an empty commit with an `error`, and applying it returns an error too."""
     found = commit_of(reply, "w1")
     assert found["error"].startswith("the worker's answer is not a commit")
     assert "not a commit" in apply_commit(worker, found)["error"]

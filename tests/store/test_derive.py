@@ -1,5 +1,5 @@
-"""Objects that models write: a child for each task as it completes, and a tree of replies that fits
-the window.
+"""Objects that models write: a child for each task as it completes, and a tree of replies that fit
+the context window.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ def worker():
 
 
 class Model:
-    """Answers each prompt with a function, in an order of its own, and records the prompts."""
+    """Answers each prompt with a function, in a chosen order, and records the prompts."""
 
     def __init__(
         self, answer=lambda prompt: f"<{len(prompt)}>", order=lambda numbers: numbers
@@ -47,8 +47,8 @@ TASKS = [{"name": name, "prompt": f"about {name}"} for name in ("one", "two", "t
 
 
 async def test_map_keeps_a_child_for_each_task(worker) -> None:
-    """The batch is an object, and each reply one that has it as parent; ids and `children` follow
-    the tasks, whenever replies came.
+    """The batch is an object, and each reply is a child of it; ids and `children` follow the order
+    of the tasks, whatever the order of the replies.
     """
     batch = await llm_map(worker, TASKS, Model(lambda prompt: prompt.upper(), reversed))
     assert (batch, worker.get(batch).type, worker.get(batch).content) == (
@@ -71,7 +71,9 @@ async def test_map_keeps_a_child_for_each_task(worker) -> None:
 
 
 async def test_children_of_an_imported_batch_follow_its_tasks(tmp_path: Path) -> None:
-    """The order of the tasks survives an export and an import behind other objects."""
+    """The order of the tasks is preserved by an export and an import into a store with other
+    objects.
+    """
     store = SharedStore()
     worker = store.worker("w")
     tasks = [{"name": str(number), "prompt": str(number)} for number in range(12)]
@@ -85,8 +87,8 @@ async def test_children_of_an_imported_batch_follow_its_tasks(tmp_path: Path) ->
 
 
 async def test_a_reader_sees_results_arrive(worker) -> None:
-    """Each child is there as soon as its reply is; ids stay apart from what the same worker writes
-    meanwhile.
+    """Each child can be read as soon as its reply arrives; its id does not collide with objects
+    that the same worker writes meanwhile.
     """
     seen: list[int] = []
 
@@ -102,8 +104,8 @@ async def test_a_reader_sees_results_arrive(worker) -> None:
 
 
 async def test_failures_have_their_place(worker) -> None:
-    """A failed call, a malformed task, and a call without an answer are children of type
-    "error"; the others are as they would be.
+    """A failed call, a malformed task and a call without a reply are children of type "error"; the
+    other children are unaffected.
     """
 
     async def some(prompts: Sequence[str]) -> AsyncGenerator[tuple[int, str], None]:
@@ -126,7 +128,7 @@ async def test_failures_have_their_place(worker) -> None:
     assert found["w_000004"].tags == ("llm_map", "error")
     assert found["w_000003"].content["type"] == "input"
     assert "tasks[1] has no prompt that is a string: None" in found["w_000003"].content["message"]
-    assert found["w_000006"].content["message"] == "no reply came"
+    assert found["w_000006"].content["message"] == "no reply arrived"
     assert [found[id_].description for id_ in sorted(found)] == [
         "task 1",
         "task 2",
@@ -138,7 +140,9 @@ async def test_failures_have_their_place(worker) -> None:
 
 
 async def test_no_tasks_and_no_list(worker) -> None:
-    """No tasks make an empty batch; anything but a list of tasks is refused before the store is changed."""
+    """An empty list of tasks makes an empty batch; anything but a list of tasks is refused before
+    the store is changed.
+    """
     assert worker.children(await llm_map(worker, [], Model())) == []
     for tasks in (None, "prompt", {"name": "a", "prompt": "b"}, ["x"] * 10_001):
         with pytest.raises(InputError, match="tasks must be a list"):
@@ -146,9 +150,9 @@ async def test_no_tasks_and_no_list(worker) -> None:
     assert len(worker.events_since(0)) == 1
 
 
-async def test_a_cancelled_map_keeps_what_came_and_closes_the_asker(worker) -> None:
-    """Cancelling leaves the children that were complete, and the asker is closed at once; their
-    numbers are not given again.
+async def test_a_cancelled_map_keeps_complete_children(worker) -> None:
+    """Cancelling keeps the complete children and closes the source of replies at once; reserved
+    numbers are not used again.
     """
     arrived = asyncio.Event()
     closed = []
@@ -172,7 +176,7 @@ async def test_a_cancelled_map_keeps_what_came_and_closes_the_asker(worker) -> N
 
 
 async def test_reduce_in_one_call(worker) -> None:
-    """Objects that fit the window together are asked about once, oldest first, each under its id
+    """Objects that fit the window together are reduced in one call, oldest first, each under its id
     and description.
     """
     ids = [worker.create("note", f"about {name}", f"text {name}") for name in ("one", "two")]
@@ -190,9 +194,9 @@ async def test_reduce_in_one_call(worker) -> None:
     assert (result.description, model.closed) == ("Combine.", 1)
 
 
-async def test_what_can_be_reduced(worker) -> None:
-    """A list of ids keeps its order, a batch means its results in the order of its tasks, any
-    other id for itself.
+async def test_arguments_of_reduce(worker) -> None:
+    """A list of ids keeps its order, a batch stands for its results in the order of its tasks, and
+    any other id for its object.
     """
     batch = await llm_map(worker, TASKS, Model(lambda prompt: prompt, reversed))
     for chosen, parents in {
@@ -215,8 +219,8 @@ async def test_what_can_be_reduced(worker) -> None:
 
 
 async def test_reduce_as_a_tree(worker) -> None:
-    """Objects that do not fit one prompt are reduced in steps; every prompt fits the window, and parents
-    lead from the result to every object.
+    """Objects that do not fit one prompt are reduced in steps; every prompt fits the window, and
+    parents lead from the result to every object.
     """
     ids = [worker.create("note", f"number {number}", "x" * 900) for number in range(40)]
     model = Model(lambda prompt: "y" * 700)
@@ -235,11 +239,11 @@ async def test_reduce_as_a_tree(worker) -> None:
     st.integers(0, 12_000),
     st.randoms(use_true_random=False),
 )
-def test_every_fold_ends_and_fits(
+def test_every_reduction_ends_and_fits(
     lengths: list[int], window: int, reply: int, pick: random.Random
 ) -> None:
-    """Whatever the sizes of objects and replies, no prompt exceeds the window, every character is
-    asked about, and one object is left.
+    """For any sizes of objects and replies, no prompt exceeds the window, every character is sent,
+    and one object remains.
     """
     worker = SharedStore().worker("w")
     ids = [worker.create("note", "d", "x" * length) for length in lengths]
@@ -254,9 +258,9 @@ def test_every_fold_ends_and_fits(
     assert {step["id"] for step in worker.trace(result)} >= set(ids)
 
 
-async def test_long_replies_are_cut_and_say_so(worker) -> None:
-    """A reply that would not share a prompt with another is shortened, with a count of what is left
-    out.
+async def test_long_replies_are_truncated_with_a_note(worker) -> None:
+    """A reply that is too long to share a prompt with another is truncated, with a count of the
+    omitted characters.
     """
     ids = [worker.create("note", "d", "x" * 1_500) for _ in range(2)]
     model = Model(lambda _: "y" * 5_000)
@@ -266,8 +270,8 @@ async def test_long_replies_are_cut_and_say_so(worker) -> None:
 
 
 async def test_failed_parts_leave_an_incomplete_result(worker) -> None:
-    """A part that fails is an "error" with its parents, the rest goes on, and the result is tagged;
-    so it is when errors were left out.
+    """A failed part is an "error" with its parents, the rest continues, and the result is tagged
+    "incomplete", as it is when errors were left out.
     """
     ids = [worker.create("note", f"number {number}", "x" * 900) for number in range(4)]
     replies = iter([LLMError("server", "no"), "fine", "last"])
@@ -287,7 +291,7 @@ async def test_failed_parts_leave_an_incomplete_result(worker) -> None:
 
 
 async def test_when_every_part_fails(worker) -> None:
-    """The result is an "error" that leads to all the parts."""
+    """If every part fails, the result is an "error" whose ancestors are all the parts."""
     ids = [worker.create("note", f"number {number}", "x" * 900) for number in range(4)]
     model = Model(lambda _: LLMError("server", "no"))
     result = worker.get(await llm_reduce(worker, ids, "Fold.", model, window=2_100))
@@ -303,7 +307,7 @@ async def test_when_every_part_fails(worker) -> None:
 @pytest.mark.parametrize(
     ("chosen", "prompt", "window", "message"),
     [
-        ("type=nothing", "p", 5_000, "nothing to reduce: 'type=nothing' gives no objects"),
+        ("type=nothing", "p", 5_000, "nothing to reduce: 'type=nothing' selects no objects"),
         ([], "p", 5_000, "nothing to reduce"),
         ("type=error", "p", 5_000, "all of type error"),
         ("type=", "p", 5_000, "column 6"),
@@ -321,8 +325,10 @@ async def test_when_every_part_fails(worker) -> None:
         ),
     ],
 )
-async def test_what_cannot_be_reduced(worker, chosen, prompt, window: int, message: str) -> None:
-    """Bad arguments are refused before a model is asked."""
+async def test_invalid_arguments_of_reduce_are_refused(
+    worker, chosen, prompt, window: int, message: str
+) -> None:
+    """Invalid arguments are refused before a model is called."""
     worker.create("error", "d", "c")
     model = Model()
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""Export and import: the same file byte for byte, and nothing of a damaged file."""
+"""Export and import: the same file byte for byte, and nothing from a damaged file."""
 
 import errno
 import itertools
@@ -46,8 +46,8 @@ def store(corpus):
 
 
 def test_a_round_trip_is_byte_for_byte(store, corpus, tmp_path: Path) -> None:
-    """An imported store answers as before, spans included, and is exported as the same bytes;
-    writing goes on with the next ids.
+    """An imported store answers as before, including spans, and is exported as the same bytes; new
+    objects get the next ids.
     """
     store.export(tmp_path / "first")
     again = SharedStore.import_(tmp_path / "first", corpus=corpus)
@@ -61,8 +61,10 @@ def test_a_round_trip_is_byte_for_byte(store, corpus, tmp_path: Path) -> None:
 
 @examples(40)
 @given(histories)
-def test_every_history_comes_back(tmp_path_factory: pytest.TempPathFactory, history) -> None:
-    """The round trip holds for any history, into an empty store and behind another."""
+def test_every_history_survives_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, history
+) -> None:
+    """The round trip works for any history, into an empty store and into one with other objects."""
     folder = tmp_path_factory.mktemp("round")
     store = built(history)
     store.export(folder / "first")
@@ -76,9 +78,9 @@ def test_every_history_comes_back(tmp_path_factory: pytest.TempPathFactory, hist
     assert SharedStore.import_(folder / "third").ledger.view.state() == again.ledger.view.state()
 
 
-def test_import_into_a_store_that_holds_something(store, corpus, tmp_path: Path) -> None:
-    """Ids, parents, links and workers get a prefix, times stay, numbers go on, and the store's own
-    counting is not disturbed.
+def test_import_into_a_store_with_objects(store, corpus, tmp_path: Path) -> None:
+    """Ids, parents, links and workers get a prefix, times are kept, event numbers continue, and the
+    store's own counters are unaffected.
     """
     store.export(tmp_path / "file")
     assert store.import_(tmp_path / "file") is store
@@ -107,8 +109,8 @@ def test_import_into_a_store_that_holds_something(store, corpus, tmp_path: Path)
 
 
 def test_origins_are_exported_and_imported(corpus, tmp_path: Path) -> None:
-    """Every kind of event keeps the call that wrote it, also behind the events of another store; an
-    event without an origin is exported without the field, as before there were origins.
+    """Every kind of event keeps its origin, even in a store with other events; an event without an
+    origin is exported without the field.
     """
     store = SharedStore(corpus)
     plain = store.worker("w")
@@ -135,7 +137,7 @@ def test_origins_are_exported_and_imported(corpus, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("origin", ["", 7, None, "x" * 1_001])
 def test_a_bad_origin_is_refused(origin) -> None:
-    """An origin is a short string that is not empty, from a caller and in a file."""
+    """An origin must be a short, non-empty string, both from a caller and in a file."""
     store = SharedStore()
     worker = store.worker("w")
     with pytest.raises(InputError, match="origin"):
@@ -165,7 +167,7 @@ def test_the_file_is_plain_json_lines(store, tmp_path: Path) -> None:
 def test_an_export_appears_whole_or_not_at_all(
     store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the disk fails, the old file stays and nothing else is left; the error names the file."""
+    """If the disk fails, the old file stays and nothing else is left; the error names the file."""
     target = tmp_path / "file"
     target.write_text("old")
 
@@ -202,8 +204,8 @@ def test_permissions_and_links_stay(store, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_replaced_is_written_to(
     store, tmp_path: Path, method: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a folder that is not writable, and where the file is mounted by itself, the text comes
-    into the file all the same.
+    """In a folder that is not writable, and if the file is a mount point, the file is written in
+    place.
     """
     target = tmp_path / "file"
     target.write_text("x" * 10_000)
@@ -224,8 +226,8 @@ def test_a_file_that_cannot_be_replaced_is_written_to(
 
 
 def test_a_pipe_and_a_device_are_written_to(store, tmp_path: Path) -> None:
-    """What is not a regular file stays what it is and gets the text; a pipe without a reader and a
-    directory are refused.
+    """A file that is not regular is written in place; a pipe without a reader and a directory are
+    refused.
     """
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -336,9 +338,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_broken_file_is_refused_whole(store, corpus, tmp_path: Path, case: str) -> None:
-    """The error names the line and what is wrong; neither a new store nor a given one takes
-    anything in.
+def test_a_broken_file_is_refused_completely(store, corpus, tmp_path: Path, case: str) -> None:
+    """The error names the line and the reason; neither a new store nor an existing one imports any
+    of the file.
     """
     lines, message = BAD[case]
     path = tmp_path / "file"
@@ -366,7 +368,7 @@ def test_a_broken_file_is_refused_whole(store, corpus, tmp_path: Path, case: str
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    """Files that are not exports, or of a later version, are refused with that reason."""
+    """Files that are not exports, or are of a later version, are refused with that reason."""
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):

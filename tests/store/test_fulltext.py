@@ -1,4 +1,4 @@
-"""Free text: FTS5 against reading everything, its bounds, and Pythons that lack it."""
+"""Free text: FTS5 compared with reading everything, its limits, and Pythons without it."""
 
 import math
 import random
@@ -44,9 +44,7 @@ def nothing(_row: int) -> bool:
     st.sets(st.integers(0, 24)),
 )
 def test_the_score_is_bm25(texts: list[str], asked: str, skipped: set[int]) -> None:
-    """FTS5 gives the rows and scores of BM25 as it is written in books, without what is to be
-    skipped.
-    """
+    """FTS5 returns the rows and scores of BM25 by its definition, without skipped rows."""
     rows = filled(texts).ledger.view.rows
     found = FullText().rank(rows, asked, 50, skipped.__contains__)
     expected = Scan().rank(rows, asked, 50, skipped.__contains__)
@@ -69,8 +67,8 @@ def test_the_score_is_bm25(texts: list[str], asked: str, skipped: set[int]) -> N
 
 
 def test_a_small_limit_is_the_head_of_a_large_one() -> None:
-    """Bounded work gives the same first results: also with skipped rows in front, and whatever the
-    order of creation.
+    """A small limit returns the first results of a large one, even with skipped rows at the front
+    and in any order of creation.
     """
     pick = random.Random(1)
     rows = filled([" ".join(pick.choices(VOCABULARY, k=6)) for _ in range(500)]).ledger.view.rows
@@ -82,8 +80,8 @@ def test_a_small_limit_is_the_head_of_a_large_one() -> None:
 
 
 def test_rare_words_decide_in_a_large_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound, objects with the rare word come first, those of them with the common one
-    too ahead, and others fill the rest.
+    """Above `SCORED` objects, those with the rare word rank first, among them those that also have
+    the common one; others fill the rest.
     """
     monkeypatch.setattr(fulltext, "SCORED", 20)
     texts = ["common filler"] * 100
@@ -94,8 +92,8 @@ def test_rare_words_decide_in_a_large_store(monkeypatch: pytest.MonkeyPatch) -> 
     assert found[2:] == [99, 98, 97, 96]  # of equal ones the newest
 
 
-def test_two_common_words_are_sought_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all words are common, objects with all of them come first however old they are."""
+def test_common_words_are_searched_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all words are common, objects with all of them rank first, however old they are."""
     monkeypatch.setattr(fulltext, "SCORED", 20)
     texts = ["left filler", "right filler"] * 50
     texts[1] = "left right"
@@ -116,7 +114,9 @@ def test_invalid_objects_do_not_crowd_out_others(monkeypatch: pytest.MonkeyPatch
 
 
 def test_words_that_all_objects_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A word that very many objects have does not count beside others; alone it gives the newest."""
+    """A word in very many objects does not count together with others; alone it returns the newest
+    objects.
+    """
     monkeypatch.setattr(fulltext, "COMMON_WORD_OBJECTS", 30)
     texts = ["the thing"] * 50
     texts[10] = "the zebra"
@@ -127,8 +127,8 @@ def test_words_that_all_objects_have(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words() -> None:
-    """Different words count once, up to 32 of them; scripts without spaces give pairs of
-    characters.
+    """Each distinct word counts once, up to 32 words; scripts without spaces are split into pairs
+    of characters.
     """
     assert words("PPO ppo, trpo!") == ["ppo", "trpo"]
     assert words("a中国的b x国") == ["a", "中 国", "国 的", "b", "x", "国"]
@@ -136,7 +136,7 @@ def test_words() -> None:
     assert words("a_b " + "x" * 201) == ["a", "b"]
 
 
-def test_indexes_are_kept_up_and_not_made_anew() -> None:
+def test_indexes_are_updated_and_not_rebuilt() -> None:
     """A search after more writes indexes only the new objects."""
     store = filled(["one two three"] * 10)
     rows = store.ledger.view.rows
@@ -149,8 +149,8 @@ def test_indexes_are_kept_up_and_not_made_anew() -> None:
     assert sum(text.startswith("INSERT INTO words(rowid") for text in statements) == 1
 
 
-def test_a_broken_catch_up_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If indexing fails half way, nothing of it stays, and the next search indexes all rows."""
+def test_a_failed_index_update_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If indexing fails halfway, nothing of it is kept, and the next search indexes all rows."""
     rows = filled(["one two"] * 200).ledger.view.rows
     index = FullText()
     real, calls = fulltext.searchable_text, []
@@ -168,8 +168,8 @@ def test_a_broken_catch_up_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_trigrams_never_miss() -> None:
-    """What the trigrams give holds every row that contains the needle, in order, whatever
-    characters it has.
+    """The rows found by trigrams include every row that contains the needle, in order, for any
+    characters.
     """
     pick = random.Random(2)
     texts = ["".join(pick.choices('abcß"\0\ud800中 ', k=pick.randint(0, 30))) for _ in range(6_000)]
@@ -189,7 +189,7 @@ def test_trigrams_never_miss() -> None:
 
 
 def test_small_stores_and_short_needles_are_read() -> None:
-    """No index is made if reading is as fast, or if a needle has no trigram."""
+    """No index is built if reading is as fast, or if a needle has no trigram."""
     index = FullText()
     assert (
         index.holding(filled(["abc"] * 10).ledger.view.rows, "desc", ["abc"], newest_first=True)
@@ -210,8 +210,8 @@ class WithoutFts5:
 
 @pytest.mark.parametrize("lacking", ["fts5", "sqlite"])
 def test_without_fts5_everything_is_read(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
-    """Where Python lacks SQLite, or SQLite full text, a warning says so, and all searches answer as
-    before.
+    """If Python lacks SQLite, or SQLite lacks FTS5, a warning says so, and all searches return the
+    same results.
     """
     texts = ["ppo beats trpo", "trpo alone", "nothing"]
     expected = {card["id"]: card["score"] for card in filled(texts).search_text("trpo beats")}
@@ -232,7 +232,7 @@ def test_without_fts5_everything_is_read(monkeypatch: pytest.MonkeyPatch, lackin
 
 
 def test_the_index_is_closed_with_its_store() -> None:
-    """Nothing is left open when a store is freed, whichever thread made its index."""
+    """Nothing stays open after a store is freed, whichever thread built its index."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         store = filled(["abc"])
@@ -247,7 +247,7 @@ def test_the_index_is_closed_with_its_store() -> None:
 
 
 def test_sqlite_is_loaded_when_it_is_needed() -> None:
-    """Importing and writing leave SQLite alone; the first free text loads it."""
+    """Importing and writing do not load SQLite; the first free-text search does."""
     code = (
         "import sys; from rlm_integrations.store import SharedStore; store = SharedStore(); store.worker('w').create('note', 'd', 'c');"
         "store.search('type=note desc~d'); print('sqlite3' in sys.modules); store.search_text('d'); print('sqlite3' in sys.modules)"

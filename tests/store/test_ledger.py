@@ -1,4 +1,4 @@
-"""What a log can rely on, and what a store guarantees when its log fails."""
+"""The contract between a store and its log, including failures of the log."""
 
 import threading
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class Disk(MemoryLog):
         super().append(events)
 
 
-def test_a_store_goes_on_from_its_log() -> None:
-    """A store over a log that holds events shows them, and counts on from there."""
+def test_a_store_continues_from_its_log() -> None:
+    """A store over a log with events has their objects, and continues their numbers."""
     log = MemoryLog()
     worker = SharedStore(log=log).worker("w")
     worker.link("supports", worker.create("note", "one", "c"), worker.create("note", "two", "c"))
@@ -34,9 +34,9 @@ def test_a_store_goes_on_from_its_log() -> None:
     assert again.get("w_000003").seq == 4
 
 
-def test_what_the_log_does_not_keep_is_not_shown() -> None:
-    """When the log fails, the writer gets its error, nothing is shown, no number is used up, and
-    writing works again afterwards.
+def test_a_failed_write_is_not_shown() -> None:
+    """If the log fails, the writer gets its error, nothing is shown, no number is used, and later
+    writes work.
     """
     log = Disk()
     heard: list[StoreEvent] = []
@@ -62,7 +62,7 @@ def test_what_the_log_does_not_keep_is_not_shown() -> None:
 
 
 def test_only_memory_is_offered() -> None:
-    """Another backend is refused by name."""
+    """Any other backend is refused by name."""
     with pytest.raises(InputError, match="backend must be 'memory', not 'sql'"):
         SharedStore(backend="sql")  # type: ignore[arg-type]
 
@@ -84,9 +84,9 @@ def test_a_writer_waits_for_long_work() -> None:
     assert entered.is_set()
 
 
-def test_an_empty_store_is_a_store() -> None:
-    """A store counts its valid objects, is true also when empty, and shows in its repr its size,
-    not its objects.
+def test_an_empty_store_is_true() -> None:
+    """A store's length is the number of its valid objects, an empty store is true, and the repr
+    shows its size, not its objects.
     """
     store = SharedStore()
     assert store

@@ -1,4 +1,4 @@
-"""The store in memory keeps the contract."""
+"""The memory backend fulfils the contract."""
 
 import pytest
 

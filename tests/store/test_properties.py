@@ -1,4 +1,4 @@
-"""Random histories: the view is what the log says, and every search finds what reading all objects
+"""Random histories: the view always equals the log, and every search finds what reading all objects
 finds.
 """
 
@@ -45,7 +45,7 @@ histories = st.lists(st.tuples(st.sampled_from(WORKERS), operations), max_size=3
 
 
 def perform(store: SharedStore, worker: str, operation: tuple) -> None:
-    """One operation; numbers pick among the objects that there are."""
+    """Perform one operation; numbers select among the existing objects."""
     proxy = store.worker(worker)
     ids = [event.id for event in store.ledger.view.rows]
     match operation:
@@ -88,8 +88,8 @@ def built(history: list[tuple[str, tuple]]) -> SharedStore:
 @examples(100)
 @given(histories)
 def test_the_rebuilt_view_equals_the_live_one(history: list[tuple[str, tuple]]) -> None:
-    """After any history, the view made anew from the log is the live one, in every index and count,
-    and so is the one halfway.
+    """After any history, and halfway through it, a view rebuilt from the log equals the live one in
+    every index and count.
     """
     store = built(history)
     events = list(store.ledger.log.since(0))
@@ -106,8 +106,8 @@ def test_the_rebuilt_view_equals_the_live_one(history: list[tuple[str, tuple]]) 
 def test_the_rebuilt_view_equals_the_live_one_after_any_interleaving(
     some: list[list[tuple[str, tuple]]],
 ) -> None:
-    """The same when several threads write their histories at once; nothing is lost, and each
-    worker's numbers run on.
+    """The same applies when several threads write at once; nothing is lost, and each worker's
+    numbers have no gaps.
     """
     store = SharedStore()
 
@@ -134,7 +134,7 @@ def counted(values: dict[str, int]) -> dict[str, int]:
 @examples(100)
 @given(histories)
 def test_counts_are_those_of_the_objects(history: list[tuple[str, tuple]]) -> None:
-    """The summary that is kept up to date equals a count over all objects, the highest first."""
+    """The maintained summary equals a count over all objects, the highest count first."""
     store = built(history)
     summary = store.summary("", 10_000)
     cards = store.view("", 10_000)
@@ -182,7 +182,7 @@ terms = st.one_of(
 
 
 def holds(store: SharedStore, card: dict, term) -> bool:
-    """Whether an object meets a term, by its definition."""
+    """Whether an object satisfies a term, by its definition."""
     found = store.get(card["id"])
     text = found.content if isinstance(found.content, str) else "\n".join(strings(found.content))
     linking = {dst for kind, dst in found.links if kind == term.key}
@@ -209,8 +209,8 @@ def strings(value) -> list[str]:
 def test_a_query_finds_what_reading_all_finds(
     indexed: bool, history: list[tuple[str, tuple]], asked: list[str]
 ) -> None:
-    """Whichever index answers, a query gives the objects that meet every term, in the order it asks
-    for.
+    """Whichever index is used, a query returns exactly the objects that satisfy every term, in the
+    requested order.
     """
     text = " ".join(dict.fromkeys(asked))
     if (

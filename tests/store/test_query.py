@@ -1,4 +1,4 @@
-"""The query language: what parses to what, and where an error points."""
+"""The query language: the parsed terms, and the column of errors."""
 
 import pytest
 from hypothesis import given
@@ -44,8 +44,8 @@ from tests.store.examples import examples
         ),
     ],
 )
-def test_what_parses(text: str, query: Query) -> None:
-    """Terms, negation, alternatives, quotes of both kinds, escapes and options."""
+def test_valid_queries_parse(text: str, query: Query) -> None:
+    """Terms, negation, alternatives, both kinds of quotes, escapes and options parse."""
     assert parse_query(text) == query
 
 
@@ -111,7 +111,7 @@ VALUES = st.text(min_size=1, max_size=8)
     )
 )
 def test_every_value_can_be_written(terms: list[tuple[str, list[str], bool, str]]) -> None:
-    """A value with its backslashes and quotes escaped, in quotes, is read as it was."""
+    """A quoted value with escaped backslashes and quotes parses to the original value."""
 
     def quoted(value: str, quote: str) -> str:
         return quote + value.replace("\\", "\\\\").replace(quote, "\\" + quote) + quote
@@ -135,16 +135,18 @@ def test_every_value_can_be_written(terms: list[tuple[str, list[str], bool, str]
         max_size=40,
     )
 )
-def test_any_text_parses_or_points(text: str) -> None:
-    """Whatever is asked gives a query, or an error whose column is in the text or just behind it."""
+def test_any_string_parses_or_has_an_error_column(text: str) -> None:
+    """Any string is a valid query, or an error whose column is inside the string or right after
+    it.
+    """
     try:
         parse_query(text)
     except QueryError as error:
         assert 1 <= error.column <= len(text) + 1
 
 
-def test_what_is_no_query() -> None:
-    """Anything but a string, and a string that is too long, is refused before it is read."""
+def test_an_invalid_query_is_refused() -> None:
+    """A query that is not a string, or is too long, is refused before it is parsed."""
     with pytest.raises(InputError, match="a query must be a string, not int"):
         parse_query(5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="longer than 10,000"):

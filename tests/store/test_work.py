@@ -1,5 +1,5 @@
-"""The cost of queries: characters are counted before they are read, each object is folded once, and
-no step takes long.
+"""The cost of queries: characters are counted before they are read, each object is casefolded once,
+and no step is long.
 """
 
 import unicodedata
@@ -22,7 +22,7 @@ def filled(*contents: object) -> SharedStore:
 
 
 def work_of(store: SharedStore, query: str, most: int | None = None) -> int:
-    """How many characters a query counts."""
+    """The number of characters that a query counts."""
     work = Work(most)
     with work.under_way():
         store.search(query)
@@ -30,7 +30,7 @@ def work_of(store: SharedStore, query: str, most: int | None = None) -> int:
 
 
 def test_each_object_is_folded_once_for_all_terms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A query of twenty terms about the content folds each content once."""
+    """A query of twenty terms on the content casefolds each content once."""
     folded: list[str] = []
 
     def counted(text: str) -> str:
@@ -45,8 +45,8 @@ def test_each_object_is_folded_once_for_all_terms(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_query_reads_no_more_than_it_may() -> None:
-    """Every term counts what it compares; a query beyond its bound ends before it has read more,
-    and says what to do.
+    """Every term counts the characters that it compares; a query stops before it exceeds its limit,
+    with an error that says what to do.
     """
     store = filled(*["x" * 1_000] * 10)
     rows = 10 * search.LOOKED_AT
@@ -64,7 +64,7 @@ def test_a_query_reads_no_more_than_it_may() -> None:
 
 
 def test_the_rows_of_many_alternatives_count() -> None:
-    """Exact terms with alternatives unite their rows in steps that count, too."""
+    """Exact terms with alternatives merge their rows in steps that count, too."""
     store = SharedStore()
     worker = store.worker("w")
     for number in range(10):
@@ -75,9 +75,9 @@ def test_the_rows_of_many_alternatives_count() -> None:
     assert work.spent >= 10 * search.UNITED
 
 
-def test_content_that_is_given_out_counts() -> None:
-    """The objects of a list count by their content, which is sent to the caller; a user's own
-    reads have no bound.
+def test_returned_content_counts() -> None:
+    """The objects of a list count with their content, which is sent to the caller; reads by users
+    have no limit.
     """
     store = SharedStore()
     worker = store.worker("w")
@@ -89,9 +89,9 @@ def test_content_that_is_given_out_counts() -> None:
     assert len(store.children(batch)) == 10
 
 
-def test_an_index_that_is_not_finished_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text search that may not index all new objects keeps those that it has indexed, so that a later
-    one finds everything.
+def test_an_unfinished_index_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text search that stops before all new objects are indexed keeps the indexed ones, so that a
+    later search can finish.
     """
     monkeypatch.setattr(fulltext, "PORTION", 500)
     store = filled(*[f"word{number} " + "x" * 1_000 for number in range(10)])
@@ -109,7 +109,7 @@ def test_an_index_that_is_not_finished_goes_on(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_work_that_is_stopped_ends_at_its_next_step() -> None:
-    """Work without a waiting caller ends at its next read."""
+    """Work without a waiting caller stops at its next read."""
     store, work = filled("abc"), Work()
     work.stop()
     with work.under_way(), pytest.raises(WorkStoppedError):
@@ -117,7 +117,7 @@ def test_work_that_is_stopped_ends_at_its_next_step() -> None:
 
 
 def test_long_texts_are_folded_in_steps() -> None:
-    """Steps change nothing, at whatever character a string is cut."""
+    """Casefolding in steps has the same result, wherever the string is split."""
     text = "Straße İzmir ΑΣ ﬁn \U00010400" * 10_000
     assert len(text) > 2 * text_module.STEP_CHARS
     assert casefold_in_steps(text) == text.casefold()
@@ -128,7 +128,7 @@ def test_long_texts_are_folded_in_steps() -> None:
     "text", ["a" + "\u0301\u0316" * 49_000, "e\u0301" * 45_000, "\u0327\u0301" * 40 + " word"]
 )
 def test_marks_are_normalized_in_short_runs(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What normalizing costs grows with the square of a run of marks, so no run is long, and no
+    """Normalizing takes quadratic time in the length of a run of marks, so runs are split, and no
     character is normalized twice.
     """
     lengths: list[int] = []
@@ -144,7 +144,7 @@ def test_marks_are_normalized_in_short_runs(text: str, monkeypatch: pytest.Monke
 
 
 def test_words_are_composed_before_they_are_searched() -> None:
-    """A word finds itself whether its marks are composed or not."""
+    """A word matches itself whether its marks are composed or not."""
     store = filled("das Café dort")
     assert [card["id"] for card in store.search_text("Cafe\u0301")] == ["w_000001"]
 
@@ -154,8 +154,8 @@ def test_words_are_composed_before_they_are_searched() -> None:
     [[[]] * 300_000, {"a": [{"b": [None] * 150_000}, [0] * 60_000]}, [[[]] * 1_000] * 300],
 )
 def test_an_object_holds_a_bounded_number_of_values(content: object) -> None:
-    """JSON is parsed and written in one step, so an object of very many small values is refused; the
-    same characters as one text are not.
+    """Content with too many values is refused, because JSON is parsed and written in one step; the
+    same characters as one string are accepted.
     """
     store = SharedStore()
     worker = store.worker("w")
@@ -168,9 +168,9 @@ def test_an_object_holds_a_bounded_number_of_values(content: object) -> None:
     assert worker.create("note", "d", [[0] * 400] * 400) == "w_000002"
 
 
-def test_a_store_weighs_what_its_texts_take_in_memory() -> None:
-    """One wide character makes a string four times as large, and so the store is full four times as
-    soon.
+def test_texts_count_with_their_size_in_memory() -> None:
+    """Strings count with their size in memory: one wide character makes a string four times as
+    large.
     """
     narrow, wide = SharedStore(max_size=100_000), SharedStore(max_size=100_000)
     for store, content, fit in ((narrow, "x" * 10_000, 9), (wide, "x" * 9_999 + "\U0001f600", 2)):

@@ -3,8 +3,8 @@ and how replies are parsed.
 
 The sync API calls a model's synchronous method, in a thread for each call. The async API calls its
 asynchronous method, on the one event loop that its client is tied to (see `home_loop`); on any
-other loop, and if the class has no asynchronous method of its own, in threads too. The exception is
-a client that works on every loop: it is always called asynchronously.
+other loop, and if the class does not implement an asynchronous method, in threads too. The
+exception is a client that works on every loop: it is always called asynchronously.
 
 For users this means: a cancelled or timed-out call of the async API is aborted; a call in a thread
 cannot be stopped, and ends by its own timeout. The user's object is never changed: retries of its
@@ -59,7 +59,7 @@ class ForeignLM(ABC, Generic[Reply]):
         ask_async: The asynchronous one; None if it would only call the other.
         name: The model's name.
         context_window: How many tokens it reads at once, if the object states it.
-        clients: The objects that own the HTTP clients; by default the model alone.
+        clients: The objects that own the HTTP clients; by default only the model.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class ForeignLM(ABC, Generic[Reply]):
         """The model's answer.
 
         Raises:
-            ModelError: The call failed; the types are those of `OpenAILM`, as far as the framework's
-                errors show them, and "error".
+            ModelError: The call failed; the types are those of `OpenAILM`, as far as the
+                framework's errors show them, and "error".
         """
         if wrong := RESERVED_PARAMS & request.params.keys():
             raise ModelError(
@@ -98,7 +98,8 @@ class ForeignLM(ABC, Generic[Reply]):
             )
         try:
             return self.completion(await self._ask(await self.arguments(request)))
-        except Exception as error:  # noqa: BLE001 - raised as a ModelError below: this one, which may show the key, would be its context
+        except Exception as error:  # noqa: BLE001
+            # Raised as a ModelError below: this one, which may show the key, would be its context
             secrets = [secret for each in self._clients for secret in _secrets(each)]
             failure = failure_of(error, repr(self.name), secrets=secrets)
         try:
@@ -140,7 +141,9 @@ class ForeignLM(ABC, Generic[Reply]):
 
 
 def params_of(request: Request, bound: str | None) -> dict[str, Any]:
-    """The request's parameters, with its reply bound under the name that the class accepts, if any."""
+    """The request's parameters, with its reply bound under the name that the class accepts, if
+    any.
+    """
     params = {name: value for name, value in request.params.items() if name != BOUND}
     if bound is not None and BOUND in request.params:
         params[bound] = request.params[BOUND]

@@ -1,5 +1,5 @@
-"""Turns the exceptions of frameworks' models into `ModelError`s, by status codes and class names, so
-that no provider's SDK needs to be loaded.
+"""Turns the exceptions of frameworks' models into `ModelError`s, by status codes and class names,
+so that no provider's SDK needs to be loaded.
 """
 
 import re
@@ -57,8 +57,8 @@ UNSENT = {
 }
 # Permanent: a retry cannot help
 PERMANENT = {"SSLCertVerificationError", "TooManyRedirects", "OtherHostError"}
-# Messages of an integration (LlamaIndex's for Google) without a code; the text of a truncated answer
-# is lost.
+# Messages of an integration (LlamaIndex's for Google) without a code; the text of a truncated
+# answer is lost.
 BY_WORDS: dict[str, tuple[str, bool]] = {
     "terminated early: (SAFETY|RECITATION|BLOCKLIST|PROHIBITED_CONTENT|SPII)": ("refusal", False),
     "terminated early: MAX_TOKENS": ("empty", False),
@@ -85,7 +85,10 @@ def _classify(error: Exception, where: str) -> ModelError:
     chain = list(exception_chain(error))
     if any("ContextOverflowError" in _names(each) for each in chain):
         return ModelError(
-            f"{where} does not accept a prompt of this length: {_message(error)} (send shorter pieces)",
+            (
+                f"{where} does not accept a prompt of this length: {_message(error)} (send "
+                "shorter pieces)"
+            ),
             type="context_length",
         )
     for each in chain:

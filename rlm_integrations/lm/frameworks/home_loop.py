@@ -122,7 +122,9 @@ def _return_owner(owner: _Owner) -> _Owner:
 
 
 async def _end(owner: _Owner) -> None:
-    """On the loop that ends: close its connections. The user may use the client again afterwards."""
+    """On the loop that ends: close its connections. The user may use the client again
+    afterwards.
+    """
     closers, owner.closers = owner.closers or [], None
     for close in closers:
         await close()
@@ -166,4 +168,5 @@ def _closers_of(client: Any) -> list[Closer] | None:
     if not hasattr(client, "_transport"):
         return []
     transports = (client._transport, *client._mounts.values())  # noqa: SLF001 - as above
-    return [transport._pool.aclose for transport in transports if hasattr(transport, "_pool")]  # noqa: SLF001 - as above
+    # As above
+    return [transport._pool.aclose for transport in transports if hasattr(transport, "_pool")]  # noqa: SLF001

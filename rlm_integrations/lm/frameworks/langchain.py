@@ -54,21 +54,23 @@ KINDS: dict[str, type[BaseMessage]] = {
     "user": HumanMessage,
 }
 # Asynchronous methods that run the synchronous one in the loop's default executor.
-DETOURS = {BaseChatModel._agenerate, SimpleChatModel._agenerate}  # noqa: SLF001 - they are what subclasses replace
+# They are what subclasses replace
+DETOURS = {BaseChatModel._agenerate, SimpleChatModel._agenerate}  # noqa: SLF001
 # Runnables that never return a model's message.
 NO_MODELS = (BaseLLM, BaseOutputParser, BasePromptTemplate, BaseRetriever, BaseTool)
 MAX_CONFIGURED: Final = 32  # models of different configurations kept, with their connections
 
-# Adds to the configuration of a call, mainly the callbacks of the outer run. Without it, LangChain's
-# own context variable is used, which is valid if the calling context was copied from the outer run.
+# Adds to the configuration of a call, mainly the callbacks of the outer run. Without it,
+# LangChain's own context variable is used, which is valid if the calling context was copied from
+# the outer run.
 outer_config: ContextVar[Callable[[Request], Awaitable[RunnableConfig]] | None] = ContextVar(
     "outer_config", default=None
 )
 
 
 class LangChainLM(ForeignLM[AIMessage]):
-    """A Runnable that returns an `AIMessage`: a `BaseChatModel`, bound (`bind`, `with_config`), with
-    fallbacks, or any other.
+    """A Runnable that returns an `AIMessage`: a `BaseChatModel`, bound (`bind`, `with_config`),
+    with fallbacks, or any other.
 
     Args:
         asked: The user's object.
@@ -120,7 +122,7 @@ class LangChainLM(ForeignLM[AIMessage]):
         """The completion in the message; of content in blocks, the text."""
         if not isinstance(reply, BaseMessage):
             raise ModelError(
-                f"a model gives an AIMessage, not a {type(reply).__name__}", type="input"
+                f"a model must return an AIMessage, not a {type(reply).__name__}", type="input"
             )
         about = reply.response_metadata
         reason = next(
@@ -162,7 +164,8 @@ class ConfigurableLM:
         self.limit_key = per_object("limits", asked, object)
         try:
             default = self._lm()
-        except Exception:  # noqa: BLE001 - a provider's class may raise anything where a configuration is needed
+        except Exception:  # noqa: BLE001
+            # A provider's class may raise anything where a configuration is needed
             default = None
         self.name = type(asked).__name__.lstrip("_") if default is None else default.name
         self.context_window = None if default is None else default.context_window
@@ -181,7 +184,9 @@ class ConfigurableLM:
         try:
             lm = self._lm()
         except Exception as error:
-            raise ModelError(f"the configuration gives no model: {error}", type="input") from error
+            raise ModelError(
+                f"the configuration selects no model: {error}", type="input"
+            ) from error
         return await lm.complete(request)
 
     def _lm(self) -> LangChainLM:
@@ -267,7 +272,10 @@ def adapt(given: Any) -> LangChainLM | ConfigurableLM:
         InputError: It has none.
     """
     if not isinstance(given, Runnable) or isinstance(_last_step(given), NO_MODELS):
-        what = "of LangChain's objects, a BaseChatModel can be asked, and any Runnable that gives an AIMessage"
+        what = (
+            "of LangChain's objects, a model is a BaseChatModel or any Runnable that returns "
+            "an AIMessage"
+        )
         raise InputError(f"{what}, not a {type(given).__name__}")
     if isinstance(given, DynamicRunnable) or {"_model", "_model_params"} <= set(dir(type(given))):
         return ConfigurableLM(given)

@@ -63,8 +63,8 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
         }
 
     def _messages(self, request: Request) -> list[tuple[str, str]]:
-        """The messages, preceded by the system prompt of the user's object, which `chat` itself does
-        not send.
+        """The messages, preceded by the system prompt of the user's object, which `chat` itself
+        does not send.
         """
         messages = [(str(message.role), message.content) for message in request.messages]
         prompt = getattr(self.model, "system_prompt", None)
@@ -117,7 +117,7 @@ def adapt(given: object) -> LlamaIndexLM:
     """
     if not isinstance(given, LLM):
         raise InputError(
-            f"of LlamaIndex's objects, an LLM can be asked, not a {type(given).__name__}"
+            f"of LlamaIndex's objects, only an LLM is a model, not a {type(given).__name__}"
         )
     return LlamaIndexLM(given)
 

@@ -68,7 +68,8 @@ class OpenAIClient:
         else:
             self._is_answering = True
             return await self._parse(response)
-        raise failure  # outside of the except block: the SDK's error, which may show the key, would be its context
+        # Outside the except block: the SDK's error, which may show the key, would be its context
+        raise failure
 
     async def stream(self, body: bytes, headers: Mapping[str, str]) -> AsyncGenerator[Any, None]:
         """The JSON of each event as it arrives."""

@@ -69,7 +69,8 @@ def _connection_error(error: Exception, where: str, url: str, *, is_answering: b
             isinstance(each, aiohttp.ClientError) for each in chain
         ):
             return failed(
-                f"{what} is a SOCKS proxy, which transport='aiohttp' cannot use: set transport='sdk'"
+                f"{what} is a SOCKS proxy, which transport='aiohttp' cannot use: set "
+                "transport='sdk'"
             )
         return failed(f"{what} {_reason(chain)}")
     for each in chain:
@@ -79,7 +80,8 @@ def _connection_error(error: Exception, where: str, url: str, *, is_answering: b
         match each:
             case OtherHostError():
                 return failed(
-                    f"{each}, which would receive the prompt: if that is intended, set it as base_url"
+                    f"{each}, which would receive the prompt: if that is intended, set it as "
+                    "base_url"
                 )
             case httpx.TooManyRedirects():
                 return failed("the server redirects in a circle (check base_url)")

@@ -121,8 +121,8 @@ class OpenAILM(Queryable):
         return self._bound.own
 
     async def prepare(self) -> None:
-        """Make the running loop's client now. Otherwise the first call does, which loads the SDK and
-        takes about a second longer.
+        """Make the running loop's client now. Otherwise the first call does, which loads the SDK
+        and takes about a second longer.
         """
         await self._clients.get()
 
@@ -194,7 +194,10 @@ class OpenAILM(Queryable):
                 error.object[error.start],
             )
             raise ModelError(
-                f"the request is not valid Unicode: {before!r} is followed by {half!r}, half of a surrogate pair",
+                (
+                    f"the request is not valid Unicode: {before!r} is followed by {half!r}, half "
+                    "of a surrogate pair"
+                ),
                 type="input",
             ) from None
         except (TypeError, ValueError) as error:
@@ -247,7 +250,8 @@ def _check_above_zero(name: str, value: object) -> None:
 def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not name or name != name.strip():
         raise InputError(
-            f"a model's name must be a string without spaces around it, such as 'gpt-5-mini', not {name!r}"
+            "a model's name must be a string without spaces around it, such as "
+            f"'gpt-5-mini', not {name!r}"
         )
     return name
 
@@ -284,7 +288,8 @@ def _checked_key(given: object, base_url: str) -> str:
     key = str(given).strip()  # a key read from a file ends with a newline
     if not key and f".{urlsplit(base_url).hostname}".endswith(".openai.com"):
         raise InputError(
-            "no key for OpenAI: pass api_key=…, set OPENAI_API_KEY, or use the model 'offline', which needs none"
+            "no key for OpenAI: pass api_key=…, set OPENAI_API_KEY, or use the model "
+            "'offline', which needs none"
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise InputError(

@@ -44,7 +44,9 @@ class ReplyBound:
         return tuple(self._own) or self._names
 
     def written(self, params: Mapping[str, Any], request: Request) -> dict[str, Any]:
-        """The parameters with the smallest bound of all if the budget has one; otherwise unchanged."""
+        """The parameters with the smallest bound of all if the budget has one; otherwise
+        unchanged.
+        """
         if request.reply_tokens is None:
             return dict(params)
         given = [params[name] for name in NAMES if type(params.get(name)) is int]

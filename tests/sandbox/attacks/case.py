@@ -1,5 +1,5 @@
-"""What an attack is: code that a session runs as any other, what it must not bring about, and how
-the host sees that it did not.
+"""The description of an attack: code that a session runs like any other, the outcome that must not
+happen, and how the host checks that it did not.
 """
 
 from collections.abc import Callable
@@ -44,27 +44,28 @@ SHORT = Limits(memory=512 << 20, block_seconds=0.5, grace_seconds=0.2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One attack, and what the host checks after it.
+    """One attack, and the host's checks after it.
 
     Always checked: `execute` raises nothing; the code did not print BREACH; nothing reached the
     listeners; no file changed; no process is left; another session still works; the host's memory
-    kept within bounds. How long it took and for how long it held the event loop is measured by
-    `tests.bench attacks`.
+    stayed within its bound. `tests.bench attacks` measures how long it took and how long it blocked
+    the event loop.
 
     Attributes:
-        name: What it tries, in a word or two.
-        kind: Which surface it tries.
-        must_not: What must not happen.
-        layer: What stops it: a layer that sessions report, or one of `OUR_LAYERS`.
-        code: The attack. It runs after `prelude.CODE`; it prints BREACH where it gets through, and
-            raises where it is refused.
-        ends: The statuses in which it may end.
-        says: A pattern found in what it raised, or printed: it failed for the right reason.
-        keeps: Whether the same session must go on working.
-        works: Whether it is harmless where nothing stops it, so that it can be shown to work there.
-        limits: The session's.
-        megabytes: How much the host's memory may grow at most, while it runs.
-        check: What else the host checks.
+        name: A short name of the attempt.
+        kind: The attacked surface.
+        must_not: The outcome that must not happen.
+        layer: The layer that stops it: one that sessions report, or one of `OUR_LAYERS`.
+        code: The attack. It runs after `prelude.CODE`; it prints BREACH if it succeeds, and raises
+            if it is refused.
+        ends: The statuses with which it may end.
+        says: A pattern in its error or output, which shows that it failed for the right reason.
+        keeps: Whether the same session must keep working.
+        works: Whether it is harmless if nothing stops it, so that a test can show that it works
+            without the layers.
+        limits: The session's limits.
+        megabytes: The maximum growth of the host's memory while it runs.
+        check: Further checks of the host.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Attacks that use up memory, time, descriptors or the host's patience."""
+"""Attacks that exhaust memory, time, descriptors or the host's resources."""
 
 import dataclasses
 

@@ -1,5 +1,5 @@
-"""Attacks that read, change or leave files. Under Landlock the standard library can be read;
-without it, nothing can be opened at all.
+"""Attacks that read, change or leave files. With Landlock the standard library can be read; without
+it, no file can be opened.
 """
 
 from tests.sandbox.attacks.case import Attack

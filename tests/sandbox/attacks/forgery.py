@@ -1,6 +1,5 @@
-"""Attacks that lie to the host. A forged FINAL is no escape: all that code says is a claim.
-
-What the host measures cannot be forged.
+"""Attacks that send false messages to the host. A forged FINAL is not an escape: the host trusts no
+claim of code. What the host measures itself cannot be forged.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ from tests.sandbox.attacks.protocol import SLEEP
 
 
 def check_measures(result: ExecutionResult, _: Arena) -> None:
-    """What the host counts itself."""
+    """The host measures these values itself."""
     assert result.elapsed > 0.1
     assert result.host_calls == 0
     assert result.final is not None
@@ -22,7 +21,7 @@ def check_measures(result: ExecutionResult, _: Arena) -> None:
 
 
 def check_resting(_: ExecutionResult, arena: Arena) -> None:
-    """A process that says it is done is stopped."""
+    """A process that reports the end of its block is stopped."""
     stat = Path(f"/proc/{arena.attacker.child._pid}/stat")
     deadline = time.monotonic() + 60
     while stat.read_text().rpartition(") ")[2][0] != "T":
@@ -47,7 +46,7 @@ def check_printable(result: ExecutionResult, _: Arena) -> None:
 
 
 def lost(name: str, must_not: str, says: str, code: str) -> Attack:
-    """A forgery that ends its session, and nothing else."""
+    """A forgery that ends its own session, and affects nothing else."""
     return Attack(
         name=name,
         kind="forgery",

@@ -1,4 +1,6 @@
-"""Attacks that look around: for secrets, for other sessions, for what would undo the layers."""
+"""Attacks that inspect the process: for secrets, for other sessions, for ways to remove the
+layers.
+"""
 
 from tests.sandbox.attacks.case import Attack
 

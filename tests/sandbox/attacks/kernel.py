@@ -1,6 +1,5 @@
-"""Attacks on the kernel's rarer interfaces, where most of its faults are.
-
-What is refused before the kernel looks at it cannot be one.
+"""Attacks on the kernel's rare interfaces, where most of its vulnerabilities are. The filter
+refuses these calls before the kernel handles them.
 """
 
 from tests.sandbox.attacks.case import Attack

@@ -1,4 +1,4 @@
-"""Attacks that reach beyond the process by sockets."""
+"""Attacks that reach beyond the process through sockets."""
 
 from tests.sandbox.attacks.case import Attack
 

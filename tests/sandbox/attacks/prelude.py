@@ -1,5 +1,5 @@
-"""What every attack finds in its namespace: system calls by number, and frames written by hand on
-the socket found by introspection.
+"""Definitions for every attack: system calls by number, and hand-written frames on the socket,
+which is found by introspection.
 """
 
 import platform

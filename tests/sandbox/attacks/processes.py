@@ -1,4 +1,4 @@
-"""Attacks that begin, become or steer processes."""
+"""Attacks that start, become or control processes."""
 
 from tests.sandbox.attacks.case import Attack
 

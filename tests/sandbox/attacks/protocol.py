@@ -1,4 +1,4 @@
-"""Attacks on the host by frames made by hand, over the protocol's own socket."""
+"""Attacks on the host with hand-written frames on the protocol's own socket."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ SLEEP = "\ntime.sleep(30)"  # the host has to react; this process does not end b
 def lost(
     name: str, must_not: str, says: str, code: str, layer: str = "wire", **more: object
 ) -> Attack:
-    """An attack that ends its session, and nothing else."""
+    """An attack that ends its own session, and affects nothing else."""
     fields = {"limits": dataclasses.replace(QUICK, message_bytes=8 << 20), **more}
     return Attack(
         name=name,

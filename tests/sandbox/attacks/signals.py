@@ -1,4 +1,4 @@
-"""Attacks by signals: on others, and on what ends this process."""
+"""Attacks with signals: on other processes, and on the signals that end this process."""
 
 from tests.sandbox.attacks.case import SHORT, Attack
 
