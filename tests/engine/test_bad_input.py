@@ -1,5 +1,5 @@
-"""Bad input: clear errors before anything is spent, and in the REPL errors that the model can act
-on. Nothing else ever comes out.
+"""Invalid input: clear errors before anything is charged, and in the REPL errors that the model can
+act on. No other exception is raised.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ from tests.standin import StandIn
 
 
 @pytest.mark.parametrize("question", ["", "   ", "\n\t", None, 5, b"What?", ["What?"]])
-async def test_a_question_that_is_none(question: Any) -> None:
-    """An empty question, or something else than a text."""
+async def test_an_invalid_question(question: Any) -> None:
+    """An empty question, or one that is not a string, is refused."""
     root = Scripted([final("1")])
     with pytest.raises(InputError, match="the question must be a string that is not empty"):
         await RLM(root).acompletion(question, "a document")
@@ -53,9 +53,9 @@ async def test_a_question_that_is_none(question: Any) -> None:
         Path("/"),
     ],
 )
-async def test_a_context_that_is_none(context: Any) -> None:
-    """The wrong type, or a path that cannot be read: the message says what to give, and nobody was
-    asked.
+async def test_an_invalid_context(context: Any) -> None:
+    """A context of the wrong type, or a path that cannot be read, is refused with what to pass
+    instead, before any call.
     """
     root = Scripted([final("1")])
     with pytest.raises(ContextError) as caught:
@@ -64,8 +64,8 @@ async def test_a_context_that_is_none(context: Any) -> None:
     assert root.requests == []
 
 
-async def test_bytes_that_are_no_text_are_located(tmp_path: Path) -> None:
-    """Bad UTF-8 is refused with its place; `Limits.decode_errors` takes it as the user says."""
+async def test_invalid_bytes_are_located(tmp_path: Path) -> None:
+    """Invalid UTF-8 is refused with its position; `Limits.decode_errors` sets another treatment."""
     (tmp_path / "document").write_bytes(b"fine so far \xff and on")
     root = Scripted([final("context")])
     with pytest.raises(ContextError, match="12"):
@@ -78,8 +78,8 @@ async def test_bytes_that_are_no_text_are_located(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("context", ["", [], [""], ["", ""]])
-async def test_an_empty_context_is_allowed_and_said(context: Any) -> None:
-    """The model is told that there is no text, and may still answer."""
+async def test_an_empty_context_is_allowed(context: Any) -> None:
+    """The model is told that the context is empty, and may still answer."""
     root = Scripted([final("[context, cite('x')]")])
     result = await run(root, context)
     assert "The context is empty: there is no text in it." in root.told[0]
@@ -115,8 +115,8 @@ async def test_an_empty_context_is_allowed_and_said(context: Any) -> None:
         ({"sub_llm": "anthropic:claude"}, "a model is a name"),
     ],
 )
-def test_options_that_cannot_work(options: dict[str, Any], match: str) -> None:
-    """Each is refused where it is written, by name and with what would do."""
+def test_invalid_options(options: dict[str, Any], match: str) -> None:
+    """An invalid option is refused by the constructor, with its name and the valid values."""
     with pytest.raises(InputError, match=match):
         RLM("offline", **options)
 
@@ -130,8 +130,8 @@ def test_options_that_cannot_work(options: dict[str, Any], match: str) -> None:
     ],
 )
 @pytest.mark.parametrize("value", [0, -1, "5", True, float("nan")])
-def test_limits_that_are_none(make: Callable[[Any], Budget], value: Any) -> None:
-    """Negative limits, zero, texts, not-a-number."""
+def test_invalid_budgets(make: Callable[[Any], Budget], value: Any) -> None:
+    """Negative budgets, zero, strings and NaN are refused."""
     with pytest.raises(InputError, match="Budget"):
         make(value)
 
@@ -149,8 +149,8 @@ def test_limits_that_are_none(make: Callable[[Any], Budget], value: Any) -> None
     ],
 )
 @pytest.mark.parametrize("value", [-1, "5", None, float("nan")])
-def test_limits_of_the_engine_that_are_none(field: str, value: Any) -> None:
-    """The same for every bound."""
+def test_invalid_limits(field: str, value: Any) -> None:
+    """The same for every field of Limits."""
     with pytest.raises(InputError, match=f"Limits\\({field}="):
         Limits(**{field: value})
 
@@ -169,8 +169,8 @@ def test_limits_of_the_engine_that_are_none(field: str, value: Any) -> None:
         ({"decode_errors": "guess"}, "unknown error handler name 'guess'"),
     ],
 )
-def test_limits_that_cannot_work(limits: dict[str, Any], match: str) -> None:
-    """They are refused when they are made, and not at the first document."""
+def test_limits_are_checked_by_the_constructor(limits: dict[str, Any], match: str) -> None:
+    """Values are checked by the constructor of Limits, not at the first document."""
     with pytest.raises(InputError, match=match):
         Limits(**limits)
 
@@ -183,8 +183,8 @@ def test_limits_that_cannot_work(limits: dict[str, Any], match: str) -> None:
         ({"refusals": -1}, "at least 0"),
     ],
 )
-def test_retries_that_cannot_work(retry: dict[str, Any], match: str) -> None:
-    """So are these."""
+def test_invalid_retries(retry: dict[str, Any], match: str) -> None:
+    """An invalid Retry is refused by its constructor."""
     with pytest.raises(InputError, match=match):
         Retry(**retry)
 
@@ -192,15 +192,15 @@ def test_retries_that_cannot_work(retry: dict[str, Any], match: str) -> None:
 @pytest.mark.parametrize(
     "model", ["", " ", "ollama:llama3", "openai:gpt@nowhere", 5, None, object(), OpenAILM]
 )
-def test_models_that_are_none(model: Any) -> None:
-    """An unknown model string, or an object that is no model: the message says what can be given."""
+def test_invalid_models(model: Any) -> None:
+    """An unknown model name, or an object that is not a model, is refused with the valid forms."""
     with pytest.raises(InputError, match=r"a model is a name|of the form|reads as"):
         RLM(model)
 
 
 def test_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a key for OpenAI itself the model is refused where it is written, and the message
-    names the way without one.
+    """Without a key, a model of OpenAI is refused by the constructor, and the message names the
+    model that needs none.
     """
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -212,8 +212,8 @@ def test_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_model_that_was_not_registered_is_never_called(server: StandIn) -> None:
-    """An address in `model=` would send document and key away: the error names what is registered,
-    and nobody hears of it.
+    """An address in `model=`, which would receive document and key, is an error that lists the
+    registered models; nothing is sent.
     """
     server.change(
         scripts={
@@ -301,9 +301,9 @@ BAD_CALLS = [
 ]
 
 
-async def test_calls_that_cannot_work_are_errors_that_say_what_would() -> None:
-    """Every wrong call raises in the code, names what is wrong, costs no call of a model and leaves
-    the REPL as it was.
+async def test_invalid_calls_raise_helpful_errors() -> None:
+    """Every invalid call raises in the code, says what is wrong, makes no model call and leaves the
+    REPL unchanged.
     """
     root = Scripted(
         [code("kept = 42"), *(code(call) for call, _ in BAD_CALLS), code("FINAL(kept)")]
@@ -317,7 +317,7 @@ async def test_calls_that_cannot_work_are_errors_that_say_what_would() -> None:
 
 
 async def test_wrong_items_fail_in_their_slots_alone() -> None:
-    """In batches of every kind one bad item is a typed error in its place."""
+    """In batches of every kind, an invalid item is a typed error in its own slot."""
     root = Scripted(
         [
             code(
@@ -431,7 +431,7 @@ NAMES = st.sampled_from(
 
 
 def gate() -> Gate:
-    """The door of a run over a small document, as a sandbox has it."""
+    """The gate of a run over a small document, as a sandbox uses it."""
     corpus = Corpus.build("a small document of thirty characters")
     tree = Tree(RLM(Scripted())._settings, corpus, RunStart(run_id="run"), Emitter())
     host = Host(
@@ -457,11 +457,11 @@ FUNCTIONS = sorted(spec.name for spec in gate().specs)
 )
 @pytest.mark.parametrize("function", FUNCTIONS)
 @given(args=st.lists(VALUES, max_size=4), kwargs=st.dictionaries(NAMES, VALUES, max_size=2))
-def test_hostile_arguments_give_a_value_or_an_error_of_the_codes(
+def test_hostile_arguments_return_a_value_or_raise_in_the_code(
     function: str, args: list[Any], kwargs: dict[str, Any]
 ) -> None:
-    """Whatever arrives at the gate, only a value that can cross or a `HostCallError` comes out;
-    anything else would end the run.
+    """For any arguments the gate returns a value that can be sent, or raises `HostCallError`; any
+    other exception would end the run.
     """
     if function == "store.create":  # something to be found by the others too
         kwargs = {}

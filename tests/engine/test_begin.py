@@ -1,5 +1,5 @@
-"""How a run begins: where there is no sandbox, nothing is paid; where there was one, nobody waits
-for it.
+"""The beginning of a run: without a sandbox nothing is paid, and an available sandbox costs no
+waiting.
 """
 
 import sys
@@ -14,7 +14,7 @@ from tests.engine.conftest import Scripted, code, final, run
 
 
 async def test_a_missing_sandbox_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no sandbox can be opened, that is said before the root model is asked."""
+    """If no sandbox can be opened, the run fails before the root model is called."""
     monkeypatch.setattr(sys, "platform", "darwin")
     runtime.forget("sandboxes that opened", runtime.shared("sandboxes that opened", set))
     root = Scripted([final("'never'")])
@@ -23,8 +23,8 @@ async def test_a_missing_sandbox_costs_nothing(monkeypatch: pytest.MonkeyPatch) 
     assert root.requests == []
 
 
-async def test_batches_of_code_are_told() -> None:
-    """A batch in the REPL has its events: how many prompts, how far it is, how it ended."""
+async def test_batches_of_code_emit_events() -> None:
+    """A batch in the REPL emits events: the number of prompts, its progress, its end."""
     events: list[Event] = []
     await RLM(
         Scripted([code("llm_batch(['a', None, 'b'])"), final("'done'")]), on_event=events.append

@@ -1,4 +1,6 @@
-"""What code can have the host keep, make and start is bounded, for a whole tree of runs."""
+"""The memory, calls and threads that code can cause in the host are limited for a whole tree of
+runs.
+"""
 
 import asyncio
 import hashlib
@@ -34,8 +36,8 @@ def calls_of(result: RLMResult) -> list[SubCall]:
 async def test_the_length_of_a_filled_template_is_computed_first(
     template: str, chunk: str, length: int
 ) -> None:
-    """A template that would grow beyond a bound fails in its slot, in words; nothing of that length
-    is ever made.
+    """A template whose filled length exceeds the limit fails in its slot; the long string is never
+    built.
     """
     block = code(f"replies = parallel_query({template}, [{chunk}, 'y'])", "print(replies[0])")
     root = Scripted([block, final("'done'")])
@@ -49,8 +51,8 @@ async def test_the_length_of_a_filled_template_is_computed_first(
 
 
 async def test_a_prompt_has_a_bound_wherever_it_comes_from() -> None:
-    """Single prompts, batches, templates and children of the sub-model: what is too long fails
-    alone, and the others are asked.
+    """In single calls, batches, templates and children, a prompt that is too long fails alone, and
+    the others are sent.
     """
     block = code(
         "long = 'x' * 1_001",
@@ -70,7 +72,9 @@ async def test_a_prompt_has_a_bound_wherever_it_comes_from() -> None:
 async def test_the_prompts_of_a_template_are_made_one_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No more prompts are there at once than are asked at once, nor when they are noted."""
+    """No more filled prompts exist at a time than calls are in flight, even when they are
+    recorded.
+    """
     monkeypatch.setattr(sub_calls, "_GROUP", 5_000)
     noted: list[int] = []
     note = sub_calls.SubCalls._note_calls
@@ -103,8 +107,8 @@ async def test_the_prompts_of_a_template_are_made_one_at_a_time(
 async def test_prompts_of_templates_are_not_made_before_their_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """However many calls with templates are in flight, no more of their prompts exist than are
-    asked at once.
+    """With any number of calls with templates, no more of their prompts exist than calls are in
+    flight.
     """
     there = most = 0
     ask = sub_calls.SubCalls._ask
@@ -137,8 +141,8 @@ async def test_prompts_of_templates_are_not_made_before_their_turn(
 
 
 async def test_the_record_keeps_ends_and_hashes_beyond_its_bound() -> None:
-    """Prompts are kept whole while there is room, then by their beginnings and ends, then only
-    counted; refused ones likewise.
+    """Prompts are recorded completely while there is room, then their beginnings and ends, then
+    only counted; refused ones too.
     """
     block = code("for i in range(40): llm_query(str(i) + 'x' * 20_000 + 'end')")
     limits = Limits(recorded_chars=160_000)
@@ -162,8 +166,8 @@ async def test_the_record_keeps_ends_and_hashes_beyond_its_bound() -> None:
 
 
 async def test_the_record_bounds_long_replies_and_output_too() -> None:
-    """What a model wrote and what a block printed counts, and is cut in the record alone: the code
-    has it whole, the model as ever.
+    """Replies and output count too and are truncated only in the record: the code gets them
+    completely, and the model as usual.
     """
     block = code("print(len(llm_query('p')))", "print('y' * 50_000)")
     root = Scripted([block, block, block, final("'done'")], lambda _: "r" * 50_000)
@@ -179,7 +183,7 @@ async def test_the_record_bounds_long_replies_and_output_too() -> None:
 
 
 async def test_a_refused_batch_of_very_many_prompts_is_counted() -> None:
-    """A record does not hold an entry for each of very many calls that were never made."""
+    """The record has no entry for each of very many calls that were refused; it counts them."""
     block = code("print(len(llm_batch(['p'] * 20_000)))")
     result = await run(
         Scripted([block, final("'done'")]),
@@ -196,7 +200,7 @@ async def test_a_refused_batch_of_very_many_prompts_is_counted() -> None:
 
 
 async def test_a_store_has_the_bound_of_its_run() -> None:
-    """Code is told that the store is full, and goes on."""
+    """Code gets an error if the store is full, and continues."""
     block = code(
         "try:",
         "  for i in range(1_000): store.create('t', 'd', 'x' * 9_999 + chr(0x1F600))",
@@ -210,8 +214,8 @@ async def test_a_store_has_the_bound_of_its_run() -> None:
 async def test_a_reduction_does_not_repeat_a_long_prompt_for_very_many_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where a prompt leaves so little room that it would be repeated beyond a bound, the code is
-    told what to do.
+    """If a long prompt would be repeated too often, `llm_reduce` raises an error that says what to
+    do.
     """
     monkeypatch.setattr("rlm_integrations.store.derive.MAX_REPEATED_CHARS", 1_000_000)
     block = code(
@@ -258,7 +262,7 @@ MANY = code(
 
 
 async def test_children_at_once_are_bounded_at_each_depth() -> None:
-    """However many calls are in flight, a depth has a bounded number of sessions open, and all
+    """However many calls are in flight, the number of open sessions per depth is limited, and all
     children answer.
     """
     grand = code("FINAL(recursive_lm('grandchild', 'gc'))")
@@ -278,7 +282,7 @@ async def test_children_at_once_are_bounded_at_each_depth() -> None:
 
 
 async def test_a_child_that_waits_for_its_model_has_no_session() -> None:
-    """Its session opens once it has an answer whose code can run."""
+    """A child's session is opened when its model has replied with code."""
     sandbox = Counting()
     seen: list[int] = []
 
@@ -302,8 +306,8 @@ async def test_a_child_that_waits_for_its_model_has_no_session() -> None:
 async def test_no_child_is_prepared_once_the_budget_is_spent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What nobody can answer any more is refused at once: no document is made, no session opened,
-    no thread kept.
+    """When the budget is spent, a child is refused at once, without a document, a session or a
+    thread.
     """
     prepared = 0
     make = children._slice
@@ -329,8 +333,8 @@ async def test_no_child_is_prepared_once_the_budget_is_spent(
 
 
 async def test_the_cards_of_a_worker_have_a_bound() -> None:
-    """They become part of a prompt; what is far too large for one is refused before it is made a
-    text.
+    """A worker's cards, which become part of a prompt, are refused if they are too large, before
+    they are formatted.
     """
     block = code("try: rlm_worker('p', [[]] * 1_000_000)", "except ValueError as e: print(e)")
     result = await run(Scripted([block, final("'done'")]))
@@ -351,9 +355,7 @@ async def test_the_cards_of_a_worker_have_a_bound() -> None:
     ],
 )
 async def test_a_batch_has_a_bounded_number_of_items(call: str) -> None:
-    """One that has more is refused whole, before anything is made of it, and the code is told what
-    to do.
-    """
+    """A batch with too many items is refused as a whole, with an error that says what to do."""
     block = code(
         "items = ['p'] * 11",
         f"try: {call}",
@@ -379,8 +381,8 @@ async def test_a_batch_has_a_bounded_number_of_items(call: str) -> None:
         "llm_batch([''] * 20_000)",
     ],
 )
-async def test_a_batch_that_is_refused_lets_the_loop_go(call: str) -> None:
-    """Workers that never wait let other tasks run after every few items."""
+async def test_a_refused_batch_does_not_block_the_loop(call: str) -> None:
+    """While a large batch is refused, other tasks run after every few items."""
     turns = 0
 
     async def beside() -> None:

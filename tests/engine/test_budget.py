@@ -1,5 +1,5 @@
-"""Budgets are hard: calls, tokens, dollars and seconds, over a whole tree, in the middle of a
-batch, added up by the server itself.
+"""Budgets are hard limits on calls, tokens, dollars and seconds, for a whole tree, even inside a
+batch; the server counts.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ DOCUMENT = "In the year of the comet the harvest failed and the bridge was close
 
 
 class Counter:
-    """A provider's own books: every reply that it makes is counted, whoever gets it.
+    """A provider that counts every reply it sends.
 
     It answers as root with this script, by turn, and as sub-model with `reply`.
     """
@@ -67,8 +67,8 @@ BATCH = code(
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 async def test_calls_are_never_exceeded(server: StandIn, limit: int) -> None:
-    """The server sees at most so many; the last one is the closing request, unless there is only
-    one.
+    """The server never gets more calls than the limit; the last one is the closing request, unless
+    the limit is one.
     """
     rlm = rlm_of(server, Counter(*LOOKS), budget=Budget(max_calls=limit))
     result = await rlm.acompletion("What happened?", DOCUMENT)
@@ -82,8 +82,8 @@ async def test_calls_are_never_exceeded(server: StandIn, limit: int) -> None:
 
 
 async def test_the_rest_of_a_batch_is_refused_when_the_calls_are_spent(server: StandIn) -> None:
-    """What was begun is answered, what is left gets an `LLMError` of type "budget" in its slot;
-    order and length are kept.
+    """Calls in flight are answered, the rest gets an `LLMError` of type "budget" in its slot; order
+    and length are kept.
     """
     script = [
         code(
@@ -101,8 +101,8 @@ async def test_the_rest_of_a_batch_is_refused_when_the_calls_are_spent(server: S
     assert [call.reply.startswith("Error: budget") for call in subcalls] == [False] * 4 + [True] * 6
 
 
-async def test_the_closing_turn_asks_nobody(server: StandIn) -> None:
-    """Code of the closing reply runs, and its own calls are refused with a reason."""
+async def test_the_closing_turn_makes_no_calls(server: StandIn) -> None:
+    """Code of the closing reply runs, and its calls are refused with a reason."""
     script = [
         code("x = 'found'"),
         code("r = llm_query('more?')", "print(recursive_lm('q', 'c'))", "FINAL(f'{x}; {r}')"),
@@ -122,9 +122,7 @@ async def test_the_closing_turn_asks_nobody(server: StandIn) -> None:
 @pytest.mark.parametrize("limit", [4_000, 8_000, 20_000, 60_000])
 @pytest.mark.parametrize("script", [LOOKS, [BATCH] * 30], ids=["one by one", "batches"])
 async def test_tokens_are_never_exceeded(server: StandIn, limit: int, script: list[str]) -> None:
-    """The server's own count stays within the limit, and the run still gets somewhere: it asks, and
-    it closes.
-    """
+    """The server's own count stays within the limit, and the run still makes calls and closes."""
     counter = Counter(*[f"{block}\nTurn {turn}." for turn, block in enumerate(script)])
     result = await rlm_of(server, counter, budget=Budget(max_tokens=limit)).acompletion(
         "What happened?", DOCUMENT
@@ -142,7 +140,7 @@ async def test_tokens_are_never_exceeded(server: StandIn, limit: int, script: li
 
 
 async def test_dollars_are_never_exceeded(server: StandIn) -> None:
-    """The price list times what the server counted stays within the limit; there is no closing
+    """The price of the tokens that the server counted stays within the limit; there is no closing
     request.
     """
     counter = Counter(*[f"{BATCH}\nTurn {turn}." for turn in range(30)])
@@ -157,7 +155,9 @@ async def test_dollars_are_never_exceeded(server: StandIn) -> None:
 async def test_a_cost_limit_without_a_price_is_refused_before_the_first_call(
     server: StandIn,
 ) -> None:
-    """Also where only a sub-model has none; the message says what to limit instead."""
+    """A cost limit is refused if any model, even a sub-model, has no price; the message names other
+    limits.
+    """
     priced, unknown = models(server.base_url, "gpt-5-mini", "my-own-model")
     for rlm in (
         RLM(unknown, budget=Budget(max_cost=1)),
@@ -173,9 +173,9 @@ async def test_a_cost_limit_without_a_price_is_refused_before_the_first_call(
 @pytest.mark.parametrize(
     "kind", ["null_content", "no_usage", "rate_limit", "truncated", "empty_choices", "close"]
 )
-async def test_tries_that_fail_are_reckoned_with(server: StandIn, kind: str) -> None:
-    """A provider may want to be paid for a reply that was of no use: with one of five tries failing
-    the limit still holds.
+async def test_failed_attempts_count(server: StandIn, kind: str) -> None:
+    """Failed attempts count, because a provider may charge for them: with one of five failing, the
+    limit holds.
     """
     counter = Counter(*[f"{BATCH}\nTurn {turn}." for turn in range(30)])
     server.change(faults=[Fault(kind, rate=0.2)])
@@ -186,10 +186,10 @@ async def test_tries_that_fail_are_reckoned_with(server: StandIn, kind: str) -> 
     assert 0 < counter.tokens <= 60_000
 
 
-async def test_a_reply_that_is_of_no_use_again_and_again_does_not_break_the_limit(
+async def test_retries_of_unusable_replies_stay_within_the_limit(
     server: StandIn,
 ) -> None:
-    """Further tries of one call are made only as long as the budget bears them."""
+    """Retries of unusable replies stop when the budget does not cover another one."""
     counter = Counter(*LOOKS)
     server.change(faults=[Fault("null_content", match="harvest")])
     options = {"limits": Limits(reply_tokens=1_000), "retry": Retry(replies=100, seconds=1e9)}
@@ -199,9 +199,9 @@ async def test_a_reply_that_is_of_no_use_again_and_again_does_not_break_the_limi
     assert result.stop_reason == "budget_tokens"
 
 
-async def test_calls_wait_for_what_others_may_give_back(server: StandIn) -> None:
-    """Ten calls at once reserve more than there is, but take less: all get their answers, with
-    replies of full length allowed.
+async def test_calls_wait_for_reservations_to_be_returned(server: StandIn) -> None:
+    """Ten concurrent calls reserve more than the budget but use less: all are answered, with the
+    full reply limit.
     """
     counter = Counter(
         code("r = llm_batch(['p'] * 30)", "FINAL(sum(x == 'nothing of note' for x in r))")
@@ -213,8 +213,8 @@ async def test_calls_wait_for_what_others_may_give_back(server: StandIn) -> None
     assert {kept.body["max_completion_tokens"] for kept in server.requests()} == {8_192}
 
 
-async def test_a_reply_may_be_as_long_as_what_is_left(server: StandIn) -> None:
-    """Under a small limit replies are bounded more tightly, rather than nobody being asked."""
+async def test_replies_are_limited_to_what_is_left(server: StandIn) -> None:
+    """With little budget left, replies get a smaller limit instead of being refused."""
     counter = Counter(code("x = 'found'"), code("FINAL(x)"))
     result = await rlm_of(server, counter, budget=Budget(max_tokens=8_000)).acompletion(
         "What happened?", DOCUMENT
@@ -224,7 +224,7 @@ async def test_a_reply_may_be_as_long_as_what_is_left(server: StandIn) -> None:
 
 
 async def test_without_a_limit_replies_are_not_bounded(server: StandIn) -> None:
-    """Nothing is said about the length of replies where neither tokens nor cost are limited."""
+    """Without a limit on tokens or cost, requests have no reply limit."""
     await rlm_of(server, Counter(final("'done'")), budget=Budget(max_calls=5)).acompletion(
         "What happened?", DOCUMENT
     )
@@ -232,7 +232,7 @@ async def test_without_a_limit_replies_are_not_bounded(server: StandIn) -> None:
 
 
 async def test_text_of_many_bytes_is_not_underestimated(server: StandIn) -> None:
-    """A character of Chinese takes about a token: what does not fit is not sent."""
+    """A Chinese character counts as about one token: a prompt that does not fit is not sent."""
     counter = Counter(code("r = llm_query(context[:6000])", "FINAL(r.type)"), final("'closed'"))
     result = await rlm_of(server, counter, budget=Budget(max_tokens=6_000)).acompletion(
         "What happened?", "彗星之年收成不好桥也关了" * 1_000
@@ -242,8 +242,8 @@ async def test_text_of_many_bytes_is_not_underestimated(server: StandIn) -> None
 
 
 async def test_children_and_their_tokens_are_counted_together(server: StandIn) -> None:
-    """A tree of runs stays within one limit, and children do not take what is kept back for the
-    root's closing request.
+    """A tree of runs stays within one limit, and children do not use the reserve for the root's
+    closing request.
     """
     counter = Counter(
         *[
@@ -276,7 +276,9 @@ async def test_children_and_their_tokens_are_counted_together(server: StandIn) -
     ],
 )
 async def test_seconds_interrupt_a_running_block_and_its_calls(block: str, time_ends: Any) -> None:
-    """Whatever the code does, the run ends in time with what there is, and nothing stays open."""
+    """At the time limit the run ends with its best answer so far, whatever its code does, and
+    nothing stays open.
+    """
     root = Scripted([code("print('seen so far')"), code(block)], overlong(3600))
     hook = time_ends(lambda event: isinstance(event, BlockStarted) and event.block == 2)
     result = await run(
@@ -287,7 +289,7 @@ async def test_seconds_interrupt_a_running_block_and_its_calls(block: str, time_
 
 
 async def test_seconds_abort_calls_at_the_server(server: StandIn, time_ends: Any) -> None:
-    """Sub-calls in flight are closed at the server, and the record says what became of them."""
+    """At the time limit, connections of sub-calls are closed, and the record has their outcome."""
     events: list[Event] = []
     server.change(
         scripts={"root": [code("print('seen')"), code("r = llm_batch(['a', 'b', 'c'])")]},
@@ -318,8 +320,8 @@ async def test_seconds_abort_calls_at_the_server(server: StandIn, time_ends: Any
 
 
 async def test_seconds_end_a_root_that_does_not_answer(server: StandIn) -> None:
-    """The root's own call is ended too, from its first turn on; without anything said the answer is
-    empty.
+    """The time limit also ends the root's own call, even in the first turn; without any text the
+    answer is empty.
     """
     server.change(faults=[Fault("hang")])
     (root,) = models(server.base_url, "root")
@@ -328,7 +330,7 @@ async def test_seconds_end_a_root_that_does_not_answer(server: StandIn) -> None:
 
 
 async def test_seconds_over_between_two_blocks_stop_the_second(time_ends: Any) -> None:
-    """Code that begins when the time is over is interrupted at once."""
+    """Code that starts after the time limit is interrupted at once."""
     root = Scripted([code("x = 1") + "\n" + code("while True: pass")])
     hook = time_ends(lambda event: isinstance(event, BlockFinished), 0)
     result = await run(
@@ -345,7 +347,7 @@ SLEEP = code("import time", "time.sleep(3600)")
 
 
 def sleeps(event: Event) -> bool:
-    """Whether this is the beginning of the block that only sleeps."""
+    """Whether this event is the start of the block that only sleeps."""
     return isinstance(event, BlockStarted) and "time.sleep(3600)" in event.code
 
 
@@ -361,7 +363,7 @@ def sleeps(event: Event) -> bool:
 async def test_a_stop_gives_the_best_partial_answer(
     script: list[str], answer: str, time_ends: Any
 ) -> None:
-    """An answer that was refused, else what was printed or said last, else nothing."""
+    """The partial answer is a refused answer, else the last output or text, else nothing."""
     result = await run(
         Scripted([*script, SLEEP]), budget=Budget(max_seconds=60), on_event=time_ends(sleeps)
     )
@@ -369,7 +371,7 @@ async def test_a_stop_gives_the_best_partial_answer(
 
 
 async def test_a_closing_reply_in_prose_is_the_answer() -> None:
-    """Asked for its best answer, a model may forget FINAL: what it said is the answer all the same."""
+    """A closing reply without FINAL is the answer."""
     result = await run(
         Scripted([code("FINAL('a guess')", "1 / 0"), "I believe it was the comet."]),
         max_iterations=1,
@@ -379,8 +381,8 @@ async def test_a_closing_reply_in_prose_is_the_answer() -> None:
 
 @pytest.mark.parametrize("budget", [{"max_calls": 2}, {"max_tokens": 5_000}, {"max_seconds": 60}])
 async def test_raise_carries_the_partial_result(budget: dict[str, float], time_ends: Any) -> None:
-    """`on_exceeded="raise"` raises with the whole result on board: answer, record and what was
-    spent.
+    """`on_exceeded="raise"` raises an error with the complete result: answer, record and
+    spending.
     """
     last = SLEEP if "max_seconds" in budget else code("print('turn', llm_query(context * 300))")
     root = Scripted([code("print('seen')"), last, "?"])
@@ -398,8 +400,8 @@ async def test_raise_carries_the_partial_result(budget: dict[str, float], time_e
     assert result.trajectory[0].executions[0].stdout == "seen\n"
 
 
-async def test_a_run_that_ends_within_its_budget_is_not_touched_by_it() -> None:
-    """With limits far away the result is the same as without."""
+async def test_large_limits_change_nothing() -> None:
+    """With large limits the result is the same as without."""
     script = [code("x = llm_query('p')"), code("FINAL(x)")]
     result = await run(
         Scripted(script),
@@ -414,7 +416,7 @@ async def test_a_run_that_ends_within_its_budget_is_not_touched_by_it() -> None:
 
 
 class Unhelpful:
-    """A model that counts nothing."""
+    """A model that reports no tokens."""
 
     name, context_window = "uncounted", None
 
@@ -424,9 +426,9 @@ class Unhelpful:
         )
 
 
-async def test_a_model_that_counts_nothing_is_taken_at_its_reservation() -> None:
-    """Without a count every call costs what was set aside for it, so a limit of tokens ends the run
-    all the same.
+async def test_without_token_counts_each_call_costs_its_reservation() -> None:
+    """Without token counts each call costs its reservation, so a token limit ends the run all the
+    same.
     """
     result = await RLM(Unhelpful(), budget=Budget(max_tokens=100_000)).acompletion(
         "What?", DOCUMENT

@@ -1,5 +1,5 @@
-"""What a budget refuses and what it counts: prompts that are too long, counts that cannot be true,
-connections that were refused.
+"""What a budget refuses and counts: prompts that are too long, impossible counts, refused
+connections.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from tests.standin.settings import Usage as Counts
 
 
 async def test_a_prompt_that_is_too_long_fails_alone() -> None:
-    """Its slot says how many tokens it takes of how many; the rest of the batch is answered, and
-    the run goes on to its end.
+    """The error in its slot has the prompt's tokens and the limit; the rest of the batch is
+    answered, and the run continues.
     """
     root = Scripted(
         [
@@ -43,8 +43,8 @@ async def test_a_prompt_that_is_too_long_fails_alone() -> None:
     assert root.asked == ["a", "b"]
 
 
-async def test_a_prompt_that_only_an_unspent_budget_could_bear_fails_alone_too() -> None:
-    """What does not fit any more does not end the run either, as long as shorter prompts do."""
+async def test_a_prompt_that_no_longer_fits_fails_alone() -> None:
+    """A prompt that no longer fits does not end the run either, as long as shorter prompts fit."""
     script = [
         code(
             "a = llm_query('w ' * 60_000)", "b = llm_query('y ' * 60_000)", "c = llm_query('short')"
@@ -55,8 +55,8 @@ async def test_a_prompt_that_only_an_unspent_budget_could_bear_fails_alone_too()
     assert (result.answer, result.stop_reason) == ('["fine", "budget", "fine"]', "final")
 
 
-async def test_a_prompt_that_is_too_long_inside_a_child_ends_neither_child_nor_parent() -> None:
-    """The child is told in its slot, and answers; its parent goes on."""
+async def test_a_too_long_prompt_in_a_child_fails_alone() -> None:
+    """In a child, a prompt that is too long is an error in its slot; child and parent continue."""
     scripts = {
         "child": [code("r = llm_query('x' * 5_000_000)"), final("r.type")],
         "What": [code("r = recursive_lm('child', context)"), final("[r, llm_query('short')]")],
@@ -66,7 +66,7 @@ async def test_a_prompt_that_is_too_long_inside_a_child_ends_neither_child_nor_p
 
 
 async def test_a_child_whose_own_question_is_too_long_fails_alone() -> None:
-    """The child run ends without an answer, and its parent with one."""
+    """Such a child run ends without an answer, and its parent with one."""
     root = Scripted(
         [code("r = recursive_lm('x' * 2_000_000, context)"), final("[r.type, llm_query('short')]")]
     )
@@ -75,7 +75,7 @@ async def test_a_child_whose_own_question_is_too_long_fails_alone() -> None:
 
 
 async def test_a_run_is_over_once_no_useful_call_fits() -> None:
-    """Where hardly anything is left, a refused call ends the run: the root is asked for its best
+    """If hardly any budget is left, a refused call ends the run: the root is asked for its best
     answer.
     """
     root = Scripted(
@@ -90,8 +90,10 @@ async def test_a_run_is_over_once_no_useful_call_fits() -> None:
     assert 5 < int(result.answer) < 200
 
 
-async def test_a_root_that_cannot_even_be_asked_says_why() -> None:
-    """With a budget below the prompt nothing is asked, and the result's error has both numbers."""
+async def test_a_budget_below_the_first_prompt() -> None:
+    """If the budget does not cover the first prompt, nothing is sent, and the result's error has
+    both numbers.
+    """
     result = await run(Scripted([final("'x'")]), budget=Budget(max_tokens=600))
     assert (result.stop_reason, result.answer, result.total_calls) == ("budget_tokens", "", 0)
     assert re.search(
@@ -101,7 +103,7 @@ async def test_a_root_that_cannot_even_be_asked_says_why() -> None:
 
 
 async def test_a_document_that_is_too_long_for_one_call_is_a_budget_stop() -> None:
-    """The short way without a REPL ends as the long one does."""
+    """The single call without a REPL has the same budget stop as the loop."""
     result = await run(
         Scripted(),
         "x" * 90_000,
@@ -113,7 +115,7 @@ async def test_a_document_that_is_too_long_for_one_call_is_a_budget_stop() -> No
 
 
 async def test_a_prompt_that_costs_too_much_fails_alone(server: StandIn) -> None:
-    """With dollars as with tokens: the message says what is left."""
+    """The same for cost limits: the message has the remaining cost."""
     script = [
         code("r = llm_query('x' * 4_000_000)", "print(r)"),
         final("[r.type, llm_query('short')]"),
@@ -135,8 +137,8 @@ async def test_a_prompt_that_costs_too_much_fails_alone(server: StandIn) -> None
 
 
 async def test_dense_text_does_not_overspend(server: StandIn) -> None:
-    """Ten prompts of base64 in flight at once, counted by the server as a real tokenizer does: the
-    limit holds.
+    """Ten concurrent prompts of base64, counted like a real tokenizer does, stay within the
+    limit.
     """
     spent = 0
 
@@ -165,7 +167,7 @@ async def test_dense_text_does_not_overspend(server: StandIn) -> None:
 
 
 async def test_a_run_that_needs_every_call_is_not_stopped() -> None:
-    """Three calls of three: the last one finishes, so the run ended by itself, and raises nothing."""
+    """A run whose last allowed call returns the final answer is complete, and does not raise."""
     root = Scripted([code("x = llm_query('a')"), final("x")])
     result = await run(root, budget=Budget(max_calls=3, on_exceeded="raise"))
     assert (result.answer, result.stop_reason, result.total_calls) == ("re: a", "final", 3)
@@ -173,7 +175,7 @@ async def test_a_run_that_needs_every_call_is_not_stopped() -> None:
 
 
 async def test_a_last_call_that_does_not_finish_is_a_stop() -> None:
-    """What it says in prose is the best answer so far, and no more."""
+    """Without a final, the text of the last call is only the best answer so far."""
     result = await run(
         Scripted([code("x = llm_query('a')"), "It seems to be the comet."]),
         budget=Budget(max_calls=3),
@@ -184,8 +186,8 @@ async def test_a_last_call_that_does_not_finish_is_a_stop() -> None:
 @pytest.mark.parametrize(
     "last", [final("llm_query('more')"), final("recursive_lm('more', context)")]
 )
-async def test_a_last_call_whose_code_would_have_asked_more_is_a_stop(last: str) -> None:
-    """A final beside a refused call was not reached within the budget."""
+async def test_a_final_beside_a_refused_call_is_a_stop(last: str) -> None:
+    """A final in a reply whose code made a refused call is not a complete answer."""
     result = await run(Scripted([code("x = llm_query('a')"), last]), budget=Budget(max_calls=3))
     assert (result.stop_reason, result.total_calls) == ("budget_calls", 3)
 
@@ -194,7 +196,7 @@ async def test_a_last_call_whose_code_would_have_asked_more_is_a_stop(last: str)
 
 
 class Counting(Scripted):
-    """Says of every call that it took these tokens."""
+    """Reports these tokens for every call."""
 
     def __init__(self, script: list[str], usage: Usage | None) -> None:
         super().__init__(script)
@@ -207,8 +209,8 @@ class Counting(Scripted):
 
 @pytest.mark.parametrize("usage", [Usage(0, 0), Usage(3, 1), None])
 async def test_counts_that_cannot_be_true_do_not_lift_a_limit(usage: Usage | None) -> None:
-    """Zeros for long prompts are no count: each call takes what was set aside for it, and the run
-    ends after a few.
+    """Zero tokens for long prompts are ignored: each call costs its reservation, and the run ends
+    after a few.
     """
     root = Counting([code(f"llm_batch([context] * 20)  # {turn}") for turn in range(20)], usage)
     result = await run(root, "w" * 40_000, budget=Budget(max_tokens=300_000))
@@ -218,7 +220,9 @@ async def test_counts_that_cannot_be_true_do_not_lift_a_limit(usage: Usage | Non
 
 
 async def test_usage_that_the_provider_did_not_count_is_unknown() -> None:
-    """It is None, as cost is, and not zero; the calls that were not counted are told."""
+    """Usage and cost are None, not zero, if the provider did not report tokens; the number of such
+    calls is reported.
+    """
     result = await run(Counting([final("'x'")], Usage(0, 0)))
     assert (result.usage, result.cost) == ({"root": None}, None)
     spent = result.spent.by_model["root"]
@@ -227,9 +231,7 @@ async def test_usage_that_the_provider_did_not_count_is_unknown() -> None:
 
 
 async def test_cost_follows_the_model_that_answered(server: StandIn) -> None:
-    """Behind a router, what a result cost goes by the answering model's price, and a dollar limit
-    holds by it.
-    """
+    """The cost, and a cost limit, use the price of the answering model, as behind a router."""
     cost = 0.0
 
     class Router:
@@ -253,7 +255,7 @@ async def test_cost_follows_the_model_that_answered(server: StandIn) -> None:
 
 
 async def test_a_model_that_answers_under_an_unknown_name_costs_what_was_asked() -> None:
-    """Where the answering model has no price, the asked one's holds."""
+    """If the answering model has no price, that of the requested model is used."""
 
     class Alias:
         name, context_window = "gpt-5-mini", None
@@ -269,8 +271,8 @@ async def test_a_model_that_answers_under_an_unknown_name_costs_what_was_asked()
 
 
 async def test_refused_connections_cost_nothing() -> None:
-    """A server that starts late: nothing was sent, so nothing is taken from the budget, and the run
-    ends by itself.
+    """A refused connection sent nothing and is not charged: a run against a server that starts late
+    completes.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -294,7 +296,7 @@ async def test_refused_connections_cost_nothing() -> None:
 
 
 async def test_a_name_that_does_not_resolve_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failed look-up is a connection error of which nothing was sent."""
+    """A failed look-up is a connection error that is not charged."""
 
     async def no_such_host(*_: object, **__: object) -> list[object]:
         raise OSError(-2, "Name or service not known")
@@ -317,7 +319,7 @@ async def test_a_name_that_does_not_resolve_costs_nothing(monkeypatch: pytest.Mo
 
 
 class OldServer:
-    """A server that knows only `max_tokens`, such as Ollama; it counts what it answered."""
+    """A server that knows only `max_tokens`, such as Ollama; it counts its tokens."""
 
     def __init__(self, name: str = "max_tokens") -> None:
         self.name = name
@@ -337,7 +339,7 @@ class OldServer:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 async def test_a_limit_holds_whichever_bound_a_server_knows(server: StandIn, name: str) -> None:
-    """Both names of the bound are sent to servers that are not OpenAI's, so one of them holds."""
+    """Servers other than OpenAI's get both names of the reply bound, so one of them applies."""
     old = OldServer(name)
     server.change(scripts={"root": old})
     (root,) = models(server.base_url, "root")
@@ -349,8 +351,8 @@ async def test_a_limit_holds_whichever_bound_a_server_knows(server: StandIn, nam
 
 
 async def test_a_server_that_ignores_every_bound_is_noticed() -> None:
-    """After its first overlong reply as much is set aside for each: only what was in flight then
-    may exceed the limit.
+    """After its first overlong reply, that length is reserved for each call: only calls then in
+    flight may exceed the limit.
     """
     purse = Purse(Budget(max_tokens=100_000), 500, 0.0)
     lm = "ignores"
@@ -365,8 +367,8 @@ async def test_a_server_that_ignores_every_bound_is_noticed() -> None:
 async def test_a_models_own_bound_stays_and_is_the_only_one(
     server: StandIn, params: dict[str, int]
 ) -> None:
-    """With a token budget the request has one bound, under the user's name for it, and the smaller
-    one.
+    """With a token budget the request has one bound, under the user's name for it, with the smaller
+    value.
     """
     server.change(scripts={"root": [code("llm_query('a')"), final("'x'")]})
     root = models(server.base_url, "root")[0]
@@ -379,7 +381,7 @@ async def test_a_models_own_bound_stays_and_is_the_only_one(
 
 
 async def test_a_models_own_bound_is_lowered_where_less_is_left(server: StandIn) -> None:
-    """A larger bound of the user's gives way to what the budget can bear."""
+    """A user's larger bound is lowered to the remaining budget."""
     server.change(scripts={"root": [code("llm_query('a')"), final("'x'")]})
     root = models(server.base_url, "root")[0]
     sub = OpenAILM("sub", base_url=server.base_url, api_key="a-key", params={"max_tokens": 50_000})
@@ -391,5 +393,5 @@ async def test_a_models_own_bound_is_lowered_where_less_is_left(server: StandIn)
 
 
 def test_the_bound_of_messages_covers_each() -> None:
-    """What a message takes beside its text is counted for each."""
+    """The overhead per message is counted for each message."""
     assert bound([Message("user", "a"), Message("user", "")]) >= 2 * 4 + 1

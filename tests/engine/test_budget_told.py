@@ -1,6 +1,4 @@
-"""What the root and code are told: what the budget allows, what is left of it, and which replies
-were cut.
-"""
+"""What the root and code learn about the budget, what is left of it, and truncated replies."""
 
 import itertools
 import json
@@ -19,7 +17,7 @@ from tests.standin import Reply, StandIn
 
 
 async def test_the_root_is_told_what_it_may_spend() -> None:
-    """One line after the question, with every bound that there is; nothing where there is none."""
+    """The question is followed by one line with every limit; without limits there is no line."""
     budget = Budget(max_calls=200, max_tokens=1_000_000, max_seconds=600)
     root = Scripted([final("'x'")])
     await run(root, budget=budget)
@@ -33,8 +31,8 @@ async def test_the_root_is_told_what_it_may_spend() -> None:
 
 
 async def test_the_root_is_told_what_is_left_when_that_is_much_less() -> None:
-    """At a half, a quarter and a tenth of what there was, at the end of an observation, and not at
-    every turn.
+    """The remaining budget is told at a half, a quarter and a tenth, at the end of an observation,
+    not in every turn.
     """
     root = Scripted(
         [code(f"r = llm_batch(['p'] * 10)  # {turn}") for turn in range(9)] + [final("'x'")]
@@ -51,7 +49,7 @@ async def test_the_root_is_told_what_is_left_when_that_is_much_less() -> None:
 
 
 async def test_the_conversation_is_only_appended_to() -> None:
-    """What was sent before stays as it was, so that a provider's prefix cache holds."""
+    """Earlier messages stay unchanged, so that a provider's prefix cache works."""
     root = Scripted(
         [code(f"r = llm_batch(['p'] * 10)  # {turn}") for turn in range(5)] + [final("'x'")]
     )
@@ -61,7 +59,7 @@ async def test_the_conversation_is_only_appended_to() -> None:
 
 
 async def test_a_child_is_told_what_is_left_for_all() -> None:
-    """The budget is one for the tree: a child's line has what the others have left."""
+    """The budget is shared by the tree: a child's line has what is left for all."""
     scripts = {
         "child": [final("'c'")],
         "What": [code("llm_batch(['p'] * 4)", "r = recursive_lm('child', context)"), final("r")],
@@ -82,7 +80,7 @@ async def test_a_child_is_told_what_is_left_for_all() -> None:
 
 
 class Cutting:
-    """As root it says its script, as sub-model it is cut where a prompt says so."""
+    """As root it follows its script; as sub-model its reply is truncated if a prompt says so."""
 
     name, context_window = "root", None
 
@@ -104,8 +102,10 @@ class Cutting:
 
 @pytest.mark.parametrize("sandbox", ["process", "inprocess"])
 @pytest.mark.filterwarnings("ignore:.*inprocess.*")
-async def test_code_can_tell_a_cut_reply(sandbox: str) -> None:
-    """Every reply in the REPL says whether it was cut, an error too; await gives the same."""
+async def test_code_can_detect_a_truncated_reply(sandbox: str) -> None:
+    """Every reply in the REPL shows whether it was truncated, an error too, and also after
+    await.
+    """
     block = code(
         "rs = llm_batch(['long', 'short', 7, 'long again'])",
         "one = await llm_query('long')",
@@ -117,8 +117,10 @@ async def test_code_can_tell_a_cut_reply(sandbox: str) -> None:
     assert result.answer == "half a li"
 
 
-async def test_the_root_is_told_that_replies_were_cut() -> None:
-    """Once for a block, with the count; a block without any is not told of."""
+async def test_truncated_replies_are_reported_to_the_root() -> None:
+    """Truncated replies are reported once per block, with their number; otherwise nothing is
+    reported.
+    """
     model = Cutting(
         code("llm_batch(['long', 'short', 'long'])"),
         code("llm_query('long')"),
@@ -134,7 +136,7 @@ async def test_the_root_is_told_that_replies_were_cut() -> None:
 
 
 async def test_the_record_says_why_a_model_stopped(server: StandIn) -> None:
-    """Of sub-calls and of the root's own replies, through JSON too."""
+    """The finish reason is recorded for sub-calls and the root's replies, also through JSON."""
     server.change(
         scripts={
             "root": [code("llm_query('p')"), final("'x'")],
@@ -150,7 +152,7 @@ async def test_the_record_says_why_a_model_stopped(server: StandIn) -> None:
 
 
 async def test_a_record_of_an_earlier_version_is_read() -> None:
-    """Where the reason is missing, it is None."""
+    """A missing finish reason is loaded as None."""
     plain = (await run(Scripted([code("llm_query('p')"), final("'x'")]))).to_dict()
     for turn in plain["trajectory"]:
         del turn["finish_reason"]
@@ -162,8 +164,8 @@ async def test_a_record_of_an_earlier_version_is_read() -> None:
     assert result.repl_history[0].subcalls[0].finish_reason is None
 
 
-def test_a_batch_tells_cut_replies() -> None:
-    """The same mark outside of a run, by every door."""
+def test_truncated_replies_of_a_batch() -> None:
+    """Outside a run, replies have the same finish reason, with the sync and the async API."""
     lm = Cutting()
     assert [reply.truncated for reply in llm_batch(["long", "short"], lm)] == [True, False]
     assert {index: reply.truncated for index, reply in llm_batch_iter(["long", "short"], lm)} == {
@@ -184,8 +186,8 @@ def test_a_batch_tells_cut_replies() -> None:
         (None, False),
     ],
 )
-def test_what_counts_as_cut(reason: str | None, is_cut: bool) -> None:
-    """The words of the providers for a reply that was not finished."""
+def test_finish_reasons_of_truncated_replies(reason: str | None, is_cut: bool) -> None:
+    """The providers' finish reasons of a truncated reply."""
     reply = LLMReply("text", reason)
     assert (reply.truncated, reply, hash(reply)) == (is_cut, "text", hash("text"))
     copied = pickle.loads(pickle.dumps(reply))
@@ -194,9 +196,9 @@ def test_what_counts_as_cut(reason: str | None, is_cut: bool) -> None:
     assert (error.truncated, error.finish_reason) == (False, None)
 
 
-def test_the_host_takes_no_mark_from_code() -> None:
-    """Over the wire a reply keeps its reason on the way into the sandbox; on the way back it is a
-    plain string.
+def test_the_host_ignores_a_finish_reason_from_code() -> None:
+    """A reply keeps its finish reason on its way into the sandbox; sent back, it is a plain
+    string.
     """
     frames: list[bytes] = []
     Encoder().encode(

@@ -1,5 +1,5 @@
-"""A run that is cancelled in any of its waits, those of its cleanup too, leaves nothing and says
-so.
+"""A run that is cancelled at any await, even during cleanup, leaks nothing and emits its last
+event.
 """
 
 import asyncio
@@ -75,8 +75,8 @@ async def check_every_wait(
 @pytest.mark.parametrize("again", [0, 1, 2])
 @pytest.mark.parametrize("door", [by_acompletion, by_astream, by_chat])
 async def test_cancelling_in_every_wait(door: Callable[[RLM], Awaitable[None]], again: int) -> None:
-    """Once, or again so many waits later: no task, no process, no document is left when the run has
-    ended, and its last event says so.
+    """Cancelled once or twice at any await, an ended run leaves no task, process or document, and
+    its last event says that it was cancelled.
     """
     await check_every_wait(door, SCRIPT, again)
 
@@ -91,7 +91,5 @@ async def test_cancelling_in_every_wait_of_a_tree() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("again", [0, 2])
 async def test_cancelling_in_every_wait_without_a_process(again: int) -> None:
-    """The sandbox for debugging lets go as well: the calls of its code have ended when it is
-    closed.
-    """
+    """The in-process sandbox too: the calls of its code have ended when it is closed."""
     await check_every_wait(by_acompletion, TREE, again, "inprocess")

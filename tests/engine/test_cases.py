@@ -1,5 +1,5 @@
-"""What real models write, and what must happen: the cases of facts/models.md, from the reply to the
-result.
+"""What real models write, and the expected behaviour: the cases of facts/models.md, from the reply
+to the result.
 """
 
 import pytest
@@ -12,8 +12,8 @@ BAD = "Let me try.\n```repl\nx = 1\nraise ValueError('half way')\n```\n"
 
 
 async def test_case_01_a_fence_glued_to_prose_opens_and_an_inline_mention_does_not() -> None:
-    """The real block runs though its fence is glued to a sentence and prose mentions ```repl blocks
-    before it.
+    """The real block runs although its fence follows a sentence on the same line, and prose
+    mentions ```repl blocks before it.
     """
     root = Scripted(
         [
@@ -27,7 +27,9 @@ async def test_case_01_a_fence_glued_to_prose_opens_and_an_inline_mention_does_n
 
 
 async def test_case_02_backticks_inside_a_string_do_not_close_the_block() -> None:
-    """A block closes at the first fence after which its code parses; one that is cut never runs."""
+    """A block closes at the first fence after which its code parses; a truncated block never
+    runs.
+    """
     block = '```repl\ntext = """\n```python\nprint(1)\n```\n"""\nprint(len(text))\n```'
     cut = "```repl\nprint('this must not run')\nprint('and this is cut"
     root = Scripted([block, cut, final("len(text)")])
@@ -38,7 +40,7 @@ async def test_case_02_backticks_inside_a_string_do_not_close_the_block() -> Non
 
 
 async def test_case_03_what_was_bound_before_an_error_stays_bound() -> None:
-    """Imports, names and paid replies of a block that raises half way are there in the next one."""
+    """Imports, names and replies of a block that raises halfway are available in the next one."""
     root = Scripted(
         [
             code("import math", "paid = llm_query('once')", "1 / 0", "never = 1"),
@@ -53,7 +55,7 @@ async def test_case_03_what_was_bound_before_an_error_stays_bound() -> None:
 
 
 async def test_case_04_every_builtin_is_there_and_a_forbidden_one_says_why() -> None:
-    """`frozenset`, `globals`, `callable` and exceptions exist; `input` raises an error of its own."""
+    """`frozenset`, `globals`, `callable` and exceptions exist; `input` raises a helpful error."""
     root = Scripted(
         [
             code(
@@ -74,22 +76,20 @@ async def test_case_04_every_builtin_is_there_and_a_forbidden_one_says_why() -> 
     [("total", "6"), ("sorted([3, 1, 2])", "[1, 2, 3]"), ("SHOW_VARS()", "total: int")],
 )
 async def test_case_05_a_last_expression_is_echoed(last: str, shown: str) -> None:
-    """The value of a bare name or call at the end of a block is what the model sees."""
+    """The value of a bare name or call at the end of a block is shown to the model."""
     root = Scripted([code("total = 1 + 2 + 3", last), final("total")])
     await run(root)
     assert shown in root.told[1]
 
 
 async def test_case_06_final_of_a_bare_name_in_prose_is_the_variables_value() -> None:
-    """`FINAL(random_number)` answers with the number."""
+    """`FINAL(random_number)` answers with the value of the variable."""
     root = Scripted([code("random_number = 8231"), "I have it.\n\nFINAL(random_number)"])
     assert (await run(root)).answer == "8231"
 
 
 async def test_case_07_final_in_code_is_a_real_function() -> None:
-    """Its argument is an expression that Python computes, whatever brackets and commas its strings
-    hold.
-    """
+    """Its argument is a Python expression, with any brackets and commas in its strings."""
     root = Scripted([code("a = 'Bob'", "b = 'Al (jr)'", 'FINAL(a + ", ally " + b)')])
     result = await run(root)
     assert (result.answer, result.stop_reason, result.iterations) == (
@@ -99,8 +99,8 @@ async def test_case_07_final_in_code_is_a_real_function() -> None:
     )
 
 
-async def test_case_08_talk_of_finishing_beside_code_is_no_final() -> None:
-    """Prose that explains how it will finish ends nothing."""
+async def test_case_08_talk_of_finishing_beside_code_is_not_final() -> None:
+    """Prose that explains how it will finish is not a final."""
     root = Scripted(
         [
             'I will finish with either FINAL_VAR(name) or FINAL("answer") later.\n'
@@ -121,7 +121,7 @@ async def test_case_09_blocks_run_before_the_final_beside_them_is_resolved() -> 
 
 @pytest.mark.parametrize("finish", ["\nFINAL_VAR(x)", "\nFINAL(42)", "\nFINAL(x + 1)"])
 async def test_case_09_a_final_beside_a_block_that_failed_is_refused(finish: str) -> None:
-    """The error goes back to the model, who is told that its final was not taken."""
+    """The error is sent to the model, with the note that its final was refused."""
     root = Scripted([BAD + finish, final("x + 41")])
     result = await run(root)
     assert (result.answer, result.iterations) == ("42", 2)
@@ -130,8 +130,8 @@ async def test_case_09_a_final_beside_a_block_that_failed_is_refused(finish: str
 
 
 async def test_case_09_final_called_in_a_block_that_fails_is_refused() -> None:
-    """The same where FINAL was called by the code, in the block that failed or in one before it,
-    and again in prose.
+    """The same if the code called FINAL, in the failed block or an earlier one, and again in
+    prose.
     """
     root = Scripted(
         [
@@ -146,7 +146,7 @@ async def test_case_09_final_called_in_a_block_that_fails_is_refused() -> None:
 
 
 async def test_case_10_a_forced_last_reply_with_code_is_run() -> None:
-    """At the limit of turns the closing reply is parsed and run as any other."""
+    """The closing reply at the limit of turns is parsed and run like any other."""
     root = Scripted([code("x = 'found'"), code("y = x.upper()") + "\nFINAL_VAR(y)"])
     result = await run(root, max_iterations=1)
     assert (result.answer, result.stop_reason, result.iterations) == ("FOUND", "max_iterations", 2)
@@ -155,7 +155,9 @@ async def test_case_10_a_forced_last_reply_with_code_is_run() -> None:
 
 @pytest.mark.parametrize("token", ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<start_of_turn>"])
 async def test_case_11_a_reply_is_cut_at_a_leaked_chat_token(token: str) -> None:
-    """The dialogue that a model invents after it is neither run nor kept in the conversation."""
+    """The dialogue that a model invents after the token is neither run nor kept in the
+    conversation.
+    """
     root = Scripted(
         [
             code("x = 1")
@@ -176,7 +178,7 @@ async def test_case_11_a_reply_is_cut_at_a_leaked_chat_token(token: str) -> None
     "heading", ["REPL output:", "**Output:**", "Output:\n```\n666\n```", "Execution result:"]
 )
 async def test_case_12_what_follows_an_invented_output_does_not_run(heading: str) -> None:
-    """Only what precedes the invention counts, and the model is told."""
+    """Only the part before the invented output counts, and the model is told."""
     root = Scripted(
         [
             code("x = 1", "print(x)") + f"\n\n{heading}\n666\n\n" + code("x = 666", "FINAL(x)"),
@@ -192,8 +194,8 @@ async def test_case_12_what_follows_an_invented_output_does_not_run(heading: str
 
 
 async def test_case_13_the_same_reply_five_times_is_nudged_and_then_stopped() -> None:
-    """From the second time on the model is told; the fifth ends the run with a reason and the best
-    there is.
+    """From the second time on the model is told; the fifth time ends the run with a reason and the
+    best answer so far.
     """
     root = Scripted([code("print('looking')")] * 20)
     result = await run(root)
@@ -211,8 +213,8 @@ async def test_case_13_the_same_reply_five_times_is_nudged_and_then_stopped() ->
     ]
 
 
-async def test_case_13_replies_that_differ_are_no_repetition() -> None:
-    """Only the very same reply in a row counts."""
+async def test_case_13_replies_that_differ_are_not_repetition() -> None:
+    """Only identical replies in a row count."""
     root = Scripted([code("print('looking')"), code("print('thinking')")] * 4 + [final("'done'")])
     assert (await run(root)).answer == "done"
 
@@ -249,12 +251,12 @@ async def test_case_14_pages_of_repetition_in_an_open_fence_are_not_run() -> Non
     ],
 )
 async def test_case_15_oddities_of_code_work(block: str) -> None:
-    """A future import, a stray label, `asyncio.run`, top-level await."""
+    """A future import, a label line, `asyncio.run` and top-level await work."""
     assert (await run(Scripted([block]))).answer == "right"
 
 
 async def test_case_15_context_and_host_functions_are_restored_before_each_block() -> None:
-    """A block that overwrites them harms itself alone; even FINAL is there again."""
+    """A block that overwrites them affects only itself; even FINAL is restored."""
     root = Scripted(
         [code("context = None", "FINAL = llm_query = store = 5"), final("llm_query(context)")]
     )
@@ -274,14 +276,14 @@ async def test_case_15_context_and_host_functions_are_restored_before_each_block
     ],
 )
 async def test_case_16_odd_fences_are_found(reply: str) -> None:
-    """A doubled closing fence, four backticks, an upper-case or indented label, tildes, none at
-    all.
+    """A doubled closing fence, four backticks, an upper-case or indented label, tildes and a
+    missing fence are recognized.
     """
     result = await run(Scripted([reply]))
     assert (result.answer, result.iterations) == ("right", 1)
 
 
-async def test_case_17_final_var_without_such_a_variable_is_no_final() -> None:
+async def test_case_17_final_var_without_such_a_variable_is_not_final() -> None:
     """The model is told which variables exist, in prose and in code."""
     root = Scripted(
         [
@@ -298,8 +300,8 @@ async def test_case_17_final_var_without_such_a_variable_is_no_final() -> None:
     )
 
 
-async def test_case_18_a_final_in_the_middle_of_reasoning_is_none() -> None:
-    """`The result is FINAL(42)` goes on; alone, with nested parentheses, it is final."""
+async def test_case_18_a_final_in_the_middle_of_reasoning_is_ignored() -> None:
+    """`The result is FINAL(42)` does not finish; alone, with nested parentheses, it does."""
     root = Scripted(
         [
             "The result is FINAL(42) if nothing else is found",
@@ -313,7 +315,7 @@ async def test_case_18_a_final_in_the_middle_of_reasoning_is_none() -> None:
 
 
 async def test_case_19_a_block_in_another_language_is_named_and_recoverable() -> None:
-    """A json fence is no Python; the next try may succeed."""
+    """A json fence is not Python; the model is told, and the next reply may succeed."""
     root = Scripted(['```json\n{"tool": "search"}\n```', final("'recovered'")])
     result = await run(root)
     assert (result.answer, len(result.repl_history)) == ("recovered", 1)
@@ -325,8 +327,8 @@ class City(BaseModel):
     people: int
 
 
-async def test_case_20_a_typed_answer_that_does_not_fit_goes_back() -> None:
-    """The validation's words reach the model, and the next try succeeds."""
+async def test_case_20_an_invalid_typed_answer_is_sent_back() -> None:
+    """The validation error is sent to the model, and its next answer succeeds."""
     root = Scripted(
         [final("{'name': 'Ulm', 'people': 'many'}"), final("{'name': 'Ulm', 'people': 128000}")]
     )
@@ -336,7 +338,7 @@ async def test_case_20_a_typed_answer_that_does_not_fit_goes_back() -> None:
 
 
 async def test_case_21_a_bad_item_of_a_batch_is_an_error_in_its_slot_alone() -> None:
-    """Order and length are kept; an empty batch is an empty list and no call."""
+    """Order and length are kept; an empty batch is an empty list without a call."""
     root = Scripted(
         [
             code(
@@ -375,7 +377,7 @@ async def test_case_21_a_bad_item_of_a_batch_is_an_error_in_its_slot_alone() -> 
     ],
 )
 async def test_dialects(block: str, answer: str) -> None:
-    """Names that other libraries taught their models work, at no cost to the prompt."""
+    """Names of other libraries work, without a word in the prompt."""
     root = Scripted([block])
     result = await run(root)
     assert (result.answer, result.iterations) == (answer, 1)
@@ -386,7 +388,7 @@ async def test_dialects(block: str, answer: str) -> None:
 
 
 async def test_dialect_of_the_answer_dict_is_final_only_when_ready() -> None:
-    """Content alone ends nothing, and a variable of that name may be the model's own."""
+    """Content alone does not finish, and a variable of that name may be the model's own."""
     root = Scripted(
         [
             code("answer['content'] = 'draft'"),
@@ -398,8 +400,10 @@ async def test_dialect_of_the_answer_dict_is_final_only_when_ready() -> None:
     assert (result.answer, result.iterations) == ("a string of my own", 3)
 
 
-async def test_a_failed_reply_is_a_text_that_begins_with_error() -> None:
-    """Code that only knows texts can tell a failed call, and is told the kind."""
+async def test_a_failed_reply_is_a_string_that_begins_with_error() -> None:
+    """A failed reply is a string that begins with "Error:" and its type, for code that knows only
+    strings.
+    """
     root = Scripted(
         [code("r = llm_batch(['ok', 5])", "FINAL([str(x).startswith('Error:') for x in r])")]
     )

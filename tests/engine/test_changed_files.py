@@ -1,4 +1,4 @@
-"""A document's file may change or go while a run is under way: nothing that was paid is lost."""
+"""A document's file may change or disappear during a run: nothing that was paid is lost."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def large_log(log: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One that is used where it is on the disk, as files beyond 64 MB are."""
+    """A file that is read in place, like files above 64 MB."""
     monkeypatch.setattr(documents, "COPIED", 0)
     return log
 
@@ -45,7 +45,7 @@ CHANGES = pytest.mark.parametrize("change", [grow, rewrite, Path.unlink])
 async def asked(
     root: Scripted, path: Path, change: Callable[[Path], None], *, after: int = 1, **options: object
 ) -> RLMResult:
-    """One run; the file changes when so many blocks are done."""
+    """One run; the file changes after this number of blocks."""
     left = [after]
 
     def hook(event: Event) -> None:
@@ -59,7 +59,7 @@ async def asked(
 
 @CHANGES
 async def test_a_file_that_was_read_may_change(log: Path, change: Callable[[Path], None]) -> None:
-    """Answer, citations and recorded prompts are as if nothing had happened: the host has a copy."""
+    """Answer, citations and recorded prompts are unaffected, because the host has a copy."""
     root = Scripted([PAID, code("FINAL(a, evidence=['approved by Rossi', cite('in 1955')])")])
     result = await asked(root, log, change)
     assert (result.answer, result.stop_reason) == (f"re: sum up: {(LINE * 6)[:200]}", "final")
@@ -86,10 +86,10 @@ async def test_a_large_file_that_changes_costs_its_citations_alone(
     assert result.trajectory[1].note in root.told[2]
 
 
-async def test_the_prompt_of_a_call_is_recorded_in_words_where_the_file_is_gone(
+async def test_without_the_file_prompts_are_recorded_as_text(
     large_log: Path,
 ) -> None:
-    """`llm_query` gives the reply that was paid for; its prompt is in the record all the same."""
+    """`llm_query` returns its reply; its prompt is recorded as text."""
 
     def answer(request: Request) -> str:
         large_log.unlink(missing_ok=True)
@@ -102,9 +102,9 @@ async def test_the_prompt_of_a_call_is_recorded_in_words_where_the_file_is_gone(
     assert call.prompt.pieces == (f"sum up: {(LINE * 6)[:200]}",)
 
 
-async def test_children_read_what_code_hands_over_where_the_file_is_gone(large_log: Path) -> None:
+async def test_without_the_file_children_read_passed_text(large_log: Path) -> None:
     """A child over a part of the text answers; one over the whole document says why it cannot, and
-    the run goes on.
+    the run continues.
     """
     script = {
         "Who approved": [
@@ -125,7 +125,7 @@ async def test_children_read_what_code_hands_over_where_the_file_is_gone(large_l
 
 
 async def test_a_lost_sandbox_cannot_be_replaced_where_the_file_is_gone(large_log: Path) -> None:
-    """The run ends with what there is and with the reason, as after any loss that is not made good."""
+    """The run ends with its best answer and the reason, as after any loss without a replacement."""
     root = Scripted(
         [
             code("print('seen')"),
@@ -144,7 +144,7 @@ async def test_a_lost_sandbox_cannot_be_replaced_where_the_file_is_gone(large_lo
 async def test_a_bound_file_is_read_once_for_all_questions(
     log: Path, change: Callable[[Path], None]
 ) -> None:
-    """Whatever becomes of it between two questions, the document is what it was when it was read."""
+    """Changes of the file between two questions do not change a bound document."""
     runnable = RLMRunnable(Scripted([code("FINAL(len(context), ['in 1955'])")])).with_context(log)
     for _ in range(2):
         output = await runnable.ainvoke("How long?")

@@ -1,5 +1,5 @@
-"""Evidence: what a result cites stands in the document, to the character; what does not is dropped
-and counted, never shown.
+"""Evidence: a citation's quote is exactly the document's text; other evidence is dropped and
+counted, never shown.
 """
 
 import json
@@ -54,8 +54,8 @@ LOOSE = "The bridge at Ulm was closed in 1512, “for ever”."
     ],
 )
 async def test_evidence_is_verified(evidence: str, quotes: list[str], dropped: int) -> None:
-    """Spans, quotes and dicts; across white space with the true span; invented ones and places that
-    are none are dropped and counted.
+    """Spans, quotes and dicts are verified, quotes also with other white space; invented quotes and
+    invalid spans are dropped and counted.
     """
     result = await run(Scripted([code(f"FINAL('x', evidence={evidence})")]), TEXT)
     assert (result.answer, result.stop_reason) == ("x", "final")
@@ -73,15 +73,13 @@ async def test_evidence_is_verified(evidence: str, quotes: list[str], dropped: i
     ],
 )
 async def test_every_way_to_finish_takes_evidence(finish: str) -> None:
-    """By name or position, and under the names of other libraries."""
+    """Evidence can be passed by name or position, and with the functions of other libraries."""
     result = await run(Scripted([code("x = 'x'", finish)]), TEXT)
     assert [each.quote for each in result.citations] == ["Nobody"]
 
 
 async def test_citations_name_source_and_metadata() -> None:
-    """In a list of documents each citation says which one it is from, and what was known of that
-    one.
-    """
+    """With a list of documents, each citation has its source's name and metadata."""
     documents = [
         Document(page_content=f"Text {n} says {n * n}.", metadata={"page": n}) for n in range(20)
     ]
@@ -97,7 +95,7 @@ async def test_citations_name_source_and_metadata() -> None:
 
 
 async def test_citations_of_a_file_are_its_characters(tmp_path: Path) -> None:
-    """Offsets count characters of the text, whatever its encoding takes; no new line is translated."""
+    """Offsets count characters of the text in any encoding; line ends are not translated."""
     (tmp_path / "text").write_bytes(TEXT.encode())
     result = await run(Scripted([code("FINAL('x', [cite('until 1530')])")]), tmp_path / "text")
     check_citations(result, TEXT)
@@ -105,9 +103,7 @@ async def test_citations_of_a_file_are_its_characters(tmp_path: Path) -> None:
 
 
 async def test_thousands_of_pieces_are_bounded_and_counted() -> None:
-    """The first thousand are verified, the others are counted as dropped: nothing disappears in
-    silence.
-    """
+    """The first thousand pieces of evidence are verified, the others counted as dropped."""
     text = "".join(f"Line {number} stands. " for number in range(3_000))
     result = await run(
         Scripted(
@@ -126,8 +122,8 @@ async def test_thousands_of_pieces_are_bounded_and_counted() -> None:
     check_citations(result, text)
 
 
-async def test_an_endless_quote_is_none() -> None:
-    """A quote beyond the bound is refused by `cite` and dropped as evidence."""
+async def test_an_endless_quote_is_refused() -> None:
+    """A quote above the length limit is refused by `cite` and dropped as evidence."""
     root = Scripted(
         [
             code("cite('x' * 100_001)"),
@@ -140,8 +136,8 @@ async def test_an_endless_quote_is_none() -> None:
 
 
 async def test_many_quotes_that_are_nowhere_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search for one answer's quotes reads so much of the document and no more; spans cost
-    nothing and still count.
+    """The search for one answer's quotes reads a limited part of the document; spans cost nothing
+    and are still verified.
     """
     monkeypatch.setattr("rlm_integrations.engine.citations._MOST_READ", 10 * len(TEXT))
     with Corpus.build(TEXT) as corpus:
@@ -175,11 +171,11 @@ PIECES = st.one_of(
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=200)
 @given(st.lists(PIECES, max_size=8), st.text(max_size=50), st.text(max_size=50))
-def test_whatever_is_handed_over_every_citation_holds(
+def test_hostile_evidence_never_makes_a_wrong_citation(
     evidence: list[Any], one: str, other: str
 ) -> None:
-    """Of hostile evidence only the document's own words remain, and every piece is a citation, a
-    repetition or counted.
+    """For any hostile evidence, citations have only the document's text, and every piece is a
+    citation, a duplicate or counted.
     """
     with Corpus.build([one, other]) as corpus:
         citations, dropped = verify_evidence(evidence, corpus, corpus)
@@ -195,15 +191,15 @@ def test_whatever_is_handed_over_every_citation_holds(
 
 
 async def test_citations_survive_a_round_trip() -> None:
-    """In JSON they are what they were."""
+    """Citations are unchanged by JSON."""
     result = await run(Scripted([code("FINAL('x', [cite('“for ever”')])")]), TEXT)
     again = type(result).from_dict(json.loads(json.dumps(result.to_dict())))
     assert again.citations == result.citations
 
 
-async def test_words_that_stand_at_several_places_are_flagged() -> None:
-    """A quote, or what `cite` gave for one, that stands elsewhere too is a citation of its first
-    place, and says so.
+async def test_ambiguous_quotes_are_marked() -> None:
+    """A quote, or a result of `cite`, that occurs more than once is a citation of its first place,
+    marked as ambiguous.
     """
     text = "The cat sat. The dog ran. The cat sat."
     root = Scripted(

@@ -1,5 +1,5 @@
-"""Context rot of the root itself: near the window older outputs are shortened, the record stays
-whole, and the prefix changes rarely.
+"""Compaction of the root's conversation: near the window older outputs are shortened, the record
+stays complete, and the prefix changes rarely.
 """
 
 import pytest
@@ -14,13 +14,13 @@ TURNS = 40
 
 
 def talk(characters: int) -> list[str]:
-    """Turns that print much and say which they are."""
+    """Turns that print much and say their number."""
     return [code(f"print('output {turn} ' * {characters // 9})") for turn in range(TURNS)]
 
 
 @pytest.mark.parametrize("window", [16_000, 32_000])
 async def test_the_conversation_stays_within_the_window(window: int) -> None:
-    """However many turns there are, no request is larger than the window's part that is set."""
+    """However many turns there are, no request exceeds the configured part of the window."""
     root = Scripted([*talk(3_000), final("'done'")])
     root.context_window = window
     result = await run(root, max_iterations=TURNS + 1)
@@ -32,8 +32,8 @@ async def test_the_conversation_stays_within_the_window(window: int) -> None:
 
 
 async def test_the_prefix_changes_once_and_not_at_each_turn() -> None:
-    """A provider's prefix cache holds from one compaction to the next: of forty turns only a few
-    begin anew.
+    """A provider's prefix cache works from one compaction to the next: of forty turns only a few
+    have a new prefix.
     """
     root = Scripted([*talk(3_000), final("'done'")])
     root.context_window = 32_000
@@ -44,7 +44,7 @@ async def test_the_prefix_changes_once_and_not_at_each_turn() -> None:
 
 
 async def test_question_prompt_and_the_latest_outputs_stay() -> None:
-    """What the model needs now is there word for word: the task, and the last outputs."""
+    """The question and the latest outputs are kept word for word."""
     root = Scripted([*talk(3_000), final("'done'")])
     root.context_window = 16_000
     await run(root, max_iterations=TURNS + 1)
@@ -55,7 +55,7 @@ async def test_question_prompt_and_the_latest_outputs_stay() -> None:
 
 
 async def test_the_record_stays_whole() -> None:
-    """Every output is in the trajectory as it was, and every reply."""
+    """The trajectory has every output and every reply unchanged."""
     root = Scripted([*talk(3_000), final("'done'")])
     root.context_window = 16_000
     result = await run(root, max_iterations=TURNS + 1)
@@ -66,7 +66,7 @@ async def test_the_record_stays_whole() -> None:
 
 
 async def test_short_conversations_are_only_appended_to() -> None:
-    """Below the threshold each request begins with the one before, to the character."""
+    """Below the threshold each request begins with the previous one, unchanged."""
     root = Scripted([*talk(300)[:20], final("'done'")])
     await run(root, max_iterations=TURNS)
     for before, after in zip(root.requests, root.requests[1:], strict=False):
@@ -74,8 +74,8 @@ async def test_short_conversations_are_only_appended_to() -> None:
 
 
 async def test_the_limits_say_when_and_for_which_window() -> None:
-    """A model that does not know its window has `Limits.window`; `compact_at` says from which part
-    of it on.
+    """A model without a known window has `Limits.window`; `compact_at` sets the part of the window
+    from which outputs are shortened.
     """
     for limits in (Limits(window=16_000), Limits(window=32_000, compact_at=0.35)):
         root = Scripted([*talk(3_000), final("'done'")])
@@ -84,8 +84,8 @@ async def test_the_limits_say_when_and_for_which_window() -> None:
 
 
 async def test_roles_alternate() -> None:
-    """After the system prompt user and assistant take turns, also at the closing request: many
-    providers refuse anything else.
+    """User and assistant messages alternate after the system prompt, even at the closing request,
+    because many providers require it.
     """
     root = Scripted([code("x = 1"), "no code at all", code("1 / 0"), "the best I have"])
     result = await run(root, max_iterations=3)
@@ -106,8 +106,8 @@ def thoughts(words: int) -> list[str]:
 
 @pytest.mark.parametrize("window", [12_000, 32_000])
 async def test_a_root_that_thinks_aloud_stays_within_its_window(window: int) -> None:
-    """Its own old words are shortened too, to how they began; what was said last is there as it
-    was, and the record is whole.
+    """Old replies are shortened to their beginnings too; the latest one is unchanged, and the
+    record is complete.
     """
     root = Scripted([*thoughts(1_000), final("'done'")])
     root.context_window = window
@@ -122,7 +122,7 @@ async def test_a_root_that_thinks_aloud_stays_within_its_window(window: int) -> 
 
 
 async def test_what_was_shortened_stays_as_it_is() -> None:
-    """Each message is cut at most once, so that a provider's cache of the beginning holds."""
+    """Each message is shortened at most once, so that a provider's prefix cache works."""
     root = Scripted([*thoughts(1_000), final("'done'")])
     root.context_window = 32_000
     await run(root, max_iterations=TURNS + 1)
@@ -140,7 +140,7 @@ async def test_what_was_shortened_stays_as_it_is() -> None:
 
 
 async def test_a_shortened_reply_leaves_no_open_fence() -> None:
-    """A block that is cut is closed in the history, so that the model does not learn to leave one
+    """A truncated block is closed in the history, so that the model does not learn to leave one
     open.
     """
     long = [
@@ -154,8 +154,8 @@ async def test_a_shortened_reply_leaves_no_open_fence() -> None:
 
 
 async def test_an_endless_reply_is_bounded_in_the_history() -> None:
-    """Of fifty million characters the next request holds the beginning and the end; the record has
-    them all.
+    """Of fifty million characters the next request has the beginning and the end; the record has
+    all.
     """
     endless = code("print('ran')") + "\n" + "blah " * 10_000_000
     root = Scripted([endless, final("'done'")])
@@ -167,7 +167,7 @@ async def test_an_endless_reply_is_bounded_in_the_history() -> None:
 
 
 class Narrow(Scripted):
-    """A root whose provider refuses what is longer than its window, of which it says nothing."""
+    """A root whose provider refuses requests longer than its window, which it does not report."""
 
     refused = 0
 
@@ -182,9 +182,9 @@ class Narrow(Scripted):
         return await super().complete(request)
 
 
-async def test_a_provider_that_says_too_long_is_asked_again_with_less() -> None:
-    """The conversation is shortened and the same turn asked once more, and the window is taken to
-    be smaller from then on.
+async def test_a_request_that_is_too_long_is_repeated_with_less() -> None:
+    """The conversation is shortened and the same turn sent once more, and a smaller window is
+    assumed from then on.
     """
     root = Narrow([*talk(3_000), final("'done'")], 9_000)
     result = await run(root, max_iterations=TURNS + 1)
@@ -193,7 +193,7 @@ async def test_a_provider_that_says_too_long_is_asked_again_with_less() -> None:
 
 
 async def test_a_question_that_is_too_long_for_the_window_ends_the_run() -> None:
-    """There is nothing to shorten: the error is raised after one try."""
+    """With nothing to shorten, the error is raised after one attempt."""
     root = Narrow(["never"], 500)
     with pytest.raises(ModelError, match="too long"):
         await run(root)
@@ -201,7 +201,7 @@ async def test_a_question_that_is_too_long_for_the_window_ends_the_run() -> None
 
 
 async def test_the_question_of_a_session_is_never_shortened() -> None:
-    """It is not the first message of its conversation; what was asked before it may be."""
+    """The current question is never shortened, even after earlier ones; those may be."""
     root = Scripted([*talk(3_000)[:8], final("'first'"), *talk(3_000)[9:19], final("'second'")])
     root.context_window = 16_000
     async with RLM(root).session("a small document") as chat:
@@ -224,7 +224,7 @@ NOTED = {
 
 @pytest.mark.parametrize("reply", NOTED)
 async def test_what_the_model_is_told_is_in_the_record(reply: str) -> None:
-    """`Iteration.note` has every word that the model was told beside its output."""
+    """`Iteration.note` has everything that the model was told in addition to its output."""
     root = Scripted([reply, final("'done'")])
     result = await run(root)
     assert NOTED[reply] in result.trajectory[0].note

@@ -1,4 +1,4 @@
-"""Every door to a run gives the same, lets go of everything however it is left, and tells the same
+"""Every API of a run returns the same, releases everything however it is left, and emits the same
 events.
 """
 
@@ -98,7 +98,7 @@ def door(request: pytest.FixtureRequest) -> Door:
 
 @pytest.fixture
 def provider() -> Iterator[StandIn]:
-    """A provider on a loop of its own, for doors that hold up the test's."""
+    """A provider on its own loop, for APIs that block the test's."""
     with serve_in_thread() as standin:
         yield standin
 
@@ -113,9 +113,9 @@ SCRIPT = [
 # The same through every door.
 
 
-async def test_every_door_gives_the_same_result(door: Door, provider: StandIn) -> None:
-    """Answer, citations, calls and record do not depend on how one came in; twice in a row, over
-    real HTTP.
+async def test_every_api_returns_the_same_result(door: Door, provider: StandIn) -> None:
+    """Answer, citations, calls and record are the same with every API, twice in a row, over real
+    HTTP.
     """
     provider.change(scripts={"root": SCRIPT})
     rlm = RLM(*models(provider.base_url, "root", "sub"))
@@ -128,9 +128,9 @@ async def test_every_door_gives_the_same_result(door: Door, provider: StandIn) -
     assert provider.stats().calls == 8
 
 
-async def test_every_door_raises_what_the_run_raises(door: Door) -> None:
-    """A bad question, a model that fails at once, a spent budget: the same error, with the partial
-    result where there is one.
+async def test_every_api_raises_the_same_error(door: Door) -> None:
+    """An invalid question, a failing model and a spent budget raise the same error with every API,
+    with the partial result if there is one.
     """
     with pytest.raises(InputError, match="the question must be a string that is not empty"):
         await door(RLM("offline"), " ", TEXT)
@@ -152,9 +152,9 @@ class Broken:
         return 5
 
 
-def test_query_gives_the_answer_and_the_turns_as_plain_data() -> None:
-    """`query` is for scripts: each step has its number, how many calls it made, and the rest of the
-    record in JSON's types.
+def test_query_returns_the_answer_and_plain_turns() -> None:
+    """`query` returns the answer and the turns as dicts: each has its number, its number of calls,
+    and the rest of the record in JSON types.
     """
     answer, steps = RLM(Scripted(SCRIPT)).query("What fish?", TEXT)
     assert answer == "re: b"
@@ -164,7 +164,7 @@ def test_query_gives_the_answer_and_the_turns_as_plain_data() -> None:
 
 
 def test_subcalls_count_the_calls_of_children() -> None:
-    """A child run counts as the calls of its root and of its code, at every depth."""
+    """A child run counts with the calls of its root and of its code, at every depth."""
     root = Scripted(
         {
             "grandchild?": [code("FINAL(llm_query('b'))")],
@@ -190,8 +190,8 @@ def test_subcalls_count_the_calls_of_children() -> None:
 def test_query_takes_verbose(
     made_with: bool, asked_with: bool | None, shown: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`query(…, verbose=True)` prints the turns of this one run; without it the RLM's own setting
-    holds. Hooks stay.
+    """`query(…, verbose=True)` prints the turns of this run; by default the RLM's setting applies.
+    Hooks are kept.
     """
     events: list[Event] = []
     rlm = RLM(Scripted(SCRIPT), verbose=made_with, on_event=events.append)
@@ -206,12 +206,12 @@ def test_query_takes_verbose(
 
 
 async def test_aquery_is_the_async_form() -> None:
-    """It gives the same on the caller's loop."""
+    """`aquery` returns the same on the caller's loop."""
     assert (await RLM(Scripted(SCRIPT)).aquery("What fish?", TEXT))[0] == "re: b"
 
 
-async def test_sync_doors_from_many_threads_at_once() -> None:
-    """Sixteen threads get their own answers, from one RLM and one model."""
+async def test_the_sync_api_from_many_threads() -> None:
+    """Sixteen threads get their own answers from one RLM and one model."""
     root = Scripted([code("FINAL(llm_query(context))")])
     rlm = RLM(root)
     results = await asyncio.gather(
@@ -220,8 +220,8 @@ async def test_sync_doors_from_many_threads_at_once() -> None:
     assert [result.answer for result in results] == [f"re: text {n}" for n in range(16)]
 
 
-async def test_sync_doors_keep_the_callers_context_variables() -> None:
-    """What a caller has set, such as a trace, its model's calls see."""
+async def test_the_sync_api_keeps_context_variables() -> None:
+    """The caller's context variables, such as a trace, are visible in its model calls."""
     tenant = contextvars.ContextVar("tenant", default="nobody")
     rlm = RLM(Scripted([code("FINAL(llm_query('p'))")], lambda _request: tenant.get()))
     tenant.set("me")
@@ -229,8 +229,8 @@ async def test_sync_doors_keep_the_callers_context_variables() -> None:
     assert last(list(rlm.stream("What?", TEXT))).answer == "me"
 
 
-async def test_a_sync_door_on_the_librarys_own_loop_is_an_error() -> None:
-    """It would wait for itself: code on the portal is told to await."""
+async def test_a_sync_call_on_the_portal_is_an_error() -> None:
+    """A synchronous call on the portal would wait for itself: the error says to await instead."""
 
     async def inside() -> str:
         return RLM(Scripted([final("1")])).completion("What?", TEXT).answer
@@ -240,7 +240,7 @@ async def test_a_sync_door_on_the_librarys_own_loop_is_an_error() -> None:
 
 
 def test_two_event_loops_in_a_row(provider: StandIn) -> None:
-    """One RLM used by two `asyncio.run`s and by a sync door between them gets every answer, and no
+    """One RLM works with two `asyncio.run` and a sync call between them: every answer is right, no
     call is made twice.
     """
     provider.change(scripts={"root": SCRIPT})
@@ -267,8 +267,8 @@ PUBLIC = [
     [each for each in PUBLIC if callable(getattr(*each))],
     ids=lambda each: getattr(each, "__name__", each),
 )
-def test_every_door_says_what_it_does(kind: type, name: str) -> None:
-    """`help` of a method is enough: none says only that it is the same as another."""
+def test_every_method_has_its_own_docstring(kind: type, name: str) -> None:
+    """Each method has its own complete docstring."""
     said = inspect.getdoc(getattr(kind, name)) or ""
     assert len(said) > 20
     assert not said.startswith("The same")
@@ -277,9 +277,9 @@ def test_every_door_says_what_it_does(kind: type, name: str) -> None:
 # Events.
 
 
-async def test_events_tell_the_run_in_order() -> None:
-    """Each start has its end under the same id, inside the run that it belongs to, at times that
-    rise; `RunFinished` is last.
+async def test_events_are_in_order() -> None:
+    """Each start event has an end event with the same id, inside its run, at increasing times;
+    `RunFinished` is last.
     """
     streamed = [event async for event in RLM(Scripted(SCRIPT)).astream("What?", TEXT)]
     kinds = [
@@ -308,20 +308,20 @@ def raises(_event: Event) -> None:
 async def test_exceptions_of_on_event_never_break_a_run(
     door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A hook that raises on every event changes nothing but the log, which it enters once."""
+    """A hook that raises on every event changes nothing, and is logged once."""
     result = await door(RLM(Scripted(SCRIPT), on_event=raises), "What fish?", TEXT)
     assert (result.answer, result.stop_reason) == ("re: b", "final")
     assert caplog.text.count("further errors of this hook are not logged") == 1
 
 
 def test_a_hook_must_be_callable() -> None:
-    """Anything else is refused at once."""
+    """A hook that is not callable is refused at once."""
     with pytest.raises(InputError, match="on_event"):
         RLM("offline", on_event="print")
 
 
-async def test_a_run_that_raises_says_so_last() -> None:
-    """Hooks and streams learn that a run failed, and the stream raises then."""
+async def test_the_last_event_of_a_failed_run() -> None:
+    """The last event of a failed run is RunFailed, and a stream raises after it."""
     events: list[Event] = []
     with pytest.raises(ModelError):
         async for event in RLM(Broken()).astream("What?", TEXT):
@@ -334,8 +334,8 @@ async def test_a_run_that_raises_says_so_last() -> None:
 
 
 class Stage:
-    """A run that can be left at any of its stages: its sub-calls, its blocks and its children last
-    for ever.
+    """A run that can be left at any of its stages: its sub-calls, blocks and children last
+    forever.
     """
 
     STAGES = ("opening", "root call", "block", "sub-calls", "child", "child's sub-call", "tool")
@@ -381,7 +381,7 @@ class Stage:
             self.loop.call_soon_threadsafe(self.reached.set)
 
     def check(self) -> None:
-        """Every event that says that something began is followed by one that says that it ended."""
+        """Check that every start event has an end event."""
         assert check_ended(self.events) == "cancelled"
 
 
@@ -391,9 +391,7 @@ async def never() -> None:
 
 @pytest.fixture
 async def stage(provider: StandIn, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    """The run at its stage, and after the test the proof that nothing is left: no process, no open
-    call, no descriptor.
-    """
+    """The run at its stage; after the test, no process, open call or descriptor is left."""
     made = Stage(provider.base_url, request.param)
     provider.change(
         scripts=made.scripts,
@@ -409,8 +407,8 @@ async def stage(provider: StandIn, request: pytest.FixtureRequest) -> AsyncItera
 
 @pytest.mark.parametrize("stage", Stage.STAGES, indirect=True)
 async def test_cancelling_at_any_point(stage: Stage) -> None:
-    """A cancelled run ends, whatever it waits for: its calls are closed, its processes gone, and
-    its events say so.
+    """A cancelled run ends at any stage: its calls are aborted, its processes ended, and its last
+    event says so.
     """
     task = asyncio.ensure_future(stage.rlm.acompletion("root", TEXT))
     await asyncio.wait_for(stage.reached.wait(), 60)
@@ -424,7 +422,7 @@ async def test_cancelling_at_any_point(stage: Stage) -> None:
 
 @pytest.mark.parametrize("stage", Stage.STAGES, indirect=True)
 async def test_closing_an_async_stream_at_any_point(stage: Stage) -> None:
-    """Closing cancels the run and awaits it."""
+    """Closing a stream cancels the run and waits for its end."""
     stream = stage.rlm.astream("root", TEXT)
     async for _ in stream:
         if stage.is_reached:
@@ -436,7 +434,7 @@ async def test_closing_an_async_stream_at_any_point(stage: Stage) -> None:
 
 @pytest.mark.parametrize("stage", Stage.STAGES, indirect=True)
 async def test_closing_a_sync_stream_at_any_point(stage: Stage) -> None:
-    """The same from a thread, where the generator is closed or simply dropped."""
+    """The same from a thread, whether the generator is closed or dropped."""
 
     def leave() -> None:
         stream = stage.rlm.stream("root", TEXT)
@@ -451,9 +449,7 @@ async def test_closing_a_sync_stream_at_any_point(stage: Stage) -> None:
 
 
 async def test_cancelling_at_any_moment() -> None:
-    """Fifty runs cancelled at moments all over their course leave nothing, whatever they were
-    doing.
-    """
+    """Fifty runs cancelled at moments throughout their course leak nothing."""
     pauses = random.Random(7)
 
     async def pause(_request: Request) -> str:
@@ -489,7 +485,7 @@ async def test_cancelling_at_any_moment() -> None:
 
 
 async def test_cancelling_twice_leaves_nothing() -> None:
-    """An impatient caller who cancels again while the run lets go cannot make it lose its process."""
+    """A second cancellation during cleanup does not leak the process."""
     rlm = RLM(Scripted([code("while True: pass")]))
     for pause in (0.0, 0.0001, 0.001, 0.005):
         blocked = asyncio.Event()
@@ -508,7 +504,7 @@ async def test_cancelling_twice_leaves_nothing() -> None:
 
 
 async def test_a_timeout_around_a_run_works() -> None:
-    """`asyncio.timeout` ends it like any other coroutine."""
+    """`asyncio.timeout` ends a run like any coroutine."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await RLM(Scripted([code("llm_query('p')")], overlong(60))).acompletion("What?", TEXT)
@@ -516,8 +512,8 @@ async def test_a_timeout_around_a_run_works() -> None:
 
 
 def test_ctrl_c_ends_a_sync_run_at_once(provider: StandIn, tmp_path: Path) -> None:
-    """KeyboardInterrupt comes out of the synchronous door, calls are closed, processes gone, and
-    nothing is printed besides.
+    """KeyboardInterrupt is raised by the synchronous call, model calls are aborted, processes
+    ended, and nothing is printed.
     """
     provider.change(
         scripts={"root": [code("llm_batch(['hang'] * 3)")]}, faults=[Fault("hang", match="hang")]
@@ -546,7 +542,7 @@ def test_ctrl_c_ends_a_sync_run_at_once(provider: StandIn, tmp_path: Path) -> No
 
 
 async def test_dropping_a_stream_ends_its_run() -> None:
-    """A consumer that breaks out of the loop and forgets the stream has not left a run behind."""
+    """A stream that is dropped without being closed ends its run."""
     root = Scripted([code("while True: pass")])
     async for event in RLM(root).astream("What?", TEXT):
         if isinstance(event, BlockStarted):
@@ -557,8 +553,8 @@ async def test_dropping_a_stream_ends_its_run() -> None:
 
 
 async def test_a_stream_closed_after_its_end_hides_nothing() -> None:
-    """Closing after the last event of a run that raises is no error, and asyncio has nothing to
-    complain of.
+    """Closing a stream after the last event of a run that raises is not an error, and asyncio logs
+    nothing.
     """
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(
@@ -579,8 +575,8 @@ async def test_a_stream_closed_after_its_end_hides_nothing() -> None:
 
 @pytest.mark.parametrize("sync", [False, True])
 async def test_a_chat_keeps_variables_and_has_a_fresh_store_for_each_question(sync: bool) -> None:
-    """Names and messages of earlier questions stay; what was stored belongs to its question's
-    result.
+    """Variables and messages of earlier questions are kept; each question's result has its own
+    store.
     """
     root = Scripted(
         [
@@ -611,10 +607,8 @@ async def test_a_chat_keeps_variables_and_has_a_fresh_store_for_each_question(sy
     assert children() == []
 
 
-async def test_a_chat_goes_on_after_a_question_was_cancelled() -> None:
-    """The next question is answered in the same REPL, with its variables: a cancelled block is
-    interrupted.
-    """
+async def test_a_chat_continues_after_a_cancelled_question() -> None:
+    """The next question uses the same REPL with its variables: a cancelled block is interrupted."""
     root = Scripted(
         [code("x = 1", "FINAL(x)"), code("while True: pass"), code("FINAL('x' in globals())")]
     )
@@ -637,7 +631,7 @@ async def test_a_chat_goes_on_after_a_question_was_cancelled() -> None:
 
 
 async def test_questions_of_a_chat_at_the_same_time_take_turns() -> None:
-    """Two tasks that ask at once are answered one after the other, in one REPL."""
+    """Two concurrent questions are answered one after the other, in one REPL."""
     root = Scripted([code("seen = [*globals().get('seen', []), 1]", "FINAL(len(seen))")] * 3)
     async with RLM(root).session(TEXT) as chat:
         results = await asyncio.gather(*(chat.acompletion(f"Question {n}?") for n in range(3)))
@@ -645,7 +639,7 @@ async def test_questions_of_a_chat_at_the_same_time_take_turns() -> None:
 
 
 async def test_a_chat_says_where_it_cannot_be_used() -> None:
-    """On another loop than its first, and after it was closed."""
+    """Using a chat on another loop, or after it was closed, is an error."""
     chat = RLM(Scripted([final("1"), final("2")])).session(TEXT)
     await chat.acompletion("First?")
     for elsewhere in (lambda: chat.completion("Second?"), chat.close):
@@ -658,7 +652,7 @@ async def test_a_chat_says_where_it_cannot_be_used() -> None:
 
 
 async def test_closing_a_chat_ends_its_question() -> None:
-    """Whoever closes a chat from another task has not to wait for its answer."""
+    """Closing a chat from another task does not wait for its answer."""
     running = asyncio.Event()
     rlm = RLM(
         Scripted([code("while True: pass")]),
@@ -678,7 +672,7 @@ async def test_closing_a_chat_ends_its_question() -> None:
 
 
 async def test_no_thread_and_no_task_is_left() -> None:
-    """After runs through several doors there are as many threads and tasks as before."""
+    """After runs with several APIs there are as many threads and tasks as before."""
     rlm = RLM(Scripted(SCRIPT))
     await rlm.acompletion("What?", TEXT)
     await asyncio.to_thread(rlm.completion, "What?", TEXT)

@@ -1,5 +1,5 @@
-"""Who a call is: the same in every run of the same code, however its threads, replies and children
-raced.
+"""The identity of a call is the same in every run of the same code, whatever the timing of threads,
+replies and children.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ SCRIPTS = {
 
 @dataclass
 class Seen:
-    """What one run left that a later run of the same code must find again."""
+    """The calls of one run that another run of the same code must repeat."""
 
     identities: Counter[Any] = field(default_factory=Counter)
     paths: Counter[Any] = field(default_factory=Counter)
@@ -70,7 +70,7 @@ class Seen:
 
 
 async def one_run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Seen:
-    """A run whose replies come in another order for every seed."""
+    """A run whose replies arrive in another order for each seed."""
     seen, jitter = Seen(), random.Random(seed)
     identify = Gate._identify
 
@@ -97,8 +97,8 @@ async def one_run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: Any) ->
 
 
 async def test_identities_do_not_depend_on_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads, gather, batches, children, workers: three runs with replies in different orders have
-    the same calls and the same names.
+    """Three runs with threads, gather, batches, children and workers, and with replies in different
+    orders, have the same calls with the same ids.
     """
     runs = [
         await one_run(seed, monkeypatch, max_parallel_calls=width)
@@ -115,7 +115,7 @@ async def test_identities_do_not_depend_on_timing(monkeypatch: pytest.MonkeyPatc
 async def test_equal_calls_differ_by_their_occurrence_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of twelve calls by thread six have other words, and each of those was made twice."""
+    """Of twelve calls from threads, six have different arguments, and each is made twice."""
     seen = await one_run(4, monkeypatch)
     threads = [
         call
@@ -126,9 +126,9 @@ async def test_equal_calls_differ_by_their_occurrence_alone(
     assert len({call.digest for call in threads}) == 6
 
 
-async def test_every_call_of_code_has_a_path_of_its_own() -> None:
-    """Root calls by turn, batches by slot, repetitions by occurrence, children below the call that
-    asked for them.
+async def test_every_call_has_a_unique_path() -> None:
+    """Paths are unique: root calls have the turn, batches the slot, repetitions the occurrence, and
+    children are below the call that started them.
     """
     root = Scripted(
         {
@@ -165,7 +165,7 @@ VALUES = st.recursive(
 
 
 def canonical(value: Any) -> Any:
-    """The value with its types, as something that compares without Python's 1 == True == 1.0."""
+    """The value with its types, in a form where 1, True and 1.0 differ."""
     if isinstance(value, list):
         return [canonical(each) for each in value]
     if isinstance(value, dict):
@@ -182,7 +182,7 @@ def test_digests_are_equal_where_arguments_are(one: Any, other: Any) -> None:
 
 
 def test_digests_are_pinned() -> None:
-    """A change of the canonical form would make every journal worthless: it is a decision."""
+    """The canonical form is pinned, because a change would invalidate every journal."""
     assert (
         digest_of(["a", 1, None, [SpanRef("context_0", 0, 5)]], {"model": "x", "b": True})[:16]
         == "bdd1cc3400464c3d"

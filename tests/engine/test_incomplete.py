@@ -1,4 +1,4 @@
-"""Runs that end without a final answer: what they give, and that they raise where it is asked for."""
+"""Runs without a final answer: their results, and their errors with `on_incomplete="raise"`."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ NEVER_VALID = (INVALID, {"max_iterations": 3}, "max_iterations", '{"name": 1}')
 async def test_a_text_that_is_not_final_is_the_answer_and_is_marked_as_partial(
     script: list[str], options: dict[str, Any], reason: str, words: str
 ) -> None:
-    """Without a type the best words are the answer; `partial` has them too, and is None after a
+    """Without a type the best text so far is the answer; `partial` has it too, and is None after a
     final.
     """
     result = await run(Scripted(script), **options)
@@ -43,15 +43,13 @@ async def test_a_text_that_is_not_final_is_the_answer_and_is_marked_as_partial(
 async def test_a_run_that_did_not_finish_has_no_answer_of_another_type(
     script: list[str], options: dict[str, Any], reason: str, words: str
 ) -> None:
-    """With a type, the answer is of the type or None: partial words have a field of their own."""
+    """With a type, the answer is of the type or None: partial text has a separate field."""
     result = await run(Scripted(script), output_type=Dam, **options)
     assert (result.stop_reason, result.answer, result.partial) == (reason, None, words)
 
 
 async def test_a_value_that_fits_in_the_closing_turn_is_an_answer() -> None:
-    """What the closing request brings is of the type, and the run is still one that its limit
-    ended.
-    """
+    """A valid value in the closing turn is the answer, and the stop reason is still the limit."""
     result = await run(
         Scripted([*LOOKS[:2], final("{'name': 'Ravenna'}")]), output_type=Dam, max_iterations=2
     )
@@ -64,11 +62,11 @@ async def test_a_value_that_fits_in_the_closing_turn_is_an_answer() -> None:
 
 @pytest.mark.parametrize(("script", "options", "reason", "words"), ENDS)
 @pytest.mark.parametrize("door", ["completion", "acompletion", "stream", "session"])
-async def test_every_door_raises_for_a_run_that_did_not_finish(
+async def test_every_api_raises_for_an_incomplete_run(
     door: str, script: list[str], options: dict[str, Any], reason: str, words: str
 ) -> None:
-    """`on_incomplete="raise"` raises one kind of error for turns, repetition and budgets; the error
-    has the result.
+    """`on_incomplete="raise"` raises IncompleteError with the result, for turns, repetition and
+    budgets, with every API.
     """
     rlm = RLM(Scripted(script), on_incomplete="raise", **options)
     finished: list[RLMResult] = []
@@ -90,8 +88,8 @@ async def test_every_door_raises_for_a_run_that_did_not_finish(
 
 
 async def test_a_budget_that_raises_does_so_alone() -> None:
-    """`Budget(on_exceeded="raise")` concerns budgets only: a limit of turns gives the best answer
-    as before.
+    """`Budget(on_exceeded="raise")` concerns only budgets: a limit of turns still returns the best
+    answer.
     """
     budget = Budget(max_calls=5, on_exceeded="raise")
     assert (
@@ -101,10 +99,8 @@ async def test_a_budget_that_raises_does_so_alone() -> None:
         await run(Scripted(LOOKS), budget=budget)
 
 
-async def test_a_session_goes_on_after_an_unfinished_question() -> None:
-    """The conversation of a question that raised is there for the next one, as it is without the
-    error.
-    """
+async def test_a_session_continues_after_an_incomplete_question() -> None:
+    """After a question that raised, the session continues with its conversation."""
     root = Scripted([*CLOSED, final("'Ada'")])
     async with RLM(root, max_iterations=2, on_incomplete="raise").session("a document") as chat:
         with pytest.raises(IncompleteError):
@@ -113,7 +109,7 @@ async def test_a_session_goes_on_after_an_unfinished_question() -> None:
     assert [message.content for message in root.requests[-1].messages][-2] == "It was probably Ada."
 
 
-def test_another_word_is_refused() -> None:
-    """The error says which two there are."""
+def test_another_value_is_refused() -> None:
+    """The error for another value lists the two valid ones."""
     with pytest.raises(InputError, match="on_incomplete='stop': choose 'partial' or 'raise'"):
         RLM("offline", on_incomplete="stop")  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
-"""What was paid stays in the record, however a run or a block ends, and reaches the code where
-there is any left.
+"""Everything that was paid is recorded, however a run or a block ends, and is available to later
+code.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ BATCH = code("print('asking')", "rs = llm_batch([f'p{n}' for n in range(10)])")
 
 
 class Watched(ProcessSandbox):
-    """Tells its session."""
+    """Makes its session available to the test."""
 
     session: Session
 
@@ -47,7 +47,9 @@ class Breaks(ProcessSandbox):
 
 
 class Stuck:
-    """Sub-model answers at once but for one prompt, which waits for ever and says so."""
+    """A sub-model that answers every prompt at once except one, which waits forever and reports
+    it.
+    """
 
     def __init__(self, prompt: str) -> None:
         self.prompt = prompt
@@ -63,7 +65,7 @@ class Stuck:
         return f"re: {asked}"
 
     async def alone(self, answered: int) -> None:
-        """Wait until all others are answered, and their replies are on their way to the code."""
+        """Wait until all others are answered, and their replies are being sent to the code."""
         await self.begun.wait()
         while self.answered < answered:
             await asyncio.sleep(0)
@@ -79,8 +81,8 @@ def result_of(events: Sequence[Event]) -> RLMResult:
 
 
 async def test_a_cancelled_run_keeps_the_turn_under_way() -> None:
-    """The result of the last event has the reply, the block that ran, its nine answers and the one
-    that was given up.
+    """The result of the last event has the reply, the block that ran, its nine answers and the
+    cancelled call.
     """
     events: list[Event] = []
     stuck = Stuck("p9")
@@ -108,7 +110,7 @@ async def test_a_cancelled_run_keeps_the_turn_under_way() -> None:
 
 
 async def test_what_a_cancelled_run_did_before_stays_too() -> None:
-    """Finished turns and blocks come before the one under way, also those of a child."""
+    """Finished turns and blocks are recorded before the current one, also those of a child."""
     script = {
         "root?": [code("x = llm_query('one')"), code("y = recursive_lm('child?', context)")],
         "child?": [code("z = llm_query('two')") + "\n" + code("z = llm_query('three')")],
@@ -137,7 +139,7 @@ async def test_what_a_cancelled_run_did_before_stays_too() -> None:
 
 
 async def test_a_run_that_fails_keeps_its_record() -> None:
-    """RunFailed has a result: what was done and paid before, and what was raised."""
+    """RunFailed has a result with everything done and paid before, and the exception."""
     events: list[Event] = []
     root = Scripted([code("x = llm_query('paid')"), code("y = llm_query('paid too')")])
     with pytest.raises(OSError, match="no space"):
@@ -155,7 +157,7 @@ async def test_a_run_that_fails_keeps_its_record() -> None:
 
 
 async def test_a_run_whose_model_fails_at_once_has_a_result_too() -> None:
-    """It says why, and counts the call."""
+    """The result has the error, and counts the call."""
 
     class Refuses(Scripted):
         async def complete(self, request: Request) -> Any:
@@ -174,8 +176,8 @@ async def test_a_run_whose_model_fails_at_once_has_a_result_too() -> None:
 
 
 async def test_answers_of_an_interrupted_batch_reach_the_next_block() -> None:
-    """The code lost them with the batch; the next block has them by prompt, and the model is told,
-    so that none is paid twice.
+    """The next block can get the answers by prompt, and the model is told, so that none is paid
+    twice.
     """
     stuck, sandbox = Stuck("p9"), Watched()
     rest = code(
@@ -199,7 +201,7 @@ async def test_answers_of_an_interrupted_batch_reach_the_next_block() -> None:
 
 
 async def test_answers_of_a_batch_that_lost_its_sandbox_reach_the_new_one() -> None:
-    """A process that ends while its batch is under way takes nothing with it that had been paid."""
+    """Answers that were paid are available after the process of their batch has ended."""
     dies = code(
         "import os, threading",
         "threading.Timer(0, lambda: (wait(), os._exit(1))).start()",
@@ -218,8 +220,8 @@ async def test_answers_of_a_batch_that_lost_its_sandbox_reach_the_new_one() -> N
     )
 
 
-async def test_code_that_catches_its_interruption_goes_on() -> None:
-    """Nothing is unfinished where the code has its replies."""
+async def test_code_that_catches_its_interruption_continues() -> None:
+    """If the code has its replies, nothing is reported as unfinished."""
     root = Scripted(
         [
             code("x = llm_batch(['a', 'b'])", "1 / 0"),

@@ -1,5 +1,5 @@
-"""Sandboxes that are lost or cannot be had: the run goes on with a new one, or ends with what there
-is.
+"""Sandboxes that are lost or unavailable: the run continues with a new one, or ends with its best
+answer.
 """
 
 import pytest
@@ -14,8 +14,8 @@ LOSE = code("import os", "print('going')", "os._exit(1)")
 
 
 async def test_a_lost_sandbox_is_replaced_and_the_model_told() -> None:
-    """Variables are gone, the document and the host's functions are there again, and the record
-    says what happened.
+    """Variables are lost, the document and the host's functions are available again, and the record
+    has the loss.
     """
     root = Scripted(
         [code("x = 1"), LOSE, code("FINAL(['x' in globals(), context, llm_query('p')])")]
@@ -27,7 +27,7 @@ async def test_a_lost_sandbox_is_replaced_and_the_model_told() -> None:
 
 
 async def test_the_code_after_a_loss_is_not_run_and_the_model_told() -> None:
-    """Nor is the code after any failure: the model learns how much of its reply ran."""
+    """As after any failure, the remaining blocks do not run, and the model is told how many did."""
     root = Scripted(
         [
             f"{LOSE}\n{code('x = 666')}",
@@ -41,7 +41,7 @@ async def test_the_code_after_a_loss_is_not_run_and_the_model_told() -> None:
 
 
 async def test_losing_one_after_the_other_ends_the_run() -> None:
-    """The third loss stops it, with the reason and the best there is."""
+    """The third loss ends the run, with the reason and the best answer so far."""
     root = Scripted([code("print('seen')"), *[f"{LOSE}\n{n}" for n in range(9)]])
     result = await run(root)
     assert (result.stop_reason, result.iterations) == ("sandbox_lost", 4)
@@ -49,8 +49,8 @@ async def test_losing_one_after_the_other_ends_the_run() -> None:
     assert result.answer in {"seen", "going"}
 
 
-async def test_a_final_that_loses_its_sandbox_is_none() -> None:
-    """An expression that ends the REPL is no answer, in words either; the model may try again,
+async def test_a_final_that_loses_its_sandbox_is_not_an_answer() -> None:
+    """An expression that ends the REPL is not an answer, even in prose; the model may try again,
     three times.
     """
     root = Scripted(["FINAL(__import__('os')._exit(1))", final("'after all'")])
@@ -60,7 +60,7 @@ async def test_a_final_that_loses_its_sandbox_is_none() -> None:
 
 
 async def test_a_chat_forgets_the_losses_of_its_last_question() -> None:
-    """Every question has as many new sandboxes as the first."""
+    """Every question may lose the same number of sandboxes."""
     root = Scripted()
     replies = iter([*[f"{LOSE}\n{n}" for n in range(3)], "What shall I do?", LOSE, final("'fine'")])
     root._next = lambda _request: next(replies)  # type: ignore[method-assign] # turns go on over two questions
@@ -71,7 +71,7 @@ async def test_a_chat_forgets_the_losses_of_its_last_question() -> None:
 
 
 class NoSandbox:
-    """A sandbox that this machine does not offer."""
+    """A sandbox that is not available on this machine."""
 
     name = "none such"
     capabilities = Capabilities(
@@ -85,7 +85,7 @@ class NoSandbox:
 
 
 async def test_without_a_sandbox_nothing_is_paid() -> None:
-    """The error comes before the first call, from every run and every question of a chat."""
+    """The error is raised before the first call, by every run and every question of a chat."""
     root = Scripted([final("1")])
     rlm = RLM(root, sandbox=NoSandbox())
     for _ in range(2):
@@ -99,7 +99,7 @@ async def test_without_a_sandbox_nothing_is_paid() -> None:
 
 
 async def test_the_model_reads_the_rules_of_its_sandbox() -> None:
-    """What code may use is said in the words of the sandbox, and in no others."""
+    """The system prompt has the sandbox's `rules`, and no other rules on what code may use."""
 
     class OnlyMath(ProcessSandbox):
         rules = "Nothing is there but `math`."
@@ -112,8 +112,8 @@ async def test_the_model_reads_the_rules_of_its_sandbox() -> None:
 
 
 async def test_the_loop_runs_in_this_process_too() -> None:
-    """For debugging, with a warning: the same run, its sub-calls, children and citations, and its
-    deadline.
+    """The in-process sandbox, with a warning, runs the same run, its sub-calls, children and
+    citations, and its deadline.
     """
     with pytest.warns(RuntimeWarning, match="debugging only"):
         script = {

@@ -1,6 +1,4 @@
-"""Whatever code does, it is told so or the run has an answer: no exception of the machinery leaves
-a run.
-"""
+"""Any code results in an answer or an error for the code: no internal exception ends a run."""
 
 import errno
 import os
@@ -26,14 +24,14 @@ from tests.engine.conftest import Scripted, code, final, run
 async def test_an_object_of_the_store_is_answered_by_its_content(
     expression: str, answer: str
 ) -> None:
-    """Alone, and wherever it is in a value."""
+    """A store object in an answer is replaced by its content, alone and inside a value."""
     root = Scripted([code("i = store.create('note', 'd', {'n': 1})", f"FINAL({expression})")])
     result = await run(root)
     assert (result.answer, result.stop_reason) == (answer, "final")
 
 
 async def test_an_object_of_the_store_is_a_typed_answer() -> None:
-    """Its content is what has to fit the type; a partial answer is its content too."""
+    """Its content is validated against the type; a partial answer is its content too."""
 
     class Count(BaseModel):
         n: int
@@ -69,7 +67,7 @@ def fail() -> None:
 
 
 def echo(value: Any) -> Any:
-    """Gives it back."""
+    """Returns its argument."""
     return value
 
 
@@ -86,8 +84,8 @@ def echo(value: Any) -> Any:
     ],
 )
 async def test_what_tools_and_the_store_give_crosses(call: str, shown: str) -> None:
-    """Lists of very many small values, dicts with long keys, objects of the store; an error without
-    words is an error still.
+    """Lists of very many small values, dicts with long keys and store objects arrive in the code;
+    an error without a message is still an error.
     """
     block = code(f"try: print({call})", "except Exception as error: print(error)")
     result = await run(Scripted([block, final("'done'")]), tools=[mask, table, fail, echo])
@@ -95,7 +93,7 @@ async def test_what_tools_and_the_store_give_crosses(call: str, shown: str) -> N
 
 
 async def test_a_final_of_many_small_values_is_an_answer() -> None:
-    """A list of booleans is one as any other."""
+    """A long list of booleans is a valid answer."""
     result = await run(Scripted([final("[True] * 300_000")]))
     assert result.answer == "[" + ", ".join(["true"] * 300_000) + "]"
 
@@ -112,8 +110,8 @@ async def test_a_final_of_many_small_values_is_an_answer() -> None:
     ids=["key", "list", "number", "key of digits", "text"],
 )
 async def test_metadata_of_any_shape_cross(metadata: dict[Any, Any]) -> None:
-    """What came with a document is in the REPL whatever its keys, lists and numbers are; a number
-    beyond what Python writes is a text.
+    """Metadata with any keys, lists and numbers are available in the REPL; a number that Python
+    cannot print is a string.
     """
 
     class Document:
@@ -130,9 +128,9 @@ async def test_metadata_of_any_shape_cross(metadata: dict[Any, Any]) -> None:
 @pytest.mark.parametrize(
     "value", ["'x' * 2_000", "['x' * 900, 'y' * 900]", "{'k' * 2_000: 1}", "[0] * 2_000"]
 )
-async def test_an_answer_that_is_too_long_is_refused_in_words(value: str) -> None:
-    """The model is told how long an answer may be; where it has no shorter one, the partial answer
-    is as long as that.
+async def test_an_answer_that_is_too_long_is_refused(value: str) -> None:
+    """The model is told the maximum length of an answer; without a shorter one, the partial answer
+    has that length.
     """
     root = Scripted([final(value), final("'short'")])
     assert (await run(root, limits=Limits(answer_chars=1_000))).answer == "short"
@@ -145,11 +143,11 @@ async def test_an_answer_that_is_too_long_is_refused_in_words(value: str) -> Non
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, os.strerror(errno.EMFILE))])
-async def test_what_the_host_lacks_is_told_to_the_code(
+async def test_a_lack_of_resources_fails_the_call(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory or descriptors that are not there fail the call, which can be made smaller, and not
-    the run.
+    """A lack of memory or descriptors fails the call, which can be made smaller, and not the
+    run.
     """
 
     def fail(*_: Any, **__: Any) -> None:

@@ -1,5 +1,5 @@
-"""Replies and answers that could break the process that reads them, or the terminal that shows
-them.
+"""Replies and answers that could crash the process that parses them, or break the terminal that
+shows them.
 """
 
 import subprocess
@@ -24,8 +24,8 @@ DEEP = [
 
 
 def test_deep_code_does_not_end_a_process_whose_threads_have_small_stacks() -> None:
-    """Python's parser recurses in C: with stacks of 256 KB three thousand signs would be a
-    segmentation fault of the user's process.
+    """Python's parser recurses in C: with stacks of 256 KB, three thousand signs would crash the
+    user's process.
     """
     program = textwrap.dedent(
         f"""
@@ -48,9 +48,7 @@ def test_deep_code_does_not_end_a_process_whose_threads_have_small_stacks() -> N
 
 
 async def test_the_parsers_thread_is_one_for_the_process() -> None:
-    """However many replies are read, one thread reads them, and it has the stack that the parser
-    needs.
-    """
+    """One thread with a large enough stack parses all replies."""
     names = {
         await runtime.parse_apart(lambda: __import__("threading").current_thread().name)
         for _ in range(5)
@@ -67,9 +65,7 @@ async def test_the_parsers_thread_is_one_for_the_process() -> None:
     ],
 )
 async def test_an_answer_can_be_printed(value: str, answer: str) -> None:
-    """Half of a surrogate pair is spelt out, as it is in output: print and encode work on every
-    answer.
-    """
+    """Half of a surrogate pair in an answer is escaped, so print and encode always work."""
     result = await run(Scripted([final(value)]))
     assert result.answer == answer
     assert result.answer.encode()
@@ -77,7 +73,7 @@ async def test_an_answer_can_be_printed(value: str, answer: str) -> None:
 
 @pytest.mark.parametrize("output_type", [list[str], dict[str, str], Any])
 async def test_a_typed_answer_can_be_printed(output_type: Any) -> None:
-    """Its strings too, also those of keys."""
+    """The same for the strings and keys of a typed answer."""
     value = "{'\\ud800': 'x\\ud800'}" if output_type == dict[str, str] else "['x\\ud800']"
     result = await run(Scripted([final(value)]), output_type=output_type)
     assert str(result.answer).encode()
@@ -86,7 +82,7 @@ async def test_a_typed_answer_can_be_printed(output_type: Any) -> None:
     )
 
 
-async def test_the_best_words_of_an_unfinished_run_can_be_printed() -> None:
-    """What code printed last was made printable when it left the sandbox."""
+async def test_a_partial_answer_can_be_printed() -> None:
+    """The same for a partial answer that is code output."""
     result = await run(Scripted([code("print('half \\ud800')")]), max_iterations=1)
     assert result.answer.encode()

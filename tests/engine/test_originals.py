@@ -1,4 +1,4 @@
-"""Who writes what the original documents write gets it, or is told what to write instead."""
+"""Names of the original documents work, or the error says what to write instead."""
 
 import copy
 import inspect
@@ -19,7 +19,7 @@ README = Path(__file__).parents[2] / "rlm_integrations/engine/README.md"
 
 @pytest.mark.parametrize("name", INSTEAD)
 def test_an_option_of_the_originals_says_what_to_write_instead(name: str) -> None:
-    """The error names the option and its replacement; nothing else is complained about."""
+    """The error names the option and its replacement, and no other."""
     options: dict[str, Any] = {name: "x"}
     with pytest.raises(InputError, match=f"RLM takes no {name}=: write {re.escape(INSTEAD[name])}"):
         RLM(**options)
@@ -27,7 +27,7 @@ def test_an_option_of_the_originals_says_what_to_write_instead(name: str) -> Non
 
 
 def test_the_original_constructor_names_all_that_is_wrong() -> None:
-    """`RLM(backend="vllm", backend_kwargs={…})` is told about both; a name that no design had is a
+    """`RLM(backend="vllm", backend_kwargs={…})` reports both options; a name of no design is a
     plain TypeError.
     """
     options: dict[str, Any] = {
@@ -46,7 +46,7 @@ def test_the_original_constructor_names_all_that_is_wrong() -> None:
 
 
 def test_the_readme_has_a_row_for_each_original_option() -> None:
-    """Its last table names every option that the constructor explains."""
+    """Its last table has every option that the constructor explains."""
     table = (
         README.read_text(encoding="utf-8")
         .partition("## If you come from another library")[2]
@@ -87,7 +87,7 @@ def test_an_rlm_can_be_pickled_and_copied() -> None:
 
 async def test_children_of_llm_map_follow_the_tasks() -> None:
     """The original's own loop over `store.children(batch_id)` reads results in the order of the
-    tasks, whenever they came.
+    tasks, whatever their order of arrival.
     """
     import asyncio
 
@@ -116,7 +116,7 @@ async def test_children_of_llm_map_follow_the_tasks() -> None:
 
 
 def test_a_model_is_asked_one_prompt() -> None:
-    """`llm.query("prompt")`, as the originals write it, over a real connection."""
+    """`llm.query("prompt")`, as in the originals, works over a real connection."""
     with serve_in_thread() as provider:
         llm = OpenAILM("m", base_url=provider.base_url, api_key="k")
         assert llm.query("prompt").startswith("answer ")

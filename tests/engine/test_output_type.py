@@ -1,5 +1,5 @@
-"""`output_type`: the schema is in the prompt, what does not fit goes back, what fits is an instance
-of the type.
+"""`output_type`: the schema is in the prompt, an invalid answer is sent back, a valid one is an
+instance of the type.
 """
 
 import json
@@ -78,7 +78,9 @@ TREATY = "{'name': 'Arras', 'signed': '1500-01-02', 'parties': ['A', 'B']}"
 async def test_any_type_that_pydantic_validates(
     output_type: Any, expression: str, expected: Any
 ) -> None:
-    """What FINAL was given becomes an instance of the type, from a value of the REPL or from JSON."""
+    """The argument of FINAL becomes an instance of the type, from a value of the REPL or from
+    JSON.
+    """
     result = await run(Scripted([final(expression)]), output_type=output_type)
     assert (result.answer, type(result.answer), result.stop_reason) == (
         expected,
@@ -88,7 +90,7 @@ async def test_any_type_that_pydantic_validates(
 
 
 async def test_the_schema_is_in_the_prompt() -> None:
-    """The model is told what fits, field by field."""
+    """The prompt describes the type, field by field."""
     root = Scripted([final(TREATY)])
     await run(root, output_type=Treaty)
     assert (
@@ -113,7 +115,9 @@ async def test_the_schema_is_in_the_prompt() -> None:
     ],
 )
 async def test_errors_go_back_to_the_model(wrong: str, told: str) -> None:
-    """Each names its field, and the next answer may fit; from prose as well as from code."""
+    """Each validation error names its field, and the next answer may be valid, from prose or from
+    code.
+    """
     root = Scripted([final(wrong), f"FINAL({wrong})", final(TREATY)])
     result = await run(root, output_type=Treaty)
     assert (result.answer.name, result.iterations) == ("Arras", 3)
@@ -133,26 +137,26 @@ class Checked(BaseModel):
 
 
 async def test_a_validator_that_raises_anything_is_an_answer_that_does_not_fit() -> None:
-    """A user's own validator cannot break a run."""
+    """Any exception of a user's validator is a validation error, and does not end the run."""
     root = Scripted([final("{'value': -1}"), final("{'value': 1}")])
     assert (await run(root, output_type=Checked)).answer == Checked(value=1)
     assert "KeyError: 'nothing below zero'" in root.told[1]
 
 
 async def test_a_typed_final_in_prose() -> None:
-    """A final outside of code is validated too."""
+    """A final outside code is validated too."""
     assert (await run(Scripted([code("x = 6"), "FINAL(x * 7)"]), output_type=int)).answer == 42
 
 
 @pytest.mark.parametrize("output_type", [5, object(), "Missing"])
-def test_no_type_is_refused_where_it_is_written(output_type: Any) -> None:
-    """The error says so before any model is asked."""
+def test_an_invalid_type_is_refused_at_once(output_type: Any) -> None:
+    """An `output_type` that is not a type is an error before any call."""
     with pytest.raises(InputError, match="is no type that pydantic validates"):
         RLM("offline", output_type=output_type)
 
 
 async def test_children_of_a_typed_run_answer_in_text() -> None:
-    """The type is that of the root's answer alone."""
+    """The type applies only to the root's answer."""
     root = Scripted(
         {
             "root?": [code("r = recursive_lm('child?', context)", "FINAL(int(r))")],

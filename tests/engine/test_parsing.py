@@ -1,4 +1,4 @@
-"""How replies are read: each case of real models by its number, and what else they write."""
+"""The parsing of replies: the numbered cases of real models, and further forms."""
 
 import textwrap
 
@@ -10,7 +10,7 @@ from rlm_integrations.records import Message, Request
 
 
 def codes(reply: Reply) -> list[str]:
-    """What would be run."""
+    """The code that would run."""
     return [block.code for block in reply.blocks if block.note is None]
 
 
@@ -23,7 +23,7 @@ def block(code: str, label: str = "repl", fence: str = "```") -> str:
 
 
 def test_case_01_a_fence_glued_to_prose_opens_and_a_mention_does_not() -> None:
-    """The real block runs; prose that mentions fenced `repl` blocks opens nothing."""
+    """The real block runs; a mention of fenced `repl` blocks in prose opens nothing."""
     text = (
         "I write ```repl``` fences, so `repl` blocks, or ```repl code``` in a line. "
         "Let me do that now.```repl\nprint(context[:9])\n```\n"
@@ -53,7 +53,7 @@ def test_case_02_backticks_in_the_code_do_not_cut_it(code: str) -> None:
 
 
 def test_case_02_a_cut_block_never_runs() -> None:
-    """Code that parses at no fence is not run, nor is anything after it, which may be a piece of
+    """Code that parses at no fence is not run, nor is anything after it, which may be a part of
     it.
     """
     text = block('x = = 1\ntext = """\n```python\nwipe()\n```\n"""') + block("y = 1")
@@ -76,12 +76,12 @@ def test_case_02_a_cut_block_never_runs() -> None:
     ],
 )
 def test_case_06_a_bare_name_in_prose_is_a_name(text: str) -> None:
-    """FINAL of a bare word names a variable, if there is one."""
+    """FINAL of a bare word names a variable, if it exists."""
     assert parse_reply(text).final == ProseFinal("name", "random_number", "FINAL(random_number)")
 
 
 def test_case_07_finals_in_code_are_code() -> None:
-    """Rules about prose never look inside a fence."""
+    """Rules about prose do not apply inside a fence."""
     code = 'FINAL(a + ", ally " + b)'
     assert parse_reply(block(code)) == Reply(blocks=(CodeBlock("repl", code),))
     assert parse_reply(block(code, label="")) == Reply(blocks=(CodeBlock("", code),))
@@ -98,13 +98,13 @@ def test_case_07_finals_in_code_are_code() -> None:
     ],
 )
 def test_case_08_a_plan_is_not_final(prose: str) -> None:
-    """Finals that prose talks about do not count, before code or after it."""
+    """Finals mentioned in prose do not count, before code or after it."""
     for text in (f"{prose}\n{block('print(1)')}", f"{block('print(1)')}\n{prose}", prose):
         assert parse_reply(text).final is None
 
 
 def test_case_09_code_and_a_final_in_one_reply() -> None:
-    """The blocks come with the final, whichever stands first; beside a block that is not run the
+    """The blocks and the final are both returned, in any order; next to a block that is not run the
     final is refused.
     """
     final = ProseFinal("variable", "x", "FINAL_VAR('x')")
@@ -139,7 +139,7 @@ def test_case_10_a_last_reply_is_read_like_any_other() -> None:
     ],
 )
 def test_case_11_a_leaked_chat_token_ends_the_reply(token: str) -> None:
-    """What follows the token is an invented dialogue and does not count."""
+    """The text after the token is an invented dialogue and does not count."""
     before = "Let me look.\n" + block("a = 1")
     reply = parse_reply(f"{before}{token}user\nREPL output: 3\n{block('b = 2')}\nFINAL(3)")
     assert codes(reply) == ["a = 1"]
@@ -149,8 +149,8 @@ def test_case_11_a_leaked_chat_token_ends_the_reply(token: str) -> None:
 
 
 def test_case_11_tokens_around_a_whole_reply_do_no_harm() -> None:
-    """A token that opens or ends a reply takes nothing away and is not worth a word; nor is one
-    that prose quotes.
+    """A token at the beginning or end of a reply, or quoted in prose, removes nothing and makes no
+    note.
     """
     assert codes(parse_reply("<|im_start|>assistant\n" + block("a = 1") + "<|im_end|>")) == [
         "a = 1"
@@ -182,7 +182,7 @@ def test_case_11_tokens_around_a_whole_reply_do_no_harm() -> None:
     ],
 )
 def test_case_12_only_what_precedes_an_invented_output_counts(invention: str) -> None:
-    """A model that writes the REPL's output itself goes on from fiction."""
+    """After an output of the REPL that the model wrote itself, the reply is ignored."""
     before = "So.\n" + block("a = 1")
     reply = parse_reply(f"{before}{invention}\n7\n\nSo I go on:\n{block('b = 2')}\nFINAL(7)")
     assert codes(reply) == ["a = 1"]
@@ -200,15 +200,15 @@ def test_case_12_only_what_precedes_an_invented_output_counts(invention: str) ->
         "Next, the output.",
     ],
 )
-def test_case_12_prose_about_output_is_no_invention(prose: str) -> None:
-    """Words about output cut nothing, nor does any output before the first block."""
+def test_case_12_prose_about_output_is_not_an_invention(prose: str) -> None:
+    """Prose about output, and output before the first block, truncate nothing."""
     assert codes(parse_reply(f"{block('a = 1')}{prose}\n{block('b = 2')}")) == ["a = 1", "b = 2"]
     assert codes(parse_reply(f"Output:\n7\n{block('b = 2')}")) == ["b = 2"]
 
 
 @pytest.mark.parametrize("label", ["repl", "python", ""])
 def test_case_14_a_fence_that_never_closes_is_not_run(label: str) -> None:
-    """Pages of repetition, cut by the limit, give nothing but the word that the fence was not
+    """A truncated block with pages of repetition results only in the note that its fence was not
     closed.
     """
     reply = parse_reply(f"Now:\n```{label}\n" + "print(context[0])\nthe same\n" * 600)
@@ -233,7 +233,7 @@ def test_case_14_a_fence_that_never_closes_is_not_run(label: str) -> None:
     ],
 )
 def test_case_15_unusual_code_runs(code: str) -> None:
-    """Future imports, label lines, top-level await and a rebound context are valid code."""
+    """Future imports, label lines, top-level await and a rebound context are ordinary code."""
     assert parse_reply(block(code)) == Reply(blocks=(CodeBlock("repl", code),))
 
 
@@ -265,8 +265,8 @@ def test_case_15_unusual_code_runs(code: str) -> None:
     ],
 )
 def test_case_16_odd_fences_are_found(text: str) -> None:
-    """Doubled, longer, shorter, glued, indented, upper-case and tilde fences hold the block, and
-    are not worth a word.
+    """Doubled, longer, shorter, indented, upper-case and tilde fences, and those glued to text,
+    contain the block, without a note.
     """
     reply = parse_reply(text)
     assert [code.strip() for code in codes(reply)] == ["x = 1"]
@@ -274,7 +274,7 @@ def test_case_16_odd_fences_are_found(text: str) -> None:
 
 
 def test_case_16_an_indented_block_is_kept_for_the_sandbox_to_dedent() -> None:
-    """A block that is indented as a whole counts as Python."""
+    """A block that is indented as a whole is valid Python."""
     reply = parse_reply("1. Do this:\n   ```repl\n   if x:\n       y = 1\n   ```\n")
     assert [textwrap.dedent(code) for code in codes(reply)] == ["if x:\n    y = 1"]
 
@@ -291,7 +291,7 @@ def test_case_16_what_follows_a_doubled_fence_is_read_on() -> None:
     "text", ['FINAL_VAR("14")', "FINAL_VAR(14)", "FINAL_VAR('14')\n", 'accordingly.FINAL_VAR("14")']
 )
 def test_case_17_a_variable_that_may_not_exist_is_named_as_such(text: str) -> None:
-    """FINAL_VAR always names a variable; whether there is one is for the REPL to say."""
+    """FINAL_VAR always names a variable; the REPL decides whether it exists."""
     assert parse_reply(text).final == ProseFinal("variable", "14", "FINAL_VAR('14')")
 
 
@@ -310,7 +310,7 @@ def test_case_17_a_variable_that_may_not_exist_is_named_as_such(text: str) -> No
     ],
 )
 def test_case_18_reasoning_about_a_final_is_not_final(text: str) -> None:
-    """A final in the middle of a sentence does not count, nor one that never closes."""
+    """A final in the middle of a sentence, or one that is not closed, does not count."""
     assert parse_reply(text).final is None
 
 
@@ -355,7 +355,9 @@ def test_case_18_reasoning_about_a_final_is_not_final(text: str) -> None:
     ],
 )
 def test_case_18_a_final_alone_is_read_to_its_own_parenthesis(text: str, final: ProseFinal) -> None:
-    """Parentheses balance, quotes may hold some, words need none; the call can be run as code."""
+    """Parentheses balance, strings may contain some, and plain text needs no quotes; the call can
+    be run as code.
+    """
     for written in (
         text,
         f"Now I know.\n{text}\n\nThat is all.",
@@ -369,7 +371,9 @@ def test_case_18_a_final_alone_is_read_to_its_own_parenthesis(text: str, final: 
 
 @pytest.mark.parametrize("language", ["json", "bash", "JavaScript", "text", "c++"])
 def test_case_19_another_language_is_named(language: str) -> None:
-    """A block that is no Python is not run, its language is told, and nothing else is lost."""
+    """A block in another language is not run and is reported with its language, and the rest of the
+    reply counts.
+    """
     reply = parse_reply(f'```{language}\n{{"a": 1}}\n```\n{block("x = 1")}FINAL_VAR(x)')
     assert reply.blocks == (
         CodeBlock(language.lower(), '{"a": 1}', Note("other_language", language.lower())),
@@ -382,7 +386,7 @@ def test_case_19_another_language_is_named(language: str) -> None:
 
 @pytest.mark.parametrize("function", ["FINAL", "SUBMIT", "final_answer"])
 def test_dialects_in_prose(function: str) -> None:
-    """Other libraries' names for FINAL count as FINAL."""
+    """Other libraries' names of FINAL count as FINAL."""
     assert parse_reply(f"Done.\n{function}('x')").final == ProseFinal("value", "x", "FINAL('x')")
     assert parse_reply(f"I should {function}('x') later").final is None
 
@@ -399,14 +403,14 @@ def test_dialects_in_prose(function: str) -> None:
     ],
 )
 def test_a_final_after_a_sentence_ends_the_reply(text: str) -> None:
-    """Glued to a sentence a final counts where nothing follows; of several the last one counts."""
+    """A final right after a sentence counts if nothing follows; the last of several counts."""
     final = parse_reply(text).final
     assert final is not None
     assert final.text == "42"
 
 
 def test_a_final_may_quote_fences() -> None:
-    """An answer that holds a fenced block is an answer, and its block does not run."""
+    """An answer that contains a fenced block is an answer, and its block does not run."""
     answer = "Do this:\n\n```python\nprint(1)\n```\n\nand be glad."
     reply = parse_reply(f'FINAL("""{answer}""")\n')
     assert reply == Reply(final=ProseFinal("value", answer, f'FINAL("""{answer}""")'))
@@ -424,7 +428,7 @@ def test_several_blocks_keep_their_order() -> None:
 
 
 def test_a_missing_closing_fence_before_the_next_block_is_forgiven() -> None:
-    """A block that is whole closes where the next one opens."""
+    """A complete block closes where the next one opens."""
     assert codes(parse_reply("```repl\na = 1\n```repl\nb = 2\n```\n")) == ["a = 1", "b = 2"]
     assert codes(parse_reply('```repl\na = 1\n```json\n{"a": 1}\n```\n')) == ["a = 1"]
 
@@ -433,13 +437,13 @@ def test_a_missing_closing_fence_before_the_next_block_is_forgiven() -> None:
     "quoted", ["The king left.", "48213", "yes, no", "Answer: Paris", "| a | b |\n|---|---|", ""]
 )
 def test_an_unlabelled_fence_around_words_is_a_quotation(quoted: str) -> None:
-    """Only code in an unlabelled fence is a block; words are neither run nor an error."""
+    """Only code in an unlabelled fence is a block; text is neither run nor an error."""
     reply = parse_reply(f"It says:\n```\n{quoted}\n```\nFINAL(42)")
     assert reply == Reply(final=ProseFinal("value", "42", "FINAL(42)"))
 
 
 def test_a_stray_fence_hides_nothing() -> None:
-    """A fence that nobody opened does not swallow the block after it."""
+    """A stray closing fence does not hide the block after it."""
     assert codes(parse_reply("Some words.\n```\nMore words.\n" + block("a = 1"))) == ["a = 1"]
     assert codes(parse_reply(block("a = 1") + "Words.\n```")) == ["a = 1"]
 
@@ -458,7 +462,7 @@ def test_a_stray_fence_hides_nothing() -> None:
     ],
 )
 def test_a_reply_that_is_all_code_needs_no_fence(text: str) -> None:
-    """What parses as a whole and calls or binds something is code."""
+    """A reply that parses as a whole, and calls or binds something, is code."""
     assert codes(parse_reply(text)) == [text.removesuffix("<|im_end|>").strip()]
     assert parse_reply(text).final is None
 
@@ -482,8 +486,8 @@ def test_a_reply_that_is_all_code_needs_no_fence(text: str) -> None:
         "I think that the answer is 42.",
     ],
 )
-def test_words_are_no_code(text: str) -> None:
-    """Prose that happens to be Python is prose."""
+def test_prose_is_not_code(text: str) -> None:
+    """Prose that happens to be valid Python is prose."""
     assert parse_reply(text) == Reply()
 
 
@@ -495,8 +499,8 @@ def test_words_are_no_code(text: str) -> None:
     ],
 )
 def test_thoughts_do_not_count(thoughts: str) -> None:
-    """What a model thinks aloud is neither run nor final, though its server left the tags in the
-    text.
+    """The text of thinking tags is neither run nor final, even if the server left the tags in the
+    reply.
     """
     assert codes(parse_reply(f"{thoughts}So:\n{block('right()')}")) == ["right()"]
     assert parse_reply(f"{thoughts}So it is no final.") == Reply()
@@ -506,12 +510,14 @@ def test_thoughts_do_not_count(thoughts: str) -> None:
 
 
 def test_notes_of_python_s_parser_make_no_warnings() -> None:
-    """Invalid escapes in a model's code cause no warning in the host."""
+    """Invalid escapes in a model's code do not warn in the host, where tests turn warnings into
+    errors.
+    """
     assert codes(parse_reply(block("re.findall('\\d', context)"))) == ["re.findall('\\d', context)"]
 
 
 async def test_the_offline_root_s_programs_are_blocks() -> None:
-    """Whatever is asked, the stand-in's replies are one block each."""
+    """Every reply of the offline root has exactly one block."""
     query = 'What is a "```repl\n" fence, FINAL(\'x\') and """?'
     messages = [Message("user", query)]
     for step in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""What holds for every reply, whatever a model writes."""
+"""Rules that hold for any reply."""
 
 import ast
 import gc
@@ -67,7 +67,7 @@ SECRET = "Zq7"
 @settings(max_examples=600, deadline=None)
 @given(TEXTS)
 def test_every_text_is_read(text: str) -> None:
-    """Nothing is raised; each block parses as Python or carries a note; only the last may have
+    """Parsing never raises; each block parses as Python or has a note; only the last block may have
     failed, and then nothing is final.
     """
     reply = parse_reply(text)
@@ -110,8 +110,8 @@ def test_every_text_is_read(text: str) -> None:
     )
 )
 def test_no_rule_about_prose_looks_inside_a_fence(lines: list[str]) -> None:
-    """Whatever stands in a string of a block's code: the block runs whole, nothing in it is final
-    or an invention.
+    """Whatever the strings of a block contain, the block runs completely, and nothing in it is a
+    final or an invented output.
     """
     code = (
         "text = "
@@ -137,7 +137,9 @@ def test_no_rule_about_prose_looks_inside_a_fence(lines: list[str]) -> None:
     )
 )
 def test_blocks_come_back_as_they_were_written(written: list[str]) -> None:
-    """Any row of whole blocks, with fences in their strings, is read as that row."""
+    """Any sequence of complete blocks, with fences in their strings, is parsed to the same
+    sequence.
+    """
     text = "\n".join(f"Step {number}.\n```repl\n{code}\n```" for number, code in enumerate(written))
     assert [block.code for block in parse_reply(text).blocks] == written
 
@@ -186,9 +188,7 @@ HARD = [
 
 
 def spent_on(text: str) -> float:
-    """Seconds of processor time for one reply, without collections of what other tests have left in
-    memory.
-    """
+    """CPU seconds for one reply, without garbage collections of other tests' objects."""
     gc.freeze()
     try:
         before = time.process_time()
@@ -201,6 +201,6 @@ def spent_on(text: str) -> float:
 @pytest.mark.parametrize("piece", HARD)
 @pytest.mark.parametrize("start", ["", "```repl\nx = 1\n```\n", 'FINAL("'])
 def test_repetition_takes_linear_time(piece: str, start: str) -> None:
-    """Sixteen times as many characters of the same take far less than 16 * 16 times as long."""
+    """Sixteen times as many repeated characters take far less than 16 * 16 times as long."""
     short, long = (start + piece * (length // len(piece)) for length in (30_000, 480_000))
     assert any(spent_on(long) < 64 * max(spent_on(short), 0.0005) for _ in range(3))

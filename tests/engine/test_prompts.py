@@ -1,4 +1,4 @@
-"""What the engine says to a model: pinned, short, and of one piece with what reads it."""
+"""The engine's prompts: pinned, short, and consistent with the code that parses replies."""
 
 import hashlib
 import re
@@ -27,13 +27,15 @@ def digest(text: str) -> str:
 
 
 def test_the_system_prompt_is_pinned() -> None:
-    """A change of these words is a decision: it changes runs, cassettes and providers' caches."""
+    """The system prompt is pinned, because a change affects runs, cassettes and providers'
+    caches.
+    """
     assert digest(system(shown=8_000)) == "4aa7cc959e9ab179"
     assert digest(system(shown=8_000, store=False)) == "1a1b68ba031c6e28"
 
 
 def test_the_system_prompt_is_short_and_says_what_there_is() -> None:
-    """Under 700 words with the store, every name of the REPL, and the one rule that saves most
+    """It has under 700 words with the store, every name of the REPL, and the rule that saves most
     time.
     """
     text = system(shown=8_000, children=True, width=20)
@@ -47,27 +49,27 @@ def test_the_system_prompt_is_short_and_says_what_there_is() -> None:
 
 
 def test_its_examples_are_code_that_would_run() -> None:
-    """What the prompt shows is read as blocks by the very parser that reads the model's replies."""
+    """The prompt's examples are parsed as blocks by the parser of replies."""
     reply = parse_reply(system(shown=8_000))
     assert [block.language for block in reply.blocks] == ["repl"] * 3
     assert reply.notes == ()
 
 
 def test_without_a_store_there_is_no_trace_of_it() -> None:
-    """`store_mode="none"` removes store, workers and commits."""
+    """`store_mode="none"` removes store, workers and commits from the prompt."""
     assert not re.search(r"\bstore|worker|commit", system(shown=8_000, store=False))
 
 
 def test_workers_are_offered_only_where_they_see_the_document() -> None:
-    """At the limit of depth a worker is one call of a model that sees neither document nor REPL:
-    the prompt does not name it.
+    """At the limit of depth, where a worker has neither document nor REPL, the prompt does not
+    mention workers.
     """
     assert not re.search(r"worker|commit", system(shown=8_000))
     assert "each with a REPL and the whole\n  context" in system(shown=8_000, children=True)
 
 
 def test_options_are_said_only_where_they_are_set() -> None:
-    """Registered models, tools, children, a schema and a small window each add their words."""
+    """Registered models, tools, children, a schema and a small window each add their own text."""
     tools = [
         HostFunction("lookup", "(key: str) -> str", "Look up a key.\n\nIn the register.", ()),
         HostFunction("ping", "()"),
@@ -92,8 +94,8 @@ def test_options_are_said_only_where_they_are_set() -> None:
 
 
 def test_the_question_shows_the_size_and_never_the_context() -> None:
-    """Type, size, number of sources and two hundred characters: the message does not grow with the
-    document.
+    """The message has type, size, number of sources and two hundred characters: it does not grow
+    with the document.
     """
     opening = "Call me Ishmael.\n" * 1_000
     text = prompts.question(
@@ -121,8 +123,8 @@ def test_the_question_shows_the_size_and_never_the_context() -> None:
 
 
 def test_output_is_shown_whole_if_short_and_counted_if_not() -> None:
-    """A long output keeps its beginning and its end; what is left out is counted, what was never
-    kept included.
+    """A long output keeps its beginning and its end; the omitted characters are counted, including
+    those that were not kept.
     """
     assert (
         prompts.observation([ExecutionResult("ok", output="3\n")], written=1, shown=100)
@@ -144,7 +146,7 @@ def test_output_is_shown_whole_if_short_and_counted_if_not() -> None:
 
 
 def test_silence_is_answered_with_the_variables() -> None:
-    """A block that prints nothing is told so, and what it has made."""
+    """After a block without output, the model is told so, with its variables."""
     result = ExecutionResult("ok", locals={"notes": "list of 3"})
     assert (
         prompts.observation([result], written=1, shown=100)
@@ -153,7 +155,7 @@ def test_silence_is_answered_with_the_variables() -> None:
 
 
 def test_errors_and_what_was_not_run_are_told() -> None:
-    """The traceback follows the output; blocks after a failed one are not passed over in silence."""
+    """The traceback follows the output; blocks that did not run after a failed one are reported."""
     error = ExecutionError(
         "NameError",
         "name 'x' is not defined",
@@ -171,8 +173,8 @@ def test_errors_and_what_was_not_run_are_told() -> None:
 
 
 @pytest.mark.parametrize("written", [1, 3])
-def test_an_imitated_observation_is_known_as_an_invention(written: int) -> None:
-    """A model that writes the message which it has seen after its own block is cut there."""
+def test_an_imitated_observation_is_detected(written: int) -> None:
+    """A reply is truncated where the model imitates an observation after its own block."""
     for output in ("7", ""):
         imitated = prompts.observation(
             [ExecutionResult("ok", output=output)], written=written, shown=100
@@ -183,15 +185,15 @@ def test_an_imitated_observation_is_known_as_an_invention(written: int) -> None:
 
 
 @pytest.mark.parametrize("kind", get_args(NoteKind))
-def test_every_note_has_its_words(kind: NoteKind) -> None:
-    """Each thing that parsing finds is told in a sentence that says what to do or what was done."""
+def test_every_note_has_a_sentence(kind: NoteKind) -> None:
+    """Each note of the parser has a sentence that says what to do or what was done."""
     text = prompts.note(Note(kind, "json"))
     assert text.startswith("Your ")
     assert text.endswith((".", "json"))
 
 
 def test_nudges_say_what_to_do() -> None:
-    """Repeated, empty, unresolved and invalid replies each get their own words."""
+    """Repeated, empty, unresolved and invalid replies each have their own message."""
     assert "word for word, and so is its result." in prompts.repeated(same_result=True)
     assert "word for word. Do" in prompts.repeated(same_result=False)
     assert "```repl" in prompts.NOTHING_TO_DO
@@ -204,8 +206,8 @@ def test_nudges_say_what_to_do() -> None:
 
 
 def test_the_closing_request_is_the_one_that_offline_knows() -> None:
-    """The offline root tells the closing request by these words, and they stand at the end of the
-    last message.
+    """The offline root recognizes the closing request by this text at the end of the last
+    message.
     """
     text = prompts.closing("20 turns are used up")
     assert model.CLOSING in text[-1_000:]

@@ -1,4 +1,6 @@
-"""Queries of one run hold up nothing else: not the loop, not other runs, not the end of their own."""
+"""Queries of one run do not delay anything else: not the loop, not other runs, not the end of their
+own run.
+"""
 
 import asyncio
 import threading
@@ -19,7 +21,7 @@ from tests.engine.conftest import Scripted, code, final, run
 
 
 class Endless:
-    """Queries that wait until the test lets them go, and then read on."""
+    """Queries that wait until the test releases them, and then continue."""
 
     def __init__(self) -> None:
         self.begun: asyncio.Queue[None] = asyncio.Queue()
@@ -59,11 +61,11 @@ MANY = code(
 )
 
 
-async def test_one_run_queries_in_two_threads_and_others_go_on(
+async def test_one_run_queries_in_two_threads_and_others_continue(
     endless: Endless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many queries a run has under way, two threads answer them; meanwhile another run
-    opens, queries, finishes and closes.
+    """Two threads answer all queries of a run; meanwhile another run opens, queries, finishes and
+    closes.
     """
     search = WorkerStoreProxy.search
     monkeypatch.setattr(WorkerStoreProxy, "search", endless)
@@ -88,11 +90,11 @@ async def test_one_run_queries_in_two_threads_and_others_go_on(
     assert endless.most_open == COUNT
 
 
-async def test_a_run_is_cancelled_while_its_queries_go_on(
+async def test_a_run_is_cancelled_during_its_queries(
     endless: Endless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run has ended, sandbox and all, before its queries have; those end at their next step,
-    and what waited never begins.
+    """A cancelled run ends before its queries; those stop at their next step, and waiting ones
+    never start.
     """
     monkeypatch.setattr(WorkerStoreProxy, "search", endless)
     hostile = asyncio.ensure_future(run(Scripted([MANY, final("'over'")])))
@@ -108,11 +110,11 @@ async def test_a_run_is_cancelled_while_its_queries_go_on(
     assert (endless.stopped, endless.begun.empty()) == (COUNT, True)
 
 
-async def test_a_block_is_interrupted_while_its_query_goes_on(
+async def test_a_block_is_interrupted_during_its_query(
     endless: Endless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interrupt, as the end of a run's time is one, ends the block although its query has not
-    ended; the run goes on.
+    """An interrupt, such as at the time limit, ends the block although its query is still running;
+    the run continues.
     """
     sessions: list[ProcessSession] = []
     execute = ProcessSession.execute
@@ -140,7 +142,7 @@ async def test_a_block_is_interrupted_while_its_query_goes_on(
 
 
 async def test_a_session_opens_and_closes_while_all_shared_threads_are_busy() -> None:
-    """Encoding, hashing and parsing have threads of their own, and so have opening and closing."""
+    """Encoding, hashing and parsing have separate threads from opening and closing."""
     let_go = threading.Event()
     busy = [runtime.offload(let_go.wait, 60) for _ in range(8)]
     try:
@@ -151,8 +153,8 @@ async def test_a_session_opens_and_closes_while_all_shared_threads_are_busy() ->
         await asyncio.gather(*busy)
 
 
-async def test_a_query_beyond_its_bound_is_told_to_the_code() -> None:
-    """The code gets an exception that says what to do, and goes on."""
+async def test_a_query_beyond_its_limit_raises_in_the_code() -> None:
+    """A query above its limit raises in the code, with what to do, and the code continues."""
     block = code(
         "i = store.create('note', 'd', 'x' * 10_000)",
         "try: store.search('text~\"y\"')",
@@ -165,11 +167,11 @@ async def test_a_query_beyond_its_bound_is_told_to_the_code() -> None:
     )
 
 
-async def test_a_write_that_waits_for_another_holds_no_loop(
+async def test_a_write_that_waits_does_not_block_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While a long commit has the store's lock, links and invalidations wait in threads, and models
-    are asked meanwhile.
+    """While a long commit holds the store's lock, links and invalidations wait in threads, and
+    models are called meanwhile.
     """
     stores: list[SharedStore] = []
     make = SharedStore.__init__
@@ -213,8 +215,8 @@ async def test_a_write_that_waits_for_another_holds_no_loop(
 async def test_the_results_of_models_are_written_in_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Maps and reductions read and write the store in threads, where waiting for a long commit
-    holds no loop.
+    """`llm_map` and `llm_reduce` read and write the store in threads, where waiting for a long
+    commit does not block the loop.
     """
     names: set[str] = set()
     create = Ledger.create
@@ -238,7 +240,7 @@ async def test_the_results_of_models_are_written_in_threads(
 async def test_a_large_object_is_read_in_a_thread(
     content: str, in_a_thread: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To get a small object takes microseconds on the loop; a large one is parsed in a thread."""
+    """A small object is read on the loop, in microseconds; a large one is parsed in a thread."""
     names: list[str] = []
     get = WorkerStoreProxy.get
 
@@ -258,7 +260,7 @@ async def test_a_large_object_is_read_in_a_thread(
 
 
 async def test_a_tree_leaves_no_thread() -> None:
-    """Its threads end with it, also those in the middle of work."""
+    """The threads of a tree end with it, even during work."""
 
     def endless() -> None:
         started.set()
@@ -282,8 +284,6 @@ def tree_threads() -> Iterator[threading.Thread]:
 
 
 async def test_the_bound_of_a_budget_is_in_seconds_too() -> None:
-    """Work with an end in time stops there, as the check of evidence does when the run's time is
-    over.
-    """
+    """Work with a deadline stops there, such as the check of evidence at the run's time limit."""
     with Work(until=0.0).under_way(), pytest.raises(ValueError, match="the run's time is over"):
         spend(1)

@@ -1,5 +1,5 @@
-"""A result outlives its run: as JSON, as a file, as a pickle; and what is damaged is refused with
-the name of the field.
+"""A result as JSON, as a file and as a pickle; a damaged one is refused with the name of the
+field.
 """
 
 import copy
@@ -44,7 +44,7 @@ SCRIPT = [
 
 @cache
 def rich() -> RLMResult:
-    """A result with a bit of everything: replies, an error in a slot, a child with turns, a store,
+    """A result with all kinds of records: replies, an error in a slot, a child with turns, a store,
     citations.
     """
     root = Scripted(
@@ -66,9 +66,9 @@ def rich() -> RLMResult:
 # Files.
 
 
-def test_a_saved_result_comes_back(tmp_path: Path) -> None:
-    """`load` gives what `save` wrote: every field, and the store with its objects; the document is
-    not in the file.
+def test_load_returns_what_save_wrote(tmp_path: Path) -> None:
+    """`load` returns what `save` wrote: every field, and the store with its objects; the file does
+    not contain the document.
     """
     result = rich()
     result.save(tmp_path / "run.json")
@@ -80,8 +80,8 @@ def test_a_saved_result_comes_back(tmp_path: Path) -> None:
     assert TEXT[:300] not in (tmp_path / "run.json").read_text()
 
 
-async def test_a_run_without_a_store_has_none_when_it_comes_back() -> None:
-    """`store_mode="none"` stays visible in the record."""
+async def test_a_loaded_result_without_a_store() -> None:
+    """With `store_mode="none"` a loaded result has no store either."""
     result = await run(Scripted([final("1")]), store_mode="none")
     assert RLMResult.from_dict(result.to_dict()).store is None
 
@@ -100,10 +100,8 @@ def count_fish(text: str) -> int:
     return text.count("fish")
 
 
-def test_a_record_says_what_the_run_was_made_with(tmp_path: Path) -> None:
-    """Question, documents, models, options, version and time are in the record, as plain JSON: a
-    page or a comparison needs nothing else.
-    """
+def test_the_record_describes_the_run(tmp_path: Path) -> None:
+    """The record has question, documents, models, options, version and time, as plain JSON."""
     (tmp_path / "fish.txt").write_text(TEXT)
     before = time.time()
     result = RLM(
@@ -157,14 +155,14 @@ def test_a_record_says_what_the_run_was_made_with(tmp_path: Path) -> None:
     [(None, None), (str, "str"), (list[int], "list[int]"), (int | None, "int | None")],
 )
 async def test_the_type_of_an_answer_is_recorded_by_name(kind: Any, name: str | None) -> None:
-    """The name of `output_type` is what a user wrote."""
+    """`output_type` is recorded by its name."""
     result = await run(Scripted([final("[1]")], name="r"), output_type=kind, max_iterations=1)
     assert result.options["output_type"] == name
 
 
 async def test_the_root_calls_are_recorded_apart_from_their_blocks() -> None:
-    """An iteration says which model answered, how long it waited and when its reply had come; an
-    execution says when it began.
+    """An iteration has the answering model, its wait and the arrival of its reply; an execution has
+    its start.
     """
     result = await run(Scripted([code("print(1)", "1/0"), final("1")], name="root-model"))
     for turn in result.trajectory:
@@ -179,7 +177,7 @@ async def test_the_root_calls_are_recorded_apart_from_their_blocks() -> None:
 
 
 def test_a_record_without_the_newer_fields_is_read() -> None:
-    """A file that was saved before these fields were there loads, and has their defaults."""
+    """A file of an earlier version loads, with the defaults of newer fields."""
     plain = rich().to_dict()
     for name in ("question", "sources", "models", "options", "version", "started"):
         del plain[name]
@@ -196,14 +194,14 @@ def test_a_record_without_the_newer_fields_is_read() -> None:
 
 
 def test_many_documents_are_listed_apart_from_the_event_loop() -> None:
-    """A context of more than a thousand documents has all of them in the record."""
+    """The record of a context with more than a thousand documents lists all of them."""
     result = RLM(Scripted([final("1")])).completion("?", ["fish"] * 1_001)
     assert [each.name for each in result.sources] == [f"context_{n}" for n in range(1_001)]
 
 
 @dataclass
 class Document:
-    """A document as LangChain has it."""
+    """A document like LangChain's."""
 
     page_content: str
     id: str
@@ -214,7 +212,7 @@ class Document:
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the disk is full, the old record stays whole, and no other file is left."""
+    """If the disk is full, the old file stays, and no other file is left."""
     path = tmp_path / "run.json"
     path.write_text("old")
 
@@ -271,7 +269,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_other_and_damaged_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    """The error names the file and the field, and is an `InputError`."""
+    """The error is an `InputError` that names the file and the field."""
     path = tmp_path / "run.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
@@ -312,7 +310,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 )
 @given(st.data())
 def test_damaged_records_are_refused_or_work(data: st.DataObject) -> None:
-    """Whatever is changed or missing, `from_dict` raises `InputError`, or gives a result whose
+    """For any changed or missing value, `from_dict` raises `InputError`, or returns a result whose
     every part can be used.
     """
     plain = json.loads(json.dumps(rich().to_dict()))
@@ -380,9 +378,7 @@ class Colour(Enum):
 async def test_typed_answers_are_saved_as_plain_json(
     output_type: Any, value: str, saved: object, tmp_path: Path
 ) -> None:
-    """The file is JSON that every reader takes; the answer comes back as plain JSON, which the
-    type's own validation takes.
-    """
+    """The file is standard JSON; the answer is loaded as plain JSON, which the type validates."""
     result = await run(Scripted([final(value)]), output_type=output_type)
     assert result.stop_reason == "final"
     result.save(tmp_path / "run.json")
@@ -403,7 +399,7 @@ async def test_typed_answers_are_saved_as_plain_json(
 
 
 def test_a_result_can_be_pickled_and_copied() -> None:
-    """Process pools and caches hand results on: the copy is equal, with its costs and its store."""
+    """The copy is equal, with its costs and its store."""
     result = rich()
     for again in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result), copy.copy(result)):
         assert again == result
@@ -413,8 +409,8 @@ def test_a_result_can_be_pickled_and_copied() -> None:
     assert len({*result.citations, *result.citations}) == 1
 
 
-def test_a_copied_store_is_a_store_of_its_own() -> None:
-    """A copy keeps the document and takes writes that the original does not see; a pickle has no
+def test_a_copied_store_is_independent() -> None:
+    """A copy has the document, and its writes do not change the original; a pickle has no
     document.
     """
     with Corpus.build("a red fish") as corpus:
@@ -432,10 +428,8 @@ def test_a_copied_store_is_a_store_of_its_own() -> None:
         assert len(store) == 1
 
 
-def test_a_result_is_shown_briefly() -> None:
-    """`repr` is one short line, `print` shows the answer, its places and the end; neither shows the
-    whole run.
-    """
+def test_the_repr_of_a_result_is_short() -> None:
+    """`repr` is one short line, `print` shows the answer, its citations and the stop reason."""
     result = rich()
     assert repr(result) == (
         f"RLMResult(answer='re: a', stop_reason='final', iterations=3, total_calls={result.total_calls}, citations=1, "
@@ -460,9 +454,9 @@ def test_a_result_is_shown_briefly() -> None:
 # The document.
 
 
-def test_a_document_can_be_given_back_to_a_store(tmp_path: Path) -> None:
-    """After the run the spans of findings have no words, until the store gets its document; another
-    document is refused.
+def test_with_document_of_a_store(tmp_path: Path) -> None:
+    """After the run, the spans of findings have no text until the store gets its document again;
+    another document is refused.
     """
     result = rich()
     store = result.store

@@ -1,5 +1,5 @@
-"""Children: runs of their own below the limit of depth, plain calls at it; one tree of models,
-budget, store and document.
+"""Children: separate runs below the limit of depth, plain calls at it; one tree of models, budget,
+store and document.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ def subcalls(root_result: object) -> list[SubCall]:
 
 
 async def test_at_depth_one_a_child_is_one_call_of_the_sub_model() -> None:
-    """With the default depth `recursive_lm` asks the sub-model once, with the question and the
-    part.
+    """With the default depth `recursive_lm` sends the question and the part to the sub-model
+    once.
     """
     root = Scripted([code("r = recursive_lm('who?', context[:20])", "FINAL(r)")])
     result = await run(root, DOCUMENT)
@@ -38,14 +38,14 @@ async def test_at_depth_one_a_child_is_one_call_of_the_sub_model() -> None:
 
 
 async def test_at_depth_one_a_list_of_texts_is_asked_about_in_one_call() -> None:
-    """Its texts follow the question, in order."""
+    """The texts of a list follow the question, in order."""
     root = Scripted([code("r = recursive_lm('who?', ['one', 'two'])", "FINAL(r)")])
     await run(root)
     assert root.asked == ["Question: who?\n\none\n\ntwo"]
 
 
 async def test_below_the_limit_a_child_has_its_own_repl_over_its_part() -> None:
-    """Its variables are its own, its context is the part, and its own children are plain calls at
+    """It has its own variables, its context is the part, and its own children are plain calls at
     the limit.
     """
     root = Scripted(
@@ -100,7 +100,7 @@ async def test_depth_three_nests_runs_in_runs() -> None:
 
 
 async def test_a_child_over_a_list_has_a_list() -> None:
-    """Each text is a source of its own."""
+    """Each text is a separate source."""
     root = Scripted(
         {
             "root?": [
@@ -115,8 +115,8 @@ async def test_a_child_over_a_list_has_a_list() -> None:
 
 
 async def test_children_of_a_batch_answer_in_order_at_the_same_time() -> None:
-    """`recursive_batch` keeps order and length; a task that is none fails alone; all children ask
-    at once.
+    """`recursive_batch` keeps order and length; a malformed task fails alone; all children run
+    concurrently.
     """
     together = asyncio.Barrier(4)
 
@@ -153,7 +153,7 @@ async def test_children_of_a_batch_answer_in_order_at_the_same_time() -> None:
 
 
 async def test_the_tree_shares_one_bound_of_parallel_calls(server: StandIn) -> None:
-    """Six children with five sub-calls each never have more than `max_parallel_calls` open."""
+    """Six children with five sub-calls each never have more than `max_parallel_calls` in flight."""
 
     def root(ask: Ask) -> str:
         if "root?" in str(ask.body["messages"]):
@@ -170,7 +170,7 @@ async def test_the_tree_shares_one_bound_of_parallel_calls(server: StandIn) -> N
 
 
 async def test_children_share_the_store() -> None:
-    """What a child keeps its parent finds, under the child's name, and the event belongs to the
+    """A parent finds its child's objects, under the child's name, and the event belongs to the
     child's block.
     """
     root = Scripted(
@@ -202,7 +202,7 @@ async def test_children_share_the_store() -> None:
     ],
 )
 async def test_store_backrefs_of_a_child_are_the_roots_places(backrefs: str) -> None:
-    """Whatever form they come in, spans of the child's document are kept as spans of the root's."""
+    """Spans of the child's document, in any form, are stored as spans of the root's."""
     root = Scripted(
         {
             "root?": [
@@ -218,7 +218,9 @@ async def test_store_backrefs_of_a_child_are_the_roots_places(backrefs: str) -> 
 
 
 async def test_a_backref_to_made_up_text_is_refused() -> None:
-    """Only the document can be referred to; the child is told, and nothing is kept."""
+    """A backref must be in the document; otherwise the child gets an error, and nothing is
+    stored.
+    """
     root = Scripted(
         {
             "root?": [
@@ -249,8 +251,8 @@ async def test_a_backref_to_made_up_text_is_refused() -> None:
     ],
 )
 async def test_citations_of_a_child_are_lifted_to_the_roots_document(part: str, start: int) -> None:
-    """Spans of a slice, of a short one, and of a slice inside made-up text are the root's own
-    places.
+    """Spans of a slice, of a short one, and of a slice inside made-up text become the root's own
+    spans.
     """
     root = Scripted(
         {
@@ -271,8 +273,8 @@ async def test_citations_of_a_child_are_lifted_to_the_roots_document(part: str, 
 
 
 async def test_a_child_that_cites_invented_text_is_not_believed() -> None:
-    """Made-up text, invented quotes and places beyond the end are dropped and counted, in the child
-    and where the root repeats them.
+    """Made-up text, invented quotes and invalid spans are dropped and counted, in the child and
+    where the root repeats them.
     """
     root = Scripted(
         {
@@ -300,8 +302,8 @@ async def test_a_child_that_cites_invented_text_is_not_believed() -> None:
     check_citations(result, DOCUMENT)
 
 
-async def test_a_span_over_the_border_of_made_up_text_is_none() -> None:
-    """Half document, half invention is no place in the document."""
+async def test_a_span_partly_in_made_up_text_is_dropped() -> None:
+    """A span that is half document and half made-up text is not a place in the document."""
     root = Scripted(
         {
             "root?": [
@@ -319,8 +321,8 @@ async def test_a_span_over_the_border_of_made_up_text_is_none() -> None:
     assert [(each.start, each.end) for each in call.citations] == [(2980, 3000)]
 
 
-async def test_a_child_that_fails_is_an_error_in_its_parents_hands(server: StandIn) -> None:
-    """A child whose model fails gives an `LLMError`; the parent's block goes on."""
+async def test_a_child_that_fails_is_an_error_for_its_parent(server: StandIn) -> None:
+    """A child whose model fails returns an `LLMError`; the parent's block continues."""
 
     def root(ask: Ask) -> str:
         return code("r = recursive_lm('child?', 'text')", "FINAL([type(r).__name__, r.type])")
@@ -332,8 +334,8 @@ async def test_a_child_that_fails_is_an_error_in_its_parents_hands(server: Stand
 
 
 async def test_a_child_at_its_limit_of_turns_leaves_the_others_alone() -> None:
-    """It gives the best that it printed, after a closing request of its own; its parent and its
-    siblings can ask on.
+    """It returns its best answer after its own closing request; its parent and its siblings can
+    continue.
     """
     root = Scripted(
         {
@@ -356,8 +358,8 @@ async def test_a_child_at_its_limit_of_turns_leaves_the_others_alone() -> None:
 
 
 async def test_what_children_did_before_their_block_was_ended_is_in_the_record() -> None:
-    """Calls and children that an interrupted block had begun are recorded as cancelled, with the
-    turns that they had taken.
+    """Calls and children of an interrupted block are recorded as cancelled, with their turns so
+    far.
     """
     root = Scripted(
         {
@@ -393,8 +395,8 @@ async def test_what_children_did_before_their_block_was_ended_is_in_the_record()
 
 
 async def test_children_spend_the_roots_budget() -> None:
-    """The calls of a child count; when they are spent, child and root stop, and what is kept back
-    is the root's.
+    """The calls of a child count; when they are spent, child and root stop, and the reserve is the
+    root's.
     """
     root = Scripted(
         {
@@ -412,7 +414,7 @@ async def test_children_spend_the_roots_budget() -> None:
 
 
 async def test_events_of_a_child_name_its_parent() -> None:
-    """RunStarted and ChildFinished of a child have the asking run as parent, at every depth; calls
+    """RunStarted and ChildFinished of a child have the parent run as parent, at every depth; calls
     have their own run.
     """
     events: list[Event] = []
@@ -439,8 +441,8 @@ COMMIT = "{'creates': [{'id': 'e1', 'type': 'claim', 'description': 'a claim', '
 
 @pytest.mark.parametrize("depth", [1, 2])
 async def test_a_worker_answers_with_a_commit_that_merges_once(depth: int) -> None:
-    """Below the limit it is a run over the whole document, at the limit a call; applying its commit
-    twice changes nothing.
+    """Below the limit a worker is a run over the whole document, at the limit a call; applying its
+    commit twice changes nothing.
     """
     root = Scripted(
         {
@@ -469,8 +471,8 @@ async def test_a_worker_answers_with_a_commit_that_merges_once(depth: int) -> No
 
 
 async def test_workers_in_a_batch_keep_order_and_fail_alone() -> None:
-    """A worker's answer that is no commit is an empty one with an error, and so is a task that is
-    none; ids never collide.
+    """A worker's answer that is not a commit, and a malformed task, are empty commits with an
+    error; ids never collide.
     """
     root = Scripted(
         {
@@ -490,7 +492,7 @@ async def test_workers_in_a_batch_keep_order_and_fail_alone() -> None:
 
 
 async def test_a_malformed_commit_is_an_error_and_no_exception() -> None:
-    """Whatever is handed to `apply_commit` leaves the store as it was."""
+    """`apply_commit` with any malformed commit returns an error and leaves the store unchanged."""
     root = Scripted(
         [
             code(
@@ -505,8 +507,8 @@ async def test_a_malformed_commit_is_an_error_and_no_exception() -> None:
 
 
 async def test_without_a_store_there_are_no_workers() -> None:
-    """`store_mode="none"` leaves no trace of store, workers and commits in the REPL; spans and
-    `cite` stay.
+    """`store_mode="none"` removes store, workers and commits from the REPL; spans and `cite`
+    stay.
     """
     names = ["store", "rlm_worker", "rlm_worker_batched", "apply_commit", "SpanRef", "cite"]
     root = Scripted([code(f"FINAL([name in globals() for name in {names}])")])

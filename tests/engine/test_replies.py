@@ -1,5 +1,5 @@
-"""What hard use found in replies of real models: each case by its number in the facts about
-replies, from the reply to the result.
+"""Cases from heavy use with real models, by their number in the facts about replies, from the reply
+to the result.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ def fenced(text: str, label: str) -> str:
 
 
 async def answered(*script: str, turns: int | None = None, **options: Any) -> RLMResult:
-    """A run whose root says these replies in turn, with no more turns than they need."""
+    """A run whose root gives these replies in turn, with no more turns than needed."""
     return await run(Scripted(script), max_iterations=turns or len(script), **options)
 
 
@@ -36,8 +36,8 @@ async def told(*script: str, **options: Any) -> str:
     "finish", ["FINAL_VAR({})", "FINAL({})", code("FINAL_VAR('{}')"), code("FINAL({})")]
 )
 async def test_d01_a_variable_of_a_dialects_name_is_the_models_own(name: str, finish: str) -> None:
-    """What a model binds to `final_answer` stays bound: beside the block, in later turns, and in
-    the list of its variables.
+    """A variable `final_answer` that the model binds keeps its value: in the same reply, in later
+    turns, and in the list of variables.
     """
     result = await answered(code(f"{name} = 'forty-two'"), finish.format(name))
     assert (result.answer, result.stop_reason) == ("forty-two", "final")
@@ -74,8 +74,8 @@ async def test_d01_a_variable_of_a_dialects_name_is_the_models_own(name: str, fi
     ],
 )
 async def test_d01_no_object_of_the_repl_is_ever_an_answer(part: str, finish: str) -> None:
-    """Functions, modules, the store and the untouched dict `answer` are refused, in code and in
-    prose, alone and within a list.
+    """Functions, modules, the store and the unused dict `answer` are refused, in code and in prose,
+    alone and in a list.
     """
     root = Scripted([finish.format(part), final("'the real one'")])
     result = await run(root)
@@ -84,7 +84,7 @@ async def test_d01_no_object_of_the_repl_is_ever_an_answer(part: str, finish: st
 
 
 async def test_d01_what_the_model_made_of_the_dict_answer_is_an_answer() -> None:
-    """FINAL of the dialect's dict hands over its content."""
+    """FINAL of the dict `answer` returns its content."""
     assert (
         await answered(code("answer['content'] = 'done'", "FINAL_VAR('answer')"))
     ).answer == "done"
@@ -107,15 +107,13 @@ async def test_d01_what_the_model_made_of_the_dict_answer_is_an_answer() -> None
     ],
 )
 async def test_d02_submit_takes_fields_and_several_values(reply: str, answer: str) -> None:
-    """One field is its value, several are a dict, several values a list: the forms in which other
-    libraries' models write them.
-    """
+    """One field is its value, several are a dict, several values a list, as in other libraries."""
     result = await answered(reply)
     assert (result.answer, result.stop_reason) == (answer, "final")
 
 
 async def test_d02_submit_takes_evidence_by_name() -> None:
-    """`evidence=` beside a value or a field is evidence, as for FINAL."""
+    """`evidence=` next to a value or a field is evidence, as for FINAL."""
     result = await answered(code("SUBMIT(answer='x', evidence=['a small'])"))
     assert (result.answer, [each.quote for each in result.citations]) == ("x", ["a small"])
 
@@ -135,7 +133,7 @@ async def test_d02_submit_takes_evidence_by_name() -> None:
 )
 async def test_d02_code_that_fails_is_never_its_own_answer(reply: str, error: str) -> None:
     """An expression with a call, an f-string, a subscript, an attribute, a string or a keyword is
-    code, and its error is told.
+    code, and its error is reported.
     """
     root = Scripted([reply, final("'mended'")])
     assert (await run(root)).answer == "mended"
@@ -147,7 +145,7 @@ async def test_d02_code_that_fails_is_never_its_own_answer(reply: str, error: st
     "words", ["Paris, France", "Paris (France)", "Tom or Jerry", "42 - 3", "Sansa"]
 )
 async def test_d02_words_that_happen_to_be_python_are_an_answer(words: str) -> None:
-    """Where nothing in them is written as code, words stand for themselves."""
+    """Text without any code syntax is an answer."""
     assert (await answered(f"FINAL({words})")).answer == {"42 - 3": "39"}.get(words, words)
 
 
@@ -163,7 +161,7 @@ async def test_d02_words_that_happen_to_be_python_are_an_answer(words: str) -> N
     ],
 )
 async def test_d02_words_nest_as_deep_as_they_like(terms: int, form: str) -> None:
-    """A reply is read whatever its expression's depth: the words are the answer."""
+    """However deep an expression nests, the reply is parsed: its text is the answer."""
     text = form.format(" - ".join(["a"] * terms))
     final = parse_reply(text).final
     assert final is not None
@@ -171,7 +169,7 @@ async def test_d02_words_nest_as_deep_as_they_like(terms: int, form: str) -> Non
 
 
 async def test_d02_errors_of_the_finals_name_what_the_model_called() -> None:
-    """A wrong call is told with FINAL's own name."""
+    """The error of a wrong call has the name that the model used."""
     assert (
         "TypeError: FINAL() takes from 0 to 2 positional arguments but 3 were given"
         in await told(code("FINAL(1, 2, 3)"), final("1"))
@@ -204,8 +202,8 @@ async def test_d02_errors_of_the_finals_name_what_the_model_called() -> None:
     ],
 )
 async def test_d03_the_closing_turn_takes_what_was_clearly_meant(closing: str, answer: str) -> None:
-    """A literal FINAL_VAR and a lone FINAL that is no Python are the answer; the error of a refused
-    call never is.
+    """A literal FINAL_VAR, and a lone FINAL that is not valid Python, are the answer; the error of
+    a refused call never is.
     """
     result = await answered(code("print('found 42')"), closing, turns=1)
     assert (result.answer, result.stop_reason) == (answer, "max_iterations")
@@ -223,8 +221,8 @@ async def test_d03_the_closing_turn_takes_what_was_clearly_meant(closing: str, a
         code("FINAL_VAR('$14.5')"),
     ],
 )
-async def test_d04_words_that_no_variable_can_be_called_are_the_answer(reply: str) -> None:
-    """FINAL_VAR of a string that is no name hands over the string."""
+async def test_d04_final_var_of_a_string_that_is_not_a_name(reply: str) -> None:
+    """FINAL_VAR of a string that is not a valid name returns the string."""
     result = await answered(reply)
     assert (
         result.answer in {"Sansa Stark", "Sansa Stark, queen", "$14.5"},
@@ -236,7 +234,7 @@ async def test_d04_words_that_no_variable_can_be_called_are_the_answer(reply: st
     "reply", [code("x = 1", 'FINAL_VAR("Sansa")'), code("x = 1") + '\nFINAL_VAR("Sansa")']
 )
 async def test_d04_the_hint_for_a_string_is_given_in_code_and_in_prose(reply: str) -> None:
-    """A name that is no variable's is told with the variables, and with what to write for a string."""
+    """The error for an unknown name lists the variables, and says how to return a string."""
     seen = await told(reply, final("1"))
     assert "FINAL_VAR('Sansa'): there is no such variable." in seen
     assert "x" in seen
@@ -252,9 +250,7 @@ async def test_d04_the_hint_for_a_string_is_given_in_code_and_in_prose(reply: st
     ],
 )
 async def test_d04_a_quoted_look_up_is_looked_up(reply: str) -> None:
-    """FINAL_VAR of a string that begins with a variable and looks something up in it hands over the
-    value.
-    """
+    """FINAL_VAR of a string such as "found['a']" returns that value."""
     assert (await answered(code("found = {'a': ['Rossi']}"), reply)).answer == "Rossi"
 
 
@@ -264,9 +260,7 @@ async def test_d04_a_quoted_look_up_is_looked_up(reply: str) -> None:
 @pytest.mark.parametrize("fence", ["```relude", "```undo\n", "```python"])
 @pytest.mark.parametrize("token", ["<|im_start|>user", "<|im_end|>\n<|im_start|>assistant"])
 async def test_d05_a_closing_fence_with_a_label_hides_no_chat_token(fence: str, token: str) -> None:
-    """A fence that closes a block and bears the label of no language, or is followed by a token,
-    opens nothing.
-    """
+    """A closing fence with an unknown label, or followed by a token, opens nothing."""
     invented = f"```repl\nprint(len(context))\n{fence}\n{token}\n5\n```repl\nFINAL('invented')\n```"
     result = await answered(invented, final("'real'"))
     assert (result.answer, result.repl_history[0].code) == ("real", "print(len(context))")
@@ -278,8 +272,8 @@ async def test_d05_a_closing_fence_with_a_label_hides_no_chat_token(fence: str, 
 
 @pytest.mark.parametrize("depth", [1, 2])
 async def test_d06_rlm_query_takes_a_prompt_alone(depth: int) -> None:
-    """Upstream's signatures: a prompt that holds all it needs, and a list of such; at the limit of
-    depth the sub-model reads just that.
+    """As upstream, it takes a complete prompt or a list of prompts; at the limit of depth the
+    sub-model gets just that.
     """
     root = Scripted(
         {
@@ -298,8 +292,8 @@ async def test_d06_rlm_query_takes_a_prompt_alone(depth: int) -> None:
 
 
 async def test_d06_rlm_query_takes_a_model_or_a_context_too() -> None:
-    """The second argument is a registered model's name, as upstream, or the context, as before; any
-    other model is refused.
+    """The second argument is the name of a registered model, as upstream, or the context; any other
+    model is refused.
     """
     subs = {
         "fast": Scripted(name="fast", answer=lambda _: "from fast"),
@@ -321,7 +315,9 @@ async def test_d06_rlm_query_takes_a_model_or_a_context_too() -> None:
 
 
 async def test_d07_a_syntax_error_says_which_block_which_line_and_what_was_dropped() -> None:
-    """The number of the block, the line with a caret, and that later blocks did not run."""
+    """The message has the block's number, the line with a caret, and that later blocks did not
+    run.
+    """
     seen = await told(
         "\nthen\n".join([code("print(1)"), code("if x\n  y"), code("print(3)")]), final("1")
     )
@@ -332,7 +328,7 @@ async def test_d07_a_syntax_error_says_which_block_which_line_and_what_was_dropp
 
 
 async def test_d07_a_newline_in_quotes_is_told_with_what_helps() -> None:
-    """The line is named once, and triple quotes and FINAL_VAR are offered."""
+    """The line is shown once, with the advice to use triple quotes or FINAL_VAR."""
     seen = await told(code('FINAL("## Title\n\ntext")'), final("1"))
     assert seen.count("line 1") == 1
     assert '"""' in seen
@@ -343,8 +339,8 @@ async def test_d07_a_newline_in_quotes_is_told_with_what_helps() -> None:
 
 
 async def test_d08_a_rebound_name_is_told_in_the_turn_that_rebound_it() -> None:
-    """A model that binds `context` or `store` learns at once that the next block finds them as they
-    were.
+    """A model that rebinds `context` or `store` is told at once that they are restored for the next
+    block.
     """
     root = Scripted(
         [
@@ -367,8 +363,8 @@ async def test_d08_a_rebound_name_is_told_in_the_turn_that_rebound_it() -> None:
 
 
 async def test_d09_output_is_divided_by_what_blocks_print() -> None:
-    """Blocks that print nothing leave their share to the others; a short output is shown whole
-    beside a long one.
+    """Blocks that print little leave their share to the others; a short output is complete next to
+    a long one.
     """
     seen = await told(
         code("print('x' * 6000)") + "\n" + code("y = 1") + "\n" + code("z = 1"), final("1")
@@ -393,15 +389,15 @@ async def test_d09_output_is_divided_by_what_blocks_print() -> None:
     ],
 )
 async def test_d10_final_answer_in_words_is_final(reply: str) -> None:
-    """A reply without code that ends with "FINAL ANSWER: X" answers X, the value of X where that is
-    a variable.
+    """A reply without code that ends with "FINAL ANSWER: X" answers X, or the value of the variable
+    X.
     """
     result = await answered(*reply.split("|"), turns=20)
     assert (result.answer, result.stop_reason) == ("Paris", "final")
 
 
-async def test_d10_final_answer_beside_code_is_none() -> None:
-    """Beside a block its output is not known yet, so the words are a guess."""
+async def test_d10_final_answer_beside_code_is_ignored() -> None:
+    """Next to a block these words are a guess, because its output is not known yet."""
     assert (
         await answered(code("print(1)") + "\nFINAL ANSWER: Paris", final("'seen'"))
     ).answer == "seen"
@@ -412,16 +408,16 @@ async def test_d10_final_answer_beside_code_is_none() -> None:
 
 
 async def test_d11_a_last_block_that_parses_runs_without_its_closing_fence() -> None:
-    """It is whole, so it runs; an empty opening fence at the end is no block."""
+    """A complete block runs; an empty opening fence at the end is not a block."""
     assert "REPL output:\n42" in await told("```repl\nprint(6 * 7)\n", final("1"))
     assert "REPL output:\n42" in await told("```repl\nprint(6 * 7)\n<|im_end|>", final("1"))
     seen = await told(code("print(1)") + "\n```repl", final("1"))
     assert seen == "REPL output:\n1"
 
 
-async def test_d11_a_block_that_was_cut_does_not_run() -> None:
-    """One that the provider says was cut, one too long for a block, and one that does not parse are
-    told and not run.
+async def test_d11_a_truncated_block_does_not_run() -> None:
+    """A block that the provider reports as truncated, one that is too long, and one that does not
+    parse are reported and not run.
     """
     assert parse_reply("```repl\nx = 1", is_cut=True).blocks[0].note is not None
     assert parse_reply("```repl\n" + "x = 1\n" * 3_000).blocks[0].note is not None
@@ -432,7 +428,7 @@ async def test_d11_a_block_that_was_cut_does_not_run() -> None:
 
 
 class Cut(Scripted):
-    """A model whose first reply ends at the limit of its length."""
+    """A model whose first reply is truncated."""
 
     async def complete(self, request: Request) -> Completion:
         text = (await super().complete(request)).text
@@ -445,7 +441,7 @@ class Cut(Scripted):
 
 
 async def test_d12_the_result_of_a_repeated_reply_is_looked_at() -> None:
-    """Only where the output was the same too, the model is told so."""
+    """The model is told about a repeated reply only if the output was the same too."""
     same = Scripted([code("print('x')"), code("print('x')"), final("1")])
     await run(same)
     assert "word for word, and so is its result." in same.told[2]
@@ -458,7 +454,7 @@ async def test_d12_the_result_of_a_repeated_reply_is_looked_at() -> None:
 
 
 async def test_d12_a_note_is_given_once() -> None:
-    """Several blocks in one other language are one note that counts them."""
+    """Several blocks in another language are one note with their number."""
     seen = await told(
         fenced("a", "text") + "\n" + fenced("b", "text") + "\n" + fenced("{}", "json"), final("1")
     )
@@ -481,13 +477,13 @@ async def test_d12_a_note_is_given_once() -> None:
     ],
 )
 async def test_d13_a_lone_final_in_a_fence_is_final(reply: str) -> None:
-    """Plain words in a Python fence, any final in a fence with the label of no language."""
+    """So are plain words in a Python fence, and any final in a fence with an unknown label."""
     result = await answered(reply)
     assert (result.answer, result.stop_reason) == ("Sansa Stark", "final")
 
 
 async def test_d13_a_final_in_a_fence_of_another_language_is_a_quotation() -> None:
-    """What a text or json fence holds is not meant for the REPL."""
+    """The content of a text or json fence is not code for the REPL."""
     assert parse_reply(fenced("FINAL(1)", "text")).final is None
     assert parse_reply(fenced("FINAL(1)", "json")).final is None
 
@@ -496,7 +492,7 @@ async def test_d13_a_final_in_a_fence_of_another_language_is_a_quotation() -> No
 
 
 async def test_d14_several_variables_are_all_in_the_answer() -> None:
-    """FINAL_VAR of several names answers with all of them; the same one twice is one."""
+    """FINAL_VAR of several names answers with all of them; the same name twice counts once."""
     assert (
         await answered(code("a, c = 7, 8", 'FINAL_VAR("a")', 'FINAL_VAR("c")'))
     ).answer == '{"a": 7, "c": 8}'
@@ -504,8 +500,8 @@ async def test_d14_several_variables_are_all_in_the_answer() -> None:
 
 
 async def test_d14_several_different_values_are_told() -> None:
-    """FINAL called several times is not answered with the last in silence; with the same value each
-    time it is one answer.
+    """Several calls of FINAL with different values are reported; with the same value they are one
+    answer.
     """
     root = Scripted([code("for n in (1, 2): FINAL(n)"), final("'1 and 2'")])
     assert (await run(root)).answer == "1 and 2"
@@ -523,7 +519,7 @@ async def test_d14_several_different_values_are_told() -> None:
 
 
 async def test_d15_a_quoted_broken_line_does_not_stop_the_real_block() -> None:
-    """One line in a python fence that is not Python is a quotation where a block follows."""
+    """A single invalid line in a python fence is a quotation if a block follows."""
     seen = await told(
         "The bug is:\n" + fenced("t += base Costs[x]", "python") + "\nFixed:\n" + code("print(42)"),
         final("1"),
@@ -541,7 +537,7 @@ async def test_d15_a_quoted_broken_line_does_not_stop_the_real_block() -> None:
     ],
 )
 async def test_d15_what_was_meant_to_run_still_stops_what_follows(quoted: str) -> None:
-    """A repl block, one of several lines, or one that breaks off is no quotation."""
+    """A repl block, a block of several lines, or a truncated one is not a quotation."""
     assert "REPL output" not in await told(quoted + "\nFixed:\n" + code("print(42)"), final("1"))
 
 
@@ -550,8 +546,8 @@ async def test_d15_what_was_meant_to_run_still_stops_what_follows(quoted: str) -
 
 @pytest.mark.parametrize("literal", ["14.0", "7", "'a text'", "[1, 2]", "{'a': 1}"])
 async def test_d16_a_block_that_is_one_literal_is_an_invented_output(literal: str) -> None:
-    """After a block of its own a model that writes a value wrote what it expects: nothing of it
-    runs, and nothing after it.
+    """After an own block, a block with only a literal is an expected output: neither it nor
+    anything after it runs.
     """
     reply = code("total = sum([1, 2])") + "\n" + code(literal) + "\nThe total is 14.\n\nFINAL(14)"
     root = Scripted([reply, final("total")])
@@ -562,5 +558,5 @@ async def test_d16_a_block_that_is_one_literal_is_an_invented_output(literal: st
 
 
 async def test_d16_a_lone_literal_without_a_block_before_it_runs() -> None:
-    """The first block may be a value, as in any REPL."""
+    """The first block may be a literal, as in any REPL."""
     assert await told(code("14.0"), final("1")) == "REPL output:\n14.0"

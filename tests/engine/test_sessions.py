@@ -1,4 +1,4 @@
-"""What a session keeps from one question to the next, however the one before ended."""
+"""What a session keeps from one question to the next, however the previous one ended."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ USE = code("FINAL(['kept' in globals() and kept, 'late' in globals()])")
 
 
 class Hangs:
-    """A sub-model that answers all prompts but "slow"; `begun` says that this one was asked."""
+    """A sub-model that answers every prompt except "slow"; `begun` is set when that is sent."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -61,8 +61,8 @@ async def cancelled(chat: Chat, question: str, begun: asyncio.Event) -> None:
 
 
 async def test_variables_survive_a_question_that_is_cancelled_in_its_block() -> None:
-    """The block is ended and its calls with it; what was bound before stays, and the model is told
-    that nobody waits for that answer.
+    """The block and its calls end; earlier variables are kept, and the model is told that the
+    question was cancelled.
     """
     root = Scripted([BIND, SLOW, USE], hangs := Hangs())
     async with RLM(root).session("a document") as chat:
@@ -78,7 +78,7 @@ async def test_variables_survive_a_question_that_is_cancelled_in_its_block() -> 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 10])
 async def test_variables_survive_a_block_that_is_cancelled_as_it_begins(steps: int) -> None:
-    """Whether the process has the code already or not: the block ends at once, and the process
+    """Whether the process has received the code or not, the block ends at once, and the process
     stays.
     """
     root, begun = Scripted([BIND, code("while True: pass"), USE]), asyncio.Event()
@@ -99,9 +99,7 @@ async def test_variables_survive_a_block_that_is_cancelled_as_it_begins(steps: i
 
 
 async def test_variables_survive_a_question_that_is_cancelled_while_the_root_thinks() -> None:
-    """No block runs then: nothing is lost, and nothing of that question is left in the
-    conversation.
-    """
+    """No block is running: nothing is lost, and the conversation has nothing of that question."""
     root = Thinks([BIND, USE], begun := asyncio.Event())
     async with RLM(root).session("a document") as chat:
         await chat.acompletion("First?")
@@ -110,8 +108,8 @@ async def test_variables_survive_a_question_that_is_cancelled_while_the_root_thi
     assert "Second?" not in said(root.requests[-1])
 
 
-async def test_the_model_is_told_where_variables_are_gone() -> None:
-    """Code that does not end by itself costs the session its process; the next question says so."""
+async def test_the_model_is_told_that_variables_are_lost() -> None:
+    """Code that does not end costs the session its process; the next question says so."""
     stubborn = code(
         "kept = 1",
         "while True:",
@@ -130,9 +128,9 @@ async def test_the_model_is_told_where_variables_are_gone() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:sandbox='inprocess':RuntimeWarning")
-async def test_a_sandbox_that_cannot_interrupt_begins_anew() -> None:
-    """Its block is ended in the one way that is certain, and the next question says that variables
-    are gone.
+async def test_a_sandbox_that_cannot_interrupt_is_replaced() -> None:
+    """Without interrupts the session is replaced, and the next question says that variables are
+    lost.
     """
     root = Scripted([BIND, SLOW, USE], hangs := Hangs())
     async with RLM(root, sandbox="inprocess").session("a document") as chat:
@@ -159,8 +157,8 @@ async def test_a_session_that_is_closed_keeps_nothing() -> None:
 
 
 async def test_the_notice_of_a_limit_is_not_in_the_next_question() -> None:
-    """The request for a last answer holds for its question alone; the answer to it stays, and so
-    does the rest.
+    """The closing request is removed for the next question; the answer to it, and the rest,
+    stay.
     """
     root = Scripted([code("print('seen')"), final("'best'"), final("'second'")])
     async with RLM(root, max_iterations=1).session("a document") as chat:
@@ -180,8 +178,8 @@ async def test_the_notice_of_a_limit_is_not_in_the_next_question() -> None:
 
 
 async def test_a_conversation_outlives_a_spent_budget() -> None:
-    """With "raise" the question's words, code and outputs are there for the next one, as its
-    variables are; a budget is per question.
+    """With "raise", the next question has the messages, code, outputs and variables of the last
+    one; a budget is per question.
     """
     root = Scripted(
         [
@@ -203,8 +201,8 @@ async def test_a_conversation_outlives_a_spent_budget() -> None:
 
 
 async def test_a_session_streams() -> None:
-    """The events of one question, the last with its result; variables stay as they do without a
-    stream.
+    """A stream yields the events of one question, the last with its result; variables are kept as
+    without a stream.
     """
     root = Scripted([BIND, USE])
     async with RLM(root).session("a document") as chat:
@@ -216,8 +214,8 @@ async def test_a_session_streams() -> None:
     assert only[0].result.answer == '["re: expensive", false]'
 
 
-def test_a_session_gives_plain_steps() -> None:
-    """`query` is that of an RLM: the answer, and the turns as dicts with the count of their calls."""
+def test_query_of_a_session() -> None:
+    """`query` of a session works like that of an RLM."""
     with RLM(Scripted([BIND, USE])).session("a document") as chat:
         answer, steps = chat.query("First?")
         assert (answer, [step["subcalls"] for step in steps]) == ("bound", [1])
@@ -225,7 +223,9 @@ def test_a_session_gives_plain_steps() -> None:
 
 
 def test_a_session_streams_to_synchronous_callers() -> None:
-    """The same; leaving a stream early cancels its question, and the session goes on."""
+    """The same with the sync API; closing a stream early cancels its question, and the session
+    continues.
+    """
     root = Thinks([BIND, USE], asyncio.Event())
     with RLM(root).session("a document") as chat:
         assert isinstance(list(chat.stream("First?"))[-1], RunFinished)

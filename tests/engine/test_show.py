@@ -1,4 +1,4 @@
-"""What runs show on stderr: turns and a bar, read from events alone."""
+"""What runs print to stderr: turns and a bar, based on events only."""
 
 import asyncio
 import io
@@ -37,8 +37,8 @@ from rlm_integrations.result import RLMResult
 
 
 class Scripted:
-    """A model of the user's own: as root it gives its replies in turn, as sub-model it hangs, fails
-    or answers as it is asked.
+    """A user's model: as root it gives its replies in turn; as sub-model it hangs, fails or
+    answers, depending on the prompt.
     """
 
     name = "scripted"
@@ -106,7 +106,7 @@ def test_each_turn_is_shown_with_its_code_its_output_and_its_time(
 
 
 def test_replies_without_code_and_errors_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """A turn without a block shows what the model said; a block that raises shows its traceback."""
+    """A turn without a block shows the reply; a block that raises shows its traceback."""
     RLM(
         Scripted("I am thinking.", block("print(1)\n1 / 0"), block("FINAL(1)")), verbose=True
     ).completion("q", "text")
@@ -117,7 +117,7 @@ def test_replies_without_code_and_errors_are_shown(capsys: pytest.CaptureFixture
 
 
 def test_children_are_indented_and_have_their_own_ids(capsys: pytest.CaptureFixture[str]) -> None:
-    """A child's lines stand further right than its parent's, under its own id, with its answer."""
+    """A child's lines are indented more than its parent's, with its own id and its answer."""
     root = Scripted(block("print(recursive_lm('of what?', context[:4]))"), block("FINAL('done')"))
     RLM(root, max_depth=2, verbose=True).completion("q", "some text")
     heads = re.findall(r"^( *)\[(run-\d+)\] (.*)", capsys.readouterr().err, re.MULTILINE)
@@ -129,7 +129,7 @@ def test_children_are_indented_and_have_their_own_ids(capsys: pytest.CaptureFixt
 
 
 class Writes(io.StringIO):
-    """A stderr that keeps what each write brought."""
+    """A stderr that records each write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,8 +143,8 @@ class Writes(io.StringIO):
 async def test_runs_at_the_same_time_never_mix_in_the_middle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every group of lines is one write that begins with its run's id and holds that run's words
-    alone.
+    """Every group of lines is one write that begins with its run's id and contains only that run's
+    lines.
     """
     monkeypatch.setattr(sys, "stderr", writes := Writes())
     rlm = RLM(Echo(), verbose=True)
@@ -168,7 +168,7 @@ class Echo(Scripted):
 
 
 def test_threads_take_turns_at_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one thread writes, another one waits, though it has time enough to come in."""
+    """While one thread writes, another one waits."""
     inside, met = [], threading.Event()
 
     class Slow(Writes):
@@ -193,9 +193,7 @@ def test_threads_take_turns_at_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_texts_are_bounded_and_say_by_how_much() -> None:
-    """What is left out in the middle is counted, in characters and in lines; the beginning and the
-    end stay.
-    """
+    """Long texts keep their beginning and end, with the number of omitted characters and lines."""
     long = cut_for_display("a" * 10_000 + "z")
     assert long.startswith("aaa")
     assert long.endswith("z\n")
@@ -206,15 +204,15 @@ def test_long_texts_are_bounded_and_say_by_how_much() -> None:
     assert cut_for_display(" \n") == cut_for_display("") == ""
 
 
-def test_control_characters_are_spelled_out() -> None:
-    """Nothing that a model or a document says moves the cursor, colours the terminal or turns text
-    round.
+def test_control_characters_are_escaped() -> None:
+    """No text of a model or a document can move the cursor, set colours or reverse text: control
+    characters are escaped.
     """
     assert printable("a\x1b[2Jb\rc\u202ed\x07\te\r\nf") == "a\\x1b[2Jb\\rc\\u202ed\\x07\te\nf"
 
 
 def test_summary_of_a_result() -> None:
-    """One line: how it ended, what it took, and what went wrong."""
+    """One line: the stop reason, the spending, and the error."""
     result = RLMResult(
         answer="",
         stop_reason="model_error",
@@ -227,10 +225,10 @@ def test_summary_of_a_result() -> None:
 
 
 @pytest.mark.parametrize("stream", [None, "closed", "broken"])
-def test_a_stderr_that_takes_nothing_breaks_nothing(
+def test_an_unusable_stderr_breaks_nothing(
     stream: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A run goes on where stderr is missing, closed, or a pipe that nobody reads any more."""
+    """A run continues if stderr is missing, closed, or a pipe without a reader."""
 
     class Broken(io.StringIO):
         def write(self, text: str) -> int:
@@ -252,7 +250,7 @@ def test_a_stderr_that_takes_nothing_breaks_nothing(
 
 
 class Shown:
-    """What was written to stderr so far."""
+    """The text written to stderr so far."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -265,7 +263,7 @@ class Shown:
 
     @property
     def bar(self) -> str:
-        """How the bar stood last, without its times."""
+        """The last state of the bar, without its times."""
         return re.sub(r"\[.*?/s(, )?", "[", self.text.rstrip("\n").rpartition("\r")[2]).strip()
 
 
@@ -276,9 +274,7 @@ def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Shown]:
 
 
 def test_the_bar_counts_calls_and_failures(stderr: Shown) -> None:
-    """`show_progress` ends with the number of calls that were made, and of those that failed; each
-    run begins anew.
-    """
+    """`show_progress` ends with the number of calls and of failures; each run starts at zero."""
     rlm = RLM(Scripted(ASKS, block("FINAL('42')")), show_progress=True)
     rlm.completion("q", "text")
     assert stderr.bar == "models: 5 calls [1 failed]"
@@ -288,8 +284,8 @@ def test_the_bar_counts_calls_and_failures(stderr: Shown) -> None:
 
 
 async def test_the_bar_shows_what_is_under_way_and_ends_with_a_cancelled_run(stderr: Shown) -> None:
-    """While calls hang, the bar says so, without waiting for one to end; cancelling closes it, and
-    given-up calls count as nothing.
+    """The bar shows calls in flight without waiting for their end; cancelling closes it, and
+    cancelled calls do not count.
     """
     lm = Scripted(HANGS)
     run = asyncio.ensure_future(RLM(lm, show_progress=True, verbose=True).acompletion("q", "text"))
@@ -308,7 +304,7 @@ async def test_the_bar_shows_what_is_under_way_and_ends_with_a_cancelled_run(std
 
 
 def test_the_bar_ends_with_a_run_that_raises(stderr: Shown) -> None:
-    """A root model that fails at once raises, and leaves a finished line."""
+    """If a root model fails at once, the bar's line is complete."""
 
     class Failing(Scripted):
         async def complete(self, request: Request) -> Completion:
@@ -329,7 +325,9 @@ def finished(number: int, error: LLMError | None = None) -> Event:
 
 
 async def test_runs_at_the_same_time_share_a_bar(stderr: Shown) -> None:
-    """One bar for all runs of an RLM, closed by the last of them; what comes later is nobody's."""
+    """All concurrent runs of an RLM share one bar, which the last one closes; later events do not
+    reopen it.
+    """
     bar = Calls()
     result = RLMResult(answer="")
     for name in ("run-1", "run-2"):
@@ -364,15 +362,15 @@ async def test_runs_at_the_same_time_share_a_bar(stderr: Shown) -> None:
 
 
 def test_lines_make_a_bar_give_way(stderr: Shown) -> None:
-    """A line is never glued to a bar: the bar is cleared first, and drawn again below."""
+    """The bar is cleared before a line is printed, and drawn again below it."""
     RLM(Scripted(block("FINAL('42')")), show_progress=True, verbose=True).completion("q", "text")
     heads = [line for line in stderr.text.split("\n") if "[run-" in line]
     assert len(heads) > 5
     assert not [line for line in heads if not line.rpartition("\r")[2].startswith("[run-")]
 
 
-def test_hooks_are_made_as_asked() -> None:
-    """Nothing is shown unless it is asked for; unknown events are nothing to show."""
+def test_hooks_are_created_on_request() -> None:
+    """Nothing is shown unless it is requested; unknown events are ignored."""
     assert [type(each) for each in display_hooks(verbose=True, progress=True)] == [Turns, Calls]
     assert list(display_hooks(verbose=False, progress=False)) == []
     Turns()(TurnStarted(id="run-1", iteration=1))
@@ -396,9 +394,9 @@ def retried(number: int, at: float, kind: str = "connection") -> CallRetried:
     )
 
 
-def test_failed_tries_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """With `verbose` a run that waits for a server says so, with the reason: the first failed try
-    at once, then one a second.
+def test_retries_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """With `verbose`, retries are shown with the reason: the first one at once, then one per
+    second.
     """
     show = Turns()
     for number in range(100):
@@ -408,9 +406,9 @@ def test_failed_tries_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines == [f"[call-{number}] {told}" for number in (0, 50)]
 
 
-def test_the_bar_says_that_calls_wait_for_another_try() -> None:
-    """While a server cannot be reached the bar shows how many calls are tried again, and why; not
-    once they are over.
+def test_the_bar_shows_calls_that_are_retried() -> None:
+    """While a server cannot be reached, the bar shows how many calls are being retried, and why;
+    not after their end.
     """
     bar = Calls()
     for number in range(2):

@@ -1,4 +1,4 @@
-"""`Limits.single_call_below`: a small document is answered by one call, without a REPL; off by
+"""`Limits.single_call_below`: a small document is answered in one call, without a REPL; off by
 default.
 """
 
@@ -22,7 +22,7 @@ SMALL = Limits(single_call_below=1_000)
 
 
 async def test_a_small_document_is_answered_by_one_call() -> None:
-    """The whole document is in the prompt; quotes become verified citations and are no part of the
+    """The prompt has the whole document; quotes become verified citations and are removed from the
     answer; no sandbox is opened.
     """
     events: list[Event] = []
@@ -55,7 +55,7 @@ async def test_a_small_document_is_answered_by_one_call() -> None:
     [(Limits(), False), (Limits(single_call_below=len(TEXT)), False), (SMALL, True)],
 )
 async def test_it_is_off_by_default_and_for_what_is_larger(limits: Limits, at_once: bool) -> None:
-    """Only a document of fewer characters than the setting goes the short way."""
+    """Only documents with fewer characters than the setting are answered in one call."""
     root = Scripted([final("'by the loop'")])
     result = await run(root, TEXT, limits=limits)
     assert (TEXT in root.told[0].partition("It begins")[0]) == at_once
@@ -63,7 +63,7 @@ async def test_it_is_off_by_default_and_for_what_is_larger(limits: Limits, at_on
 
 
 async def test_several_texts_and_none() -> None:
-    """All texts of a list are in the prompt; an empty document may be asked about."""
+    """All texts of a list are in the prompt; an empty document is allowed."""
     root = Scripted(["So it is."])
     await run(root, ["one text", "another text"], limits=SMALL)
     await run(root, "", limits=SMALL)
@@ -80,15 +80,15 @@ class Bridge(BaseModel):
     ['{"closed": 1512}\n> The bridge was closed in 1512.', '```json\n{"closed": 1512}\n```'],
 )
 async def test_a_typed_answer_is_read_from_json(reply: str) -> None:
-    """The schema is in the prompt; quotes and a fence around it do not matter."""
+    """The schema is in the prompt; quotes and a fence around the answer are ignored."""
     root = Scripted([reply])
     result = await run(root, TEXT, limits=SMALL, output_type=Bridge)
     assert (result.answer, result.total_calls) == (Bridge(closed=1512), 1)
     assert '"closed"' in root.requests[0].messages[0].content
 
 
-async def test_a_typed_answer_that_does_not_fit_goes_to_the_loop() -> None:
-    """The REPL gets its turn, and the record holds both."""
+async def test_an_invalid_typed_answer_starts_the_loop() -> None:
+    """After an invalid typed answer the loop runs, and the record has both."""
     root = Scripted()
     replies = iter(["In 1512, I think.", code("FINAL({'closed': 1512})")])
     root._next = lambda _request: next(replies)  # type: ignore[method-assign] # a new conversation begins, so turns cannot be counted
@@ -104,7 +104,7 @@ async def test_a_typed_answer_that_does_not_fit_goes_to_the_loop() -> None:
 
 
 async def test_a_failure_is_raised(server: StandIn) -> None:
-    """There is nothing to give, so the model's error is the caller's."""
+    """Without any answer, the model's error is raised."""
     server.change(faults=[Fault("auth")])
     (lm,) = models(server.base_url, "root")
     with pytest.raises(ModelError) as caught:
@@ -121,7 +121,7 @@ async def test_a_failure_is_raised(server: StandIn) -> None:
     ],
 )
 async def test_the_budget_holds(budget: dict[str, Any], reason: str) -> None:
-    """Time ends the one call, tokens forbid it."""
+    """A time limit ends the call, a token limit refuses it."""
     root = Scripted([REPLY])
     if "max_seconds" in budget:
         root._next = overlong(10)  # type: ignore[method-assign,assignment] # a root that is slow
@@ -132,8 +132,8 @@ async def test_the_budget_holds(budget: dict[str, Any], reason: str) -> None:
 
 
 async def test_the_record_names_the_document_and_does_not_repeat_it() -> None:
-    """The prompt stands in the record by span, from which the document rebuilds it; the messages
-    name the places.
+    """The recorded prompt has spans, from which the document rebuilds it; the messages name the
+    spans.
     """
     texts = ["The bridge was closed in 1512. " * 1_000, "", "Nobody crossed it. " * 1_000]
     root = Scripted([REPLY])
@@ -149,7 +149,7 @@ async def test_the_record_names_the_document_and_does_not_repeat_it() -> None:
 
 
 async def test_the_record_of_a_chat_names_the_document_too() -> None:
-    """Later questions send it on, and no record holds it."""
+    """Later questions send the document again, and no record contains it."""
     document = "The bridge was closed in 1512. " * 1_000
     root = Scripted(["In 1512.", "In 1530."])
     async with RLM(root, limits=Limits(single_call_below=100_000)).session(document) as chat:
@@ -159,8 +159,8 @@ async def test_the_record_of_a_chat_names_the_document_too() -> None:
     assert document in root.requests[1].messages[1].content
 
 
-async def test_a_chat_goes_on_from_what_was_said() -> None:
-    """The second question comes after the first answer; the document is sent once."""
+async def test_a_chat_continues_its_conversation() -> None:
+    """The second question follows the first answer; the document is sent once."""
     root = Scripted(["In 1512.", "In 1530."])
     async with RLM(root, limits=SMALL).session(TEXT) as chat:
         assert (await chat.acompletion("When was it closed?")).answer == "In 1512."

@@ -1,6 +1,4 @@
-"""The store as model code finds it: in the REPL, through the gate, recorded with the block that
-used it.
-"""
+"""The store in model code: in the REPL, through the gate, recorded with the block that used it."""
 
 import asyncio
 from typing import Any
@@ -16,7 +14,7 @@ from tests.engine.conftest import Scripted, code, final, run
 async def printed(
     *lines: str, context: object = "The cat sat. The dog ran.", **options: Any
 ) -> str:
-    """What one block prints."""
+    """The output of one block."""
     result = await run(Scripted([code(*lines), final("'done'")]), context, **options)
     execution = result.repl_history[0]
     assert execution.error is None, execution.error
@@ -24,8 +22,8 @@ async def printed(
 
 
 async def test_objects_are_kept_found_and_read() -> None:
-    """Create, get, search, search_text, summary, children, parents, link, invalidate: all as the
-    prompt promises.
+    """Create, get, search, search_text, summary, children, parents, link and invalidate work as the
+    prompt describes.
     """
     shown = await printed(
         "a = store.create('claim', 'cats sit', {'n': 1}, backrefs=[cite('The cat sat.')], tags=['animal'])",
@@ -50,8 +48,8 @@ async def test_objects_are_kept_found_and_read() -> None:
 
 
 async def test_each_block_records_its_writes_and_batches() -> None:
-    """An execution tells what it wrote and which batches it made; the result's store holds the
-    objects, with spans of the document.
+    """An execution has its writes and its batches; the result's store has the objects, with spans
+    of the document.
     """
     root = Scripted(
         [
@@ -79,9 +77,7 @@ async def test_each_block_records_its_writes_and_batches() -> None:
 
 
 async def test_llm_map_keeps_each_reply_as_it_comes() -> None:
-    """A reader sees a task's object as soon as its reply is there, while others are still being
-    asked.
-    """
+    """A task's object can be read as soon as its reply arrives, while other calls are in flight."""
     first_is_kept = asyncio.Event()
 
     async def answer(request: Request) -> str:
@@ -112,7 +108,7 @@ async def test_llm_map_keeps_each_reply_as_it_comes() -> None:
 
 
 async def test_llm_reduce_folds_what_was_found() -> None:
-    """Many objects become one, with its parents recorded; the calls belong to the block."""
+    """Many objects become one, with its parents; the calls belong to the block."""
     shown = await printed(
         "batch = store.llm_map([{'name': str(i), 'prompt': f'about {i}'} for i in range(5)])",
         "end = store.get(store.llm_reduce(batch, 'Put these together.'))",
@@ -121,9 +117,9 @@ async def test_llm_reduce_folds_what_was_found() -> None:
     assert shown == "reduction 5 True\n"
 
 
-async def test_without_a_store_nothing_tells_of_one() -> None:
-    """`store_mode="none"`: no store, no workers, no commits, neither in the REPL nor in the prompt;
-    spans and cite stay.
+async def test_without_a_store_nothing_mentions_it() -> None:
+    """`store_mode="none"` removes store, workers and commits from the REPL and the prompt; spans
+    and cite stay.
     """
     names = ["store", "rlm_worker", "rlm_worker_batched", "apply_commit"]
     root = Scripted(
@@ -159,7 +155,7 @@ async def test_without_a_store_nothing_tells_of_one() -> None:
 async def test_bad_input_is_an_error_that_the_model_can_act_on(
     call: str, error: str, words: str
 ) -> None:
-    """The exception says what is wrong, and nothing is half-written."""
+    """The exception says what is wrong, and nothing is partially written."""
     root = Scripted([code(call), code("print(len(store.events_since(0)))"), final("'done'")])
     result = await run(root, "a small document")
     failed, after = result.repl_history[:2]
@@ -173,13 +169,15 @@ async def test_bad_input_is_an_error_that_the_model_can_act_on(
     "commit",
     ["None", "5", "{}", "{'creates': 5}", "{'commit_id': 'x', 'creates': [{'id': 1}]}", "'text'"],
 )
-async def test_a_malformed_commit_gives_an_error_in_its_result(commit: str) -> None:
-    """Nothing about a commit raises in the REPL."""
+async def test_a_malformed_commit_returns_an_error(commit: str) -> None:
+    """A malformed commit never raises in the REPL."""
     assert (await printed(f"print(apply_commit({commit})['error'] is not None)")) == "True\n"
 
 
 async def test_a_commit_is_merged_once() -> None:
-    """The same commit twice gives the same ids and one object; a prefix namespaces it."""
+    """The same commit twice results in the same ids and one object; a prefix separates it from
+    others.
+    """
     shown = await printed(
         "commit = {'commit_id': 'w1', 'creates': [{'id': 'e1', 'type': 'note', 'description': 'd', 'content': 1}]}",
         "print(apply_commit(commit)['created_ids'], apply_commit(commit)['created_ids'], len(store.view()))",

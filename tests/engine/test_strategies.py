@@ -1,4 +1,4 @@
-"""Three ways to work on a long document, end to end over real HTTP, each with citations that hold."""
+"""Three strategies for a long document, end to end over real HTTP, each with valid citations."""
 
 import re
 
@@ -13,8 +13,8 @@ LEDGER = "".join(
 
 
 async def test_peek_grep_calculate(server: StandIn) -> None:
-    """The root looks, searches with `re`, computes in code and cites what it counted: no sub-call
-    at all.
+    """The root looks at the document, searches with `re`, computes in code and cites what it
+    counted, without a sub-call.
     """
     server.change(
         scripts={
@@ -48,13 +48,13 @@ async def test_peek_grep_calculate(server: StandIn) -> None:
 
 
 def treaties(asked: Ask) -> str:
-    """A sub-model that quotes what it is asked for, word for word."""
+    """A sub-model that quotes the requested text word for word."""
     return "\n".join(re.findall(r"The treaty of \w+ was signed in \d+\.", asked.prompt)) or "NONE"
 
 
 async def test_partition_map_reduce(server: StandIn) -> None:
-    """The root cuts the document, asks about all parts in one parallel batch, reduces the replies,
-    and cites the quotes.
+    """The root splits the document, sends all parts in one batch, reduces the replies, and cites
+    the quotes.
     """
     filler = "Of this year nothing else is told. " * 400
     names = ["Arras", "Bled", "Como", "Delft", "Enns", "Fulda"]
@@ -102,15 +102,15 @@ async def test_partition_map_reduce(server: StandIn) -> None:
 
 
 def summary(asked: Ask) -> str:
-    """A sub-model whose summary of anything is the chapters that it read of, in order."""
+    """A sub-model whose summary of any text is the chapters in it, in order."""
     return "chapters " + " ".join(
         dict.fromkeys(re.findall(r"(?:CHAPTER |\b)(\d{1,2})\b", asked.prompt.partition("\n\n")[2]))
     )
 
 
 async def test_hierarchical_summary(server: StandIn) -> None:
-    """The root summarises chapters in parallel, folds the summaries level by level, and cites where
-    each chapter begins.
+    """The root summarizes chapters concurrently, reduces the summaries level by level, and cites
+    where each chapter begins.
     """
     chapters = [
         f"CHAPTER {number}\n{'It rained and nobody came. ' * 300}\n" for number in range(1, 17)
@@ -160,8 +160,8 @@ FINAL_VAR(final_answer)"""
 
 
 async def test_the_first_guides_own_run(server: StandIn) -> None:
-    """Peek, a recursive call for each chunk, and a merge that ends with `FINAL_VAR(final_answer)`
-    in prose after a python block.
+    """A look at the document, a recursive call for each chunk, and a merge that ends with
+    `FINAL_VAR(final_answer)` in prose after a python block.
     """
     themes = ["AI ethics, automation", "machine learning", "neural networks, deep learning"]
     document = "".join(f"Chunk {at}. {'Filler. ' * 1_000}" for at in range(3))
@@ -191,8 +191,8 @@ async def test_the_first_guides_own_run(server: StandIn) -> None:
 
 
 async def test_the_first_guides_strategy_without_imports(server: StandIn) -> None:
-    """Peek, grep, calculate, as the guide writes it: `re` is there; the error of its third block
-    goes back, and is mended.
+    """Peek, grep, calculate, as the guide writes it: `re` is available; the error of its third
+    block is sent back and fixed.
     """
     server.change(
         scripts={

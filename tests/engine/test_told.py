@@ -1,4 +1,4 @@
-"""What the root is told of the functions that it has, of their bounds, and of its turns."""
+"""What the root is told about its functions, their limits, and its turns."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ BATCHES = {
 
 
 class Gathering:
-    """Answers once as many calls are in flight as are expected at the same time."""
+    """Answers when the expected number of calls is in flight."""
 
     def __init__(self, width: int) -> None:
         self.width, self.most, self.open, self.full = width, 0, 0, asyncio.Event()
@@ -39,9 +39,7 @@ class Gathering:
 
 @pytest.mark.parametrize("batch", BATCHES)
 async def test_a_batch_is_as_wide_as_the_run_allows(batch: str) -> None:
-    """Where code gives no width, `max_parallel_calls` is the width, above and below the ten of the
-    seeds.
-    """
+    """Without an explicit width, a batch uses `max_parallel_calls`."""
     for width in (20, 3):
         answers = Gathering(width)
         root = Scripted([code(f"r = {BATCHES[batch]}"), final("1")], answers)
@@ -50,14 +48,14 @@ async def test_a_batch_is_as_wide_as_the_run_allows(batch: str) -> None:
 
 
 async def test_the_prompt_says_how_wide_a_batch_is() -> None:
-    """The model knows the cap before it asks for more."""
+    """The prompt has the limit of parallel calls."""
     root = Scripted([final("1")])
     await run(root, max_parallel_calls=17)
     assert "ask many, 17 at once" in root.requests[0].messages[0].content
 
 
 async def test_the_seeds_own_parameter_names_work() -> None:
-    """`parallel_query(prompt_template=…, context_chunks=…)`, beside template and chunks."""
+    """`parallel_query(prompt_template=…, context_chunks=…)` works, as do template and chunks."""
     root = Scripted(
         [code("FINAL(parallel_query(prompt_template='sum up {chunk}', context_chunks=['a', 'b']))")]
     )
@@ -65,8 +63,8 @@ async def test_the_seeds_own_parameter_names_work() -> None:
 
 
 async def test_help_of_every_function_shows_its_parameters_and_what_it_does() -> None:
-    """Host functions, methods of the store and tools: the real signature, at least a line of words,
-    and no name of ours.
+    """`help` of host functions, store methods and tools has the real signature, at least one line
+    of description, and no internal name.
     """
 
     def lookup(key: str, *, most: int = 3) -> list[str]:
@@ -95,8 +93,8 @@ async def test_help_of_every_function_shows_its_parameters_and_what_it_does() ->
     )
 
 
-async def test_errors_to_the_model_name_no_class_of_ours() -> None:
-    """Wrong calls of store methods are told with the signature that the model knows."""
+async def test_errors_to_the_model_name_no_internal_class() -> None:
+    """The error of a wrong call of a store method has the signature that the model knows."""
     root = Scripted(
         [
             code("store.create('note', 'd')"),
@@ -125,7 +123,7 @@ async def test_errors_to_the_model_name_no_class_of_ours() -> None:
 
 
 async def test_the_root_is_told_how_many_turns_it_has() -> None:
-    """With the question, and again when few are left; a child is told too."""
+    """The number of turns is in the question, and again when few are left; for a child too."""
     root = Scripted([code(f"print({n})") for n in range(5)] + [final("1")])
     await run(root, max_iterations=6)
     assert "You have 6 turns: each of your replies is one." in root.told[0]
@@ -142,7 +140,7 @@ async def test_the_root_is_told_how_many_turns_it_has() -> None:
 
 
 async def test_every_question_of_a_session_has_its_turns() -> None:
-    """The count is the question's, and the reminder counts from its beginning."""
+    """The turns are counted per question."""
     root = Scripted([code("x = 1"), final("x"), code("y = 2"), final("y")])
     async with RLM(root, max_iterations=8).session("a document") as chat:
         await chat.acompletion("First?")
@@ -151,8 +149,8 @@ async def test_every_question_of_a_session_has_its_turns() -> None:
 
 
 async def test_workers_at_the_limit_of_depth_invent_nothing() -> None:
-    """The prompt does not offer them there; called all the same, the sub-model is told that it sees
-    no document.
+    """The prompt does not mention workers there; if one is called, the sub-model is told that it
+    has no document.
     """
     root = Scripted(
         [code("FINAL(rlm_worker('Find the code word')['creates'])")], lambda _: '{"creates": []}'
@@ -172,7 +170,9 @@ async def test_workers_at_the_limit_of_depth_invent_nothing() -> None:
 
 
 async def test_the_prompt_says_how_to_read_the_results_of_llm_map() -> None:
-    """What it says is what code finds: children in the order of the tasks, with name and reply."""
+    """The prompt's description is correct: children are in the order of the tasks, with name and
+    reply.
+    """
     show = "batch = store.llm_map([{'name': f'n{i}', 'prompt': f'p{i}'} for i in range(5)])"
     root = Scripted(
         [code(show, "FINAL([[each.description, each.content] for each in store.children(batch)])")]

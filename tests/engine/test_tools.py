@@ -1,5 +1,5 @@
-"""`tools=`: the user's functions, called from the REPL by name, described in the prompt, and never
-on the event loop unless async.
+"""`tools=`: the user's functions, called from the REPL by name, described in the prompt, and run
+off the event loop unless async.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ def look_up(key: str, depth: int = 1) -> str:
 
 
 async def test_a_tool_is_called_by_its_name_and_described() -> None:
-    """Positional and keyword arguments arrive; signature and docstring are in the prompt and in
+    """Positional and keyword arguments work; signature and docstring are in the prompt and in
     `help`.
     """
     root = Scripted(
@@ -44,7 +44,7 @@ async def test_a_tool_is_called_by_its_name_and_described() -> None:
 
 
 async def test_a_sync_tool_runs_off_the_loop_and_an_async_one_on_it() -> None:
-    """A plain function blocks nobody; a coroutine may use what lives on the caller's loop."""
+    """A sync tool does not block the loop; an async one may use objects of the caller's loop."""
     threads: dict[str, int] = {}
 
     def plain() -> None:
@@ -59,7 +59,7 @@ async def test_a_sync_tool_runs_off_the_loop_and_an_async_one_on_it() -> None:
 
 
 async def test_tools_see_the_callers_context_variables() -> None:
-    """Tracing and request-bound data reach sync and async tools."""
+    """Sync and async tools see the caller's context variables, such as for tracing."""
     tenant = contextvars.ContextVar("tenant", default="nobody")
 
     def plain() -> str:
@@ -75,7 +75,7 @@ async def test_tools_see_the_callers_context_variables() -> None:
 
 
 async def test_tools_called_from_threads_run_at_the_same_time() -> None:
-    """Code that calls three tools in a thread pool waits for none of them in turn."""
+    """Three tools called from a thread pool run concurrently."""
     barrier = threading.Barrier(3, timeout=60)
 
     def meet(name: str) -> str:
@@ -104,8 +104,8 @@ async def hidden(value: int) -> int:
     return value + 1
 
 
-async def test_a_decorator_that_hides_a_coroutine_is_seen_through() -> None:
-    """Its result is awaited all the same."""
+async def test_a_coroutine_behind_a_decorator_is_awaited() -> None:
+    """If a decorated tool returns a coroutine, it is awaited."""
     assert (await run(Scripted([code("FINAL(hidden(41))")]), tools=[hidden])).answer == "42"
 
 
@@ -143,8 +143,10 @@ def fails_its_own_way() -> None:
         (fails_its_own_way, "fails_its_own_way: in its own words"),
     ],
 )
-async def test_what_a_tool_raises_the_model_can_act_on(tool: Callable[..., Any], told: str) -> None:
-    """Its error is raised in the code under its own name where that is a builtin; the run goes on."""
+async def test_exceptions_of_a_tool_raise_in_the_code(tool: Callable[..., Any], told: str) -> None:
+    """A tool's exception raises in the code, with its own name if that is a builtin; the run
+    continues.
+    """
     root = Scripted([code(f"{tool.__name__}()"), code("FINAL('went on')")])
     result = await run(root, tools=[tool])
     assert result.answer == "went on"
@@ -153,7 +155,7 @@ async def test_what_a_tool_raises_the_model_can_act_on(tool: Callable[..., Any],
 
 @pytest.mark.parametrize("arguments", ["", "1, 2, 3, 4", "nope=1", "'a', key='b'"])
 async def test_arguments_that_do_not_fit_are_a_type_error(arguments: str) -> None:
-    """A wrong call never reaches the function's body, and names the function."""
+    """A wrong call never reaches the function's body, and the error names the function."""
     root = Scripted([code(f"look_up({arguments})"), code("FINAL('went on')")])
     await run(root, tools=[look_up])
     assert "TypeError: look_up" in root.told[1]
@@ -193,7 +195,7 @@ def give_nothing_that_crosses(what: str) -> Any:
 
 
 async def test_results_cross_as_plain_data() -> None:
-    """Records, models and sets become plain data, anything else its text."""
+    """Records, models and sets become plain data, anything else its string."""
     result = await run(
         Scripted([code("import json", "FINAL(json.dumps(give_much(), sort_keys=True))")]),
         tools=[give_much],
@@ -206,14 +208,14 @@ async def test_results_cross_as_plain_data() -> None:
 
 @pytest.mark.parametrize("what", ["deep", "digits", "awkward"])
 async def test_results_that_cannot_cross_are_errors(what: str) -> None:
-    """They break neither run nor REPL."""
+    """A result that cannot be converted is an error in the code, and does not end the run."""
     root = Scripted([code(f"x = 1\ngive_nothing_that_crosses({what!r})"), code("FINAL(x)")])
     assert (await run(root, tools=[give_nothing_that_crosses])).answer == "1"
     assert "give_nothing_that_crosses: " in root.told[1]
 
 
-async def test_a_tool_may_run_a_run_of_its_own() -> None:
-    """A sync tool that calls a synchronous door, while its own run waits, gets its answer."""
+async def test_a_tool_may_start_a_run() -> None:
+    """A sync tool can call the synchronous API while its own run waits."""
     inner = RLM(Scripted([code("FINAL('from within')")]))
 
     def nested() -> str:
@@ -244,13 +246,13 @@ def named(name: str) -> Callable[..., Any]:
     ],
 )
 def test_taken_names_are_refused(name: str) -> None:
-    """A tool cannot hide what the REPL has, builtins included."""
+    """A tool cannot replace a name of the REPL, builtins included."""
     with pytest.raises(InputError, match=f"cannot be called '{name}'"):
         RLM("offline", tools=[named(name)])
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
-    """The second would hide the first."""
+    """Two tools with the same name are refused."""
     with pytest.raises(InputError, match="cannot be called 'twice'"):
         RLM("offline", tools=[named("twice"), named("twice")])
 
@@ -268,9 +270,9 @@ def test_two_tools_of_one_name_are_refused() -> None:
         5,
     ],
 )
-def test_what_is_no_plain_function_is_refused(tools: Any) -> None:
-    """Lambdas, classes, partials and names have nothing that a model could be told, and a lone
-    function is no list.
+def test_only_plain_functions_are_accepted(tools: Any) -> None:
+    """Lambdas, classes, partials and strings, which have no description for the model, are refused,
+    as is a function that is not in a list.
     """
     with pytest.raises(InputError, match="tool"):
         RLM("offline", tools=tools)

@@ -1,5 +1,5 @@
-"""What tests of the retriever, the tools and the node share: a document, a run over it that keeps
-findings, and an agent that asks.
+"""Shared by the tests of the retriever, the tools and the node: a document, a run over it that
+keeps findings, and an agent.
 """
 
 from collections.abc import Sequence
@@ -86,22 +86,22 @@ def scripted(context: Any = DOCUMENTS, **options: Any) -> RLMRunnable:
 
 
 def chat(server: StandIn, name: str, **options: Any) -> ChatOpenAI:
-    """A model of LangChain's over real HTTP."""
+    """A LangChain model over real HTTP."""
     return ChatOpenAI(model=name, base_url=server.base_url, api_key="sk-0123456789", **options)
 
 
 def over_http(server: StandIn, context: Any = DOCUMENTS, **options: Any) -> RLMRunnable:
-    """A runnable whose models are LangChain's, over real HTTP."""
+    """A runnable whose models are LangChain models over real HTTP."""
     return RLMRunnable(chat(server, "root"), chat(server, "sub"), context=context, **options)
 
 
 def agent(server: StandIn, tools: Sequence[Any], **options: Any) -> Any:
-    """An agent of LangChain's over real HTTP; what it says is the script of the model "agent"."""
+    """A LangChain agent over real HTTP; its replies are the script of the model "agent"."""
     return create_agent(chat(server, "agent"), tools, **options)
 
 
 def root(_ask: Ask) -> str:
-    """What the model "root" says."""
+    """The replies of the model "root"."""
     return PROGRAM
 
 
@@ -109,7 +109,7 @@ SCRIPTS: dict[str, Any] = {"agent": [ASKED, END], "root": root}
 
 
 def told(messages: Sequence[BaseMessage]) -> list[ToolMessage]:
-    """What the tools told the agent."""
+    """The tools' messages to the agent."""
     return [message for message in messages if isinstance(message, ToolMessage)]
 
 
@@ -122,7 +122,7 @@ WEATHER = "The weather is fine. "
 
 
 def kept(saver: InMemorySaver) -> bytes:
-    """All that there is in checkpoints."""
+    """Everything in the checkpoints."""
     rows = [
         row
         for spaces in saver.storage.values()
@@ -140,7 +140,7 @@ def kept(saver: InMemorySaver) -> bytes:
 
 
 class Parents(BaseCallbackHandler):
-    """Whose child each run is."""
+    """Records the parent of each run."""
 
     def __init__(self) -> None:
         self.names: dict[Any, str] = {}

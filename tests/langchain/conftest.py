@@ -1,5 +1,5 @@
-"""What tests of the LangChain face share: a stand-in provider, a tracer that keeps whole trees, and
-checks that nothing is left behind.
+"""Fixtures for tests of the LangChain face: a stand-in provider, a tracer that keeps whole trees,
+and checks for leaks.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def standin() -> Iterator[StandIn]:
 
 
 class Tracer(BaseTracer):
-    """Keeps the runs that have no parent, once they have ended, with all that is below them."""
+    """Keeps the root runs that have ended, with all their descendants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Tracer(BaseTracer):
 
 
 class Together:
-    """A model whose sub-calls wait until so many of them are in flight; as root it says its
+    """A model whose sub-calls wait until this many are in flight; as root it replies with its
     program.
     """
 
@@ -84,7 +84,7 @@ def below(run: Run) -> list[Run]:
 
 
 def tree(run: Run) -> Any:
-    """A run's name, with those below it, sorted."""
+    """A run's name, with its descendants, sorted."""
     return (
         (run.name, sorted(tree(child) for child in run.child_runs))
         if run.child_runs
@@ -93,8 +93,8 @@ def tree(run: Run) -> Any:
 
 
 def scripted(*replies: str, child: str = "") -> Any:
-    """A script for a model that is root, child and sub-model of the same run: the root says these
-    in turn, a child says `child`.
+    """A script for a model that is root, child and sub-model of the same run: the root's replies in
+    turn, and `child` for a child run.
     """
 
     def say(ask: Ask) -> str:

@@ -1,5 +1,5 @@
-"""A real agent of LangChain's, with a real ChatOpenAI over real HTTP, that asks a document and what
-was found in it.
+"""A real LangChain agent, with ChatOpenAI over real HTTP, that queries a document and the findings
+of a run.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ def server() -> Iterator[StandIn]:
 
 
 async def finished(agent: Any, asynchronously: bool, **options: Any) -> dict[str, Any]:
-    """The state in which the agent ends."""
+    """The agent's final state."""
     output: dict[str, Any] = (
         await agent.ainvoke(INPUT, **options) if asynchronously else agent.invoke(INPUT, **options)
     )
@@ -61,14 +61,14 @@ async def finished(agent: Any, asynchronously: bool, **options: Any) -> dict[str
 
 
 async def closed(server: StandIn) -> None:
-    """LangChain's asynchronous client for this address, where nobody but an agent used it: it would
-    be left open with its loop.
+    """LangChain's asynchronous client for this address, closed at the end if only an agent used it;
+    otherwise it would stay open with its loop.
     """
     await chat(server, "agent").root_async_client.close()
 
 
 async def streamed(agent: Any, mode: str, asynchronously: bool, **options: Any) -> list[Any]:
-    """What the agent streams."""
+    """The agent's stream."""
     if asynchronously:
         return [each async for each in agent.astream(INPUT, stream_mode=mode, **options)]
     return list(agent.stream(INPUT, stream_mode=mode, **options))
@@ -76,7 +76,7 @@ async def streamed(agent: Any, mode: str, asynchronously: bool, **options: Any) 
 
 @both
 async def test_an_agent_asks_a_document(asynchronously: bool, server: StandIn) -> None:
-    """The model is shown a tool that takes a question, calls it, is told answer and quotes, and
+    """The model sees a tool that takes a question, calls it, gets the answer with quotes, and
     ends.
     """
     messages = (
@@ -96,9 +96,7 @@ async def test_an_agent_asks_a_document(asynchronously: bool, server: StandIn) -
 
 @both
 async def test_usage(asynchronously: bool, server: StandIn) -> None:
-    """A callback counts the tokens of every call of every model once; the tool's message has none
-    of its own.
-    """
+    """A callback counts the tokens of every model call once; the tool's message has no usage."""
     counting = UsageMetadataCallbackHandler()
     made = agent(server, [create_rlm_tool(over_http(server))])
     messages = (await finished(made, asynchronously, config={"callbacks": [counting]}))["messages"]
@@ -120,7 +118,7 @@ async def test_usage(asynchronously: bool, server: StandIn) -> None:
 
 @both
 async def test_updates(asynchronously: bool, server: StandIn) -> None:
-    """A stream of updates is the model's call, the tool's answer and the end."""
+    """A stream of updates has the model's call, the tool's answer and the end."""
     updates = await streamed(
         agent(server, [create_rlm_tool(over_http(server))]), "updates", asynchronously
     )
@@ -130,7 +128,7 @@ async def test_updates(asynchronously: bool, server: StandIn) -> None:
 
 @both
 async def test_progress_in_the_custom_stream(asynchronously: bool, server: StandIn) -> None:
-    """Each step of the run is told, in order and in plain data."""
+    """Each step of the run is reported in the custom stream, in order and as plain data."""
     pieces = await streamed(
         agent(server, [create_rlm_tool(over_http(server))]), "custom", asynchronously
     )
@@ -141,7 +139,9 @@ async def test_progress_in_the_custom_stream(asynchronously: bool, server: Stand
 
 @both
 async def test_progress_of_the_tool(asynchronously: bool, server: StandIn) -> None:
-    """The stream of tools has it as output deltas of the call, between its start and its end."""
+    """The stream of tools has the steps as output deltas of the tool call, between its start and
+    its end.
+    """
     events = await streamed(
         agent(server, [create_rlm_tool(over_http(server))]), "tools", asynchronously
     )
@@ -156,7 +156,9 @@ async def test_progress_of_the_tool(asynchronously: bool, server: StandIn) -> No
 
 
 async def test_progress_among_the_events(server: StandIn) -> None:
-    """`astream_events` has it as custom events below the tool, beside the calls of all models."""
+    """`astream_events` has the steps as custom events below the tool, next to the calls of all
+    models.
+    """
     made = agent(server, [create_rlm_tool(over_http(server))])
     events = [each async for each in made.astream_events(INPUT, version="v2")]
     assert [each["name"] for each in events if each["event"] == "on_custom_event"] == [
@@ -173,7 +175,9 @@ async def test_progress_among_the_events(server: StandIn) -> None:
 
 
 async def test_an_agent_is_cancelled(server: StandIn) -> None:
-    """With the agent the run ends: the calls under way are broken off, and none is made any more."""
+    """Cancelling the agent ends the run: calls in flight are aborted, and no further call is
+    made.
+    """
     many = PROGRAM.replace("range(3)", "range(50)")
     hangs = Fault("hang", match="part ")
     server.change(scripts={**SCRIPTS, "root": lambda _ask: many}, faults=[hangs])
@@ -189,7 +193,7 @@ async def test_an_agent_is_cancelled(server: StandIn) -> None:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
+    """Wait for work of another thread."""
     async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.005)
@@ -197,7 +201,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 @both
 async def test_two_questions_at_once(asynchronously: bool, server: StandIn) -> None:
-    """Calls of one turn run side by side, and each one's progress is told of it alone."""
+    """Tool calls of one turn run concurrently, and each reports only its own progress."""
     two = Reply(
         None,
         "tool_calls",
@@ -226,8 +230,8 @@ async def test_two_questions_at_once(asynchronously: bool, server: StandIn) -> N
 @both
 @pytest.mark.parametrize("stream_tokens", [False, True], ids=["quiet", "tokens"])
 async def test_messages(stream_tokens: bool, asynchronously: bool, server: StandIn) -> None:
-    """The user's stream of messages has the agent's own words and the tool's answer; those of other
-    models only where it was asked for.
+    """The user's stream of messages has the agent's own tokens and the tool's answer; tokens of
+    other models only with `stream_tokens`.
     """
     runnable = over_http(server, stream_tokens=stream_tokens)
     pieces = await streamed(agent(server, [create_rlm_tool(runnable)]), "messages", asynchronously)
@@ -244,7 +248,7 @@ async def test_messages(stream_tokens: bool, asynchronously: bool, server: Stand
 
 @both
 async def test_several_streams_at_once(asynchronously: bool, server: StandIn) -> None:
-    """Modes together do not disturb each other."""
+    """Several stream modes can be combined."""
     made = agent(server, [create_rlm_tool(over_http(server))])
     pieces = await streamed(made, ["custom", "tools", "updates"], asynchronously)  # type: ignore[arg-type] # a list is fine
     counts = {
@@ -255,7 +259,7 @@ async def test_several_streams_at_once(asynchronously: bool, server: StandIn) ->
 
 @both
 async def test_a_model_that_fails(asynchronously: bool, server: StandIn) -> None:
-    """The agent is told what went wrong, in a message with the status of an error, and goes on."""
+    """The agent gets the failure in a message with the status "error", and continues."""
     server.change(faults=[Fault("auth", match=QUESTION)])
     messages = (
         await finished(agent(server, [create_rlm_tool(over_http(server))]), asynchronously)
@@ -273,8 +277,8 @@ class Context:
 
 @both
 async def test_a_document_of_the_agents_context(asynchronously: bool, server: StandIn) -> None:
-    """One agent serves many documents: each call of it brings its own in the runtime context, and
-    none is in a checkpoint.
+    """One agent serves many documents: each call passes its own in the runtime context, and no
+    checkpoint contains one.
     """
     saver = InMemorySaver()
     tool = create_rlm_tool(over_http(server, context=None), context_key="minutes")
@@ -292,8 +296,8 @@ async def test_a_document_of_the_agents_context(asynchronously: bool, server: St
 
 
 @both
-async def test_what_was_found_serves_an_agent(asynchronously: bool, server: StandIn) -> None:
-    """After a run its findings are searched, summed up and read at their places by another agent."""
+async def test_an_agent_uses_the_findings_of_a_run(asynchronously: bool, server: StandIn) -> None:
+    """After a run, another agent can search and summarize its findings, and read their spans."""
     runnable = scripted()  # it keeps the document, whose places are read
     output = runnable.invoke(QUESTION)
     at = TEXTS[0].index(QUOTE)
@@ -329,8 +333,8 @@ async def test_what_was_found_serves_an_agent(asynchronously: bool, server: Stan
     assert messages[-1].content == END
 
 
-def test_the_script_is_what_the_agent_says(server: StandIn) -> None:
-    """The stand-in's tool calls are what the client reads, streamed or not."""
+def test_scripted_tool_calls_reach_the_client(server: StandIn) -> None:
+    """The client reads the stand-in's tool calls, streamed or not."""
     for streaming in (False, True):
         reply = chat(server, "agent", streaming=streaming).invoke("x")
         assert [(call["name"], call["args"]) for call in reply.tool_calls] == [
@@ -338,7 +342,7 @@ def test_the_script_is_what_the_agent_says(server: StandIn) -> None:
         ]
 
 
-def test_an_answer_that_is_the_agents(server: StandIn) -> None:
+def test_return_direct(server: StandIn) -> None:
     """With `return_direct` the agent ends with the tool's message, without another turn of its
     model.
     """

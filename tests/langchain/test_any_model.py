@@ -1,4 +1,4 @@
-"""Whatever of LangChain's gives an `AIMessage` is a model: fallbacks, configurable models, chains,
+"""Any Runnable that returns an `AIMessage` is a model: fallbacks, configurable models, chains,
 names of providers.
 """
 
@@ -79,7 +79,9 @@ CONFIGURED: dict[str, Any] = {"configurable": {"model": MODEL}}
 @APIS
 @pytest.mark.parametrize("make", KINDS, ids=[each.__name__ for each in KINDS])
 async def test_any_runnable_drives_a_run(standin: StandIn, make: Any, api: str) -> None:
-    """As root and as sub-model, with every API method, with its tokens counted and its calls in one tree."""
+    """Any such Runnable works as root and as sub-model, with every API method; its tokens are
+    counted and its calls are in one tree.
+    """
     tracer, usage = Tracer(), UsageMetadataCallbackHandler()
     runnable = RLMRunnable(make(standin), context="a document")
     output = await through(api, runnable, "Who?", {"callbacks": [tracer, usage], **CONFIGURED})
@@ -97,7 +99,7 @@ async def test_any_runnable_drives_a_run(standin: StandIn, make: Any, api: str) 
 @APIS
 @pytest.mark.parametrize("make", KINDS, ids=[each.__name__ for each in KINDS])
 async def test_any_runnable_answers_a_batch(standin: StandIn, make: Any, api: str) -> None:
-    """A batch asks it as a run does."""
+    """Any such Runnable works in a batch."""
     standin.change(scripts={})
     prompts = [str(number) for number in range(4)]
     replies = await through(api, LLMBatchRunnable(make(standin)), prompts, CONFIGURED)
@@ -107,9 +109,7 @@ async def test_any_runnable_answers_a_batch(standin: StandIn, make: Any, api: st
 @APIS
 @pytest.mark.parametrize("make", [configurable_fields, alternatives, initialised])
 async def test_a_configuration_chooses_for_each_run(standin: StandIn, make: Any, api: str) -> None:
-    """One runnable, two configurations one after the other and none: each call is made to the model
-    that is meant.
-    """
+    """With different configurations, one runnable calls the configured model of each run."""
     standin.change(scripts={})
     batch = LLMBatchRunnable(make(standin))
     asked = [MODEL, MODEL] if make is alternatives else [MODEL, OTHER]
@@ -121,8 +121,10 @@ async def test_a_configuration_chooses_for_each_run(standin: StandIn, make: Any,
     assert [call.model for call in standin.calls()] == [*asked, "down"]
 
 
-async def test_a_configuration_that_means_no_model(standin: StandIn) -> None:
-    """It is an error of the call, in words that name the configuration."""
+async def test_a_configuration_that_selects_no_model(standin: StandIn) -> None:
+    """A configuration that selects no model is an error of the call that names the
+    configuration.
+    """
     with pytest.raises(ModelError, match="the configuration selects no model"):
         await RLMRunnable(alternatives(standin), context="x").ainvoke(
             "Who?", {"configurable": {"model": "nowhere"}}
@@ -130,8 +132,8 @@ async def test_a_configuration_that_means_no_model(standin: StandIn) -> None:
 
 
 def test_names_windows_and_bounds(standin: StandIn) -> None:
-    """Of several the first names them; a window is the smallest; a bound of replies goes to all, or
-    to none where they differ.
+    """The name is that of the first of several models; the window is the smallest; a reply bound is
+    sent to all, or to none if their parameters differ.
     """
     mixed = chat(standin).with_fallbacks([foreign("ChatGoogleGenerativeAI", standin.base_url)])
     assert (resolve(mixed).name, resolve(configurable_fields(standin)).name) == (MODEL, "down")
@@ -155,15 +157,15 @@ def test_names_windows_and_bounds(standin: StandIn) -> None:
 
 
 async def test_fallbacks_that_fail_too(standin: StandIn) -> None:
-    """Where all fail, the error is the first one's, in this library's kinds."""
+    """If all fallbacks fail, the error is the first one's, with a type of this library."""
     standin.change(faults=[Fault("not_found")])
     with pytest.raises(ModelError) as caught:
         await resolve(chat(standin).with_fallbacks([unreachable()])).complete(request_of("x"))
     assert (caught.value.type, KEY in str(caught.value)) == ("not_found", False)
 
 
-def test_what_answered_is_what_is_paid(standin: StandIn) -> None:
-    """Tokens and cost are those of the model that answered, not of the one that was down."""
+def test_the_answering_model_is_charged(standin: StandIn) -> None:
+    """Tokens and cost are those of the model that answered, not of the failed one."""
     result = RLM(with_fallbacks(standin)).completion("Who?", "a document")
     assert (set(result.usage), result.cost) == (
         {MODEL},
@@ -179,7 +181,7 @@ PROVIDERS = [(f"anthropic:{CLAUDE}", "ANTHROPIC"), (f"google_genai:{GEMINI}", "G
 async def test_names_of_providers(
     standin: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, provider: str, api: str
 ) -> None:
-    """What `create_agent` takes as a name is one here too, with the tries left to this library."""
+    """Names that `create_agent` accepts are accepted, and the model's own retries are off."""
     address = standin.base_url.removesuffix("/v1")
     monkeypatch.setenv(f"{provider}_API_KEY", KEY)
     monkeypatch.setenv("ANTHROPIC_API_URL", address)
@@ -194,22 +196,22 @@ async def test_names_of_providers(
     ("name", "why"),
     [("google_genai:x", "init_chat_model cannot create 'google_"), ("groq:x", "langchain-groq")],
 )
-def test_names_that_make_no_model(name: str, why: str) -> None:
-    """A missing key or package is told where the name is written."""
+def test_names_that_cannot_be_created(name: str, why: str) -> None:
+    """A missing key or package is an error when the name is given."""
     for make in (RLMRunnable, LLMBatchRunnable):
         with pytest.raises(InputError, match=why):
             make(name)
 
 
 def test_langchain_itself_is_needed_for_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it the error says what to install."""
+    """Without the package langchain, the error says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "langchain.chat_models", None)
     with pytest.raises(InputError, match="pip install langchain"):
         RLMRunnable("anthropic:x")
 
 
 def test_the_prompt_reaches_a_chain_as_messages() -> None:
-    """A function of the user's own before or as the model sees LangChain's messages."""
+    """A user's function before or as the model receives LangChain messages."""
     seen: list[Any] = []
 
     def model(messages: Any) -> Any:

@@ -35,8 +35,8 @@ def batch(standin: StandIn) -> LLMBatchRunnable:
 
 @APIS
 async def test_replies_in_order(standin: StandIn, batch: LLMBatchRunnable, api: str) -> None:
-    """One for each prompt, in the prompts' order, whichever came first; identical prompts are calls
-    of their own.
+    """There is one reply per prompt, in the order of the prompts; identical prompts are separate
+    calls.
     """
     standin.change(latency=0.02, jitter=0.02)
     prompts = [f"p{number % 20}" for number in range(60)]
@@ -47,8 +47,8 @@ async def test_replies_in_order(standin: StandIn, batch: LLMBatchRunnable, api: 
 
 @APIS
 async def test_errors_in_their_slots(standin: StandIn, batch: LLMBatchRunnable, api: str) -> None:
-    """A prompt that cannot be sent, one that fails for good and one that fails at first: the others
-    are not touched.
+    """An invalid prompt, a permanent failure and a temporary one do not affect the other
+    prompts.
     """
     standin.change(
         faults=[Fault("bad_request", match="bad"), Fault("server", match="later", times=1)]
@@ -63,7 +63,7 @@ async def test_errors_in_their_slots(standin: StandIn, batch: LLMBatchRunnable, 
 
 @APIS
 async def test_an_empty_batch(batch: LLMBatchRunnable, api: str) -> None:
-    """Nothing is asked, and nothing comes."""
+    """An empty batch makes no calls and returns an empty list."""
     if api in {"invoke", "ainvoke"}:
         assert await through(api, batch, []) == []
     else:
@@ -71,7 +71,7 @@ async def test_an_empty_batch(batch: LLMBatchRunnable, api: str) -> None:
 
 
 def test_prompts_in_every_form(standin: StandIn, batch: LLMBatchRunnable) -> None:
-    """Texts, messages, tuples, and what templates give, alone or as conversations."""
+    """A prompt is a string, a message, a tuple or a prompt value, alone or as a conversation."""
     chat = ChatPromptTemplate.from_messages([("system", "be brief"), ("human", "{x}")])
     prompts = [
         "a",
@@ -104,7 +104,7 @@ def test_prompts_in_every_form(standin: StandIn, batch: LLMBatchRunnable) -> Non
 
 
 def test_in_a_chain(batch: LLMBatchRunnable) -> None:
-    """Prompts are made by a template's batch before it, and replies read by what follows."""
+    """A batch works in a chain, between a template's batch and a parser."""
     template = PromptTemplate.from_template("About {x}?")
     chain = (
         RunnableLambda(lambda words: template.batch([{"x": word} for word in words]))
@@ -129,7 +129,7 @@ async def test_bounds_of_a_configuration(api: str) -> None:
 
 
 def test_options(standin: StandIn) -> None:
-    """Parameters go with every call, and `dedupe` asks identical prompts once."""
+    """Parameters are sent with every call, and `dedupe` sends identical prompts once."""
     llm = foreign("ChatOpenAI", standin.base_url)
     assert LLMBatchRunnable(llm, dedupe=True, params={"temperature": 0}).invoke(
         ["a", "b", "a"]
@@ -138,16 +138,15 @@ def test_options(standin: StandIn) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["a", {"a": 1}, None, HumanMessage("a")])
-def test_what_is_no_list(batch: LLMBatchRunnable, wrong: Any) -> None:
-    """A single prompt is not taken for a list of characters."""
+def test_a_single_string_is_refused(batch: LLMBatchRunnable, wrong: Any) -> None:
+    """A single string is an error, not a list of characters."""
     with pytest.raises(InputError, match="list of prompts"):
         batch.invoke(wrong)
 
 
-async def test_replies_as_they_come(standin: StandIn, batch: LLMBatchRunnable) -> None:
-    """A stream does not wait for the slowest: what is there in order is given at once.
-
-    Closing it aborts the rest.
+async def test_replies_are_streamed(standin: StandIn, batch: LLMBatchRunnable) -> None:
+    """A stream yields replies as soon as they and all earlier ones have arrived. Closing it aborts
+    the rest.
     """
     standin.change(faults=[Fault("hang", match="hang")])
     parts = batch.astream(["a", "b", "hang", "c"])
@@ -160,7 +159,7 @@ async def test_replies_as_they_come(standin: StandIn, batch: LLMBatchRunnable) -
 
 
 async def test_cancelling(standin: StandIn, batch: LLMBatchRunnable) -> None:
-    """All calls are aborted, and a tracer sees the end."""
+    """Cancelling aborts all calls, and tracers receive the end of the run."""
     standin.change(faults=[Fault("hang")])
     tracer = Tracer()
     run = asyncio.ensure_future(batch.ainvoke(["x"] * 9, {"callbacks": [tracer]}))
@@ -175,7 +174,7 @@ async def test_cancelling(standin: StandIn, batch: LLMBatchRunnable) -> None:
 
 @APIS
 async def test_tokens_and_progress(batch: LLMBatchRunnable, api: str) -> None:
-    """LangChain's own handler counts every call, and the steps are custom events."""
+    """LangChain's usage callback counts every call, and the steps are custom events."""
     usage, tracer = UsageMetadataCallbackHandler(), Tracer()
     await through(
         api, batch, [f"p{number}" for number in range(50)], {"callbacks": [usage, tracer]}
@@ -189,6 +188,6 @@ async def test_tokens_and_progress(batch: LLMBatchRunnable, api: str) -> None:
 
 @pytest.mark.parametrize("model", ["offline", "openai:m@http://127.0.0.1:9/v1"])
 def test_any_model(model: str) -> None:
-    """A name does as well; it is resolved once."""
+    """A model's name is accepted, and resolved once."""
     runnable = LLMBatchRunnable(model)
     assert not isinstance(runnable.llm, str)

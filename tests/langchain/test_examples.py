@@ -1,5 +1,5 @@
-"""The examples of the LangChain face check themselves: each passes where the library answers
-rightly, and fails where it cannot.
+"""The examples of the LangChain face check themselves: each passes if the library's answer is
+right, and fails if it is wrong.
 """
 
 import importlib.util
@@ -26,13 +26,13 @@ def example(path: Path) -> Any:
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key: an example that would need one fails."""
+    """An environment without keys: an example that needs one fails."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_all_are_there() -> None:
-    """One example for each way into the face."""
+def test_all_examples_exist() -> None:
+    """There is one example for each entry point of the face."""
     assert [path.stem.removeprefix("langchain_") for path in EXAMPLES] == [
         "agent",
         "batch",
@@ -44,8 +44,8 @@ def test_all_are_there() -> None:
 
 @each
 def test_an_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It runs without key and network, finds what it hid, says so, and ends with 0; on stderr it
-    has nothing to say.
+    """An example runs without key and network, finds and prints its answer, exits with 0 and writes
+    nothing to stderr.
     """
     assert example(path).main() == 0
     shown = capsys.readouterr()
@@ -56,14 +56,14 @@ def test_an_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @each
 def test_a_spoiled_fact_is_noticed(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a fact blotted out it says what is wrong, and ends with 1: no check passes by itself."""
+    """If the fact is removed from the document, the example reports it and exits with 1."""
     assert example(path).main(["--spoil"]) == 1
     assert "WRONG" in capsys.readouterr().out
 
 
 @each
 def test_how_it_is_run(path: Path) -> None:
-    """Its first words say how to run it, and its exit code is what `main` gives."""
+    """The docstring of an example says how to run it, and its exit code is the result of `main`."""
     text = path.read_text(encoding="utf-8")
     assert f"    python examples/{path.name} [--spoil]\n" in text
     assert text.endswith('if __name__ == "__main__":\n    sys.exit(main(sys.argv[1:]))\n')
@@ -71,22 +71,22 @@ def test_how_it_is_run(path: Path) -> None:
 
 
 def spoiled(module: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, change: Any) -> int:
-    """What `main` gives where something that a part of it returns is not right."""
+    """The result of `main` if one of its functions returns something wrong."""
     made = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *args, **kwargs: change(made(*args, **kwargs)))
     return int(module.main())
 
 
 def test_wrong_quotes_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A right answer with a quote that is not the document's words at its place is wrong."""
+    """A right answer with a quote that differs from the document is a failure."""
     module = example(EXAMPLES[2])
     moved = {"answer": "40721 Irene Kovač", "quotes": [("40721 Irene Kovač", 0, 17)]}
     monkeypatch.setattr(module, "report", lambda _output: moved)
     assert module.main() == 1
 
 
-def test_an_agent_that_did_not_listen_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the agent says something else than the tool told it, its answer is wrong."""
+def test_an_agent_that_ignores_the_tool_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the agent's answer differs from the tool's, the example fails."""
     module = example(EXAMPLES[0])
     made: Any = module.Assistant
     assert issubclass(made, BaseChatModel)
@@ -103,19 +103,19 @@ def test_an_agent_that_did_not_listen_is_noticed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_replies_in_a_wrong_order_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each letter has its own cost: swapped prompts get each other's replies."""
+    """Replies in a wrong order are noticed, because each letter has its own cost."""
     assert spoiled(example(EXAMPLES[1]), monkeypatch, "prompts", lambda prompts: prompts[::-1]) == 1
 
 
 def test_a_retriever_that_misses_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the document that holds it, there is no right answer."""
+    """If the retriever misses the document with the answer, the example fails."""
     assert (
         spoiled(example(EXAMPLES[3]), monkeypatch, "made_up", lambda documents: documents[:2]) == 1
     )
 
 
 def test_findings_at_wrong_places_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A finding whose span holds other words is wrong."""
+    """A finding whose span has different text is a failure."""
     module = example(EXAMPLES[4])
     monkeypatch.setattr(module, "PROGRAM", module.PROGRAM.replace("*found.span()", "0, 36"))
     assert module.main() == 1

@@ -1,4 +1,4 @@
-"""The quick transport, and a warning where a slow one meets a large fan-out."""
+"""The fast transport, and a warning if many concurrent calls use a slow one."""
 
 import asyncio
 import sys
@@ -34,8 +34,8 @@ def quick(standin: StandIn) -> Iterator[LLMBatchRunnable]:
 def test_on_any_loop(
     standin: StandIn, quick: LLMBatchRunnable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One object on loops one after another, at the same time, and from the sync API: no
-    answer lost, and no thread for a call.
+    """One object works on several loops, one after another and at the same time, and with the sync
+    API: no answer is lost, and no call needs a thread.
     """
     used: list[object] = []
 
@@ -65,14 +65,14 @@ def test_on_any_loop(
 
 
 async def test_streams_and_runs(standin: StandIn) -> None:
-    """The object streams, and drives runs, as any ChatOpenAI."""
+    """The object streams, and works in runs, like any ChatOpenAI."""
     llm = fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY, streaming=True)
     assert (await RLM(llm).acompletion("Who?", "text")).answer == ANSWER
     assert {call.stream for call in standin.calls()} == {True}
 
 
 async def test_cancelling_aborts(standin: StandIn, quick: LLMBatchRunnable) -> None:
-    """A cancelled call leaves its socket."""
+    """Cancelling a call closes its connection."""
     standin.change(faults=[Fault("hang")])
     call = asyncio.ensure_future(quick.ainvoke(["x"] * 3))
     await until(lambda: standin.stats().in_flight == 3)
@@ -95,15 +95,15 @@ with serve_in_thread() as server:
 
 
 def test_nothing_is_left_open() -> None:
-    """Connections are closed by their loops' ends and at exit, without a word."""
+    """Connections are closed when their loops end and at exit, without output."""
     done = run_script(SCRIPT)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @HTTPX
-def test_a_slow_one_is_warned_of(standin: StandIn) -> None:
-    """With openai 2's default transport and many calls at once, the warning names the helper; a
-    bounded fan-out gives none.
+def test_a_slow_transport_warns(standin: StandIn) -> None:
+    """With openai 2's default transport and many concurrent calls, a warning names the helper; a
+    low concurrency does not warn.
     """
     llm = foreign("ChatOpenAI", standin.base_url)
     with pytest.warns(
@@ -121,8 +121,8 @@ def test_a_slow_one_is_warned_of(standin: StandIn) -> None:
         RLMRunnable(llm, context="text").invoke("Who?")
 
 
-def test_a_quick_one_is_not(standin: StandIn) -> None:
-    """Neither the helper's, nor one over aiohttp, nor a model of our own."""
+def test_a_fast_transport_does_not_warn(standin: StandIn) -> None:
+    """Models of the helper, other models over aiohttp, and models of this library do not warn."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         quick = fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY)
@@ -140,7 +140,7 @@ def test_a_quick_one_is_not(standin: StandIn) -> None:
         assert len(asyncio.run(over_aiohttp())) == 50
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without langchain-openai, the error names the extra."""
     monkeypatch.setitem(sys.modules, "langchain_openai", None)
     with pytest.raises(MissingExtraError, match=r"rlm-integrations\[langchain-openai\]"):
@@ -148,8 +148,8 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_face_without_langchain() -> None:
-    """Importing it without LangChain names the extra; with it, no SDK and no other framework is
-    loaded.
+    """Importing the face without LangChain names the extra; with LangChain, it loads no SDK and no
+    other framework.
     """
     block = "import sys; sys.modules['langchain_core'] = None\n"
     done = run_script(block + "import rlm_integrations.langchain")
@@ -162,8 +162,8 @@ def test_the_face_without_langchain() -> None:
 
 
 def test_the_defaults_of_the_helper(standin: StandIn) -> None:
-    """The SDK's own tries are off and streamed calls count their tokens, unless the user says
-    otherwise.
+    """By default the SDK's own retries are off and the tokens of streamed calls are counted; the
+    user can change both.
     """
     ours = fast_chat_openai(MODEL, base_url=standin.base_url, api_key=KEY)
     assert (ours.max_retries, ours.stream_usage) == (0, True)

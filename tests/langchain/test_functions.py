@@ -34,7 +34,7 @@ def population(town: str, year: int = 1911, kind: Literal["all", "adult"] = "all
 
 @tool
 async def asked_later(town: str) -> str:
-    """Asks asynchronously."""
+    """An asynchronous tool."""
     return f"later {town}"
 
 
@@ -50,7 +50,7 @@ both_ways = StructuredTool.from_function(_both, _aboth, name="both-ways", descri
 
 
 class Weather(BaseTool):
-    """A tool of one's own class."""
+    """A tool with its own class."""
 
     name: str = "weather"
     description: str = "The weather."
@@ -73,8 +73,8 @@ def run(*lines: str, tools: list[Any]) -> tuple[RLMRunnable, Scripted]:
 
 @APIS
 async def test_tools_are_called_by_their_names(api: str) -> None:
-    """Sync and async ones, of either class, by position and by name, with every API method; what they
-    give crosses as plain data.
+    """Sync and async tools, of either class, are called by name with positional or keyword
+    arguments, with every API method; results arrive as plain data.
     """
     runnable, _ = run(
         "first = population('Ravenna')",
@@ -88,7 +88,7 @@ async def test_tools_are_called_by_their_names(api: str) -> None:
 
 @APIS
 async def test_retrievers_and_runnables(api: str) -> None:
-    """A retriever is asked a query and gives dicts; any other runnable is given its input."""
+    """A retriever takes a query and returns dicts; any other runnable takes its input."""
     store = InMemoryVectorStore(DeterministicFakeEmbedding(size=3))
     store.add_documents([Document("the dam", metadata={"page": 1})])
     runnable, root = run(
@@ -105,8 +105,10 @@ async def test_retrievers_and_runnables(api: str) -> None:
     assert "places(query: str)" in root.requests[0].messages[0].content
 
 
-def test_what_the_model_is_told_of_them() -> None:
-    """Names, arguments with their types and defaults, and descriptions."""
+def test_tools_in_the_system_prompt() -> None:
+    """The system prompt has the tools' names, arguments with types and defaults, and
+    descriptions.
+    """
     runnable, root = run("FINAL('so')", tools=[population, both_ways])
     runnable.invoke("Who?")
     system = root.requests[0].messages[0].content
@@ -131,9 +133,9 @@ async def test_their_runs_are_children_of_the_run(api: str) -> None:
     assert {"population", "asked_later", "Places"} <= {child.name for child in root.child_runs}
 
 
-async def test_what_a_tool_raises_is_told_to_the_code() -> None:
-    """An error and an argument that does not fit are exceptions in the REPL, with the tool's own
-    words.
+async def test_exceptions_of_a_tool_raise_in_the_code() -> None:
+    """A tool's exception, and an invalid argument, raise in the REPL with the tool's own
+    message.
     """
 
     @tool
@@ -158,9 +160,8 @@ class Given(BaseModel):
 
 
 def test_arguments_of_an_agent_are_refused() -> None:
-    """What a graph injects, code cannot give: the error says so where the tool is written.
-
-    One that may be left out is left out.
+    """A tool with a required injected argument is refused at once, because code cannot pass it; an
+    optional one is omitted.
     """
 
     @tool(args_schema=Given)
@@ -184,12 +185,12 @@ def test_arguments_of_an_agent_are_refused() -> None:
 
 
 def test_tools_without_a_schema() -> None:
-    """The oldest kind takes one string."""
+    """A tool without a schema takes one string."""
     runnable, _ = run("FINAL(shout('a'))", tools=[Tool("shout", str.upper, "Shouts.")])
     assert runnable.invoke("Who?")["answer"] == "A"
 
 
 def test_names_that_are_taken() -> None:
-    """They are refused as those of functions are."""
+    """Reserved names are refused, as for functions."""
     with pytest.raises(InputError, match="'cite'"):
         run("FINAL('so')", tools=[RunnableLambda(str, name="cite")])

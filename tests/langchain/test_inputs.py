@@ -1,4 +1,4 @@
-"""What may be asked, in which shape, and what gets a clear error."""
+"""The valid shapes of a question, and the errors for others."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,9 @@ QUESTIONS = [
 
 @pytest.mark.parametrize("given", QUESTIONS, ids=range(len(QUESTIONS)))
 def test_a_question_in_every_shape(given: Any) -> None:
-    """A text, a dict, messages and what prompts give: the last human text is the question."""
+    """The question is a string, a value of a dict, or the last human message of messages or prompt
+    values.
+    """
     found = asked(given, BOUND)
     assert (found.question, found.document, found.is_ours) == ("Who?", BOUND, False)
 
@@ -71,14 +73,16 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("given", "said"), WRONG, ids=range(len(WRONG)))
-def test_what_is_no_question(given: Any, said: str) -> None:
-    """A bare list of documents above all: the error says what it is and what can be given."""
+def test_an_input_without_a_question(given: Any, said: str) -> None:
+    """Other inputs, such as a bare list of documents, are errors that name the input's type and the
+    valid shapes.
+    """
     with pytest.raises(InputError, match=f"(?s){said}.*question"):
         asked(given, BOUND)
 
 
 def test_a_question_without_a_document() -> None:
-    """Where neither the input nor the runnable has one, the error says how to give it."""
+    """If neither the input nor the runnable has a document, the error says how to pass one."""
     with pytest.raises(InputError, match=r"no document for the question 'Who\?'.*with_context"):
         asked("Who?", None)
 
@@ -92,9 +96,9 @@ CONTEXTS = [
 
 
 @pytest.mark.parametrize(("context", "shown"), CONTEXTS, ids=[shown for _, shown in CONTEXTS])
-def test_what_traces_show_of_a_document(context: Any, shown: str) -> None:
-    """How much there is of it, never a word and never a path; the input's own document goes before
-    the bound one.
+def test_traces_show_only_the_size_of_a_document(context: Any, shown: str) -> None:
+    """Traces show the document's size, never its text or path; the input's own document is used
+    before the bound one.
     """
     found = asked({"question": "Who?", "context": context}, BOUND)
     assert found.preview == {"question": "Who?", "context": shown}
@@ -102,7 +106,7 @@ def test_what_traces_show_of_a_document(context: Any, shown: str) -> None:
 
 
 def test_a_corpus_is_a_document() -> None:
-    """It stays whose it is, and is not let go of with the question."""
+    """A user's corpus is not closed with the question."""
     with Corpus.build("a text") as corpus:
         found = asked({"question": "Who?", "context": corpus}, BOUND)
         assert found.preview["context"] == "<Corpus of 1 sources, 6 characters>"
@@ -110,7 +114,7 @@ def test_a_corpus_is_a_document() -> None:
 
 
 def test_the_schema_of_inputs() -> None:
-    """It knows the keys, and takes every shape that is JSON."""
+    """The input schema has the keys, and accepts every shape that is JSON."""
     schema = RLMInput.model_json_schema()
     assert {"question", "input", "messages", "context"} <= set(
         str(schema).replace("'", " ").split()
@@ -124,7 +128,7 @@ def test_the_schema_of_inputs() -> None:
 
 
 async def test_a_bound_document_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many ask at once; what could not be read is tried again."""
+    """A bound document is read once, even by concurrent questions; a failed read is repeated."""
     import asyncio
 
     reads: list[object] = []
@@ -145,8 +149,8 @@ async def test_a_bound_document_is_read_once(monkeypatch: pytest.MonkeyPatch) ->
     assert reads == ["a text", "a text"]
 
 
-async def test_one_who_gives_up_takes_the_document_from_nobody() -> None:
-    """Cancelling the first that waits for a document leaves it to the others."""
+async def test_cancelling_a_question_keeps_the_document() -> None:
+    """Cancelling the first question that waits for a document does not affect the others."""
     import asyncio
 
     bound = SharedDocument("a text" * 100_000)

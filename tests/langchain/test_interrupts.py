@@ -1,5 +1,5 @@
-"""Ctrl-C where LangChain and LangGraph wait for worker threads: what is in flight is all that is
-paid for.
+"""Ctrl-C while LangChain and LangGraph wait for worker threads: only the calls in flight are
+charged.
 """
 
 import signal
@@ -66,8 +66,8 @@ WAYS = {  # what is called, and how many runs it begins
 
 @pytest.mark.parametrize(("way", "model"), [*((way, "chat") for way in WAYS), ("batch", "own")])
 def test_ctrl_c_ends_the_spending(standin: StandIn, way: str, model: str) -> None:
-    """No further call is made once it was pressed, from worker threads as from the main thread; the
-    error is KeyboardInterrupt.
+    """After Ctrl-C no further call is made, from worker threads or from the main thread; the error
+    is KeyboardInterrupt.
     """
     standin.change(
         scripts={"root": [PROGRAM], "agent": [ASKED]}, faults=[Fault("hang", match="hang")]
@@ -87,8 +87,8 @@ def test_ctrl_c_ends_the_spending(standin: StandIn, way: str, model: str) -> Non
     assert soon(lambda: standin.stats().in_flight == 0, 60)
 
 
-def test_a_pool_of_ones_own_is_left_alone(standin: StandIn) -> None:
-    """Leaving a pool's `with` block without an interrupt waits for its runs, as ever."""
+def test_leaving_a_pool_normally_waits(standin: StandIn) -> None:
+    """Leaving a pool's `with` block without an interrupt waits for its runs."""
     standin.change(scripts={"root": [code("FINAL(llm_query('x'))")]}, latency=0.2)
 
     def model(name: str) -> OpenAILM:
@@ -100,8 +100,8 @@ def test_a_pool_of_ones_own_is_left_alone(standin: StandIn) -> None:
     assert [future.result().stop_reason for future in futures] == ["final"] * 4
 
 
-def test_who_is_a_worker() -> None:
-    """A worker of a pool is one; a thread of the user's and the main thread are not."""
+def test_is_worker() -> None:
+    """A worker thread of a pool is a worker; the user's own threads and the main thread are not."""
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(is_worker).result()
     found: list[bool] = []
@@ -112,7 +112,7 @@ def test_who_is_a_worker() -> None:
 
 
 class Leaving:
-    """A `with` block that looks at the main thread as it is left."""
+    """A `with` block that checks the main thread while it is left."""
 
     def __enter__(self) -> Self:
         return self
@@ -131,10 +131,8 @@ class LeavingInFull(Leaving):
 @pytest.mark.parametrize(
     ("error", "expected"), [(KeyboardInterrupt, True), (ValueError, False), (None, False)]
 )
-def test_what_an_interrupt_is(error: type[BaseException] | None, expected: bool) -> None:
-    """The main thread is interrupted while a block is left because of Ctrl-C, and for no other
-    reason.
-    """
+def test_is_main_thread_interrupted(error: type[BaseException] | None, expected: bool) -> None:
+    """The main thread counts as interrupted only while it leaves a block because of Ctrl-C."""
     with LeavingInFull() as leaving:
         if error is not None:
             raise error

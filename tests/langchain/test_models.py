@@ -1,5 +1,5 @@
-"""Whichever chat model a run is given: it goes through LangChain's own API, with all that
-LangChain and the user put on it.
+"""All chat models are called through LangChain's own API, with everything that LangChain and the
+user add to it.
 """
 
 from typing import Any
@@ -27,8 +27,8 @@ RUN = ("RLMRunnable", [("rlm.root", []), *[("rlm.sub", [])] * (CALLS - 1)])
 @APIS
 @PROVIDERS
 async def test_real_objects_of_providers(standin: StandIn, kind: str, api: str) -> None:
-    """Objects of OpenAI's, Anthropic's and Google's integrations drive a whole run over their own
-    wires: one tree, every token counted.
+    """Objects of OpenAI's, Anthropic's and Google's integrations work in a whole run, with one tree
+    and every token counted.
     """
     tracer, usage = Tracer(), UsageMetadataCallbackHandler()
     runnable = RLMRunnable(foreign(kind, standin.base_url), context="a document")
@@ -52,7 +52,7 @@ def test_a_cache_of_langchain(standin: StandIn) -> None:
 
 
 class Turnstile(BaseRateLimiter):
-    """Counts who passes."""
+    """Counts the calls that pass."""
 
     def __init__(self) -> None:
         self.passed = 0
@@ -67,7 +67,7 @@ class Turnstile(BaseRateLimiter):
 
 @APIS
 async def test_a_rate_limiter_of_langchain(standin: StandIn, api: str) -> None:
-    """A model's own rate limiter sees every call."""
+    """A model's own rate limiter is called for every call."""
     turnstile = Turnstile()
     runnable = RLMRunnable(
         foreign("ChatOpenAI", standin.base_url, rate_limiter=turnstile), context="a document"
@@ -77,7 +77,7 @@ async def test_a_rate_limiter_of_langchain(standin: StandIn, api: str) -> None:
 
 
 class Plain(BaseChatModel):
-    """A model with a synchronous path alone, whose content comes in blocks."""
+    """A model with only synchronous methods, whose content is a list of blocks."""
 
     calls: list[Any] = []  # noqa: RUF012 - a field of pydantic, which copies it
 
@@ -95,9 +95,9 @@ class Plain(BaseChatModel):
 
 
 @APIS
-async def test_a_model_of_ones_own(api: str) -> None:
-    """One with nothing but `_generate` and content blocks works with every API method, bound ones too,
-    and makes one tree.
+async def test_a_custom_model(api: str) -> None:
+    """A model with only `_generate` and content blocks works with every API method, also bound, and
+    makes one tree.
     """
     tracer = Tracer()
     bound = Plain(calls=[]).bind(stop=["x"], top_k=3).with_config(tags=["mine"])

@@ -1,5 +1,5 @@
-"""The runnable as a node of a graph: where its question and its document come from, and how little
-of it a checkpoint holds.
+"""The runnable as a node of a graph: where its question and its document are read from, and what a
+checkpoint contains.
 """
 
 import json
@@ -75,7 +75,7 @@ states = pytest.mark.parametrize("state", [Dict, Model, Data])
 
 
 def graph(node: Any, state: type = Dict, **options: Any) -> Any:
-    """A graph of this node alone."""
+    """A graph with only this node."""
     made = StateGraph(state, Context)
     made.add_node("ask", node)
     made.add_edge(START, "ask")
@@ -97,8 +97,8 @@ async def finished(
 @states
 @both
 async def test_a_question_of_the_state(state: type, asynchronously: bool) -> None:
-    """Whatever kind of state there is: the question is read, the answer is written beside ids and
-    places, all in plain JSON.
+    """In every kind of state, the question is read, and the answer is written with ids and spans,
+    in plain JSON.
     """
     output = await finished(
         graph(as_node(scripted()), state), asynchronously, {"question": QUESTION}
@@ -123,9 +123,9 @@ async def test_a_question_of_the_state(state: type, asynchronously: bool) -> Non
 
 @states
 @both
-async def test_where_the_document_is(state: type, asynchronously: bool) -> None:
-    """Bound; or in the state or the runtime context by its name, the state's first; or nowhere,
-    which is an error.
+async def test_the_document(state: type, asynchronously: bool) -> None:
+    """The document is bound, or read by its key from the state or else from the runtime context; a
+    missing one is an error.
     """
     bound = graph(as_node(RLMRunnable(Scripted([LOOK]), context="bound")), state)
     assert (await finished(bound, asynchronously, {"question": "?", "document": "of the state"}))[
@@ -150,7 +150,7 @@ async def test_where_the_document_is(state: type, asynchronously: bool) -> None:
 @states
 @both
 async def test_a_state_without_a_question(state: type, asynchronously: bool) -> None:
-    """A key that is not there, or has nothing, is an error that says how to name another."""
+    """A missing or empty question key is an error that says how to choose another key."""
     made = graph(as_node(scripted(), question_key="query"), state)
     with pytest.raises(
         InputError, match=r"the state has no 'query': give as_node\(…, question_key=…\)"
@@ -162,7 +162,9 @@ async def test_a_state_without_a_question(state: type, asynchronously: bool) -> 
 
 @both
 async def test_other_names(asynchronously: bool) -> None:
-    """Question and answer go by the names that the state has; one that it has not is not written."""
+    """The keys of question and answer can be chosen; a key that the state does not have is not
+    written.
+    """
 
     class Mine(TypedDict, total=False):
         ask: str
@@ -178,8 +180,8 @@ async def test_other_names(asynchronously: bool) -> None:
 
 @both
 async def test_a_conversation(asynchronously: bool) -> None:
-    """Of messages the last human one is the question, and the answer is a message too; no usage is
-    on it.
+    """In messages, the last human message is the question, and the answer is also a message,
+    without usage.
     """
     given = [
         HumanMessage("Hello."),
@@ -209,7 +211,7 @@ async def test_a_conversation(asynchronously: bool) -> None:
 
 @both
 async def test_a_conversation_in_other_kinds_of_state(asynchronously: bool) -> None:
-    """Messages of a pydantic or a dataclass state, or under another name, are a question as well."""
+    """Messages of a pydantic or a dataclass state, or under another key, work too."""
 
     class Own(BaseModel):
         messages: Annotated[list[AnyMessage], add_messages]
@@ -236,8 +238,8 @@ async def test_a_conversation_in_other_kinds_of_state(asynchronously: bool) -> N
 
 @both
 async def test_answers_of_a_type_and_partial_ones(asynchronously: bool) -> None:
-    """A typed answer is written as JSON's types; a budget's stop is told by its reason, and the
-    graph goes on.
+    """A typed answer is written in JSON types; a run stopped by its budget reports the reason, and
+    the graph continues.
     """
 
     class Approval(BaseModel):
@@ -269,8 +271,8 @@ def document() -> str:
 async def test_what_a_checkpoint_holds(
     place: str, asynchronously: bool, state: type, document: str
 ) -> None:
-    """Question, answer, ids and places; of a document of 50 MB not a word, and of its quotes
-    neither.
+    """A checkpoint has question, answer, ids and spans, and no text of a document of 50 MB, not
+    even its quotes.
     """
     saver = InMemorySaver()
     runnable = RLMRunnable(Scripted([LARGE_ROOT]), context=document if place == "bound" else None)
@@ -294,9 +296,9 @@ async def test_what_a_checkpoint_holds(
 
 
 @both
-async def test_a_graph_goes_on_from_its_checkpoint(asynchronously: bool) -> None:
-    """Where a later node fails, the graph goes on behind the answer: nothing is asked, or paid for,
-    again.
+async def test_a_graph_continues_from_its_checkpoint(asynchronously: bool) -> None:
+    """If a later node fails, the graph continues after the answer without repeating or paying for
+    the run.
     """
     root = Scripted([PROGRAM])
     fails = [True]
@@ -325,7 +327,7 @@ async def test_a_graph_goes_on_from_its_checkpoint(asynchronously: bool) -> None
 
 @both
 async def test_the_next_question_on_a_thread(asynchronously: bool) -> None:
-    """A conversation goes on over a checkpoint: each question gets its own run."""
+    """On a thread with checkpoints, each question is a separate run."""
     made = graph(
         as_node(scripted(), question_key="messages"), MessagesState, checkpointer=InMemorySaver()
     )
@@ -340,7 +342,7 @@ async def test_the_next_question_on_a_thread(asynchronously: bool) -> None:
 
 @both
 async def test_its_run_is_below_the_nodes(asynchronously: bool) -> None:
-    """A tracer sees the run, and the calls of models in it, below the graph's node."""
+    """A tracer sees the run, with its model calls, below the graph's node."""
     look = Parents()
     await finished(
         graph(as_node(scripted())), asynchronously, {"question": QUESTION}, {"callbacks": [look]}
@@ -367,7 +369,7 @@ async def streamed(made: Any, mode: str, asynchronously: bool, given: Any) -> li
 
 @both
 async def test_progress(asynchronously: bool, server: StandIn) -> None:
-    """The graph's custom stream has each step of the run, as the tool's has."""
+    """The graph's custom stream has each step of the run, like the tool's."""
     pieces = await streamed(
         graph(as_node(over_http(server))), "custom", asynchronously, {"question": QUESTION}
     )
@@ -384,7 +386,9 @@ async def test_progress(asynchronously: bool, server: StandIn) -> None:
 @both
 @pytest.mark.parametrize("stream_tokens", [False, True], ids=["quiet", "tokens"])
 async def test_tokens(stream_tokens: bool, asynchronously: bool, server: StandIn) -> None:
-    """The stream of messages has the answer once; tokens of the models only where it was asked for."""
+    """The stream of messages has the answer once; tokens of the models only with
+    `stream_tokens`.
+    """
     made = graph(
         as_node(over_http(server, stream_tokens=stream_tokens), question_key="messages"),
         MessagesState,
@@ -410,7 +414,7 @@ async def test_tokens(stream_tokens: bool, asynchronously: bool, server: StandIn
 
 @both
 async def test_outside_of_a_graph(asynchronously: bool) -> None:
-    """A node is a Runnable like any other: it takes a state, and gives the update."""
+    """A node is a Runnable: it takes a state, and returns the update."""
     node = as_node(RLMRunnable(Scripted([LOOK])), context_key="document")
     given = {"question": QUESTION, "document": "by hand"}
     update = await node.ainvoke(given) if asynchronously else node.invoke(given)
@@ -423,7 +427,9 @@ async def test_outside_of_a_graph(asynchronously: bool) -> None:
 
 @both
 async def test_several_documents_side_by_side(asynchronously: bool) -> None:
-    """Composed with what shapes its update, a node serves a map over documents with `Send`."""
+    """Composed with a function that shapes its update, a node serves a map over documents with
+    `Send`.
+    """
 
     class Several(TypedDict, total=False):
         documents: list[str]
@@ -446,8 +452,8 @@ async def test_several_documents_side_by_side(asynchronously: bool) -> None:
 
 
 @both
-async def test_a_runnable_that_gives_something_else(asynchronously: bool) -> None:
-    """The node needs the whole output: a part of it is an error that says so."""
+async def test_a_runnable_with_another_output(asynchronously: bool) -> None:
+    """A runnable that returns only a part of the output is an error."""
     for runnable in (scripted().pick("answer"), RunnableLambda(lambda _: {"answer": "x"})):
         with pytest.raises(
             InputError,
@@ -457,7 +463,7 @@ async def test_a_runnable_that_gives_something_else(asynchronously: bool) -> Non
 
 
 @pytest.mark.parametrize("given", [RLM("offline"), None, ToolNode, "offline"])
-def test_what_is_no_runnable(given: Any) -> None:
-    """Anything else is an error that says what to give."""
+def test_anything_but_a_runnable_is_refused(given: Any) -> None:
+    """Anything but a Runnable is an error that says what to pass."""
     with pytest.raises(InputError, match=r"made of a runnable, such as RLMRunnable\(…\)"):
         as_node(given)

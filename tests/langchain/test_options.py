@@ -1,6 +1,4 @@
-"""Options take effect or are refused, by every way in which LangChain's users set them; what a run
-could not finish can be reacted to.
-"""
+"""Options take effect or are refused, however they are set; incomplete runs can be handled."""
 
 import operator
 from typing import Annotated, Any
@@ -34,7 +32,7 @@ class Dam(BaseModel):
 
 
 def looking(**options: Any) -> RLMRunnable:
-    """A runnable whose run ends with its limit of turns."""
+    """A runnable whose run ends at its limit of turns."""
     return RLMRunnable(Scripted(LOOKS), context="a document", **options)
 
 
@@ -62,7 +60,7 @@ def by_configuration(runnable: RLMRunnable) -> Any:
 @APIS
 @pytest.mark.parametrize("change", [by_assignment, by_copy, by_bind, by_configuration])
 async def test_a_changed_option_takes_effect(change: Any, api: str) -> None:
-    """From the next run on, whichever way it was changed and also after earlier runs."""
+    """A changed option applies from the next run on, however it was changed."""
     runnable = looking(max_iterations=3)
     # The closing turn is one too
     assert (await through(api, runnable, "Who?"))["rlm"]["iterations"] == 4
@@ -71,7 +69,7 @@ async def test_a_changed_option_takes_effect(change: Any, api: str) -> None:
 
 @APIS
 async def test_an_unknown_option_of_a_call_is_refused(api: str) -> None:
-    """The error names it, and those that there are."""
+    """The error for an unknown option of a call names it, and the valid ones."""
     with pytest.raises(
         InputError, match=r"RLMRunnable has no option 'stop'; there are .*max_iterations"
     ):
@@ -84,8 +82,8 @@ async def test_an_unknown_option_of_a_call_is_refused(api: str) -> None:
         await through(api, looking().bind(max_iterations=0), "Who?")
 
 
-def test_unknown_options_are_refused_where_they_are_written() -> None:
-    """By constructors, copies and assignments alike."""
+def test_unknown_options_are_refused_at_once() -> None:
+    """Constructors, copies and assignments refuse unknown options."""
     with pytest.raises(TypeError, match="max_concurrency"):
         LLMBatchRunnable("offline", max_concurrency=50)
     with pytest.raises(InputError, match="no option 'max_turns'"):
@@ -96,8 +94,8 @@ def test_unknown_options_are_refused_where_they_are_written() -> None:
         LLMBatchRunnable("offline", on_error="stop")
 
 
-async def test_a_changed_model_is_asked(standin: StandIn) -> None:
-    """A name that is assigned is resolved once, not at each run."""
+async def test_a_changed_model_is_used(standin: StandIn) -> None:
+    """An assigned name is resolved once, not at each run."""
     runnable = looking()
     runnable.root_llm = "offline"
     assert runnable.invoke("Who?")["rlm"]["stop_reason"] == "final"
@@ -114,8 +112,8 @@ async def test_a_changed_model_is_asked(standin: StandIn) -> None:
 
 @APIS
 async def test_fallbacks_work_with_every_api(api: str) -> None:
-    """A root that is down, and a run that does not finish where that raises: the next runnable
-    answers.
+    """If a root fails, or an incomplete run raises, the next runnable answers, with every API
+    method.
     """
     good = RLMRunnable(Scripted([final("'Ada'")]), context="a document")
     for bad in (
@@ -127,7 +125,7 @@ async def test_fallbacks_work_with_every_api(api: str) -> None:
 
 
 async def test_fallbacks_under_events() -> None:
-    """And so where the chain is watched."""
+    """Fallbacks work while events are streamed."""
     good = RLMRunnable(Scripted([final("'Ada'")]), context="a document")
     chain = RLMRunnable(DOWN, context="a document", retry=Retry(failures=0)).with_fallbacks([good])
     events = [event async for event in chain.astream_events("Who?", version="v2")]
@@ -135,9 +133,9 @@ async def test_fallbacks_under_events() -> None:
 
 
 @APIS
-async def test_what_did_not_finish(api: str) -> None:
-    """It raises where that is wanted; a typed answer is None, and the partial words have their own
-    place.
+async def test_an_incomplete_run(api: str) -> None:
+    """An incomplete run raises if that is configured; otherwise a typed answer is None, and the
+    partial text has its own key.
     """
     with pytest.raises(IncompleteError, match="max_iterations") as caught:
         await through(api, looking(max_iterations=2, on_incomplete="raise"), "Who?")
@@ -155,8 +153,8 @@ async def test_what_did_not_finish(api: str) -> None:
     assert (output["answer"], output["rlm"]["partial"]) == (Dam(name="Ravenna"), None)
 
 
-def test_a_retry_sees_what_did_not_finish() -> None:
-    """`with_retry` runs it again."""
+def test_a_retry_repeats_an_incomplete_run() -> None:
+    """`with_retry` repeats an incomplete run that raises."""
     root = Scripted(LOOKS)
     runnable = RLMRunnable(root, context="a document", max_iterations=1, on_incomplete="raise")
     with pytest.raises(IncompleteError):
@@ -173,7 +171,7 @@ def test_a_retry_sees_what_did_not_finish() -> None:
 
 @APIS
 async def test_a_batch_that_raises(standin: StandIn, api: str) -> None:
-    """With `on_error="raise"` the first failure ends the batch, and `with_fallbacks` sees it."""
+    """With `on_error="raise"` the first failure ends the batch, and `with_fallbacks` handles it."""
     standin.change(scripts={}, faults=[Fault("bad_request", match="bad")])
     llm = foreign("ChatOpenAI", standin.base_url, max_retries=0)
     batch = LLMBatchRunnable(llm, on_error="raise", max_concurrent=1)
@@ -185,8 +183,10 @@ async def test_a_batch_that_raises(standin: StandIn, api: str) -> None:
     assert await through(api, batch.with_fallbacks([other]), ["bad"]) == ["other"]
 
 
-def test_tries_of_a_batch(standin: StandIn) -> None:
-    """`retry=` says how often a failed call is tried again: every HTTP call is one of ours."""
+def test_retries_of_a_batch(standin: StandIn) -> None:
+    """`retry=` sets how often a failed call is retried; every HTTP call is one of this library's
+    attempts.
+    """
     standin.change(scripts={}, faults=[Fault("server")])
     llm = foreign("ChatOpenAI", standin.base_url, max_retries=0)
     (reply,) = LLMBatchRunnable(llm, retry=Retry(failures=2, first_delay=0)).invoke(["x"])
@@ -198,9 +198,7 @@ def test_tries_of_a_batch(standin: StandIn) -> None:
 
 
 def test_types_and_schemas() -> None:
-    """What goes in and comes out is said with names, and the answer's type is the one that was
-    asked for.
-    """
+    """Input and output schemas have names, and the answer's type is `output_type`."""
     assert RLMRunnable("offline").OutputType == dict[str, Any]
     assert LLMBatchRunnable("offline").OutputType == list[str]
     assert RLMRunnable("offline").get_input_schema().__name__ == "RLMInput"
@@ -214,8 +212,8 @@ def test_types_and_schemas() -> None:
     assert "RootModel" not in RLMRunnable("offline", context="a").get_graph().draw_mermaid()
 
 
-def test_what_the_output_says_of_the_run() -> None:
-    """Cost and time are in it, and its id leads to the whole result."""
+def test_the_output_describes_the_run() -> None:
+    """The output has cost and time, and its id leads to the whole result."""
     output = RLMRunnable("offline", context="The dam was approved by Ada.").invoke(
         "Who approved the dam?"
     )
@@ -246,9 +244,7 @@ INPUTS = [
 
 @pytest.mark.parametrize("given", INPUTS, ids=range(len(INPUTS)))
 def test_a_follow_up_question_has_its_conversation(given: Any) -> None:
-    """The root model is shown what was said before; the question itself, in output and traces,
-    stays as it was.
-    """
+    """The root model sees the earlier messages; output and traces have only the question."""
     root, tracer = Scripted([final("'in March'")]), Tracer()
     output = RLMRunnable(root, context="a document").invoke(given, {"callbacks": [tracer]})
     assert (output["input"], output["answer"]) == ("And when did she do it?", "in March")
@@ -258,8 +254,8 @@ def test_a_follow_up_question_has_its_conversation(given: Any) -> None:
     assert tracer.roots[0].inputs["question"] == "And when did she do it?"
 
 
-def test_a_long_conversation_is_cut() -> None:
-    """The root is shown the latest messages, each up to a bound."""
+def test_a_long_conversation_is_truncated() -> None:
+    """The root sees the latest messages, each truncated."""
     root = Scripted([final("'so'")])
     talk = [HumanMessage(f"message {n}: {'x' * 100_000}") for n in range(60)]
     RLMRunnable(root, context="a document").invoke([*talk, HumanMessage("Who?")])
@@ -273,8 +269,8 @@ def test_a_long_conversation_is_cut() -> None:
 
 @APIS
 async def test_a_retriever_is_a_context(api: str) -> None:
-    """It finds documents for each question; the runnable's own input in the trace names it, and
-    holds none of their words.
+    """A retriever finds documents for each question; the runnable's input in the trace names the
+    retriever, without document text.
     """
     asked: list[str] = []
 
@@ -306,7 +302,7 @@ class Several(TypedDict, total=False):
 @BOTH
 @pytest.mark.parametrize("rlm_key", ["runs", None])
 async def test_a_node_fans_out(asynchronously: bool, rlm_key: str | None) -> None:
-    """With `collect=True` any number of nodes write into keys with a reducer, in the order of their
+    """With `collect=True` any number of nodes write to keys with a reducer, in the order of their
     `Send`s.
     """
     builder = StateGraph(Several)
@@ -333,8 +329,8 @@ async def test_a_node_fans_out(asynchronously: bool, rlm_key: str | None) -> Non
 
 @BOTH
 async def test_a_node_is_an_agents_subgraph(asynchronously: bool) -> None:
-    """Over `messages` it gives a message, also of a run that did not finish and of a typed answer,
-    as agents want it of a subagent.
+    """With `messages` a node writes a message, as agents need from a subagent, even for an
+    incomplete run and a typed answer.
     """
     fits, wrong = Scripted([final("{'name': 'R'}")]), Scripted([final("{'name': 1}")] * 3)
     cases = [

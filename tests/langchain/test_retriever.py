@@ -1,4 +1,4 @@
-"""A retriever over what a run found."""
+"""The retriever over the findings of a run."""
 
 import asyncio
 import json
@@ -56,8 +56,8 @@ def ids(found: list[Document]) -> list[str | None]:
     ],
 )
 async def test_a_search(query: str, expected: list[str], store: SharedStore) -> None:
-    """In the query language or in any words, synchronously, asynchronously and by the method of its
-    own.
+    """The query language and free text work with the sync and async API and with the method
+    `search`.
     """
     found = RLMStoreRetriever(store=store)
     assert ids(found.invoke(query)) == expected
@@ -94,7 +94,7 @@ FREE = [
     ],
 )
 def test_any_other_text_is_free_text(query: str, store: SharedStore) -> None:
-    """What does not begin like a term of the language is never an error, whatever signs it holds."""
+    """A string that does not begin with a term of the language is free text, and never an error."""
     for mode in ("search", "summary"):
         assert isinstance(RLMStoreRetriever(store=store, mode=mode).invoke(query), list)
     assert RLMStoreRetriever(store=store).invoke(f"rained {query}")[0].id == NOTE
@@ -112,9 +112,9 @@ def test_any_other_text_is_free_text(query: str, store: SharedStore) -> None:
         "id=7 is missing",
     ],
 )
-async def test_what_only_looks_like_a_term_is_free_text(query: str, store: SharedStore) -> None:
-    """What begins like a term and does not parse is searched for as words, by every way: other
-    retrievers send any question here.
+async def test_an_invalid_query_is_free_text(query: str, store: SharedStore) -> None:
+    """A string that begins with a term and does not parse is searched as free text, with every API
+    method.
     """
     for mode in ("search", "summary"):
         found = RLMStoreRetriever(store=store, mode=mode)
@@ -124,10 +124,8 @@ async def test_what_only_looks_like_a_term_is_free_text(query: str, store: Share
     assert ids(RLMStoreRetriever(store=store, k=1).invoke("parent=Conti subsidiaries?")) != []
 
 
-def test_how_many(store: SharedStore) -> None:
-    """`k` of the constructor holds, that of a call goes before it; a query's own limit can only
-    lower it.
-    """
+def test_k(store: SharedStore) -> None:
+    """`k` of a call overrides that of the constructor; a query's own limit can only lower it."""
     found = RLMStoreRetriever(store=store, k=2)
     assert [
         len(found.invoke("")),
@@ -144,14 +142,14 @@ def test_how_many(store: SharedStore) -> None:
     assert len(found.summary("", 1).metadata["parents"]) == 1
 
 
-async def test_how_many_asynchronously(store: SharedStore) -> None:
+async def test_k_asynchronously(store: SharedStore) -> None:
     """The async API accepts `k` too."""
     assert len(await RLMStoreRetriever(store=store).ainvoke("", k=3)) == 3
 
 
 def test_the_shape_of_a_document(store: SharedStore) -> None:
-    """A finding's text, and beside it in plain JSON all that is known of it and of the document
-    that it rests on.
+    """A Document has the finding's text, and metadata in plain JSON about the finding and its
+    source document.
     """
     found = {each.id: each for each in RLMStoreRetriever(store=store).invoke("")}
     place = {
@@ -199,7 +197,7 @@ def test_the_shape_of_a_document(store: SharedStore) -> None:
 
 
 def test_documents_are_the_callers_own(store: SharedStore) -> None:
-    """Whoever changes one changes nothing of the store or of the document."""
+    """Changing a returned Document changes neither the store nor the source document."""
     found = RLMStoreRetriever(store=store)
     before = json.dumps([each.metadata for each in found.invoke("")])
     for each in found.invoke(""):
@@ -211,7 +209,7 @@ def test_documents_are_the_callers_own(store: SharedStore) -> None:
 
 
 def test_metadata_that_is_not_json() -> None:
-    """What the original document says of itself in other types comes as JSON all the same."""
+    """Metadata of other types in the source document is converted to JSON."""
     about = {
         "when": datetime(1911, 3, 1, tzinfo=UTC),
         "path": Path("minutes.txt"),
@@ -227,7 +225,7 @@ def test_metadata_that_is_not_json() -> None:
 
 
 def test_scores(store: SharedStore) -> None:
-    """Free text is ranked: every score is above 0 and the best comes first."""
+    """Free text is ranked: every score is above 0 and the best is first."""
     scores = [
         each.metadata["score"]
         for each in RLMStoreRetriever(store=store).invoke("dam approved by Conti")
@@ -238,8 +236,8 @@ def test_scores(store: SharedStore) -> None:
 
 
 def test_a_summary(store: SharedStore) -> None:
-    """One Document that counts types and tags of what matches, and lists the first of it; for free
-    text, all is counted.
+    """A summary is one Document that counts types and tags of the matches, and lists the first
+    ones; for free text, everything is counted.
     """
     found = RLMStoreRetriever(store=store, mode="summary", k=1)
     (summary,) = found.invoke("type=claim")
@@ -264,12 +262,10 @@ def test_a_summary(store: SharedStore) -> None:
     assert len(found.summary("word " * 5_000).id or "") < 300
 
 
-async def test_a_search_does_not_hold_the_loop_up(
+async def test_a_search_does_not_block_the_loop(
     store: SharedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one runs, in a thread of its own, the loop goes on: it is the loop that lets this one
-    end.
-    """
+    """An async search runs in a thread and does not block the loop."""
     begun, may_end = threading.Event(), threading.Event()
 
     def slow(*args: Any, **options: Any) -> list[evidence.Evidence]:
@@ -286,9 +282,7 @@ async def test_a_search_does_not_hold_the_loop_up(
 
 
 async def test_its_run_is_a_child_of_the_chains(store: SharedStore) -> None:
-    """In a chain, and called by hand within a step, a tracer sees the search below what asked for
-    it.
-    """
+    """A tracer sees the search below its caller, in a chain and within a step."""
     found = RLMStoreRetriever(store=store)
     for chain, above in (
         (found | RunnableLambda(len), "RunnableSequence"),
@@ -305,10 +299,8 @@ async def test_its_run_is_a_child_of_the_chains(store: SharedStore) -> None:
             assert look.of["RLMStoreRetriever"] == above
 
 
-async def test_what_langchain_makes_of_a_retriever(store: SharedStore) -> None:
-    """Fields that a configuration sets, whole batches, and LangChain's own tool over a retriever
-    work as with any other.
-    """
+async def test_langchain_features_of_a_retriever(store: SharedStore) -> None:
+    """Configurable fields, batches and LangChain's retriever tool work as with any retriever."""
     found = RLMStoreRetriever(store=store)
     fields = found.configurable_fields(
         k=ConfigurableField(id="k"), mode=ConfigurableField(id="mode")
@@ -325,9 +317,9 @@ async def test_what_langchain_makes_of_a_retriever(store: SharedStore) -> None:
     )
 
 
-def test_whatever_leads_to_a_store() -> None:
-    """The store itself, a worker's view of it, a result, a runnable's output and the id in it are
-    the same store.
+def test_all_forms_of_a_store() -> None:
+    """A store, a worker's view of it, a result, a runnable's output and its id all identify the
+    same store.
     """
     output = scripted().invoke("Who?")
     result = RLM(Scripted([final("store.create('note', 'one', 'of a result')")])).completion(
@@ -368,14 +360,14 @@ def test_whatever_leads_to_a_store() -> None:
         ([], "not list"),
     ],
 )
-def test_what_leads_to_no_store(given: object, why: str) -> None:
-    """Anything else is an error that says what to give, or why there is nothing."""
+def test_an_invalid_store(given: object, why: str) -> None:
+    """Anything else is an error that says what to pass, or why there is no store."""
     with pytest.raises(InputError, match=why):
         RLMStoreRetriever(store=given)
 
 
 def test_a_result_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last 32 results of runnables are found by their ids, and no older one."""
+    """The last 32 results of runnables are found by their ids, and no older ones."""
     monkeypatch.setattr(runtime, "_shared", {})  # only ours: those of other tests are not touched
     for number in range(MAX_KEPT_RESULTS + 1):
         kept_stores.keep(RLMResult(answer="", run_id=f"run{number}", store=SharedStore()))
@@ -393,15 +385,15 @@ def test_a_result_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     ("given", "why"),
     [("no", "no run 'no'"), (5, "not int"), ({}, "not dict"), (None, "not NoneType")],
 )
-def test_what_names_no_run(given: object, why: str) -> None:
-    """The error says what to give, or that the run is no longer kept."""
+def test_an_unknown_run(given: object, why: str) -> None:
+    """The error for an unknown run says what to pass, or that the run is no longer kept."""
     with pytest.raises(InputError, match=why):
         result_of(given)
 
 
 def test_the_findings_outlive_the_document() -> None:
-    """A bound document is closed with its runnable, which may be a temporary one; what a run found
-    is found by its id all the same.
+    """The findings of a run can be found by its id after its runnable, and with it the bound
+    document, was closed.
     """
     before = documents_held()
     program = code("store.create('note', 'when', 'It was approved in March.')", "FINAL('March')")
@@ -418,9 +410,9 @@ def test_the_findings_outlive_the_document() -> None:
         assert result_of(each).answer == each["answer"]
 
 
-def test_the_source_of_a_document_is_what_it_says_itself() -> None:
-    """`source` is what LangChain's loaders write there, where they did; else the document's id,
-    else our name for the text.
+def test_the_source_of_a_document() -> None:
+    """`source` is the original `source` metadata of LangChain's loaders, else the document's id,
+    else the name of the source.
     """
     documents = [
         Document("one dam", metadata={"source": "minutes.txt"}),
@@ -435,7 +427,7 @@ def test_the_source_of_a_document_is_what_it_says_itself() -> None:
 
 
 def test_unknown_options_of_the_retriever(store: SharedStore) -> None:
-    """They are refused by name."""
+    """Unknown options are refused by name."""
     with pytest.raises(TypeError, match="top_k"):
         RLMStoreRetriever(store=store, top_k=9)
 
@@ -453,8 +445,8 @@ def test_unknown_options_of_the_retriever(store: SharedStore) -> None:
         ({"k": 10_001}, "not 10001"),
     ],
 )
-def test_arguments_that_cannot_work(options: dict[str, Any], why: str, store: SharedStore) -> None:
-    """They are told when the retriever is made; of a call, when it is made."""
+def test_invalid_arguments(options: dict[str, Any], why: str, store: SharedStore) -> None:
+    """Invalid arguments of the constructor and of a call are refused at once."""
     with pytest.raises(InputError, match=why):
         RLMStoreRetriever(store=store, **options)
     if "k" in options:
@@ -463,8 +455,8 @@ def test_arguments_that_cannot_work(options: dict[str, Any], why: str, store: Sh
 
 
 def test_evidence_of_an_answer() -> None:
-    """A citation is the document's own words; quotes are shown as far as a million characters go,
-    the places of all are told.
+    """A citation's text is the exact document text; quotes are included up to a million characters
+    in total, the spans of all are.
     """
     text = "".join(chr(97 + number % 26) for number in range(evidence.MAX_SHOWN_CHARS))
     corpus = Corpus.build(
@@ -502,7 +494,9 @@ def test_evidence_of_an_answer() -> None:
 
 
 def test_a_store_without_its_document() -> None:
-    """Findings are shown with their places all the same; nothing is known of the sources."""
+    """Without the document, findings are returned with their spans, and without metadata of the
+    sources.
+    """
     store = SharedStore()
     store.worker("w").create("note", "d", "c", backrefs=[SpanRef("context_3", 1, 2)])
     (found,) = RLMStoreRetriever(store=store).invoke("type=note")
@@ -512,9 +506,9 @@ def test_a_store_without_its_document() -> None:
     assert (found.metadata["doc_id"], found.metadata["source_metadata"]) == ("context_3", {})
 
 
-def test_output_citations_are_the_documents_words() -> None:
-    """What a runnable gives as evidence: `document[start:end] == quote`, with the original's id and
-    metadata.
+def test_output_citations_are_exact_quotes() -> None:
+    """For the evidence in a runnable's output, `document[start:end] == quote`, with the original's
+    id and metadata.
     """
     (quoted,) = scripted().invoke("Who?")["context"]
     (span,) = quoted.metadata["spans"]

@@ -1,4 +1,4 @@
-"""The runnable: what it gives, how it composes, with which API, and what it lets go of."""
+"""The runnable: its output, composition, API methods, and released resources."""
 
 import asyncio
 import json
@@ -38,8 +38,8 @@ def cited(standin: StandIn) -> RLMRunnable:
 
 @APIS
 async def test_the_output(cited: RLMRunnable, api: str) -> None:
-    """The answer, its evidence as Documents whose spans hold, tokens by model, ids and counts; all
-    but the answer in JSON's types.
+    """The output has the answer, its evidence as Documents with valid spans, tokens by model, ids
+    and counts; everything except the answer is in JSON types.
     """
     documents = [
         Document("Nothing here."),
@@ -79,7 +79,7 @@ async def test_the_output(cited: RLMRunnable, api: str) -> None:
 
 
 def test_counts(standin: StandIn) -> None:
-    """Sub-calls are those of code, and none of the root's own."""
+    """Sub-calls are the calls of code, without the root's own."""
     about = RLMRunnable(foreign("ChatOpenAI", standin.base_url)).invoke(
         {"input": "Who?", "context": TEXT}
     )["rlm"]
@@ -87,7 +87,7 @@ def test_counts(standin: StandIn) -> None:
 
 
 def test_composition(cited: RLMRunnable) -> None:
-    """In a chain like any other: behind a retriever, before a parser, with `pick`, in a dict."""
+    """The runnable works in a chain: after a retriever, before a parser, with `pick`, in a dict."""
     retriever = RunnableLambda(lambda _question: [Document(TEXT)])
     chain = (
         {"context": retriever, "question": RunnablePassthrough()}
@@ -104,7 +104,7 @@ def test_composition(cited: RLMRunnable) -> None:
 
 
 async def test_composition_in_async_chains(cited: RLMRunnable) -> None:
-    """And so asynchronously."""
+    """The same in async chains."""
     chain = RunnablePassthrough.assign(context=lambda _: [Document(TEXT)]) | cited.pick("answer")
     assert await chain.ainvoke({"question": "Who?"}) == "Ada Conti"
     assert [part async for part in chain.astream({"question": "Who?"})] == ["Ada Conti"]
@@ -112,7 +112,7 @@ async def test_composition_in_async_chains(cited: RLMRunnable) -> None:
 
 
 def test_retries_and_fallbacks(standin: StandIn) -> None:
-    """A root that fails at its first call raises, and so `with_retry` and `with_fallbacks` see it."""
+    """If a root's first call fails, `with_retry` and `with_fallbacks` handle it."""
     standin.change(faults=[Fault("bad_request", times=1)])
     runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url), context=TEXT)
     with pytest.raises(ModelError):
@@ -133,8 +133,8 @@ def test_retries_and_fallbacks(standin: StandIn) -> None:
 
 
 def test_configuration(standin: StandIn) -> None:
-    """Options are configurable fields, checked like all others; models too, and the document stays
-    as it was read.
+    """Options are configurable fields, with the usual checks; models too, and a bound document is
+    not read again.
     """
     standin.change(
         scripts={
@@ -166,7 +166,7 @@ def test_configuration(standin: StandIn) -> None:
 
 
 def test_schemas() -> None:
-    """Inputs and outputs are described, for whoever builds a form or a server of them."""
+    """Input and output have schemas, for forms and servers."""
     runnable = RLMRunnable("offline")
     assert "question" in json.dumps(runnable.get_input_jsonschema())
     assert set(runnable.get_output_jsonschema()["properties"]) == {
@@ -181,8 +181,8 @@ def test_schemas() -> None:
 
 
 async def test_the_inner_fan_out_is_bounded() -> None:
-    """`max_concurrency` of a configuration bounds the calls of the run, from the sync and the async API, and never
-    raises what the runnable says.
+    """`max_concurrency` of a configuration limits the calls of a run, with the sync and the async
+    API, and never raises the runnable's own limit.
     """
     program = "```repl\nFINAL(len(llm_batch([str(n) for n in range(30)], max_concurrent=30)))\n```"
     for config, most in (({"max_concurrency": 3}, 3), ({"max_concurrency": 100}, 12), ({}, 12)):
@@ -198,9 +198,9 @@ async def use(runnable: RLMRunnable) -> str:
 
 
 @pytest.mark.parametrize("reused", [True, False], ids=["one model", "fresh models"])
-def test_every_api_again_and_again(standin: StandIn, reused: bool) -> None:
-    """Twice each, in loops one after another, inside a running loop and from threads at once: every
-    answer comes, no call is made twice.
+def test_every_api_method_repeatedly(standin: StandIn, reused: bool) -> None:
+    """Every API method works twice, on several loops, inside a running loop and from concurrent
+    threads: every question is answered, no call is made twice.
     """
     first = foreign("ChatOpenAI", standin.base_url)
 
@@ -229,17 +229,17 @@ def test_every_api_again_and_again(standin: StandIn, reused: bool) -> None:
     ]
 
 
-async def test_the_loop_is_free_meanwhile(standin: StandIn) -> None:
-    """Two runs of one runnable on one loop go on side by side."""
+async def test_runs_do_not_block_the_loop(standin: StandIn) -> None:
+    """Two runs of one runnable on one loop run concurrently."""
     standin.change(latency=0.1)
     runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url), context=TEXT)
     await asyncio.gather(*(runnable.ainvoke("Who?") for _ in range(3)))
     assert standin.stats().most_in_flight >= 3
 
 
-def test_documents_are_let_go_of(cited: RLMRunnable) -> None:
-    """One that came with a question goes with it, whatever became of the run; a bound one stays for
-    the next, and is read once.
+def test_documents_are_released(cited: RLMRunnable) -> None:
+    """A document passed with a question is released with it, however the run ends; a bound one is
+    kept and read once.
     """
     before = documents_held()
     cited.invoke({"question": "Who?", "context": TEXT})
@@ -260,7 +260,7 @@ def test_documents_are_let_go_of(cited: RLMRunnable) -> None:
 
 
 def test_a_path_is_a_document(cited: RLMRunnable, tmp_path: Path) -> None:
-    """It is read by the runnable; one that cannot be read is an error before any call."""
+    """The runnable reads a path; a file that cannot be read is an error before any call."""
     (tmp_path / "report.txt").write_text(TEXT)
     assert (
         cited.invoke({"question": "Who?", "context": tmp_path / "report.txt"})["context"][
@@ -273,7 +273,7 @@ def test_a_path_is_a_document(cited: RLMRunnable, tmp_path: Path) -> None:
 
 
 def test_from_an_rlm(standin: StandIn) -> None:
-    """It asks as the RLM does, with its models and options; and an RLM gives its options back."""
+    """`from_rlm` uses the RLM's models and options."""
     rlm = RLM(
         foreign("ChatOpenAI", standin.base_url), max_iterations=3, limits=Limits(stdout_shown=77)
     )
@@ -290,7 +290,7 @@ class Dam(BaseModel):
 
 
 def test_typed_answers_and_tools(standin: StandIn) -> None:
-    """Options of an RLM are the runnable's own."""
+    """Options of an RLM are options of the runnable."""
     standin.change(scripts={MODEL: scripted('```repl\nFINAL({"name": town(1)})\n```')})
 
     def town(number: int) -> str:
@@ -304,8 +304,8 @@ def test_typed_answers_and_tools(standin: StandIn) -> None:
 
 
 def test_budgets(standin: StandIn) -> None:
-    """A stop for the budget gives the best answer so far and says why; raising is for those who ask
-    for it.
+    """A run stopped by its budget returns the best answer so far and the reason, or raises if that
+    is configured.
     """
     standin.change(
         scripts={
@@ -322,8 +322,8 @@ def test_budgets(standin: StandIn) -> None:
     assert raised.value.result.answer == "It was Ada."
 
 
-def test_bad_options() -> None:
-    """They are refused where the runnable is made, in this library's words."""
+def test_invalid_options() -> None:
+    """Invalid options are refused by the constructor, with this library's messages."""
     for wrong in (
         {"max_iterations": 0},
         {"store_mode": "nobody"},
@@ -339,7 +339,7 @@ def test_bad_options() -> None:
 
 
 def test_every_option_of_an_rlm_is_one_of_the_runnable() -> None:
-    """With the same default; else `from_rlm` and a configuration would lose it."""
+    """The runnable has every option of RLM, with the same default."""
     fields = {
         name: each.get_default()
         for name, each in RLMRunnable.model_fields.items()
@@ -353,10 +353,8 @@ def test_every_option_of_an_rlm_is_one_of_the_runnable() -> None:
     assert {name: default for name, default in fields.items() if name != "root_llm"} == defaults
 
 
-def test_it_is_not_serialised() -> None:
-    """A live store and sandbox cannot be; what LangChain writes of it instead holds no text of the
-    document.
-    """
+def test_it_is_not_serializable() -> None:
+    """A runnable is not serializable; LangChain's placeholder for it has no document text."""
     runnable = RLMRunnable("offline", context="secret words")
     assert not RLMRunnable.is_lc_serializable()
     assert "not_implemented" in dumps(runnable)
@@ -364,8 +362,8 @@ def test_it_is_not_serialised() -> None:
 
 
 async def test_progress_as_events(standin: StandIn) -> None:
-    """`astream_events` sees the calls of models and the steps of the run, in order, and the output
-    at the end.
+    """`astream_events` has the model calls and the steps of the run, in order, and the output at
+    the end.
     """
     runnable = RLMRunnable(foreign("ChatOpenAI", standin.base_url), context=TEXT)
     events = [event async for event in runnable.astream_events("Who?", version="v2")]
@@ -386,8 +384,8 @@ async def test_progress_as_events(standin: StandIn) -> None:
 
 
 def test_names_are_resolved_once() -> None:
-    """Also those of registered sub-models: what is made of the runnable by a configuration has the
-    same models, with their connections.
+    """Names of models, including registered sub-models, are resolved once: configured copies share
+    the models with their connections.
     """
     runnable = RLMRunnable("offline", {"fast": "offline", "strong": "offline"})
     assert not any(
@@ -398,8 +396,8 @@ def test_names_are_resolved_once() -> None:
         RLMRunnable("offline", {})
 
 
-def test_a_long_batch_is_told_in_twenty_steps(standin: StandIn) -> None:
-    """However many prompts it has."""
+def test_a_long_batch_reports_twenty_steps(standin: StandIn) -> None:
+    """A batch reports progress at most twenty times, however many prompts it has."""
     from tests.langchain.conftest import Tracer
 
     standin.change(
@@ -419,8 +417,8 @@ def test_a_long_batch_is_told_in_twenty_steps(standin: StandIn) -> None:
     assert steps[-1] == 207
 
 
-def test_a_models_own_answers(standin: StandIn) -> None:
-    """A sub-model may be another one, bound or not, registered by name."""
+def test_registered_sub_models(standin: StandIn) -> None:
+    """A sub-model can be a different model, bound or not, registered by name."""
     standin.change(
         scripts={
             MODEL: scripted('```repl\nFINAL(llm_query("x", model="strong") + llm_query("y"))\n```')

@@ -1,5 +1,5 @@
-"""LangChain's own suites for retrievers and tools, unaltered: only the properties that they ask for
-are given.
+"""LangChain's own test suites for retrievers and tools, unchanged, with only the required
+properties.
 """
 
 import functools
@@ -16,7 +16,7 @@ from tests.langchain._agents import findings, scripted
 
 @functools.cache
 def tools() -> dict[str, BaseTool]:
-    """The tool that asks a document, and those over what was found."""
+    """The tool that queries the document, and those over the findings."""
     return {
         tool.name: tool
         for tool in [create_rlm_tool(scripted()), *RLMStoreToolkit(store=findings()).get_tools()]

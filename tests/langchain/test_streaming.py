@@ -1,5 +1,5 @@
-"""The same run with every API method: what a user watches changes neither how models are asked nor what is
-counted.
+"""The same run with every API method: observing a run changes neither how models are called nor
+what is counted.
 """
 
 from collections.abc import Awaitable, Callable
@@ -59,7 +59,7 @@ async def by_filtered_events(runnable: RLMRunnable, config: RunnableConfig) -> s
 
 
 async def by_function(runnable: RLMRunnable, config: RunnableConfig) -> str:
-    """An `RLM` without a runnable around it, in a step of a chain that is watched."""
+    """An `RLM` without a runnable, in a step of a chain that is streamed."""
     rlm = RLM(runnable.root_llm, runnable.sub_llm, budget=runnable.budget)
 
     async def ask(question: str) -> str:
@@ -132,8 +132,8 @@ EVERY_API = pytest.mark.parametrize("api", ALL_APIS.values(), ids=ALL_APIS)
 async def test_a_budget_does_not_differ_between_apis(
     standin: StandIn, api: Any, fast: bool
 ) -> None:
-    """The same calls, the same tokens, and none refused, however the run is watched: sub-calls are
-    not streamed for no reader.
+    """The calls and the tokens are the same, and none is refused, however the run is observed:
+    sub-calls are not streamed needlessly.
     """
     standin.change(scripts=MODELS)
 
@@ -169,8 +169,8 @@ async def test_a_budget_does_not_differ_between_apis(
 async def test_tokens_that_are_shown_are_counted_too(
     standin: StandIn, api: Any, fast: bool
 ) -> None:
-    """With `stream_tokens=True` the calls of a watched run are streamed, at any address, and each
-    says its tokens.
+    """With `stream_tokens=True` the calls of an observed run are streamed, at any address, and each
+    reports its tokens.
     """
     standin.change(scripts=MODELS)
 
@@ -195,11 +195,11 @@ async def test_tokens_that_are_shown_are_counted_too(
 @pytest.mark.parametrize(
     "options", [{"streaming": True}, {"streaming": True, "stream_usage": True}]
 )
-async def test_a_model_set_to_stream_says_its_tokens(
+async def test_a_model_set_to_stream_reports_its_tokens(
     standin: StandIn, api: str, options: dict[str, Any]
 ) -> None:
-    """`streaming=True` is the user's own word and stays; the tokens are asked for where nothing is
-    said of them.
+    """A model with `streaming=True` is streamed, and its tokens are requested unless the user set
+    otherwise.
     """
     standin.change(
         scripts={**MODELS, foreign("ChatOpenAI", standin.base_url).model_name: [PROGRAM]}
@@ -217,8 +217,8 @@ async def test_a_model_set_to_stream_says_its_tokens(
     assert min(each["input_tokens"] for each in output["usage_metadata"].values()) > 0
 
 
-async def test_a_user_who_wants_no_tokens_counted_gets_none(standin: StandIn) -> None:
-    """`stream_usage=False` is for servers that refuse to be asked; it stays as it is."""
+async def test_stream_usage_false_is_respected(standin: StandIn) -> None:
+    """`stream_usage=False`, for servers that refuse the request of tokens, is respected."""
     llm = foreign("ChatOpenAI", standin.base_url, max_retries=0, streaming=True, stream_usage=False)
     assert (await LLMBatchRunnable(llm).ainvoke(["x"]))[0] != ""
     assert "stream_options" not in standin.requests()[0].body
@@ -226,7 +226,7 @@ async def test_a_user_who_wants_no_tokens_counted_gets_none(standin: StandIn) ->
 
 @pytest.mark.parametrize("kind", ["ChatAnthropic", "ChatGoogleGenerativeAI"])
 async def test_other_providers_are_not_streamed_either(standin: StandIn, kind: str) -> None:
-    """The rule holds for every class: nothing is set on the user's object, and no argument is sent
+    """The same holds for every class: nothing is set on the user's object, and no argument is sent
     that a provider refuses.
     """
     runnable = RLMRunnable(foreign(kind, standin.base_url, max_retries=0), context="a document")
@@ -236,9 +236,9 @@ async def test_other_providers_are_not_streamed_either(standin: StandIn, kind: s
 
 
 @pytest.mark.parametrize("stream_tokens", [False, True])
-async def test_events_of_calls_are_told_all_the_same(standin: StandIn, stream_tokens: bool) -> None:
-    """`astream_events` sees each call begin and end; pieces of its answer come with
-    `stream_tokens=True` alone.
+async def test_events_of_calls_are_reported(standin: StandIn, stream_tokens: bool) -> None:
+    """`astream_events` has the start and end of each call; tokens only with
+    `stream_tokens=True`.
     """
     standin.change(scripts=MODELS)
     llm = fast_chat_openai("root", base_url=standin.base_url, api_key=KEY)
@@ -250,8 +250,8 @@ async def test_events_of_calls_are_told_all_the_same(standin: StandIn, stream_to
 
 
 @pytest.mark.parametrize("asynchronously", [False, True], ids=["sync", "async"])
-async def test_an_agent_that_is_watched(standin: StandIn, asynchronously: bool) -> None:
-    """The agent's own model streams to its reader; the models under its tool do not."""
+async def test_an_agent_that_is_streamed(standin: StandIn, asynchronously: bool) -> None:
+    """The agent's own model is streamed to its reader; the models of its tool are not."""
     standin.change(scripts={**MODELS, "agent": [ASKED, SAID]})
     root = foreign("ChatOpenAI", standin.base_url, max_retries=0).bind(model="root")
     made = agent(

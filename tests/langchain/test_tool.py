@@ -1,5 +1,5 @@
-"""The tool by which an agent asks a document: what models see of it, where the document comes from,
-what its artifact holds.
+"""The tool with which an agent queries a document: its schema, the source of the document, and its
+artifact.
 """
 
 import json
@@ -60,13 +60,13 @@ def call(tool: BaseTool, **args: Any) -> dict[str, Any]:
 
 
 async def tell(tool: BaseTool, asynchronously: bool, **args: Any) -> ToolMessage:
-    """The message that the tool makes of a call."""
+    """The tool's message for a call."""
     asked = call(tool, **args)
     return await tool.ainvoke(asked) if asynchronously else tool.invoke(asked)
 
 
 def graph(tool: BaseTool, **options: Any) -> Any:
-    """A graph of this tool alone."""
+    """A graph with only this tool."""
     made = StateGraph(State, Context)
     made.add_node("tools", ToolNode([tool]))
     made.add_edge(START, "tools")
@@ -82,7 +82,7 @@ async def in_graph(
     args: Any = None,
     **state: Any,
 ) -> ToolMessage:
-    """The message that the tool makes in a graph, of a call by a model."""
+    """The tool's message in a graph, for a call by a model."""
     asked = {"messages": [AIMessage("", tool_calls=[call(tool, **(args or {}))])], **state}
     made = graph(tool)
     output = (
@@ -95,9 +95,9 @@ async def in_graph(
     return message
 
 
-def test_what_a_model_sees_of_it() -> None:
-    """A name, a description and one question: no document, nothing of the graph; a message's
-    content is all that comes back.
+def test_the_schema_for_the_model() -> None:
+    """The model sees a name, a description and one question; no document and nothing of the graph.
+    Only the message's content is returned to it.
     """
     tool = create_rlm_tool(
         scripted(), name="ask_minutes", description="The minutes of 1911.", context_key="document"
@@ -130,9 +130,9 @@ def test_what_a_model_sees_of_it() -> None:
 
 
 @both
-async def test_without_a_call_of_a_model(asynchronously: bool) -> None:
-    """Asked by hand, with arguments or with the question alone, it gives the text that a model
-    would be told.
+async def test_calling_the_tool_directly(asynchronously: bool) -> None:
+    """Called directly, with arguments or only the question, the tool returns the text for the
+    model.
     """
     tool = create_rlm_tool(scripted())
     for asked in ({"question": QUESTION}, QUESTION):
@@ -141,7 +141,9 @@ async def test_without_a_call_of_a_model(asynchronously: bool) -> None:
 
 
 def test_nothing_of_the_document_is_in_its_repr() -> None:
-    """What tracers and logs write of a tool tells the size of the document and none of its words."""
+    """The tool's repr, which tracers and logs record, has the document's size and none of its
+    text.
+    """
     shown = repr(create_rlm_tool(RLMRunnable(Scripted([LOOK]), context=f"{QUOTE} " * 100)))
     assert "a string of 4,300 characters" in shown
     assert "Ravenna" not in shown
@@ -149,8 +151,8 @@ def test_nothing_of_the_document_is_in_its_repr() -> None:
 
 @both
 async def test_the_message_and_the_artifact(asynchronously: bool) -> None:
-    """The answer with the quotes that support it; beside it plain JSON, which is the same after
-    JSON and after a checkpoint.
+    """The message has the answer with its supporting quotes; the artifact is plain JSON, unchanged
+    by JSON and by a checkpoint.
     """
     message = await tell(create_rlm_tool(scripted()), asynchronously)
     at = TEXTS[0].index(QUOTE)
@@ -178,8 +180,8 @@ async def test_the_message_and_the_artifact(asynchronously: bool) -> None:
 
 @both
 async def test_usage_is_on_no_message(asynchronously: bool) -> None:
-    """What a run took is in the artifact only: where a message has usage, middleware reads it as
-    the size of the conversation.
+    """Usage is only in the artifact, because middleware reads usage of a message as the size of the
+    conversation.
     """
     message = await tell(create_rlm_tool(scripted()), asynchronously)
     assert getattr(message, "usage_metadata", None) is None
@@ -191,7 +193,7 @@ async def test_usage_is_on_no_message(asynchronously: bool) -> None:
 
 @both
 async def test_a_typed_answer(asynchronously: bool) -> None:
-    """An answer of a type is JSON for the model and in the artifact."""
+    """A typed answer is JSON, for the model and in the artifact."""
 
     class Approval(BaseModel):
         who: str
@@ -207,8 +209,8 @@ async def test_a_typed_answer(asynchronously: bool) -> None:
     assert message.artifact["answer"] == {"who": "Zoë", "year": 1911}
 
 
-def test_quotes_are_cut_for_the_model() -> None:
-    """The model gets the beginnings of 20 quotes; the artifact has all of each."""
+def test_quotes_are_truncated_for_the_model() -> None:
+    """The model gets 20 truncated quotes; the artifact has complete ones."""
     root = Scripted(
         [code("FINAL('so', evidence=[SpanRef('context_0', at, at + 1000) for at in range(30)])")]
     )
@@ -223,8 +225,8 @@ def test_quotes_are_cut_for_the_model() -> None:
 
 @both
 async def test_an_answer_that_is_the_document(asynchronously: bool, document: str) -> None:
-    """A run that answers with all that it was given floods neither the model nor a checkpoint: both
-    say how long the answer is.
+    """An answer as long as the document is truncated for the model and in checkpoints, with its
+    full length.
     """
     limits = Limits(answer_chars=2 * len(document))
     message = await tell(
@@ -262,8 +264,8 @@ class Failing:
     ids=["model", "bad document", "budget"],
 )
 async def test_errors_of_a_run(runnable: Any, why: str, asynchronously: bool) -> None:
-    """They come to the model as a message with the status of an error, with no artifact, and the
-    agent goes on.
+    """An error of a run is a message with the status "error", without an artifact, and the agent
+    continues.
     """
     for ask in (tell, in_graph):
         message = await ask(create_rlm_tool(runnable()), asynchronously)
@@ -273,7 +275,7 @@ async def test_errors_of_a_run(runnable: Any, why: str, asynchronously: bool) ->
 
 
 def test_mistakes_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that is none of this library's is the caller's to see."""
+    """An error that is not this library's is raised to the caller."""
     tool = create_rlm_tool(scripted())
     monkeypatch.setattr(type(tool.runnable), "invoke", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -282,8 +284,8 @@ def test_mistakes_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch)
 
 @both
 async def test_a_partial_answer_says_so(asynchronously: bool) -> None:
-    """Where a limit ended the run, the model is told that the answer is partial and why; or that
-    there is none.
+    """If a limit ended the run, the message says that the answer is partial and why, or that there
+    is none.
     """
     root = Scripted([code("llm_batch(['a', 'b', 'c'])"), final("'so far'")])
     message = await tell(
@@ -305,9 +307,9 @@ async def test_a_partial_answer_says_so(asynchronously: bool) -> None:
 
 
 @both
-async def test_where_the_document_is(asynchronously: bool) -> None:
-    """Bound to the runnable; or, by a name, in the graph's runtime context or in its state,
-    whichever shape these have.
+async def test_the_document(asynchronously: bool) -> None:
+    """The document is bound to the runnable, or read by its key from the graph's runtime context or
+    state, in any of their shapes.
     """
     bound = create_rlm_tool(RLMRunnable(Scripted([LOOK]), context="bound"))
     assert (
@@ -339,7 +341,9 @@ async def test_where_the_document_is(asynchronously: bool) -> None:
 
 @both
 async def test_documents_of_langchain_in_the_runtime_context(asynchronously: bool) -> None:
-    """Documents keep their ids there, and the same objects serve any number of calls."""
+    """Documents in the runtime context keep their ids, and the same objects serve any number of
+    calls.
+    """
     tool = create_rlm_tool(scripted(context=None), context_key="document")
     for _ in range(2):
         message = await in_graph(tool, asynchronously, context={"document": DOCUMENTS})
@@ -360,8 +364,8 @@ async def test_documents_of_langchain_in_the_runtime_context(asynchronously: boo
     ],
 )
 async def test_a_model_forges_arguments(forged: dict[str, Any], asynchronously: bool) -> None:
-    """Whatever a model writes beside its question is dropped: it chooses no document and no
-    configuration.
+    """Arguments of the model other than the question are dropped: it can select neither document
+    nor configuration.
     """
     bound = create_rlm_tool(RLMRunnable(Scripted([LOOK]), context="bound"))
     named = create_rlm_tool(RLMRunnable(Scripted([LOOK])), context_key="document")
@@ -380,7 +384,7 @@ async def test_a_model_forges_arguments(forged: dict[str, Any], asynchronously: 
 
 
 class Look(BaseCallbackHandler):
-    """Everything that a tracer is handed."""
+    """Records everything that a tracer receives."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -413,12 +417,10 @@ def document() -> str:
 
 @both
 @pytest.mark.parametrize("place", ["bound", "runtime context"])
-async def test_a_document_of_50_mb_stays_where_it_is(
+async def test_a_document_of_50_mb_is_not_copied(
     place: str, asynchronously: bool, document: str
 ) -> None:
-    """It is in no artifact, no message, no checkpoint, and no tracer sees it as the input or the
-    output of anything.
-    """
+    """No artifact, message, checkpoint, input or output in a trace contains a document of 50 MB."""
     assert len(document) > 50_000_000
     is_bound = place == "bound"
     tool = create_rlm_tool(
@@ -449,10 +451,8 @@ async def test_a_document_of_50_mb_stays_where_it_is(
 
 
 @both
-async def test_what_the_graph_hands_over_is_not_dumped(asynchronously: bool) -> None:
-    """A runtime context may hold anything: it is not walked through or copied, only asked for the
-    document.
-    """
+async def test_the_runtime_context_is_not_serialized(asynchronously: bool) -> None:
+    """The runtime context is not serialized or copied; only the document is read from it."""
 
     class Own(BaseModel):
         document: str = "its own"
@@ -474,8 +474,8 @@ async def test_what_the_graph_hands_over_is_not_dumped(asynchronously: bool) -> 
 
 @both
 async def test_its_run_is_below_the_tools(asynchronously: bool) -> None:
-    """A tracer sees the run, and the calls of models in it, below the call of the tool, in a graph
-    and without.
+    """A tracer sees the run, with its model calls, below the tool's call, in a graph and
+    outside.
     """
     for ask in (tell, in_graph):
         look = Parents()
@@ -495,8 +495,8 @@ async def test_its_run_is_below_the_tools(asynchronously: bool) -> None:
 
 
 @both
-async def test_what_was_made_of_a_runnable(asynchronously: bool) -> None:
-    """A tool takes the runnable with retries and configuration as well, and from an RLM."""
+async def test_derived_runnables(asynchronously: bool) -> None:
+    """A tool accepts a runnable with retries and configuration, and one from an RLM."""
     seen = Look()
     runnable = (
         RLMRunnable.from_rlm(RLM(Scripted([LOOK])), context="bound")
@@ -508,8 +508,8 @@ async def test_what_was_made_of_a_runnable(asynchronously: bool) -> None:
 
 
 @pytest.mark.parametrize("given", [RLM("offline"), None, "offline", len])
-def test_what_is_no_runnable(given: Any) -> None:
-    """Anything else is an error that says what to give."""
+def test_anything_but_a_runnable_is_refused(given: Any) -> None:
+    """Anything but a Runnable is an error that says what to pass."""
     with pytest.raises(
         InputError,
         match=r"made of a runnable, such as RLMRunnable\(…\) or RLMRunnable.from_rlm\(rlm\), not ",

@@ -1,4 +1,4 @@
-"""How the tool is made, and what of a run its message and its artifact hold."""
+"""Creating the tool, and the content of its message and artifact."""
 
 import pytest
 
@@ -10,7 +10,9 @@ from tests.langchain.test_tool import call
 
 
 def test_a_runnable_without_a_document() -> None:
-    """It is refused where the tool is made: the agent's model could do nothing about it."""
+    """A runnable without a document is refused when the tool is created, because the agent's model
+    could not supply one.
+    """
     bare = RLMRunnable("offline")
     for each in (bare, bare.with_config(tags=["x"]), bare.with_retry()):
         with pytest.raises(InputError, match="the runnable has no document"):
@@ -20,8 +22,8 @@ def test_a_runnable_without_a_document() -> None:
 
 
 def test_only_a_tool_of_a_graph_has_an_injected_argument() -> None:
-    """What exports tools, to MCP above all, takes none that have one: a tool over a bound document
-    has its question alone.
+    """A tool over a bound document has only its question, because exports, such as to MCP, do not
+    support injected arguments.
     """
     plain = create_rlm_tool(scripted())
     assert list(plain.get_input_schema().model_fields) == ["question"]
@@ -30,10 +32,8 @@ def test_only_a_tool_of_a_graph_has_an_injected_argument() -> None:
     ) == ["question", "runtime"]
 
 
-def test_a_run_that_raises_is_told_with_its_best_answer() -> None:
-    """With `on_incomplete="raise"` the agent's model is told why the run stopped, and the best
-    words so far.
-    """
+def test_a_run_that_raises_reports_its_best_answer() -> None:
+    """With `on_incomplete="raise"` the agent's model gets the reason and the best answer so far."""
     runnable = RLMRunnable(
         Scripted([code("print('look')"), "It was Ada."]),
         context="a",
@@ -48,9 +48,9 @@ def test_a_run_that_raises_is_told_with_its_best_answer() -> None:
     )
 
 
-def test_what_a_checkpoint_is_given_of_quotes() -> None:
-    """The artifact's quotes are cut, however much of the document a run cites; their places are
-    whole.
+def test_quotes_in_a_checkpoint_are_truncated() -> None:
+    """The artifact's quotes are truncated, however much of the document a run cites; all spans are
+    complete.
     """
     text = "The dam. " * 10_000
     root = Scripted(

@@ -1,4 +1,4 @@
-"""Tools over what a run found: search, summary, and the document's own words."""
+"""Tools over the findings of a run: search, summary, and the document's text."""
 
 import asyncio
 import json
@@ -28,16 +28,16 @@ def tools(store: object) -> dict[str, BaseTool]:
 
 
 async def tell(tool: BaseTool, asynchronously: bool, **args: Any) -> ToolMessage:
-    """The message that the tool makes of a call."""
+    """The tool's message for a call."""
     asked = {"name": tool.name, "args": args, "id": "call_1", "type": "tool_call"}
     message = await tool.ainvoke(asked) if asynchronously else tool.invoke(asked)
     assert isinstance(message, ToolMessage)
     return message
 
 
-def test_what_a_model_sees_of_them() -> None:
-    """Three tools, each with a description of itself and of its arguments; none of these is the
-    store.
+def test_the_schemas_for_the_model() -> None:
+    """The model sees three tools, each with a description and described arguments, none of which is
+    the store.
     """
     shown = {
         name: convert_to_openai_tool(tool)["function"] for name, tool in tools(findings()).items()
@@ -59,7 +59,7 @@ def test_what_a_model_sees_of_them() -> None:
 
 @both
 async def test_search(asynchronously: bool) -> None:
-    """Each finding with its id, type and places, which `read_span` takes; the artifact is the
+    """Each finding has its id, type and spans, which `read_span` accepts; the artifact is the
     retriever's Documents in plain JSON.
     """
     store = findings()
@@ -80,7 +80,7 @@ async def test_search(asynchronously: bool) -> None:
 
 @both
 async def test_summary(asynchronously: bool) -> None:
-    """How much there is of what, and the first of it."""
+    """The summary has counts and the first findings."""
     message = await tell(
         tools(findings())["summarise_findings"], asynchronously, query="type=claim", k=1
     )
@@ -96,7 +96,7 @@ async def test_summary(asynchronously: bool) -> None:
 @both
 @pytest.mark.parametrize("source", ["context_0", "minutes"])
 async def test_reading_a_span(source: str, asynchronously: bool) -> None:
-    """The document's own words, by the name of the text or by the document's id."""
+    """A span's text is read by the name of the source or by the document's id."""
     message = await tell(
         tools(findings())["read_span"], asynchronously, source=source, start=AT, end=AT + len(QUOTE)
     )
@@ -108,7 +108,7 @@ async def test_reading_a_span(source: str, asynchronously: bool) -> None:
 
 @both
 async def test_artifacts_are_plain(asynchronously: bool) -> None:
-    """What each tool leaves is the same after JSON and after a checkpoint."""
+    """Every artifact is unchanged by JSON and by a checkpoint."""
     serde = JsonPlusSerializer()
     made = tools(findings())
     calls = {
@@ -160,24 +160,24 @@ def by_id(*ids: str) -> SharedStore:
         ),
     ],
 )
-async def test_places_that_are_not_there(
+async def test_invalid_spans(
     store: Any, args: dict[str, Any], why: str, asynchronously: bool
 ) -> None:
-    """The model is told what is wrong, in a message with the status of an error."""
+    """An invalid span is a message with the status "error" that says what is wrong."""
     message = await tell(tools(store())["read_span"], asynchronously, **args)
     assert (message.status, message.artifact) == ("error", None)
     assert why in message.content
 
 
 def test_a_documents_id_that_looks_like_a_name() -> None:
-    """The name of a text goes before any document's id."""
+    """The name of a source has precedence over a document's id."""
     read = tools(by_id("context_1", "context_0"))["read_span"]
     assert read.invoke({"source": "context_0", "start": 0, "end": 13}) == "the text of 0"
 
 
 @both
 async def test_a_query_with_a_mistake(asynchronously: bool) -> None:
-    """The model is told of the column."""
+    """The model gets the column of a syntax error."""
     for name in ("search_findings", "summarise_findings"):
         message = await tell(tools(findings())[name], asynchronously, query="type=claim tag=")
         assert (message.status, "column 16" in message.content) == ("error", True)
@@ -187,9 +187,9 @@ async def test_a_query_with_a_mistake(asynchronously: bool) -> None:
 @pytest.mark.parametrize(
     "args", [{}, {"query": "x", "k": 0}, {"query": "x", "k": 51}, {"query": 5}]
 )
-async def test_arguments_that_do_not_fit(args: dict[str, Any], asynchronously: bool) -> None:
-    """They never reach the store: LangChain refuses them by the schema, and an agent tells its
-    model.
+async def test_invalid_arguments(args: dict[str, Any], asynchronously: bool) -> None:
+    """LangChain refuses invalid arguments by the schema before they reach the store, and an agent
+    reports them to its model.
     """
     with pytest.raises(ValidationError):
         await tell(tools(findings())["search_findings"], asynchronously, **args)
@@ -197,9 +197,7 @@ async def test_arguments_that_do_not_fit(args: dict[str, Any], asynchronously: b
 
 @both
 async def test_long_findings(asynchronously: bool) -> None:
-    """A model is shown the beginning of a finding that is as long as a book, and some of its many
-    places; so is a checkpoint.
-    """
+    """Long findings and long lists of spans are truncated for the model and in checkpoints."""
     store = SharedStore(Corpus.build("x" * 500))
     store.worker("w").create(
         "note",
@@ -217,8 +215,8 @@ async def test_long_findings(asynchronously: bool) -> None:
 
 
 def test_a_bound_document_stays_for_its_store() -> None:
-    """Of a runnable that is bound to its document the tools can read it; one that came with a
-    question is let go of, which they say.
+    """The tools can read a document bound to a runnable; one passed with a question is released,
+    and the tools say so.
     """
     span = {"source": "context_0", "start": AT, "end": AT + len(QUOTE)}
     bound = scripted()
@@ -231,8 +229,8 @@ def test_a_bound_document_stays_for_its_store() -> None:
     )
 
 
-async def test_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asynchronous calls work in a thread: it is the loop that lets this one end."""
+async def test_calls_do_not_block_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asynchronous calls run in a thread and do not block the loop."""
     begun, may_end = threading.Event(), threading.Event()
 
     def slow(*_: Any) -> list[Any]:
@@ -249,6 +247,6 @@ async def test_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_store() -> None:
-    """A toolkit of nothing is an error when it is made."""
+    """A toolkit without a store is an error when it is created."""
     with pytest.raises(InputError, match="no run 'gone'"):
         RLMStoreToolkit(store="gone")

@@ -1,5 +1,5 @@
-"""One trace for a tree of runs: nobody is an orphan, tokens add up, the document is in none of it,
-and an end is seen by all.
+"""One trace for a tree of runs: no run is an orphan, tokens add up, the document is not in it, and
+every end is reported.
 """
 
 import asyncio
@@ -63,8 +63,8 @@ async def until(condition: Callable[[], object]) -> None:
 @APIS
 @MODELS
 async def test_one_tree(standin: StandIn, kind: str, api: str) -> None:
-    """Root, sub-calls, child runs with what they ask, and a retriever after it are one tree, from
-    every API method, for models of every maker.
+    """Root, sub-calls, child runs with their calls, and a retriever after them are one tree, with
+    every API method and for models of every provider.
     """
     standin.change(scripts={MODEL: scripted(CHILDREN, child=CHILD)})
     tracer = Tracer()
@@ -91,9 +91,9 @@ async def test_one_tree(standin: StandIn, kind: str, api: str) -> None:
 
 @APIS
 @MODELS
-async def test_what_calls_show(standin: StandIn, kind: str, api: str) -> None:
-    """Each has its place in the run, its depth, and the user's own tags and metadata; `nostream`
-    unless tokens are wanted.
+async def test_the_metadata_of_calls(standin: StandIn, kind: str, api: str) -> None:
+    """Each call has its path in the run, its depth, and the user's own tags and metadata; and
+    `nostream` unless tokens are streamed.
     """
     for tokens in (False, True):
         tracer = Tracer()
@@ -117,7 +117,9 @@ async def test_what_calls_show(standin: StandIn, kind: str, api: str) -> None:
 @APIS
 @MODELS
 async def test_tokens_add_up(standin: StandIn, kind: str, api: str) -> None:
-    """What LangChain's own handler counts is the sum of the calls, and what the output says."""
+    """The tokens that LangChain's usage callback counts are the sum over the calls, and equal those
+    in the output.
+    """
     usage = UsageMetadataCallbackHandler()
     output = await through(
         api,
@@ -139,7 +141,7 @@ async def test_tokens_add_up(standin: StandIn, kind: str, api: str) -> None:
 
 
 class Slow(AsyncCallbackHandler):
-    """A tracer of the user's with asynchronous methods, which keeps what it is told."""
+    """A user's tracer with asynchronous methods, which records its events."""
 
     def __init__(self) -> None:
         self.errors: list[BaseException] = []
@@ -154,12 +156,9 @@ class Slow(AsyncCallbackHandler):
 
 @MODELS
 @pytest.mark.parametrize("children", [False, True], ids=["run", "children"])
-async def test_cancelling_is_seen(standin: StandIn, kind: str, children: bool) -> None:
-    """All calls are aborted at once, nothing goes on, and tracers are told of every run that was
-    ended by it.
-
-    LangChain itself tells nobody of the end of a chat model's call that is cancelled, so of those
-    the runs around them tell.
+async def test_cancelling_is_reported(standin: StandIn, kind: str, children: bool) -> None:
+    """Cancelling aborts all calls at once, and tracers receive the end of every run. LangChain
+    itself does not report the end of a cancelled chat model call, so the enclosing runs do.
     """
     ask = CHILDREN if children else '```repl\nllm_batch(["hang"] * 7)\n```'
     standin.change(
@@ -193,7 +192,7 @@ async def test_cancelling_is_seen(standin: StandIn, kind: str, children: bool) -
 
 
 async def test_closing_a_stream_is_cancelling(standin: StandIn) -> None:
-    """Whoever leaves a stream early ends its run."""
+    """Closing a stream early ends its run."""
     standin.change(
         scripts={MODEL: scripted('```repl\nllm_batch(["hang"] * 3)\n```')},
         faults=[Fault("hang", match="hang")],
@@ -215,9 +214,7 @@ LONG = "The dam was approved in March. " * (50_000_000 // 31)
 @APIS
 @pytest.mark.parametrize("bound", [False, True], ids=["in the input", "bound"])
 async def test_the_document_is_in_no_trace(standin: StandIn, api: str, bound: bool) -> None:
-    """Fifty megabytes of context are in no input, output or metadata of a run of ours, nor in an
-    event.
-    """
+    """A context of fifty megabytes is in no input, output, metadata or event of a run."""
     standin.change(
         scripts={
             MODEL: scripted(
@@ -242,7 +239,7 @@ async def test_the_document_is_in_no_trace(standin: StandIn, api: str, bound: bo
 def test_a_handler_that_fails_breaks_nothing(
     standin: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a user's handler raises is LangChain's to report; the run goes on."""
+    """LangChain reports the exceptions of a user's handler; the run continues."""
 
     class Broken(Tracer):
         def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
@@ -259,8 +256,8 @@ def test_a_handler_that_fails_breaks_nothing(
 
 @APIS
 async def test_a_batch_is_one_tree(standin: StandIn, api: str) -> None:
-    """Calls of a batch are below the batch's own run, with the numbers of their prompts, and failed
-    ones say so.
+    """Calls of a batch are below the batch's run, with the numbers of their prompts, and failed
+    ones are marked as such.
     """
     standin.change(faults=[Fault("bad_request", match="wrong")])
     tracer = Tracer()

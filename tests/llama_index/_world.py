@@ -1,5 +1,5 @@
-"""A small world for tests of the face: a document with a needle in it, a root model that finds it,
-and ways to ask with the sync and the async API.
+"""Shared by the tests of the face: a document with a needle, a root model that finds it, and
+helpers for the sync and the async API.
 """
 
 import re
@@ -36,7 +36,7 @@ def finder(*script: str) -> Scripted:
 
 
 def questions(root: Scripted) -> list[str]:
-    """The questions that a root was asked."""
+    """The questions that a root received."""
     return [request.query for request in root.requests if request.role == "root"]
 
 
@@ -48,8 +48,8 @@ def root_or_sub(ask: Ask) -> str:
 
 
 def scripted_llm(reply: Callable[[str], Any] | None = None, **options: Any) -> Any:
-    """An LLM of LlamaIndex in this process: as root it finds the needle, else it says what `reply`
-    makes of its prompt.
+    """A LlamaIndex LLM in this process: as root it finds the needle, otherwise it replies with
+    `reply` of its prompt.
     """
     from llama_index.core.llms import ChatMessage
     from llama_index.core.llms.mock import MockFunctionCallingLLM
@@ -63,7 +63,7 @@ def scripted_llm(reply: Callable[[str], Any] | None = None, **options: Any) -> A
 
 
 def calling_llm(tool: str) -> Any:
-    """An agent's LLM: it calls the tool once and then says what that said."""
+    """An agent's LLM: it calls the tool once and then repeats the tool's output."""
     from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
     from llama_index.core.llms.mock import MockFunctionCallingLLM
 
@@ -82,7 +82,7 @@ def calling_llm(tool: str) -> Any:
 
 
 def splitter(chunk_size: int = 256, chunk_overlap: int = 20) -> Any:
-    """LlamaIndex's usual splitter, without NLTK: that refuses to read its own files where an
+    """LlamaIndex's usual splitter, without NLTK, which refuses to read its own files if an
     installer has hard-linked them.
     """
     from llama_index.core.node_parser import SentenceSplitter
@@ -100,7 +100,7 @@ def needles(nodes: Sequence[Any]) -> list[str]:
 
 
 async def ask(engine: Any, api: str, question: str = QUESTION) -> Any:
-    """The engine's response with this API; the sync one is used as it is in a notebook,
-    inside a running loop.
+    """The engine's response with this API; the sync one is called inside a running loop, as in a
+    notebook.
     """
     return engine.query(question) if api == "sync" else await engine.aquery(question)

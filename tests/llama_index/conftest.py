@@ -1,5 +1,5 @@
-"""What tests of the LlamaIndex face share: no keys, nothing left behind, and LlamaIndex's settings
-as they were.
+"""Fixtures for tests of the LlamaIndex face: no keys, no leaks, and unchanged LlamaIndex
+settings.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from tests.standin import StandIn, serve_in_thread
 
 @pytest.fixture(autouse=True)
 def fresh_settings() -> Iterator[None]:
-    """Each test begins with LlamaIndex's settings untouched, but for a splitter that works wherever
-    it was installed.
+    """Each test begins with LlamaIndex's default settings, except for a splitter that works in
+    every installation.
     """
     if not find_spec("llama_index"):
         yield
@@ -39,6 +39,6 @@ def fresh_settings() -> Iterator[None]:
 
 @pytest.fixture
 def provider() -> Iterator[StandIn]:
-    """A provider on a loop of its own."""
+    """A provider on its own loop."""
     with serve_in_thread(keep_requests=True) as standin:
         yield standin

@@ -1,4 +1,4 @@
-"""What cannot work is refused before anything is spent, in words that say what to do."""
+"""Invalid input is refused before anything is charged, with messages that say what to do."""
 
 from copy import copy
 from typing import Any
@@ -45,7 +45,7 @@ class Answer(BaseModel):
     ],
 )
 def test_arguments_of_an_engine(options: Any, hint: str) -> None:
-    """At the constructor, whether or not there is a model yet."""
+    """Invalid arguments are refused by the constructor, with or without a model."""
     with pytest.raises(InputError, match=hint):
         RLMQueryEngine.from_defaults(**{"llm": finder(), **options})
     if "llm" not in options:
@@ -53,8 +53,8 @@ def test_arguments_of_an_engine(options: Any, hint: str) -> None:
             RLMQueryEngine.from_defaults(**options)
 
 
-def test_an_rlm_that_is_none() -> None:
-    """`from_rlm` takes an RLM and documents."""
+def test_from_rlm_needs_an_rlm() -> None:
+    """`from_rlm` accepts only an RLM, and documents."""
     with pytest.raises(InputError, match="expected RLM, not Scripted"):
         RLMQueryEngine.from_rlm(finder(), DOCUMENT)
     with pytest.raises(
@@ -66,8 +66,8 @@ def test_an_rlm_that_is_none() -> None:
 @pytest.mark.parametrize("question", ["", "  \n", None, 5])
 @pytest.mark.parametrize("api", ["sync", "async"])
 async def test_questions(question: Any, api: str) -> None:
-    """An empty question, and what is none, is refused by each method, also where a template would
-    make something of it.
+    """An empty or invalid question is refused by each method, even if a template would make it
+    non-empty.
     """
     root = finder()
     engine = RLMQueryEngine.from_defaults(DOCUMENT, llm=root)
@@ -85,7 +85,7 @@ async def test_questions(question: Any, api: str) -> None:
 
 @pytest.mark.parametrize("documents", [{"a": "text"}, {"text"}, b"text", 5, [5], [DOCUMENT, None]])
 async def test_documents_of_the_wrong_kind(documents: Any) -> None:
-    """What is no text is refused at the first question, with what to pass instead."""
+    """A document that is not text is refused at the first question, with what to pass instead."""
     with pytest.raises(InputError, match=r"pass|decode"):
         await RLMQueryEngine.from_defaults(documents, llm=finder()).aquery(QUESTION)
 
@@ -96,15 +96,15 @@ async def test_documents_of_the_wrong_kind(documents: Any) -> None:
 )
 @pytest.mark.parametrize("api", ["sync", "async"])
 async def test_nothing_to_read(documents: Any, api: str) -> None:
-    """Documents without any text get LlamaIndex's empty response, and no model is asked."""
+    """Documents without text result in LlamaIndex's empty response, without a call."""
     root = finder()
     engine = RLMQueryEngine.from_defaults(copy(documents), llm=root)
     response = engine.query(QUESTION) if api == "sync" else await engine.aquery(QUESTION)
     assert (str(response), response.source_nodes, root.requests) == ("Empty Response", [], [])
 
 
-async def test_images_that_are_left_out_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    """A node with an image and no text is not read, and a warning in the log says so."""
+async def test_images_without_text_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A node with an image and no text is not read, and a warning is logged."""
     engine = RLMQueryEngine.from_defaults([DOCUMENT, ImageNode(image="aGF5")], llm=finder())
     await engine.aquery(QUESTION)
     assert caplog.messages == [

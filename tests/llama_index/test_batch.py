@@ -1,4 +1,4 @@
-"""The batch over models of LlamaIndex."""
+"""Batches over LlamaIndex models."""
 
 import pickle
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ async def run(batch: LLMBatch, api: str, prompts: Any, **options: Any) -> list[s
 @KINDS
 @APIS
 async def test_order_and_concurrency(provider: StandIn, kind: str, api: str) -> None:
-    """Answers come in the order of the prompts, so many at once."""
+    """Replies are in the order of the prompts, with at most `max_concurrent` calls at a time."""
     provider.change(latency=0.05)
     assert (
         await run(LLMBatch(foreign(kind, provider.base_url), max_concurrent=5), api, PROMPTS)
@@ -43,9 +43,7 @@ async def test_order_and_concurrency(provider: StandIn, kind: str, api: str) -> 
 @KINDS
 @APIS
 async def test_failures_are_values(provider: StandIn, kind: str, api: str) -> None:
-    """A call that fails for good leaves an error in its slot; one that is refused for a while is
-    asked again.
-    """
+    """A permanent failure is an error in its slot; a temporary refusal is retried."""
     provider.change(
         faults=[Fault("bad_request", match="p3"), Fault("rate_limit", match="p4", times=1)]
     )
@@ -57,7 +55,9 @@ async def test_failures_are_values(provider: StandIn, kind: str, api: str) -> No
 
 @APIS
 async def test_as_they_complete(provider: StandIn, api: str) -> None:
-    """Numbered replies come as they are there; closing the iterator ends the calls under way."""
+    """Numbered replies are yielded as they arrive; closing the iterator cancels the calls in
+    flight.
+    """
     batch = LLMBatch(foreign("OpenAI", provider.base_url))
     if api == "sync":
         assert dict(batch.run_as_completed(PROMPTS)) == dict(enumerate(ANSWERS))
@@ -69,7 +69,7 @@ async def test_as_they_complete(provider: StandIn, api: str) -> None:
 
 @APIS
 async def test_messages_of_llama_index(provider: StandIn, api: str) -> None:
-    """A prompt may be a list of chat messages; one with an image is refused in its slot, not sent
+    """A prompt can be a list of chat messages; one with an image is refused in its slot, not sent
     without it.
     """
     talk = [
@@ -94,7 +94,7 @@ async def test_messages_of_llama_index(provider: StandIn, api: str) -> None:
 
 
 async def test_prompts_from_anywhere() -> None:
-    """Prompts may come from a generator or an async one."""
+    """Prompts can be pulled from a generator or an async generator."""
 
     async def arriving() -> AsyncIterator[str]:
         yield "a"
@@ -106,7 +106,7 @@ async def test_prompts_from_anywhere() -> None:
 
 
 async def test_options() -> None:
-    """Options of the batch hold for each call, unless that has others; the user's hooks hear of it
+    """Options of the batch apply to each call, which can override them; the user's hooks are called
     too.
     """
     told, seen = [], []
@@ -124,8 +124,8 @@ async def test_options() -> None:
 
 
 def test_bad_arguments_and_pickling() -> None:
-    """Unknown options and a single text are refused; the default model is looked up late; a batch
-    is as picklable as its model.
+    """Unknown options and a single string are refused; the default model is looked up late; a batch
+    can be pickled if its model can.
     """
     with pytest.raises(InputError, match="a batch has no option workers; there are max_concurrent"):
         LLMBatch(MockLLM(), workers=3)

@@ -1,4 +1,6 @@
-"""The chat engine: LlamaIndex's contract over one REPL, and what happens when that cannot go on."""
+"""The chat engine: LlamaIndex's contract over one REPL, and new sessions where the old one cannot
+continue.
+"""
 
 import asyncio
 import gc
@@ -56,8 +58,8 @@ def roles(engine: RLMChatEngine) -> list[tuple[str, str]]:
 
 @APIS
 async def test_variables_and_messages_stay(api: str) -> None:
-    """A second message is answered in the same REPL, by a model that has the first; sources,
-    metadata and history are LlamaIndex's.
+    """A second message is answered in the same REPL, by a model that sees the first; sources,
+    metadata and history have LlamaIndex's form.
     """
     engine, root = chat_of()
     first = await say(engine, api, QUESTION)
@@ -82,8 +84,8 @@ async def test_variables_and_messages_stay(api: str) -> None:
 
 @APIS
 async def test_streams(api: str) -> None:
-    """A stream gives the answer word by word, by LlamaIndex's own methods; history has it at once,
-    and no thread or task is left.
+    """A stream yields the answer word by word, with LlamaIndex's own methods; history has it at
+    once, and no thread or task is left.
     """
     engine, _ = chat_of(final("'one two three'"))
     if api == "sync":
@@ -101,7 +103,7 @@ async def test_streams(api: str) -> None:
 
 @APIS
 async def test_reset(api: str) -> None:
-    """After a reset neither history nor variables are there."""
+    """After a reset there is neither history nor any variable."""
     engine, root = chat_of()
     await say(engine, api, QUESTION)
     engine.reset()
@@ -112,10 +114,8 @@ async def test_reset(api: str) -> None:
 
 
 @APIS
-async def test_a_history_that_is_given(api: str) -> None:
-    """The same history goes on in the same session; another one takes its place, and the new
-    session is told of it.
-    """
+async def test_a_given_history(api: str) -> None:
+    """The same history continues the session; another one starts a new session that receives it."""
     engine, root = chat_of()
     await say(engine, api, QUESTION)
     assert str(await say(engine, api, "And then?", engine.chat_history)) == "20"
@@ -135,9 +135,9 @@ async def test_a_history_that_is_given(api: str) -> None:
     await close(engine, api)
 
 
-def test_messages_by_several_loops() -> None:
-    """A message by another event loop begins a session that is told the conversation; the session
-    before is ended.
+def test_messages_from_several_loops() -> None:
+    """A message from another event loop closes the session and starts a new one that receives the
+    conversation.
     """
     engine, root = chat_of()
 
@@ -154,7 +154,7 @@ def test_messages_by_several_loops() -> None:
 
 
 async def test_an_index_that_changes() -> None:
-    """Where the text of an index changes between two messages, the next is answered over the new
+    """If the text of an index changes between two messages, the next answer is over the new
     text.
     """
     index = SummaryIndex.from_documents([Document(text="Nothing.")], transformations=[splitter()])
@@ -167,7 +167,7 @@ async def test_an_index_that_changes() -> None:
 
 
 async def test_nothing_to_read() -> None:
-    """Blank documents get LlamaIndex's empty response, and no model is asked."""
+    """Blank documents result in LlamaIndex's empty response, without a call."""
     root = finder()
     engine = RLMChatEngine.from_defaults(Document(text=" "), llm=root)
     response = await engine.achat(QUESTION)
@@ -175,9 +175,9 @@ async def test_nothing_to_read() -> None:
     assert roles(engine)[-1] == ("assistant", "Empty Response")
 
 
-async def test_other_ways_to_make_one() -> None:
-    """Of an engine with its documents, and of an RLM; an engine over a retriever refuses, and so do
-    wrong arguments.
+async def test_other_constructors() -> None:
+    """A chat engine can be created from an engine with documents and from an RLM; an engine over a
+    retriever, and wrong arguments, are refused.
     """
     engine = RLMQueryEngine.from_defaults(DOCUMENT, llm=finder())
     for chat in (engine.as_chat_engine(), RLMChatEngine.from_rlm(RLM(finder()), DOCUMENT)):
@@ -197,7 +197,7 @@ async def test_other_ways_to_make_one() -> None:
 
 
 async def test_a_message_that_is_cancelled_is_not_in_the_history() -> None:
-    """A cancelled message ends its run; the next one goes on in the same REPL."""
+    """Cancelling a message ends its run; the next one continues in the same REPL."""
     engine, root = chat_of(KEEPS, code("print(llm_query('wait'))"), USES)
     waits = asyncio.Event()
 
@@ -220,7 +220,7 @@ async def test_a_message_that_is_cancelled_is_not_in_the_history() -> None:
 
 
 async def test_progress(told: list[Any]) -> None:  # noqa: F811 - the fixture
-    """Each message tells of its run as a query does."""
+    """Each message reports its progress like a query."""
     engine, _ = chat_of()
     async with engine:
         await engine.achat(QUESTION)

@@ -1,4 +1,4 @@
-"""The engine within LlamaIndex's own engines, chat engines and evaluators."""
+"""The engine inside LlamaIndex's own engines, chat engines and evaluators."""
 
 import json
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def engine_of(root: Any = None, **options: Any) -> RLMQueryEngine:
 
 
 class Says(CustomLLM):
-    """A model that answers each prompt by a function."""
+    """A model that answers each prompt with a function."""
 
     reply: Callable[[str], str]
 
@@ -114,8 +114,8 @@ async def test_in_a_router(api: str) -> None:
 
 @APIS
 async def test_for_sub_questions(api: str) -> None:
-    """Sub-questions are asked of it at once, and its sources come out beside them; its synthesizer
-    may put the answers together.
+    """Sub-questions run concurrently, with their sources in the response; the synthesizer can
+    combine their answers.
     """
     asked = json.dumps(
         [
@@ -152,7 +152,7 @@ def test_in_a_retry() -> None:
 
 
 class Politely(BaseQueryTransform):
-    """Puts every question politely."""
+    """Makes every question polite."""
 
     def _run(self, query_bundle: QueryBundle, metadata: Any) -> QueryBundle:
         return QueryBundle(f"Please: {query_bundle.query_str}")
@@ -166,7 +166,7 @@ class Politely(BaseQueryTransform):
 
 @APIS
 async def test_behind_a_transformation(api: str) -> None:
-    """TransformQueryEngine's four methods lead to ours, and its prompts to ours."""
+    """TransformQueryEngine's four methods, and its prompts, reach the engine's."""
     root = finder()
     engine = TransformQueryEngine(engine_of(root), Politely())
     assert str(await ask(engine, api)) == ANSWER
@@ -188,8 +188,8 @@ def memory() -> ChatMemoryBuffer:
 
 
 async def test_in_a_chat() -> None:
-    """CondenseQuestionChatEngine asks from each of its four methods; it streams where the engine
-    does, and switches a synthesizer.
+    """All four methods of CondenseQuestionChatEngine work; it streams if the engine does, and can
+    switch a synthesizer's streaming.
     """
     llm = saying("What of the needle?")
     root = finder()
@@ -214,7 +214,7 @@ async def test_in_a_chat() -> None:
 
 
 def test_in_a_graph() -> None:
-    """A graph of indices asks it for the evidence of a sub-index, and to put that together."""
+    """A graph of indices gets the evidence of a sub-index from the engine, and combines it."""
     index = SummaryIndex.from_documents([Document(text=TEXT, id_="doc-1")])
     graph = ComposableGraph.from_indices(
         SummaryIndex, [index], ["All of it."], storage_context=index.storage_context
@@ -232,7 +232,7 @@ def test_in_a_graph() -> None:
 # LlamaIndex's runner uses its own old name
 @pytest.mark.filterwarnings("ignore:asyncio_module:DeprecationWarning")
 async def test_under_evaluators() -> None:
-    """BatchEvalRunner asks it, and evaluators read its responses and citations."""
+    """BatchEvalRunner queries the engine, and evaluators read its responses and citations."""
     llm = Says(reply=lambda prompt: "YES" if NEEDLE in prompt else "NO")
     runner = BatchEvalRunner(
         {"faithful": FaithfulnessEvaluator(llm=llm), "relevant": RelevancyEvaluator(llm=llm)},

@@ -1,4 +1,4 @@
-"""Evidence where LlamaIndex takes a retriever, and postprocessors of what a retriever finds."""
+"""Evidence as a LlamaIndex retriever, and postprocessors of a retriever's nodes."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ DOCUMENT = Document(text=TEXT, id_="doc-1")
 
 @APIS
 async def test_an_engine_as_a_retriever(api: str) -> None:
-    """It is a retriever with callbacks of its own, finds the citations of a run, and fits into a
+    """The engine's retriever has its own callbacks, returns the citations of a run, and works in a
     pipeline with postprocessors.
     """
     debug = LlamaDebugHandler(print_trace_on_end=False)
@@ -46,9 +46,9 @@ async def test_an_engine_as_a_retriever(api: str) -> None:
 
 
 @APIS
-async def test_postprocessors_change_what_is_read(api: str) -> None:
-    """What the postprocessors leave of a retriever's nodes is the text of the run; where they leave
-    none, no model is asked.
+async def test_postprocessors_change_the_text_of_the_run(api: str) -> None:
+    """A run reads the nodes that the postprocessors return; if they return none, no model is
+    called.
     """
     index = SummaryIndex.from_documents([DOCUMENT, Document(text="Of cabbages and kings.")])
     root = finder(final(f"str(len(context)), evidence=[cite({NEEDLE!r})]"))
@@ -72,7 +72,7 @@ async def test_postprocessors_change_what_is_read(api: str) -> None:
 
 
 class Kept(KeywordNodePostprocessor):
-    """One of LlamaIndex's own without the package that it needs for languages."""
+    """One of LlamaIndex's own postprocessors, without the package that it needs for languages."""
 
     exclude: list[str] = []  # noqa: RUF012 - a field of pydantic, which copies it
 
@@ -88,9 +88,7 @@ class Kept(KeywordNodePostprocessor):
 
 
 def test_postprocessors_need_a_retriever() -> None:
-    """Without a retriever there is nothing that they could change, and the error says so; what is
-    none of them is refused.
-    """
+    """Postprocessors without a retriever, and other objects as postprocessors, are errors."""
     with pytest.raises(InputError, match="without a retriever"):
         RLMQueryEngine.from_defaults(DOCUMENT, llm=finder(), node_postprocessors=[Kept()])
     with pytest.raises(InputError, match="expected BaseNodePostprocessor"):
@@ -101,7 +99,7 @@ def test_postprocessors_need_a_retriever() -> None:
 
 
 def test_without_streaming_the_postprocessors_stay() -> None:
-    """The engine that a tool asks has the same postprocessors."""
+    """The engine of a tool has the same postprocessors."""
     index = SummaryIndex.from_documents([DOCUMENT])
     engine = RLMQueryEngine.from_defaults(
         retriever=index.as_retriever(),

@@ -18,7 +18,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("llama_index_*.p
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_an_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It finds what it hid, without a key, and has nothing to complain of."""
+    """An example finds and prints its answer, without a key, and reports no failure."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -29,7 +29,7 @@ def test_an_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_as_a_user_runs_one(tmp_path: Path) -> None:
-    """As a script, from any folder; its exit code says whether all was right."""
+    """An example runs as a script, from any folder; its exit code is 0 if all its checks pass."""
     (path,) = [path for path in EXAMPLES if path.stem == "llama_index_store"]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(path.parents[1])}
     done = subprocess.run(
@@ -45,7 +45,7 @@ def test_as_a_user_runs_one(tmp_path: Path) -> None:
 
 
 def test_there_are_five() -> None:
-    """One each for engine, pipeline, agent, store and router."""
+    """There is one example each for engine, pipeline, agent, store and router."""
     assert [path.stem.removeprefix("llama_index_") for path in EXAMPLES] == [
         "agent",
         "query_engine",

@@ -1,4 +1,4 @@
-"""LlamaIndex's OpenAI classes over the quick transport, and the warning about the slow one."""
+"""LlamaIndex's OpenAI classes over the fast transport, and the warning about the slow one."""
 
 import asyncio
 import sys
@@ -36,8 +36,8 @@ def quick(make: Any, provider: StandIn, **options: Any) -> Any:
 def test_one_object_serves_every_loop(
     provider: StandIn, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loops one after another, threads at the same time and synchronous methods share it: no answer
-    is lost, and no call takes a thread.
+    """One object works on several loops, one after another and at the same time, and with the sync
+    API: no answer is lost, and no call needs a thread.
     """
     used: list[object] = []
 
@@ -65,22 +65,22 @@ def test_one_object_serves_every_loop(
 
 
 @KINDS
-def test_retries_are_left_to_us(provider: StandIn, make: Any) -> None:
-    """The SDK's own retries are off by default, since each would come on top of ours; the option
-    can be given.
+def test_sdk_retries_are_off_by_default(provider: StandIn, make: Any) -> None:
+    """The SDK's own retries are off by default, because they would add to this library's; the user
+    can set them.
     """
     assert quick(make, provider).max_retries == 0
     assert quick(make, provider, max_retries=2).max_retries == 2
 
 
 def test_openai_like_is_a_chat_model(provider: StandIn) -> None:
-    """Unlike OpenAILike's own default, and as runs need it."""
+    """`fast_openai_like` is a chat model by default, unlike OpenAILike, because runs need one."""
     assert fast_openai_like(MODEL, api_base=provider.base_url, api_key=KEY).metadata.is_chat_model
 
 
-async def test_a_slow_one_is_warned_of(provider: StandIn) -> None:
-    """An engine or a batch that may make many asynchronous calls at once by httpx's transport names
-    the helper for the class.
+async def test_a_slow_transport_warns(provider: StandIn) -> None:
+    """An engine or a batch that may make many concurrent calls over httpx's transport warns and
+    names the helper for the class.
     """
     provider.change(scripts={MODEL: root_or_sub})
     slow = foreign("OpenAILike", provider.base_url)
@@ -95,8 +95,8 @@ async def test_a_slow_one_is_warned_of(provider: StandIn) -> None:
     assert SlowTransportWarning is LangChains
 
 
-async def test_others_are_not_warned_of(provider: StandIn) -> None:
-    """Neither a quick one, nor few calls, nor synchronous methods, nor a model by its name."""
+async def test_others_do_not_warn(provider: StandIn) -> None:
+    """A fast transport, few calls, synchronous methods and models given by name do not warn."""
     provider.change(scripts={MODEL: root_or_sub})
     slow = foreign("OpenAILike", provider.base_url)
     with warnings.catch_warnings():
@@ -114,7 +114,9 @@ async def test_others_are_not_warned_of(provider: StandIn) -> None:
     ("make", "module"),
     [(fast_openai, "llama_index.llms.openai"), (fast_openai_like, "llama_index.llms.openai_like")],
 )
-def test_what_is_missing_is_named(make: Any, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_the_extra(
+    make: Any, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without LlamaIndex's package for the class, the error names the extra."""
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"rlm-integrations\[llama-index-openai\]"):

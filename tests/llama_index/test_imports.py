@@ -1,4 +1,4 @@
-"""Importing the face: light, and a clear error where LlamaIndex is absent."""
+"""Importing the face is cheap, and a clear error without LlamaIndex."""
 
 import pytest
 
@@ -22,7 +22,7 @@ except ImportError as error:
 
 
 def test_without_llama_index() -> None:
-    """The error is ours, an ImportError, and names the extra."""
+    """The error is an ImportError of this library that names the extra."""
     done = run_script(WITHOUT)
     assert done.stdout.startswith(
         "MissingExtraError llama-index rlm_integrations.llama_index needs packages that are not installed"
@@ -31,9 +31,7 @@ def test_without_llama_index() -> None:
 
 
 def test_importing_loads_no_client_and_no_other_framework() -> None:
-    """With LlamaIndex there, its core is all that the face loads: no openai, no HTTP client of
-    ours, no LangChain.
-    """
+    """Importing the face loads only LlamaIndex's core: no openai, no HTTP client, no LangChain."""
     pytest.importorskip("llama_index.core", reason=NO_LLAMA_INDEX)
     code = """
 import sys, warnings

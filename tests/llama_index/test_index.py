@@ -1,5 +1,5 @@
-"""An engine over an index reads it as it is at each question, whatever has changed and wherever its
-texts are kept.
+"""An engine over an index reads its current text at each question, whatever has changed and
+wherever the text is stored.
 """
 
 import copy
@@ -37,8 +37,8 @@ APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
 class TextStore(BasePydanticVectorStore):
-    """A vector store that keeps the text itself, as Qdrant and Chroma do, and in no order that
-    anybody knows.
+    """A vector store that stores the text itself, as Qdrant and Chroma do, in an arbitrary
+    order.
     """
 
     stores_text: bool = True
@@ -70,7 +70,7 @@ class TextStore(BasePydanticVectorStore):
 
 
 class Unlisted(TextStore):
-    """One that can only be searched."""
+    """A vector store that can only be searched."""
 
     def get_nodes(self, node_ids: Any = None, filters: Any = None) -> list[BaseNode]:
         raise NotImplementedError
@@ -93,7 +93,7 @@ async def ask(engine: RLMQueryEngine, api: str, question: str) -> Any:
 
 @APIS
 async def test_a_text_that_changes_under_its_id_is_read_again(api: str) -> None:
-    """Where node ids are stable an update is seen all the same, and citations are in the new text."""
+    """An update that keeps the node's id is noticed, and citations are in the new text."""
     stable = SentenceSplitter(
         id_func=lambda number, document: f"{document.id_}-{number}", chunking_tokenizer_fn=str.split
     )
@@ -111,8 +111,8 @@ async def test_a_text_that_changes_under_its_id_is_read_again(api: str) -> None:
 
 
 async def test_a_text_that_becomes_equal_to_another_is_read_again() -> None:
-    """The document store lists one of several nodes with equal hashes; the others' changes are seen
-    too.
+    """Changes are noticed although the document store lists only one of several nodes with equal
+    hashes.
     """
     nodes = [
         TextNode(id_="a", text="one"),
@@ -130,9 +130,7 @@ async def test_a_text_that_becomes_equal_to_another_is_read_again() -> None:
 
 @APIS
 async def test_a_vector_store_that_keeps_its_text(api: str) -> None:
-    """All the nodes of such a store are read, document by document whatever its order; and a change
-    is seen.
-    """
+    """All nodes of such a store are read, document by document; changes are noticed."""
     other = Document(text="Nothing of note in here. " * 200, id_="a")
     index = index_in(TextStore(), Document(text=TEXT, id_="doc-1"), other)
     engine = RLMQueryEngine.from_defaults(index=index, llm=finder())
@@ -149,7 +147,7 @@ async def test_a_vector_store_that_keeps_its_text(api: str) -> None:
 
 
 async def test_a_vector_store_and_a_document_store() -> None:
-    """An index that puts its nodes in the document store as well is read from there, once."""
+    """An index that also stores nodes in the document store is read from there, once."""
     store = TextStore()
     index = index_in(store, Document(text=TEXT, id_="doc-1"), store_nodes_override=True)
     response = await RLMQueryEngine.from_defaults(index=index, llm=finder()).aquery(QUESTION)
@@ -157,7 +155,7 @@ async def test_a_vector_store_and_a_document_store() -> None:
 
 
 async def test_a_vector_store_that_does_not_list() -> None:
-    """Where a store can only be searched, the error names it and says what to pass instead."""
+    """If a store can only be searched, the error names it and says what to pass instead."""
     engine = RLMQueryEngine.from_defaults(
         index=index_in(Unlisted(), Document(text=TEXT)), llm=finder()
     )
@@ -169,14 +167,14 @@ async def test_a_vector_store_that_does_not_list() -> None:
 
 
 async def test_an_empty_vector_store() -> None:
-    """A store without nodes is nothing to read."""
+    """A store without nodes has no text."""
     engine = RLMQueryEngine.from_defaults(index=index_in(TextStore()), llm=finder())
     assert str(await engine.aquery(QUESTION)) == "Empty Response"
 
 
-async def test_what_a_further_question_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of an index that has not changed, a further question reads no node and makes no list of its
-    texts for the sandbox.
+async def test_a_further_question_reads_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further question on an unchanged index reads no node and prepares no text for the
+    sandbox.
     """
     index = VectorStoreIndex(
         [TextNode(text=f"{NEEDLE} {number}") for number in range(300)], embed_model=EMBED

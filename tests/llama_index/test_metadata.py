@@ -1,6 +1,4 @@
-"""What becomes of a document's metadata: all of them on its citations, and none in front of a model
-that must not see them.
-"""
+"""A document's metadata: all of them on its citations, and none in prompts if they are excluded."""
 
 import datetime as dt
 from typing import Any
@@ -38,9 +36,9 @@ SHOWS = code("print(context_metadata)", f"FINAL('done', evidence=[cite({NEEDLE!r
 QUOTES = final(f"'done', evidence=[cite({NEEDLE!r})]")
 
 
-async def test_a_citation_is_shown_as_its_document_is() -> None:
-    """Excluded keys and templates go with the metadata to the source node, whether of a document or
-    of a chunk.
+async def test_a_citation_is_displayed_like_its_document() -> None:
+    """Excluded keys and templates are copied to the source node with the metadata, from a document
+    or a chunk.
     """
     nodes = splitter().get_nodes_from_documents([DOCUMENT])
     for source in (
@@ -64,8 +62,8 @@ async def test_a_citation_is_shown_as_its_document_is() -> None:
 
 
 async def test_the_repl_has_no_excluded_metadata() -> None:
-    """`context_metadata` omits what a document excludes from prompts, so a root that prints it is
-    not shown it; results keep it.
+    """`context_metadata` omits the metadata that a document excludes from prompts; results have
+    them.
     """
     root = Scripted([code("print(context_metadata)"), SHOWS])
     result = await RLM(root).acompletion(QUESTION, [DOCUMENT])
@@ -92,8 +90,8 @@ async def test_children_have_no_excluded_metadata() -> None:
 
 
 async def test_windows_of_sentences_are_not_in_the_repl() -> None:
-    """A parser that keeps the surroundings of each sentence in its metadata does not put the
-    document there several times.
+    """Metadata with the surroundings of each sentence do not put the document into the REPL several
+    times.
     """
     nodes = SentenceWindowNodeParser(
         sentence_splitter=lambda text: text.split(". ")
@@ -105,8 +103,8 @@ async def test_windows_of_sentences_are_not_in_the_repl() -> None:
 
 
 def test_no_other_model_sees_excluded_metadata(provider: StandIn) -> None:
-    """A chat engine that puts our evidence into its prompt sends no more than it sends of
-    LlamaIndex's own nodes.
+    """A chat engine that puts evidence into its prompt sends no more metadata than for LlamaIndex's
+    own nodes.
     """
     engine = RLMQueryEngine.from_defaults(DOCUMENT, llm=finder())
     llm = foreign("OpenAILike", provider.base_url)
@@ -120,9 +118,9 @@ def test_no_other_model_sees_excluded_metadata(provider: StandIn) -> None:
     assert PATH not in sent
 
 
-async def test_metadata_come_back_as_they_were() -> None:
-    """Dates and tuples are those of the document, and a copy: to change them leaves the document
-    alone.
+async def test_metadata_are_copied_unchanged() -> None:
+    """Citations have the document's dates and tuples, as copies: changing them does not change the
+    document.
     """
     made = {"date": dt.date(1911, 3, 1), "pages": (1, 2), "more": {"a": [1]}}
     document = Document(text=TEXT, metadata=dict(made))
@@ -134,9 +132,7 @@ async def test_metadata_come_back_as_they_were() -> None:
 
 @pytest.mark.parametrize("api", ["sync", "async"])
 async def test_behind_a_retriever_the_document_is_known(api: str) -> None:
-    """Where the SOURCE is a chunk, `document_id` names the document that it was cut from, and stays
-    out of prompts.
-    """
+    """If the SOURCE is a chunk, `document_id` names its document, and is excluded from prompts."""
     index = SummaryIndex.from_documents([DOCUMENT])
     engines = [
         RetrieverQueryEngine(index.as_retriever(), response_synthesizer=RLMSynthesizer(finder())),
@@ -160,9 +156,7 @@ async def test_behind_a_retriever_the_document_is_known(api: str) -> None:
 
 
 async def test_a_retriever_whose_store_has_the_document() -> None:
-    """Citations in what a retriever finds are lifted to the document where its document store has
-    that.
-    """
+    """Citations in a retriever's nodes are mapped to the document if its document store has it."""
     index = SummaryIndex.from_documents([DOCUMENT])
     index.docstore.add_documents([DOCUMENT])
     (cited,) = await RLMQueryEngine.from_defaults(
@@ -175,9 +169,9 @@ async def test_a_retriever_whose_store_has_the_document() -> None:
     assert "document_id" not in cited.node.metadata
 
 
-async def test_documents_of_one_id_are_told_apart() -> None:
-    """An id that two documents have names neither: the SOURCE is then the text's name in the run,
-    and `document_id` has the id.
+async def test_documents_with_the_same_id() -> None:
+    """If two documents have the same id, the SOURCE is the name of the text in the run, and
+    `document_id` has the id.
     """
     documents = [
         Document(text=f"first. {NEEDLE}", id_="D"),

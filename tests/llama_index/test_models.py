@@ -1,5 +1,5 @@
-"""Real models of LlamaIndex over real HTTP, as root and as sub-model of an engine, with the
-sync and the async API.
+"""Real LlamaIndex models over real HTTP, as root and as sub-model of an engine, with the sync and
+the async API.
 """
 
 import asyncio
@@ -37,7 +37,9 @@ APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
 
 def by_words(ask: Ask) -> str:
-    """Root or sub-model by what is asked: each wire has its own place for the system's words."""
+    """Root or sub-model, decided by the prompt: each provider has its own place for the system
+    message.
+    """
     return answer_to(ask.prompt) if re.fullmatch(r"q\d", ask.prompt) else ASKS
 
 
@@ -48,8 +50,8 @@ def engine_of(llm: Any, **options: Any) -> RLMQueryEngine:
 @pytest.mark.parametrize("kind", ALL)
 @APIS
 async def test_each_as_root_and_sub_model(provider: StandIn, kind: str, api: str) -> None:
-    """A run of one model: its code asks it at once, the answers come in order, the citation holds,
-    the provider's tokens are counted.
+    """A run with one model: its code makes concurrent calls, replies are in order, the citation is
+    valid, the provider's tokens are counted.
     """
     name = NAMES.get(kind, MODEL)
     provider.change(scripts={name: by_words})
@@ -75,7 +77,9 @@ async def test_each_in_a_batch(provider: StandIn, kind: str, api: str) -> None:
 
 @APIS
 async def test_models_of_different_makers(provider: StandIn, api: str) -> None:
-    """Root and sub-models may come from anywhere, and code chooses among those that were named."""
+    """Root and sub-models can have different providers, and code chooses among the registered
+    names.
+    """
     program = code(
         'FINAL("|".join(llm_query(f"q{n}", model=name) for n, name in enumerate(["fast", "strong"])))'
     )
@@ -91,8 +95,8 @@ async def test_models_of_different_makers(provider: StandIn, api: str) -> None:
 
 @pytest.mark.parametrize("kind", OPENAI)
 def test_one_object_with_every_api(provider: StandIn, kind: str) -> None:
-    """One model serves event loops in turn and synchronous calls, also inside a loop, and loses no
-    answer that was paid for.
+    """One model works on several event loops in turn and in synchronous calls, also inside a loop,
+    and loses no answer.
     """
     provider.change(scripts={MODEL: root_or_sub})
     engine = engine_of(foreign(kind, provider.base_url))
@@ -110,7 +114,7 @@ def test_one_object_with_every_api(provider: StandIn, kind: str) -> None:
 @pytest.mark.parametrize("kind", OPENAI)
 @APIS
 async def test_the_users_object_stays_as_it_is(provider: StandIn, kind: str, api: str) -> None:
-    """No field and no callback manager of the model changes, nor do the settings."""
+    """No field and no callback manager of the model changes, and no setting."""
     provider.change(scripts={MODEL: root_or_sub})
     manager = CallbackManager([])
     llm = foreign(kind, provider.base_url, callback_manager=manager, temperature=0.3)
@@ -125,8 +129,8 @@ async def test_the_users_object_stays_as_it_is(provider: StandIn, kind: str, api
 @pytest.mark.parametrize("kind", OPENAI)
 @APIS
 async def test_a_model_that_fails(provider: StandIn, kind: str, api: str) -> None:
-    """A root model that cannot be asked is an error of ours, without the key; a sub-call that fails
-    is a value for the code.
+    """A failing root model is an error of this library, without the key; a failing sub-call is a
+    value for the code.
     """
     provider.change(faults=[Fault("echo_key")])
     with pytest.raises(ModelError) as caught:
@@ -138,7 +142,7 @@ async def test_a_model_that_fails(provider: StandIn, kind: str, api: str) -> Non
 
 
 async def test_a_root_that_fails_later(provider: StandIn) -> None:
-    """What was paid for is kept: the response has what there is, and why it ended."""
+    """If the root fails later, the response has the best answer so far, and the reason."""
     provider.change(scripts={MODEL: [code("print(1)")]}, faults=[Fault("auth", at=(1,))])
     response = await engine_of(foreign("OpenAI", provider.base_url)).aquery(QUESTION)
     assert (response.metadata["stop_reason"], response.metadata["calls"]) == ("model_error", 2)
@@ -146,7 +150,7 @@ async def test_a_root_that_fails_later(provider: StandIn) -> None:
 
 
 async def test_cancelling_aborts_the_calls(provider: StandIn) -> None:
-    """A cancelled `aquery` ends the calls that are under way at the provider."""
+    """Cancelling `aquery` aborts the calls in flight."""
     provider.change(scripts={MODEL: root_or_sub}, faults=[Fault("hang", match="q")])
     asked = asyncio.create_task(engine_of(foreign("OpenAI", provider.base_url)).aquery(QUESTION))
     while provider.stats().in_flight < 4:

@@ -1,5 +1,5 @@
-"""Models that are given by name: LlamaIndex's tracers and counters see their calls as those of its
-own objects.
+"""Models given by name: LlamaIndex's tracers and counters see their calls like those of its own
+objects.
 """
 
 from collections import Counter
@@ -54,8 +54,8 @@ def exporter() -> Iterator[InMemorySpanExporter]:
 @APIS
 @pytest.mark.parametrize("where", ["Settings", "engine"])
 async def test_tokens_are_counted(named: StandIn, api: str, where: str) -> None:
-    """A TokenCountingHandler counts root and sub-calls as the provider did, whether it is the
-    default's or the engine's own.
+    """A TokenCountingHandler counts root and sub-calls like the provider, in `Settings` or in the
+    engine.
     """
     counter = TokenCountingHandler(tokenizer=str.split)
     manager = CallbackManager([counter])
@@ -73,9 +73,7 @@ async def test_tokens_are_counted(named: StandIn, api: str, where: str) -> None:
 async def test_calls_are_in_the_trace(
     named: StandIn, exporter: InMemorySpanExporter, api: str, what: str
 ) -> None:
-    """Each call is a span of kind LLM with its model and tokens, in the one trace of what was
-    asked.
-    """
+    """Each call is a span of kind LLM with its model and tokens, in the one trace of the query."""
     sync, model = api == "sync", OpenAILM("gpt-5")
     if what == "batch":
         _ = (
@@ -116,8 +114,8 @@ async def test_calls_are_in_the_trace(
     )
 
 
-async def test_a_failed_call_is_told_of(named: StandIn) -> None:
-    """A call that fails ends in callbacks with its error, and raises that error."""
+async def test_a_failed_call_is_reported(named: StandIn) -> None:
+    """The callbacks of a failed call end with its error, and the call raises that error."""
     ended: list[Any] = []
 
     class Ends(TokenCountingHandler):
@@ -136,10 +134,8 @@ async def test_a_failed_call_is_told_of(named: StandIn) -> None:
     assert [type(payload[EventPayload.EXCEPTION]) for payload in ended] == [ModelError]
 
 
-async def test_nothing_is_made_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without handlers a call costs what it costs without LlamaIndex: no message or event of it is
-    made.
-    """
+async def test_without_handlers_no_events_are_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without handlers, no LlamaIndex message or event is created."""
 
     def made(**_: Any) -> Any:
         raise AssertionError("an object of LlamaIndex was made")

@@ -1,4 +1,6 @@
-"""The query engine: answers, sources, streams, types, budgets, prompts and models, from the sync and the async API."""
+"""The query engine: answers, sources, streams, types, budgets, prompts and models, with the sync
+and the async API.
+"""
 
 import asyncio
 import copy
@@ -58,8 +60,8 @@ def engine_of(root: Any = None, documents: Any = DOCUMENT, **options: Any) -> RL
 
 @APIS
 async def test_an_answer_with_its_evidence(api: str) -> None:
-    """The response has the answer, the cited slice with our offsets and the document as SOURCE, and
-    few flat metadata.
+    """The response has the answer, the cited slice with verified offsets and the document as
+    SOURCE, and few flat metadata.
     """
     engine = engine_of()
     response = await ask(engine, api)
@@ -92,7 +94,7 @@ async def test_an_answer_with_its_evidence(api: str) -> None:
 
 
 async def test_the_same_evidence_has_the_same_id() -> None:
-    """Ids are UUIDs that follow from document and place, in every run and engine."""
+    """Ids are UUIDs derived from document and span, the same in every run and engine."""
     first, again = [(await engine_of().aquery(QUESTION)).source_nodes[0].node for _ in range(2)]
     other = (
         (await engine_of(documents=Document(text=TEXT, id_="doc-2")).aquery(QUESTION))
@@ -102,8 +104,8 @@ async def test_the_same_evidence_has_the_same_id() -> None:
     assert first.node_id == again.node_id != other.node_id
 
 
-async def test_what_the_model_made_up_is_no_source() -> None:
-    """A citation that is not in the document is no source node."""
+async def test_an_invented_citation_is_not_a_source() -> None:
+    """A citation that is not in the document is not a source node."""
     root = finder(final('"so", evidence=["The needle is 43.", "hay and more hay."]'))
     assert [node.node.text for node in (await engine_of(root).aquery(QUESTION)).source_nodes] == [
         "hay and more hay."
@@ -112,7 +114,7 @@ async def test_what_the_model_made_up_is_no_source() -> None:
 
 @APIS
 async def test_a_stream_of_the_answer(api: str) -> None:
-    """A streaming engine's response has sources and metadata at once, and its pieces are the
+    """A streaming response has sources and metadata from the start, and its pieces are the
     answer.
     """
     text = "Line one.\n\n  Line two,  with blanks. "
@@ -138,7 +140,7 @@ class Number(BaseModel):
 @APIS
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_an_answer_of_a_class(api: str, streaming: bool) -> None:
-    """`output_cls` gives an instance of it, which is never streamed."""
+    """`output_cls` returns an instance of the class, which is never streamed."""
     response = await ask(
         engine_of(finder(final('{"value": 42}')), output_cls=Number, streaming=streaming), api
     )
@@ -148,10 +150,8 @@ async def test_an_answer_of_a_class(api: str, streaming: bool) -> None:
     assert response.get_response().response == '{"value":42}'
 
 
-async def test_a_structured_llm_says_the_class() -> None:
-    """LlamaIndex's own way to ask for a class works too: its plain model is asked, and its class is
-    the answer's.
-    """
+async def test_a_structured_llm_sets_the_class() -> None:
+    """A structured LLM works too: its plain model is called, and the answer has its class."""
     llm = scripted_llm()
     llm.response_generator = lambda _: ChatMessage(final('{"value": 42}'), role="assistant")
     response = await RLMQueryEngine.from_defaults(
@@ -164,14 +164,14 @@ async def test_a_structured_llm_says_the_class() -> None:
     ("value", "text"), [("[1, 2]", "[1,2]"), ("42", "42"), ("{'a': None}", '{"a":null}')]
 )
 async def test_an_answer_of_another_type_is_its_json(value: str, text: str) -> None:
-    """An `output_type` that is no pydantic class makes a response of text."""
+    """With an `output_type` that is not a pydantic class, the response is text."""
     assert str(await engine_of(finder(final(value)), output_type=Any).aquery(QUESTION)) == text
 
 
 @APIS
 async def test_a_budget_that_ends_first(api: str) -> None:
-    """A budget stop is a response with the best answer so far and the reason; or the error, where
-    that was asked for.
+    """A run stopped by its budget returns the best answer so far with the reason, or raises if that
+    is configured.
     """
     script = [code("print(llm_batch(['a', 'b']))"), "I believe it is 42."]
     response = await ask(
@@ -187,10 +187,8 @@ async def test_a_budget_that_ends_first(api: str) -> None:
     assert caught.value.result.answer == "I believe it is 42."
 
 
-async def test_no_answer_is_said_in_llama_indexs_words() -> None:
-    """Where a run ends with nothing, the text is the one that LlamaIndex's synthesizers say; `str`
-    of nothing would be "None".
-    """
+async def test_a_run_without_an_answer() -> None:
+    """A run without any answer returns the text of LlamaIndex's own synthesizers, not "None"."""
     response = await engine_of(
         finder(code("pass")), max_iterations=1, budget=Budget(max_calls=1)
     ).aquery(QUESTION)
@@ -198,9 +196,7 @@ async def test_no_answer_is_said_in_llama_indexs_words() -> None:
 
 
 async def test_small_documents_by_one_call() -> None:
-    """With `single_call_below` a small document is answered as SimpleSummarize would, by one call,
-    and cited all the same.
-    """
+    """With `single_call_below` a small document is answered in one call, with citations."""
     root = Scripted([f"It is 42.\n> {NEEDLE}"])
     response = await engine_of(root, limits=Limits(single_call_below=20_000)).aquery(QUESTION)
     assert (str(response), response.source_nodes[0].node.start_char_idx) == ("It is 42.", AT)
@@ -209,8 +205,8 @@ async def test_small_documents_by_one_call() -> None:
 
 @APIS
 async def test_retrieve_and_synthesize(api: str) -> None:
-    """`retrieve` runs and gives the evidence; `synthesize` answers from the nodes it is given,
-    whose offsets stay those of the document.
+    """`retrieve` runs and returns the evidence; `synthesize` answers from the given nodes, with
+    offsets in the document.
     """
     engine, query = engine_of(), QueryBundle(QUESTION)
     nodes = engine.retrieve(query) if api == "sync" else await engine.aretrieve(query)
@@ -229,7 +225,9 @@ async def test_retrieve_and_synthesize(api: str) -> None:
 
 
 async def test_prompts_can_be_changed() -> None:
-    """`get_prompts` shows how the question is put, and an update holds from the next query on."""
+    """`get_prompts` shows the template of the question, and an update applies from the next query
+    on.
+    """
     root = finder()
     engine = engine_of(root)
     assert {name: each.template for name, each in engine.get_prompts().items()} == {
@@ -244,8 +242,8 @@ async def test_prompts_can_be_changed() -> None:
 
 
 async def test_the_default_model_is_looked_up_late() -> None:
-    """Without a model an engine can be made where there is no key; it asks `Settings.llm` as it is
-    then, and changes nothing there.
+    """An engine without a model can be created without a key; each question uses the current
+    `Settings.llm`, which is not changed.
     """
     engine = RLMQueryEngine.from_defaults(DOCUMENT)
     with pytest.raises(InputError, match=r"pass llm=…, or set Settings\.llm"):
@@ -265,7 +263,7 @@ async def test_the_default_model_is_looked_up_late() -> None:
 
 
 async def test_a_sub_model_stays_beside_the_default() -> None:
-    """A sub-model that was given is asked, whatever the default root is."""
+    """A given sub-model is used with any default root."""
     Settings.llm = scripted_llm()
     sub = finder()
     engine = RLMQueryEngine.from_defaults(DOCUMENT, sub_llm=sub)
@@ -274,16 +272,14 @@ async def test_a_sub_model_stays_beside_the_default() -> None:
 
 
 def test_strings_name_models() -> None:
-    """Models that are none of LlamaIndex's may be given, by name too; the document's own words come
-    out.
-    """
+    """Models that are not LlamaIndex's work, also by name."""
     response = RLMQueryEngine.from_defaults(DOCUMENT, llm="offline").query(QUESTION)
     assert NEEDLE in str(response)
     assert [node.node.text for node in response.source_nodes] == [NEEDLE]
 
 
 async def test_documents_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bound document is built at the first question and kept, for all that ask at once too."""
+    """A bound document is read at the first question and kept, even with concurrent questions."""
     built = []
     build = Corpus.build.__func__
 
@@ -304,7 +300,7 @@ async def test_documents_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_documents_that_cannot_be_read_yet(tmp_path: Any) -> None:
-    """A file that is not there is a clear error, and no reason to fail for ever."""
+    """A missing file is a clear error, and the next question reads it again."""
     engine = engine_of(documents=tmp_path / "late.txt")
     with pytest.raises(ContextError, match="cannot be read"):
         await engine.aquery(QUESTION)
@@ -314,15 +310,15 @@ async def test_documents_that_cannot_be_read_yet(tmp_path: Any) -> None:
 
 
 async def test_an_engine_of_an_rlm() -> None:
-    """`from_rlm` takes an RLM with its options as they are, and documents or a corpus."""
+    """`from_rlm` takes an RLM with its options, and documents or a corpus."""
     for documents in (DOCUMENT, [DOCUMENT], TEXT, Corpus.build([DOCUMENT])):
         engine = RLMQueryEngine.from_rlm(RLM(finder(), max_iterations=2), documents)
         response = await engine.aquery(QUESTION)
         assert (str(response), response.source_nodes[0].node.start_char_idx) == (ANSWER, AT)
 
 
-async def test_what_the_run_found() -> None:
-    """`last_store` holds the findings of the latest run; before one there is none."""
+async def test_last_store() -> None:
+    """`last_store` has the findings of the latest run; None before the first run."""
     engine = engine_of()
     assert (engine.last_store, engine.last_result) == (None, None)
     await engine.aquery(QUESTION)
@@ -330,7 +326,7 @@ async def test_what_the_run_found() -> None:
 
 
 async def test_cancelling_a_query() -> None:
-    """A cancelled `aquery` ends its run: the model's call is aborted, and the sandbox is gone (see
+    """Cancelling `aquery` ends its run: the model's call is aborted, and the sandbox is closed (see
     the fixture).
     """
     root = Scripted([code("print(llm_query('wait'))")], overlong(30))
@@ -344,14 +340,14 @@ async def test_cancelling_a_query() -> None:
 
 
 def test_two_event_loops_in_turn() -> None:
-    """An engine serves any event loop, one after another, and none."""
+    """An engine works on several event loops, one after another, and without one."""
     engine = engine_of(scripted_llm())
     assert [str(asyncio.run(engine.aquery(QUESTION))) for _ in range(2)] == [ANSWER, ANSWER]
     assert str(engine.query(QUESTION)) == ANSWER
 
 
 def test_threads_at_once() -> None:
-    """Chat engines ask from threads: several may, of one engine."""
+    """Several threads, as of chat engines, can query one engine concurrently."""
     engine, answers = engine_of(), []
     threads = [
         threading.Thread(target=lambda: answers.append(str(engine.query(QUESTION))))
@@ -364,9 +360,9 @@ def test_threads_at_once() -> None:
     assert answers == [ANSWER] * 4
 
 
-async def test_callbacks_of_old() -> None:
-    """Handlers of the callback manager hear of the query, as of any engine's; the model's own
-    manager is left alone.
+async def test_the_callback_manager() -> None:
+    """Handlers of the callback manager receive the query, as with any engine; the model's own
+    manager is unchanged.
     """
     from llama_index.core.callbacks import LlamaDebugHandler
     from llama_index.core.callbacks.schema import CBEventType
@@ -384,14 +380,16 @@ async def test_callbacks_of_old() -> None:
 
 
 def test_pickling_is_refused() -> None:
-    """An engine holds models and documents: pickle and deepcopy say what to do instead."""
+    """Pickling and deepcopy of an engine are refused with what to do instead, because it holds models
+    and documents.
+    """
     for take in (pickle.dumps, copy.deepcopy):
         with pytest.raises(InputError, match="create the object again"):
             take(engine_of())
 
 
-def test_it_is_what_llama_index_takes_for_one() -> None:
-    """The class is a query engine, and one without streaming is made of the same documents."""
+def test_it_is_a_query_engine() -> None:
+    """The class is a LlamaIndex query engine; the copy without streaming has the same documents."""
     engine = engine_of(streaming=True)
     assert issubclass(RLMQueryEngine, BaseQueryEngine)
     assert engine.without_streaming()._source is engine._source

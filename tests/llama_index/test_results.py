@@ -31,9 +31,7 @@ def engine_of(root: Any = None, **options: Any) -> RLMQueryEngine:
 
 
 async def test_each_of_many_at_once_finds_its_own() -> None:
-    """However many questions one engine answers at the same time, each response leads to the result
-    of its own run.
-    """
+    """With concurrent questions on one engine, each response leads to the result of its own run."""
     root = Scripted({f"number {number:02}": [final(str(number))] for number in range(20)})
     engine = engine_of(root)
 
@@ -48,8 +46,8 @@ async def test_each_of_many_at_once_finds_its_own() -> None:
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("api", ["sync", "async"])
 async def test_a_response_or_its_run_id_leads_to_the_result(api: str, streaming: bool) -> None:
-    """A function finds it for engines and synthesizers, streams included, and a retriever takes the
-    same for a store.
+    """`result_of` works for engines and synthesizers, including streams, and a retriever accepts
+    the same as a store.
     """
     synthesizer = RLMSynthesizer(finder(), streaming=streaming)
     engine = engine_of(streaming=streaming)
@@ -69,7 +67,7 @@ async def test_a_response_or_its_run_id_leads_to_the_result(api: str, streaming:
 
 
 async def test_a_cancelled_run_leaves_its_result() -> None:
-    """What a cancelled query did and spent is the engine's latest result."""
+    """The latest result of an engine can be that of a cancelled query."""
     root = Scripted([code("print(llm_query('wait'))")], overlong(30))
     engine = engine_of(root)
     asked = asyncio.create_task(engine.aquery(QUESTION))
@@ -82,15 +80,15 @@ async def test_a_cancelled_run_leaves_its_result() -> None:
 
 
 async def test_a_users_own_hook_is_called_too() -> None:
-    """Results are kept beside `on_event`, not in its place."""
+    """Keeping results does not replace the user's `on_event`."""
     events: list[Any] = []
     await engine_of(on_event=events.append).aquery(QUESTION)
     assert events
 
 
-async def test_what_is_not_kept() -> None:
-    """The error says why there is no result: too many came after it, its engine is gone, or it is
-    no response of a run.
+async def test_results_that_are_not_kept() -> None:
+    """The error says why there is no result: too many newer ones, a collected engine, or a response
+    that is not from a run.
     """
     engine = engine_of()
     first = await engine.aquery(QUESTION)

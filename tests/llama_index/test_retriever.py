@@ -1,4 +1,4 @@
-"""The retriever over a run's findings: as any retriever, from the sync and the async API."""
+"""The retriever over a run's findings, with the sync and the async API."""
 
 import copy
 import json
@@ -50,8 +50,8 @@ async def found(retriever: RLMStoreRetriever, api: str, query: str) -> list[Any]
 
 @APIS
 async def test_searching(api: str) -> None:
-    """Free text finds by words, the store's language by its terms; scores are above 0, ids stay,
-    metadata are flat and in no prompt.
+    """Free text searches words, the store's language its terms; scores are above 0, ids are stable,
+    metadata are flat and excluded from prompts.
     """
     retriever = RLMStoreRetriever(filled())
     (hit,) = await found(retriever, api, "what of the needle")
@@ -87,8 +87,8 @@ async def test_searching(api: str) -> None:
 
 
 @APIS
-async def test_summing_up(api: str) -> None:
-    """In mode "summary" there is one node: how much of what, and what fits best."""
+async def test_summarizing(api: str) -> None:
+    """In mode "summary" there is one node, with counts and the most relevant findings."""
     (node,) = await found(RLMStoreRetriever(filled(), mode="summary", k=1), api, "needle")
     assert node.node.text.splitlines()[0] == "2 objects"
     assert "worker_A_000001 (note): needle" in node.node.text
@@ -97,7 +97,7 @@ async def test_summing_up(api: str) -> None:
 
 @APIS
 async def test_k_and_questions_like_terms(api: str) -> None:
-    """`k` bounds what is found; a question that begins like a term and is not in the language is
+    """`k` limits the number of findings; a question that begins with a term and does not parse is
     free text.
     """
     assert len(await found(RLMStoreRetriever(filled(), k=1), api, "")) == 1
@@ -110,8 +110,8 @@ async def test_k_and_questions_like_terms(api: str) -> None:
 
 @APIS
 async def test_scores_are_relative(api: str) -> None:
-    """The best finding has 1.0, however common its words are, and survives a cutoff; the search's
-    own score is in the metadata.
+    """The best finding has the score 1.0, however common its words are, and passes a cutoff; the
+    search's own score is in the metadata.
     """
     store = SharedStore()
     for number in range(3):
@@ -128,14 +128,14 @@ async def test_scores_are_relative(api: str) -> None:
 
 
 def test_it_is_pickled_with_its_findings() -> None:
-    """A copy in another process finds the same."""
+    """A pickled copy finds the same in another process."""
     retriever = RLMStoreRetriever(filled())
     for again in (pickle.loads(pickle.dumps(retriever)), copy.deepcopy(retriever)):
         assert [each.node.text for each in again.retrieve("needle")] == ["The needle is 42."]
 
 
 async def test_after_a_run() -> None:
-    """What a query found on its way is searched afterwards, by pipelines and in fusion with other
+    """The findings of a query can be searched afterwards, in pipelines and in fusion with other
     retrievers too.
     """
     engine = RLMQueryEngine.from_defaults(TEXT, llm=finder())
@@ -154,8 +154,8 @@ async def test_after_a_run() -> None:
     index.insert_nodes([each.node for each in retriever.retrieve("needle")])
 
 
-def test_bad_arguments() -> None:
-    """A store that is none, an unknown mode and a `k` that finds nothing are refused."""
+def test_invalid_arguments() -> None:
+    """An invalid store, an unknown mode and an invalid `k` are refused."""
     for options, hint in (
         ({"store": None}, "a store, a result, a response or its run_id, not NoneType"),
         ({"store": filled(), "mode": "find"}, "choose 'search' or 'summary'"),

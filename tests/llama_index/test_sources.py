@@ -1,4 +1,4 @@
-"""Where an engine's texts come from, and how sure its citations are of their places."""
+"""The sources of an engine's texts, and the precision of its citations."""
 
 import asyncio
 from typing import Any
@@ -59,7 +59,7 @@ async def cited(engine: RLMQueryEngine) -> list[NodeWithScore]:
 
 
 async def test_of_nodes_the_node_is_the_source() -> None:
-    """Without the document, a citation points into the node, and the node's metadata are its own."""
+    """Without the document, a citation points into the node, and has the node's metadata."""
     nodes = cut(OTHER, DOCUMENT)
     (cite,) = await cited(engine_of(nodes=nodes))
     held = next(node for node in nodes if NEEDLE in node.text)
@@ -72,9 +72,9 @@ async def test_of_nodes_the_node_is_the_source() -> None:
     assert NodeRelationship.PARENT not in cite.node.relationships
 
 
-async def test_a_node_that_stands_once_is_lifted() -> None:
-    """Where the document is at hand and the node's text stands in it just once, citations point
-    into the document, and say where from.
+async def test_a_unique_node_is_mapped_to_its_document() -> None:
+    """If the document is available and contains the node's text exactly once, citations point into
+    the document, and name the node.
     """
     engine, nodes = engine_of(documents=[OTHER, DOCUMENT]), cut(DOCUMENT)
     response = await engine.asynthesize(
@@ -86,9 +86,9 @@ async def test_a_node_that_stands_once_is_lifted() -> None:
     assert cite.node.relationships[NodeRelationship.PARENT].node_id == held.node_id
 
 
-async def test_a_node_of_repetitive_text_is_not() -> None:
-    """LlamaIndex finds a node's place by a search: where its text stands twice that may be wrong,
-    so the node stays the source.
+async def test_an_ambiguous_node_is_not_mapped() -> None:
+    """If the node's text occurs twice in its document, LlamaIndex's offset may be wrong, so the
+    node stays the source.
     """
     page = f"over and over. {NEEDLE}"
     document = Document(text=f"{page} {page}", id_="twice")
@@ -109,8 +109,8 @@ async def test_a_node_of_repetitive_text_is_not() -> None:
 
 
 async def test_our_own_slices_keep_their_place() -> None:
-    """A slice that we cut is certain of its place in however repetitive a document; one that only
-    claims to be is not.
+    """The offset of a slice that this library cut is certain in any document; one that only claims
+    to be such a slice is not.
     """
     document = Document(text=f"{NEEDLE} {NEEDLE} {NEEDLE}", id_="thrice")
     engine = RLMQueryEngine.from_defaults(
@@ -154,8 +154,8 @@ KINDS = [
 @pytest.mark.filterwarnings("ignore:There is no current event loop:DeprecationWarning")
 @pytest.mark.parametrize(("kind", "options"), KINDS, ids=[kind.__name__ for kind, _ in KINDS])
 def test_an_engine_over_an_index(kind: Any, options: Any) -> None:
-    """Every index with a document store gives its documents' text, in order and without its own
-    summaries, and their metadata are kept.
+    """Every index with a document store provides its documents' text, in order and without its own
+    summaries, with their metadata.
     """
     index = index_of(kind, OTHER, DOCUMENT, **options)
     engine = engine_of(index=index)
@@ -168,7 +168,9 @@ def test_an_engine_over_an_index(kind: Any, options: Any) -> None:
 
 
 async def test_an_index_that_grows() -> None:
-    """What is inserted later is read at the next question; what stayed is not read again."""
+    """Text that is inserted later is read at the next question; unchanged text is not read
+    again.
+    """
     index = index_of(SummaryIndex, OTHER)
     engine = engine_of(index=index)
     assert (await engine.aquery(QUESTION)).source_nodes == []
@@ -179,8 +181,8 @@ async def test_an_index_that_grows() -> None:
 
 
 async def test_an_index_whose_store_has_the_documents() -> None:
-    """Where a document store holds whole documents too, as ingestion pipelines fill it, citations
-    are lifted to them.
+    """If a document store has whole documents too, as after an ingestion pipeline, citations are
+    mapped to them.
     """
     index = index_of(SummaryIndex, OTHER, DOCUMENT)
     index.docstore.add_documents([DOCUMENT])
@@ -189,13 +191,13 @@ async def test_an_index_whose_store_has_the_documents() -> None:
 
 
 async def test_an_index_that_is_empty() -> None:
-    """An index without texts is answered as a retriever that finds nothing: no model is asked."""
+    """An index without texts results in the empty response: no model is called."""
     root = finder()
     engine = RLMQueryEngine.from_defaults(index=SummaryIndex([]), llm=root)
     assert (str(await engine.aquery(QUESTION)), root.requests) == ("Empty Response", [])
 
 
-async def test_an_index_that_does_not_say_what_it_has() -> None:
+async def test_an_index_that_cannot_be_listed() -> None:
     """An index whose texts cannot be listed is refused, and the error says what to pass instead."""
     with pytest.raises(InputError, match="this EmptyIndex cannot be listed"):
         await engine_of(index=EmptyIndex()).aquery(QUESTION)
@@ -209,7 +211,7 @@ async def test_an_index_that_does_not_say_what_it_has() -> None:
 
 
 class Fixed(BaseRetriever):
-    """Finds what it was given."""
+    """A retriever that returns given nodes."""
 
     def __init__(self, nodes: list[NodeWithScore]) -> None:
         super().__init__()
@@ -222,8 +224,8 @@ class Fixed(BaseRetriever):
 
 @pytest.mark.parametrize("api", ["sync", "async"])
 async def test_an_engine_over_a_retriever(api: str) -> None:
-    """A retriever is asked at each question; its scores go on to the citations in what it found,
-    and nothing found is no run.
+    """A retriever is called at each question; its scores are copied to the citations, and without
+    nodes there is no run.
     """
     nodes = [NodeWithScore(node=node, score=0.25) for node in cut(DOCUMENT)]
     retriever = Fixed(nodes)
@@ -238,7 +240,7 @@ async def test_an_engine_over_a_retriever(api: str) -> None:
 
 
 async def test_texts_without_ids() -> None:
-    """Plain texts are sources by the names that the run gives them."""
+    """The sources of plain texts are their names in the run."""
     (cite,) = await cited(engine_of(documents=["nothing here", TEXT]))
     assert (cite.node.ref_doc_id, cite.node.source_node.node_type, cite.node.start_char_idx) == (
         "context_1",
@@ -247,7 +249,7 @@ async def test_texts_without_ids() -> None:
     )
 
 
-async def test_a_node_that_says_nothing_of_its_document() -> None:
-    """A node made by hand is its own source."""
+async def test_a_node_without_a_document() -> None:
+    """A node without a document is its own source."""
     (cite,) = await cited(engine_of(nodes=[TextNode(text=TEXT, id_="by-hand")]))
     assert (cite.node.ref_doc_id, cite.node.start_char_idx) == ("by-hand", AT)

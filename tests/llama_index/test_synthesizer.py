@@ -1,4 +1,4 @@
-"""The synthesizer: any pipeline answers with it, and nothing of the user's is changed by that."""
+"""The synthesizer works in any pipeline, and changes none of the user's objects."""
 
 import pickle
 from typing import Any
@@ -63,8 +63,8 @@ async def answer(synthesizer: Any, api: str, nodes: Any = NODES, **options: Any)
 
 @APIS
 async def test_in_a_pipeline_over_a_large_set(api: str) -> None:
-    """A RetrieverQueryEngine answers with it from a thousand nodes; the run's texts are the nodes'
-    own, without metadata.
+    """A RetrieverQueryEngine answers with it from a thousand nodes; the run reads the nodes' text
+    without metadata.
     """
     documents = [
         Document(text=f"Page {number} says nothing.", metadata={"page": number})
@@ -94,8 +94,8 @@ async def test_in_a_pipeline_over_a_large_set(api: str) -> None:
 
 @APIS
 async def test_nothing_of_the_users_is_changed(api: str) -> None:
-    """Neither the model nor its callbacks nor the settings are, though LlamaIndex's own
-    synthesizers do so.
+    """Neither the model nor its callbacks nor the settings are changed, unlike with LlamaIndex's
+    own synthesizers.
     """
     llm, manager = scripted_llm(), CallbackManager([])
     theirs = llm.callback_manager
@@ -111,7 +111,7 @@ async def test_nothing_of_the_users_is_changed(api: str) -> None:
 
 
 class Kinds(BaseEventHandler):
-    """Keeps the kinds of events."""
+    """Records the kinds of events."""
 
     seen: list[Any] = []  # noqa: RUF012 - a field of pydantic, which copies it
 
@@ -126,8 +126,8 @@ class Kinds(BaseEventHandler):
 @APIS
 @pytest.mark.parametrize("nodes", [NODES, []], ids=["nodes", "nothing"])
 async def test_events_and_callbacks(api: str, nodes: Any) -> None:
-    """Synthesis begins and ends in events and callbacks as in LlamaIndex's own synthesizers, also
-    where there is nothing to read.
+    """Synthesis emits the same events and callbacks as LlamaIndex's own synthesizers, even without
+    text.
     """
     debug, kinds = LlamaDebugHandler(print_trace_on_end=False), Kinds(seen=[])
     get_dispatcher().add_event_handler(kinds)
@@ -148,8 +148,8 @@ async def test_events_and_callbacks(api: str, nodes: Any) -> None:
 
 
 @APIS
-async def test_streams_types_and_words_of_the_users(api: str) -> None:
-    """Streaming, `output_cls` and `empty_response` are as in any synthesizer."""
+async def test_streaming_types_and_empty_response(api: str) -> None:
+    """Streaming, `output_cls` and `empty_response` work as in any synthesizer."""
 
     class Number(BaseModel):
         value: int
@@ -169,9 +169,9 @@ async def test_streams_types_and_words_of_the_users(api: str) -> None:
 
 
 @APIS
-async def test_texts_alone(api: str) -> None:
-    """`get_response`, which summarizers are asked by, answers from texts; additional nodes come
-    after the citations.
+async def test_texts_without_nodes(api: str) -> None:
+    """`get_response`, which summarizers call, answers from texts; additional nodes follow the
+    citations.
     """
     synthesizer = RLMSynthesizer(finder())
     said = (
@@ -195,7 +195,7 @@ async def test_texts_alone(api: str) -> None:
 
 
 async def test_prompts_and_an_rlm() -> None:
-    """Its one prompt can be changed through a pipeline; `from_rlm` takes an RLM as it is."""
+    """Its one prompt can be changed through a pipeline; `from_rlm` takes an RLM unchanged."""
     root = finder()
     synthesizer = RLMSynthesizer.from_rlm(RLM(root))
     index = VectorStoreIndex([NODES[0].node], embed_model=MockEmbedding(embed_dim=2))
@@ -213,7 +213,9 @@ async def test_prompts_and_an_rlm() -> None:
 
 
 def test_it_is_a_synthesizer() -> None:
-    """LlamaIndex takes it for one, and makes none of its kind by a mode: it is passed as an object."""
+    """It is a LlamaIndex synthesizer, but not one of its response modes: it is passed as an
+    object.
+    """
     assert issubclass(RLMSynthesizer, BaseSynthesizer)
     Settings.llm = scripted_llm()
     assert type(get_response_synthesizer(response_mode="tree_summarize")) is not RLMSynthesizer

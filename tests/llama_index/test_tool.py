@@ -42,8 +42,8 @@ def engine_of(root: Any = None, **options: Any) -> RLMQueryEngine:
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 @pytest.mark.parametrize("kind", ["FunctionAgent", "AgentWorkflow"])
 async def test_in_an_agent(kind: str) -> None:
-    """An agent asks the engine by its tool; the response with its sources comes along, and the
-    run's progress is in the agent's stream.
+    """An agent queries the engine with its tool; the output has the response with its sources, and
+    the agent's stream has the run's progress.
     """
     tool = as_query_engine_tool(engine_of(streaming=True))
     agent = FunctionAgent(tools=[tool], llm=calling_llm("ask_document"), streaming=False)
@@ -64,8 +64,8 @@ async def test_in_an_agent(kind: str) -> None:
     assert (progress[0].query, progress[0].depth, progress[3].status) == (QUESTION, 0, "ok")
 
 
-async def test_a_question_that_cannot_work_is_told_to_the_agent() -> None:
-    """The tool's error is the agent's to deal with, and says what is wrong."""
+async def test_an_invalid_question_is_reported_to_the_agent() -> None:
+    """The tool's error is returned to the agent, with what is wrong."""
     tool = as_query_engine_tool(engine_of())
     with pytest.raises(InputError, match="the question must be a non-empty string"):
         await tool.acall("  ")
@@ -73,7 +73,7 @@ async def test_a_question_that_cannot_work_is_told_to_the_agent() -> None:
 
 @pytest.mark.parametrize("api", ["sync", "async"])
 async def test_called_by_hand(api: str) -> None:
-    """The tool answers from the sync and the async API, and what a model is told about it fits."""
+    """The tool works with the sync and the async API, and its description is short enough."""
     tool = as_query_engine_tool(engine_of(), "ask_archive", "Answers questions on the archive.")
     output = tool.call(QUESTION) if api == "sync" else await tool.acall(input=QUESTION)
     assert (output.content, output.tool_name, output.raw_output.metadata["stop_reason"]) == (
@@ -89,9 +89,9 @@ BUDGET = Budget(max_calls=2)
 
 
 @pytest.mark.parametrize("api", ["sync", "async"])
-async def test_a_part_is_told_from_the_whole(api: str) -> None:
-    """Of a run that did not finish the output says so, also where that raises; without any answer
-    it is an error.
+async def test_partial_answers_are_marked(api: str) -> None:
+    """The output of an incomplete run says that it is partial, even if the run raises; without any
+    answer it is an error.
     """
     asks = code("print('nearly 42')", "llm_query('a')")
     for options in ({}, {"on_incomplete": "raise"}):
@@ -109,7 +109,7 @@ async def test_a_part_is_told_from_the_whole(api: str) -> None:
 
 
 def test_a_tool_is_copied() -> None:
-    """Agents may copy their tools: a copy asks the same engine."""
+    """Agents may copy their tools: a copy uses the same engine."""
     tool = as_query_engine_tool(engine_of())
     again = copy.deepcopy(tool)
     assert again.query_engine is tool.query_engine
@@ -120,8 +120,8 @@ def test_a_tool_is_copied() -> None:
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 @pytest.mark.parametrize("made_of", ["tool", "rlm"])
 async def test_the_document_of_a_workflow(made_of: str) -> None:
-    """One tool asks the document of whatever context its agent runs in; that is in no event, and is
-    let go of.
+    """One tool queries the document of its agent's context, whichever that is; the document is in
+    no event, and is released.
     """
     root = Scripted([code(f"FINAL(context[-9:], evidence=[cite({NEEDLE!r})])")])
     tool = (
@@ -146,8 +146,8 @@ async def test_the_document_of_a_workflow(made_of: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 async def test_a_workflow_without_the_document() -> None:
-    """A tool with documents of its own answers over these; one of an RLM tells the model what is
-    missing.
+    """Without a document in the context, a tool with its own documents uses these; a tool of an RLM
+    reports the missing key to the model.
     """
     own = askable(as_query_engine_tool(engine_of(), "ask_own", "Of its own."), "report")
     assert (own.metadata.name, own.metadata.description) == ("ask_own", "Of its own.")
@@ -166,7 +166,7 @@ async def test_a_workflow_without_the_document() -> None:
 
 
 def test_bad_arguments_of_askable() -> None:
-    """What cannot answer over other documents, and an empty key, are refused at once."""
+    """An engine that cannot answer over other documents, and an empty key, are refused at once."""
     with pytest.raises(InputError, match="over an RLMQueryEngine, or an RLM, not str"):
         askable("a tool")  # type: ignore[arg-type] # on purpose
     with pytest.raises(InputError, match="context_key=''"):
@@ -176,7 +176,7 @@ def test_bad_arguments_of_askable() -> None:
 
 
 def test_bad_arguments() -> None:
-    """A name or a description that models refuse, and what is no engine, are refused at once."""
+    """A name or description that models refuse, and anything but an engine, are refused at once."""
     for name in ("", "two words", "x" * 65, None):
         with pytest.raises(InputError, match="1 to 64 letters"):
             as_query_engine_tool(engine_of(), name)
@@ -188,7 +188,9 @@ def test_bad_arguments() -> None:
 
 
 class Asking(Workflow):
-    """A workflow that asks an engine in one of its steps, with the API that the start event names."""
+    """A workflow that queries an engine in one of its steps, with the API that the start event
+    names.
+    """
 
     engine: Any = None
 
@@ -205,8 +207,8 @@ class Asking(Workflow):
 
 @pytest.mark.parametrize("api", ["sync", "async"])
 async def test_in_a_step_of_a_workflow(api: str) -> None:
-    """Progress is in the workflow's stream, also where the step calls the synchronous method and
-    holds the loop up meanwhile.
+    """The workflow's stream has the progress, even if the step calls the synchronous method and
+    blocks the loop.
     """
     workflow = Asking(timeout=30)
     workflow.engine = engine_of()
@@ -218,7 +220,9 @@ async def test_in_a_step_of_a_workflow(api: str) -> None:
 
 
 async def test_older_workflows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where workflows cannot say in which step this is, the answer is the same, without progress."""
+    """With versions of workflows that do not report the running step, the answer is the same,
+    without progress.
+    """
     monkeypatch.delattr(Context, "get_step_context")
     workflow = Asking(timeout=30)
     workflow.engine = engine_of()
@@ -231,7 +235,7 @@ async def test_older_workflows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_workflow_that_is_cancelled() -> None:
     """Cancelling a workflow, or its timeout, ends the run in its step: its call is aborted, its
-    sandbox is gone (see the fixture).
+    sandbox is closed (see the fixture).
     """
     root = Scripted([code("print(llm_query('wait'))")], overlong(30))
     workflow = Asking(timeout=30)

@@ -1,4 +1,4 @@
-"""Tools over a run's findings, for agents of LlamaIndex."""
+"""Tools over a run's findings, for LlamaIndex agents."""
 
 from typing import Any
 
@@ -25,9 +25,9 @@ async def call(spec: RLMStoreToolSpec, api: str, name: str, **arguments: Any) ->
 
 
 @APIS
-async def test_what_an_agent_can_do(api: str) -> None:
-    """It searches the findings of a run, sums them up, and reads the places that they rest on by
-    name or by the document's id.
+async def test_the_three_tools(api: str) -> None:
+    """An agent can search and summarize the findings of a run, and read their spans by the source's
+    name or the document's id.
     """
     engine = RLMQueryEngine.from_defaults(Document(text=TEXT, id_="doc-1"), llm=finder())
     response = await engine.aquery(QUESTION)
@@ -45,8 +45,8 @@ async def test_what_an_agent_can_do(api: str) -> None:
         assert await call(spec, api, "search_findings", query="cabbage") == "nothing was found"
 
 
-def test_what_models_are_told_of_them() -> None:
-    """Each tool has a name, parameters and a description that a model is sent."""
+def test_the_schemas_for_the_model() -> None:
+    """Each tool has a name, parameters and a description for the model."""
     tools = [
         tool.metadata.to_openai_tool()["function"]
         for tool in RLMStoreToolSpec(SharedStore()).to_tool_list()
@@ -65,8 +65,10 @@ def test_what_models_are_told_of_them() -> None:
 
 
 @APIS
-async def test_what_cannot_be_done(api: str) -> None:
-    """Wrong arguments and places are errors that an agent passes on; they name no class of ours."""
+async def test_invalid_arguments(api: str) -> None:
+    """Invalid arguments and spans are errors that an agent passes on; they name no internal
+    class.
+    """
     engine = RLMQueryEngine.from_defaults(Document(text=TEXT * 3, id_="doc-1"), llm=finder())
     await engine.aquery(QUESTION)
     spec = RLMStoreToolSpec(engine.last_store)

@@ -1,4 +1,4 @@
-"""What tracers and handlers see: one trace, every token, the progress, and never the document."""
+"""Tracers and handlers receive one trace, every token and the progress, and never the document."""
 
 import asyncio
 import inspect
@@ -75,7 +75,7 @@ def engine_of(llm: Any, **options: Any) -> RLMQueryEngine:
 
 
 def whole(spans: tuple[ReadableSpan, ...]) -> ReadableSpan:
-    """The root of the one trace that all spans are in."""
+    """The root of the one trace that contains all spans."""
     ids = {span.context.span_id for span in spans}
     assert len({span.context.trace_id for span in spans}) == 1
     (root,) = [span for span in spans if span.parent is None]
@@ -100,10 +100,8 @@ async def test_one_trace(
     api: str,
     what: str,
 ) -> None:
-    """Whatever is asked with either API is one trace without orphans, and the document is in
-    no span but those of model calls.
-
-    The tracer complains of nothing.
+    """Every query, with either API, is one trace without orphans, and the document is only in the
+    spans of model calls. The tracer logs no errors.
     """
     provider.change(scripts={MODEL: root_or_sub})
     engine = engine_of(foreign(kind, provider.base_url), streaming=what == "stream")
@@ -154,7 +152,7 @@ async def test_one_trace(
 
 
 async def test_an_agents_trace(exporter: InMemorySpanExporter) -> None:
-    """Within an agent the engine's spans are part of the agent's one trace."""
+    """In an agent, the engine's spans are part of the agent's one trace."""
     tool = as_query_engine_tool(engine_of(scripted_llm()))
     assert (
         str(
@@ -175,7 +173,7 @@ def roots(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
 
 
 async def until(holds: Any) -> None:
-    """OpenInference ends spans of streams in a thread of its own, a little later."""
+    """Wait: OpenInference ends spans of streams in its own thread, a little later."""
     async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.01)
@@ -199,7 +197,7 @@ async def test_a_batch_is_one_trace(
 
 
 class Dumps(SimpleSpanHandler):
-    """Dumps the arguments and results of spans as crudely as any tracer might."""
+    """Serializes the arguments and results of spans completely, as a tracer might."""
 
     dumped: list[tuple[str, str]] = []  # noqa: RUF012 - a field of pydantic, which copies it
 
@@ -217,7 +215,7 @@ class Dumps(SimpleSpanHandler):
 
 
 class Told(BaseEventHandler):
-    """Keeps events."""
+    """Records events."""
 
     events: list[Any] = []  # noqa: RUF012 - a field of pydantic, which copies it
 
@@ -246,10 +244,9 @@ def told() -> Iterator[list[Any]]:
 
 
 @APIS
-async def test_no_span_of_ours_holds_the_document(dumps: Dumps, told: list[Any], api: str) -> None:
-    """Not as an argument, not as a result, whatever a tracer makes of them; nor do our events.
-
-    Nodes that we are given are not shown.
+async def test_no_span_contains_the_document(dumps: Dumps, told: list[Any], api: str) -> None:
+    """No argument or result of a span, however a tracer serializes it, and no event contains the
+    document. Nodes passed as arguments are hidden.
     """
     engine, sync = engine_of(finder()), api == "sync"
     _ = engine.query(QUESTION) if sync else await engine.aquery(QUESTION)
@@ -278,8 +275,8 @@ async def test_no_span_of_ours_holds_the_document(dumps: Dumps, told: list[Any],
 async def test_tokens(
     provider: StandIn, exporter: InMemorySpanExporter, kind: str, api: str
 ) -> None:
-    """The handler at the model's own callbacks counts what the provider counted, and so do the
-    traces; each token once.
+    """The handler of the model's own callbacks, and the traces, count the provider's tokens, each
+    once.
     """
     provider.change(scripts={MODEL: root_or_sub})
     counter = TokenCountingHandler(tokenizer=str.split)
@@ -323,7 +320,7 @@ async def test_progress_as_events(told: list[Any], api: str) -> None:
 
 @APIS
 async def test_progress_of_a_batch(told: list[Any], api: str) -> None:
-    """A batch tells how far it is, twenty times at most."""
+    """A batch reports its progress at most twenty times."""
     batch, prompts = LLMBatch(finder()), [str(number) for number in range(100)]
     _ = batch.run(prompts) if api == "sync" else await batch.arun(prompts)
     events = [event.progress for event in told if isinstance(event, RLMProgressEvent)]
