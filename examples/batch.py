@@ -1,7 +1,8 @@
-"""Many prompts to one model, in order and as they complete, with what each call took.
+"""Send many prompts to one model: replies in order, as they complete, and with the cost of each
+call.
 
 No key and no network are needed: the offline model finds sentences by their words. With a key,
-write a model's name in its place.
+replace it with a model's name.
 
     python examples/batch.py [--spoil]
 """
@@ -17,13 +18,15 @@ TOWNS = "Lisbon Porto Bergen Tallinn Ghent Trieste Cadiz Galway Utrecht Turku".s
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Ask all, three ways, and check the replies; 0 where all are right, 1 where one is not."""
+    """Send all prompts in three ways, and check the replies; returns 0 if all are right, otherwise
+    1.
+    """
     facts = {
         town: f"In {town} the harbour was built in {1400 + 10 * number}."
         for number, town in enumerate(TOWNS)
     }
     pages = letters(list(facts.values()))
-    if "--spoil" in argv:  # blot a fact out, to see the check fail
+    if "--spoil" in argv:  # remove a fact, to see the check fail
         pages[3] = pages[3].replace("harbour", "*******")
     prompts = [f"When was the harbour built?\n\n{page}" for page in pages]
 
@@ -40,7 +43,8 @@ def main(argv: Sequence[str] = ()) -> int:
         )
         tokens = record.usage.input_tokens if record.usage is not None else "unknown"
         print(
-            f"{town:<8} {reply} ({tokens} tokens read, cost {record.cost}) {'' if is_right else 'WRONG'}"
+            f"{town:<8} {reply} ({tokens} tokens read, cost {record.cost}) "
+            f"{'' if is_right else 'WRONG'}"
         )
         wrong += not is_right
     return report(wrong, len(replies), "replies")

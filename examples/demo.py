@@ -1,9 +1,9 @@
-"""Ask three questions over ten megabytes of text, and check the answers and their citations against
-what was hidden in it.
+"""Ask three questions over ten megabytes of text, and compare the answers and their citations with
+the facts hidden in it.
 
 No key and no network are needed: the model is "offline", a stand-in that finds sentences by their
-words and quotes them. The loop, the sandbox in which its code runs and the check of citations are
-the real ones. Documents, facts and places are new at each run.
+words and quotes them. The loop, the sandbox and the citation check are real. Documents, facts and
+places are new in each run.
 
     python examples/demo.py [--seed N] [--megabytes M] [--spoil]
 """
@@ -19,30 +19,41 @@ from random import Random
 from rlm_integrations import RLM, RLMResult
 from rlm_integrations.events import BlockFinished, CallFailed, CallFinished, CallStarted, Event
 
-PLACES = "Lisbon Porto Bergen Tallinn Ghent Trieste Cadiz Galway Utrecht Turku Malmö Kraków Nantes Bilbao Varna Siena".split()
-NAMES = "Ana Bruno Carla Dario Elena Félix Greta Hugo Irene Jonas Klara Leif Marta Nils Olga Pablo".split()
-SURNAMES = "Almeida Berg Castro Dahl Ekström Ferro Girard Holt Ibáñez Juhl Kovač Lund Moreau Novak Orsini Petit".split()
+PLACES = (
+    "Lisbon Porto Bergen Tallinn Ghent Trieste Cadiz Galway Utrecht Turku Malmö Kraków Nantes "
+    "Bilbao Varna Siena"
+).split()
+NAMES = (
+    "Ana Bruno Carla Dario Elena Félix Greta Hugo Irene Jonas Klara Leif Marta Nils Olga Pablo"
+).split()
+SURNAMES = (
+    "Almeida Berg Castro Dahl Ekström Ferro Girard Holt Ibáñez Juhl Kovač Lund Moreau Novak "
+    "Orsini Petit"
+).split()
 MONTHS = (
     "January February March April May June July August September October November December".split()
 )
-WHO = "The clerk|A merchant|The old harbour master|Her cousin|The surveyor|A retired captain|The baker's son|Nobody".split(
-    "|"
-)
+WHO = (
+    "The clerk|A merchant|The old harbour master|Her cousin|The surveyor|A retired captain|The "
+    "baker's son|Nobody"
+).split("|")
 DID = "counted|forgot|described|sold|repaired|drew|praised|weighed|carried home|wrote down".split(
     "|"
 )
-WHAT = "the barrels of salt|nine crates of lemons|a map of the coast|the price of wool|two broken oars|the café's ledger".split(
-    "|"
-)
-WHEN = "before noon|in the rain|during the fair|after supper|at low tide|without a word|as every year|for the third time".split(
-    "|"
-)
+WHAT = (
+    "the barrels of salt|nine crates of lemons|a map of the coast|the price of wool|two broken "
+    "oars|the café's ledger"
+).split("|")
+WHEN = (
+    "before noon|in the rain|during the fair|after supper|at low tide|without a word|as every "
+    "year|for the third time"
+).split("|")
 SOURCES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Needle:
-    """A fact hidden in the document: the question that asks for it, and where its answer stands."""
+    """A fact hidden in the document: its question, and the place of its answer."""
 
     question: str
     sentence: str
@@ -52,8 +63,8 @@ class Needle:
 
 
 def facts(random: Random) -> Iterable[list[Needle]]:
-    """For each kind of fact, one about each of four places: the first is asked for, the others are
-    there to mislead.
+    """For each kind of fact, one about each of four places: the first is the one in question, the
+    others are distractors.
     """
     for kind in range(3):
         alike = []
@@ -73,7 +84,10 @@ def facts(random: Random) -> Iterable[list[Needle]]:
                     f"The guardian of the {place} archive is {value}.",
                 )
             else:
-                value = f"{random.randrange(1, 29)} {random.choice(MONTHS)} {random.randrange(1800, 2000)}"
+                value = (
+                    f"{random.randrange(1, 29)} {random.choice(MONTHS)} "
+                    f"{random.randrange(1800, 2000)}"
+                )
                 ask, say = (
                     f"When did the {place} expedition depart?",
                     f"The {place} expedition did depart on {value}.",
@@ -112,12 +126,13 @@ def made_up(random: Random, characters: int) -> tuple[list[str], list[Needle]]:
 
 
 class Clock:
-    """Adds up, from the events of a run, the time in which models were asked and code ran."""
+    """Adds up, from the events of a run, the time of model calls and of code."""
 
     def __init__(self) -> None:
         self.root = self.sub = self.blocks = 0.0
-        self._asked: dict[str, bool] = {}  # calls under way, and whether the root made them
-        self._since = 0.0  # when the first of them began; the root asks nothing while its code runs
+        self._asked: dict[str, bool] = {}  # calls in flight, and whether the root made them
+        # when the first of them began; the root makes no calls while its code runs
+        self._since = 0.0
 
     def __call__(self, event: Event) -> None:
         """Follow an event."""
@@ -136,11 +151,11 @@ class Clock:
 
 
 def wrong_with(result: RLMResult, needle: Needle, document: Sequence[str]) -> str:
-    """What is wrong with an answer, or nothing."""
+    """The errors of an answer; empty if it is right."""
     for each in result.citations:
         number = int(each.source.removeprefix("context_"))
         if document[number][each.start : each.end] != each.quote:
-            return f"the citation {each} is not what the document says there"
+            return f"the citation {each} differs from the document at that place"
     if needle.value not in result.answer:
         return f"the document says {needle.value!r}, the answer does not"
     end = needle.start + len(needle.sentence)
@@ -148,25 +163,28 @@ def wrong_with(result: RLMResult, needle: Needle, document: Sequence[str]) -> st
         each.source == needle.source and each.start <= needle.start and end <= each.end
         for each in result.citations
     ):
-        return f"no citation is the place where it stands: {needle.source}, {needle.start}-{end}"
+        return f"no citation has its place: {needle.source}, {needle.start}-{end}"
     return ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; 0 where every answer is right and cited, 1 where one is not."""
-    parser = argparse.ArgumentParser(description="Ask over a large document and check the answers.")
+    """Run the demo; returns 0 if every answer is right and cited, otherwise 1."""
+    parser = argparse.ArgumentParser(
+        description="Ask questions over a large document and check the answers."
+    )
     parser.add_argument("--seed", type=int, help="repeats a run")
     parser.add_argument("--megabytes", type=float, default=10.0)
     parser.add_argument(
         "--spoil",
         action="store_true",
-        help="blot a fact out after it was hidden, to see the check fail",
+        help="remove a hidden fact, to see the check fail",
     )
     options = parser.parse_args(argv)
     seed = secrets.randbelow(10**9) if options.seed is None else options.seed
     document, needles = made_up(Random(seed), int(options.megabytes * 1e6))  # noqa: S311 - no secret
     print(
-        f"{sum(map(len, document)):,} characters in {len(document)} texts; repeat this run with --seed {seed}"
+        f"{sum(map(len, document)):,} characters in {len(document)} texts; repeat this run "
+        f"with --seed {seed}"
     )
     if options.spoil:
         spoiled = needles[0]
@@ -187,9 +205,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     == each.quote
                 )
                 print(
-                    f"   {each.source} {each.start:,}-{each.end:,} {'holds' if held else 'does NOT hold'} {each.quote!r}"
+                    f"   {each.source} {each.start:,}-{each.end:,} "
+                    f"{'holds' if held else 'does NOT hold'} {each.quote!r}"
                 )
-            print(f"   WRONG: {problem}" if problem else "   right, and cited where it was hidden")
+            print(f"   WRONG: {problem}" if problem else "   right, and cited at its place")
     total = time.monotonic() - begun
 
     code = clock.blocks - clock.sub
@@ -199,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "code": code,
         "the rest": total - clock.root - clock.sub - code,
     }
-    print(f"\nWhere {total:.2f} s went, with {calls} calls to the model:")
+    print(f"\nTime: {total:.2f} s, with {calls} calls to the model:")
     print(
         "\n".join(
             f"   {name:<12}{seconds:6.2f} s{100 * seconds / total:5.0f} %"
@@ -209,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"\n{wrong} of {len(needles)} answers are wrong"
         if wrong
-        else "\nAll answers are right, and every citation holds."
+        else "\nAll answers are right, and every citation is valid."
     )
     return 1 if wrong else 0
 

@@ -1,8 +1,8 @@
-"""An agent that asks a huge document through a tool. The document is in no message, no artifact and
+"""An agent that queries a huge document with a tool. The document is in no message, no artifact and
 no checkpoint.
 
-The agent's model is a fake one that always asks first and then repeats what it was told; any chat
-model of LangChain's that knows tools goes in its place. No key and no network are needed: see
+The agent's model is a fake that calls the tool first and then repeats its answer; replace it with
+any LangChain chat model that supports tools. No key and no network are needed: see
 langchain_huge_document.py.
 
     python examples/langchain_agent.py [--spoil]
@@ -26,7 +26,7 @@ VALUE = "Irene Kovač"
 
 
 class Assistant(BaseChatModel):
-    """A stand-in for a chat model: it asks the tool what it is asked, and says what the tool says."""
+    """A fake chat model: it passes its question to the tool, and repeats the tool's answer."""
 
     @property
     def _llm_type(self) -> str:
@@ -56,15 +56,15 @@ class Assistant(BaseChatModel):
 
 
 class Context(TypedDict):
-    """What a call of the agent brings along, and no checkpoint holds."""
+    """The runtime context of a call of the agent, which is in no checkpoint."""
 
     archive: str
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Ask the agent, and check what it says; 0 where it is right, 1 where it is not."""
+    """Ask the agent, and check its answer; returns 0 if it is right, otherwise 1."""
     archive = long_document([f"The guardian of the Ghent archive is {VALUE}."], 2_000_000)
-    if "--spoil" in argv:  # blot the fact out, to see the check fail
+    if "--spoil" in argv:  # remove the fact, to see the check fail
         archive = archive.replace(VALUE, "***********")
 
     tool = create_rlm_tool(

@@ -1,5 +1,5 @@
-"""Many prompts to one model, a few at a time, in a chain: a reply or a typed error for each, in
-order.
+"""Send many prompts to one model, a few at a time, in a chain: a reply or a typed error for each,
+in order.
 
 No key and no network are needed: see langchain_huge_document.py.
 
@@ -27,10 +27,10 @@ def prompts(pages: list[str]) -> list[PromptValue]:
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Ask all, and check the replies; 0 where all are right, 1 where one is not."""
+    """Send all prompts, and check the replies; returns 0 if all are right, otherwise 1."""
     costs = {place: f"{3 * number + 20} ducats" for number, place in enumerate(PLACES)}
     pages = letters([f"In {place} the repairs cost {cost}." for place, cost in costs.items()])
-    if "--spoil" in argv:  # blot a fact out, to see the check fail
+    if "--spoil" in argv:  # remove a fact, to see the check fail
         pages[3] = pages[3].replace("ducats", "******")
 
     chain = RunnableLambda(prompts) | LLMBatchRunnable("offline", max_concurrent=4)

@@ -3,7 +3,7 @@ support each answer.
 
 No key and no network are needed: the model is "offline", a stand-in that finds sentences by their
 words and quotes them. With a key, write `RLMRunnable("gpt-5", "gpt-5-mini", context=document)`, or
-give it chat models of LangChain's.
+pass LangChain chat models.
 
     python examples/langchain_huge_document.py [--spoil]
 """
@@ -30,7 +30,7 @@ FACTS = {
 
 
 def report(output: dict[str, Any]) -> dict[str, Any]:
-    """What a program behind the chain may want: the answer, and the quotes with their places."""
+    """The answer, and the quotes with their places, for a program after the chain."""
     quotes = [
         (each.page_content, each.metadata["spans"][0]["start"], each.metadata["spans"][0]["end"])
         for each in output["context"]
@@ -39,9 +39,9 @@ def report(output: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Ask, and check the answers; 0 where all are right, 1 where one is not."""
+    """Ask, and check the answers; returns 0 if all are right, otherwise 1."""
     document = long_document([fact for fact, _ in FACTS.values()], 5_000_000)
-    if "--spoil" in argv:  # blot a fact out, to see the check fail
+    if "--spoil" in argv:  # remove a fact, to see the check fail
         document = document.replace("40721", "*****")
     print(f"{len(document):,} characters")
 

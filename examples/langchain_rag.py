@@ -1,8 +1,8 @@
-"""A RAG pipeline whose documents are too long to be stuffed into a prompt: a retriever finds them,
-and the runnable reads them whole.
+"""A RAG pipeline whose documents are too long for a prompt: a retriever finds them, and the
+runnable reads them completely.
 
-The retriever here is a small one that counts words; any retriever of LangChain's goes in its place.
-Each answer says by the document's own id and metadata where it is from.
+The retriever here is a small one that counts words; replace it with any LangChain retriever. The
+evidence of each answer has the document's own id and metadata.
 
 No key and no network are needed: see langchain_huge_document.py.
 
@@ -24,9 +24,10 @@ from langchain_core.retrievers import BaseRetriever
 from rlm_integrations.langchain import RLMRunnable
 
 PLACES = "Lisbon Porto Bergen Tallinn Ghent Trieste Cadiz Galway Utrecht Turku".split()
-CHATTER = "The {} council met again.|Of the harbour of {} little is known.|In {} it rained.|The bakers of {} complained.".split(
-    "|"
-)
+CHATTER = (
+    "The {} council met again.|Of the harbour of {} little is known.|In {} it rained.|The bakers "
+    "of {} complained."
+).split("|")
 QUESTION = "How many ships were repaired in Trieste in 1871?"
 VALUE = "forty-three"
 
@@ -62,7 +63,7 @@ def words(text: str) -> list[str]:
 
 
 def made_up() -> list[Document]:
-    """A report of 100,000 characters on each place, with a number of repaired ships in it."""
+    """A report of 100,000 characters on each place, with the number of repaired ships."""
     random = Random(7)  # noqa: S311 - no secret
     documents = []
     for number, place in enumerate(PLACES):
@@ -80,9 +81,9 @@ def made_up() -> list[Document]:
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Ask, and check the answer; 0 where it is right, 1 where it is not."""
+    """Ask, and check the answer; returns 0 if it is right, otherwise 1."""
     documents = made_up()
-    if "--spoil" in argv:  # blot the fact out, to see the check fail
+    if "--spoil" in argv:  # remove the fact, to see the check fail
         documents = [
             Document(each.page_content.replace(VALUE, "*****"), id=each.id, metadata=each.metadata)
             for each in documents
@@ -102,7 +103,8 @@ def main(argv: Sequence[str] = ()) -> int:
         about = evidence.metadata
         (span,) = about["spans"]
         print(
-            f"   {about['source_metadata'].get('title')}, {span['start']:,}-{span['end']:,}: {evidence.page_content!r}"
+            f"   {about['source_metadata'].get('title')}, {span['start']:,}-{span['end']:,}: "
+            f"{evidence.page_content!r}"
         )
         is_right &= (
             by_id[span["doc_id"]].page_content[span["start"] : span["end"]] == evidence.page_content

@@ -1,8 +1,8 @@
-"""What a run found, searched like any other collection of documents: each finding knows the place
-in the document that it rests on.
+"""Search the findings of a run like any collection of documents: each finding has the supporting
+place in the document.
 
-The root model here is a small object that always writes the same program; a real model writes its
-own. No key and no network are needed.
+The root model here is a small object that always writes the same program; a real model writes a
+program for the question. No key and no network are needed.
 
     python examples/langchain_store_retriever.py [--spoil]
 """
@@ -22,34 +22,36 @@ import re
 
 for found in re.finditer(r"The (\w+) bridge was opened in (\d{4})\.", context):
     store.create("opening", f"when the {found[1]} bridge was opened", found[0],
-                 backrefs=[SpanRef("context_0", *found.span())], tags=[found[1].lower(), f"{found[2][:2]}00s"])
+                 backrefs=[SpanRef("context_0", *found.span())],
+                 tags=[found[1].lower(), f"{found[2][:2]}00s"])
 FINAL(f"There are {store.summary('type=opening')['total']} bridges.")
 ```"""
 BRIDGES = {"Lisbon": 1966, "Porto": 1886, "Bergen": 1956, "Ghent": 1913, "Turku": 1899}
 
 
 class Surveyor:
-    """A model that writes one program, whatever it is asked."""
+    """A model that writes the same program for every question."""
 
     name = "surveyor"
     context_window: int | None = None
 
-    async def complete(self, request: Request) -> Completion:  # noqa: ARG002 - what it is asked makes no difference
+    # The request makes no difference
+    async def complete(self, request: Request) -> Completion:  # noqa: ARG002
         """The program."""
         return Completion(PROGRAM, model=self.name)
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Run once, search its findings, and check them; 0 where they are right, 1 where they are not."""
+    """Run once, search the findings, and check them; returns 0 if they are right, otherwise 1."""
     facts = [f"The {name} bridge was opened in {year}." for name, year in BRIDGES.items()]
     document = long_document(facts, 350_000)
-    if "--spoil" in argv:  # blot a fact out, to see the check fail
+    if "--spoil" in argv:  # remove a fact, to see the check fail
         document = document.replace("1886", "****")
 
     output = RLMRunnable(Surveyor(), context=document).invoke("Which bridges are there?")
     print(output["answer"])
 
-    # `output["rlm"]["store_id"]` would do, as long as this process lives
+    # `output["rlm"]["store_id"]` works too, within this process
     retriever = RLMStoreRetriever(store=output)
 
     def lines(found: list[Document]) -> list[str]:

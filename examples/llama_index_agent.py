@@ -1,8 +1,8 @@
-"""An agent that asks a long document by a tool, and shows the progress of the tool's run in its own
-stream.
+"""An agent that queries a long document with a tool, and shows the progress of the tool's run in
+its own stream.
 
 No key and no network are needed: the document's model is "offline", and the agent's is LlamaIndex's
-mock, which calls the tool once and repeats what it said.
+mock, which calls the tool once and repeats its output.
 
     python examples/llama_index_agent.py
 """
@@ -25,7 +25,7 @@ FACT = "The Tallinn expedition did depart on 4 May 1911."
 
 
 def call_then_repeat(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
-    """What the agent's model does."""
+    """The replies of the agent's model."""
     said = [message.content for message in messages if message.role.value == "tool"]
     if said:
         return ChatMessage(f"I looked it up: {said[-1]}", role="assistant")
@@ -36,7 +36,7 @@ def call_then_repeat(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
 
 
 async def talk() -> int:
-    """Ask the agent; 0 where all is right."""
+    """Ask the agent; returns 0 if everything is right."""
     document = Document(text=long_document([FACT], 1_500_000))
     engine = RLMQueryEngine.from_defaults(document, llm="offline")
     tool = as_query_engine_tool(
@@ -56,7 +56,8 @@ async def talk() -> int:
             sources = event.tool_output.raw_output.source_nodes
     answer = str(await handler)
     print(
-        f"Q: {QUESTION}\nA: {answer}\nsteps: {', '.join(steps)}\nsources: {[source.node.text for source in sources]}"
+        f"Q: {QUESTION}\nA: {answer}\nsteps: {', '.join(steps)}\nsources: "
+        f"{[source.node.text for source in sources]}"
     )
     return (
         0
@@ -68,7 +69,7 @@ async def talk() -> int:
 
 
 def main() -> int:
-    """The same for scripts."""
+    """Run the example as a script."""
     return asyncio.run(talk())
 
 

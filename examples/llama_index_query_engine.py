@@ -1,5 +1,5 @@
-"""Ask LlamaIndex's kind of query engine about five megabytes of text, and check that its sources
-are the document's own words.
+"""Ask a LlamaIndex query engine about five megabytes of text, and check that its sources are exact
+quotes.
 
 No key and no network are needed: the model is "offline", a stand-in that finds sentences by their
 words and quotes them. With a key, pass any LlamaIndex LLM as `llm=`, and a cheaper one as
@@ -20,7 +20,7 @@ FACT = "The guardian of the Ravenna archive is Ada Conti."
 
 
 def main() -> int:
-    """Ask, show, check; 0 where all is right."""
+    """Ask, show, check; returns 0 if everything is right."""
     text = long_document([FACT], 5_000_000)
     whole = Document(text=text, id_="chronicle", metadata={"title": "Chronicle"})
     print(f"{len(whole.text):,} characters")
@@ -37,7 +37,8 @@ def main() -> int:
             and whole.text[node.start_char_idx : node.end_char_idx] == node.text
         )
         print(
-            f"{node.metadata['title']} {node.start_char_idx:,}-{node.end_char_idx:,} {'holds' if held else 'does NOT hold'}: {node.text!r}"
+            f"{node.metadata['title']} {node.start_char_idx:,}-{node.end_char_idx:,} "
+            f"{'holds' if held else 'does NOT hold'}: {node.text!r}"
         )
         right = right and held
     return 0 if right else 1

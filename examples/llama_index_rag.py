@@ -22,7 +22,7 @@ FACT = "The ship that was lost at Varna is the Aurora."
 
 
 class Words(BaseEmbedding):
-    """A text as the words in it, each in one of 64 places."""
+    """An embedding of a text by its words, each in one of 64 dimensions."""
 
     def _embed(self, text: str) -> list[float]:
         vector = [0.0] * 64
@@ -41,7 +41,7 @@ class Words(BaseEmbedding):
 
 
 def main() -> int:
-    """Ask, show, check; 0 where all is right."""
+    """Ask, show, check; returns 0 if everything is right."""
     pages = [
         f"Report {number}. A ship was seen at harbour {number} in calm weather."
         for number in range(400)

@@ -1,8 +1,8 @@
 """A router between a vector engine, for quick facts, and a run over the whole document, for
 questions about all of it.
 
-No key and no network are needed: LlamaIndex's mocks embed and answer for the vector engine and
-choose the other, whose model is "offline".
+No key and no network are needed: LlamaIndex's mocks embed and answer for the vector engine; the
+model of the other is "offline".
 
     python examples/llama_index_router.py
 """
@@ -24,9 +24,9 @@ FACT = "The price of wool in Porto is 12 lire."
 
 
 class ByWords(BaseSelector):
-    """Chooses the whole document for questions that say so.
+    """Chooses the whole document for questions that mention it.
 
-    With a key, `LLMSingleSelector` asks a model.
+    With a key, `LLMSingleSelector` lets a model choose.
     """
 
     def _select(self, choices: list[ToolMetadata], query: QueryBundle) -> SelectorResult:
@@ -42,11 +42,11 @@ class ByWords(BaseSelector):
         return {}
 
     def _update_prompts(self, prompts: dict[str, object]) -> None:
-        """There is none."""
+        """There are no prompts."""
 
 
 def main() -> int:
-    """Ask both, show, check; 0 where all is right."""
+    """Ask both, show, check; returns 0 if everything is right."""
     text = "Wool was sold, and praised, and weighed. " * 5_000
     document = Document(text=f"{text}{FACT} {text}")
     splitter = TokenTextSplitter(chunk_size=1_000)
@@ -69,7 +69,8 @@ def main() -> int:
         response = router.query(question)
         answers.append(str(response))
         print(
-            f"Q: {question}\nby: {response.metadata['selector_result'].reason}\nA: {answers[-1][:200]}\n"
+            f"Q: {question}\nby: {response.metadata['selector_result'].reason}\nA: "
+            f"{answers[-1][:200]}\n"
         )
     return 0 if FACT in answers[1] and FACT not in answers[0] else 1
 

@@ -1,7 +1,7 @@
-"""Search what a run found on its way, long after its answer.
+"""Search the findings of a run, long after its answer.
 
-No key and no network are needed: LlamaIndex's mock says what a root model would write here, a
-program that keeps what each chapter says.
+No key and no network are needed: LlamaIndex's mock writes a program like a root model's, which
+stores a note on each chapter.
 
     python examples/llama_index_store.py
 """
@@ -19,21 +19,23 @@ from rlm_integrations.llama_index import RLMQueryEngine, RLMStoreRetriever
 TOWNS = "Lisbon Porto Bergen Tallinn Ghent Trieste Cadiz Galway".split()
 PROGRAM = """```repl
 chapters = context.split("\\n\\n")
-for chapter, said in zip(chapters, parallel_query("Say in one sentence what this is about: {chunk}", chapters)):
-    store.create("note", said, chapter.split(". ")[0] + ".", backrefs=[cite(chapter)], tags=["chapter"])
+summaries = parallel_query("Say in one sentence what this is about: {chunk}", chapters)
+for chapter, summary in zip(chapters, summaries):
+    first = chapter.split(". ")[0] + "."
+    store.create("note", summary, first, backrefs=[cite(chapter)], tags=["chapter"])
 FINAL(f"There are {len(chapters)} chapters.", evidence=[cite(chapters[0])])
 ```"""
 
 
 def as_a_model_would(messages: Sequence[ChatMessage], **_: Any) -> ChatMessage:
-    """The root writes the program; a sub-model says the chapter's first words again."""
+    """The root writes the program; a sub-model repeats the chapter's first words."""
     is_root = messages[0].role.value == "system"
     said = PROGRAM if is_root else (messages[-1].content or "").partition(": ")[2].partition(".")[0]
     return ChatMessage(said, role="assistant")
 
 
 def main() -> int:
-    """Ask, search, show, check; 0 where all is right."""
+    """Ask, search, show, check; returns 0 if everything is right."""
     text = "\n\n".join(
         f"The harbour of {town} was deep. Ships came there by night." for town in TOWNS
     )
@@ -43,7 +45,8 @@ def main() -> int:
     found = RLMStoreRetriever(engine.last_store, k=1).retrieve("harbour of Bergen")
     for each in found:
         print(
-            f"score {each.score:.2f}: {each.node.text!r}, from {each.node.ref_doc_id} {each.node.metadata['spans']}"
+            f"score {each.score:.2f}: {each.node.text!r}, from {each.node.ref_doc_id} "
+            f"{each.node.metadata['spans']}"
         )
     (summary,) = RLMStoreRetriever(engine.last_store, mode="summary", k=2).retrieve("type=note")
     print(summary.node.text)

@@ -2,7 +2,7 @@
 where the root model's code calls it.
 
 No key and no network are needed: the offline model finds sentences by their words, and the root
-model of the run is a short script. With a key, write names of models in their place.
+model of the run is a short script. With a key, replace both with names of models.
 
     python examples/parallel_query.py [--spoil]
 """
@@ -38,18 +38,18 @@ class Script:
     name, context_window = "script", None
 
     async def complete(self, request: Request) -> Completion:
-        """The program; a real model would read in the request what is asked, and what is known of
-        the document.
+        """The program; a real model would read the question and the description of the document in
+        the request.
         """
         return Completion(PROGRAM if request.role == "root" else "I only write programs.")
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Ask over all chunks, outside of a run and inside of one, and check the findings; 0 where all
-    are right, 1 where one is not.
+    """Query all chunks, outside a run and inside one, and check the findings; returns 0 if all are
+    right, otherwise 1.
     """
     document = long_document(FACTS, 90_000)
-    if "--spoil" in argv:  # blot a fact out, to see the check fail
+    if "--spoil" in argv:  # remove a fact, to see the check fail
         document = document.replace("Cuneo was closed", "Cuneo was ******")
 
     chunks = [document[at : at + SIZE] for at in range(0, len(document), SIZE)]
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] = ()) -> int:
         wrong += not is_right
     (turn,) = result.trajectory
     print(
-        f"{len(chunks)} chunks, {turn.calls} sub-calls in turn {turn.iteration}, {len(result.citations)} citations"
+        f"{len(chunks)} chunks, {turn.calls} sub-calls in turn {turn.iteration}, "
+        f"{len(result.citations)} citations"
     )
     return report(wrong, len(FACTS), "findings")
 

@@ -1,13 +1,13 @@
-"""What processes there are."""
+"""Lists processes."""
 
 from contextlib import suppress
 from pathlib import Path
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a process that have not ended.
+    """The running children of a process.
 
-    A busy kernel lists one for some milliseconds more after it has said that it ended.
+    A busy kernel may list one for some milliseconds after it has reported its end.
     """
     with suppress(FileNotFoundError):
         listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -1,4 +1,4 @@
-"""Cancelling work in a chosen one of its waits, instead of after a time."""
+"""Cancels work at a chosen await, instead of after a time."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -11,16 +11,16 @@ Moment = Literal["begins", "is over"]
 async def at_every_wait(
     work: Callable[[], Coroutine[Any, Any, Any]], *, again: int = 0
 ) -> AsyncGenerator[asyncio.Task[Any], None]:
-    """Do the work anew for each of its waits and cancel it there; gives each cancelled task once it
-    is done.
+    """Repeat the work for each of its awaits and cancel it there; yields each cancelled task once
+    it is done.
 
-    A wait is one of the task itself or of any task that is made meanwhile. It is cancelled once as
-    the wait begins and, in another run, once as it is over: what was waited for is there, and the
-    task has not gone on yet.
+    An await is one of the task itself or of any task that it creates. In one run the work is
+    cancelled when the await begins and, in another, when it is over: the result is available, and
+    the task has not continued yet.
 
     Args:
-        work: Begins the work.
-        again: Cancel it a second time, so many waits later.
+        work: Starts the work.
+        again: Cancel it a second time, after this number of further awaits.
     """
     for number in count(1):
         came = False
@@ -36,7 +36,7 @@ async def at_every_wait(
 
 
 class _Waits:
-    """Counts the waits of one run of the work."""
+    """Counts the awaits of one run of the work."""
 
     def __init__(self, number: int, moment: Moment, again: int) -> None:
         self.came = False
@@ -64,7 +64,7 @@ class _Waits:
             return await _Counted(coroutine, self._wait)
 
         task = asyncio.Task(counted(), loop=loop, **options)
-        task.add_done_callback(lambda _: coroutine.close())  # it may never have begun
+        task.add_done_callback(lambda _: coroutine.close())  # it may never have started
         return task
 
     def _wait(self, future: asyncio.Future[Any] | None) -> None:
@@ -74,7 +74,7 @@ class _Waits:
             if self._moment == "begins" or future is None:
                 self._cancel()
             else:
-                future.add_done_callback(self._cancel)  # before the task itself learns of it
+                future.add_done_callback(self._cancel)  # before the task itself notices
         elif self._waits == self._again:
             self._cancel()
 
@@ -84,7 +84,7 @@ class _Waits:
 
 
 class _Counted:
-    """A coroutine that tells of each of its waits."""
+    """A coroutine that reports each of its awaits."""
 
     def __init__(
         self,

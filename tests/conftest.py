@@ -1,4 +1,4 @@
-"""What holds for every test: the network is closed but for this machine."""
+"""Fixtures for every test: connections are allowed to this machine only."""
 
 import gc
 import ipaddress
@@ -23,9 +23,7 @@ def _is_loopback(host: Any) -> bool:
 
 
 def _close_network(event: str, args: tuple[Any, ...]) -> None:
-    """An audit hook, so no client can slip past it: connects and look-ups reach this machine or
-    fail.
-    """
+    """An audit hook, which no client can avoid: connections and look-ups of other machines fail."""
     if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
         address = args[1]
         if isinstance(address, tuple) and not _is_loopback(address[0]):
@@ -42,7 +40,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# How long an example takes to make or to run says nothing on a machine that others share.
+# The time for generating or running an example is meaningless on a shared machine.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -50,8 +48,8 @@ settings.load_profile("any machine")
 
 
 def pytest_collection_finish() -> None:
-    """Keep what collecting has loaded, frameworks mostly, out of each later garbage collection: it
-    is a million objects.
+    """Exclude the million objects loaded by collection, mostly of frameworks, from later garbage
+    collections.
     """
     gc.collect()
     gc.freeze()

@@ -1,5 +1,5 @@
-"""The folder list is the architecture: imports go one way, names are exported once, importing is
-light.
+"""The folders are the architecture: imports go one way, names are exported once, importing is
+cheap.
 """
 
 import ast
@@ -28,11 +28,11 @@ LAYERS = [
 ROOT = 2  # modules beside the folders
 # Imports against the direction: lazy, inside a function, each with its reason.
 LAZY_EXCEPTIONS = {
-    # A saved result brings its store back, and knows what its prompts were made of.
+    # A saved result restores its store, and its prompts refer to the corpus.
     ("result", "store"),
     ("result", "store.SharedStore"),
 }
-FACADE = {"__init__", "__main__"}  # the package's front shows names of every layer
+FACADE = {"__init__", "__main__"}  # the package's __init__ exports names of every layer
 
 
 def layer_of(module: str) -> int:
@@ -68,7 +68,7 @@ def imports_of(path: Path, text: str | None = None) -> list[str]:
 
 
 def _is_type_checking(node: ast.AST) -> bool:
-    """Whether this is an `if TYPE_CHECKING:`, whose imports no program ever makes."""
+    """Whether this is an `if TYPE_CHECKING:`, whose imports are never executed."""
     return (
         isinstance(node, ast.If)
         and isinstance(node.test, ast.Name)
@@ -81,7 +81,9 @@ def modules() -> list[Path]:
 
 
 def test_imports_go_one_way() -> None:
-    """Each layer imports only what stands before it in `LAYERS`: nothing to its right, nor beside."""
+    """Each layer imports only earlier layers of `LAYERS`: no later one, and no other part of the
+    same layer.
+    """
     wrong = []
     for path in modules():
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -96,8 +98,8 @@ def test_imports_go_one_way() -> None:
     assert wrong == []
 
 
-def test_a_wrong_direction_is_seen() -> None:
-    """The check above can fail: it reads absolute, relative and aliased imports."""
+def test_a_wrong_direction_is_detected() -> None:
+    """The check of imports detects absolute, relative and aliased ones."""
     text = "from rlm_integrations.engine import loop\nfrom ..sandbox import base\nimport rlm_integrations.cli as c\n"
     found = imports_of(PACKAGE / "lm" / "probe.py", text)
     assert {"engine", "engine.loop", "sandbox", "sandbox.base", "cli"} <= set(found)
@@ -105,7 +107,7 @@ def test_a_wrong_direction_is_seen() -> None:
 
 
 def importers() -> dict[str, set[str]]:
-    """Every module and the modules of the package that it imports, wherever in its file."""
+    """Every module and the modules of the package that it imports, anywhere in its file."""
     files = {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
         for path in modules()
@@ -124,7 +126,7 @@ def importers() -> dict[str, set[str]]:
 
 
 def circles(imported: dict[str, set[str]]) -> set[frozenset[str]]:
-    """Modules that import each other, in whatever steps."""
+    """Modules that import each other, directly or indirectly."""
 
     def reached(start: str) -> set[str]:
         found: set[str] = set()
@@ -144,7 +146,9 @@ def circles(imported: dict[str, set[str]]) -> set[frozenset[str]]:
 
 
 def test_no_modules_import_each_other() -> None:
-    """There is no circle of imports, those inside functions included; and a circle would be seen."""
+    """There is no import cycle, even with imports inside functions; and a cycle would be
+    detected.
+    """
     imported = importers()
     imported["result"] -= {target for _, target in LAZY_EXCEPTIONS}
     assert circles(imported) == set()
@@ -183,7 +187,9 @@ def definitions() -> dict[str, list[str]]:
 
 
 def test_a_name_has_one_meaning() -> None:
-    """No class and no public function has the name of another, but for those that mean the same."""
+    """No two classes or public functions have the same name, except those listed as meaning the
+    same.
+    """
     several = {name: places for name, places in definitions().items() if len(places) > 1}
     assert {name: places for name, places in several.items() if name not in SAME_NAMES} == {}
     assert set(SAME_NAMES) <= set(several)
@@ -197,8 +203,10 @@ def packages() -> list[str]:
 
 
 @pytest.mark.parametrize("name", packages())
-def test_exported_names_are_sorted_and_there(name: str) -> None:
-    """`__all__` of every package is sorted and true, and what `import *` and `dir` give."""
+def test_exported_names_are_sorted_and_exist(name: str) -> None:
+    """`__all__` of every package is sorted and correct, and equals the names of `import *` and
+    `dir`.
+    """
     module = importlib.import_module(name)
     exported = getattr(module, "__all__", [])
     assert exported == sorted(
@@ -209,7 +217,7 @@ def test_exported_names_are_sorted_and_there(name: str) -> None:
 
 
 def test_the_front_names_its_homes_once() -> None:
-    """Every public name has a home, type checkers see the same ones, and no other name is made up."""
+    """Every public name has one home, type checkers see the same names, and there are no others."""
     homes = [name for names in rlm_integrations._HOMES.values() for name in names]
     assert sorted(homes) == sorted(rlm_integrations.__all__)
     tree = ast.parse(Path(rlm_integrations.__file__).read_text(encoding="utf-8"))
@@ -246,7 +254,7 @@ HEAVY = [
 
 
 def test_importing_loads_no_framework_and_no_client() -> None:
-    """`import rlm_integrations` leaves frameworks, clients and databases alone."""
+    """`import rlm_integrations` loads no framework, client or database."""
     code = f"import sys, rlm_integrations; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

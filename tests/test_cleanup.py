@@ -1,4 +1,4 @@
-"""Cleanup goes to its end, whoever is cancelled meanwhile."""
+"""Cleanup runs to its end, even if the waiting task is cancelled."""
 
 import asyncio
 
@@ -7,8 +7,10 @@ import pytest
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
 
 
-async def test_what_is_waited_for_is_given() -> None:
-    """Without a cancellation it is an ordinary await: the result, or the exception."""
+async def test_the_outcome_is_returned_or_raised() -> None:
+    """Without a cancellation it is an ordinary await: it returns the result, or raises the
+    exception.
+    """
 
     async def divided(by: int) -> float:
         await asyncio.sleep(0)
@@ -22,7 +24,7 @@ async def test_what_is_waited_for_is_given() -> None:
 @pytest.mark.parametrize("times", [1, 2, 5])
 async def test_cancellations_are_raised_after_the_end(times: int) -> None:
     """However often the task is cancelled, the work ends first, undisturbed; then the cancellation
-    goes on with its message.
+    is raised with its message.
     """
     go, order = asyncio.Event(), list[str]()
 
@@ -50,7 +52,7 @@ async def test_cancellations_are_raised_after_the_end(times: int) -> None:
 
 
 async def test_a_cancellation_in_the_moment_of_the_end_is_raised_too() -> None:
-    """Where the work has just ended and the task is not awake yet, nothing of either is lost."""
+    """A cancellation that arrives when the work has just ended is raised, and nothing is lost."""
     loop = asyncio.get_running_loop()
     future = loop.create_future()
     task = asyncio.create_task(wait_until_done(future))
@@ -62,7 +64,7 @@ async def test_a_cancellation_in_the_moment_of_the_end_is_raised_too() -> None:
 
 
 async def test_a_timeout_around_it_is_a_timeout() -> None:
-    """`asyncio.timeout` and task groups still recognise the cancellation as theirs."""
+    """`asyncio.timeout` and task groups recognise the cancellation as theirs."""
     done = False
 
     async def work() -> None:
@@ -79,9 +81,9 @@ async def test_a_timeout_around_it_is_a_timeout() -> None:
     assert not task.cancelling()
 
 
-async def test_failures_of_what_ends_are_no_complaint() -> None:
-    """`ended` waits for several, also where some fail or were cancelled; asyncio does not report
-    them as forgotten.
+async def test_failures_of_futures_are_not_logged() -> None:
+    """`wait_until_done` waits for several futures, even if some fail or are cancelled; asyncio logs
+    none of them as never retrieved.
     """
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(

@@ -1,4 +1,4 @@
-"""The command line: what stands on stdout and on stderr, and every exit code."""
+"""The command line: its stdout, its stderr, and every exit code."""
 
 import json
 import os
@@ -38,13 +38,13 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Shell]:
-    """Runs a command in this process: its exit code, and what it wrote."""
+    """Run a command in this process; returns its exit code and its output."""
 
     def run_one(*words: str) -> Shell:
         capsys.readouterr()
         try:
             code = main(words)
-        except SystemExit as end:  # argparse's way
+        except SystemExit as end:  # as argparse exits
             code = int(str(end.code))
         return code, *capsys.readouterr()
 
@@ -52,7 +52,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Shell]:
 
 
 def started(*words: str, **options: object) -> "subprocess.Popen[str]":
-    """The command in a process of its own."""
+    """The command in a new process."""
     command = [sys.executable, "-m", "rlm_integrations", *words]
     return subprocess.Popen(
         command,
@@ -76,8 +76,8 @@ def server() -> Iterator[StandIn]:
 
 
 def test_an_answer_with_its_citations(run: Callable[..., Shell]) -> None:
-    """The answer is on stdout, with a line for each citation; stderr says that this was no language
-    model, and what it took.
+    """The answer is on stdout, with one line per citation; stderr says that no language model was
+    used, and has the spending.
     """
     code, out, err = run("ask", "report.txt", QUESTION)
     start = len(FILLER) + 1
@@ -88,16 +88,14 @@ def test_an_answer_with_its_citations(run: Callable[..., Shell]) -> None:
 
 
 def test_several_files_are_a_list_of_sources(run: Callable[..., Shell]) -> None:
-    """Each file is a source of its own, in the order in which they were named; options may stand
-    between them.
-    """
+    """Each file is a separate source, in the given order; options may be between them."""
     code, out, _ = run("ask", "other.txt", "--max-calls", "50", "report.txt", QUESTION)
     assert code == 0
     assert "[1] context_1 (report.txt) " in out
 
 
 def test_stdin_is_a_file_too() -> None:
-    """'-' reads stdin, in the given encoding; places count characters."""
+    """'-' reads stdin, in the given encoding; offsets count characters."""
     process = started(
         "ask", "-", "other.txt", QUESTION, "--encoding", "utf-8", stdin=subprocess.PIPE
     )
@@ -107,7 +105,7 @@ def test_stdin_is_a_file_too() -> None:
 
 
 def test_json_stands_alone_on_stdout(run: Callable[..., Shell], server: StandIn) -> None:
-    """`--json` prints the result and nothing else, and `--save` writes the same; both read back."""
+    """`--json` prints only the result, and `--save` writes the same; both can be loaded."""
     words = [
         "report.txt",
         "q",
@@ -128,8 +126,8 @@ def test_json_stands_alone_on_stdout(run: Callable[..., Shell], server: StandIn)
 
 
 def test_models_and_their_address(run: Callable[..., Shell], server: StandIn) -> None:
-    """`--model` writes code, `--sub-model` answers it, both at `--base-url`; the price of unknown
-    ones is unknown.
+    """`--model` writes code and `--sub-model` answers it, both at `--base-url`; the price of
+    unknown ones is unknown.
     """
     words = [
         "report.txt",
@@ -150,8 +148,8 @@ def test_models_and_their_address(run: Callable[..., Shell], server: StandIn) ->
 def test_a_key_chooses_a_model_and_says_which(
     run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With OPENAI_API_KEY and without `--model`, gpt-5-mini is asked, and stderr says so, with what
-    it cost.
+    """With OPENAI_API_KEY and without `--model`, gpt-5-mini is used, and stderr says so, with the
+    cost.
     """
     with serve_in_thread(scripts={"gpt-5-mini": [block("FINAL('yes')")]}) as server:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789")
@@ -166,7 +164,7 @@ def test_a_key_chooses_a_model_and_says_which(
 
 
 def test_quiet_says_nothing_but_never_hides_the_stand_in(run: Callable[..., Shell]) -> None:
-    """`--quiet` leaves stderr empty, unless offline was not asked for by name."""
+    """With `--quiet` stderr is empty, unless offline is used without being requested."""
     assert run("ask", "report.txt", QUESTION, "--quiet", "--model", "offline")[2] == ""
     assert NO_MODEL in run("ask", "report.txt", QUESTION, "--quiet")[2]
     assert (
@@ -176,7 +174,7 @@ def test_quiet_says_nothing_but_never_hides_the_stand_in(run: Callable[..., Shel
 
 
 def test_verbose_shows_turns_on_stderr(run: Callable[..., Shell]) -> None:
-    """`--verbose` shows the code of each turn, and leaves stdout to the answer."""
+    """`--verbose` shows the code of each turn on stderr; stdout has only the answer."""
     _, out, err = run("ask", "report.txt", QUESTION, "--verbose")
     assert "# Step 1 of 3" in err
     assert "Turn 3" in err
@@ -194,7 +192,7 @@ def test_verbose_shows_turns_on_stderr(run: Callable[..., Shell]) -> None:
 def test_a_limit_ends_with_the_best_answer_so_far(
     words: list[str], reason: str, run: Callable[..., Shell], server: StandIn
 ) -> None:
-    """Exit code 3: stdout has the partial answer, stderr says which limit it was."""
+    """Exit code 3: stdout has the partial answer, stderr the limit."""
     said = [
         Reply(block(f"print('partly', 'known')  # {turn}"), usage=Usage(input=9_000, output=1_000))
         for turn in range(9)
@@ -208,8 +206,8 @@ def test_a_limit_ends_with_the_best_answer_so_far(
 
 
 def test_time_and_cost_are_limits_too(run: Callable[..., Shell]) -> None:
-    """`--max-seconds` stops a run; `--max-cost` is refused where nobody knows a price, before
-    anything is spent.
+    """`--max-seconds` ends a run; `--max-cost` is refused for a model without a price, before any
+    call.
     """
     with serve_in_thread(
         scripts={"root": [block("llm_query('slow')")]}, faults=[Fault("hang", match="slow")]
@@ -228,7 +226,7 @@ def test_time_and_cost_are_limits_too(run: Callable[..., Shell]) -> None:
 
 
 def test_a_model_that_cannot_be_asked(run: Callable[..., Shell], server: StandIn) -> None:
-    """Exit code 4: at the first call with nothing on stdout, later with what there is."""
+    """Exit code 4: with nothing on stdout at the first call, later with the partial answer."""
     words = [
         "ask",
         "report.txt",
@@ -253,7 +251,7 @@ def test_a_model_that_cannot_be_asked(run: Callable[..., Shell], server: StandIn
 
 
 def test_a_sandbox_that_is_lost(run: Callable[..., Shell], server: StandIn) -> None:
-    """Exit code 5 where model code keeps killing its process."""
+    """Exit code 5 if model code keeps killing its process."""
     server.change(
         scripts={"root": [block(f"import os\nos._exit({number})") for number in range(9)]}
     )
@@ -265,9 +263,7 @@ def test_a_sandbox_that_is_lost(run: Callable[..., Shell], server: StandIn) -> N
 def test_a_sandbox_that_this_machine_does_not_have(
     run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 5, with what can be chosen instead; `--sandbox inprocess` is that, and warns in one
-    line.
-    """
+    """Exit code 5, with the alternatives; `--sandbox inprocess` is one, and warns in one line."""
     monkeypatch.setattr(sys, "platform", "darwin")
     code, out, err = run("ask", "report.txt", QUESTION)
     assert (code, out) == (5, "")
@@ -355,7 +351,7 @@ def test_a_sandbox_that_this_machine_does_not_have(
 )
 def test_bad_input(words: list[str], told: str, run: Callable[..., Shell]) -> None:
     """Exit code 2 with a message that says what is wrong, nothing on stdout, no traceback, and
-    before any model is named.
+    before any model is created.
     """
     Path("bytes.txt").write_bytes(b"abc\xff")
     Path("empty.txt").touch()
@@ -367,13 +363,13 @@ def test_bad_input(words: list[str], told: str, run: Callable[..., Shell]) -> No
 
 
 def test_no_command(run: Callable[..., Shell]) -> None:
-    """Exit code 2 without a command, or with one that there is not."""
+    """Exit code 2 without a command, or with an unknown one."""
     assert run()[0] == 2
     assert run("resume", "x")[0] == 2
 
 
 def test_stdin_that_is_no_text() -> None:
-    """Exit code 2, with the place of the byte; another encoding reads it."""
+    """Exit code 2, with the position of the byte; another encoding reads it."""
     given = {"stdin": subprocess.PIPE, "errors": "surrogateescape"}
     process = started("ask", "-", "q", **given)
     _, err = process.communicate("abc\udcff")
@@ -387,7 +383,7 @@ def test_stdin_that_is_no_text() -> None:
 
 
 def test_bytes_that_are_no_text_can_be_replaced(run: Callable[..., Shell]) -> None:
-    """`--errors replace` reads what `strict` refuses."""
+    """`--errors replace` reads bytes that `strict` refuses."""
     Path("bytes.txt").write_bytes(b"The \xff code is 48213.")
     assert run("ask", "bytes.txt", "What is the code?", "--errors", "replace")[:2] == (
         0,
@@ -399,7 +395,7 @@ def test_bytes_that_are_no_text_can_be_replaced(run: Callable[..., Shell]) -> No
 
 
 def test_words_that_begin_with_a_dash_go_after_two(run: Callable[..., Shell]) -> None:
-    """After '--' nothing is an option."""
+    """Arguments after '--' are not options."""
     code, out, _ = run("ask", "--quiet", "--", "report.txt", f"--- {QUESTION}")
     assert (code, out.splitlines()[0]) == (0, FACT)
 
@@ -427,8 +423,8 @@ def is_there(pid: int) -> bool:
 
 
 def test_ctrl_c_leaves_nothing_behind() -> None:
-    """Exit code 130 within seconds and without a traceback; the calls are given up and no process
-    is left.
+    """Exit code 130 within seconds and without a traceback; calls are cancelled and no process is
+    left.
     """
     with serve_in_thread(
         scripts={"root": [block("llm_batch(['slow'] * 5)")]}, faults=[Fault("hang", match="slow")]
@@ -465,7 +461,7 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    """A closed pipe on stdout: no traceback, and the run's own exit code."""
+    """With a closed pipe on stdout there is no traceback, and the exit code is that of the run."""
     reading, writing = os.pipe()
     os.close(reading)
     process = started(
@@ -476,7 +472,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 def test_a_result_that_cannot_be_written() -> None:
-    """Exit code 1 on a full disk, with a reason and no traceback; what was paid for is printed
+    """Exit code 1 if the disk is full, with the reason and no traceback; the answer is printed
     before it is saved.
     """
     with Path("/dev/full").open("w") as full:
@@ -497,8 +493,8 @@ def test_a_result_that_cannot_be_written() -> None:
 
 
 def test_a_terminal_gets_a_bar_and_no_control_characters(run: Callable[..., Shell]) -> None:
-    """On a terminal the calls are counted while they run, and what a model says cannot steer the
-    terminal; a pipe gets it as it is.
+    """A terminal shows a bar, and control characters of a model are escaped; a pipe gets the
+    unchanged answer.
     """
     with serve_in_thread(scripts={"root": [block("FINAL('\\x1b[31mred')")]}) as server:
         words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url]
@@ -553,7 +549,7 @@ def test_the_command_is_installed() -> None:
 
 
 def test_help_is_quick_to_load() -> None:
-    """Reading the command line loads no client, no sandbox and no progress bar."""
+    """Parsing the command line loads no client, no sandbox and no progress bar."""
     heavy = ["openai", "tqdm", "pydantic", "asyncio"]
     code = (
         "import sys, rlm_integrations.cli as cli; cli.parsers();"

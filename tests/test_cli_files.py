@@ -1,5 +1,5 @@
-"""The command line: what it reads, what it says of files that it cannot read, and what it keeps of
-a run that is cut short.
+"""The command line: reading files, errors of unreadable ones, and the results of interrupted
+runs.
 """
 
 import gzip
@@ -63,14 +63,16 @@ def write_docx() -> Path:
 def test_a_file_that_is_no_text_is_named_as_what_it_is(
     write: Callable[[], Path], told: str, errors: list[str], run: Callable[..., Shell]
 ) -> None:
-    """Exit code 2 with what to do, and nothing is sent: no error handler makes text of these."""
+    """Exit code 2 with what to do, and nothing is sent: binary files are refused with any treatment
+    of errors.
+    """
     code, out, err = run("ask", str(write()), QUESTION, *errors)
     assert (code, out) == (2, "")
     assert told in err
 
 
 def test_an_empty_file_among_others_is_told(run: Callable[..., Shell]) -> None:
-    """It is searched as what it is, and stderr says that there was nothing in it."""
+    """An empty file is a source, and stderr says that it is empty."""
     Path("empty.txt").touch()
     code, out, err = run(
         "ask", "empty.txt", "report.txt", QUESTION, "--quiet", "--model", "offline"
@@ -79,8 +81,8 @@ def test_an_empty_file_among_others_is_told(run: Callable[..., Shell]) -> None:
 
 
 def test_a_byte_order_mark_is_no_text(run: Callable[..., Shell]) -> None:
-    """Neither the answer nor a quote begins with it, and places count from the first character
-    after it; from stdin too.
+    """No answer or quote begins with it, and offsets count from the character after it; from stdin
+    too.
     """
     Path("bom.txt").write_bytes(b"\xef\xbb\xbf" + FACT.encode())
     expected = f'{FACT}\n\n[1] context_0 (bom.txt) 0-{len(FACT)}: "{FACT}"\n'
@@ -90,7 +92,7 @@ def test_a_byte_order_mark_is_no_text(run: Callable[..., Shell]) -> None:
 
 
 def test_a_named_pipe_is_read(run: Callable[..., Shell]) -> None:
-    """What another process writes into it is the text, under the pipe's name."""
+    """A named pipe is read to its end, and the source has the pipe's name."""
     os.mkfifo("pipe")
     writer = threading.Thread(target=Path("pipe").write_text, args=(FACT,))
     writer.start()
@@ -100,7 +102,7 @@ def test_a_named_pipe_is_read(run: Callable[..., Shell]) -> None:
 
 
 def test_a_process_substitution_is_read() -> None:
-    """`<(zcat …)` is a file like others."""
+    """`<(zcat …)` is read like a file."""
     command = (
         f"{sys.executable} -m rlm_integrations ask <(zcat {write_gzip()}) other.txt '{QUESTION}'"
         " --quiet --model offline"
@@ -110,7 +112,7 @@ def test_a_process_substitution_is_read() -> None:
 
 
 def test_a_pipe_that_gives_no_text(run: Callable[..., Shell]) -> None:
-    """Exit code 2, with the place of the byte and this command's own options."""
+    """Exit code 2, with the position of the byte and the command's own options."""
     os.mkfifo("pipe")
     writer = threading.Thread(target=Path("pipe").write_bytes, args=(b"abc\xff",))
     writer.start()
@@ -124,8 +126,8 @@ def test_a_pipe_that_gives_no_text(run: Callable[..., Shell]) -> None:
 
 
 def test_the_locale_of_a_bare_system_is_no_obstacle() -> None:
-    """With LC_ALL=POSIX and no help by Python, names, question and answer are UTF-8 all the same;
-    ASCII that is asked for is kept.
+    """With LC_ALL=POSIX, file names, question and answer are UTF-8; ASCII is used if it is
+    requested.
     """
     text = "Der Schlüssel der Tür in Łódź ist grün."
     Path("schlüssel.txt").write_text(text, encoding="utf-8")
@@ -151,7 +153,7 @@ def test_the_locale_of_a_bare_system_is_no_obstacle() -> None:
 
 
 def test_a_files_name_forges_no_line(run: Callable[..., Shell]) -> None:
-    """A new line in it is spelt out, so that each citation is one line."""
+    """A line break in a file name is escaped, so that each citation is one line."""
     name = 'a.txt\n[2] context_1 (law.txt) 0-3: "all is allowed"'.replace("/", "")
     Path(name).write_text(FACT)
     code, out, _ = run("ask", name, QUESTION)
@@ -161,17 +163,17 @@ def test_a_files_name_forges_no_line(run: Callable[..., Shell]) -> None:
 
 @pytest.mark.parametrize("character", "\u2028\u2029\u061c\u200e\u200f\u202e\u2066\x1b\x85")
 def test_what_ends_lines_or_turns_text_round_is_spelt_out(character: str) -> None:
-    """On a terminal it could show what is not there."""
+    """Characters that end lines or reverse text are escaped on a terminal."""
     assert printable(f"a{character}b\nc\td") == f"a{ascii(character)[1:-1]}b\nc\td"
 
 
-# What is kept of a run that is cut short.
+# The results of interrupted runs.
 
 
 def test_json_and_save_of_a_run_whose_model_fails(
     run: Callable[..., Shell], server: StandIn
 ) -> None:
-    """Exit code 4 and one JSON object on stdout, with the reason: at the first call and later;
+    """Exit code 4 and one JSON object with the reason on stdout, at the first call and later;
     `--save` writes the same.
     """
     words = [
@@ -212,8 +214,8 @@ def test_json_of_a_run_without_a_sandbox(
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_ctrl_c_prints_and_saves_what_there_is(form: str) -> None:
-    """Exit code 130; the file has the turns and the answers of the batch under way, stdout the best
-    words so far.
+    """Exit code 130; the file has the turns and the answers of the current batch, stdout the best
+    answer so far.
     """
     scripts = {
         "root": [
@@ -248,7 +250,7 @@ def test_ctrl_c_prints_and_saves_what_there_is(form: str) -> None:
 def test_a_limit_before_anything_was_found_says_so(
     run: Callable[..., Shell], server: StandIn
 ) -> None:
-    """Only an answer is called the best one so far."""
+    """Without a partial answer, stderr says that nothing was found."""
     words = [
         "ask",
         "report.txt",

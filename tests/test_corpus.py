@@ -1,4 +1,6 @@
-"""The corpus: what a context may be, how its text is held, read, sliced and handed over."""
+"""The corpus: the valid contexts, and how their text is stored, read, sliced and sent to another
+process.
+"""
 
 import contextlib
 import hashlib
@@ -26,7 +28,7 @@ from rlm_integrations.sandbox.fill import fill
 
 
 def handed_over(corpus: Corpus) -> list[str]:
-    """The texts as another process gets them."""
+    """The texts as another process receives them."""
     handover = corpus.handover()
     texts = {}
     for number, fd in enumerate(handover.files()):
@@ -50,8 +52,8 @@ def maxchar_of(text: str) -> int:
 
 
 def open_descriptors() -> set[tuple[str, str]]:
-    """The descriptors of this process that hold text: what other tests leave to the collector does
-    not count.
+    """The descriptors of this process that hold text, after a garbage collection of other tests'
+    objects.
     """
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
@@ -72,14 +74,14 @@ texts = st.lists(st.tuples(units, counts), max_size=5).map(
 )
 
 
-# What a context may be
+# Valid contexts
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(texts, max_size=4), st.data())
 def test_texts_are_kept_exactly(given_texts: list[str], data: st.DataObject) -> None:
-    """Whatever the widths, the texts, their slices, lengths, hashes and widest characters are those
-    of the given ones.
+    """At every character width, the texts, their slices, lengths, hashes and widest characters are
+    those of the given strings.
     """
     with Corpus.build(given_texts) as corpus:
         assert whole(corpus) == given_texts == handed_over(corpus)
@@ -108,9 +110,7 @@ def test_texts_are_kept_exactly(given_texts: list[str], data: st.DataObject) -> 
 
 
 def test_surrogates_side_by_side_stay_two() -> None:
-    """A lone high and a lone low surrogate beside each other are two characters, never merged into
-    one, at any width.
-    """
+    """A lone high surrogate followed by a lone low one are two characters, at any width."""
     for text in ("\ud83d" + "\ude00", "a\ud83d" + "\ude00" * 3, "\ud83d" + "\ude00\U0001f600"):
         with Corpus.build(text) as corpus:
             assert whole(corpus) == [text] == handed_over(corpus)
@@ -141,7 +141,7 @@ def test_texts_and_lists_of_texts(context: object, expected: list[str], is_list:
 
 
 def test_paths_and_documents_mix(tmp_path: Path) -> None:
-    """A list may hold texts, paths and documents at once; a single path is a single text."""
+    """A list may contain texts, paths and documents; a single path is a single text."""
     path = tmp_path / "a.txt"
     path.write_text("on disk", encoding="utf-8")
     document = SimpleNamespace(page_content="in a document", metadata={}, id=None)
@@ -152,7 +152,7 @@ def test_paths_and_documents_mix(tmp_path: Path) -> None:
 
 
 def test_documents_of_langchain() -> None:
-    """LangChain's documents give their text, metadata and id; one document is a single text."""
+    """LangChain documents have text, metadata and id; one document is a single text."""
     from langchain_core.documents import Document
 
     document = Document(page_content="words", metadata={"page": 3}, id="d1")
@@ -166,8 +166,8 @@ def test_documents_of_langchain() -> None:
 
 
 def test_documents_of_llama_index() -> None:
-    """LlamaIndex's documents, nodes and scored nodes give their text without the metadata, which
-    are kept beside it.
+    """LlamaIndex documents, nodes and scored nodes have text without the metadata, which are stored
+    separately.
     """
     from llama_index.core.schema import Document, NodeWithScore, TextNode
 
@@ -183,7 +183,9 @@ def test_documents_of_llama_index() -> None:
 
 
 def test_generated_documents_are_taken_one_at_a_time() -> None:
-    """A generator's texts are written as they come: none is held when the next is asked for."""
+    """A generator's texts are stored as they are yielded: none is held when the next is
+    requested.
+    """
     import weakref
 
     class Text:
@@ -222,8 +224,8 @@ def test_what_a_generator_raises_comes_out() -> None:
 
 
 def test_metadata_are_what_the_repl_shows(tmp_path: Path) -> None:
-    """`metadata` gives type, size, and each source's name, size, id and metadata; of a path the
-    file's name alone.
+    """`metadata` has type, size, and each source's name, size, id and metadata; of a path only the
+    file name.
     """
     path = tmp_path / "notes.txt"
     path.write_text("abc", encoding="utf-8")
@@ -243,8 +245,8 @@ def test_metadata_are_what_the_repl_shows(tmp_path: Path) -> None:
 
 
 def test_metadata_are_a_copy_in_json_types() -> None:
-    """What JSON does not know becomes text, non-finite numbers and cycles included, and later
-    changes do not reach the corpus.
+    """Values that JSON does not support become strings, including non-finite numbers and cycles,
+    and later changes have no effect.
     """
     cycle: list[Any] = []
     cycle += [cycle] * 9
@@ -269,8 +271,8 @@ def test_metadata_are_a_copy_in_json_types() -> None:
 
 
 def test_the_hash_of_a_corpus_tells_texts_apart() -> None:
-    """The same texts have the same hash wherever they come from; other texts, another order or
-    another shape have another.
+    """The same texts have the same hash, whatever their source; other texts, another order or
+    another shape have a different one.
     """
     hashes = {
         Corpus.build(each).sha256 for each in ("ab", ["ab"], ["a", "b"], ["b", "a"], [], [""], "")
@@ -289,13 +291,13 @@ def written(path: Path, data: bytes) -> Path:
 
 @pytest.fixture
 def nothing_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small ASCII files are treated as large ones are."""
+    """Small ASCII files are treated like large ones."""
     monkeypatch.setattr(documents, "COPIED", 0)
 
 
 @pytest.mark.usefixtures("nothing_copied")
 def test_a_large_ascii_file_is_used_as_it_is(tmp_path: Path) -> None:
-    """An ASCII file is handed over itself, not a copy of it, and costs no descriptor in between."""
+    """A large ASCII file is sent itself, not as a copy, and has no open descriptor meanwhile."""
     path = written(tmp_path / "a.txt", b"one\r\ntwo\rthree\n" * 50_000)
     before = open_descriptors()
     with Corpus.build(path) as corpus:
@@ -320,8 +322,8 @@ def test_another_file_is_decoded(tmp_path: Path, character: str, before: int) ->
     ["utf-16", "utf-16-le", "utf-7", "iso2022_jp", "cp1252", "utf-8-sig", "latin-1", "cp500"],
 )
 def test_other_encodings(tmp_path: Path, encoding: str) -> None:
-    """A file is decoded as named, even if all its bytes are below 128, or mean other characters
-    there.
+    """A file is decoded with the given encoding, even if all its bytes are below 128 or mean other
+    characters in it.
     """
     for text in ("plain + words~{}", "\xa7 1" if "jp" not in encoding else "\u3042\u3044"):
         path = written(tmp_path / "a.txt", text.encode(encoding))
@@ -330,8 +332,8 @@ def test_other_encodings(tmp_path: Path, encoding: str) -> None:
 
 
 def test_a_byte_order_mark_is_a_character_of_utf_8(tmp_path: Path) -> None:
-    """Nothing is dropped in silence: a mark at the start of a file counts, unless "utf-8-sig" is
-    asked for.
+    """Nothing is dropped silently: a byte order mark counts as a character, except with
+    "utf-8-sig".
     """
     path = written(tmp_path / "a.txt", b"\xef\xbb\xbfabc")
     assert whole(Corpus.build(path)) == ["\ufeffabc"]
@@ -339,16 +341,14 @@ def test_a_byte_order_mark_is_a_character_of_utf_8(tmp_path: Path) -> None:
 
 
 def test_errors_says_what_becomes_of_bytes_that_are_no_text(tmp_path: Path) -> None:
-    """`errors` is that of `bytes.decode`."""
+    """`errors` has the meaning of `bytes.decode`."""
     path = written(tmp_path / "a.txt", b"a\xffb")
     for errors in ("replace", "ignore", "surrogateescape", "backslashreplace"):
         assert whole(Corpus.build(path, errors=errors)) == [b"a\xffb".decode(errors=errors)]
 
 
 def test_a_file_without_a_size_is_read(tmp_path: Path) -> None:
-    """An empty file is an empty text; a file of the kernel, which says that it is empty, is read
-    all the same.
-    """
+    """An empty file is an empty text; a file of the kernel that reports the size zero is read."""
     assert whole(Corpus.build(written(tmp_path / "a.txt", b""))) == [""]
     assert "Linux" in Corpus.build(Path("/proc/version")).text("context_0")
 
@@ -357,7 +357,7 @@ def test_a_file_without_a_size_is_read(tmp_path: Path) -> None:
 def test_a_relative_path_outlives_a_change_of_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file is found again when the working directory has changed since."""
+    """A relative path is still found after the working directory has changed."""
     written(tmp_path / "a.txt", b"abc")
     monkeypatch.chdir(tmp_path)
     corpus = Corpus.build(Path("a.txt"))
@@ -366,7 +366,7 @@ def test_a_relative_path_outlives_a_change_of_directory(
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
-    """A file whose name is not UTF-8 can be a context."""
+    """A file whose name is not valid UTF-8 can be a context."""
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt"))
     assert whole(Corpus.build(written(path, b"abc"))) == ["abc"]
 
@@ -390,8 +390,8 @@ def rewrite(path: Path) -> None:
 @pytest.mark.usefixtures("nothing_copied")
 @pytest.mark.parametrize("change", [grow, replace, rewrite, Path.unlink])
 def test_a_large_file_that_changed_is_refused_at_every_use(tmp_path: Path, change: Any) -> None:
-    """A file that grew, was replaced, rewritten or removed since is never read as if it were the
-    same; no path is shown to a model.
+    """A file that grew, or was replaced, rewritten or removed is refused; no path is shown to a
+    model.
     """
     path = written(tmp_path / "a.txt", b"abcdef")
     corpus = Corpus.build(path)
@@ -412,9 +412,7 @@ def test_a_large_file_that_changed_is_refused_at_every_use(tmp_path: Path, chang
 @pytest.mark.parametrize("change", [grow, replace, rewrite, Path.unlink])
 @pytest.mark.parametrize("data", [b"abcdef", "caf\xe9 noir".encode()])
 def test_a_file_that_was_copied_may_change(tmp_path: Path, change: Any, data: bytes) -> None:
-    """What was read at first stays the document, whatever becomes of the file: for every use, and
-    in every encoding.
-    """
+    """A copied file may change later without any effect, in every encoding."""
     path = written(tmp_path / "a.txt", data)
     corpus = Corpus.build(path)
     change(path)
@@ -427,7 +425,7 @@ def test_a_file_that_was_copied_may_change(tmp_path: Path, change: Any, data: by
 
 
 def test_what_a_corpus_copies_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are copied up to a sum; the ASCII files beyond it are used as they are on the disk."""
+    """Files are copied up to a total size; further ASCII files are used in place."""
     monkeypatch.setattr(documents, "COPIED", 10)
     paths = [written(tmp_path / f"{number}.txt", b"words") for number in range(4)]
     with Corpus.build(paths) as corpus:
@@ -451,7 +449,7 @@ def changing_at_each_read(monkeypatch: pytest.MonkeyPatch, change: Callable[[], 
 
 
 def test_a_log_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The text is what the file held when it was opened, although each look at it finds more."""
+    """The text is the file's content when it was opened, although the file grows."""
     path = written(tmp_path / "a.log", b"line of a log\n" * 100_000)
     changing_at_each_read(monkeypatch, lambda: grow(path))
     assert whole(Corpus.build(path)) == ["line of a log\n" * 100_000]
@@ -461,8 +459,8 @@ def test_a_log_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.M
 def test_a_file_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: bytes
 ) -> None:
-    """A text that is half old and half new is never taken: a file that is emptied, rewritten, or
-    rewritten and longer.
+    """A file that is truncated or rewritten while it is read is refused: a text is never half old
+    and half new.
     """
     path = written(tmp_path / "a.txt", b"abcdef" * 100_000)
     later = iter([lambda: None, lambda: path.write_bytes(new)])
@@ -482,7 +480,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 def test_a_large_file_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where it only grows: it would have changed already at its first use."""
+    """A file that is used in place is refused even if it only grows."""
     path = written(tmp_path / "a.txt", b"abcdef" * 100_000)
     changing_at_each_read(monkeypatch, lambda: grow(path))
     with pytest.raises(ContextError, match="changed while it was read"):
@@ -523,8 +521,8 @@ class Odd:
     ],
 )
 def test_a_context_of_the_wrong_type(context: object, message: str) -> None:
-    """What is no text is refused with what it is, where it is, and what to pass instead; no
-    descriptor is left.
+    """A context that is not text is refused with its type, its position, and what to pass instead;
+    no descriptor stays open.
     """
     before = open_descriptors()
     with pytest.raises(ContextError, match=message):
@@ -533,7 +531,7 @@ def test_a_context_of_the_wrong_type(context: object, message: str) -> None:
 
 
 def test_an_open_file_is_refused(tmp_path: Path) -> None:
-    """An open file would be taken for the list of its lines."""
+    """An open file is refused, because it would be a list of its lines."""
     with (
         written(tmp_path / "a.txt", b"one\ntwo").open(encoding="utf-8") as file,
         pytest.raises(ContextError, match="an open file"),
@@ -542,13 +540,13 @@ def test_an_open_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:
-    """A missing file is named as it was given, with the reason."""
+    """The error for a missing file has the name as it was given, and the reason."""
     with pytest.raises(ContextError, match=r"a\.txt' cannot be read: No such file"):
         Corpus.build(tmp_path / "a.txt")
 
 
 def test_a_directory(tmp_path: Path) -> None:
-    """A directory is refused with what to write for its files."""
+    """The error for a directory says how to pass its files."""
     with pytest.raises(
         ContextError, match=r"is a directory: pass its files, such as sorted\(Path\("
     ):
@@ -556,7 +554,7 @@ def test_a_directory(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_path(tmp_path: Path) -> None:
-    """A path that the system refuses to open gives the system's reason."""
+    """The error for an unreadable path has the system's reason."""
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(ContextError, match="cannot be read: Too many levels"):
         Corpus.build(tmp_path / "loop")
@@ -565,7 +563,7 @@ def test_an_unreadable_path(tmp_path: Path) -> None:
 
 
 def test_a_pipe_does_not_wait(tmp_path: Path) -> None:
-    """A pipe without a writer is refused at once instead of being waited for."""
+    """A pipe without a writer is refused at once."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ContextError, match="is not a regular file"):
         Corpus.build(tmp_path / "pipe")
@@ -573,8 +571,8 @@ def test_a_pipe_does_not_wait(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [0, 5, 4 * BLOCK - 1, 9 * BLOCK])
 def test_bad_utf_8_says_where(tmp_path: Path, before: int) -> None:
-    """Bytes that are no UTF-8 are refused with the file, the offset in it and the line, also in the
-    middle of a character.
+    """Invalid UTF-8 is refused with the file, the offset and the line, even in the middle of a
+    character.
     """
     data = b"ab\n\xc3\xa9" + b"x" * before + b"\n\n\xe2\x82!tail"
     offset = data.index(b"\xe2")
@@ -586,13 +584,13 @@ def test_bad_utf_8_says_where(tmp_path: Path, before: int) -> None:
 
 
 def test_a_character_cut_at_the_end_says_where(tmp_path: Path) -> None:
-    """A file that ends within a character is refused with that place."""
+    """A file that ends within a character is refused with that position."""
     with pytest.raises(ContextError, match="offset 1, line 1"):
         Corpus.build(written(tmp_path / "a.txt", b"a\xe2\x82"))
 
 
 def test_an_encoding_that_the_file_has_not(tmp_path: Path) -> None:
-    """A codec that gives no offset still gives a clear error."""
+    """A codec that reports no offset still results in a clear error."""
     with pytest.raises(ContextError, match="is not valid utf-32"):
         Corpus.build(written(tmp_path / "a.txt", b"abc!efgh"), encoding="utf-32")
 
@@ -601,8 +599,8 @@ def test_an_encoding_that_the_file_has_not(tmp_path: Path) -> None:
     "options", [{"encoding": "utf-9"}, {"encoding": "hex"}, {"errors": "lenient"}]
 )
 def test_options_that_do_not_exist(options: dict[str, str]) -> None:
-    """An unknown encoding, a codec that makes no text, and an unknown treatment of errors are
-    refused before anything is read.
+    """An unknown encoding, a codec that does not decode to text, and an unknown treatment of errors
+    are refused before anything is read.
     """
     with pytest.raises(ContextError, match="choose an encoding such as 'utf-8'"):
         Corpus.build("abc", **options)
@@ -610,8 +608,8 @@ def test_options_that_do_not_exist(options: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("span", [(0, 4), (-1, 2), (2, 1), (4, 4)])
 def test_places_that_do_not_exist(span: tuple[int, int]) -> None:
-    """A span outside of its source is refused with the source's length, for reading, slicing and
-    lifting alike.
+    """A span outside its source is refused with the source's length, in reading, slicing and
+    lifting.
     """
     with Corpus.build("abc") as corpus:
         ref = SpanRef("context_0", *span)
@@ -625,7 +623,7 @@ def test_places_that_do_not_exist(span: tuple[int, int]) -> None:
 
 
 def test_sources_that_do_not_exist() -> None:
-    """An unknown source is refused with the names that there are."""
+    """The error for an unknown source lists the existing names."""
     with pytest.raises(
         InputError, match="there is no source 'context_9': there are context_0 to context_1"
     ):
@@ -638,7 +636,7 @@ def test_sources_that_do_not_exist() -> None:
 
 
 def test_a_slice_shares_its_parents_text() -> None:
-    """A child's pieces lie in the parent's own memory: nothing is copied."""
+    """A child's text is part of the parent's memory: nothing is copied."""
     with (
         Corpus.build(["hello world", "second \u20ac"]) as corpus,
         corpus.slice([SpanRef("context_1", 0, 6), SpanRef("context_0", 6, 11)]) as child,
@@ -653,7 +651,7 @@ def test_a_slice_shares_its_parents_text() -> None:
 
 @pytest.mark.usefixtures("nothing_copied")
 def test_a_slice_of_a_file_shares_the_file(tmp_path: Path) -> None:
-    """A child of a file reads the file, from its place in it."""
+    """A child of a file reads the same file, from its offset."""
     path = written(tmp_path / "a.txt", b"hello world")
     with (
         Corpus.build(path) as corpus,
@@ -665,7 +663,7 @@ def test_a_slice_of_a_file_shares_the_file(tmp_path: Path) -> None:
 
 
 def test_a_child_keeps_its_parents_metadata() -> None:
-    """A slice of a document still says which document it is of; a made-up text says nothing."""
+    """A slice has the metadata of its document; a made-up text has none."""
     document = SimpleNamespace(page_content="words", metadata={"page": 3}, id="d1")
     with (
         Corpus.build([document]) as corpus,
@@ -692,9 +690,8 @@ def test_spans_are_lifted_to_the_root() -> None:
 
 
 def test_made_up_text_is_not_lifted() -> None:
-    """A span that holds made-up text is derived: it has no place in the root's document.
-
-    The parts that have one are still lifted.
+    """A span that contains made-up text has no place in the root's document. Its parts that have
+    one are lifted.
     """
     with Corpus.build("0123456789") as root:
         child = root.slice(
@@ -712,7 +709,7 @@ def test_made_up_text_is_not_lifted() -> None:
 
 
 def test_spans_that_follow_one_another_are_one() -> None:
-    """Two neighbouring spans joined again are lifted as the one span that they are."""
+    """Two adjacent spans that are joined again are lifted to one span."""
     with Corpus.build("0123456789") as root:
         child = root.slice([[SpanRef("context_0", 2, 5), SpanRef("context_0", 5, 8)]])
         assert child.lift(SpanRef("context_0", 1, 5)) == SpanRef("context_0", 3, 7)
@@ -721,8 +718,8 @@ def test_spans_that_follow_one_another_are_one() -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_what_is_lifted_has_the_same_text(data: st.DataObject) -> None:
-    """However slices and made-up texts are nested, a lifted span's text is the span's own, and pure
-    parts of the root are always lifted.
+    """For any nesting of slices and made-up texts, a lifted span has the same text, and pure parts
+    of the root are always lifted.
     """
     root = corpus = Corpus.build(
         data.draw(
@@ -749,7 +746,7 @@ def test_what_is_lifted_has_the_same_text(data: st.DataObject) -> None:
 
 
 def test_a_single_text_has_one_part() -> None:
-    """A child that is a single text cannot be made of two parts, or of none."""
+    """A child that is a single text must have exactly one part."""
     with Corpus.build("abc") as corpus:
         for parts in ([], ["a", "b"]):
             with pytest.raises(InputError, match=f"exactly one part, not {len(parts)}"):
@@ -760,7 +757,7 @@ def test_a_single_text_has_one_part() -> None:
 
 
 def test_a_child_outlives_its_parent() -> None:
-    """Closing a parent leaves its children's text alone; the last one to close frees it."""
+    """Closing a parent does not affect its children; the last one to close frees the text."""
     before = open_descriptors()
     corpus = Corpus.build("hello world")
     child = corpus.slice([SpanRef("context_0", 6, 11)])
@@ -788,8 +785,8 @@ def test_a_closed_corpus_says_so() -> None:
 
 
 def test_a_forgotten_corpus_leaves_nothing() -> None:
-    """A corpus that nobody closed gives its descriptor back when nobody refers to it, and so does a
-    hand-over left half way.
+    """An unclosed corpus releases its descriptor when it is collected, as does an unfinished
+    transfer.
     """
     before = open_descriptors()
     files = Corpus.build(["abc", "\u20ac"]).handover().files()
@@ -801,7 +798,7 @@ def test_a_forgotten_corpus_leaves_nothing() -> None:
 
 @pytest.mark.usefixtures("nothing_copied")
 def test_a_thousand_files_never_need_a_thousand_descriptors(tmp_path: Path) -> None:
-    """However many files there are, one descriptor is open at a time while they are handed over."""
+    """For any number of files, one descriptor at a time is open while they are sent."""
     paths = [written(tmp_path / f"{number}.txt", b"text %d" % number) for number in range(200)]
     before = open_descriptors()
     with Corpus.build(paths) as corpus:
@@ -812,8 +809,8 @@ def test_a_thousand_files_never_need_a_thousand_descriptors(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("nothing_copied")
 def test_nobody_can_write_to_what_is_handed_over(tmp_path: Path) -> None:
-    """Memory is sealed and files are opened for reading: whoever gets a descriptor can change
-    neither text nor length.
+    """Memory is sealed and files are opened read-only, so a receiver can change neither text nor
+    length.
     """
     with Corpus.build(["\u20ac", written(tmp_path / "a.txt", b"abc")]) as corpus:
         for fd in corpus.handover().files():
@@ -825,9 +822,7 @@ def test_nobody_can_write_to_what_is_handed_over(tmp_path: Path) -> None:
 
 
 def test_threads_may_read_while_another_closes() -> None:
-    """A read that has begun ends well; one that begins after `close` says that the corpus was
-    closed.
-    """
+    """A read that has started completes; one that starts after `close` raises an error."""
     text = "0123456789" * 20_000
     corpus = Corpus.build(text)
     wrong: list[object] = []
@@ -872,8 +867,8 @@ print((peak() - before) / Path(path).stat().st_size)
 @pytest.mark.parametrize("kind", ["path", "str"])
 @pytest.mark.parametrize("unit", ["plain words. ", "\u20acwords. ", "\U0001f600 words. "])
 def test_the_host_never_holds_a_second_text(tmp_path: Path, kind: str, unit: str) -> None:
-    """Building and reading through take under a tenth of the text's size in this process, given as
-    a path or as a str.
+    """Building and reading take under a tenth of the text's size in this process, for a path and
+    for a str.
     """
     path = written(tmp_path / "a.txt", (unit * ((32 << 20) // len(unit.encode()))).encode())
     done = subprocess.run(
@@ -883,7 +878,7 @@ def test_the_host_never_holds_a_second_text(tmp_path: Path, kind: str, unit: str
 
 
 def test_importing_the_corpus_loads_no_framework() -> None:
-    """Documents are known by what they have, not by their class: no framework is loaded."""
+    """Documents are recognized by their attributes, not by their class: no framework is loaded."""
     code = (
         "import sys, rlm_integrations.corpus.spans;"
         " print({'langchain_core', 'llama_index', 'pydantic', 'ctypes'} & set(sys.modules))"
@@ -902,8 +897,8 @@ def test_importing_the_corpus_loads_no_framework() -> None:
     st.integers(0, 12),
 )
 def test_short_texts_are_read_together(texts: list[str], most: int) -> None:
-    """Every source comes in order, with its text or None where it is longer, of any width, of
-    slices and of several memories too.
+    """Every source is returned in order, with its text or None if it is longer, for any width,
+    slices and several memories.
     """
     with Corpus.build(texts) as corpus:
         assert list(corpus.short_texts(most)) == [
@@ -921,7 +916,7 @@ def test_short_texts_are_read_together(texts: list[str], most: int) -> None:
 
 
 def test_short_texts_of_files(tmp_path: Path) -> None:
-    """A file among the texts is read by itself, and one that has changed is told as everywhere."""
+    """A file among the texts is read separately, and a changed one is reported as usual."""
     path = tmp_path / "file"
     path.write_text("from a file")
     with Corpus.build(["one", path, "two"]) as corpus:

@@ -1,4 +1,6 @@
-"""The demo checks itself: it passes where the library answers rightly, and fails where it cannot."""
+"""The demo checks itself: it passes if the library's answers are right, and fails if they are
+wrong.
+"""
 
 import importlib.util
 import re
@@ -28,13 +30,13 @@ def demo() -> ModuleType:
 def test_the_demo_finds_what_it_hid(
     seed: str, demo: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every answer holds its needle and every citation the document's words; the times add up to
-    the whole.
+    """Every answer has its needle and every citation is the document's text; the times add up to
+    the total.
     """
     assert demo.main(["--seed", seed, "--megabytes", "1"]) == 0
     shown = capsys.readouterr().out
     assert f"repeat this run with --seed {seed}\n" in shown
-    assert shown.count("right, and cited where it was hidden") == 3
+    assert shown.count("right, and cited at its place") == 3
     assert "does NOT hold" not in shown
     total, *parts = (float(seconds) for seconds in re.findall(r"(-?\d+\.\d\d) s", shown))
     assert len(parts) == 4
@@ -43,7 +45,7 @@ def test_the_demo_finds_what_it_hid(
 
 
 def test_a_spoiled_needle_is_noticed(demo: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a fact blotted out, the demo says which answer is wrong and why, and exits with 1."""
+    """If a needle is removed, the demo says which answer is wrong and why, and exits with 1."""
     assert demo.main(["--seed", "3", "--megabytes", "1", "--spoil"]) == 1
     shown = capsys.readouterr().out
     assert re.search(r"WRONG: the document says '\d{5}', the answer does not", shown)
@@ -51,8 +53,8 @@ def test_a_spoiled_needle_is_noticed(demo: ModuleType, capsys: pytest.CaptureFix
 
 
 def test_citations_are_checked_by_the_demo_itself(demo: ModuleType) -> None:
-    """Against its own copy of the document: a quote that is not there, or not where the needle is,
-    is an error.
+    """The demo compares citations with its own copy of the document: a wrong quote or place is an
+    error.
     """
     document, (needle, *_) = demo.made_up(demo.Random(1), 20_000)
     number, end = int(needle.source[-1]), needle.start + len(needle.sentence)
@@ -65,13 +67,13 @@ def test_citations_are_checked_by_the_demo_itself(demo: ModuleType) -> None:
         )
 
     assert problem(needle.start, needle.sentence) == ""
-    assert "is not what the document says there" in problem(needle.start + 1, needle.sentence)
-    assert "no citation is the place where it stands" in problem(0, document[number][:9])
+    assert "differs from the document at that place" in problem(needle.start + 1, needle.sentence)
+    assert "no citation has its place" in problem(0, document[number][:9])
     assert "the answer does not" in problem(needle.start, needle.sentence, "I do not know.")
 
 
 def test_each_run_is_another_one_unless_its_seed_is_given(demo: ModuleType) -> None:
-    """A seed makes the same document; without one, the demo draws one and prints it."""
+    """The same seed makes the same document; without one, the demo chooses one and prints it."""
     same = [demo.made_up(demo.Random(5), 10_000) for _ in range(2)]
     assert same[0] == same[1] != demo.made_up(demo.Random(6), 10_000)
     runs = [

@@ -1,4 +1,4 @@
-"""The stream of events: frozen records, handed to hooks that cannot break a run."""
+"""The events: frozen records, passed to hooks that cannot break a run."""
 
 import dataclasses
 import logging
@@ -16,7 +16,7 @@ def started() -> BatchStarted:
 
 
 def test_events_are_frozen_and_timed() -> None:
-    """An event cannot be changed, and says when it happened on the monotonic clock."""
+    """An event cannot be changed, and has its time on the monotonic clock."""
     before = time.monotonic()
     event = started()
     assert before <= event.at <= time.monotonic()
@@ -26,8 +26,8 @@ def test_events_are_frozen_and_timed() -> None:
     assert not hasattr(event, "__dict__")
 
 
-def test_every_event_is_an_event() -> None:
-    """A hook can rely on id, parent and time of all there are."""
+def test_every_event_has_the_common_fields() -> None:
+    """Every event has an id, a parent and a time."""
     kinds = [
         each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)
     ]
@@ -38,7 +38,7 @@ def test_every_event_is_an_event() -> None:
 
 
 def test_an_emitter_without_hooks_is_false() -> None:
-    """Whoever emits can see that nobody listens, and make no events."""
+    """An emitter without hooks is false, so that callers need not create events."""
     assert not Emitter()
     assert not Emitter(None)
     assert Emitter(print)
@@ -58,8 +58,8 @@ def test_hooks_get_each_event_in_order() -> None:
 def test_a_hook_that_raises_breaks_nothing_and_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its first exception is logged with its traceback, the rest are not; other hooks still get
-    everything.
+    """A hook's first exception is logged with its traceback, further ones are not; other hooks
+    still get every event.
     """
     seen: list[Event] = []
 
@@ -77,7 +77,7 @@ def test_a_hook_that_raises_breaks_nothing_and_is_logged_once(
 
 
 def test_a_hook_may_end_the_program() -> None:
-    """KeyboardInterrupt and SystemExit are no mistakes of the hook: they go on."""
+    """KeyboardInterrupt and SystemExit of a hook are raised."""
 
     def leave(_: Event) -> None:
         raise SystemExit
@@ -86,8 +86,8 @@ def test_a_hook_may_end_the_program() -> None:
         Emitter(leave)(started())
 
 
-def test_ids_are_not_given_twice() -> None:
-    """Threads that ask for ids at the same time get different ones."""
+def test_ids_are_unique() -> None:
+    """Threads that request ids concurrently get different ones."""
     ids: list[str] = []
     threads = [
         threading.Thread(target=lambda: ids.extend(new_id("call") for _ in range(500)))

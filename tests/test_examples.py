@@ -1,5 +1,5 @@
-"""The examples without a framework check themselves: each passes where the library answers rightly,
-and fails where it cannot.
+"""The examples without a framework check themselves: each passes if the library's answer is right,
+and fails if it is wrong.
 """
 
 import importlib.util
@@ -26,14 +26,14 @@ def example(path: Path) -> Any:
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key: an example that would need one fails."""
+    """An environment without keys: an example that needs one fails."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
 def test_every_example_is_tested() -> None:
-    """A script in the folder is one of these, one of a face, or the demo; each of those has its
-    tests. Their documents are in one file.
+    """Every script in the folder is one of these, of a face, or the demo, and is tested. Their
+    documents are in one file.
     """
     others = {path.stem for path in EXAMPLES[0].parent.glob("*.py")} - {
         path.stem for path in EXAMPLES
@@ -48,8 +48,8 @@ def test_every_example_is_tested() -> None:
 
 @each
 def test_an_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It runs without key and network, finds what it hid, says so, and ends with 0; on stderr it
-    has nothing to say.
+    """An example runs without key and network, finds and prints its answer, exits with 0 and writes
+    nothing to stderr.
     """
     assert example(path).main() == 0
     shown = capsys.readouterr()
@@ -60,14 +60,14 @@ def test_an_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @each
 def test_a_spoiled_fact_is_noticed(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a fact blotted out it says what is wrong, and ends with 1: no check passes by itself."""
+    """If the fact is removed from the document, the example reports it and exits with 1."""
     assert example(path).main(["--spoil"]) == 1
     assert "WRONG" in capsys.readouterr().out
 
 
 @each
 def test_how_it_is_run(path: Path) -> None:
-    """Its first words say how to run it, and its exit code is what `main` gives."""
+    """The docstring of an example says how to run it, and its exit code is the result of `main`."""
     text = path.read_text(encoding="utf-8")
     assert f"    python examples/{path.name} [--spoil]\n" in text
     assert text.endswith('if __name__ == "__main__":\n    sys.exit(main(sys.argv[1:]))\n')
@@ -75,7 +75,7 @@ def test_how_it_is_run(path: Path) -> None:
 
 
 def test_replies_in_a_wrong_order_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each town has its own year: swapped prompts get each other's replies."""
+    """Replies in a wrong order are noticed, because each town has its own year."""
     module = example(EXAMPLES[0])
     ask = module.llm_batch
     monkeypatch.setattr(
@@ -85,7 +85,7 @@ def test_replies_in_a_wrong_order_are_noticed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_run_without_citations_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A right answer without its places is wrong."""
+    """A right answer without citations is a failure."""
     module = example(EXAMPLES[1])
     monkeypatch.setattr(module, "PROGRAM", module.PROGRAM.replace(", evidence=quotes", ""))
     assert module.main() == 1

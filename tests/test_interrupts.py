@@ -1,4 +1,4 @@
-"""Ctrl-C in a thread that waits for the portal: the call has ended when it is raised, and nothing
+"""Ctrl-C in a thread that waits for the portal: the call has ended when it is raised, and no lock
 stays locked.
 """
 
@@ -25,11 +25,11 @@ class Echo:
         return Completion(request.messages[-1].content)
 
 
-def test_a_waiting_thread_holds_no_lock_that_an_interrupt_could_leave_locked(
+def test_a_waiting_thread_uses_no_python_lock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Conditions are written in Python: an interrupt within `__enter__`, after it has locked, is
-    before the `with` that unlocks.
+    """A waiting thread uses no Condition, because an interrupt inside its `__enter__`, which is
+    Python code, would leave its lock locked.
     """
     entered: list[str] = []
     enter = threading.Condition.__enter__
@@ -75,8 +75,8 @@ PROGRAM = textwrap.dedent(
 
 
 def test_interrupts_at_any_moment_of_a_batch_over_a_generator_end_it() -> None:
-    """Of four hundred interrupts, wherever they come, none leaves the thread or the portal waiting
-    for ever.
+    """Of four hundred interrupts at arbitrary moments, none leaves the thread or the portal waiting
+    forever.
     """
     program = PROGRAM.format(folder=str(Path(__file__).parents[1]))
     done = subprocess.run(
@@ -132,9 +132,7 @@ def test_a_look_at_the_main_thread_is_never_a_garbage_collection() -> None:
 
 
 def test_an_interrupt_in_the_users_own_generator_ends_the_batch() -> None:
-    """It is raised where the generator runs, which is the thread that waits; the calls under way
-    have ended.
-    """
+    """It is raised in the generator, in the waiting thread; the calls in flight have ended."""
 
     def prompts() -> Any:
         yield "a"
@@ -145,8 +143,8 @@ def test_an_interrupt_in_the_users_own_generator_ends_the_batch() -> None:
     assert llm_batch(["b"], Echo()) == ["b"]
 
 
-def test_a_result_is_given_once_and_an_error_as_it_was_raised() -> None:
-    """What a coroutine returns or raises comes back as the same object."""
+def test_results_and_errors_are_the_same_objects() -> None:
+    """The result or exception of a coroutine is returned or raised as the same object."""
     error, value = ValueError("once"), LLMError("a", "b")
 
     async def fails() -> None:

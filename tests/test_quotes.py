@@ -1,5 +1,5 @@
-"""Quotes as models write them are found where they clearly mean one place, and that place holds the
-document's own words.
+"""Quotes as models write them are found if they clearly mean one place, and that place has the
+document's exact text.
 """
 
 import random
@@ -26,7 +26,7 @@ TEXT = (
 
 
 def found(text: str, quote: str) -> list[str]:
-    """The document's words at the places of a quote."""
+    """The document's text at the places of a quote."""
     with Corpus.build(text) as corpus:
         return [
             corpus.text(hit.span.source, hit.span.start, hit.span.end)
@@ -61,8 +61,8 @@ def found(text: str, quote: str) -> list[str]:
     ],
 )
 def test_a_quote_as_models_write_it(quote: str, words: str) -> None:
-    """Marks, accents, case, quotation marks and ellipses may differ; what is given is the
-    document's own text, to the last character.
+    """Marks, accents, case, quotation marks and ellipses may differ; the result is the document's
+    own text, to the last character.
     """
     assert found(TEXT, quote) == [words]
     assert TEXT.count(words) == 1
@@ -86,13 +86,13 @@ def test_a_quote_as_models_write_it(quote: str, words: str) -> None:
     ],
 )
 def test_a_quote_that_does_not_clearly_mean_one_place(quote: str, why: str) -> None:
-    """It has none: a citation is never a guess."""
+    """An ambiguous inexact quote has no place: a citation is never a guess."""
     assert found(TEXT, quote) == [], why
 
 
-def test_exact_places_come_first() -> None:
-    """Where the quote stands as it is, places that differ do not count, and several are told as
-    before.
+def test_exact_places_are_preferred() -> None:
+    """If the quote occurs exactly, inexact places do not count, and several exact ones are all
+    reported.
     """
     assert found("THE DAM. The dam.", "The dam.") == ["The dam."]
     assert found("The dam. The dam.", "The dam.") == ["The dam."] * 2
@@ -100,8 +100,8 @@ def test_exact_places_come_first() -> None:
 
 
 def test_an_ellipsis_stands_for_a_bounded_piece() -> None:
-    """Its parts follow one another within 1,000 characters, in one source; of parts that occur
-    again the nearest counts.
+    """The parts around an ellipsis are within 1,000 characters in one source; of repeated parts the
+    nearest counts.
     """
     for gap, places in ((MAX_GAP_CHARS, 1), (MAX_GAP_CHARS + 1, 0)):
         assert (
@@ -124,7 +124,7 @@ def test_an_ellipsis_stands_for_a_bounded_piece() -> None:
 
 
 def test_a_source_may_be_named() -> None:
-    """Then the others do not count; one that does not exist is an error."""
+    """Only the named source is searched; an unknown one is an error."""
     with Corpus.build(["The Dam.", "The Dam."]) as corpus:
         assert locate_quote(corpus, "THE DAM.") == []
         assert [hit.span.source for hit in locate_quote(corpus, "THE DAM.", "context_1")] == [
@@ -137,8 +137,8 @@ def test_a_source_may_be_named() -> None:
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(st.text())
 def test_folding_treats_each_character_alone(text: str) -> None:
-    """So that places in the folded text lead back: as many characters come of a text as of its
-    characters, and none vanishes.
+    """Folding maps each character to one character, so that places in the folded text are places in
+    the document.
     """
     assert len(fold_quote(text)) == sum(len(fold_quote(character)) for character in text)
     assert all(fold_quote(character) for character in text)
@@ -154,8 +154,8 @@ WORDS += "re\u0301sume\u0301 wait\u2026 end".split()
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(st.integers(0, 10**9), st.integers(1, 40))
 def test_every_place_leads_back(seed: int, step: int) -> None:
-    """A rewritten slice of any text is found as that slice, or as nothing where it could mean
-    another; windows make no difference.
+    """A rewritten slice of any text is found as that slice, or not at all if it is ambiguous; the
+    size of the windows makes no difference.
     """
     draw = random.Random(seed)
     text = "".join(
@@ -190,8 +190,8 @@ def test_every_place_leads_back(seed: int, step: int) -> None:
     ["Stras", "A\u00df " * 4_000 + "...x", "not there ... nor there is it", "\u201cZ \u201d"],
 )
 def test_the_work_is_bounded(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the quote, a few passes over the document; of places that lead nowhere only so many
-    are looked at.
+    """For any quote, the search makes a few passes over the document, and checks a limited number
+    of candidates.
     """
     text = "stra\u00dfe A\u00df " * 30_000
     searched: list[int] = []
@@ -215,8 +215,8 @@ def test_the_work_is_bounded(quote: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_evidence_is_cited_in_the_documents_words() -> None:
-    """Quotes handed to FINAL, and what `cite` gives, become citations whose quote is the document's
-    text; inventions are dropped.
+    """Quotes in FINAL, and results of `cite`, become citations whose quote is the document's text;
+    invented ones are dropped.
     """
     root = Scripted(
         [
@@ -239,7 +239,7 @@ async def test_evidence_is_cited_in_the_documents_words() -> None:
 
 @pytest.mark.parametrize("quote", ["a" + "\u0301\u0316" * 49_000, "e\u0301" * 45_000 + "x"])
 def test_marks_are_normalized_in_short_runs(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What normalizing costs grows with the square of a run of marks, so no run is long."""
+    """Normalizing takes quadratic time in the length of a run of marks, so runs are split."""
     lengths: list[int] = []
 
     def counted(form: Any, text: str) -> str:
@@ -258,7 +258,7 @@ def test_marks_are_normalized_in_short_runs(quote: str, monkeypatch: pytest.Monk
 def test_a_quote_of_ellipses_is_stripped_a_few_times(
     quote: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many ellipses stand around a quote, it is looked at a few times only."""
+    """Ellipses around a quote are stripped in a few passes, however many there are."""
     looked_at = 0
 
     class Counting:
@@ -285,11 +285,9 @@ def test_a_quote_of_ellipses_is_stripped_a_few_times(
     st.integers(1, 9),
     st.data(),
 )
-def test_no_place_is_missed_or_told_twice(
-    pieces: list[str], step: int, data: st.DataObject
-) -> None:
-    """Only the neighbourhood of the longest word is searched, and all places are there, each once,
-    however the steps fall.
+def test_every_place_is_found_once(pieces: list[str], step: int, data: st.DataObject) -> None:
+    """Only the neighbourhood of the longest word is searched, and every place is found once,
+    wherever the steps begin.
     """
     text = data.draw(st.sampled_from(["", " "])).join(pieces)
     squeezed = " ".join(text.split())

@@ -49,8 +49,8 @@ NOT_RUN = ("pip install ", "make ")
 
 
 def as_a_model_would(ask: Ask) -> str:
-    """What the models of the pages answer: the programs and quotes of the offline model, from
-    behind a real socket.
+    """The replies of the pages' models: the programs and quotes of the offline model, over a real
+    socket.
     """
     roles = {"developer": "system"}  # as LlamaIndex sends it to newer models of OpenAI's
     messages = tuple(
@@ -74,7 +74,7 @@ def as_a_model_would(ask: Ask) -> str:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
-    """The world of every page: two files, a key, and models that answer."""
+    """The environment of every page: two files, a key, and models that answer."""
     monkeypatch.chdir(tmp_path)
     Path("archive.txt").write_text(ARCHIVE)
     Path("letters.txt").write_text("Dear Ada, the weather is fine. " * 20)
@@ -89,8 +89,8 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]
 
 
 def run_python(page: Path, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], list[str]]:
-    """The names that the Python blocks of a page leave, and what each block printed, as if a reader
-    typed one after another.
+    """The names that the Python blocks of a page define, and the output of each block, run one
+    after another.
     """
     namespace: dict[str, Any] = {"__name__": "readme"}
     printed = []
@@ -103,8 +103,8 @@ def run_python(page: Path, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str
 def test_the_landing_page_shows_what_its_snippets_print(
     server: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each Python block is followed by its output, needs no file and no model of a provider, and the
-    page fits on a screen or two.
+    """Each Python block is followed by its real output, needs no file and no provider, and the page
+    has at most 150 lines.
     """
     shown = all_blocks(README)
     promised = [after for (kind, _), (_, after) in itertools.pairwise(shown) if kind == "python"]
@@ -116,8 +116,8 @@ def test_the_landing_page_shows_what_its_snippets_print(
 
 
 def test_the_transcript_is_of_a_real_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """Twelve lines of what `verbose` prints of the first snippet, in order; seconds and the number of
-    the run aside.
+    """The transcript has twelve lines of the real `verbose` output of the first snippet, in order,
+    except for times and the run's number.
     """
     (shown,) = re.findall(r"<!-- transcript: .*? -->\n```text\n(.*?)```\n", read(README), re.DOTALL)
     snippet = blocks(README, "python")[0]
@@ -126,7 +126,8 @@ def test_the_transcript_is_of_a_real_run(capsys: pytest.CaptureFixture[str]) -> 
     real = iter(comparable(capsys.readouterr().err))
     lines = comparable(shown)
     assert len(lines) == 12
-    assert [line for line in lines if line not in real] == []  # an iterator: each after the last
+    # an iterator: each line after the previous one
+    assert [line for line in lines if line not in real] == []
 
 
 def comparable(transcript: str) -> list[str]:
@@ -179,7 +180,7 @@ def test_the_python_of_the_llama_index_page(
 ) -> None:
     """All blocks run, and their answers are right; the agent of the page can be asked."""
     namespace, printed = run_python(LLAMA_INDEX, capsys)
-    # The agent's model calls no tool here
+    # The agent's model does not call a tool here
     assert asyncio.run(namespace["ask_agent"]("Who wrote the letters?")) == "NOTHING FOUND"
     first, second = printed
     lines = first.splitlines()
@@ -198,14 +199,14 @@ def test_the_python_of_the_llama_index_page(
 
 
 def test_every_python_block_is_run() -> None:
-    """Python is only on the pages whose tests are above."""
+    """Only the pages of the tests above have Python blocks."""
     having = [page for page in PAGES if blocks(page, "python")]
     assert having == [README, ENGINE, LM, LANGCHAIN, LLAMA_INDEX]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    """Each relative link names a file that exists, and a heading that the file has."""
+def test_links_are_valid(page: Path) -> None:
+    """Each relative link names an existing file and an existing heading in it."""
     for target in re.findall(r"\]\((?!https?://)(.*?)\)", read(page)):
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
@@ -216,7 +217,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_map_names_files_that_exist() -> None:
-    """Each path that the map of the package shows as code is there."""
+    """Each path in code on the map of the package exists."""
     named = re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:/|\.py))", read(PACKAGE / "README.md"))
     assert named
     assert [
@@ -225,9 +226,7 @@ def test_the_map_names_files_that_exist() -> None:
 
 
 def test_the_program_of_the_readme(server: StandIn) -> None:
-    """What a page shows as a root model's code is that: it runs in the sandbox and finishes
-    with a citation that holds.
-    """
+    """The root model's program on a page runs in the sandbox and finishes with a valid citation."""
     (program,) = blocks(ENGINE, "repl")
 
     def obedient(ask: Ask) -> str:
@@ -256,8 +255,8 @@ def commands() -> list[str]:
     return [line for line in lines if not line.startswith(NOT_RUN)]
 
 
-def test_shell_blocks_hold_what_is_run_or_named() -> None:
-    """Every line of a shell block is run here, or is one of those that are not on purpose."""
+def test_shell_blocks_are_run_or_listed() -> None:
+    """Every line of a shell block is run here, or is listed as not run."""
     assert len(commands()) == 3
     assert all("rlm-integrations ask " in line for line in commands())
     targets = re.findall(r"^make (\w+)", "\n".join(shell_blocks()), re.MULTILINE)
@@ -270,7 +269,9 @@ def test_shell_blocks_hold_what_is_run_or_named() -> None:
 def test_the_command_line_of_the_readme(
     command: str, server: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every command of the pages answers, with a citation; one that names no model, without a key."""
+    """Every command of the pages answers, with a citation; one without a model works without a
+    key.
+    """
     if "--model" not in command:
         monkeypatch.delenv("OPENAI_API_KEY")
     command = command.replace("rlm-integrations ask", f"{sys.executable} -m rlm_integrations ask")
@@ -289,7 +290,7 @@ def test_the_command_line_of_the_readme(
 
 
 def test_the_help_is_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page has the text of `ask --help` word for word; `python -m tests.readme` writes it."""
+    """A page has the exact output of `ask --help`; `python -m tests.readme` writes it."""
     monkeypatch.setenv("COLUMNS", "120")
     page = read(CLI)
     assert page.count("usage: rlm-integrations ask FILE") == 1
@@ -297,8 +298,8 @@ def test_the_help_is_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_errors_and_readme_name_the_same_commands() -> None:
-    """A missing extra is installed from an index or from a checkout: the error and the README say
-    both, in the same words.
+    """The error of a missing extra and the README have the same commands, from an index and from a
+    checkout.
     """
     message = str(MissingExtraError("a feature", "langchain,llama-index"))
     commands = re.findall(r"pip install '.*?'", message)
@@ -310,10 +311,8 @@ def test_errors_and_readme_name_the_same_commands() -> None:
     assert all(command in readme for command in commands)
 
 
-def test_names_in_the_pages_are_there() -> None:
-    """Every layer of a real run is explained; no public name is left out, and every extra is one of
-    ours.
-    """
+def test_the_pages_explain_all_names() -> None:
+    """The pages explain every layer of a real run, every public name and every extra."""
     words = read_all()
     layers = RLM("offline").completion("Who approved the dam?", ARCHIVE).layers
     assert layers

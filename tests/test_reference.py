@@ -1,6 +1,4 @@
-"""The reference has every field of every setting, record and event, in the words of their
-docstrings.
-"""
+"""The reference has every field of every setting, record and event, as in their docstrings."""
 
 from dataclasses import fields
 from typing import Any
@@ -12,8 +10,8 @@ from tests.readme import ENGINE, PACKAGE, README
 from tests.reference import PAGE, RECORDS, SETTINGS, event_kinds, field_meanings, page
 
 
-def test_the_page_is_what_the_docstrings_say() -> None:
-    """`python -m tests.reference` writes it; the pages lead to it."""
+def test_the_page_is_up_to_date() -> None:
+    """The page equals the output of `python -m tests.reference`; other pages link to it."""
     assert PAGE.read_text(encoding="utf-8") == page()
     assert PAGE == PACKAGE / "REFERENCE.md"
     assert "(rlm_integrations/REFERENCE.md)" in README.read_text(encoding="utf-8")
@@ -22,8 +20,8 @@ def test_the_page_is_what_the_docstrings_say() -> None:
 
 @pytest.mark.parametrize("kind", [*SETTINGS, *RECORDS], ids=lambda kind: kind.__name__)
 def test_every_field_is_explained(kind: Any) -> None:
-    """No field of a setting or a record is without its meaning; simple pairs whose names say all
-    are left out.
+    """Every field of a setting or a record has a description, except simple pairs with
+    self-explanatory names.
     """
     if kind.__name__ in {"Usage", "Message", "SpanRef"}:
         return
@@ -36,7 +34,7 @@ def test_every_field_is_explained(kind: Any) -> None:
 
 
 def test_every_event_is_on_the_page() -> None:
-    """No kind of event is missing from the page."""
+    """Every kind of event is on the page."""
     assert {kind.__name__ for kind in event_kinds()} == {
         each.__name__ for each in events.Event.__subclasses__()
     }

@@ -1,5 +1,5 @@
-"""The portal and what else outlives a call: synchronous doors, contexts, interruptions, forks, the
-interpreter's end.
+"""The portal and other process-wide state: synchronous calls, contexts, interrupts, forks, the
+interpreter's exit.
 """
 
 import asyncio
@@ -25,9 +25,7 @@ async def where() -> tuple[asyncio.AbstractEventLoop, int]:
 
 
 def test_all_calls_share_one_loop_in_one_thread() -> None:
-    """Whoever calls, from whichever thread, gets the same loop; the thread is a daemon, and not the
-    caller's.
-    """
+    """Calls from all threads use the same loop, in a daemon thread of its own."""
     first = portal().run(where())
     found = []
     threads = [
@@ -52,7 +50,7 @@ def test_all_calls_share_one_loop_in_one_thread() -> None:
 
 
 def test_calls_from_many_threads_run_at_once() -> None:
-    """No call waits for another's: sixteen of them meet at one barrier."""
+    """Calls run concurrently: sixteen of them meet at one barrier."""
 
     async def body() -> Callable[[], Coroutine[Any, Any, None]]:
         barrier = asyncio.Barrier(16)
@@ -73,8 +71,8 @@ def test_calls_from_many_threads_run_at_once() -> None:
 
 
 async def test_inside_a_running_loop() -> None:
-    """A synchronous call inside a running loop (Jupyter) works, on another loop, and says meanwhile
-    that this one stands still.
+    """A synchronous call inside a running loop, as in Jupyter, works on another loop, and marks
+    this one as blocked.
     """
 
     async def look() -> set[asyncio.AbstractEventLoop]:
@@ -86,8 +84,8 @@ async def test_inside_a_running_loop() -> None:
     assert blocked_loops() == set()
 
 
-def test_context_variables_are_seen_and_stay_apart() -> None:
-    """A coroutine sees its caller's context variables, and what it sets stays its own."""
+def test_context_variables() -> None:
+    """A coroutine sees its caller's context variables, and its own changes stay local."""
 
     async def read_and_set() -> str:
         seen = NAME.get()
@@ -99,9 +97,9 @@ def test_context_variables_are_seen_and_stay_apart() -> None:
     assert NAME.get() == "caller"
 
 
-def test_exceptions_come_through_as_they_are() -> None:
-    """The caller gets the very exception that the coroutine raised, SystemExit included, and the
-    portal lives on.
+def test_exceptions_are_raised_unchanged() -> None:
+    """The caller gets the same exception object, SystemExit included, and the portal keeps
+    running.
     """
     for error in (ValueError("v"), SystemExit(3), StopAsyncIteration()):
 
@@ -115,7 +113,7 @@ def test_exceptions_come_through_as_they_are() -> None:
 
 
 def test_an_exception_is_not_kept() -> None:
-    """No reference to a raised exception stays behind: its traceback would keep the caller's
+    """No reference to a raised exception is kept, because its traceback would keep the caller's
     variables alive.
     """
 
@@ -139,7 +137,7 @@ def test_an_exception_is_not_kept() -> None:
 
 
 def test_a_synchronous_call_on_the_portal_itself_is_refused() -> None:
-    """It would wait for itself for ever: it raises instead, and says what to do."""
+    """It would wait for itself forever: it raises an error that says what to do."""
 
     async def nested() -> None:
         portal().run(where())
@@ -149,8 +147,8 @@ def test_a_synchronous_call_on_the_portal_itself_is_refused() -> None:
 
 
 def test_a_thread_started_on_the_portal_may_call_it() -> None:
-    """Synchronous code in a thread, which a coroutine on the portal waits for, calls synchronous
-    doors as anybody.
+    """Synchronous code in a thread that a coroutine on the portal waits for can use the synchronous
+    API.
     """
 
     async def outer() -> object:
@@ -159,8 +157,8 @@ def test_a_thread_started_on_the_portal_may_call_it() -> None:
     assert portal().run(outer()) == portal().run(where())
 
 
-def test_an_interruption_cancels_waits_and_goes_on() -> None:
-    """On Ctrl-C the coroutine is cancelled, its clean-up ends, and then KeyboardInterrupt is
+def test_an_interrupt_cancels_and_waits() -> None:
+    """On Ctrl-C the coroutine is cancelled, its cleanup ends, and then KeyboardInterrupt is
     raised.
     """
     code = """
@@ -198,7 +196,7 @@ async def count(to: int, log: list[str]) -> AsyncGenerator[int, None]:
         log.append("closed")
 
 
-def test_iterate_gives_all_items() -> None:
+def test_iterate_yields_all_items() -> None:
     """An async generator is a plain iterator through the portal, and is closed at its end."""
     log: list[str] = []
     assert list(portal().iterate(count(5, log))) == [0, 1, 2, 3, 4]
@@ -207,9 +205,7 @@ def test_iterate_gives_all_items() -> None:
 
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_iterate_closes_early(how: str) -> None:
-    """An iterator that is closed or dropped before its end has closed its generator when that
-    statement is over.
-    """
+    """Closing or dropping an iterator early closes its generator before the statement ends."""
     log: list[str] = []
     items = portal().iterate(count(5, log))
     assert next(items) == 0
@@ -221,8 +217,8 @@ def test_iterate_closes_early(how: str) -> None:
 
 
 def test_iterate_passes_exceptions_and_keeps_one_context() -> None:
-    """The generator's exception reaches the caller, and its context variables live from step to
-    step.
+    """The generator's exception is raised to the caller, and its context variables are kept between
+    steps.
     """
 
     async def body() -> AsyncGenerator[str, None]:
@@ -240,8 +236,8 @@ def test_iterate_passes_exceptions_and_keeps_one_context() -> None:
 
 
 def test_iterate_that_is_collected_on_the_portal() -> None:
-    """An iterator whose last reference goes on the portal's own thread closes its generator without
-    waiting for itself.
+    """An iterator collected on the portal's own thread closes its generator without waiting for
+    itself.
     """
     log: list[str] = []
     box = [portal().iterate(count(5, log))]
@@ -258,9 +254,7 @@ def test_iterate_that_is_collected_on_the_portal() -> None:
 
 
 def test_after_fork() -> None:
-    """A forked process gets a portal of its own, and leaves the parent's loop and connections to
-    the parent.
-    """
+    """A forked process gets a new portal, and does not touch the parent's loop and connections."""
     code = """
 import asyncio, os, socket
 from rlm_integrations._concurrency.portal import portal
@@ -308,9 +302,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_fork_in_the_middle_of_calls() -> None:
-    """A process forked while other threads are inside calls of the portal can use its own at once,
-    again and again.
-    """
+    """A process forked while other threads use the portal can use its own at once, repeatedly."""
     code = """
 import asyncio, os, threading
 from rlm_integrations._concurrency.portal import portal
@@ -363,9 +355,9 @@ portal().run(settle())
 
 
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(0)", "import sys; sys.exit()"])
-def test_the_interpreter_ends_in_order_and_in_silence(ending: str) -> None:
-    """At exit tasks are cancelled, generators closed, the thread joined; nothing is printed, though
-    a daemon thread still waits.
+def test_the_interpreter_exits_silently(ending: str) -> None:
+    """At exit tasks are cancelled, generators closed, the thread joined; nothing is printed, even
+    if a daemon thread still waits.
     """
     done = run_script(BUSY + ending)
     assert (sorted(done.stdout.split()), done.stderr, done.returncode) == (
@@ -375,8 +367,8 @@ def test_the_interpreter_ends_in_order_and_in_silence(ending: str) -> None:
     )
 
 
-def test_the_interpreter_ends_though_a_task_does_not() -> None:
-    """What refuses to be cancelled holds up the exit for two seconds, not for ever."""
+def test_a_task_that_ignores_cancellation_delays_the_exit_briefly() -> None:
+    """A task that refuses to be cancelled delays the exit by two seconds at most."""
     code = """
 import asyncio
 from rlm_integrations._concurrency.portal import portal

@@ -1,4 +1,4 @@
-"""The set-up that `make` does: it works wherever pip works."""
+"""The set-up by `make` works wherever pip works."""
 
 import subprocess
 import sys
@@ -21,9 +21,7 @@ timeout = 7
 
 
 def environment_of_uv(tmp_path: Path, **given: str) -> tuple[dict[str, str], str]:
-    """The variables that uv is started with where only pip is configured, and what was printed
-    besides.
-    """
+    """The variables with which uv is started if only pip is configured, and other output."""
     configuration = tmp_path / "pip.conf"
     configuration.write_text(CONFIGURED)
     done = subprocess.run(
@@ -37,8 +35,8 @@ def environment_of_uv(tmp_path: Path, **given: str) -> tuple[dict[str, str], str
 
 
 def test_uv_uses_what_pip_is_configured_with(tmp_path: Path) -> None:
-    """Indexes, certificates, proxy and time limit of pip's configuration are uv's, and nothing is
-    printed.
+    """The environment of uv gets the indexes, certificates, proxy and timeout of pip's
+    configuration, and nothing is printed.
     """
     found, printed = environment_of_uv(tmp_path)
     assert (
@@ -58,9 +56,7 @@ def test_uv_uses_what_pip_is_configured_with(tmp_path: Path) -> None:
 
 
 def test_a_variable_that_is_set_wins(tmp_path: Path) -> None:
-    """What the environment says already is left as it is, and pip's own variables count as its
-    configuration.
-    """
+    """Variables of the environment are kept, and pip's own variables count as its configuration."""
     found, _ = environment_of_uv(
         tmp_path, UV_DEFAULT_INDEX="https://mine.invalid/simple", PIP_CERT="other.pem"
     )

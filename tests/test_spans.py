@@ -1,4 +1,4 @@
-"""Where texts stand in the document: quotes, and the document's own words inside of prompts."""
+"""The places of texts in the document: quotes, and the document's text in prompts."""
 
 import random
 from pathlib import Path
@@ -16,7 +16,7 @@ from rlm_integrations.records import SpanRef
 
 
 def words(count: int, seed: int = 1, character: str = "") -> str:
-    """Text in which no forty characters are there twice."""
+    """Text in which no forty characters occur twice."""
     draw = random.Random(seed)
     return " ".join(
         "".join(draw.choices("abcdefghijklmnopqrstuvwxyz" + character, k=draw.randint(2, 9)))
@@ -28,14 +28,14 @@ def words(count: int, seed: int = 1, character: str = "") -> str:
 
 
 def test_a_quote_is_found_exactly() -> None:
-    """The exact words give their place, in whichever source they stand."""
+    """An exact quote is found in any source."""
     with Corpus.build(["nothing here", "she said so, twice"]) as corpus:
         assert find_quote(corpus, "said so") == [Hit(SpanRef("context_1", 4, 11), exact=True)]
 
 
 def test_a_quote_is_found_across_white_space() -> None:
-    """Other white space between the words still finds them, and the span is that of the document's
-    own text.
+    """Different white space between the words still matches, and the span is that of the document's
+    text.
     """
     text = "first line\r\n\tsecond\u00a0 line, end"
     with Corpus.build(text) as corpus:
@@ -48,14 +48,14 @@ def test_a_quote_is_found_across_white_space() -> None:
 
 
 def test_an_exact_place_is_preferred() -> None:
-    """Where the quote stands exactly, places with other white space do not count."""
+    """If the quote occurs exactly, places with other white space do not count."""
     with Corpus.build("one  two, one two") as corpus:
         assert find_quote(corpus, "one two") == [Hit(SpanRef("context_0", 10, 17), exact=True)]
 
 
 def test_an_ambiguous_quote_has_several_places() -> None:
-    """A quote that stands at several places gives two of them, or as many as are asked for;
-    overlapping places count.
+    """A quote that occurs several times returns two places, or as many as requested; overlapping
+    ones count.
     """
     with Corpus.build(["aXbXc", "X", "aaa"]) as corpus:
         assert [hit.span for hit in find_quote(corpus, "X")] == [
@@ -70,7 +70,7 @@ def test_an_ambiguous_quote_has_several_places() -> None:
 
 
 def test_a_quote_in_one_source() -> None:
-    """A source can be named; one that does not exist is an error."""
+    """The source can be given; an unknown one is an error."""
     with Corpus.build(["the words", "the words"]) as corpus:
         assert find_quote(corpus, "words", "context_1") == [
             Hit(SpanRef("context_1", 4, 9), exact=True)
@@ -81,24 +81,22 @@ def test_a_quote_in_one_source() -> None:
 
 @pytest.mark.parametrize("quote", ["", " \n ", "absent", "words the", "a.c", "two(", "\\w+"])
 def test_a_quote_that_is_not_there(quote: str) -> None:
-    """What does not stand in the document has no place: no words, other words, and no pattern is
-    ever meant.
+    """A quote that is not in the document, or without words, has no place, and is never treated as
+    a pattern.
     """
     with Corpus.build("the words abc two") as corpus:
         assert find_quote(corpus, quote) == []
 
 
-def test_the_quote_may_be_written_as_a_pattern() -> None:
-    """Characters that mean something in patterns are found as they stand."""
+def test_special_characters_match_literally() -> None:
+    """Special characters of patterns match literally."""
     with Corpus.build("f(x)  [a-z]* $5.00?") as corpus:
         (hit,) = find_quote(corpus, "f(x) [a-z]* $5.00?")
         assert hit.span == SpanRef("context_0", 0, 19)
 
 
 def test_white_space_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much white space lies between two words, whole steps of it included, they are found,
-    from first to last character.
-    """
+    """Words are found with any amount of white space between them, even more than a step."""
     monkeypatch.setattr(single_spaced, "STEP", 64)
     for count in (1, 63, 64, 65, 1_000):
         with Corpus.build("x a" + " " * count + "\nb x") as corpus:
@@ -120,8 +118,8 @@ def test_white_space_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_quote_of_repeated_words_costs_as_much_as_any(
     text: str, quote: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever document and quote are, the characters searched are at most a few times those of the
-    document, in steps of bounded size.
+    """For any document and quote, the searched characters are at most a few times the document, in
+    steps of bounded size.
     """
     searched: list[int] = []
     find = single_spaced.find_in_steps
@@ -144,9 +142,7 @@ def test_a_quote_of_repeated_words_costs_as_much_as_any(
     st.integers(1, 9),
 )
 def test_windows_make_no_difference(text: str, quote: str, window: int) -> None:
-    """However small the windows in which the document is searched, the same places are found as in
-    one text.
-    """
+    """The same places are found with windows of any size."""
     places = [at for at in range(len(text)) if text.startswith(quote, at)] if quote.strip() else []
     with pytest.MonkeyPatch.context() as patch, Corpus.build(text) as corpus:
         patch.setattr(module, "_WINDOW_CHARS", window)
@@ -175,7 +171,7 @@ def test_windows_make_no_difference_to_white_space(
 
 @given(st.text(" \t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0ab", max_size=40) | st.text(max_size=20))
 def test_white_space_is_made_uniform(text: str) -> None:
-    """Whatever counts as white space becomes one space between words, and nothing else does."""
+    """Any white space becomes one space between words; nothing else changes."""
     assert single_spaced.single_spaced(text) == " ".join(text.split())
 
 
@@ -183,7 +179,9 @@ def test_white_space_is_made_uniform(text: str) -> None:
 
 
 def test_a_part_of_the_document_is_found_whole() -> None:
-    """A prompt is its own words and the span, to the character; it is rebuilt exactly."""
+    """A prompt with a part of the document is recorded as its own text and the exact span, and is
+    rebuilt exactly.
+    """
     text = words(20_000)
     with Corpus.build(text) as corpus:
         locator = Locator(corpus)
@@ -213,7 +211,7 @@ def test_several_parts_of_several_sources() -> None:
 
 
 def test_neighbouring_parts_are_one_span() -> None:
-    """What follows one another in the document too is one span."""
+    """Parts that are adjacent in the document are one span."""
     text = words(5000)
     with Corpus.build(text) as corpus:
         assert Locator(corpus).locate(text[100:500] + text[500:900]).pieces == (
@@ -222,7 +220,7 @@ def test_neighbouring_parts_are_one_span() -> None:
 
 
 def test_small_texts_of_a_list_are_found() -> None:
-    """Every text of a list can be found as a whole, however small it is beside the list."""
+    """Every text of a list is found completely, however small it is."""
     texts = [words(12, seed) for seed in range(500)]
     with Corpus.build(texts) as corpus:
         locator = Locator(corpus)
@@ -233,7 +231,7 @@ def test_small_texts_of_a_list_are_found() -> None:
 
 
 def test_a_made_up_prompt_has_no_spans() -> None:
-    """Other text is not referenced, nor is an empty prompt or one of few characters."""
+    """Text that is not the document's is recorded as text, as are empty and very short prompts."""
     with Corpus.build(words(5000)) as corpus:
         locator = Locator(corpus)
         for prompt in ("", "Hi", words(300, seed=9)):
@@ -241,15 +239,15 @@ def test_a_made_up_prompt_has_no_spans() -> None:
 
 
 def test_an_empty_document() -> None:
-    """A document without text holds no part of any prompt."""
+    """A document without text is part of no prompt."""
     for context in ("", [], ["", ""]):
         with Corpus.build(context) as corpus:
             assert Locator(corpus).locate("x" * 100).pieces == ("x" * 100,)
 
 
 def test_repeated_text_is_ambiguous_and_the_nearest_is_taken() -> None:
-    """Text that stands at several places is flagged; of these the nearest to the last span is
-    taken, in this prompt or the one before.
+    """Repeated text is marked as ambiguous; the place nearest to the last span is used, of this
+    prompt or the previous one.
     """
     # As long as four strides, so that each copy is indexed at the same places
     page = words(64, seed=5)[:256]
@@ -270,12 +268,12 @@ def test_repeated_text_is_ambiguous_and_the_nearest_is_taken() -> None:
 
 
 def test_a_longer_match_replaces_what_it_covers() -> None:
-    """A place that only happens to begin alike gives way once more of the prompt shows the true
+    """A wrong place with the same beginning is replaced when more of the prompt shows the right
     one.
     """
     header = words(64, seed=5)[:128]
     body = words(2000, 1)[: 64 * 50]
-    # The second header lies between the index's places
+    # The second header is between the index's places
     text = header + words(2000, 2)[: 64 * 50] + "#" * 30 + header + body
     start = 128 + 3200 + 30
     with Corpus.build(text) as corpus:
@@ -285,7 +283,7 @@ def test_a_longer_match_replaces_what_it_covers() -> None:
 
 
 def test_a_long_prompt_without_a_hit_is_sampled_and_still_finds_long_parts() -> None:
-    """After much text of its own, a prompt's long part of the document is still found whole."""
+    """After much own text, a long part of the document is still found completely."""
     text = words(20_000)
     asked = 0
 
@@ -304,9 +302,7 @@ def test_a_long_prompt_without_a_hit_is_sampled_and_still_finds_long_parts() -> 
 
 
 def test_many_short_coincidences_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prompt full of phrases of the document, each too short for a reference, does not make the
-    document be read for each.
-    """
+    """Many phrases that are too short for a span do not cause a read of the document each."""
     reads = 0
     text = Corpus.text
 
@@ -331,8 +327,8 @@ def test_many_short_coincidences_cost_little(monkeypatch: pytest.MonkeyPatch) ->
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_any_prompt_is_rebuilt_exactly(data: st.DataObject) -> None:
-    """Whatever a repetitive document and a prompt have in common, the pieces are the prompt, in
-    order and without overlap.
+    """For any prompt and any repetitive document, the pieces are the prompt, in order and without
+    overlap.
     """
     line = st.sampled_from(
         [
@@ -359,7 +355,7 @@ def test_any_prompt_is_rebuilt_exactly(data: st.DataObject) -> None:
 
 
 def test_the_index_reads_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Places near the edges of what is read at once are indexed like others."""
+    """Places near the edges of a window are indexed like others."""
     monkeypatch.setattr(module, "_WINDOW_CHARS", 100)
     text = words(2000)
     with Corpus.build(text) as corpus:
@@ -371,7 +367,7 @@ def test_the_index_reads_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_document_is_refused() -> None:
-    """Pieces rebuild their prompt from their own document alone."""
+    """Pieces rebuild their prompt only from their own document."""
     text = words(500)
     with Corpus.build(text) as corpus, Corpus.build(text.upper()) as other:
         pieces = Locator(corpus).locate(text[:300])
@@ -380,9 +376,7 @@ def test_another_document_is_refused() -> None:
 
 
 def test_a_large_file_that_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A document on disk that has changed is an error where a prompt is located, never a wrong
-    span.
-    """
+    """If a document on disk has changed, locating a prompt is an error, never a wrong span."""
     monkeypatch.setattr(documents, "COPIED", 0)
     path = tmp_path / "a.txt"
     text = words(500)
@@ -395,7 +389,7 @@ def test_a_large_file_that_has_changed(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_pieces_are_plain_data() -> None:
-    """Pieces compare by what they hold, and name their spans."""
+    """Pieces are compared by value, and list their spans."""
     pieces = PromptPieces(("a", SpanRef("context_0", 0, 1)), (), "0" * 64)
     assert pieces == PromptPieces(("a", SpanRef("context_0", 0, 1)), (), "0" * 64)
     assert pieces.spans == (SpanRef("context_0", 0, 1),)

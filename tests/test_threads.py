@@ -1,4 +1,4 @@
-"""Foreign synchronous code runs in threads of its own."""
+"""Foreign synchronous code runs in new threads."""
 
 import asyncio
 import threading
@@ -12,9 +12,9 @@ from rlm_integrations._concurrency.threads import in_thread
 MARK = ContextVar("mark", default="lost")
 
 
-async def test_results_and_failures_come_back() -> None:
-    """What the function returns or raises, its awaiter gets; it ran elsewhere, with the caller's
-    context variables.
+async def test_results_and_failures() -> None:
+    """The function's result or exception is returned or raised; it runs in another thread, with the
+    caller's context variables.
     """
     MARK.set("here")
     assert await in_thread(
@@ -28,17 +28,17 @@ async def test_results_and_failures_come_back() -> None:
 
 
 async def test_hundreds_wait_for_each_other() -> None:
-    """Calls that can only end together do: there is no pool that they could fill."""
+    """Hundreds of calls that wait for each other complete, because there is no limited pool."""
     together = threading.Barrier(300, timeout=60)
     assert sorted(await asyncio.gather(*(in_thread(together.wait) for _ in range(300)))) == list(
         range(300)
     )
 
 
-async def test_what_was_cancelled_before_it_began_does_not_begin(
+async def test_a_call_cancelled_early_never_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A thread that gets its turn after the cancellation leaves the function alone."""
+    """A call that is cancelled before its thread starts never runs."""
     late: list[threading.Thread] = []
     made: list[int] = []
     monkeypatch.setattr(threads.threading.Thread, "start", lambda thread: late.append(thread))  # noqa: PLW0108 - a method
@@ -53,10 +53,8 @@ async def test_what_was_cancelled_before_it_began_does_not_begin(
     assert made == []
 
 
-async def test_what_has_begun_is_left_behind() -> None:
-    """A cancelled wait ends at once, and the code that nothing can stop ends when it likes, without
-    a word.
-    """
+async def test_a_running_call_finishes_by_itself() -> None:
+    """A cancelled wait ends at once, and the code finishes by itself, silently."""
     began, go = threading.Event(), threading.Event()
     task = asyncio.create_task(in_thread(lambda: began.set() or go.wait(10)))
     await asyncio.to_thread(began.wait, 10)
@@ -67,7 +65,7 @@ async def test_what_has_begun_is_left_behind() -> None:
 
 
 def test_a_loop_that_ended_first() -> None:
-    """A function that returns after its loop was closed finds nobody to tell, and says nothing."""
+    """A function that returns after its loop was closed is ignored silently."""
     go, threads = threading.Event(), []
 
     async def leave() -> None:

@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, or those named; exits with 1 where a goal is missed."""
+"""`make bench`: every benchmark, or the named ones; exits with 1 if a goal is missed."""
 
 import asyncio
 import importlib

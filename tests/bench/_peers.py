@@ -1,9 +1,9 @@
-"""Ways to ask a thousand prompts of one provider, ours and others', in one form, and how to measure
-them side by side.
+"""Ways to send a thousand prompts to one provider, with this library and with others, in one form,
+and their measurement side by side.
 
-A `Fan` asks all prompts with so many in flight and gives the answers in order. Each maker here is
-an async context manager over the provider's base_url: `async with sdk(url) as fan: answers = await
-fan(prompts, 100)`.
+A `Fan` sends all prompts with this many in flight and returns the answers in order. Each maker here
+is an async context manager over the provider's base_url: `async with sdk(url) as fan: answers =
+await fan(prompts, 100)`.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ KEY = "sk-bench"
 async def gather(
     ask: Callable[[str], Awaitable[str]], prompts: Sequence[str], concurrency: int
 ) -> list[str]:
-    """What people write by hand: a task per prompt, a semaphore, gather."""
+    """Hand-written code: a task per prompt, a semaphore, gather."""
     free = asyncio.Semaphore(concurrency)
 
     async def one(prompt: str) -> str:
@@ -44,7 +44,7 @@ async def gather(
 
 @asynccontextmanager
 async def aiohttp_alone(base_url: str) -> AsyncIterator[Fan]:
-    """The floor: no SDK at all."""
+    """The lower bound: no SDK."""
     import aiohttp
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -154,9 +154,7 @@ async def llama_index(base_url: str, transport: Transport = "aiohttp") -> AsyncI
 
 
 def peers() -> dict[str, Maker]:
-    """Those that are installed, by the names that rows show; LlamaIndex's OpenAI classes need
-    openai 2.
-    """
+    """The installed ones, by the names in the rows; LlamaIndex's OpenAI classes need openai 2."""
     found: dict[str, Maker] = {
         "AsyncOpenAI, aiohttp": sdk,
         "AsyncOpenAI, default": partial(sdk, transport="default"),
@@ -183,7 +181,7 @@ class Measured:
     """One run.
 
     Attributes:
-        wall: Seconds over the ideal, which is ceil(prompts / concurrency) times the latency.
+        wall: Seconds divided by the ideal, which is ceil(prompts / concurrency) times the latency.
         cpu: Milliseconds of this process's CPU per call.
     """
 
@@ -192,7 +190,7 @@ class Measured:
 
 
 async def measure(fan: Fan, count: int, concurrency: int, latency: float) -> Measured:
-    """Ask so many different prompts, and see that every answer is right."""
+    """Send this many different prompts, and check that every answer is right."""
     prompts = [f"prompt {number}" for number in range(count)]
     gc.collect()
     cpu, wall = time.process_time(), time.perf_counter()
@@ -210,8 +208,8 @@ async def interleaved(
     latency: float,
     times: int = 5,
 ) -> dict[str, list[Measured]]:
-    """Several runs of each, in turn, after one to warm up: what else the machine does falls on all
-    alike.
+    """Several runs of each, in turn, after a warm-up run, so that other load affects all
+    equally.
     """
     async with contextlib.AsyncExitStack() as stack:
         fans = {
@@ -237,5 +235,5 @@ def median_cpu(runs: Sequence[Measured]) -> float:
 
 
 def median_cpu_ratio(runs: Sequence[Measured], others: Sequence[Measured]) -> float:
-    """The median of the ratios of runs that were neighbours."""
+    """The median of the ratios of neighbouring runs."""
     return statistics.median(run.cpu / other.cpu for run, other in zip(runs, others, strict=True))

@@ -1,4 +1,6 @@
-"""Attacks on the sandbox: how long each takes the host, and for how long it holds the event loop."""
+"""Attacks on the sandbox: how long each takes in the host, and for how long it blocks the event
+loop.
+"""
 
 import time
 

@@ -1,4 +1,5 @@
-"""Batches of 1,000 prompts at 50 ms beside other ways to ask them; and 100,000 from a generator.
+"""Batches of 1,000 prompts at 50 ms compared with other ways to send them; and 100,000 from a
+generator.
 
 Medians of five runs in turn.
 """
@@ -18,14 +19,14 @@ from tests.standin import Fault, serve_in_process
 
 LATENCY = 0.05
 GOALS = {10: 1.15, 50: 1.4, 100: 1.9}
-# Fewer where the ratio is the same and the wait long
+# Fewer if the ratio is the same and the wait is long
 PEERS_PROMPTS = {10: 200, 50: 1000, 100: 1000}
 LONG, SECTION, SHORT = 100_000, 5_000, 1_000
 
 
 @asynccontextmanager
 async def batch(base_url: str) -> AsyncIterator[Fan]:
-    """What users call, with a limit of time for each call."""
+    """The public API, with a timeout for each call."""
     lm = OpenAILM(MODEL, base_url=base_url, api_key=KEY)
 
     async def fan(prompts: Sequence[str], concurrency: int) -> list[str]:
@@ -35,7 +36,7 @@ async def batch(base_url: str) -> AsyncIterator[Fan]:
 
 
 async def slot() -> float:
-    """Microseconds of processor time for a slot of a limiter, taken without a wait and given back."""
+    """CPU microseconds for acquiring a limiter's slot without a wait and releasing it."""
     limiter = Limiter("m")
     begun = time.process_time()
     for _ in range(20_000):
@@ -44,7 +45,7 @@ async def slot() -> float:
 
 
 async def run() -> list[Row]:
-    """Wall over ideal beside the peers', under faults, and over a long generator."""
+    """Wall time over the ideal compared with the peers, with faults, and over a long generator."""
     rows = [Row("a slot of the limiter, processor time", await slot(), 50, "us")]
     with serve_in_process(latency=LATENCY) as server:
         for concurrency, goal in GOALS.items():
@@ -83,7 +84,7 @@ async def run() -> list[Row]:
 
 async def slower_calls() -> list[Row]:
     """A batch of calls that take a second, after one of quick calls of the same model: the limiter
-    must not take them for an overload.
+    must not treat them as an overload.
     """
     ratios = []
     with serve_in_process() as server:
@@ -108,8 +109,8 @@ async def slower_calls() -> list[Row]:
 
 
 async def slowing_down() -> float:
-    """Wall over ideal at a provider that serves eight calls at once, where eighty are asked for:
-    more at once only make each slower.
+    """Wall time over the ideal with a provider that serves eight calls at once, at a concurrency of
+    eighty: more calls only make each slower.
     """
     with serve_in_process(latency=0.06, slow_above=8) as server:
         lm = OpenAILM(MODEL, base_url=server.base_url, api_key=KEY)
@@ -120,7 +121,7 @@ async def slowing_down() -> float:
 
 
 async def beside_peers(base_url: str, concurrency: int, goal: float) -> list[Row]:
-    """Ours and those over aiohttp, which is the quicker transport for all of them."""
+    """This library and the peers over aiohttp, the faster transport for all of them."""
     makers = {"allm_batch": batch} | {
         name: peer for name, peer in peers().items() if "default" not in name
     }
@@ -157,8 +158,8 @@ async def long_generator() -> list[Row]:
     """Throughput and memory over a hundred thousand prompts from a generator, against a server that
     answers at once.
 
-    A reader that does not read holds a batch up, so short batches can be measured between the
-    sections of the long one: what else the machine does falls on both.
+    A slow reader delays a batch, so short batches can be measured between the sections of the long
+    one: other load affects both.
     """
     with serve_in_process() as server:
         lm = OpenAILM(MODEL, base_url=server.base_url, api_key=KEY)
@@ -195,7 +196,7 @@ def prompts(count: int) -> Iterator[str]:
 
 
 async def read(replies: AsyncIterator[tuple[int, str]], count: int) -> float:
-    """How long so many replies take."""
+    """The time for this many replies."""
     start = time.perf_counter()
     for _ in range(count):
         await anext(replies)
@@ -203,5 +204,5 @@ async def read(replies: AsyncIterator[tuple[int, str]], count: int) -> float:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """The resident memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096

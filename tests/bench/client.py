@@ -1,5 +1,5 @@
-"""OpenAILM alone, beside the plain SDK over aiohttp: 50 ms latency, a server in its own process,
-medians of five runs in turn.
+"""OpenAILM alone, compared with the plain SDK over aiohttp: 50 ms latency, a server in its own
+process, medians of five runs in turn.
 
 For the openai major of the interpreter that runs it: `.venv-openai3/bin/python -m tests.bench
 client`.
@@ -16,8 +16,8 @@ WALLS = {10: 200, 50: 1000}  # calls in flight: prompts
 
 
 async def run() -> list[Row]:
-    """CPU against the SDK; and wall over ideal, whose goals are those of the batch, which stands on
-    this.
+    """CPU compared with the SDK; and wall time over the ideal, with the goals of the batch, which
+    uses this.
     """
     version = f"openai {openai.__version__}"
     with serve_in_process(latency=LATENCY) as server:

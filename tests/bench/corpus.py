@@ -1,5 +1,5 @@
-"""The corpus: made from a text or a path, filled in another process, searched; time, memory, and
-how long the interpreter is held.
+"""The corpus: built from a string or a path, filled in another process, searched; time, memory, and
+how long the interpreter is blocked.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from tests.bench.table import Row
 MB = 1 << 20
 LINE = "The quick brown fox jumps over the lazy dog, once more and again. \n"
 
-# A process of its own for each subject: its peak is then that subject's. It makes the corpus five
-# times, and has it filled by another.
+# A separate process for each subject, so that the peak is that subject's. It builds the corpus five
+# times, and another process fills it.
 HOST = """
 import json, statistics, subprocess, sys, time
 from pathlib import Path
@@ -72,7 +72,7 @@ print(json.dumps({"seconds": time.perf_counter() - begun, "peak": peak() - befor
 
 
 def measured(kind: str, unit: str, count: int, path: Path) -> dict[str, float]:
-    """One subject's figures; a path's file is written first."""
+    """The figures of one subject; a path's file is written first."""
     if kind == "path":
         with path.open("w", encoding="utf-8") as file:
             for _ in range(64):
@@ -108,9 +108,7 @@ def sizes(folder: Path) -> list[Row]:
 
 
 async def longest_hold(text: str) -> float:
-    """How long the event loop waits for its next turn, at the worst, while a corpus is made in a
-    thread.
-    """
+    """The longest delay of the event loop while a corpus is built in a thread."""
     worst = 0.0
     making = asyncio.ensure_future(runtime.offload(Corpus.build, text))
     while not making.done():
@@ -122,7 +120,7 @@ async def longest_hold(text: str) -> float:
 
 
 def document(size: int) -> str:
-    """Text in which no part is there twice."""
+    """Text without repetition."""
     draw = random.Random(3)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["".join(draw.choices(letters, k=draw.randint(2, 9))) for _ in range(30_000)]
@@ -168,8 +166,8 @@ def searches(text: str) -> list[Row]:
 
 
 def misquote() -> Row:
-    """A row of a table of zeros, quoted with one value that is not there: each place of the
-    document begins like it.
+    """A row of a table of zeros, quoted with one wrong value: every place of the document begins
+    like it.
     """
     quote = " ".join(["0"] * 4_000) + " 1"
     with Corpus.build("0 " * (MB // 2)) as corpus:

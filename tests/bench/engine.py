@@ -1,5 +1,5 @@
-"""The loop: what it costs beside the models. A scripted root over real HTTP; the server is a
-process of its own.
+"""The loop: its cost in addition to the models. A scripted root over real HTTP; the server is a
+separate process.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ LATENCY = 0.05
 
 
 def text_of(size: int) -> str:
-    """Lines that all differ, so that the document's words in prompts have to be found."""
+    """Lines that all differ, so that the document's text in prompts has to be located."""
     lines = "".join(
         f"line {number:09d} of the document says what it says\n"
         for number in range(min(size, 1_000_000) // 55 + 1)
@@ -42,7 +42,7 @@ def text_of(size: int) -> str:
 
 
 def at_server(calls: list[Call], begun: float, ended: float) -> float:
-    """Seconds of this time in which at least one request was at the server."""
+    """The seconds of this time in which at least one request was at the server."""
     total, reached = 0.0, begun
     for call in sorted(calls, key=lambda each: each.arrived):
         start, end = max(call.arrived, reached), min(call.ended or ended, ended)
@@ -52,7 +52,7 @@ def at_server(calls: list[Call], begun: float, ended: float) -> float:
 
 
 async def trivial_turns(server: RemoteStandIn) -> float:
-    """Milliseconds a turn, over the bare cost of asking the model the same way."""
+    """Milliseconds per turn, minus the cost of calling the model in the same way."""
     server.change(scripts={"root": TRIVIAL}, latency=0.0)
     lm = OpenAILM("root", base_url=server.base_url, api_key="x")
     rlm = RLM(lm, max_iterations=TURNS + 1)
@@ -75,7 +75,7 @@ async def trivial_turns(server: RemoteStandIn) -> float:
 
 
 async def one_turn(server: RemoteStandIn) -> float:
-    """Seconds of a run of one turn: opening and closing, and one call."""
+    """Seconds of a run with one turn: opening, closing, and one call."""
     server.change(scripts={"root": TRIVIAL[-1:]})
     rlm = RLM(OpenAILM("root", base_url=server.base_url, api_key="x"))
     runs = []
@@ -87,7 +87,7 @@ async def one_turn(server: RemoteStandIn) -> float:
 
 
 async def full_loops(server: RemoteStandIn, context: object) -> tuple[float, float]:
-    """Overhead and time to the first model call, of the runs after the first: medians of five."""
+    """Overhead and time to the first model call of later runs: medians of five."""
     server.change(scripts={"root": LOOP}, latency=LATENCY)
     model = {"base_url": server.base_url, "api_key": "x"}
     rlm = RLM(
@@ -191,7 +191,7 @@ MEMORY = """
 
 
 def peak_memory(server: RemoteStandIn, *arguments: str) -> float:
-    """Bytes that host and child take together at their peak, with a document of 100 MB."""
+    """The peak memory of host and child together, in bytes, with a document of 100 MB."""
     command = [sys.executable, "-c", textwrap.dedent(MEMORY), server.base_url, *arguments]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -204,8 +204,8 @@ CHILD = "```repl\nFINAL(llm_query('What is it? ' + context[:100]))\n```"
 
 
 async def twenty_children(server: RemoteStandIn) -> float:
-    """Seconds for twenty child runs at once, each with a turn of its own and a sub-call in it: two
-    levels of 50 ms. Warm.
+    """Seconds for twenty concurrent child runs, each with one turn and one sub-call: two levels of
+    50 ms. Warm.
     """
     server.change(scripts={"root": "tests.bench.engine:parent_or_child"}, latency=LATENCY)
     model = {"base_url": server.base_url, "api_key": "x"}
@@ -235,8 +235,8 @@ found = [cite(chunk[100:180]) for chunk in chunks]
 
 
 async def longest_hold(server: RemoteStandIn) -> float:
-    """Seconds for which four runs over ten megabytes each hold the loop at most: the median of five
-    rounds.
+    """The longest time, in seconds, for which four runs over ten megabytes each block the loop: the
+    median of five rounds.
     """
     server.change(scripts={"root": FOUR}, latency=0.02)
     text = text_of(10_000_000)
@@ -267,7 +267,7 @@ async def _record_hold(latest: list[float], beat: float = 0.002) -> None:
 
 
 def parent_or_child(ask: Ask) -> str:
-    """The script of both, told apart by their question."""
+    """The script of both, distinguished by their question."""
     return PARENT if "Question: parent" in ask.prompt else CHILD
 
 

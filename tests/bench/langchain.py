@@ -1,8 +1,7 @@
-"""What the LangChain face adds to a call: processor time beside plain `abatch` on the same
-ChatOpenAI, c=50, medians of seven runs in turn.
+"""The cost that the LangChain face adds to a call: CPU time compared with plain `abatch` on the
+same ChatOpenAI, c=50, medians of seven runs in turn.
 
-Once for a batch, and once for the sub-calls that the code of a run makes, with all that the run
-itself takes.
+Once for a batch, and once for the sub-calls of a run's code, with the cost of the run itself.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +27,7 @@ GOAL = 1.10
 
 
 class Root:
-    """The root of a run, in this process: its program asks as many prompts at once as the question
+    """The root of a run, in this process: its program sends as many prompts at once as the question
     says.
     """
 
@@ -42,7 +41,7 @@ class Root:
 
 
 async def run() -> list[Row]:
-    """CPU per call against plain `abatch`, and what each way takes alone."""
+    """CPU per call compared with plain `abatch`, and the cost of each way alone."""
     with serve_in_process(latency=LATENCY) as server:
         import openai
 

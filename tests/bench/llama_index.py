@@ -1,9 +1,9 @@
-"""What the LlamaIndex face costs over plain `run_jobs` on the same LLM: 1,000 calls, c=50, over
-aiohttp; medians of seven runs in turn.
+"""The cost that the LlamaIndex face adds to plain `run_jobs` on the same LLM: 1,000 calls, c=50,
+over aiohttp; medians of seven runs in turn.
 
-And what a further question costs over an index of 50,000 nodes, with a root of one turn that cites:
-the median of its processor time, and for how long at most the event loop is held (the least of five
-questions, because other processes hold it too).
+And the cost of a further question over an index of 50,000 nodes, with a root of one turn that
+cites: the median of its CPU time, and the longest blocking of the event loop (the minimum over five
+questions, because other processes delay it too).
 """
 
 import asyncio
@@ -32,10 +32,10 @@ from tests.standin import Ask, serve_in_process
 
 LATENCY = 0.05
 COUNT, CONCURRENCY, TIMES = 1_000, 50, 7
-GOAL = 1.10  # CPU per call over that of `run_jobs`
+GOAL = 1.10  # CPU per call minus that of `run_jobs`
 ROOT = "root"
 NODES = 50_000
-PERIOD = 0.0005  # seconds between two looks at the loop
+PERIOD = 0.0005  # seconds between two checks of the loop
 
 
 def program(ask: Ask) -> str:
@@ -64,7 +64,7 @@ async def model(base_url: str, name: str) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def plain(base_url: str) -> AsyncIterator[Fan]:
-    """What LlamaIndex itself does."""
+    """LlamaIndex alone."""
     from llama_index.core.async_utils import run_jobs
     from llama_index.core.llms import ChatMessage
 
@@ -92,7 +92,7 @@ async def batch(base_url: str) -> AsyncIterator[Fan]:
 
 @asynccontextmanager
 async def engine(base_url: str) -> AsyncIterator[Fan]:
-    """A whole query: the sandbox, the root's call, and the batch that its code asks for."""
+    """A whole query: the sandbox, the root's call, and the batch of its code."""
     from rlm_integrations.llama_index import RLMQueryEngine
 
     async with model(base_url, ROOT) as root, model(base_url, MODEL) as sub:
@@ -119,7 +119,7 @@ class Root:
 
 
 async def longest_hold(stop: asyncio.Event) -> float:
-    """Seconds by which the loop was late, at most, until it is to stop."""
+    """The longest delay of the loop, in seconds, until this is stopped."""
     worst = 0.0
     while not stop.is_set():
         begun = time.perf_counter()
@@ -167,8 +167,8 @@ async def many_nodes() -> list[Row]:
 
 
 async def run() -> list[Row]:
-    """CPU beside `run_jobs`; nothing where LlamaIndex's openai package, which needs openai 2, is
-    absent.
+    """CPU compared with `run_jobs`; nothing without LlamaIndex's openai package, which needs openai
+    2.
     """
     if not find_spec("llama_index"):
         return []

@@ -1,4 +1,4 @@
-"""The process sandbox: starting, running, calling, closing; and large contexts handed to it."""
+"""The process sandbox: starting, running, calling, closing; and large contexts."""
 
 import asyncio
 import os
@@ -75,7 +75,7 @@ async def later_sessions(corpus: Corpus) -> float:
 
 
 async def inside(session: ProcessSession, code: str) -> float:
-    """What a block says that it measured: the median of its calls."""
+    """The measurement that a block prints: the median of its calls."""
     result = await session.execute(textwrap.dedent(code), 1)
     if result.error is not None:
         raise RuntimeError(result.error.traceback)
@@ -95,7 +95,7 @@ CALLS = """
 
 
 def worst_header() -> float:
-    """Seconds for a header of the worst JSON, as large as a header may be."""
+    """Seconds for a header of maximum size with the worst JSON."""
     header = b'{"op":"x","v":[' + b"[]," * ((HEADER_CAP - 100) // 3) + b"0]}"
     frame = len(header).to_bytes(4, "big") + header
     figures = []
@@ -116,7 +116,7 @@ async def fifty(corpus: Corpus) -> None:
 
 
 async def watched(work: Awaitable[Any]) -> float:
-    """The longest time for which the event loop was held meanwhile."""
+    """The longest time for which the event loop was blocked meanwhile."""
     longest, running = 0.0, True
 
     async def watch() -> None:

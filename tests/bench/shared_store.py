@@ -1,10 +1,10 @@
-"""The shared store against none, on one task: four questions that need the same labels of the same
-400 records.
+"""The shared store compared with none, on one task: four questions that need the same labels of the
+same 400 records.
 
-A fan-out in the manner of OOLONG: each record has a label that only a model can tell (here an
-oracle that is always right), and each question, asked of a child run of its own, counts them
-another way. With a store, a child finds the labels that its siblings have found; without one it
-asks again. The programs are otherwise the same, so what differs is what the store saves.
+A fan-out as in OOLONG: each record has a label that only a model can determine (here an oracle that
+is always right), and each question, in a separate child run, counts them in another way. With a
+store, a child finds the labels that its siblings have stored; without one it asks again. The
+programs are otherwise the same, so the difference is the saving of the store.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ FINAL(str(results[QUESTION]))
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A document, what an oracle knows of it, and the right answers."""
+    """A document, the oracle's knowledge of it, and the right answers."""
 
     text: str
     truth: dict[str, str]
@@ -85,7 +85,7 @@ def made(seed: int) -> Task:
 
 
 class Oracle:
-    """Writes the two programs as root, and tells each record's label as sub-model."""
+    """Writes the two programs as root, and returns each record's label as sub-model."""
 
     name = "oracle"
     context_window: int | None = None
@@ -106,7 +106,7 @@ class Oracle:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run took."""
+    """The cost of one run."""
 
     sub_calls: int
     tokens: int

@@ -1,4 +1,4 @@
-"""The start: what importing the package costs beside a bare interpreter."""
+"""The start: the cost of importing the package, compared with a bare interpreter."""
 
 import statistics
 import subprocess
@@ -8,7 +8,7 @@ from tests.bench.table import Row
 
 
 def processor_time(code: str) -> float:
-    """Seconds that an interpreter takes for this: the median of seven."""
+    """The CPU seconds of an interpreter that runs this: the median of seven."""
     command = [sys.executable, "-c", f"import time\n{code}\nprint(time.process_time())"]
     return statistics.median(
         float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(7)

@@ -1,4 +1,4 @@
-"""The shared store: writes, searches over 300,000 objects, and what an object takes in memory."""
+"""The shared store: writes, searches over 300,000 objects, and the memory per object."""
 
 import asyncio
 import gc
@@ -33,7 +33,7 @@ def vocabulary(size: int = 20_000) -> list[str]:
 
 
 class Findings:
-    """An endless row of findings whose words are as unevenly spread as in natural language."""
+    """An endless sequence of findings whose words are distributed as in natural language."""
 
     def __init__(self) -> None:
         self.words = vocabulary()
@@ -56,7 +56,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def one_writer(count: int = 30_000) -> float:
-    """Creates a second."""
+    """Creates per second."""
     worker = SharedStore().worker("worker_A")
     started = time.perf_counter()
     for number in range(count):
@@ -70,8 +70,8 @@ def one_writer(count: int = 30_000) -> float:
 
 
 def many_writers(count: int = 1_000) -> float:
-    """Creates a second of 16 threads and 16 tasks in sum, after a check that nothing was lost and
-    every worker's order kept.
+    """Total creates per second of 16 threads and 16 tasks, after a check that nothing was lost and
+    every worker's order was kept.
     """
     store = SharedStore()
 
@@ -121,7 +121,7 @@ def many_writers(count: int = 1_000) -> float:
 
 
 def resident() -> float:
-    """Bytes of this process in memory."""
+    """The resident memory of this process, in bytes."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf(
         "SC_PAGESIZE"
@@ -139,7 +139,7 @@ def first_search(store: SharedStore, findings: Iterator[tuple[str, str, str, lis
 def searches(
     store: SharedStore, make: Callable[[random.Random], str], ask: Callable[[str], list[object]]
 ) -> tuple[float, float]:
-    """Median and 95th percentile of 100 queries that differ, in ms."""
+    """Median and 95th percentile of 100 different queries, in ms."""
     pick = random.Random(3)
     queries = list(dict.fromkeys(make(pick) for _ in range(100)))
     ask(queries[0])

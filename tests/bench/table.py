@@ -1,4 +1,4 @@
-"""Rows of figures beside their goals."""
+"""Rows of figures with their goals."""
 
 import statistics
 from collections.abc import Callable, Iterable
@@ -11,8 +11,8 @@ class Row:
 
     Attributes:
         what: The subject, such as "trivial block".
-        figure: What was measured: the median of at least five, unless `what` says otherwise.
-        goal: The bound, or None for a figure that only informs.
+        figure: The measurement: the median of at least five, unless `what` says otherwise.
+        goal: The limit, or None for a figure without a goal.
         unit: "ms", "s", "x" and the like.
         at_least: Whether the goal is a lower bound.
     """

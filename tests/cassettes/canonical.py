@@ -13,13 +13,13 @@ from typing import Any
 
 from vcr.request import Request
 
-# Of every cassette; by RFC 6761 this name never leads anywhere
+# Of every cassette; by RFC 6761 this name never exists
 BASE_URL = "http://provider.invalid/v1"
 CALL = "x-rlm-call"
 HEADERS = {"content-type", "retry-after", CALL}
 VERSION = 1
-# Keys, and the numbers of organisations, projects and requests, which providers like to repeat in
-# their errors.
+# Keys, and the ids of organisations, projects and requests, which providers often repeat in their
+# errors.
 SECRET = re.compile(r"\b(?:sk|org|proj|req)[-_][A-Za-z0-9_-]{8,}|\bBearer ")
 
 Plain = dict[str, Any]

@@ -30,8 +30,8 @@ from rlm_integrations.records import Request
 from tests.cassettes import canonical
 from tests.cassettes.canonical import BASE_URL, CALL, SECRET, CassetteError, call_of
 
-MOST = 100  # requests in a cassette: to find one takes time in proportion to their number
-SHOWN = 12  # lines of what differs
+MOST = 100  # requests in a cassette: finding one takes linear time
+SHOWN = 12  # lines of the difference
 
 
 class Tape(Cassette):

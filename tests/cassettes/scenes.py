@@ -15,7 +15,7 @@ from rlm_integrations import RLMResult
 from tests.cassettes.canonical import BASE_URL, CALL
 from tests.standin import Ask, Fault, Settings, StandIn, serve_in_thread
 
-KEY = "sk-recorder-0123456789abcdef"  # what the stand-in asks for; in no cassette
+KEY = "sk-recorder-0123456789abcdef"  # the key that the stand-in requires; in no cassette
 MODEL = "gpt-4o-mini"
 LINES = "\n".join(
     f"The {name} grows in bed {bed}."
@@ -38,7 +38,7 @@ FINAL(" | ".join(votes))
 PLANTS = "Which plant grows in each bed? Ask a model about each line with one llm_batch, look at the replies, then name them with evidence."
 VOTES = "Have a model vote fifty times with one llm_batch on whether the first three lines name trees, and give all votes in order."
 
-_made: list[Any] = []  # models whose synchronous clients are closed after their scene
+_made: list[Any] = []  # models whose synchronous clients are closed after the scene
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""What tests of the loop share: scripted models, in this process or behind real HTTP, and a check
-that nothing is left behind.
+"""Fixtures for tests of the loop: scripted models, in this process or over real HTTP, and checks
+for leaks.
 """
 
 import asyncio
@@ -36,12 +36,12 @@ Answer = Callable[[Request], str | Awaitable[str]]
 
 
 class Scripted:
-    """A model in this process: as root it says the replies of its script in turn, as sub-model what
-    `answer` makes of the prompt.
+    """A model in this process: as root it gives the replies of its script in turn, as sub-model
+    `answer` of the prompt.
 
-    A script's turn is the number of replies that the conversation holds already, so runs side by
-    side do not disturb each other. A dict of scripts is for trees: the first key that the question
-    holds chooses.
+    A script's turn is the number of replies in the conversation, so concurrent runs are
+    independent. A dict of scripts is for trees: the first key that the question contains selects
+    the script.
     """
 
     context_window: int | None = None
@@ -80,7 +80,7 @@ class Scripted:
 
     @property
     def told(self) -> list[str]:
-        """What the root was told, turn by turn."""
+        """The messages to the root, turn by turn."""
         return [request.messages[-1].content for request in self.requests if request.role == "root"]
 
     @property
@@ -95,7 +95,7 @@ def code(*lines: str) -> str:
 
 
 def final(expression: str) -> str:
-    """A reply that finishes with the value of an expression."""
+    """A reply that returns the value of an expression as the final answer."""
     return code(f"FINAL({expression})")
 
 
@@ -105,12 +105,12 @@ async def run(
     question: str = "What is it?",
     **options: Any,
 ) -> RLMResult:
-    """One run of this root, who is its own sub-model."""
+    """One run with this model as root and sub-model."""
     return await RLM(root, **options).acompletion(question, context)
 
 
 def overlong(seconds: float) -> Answer:
-    """An answer that takes so long that whoever waits for it is cancelled first, or the test fails."""
+    """An answer that takes so long that its caller is cancelled first, or the test fails."""
 
     async def answer(_request: Request) -> str:
         await asyncio.sleep(seconds)
@@ -120,16 +120,14 @@ def overlong(seconds: float) -> Answer:
 
 
 def check_citations(result: RLMResult, *texts: str) -> None:
-    """Every citation is the document's own words, looked up without any help of ours."""
+    """Check that every citation's quote is the document's text, without using the library."""
     for citation in result.citations:
         text = texts[int(citation.source.removeprefix("context_"))]
         assert text[citation.start : citation.end] == citation.quote != ""
 
 
 def check_ended(events: Sequence[Event]) -> str:
-    """Why a run ended, by its last event; every event that says that something began is followed by
-    one that says that it ended.
-    """
+    """Check that every start event has an end event; returns the reason of the last event."""
     ends = {CallStarted: (CallFinished, CallFailed), RunStarted: (ChildFinished, RunFinished)}
     for event in events:
         if type(event) in ends:
@@ -142,13 +140,13 @@ def check_ended(events: Sequence[Event]) -> str:
 
 
 def children() -> list[int]:
-    """The processes of sandboxes that are open in this process."""
+    """The processes of open sandboxes of this process."""
     servers = [thing for thing in list(runtime._shared.values()) if isinstance(thing, ForkServer)]
     return [pid for server in servers for pid in children_of(server._process.pid)]
 
 
 def descriptors() -> list[str]:
-    """What this process has open."""
+    """The open descriptors of this process."""
     links: list[str] = []
     for each in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):
@@ -157,16 +155,14 @@ def descriptors() -> list[str]:
 
 
 def documents_held() -> list[str]:
-    """The documents and processes that this process still holds; what an exception's frames hold is
-    collected first.
-    """
+    """The documents and processes that this process still holds, after a garbage collection."""
     gc.collect()
     return [link for link in descriptors() if "memfd:rlm" in link or "pidfd" in link]
 
 
 def soon(holds: Callable[[], bool], seconds: float = 60) -> bool:
-    """Whether this comes to hold in time; it blocks meanwhile, so it is for what other processes
-    and threads do.
+    """Whether this becomes true in time; it blocks, so use it for the work of other processes and
+    threads.
     """
     end = time.monotonic() + seconds
     while not holds():
@@ -178,10 +174,10 @@ def soon(holds: Callable[[], bool], seconds: float = 60) -> bool:
 
 @pytest.fixture
 def time_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Event], bool], float], Hook]:
-    """Gives a hook for runs with `max_seconds`: their time ends so many seconds after the first
-    event that is meant.
+    """Returns a hook for runs with `max_seconds`: their time ends this number of seconds after the
+    first matching event.
 
-    What comes before that event may take as long as the machine needs.
+    Everything before that event may take any time.
     """
 
     def ends(meant: Callable[[Event], bool], seconds: float = 0.1) -> Hook:
@@ -201,14 +197,14 @@ def time_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Event], bo
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """After every test no sandbox is left."""
+    """Check that no sandbox is left after every test."""
     yield
     assert soon(lambda: not children()), f"sandboxes are left: {children()}"
 
 
 @pytest.fixture(autouse=True)
 def every_result_survives_json(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every result that a test makes comes back from its JSON as it was."""
+    """Check that every result of a test is unchanged by its JSON form."""
     results: list[RLMResult] = []
     make = answering.make_result
 
@@ -244,7 +240,7 @@ def every_result_survives_json(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 @pytest.fixture
 async def server() -> AsyncIterator[StandIn]:
-    """A provider on the test's own loop."""
+    """A provider on the test's loop."""
     async with serve(keep_requests=True) as standin:
         yield standin
 

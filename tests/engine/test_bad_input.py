@@ -27,7 +27,7 @@ from rlm_integrations.sandbox.wire import Opaque
 from tests.engine.conftest import Scripted, code, final, models, run
 from tests.standin import StandIn
 
-# What a user may get wrong.
+# Invalid input of users.
 
 
 @pytest.mark.parametrize("question", ["", "   ", "\n\t", None, 5, b"What?", ["What?"]])
@@ -208,7 +208,7 @@ def test_a_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
         RLM("gpt-5-mini")
 
 
-# What model code may get wrong.
+# Invalid input of model code.
 
 
 async def test_a_model_that_was_not_registered_is_never_called(server: StandIn) -> None:
@@ -351,7 +351,7 @@ async def test_wrong_items_fail_in_their_slots_alone() -> None:
     ]
 
 
-# Hostile code speaks to the gate without the REPL's functions in between.
+# Hostile code calls the gate without the REPL's functions.
 
 LEAVES = (
     st.none()
@@ -463,7 +463,7 @@ def test_hostile_arguments_return_a_value_or_raise_in_the_code(
     """For any arguments the gate returns a value that can be sent, or raises `HostCallError`; any
     other exception would end the run.
     """
-    if function == "store.create":  # something to be found by the others too
+    if function == "store.create":  # an object that the others find too
         kwargs = {}
 
     async def ask() -> None:

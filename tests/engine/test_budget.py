@@ -340,7 +340,7 @@ async def test_seconds_over_between_two_blocks_stop_the_second(time_ends: Any) -
     assert [execution.status == "ok" for execution in result.repl_history] == [True, False]
 
 
-# What a stop gives.
+# The result of a stop.
 
 
 SLEEP = code("import time", "time.sleep(3600)")

@@ -283,7 +283,7 @@ async def test_refused_connections_cost_nothing() -> None:
     def note(event: Event) -> None:
         if isinstance(event, CallRetried):
             refusals.append(event)
-            if len(refusals) == 4:  # more than the budget would bear, were each of them counted
+            if len(refusals) == 4:  # more than the budget covers, if each was counted
                 refused.set()
 
     lm = OpenAILM("root", base_url=f"http://127.0.0.1:{port}/v1", api_key="a-key")

@@ -76,7 +76,7 @@ async def test_a_child_is_told_what_is_left_for_all() -> None:
     ]
 
 
-# Cut replies.
+# Truncated replies.
 
 
 class Cutting:

@@ -110,7 +110,7 @@ SCRIPT = [
 ]
 
 
-# The same through every door.
+# The same with every API.
 
 
 async def test_every_api_returns_the_same_result(door: Door, provider: StandIn) -> None:
@@ -668,7 +668,7 @@ async def test_closing_a_chat_ends_its_question() -> None:
     assert children() == []
 
 
-# What is left.
+# Leaks.
 
 
 async def test_no_thread_and_no_task_is_left() -> None:
@@ -681,7 +681,7 @@ async def test_no_thread_and_no_task_is_left() -> None:
         await rlm.acompletion("What?", TEXT)
         rlm.completion("What?", TEXT)
     assert len(asyncio.all_tasks()) == tasks
-    # The few for our own work are started as they are needed
+    # The library's own few threads are started as they are needed
     assert threading.active_count() <= threads + 3
     assert len(asyncio.all_tasks(portal().loop)) == 0
     assert os.getpid() == int(Path("/proc/self/stat").read_text().split()[0])

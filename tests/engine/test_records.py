@@ -86,7 +86,7 @@ async def test_a_loaded_result_without_a_store() -> None:
     assert RLMResult.from_dict(result.to_dict()).store is None
 
 
-# What a run was made with.
+# The description of the run.
 
 
 class Fish(BaseModel):
@@ -208,7 +208,7 @@ class Document:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-# Files that are damaged, or not to be written.
+# Damaged and unwritable files.
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

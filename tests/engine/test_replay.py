@@ -1,4 +1,6 @@
-"""A run is replayed from its journal: nothing is asked or called again, and the result is the same."""
+"""A run is replayed from its journal: no model or tool is called again, and the result is the
+same.
+"""
 
 import asyncio
 import dataclasses
@@ -85,7 +87,7 @@ class Found(BaseModel):
 
 
 class Paid(Scripted):
-    """A model that a test pays for: with a small window, so that the history is shortened."""
+    """A model whose calls count as paid, with a small window, so that the history is shortened."""
 
     context_window = 3_000
 
@@ -102,8 +104,8 @@ def lookup(number: int) -> str:
 
 
 def rlm_of(model: Scripted, **options: Any) -> RLM[Any]:
-    """The RLM of all runs here: five turns, so that the sixth reply is the closing one; and a budget
-    that refuses what it asks at the end.
+    """The RLM of all runs here: five turns, so that the sixth reply is the closing one; and a
+    budget that refuses the last calls.
     """
     options = {"output_type": Found, "max_iterations": 5, **options}
     return RLM(model, tools=[lookup], max_depth=2, max_parallel_calls=4, **options)
@@ -112,7 +114,7 @@ def rlm_of(model: Scripted, **options: Any) -> RLM[Any]:
 async def recorded(
     journal: MemoryJournal, model: Scripted, events: list[Event] | None = None, **options: Any
 ) -> RLMResult:
-    """The run, as far as possible from this journal."""
+    """The run, replayed as far as possible from this journal."""
     start = RunStart(run_id="the-run", clock=RunClock(started=1e9), journal=journal)
     emit = Emitter(None if events is None else events.append)
     return await rlm_of(model, **options)._complete(QUESTION, DOCUMENT, emit, start=start)
@@ -122,7 +124,7 @@ TIMES = {"ts", "start", "end", "call_end", "elapsed", "wait", "execution_time", 
 
 
 def without_times(value: Any) -> Any:
-    """Plain data without what depends on the clock; calls are in the order of their paths."""
+    """Plain data without the values that depend on the clock; calls are sorted by path."""
     if isinstance(value, dict):
         kept = {name: without_times(each) for name, each in value.items() if name not in TIMES}
         for name in ("subcalls", "function_calls"):
@@ -135,7 +137,7 @@ def without_times(value: Any) -> Any:
 
 
 def facts(result: RLMResult) -> Any:
-    """Everything that a run leaves but times."""
+    """Everything in the result of a run except times."""
     found = without_times(result.to_dict())
     found["store"] = result.store.to_dict()
     return found
@@ -157,9 +159,9 @@ PROGRAM = textwrap.dedent(
 
 
 def test_a_run_is_replayed_in_a_new_process(tmp_path: Path) -> None:
-    """Threads, gather, batches, children, a worker, llm_map, llm_reduce, tools, an ambiguous quote,
-    a shortened history, a block that fails, a closing call, a typed answer: no model is asked, no
-    tool is called, and the result and the store are the same.
+    """With threads, gather, batches, children, a worker, llm_map, llm_reduce, tools, an ambiguous
+    quote, a shortened history, a failing block, a closing call and a typed answer, a replay calls
+    no model and no tool, and the result and the store are the same.
     """
     journal, model = MemoryJournal(), Paid(SCRIPTS)
     CALLED.clear()
@@ -186,8 +188,8 @@ def test_a_run_is_replayed_in_a_new_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_what_is_missing_is_paid_and_nothing_else(seed: int) -> None:
-    """Of a journal that lost a third of its records, exactly the calls whose records are missing
-    are asked again, and the answer is the same.
+    """With a third of the records missing, exactly the calls without a record are made again, and
+    the answer is the same.
     """
     journal, model = MemoryJournal(), Paid(SCRIPTS)
     first = await recorded(journal, model)
@@ -199,7 +201,7 @@ async def test_what_is_missing_is_paid_and_nothing_else(seed: int) -> None:
         del journal.answers[call]
     again = Paid(SCRIPTS)
     second = await recorded(journal, again)
-    # A child run whose answer is kept is not entered again, and needs nothing of its own.
+    # A child run whose answer is recorded is not run again, and needs no records of its own.
     asked = {request.path for request in again.requests}
     assert len(asked) == len(again.requests)
     assert asked <= model_calls
@@ -214,7 +216,7 @@ async def test_what_is_missing_is_paid_and_nothing_else(seed: int) -> None:
 
 
 async def test_a_replayed_call_is_reported_as_such() -> None:
-    """A listener sees `CallReplayed` with the recorded call, and no call that was started."""
+    """A hook gets `CallReplayed` with the recorded call, and no CallStarted."""
     journal = MemoryJournal()
     await recorded(journal, Paid(SCRIPTS))
     events: list[Event] = []
@@ -226,9 +228,7 @@ async def test_a_replayed_call_is_reported_as_such() -> None:
 
 
 async def test_a_hit_is_charged_and_reserves_nothing() -> None:
-    """A budget that had room for the run has room for its replay; and refused calls stay refused,
-    in whichever order they come.
-    """
+    """A budget that covers the run covers its replay; refused calls stay refused, in any order."""
     script = [
         code("replies = llm_batch([f'a{n}' for n in range(9)])", "print(replies)"),
         final("sum(reply.startswith('re: ') for reply in replies)"),
@@ -245,7 +245,7 @@ async def test_a_hit_is_charged_and_reserves_nothing() -> None:
 
 
 async def test_a_derived_prompt_that_changed_is_a_new_call() -> None:
-    """The same place in the run with another prompt is asked: a recorded answer belongs to its
+    """A call with the same path and another prompt is made: a recorded answer belongs to its
     prompt.
     """
     script = [
@@ -283,8 +283,8 @@ async def test_a_derived_prompt_that_changed_is_a_new_call() -> None:
 
 
 async def test_an_interrupted_block_is_interrupted_where_it_was() -> None:
-    """Its recorded outcome counts, its variables are there again, and no call that it had not made
-    is made now.
+    """The recorded outcome of the block is used, its variables are restored, and calls that it had
+    not made are not made.
     """
     script = [
         code("kept = llm_query('one')", "while True: pass"),
@@ -294,7 +294,7 @@ async def test_an_interrupted_block_is_interrupted_where_it_was() -> None:
     journal, model = MemoryJournal(), Scripted({"the whole": script})
     first = await recorded(journal, model, limits=limits, output_type=None)
     assert first.repl_history[0].status == "interrupted"
-    # The code goes on to a call that was not answered before
+    # The code continues to a call that was not answered before
     block = next(call for call in journal.answers if call.function == BLOCK and call.block == 1)
     longer = code("kept = llm_query('one')", "llm_query('two')")
     journal.answers[_renamed(block, longer)] = journal.answers.pop(block)
@@ -318,7 +318,7 @@ def _renamed(block: CallId, reply: str) -> CallId:
 
 
 async def test_a_lost_block_is_not_run_again() -> None:
-    """A block that ended its sandbox is replayed as lost: the next block has a new REPL."""
+    """A block that lost its sandbox is replayed as lost: the next block has a new REPL."""
     script = [code("kept = 1"), code("print('lost')"), final("'kept' in globals()")]
     journal, model = MemoryJournal(), Scripted({"the whole": script})
     await recorded(journal, model, output_type=None)
@@ -334,7 +334,9 @@ async def test_a_lost_block_is_not_run_again() -> None:
 
 
 async def test_an_answer_is_kept_before_it_is_used() -> None:
-    """A journal that cannot keep an answer ends the run: code never gets what would be paid twice."""
+    """If the journal cannot keep an answer, the run ends before the code gets it, so that nothing
+    is paid twice.
+    """
 
     class Full(MemoryJournal):
         async def keep(self, call: CallId, answer: Answer) -> None:

@@ -124,7 +124,8 @@ async def test_the_model_is_told_that_variables_are_lost() -> None:
         await cancelled(chat, "Second?", hangs.begun)
         assert (await chat.acompletion("Third?")).answer == "[false, false]"
     assert "The REPL is a new one: variables of earlier questions are gone." in root.told[-1]
-    assert root.asked == ["expensive", "slow"]  # nothing more is paid while the code is being ended
+    # nothing more is charged while the code is being ended
+    assert root.asked == ["expensive", "slow"]
 
 
 @pytest.mark.filterwarnings("ignore:sandbox='inprocess':RuntimeWarning")
@@ -173,7 +174,7 @@ async def test_the_notice_of_a_limit_is_not_in_the_next_question() -> None:
         *["user", "assistant"] * 2,
         "user",
     ]
-    # The record of the first is what was said
+    # The record of the first question has its messages
     assert "No model can be asked any more" in first.messages[-2].content
 
 

@@ -291,14 +291,14 @@ async def test_a_document_of_the_agents_context(asynchronously: bool, server: St
     assert [message.content for message in made.get_state(config).values["messages"]] == [
         message.content for message in messages
     ]
-    assert QUOTE.encode() in kept(saver)  # the evidence, and nothing else of it
+    assert QUOTE.encode() in kept(saver)  # only the evidence
     assert TEXTS[0][:60].encode() not in kept(saver)
 
 
 @both
 async def test_an_agent_uses_the_findings_of_a_run(asynchronously: bool, server: StandIn) -> None:
     """After a run, another agent can search and summarize its findings, and read their spans."""
-    runnable = scripted()  # it keeps the document, whose places are read
+    runnable = scripted()  # it keeps the document, whose spans are read
     output = runnable.invoke(QUESTION)
     at = TEXTS[0].index(QUOTE)
     calls = [("search_findings", {"query": "type=claim"}), ("summarise_findings", {"query": ""})]

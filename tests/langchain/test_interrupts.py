@@ -50,7 +50,7 @@ AGENT = """
         from langchain.agents import create_agent
         agent = create_agent(chat("agent"), [create_rlm_tool(rlm)])
 """
-WAYS = {  # what is called, and how many runs it begins
+WAYS = {  # the called function, and the number of its runs
     "batch": ("        rlm.batch(['a', 'b', 'c'])", 3),
     "batch of bounded runs": ("        rlm.batch(['a', 'b', 'c'], {'max_concurrency': 2})", 2),
     "batch_as_completed": ("        list(rlm.batch_as_completed(['a', 'b', 'c']))", 3),

@@ -457,7 +457,7 @@ async def test_a_runnable_with_another_output(asynchronously: bool) -> None:
     for runnable in (scripted().pick("answer"), RunnableLambda(lambda _: {"answer": "x"})):
         with pytest.raises(
             InputError,
-            match=r"here an RLMRunnable's whole output is needed, without pick\(…\) or a parser",
+            match=r"an RLMRunnable's whole output is needed here, without pick\(…\) or a parser",
         ):
             await finished(graph(as_node(runnable)), asynchronously, {"question": QUESTION})
 
@@ -465,5 +465,5 @@ async def test_a_runnable_with_another_output(asynchronously: bool) -> None:
 @pytest.mark.parametrize("given", [RLM("offline"), None, ToolNode, "offline"])
 def test_anything_but_a_runnable_is_refused(given: Any) -> None:
     """Anything but a Runnable is an error that says what to pass."""
-    with pytest.raises(InputError, match=r"made of a runnable, such as RLMRunnable\(…\)"):
+    with pytest.raises(InputError, match=r"a node needs a runnable, such as RLMRunnable\(…\)"):
         as_node(given)

@@ -368,7 +368,7 @@ def test_an_invalid_store(given: object, why: str) -> None:
 
 def test_a_result_that_is_no_longer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last 32 results of runnables are found by their ids, and no older ones."""
-    monkeypatch.setattr(runtime, "_shared", {})  # only ours: those of other tests are not touched
+    monkeypatch.setattr(runtime, "_shared", {})  # only this test's: those of other tests stay
     for number in range(MAX_KEPT_RESULTS + 1):
         kept_stores.keep(RLMResult(answer="", run_id=f"run{number}", store=SharedStore()))
     with pytest.raises(InputError, match="no run 'run0' in this process"):

@@ -443,7 +443,7 @@ async def test_a_document_of_50_mb_is_not_copied(
     assert look.tools == [{"question": QUESTION}]
     assert 0 < look.size < 50_000
     held = kept(saver)
-    assert QUOTE.encode() in held  # the evidence, and nothing else of it
+    assert QUOTE.encode() in held  # only the evidence
     assert len(held) < 50_000
     assert WEATHER.encode() not in held
     restored = made.get_state(config).values["messages"][-1]
@@ -512,6 +512,6 @@ def test_anything_but_a_runnable_is_refused(given: Any) -> None:
     """Anything but a Runnable is an error that says what to pass."""
     with pytest.raises(
         InputError,
-        match=r"made of a runnable, such as RLMRunnable\(…\) or RLMRunnable.from_rlm\(rlm\), not ",
+        match=r"a tool needs a runnable, such as RLMRunnable\(…\) or RLMRunnable.from_rlm\(rlm\), not ",
     ):
         create_rlm_tool(given)

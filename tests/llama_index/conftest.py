@@ -24,7 +24,7 @@ def fresh_settings() -> Iterator[None]:
     from llama_index.core import Settings
 
     Settings._node_parser = splitter()
-    Settings._transformations = None  # what another folder's tests have left there
+    Settings._transformations = None  # values left by the tests of another folder
     yield
     for name in (
         "_llm",

@@ -144,7 +144,7 @@ def test_in_a_retry() -> None:
     verdicts = iter(["NO", "YES"])
     root = finder()
     evaluator = RelevancyEvaluator(llm=Says(reply=lambda _: next(verdicts)))
-    Settings.llm = MockLLM()  # which LlamaIndex's transformation of the question asks for
+    Settings.llm = MockLLM()  # which LlamaIndex's transformation of the question needs
     response = RetryQueryEngine(engine_of(root), evaluator).query(QUESTION)
     assert str(response) == ANSWER
     assert len(questions(root)) == 2

@@ -93,7 +93,7 @@ async def test_an_ambiguous_node_is_not_mapped() -> None:
     page = f"over and over. {NEEDLE}"
     document = Document(text=f"{page} {page}", id_="twice")
     sources = {NodeRelationship.SOURCE: document.as_related_node_info()}
-    # It stands at 33
+    # It is at 33
     second = TextNode(
         text=page, id_="page-2", start_char_idx=0, end_char_idx=len(page), relationships=sources
     )

@@ -14,21 +14,21 @@ HAS_LLAMA_INDEX = find_spec("llama_index") is not None
 needs_llama_index = pytest.mark.skipif(
     not HAS_LLAMA_INDEX, reason="LlamaIndex's openai package needs openai 2"
 )
-# There `MessageParam` is a union, of which LlamaIndex's Anthropic 0.12 makes objects: not a call
-# comes as far as a socket.
+# There `MessageParam` is a union, which LlamaIndex's Anthropic 0.12 tries to instantiate: no call
+# reaches a socket.
 HAS_ANTHROPIC_2 = int(version("anthropic").split(".")[0]) >= 2
 needs_anthropic_1 = pytest.mark.skipif(
     HAS_ANTHROPIC_2, reason="LlamaIndex's Anthropic cannot call the SDK anthropic from 2.0 on"
 )
 
 KEY = "sk-secret-0123456789"
-MODEL = "gpt-4o-mini"  # a name that LlamaIndex's OpenAI knows: it takes no other
-# For older ones LlamaIndex sends a temperature, which the SDK takes no more from 1.0 on
+MODEL = "gpt-4o-mini"  # a name that LlamaIndex's OpenAI knows: it accepts no other
+# For older ones LlamaIndex sends a temperature, which the SDK no longer accepts since 1.0
 CLAUDE = "claude-sonnet-5"
 GEMINI = "gemini-2.5-flash"
 PAIR = ["ChatOpenAI", pytest.param("OpenAILike", marks=needs_llama_index)]
 KINDS = [*PAIR, pytest.param("OpenAI", marks=needs_llama_index)]
-# What speaks another wire than OpenAI's.
+# Classes for other APIs than OpenAI's.
 PROVIDERS = [
     "ChatAnthropic",
     "ChatGoogleGenerativeAI",
@@ -75,7 +75,7 @@ def close_all() -> None:
 
 
 def _foreign(kind: str, base_url: str, **options: Any) -> Any:
-    root = base_url.removesuffix("/v1")  # OpenAI's clients alone take the version with the address
+    root = base_url.removesuffix("/v1")  # Only OpenAI's clients take the version in the address
     if kind == "ChatOpenAI":
         from langchain_openai import ChatOpenAI
 
@@ -107,8 +107,7 @@ def _foreign(kind: str, base_url: str, **options: Any) -> Any:
     if kind == "GoogleGenAI":
         from llama_index.llms.google_genai import GoogleGenAI
 
-        # Without a word on tries the SDK itself asks again where a connection is lost, after up to
-        # ten seconds.
+        # By default the SDK itself retries lost connections, after up to ten seconds.
         http: dict[str, Any] = {"base_url": root, "retry_options": {"attempts": 1}}
         if (timeout := options.pop("timeout", None)) is not None:
             http["timeout"] = int(1000 * timeout)

@@ -144,11 +144,11 @@ def test_loops_at_the_same_time(
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(use, range(8))) == standin.stats().calls == 80
-    # When one loop has ended, another may have the client, be it in the midst of its batch
+    # When one loop has ended, another may use the client, even in the middle of its batch
     assert 10 <= ways.count("loop") <= 60
     assert ways.count("loop") + ways.count("thread") == 80
     tenants = [loop for loop, _ in itertools.groupby(asked)]
-    assert len(tenants) == len(set(tenants))  # none had the client again after another had it
+    assert len(tenants) == len(set(tenants))  # no loop used the client again after another one
 
 
 @EACH
@@ -308,9 +308,10 @@ def test_threads_are_as_many_as_the_batch_allows(standin: StandIn) -> None:
         )
         == 60
     )
-    assert max(most) <= 2 * 7  # those that have delivered their answer may be ending
+    assert max(most) <= 2 * 7  # threads that have delivered their answer may still be ending
     assert standin.stats().most_in_flight <= 7
-    assert threading.active_count() <= before + 3  # the portal and the pool for our own short work
+    # the portal and the pool for the library's own short work
+    assert threading.active_count() <= before + 3
 
 
 def test_adapters_of_one_object_share_a_limiter(standin: StandIn) -> None:
@@ -326,7 +327,7 @@ def test_adapters_of_one_object_share_a_limiter(standin: StandIn) -> None:
     assert limiter_of(resolve(llm.bind(temperature=0).with_config(tags=["x"]))) is shared
     assert limiter_of(resolve(other)) is not shared
     keys = set()
-    for _ in range(20):  # objects that may get each other's address
+    for _ in range(20):  # objects that may reuse each other's memory address
         lm = resolve(FakeListChatModel(responses=["x"]))
         keys.add(lm.limit_key)
         del lm

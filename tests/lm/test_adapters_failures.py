@@ -28,7 +28,7 @@ async def failure_at(
     server.change(faults=[fault])
     lm = resolve(foreign(kind, server.base_url, max_retries=0, **options))
     if door == "sync":
-        lm._call_async = None  # as if on the portal: by the synchronous method
+        lm._call_async = None  # as on the portal: with the synchronous method
     with pytest.raises(ModelError) as caught:
         await lm.complete(request_of("x"))
     assert server.stats().calls == 1
@@ -229,7 +229,7 @@ BY_HAND = [
     (TimeoutError(), "timeout", True, None),
     (ValueError({"message": "upstream", "code": 502}), "server", True, None),
     (ValueError({"message": "slow down", "code": 429}), "rate_limit", True, None),
-    # Google tells it by a reason alone
+    # Google reports it only in a reason
     (SomeError(code=400, details=WRONG_KEY), "auth", False, None),
     (SomeError(code=400, details=TOO_LONG), "context_length", False, None),
     (
@@ -247,7 +247,7 @@ BY_HAND = [
         False,
         None,
     ),
-    # Aiohttp: its cause has a code that nobody sent
+    # Aiohttp: its cause has a code that no server sent
     (named("ClientPayloadError"), "connection", True, None),
     # LlamaIndex for Google
     (RuntimeError("Response was terminated early: SAFETY [...]"), "refusal", False, None),

@@ -186,7 +186,7 @@ FAULTS = [
     ("refusal", "refusal", False),
     ("tool_calls", "tool_calls", False),
 ]
-# LlamaIndex's class says of a prompt that was blocked only that there are no candidates.
+# For a blocked prompt, LlamaIndex's class reports only that there are no candidates.
 OTHERWISE = {("GoogleGenAI", "refusal"): ("bad_response", True)}
 
 
@@ -291,7 +291,7 @@ async def test_incomplete_google_answers(
         assert failure.type in ({expected} if expected else {"empty", "bad_response"})
         assert failure.retryable == (expected is None)
     else:
-        # To LangChain it is an empty text
+        # For LangChain it is an empty text
         assert (kind, fault) == ("ChatGoogleGenerativeAI", "null_content")
 
 
@@ -306,7 +306,7 @@ def test_one_object_on_two_loops_and_without_one(standin: StandIn, kind: str) ->
         assert await allm_batch(PROMPTS, llm) == ANSWERS
         assert (await RLM(llm).acompletion("What?", "a document")).answer == ANSWER
 
-    gc.collect()  # what other tests have left
+    gc.collect()  # left by other tests
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):

@@ -139,7 +139,7 @@ def test_no_call_is_sent_during_a_pause(far_server: RemoteStandIn) -> None:
     assert got == [answers(asked)]
     calls = far_server.calls()
     assert len(calls) == 301
-    assert len(calls_in_pause(calls, 1.0)) <= 20  # those on their way when the refusal came
+    assert len(calls_in_pause(calls, 1.0)) <= 20  # those in flight at the time of the refusal
 
 
 def calls_in_pause(calls: list[Call], seconds: float) -> list[Call]:

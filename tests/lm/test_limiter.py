@@ -114,7 +114,7 @@ async def test_a_cancelled_waiter_leaves_no_trace() -> None:
         await settle()
         assert limiter.state().waiting == 2
         limiter.release(slot, "other")
-        assert not granted.done()  # it has the slot, and does not know yet
+        assert not granted.done()  # it has the slot, but has not resumed yet
         granted.cancel()
         await settle()
         assert granted.cancelled()
@@ -276,7 +276,7 @@ async def test_an_overload_in_the_first_window_is_detected(
     limiter = Limiter("m", cap=1_000)
     slots = await take(limiter, 100)
     ceilings = []
-    for slot in slots:  # one after another, as a provider with one pair of hands answers
+    for slot in slots:  # one after another, like a provider that serves one call at a time
         clock += 0.05
         give(limiter, [slot], "answered")
         ceilings.append(limiter.state().ceiling)

@@ -117,7 +117,7 @@ async def test_a_resource_dropped_while_it_is_made_leaks_nothing() -> None:
     await asyncio.wait([task])
     del owner, task
     gc.collect()
-    entry._start_to_end()  # what a timer does
+    entry._start_to_end()  # as a timer does
     assert entry.ending is not None
     await entry.ending
     go.set()

@@ -1,4 +1,4 @@
-"""The offline model: honest about what it is, and good enough to find and cite needles."""
+"""The offline model: it does not pretend to understand, and it finds and cites needles."""
 
 import asyncio
 import contextlib
@@ -51,11 +51,9 @@ def ask(
     breaks: int = 0,
     close: int = 0,
 ) -> Run:
-    """A real loop in small: the root's programs run in one namespace, and their sub-calls ask the
-    model itself.
-
-    `sub` answers sub-calls instead; at turn `breaks` the program fails; at turn `close` the root is
-    asked to finish.
+    """A small version of the loop: the root's programs run in one namespace, and their sub-calls go
+    to the model itself. `sub` answers sub-calls instead; at turn `breaks` the program fails; at
+    turn `close` the root gets the closing request.
     """
     lm, run = OfflineLM(), Run()
     sources = [context] if isinstance(context, str) else context
@@ -119,9 +117,7 @@ def ask(
 
 
 def haystack(size: int, *needles: str, seed: int = 1) -> str:
-    """Paragraphs of sentences made of words that the questions use too, with the needles at random
-    places.
-    """
+    """Paragraphs of sentences with the words of the questions, and the needles at random places."""
     rng = random.Random(seed)
 
     def sentence() -> str:
@@ -148,9 +144,7 @@ def ten_megabytes() -> str:
 
 
 def test_it_is_a_model_that_says_that_it_is_none() -> None:
-    """`offline` satisfies the protocol, and its notice tells the user that nothing here
-    understands.
-    """
+    """`offline` implements the protocol, and its notice says that it is not a language model."""
     assert isinstance(OfflineLM(), LM)
     assert (OfflineLM().name, OfflineLM().context_window) == ("offline", None)
     assert "not a language model" in model.NOTICE
@@ -158,9 +152,7 @@ def test_it_is_a_model_that_says_that_it_is_none() -> None:
 
 
 def test_a_needle_in_ten_megabytes_is_found_and_cited(ten_megabytes: str) -> None:
-    """The sentence is found among ten million characters, cited where it stands, with few
-    sub-calls.
-    """
+    """The sentence is found among ten million characters and cited, with few sub-calls."""
     run = ask(ASKED, ten_megabytes)
     assert run.value == LISBON
     assert run.evidence == [
@@ -184,7 +176,7 @@ def test_a_needle_in_ten_megabytes_is_found_and_cited(ten_megabytes: str) -> Non
 def test_other_forms_of_the_words_find_it_too(
     ten_megabytes: str, question: str, needle: str
 ) -> None:
-    """Inflected words match by their stems, and a name in the sentence before belongs to the
+    """Inflected words match by their stems, and a name in the previous sentence is part of the
     answer.
     """
     run = ask(question, ten_megabytes)
@@ -192,7 +184,7 @@ def test_other_forms_of_the_words_find_it_too(
 
 
 def test_two_things_asked_at_once_give_two_quotes(ten_megabytes: str) -> None:
-    """A question after two names is answered by a quote for each."""
+    """A question about two names is answered with a quote for each."""
     run = ask("What are the access codes of the Lisbon and Porto vaults?", ten_megabytes)
     assert sorted(run.quotes) == [LISBON, "The access code of the Porto vault is 11975."]
 
@@ -202,7 +194,9 @@ def test_two_things_asked_at_once_give_two_quotes(ten_megabytes: str) -> None:
     ["What is the access code of the Madrid vault?", "What is the boiling point of mercury?"],
 )
 def test_what_is_not_there_is_not_answered(ten_megabytes: str, question: str) -> None:
-    """A question without an answer gets no evidence, but the words that the document lacks."""
+    """A question without an answer has no answer and no evidence, and the missing words are
+    listed.
+    """
     run = ask(question, ten_megabytes)
     assert run.value.startswith(NONE)
     assert "not in the document at all: " in run.value
@@ -210,13 +204,13 @@ def test_what_is_not_there_is_not_answered(ten_megabytes: str, question: str) ->
 
 
 def test_words_that_nothing_matched_are_named() -> None:
-    """An answer that misses a telling word of the question says so."""
+    """An answer that misses an important word of the question says so."""
     run = ask("What is the password of the Lisbon vault?", haystack(300_000, LISBON))
     assert run.value == f"{LISBON}\n(nothing found with: password)"
 
 
 def test_a_list_question_gives_all() -> None:
-    """A question about everything of a kind is answered with every sentence of that kind."""
+    """A question about all of a kind is answered with every matching sentence, wherever it is."""
     needles = [
         f"Treaty number {number} was signed at Castle {name}."
         for number, name in enumerate(("Ahorn", "Birke", "Celtis", "Dorn"), 7)
@@ -229,9 +223,7 @@ def test_a_list_question_gives_all() -> None:
 @pytest.mark.parametrize("at", [50_000 - 20, 100_000 - 5, 50_000, 49_999])
 @pytest.mark.parametrize("blank", [" ", "\n", ". "])
 def test_a_needle_on_a_border_is_found(at: int, blank: str) -> None:
-    """Chunks end at sentences or lines, and overlap where a text has neither: no needle is cut in
-    two.
-    """
+    """Chunks end at sentences or lines, and overlap if a text has neither: no needle is split."""
     text = blank.join(random.Random(3).choices(WORDS, k=250_000))
     at = text.index(blank, at)
     run = ask(ASKED, f"{text[:at]}{blank}{LISBON}{text[at:]}")
@@ -250,7 +242,7 @@ def test_a_needle_on_a_border_is_found(at: int, blank: str) -> None:
     ],
 )
 def test_other_languages_work(question: str, needle: str, form: Any) -> None:
-    """Accents, case and Unicode's forms make no difference, scripts without blanks work, spans are
+    """Accents, case and Unicode forms are ignored, scripts without spaces work, and spans are
     exact.
     """
     needle = unicodedata.normalize(form, needle)
@@ -260,7 +252,7 @@ def test_other_languages_work(question: str, needle: str, form: Any) -> None:
 
 
 def test_wrapped_prose_and_lines_are_both_read() -> None:
-    """A line end within a sentence joins, one between records divides."""
+    """A line end within a sentence joins, one between records separates."""
     prose = (
         "It was cold. The access code of the\nLisbon vault, which nobody had\nopened, is 48213."
         " It was\nsummer by then, and late."
@@ -279,9 +271,7 @@ def test_wrapped_prose_and_lines_are_both_read() -> None:
 
 
 def test_many_small_sources_share_a_prompt() -> None:
-    """A list of short texts is packed into few prompts; the span names the text that holds the
-    quote.
-    """
+    """A list of short texts is packed into few prompts; the span names the source of the quote."""
     texts = [f"Letter {number} speaks of the weather." for number in range(20_000)]
     texts[12_345] += " " + LISBON
     run = ask(ASKED, texts)
@@ -292,19 +282,19 @@ def test_many_small_sources_share_a_prompt() -> None:
 
 @pytest.mark.parametrize("context", ["", [], ["", ""]])
 def test_an_empty_context_has_no_answer(context: str | list[str]) -> None:
-    """Nothing to read is no error."""
+    """An empty context is not an error."""
     assert ask(ASKED, context).value.startswith(NONE)
 
 
 def test_a_question_without_words_gets_opening_sentences_and_is_told() -> None:
-    """What cannot be searched for is answered by a sample, and the answer says what it is."""
+    """A question that cannot be searched is answered with a sample, and the answer says so."""
     run = ask("What is it about?", haystack(1_000_000))
     assert "these are opening sentences" in run.value
     assert run.quotes
 
 
 def test_failed_sub_calls_are_counted_in_the_answer() -> None:
-    """The answer names unread parts, both beside the quotes of others and if there are none."""
+    """Parts that could not be read are counted in the answer, with or without other replies."""
     text = haystack(60_000, LISBON)
     run = ask(
         ASKED,
@@ -323,7 +313,7 @@ def test_failed_sub_calls_are_counted_in_the_answer() -> None:
 
 
 def test_quotes_that_are_made_up_are_not_shown() -> None:
-    """What the document does not hold word for word is no answer, whoever said it."""
+    """A quote that is not exactly in the document is not an answer."""
     run = ask(
         ASKED, haystack(60_000), sub=lambda prompt: "- The access code of the Lisbon vault is 1."
     )
@@ -334,14 +324,16 @@ def test_quotes_that_are_made_up_are_not_shown() -> None:
 
 @pytest.mark.parametrize("turn", [1, 2, 3])
 def test_an_error_in_the_history_is_admitted(turn: int) -> None:
-    """After a failed step the root does not continue: its final names the error."""
+    """After a failed step the root's final answer names the error."""
     run = ask(ASKED, LISBON, breaks=turn)
     assert f"its step {turn} failed: NameError: name 'llm_batch' is not defined" in run.value
     assert len(run.replies) == turn + 1
 
 
 def test_the_closing_request_is_heard() -> None:
-    """Asked to finish, the root uses what has been read, and says so where nothing has."""
+    """After the closing request, the root answers with what has been read, or says that nothing
+    has.
+    """
     assert ask(ASKED, LISBON, close=3).value == LISBON
     early = ask(ASKED, LISBON, close=2)
     assert "stopped before its three steps" in early.value
@@ -350,7 +342,7 @@ def test_the_closing_request_is_heard() -> None:
 
 
 def test_a_session_s_next_question_starts_anew() -> None:
-    """Programs of an earlier question in the history do not count as steps of this one."""
+    """Programs of an earlier question do not count as steps of this one."""
     before = ask(ASKED, LISBON)
     history = [
         Message("user", ASKED),
@@ -362,7 +354,7 @@ def test_a_session_s_next_question_starts_anew() -> None:
 
 
 def test_replies_are_the_same_every_time() -> None:
-    """The same question over the same text makes the same programs, prompts and answer."""
+    """The same question over the same text results in the same programs, prompts and answer."""
     text = haystack(500_000, LISBON)
     assert ask("List all codes of vaults.", text) == ask("List all codes of vaults.", text)
 
@@ -386,8 +378,8 @@ def test_replies_are_the_same_every_time() -> None:
 def test_as_sub_model_it_quotes_or_says_that_it_found_nothing(
     prompt: str, query: str, reply: str
 ) -> None:
-    """Prompts of our root and of anybody are split into question and text; the run's own question
-    is the last resort.
+    """Prompts of this library's root and others are split into question and text; the run's own
+    question is the fallback.
     """
     completion = asyncio.run(
         OfflineLM().complete(Request(messages=(Message("user", prompt),), query=query))
@@ -399,7 +391,7 @@ def test_as_sub_model_it_quotes_or_says_that_it_found_nothing(
 
 
 def test_the_first_program_folds_as_the_sub_model_does() -> None:
-    """What the root's search counts is what the sub-model matches."""
+    """The root's search and the sub-model match the same words."""
     reply = asyncio.run(
         OfflineLM().complete(Request(messages=(Message("user", ASKED),), role="root", query=ASKED))
     ).text
@@ -431,14 +423,16 @@ def test_the_first_program_folds_as_the_sub_model_does() -> None:
     ],
 )
 def test_forms_of_a_word_share_their_stem(forms: tuple[str, ...]) -> None:
-    """All forms share one stem, and begin with it, so that plain search finds them."""
+    """All forms of a word have the same stem, which is a prefix of each, so that a plain search
+    finds them.
+    """
     (shared,) = {stem(form) for form in forms}
     assert all(form.startswith(shared) for form in forms)
 
 
 def test_hard_texts_take_no_longer() -> None:
-    """Repetition, without spaces or without ends of sentences, takes time in proportion: 16 times
-    as much text, far less than 16 * 16.
+    """Repetitive text, without spaces or ends of sentences, takes linear time: 16 times as much
+    text, far less than 16 * 16.
     """
     question = read_question("List all codes of the vault.")
 

@@ -39,7 +39,7 @@ def test_one_model_over_several_asyncio_runs(transport: Any) -> None:
     """
     with serve_in_thread() as server:
         lm = OpenAILM("sub", base_url=server.base_url, transport=transport)
-        before = set(per_loop._open_entries().entries)  # of other tests, on loops that go on
+        before = set(per_loop._open_entries().entries)  # of other tests, on running loops
         for count in (20, 30, 10):
             asyncio.run(ask(lm, count))
             assert per_loop._open_entries().entries <= before
@@ -61,11 +61,11 @@ async def test_a_resource_keeps_no_callers_context() -> None:
         SOMETHING.set(thing)
         return await resources.get()
 
-    thing = PerLoop(object, close)  # anything that can be referred to weakly
+    thing = PerLoop(object, close)  # any weakly referenceable object
     gone = weakref.ref(thing)
     made = await asyncio.create_task(use(thing))
     del thing
-    await asyncio.sleep(0)  # the loop lets go of the step that ended
+    await asyncio.sleep(0)  # the loop releases the step that ended
     gc.collect()
     assert gone() is None
     assert await resources.get() is made
@@ -264,6 +264,6 @@ def test_the_interpreter_exits_silently(transport: str) -> None:
         transport,
     ]
     done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=250, cwd=ROOT)
-    # Debug mode tells of slow imports
+    # Debug mode reports slow imports
     noise = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]
     assert (done.returncode, noise) == (0, [])

@@ -100,7 +100,7 @@ def test_unusual_answers(given: dict[str, Any], expected: Completion) -> None:
 @pytest.mark.parametrize(
     ("given", "kind", "retryable"),
     [
-        (body({"content": ""}, "length"), "empty", False),  # all tokens went into thinking
+        (body({"content": ""}, "length"), "empty", False),  # all tokens were used for thinking
         (body({"content": None}, "length"), "empty", False),
         (body({"content": None, "tool_calls": []}), "empty", True),
         (body({"content": "", "refusal": "no"}), "refusal", False),

@@ -122,7 +122,7 @@ def test_one_hanging_call_weighs_little() -> None:
     """A hanging call adds its own seconds to those of many calls, and makes no window slow."""
     provider = Provider()
     provider.window(0.1, 20)
-    for _ in range(20):  # nineteen go on as before, one hangs
+    for _ in range(20):  # nineteen continue as before, one hangs
         provider.now += 0.1 / 19
         provider.pace.passed(provider.now, 20)
         assert not provider.pace.answered(20)

@@ -31,7 +31,7 @@ def test_cached_tokens_have_their_own_price() -> None:
         == cost(Usage(1_000_000, 0), "mistral-large-latest")
         > 0
     )
-    # More cached than read: a provider's slip
+    # More cached than input tokens: a provider's mistake
     assert cost(Usage(100, 0, 400), "gpt-4o") == cost(Usage(100, 0, 100), "gpt-4o")
 
 

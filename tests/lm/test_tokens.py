@@ -64,7 +64,7 @@ DENSE = {
     "table": "| 12 | x |    |\n|----|---|----|\n" * 100,
     "white space": "".join(RANDOM.choices(" \n\t", k=2_000)),
 }
-# Alphabets, of which a test takes some characters each time.
+# Alphabets, from which a test selects some characters each time.
 CLASSES = {
     "ASCII": string.printable,
     "CJK": "".join(map(chr, range(0x4E00, 0x9FFF))),

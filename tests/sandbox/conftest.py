@@ -61,7 +61,7 @@ class RecordingGate:
                 await asyncio.sleep(args[0])
                 return "slept"
             case "together":
-                # Answers only once three such calls are open at the same time.
+                # Answers only when three such calls are open at the same time.
                 mine = asyncio.get_running_loop().create_future()
                 self.together.add(mine)
                 if len(self.together) == 3:

@@ -34,7 +34,7 @@ def answer_calls(answers: list[dict[str, Any]]) -> None:
         body = [(0x06, 0, 0, 0x00050000 | answer["error"])]
         for argument, value in reversed(answer["when"]):
             skip = len(body)
-            # None: any but 0
+            # None: any value except 0
             test = (0x15, skip, 0, 0) if value is None else (0x15, 0, skip, value)
             body = [(0x20, 0, 0, 16 + 8 * argument), test, *body]
         rules += [(0x20, 0, 0, 0), (0x15, 0, len(body), answer["number"]), *body]
@@ -53,7 +53,7 @@ def become(user: int) -> None:
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    # The change has made the process undumpable, which that of an ordinary user is not
+    # The change has made the process undumpable, unlike an ordinary user's
     _libc.prctl(4, 1, 0, 0, 0)
 
 
@@ -88,7 +88,7 @@ def main() -> None:
     at = sys.argv.index("-c")
     boot = sys.argv[at + 1]
     sys.argv[:] = ["-c", *sys.argv[at + 2 :]]
-    opened.extend(socket.socketpair())  # as a package may while it is imported
+    opened.extend(socket.socketpair())  # as a package may do when it is imported
     if world["machine"]:
         platform.machine = lambda: str(world["machine"])
     if world["answers"]:

@@ -33,7 +33,7 @@ async def test_capabilities_are_true(sandbox: Sandbox, run: Run) -> None:
     assert ("own" in result.stdout) is sandbox.capabilities.captures_streams
 
 
-# Case 3: a block that raises half way.
+# Case 3: a block that raises halfway.
 
 
 async def test_case_03_what_was_bound_before_an_error_stays_bound(run: Run) -> None:
@@ -205,7 +205,7 @@ async def test_a_final_that_cannot_cross_is_an_error(sandbox: Sandbox, run: Run)
     assert (await run("1")).status == "ok"
 
 
-# Case 15: what models write around their code.
+# Case 15: mistakes around the code.
 
 
 async def test_case_15_future_imports_come_first(run: Run) -> None:

@@ -16,9 +16,9 @@ from tests._script import run_script
 
 PATIENT = Limits(grace_seconds=60, block_seconds=600, calls_per_block=1_000_000)
 
-# Raises the signal at a chosen step of whatever the main thread does from then on, the machinery
-# included. A step is where the interpreter looks for signals: as a function begins, as a loop goes
-# round, and when a call has come back.
+# Raises the signal at a chosen step of the main thread, including steps of the code around model
+# code. A step is a point where the interpreter checks for signals: at the start of a function, at
+# each round of a loop, and after a call.
 AT_A_STEP = textwrap.dedent("""
     import dis, signal, sys
 
@@ -97,8 +97,8 @@ async def test_an_interrupt_at_any_step_loses_nothing(open_session: Any, what: s
     raised = 0
     for number in numbers:
         for code in (f"blocks += 1\nat_a_step.arm({number})\n{CODE[what]}", "sys.settrace(None)"):
-            # asyncio may wait for ever for a step that an interrupt took; the host sends a further
-            # one, as it always does.
+            # asyncio may wait forever for a step that was interrupted; the host sends another
+            # interrupt, as always.
             result = await interrupt_at(
                 session, asyncio.ensure_future(session.execute(code, 2 + number)), 1
             )
@@ -180,7 +180,7 @@ async def test_code_that_swallows_an_interrupt_gets_another(open_session: Any) -
     task = asyncio.ensure_future(session.execute(code, 1))
     result = await interrupt_at(session, task, 0)
     assert result.status == "interrupted"
-    # 0 where it came before the code had begun
+    # 0 if it arrived before the code had started
     assert int((await session.execute("swallowed", 2)).stdout) in {0, 3}
 
 

@@ -36,7 +36,7 @@ def prctl(option: int) -> Answer:
     return Answer(call="prctl", error=errno.EINVAL, when=((0, option),))
 
 
-# Each layer, by the calls that put it on.
+# Each layer, by the calls that apply it.
 PUT_ON = {
     "rlimits": [set_limit(ADDRESS_SPACE), set_limit(DESCRIPTORS), set_limit(FILE_SIZE)],
     "no_new_privs": [prctl(38)],

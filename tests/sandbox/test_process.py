@@ -173,7 +173,7 @@ async def test_interrupt_from_outside(open_session: Any, gate: RecordingGate) ->
     assert (await session.execute("x", 2)).stdout == "1\n"
 
 
-# Trap 6, 8, 9: what a replay and a next block rely on.
+# Trap 6, 8, 9: requirements of a replay and of the next block.
 
 
 async def test_trap_06_seeds_are_pinned(open_session: Any) -> None:

@@ -299,7 +299,7 @@ async def test_a_batch_of_200_mb_passes(open_session: Any, gate: RecordingGate) 
     assert [prompt[:4] for prompt in gate.calls[0][2][0]] == [f"{i:04d}" for i in range(2000)]
 
 
-# The host's own life.
+# The host's own process.
 
 
 async def test_50_sessions_at_once(sandbox: ProcessSandbox, gate: RecordingGate) -> None:

@@ -186,7 +186,7 @@ async def test_threads_are_counted_where_the_process_cannot_be_looked_up() -> No
         assert session.child.threads() == 0
 
 
-# What the interpreter needs.
+# Requirements of the interpreter.
 
 
 def wrapped(folder: Path, script: str) -> str:
@@ -223,7 +223,7 @@ async def test_an_interpreter_that_needs_pythonhome_gets_it(
     assert (await run(ProcessSandbox(), "print(6 * 7)")).stdout == "42\n"
 
 
-# Faults of the start.
+# Failures of the start.
 
 
 async def test_an_interpreter_that_never_becomes_ready_is_killed(

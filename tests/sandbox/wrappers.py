@@ -78,7 +78,7 @@ class World:
         described = json.dumps({**asdict(self), "answers": answers})
         launcher = Path(__file__).with_name("launcher.py")
         file = folder / "python"
-        # The interpreter's own options first, as the product gives them.
+        # The interpreter's own options first, as the library passes them.
         file.write_text(
             "#!/bin/sh\noptions=\n"
             'while [ "$1" != -c ]; do options="$options $1"; shift; done\n'

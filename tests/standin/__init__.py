@@ -1,5 +1,5 @@
-"""A stand-in for a model provider, over real sockets on loopback: OpenAI's wire, Anthropic's and
-Gemini's, faults at will, and a record.
+"""A stand-in for a model provider, over real sockets on loopback: OpenAI's, Anthropic's and
+Gemini's APIs, configurable faults, and a record.
 
 Three forms, one surface. Each takes a `Settings` or its fields, and gives a `StandIn` (or a
 `RemoteStandIn` with the same methods):

@@ -1,5 +1,5 @@
-"""The process form: settings come as a line of JSON on stdin, the address goes to stdout, the end
-of stdin ends it.
+"""The process form: settings are a line of JSON on stdin, the address is printed to stdout, the end
+of stdin stops it.
 """
 
 import asyncio

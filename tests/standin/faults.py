@@ -1,4 +1,4 @@
-"""Which calls go wrong: seeded, exact, and the same at every run."""
+"""Chooses the calls that fail: seeded, exact, and the same in every run."""
 
 import random
 
@@ -8,7 +8,7 @@ DECK = 100
 
 
 class Chooser:
-    """Tells for each call, in order of arrival, which fault meets it."""
+    """Returns the fault of each call, in order of arrival."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -34,8 +34,8 @@ class Chooser:
         return fault.match in prompt
 
     def _card(self, number: int) -> int | None:
-        """Every hundred calls draw from a freshly shuffled deck that holds each fault as often as
-        its rate says.
+        """Every hundred calls draw from a newly shuffled deck that has each fault as often as its
+        rate.
         """
         block, place = divmod(number, DECK)
         if block != self._block:

@@ -1,4 +1,4 @@
-"""What is answered, whatever the wire: plain functions over plain data."""
+"""The replies, for all APIs: plain functions over plain data."""
 
 import hashlib
 import importlib
@@ -21,12 +21,12 @@ TOOL_CALL = ("look_up", {"key": 1})  # of the fault
 
 
 def answer_to(prompt: str) -> str:
-    """The answer that only this prompt gets."""
+    """The answer that is unique to this prompt."""
     return f"answer {hashlib.sha256(prompt.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def reply_to(ask: Ask, script: Script | None) -> Reply:
-    """What the script of this model says, or the default answer."""
+    """The reply of this model's script, or the default answer."""
     if script is None:
         return Reply(answer_to(ask.prompt))
     if isinstance(script, str):
@@ -42,7 +42,7 @@ def reply_to(ask: Ask, script: Script | None) -> Reply:
 
 
 def faulty(reply: Reply, kind: str | None) -> Reply:
-    """The reply as a fault of this kind leaves it."""
+    """The reply changed by a fault of this kind."""
     match kind:
         case "null_content" | "tool_calls":
             return (

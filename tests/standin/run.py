@@ -1,4 +1,4 @@
-"""The three forms in which the stand-in runs."""
+"""The three ways to run the stand-in."""
 
 import asyncio
 import dataclasses
@@ -33,7 +33,7 @@ async def serve(settings: Settings | None = None, /, **fields: Any) -> AsyncIter
 
 @contextmanager
 def serve_in_thread(settings: Settings | None = None, /, **fields: Any) -> Iterator[StandIn]:
-    """The stand-in on a loop in a thread of its own."""
+    """The stand-in on a loop in a new thread."""
     standin = StandIn(dataclasses.replace(settings or Settings(), **fields))
     started, loops = threading.Event(), []
     stop = asyncio.Event()
@@ -59,7 +59,7 @@ def serve_in_thread(settings: Settings | None = None, /, **fields: Any) -> Itera
 def serve_in_process(
     settings: Settings | None = None, /, **fields: Any
 ) -> Iterator["RemoteStandIn"]:
-    """The stand-in in a process of its own; it ends with this one, whatever happens."""
+    """The stand-in in a new process, which always ends with this one."""
     settings = dataclasses.replace(settings or Settings(), **fields)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.standin"],
@@ -90,11 +90,11 @@ class RemoteStandIn:
         self.pid = pid
 
     def change(self, **fields: Any) -> None:
-        """Other settings from now on; those not named stay."""
+        """Change these settings; the others stay."""
         self._ask("change", fields)
 
     def reset(self) -> None:
-        """Forget all counts and records."""
+        """Clear all counts and records."""
         self._ask("reset")
 
     def stats(self) -> Stats:
@@ -106,7 +106,7 @@ class RemoteStandIn:
         return [Call(**each) for each in self._ask("calls")]
 
     def requests(self) -> list[Kept]:
-        """The requests as they came, where `keep_requests` is set."""
+        """The received requests, if `keep_requests` is set."""
         return [Kept(**each) for each in self._ask("requests")]
 
     def _ask(self, verb: str, fields: dict[str, Any] | None = None) -> Any:

@@ -25,7 +25,7 @@ from tests.standin.wires import listing, wire_of
 
 JSON = {"content-type": "application/json"}
 BAD_REQUEST = Fault("bad_request")
-# Steps of the loop after which what was just accepted is a connection of ours; asyncio takes three
+# Steps of the loop after which an accepted connection is known here; asyncio needs three
 ACCEPTING = 5
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
 
@@ -57,7 +57,7 @@ class StandIn:
     async def stop(self) -> None:
         """Close the port and every connection, answered or not."""
         assert self._server is not None
-        # Asyncio forgets what it is about to accept when a server is closed
+        # When a server is closed, asyncio loses connections that it is about to accept
         for listening in self._server.sockets:
             asyncio.get_running_loop().remove_reader(listening.fileno())
         for _ in range(ACCEPTING):
@@ -70,14 +70,14 @@ class StandIn:
         await self._server.wait_closed()
 
     def change(self, **fields: Any) -> None:
-        """Other settings from now on; those not named stay."""
+        """Change these settings; the others stay."""
         settings = dataclasses.replace(self.settings, **fields)
         if "faults" in fields or "seed" in fields:
             self._chooser = Chooser(settings)
         self.settings = settings
 
     def reset(self) -> None:
-        """Forget all counts and records; calls that are open stay so, uncounted."""
+        """Clear all counts and records; open calls continue, uncounted."""
         self._chooser = Chooser(self.settings)
         self._jitter = random.Random(self.settings.seed)
         self._calls: list[Call] = []
@@ -100,7 +100,7 @@ class StandIn:
         return list(self._calls)
 
     def requests(self) -> list[Kept]:
-        """The requests as they came, where `keep_requests` is set."""
+        """The received requests, if `keep_requests` is set."""
         return list(self._kept)
 
     def control(self, verb: str, body: bytes) -> Any:
@@ -118,7 +118,7 @@ class StandIn:
                 return [dataclasses.asdict(kept) for kept in self.requests()]
 
     def arrived(self, ask_model: str, stream: bool) -> Call:
-        """The record of a call that has just been read."""
+        """Record a call that has just been read."""
         call = Call(len(self._calls), ask_model, time.monotonic(), stream=stream)
         self._calls.append(call)
         self._open.add(id(call))
@@ -126,7 +126,7 @@ class StandIn:
         return call
 
     def ended(self, call: Call, *, aborted: bool = False) -> None:
-        """A call got all that it will get."""
+        """Record that a call has ended."""
         call.ended = time.monotonic()
         call.aborted = aborted
         if id(call) in self._open:  # not one from before a reset
@@ -137,7 +137,7 @@ class StandIn:
         self._kept.append(kept)
 
     def fault_of(self, ask: Ask, wire: Wire) -> Fault | None:
-        """What goes wrong with this call, if anything."""
+        """The fault of this call, if any."""
         settings = self.settings
         if settings.api_key is not None and wire.key(ask.headers) != settings.api_key:
             return Fault("auth")
@@ -185,7 +185,7 @@ class Connection(asyncio.Protocol):
         self._read()
 
     def end(self) -> None:
-        """The server stops."""
+        """Called when the server stops."""
         self._stop()
         self.transport.abort()
 
@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
             )
             return
         standin.counts["bytes_in"] += size
-        target = urlsplit(path)  # whole addresses come to a proxy
+        target = urlsplit(path)  # a proxy receives complete addresses
         path = target.path
         if path.startswith("/moved/"):
             self._send(head(307, {"location": path.removeprefix("/moved"), "content-length": "0"}))
@@ -369,7 +369,7 @@ class Connection(asyncio.Protocol):
         )
 
     def _done(self, data: bytes) -> None:
-        # Before the last bytes are sent: whoever has read them must not find the call still counted
+        # Before the last bytes are sent: a client that has read them must not see the call counted
         # as open
         self._stop()
         self._send(data)

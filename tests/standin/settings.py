@@ -1,27 +1,26 @@
-"""What the stand-in does, as frozen data that crosses a process boundary as JSON."""
+"""The settings of the stand-in, as frozen data that is sent to another process as JSON."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
-# In OpenAI's words; other wires have their own for the same, or none (`Wire.lacks`).
+# In OpenAI's terms; other APIs have their own, or cannot express the fault (`Wire.lacks`).
 FaultKind = Literal[
-    "rate_limit",  # 429, with Retry-After where `retry_after` says so
-    "quota",  # 429 "insufficient_quota": no use in asking again
+    "rate_limit",  # 429, with Retry-After if `retry_after` is set
+    "quota",  # 429 "insufficient_quota": a retry cannot help
     "server",  # 500
-    "unavailable",  # 503, with Retry-After where `retry_after` says so
+    "unavailable",  # 503, with Retry-After if `retry_after` is set
     "auth",  # 401
     "echo_key",  # 401 with the request's key in its message
     "bad_request",  # 400
     "context_length",  # 400 "context_length_exceeded"
     "not_found",  # 404: no such model
-    "hang",  # no answer, ever; a stream stops after its first piece
+    "hang",  # never an answer; a stream stops after its first piece
     "reset",  # the connection is reset; a stream's after its first piece
-    # A right answer, then the connection is closed without a word, as an idle keep-alive connection
-    # is
+    # A right answer, then the connection is closed silently, as an idle keep-alive connection is
     "close",
-    # JSON cut in half under a matching length; a stream ends in mid-answer without [DONE]
+    # Truncated JSON with a matching length; a stream ends inside the answer without [DONE]
     "truncated",
     # Less body than content-length announced, then the end; a stream ends after its first piece
     "cut",
@@ -33,16 +32,16 @@ FaultKind = Literal[
     "null_content",
     "refusal",
     "tool_calls",
-    "length",  # the answer cut short, finish_reason "length"
+    "length",  # a truncated answer, finish_reason "length"
     "content_filter",  # no text, finish_reason "content_filter"
-    "no_stream",  # a plain answer though a stream was asked for
+    "no_stream",  # a plain answer although a stream was requested
     "no_usage",  # a right answer without token counts
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts that a reply claims."""
+    """The token counts that a reply reports."""
 
     input: int = 0
     output: int = 0
@@ -66,8 +65,8 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One chat completion as it was asked, on whichever wire; `body` is in OpenAI's words, `prompt`
-    the content of its last message.
+    """One requested chat completion, of any API; `body` is in OpenAI's words, `prompt` the content
+    of its last message.
     """
 
     number: int
@@ -78,15 +77,13 @@ class Ask:
 
     @property
     def turn(self) -> int:
-        """How many replies the conversation holds already."""
+        """The number of replies in the conversation."""
         return sum(message.get("role") == "assistant" for message in self.body["messages"])
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong; which calls it meets is told by one of `rate`, `at` and `match`,
-    or all of them without.
-    """
+    """A fault; one of `rate`, `at` and `match` selects its calls, or all calls without them."""
 
     kind: FaultKind
     _: dataclasses.KW_ONLY
@@ -114,22 +111,22 @@ class Settings:
 
     Attributes:
         latency: Seconds from the end of the request to its answer, faults included.
-        jitter: The latency differs by up to so many seconds either way, in a seeded order.
-        slow_above: From so many calls in flight on, latency grows in proportion, as on an
+        jitter: The latency varies by up to this many seconds either way, in a seeded order.
+        slow_above: Above this many calls in flight, latency grows in proportion, as on an
             overloaded machine.
-        capacity: With so many calls in flight, a further one gets 429 at once.
-        seed: Decides jitter and which calls a fault's rate meets.
-        faults: What goes wrong; the first that fits.
+        capacity: With this many calls in flight, a further one gets 429 at once.
+        seed: Determines the jitter and the calls of a fault's rate.
+        faults: The faults; the first that matches applies.
         scripts: Answers by model name; see the package's docstring.
         piece: Characters in each piece of a stream.
         piece_interval: Seconds between the pieces of a stream.
         models: What `/v1/models` lists.
-        api_key: Where set, a request with another key gets 401.
+        api_key: If set, a request with another key gets 401.
         headers: Sent with every answer.
-        compress: Answers are sent with gzip where the request accepts it.
-        port: Where it listens; a free one by default. For servers that start late.
-        certificate: Files of a certificate and its key: then it speaks TLS, from the start on.
-        keep_requests: Keep headers and bodies of all chat completions, for `requests()`.
+        compress: Whether answers are sent with gzip if the request accepts it.
+        port: The port; a free one by default. For servers that start late.
+        certificate: Files of a certificate and its key, for TLS.
+        keep_requests: Whether to keep headers and bodies of all chat completions, for `requests()`.
     """
 
     latency: float = 0.0
@@ -155,12 +152,12 @@ class Settings:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The settings that `dataclasses.asdict` made JSON of."""
+        """The settings from the JSON of `dataclasses.asdict`."""
         return cls(**revive(values))
 
 
 def revive(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `Settings` as JSON gave them, with their records back in place."""
+    """The fields of `Settings` from JSON, with their records restored."""
     fields = dict(values)
     if "faults" in fields:
         fields["faults"] = tuple(

@@ -1,4 +1,4 @@
-"""What the stand-in saw."""
+"""The records of the stand-in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ class Stats:
     """Counts since the start or the last reset.
 
     Attributes:
-        calls: Chat completions asked, on whichever wire, whatever became of them.
-        in_flight: Those read in full and not answered yet.
-        most_in_flight: The most there were at once.
-        aborted: Those whose client went away before their answer was complete.
+        calls: Requested chat completions, of any API and with any outcome.
+        in_flight: Those read completely and not answered yet.
+        most_in_flight: The maximum number in flight.
+        aborted: Those whose client disconnected before the answer was complete.
         bytes_in: Bytes received, heads included.
         bytes_out: Bytes sent, heads included.
         connections: Connections opened.
@@ -34,14 +34,14 @@ class Call:
 
     Attributes:
         number: Its place in the order of arrival, from 0.
-        model: The name that was asked for.
-        arrived: When it was read in full, in seconds of `time.monotonic()`.
-        ended: When the last byte of its answer was written or its client went away; None while it
-            is open.
-        status: The HTTP status sent, or None where there was none.
-        fault: The kind of fault that met it, if any.
-        aborted: Whether its client went away first.
-        stream: Whether it asked for a stream.
+        model: The requested name.
+        arrived: When it was read completely, in seconds of `time.monotonic()`.
+        ended: When the last byte of its answer was written or its client disconnected; None while
+            it is open.
+        status: The HTTP status sent, or None.
+        fault: The kind of its fault, if any.
+        aborted: Whether its client disconnected first.
+        stream: Whether it requested a stream.
     """
 
     number: int
@@ -56,7 +56,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A request as it came, in the words of its own wire; header names are lower-case."""
+    """A received request, in the form of its own API; header names are lower-case."""
 
     number: int
     headers: Mapping[str, str]

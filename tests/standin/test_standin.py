@@ -1,4 +1,4 @@
-"""The stand-in itself: what it answers, what goes wrong when told to, and what it counts."""
+"""The stand-in: its answers, its configured faults, and its counts."""
 
 import asyncio
 import gc
@@ -45,8 +45,8 @@ def text(answer: Any) -> str:
 
 @pytest.mark.parametrize("form", [serve_in_thread, serve_in_process])
 async def test_the_forms_answer_and_count_alike(form: Any) -> None:
-    """Thread and process have the same answers, settings at run time, statistics and reset as the
-    form on the loop.
+    """Thread and process form have the same answers, settings at run time, statistics and reset as
+    the form on the loop.
     """
     with form(latency=0.01, keep_requests=True) as server:
         async with aiohttp.ClientSession() as session:
@@ -80,9 +80,9 @@ async def test_models_are_listed() -> None:
         assert [each["id"] for each in (await response.json())["data"]] == ["a", "b"]
 
 
-async def test_a_script_goes_by_the_turn_of_its_conversation() -> None:
-    """A list of replies is indexed by the assistant messages so far, so parallel runs and retries
-    agree; a function sees all.
+async def test_a_script_follows_the_turn_of_its_conversation() -> None:
+    """A list of replies is indexed by the number of assistant messages, so parallel runs and
+    retries agree; a function gets the whole request.
     """
     async with (
         serve(scripts={"root": ["one", "two"], "loud": shout}) as server,
@@ -106,7 +106,7 @@ async def test_a_script_goes_by_the_turn_of_its_conversation() -> None:
 
 @pytest.mark.parametrize("form", [serve_in_thread, serve_in_process])
 async def test_a_scripted_tool_call(form: Any) -> None:
-    """A reply may call tools: each call has an id of its own, and its arguments are JSON in a text."""
+    """A reply may call tools: each call has a unique id, and its arguments are a string of JSON."""
     calls = [("look", {"key": "ä"}), ("look", {})]
     with form(scripts={"agent": [Reply(None, "tool_calls", tool_calls=calls)]}) as server:
         async with aiohttp.ClientSession() as session:
@@ -123,9 +123,7 @@ async def test_a_scripted_tool_call(form: Any) -> None:
 
 
 async def test_rates_are_exact_and_seeded() -> None:
-    """Of every hundred calls exactly the share that was asked for goes wrong, the same calls at
-    every run.
-    """
+    """Of every hundred calls exactly the configured share fails, the same calls in every run."""
     faults = [Fault("rate_limit", rate=0.1, retry_after=1), Fault("server", rate=0.07)]
 
     async def statuses(seed: int) -> list[int]:
@@ -144,8 +142,8 @@ async def test_rates_are_exact_and_seeded() -> None:
 
 
 async def test_faults_by_schedule_match_and_times() -> None:
-    """A fault meets the calls of its numbers, or those whose prompt holds its text, and no more
-    often than it may.
+    """A fault applies to the calls of its numbers, or those whose prompt contains its text, and at
+    most `times` times.
     """
     faults = [Fault("server", at=(1,)), Fault("rate_limit", match="needle", times=1)]
     async with serve(faults=faults) as server, aiohttp.ClientSession() as session:
@@ -160,13 +158,13 @@ async def test_faults_by_schedule_match_and_times() -> None:
     [({"kind": "typo"}, "no fault"), ({"kind": "hang", "rate": 0.005}, "per cents")],
 )
 def test_a_wrong_fault_is_refused(wrong: dict[str, Any], hint: str) -> None:
-    """A fault that could never happen as asked is an error where it is written."""
+    """A fault that could never apply is an error of its constructor."""
     with pytest.raises(ValueError, match=hint):
         Fault(**wrong)
 
 
 async def test_answers_that_are_not_usable() -> None:
-    """Every kind of odd answer looks on the wire as a provider's does."""
+    """Every kind of unusable answer looks like a provider's."""
     kinds = [
         "empty_choices",
         "null_content",
@@ -195,7 +193,7 @@ async def test_answers_that_are_not_usable() -> None:
 
 
 async def raw(server: StandIn, prompt: str, patience: float = 60, **more: Any) -> bytes:
-    """All bytes of the answer; the connection is the test's own."""
+    """All bytes of the answer, on the test's own connection."""
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", int(server.base_url.split(":")[2].split("/")[0])
     )
@@ -210,8 +208,8 @@ async def raw(server: StandIn, prompt: str, patience: float = 60, **more: Any) -
 
 
 async def test_answers_that_break_off() -> None:
-    """A reset, half a JSON text, a body shorter than announced, a page of HTML and silence are what
-    they say.
+    """A reset, truncated JSON, a body shorter than announced, a page of HTML and a hanging call are
+    sent as configured.
     """
     kinds = ["truncated", "cut", "content_type", "hang", "reset"]
     async with serve(faults=[Fault(kind, match=kind) for kind in kinds]) as server:
@@ -228,7 +226,7 @@ async def test_answers_that_break_off() -> None:
 
 
 async def closing(server: StandIn, prompt: str) -> bytes:
-    """The answer's bytes up to what its head announces."""
+    """The answer's bytes up to the announced length."""
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", int(server.base_url.split(":")[2].split("/")[0])
     )
@@ -245,7 +243,7 @@ async def closing(server: StandIn, prompt: str) -> bytes:
 
 
 async def test_a_client_that_goes_away_is_counted() -> None:
-    """Calls whose client leaves are counted as aborted, soon after."""
+    """Calls whose client disconnects are soon counted as aborted."""
     async with serve(faults=[Fault("hang")]) as server, aiohttp.ClientSession() as session:
         tasks = [asyncio.create_task(ask(session, server, str(n))) for n in range(5)]
         while server.stats().in_flight < 5:
@@ -260,7 +258,7 @@ async def test_a_client_that_goes_away_is_counted() -> None:
 
 
 async def test_streams() -> None:
-    """A stream carries the answer in pieces, the usage where asked for, and ends with [DONE]."""
+    """A stream has the answer in pieces, the usage if requested, and ends with [DONE]."""
     async with serve(piece=5) as server, aiohttp.ClientSession() as session:
         asked = body("p", stream=True, stream_options={"include_usage": True})
         async with session.post(f"{server.base_url}/chat/completions", json=asked) as response:
@@ -274,7 +272,7 @@ async def test_streams() -> None:
 
 
 async def test_capacity_and_overload() -> None:
-    """Above its capacity it refuses at once; above `slow_above` it takes longer."""
+    """Above its capacity it refuses at once; above `slow_above` it is slower."""
     async with serve(latency=0.02, capacity=3) as server, aiohttp.ClientSession() as session:
         answers = await asyncio.gather(*(ask(session, server, str(n)) for n in range(5)))
         assert sorted(status for status, _ in answers) == [200, 200, 200, 429, 429]
@@ -284,7 +282,7 @@ async def test_capacity_and_overload() -> None:
         assert time.monotonic() - start > 0.09
 
 
-async def test_a_key_can_be_asked_for() -> None:
+async def test_a_key_can_be_required() -> None:
     """With `api_key` set, a request without it gets 401."""
     async with serve(api_key="right") as server, aiohttp.ClientSession() as session:
         assert (await ask(session, server, "x"))[0] == 401
@@ -295,7 +293,9 @@ def shout(asked: Ask) -> str:
 
 
 async def test_a_function_answers_in_another_process() -> None:
-    """There it is given by its name; a function itself is refused with a word on that."""
+    """The process form takes a function by its name; a function object is refused with an
+    explanation.
+    """
     with serve_in_process(scripts={"loud": "tests.standin.test_standin:shout"}) as server:
         async with aiohttp.ClientSession() as session:
             assert text((await ask(session, server, "hello", model="loud"))[1]) == "HELLO"
@@ -304,7 +304,7 @@ async def test_a_function_answers_in_another_process() -> None:
 
 
 def test_nothing_is_left_behind() -> None:
-    """Thread and process end with their block, with clients still waiting."""
+    """Thread and process end with their `with` block, even if clients are waiting."""
     with ExitStack() as stack:
         for form in (serve_in_thread, serve_in_process):
             server = stack.enter_context(form(Settings(faults=[Fault("hang")])))
@@ -318,7 +318,7 @@ def test_nothing_is_left_behind() -> None:
 
 @pytest.mark.parametrize("steps", range(8))
 def test_it_leaves_nothing_of_a_client_that_comes_as_it_stops(steps: int) -> None:
-    """A connection that is accepted at that moment is closed like the others."""
+    """A connection accepted while it stops is closed like the others."""
 
     async def main() -> socket.socket:
         async with serve() as server:
@@ -329,7 +329,7 @@ def test_it_leaves_nothing_of_a_client_that_comes_as_it_stops(steps: int) -> Non
                 await asyncio.sleep(0)
         return client
 
-    gc.collect()  # what other tests have left
+    gc.collect()  # left by other tests
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         asyncio.run(main()).close()

@@ -1,5 +1,5 @@
-"""The stand-in's other wires: what Anthropic's and Gemini's clients are told, and that scripts,
-counts and faults are the same on all.
+"""The stand-in's other APIs: the answers for Anthropic's and Gemini's clients, with the same
+scripts, counts and faults for all.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ CONVERSATION = [("system", "be {brief}"), ("user", "one"), ("assistant", "1"), (
 def asked(
     name: str, messages: list[tuple[str, str]], *, stream: bool = False, model: str = "m"
 ) -> tuple[str, dict[str, Any]]:
-    """Path and body of a request."""
+    """The path and body of a request."""
     if name == "gemini":
         contents = [
             {"role": {"assistant": "model"}.get(r, r), "parts": [{"text": text}]}
@@ -55,7 +55,7 @@ def asked(
 async def ask(
     server: Any, name: str, prompt: str, *, stream: bool = False, **headers: str
 ) -> tuple[int, Any, Any]:
-    """Status, body and headers: of a stream the parsed events."""
+    """Status, body and headers; of a stream the parsed events."""
     path, body = asked(name, [("user", prompt)], stream=stream)
     async with aiohttp.request(
         "POST", server.base_url.removesuffix("/v1") + path, json=body, headers=headers
@@ -71,7 +71,7 @@ async def ask(
 
 
 def text_of(name: str, answer: Any) -> str:
-    """What a plain answer says."""
+    """The text of a plain answer."""
     if name == "openai":
         return answer["choices"][0]["message"]["content"]
     blocks = (
@@ -81,8 +81,8 @@ def text_of(name: str, answer: Any) -> str:
 
 
 async def test_scripts_see_the_same_on_every_wire() -> None:
-    """Messages, turn, prompt, bound and model reach a script in the same words, and its requests
-    are kept as they came.
+    """Messages, turn, prompt and reply bound reach a script in the same form, and the received
+    requests are kept.
     """
     seen: dict[str, Ask] = {}
 
@@ -118,7 +118,7 @@ async def test_scripts_see_the_same_on_every_wire() -> None:
 
 
 async def test_texts_in_blocks() -> None:
-    """Anthropic's and Gemini's texts may come in blocks; what is none of the text is left out."""
+    """Anthropic's and Gemini's texts may be in blocks; blocks that are not text are ignored."""
     async with serve() as server, aiohttp.ClientSession() as session:
         root = server.base_url.removesuffix("/v1")
         blocks = [
@@ -151,8 +151,8 @@ COUNTS = Usage(input=9, output=5, cached=4, reasoning=3)
 
 
 async def test_answers_in_each_providers_words() -> None:
-    """Anthropic counts what was cached beside its input, Gemini what was thought beside its output;
-    each has a word for the end.
+    """Anthropic counts cached tokens separately from its input, Gemini thinking tokens separately
+    from its output; each has its own finish reasons.
     """
     async with serve(scripts={"m": [Reply("so", usage=COUNTS)]}) as server:
         _, anthropic, _ = await ask(server, "anthropic", "x")
@@ -193,8 +193,8 @@ async def test_answers_in_each_providers_words() -> None:
 
 
 async def test_streams_of_anthropic() -> None:
-    """Named events from message_start to message_stop: one block with the text in pieces, then
-    reason and counts.
+    """A stream has named events from message_start to message_stop: one block with the text in
+    pieces, then reason and counts.
     """
     async with serve(piece=5) as server:
         _, events, headers = await ask(server, "anthropic", "p", stream=True)
@@ -209,9 +209,8 @@ async def test_streams_of_anthropic() -> None:
 
 
 async def test_streams_of_gemini() -> None:
-    """Responses with pieces of the text; the last has the reason.
-
-    Without alt=sse there would be another form, which is refused.
+    """A stream has responses with pieces of the text; the last has the reason. Requests without
+    alt=sse are refused.
     """
     async with serve(piece=5) as server:
         _, events, _ = await ask(server, "gemini", "p", stream=True)
@@ -256,8 +255,8 @@ ERRORS = [
 async def test_errors_in_each_providers_shape(
     name: str, kind: Any, status: int, word: str, stream: bool
 ) -> None:
-    """An error has the provider's status and body, to a stream as well; how long to wait is where
-    the provider puts it.
+    """An error has the provider's status and body, for a stream too; the time to wait is where the
+    provider puts it.
     """
     async with serve(faults=[Fault(kind, retry_after=1.5)]) as server:
         got, body, headers = await ask(server, name, "x", stream=stream)
@@ -275,17 +274,15 @@ async def test_errors_in_each_providers_shape(
 
 
 async def test_a_wrong_key_has_googles_reason() -> None:
-    """Google answers it as an invalid argument, and only a reason among the details says that it is
-    the key.
-    """
+    """For Google, a wrong key is an invalid argument, with a reason in the details."""
     async with serve(faults=[Fault("auth")]) as server:
         _, body, _ = await ask(server, "gemini", "x")
     assert [each["reason"] for each in body["error"]["details"]] == ["API_KEY_INVALID"]
 
 
 @OTHERS
-async def test_a_key_can_be_asked_for(name: str) -> None:
-    """With `api_key` set a request needs it, in the header that the wire's clients use."""
+async def test_a_key_can_be_required(name: str) -> None:
+    """With `api_key` set a request needs it, in the header that the provider's clients use."""
     headers = {
         "anthropic": [{"x-api-key": "right"}, {"authorization": "Bearer right"}],
         "gemini": [{"x-goog-api-key": "right"}],
@@ -311,8 +308,8 @@ KINDS = get_args(FaultKind)
 @OTHERS
 @pytest.mark.parametrize("kind", sorted(OPENAI.lacks | ANTHROPIC.lacks | GEMINI.lacks))
 async def test_a_fault_without_a_form_is_refused(name: str, kind: Any) -> None:
-    """A kind that a wire has no form for is an error that says so, never a right answer; on other
-    wires it happens.
+    """A kind of fault that an API cannot express is an error that says so; with the other APIs it
+    works.
     """
     async with serve(faults=[Fault(kind)]) as server:
         status, body, _ = await ask(server, name, "x")
@@ -325,9 +322,9 @@ async def test_a_fault_without_a_form_is_refused(name: str, kind: Any) -> None:
         assert "the stand-in has no fault" not in str(body)
 
 
-def test_every_kind_of_fault_is_thought_of() -> None:
-    """What is no error with a status changes the answer, or breaks it off below the wire, or is
-    lacking.
+def test_every_kind_of_fault_is_handled() -> None:
+    """Every kind of fault is an error status, a changed or broken answer, or listed as not
+    supported.
     """
     below = {"hang", "reset", "close", "truncated", "cut", "content_type", "no_stream"}
     answers = {
@@ -345,7 +342,7 @@ def test_every_kind_of_fault_is_thought_of() -> None:
 
 
 async def test_answers_that_are_not_usable() -> None:
-    """Odd answers look on each wire as that provider's do."""
+    """Unusable answers have each provider's form."""
     kinds: list[Any] = [
         "null_content",
         "refusal",
@@ -399,7 +396,9 @@ ODD_STREAMS = [
 
 @pytest.mark.parametrize(("name", "kind", "expected"), ODD_STREAMS)
 async def test_odd_streams(name: str, kind: Any, expected: list[str]) -> None:
-    """A stream with an error in it, one that ends too early, and those without a text."""
+    """A stream with an error in it, one that ends early, and streams without text have each
+    provider's form.
+    """
     async with serve(faults=[Fault(kind)], piece=11) as server:
         _, events, _ = await ask(server, name, "x", stream=True)
     if name == "anthropic":
@@ -410,7 +409,7 @@ async def test_odd_streams(name: str, kind: Any, expected: list[str]) -> None:
 
 
 async def test_a_tool_call_is_streamed() -> None:
-    """Anthropic sends its arguments in pieces of JSON, Gemini the call at once."""
+    """Anthropic sends its arguments in pieces of JSON, Gemini the complete call."""
     async with serve(faults=[Fault("tool_calls")], piece=4) as server:
         _, events, _ = await ask(server, "anthropic", "x", stream=True)
         deltas = [
@@ -429,8 +428,8 @@ async def test_a_tool_call_is_streamed() -> None:
 @EACH
 @pytest.mark.parametrize("kind", ["cut", "reset", "hang"])
 async def test_a_stream_breaks_off_after_its_first_text(name: str, kind: Any) -> None:
-    """On every wire the client has one piece of the text when a stream is cut, reset, or goes
-    silent.
+    """With every API the client has one piece of the text when a stream is truncated, reset, or
+    hangs.
     """
     async with serve(faults=[Fault(kind)], piece=11) as server, aiohttp.ClientSession() as session:
         path, body = asked(name, [("user", "x")], stream=True)
@@ -448,7 +447,7 @@ async def test_a_stream_breaks_off_after_its_first_text(name: str, kind: Any) ->
 
 @OTHERS
 async def test_a_client_that_goes_away_is_counted(name: str) -> None:
-    """Calls that hang are in flight until their client leaves, and then aborted."""
+    """Hanging calls are in flight until their client disconnects, and then aborted."""
     async with serve(faults=[Fault("hang")]) as server:
         tasks = [asyncio.create_task(ask(server, name, str(number))) for number in range(3)]
         async with asyncio.timeout(60):
@@ -463,7 +462,7 @@ async def test_a_client_that_goes_away_is_counted(name: str) -> None:
 
 @EACH
 async def test_a_scripts_own_mistake(name: str) -> None:
-    """It is a server's error in the wire's shape, and says what was raised."""
+    """An exception of a script is a server error in the provider's form, with its message."""
 
     def wrong(_: Ask) -> str:
         raise ZeroDivisionError("by nothing")
@@ -477,7 +476,7 @@ async def test_a_scripts_own_mistake(name: str) -> None:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        # No bound
+        # No reply bound
         ("/v1/messages", {"model": "m", "messages": [{"role": "user", "content": "x"}]}),
         ("/v1/messages", {"model": "m", "messages": [], "max_tokens": 1}),
         ("/v1/messages", []),
@@ -485,8 +484,8 @@ async def test_a_scripts_own_mistake(name: str) -> None:
         ("/v1beta/models/m:generateContent", {"contents": [{"role": "user"}]}),
     ],
 )
-async def test_what_is_no_request(path: str, body: Any) -> None:
-    """A body that the provider would refuse is refused in its shape, and is no call."""
+async def test_invalid_requests(path: str, body: Any) -> None:
+    """An invalid body is refused in the provider's form, and is not counted as a call."""
     async with serve() as server:
         async with aiohttp.request(
             "POST", server.base_url.removesuffix("/v1") + path, json=body
@@ -496,9 +495,9 @@ async def test_what_is_no_request(path: str, body: Any) -> None:
         assert server.stats().calls == 0
 
 
-async def test_what_gemini_tells_of_models() -> None:
-    """Its list has the models of the settings, and any model has a card, which LlamaIndex's class
-    asks for.
+async def test_gemini_models() -> None:
+    """Gemini's list has the models of the settings, and any model has a card, which LlamaIndex's
+    class requests.
     """
     async with serve(models=["a", "b"]) as server, aiohttp.ClientSession() as session:
         root = server.base_url.removesuffix("/v1")
@@ -514,7 +513,7 @@ async def test_what_gemini_tells_of_models() -> None:
 
 
 async def test_another_process_speaks_them_too() -> None:
-    """The process form has the same wires, and records cross over whole."""
+    """The process form has the same APIs, and its records are complete."""
     with serve_in_process(keep_requests=True, scripts={"m": [Reply("so", usage=COUNTS)]}) as server:
         for name in WIRES:
             assert text_of(name, (await ask(server, name, "x"))[1]) == "so"
@@ -522,8 +521,8 @@ async def test_another_process_speaks_them_too() -> None:
         assert [call.status for call in server.calls()] == [200] * 3
 
 
-def test_addresses_that_are_none() -> None:
-    """A wire is chosen by the whole path."""
+def test_unknown_addresses() -> None:
+    """An API is selected by the whole path."""
     for path in (
         "/v1/messages/count_tokens",
         "/v1beta/models/m:countTokens",

@@ -1,6 +1,4 @@
-"""What tells one provider's wire from another's: plain functions over plain data, in one record for
-each.
-"""
+"""The differences between providers' APIs: plain functions over plain data, one record for each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,23 +10,21 @@ from tests.standin.settings import Ask, Fault, Reply, Usage
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How a provider's requests read and how its answers look. Scripts and counts know nothing of
-    it.
+    """The form of a provider's requests and answers. Scripts and counts do not depend on it.
 
     Attributes:
-        name: The provider's.
+        name: The provider's name.
         read: From the address and the body of a request: the model's name, whether a stream is
-            asked for, and the body in OpenAI's words, which is what an `Ask` holds. A
-            `LookupError`, `ValueError`, `TypeError` or `AttributeError` says that the body is none.
+            requested, and the body in OpenAI's form, as in an `Ask`. A `LookupError`, `ValueError`,
+            `TypeError` or `AttributeError` means that the body is invalid.
         key: The key in the headers of a request, if any.
-        errors: The kinds of faults that are an error with a status, and for each what `error`
+        errors: The kinds of faults that are an error status, and for each the data that `error`
             needs.
-        lacks: The kinds of faults that have no form on this wire.
-        error: Status, headers and body of the error that a fault is, with a message of its own or
-            the given one.
-        completion: The body of a plain answer as a kind of fault leaves it.
-        events: The pieces of a streamed answer of so many characters each.
-        opening: How many pieces there are up to the first with text.
+        lacks: The kinds of faults that this API cannot express.
+        error: Status, headers and body of a fault's error, with its own message or the given one.
+        completion: The body of a plain answer, changed by a kind of fault.
+        events: The pieces of a streamed answer, with this many characters each.
+        opening: The number of pieces up to the first with text.
     """
 
     name: str
@@ -45,8 +41,8 @@ class Wire:
 def in_openais_words(
     model: str, system: str, messages: Sequence[tuple[str, str]], *, stream: bool, bound: int | None
 ) -> dict[str, Any]:
-    """A request of another wire as scripts read it: messages with role and text, the system's
-    first, where there is one.
+    """A request of another API as scripts see it: messages with role and text, the system message
+    first, if any.
     """
     told = [("system", system), *messages] if system else messages
     body = {
@@ -63,7 +59,7 @@ def bearer(headers: Mapping[str, str]) -> str | None:
 
 
 def counts_of(ask: Ask, reply: Reply) -> Usage:
-    """The tokens that a reply claims, or one for every four characters."""
+    """The tokens that a reply reports, or one for every four characters."""
     if reply.usage is not None:
         return reply.usage
     asked = sum(len(str(message.get("content") or "")) for message in ask.body["messages"])

@@ -29,15 +29,15 @@ ERRORS = {
     "not_found": (404, "not_found_error", "model: no such model"),
     "error_body": (200, "api_error", "The upstream provider failed"),
 }
-# A message has no choices, its usage is no option, and a filter's word is that of a refusal.
+# A message has no choices, usage is always sent, and a filter is reported like a refusal.
 LACKS = frozenset({"empty_choices", "no_usage", "content_filter"})
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
 def read(_: SplitResult, body: Any) -> tuple[str, bool, Mapping[str, Any]]:
-    """The system's text stands beside the messages, and texts may be blocks.
+    """The system text is separate from the messages, and texts may be blocks.
 
-    A bound is required.
+    A reply bound is required.
     """
     model, stream, bound = str(body["model"]), bool(body.get("stream")), int(body["max_tokens"])
     messages = [(message["role"], _text(message["content"])) for message in body["messages"]]
@@ -57,7 +57,7 @@ def _text(content: Any) -> str:
 
 
 def key(headers: Mapping[str, str]) -> str | None:
-    """In a header of its own, as the first SDK wrote it, or as with OpenAI, as later ones do."""
+    """In a separate header, as in the first SDKs, or as for OpenAI, as in later ones."""
     return headers.get("x-api-key") or bearer(headers)
 
 
@@ -76,7 +76,7 @@ def error(fault: Fault, message: str = "") -> tuple[int, dict[str, str], dict[st
 
 
 def usage_of(ask: Ask, reply: Reply) -> dict[str, Any]:
-    """Token counts. What came from a cache is not in `input_tokens`."""
+    """Token counts. Cached tokens are not in `input_tokens`."""
     said = counts_of(ask, reply)
     return {
         "input_tokens": said.input - said.cached,

@@ -15,8 +15,8 @@ METHOD = re.compile(
 )
 CARD = re.compile(r"/v1\w+/models/(?P<model>[^/:]+)")  # under v1 this address is OpenAI's
 BAD_KEY = "API key not valid. Please pass a valid API key."
-# Kind of fault: `error.code`, which is the status, `error.status`, `error.message`. A key that is
-# wrong is an invalid argument here.
+# Kind of fault: `error.code`, which is the status, `error.status`, `error.message`. A wrong key is
+# an invalid argument here.
 ERRORS = {
     "rate_limit": (
         429,
@@ -40,7 +40,7 @@ ERRORS = {
     ),
     "error_body": (200, "INTERNAL", "The upstream provider failed"),
 }
-LACKS = frozenset({"quota"})  # it is told in the words of a rate limit
+LACKS = frozenset({"quota"})  # it is reported like a rate limit
 FINISH_REASONS = {
     "stop": "STOP",
     "length": "MAX_TOKENS",
@@ -50,7 +50,7 @@ FINISH_REASONS = {
 
 
 def read(target: SplitResult, body: Any) -> tuple[str, bool, Mapping[str, Any]]:
-    """Model and stream are in the address; the system's text stands beside the contents, and texts
+    """Model and stream are in the address; the system text is separate from the contents, and texts
     are parts.
     """
     found = METHOD.fullmatch(target.path)
@@ -75,12 +75,12 @@ def _text(content: Any) -> str:
 
 
 def key(headers: Mapping[str, str]) -> str | None:
-    """It has a header of its own."""
+    """The key in Google's own header."""
     return headers.get("x-goog-api-key")
 
 
 def error(fault: Fault, message: str = "") -> tuple[int, dict[str, str], dict[str, Any]]:
-    """An error object. How long to wait is among its details, and in no header."""
+    """An error object. The time to wait is in its details, not in a header."""
     code, status, default = ERRORS[fault.kind]
     told: dict[str, Any] = {"code": code, "message": message or default, "status": status}
     if default == BAD_KEY:
@@ -102,7 +102,7 @@ def error(fault: Fault, message: str = "") -> tuple[int, dict[str, str], dict[st
 
 
 def card(model: str) -> dict[str, Any]:
-    """What is told of a model."""
+    """The card of a model."""
     methods = ["generateContent", "countTokens"]
     limits = {"inputTokenLimit": 1_048_576, "outputTokenLimit": 65_536}
     return {
@@ -125,7 +125,7 @@ def _body(ask: Ask, reply: Reply, kind: str | None, **fields: Any) -> dict[str, 
 
 
 def _blocked(reply: Reply, kind: str | None) -> dict[str, Any] | None:
-    """What stands in the place of candidates where the prompt is refused."""
+    """The field that replaces the candidates if the prompt is refused."""
     if reply.refusal is not None:
         return {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
     return {} if kind == "empty_choices" else None

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult
 from tests.standin.settings import Ask, Fault, Reply
 from tests.standin.wire import Wire, bearer, counts_of, retry_after
 
-CREATED = 1_700_000_000  # fixed, so that answers are the same at every run
+CREATED = 1_700_000_000  # fixed, so that answers are the same in every run
 # Kind of fault: status, `error.type`, `error.code`, `error.message`.
 ERRORS = {
     "rate_limit": (429, "requests", "rate_limit_exceeded", "Rate limit reached"),

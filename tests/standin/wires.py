@@ -1,4 +1,4 @@
-"""Which wire a request speaks, told by its address."""
+"""Selects the API of a request by its address."""
 
 import re
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ BY_PATH = {"/v1/chat/completions": OPENAI, "/v1/messages": ANTHROPIC}
 
 
 def wire_of(path: str) -> Wire | None:
-    """The wire on which an answer is asked for there, if one is."""
+    """The API of this address, if it requests an answer."""
     return BY_PATH.get(path) or (GEMINI if wire_gemini.METHOD.fullmatch(path) else None)
 
 
 def listing(path: str, models: Sequence[str]) -> dict[str, Any] | None:
-    """What is told of models there: OpenAI's list, Gemini's list, or Gemini's card of one."""
+    """The models at this address: OpenAI's list, Gemini's list, or Gemini's card of one."""
     if path == "/v1/models":
         return {
             "object": "list",

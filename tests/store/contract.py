@@ -209,7 +209,7 @@ class StoreContract(ReadingContract):
         assert store.events_since(1, 2) == events[1:3]
         assert store.events_since(99) == []
 
-    # Bad input: an error that says what to do, and nothing written
+    # Invalid input: an error that says what to do, and nothing is written
 
     @pytest.mark.parametrize("case", BAD_INPUT)
     def test_bad_input(self, make: Make, corpus, case: str):
@@ -261,7 +261,7 @@ class StoreContract(ReadingContract):
             worker.create("note", "d", "x" * 10_000)
         assert len(store) == 4
 
-    # Many at once
+    # Concurrency
 
     def test_32_writers_lose_nothing(self, store):
         """With 16 threads and 16 tasks writing at once, every event is stored, and the events of

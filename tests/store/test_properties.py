@@ -220,7 +220,7 @@ def test_a_query_finds_what_reading_all_finds(
     ):
         return
     with pytest.MonkeyPatch.context() as patch:
-        if indexed:  # the trigrams answer from the first object on
+        if indexed:  # the trigrams are used from the first object
             patch.setattr(fulltext, "READ_BELOW_OBJECTS", {"desc": 0, "text": 0})
             patch.setattr("rlm_integrations.store.search.MAX_ROWS_READ", 0)
         store = built(history)

@@ -52,7 +52,7 @@ def test_a_query_reads_no_more_than_it_may() -> None:
     rows = 10 * search.LOOKED_AT
     cards = 10 * view.RETURNED_CHAR_COST * (len("a note") + view.ENTRY_CHARS)
     assert work_of(store, 'text~"y"') == 2 * 10 * 1_000 + rows
-    # The first term has settled it
+    # The first term has decided
     assert work_of(store, 'text~"y" -text~"z"') == 2 * 10 * 1_000 + rows
     assert work_of(store, '-text~"y" -text~"z"') == 3 * 10 * 1_000 + rows + cards
     with pytest.raises(

@@ -1,5 +1,5 @@
-"""The public API as a user's type checker sees it. Never run: mypy and pyright read it, and
-`assert_type` fails where an answer's type is not what it should be.
+"""The public API as a user's type checker sees it. Never run: mypy and pyright check it, and
+`assert_type` fails if an answer's type is wrong.
 """
 
 from collections.abc import AsyncGenerator, Iterator
@@ -45,7 +45,7 @@ class Invoice(BaseModel):
 
 
 class EchoModel:
-    """A model of a user's own."""
+    """A user's own model."""
 
     name: str = "echo"
     context_window: int | None = None
@@ -71,7 +71,7 @@ def answers_are_strings(context: Context) -> None:
 
 
 def answers_have_their_type() -> None:
-    """With `output_type` an answer is of that type, or None unless an incomplete run raises."""
+    """With `output_type` an answer has that type, or is None unless an incomplete run raises."""
     lenient = RLM("gpt-5", output_type=Invoice)
     assert_type(lenient.completion("?", "text").answer, Invoice | None)
     strict = RLM("gpt-5", output_type=Invoice, on_incomplete="raise")
@@ -83,13 +83,13 @@ def answers_have_their_type() -> None:
 
 
 def options_can_be_replaced(rlm: RLM[str]) -> None:
-    """`replace` keeps the type of answers unless it changes what they are."""
+    """`replace` keeps the type of answers unless it sets another one."""
     assert_type(rlm.replace(max_depth=2, sub_llm="gpt-5-mini"), RLM[str])
     assert_type(rlm.replace(output_type=Invoice), RLM[Any])
 
 
 async def answers_on_the_callers_loop(rlm: RLM[Invoice]) -> None:
-    """The asynchronous forms have the types of the others."""
+    """The async API has the same types."""
     assert_type(await rlm.acompletion("?", "text"), RLMResult[Invoice])
     assert_type((await rlm.aquery("?", "text"))[0], Invoice)
     stream = rlm.astream("?", "text")
@@ -111,14 +111,14 @@ def contexts(rlm: RLM[str], chain: LangChainDocument, index: LlamaIndexDocument)
 
 
 def models(chain: BaseChatModel, index: LLM) -> None:
-    """Names, objects of ours and of users, and the models of both frameworks."""
+    """Names, models of this library and of users, and the models of both frameworks."""
     own: Model = EchoModel()
     RLM(own, {"fast": "gpt-5-mini", "chain": chain, "index": index, "ours": OpenAILM("gpt-5")})
     RLM(chain, index)
 
 
 def mistakes_are_seen(rlm: RLM[str]) -> None:
-    """What cannot work is an error of the type checker; an ignore that is not needed is one too."""
+    """Invalid uses are errors of the type checker; an unneeded ignore is one too."""
     RLM(5)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
     RLM("gpt-5", max_iteration=3)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     rlm.completion("?", b"bytes")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
@@ -126,7 +126,7 @@ def mistakes_are_seen(rlm: RLM[str]) -> None:
 
 
 def everything_that_bounds_a_run(store: SharedStore) -> Iterator[str]:
-    """Options, errors, events and batches."""
+    """Budgets, limits, errors, events and batches."""
 
     def watch(event: Event) -> None:
         print(event.id)

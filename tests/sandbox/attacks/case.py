@@ -26,15 +26,15 @@ Kind = Literal[
     "forgery",
 ]
 
-# Layers that stand outside the kernel, and where: what this names must exist. The kernel's layers
-# are those that a session reports.
+# Layers outside the kernel, and their place in the code, which must exist. The kernel's layers are
+# those that a session reports.
 OUR_LAYERS = {
-    "wire": decoder.Decoder.decode,  # a frame is small, strict and worth what it says
+    "wire": decoder.Decoder.decode,  # a frame is small, strict and never grows when decoded
     "fields": RunningBlock.follow,  # each field of a message is checked before use
     "watch": RunningBlock._look,  # time, processor time and threads
-    # Nothing of the host is in the memory from which children are forked
+    # The memory from which children are forked has no data of the host
     "clean server": forkserver.serve,
-    # One process per session: what it does to its interpreter, it does to itself
+    # One process per session: changes of the interpreter affect only this session
     "own process": forkserver.ForkServer.fork,
 }
 

@@ -17,7 +17,7 @@ def check_measures(result: ExecutionResult, _: Arena) -> None:
     assert result.elapsed > 0.1
     assert result.host_calls == 0
     assert result.final is not None
-    assert result.final.value == "forged"  # a claim, as any other
+    assert result.final.value == "forged"  # a claim like any other
 
 
 def check_resting(_: ExecutionResult, arena: Arena) -> None:

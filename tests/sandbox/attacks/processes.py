@@ -97,8 +97,8 @@ ATTACKS = [
         must_not="The process becomes another program, which no Python holds any more.",
         layer="seccomp",
         works=True,
-        # Programs that are not there: where exec is let through it says so, and this process stays
-        # what it is.
+        # Programs that do not exist: if exec is allowed it fails with that error, and this process
+        # continues.
         code="reach(('execve', b'/nowhere/program', None, None), ('execveat', -1, b'program', None, None, 0))",
     ),
     Attack(

@@ -4,7 +4,7 @@ import dataclasses
 
 from tests.sandbox.attacks.case import QUICK, Attack
 
-SLEEP = "\ntime.sleep(30)"  # the host has to react; this process does not end by itself
+SLEEP = "\ntime.sleep(30)"  # the host must react; this process does not end by itself
 
 
 def lost(
