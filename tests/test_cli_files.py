@@ -10,25 +10,17 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rlm_integrations.engine.show import printable
 from rlm_integrations.result import RLMResult
+from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, server, started, until
 from tests.standin import Fault, StandIn, serve_in_thread
-from tests.test_cli import FACT, QUESTION, Shell, bare_environment, block, run, started, until
 
-__all__ = ["bare_environment", "run"]  # fixtures
-
-
-@pytest.fixture
-def server() -> Iterator[StandIn]:
-    with serve_in_thread(
-        scripts={"root": [block("print(llm_query('hello'))"), block("FINAL('found it')")]}
-    ) as standin:
-        yield standin
+__all__ = ["bare_environment", "run", "server"]  # fixtures
 
 
 def write_pdf() -> Path:

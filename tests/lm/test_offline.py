@@ -5,7 +5,6 @@ import contextlib
 import io
 import random
 import re
-import time
 import traceback
 import unicodedata
 from collections.abc import Callable
@@ -16,16 +15,10 @@ import pytest
 
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.offline import NOTHING, OfflineLM, model
-from rlm_integrations.lm.offline.sentences import extract, fold_accents, read_question, stem
+from rlm_integrations.lm.offline.sentences import fold_accents
 from rlm_integrations.records import LLMError, Message, Request, SpanRef
+from tests.lm._haystack import ASKED, LISBON, WORDS, haystack
 
-WORDS = (
-    "the of and captain ship water stone river market code letter garden house window morning"
-    " people opened access street vault church music number city every road winter soldier horse"
-    " table money doctor village forest bridge summer paper king evening"
-).split()
-LISBON = "The access code of the Lisbon vault is 48213."
-ASKED = "What is the access code of the Lisbon vault?"
 NONE = "Nothing in the document answers this"
 
 
@@ -114,21 +107,6 @@ def ask(
     spans = [(int(span.source.removeprefix("context_")), span) for span in run.evidence]
     run.quotes = [sources[number][span.start : span.end] for number, span in spans]
     return run
-
-
-def haystack(size: int, *needles: str, seed: int = 1) -> str:
-    """Paragraphs of sentences with the words of the questions, and the needles at random places."""
-    rng = random.Random(seed)
-
-    def sentence() -> str:
-        return " ".join(rng.choices(WORDS, k=rng.randint(6, 16))).capitalize() + "."
-
-    pool = [" ".join(sentence() for _ in range(rng.randint(3, 8))) for _ in range(500)]
-    mean = sum(map(len, pool)) // len(pool) + 2
-    paragraphs = rng.choices(pool, k=size // mean + 1)
-    for needle in needles:
-        paragraphs.insert(rng.randrange(len(paragraphs)), needle)
-    return "\n\n".join(paragraphs)
 
 
 @pytest.fixture(scope="module")
@@ -249,25 +227,6 @@ def test_other_languages_work(question: str, needle: str, form: Any) -> None:
     text = haystack(200_000, f"é 😀 {needle}")
     run = ask(question, text)
     assert any(needle in quote for quote in run.quotes)
-
-
-def test_wrapped_prose_and_lines_are_both_read() -> None:
-    """A line end within a sentence joins, one between records separates."""
-    prose = (
-        "It was cold. The access code of the\nLisbon vault, which nobody had\nopened, is 48213."
-        " It was\nsummer by then, and late."
-    )
-    assert (
-        extract(read_question(ASKED), prose)[0]
-        == "The access code of the Lisbon vault, which nobody had opened, is 48213."
-    )
-    lines = "\n".join(
-        f"2031-01-{day:02} worker {day} failed on host h{day}" for day in range(1, 29)
-    )
-    assert (
-        extract(read_question("On which host did worker 7 fail?"), lines)[0]
-        == "2031-01-07 worker 7 failed on host h7"
-    )
 
 
 def test_many_small_sources_share_a_prompt() -> None:
@@ -405,41 +364,3 @@ def test_the_first_program_folds_as_the_sub_model_does() -> None:
         "\uff14\uff18",
     ):
         assert names["fold"](text) == fold_accents(text)
-
-
-@pytest.mark.parametrize(
-    "forms",
-    [
-        ("vault", "vaults"),
-        ("access", "accesses"),
-        ("code", "codes", "coded", "coding"),
-        ("city", "cities"),
-        ("study", "studied", "studies", "studying"),
-        ("stop", "stopped", "stopping", "stops"),
-        ("locate", "location", "located", "locations"),
-        ("encrypt", "encryption", "encrypted"),
-        ("manage", "manager", "management", "managing"),
-        ("found", "founder", "founders", "founded"),
-    ],
-)
-def test_forms_of_a_word_share_their_stem(forms: tuple[str, ...]) -> None:
-    """All forms of a word have the same stem, which is a prefix of each, so that a plain search
-    finds them.
-    """
-    (shared,) = {stem(form) for form in forms}
-    assert all(form.startswith(shared) for form in forms)
-
-
-def test_hard_texts_take_no_longer() -> None:
-    """Repetitive text, without spaces or ends of sentences, takes linear time: 16 times as much
-    text, far less than 16 * 16.
-    """
-    question = read_question("List all codes of the vault.")
-
-    def spent_on(length: int) -> float:
-        before = time.process_time()
-        extract(question, text * (length // len(text)))
-        return time.process_time() - before
-
-    for text in ("vault code ", "vaultcode", "... ", "\n", "code.\n", "a.b", "金库", 'Mr. "Mr. '):
-        assert any(spent_on(480_000) < 64 * max(spent_on(30_000), 0.0005) for _ in range(3)), text

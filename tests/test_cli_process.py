@@ -1,0 +1,133 @@
+"""The command line as a process: interrupts, closed pipes, full disks and terminals."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, server, started, until
+from tests.standin import Fault, serve_in_thread
+
+__all__ = ["bare_environment", "run", "server"]  # fixtures
+
+
+def descendants(root: int) -> set[int]:
+    """The processes below this one."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has just ended
+    found: set[int] = set()
+    while more := {pid for pid, parent in parents.items() if parent in {root, *found}} - found:
+        found |= more
+    return found
+
+
+def is_there(pid: int) -> bool:
+    """Whether this process still runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_ctrl_c_leaves_nothing_behind() -> None:
+    """Exit code 130 within seconds and without a traceback; calls are cancelled and no process is
+    left.
+    """
+    with serve_in_thread(
+        scripts={"root": [block("llm_batch(['slow'] * 5)")]}, faults=[Fault("hang", match="slow")]
+    ) as server:
+        process = started(
+            "ask",
+            "report.txt",
+            "q",
+            "--model",
+            "root",
+            "--base-url",
+            server.base_url,
+            start_new_session=True,
+        )
+        until(lambda: server.stats().in_flight == 5)
+        below = descendants(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        until(lambda: server.stats().in_flight == 0)
+    assert (process.returncode, out) == (130, "")
+    told, last = err.splitlines()
+    assert told.startswith("rlm-integrations: cancelled, 1 turn, 6 calls, ")
+    assert last == "rlm-integrations: interrupted"
+    assert len(below) >= 2  # the server of the sandbox and a session
+    until(lambda: not [pid for pid in below if is_there(pid)])
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """With a closed pipe on stdout there is no traceback, and the exit code is that of the run."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = started(
+        "ask", "report.txt", QUESTION, "--model", "offline", "--quiet", stdout=writing
+    )
+    os.close(writing)
+    assert (process.communicate()[1], process.returncode) == ("", 0)
+
+
+def test_a_result_that_cannot_be_written() -> None:
+    """Exit code 1 if the disk is full, with the reason and no traceback; the answer is printed
+    before it is saved.
+    """
+    with Path("/dev/full").open("w") as full:
+        process = started(
+            "ask", "report.txt", QUESTION, "--model", "offline", "--quiet", stdout=full
+        )
+        err = process.communicate()[1]
+    assert (process.returncode, err) == (
+        1,
+        "rlm-integrations: [Errno 28] No space left on device\n",
+    )
+    process = started(
+        "ask", "report.txt", QUESTION, "--model", "offline", "--quiet", "--save", "/dev/full"
+    )
+    out, err = process.communicate()
+    assert (process.returncode, out.splitlines()[0]) == (1, FACT)
+    assert err == "rlm-integrations: [Errno 28] No space left on device\n"
+
+
+def test_a_terminal_gets_a_bar_and_no_control_characters(run: Callable[..., Shell]) -> None:
+    """A terminal shows a bar, and control characters of a model are escaped; a pipe gets the
+    unchanged answer.
+    """
+    with serve_in_thread(scripts={"root": [block("FINAL('\\x1b[31mred')")]}) as server:
+        words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url]
+        terminal, other = pty.openpty()
+        termios.tcsetwinsize(other, (24, 120))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rlm_integrations", *words],
+            stdout=other,
+            stderr=other,
+            stdin=other,
+        )
+        os.close(other)
+        shown = b""
+        while piece := _read(terminal):
+            shown += piece
+        os.close(terminal)
+        assert process.wait() == 0
+        piped = run(*words, "--quiet")[1]
+    assert b"models: 1 calls" in shown
+    assert b"\\x1b[31mred\r\n" in shown
+    assert b"\x1b[31m" not in shown
+    assert piped == "\x1b[31mred\n"
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # the other side is closed
+        return b""
