@@ -39,7 +39,7 @@ class ContextError(InputError):
 
 
 class JournalError(RLMError):
-    """An answer could not be kept in the journal of its run, so it was not used."""
+    """An answer could not be recorded in the journal of its run, so it was not used."""
 
 
 class QueryError(InputError):
@@ -133,11 +133,11 @@ class StorageError(RLMError):
 
 
 class StorageUnavailableError(StorageError):
-    """The database or the lake cannot be reached now; the same call may succeed later."""
+    """The database or the lake cannot be reached; the same call may succeed later."""
 
 
 class DamagedDataError(StorageError):
-    """Stored data is not what was written: its hash or its form is wrong."""
+    """Stored data differs from the written data: its hash or its form is wrong."""
 
 
 def quote_value(value: object) -> str:

@@ -78,13 +78,13 @@ class CallFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallReplayed(Event):
-    """A call was answered from the journal of its run; no model was asked.
+    """A call was answered from the journal of its run, without calling a model.
 
     Attributes:
         model: The model's name.
-        request: What the model would have been asked.
+        request: The request that was not sent.
         record: The recorded call.
-        same_prompt: Whether the prompt is the one that the answer was given to.
+        same_prompt: Whether the prompt equals the recorded call's.
     """
 
     model: str
@@ -95,7 +95,7 @@ class CallReplayed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionCalled(Event):
-    """Model code called a function of the host other than a model: a tool, `cite` or the store.
+    """Model code called a host function other than a model: a tool, `cite` or the store.
 
     `call` is a `result.FunctionCall`.
     """

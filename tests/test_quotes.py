@@ -99,7 +99,7 @@ def test_exact_places_are_preferred() -> None:
     assert found("The  dam. THE DAM.", "The dam.") == ["The  dam."]
 
 
-def test_an_ellipsis_stands_for_a_bounded_piece() -> None:
+def test_an_ellipsis_has_a_maximum_length() -> None:
     """The parts around an ellipsis are within 1,000 characters in one source; of repeated parts the
     nearest counts.
     """
@@ -153,7 +153,7 @@ WORDS += "re\u0301sume\u0301 wait\u2026 end".split()
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(st.integers(0, 10**9), st.integers(1, 40))
-def test_every_place_leads_back(seed: int, step: int) -> None:
+def test_rewritten_slices_are_found(seed: int, step: int) -> None:
     """A rewritten slice of any text is found as that slice, or not at all if it is ambiguous; the
     size of the windows makes no difference.
     """

@@ -235,7 +235,7 @@ def test_iterate_passes_exceptions_and_keeps_one_context() -> None:
     assert NAME.get() == "caller"
 
 
-def test_iterate_that_is_collected_on_the_portal() -> None:
+def test_an_iterator_collected_on_the_portal() -> None:
     """An iterator collected on the portal's own thread closes its generator without waiting for
     itself.
     """

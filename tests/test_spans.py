@@ -95,7 +95,7 @@ def test_special_characters_match_literally() -> None:
         assert hit.span == SpanRef("context_0", 0, 19)
 
 
-def test_white_space_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_white_space_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words are found with any amount of white space between them, even more than a step."""
     monkeypatch.setattr(single_spaced, "STEP", 64)
     for count in (1, 63, 64, 65, 1_000):

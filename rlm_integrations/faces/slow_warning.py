@@ -22,9 +22,8 @@ def warn_if_slow(model: object, name: str, calls: int, *, helper: str, options: 
     if calls >= SLOW_FROM_CALLS and is_slow(model):
         warnings.warn(
             f"{type(model).__name__}({name!r}) makes up to {calls} calls at once over httpx's "
-            "default "
-            "transport, which takes many times the processor time of a fast one: create it with "
-            f"rlm_integrations.{helper}(…), or limit the calls with {options}",
+            "default transport, which takes many times the processor time of a fast one: create "
+            f"it with rlm_integrations.{helper}(…), or limit the calls with {options}",
             SlowTransportWarning,
             stacklevel=3,
         )

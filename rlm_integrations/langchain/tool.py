@@ -20,8 +20,7 @@ T = TypeVar("T")
 
 DESCRIPTION: Final = (
     "Answers a question over a document that is too long to read. Ask one complete question; the "
-    "answer comes with the places in the "
-    "document that support it."
+    "answer comes with the places in the document that support it."
 )
 # Maximum length of an answer for the model, in characters: a run can answer with its whole document
 _MAX_ANSWER_CHARS: Final = 50_000

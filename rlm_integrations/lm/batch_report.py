@@ -1,4 +1,4 @@
-"""The events of one batch, inside and outside of a run."""
+"""The events of one batch, inside or outside a run."""
 
 from typing import Literal
 
@@ -8,17 +8,17 @@ Outcome = Literal["completed", "cancelled", "failed"]
 
 
 class BatchReport:
-    """Counts what is done of a batch, and emits its events.
+    """Counts the finished prompts of a batch, and emits its events.
 
     Args:
         emit: Receives the events.
         parent: The parent's id in the events.
-        total: How many prompts there are, or None if unknown.
+        total: The number of prompts, or None if unknown.
         max_concurrent: How many calls may be in flight.
 
     Attributes:
         id: The batch's id in the events.
-        outcome: How the batch ends; "cancelled" until something else is known.
+        outcome: How the batch ended; "cancelled" until another outcome is known.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class BatchReport:
         self._done = self._failed = 0
 
     def start(self) -> None:
-        """The batch begins."""
+        """Emit the start of the batch."""
         self._emit(
             BatchStarted(
                 id=self.id,
@@ -44,7 +44,7 @@ class BatchReport:
         )
 
     def note(self, *, is_failed: bool) -> None:
-        """One more prompt is done."""
+        """Count a finished prompt, and emit the progress."""
         self._done += 1
         self._failed += is_failed
         if self._emit:
@@ -59,7 +59,7 @@ class BatchReport:
             )
 
     def finish(self) -> None:
-        """The batch is over."""
+        """Emit the end of the batch."""
         self._emit(
             BatchFinished(
                 id=self.id,

@@ -15,10 +15,9 @@ ADAPTERS = {
 
 VALID_MODELS = (
     "a model is a name at OpenAI or OPENAI_BASE_URL ('gpt-5-mini'), 'openai:NAME@BASE_URL' for "
-    "any server with OpenAI's "
-    "API ('openai:llama3.1:8b@http://localhost:11434/v1'), 'offline', a LangChain BaseChatModel, "
-    "a LlamaIndex LLM, or an object with "
-    "`name`, `context_window` and `complete`, such as OpenAILM"
+    "any server with OpenAI's API ('openai:llama3.1:8b@http://localhost:11434/v1'), 'offline', a "
+    "LangChain BaseChatModel, a LlamaIndex LLM, or an object with `name`, `context_window` and "
+    "`complete`, such as OpenAILM"
 )
 # Providers that other libraries write before a colon. In the name of a local model ('llama3.1:8b')
 # a colon follows other names.

@@ -29,9 +29,8 @@ _COMMON = frozenset(
 # letter, the letters that follow it.
 _PAIRS = (
     "a:bcdgilmnprst b:ailru c:aehiloptu d:aei e:acdefilmnprstvx f:eiort g:aehr h:aeiot "
-    "i:abcdefglmnorstv l:aeilmouy m:aeimops "
-    "n:acdegiostv o:cdfglmnoprstuvw p:aeiloprtuy q:u r:aceimorsty s:ehiopstu t:aehiorstwy "
-    "u:bdlmnrst v:aei w:a"
+    "i:abcdefglmnorstv l:aeilmouy m:aeimops n:acdegiostv o:cdfglmnoprstuvw p:aeiloprtuy q:u "
+    "r:aceimorsty s:ehiopstu t:aehiorstwy u:bdlmnrst v:aei w:a"
 )
 _FAMILIAR = frozenset(f"{pair[0]}{second}" for pair in _PAIRS.split() for second in pair[2:])
 

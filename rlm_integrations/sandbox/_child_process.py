@@ -79,8 +79,7 @@ class ChildProcess:
                 self._passing = layer.startswith("parent_death")
                 raise SandboxUnavailableError(
                     "the sandbox 'process' cannot protect this machine from model code here: "
-                    f"{layer}. "
-                    f"Run where the kernel offers it, {INSTEAD}"
+                    f"{layer}. Run where the kernel offers it, {INSTEAD}"
                 )
             case _:
                 raise SandboxError(

@@ -60,12 +60,11 @@ AUDIT_ARCH, NUMBERS = _MACHINES.get(platform.machine(), (0, {}))
 # calls have separate rules.
 PLAIN = (
     "read write close fstat poll lseek munmap brk rt_sigaction rt_sigprocmask rt_sigreturn "
-    "pread64 readv writev pipe select sched_yield "
-    "mremap madvise dup dup2 nanosleep getitimer alarm setitimer getpid exit getcwd gettimeofday "
-    "getrusage sysinfo times getuid getgid "
+    "pread64 readv writev pipe select sched_yield mremap madvise dup dup2 nanosleep getitimer "
+    "alarm setitimer getpid exit getcwd gettimeofday getrusage sysinfo times getuid getgid "
     "geteuid getegid getppid sigaltstack gettid time futex restart_syscall exit_group epoll_wait "
-    "epoll_ctl pselect6 ppoll set_robust_list "
-    "epoll_pwait eventfd2 epoll_create1 dup3 getrandom membarrier rseq epoll_pwait2"
+    "epoll_ctl pselect6 ppoll set_robust_list epoll_pwait eventfd2 epoll_create1 dup3 getrandom "
+    "membarrier rseq epoll_pwait2"
 ).split()
 
 # Allowed only if Landlock restricts which files can be read. Landlock does not restrict metadata.

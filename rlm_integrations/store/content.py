@@ -48,8 +48,7 @@ def encode_content(value: Any) -> Content:
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(
                 "content must be JSON (string, number, true, false, None, list, dict), but: "
-                f"{error}. "
-                "Turn other values into strings or dicts; pass spans as backrefs=[…]"
+                f"{error}. Turn other values into strings or dicts; pass spans as backrefs=[…]"
             ) from None
         if text.count("[") + text.count("{") > DEPTH and _deeper(value, DEPTH):
             raise InputError(f"content nests deeper than {DEPTH} levels")

@@ -147,8 +147,7 @@ async def llm_reduce(
         if len(groups) * len(prompt) > MAX_REPEATED_CHARS:
             raise InputError(
                 f"the prompt takes {len(prompt):,} of the window's {window:,} characters, and "
-                f"{len(groups):,} parts would repeat it: "
-                "shorten it, or reduce fewer objects"
+                f"{len(groups):,} parts would repeat it: shorten it, or reduce fewer objects"
             )
         kind = "reduction" if len(groups) == 1 else "reduction_step"
         texts = await away(

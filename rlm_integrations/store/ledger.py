@@ -55,7 +55,7 @@ class Ledger:
         self._clock = clock
         self.max_size = max_size
         self.lock = Lock()
-        self._waiting: list[StoreEvent] = []  # restored events whose objects are not there yet
+        self._waiting: list[StoreEvent] = []  # restored events whose objects do not exist yet
         self._gaps: dict[
             str, list[int]
         ] = {}  # by worker, numbers of objects that were not restored
@@ -89,8 +89,8 @@ class Ledger:
         origin: str | None = None,
     ) -> Created:
         """Write one object with the worker's next number, or with one that an earlier object's
-        `takes` reserved, or with an id that has no number: an object of that id that exists already
-        is left as it is.
+        `takes` reserved, or with an id without a number: an existing object with that id is not
+        changed.
         """
         with self.lock:
             view = self.view
@@ -127,11 +127,11 @@ class Ledger:
         return events
 
     def restore(self, events: Iterable[StoreEvent]) -> None:
-        """Write recorded events to an empty store, with the ids, authors and times that they had,
-        and new numbers.
+        """Write recorded events to an empty store, with their ids, authors and times, and new
+        numbers.
 
-        Some may be missing: an event that refers to an object that is not there is written as soon
-        as that object is created.
+        Some may be missing: an event that refers to a missing object is written as soon as that
+        object is created.
         """
         with self.lock:
             self._waiting = list(events)
@@ -144,8 +144,8 @@ class Ledger:
             self.view.apply(event)
 
     def _renumbered(self, event: StoreEvent) -> StoreEvent:
-        """A restored event with the next number of the log. Its object also reserves the numbers
-        before its own that are missing.
+        """A restored event with the next number of the log. Its object also reserves the missing
+        numbers below its own.
         """
         if isinstance(event, Created) and (number := _number(event)):
             ahead = number + event.takes - 1 - self.view.taken.get(event.worker, 0)
@@ -153,7 +153,7 @@ class Ledger:
         return replace(event, seq=self.view.seq + 1)
 
     def _write_waiting(self) -> None:
-        """Write the waiting events that refer to nothing that is missing, in their order."""
+        """Write the waiting events whose references all exist, in order."""
         is_changed = True
         while is_changed:
             is_changed, left = False, list[StoreEvent]()
@@ -175,12 +175,12 @@ class Ledger:
 
 
 def _number(event: StoreEvent) -> int:
-    """The number in the id of an object that took one; else 0."""
+    """The number in an object's id, or 0 for an id without a number."""
     return int(event.id.rpartition("_")[2]) if isinstance(event, Created) and event.takes else 0
 
 
 def _gaps(events: Iterable[StoreEvent]) -> dict[str, list[int]]:
-    """By worker, the numbers below its highest one that no object has or reserves."""
+    """For each worker, the numbers below its highest one that no object has or reserves."""
     used: dict[str, set[int]] = {}
     for event in events:
         if number := _number(event):

@@ -173,7 +173,8 @@ MEMORY = """
         session = await ProcessSandbox().open(Opening(corpus, [], None, Limits()))
         await session.execute("len(context)", 1)
         spent = time.perf_counter() - begun
-        # Pages of a memfd are shared memory: they are counted here as the file's, since the host writes and never maps them.
+        # Pages of a memfd are shared memory: they are counted here as the file's, since the host
+        # writes and never maps them.
         links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and "memfd" in os.readlink(link)]
         memfd = sum(link.stat().st_blocks * 512 for link in links)
         host = (kilobytes("self", "VmHWM") - base) * 1024 + memfd

@@ -36,8 +36,8 @@ Cassette = dict[str, Any]
 
 SCENES = {scene.file: scene for scene in studio.scenes()}
 SYNC = SCENES["langchain/sync.json"]
-DOORS = [scene for scene in SCENES.values() if scene.name in {"sync", "async", "streaming"}]
-each_door = pytest.mark.parametrize("scene", DOORS, ids=lambda scene: scene.file)
+RECORDED = [scene for scene in SCENES.values() if scene.name in {"sync", "async", "streaming"}]
+each_scene = pytest.mark.parametrize("scene", RECORDED, ids=lambda scene: scene.file)
 
 
 def altered(scene: Scene, folder: Path, alter: Callable[[list[Any]], None]) -> Path:
@@ -59,7 +59,7 @@ def place_of(path: str, calls: list[Any]) -> int:
     )
 
 
-@each_door
+@each_scene
 @pytest.mark.parametrize("path", ["r:t1", ".2", "r:t2"])
 def test_a_changed_prompt_fails_and_names_the_call(scene: Scene, path: str, tmp_path: Path) -> None:
     """A changed prompt of the root's first or last call, or of a call of its code, is an error with
@@ -79,7 +79,7 @@ def test_a_changed_prompt_fails_and_names_the_call(scene: Scene, path: str, tmp_
     assert changed[0].replace(" (as it once was)", "")[1:] == changed[1][1:]
 
 
-@each_door
+@each_scene
 def test_a_missing_call_fails_and_names_the_call(scene: Scene, tmp_path: Path) -> None:
     """A call that is not in the cassette is an error with its path and that of the most similar
     recorded call.
@@ -93,7 +93,7 @@ def test_a_missing_call_fails_and_names_the_call(scene: Scene, tmp_path: Path) -
         )
 
 
-@each_door
+@each_scene
 def test_an_unused_call_fails_and_names_the_call(scene: Scene, tmp_path: Path) -> None:
     """A recorded call that is not made is an error."""
 
@@ -115,8 +115,8 @@ def test_no_answer_is_given_twice(tmp_path: Path) -> None:
             SYNC.perform(Provider())
 
 
-@pytest.mark.parametrize("door", ["invoke", "ainvoke"])
-def test_a_missing_call_is_not_retried(door: str) -> None:
+@pytest.mark.parametrize("api", ["invoke", "ainvoke"])
+def test_a_missing_call_is_not_retried(api: str) -> None:
     """A missing call is raised at once, with its message, although openai 2 would retry after an
     exception.
     """
@@ -126,9 +126,7 @@ def test_a_missing_call_is_not_retried(door: str) -> None:
     with pytest.raises(CassetteError, match=r"a call without a path: the cassette does not hold"):  # noqa: SIM117 - the tape is needed
         with replaying(studio.FOLDER / SYNC.file) as tape:
             try:
-                asyncio.run(model.ainvoke("Hello?")) if door == "ainvoke" else model.invoke(
-                    "Hello?"
-                )
+                asyncio.run(model.ainvoke("Hello?")) if api == "ainvoke" else model.invoke("Hello?")
             finally:
                 assert len(tape.missed) == 1
 

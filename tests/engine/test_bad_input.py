@@ -467,10 +467,10 @@ def test_hostile_arguments_return_a_value_or_raise_in_the_code(
         kwargs = {}
 
     async def ask() -> None:
-        door = gate()
-        await door(1, "store.create", ["note", "d", {"a": [1]}, None, None, ["x"]], {})
+        call = gate()
+        await call(1, "store.create", ["note", "d", {"a": [1]}, None, None, ["x"]], {})
         try:
-            value = await door(1, function, args, kwargs)
+            value = await call(1, function, args, kwargs)
         except HostCallError as error:
             assert str(error)
         else:

@@ -50,7 +50,7 @@ async def test_the_length_of_a_filled_template_is_computed_first(
     assert len(root.asked) == 1
 
 
-async def test_a_prompt_has_a_bound_wherever_it_comes_from() -> None:
+async def test_every_prompt_has_a_length_limit() -> None:
     """In single calls, batches, templates and children, a prompt that is too long fails alone, and
     the others are sent.
     """

@@ -360,7 +360,7 @@ def sleeps(event: Event) -> bool:
         ([], ""),
     ],
 )
-async def test_a_stop_gives_the_best_partial_answer(
+async def test_a_stop_returns_the_best_partial_answer(
     script: list[str], answer: str, time_ends: Any
 ) -> None:
     """The partial answer is a refused answer, else the last output or text, else nothing."""

@@ -208,7 +208,7 @@ class Counting(Scripted):
 
 
 @pytest.mark.parametrize("usage", [Usage(0, 0), Usage(3, 1), None])
-async def test_counts_that_cannot_be_true_do_not_lift_a_limit(usage: Usage | None) -> None:
+async def test_impossible_counts_are_ignored(usage: Usage | None) -> None:
     """Zero tokens for long prompts are ignored: each call costs its reservation, and the run ends
     after a few.
     """
@@ -219,7 +219,7 @@ async def test_counts_that_cannot_be_true_do_not_lift_a_limit(usage: Usage | Non
     assert read <= 300_000
 
 
-async def test_usage_that_the_provider_did_not_count_is_unknown() -> None:
+async def test_uncounted_usage_is_unknown() -> None:
     """Usage and cost are None, not zero, if the provider did not report tokens; the number of such
     calls is reported.
     """
@@ -338,7 +338,7 @@ class OldServer:
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-async def test_a_limit_holds_whichever_bound_a_server_knows(server: StandIn, name: str) -> None:
+async def test_a_limit_holds_for_both_names_of_the_reply_bound(server: StandIn, name: str) -> None:
     """Servers other than OpenAI's get both names of the reply bound, so one of them applies."""
     old = OldServer(name)
     server.change(scripts={"root": old})

@@ -47,14 +47,14 @@ async def answer(_request: Request) -> str:
 
 
 async def check_every_wait(
-    door: Callable[[RLM], Awaitable[None]], script: Any, again: int, sandbox: str = "process"
+    api: Callable[[RLM], Awaitable[None]], script: Any, again: int, sandbox: str = "process"
 ) -> None:
     events: list[Event] = []
     rlm = RLM(Scripted(script, answer), max_depth=2, sandbox=sandbox, on_event=events.append)
 
     async def work() -> None:
         events.clear()
-        await door(rlm)
+        await api(rlm)
 
     await work()
     tasks, cancelled = asyncio.all_tasks(), 0
@@ -64,7 +64,7 @@ async def check_every_wait(
         assert children() == []
         if events:  # a stream and a chat may be left when the run is over
             assert check_ended(events) in (
-                {"cancelled"} if door is by_acompletion else {"cancelled", "final"}
+                {"cancelled"} if api is by_acompletion else {"cancelled", "final"}
             )
         cancelled += 1
         del task
@@ -73,12 +73,12 @@ async def check_every_wait(
 
 
 @pytest.mark.parametrize("again", [0, 1, 2])
-@pytest.mark.parametrize("door", [by_acompletion, by_astream, by_chat])
-async def test_cancelling_in_every_wait(door: Callable[[RLM], Awaitable[None]], again: int) -> None:
+@pytest.mark.parametrize("api", [by_acompletion, by_astream, by_chat])
+async def test_cancelling_in_every_wait(api: Callable[[RLM], Awaitable[None]], again: int) -> None:
     """Cancelled once or twice at any await, an ended run leaves no task, process or document, and
     its last event says that it was cancelled.
     """
-    await check_every_wait(door, SCRIPT, again)
+    await check_every_wait(api, SCRIPT, again)
 
 
 async def test_cancelling_in_every_wait_of_a_tree() -> None:

@@ -31,7 +31,7 @@ async def test_the_conversation_stays_within_the_window(window: int) -> None:
     )
 
 
-async def test_the_prefix_changes_once_and_not_at_each_turn() -> None:
+async def test_the_prefix_changes_rarely() -> None:
     """A provider's prefix cache works from one compaction to the next: of forty turns only a few
     have a new prefix.
     """
@@ -54,7 +54,7 @@ async def test_question_prompt_and_the_latest_outputs_stay() -> None:
         assert request.messages[-3].content.count(f"output {turn - 2} ") > 300 or turn == 2
 
 
-async def test_the_record_stays_whole() -> None:
+async def test_the_record_stays_complete() -> None:
     """The trajectory has every output and every reply unchanged."""
     root = Scripted([*talk(3_000), final("'done'")])
     root.context_window = 16_000
@@ -121,7 +121,7 @@ async def test_a_root_that_thinks_aloud_stays_within_its_window(window: int) -> 
     assert last[-2].content == thoughts(1_000)[-1]
 
 
-async def test_what_was_shortened_stays_as_it_is() -> None:
+async def test_messages_are_shortened_once() -> None:
     """Each message is shortened at most once, so that a provider's prefix cache works."""
     root = Scripted([*thoughts(1_000), final("'done'")])
     root.context_window = 32_000

@@ -174,7 +174,7 @@ def canonical(value: Any) -> Any:
 
 
 @given(VALUES, VALUES)
-def test_digests_are_equal_where_arguments_are(one: Any, other: Any) -> None:
+def test_equal_arguments_have_equal_digests(one: Any, other: Any) -> None:
     """Different arguments have different digests, and the order of keys does not count."""
     assert (digest_of([one], {}) == digest_of([other], {})) == (canonical(one) == canonical(other))
     if isinstance(one, dict):

@@ -61,9 +61,9 @@ async def test_a_value_that_fits_in_the_closing_turn_is_an_answer() -> None:
 
 
 @pytest.mark.parametrize(("script", "options", "reason", "words"), ENDS)
-@pytest.mark.parametrize("door", ["completion", "acompletion", "stream", "session"])
+@pytest.mark.parametrize("api", ["completion", "acompletion", "stream", "session"])
 async def test_every_api_raises_for_an_incomplete_run(
-    door: str, script: list[str], options: dict[str, Any], reason: str, words: str
+    api: str, script: list[str], options: dict[str, Any], reason: str, words: str
 ) -> None:
     """`on_incomplete="raise"` raises IncompleteError with the result, for turns, repetition and
     budgets, with every API.
@@ -71,11 +71,11 @@ async def test_every_api_raises_for_an_incomplete_run(
     rlm = RLM(Scripted(script), on_incomplete="raise", **options)
     finished: list[RLMResult] = []
     with pytest.raises(IncompleteError, match=reason) as caught:
-        if door == "completion":
+        if api == "completion":
             rlm.completion("Who?", "a document")
-        elif door == "acompletion":
+        elif api == "acompletion":
             await rlm.acompletion("Who?", "a document")
-        elif door == "stream":
+        elif api == "stream":
             events = rlm.stream("Who?", "a document")
             finished.extend(event.result for event in events if isinstance(event, RunFinished))
         else:
@@ -84,7 +84,7 @@ async def test_every_api_raises_for_an_incomplete_run(
     assert (caught.value.result.stop_reason, caught.value.result.partial) == (reason, words)
     assert isinstance(caught.value, BudgetExceededError) == reason.startswith("budget")
     assert isinstance(caught.value, RLMError)
-    assert [each.partial for each in finished] == ([words] if door == "stream" else [])
+    assert [each.partial for each in finished] == ([words] if api == "stream" else [])
 
 
 async def test_a_budget_that_raises_does_so_alone() -> None:

@@ -109,7 +109,7 @@ async def test_a_cancelled_run_keeps_the_turn_under_way() -> None:
     assert [type(event) for event in events[-3:]] == [BlockFinished, TurnFinished, RunFinished]
 
 
-async def test_what_a_cancelled_run_did_before_stays_too() -> None:
+async def test_earlier_turns_of_a_cancelled_run_are_kept() -> None:
     """Finished turns and blocks are recorded before the current one, also those of a child."""
     script = {
         "root?": [code("x = llm_query('one')"), code("y = recursive_lm('child?', context)")],
@@ -200,7 +200,7 @@ async def test_answers_of_an_interrupted_batch_reach_the_next_block() -> None:
     ]
 
 
-async def test_answers_of_a_batch_that_lost_its_sandbox_reach_the_new_one() -> None:
+async def test_answers_of_a_batch_reach_the_next_sandbox() -> None:
     """Answers that were paid are available after the process of their batch has ended."""
     dies = code(
         "import os, threading",

@@ -83,7 +83,7 @@ def echo(value: Any) -> Any:
         ("store.get(echo(store.get(store.create('t', 'd', [[[1]]]))).id).content", "[[[1]]]"),
     ],
 )
-async def test_what_tools_and_the_store_give_crosses(call: str, shown: str) -> None:
+async def test_results_of_tools_and_the_store_arrive(call: str, shown: str) -> None:
     """Lists of very many small values, dicts with long keys and store objects arrive in the code;
     an error without a message is still an error.
     """

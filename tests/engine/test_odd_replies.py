@@ -47,7 +47,7 @@ def test_deep_code_does_not_end_a_process_whose_threads_have_small_stacks() -> N
     assert done.stdout.endswith(" True\n")
 
 
-async def test_the_parsers_thread_is_one_for_the_process() -> None:
+async def test_one_thread_parses_all_replies() -> None:
     """One thread with a large enough stack parses all replies."""
     names = {
         await runtime.parse_apart(lambda: __import__("threading").current_thread().name)

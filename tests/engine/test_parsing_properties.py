@@ -66,7 +66,7 @@ SECRET = "Zq7"
 
 @settings(max_examples=600, deadline=None)
 @given(TEXTS)
-def test_every_text_is_read(text: str) -> None:
+def test_every_reply_is_parsed(text: str) -> None:
     """Parsing never raises; each block parses as Python or has a note; only the last block may have
     failed, and then nothing is final.
     """
@@ -136,7 +136,7 @@ def test_no_rule_about_prose_looks_inside_a_fence(lines: list[str]) -> None:
         max_size=6,
     )
 )
-def test_blocks_come_back_as_they_were_written(written: list[str]) -> None:
+def test_blocks_are_parsed_as_written(written: list[str]) -> None:
     """Any sequence of complete blocks, with fences in their strings, is parsed to the same
     sequence.
     """

@@ -34,7 +34,7 @@ def test_the_system_prompt_is_pinned() -> None:
     assert digest(system(shown=8_000, store=False)) == "1a1b68ba031c6e28"
 
 
-def test_the_system_prompt_is_short_and_says_what_there_is() -> None:
+def test_the_system_prompt_is_short_and_complete() -> None:
     """It has under 700 words with the store, every name of the REPL, and the rule that saves most
     time.
     """
@@ -55,7 +55,7 @@ def test_its_examples_are_code_that_would_run() -> None:
     assert reply.notes == ()
 
 
-def test_without_a_store_there_is_no_trace_of_it() -> None:
+def test_without_a_store_the_prompt_does_not_mention_it() -> None:
     """`store_mode="none"` removes store, workers and commits from the prompt."""
     assert not re.search(r"\bstore|worker|commit", system(shown=8_000, store=False))
 
@@ -68,7 +68,7 @@ def test_workers_are_offered_only_where_they_see_the_document() -> None:
     assert "each with a REPL and the whole\n  context" in system(shown=8_000, children=True)
 
 
-def test_options_are_said_only_where_they_are_set() -> None:
+def test_options_are_in_the_prompt_only_if_set() -> None:
     """Registered models, tools, children, a schema and a small window each add their own text."""
     tools = [
         HostFunction("lookup", "(key: str) -> str", "Look up a key.\n\nIn the register.", ()),
@@ -122,7 +122,7 @@ def test_the_question_shows_the_size_and_never_the_context() -> None:
     )
 
 
-def test_output_is_shown_whole_if_short_and_counted_if_not() -> None:
+def test_long_output_is_shortened_and_counted() -> None:
     """A long output keeps its beginning and its end; the omitted characters are counted, including
     those that were not kept.
     """
@@ -145,7 +145,7 @@ def test_output_is_shown_whole_if_short_and_counted_if_not() -> None:
     )
 
 
-def test_silence_is_answered_with_the_variables() -> None:
+def test_a_block_without_output_reports_the_variables() -> None:
     """After a block without output, the model is told so, with its variables."""
     result = ExecutionResult("ok", locals={"notes": "list of 3"})
     assert (
@@ -154,7 +154,7 @@ def test_silence_is_answered_with_the_variables() -> None:
     )
 
 
-def test_errors_and_what_was_not_run_are_told() -> None:
+def test_errors_and_skipped_blocks_are_reported() -> None:
     """The traceback follows the output; blocks that did not run after a failed one are reported."""
     error = ExecutionError(
         "NameError",

@@ -201,7 +201,7 @@ async def test_children_share_the_store() -> None:
         "[{'source': 'context_0', 'start': 10, 'end': 60}]",
     ],
 )
-async def test_store_backrefs_of_a_child_are_the_roots_places(backrefs: str) -> None:
+async def test_store_backrefs_of_a_child_are_spans_of_the_root(backrefs: str) -> None:
     """Spans of the child's document, in any form, are stored as spans of the root's."""
     root = Scripted(
         {
@@ -272,7 +272,7 @@ async def test_citations_of_a_child_are_lifted_to_the_roots_document(part: str, 
     assert call.dropped_citations == 0
 
 
-async def test_a_child_that_cites_invented_text_is_not_believed() -> None:
+async def test_invented_citations_of_a_child_are_dropped() -> None:
     """Made-up text, invented quotes and invalid spans are dropped and counted, in the child and
     where the root repeats them.
     """
@@ -357,7 +357,7 @@ async def test_a_child_at_its_limit_of_turns_leaves_the_others_alone() -> None:
     assert root.asked.count("too late") == 0
 
 
-async def test_what_children_did_before_their_block_was_ended_is_in_the_record() -> None:
+async def test_children_of_an_interrupted_block_are_recorded() -> None:
     """Calls and children of an interrupted block are recorded as cancelled, with their turns so
     far.
     """
@@ -491,7 +491,7 @@ async def test_workers_in_a_batch_keep_order_and_fail_alone() -> None:
     assert result.answer == "[[false, true, true, false], 4, 2]"
 
 
-async def test_a_malformed_commit_is_an_error_and_no_exception() -> None:
+async def test_a_malformed_commit_returns_an_error() -> None:
     """`apply_commit` with any malformed commit returns an error and leaves the store unchanged."""
     root = Scripted(
         [

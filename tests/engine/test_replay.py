@@ -187,7 +187,7 @@ def test_a_run_is_replayed_in_a_new_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_what_is_missing_is_paid_and_nothing_else(seed: int) -> None:
+async def test_only_missing_calls_are_made(seed: int) -> None:
     """With a third of the records missing, exactly the calls without a record are made again, and
     the answer is the same.
     """

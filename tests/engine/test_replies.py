@@ -83,7 +83,7 @@ async def test_d01_no_object_of_the_repl_is_ever_an_answer(part: str, finish: st
     assert "no such variable" in root.told[1]
 
 
-async def test_d01_what_the_model_made_of_the_dict_answer_is_an_answer() -> None:
+async def test_d01_the_dict_answer_is_an_answer() -> None:
     """FINAL of the dict `answer` returns its content."""
     assert (
         await answered(code("answer['content'] = 'done'", "FINAL_VAR('answer')"))
@@ -144,7 +144,7 @@ async def test_d02_code_that_fails_is_never_its_own_answer(reply: str, error: st
 @pytest.mark.parametrize(
     "words", ["Paris, France", "Paris (France)", "Tom or Jerry", "42 - 3", "Sansa"]
 )
-async def test_d02_words_that_happen_to_be_python_are_an_answer(words: str) -> None:
+async def test_d02_prose_that_is_valid_python_is_an_answer(words: str) -> None:
     """Text without any code syntax is an answer."""
     assert (await answered(f"FINAL({words})")).answer == {"42 - 3": "39"}.get(words, words)
 
@@ -160,7 +160,7 @@ async def test_d02_words_that_happen_to_be_python_are_an_answer(words: str) -> N
         fenced("FINAL({} x)", "python"),
     ],
 )
-async def test_d02_words_nest_as_deep_as_they_like(terms: int, form: str) -> None:
+async def test_d02_deeply_nested_text_is_an_answer(terms: int, form: str) -> None:
     """However deep an expression nests, the reply is parsed: its text is the answer."""
     text = form.format(" - ".join(["a"] * terms))
     final = parse_reply(text).final
@@ -168,7 +168,7 @@ async def test_d02_words_nest_as_deep_as_they_like(terms: int, form: str) -> Non
     assert final.text.startswith("a - a - a")
 
 
-async def test_d02_errors_of_the_finals_name_what_the_model_called() -> None:
+async def test_d02_errors_name_the_called_function() -> None:
     """The error of a wrong call has the name that the model used."""
     assert (
         "TypeError: FINAL() takes from 0 to 2 positional arguments but 3 were given"
@@ -201,7 +201,7 @@ async def test_d02_errors_of_the_finals_name_what_the_model_called() -> None:
         ("FINAL_VAR(answer)", "found 42"),
     ],
 )
-async def test_d03_the_closing_turn_takes_what_was_clearly_meant(closing: str, answer: str) -> None:
+async def test_d03_the_closing_turn_accepts_a_clear_answer(closing: str, answer: str) -> None:
     """A literal FINAL_VAR, and a lone FINAL that is not valid Python, are the answer; the error of
     a refused call never is.
     """
@@ -314,7 +314,7 @@ async def test_d06_rlm_query_takes_a_model_or_a_context_too() -> None:
 # D7
 
 
-async def test_d07_a_syntax_error_says_which_block_which_line_and_what_was_dropped() -> None:
+async def test_d07_a_syntax_error_has_block_line_and_skipped_blocks() -> None:
     """The message has the block's number, the line with a caret, and that later blocks did not
     run.
     """
@@ -327,7 +327,7 @@ async def test_d07_a_syntax_error_says_which_block_which_line_and_what_was_dropp
     )
 
 
-async def test_d07_a_newline_in_quotes_is_told_with_what_helps() -> None:
+async def test_d07_a_newline_in_quotes_is_reported_with_advice() -> None:
     """The line is shown once, with the advice to use triple quotes or FINAL_VAR."""
     seen = await told(code('FINAL("## Title\n\ntext")'), final("1"))
     assert seen.count("line 1") == 1
@@ -338,7 +338,7 @@ async def test_d07_a_newline_in_quotes_is_told_with_what_helps() -> None:
 # D8
 
 
-async def test_d08_a_rebound_name_is_told_in_the_turn_that_rebound_it() -> None:
+async def test_d08_a_rebound_name_is_reported_at_once() -> None:
     """A model that rebinds `context` or `store` is told at once that they are restored for the next
     block.
     """
@@ -440,7 +440,7 @@ class Cut(Scripted):
 # D12
 
 
-async def test_d12_the_result_of_a_repeated_reply_is_looked_at() -> None:
+async def test_d12_a_repeated_reply_with_the_same_output_is_reported() -> None:
     """The model is told about a repeated reply only if the output was the same too."""
     same = Scripted([code("print('x')"), code("print('x')"), final("1")])
     await run(same)
@@ -499,7 +499,7 @@ async def test_d14_several_variables_are_all_in_the_answer() -> None:
     assert (await answered(code("a = 7", "FINAL_VAR('a')", "FINAL_VAR('a')"))).answer == "7"
 
 
-async def test_d14_several_different_values_are_told() -> None:
+async def test_d14_several_different_values_are_reported() -> None:
     """Several calls of FINAL with different values are reported; with the same value they are one
     answer.
     """
@@ -536,7 +536,7 @@ async def test_d15_a_quoted_broken_line_does_not_stop_the_real_block() -> None:
         fenced("f(", "python"),
     ],
 )
-async def test_d15_what_was_meant_to_run_still_stops_what_follows(quoted: str) -> None:
+async def test_d15_an_invalid_block_stops_the_following_ones(quoted: str) -> None:
     """A repl block, a block of several lines, or a truncated one is not a quotation."""
     assert "REPL output" not in await told(quoted + "\nFixed:\n" + code("print(42)"), final("1"))
 

@@ -192,7 +192,7 @@ def test_threads_take_turns_at_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not met.is_set()
 
 
-def test_long_texts_are_bounded_and_say_by_how_much() -> None:
+def test_long_texts_are_shortened_and_counted() -> None:
     """Long texts keep their beginning and end, with the number of omitted characters and lines."""
     long = cut_for_display("a" * 10_000 + "z")
     assert long.startswith("aaa")
@@ -283,7 +283,7 @@ def test_the_bar_counts_calls_and_failures(stderr: Shown) -> None:
     assert stderr.bar == "models: 5 calls [1 failed]"
 
 
-async def test_the_bar_shows_what_is_under_way_and_ends_with_a_cancelled_run(stderr: Shown) -> None:
+async def test_the_bar_shows_calls_in_flight_and_ends_with_a_cancelled_run(stderr: Shown) -> None:
     """The bar shows calls in flight without waiting for their end; cancelling closes it, and
     cancelled calls do not count.
     """
@@ -361,7 +361,7 @@ async def test_runs_at_the_same_time_share_a_bar(stderr: Shown) -> None:
     assert stderr.text == written
 
 
-def test_lines_make_a_bar_give_way(stderr: Shown) -> None:
+def test_the_bar_is_cleared_for_lines(stderr: Shown) -> None:
     """The bar is cleared before a line is printed, and drawn again below it."""
     RLM(Scripted(block("FINAL('42')")), show_progress=True, verbose=True).completion("q", "text")
     heads = [line for line in stderr.text.split("\n") if "[run-" in line]

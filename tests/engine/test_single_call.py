@@ -54,7 +54,7 @@ async def test_a_small_document_is_answered_by_one_call() -> None:
     ("limits", "at_once"),
     [(Limits(), False), (Limits(single_call_below=len(TEXT)), False), (SMALL, True)],
 )
-async def test_it_is_off_by_default_and_for_what_is_larger(limits: Limits, at_once: bool) -> None:
+async def test_it_is_off_by_default_and_for_larger_documents(limits: Limits, at_once: bool) -> None:
     """Only documents with fewer characters than the setting are answered in one call."""
     root = Scripted([final("'by the loop'")])
     result = await run(root, TEXT, limits=limits)

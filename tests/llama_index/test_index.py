@@ -110,7 +110,7 @@ async def test_a_text_that_changes_under_its_id_is_read_again(api: str) -> None:
     ] * 3
 
 
-async def test_a_text_that_becomes_equal_to_another_is_read_again() -> None:
+async def test_changes_of_nodes_with_equal_hashes_are_noticed() -> None:
     """Changes are noticed although the document store lists only one of several nodes with equal
     hashes.
     """

@@ -380,8 +380,8 @@ async def test_the_callback_manager() -> None:
 
 
 def test_pickling_is_refused() -> None:
-    """Pickling and deepcopy of an engine are refused with what to do instead, because it holds models
-    and documents.
+    """Pickling and deepcopy of an engine are refused with what to do instead, because it holds
+    models and documents.
     """
     for take in (pickle.dumps, copy.deepcopy):
         with pytest.raises(InputError, match="create the object again"):

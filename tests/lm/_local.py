@@ -68,7 +68,7 @@ def by_async_iteration(*args: Any, **options: Any) -> list[str]:
 
 
 Batch = Callable[..., list[str]]
-DOORS: list[Batch] = [asynchronous, llm_batch, inside_a_loop, by_iteration, by_async_iteration]
+APIS: list[Batch] = [asynchronous, llm_batch, inside_a_loop, by_iteration, by_async_iteration]
 
 
 def failing(times: int, **kind: Any) -> Callable[[str], str]:

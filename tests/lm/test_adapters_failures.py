@@ -22,12 +22,12 @@ EACH = pytest.mark.parametrize("kind", PAIR)
 
 
 async def failure_at(
-    server: StandIn, kind: str, fault: Fault, *, door: str = "async", **options: Any
+    server: StandIn, kind: str, fault: Fault, *, api: str = "async", **options: Any
 ) -> ModelError:
     """The failure of one call of an object without its own retries."""
     server.change(faults=[fault])
     lm = resolve(foreign(kind, server.base_url, max_retries=0, **options))
-    if door == "sync":
+    if api == "sync":
         lm._call_async = None  # as on the portal: with the synchronous method
     with pytest.raises(ModelError) as caught:
         await lm.complete(request_of("x"))
@@ -52,15 +52,15 @@ FAULTS = [
 
 
 @EACH
-@pytest.mark.parametrize("door", ["async", "sync"])
+@pytest.mark.parametrize("api", ["async", "sync"])
 @pytest.mark.parametrize(("fault", "expected", "retryable"), FAULTS)
 async def test_each_fault_has_its_type(
-    server: StandIn, kind: str, door: str, fault: Any, expected: str, retryable: bool
+    server: StandIn, kind: str, api: str, fault: Any, expected: str, retryable: bool
 ) -> None:
     """Each fault has the same type as with OpenAILM, for both methods; the message names the model,
     and the framework's exception is the cause.
     """
-    failure = await failure_at(server, kind, Fault(fault), door=door)
+    failure = await failure_at(server, kind, Fault(fault), api=api)
     assert (failure.type, failure.retryable) == (expected, retryable)
     assert MODEL in str(failure)
     assert failure.__cause__ is not None

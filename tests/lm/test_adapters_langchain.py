@@ -348,8 +348,8 @@ def test_what_traces_show(standin: StandIn) -> None:
     assert all(path.startswith("r") for path in paths)
 
 
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_calls_belong_to_the_chain_around_them(standin: StandIn, door: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_calls_belong_to_the_chain_around_them(standin: StandIn, api: str) -> None:
     """Inside a LangChain run, the calls of a batch and of an RLM run are its children and count
     towards its usage, with the sync and the async API.
     """
@@ -367,7 +367,7 @@ async def test_calls_belong_to_the_chain_around_them(standin: StandIn, door: str
     chain = RunnableLambda(step, astep)
     config: Any = {"callbacks": [record, usage]}
     assert (
-        chain.invoke("go", config) if door == "sync" else await chain.ainvoke("go", config)
+        chain.invoke("go", config) if api == "sync" else await chain.ainvoke("go", config)
     ) == ANSWER
     assert len(record.calls) == 6
     assert {each["parent_run_id"] for each in record.calls} == set(record.chains)
@@ -434,17 +434,17 @@ def test_other_runnables_are_refused(wrong: Any) -> None:
         resolve(wrong)
 
 
-@pytest.mark.parametrize("door", ["sync", "async"])
+@pytest.mark.parametrize("api", ["sync", "async"])
 @pytest.mark.parametrize(
     "wrong",
     [RunnableLambda(len), Replying() | RunnableLambda(lambda _: 5), RunnableLambda(len).bind()],
 )
-async def test_a_runnable_that_returns_no_message(wrong: Any, door: str) -> None:
+async def test_a_runnable_that_returns_no_message(wrong: Any, api: str) -> None:
     """A Runnable that does not return a message fails at its first call, with an error that names
     the returned type.
     """
     with pytest.raises(ModelError, match="a model must return an AIMessage, not a int"):
-        if door == "sync":
+        if api == "sync":
             RLM(wrong).completion("What?", "a document")
         else:
             await RLM(wrong).acompletion("What?", "a document")

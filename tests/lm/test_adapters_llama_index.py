@@ -340,8 +340,8 @@ class Ends(BaseEventHandler):
             self.spans.append(event.span_id)
 
 
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_events_and_token_counts(standin: StandIn, door: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_events_and_token_counts(standin: StandIn, api: str) -> None:
     """Each call emits LlamaIndex's own events, and the object's callback manager counts its tokens,
     with the sync and the async API.
     """
@@ -354,7 +354,7 @@ async def test_events_and_token_counts(standin: StandIn, door: str) -> None:
         rlm = RLM(llm)
         result = (
             rlm.completion("What?", "a document")
-            if door == "sync"
+            if api == "sync"
             else await rlm.acompletion("What?", "a document")
         )
     finally:
@@ -429,8 +429,8 @@ async def test_a_completions_model(standin: StandIn) -> None:
     assert standin.stats().calls == 0
 
 
-@pytest.mark.parametrize("door", ["sync", "async"])
-async def test_the_users_system_prompt_is_sent(standin: StandIn, door: str) -> None:
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_the_users_system_prompt_is_sent(standin: StandIn, api: str) -> None:
     """The object's `system_prompt` precedes the root's instructions in one message, and the prompt
     of a sub-call.
     """
@@ -441,7 +441,7 @@ async def test_the_users_system_prompt_is_sent(standin: StandIn, door: str) -> N
     )
     llm = foreign("OpenAILike", standin.base_url, system_prompt="Answer in Latin.")
     rlm = RLM(llm)
-    _ = rlm.completion("Who?", "text") if door == "sync" else await rlm.acompletion("Who?", "text")
+    _ = rlm.completion("Who?", "text") if api == "sync" else await rlm.acompletion("Who?", "text")
     sent = [kept.body["messages"] for kept in standin.requests()]
     assert [[message["role"] for message in messages] for messages in sent] == [
         ["system", "user"]

@@ -55,19 +55,19 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.002)
 
 
-def model_of(kind: str, server: StandIn, door: str = "async", **options: Any) -> Any:
+def model_of(kind: str, server: StandIn, api: str = "async", **options: Any) -> Any:
     """The object as a model that is called with its asynchronous or, as on the portal, its
     synchronous method.
     """
     lm: Any = resolve(foreign(kind, server.base_url, **options))
-    if door == "sync":
+    if api == "sync":
         lm._call_async = None
     return lm
 
 
 @EACH
-@pytest.mark.parametrize("door", ["async", "sync"])
-async def test_a_completion_has_all_fields(standin: StandIn, kind: str, door: str) -> None:
+@pytest.mark.parametrize("api", ["async", "sync"])
+async def test_a_completion_has_all_fields(standin: StandIn, kind: str, api: str) -> None:
     """A completion has the text, the tokens with cached and thinking ones, the model's name and the
     provider's finish reason.
     """
@@ -75,7 +75,7 @@ async def test_a_completion_has_all_fields(standin: StandIn, kind: str, door: st
     standin.change(
         scripts={name: [Reply("so", usage=Counts(input=9, output=5, cached=4, reasoning=3))]}
     )
-    assert await model_of(kind, standin, door).complete(request_of("x")) == Completion(
+    assert await model_of(kind, standin, api).complete(request_of("x")) == Completion(
         "so", Usage(9, 5, 4, 3), name, ENDS[name]
     )
     assert [each.path for each in standin.requests()] == [PATHS[name]]
@@ -191,38 +191,38 @@ OTHERWISE = {("GoogleGenAI", "refusal"): ("bad_response", True)}
 
 
 async def failure_at(
-    server: StandIn, kind: str, fault: Fault, door: str = "async", **options: Any
+    server: StandIn, kind: str, fault: Fault, api: str = "async", **options: Any
 ) -> ModelError:
     """The failure of one call of an object without its own retries."""
     server.change(faults=[fault])
     with pytest.raises(ModelError) as caught:
-        await model_of(kind, server, door, max_retries=0, **options).complete(request_of("x"))
+        await model_of(kind, server, api, max_retries=0, **options).complete(request_of("x"))
     assert server.stats().calls == 1
     return caught.value
 
 
 @EACH
-@pytest.mark.parametrize("door", ["async", "sync"])
+@pytest.mark.parametrize("api", ["async", "sync"])
 @pytest.mark.parametrize(("fault", "expected", "retryable"), FAULTS)
 async def test_each_fault_has_its_type(
-    standin: StandIn, kind: str, door: str, fault: Any, expected: str, retryable: bool
+    standin: StandIn, kind: str, api: str, fault: Any, expected: str, retryable: bool
 ) -> None:
     """Each fault has the same type as with OpenAILM, for both methods, and the message names the
     model.
     """
-    failure = await failure_at(standin, kind, Fault(fault), door)
+    failure = await failure_at(standin, kind, Fault(fault), api)
     assert (failure.type, failure.retryable) == OTHERWISE.get((kind, fault), (expected, retryable))
     assert NAMES[kind] in str(failure)
 
 
 @EACH
-@pytest.mark.parametrize("door", ["async", "sync"])
-async def test_the_time_to_wait_arrives(standin: StandIn, kind: str, door: str) -> None:
+@pytest.mark.parametrize("api", ["async", "sync"])
+async def test_the_time_to_wait_arrives(standin: StandIn, kind: str, api: str) -> None:
     """The error has the seconds that the provider asked to wait, from a header or from the error's
     details.
     """
     assert (
-        await failure_at(standin, kind, Fault("rate_limit", retry_after=2), door)
+        await failure_at(standin, kind, Fault("rate_limit", retry_after=2), api)
     ).retry_after == 2
 
 

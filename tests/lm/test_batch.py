@@ -16,10 +16,10 @@ from rlm_integrations import LLMError, allm_batch, llm_batch, llm_batch_iter, ll
 from rlm_integrations.errors import InputError
 from rlm_integrations.lm.batch import BatchOptions, aparallel_query, parallel_query
 from rlm_integrations.records import Completion, Message, Request, Usage
-from tests.lm._local import DOORS, Batch, Local
+from tests.lm._local import APIS, Batch, Local
 
 
-@pytest.fixture(params=DOORS, ids=lambda door: door.__name__)
+@pytest.fixture(params=APIS, ids=lambda api: api.__name__)
 def batch(request: pytest.FixtureRequest) -> Batch:
     """The sync and the async API."""
     return request.param  # type: ignore[no-any-return]
@@ -329,16 +329,16 @@ TEMPLATE = 'Answer in JSON like {"found": [{}]}, {0}, {{chunk}}. Text: {chunk}'
 
 
 @pytest.mark.parametrize(
-    "door",
+    "api",
     [parallel_query, lambda *args, **options: asyncio.run(aparallel_query(*args, **options))],
     ids=["sync", "async"],
 )
-def test_parallel_query_replaces_the_literal_only(door: Batch) -> None:
+def test_parallel_query_replaces_the_literal_only(api: Batch) -> None:
     """Only {chunk} in the template is replaced, everywhere; other braces, and {chunk} inside a
     chunk, stay.
     """
     chunks = ["{chunk}", "{0}", "}{", "100 %s", "\\1 \\g<0>"]
-    assert door(TEMPLATE, chunks, Local()) == [
+    assert api(TEMPLATE, chunks, Local()) == [
         "re: " + TEMPLATE.replace("{chunk}", chunk) for chunk in chunks
     ]
 

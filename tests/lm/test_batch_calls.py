@@ -10,10 +10,10 @@ from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.batch import allm_batch_records, llm_batch_records
 from rlm_integrations.records import CallRecord, Completion, Message, Usage
-from tests.lm._local import DOORS, QUICK, Batch, Local, failing
+from tests.lm._local import APIS, QUICK, Batch, Local, failing
 
 
-@pytest.fixture(params=DOORS, ids=lambda door: door.__name__)
+@pytest.fixture(params=APIS, ids=lambda api: api.__name__)
 def batch(request: pytest.FixtureRequest) -> Batch:
     """The sync and the async API."""
     return request.param  # type: ignore[no-any-return]

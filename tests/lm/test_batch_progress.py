@@ -21,10 +21,10 @@ from rlm_integrations.events import (
 )
 from rlm_integrations.records import Completion, Request
 from tests._waits import at_every_wait
-from tests.lm._local import DOORS, QUICK, Batch, Local, failing
+from tests.lm._local import APIS, QUICK, Batch, Local, failing
 
 
-@pytest.fixture(params=DOORS, ids=lambda door: door.__name__)
+@pytest.fixture(params=APIS, ids=lambda api: api.__name__)
 def batch(request: pytest.FixtureRequest) -> Batch:
     """The sync and the async API."""
     return request.param  # type: ignore[no-any-return]

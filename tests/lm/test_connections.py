@@ -177,7 +177,7 @@ async def test_a_redirect_loop_ends_soon(transport: str) -> None:
     async with raw_server(redirect) as (address, seen):
         lm = OpenAILM("m", base_url=f"http://{address}/v1", api_key="a-key", transport=transport)  # type: ignore[arg-type]
         (reply,) = await allm_batch(["x"], lm)
-    assert str(reply).endswith("the server redirects in a circle (check base_url)")
+    assert str(reply).endswith("the server redirects in a loop (check base_url)")
     assert reply.retries == 0
     assert sum(data.count(b"POST /v1/chat/completions") for data in seen) <= 8
 
@@ -233,7 +233,7 @@ def bounded(params: dict[str, Any], **fields: Any) -> Request:
         ("https://api.openai.com/v1", {"max_tokens": 9_000}, {"max_tokens": 500}),
     ],
 )
-def test_which_parameter_bounds_a_reply(
+def test_the_parameter_of_the_reply_bound(
     base_url: str, own: dict[str, int], expected: dict[str, int]
 ) -> None:
     """OpenAI gets one name of the reply bound, because it refuses both; other servers get both; a

@@ -19,7 +19,7 @@ from rlm_integrations.errors import ModelError
 from rlm_integrations.records import Completion, LLMError, Request, Usage
 
 LOADING = "import time\nprint('loading', flush=True)\ntime.sleep(600)\n"
-DOORS = {
+APIS = {
     "stream": "for event in RLM(lm).stream('q', 't'): pass",
     "completion": "RLM(lm).completion('q', 't')",
     "batch": "llm_batch(['a', 'b'], lm)",
@@ -29,11 +29,11 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_ctrl_c_while_the_sdk_is_loaded(door: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("api", APIS)
+def test_ctrl_c_while_the_sdk_is_loaded(api: str, tmp_path: Path) -> None:
     """Ctrl-C during a slow import ends the process with KeyboardInterrupt and no further output."""
     (tmp_path / "openai.py").write_text(LOADING)
-    program = f"from rlm_integrations import *\nlm = OpenAILM('m', base_url='http://127.0.0.1:9/v1', api_key='x')\n{DOORS[door]}"
+    program = f"from rlm_integrations import *\nlm = OpenAILM('m', base_url='http://127.0.0.1:9/v1', api_key='x')\n{APIS[api]}"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
     process = subprocess.Popen(
         [sys.executable, "-c", program],

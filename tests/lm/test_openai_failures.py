@@ -25,9 +25,9 @@ def model(server: StandIn, **options: Any) -> OpenAILM:
     return OpenAILM("sub", base_url=server.base_url, api_key=KEY, **options)
 
 
-async def failure_of(lm: OpenAILM, door: str = "complete", prompt: str = "x") -> ModelError:
+async def failure_of(lm: OpenAILM, api: str = "complete", prompt: str = "x") -> ModelError:
     with pytest.raises(ModelError) as caught:
-        if door == "complete":
+        if api == "complete":
             await lm.complete(request_of(prompt))
         else:
             [piece async for piece in lm.astream(request_of(prompt))]
@@ -77,9 +77,9 @@ async def test_streams_fail_alike(server: StandIn, fault: Any) -> None:
 
 
 @pytest.mark.parametrize("transport", ["aiohttp", "sdk"])
-@pytest.mark.parametrize("door", ["complete", "astream"])
+@pytest.mark.parametrize("api", ["complete", "astream"])
 async def test_a_hanging_call_ends_at_its_timeout(
-    server: StandIn, transport: Any, door: str
+    server: StandIn, transport: Any, api: str
 ) -> None:
     """A hanging call ends at its timeout, a concurrent call is not delayed, and the server sees the
     first connection close.
@@ -87,7 +87,7 @@ async def test_a_hanging_call_ends_at_its_timeout(
     server.change(faults=[Fault("hang", match="hang")])
     lm = model(server, transport=transport, timeout=0.2)
     failure, answer = await asyncio.gather(
-        failure_of(lm, door, "hang"), lm.complete(request_of("x"))
+        failure_of(lm, api, "hang"), lm.complete(request_of("x"))
     )
     assert (failure.type, failure.retryable) == ("timeout", True)
     assert answer.text == answer_to("x")
@@ -209,9 +209,9 @@ def test_the_provider_may_say_whether_to_retry() -> None:
     assert status_error(400, None, "m", {"x-should-retry": "true"}).retryable is True
 
 
-@pytest.mark.parametrize("door", ["complete", "astream"])
+@pytest.mark.parametrize("api", ["complete", "astream"])
 async def test_the_key_is_in_no_error_and_no_log(
-    server: StandIn, caplog: pytest.LogCaptureFixture, door: str
+    server: StandIn, caplog: pytest.LogCaptureFixture, api: str
 ) -> None:
     """A key that the provider repeats in its error is in no message, traceback or log of any
     level.
@@ -219,7 +219,7 @@ async def test_the_key_is_in_no_error_and_no_log(
     caplog.set_level(logging.DEBUG)
     for fault in ("echo_key", "auth", "reset"):
         server.change(faults=[Fault(fault)])
-        failure = await failure_of(model(server), door)
+        failure = await failure_of(model(server), api)
         assert KEY not in "".join(traceback.format_exception(failure))
         assert KEY not in repr(failure)
         assert ("[key]" in str(failure)) == (fault == "echo_key")

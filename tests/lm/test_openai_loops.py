@@ -239,7 +239,8 @@ with serve_in_process() as server:
     standing.run_until_complete(ask(lm))
     assert server.stats().calls == 35, server.stats()
 
-    # The loop that stands still is the user's own to close. That comes after us, or there would be nothing left to see.
+    # The loop that stands still is the user's own to close. That comes after us, or there would be
+    # nothing left to see.
     atexit.unregister(runtime._close_all)
     atexit.register(standing.close)
     atexit.register(runtime._close_all)

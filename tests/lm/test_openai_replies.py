@@ -26,10 +26,10 @@ ODD = [
 ]
 
 
-@pytest.mark.parametrize("door", ["complete", "astream"])
+@pytest.mark.parametrize("api", ["complete", "astream"])
 @pytest.mark.parametrize(("fault", "kind", "retryable", "hint"), ODD)
 async def test_a_reply_without_an_answer(
-    server: StandIn, door: str, fault: Any, kind: str, retryable: bool, hint: str
+    server: StandIn, api: str, fault: Any, kind: str, retryable: bool, hint: str
 ) -> None:
     """No content, a refusal, tool calls and no choices are typed errors, the same for plain and
     streamed replies.
@@ -37,7 +37,7 @@ async def test_a_reply_without_an_answer(
     server.change(faults=[Fault(fault)])
     lm = OpenAILM("sub", base_url=server.base_url, api_key="sk-0123456789")
     with pytest.raises(ModelError) as caught:
-        if door == "complete":
+        if api == "complete":
             await lm.complete(request_of("x"))
         else:
             [piece async for piece in lm.astream(request_of("x"))]

@@ -27,11 +27,11 @@ async def test_a_compressed_answer(server: StandIn) -> None:
     assert "gzip" in server.requests()[0].headers["accept-encoding"]
 
 
-@pytest.mark.parametrize("door", ["complete", "astream"])
-async def test_a_redirect_is_followed(server: StandIn, door: str) -> None:
+@pytest.mark.parametrize("api", ["complete", "astream"])
+async def test_a_redirect_is_followed(server: StandIn, api: str) -> None:
     """The request is sent to the new location with its body."""
     lm = OpenAILM("sub", base_url=server.base_url.replace("/v1", "/moved/v1"), api_key=KEY)
-    if door == "complete":
+    if api == "complete":
         answer = await lm.complete(request_of("x"))
     else:
         answer = [piece async for piece in lm.astream(request_of("x"))][-1]

@@ -96,7 +96,7 @@ def count(request: pytest.FixtureRequest) -> Count:
 
 
 @pytest.mark.parametrize("text", [*PROSE.values(), *DENSE.values()], ids=[*PROSE, *DENSE])
-def test_no_script_and_no_kind_of_text_takes_more(count: Count, text: str) -> None:
+def test_the_bound_holds_for_every_kind_of_text(count: Count, text: str) -> None:
     """For prose of many scripts, base64, hex, digits, tables and control characters, the bound is
     at least a tokenizer's count.
     """
@@ -107,7 +107,7 @@ def test_no_script_and_no_kind_of_text_takes_more(count: Count, text: str) -> No
 @pytest.mark.parametrize("alphabet", CLASSES.values(), ids=CLASSES)
 @settings(deadline=None, max_examples=12)
 @given(data=st.data())
-def test_no_class_of_characters_takes_more(
+def test_the_bound_holds_for_every_class_of_characters(
     count: Count, alphabet: str, data: st.DataObject
 ) -> None:
     """The bound holds for random strings over a part of each class, long enough that the constant
@@ -163,9 +163,7 @@ def test_the_bound_never_exceeds_the_bytes() -> None:
         (Usage(200, 1), " " * 20_000, "y", True),
     ],
 )
-def test_counts_that_cannot_be_true(
-    usage: Usage, prompt: str, reply: str, is_credible: bool
-) -> None:
+def test_impossible_counts(usage: Usage, prompt: str, reply: str, is_credible: bool) -> None:
     """Counts of zero tokens for a text, or of fewer than a token per 200 characters, are
     unknown.
     """

@@ -367,7 +367,7 @@ async def test_a_closed_session_says_so(session: Session) -> None:
         await session.execute("1", 1)
 
 
-async def test_cancelling_gives_control_back_at_once(session: Session, gate: Any) -> None:
+async def test_cancelling_returns_at_once(session: Session, gate: Any) -> None:
     """Cancelling a block returns at once, cancels its calls and closes the session."""
     task = asyncio.ensure_future(session.execute("slow(60)", 1))
     while not gate.open:

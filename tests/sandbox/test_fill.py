@@ -144,7 +144,7 @@ print((peak() - before) / (sys.getsizeof(text)))
 @pytest.mark.parametrize(
     ("stored", "maxchar"), [(1, 0x7F), (1, 0xFF), (2, 0xFFFF), (4, 0x10FFFF), (4, 0x7F)]
 )
-def test_filling_takes_the_memory_of_the_text_and_no_more(stored: int, maxchar: int) -> None:
+def test_filling_needs_no_second_copy_in_memory(stored: int, maxchar: int) -> None:
     """Peak memory while filling is at most 1.1 times the size of the text."""
     command = [sys.executable, "-c", MEASURE, str(stored), str(maxchar), str(48 << 20)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

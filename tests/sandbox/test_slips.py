@@ -39,7 +39,7 @@ Run = Callable[[str], Awaitable[ExecutionResult]]
         "import weakref\nclass T: pass\nt = T(); p = weakref.proxy(t); del t\nFINAL(p)",
     ],
 )
-async def test_a_slip_costs_no_session(run: Run, slip: str) -> None:
+async def test_a_mistake_does_not_end_the_session(run: Run, slip: str) -> None:
     """Whatever a block binds, raises or exits with, the next block runs with the same builtins and
     variables.
     """

@@ -62,7 +62,7 @@ def raw(header: object, blobs: bytes = b"") -> bytes:
 
 
 @given(VALUES)
-def test_every_value_crosses_as_it_is(value: Any) -> None:
+def test_every_value_arrives_unchanged(value: Any) -> None:
     """Every value arrives unchanged, including its types, for any strings and keys."""
     message = crossed({"op": "x", "value": value})
     assert message == {"op": "x", "value": value}
@@ -286,7 +286,7 @@ def test_a_message_whose_parts_were_forgotten_is_stale() -> None:
     assert not decoder.stale
 
 
-def test_weight_tells_what_a_message_takes() -> None:
+def test_weight_includes_the_parts() -> None:
     """The weight of a message includes its parts."""
     decoder = Decoder(1 << 30)
     for frame in frames_of({"op": "x", "value": ["y" * 100_000] * 100}):

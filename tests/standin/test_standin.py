@@ -242,7 +242,7 @@ async def closing(server: StandIn, prompt: str) -> bytes:
         writer.close()
 
 
-async def test_a_client_that_goes_away_is_counted() -> None:
+async def test_a_client_that_disconnects_is_counted() -> None:
     """Calls whose client disconnects are soon counted as aborted."""
     async with serve(faults=[Fault("hang")]) as server, aiohttp.ClientSession() as session:
         tasks = [asyncio.create_task(ask(session, server, str(n))) for n in range(5)]
@@ -317,7 +317,7 @@ def test_nothing_is_left_behind() -> None:
 
 
 @pytest.mark.parametrize("steps", range(8))
-def test_it_leaves_nothing_of_a_client_that_comes_as_it_stops(steps: int) -> None:
+def test_a_client_accepted_at_the_stop_is_closed(steps: int) -> None:
     """A connection accepted while it stops is closed like the others."""
 
     async def main() -> socket.socket:

@@ -446,7 +446,7 @@ async def test_a_stream_breaks_off_after_its_first_text(name: str, kind: Any) ->
 
 
 @OTHERS
-async def test_a_client_that_goes_away_is_counted(name: str) -> None:
+async def test_a_client_that_disconnects_is_counted(name: str) -> None:
     """Hanging calls are in flight until their client disconnects, and then aborted."""
     async with serve(faults=[Fault("hang")]) as server:
         tasks = [asyncio.create_task(ask(server, name, str(number))) for number in range(3)]

@@ -1,4 +1,4 @@
-"""OpenAI's wire: the model, its client and its transport."""
+"""Models behind OpenAI's API: the model, its client and its transport."""
 
 from rlm_integrations.lm.openai.model import OpenAILM
 

@@ -15,8 +15,8 @@ from rlm_integrations.lm.openai.failures import WRITE_HTTP, WRITE_HTTPS, model_e
 from rlm_integrations.lm.openai.probe import speaks_http, speaks_tls
 from rlm_integrations.lm.openai.transport import DirectClient, httpx, parsed, redirects
 
-CONNECT_SECONDS = 15.0  # for a connection; they count towards the call's timeout
-OFFLOAD_ABOVE_BYTES = 500_000  # of a response: parsing more would block the loop
+CONNECT_SECONDS = 15.0  # seconds for a connection; they count towards the call's timeout
+OFFLOAD_ABOVE_BYTES = 500_000  # bytes of a response: parsing more would block the loop
 
 
 class _SDK(openai.AsyncOpenAI):

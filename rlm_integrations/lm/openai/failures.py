@@ -74,7 +74,7 @@ def _connection_error(error: Exception, where: str, url: str, *, is_answering: b
             )
         return failed(f"{what} {_reason(chain)}")
     for each in chain:
-        # Some inherit from ssl.SSLError without its attributes
+        # Some subclasses of ssl.SSLError lack its attributes
         if isinstance(each, aiohttp.ClientError):
             continue
         match each:
@@ -84,7 +84,7 @@ def _connection_error(error: Exception, where: str, url: str, *, is_answering: b
                     "base_url"
                 )
             case httpx.TooManyRedirects():
-                return failed("the server redirects in a circle (check base_url)")
+                return failed("the server redirects in a loop (check base_url)")
             case ssl.SSLCertVerificationError():
                 trust = "set SSL_CERT_FILE to a file of trusted certificates"
                 return failed(f"its certificate is not trusted: {each.verify_message} ({trust})")

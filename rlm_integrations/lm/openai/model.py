@@ -27,7 +27,7 @@ OPENAI = "https://api.openai.com/v1"
 TRANSPORTS = ("aiohttp", "sdk")
 RESERVED_PARAMS = frozenset({"messages", "model", "n", "stream", "stream_options"})
 SET_BY_LIBRARY = "the library sets messages, model, stream and n itself"
-# Of a request: encoding more would block the loop
+# Characters of a request: encoding more would block the loop
 OFFLOAD_ABOVE_CHARS = 500_000
 
 

@@ -39,7 +39,8 @@ ATTACKS = [
                 breach("code of its own")
             except PermissionError:
                 pass
-            # int 0x80; ret, if the C library happens to hold it: the kernel would take it for a 32-bit program's call.
+            # int 0x80; ret, if the C library happens to hold it: the kernel would take it for a
+            # 32-bit program's call.
             start = ctypes.cast(libc.getpid, ctypes.c_void_p).value & ~0xFFF
             place = ctypes.string_at(start, 1 << 17).find(bytes.fromhex("cd80c3"))
             if place >= 0:

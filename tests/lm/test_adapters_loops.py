@@ -409,7 +409,7 @@ with serve_in_thread(scripts=_foreign.SCRIPTS) as server:
     for kind in ["ChatOpenAI", "OpenAILike"] if _foreign.HAS_LLAMA_INDEX else ["ChatOpenAI"]:
         llm = _foreign.foreign(kind, server.base_url)
         asyncio.run(allm_batch([], llm)) or asyncio.run(allm_batch(["x"], llm))
-        assert kind != "ChatOpenAI" or runtime.peek("portal") is None  # an async door alone starts none
+        assert kind != "ChatOpenAI" or runtime.peek("portal") is None  # only the async API starts none
         asyncio.run(ask(llm))
         asyncio.run(ask(llm))
         assert llm_batch(_foreign.PROMPTS, llm) == _foreign.ANSWERS

@@ -38,7 +38,7 @@ class Gathering:
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-async def test_a_batch_is_as_wide_as_the_run_allows(batch: str) -> None:
+async def test_the_default_concurrency_of_a_batch(batch: str) -> None:
     """Without an explicit width, a batch uses `max_parallel_calls`."""
     for width in (20, 3):
         answers = Gathering(width)
@@ -47,7 +47,7 @@ async def test_a_batch_is_as_wide_as_the_run_allows(batch: str) -> None:
         assert (result.answer, answers.most) == ("1", width)
 
 
-async def test_the_prompt_says_how_wide_a_batch_is() -> None:
+async def test_the_prompt_has_the_limit_of_parallel_calls() -> None:
     """The prompt has the limit of parallel calls."""
     root = Scripted([final("1")])
     await run(root, max_parallel_calls=17)
@@ -62,7 +62,7 @@ async def test_the_seeds_own_parameter_names_work() -> None:
     assert (await run(root)).answer == '["re: sum up a", "re: sum up b"]'
 
 
-async def test_help_of_every_function_shows_its_parameters_and_what_it_does() -> None:
+async def test_help_of_every_function() -> None:
     """`help` of host functions, store methods and tools has the real signature, at least one line
     of description, and no internal name.
     """

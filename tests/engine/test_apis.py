@@ -47,7 +47,7 @@ from tests.engine.conftest import (
 )
 from tests.standin import Fault, StandIn, serve_in_thread
 
-Door = Callable[[RLM, str, object], Awaitable[RLMResult]]
+Api = Callable[[RLM, str, object], Awaitable[RLMResult]]
 
 
 async def by_astream(rlm: RLM, question: str, context: object) -> RLMResult:
@@ -78,7 +78,7 @@ def by_sync_chat(rlm: RLM, question: str, context: object) -> RLMResult:
         return chat.completion(question)
 
 
-DOORS: dict[str, Door] = {
+APIS: dict[str, Api] = {
     "acompletion": RLM.acompletion,
     "completion in a thread": lambda *args: asyncio.to_thread(RLM.completion, *args),
     "completion in a loop": by_completion_inside_a_loop,
@@ -91,9 +91,9 @@ DOORS: dict[str, Door] = {
 }
 
 
-@pytest.fixture(params=DOORS)
-def door(request: pytest.FixtureRequest) -> Door:
-    return DOORS[request.param]
+@pytest.fixture(params=APIS)
+def api(request: pytest.FixtureRequest) -> Api:
+    return APIS[request.param]
 
 
 @pytest.fixture
@@ -113,14 +113,14 @@ SCRIPT = [
 # The same with every API.
 
 
-async def test_every_api_returns_the_same_result(door: Door, provider: StandIn) -> None:
+async def test_every_api_returns_the_same_result(api: Api, provider: StandIn) -> None:
     """Answer, citations, calls and record are the same with every API, twice in a row, over real
     HTTP.
     """
     provider.change(scripts={"root": SCRIPT})
     rlm = RLM(*models(provider.base_url, "root", "sub"))
     for _ in range(2):
-        result = await door(rlm, "What fish?", TEXT)
+        result = await api(rlm, "What fish?", TEXT)
         assert (result.stop_reason, result.iterations, result.total_calls) == ("final", 2, 4)
         assert [each.quote for each in result.citations] == ["red fish"]
         assert result.answer == result.trajectory[0].executions[0].subcalls[1].reply
@@ -128,16 +128,16 @@ async def test_every_api_returns_the_same_result(door: Door, provider: StandIn) 
     assert provider.stats().calls == 8
 
 
-async def test_every_api_raises_the_same_error(door: Door) -> None:
+async def test_every_api_raises_the_same_error(api: Api) -> None:
     """An invalid question, a failing model and a spent budget raise the same error with every API,
     with the partial result if there is one.
     """
     with pytest.raises(InputError, match="the question must be a string that is not empty"):
-        await door(RLM("offline"), " ", TEXT)
+        await api(RLM("offline"), " ", TEXT)
     with pytest.raises(ModelError, match="returned int, not a Completion"):
-        await door(RLM(Broken()), "What fish?", TEXT)
+        await api(RLM(Broken()), "What fish?", TEXT)
     with pytest.raises(BudgetExceededError) as caught:
-        await door(
+        await api(
             RLM(Scripted([code("print('seen')")]), budget=Budget(max_calls=1, on_exceeded="raise")),
             "What fish?",
             TEXT,
@@ -306,10 +306,10 @@ def raises(_event: Event) -> None:
 
 
 async def test_exceptions_of_on_event_never_break_a_run(
-    door: Door, caplog: pytest.LogCaptureFixture
+    api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A hook that raises on every event changes nothing, and is logged once."""
-    result = await door(RLM(Scripted(SCRIPT), on_event=raises), "What fish?", TEXT)
+    result = await api(RLM(Scripted(SCRIPT), on_event=raises), "What fish?", TEXT)
     assert (result.answer, result.stop_reason) == ("re: b", "final")
     assert caplog.text.count("further errors of this hook are not logged") == 1
 
