@@ -2,9 +2,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENV2 := .venv
 ENV3 := .venv-openai3
-# Two workers for each of two cores: tests wait, too.
-PYTEST := -m pytest -n 4 --dist worksteal
+# More workers than cores: tests wait, too.
+PYTEST := -m pytest --dist worksteal
 PYTEST_ARGS ?=
+
+# Every worker and every interpreter that a test starts would compile the frameworks again: seconds each.
+export PYTHONDONTWRITEBYTECODE :=
 
 # openai 2 with everything, LlamaIndex included; and openai 3, which LlamaIndex's own openai package excludes.
 EXTRAS2 := all
@@ -14,13 +17,17 @@ TESTS3 := tests/lm tests/cassettes $(patsubst %,tests/langchain/test_%.py,batch 
 
 .PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-loaded
 
-test: test-openai2 test-openai3
+# Both at once; Ctrl-C reaches both.
+test:
+	@$(MAKE) --no-print-directory -j 2 test-openai2 test-openai3
 
 test-openai2: $(ENV2)/ready
-	$(ENV2)/bin/python $(PYTEST) $(PYTEST_ARGS)
+	$(ENV2)/bin/python $(PYTEST) -n 4 $(PYTEST_ARGS)
 
+# Its report is shown in one piece: the other one's is on the screen meanwhile.
 test-openai3: $(ENV3)/ready
-	$(ENV3)/bin/python $(PYTEST) $(TESTS3) $(PYTEST_ARGS)
+	@$(ENV3)/bin/python $(PYTEST) -n 2 $(TESTS3) $(PYTEST_ARGS) >$(ENV3)/report 2>&1; status=$$?; \
+	echo; echo "openai 3:"; cat $(ENV3)/report; exit $$status
 
 check: lint test
 

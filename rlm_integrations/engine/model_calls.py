@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from rlm_integrations._concurrency import runtime
+from rlm_integrations._concurrency.deadlines import end_after
 from rlm_integrations.engine.budget import BudgetSpentError, Charge, Exhausted, Purse
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.clock import RunClock
@@ -240,7 +241,8 @@ class ModelCalls:
         if left is None:  # most runs, some of which make thousands of calls
             return await asking
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(None) as timeout:
+                end_after(timeout, left)
                 return await asking
         except TimeoutError:
             self._purse.spent_out = self._purse.spent_out or "budget_seconds"

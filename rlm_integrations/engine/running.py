@@ -5,6 +5,7 @@ cancelled.
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
+from contextvars import Context
 
 from rlm_integrations._concurrency.cleanup import wait_until_done
 from rlm_integrations.engine.budget import Purse
@@ -105,7 +106,8 @@ class BlockUnderWay:
             self._purse.spent_out = self._purse.spent_out or "budget_seconds"
             self.interrupt()
 
-        timer = asyncio.get_running_loop().call_later(max(0.0, left), over)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(max(0.0, left), over, context=Context())
         try:
             yield
         finally:

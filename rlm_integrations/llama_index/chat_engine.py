@@ -51,7 +51,7 @@ class _Holder:
             await self.chat.aclose()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Talk:
     """A session with its document, RLM and event loop: if one of these changes, a new session
     begins.
@@ -62,22 +62,37 @@ class _Talk:
     rlm: "RLM"
     # None for the sync methods, which share a separate loop
     loop: asyncio.AbstractEventLoop | None
+    holder: _Holder | None = None
+
+    def close(self) -> None:
+        """Close a session of the sync methods."""
+        self.chat.close()
+        self._leave_holder()
 
     def close_soon(self) -> None:
         """Close the session without waiting. A loop that has ended has closed it already."""
         if self.loop is None:
-            threading.Thread(target=self.chat.close, daemon=True, name="rlm-close").start()
+            threading.Thread(target=self.close, daemon=True, name="rlm-close").start()
         elif self.loop.is_running():
-            asyncio.run_coroutine_threadsafe(self.chat.aclose(), self.loop)
+            asyncio.run_coroutine_threadsafe(self._aclose_here(), self.loop)
 
     async def aclose(self) -> None:
         """Close the session, and wait for it unless it belongs to another loop."""
         if self.loop is None:
-            await in_thread(self.chat.close)
+            await in_thread(self.close)
         elif self.loop is running_loop():
-            await self.chat.aclose()
+            await self._aclose_here()
         else:
             self.close_soon()
+
+    async def _aclose_here(self) -> None:
+        await self.chat.aclose()
+        self._leave_holder()
+
+    def _leave_holder(self) -> None:
+        """The holder lives as long as its loop, and a session refers to its engine and document."""
+        if self.holder is not None and self.holder.chat is self.chat:
+            self.holder.chat = None
 
 
 class RLMChatEngine(WithRuns, BaseChatEngine):
@@ -195,7 +210,7 @@ class RLMChatEngine(WithRuns, BaseChatEngine):
         if (talk := self._let_go()) is None:
             return
         if talk.loop is None:
-            talk.chat.close()
+            talk.close()
         else:
             talk.close_soon()
 
@@ -260,7 +275,8 @@ class RLMChatEngine(WithRuns, BaseChatEngine):
         """Register the session to be closed when the running loop ends or this engine is garbage
         collected.
         """
-        (await self._open.get()).chat = talk.chat
+        talk.holder = await self._open.get()
+        talk.holder.chat = talk.chat
 
     def _session(
         self,

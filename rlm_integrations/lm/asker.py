@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, fields, replace
 
+from rlm_integrations._concurrency.deadlines import end_after
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.events import (
@@ -195,7 +196,8 @@ class ModelCaller:
         """
         name = self.lm.name
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(None) as timeout:
+                end_after(timeout, self._timeout)
                 completion = await self.lm.complete(request)
         except ModelError as error:
             return error

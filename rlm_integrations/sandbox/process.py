@@ -12,6 +12,7 @@ from typing import Any
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
+from rlm_integrations._concurrency.deadlines import end_after
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxClosedError, SandboxError, SandboxUnavailableError
 from rlm_integrations.sandbox._block import LostError, RunningBlock
@@ -212,7 +213,8 @@ class ProcessSession:
             if self._lost:
                 raise SandboxError(f"the session was lost: {self._lost}")
             try:
-                async with asyncio.timeout(self._limits.block_seconds + self._limits.grace_seconds):
+                async with asyncio.timeout(None) as timeout:
+                    end_after(timeout, self._limits.block_seconds + self._limits.grace_seconds)
                     self.child.signal(signal.SIGCONT)
                     await self.channel.send({"op": "vars", "values": dict(variables), "block": -1})
                     while await self.channel.receive() != {"op": "done", "block": -1}:

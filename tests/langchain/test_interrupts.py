@@ -2,12 +2,15 @@
 charged.
 """
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -24,13 +27,25 @@ MANY = 200  # sub-calls of each run, none of which is ever answered
 AT_ONCE = 5
 PROGRAM = code(f"llm_batch(['hang'] * {MANY}, max_concurrent={AT_ONCE})", "FINAL('over')")
 
-BEGIN = """
-    import sys
+PREPARED = """
+    import os, sys
+    from langchain.agents import create_agent
     from langchain_core.runnables import RunnableParallel
     from langchain_openai import ChatOpenAI
     from rlm_integrations import OpenAILM
-    from rlm_integrations.langchain import RLMRunnable, as_node, create_rlm_tool
-    address = sys.argv[1]
+    from rlm_integrations.langchain import RLMRunnable, create_rlm_tool
+
+    # LangChain is loaded once; each test has a process of its own, which has done nothing yet.
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            break
+        print(child, flush=True)
+        print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    else:
+        sys.exit()
+
+    address, kind, way = line.rstrip("\\n").split("|")
 
     def chat(name):
         return ChatOpenAI(model=name, base_url=address, api_key="x", max_retries=0)
@@ -38,34 +53,69 @@ BEGIN = """
     def own(name):
         return OpenAILM(name, base_url=address, api_key="x")
 
-    model = chat if sys.argv[2] == "chat" else own
+    model = chat if kind == "chat" else own
     rlm = RLMRunnable(model("root"), model("sub"), context="a document", max_parallel_calls=5)
+
+    def agent():
+        return create_agent(chat("agent"), [create_rlm_tool(rlm)])
+
+    asked = {"messages": [("user", "Who?")]}
     try:
-"""
-END = """
+        exec(compile(way, "way", "exec"))  # of a string, it would end the process by the signal
     except KeyboardInterrupt:
         print("interrupted")
 """
-AGENT = """
-        from langchain.agents import create_agent
-        agent = create_agent(chat("agent"), [create_rlm_tool(rlm)])
-"""
-WAYS = {  # the called function, and the number of its runs
-    "batch": ("        rlm.batch(['a', 'b', 'c'])", 3),
-    "batch of bounded runs": ("        rlm.batch(['a', 'b', 'c'], {'max_concurrency': 2})", 2),
-    "batch_as_completed": ("        list(rlm.batch_as_completed(['a', 'b', 'c']))", 3),
-    "parallel": ("        RunnableParallel(a=rlm, b=rlm).invoke('Who?')", 2),
-    "agent": (AGENT + "        agent.invoke({'messages': [('user', 'Who?')]})", 1),
-    "agent's stream": (
-        AGENT
-        + "        list(agent.stream({'messages': [('user', 'Who?')]}, stream_mode='messages'))",
-        1,
-    ),
+WAYS = {  # the called code, and the number of its runs
+    "batch": ("rlm.batch(['a', 'b', 'c'])", 3),
+    "batch of bounded runs": ("rlm.batch(['a', 'b', 'c'], {'max_concurrency': 2})", 2),
+    "batch_as_completed": ("list(rlm.batch_as_completed(['a', 'b', 'c']))", 3),
+    "parallel": ("RunnableParallel(a=rlm, b=rlm).invoke('Who?')", 2),
+    "agent": ("agent().invoke(asked)", 1),
+    "agent's stream": ("list(agent().stream(asked, stream_mode='messages'))", 1),
 }
 
 
+class Starter:
+    """Starts processes that have LangChain loaded and have done nothing yet."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def start(self, *words: str) -> int:
+        """The id of a new process."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("|".join(words) + "\n")
+        self._process.stdin.flush()
+        while not (line := self._line()).isdigit():
+            pass  # the end of a process whose test failed
+        return int(line)
+
+    def output(self) -> list[str]:
+        """What the process printed, once it has ended, and its exit code."""
+        lines = [self._line()]
+        while not lines[-1].startswith("ended"):
+            lines.append(self._line())
+        return lines
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the process that loads LangChain ended"
+        return line.rstrip("\n")
+
+
+@pytest.fixture(scope="module")
+def starter() -> Iterator[Starter]:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PREPARED)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    ) as process:  # fmt: skip
+        yield Starter(process)
+        process.kill()
+
+
 @pytest.mark.parametrize(("way", "model"), [*((way, "chat") for way in WAYS), ("batch", "own")])
-def test_ctrl_c_ends_the_spending(standin: StandIn, way: str, model: str) -> None:
+def test_ctrl_c_ends_the_spending(standin: StandIn, starter: Starter, way: str, model: str) -> None:
     """After Ctrl-C no further call is made, from worker threads or from the main thread; the error
     is KeyboardInterrupt.
     """
@@ -74,16 +124,16 @@ def test_ctrl_c_ends_the_spending(standin: StandIn, way: str, model: str) -> Non
     )
     lines, runs = WAYS[way]
     most = runs * (2 if way == "batch of bounded runs" else AT_ONCE)
-    program = textwrap.dedent(BEGIN + lines + END)
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, standin.base_url, model],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
-    assert soon(lambda: standin.stats().in_flight == most, 250), process.communicate(timeout=1)
-    made = standin.stats().calls
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=250)
-    assert (out, standin.stats().calls) == ("interrupted\n", made), err
+    process = starter.start(standin.base_url, model, lines)
+    try:
+        assert soon(lambda: standin.stats().in_flight == most, 250)
+        made = standin.stats().calls
+        os.kill(process, signal.SIGINT)
+        assert (starter.output(), standin.stats().calls) == (["interrupted", "ended 0"], made)
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        raise
     assert soon(lambda: standin.stats().in_flight == 0, 60)
 
 

@@ -3,8 +3,10 @@ properties.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.tools import BaseTool
 from langchain_tests.integration_tests import RetrieversIntegrationTests, ToolsIntegrationTests
@@ -21,6 +23,12 @@ def tools() -> dict[str, BaseTool]:
         tool.name: tool
         for tool in [create_rlm_tool(scripted()), *RLMStoreToolkit(store=findings()).get_tools()]
     }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_document_is_kept() -> Iterator[None]:
+    yield
+    tools.cache_clear()
 
 
 class TestSearch(RetrieversIntegrationTests):

@@ -28,7 +28,7 @@ from llama_index.core.chat_engine.types import BaseChatEngine
 from rlm_integrations import RLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import RLMChatEngine, RLMProgressEvent, RLMQueryEngine, result_of
-from tests.engine.conftest import Scripted, children, code, final
+from tests.engine.conftest import Scripted, children, code, documents_held, final, soon
 from tests.llama_index.test_traces import told  # noqa: F401 - a fixture
 
 APIS = pytest.mark.parametrize("api", ["sync", "async"])
@@ -111,6 +111,19 @@ async def test_reset(api: str) -> None:
     assert str(await say(engine, api, "And then?")) == "first"
     assert QUESTION not in str(root.requests[-1].messages)
     await close(engine, api)
+
+
+@APIS
+async def test_a_closed_engine_keeps_no_document(api: str) -> None:
+    """Its event loop, which is the process's own for the sync methods, holds nothing of the
+    session.
+    """
+    before = len(documents_held())
+    engine, _ = chat_of()
+    await say(engine, api, QUESTION)
+    await close(engine, api)
+    del engine
+    assert soon(lambda: len(documents_held()) <= before)
 
 
 @APIS

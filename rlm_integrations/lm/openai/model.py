@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from rlm_integrations._concurrency.deadlines import end_after
 from rlm_integrations._concurrency.per_loop import PerLoop
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError, ModelError
@@ -134,7 +135,8 @@ class OpenAILM(Queryable):
         """
         client = await self._clients.get()
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(None) as timeout:
+                end_after(timeout, self.timeout)
                 reply = await self._ask(client, request)
         except TimeoutError:
             raise ModelError(

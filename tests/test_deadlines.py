@@ -1,0 +1,73 @@
+"""Timers of this library keep nothing of the code that started them."""
+
+import asyncio
+import gc
+import weakref
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from rlm_integrations import RLM, Budget, allm_batch
+from rlm_integrations._concurrency.deadlines import end_after
+from rlm_integrations.records import Completion, Request
+
+KEPT: ContextVar[object] = ContextVar("KEPT")
+
+
+class Thing:
+    """What a caller's context variable holds."""
+
+
+class Finishes:
+    """A model in this process whose every reply finishes a run."""
+
+    name, context_window = "finishes", None
+
+    async def complete(self, request: Request) -> Completion:
+        return Completion("```repl\nFINAL('so')\n```")
+
+
+async def batch() -> None:
+    await allm_batch(["x"], Finishes(), timeout=600)
+
+
+async def run() -> None:
+    rlm = RLM(Finishes(), budget=Budget(max_seconds=600))
+    assert (await rlm.acompletion("What?", "a document")).answer == "so"
+
+
+@pytest.mark.parametrize("call", [batch, run])
+async def test_a_call_that_has_ended_keeps_no_callers_context(call: Any) -> None:
+    """The event loop keeps cancelled timers until they are due: they hold no caller's context."""
+
+    async def with_a_thing(thing: Thing) -> None:
+        KEPT.set(thing)
+        await call()
+
+    thing = Thing()
+    gone = weakref.ref(thing)
+    # Without a timer that is due earlier, the loop drops a cancelled one at once
+    earlier = asyncio.get_running_loop().call_later(60, call)
+    await asyncio.create_task(with_a_thing(thing))
+    del thing
+    await asyncio.sleep(0)  # the loop lets go of the step that ended
+    gc.collect()
+    assert gone() is None
+    earlier.cancel()
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+async def test_a_time_that_is_over_ends_the_work(seconds: float) -> None:
+    """A deadline that has passed ends the work at once, as with `asyncio.timeout`."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(None) as timeout:
+            end_after(timeout, seconds)
+            await asyncio.Event().wait()
+
+
+async def test_none_sets_no_deadline() -> None:
+    """Without seconds there is no timer."""
+    async with asyncio.timeout(None) as timeout:
+        end_after(timeout, None)
+        assert timeout.when() is None
