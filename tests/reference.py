@@ -21,11 +21,11 @@ TYPES = """## Types
 
 | name | what it is |
 |---|---|
-| `Model` | what can be asked: a name, an object of LangChain or LlamaIndex, or an `LM` |
+| `Model` | a name, an object of LangChain or LlamaIndex, or an `LM` |
 | `LM` | a model of your own: `name`, `context_window` and `async complete(request)` |
-| `Context` | what a question is about: a string, a `pathlib.Path`, a document of LangChain or LlamaIndex, several of these, or a `Corpus` |
+| `Context` | a string, a `pathlib.Path`, a document of LangChain or LlamaIndex, several of these, or a `Corpus` |
 | `Corpus` | a context that is read once, by `Corpus.build(context)`, for several runs |
-| `RLM[T]`, `RLMResult[T]` | `T` is what answers are: `str`; with `output_type=T` it is `T \\| None`, or `T` with `on_incomplete="raise"` |
+| `RLM[T]`, `RLMResult[T]` | `T` is the type of answers: `str`, or with `output_type=T` `T \\| None`, or `T` if incomplete runs raise |
 | `Chat` | what `rlm.session(context)` returns |"""
 SETTINGS = [records.Budget, records.Limits, Retry]
 RECORDS = [
@@ -63,14 +63,17 @@ def page() -> str:
     parts = [
         "# Settings, records and events",
         "<!-- written by `python -m tests.reference` from the docstrings, checked by a test -->",
-        "Each name with an asterisk is in `rlm_integrations`; the others are in the module that is named.",
+        "Names with an asterisk are in `rlm_integrations`; the others are in the given module.",
         TYPES,
         "## Settings",
         *map(_section, SETTINGS),
         "## Records",
         *map(_section, RECORDS),
         "## Events",
-        "A hook (`on_event=`) and a stream (`rlm.stream`) get these; all are in `rlm_integrations`. Each is an `Event`, which has:",
+        (
+            "Hooks (`on_event=`) and streams (`rlm.stream`) receive these events; all are in "
+            "`rlm_integrations`. Each is an `Event`, with these fields:"
+        ),
         _table(events.Event),
         *(_section(each, omit=_BASE) for each in event_kinds()),
         "## Errors",

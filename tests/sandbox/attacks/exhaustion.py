@@ -8,7 +8,7 @@ ATTACKS = [
     Attack(
         name="one large allocation",
         kind="exhaustion",
-        must_not="A session takes more memory than it may.",
+        must_not="A session allocates more memory than its limit.",
         layer="rlimits",
         says="MemoryError|Cannot allocate",
         code="""
@@ -25,7 +25,7 @@ ATTACKS = [
     Attack(
         name="many small allocations",
         kind="exhaustion",
-        must_not="A session takes more memory than it may, bit by bit.",
+        must_not="A session allocates more memory than its limit, in small pieces.",
         layer="rlimits",
         limits=dataclasses.replace(SHORT, memory=128 << 20, block_seconds=5),
         says="MemoryError",
@@ -54,7 +54,9 @@ ATTACKS = [
     Attack(
         name="descriptors",
         kind="exhaustion",
-        must_not="A session opens more descriptors than it may, each of which holds memory of the kernel.",
+        must_not=(
+            "A session opens more descriptors than its limit, each of which uses kernel memory."
+        ),
         layer="rlimits",
         says="Too many open files",
         works=True,
@@ -71,15 +73,21 @@ ATTACKS = [
     Attack(
         name="tables of descriptors",
         kind="exhaustion",
-        must_not="Each thread gets a table of descriptors of its own, so that all together open more than a session may.",
+        must_not=(
+            "Each thread gets its own descriptor table, so that together they open more than the "
+            "session's limit."
+        ),
         layer="seccomp",
         works=True,
-        code="reach(*[('close_range', 1 << 20, 1 << 20, flags) for flags in (2, 6, 1, 8, 0xFFFFFFFF)])",
+        code=(
+            "reach(*[('close_range', 1 << 20, 1 << 20, flags) for flags in (2, 6, 1, 8, "
+            "0xFFFFFFFF)])"
+        ),
     ),
     Attack(
         name="a flood of output",
         kind="exhaustion",
-        must_not="The host keeps more of what code prints than it promised.",
+        must_not="The host keeps more output than its limit.",
         layer="fields",
         limits=dataclasses.replace(SHORT, stdout_kept=1000, stderr_kept=1000),
         ends=("interrupted",),
@@ -90,7 +98,10 @@ ATTACKS = [
     Attack(
         name="a huge argument",
         kind="exhaustion",
-        must_not="One call makes the host hold more than a call may; one wide character makes a text four times as large as its bytes.",
+        must_not=(
+            "One call makes the host hold more than a call's limit; one wide character makes a "
+            "string four times as large as its bytes."
+        ),
         layer="wire",
         limits=dataclasses.replace(QUICK, message_bytes=8 << 20),
         ends=("lost",),
@@ -100,7 +111,10 @@ ATTACKS = [
     Attack(
         name="a huge reply",
         kind="exhaustion",
-        must_not="A reply that does not fit into the session leaves it waiting for ever, or stays with the host.",
+        must_not=(
+            "A reply that does not fit into the session leaves it waiting for ever, or stays "
+            "with the host."
+        ),
         layer="rlimits",
         limits=dataclasses.replace(QUICK, memory=64 << 20),
         ends=("lost",),
@@ -111,17 +125,20 @@ ATTACKS = [
     Attack(
         name="endless recursion",
         kind="exhaustion",
-        must_not="An overflow of the stack is anything but the end of this one session.",
+        must_not="A stack overflow affects more than this session.",
         layer="own process",
         ends=("error", "lost"),
         says="RecursionError|MemoryError|ended by itself",
         keeps=False,
-        code="sys.setrecursionlimit(1 << 30)\ndef down(): return [*map(lambda _: down(), [0])]\ndown()",
+        code=(
+            "sys.setrecursionlimit(1 << 30)\ndef down(): return [*map(lambda _: down(), "
+            "[0])]\ndown()"
+        ),
     ),
     Attack(
         name="a regex that never ends",
         kind="exhaustion",
-        must_not="A search without end holds host or session.",
+        must_not="An endless search blocks the host or the session.",
         layer="watch",
         limits=SHORT,
         ends=("interrupted",),
@@ -136,12 +153,18 @@ ATTACKS = [
         limits=SHORT,
         ends=("interrupted",),
         says="computed for more than 0.5 s",
-        code="import threading\nthreading.Thread(target=slow, args=(60,), daemon=True).start()\nwhile True: pass",
+        code=(
+            "import threading\nthreading.Thread(target=slow, args=(60,), "
+            "daemon=True).start()\nwhile True: pass"
+        ),
     ),
     Attack(
         name="replies that nobody reads",
         kind="exhaustion",
-        must_not="The host piles up replies for code that holds its interpreter in one endless call and cannot be interrupted.",
+        must_not=(
+            "The host piles up replies for code that holds its interpreter in one endless call "
+            "and cannot be interrupted."
+        ),
         layer="watch",
         limits=dataclasses.replace(SHORT, calls_in_flight=8),
         ends=("lost",),

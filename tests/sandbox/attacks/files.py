@@ -16,7 +16,7 @@ ATTACKS = [
     Attack(
         name="read, spelt otherwise",
         kind="files",
-        must_not="The same file is read by another path or another call.",
+        must_not="The same file is read through another path or another call.",
         layer="landlock",
         works=True,
         code="""
@@ -52,7 +52,7 @@ ATTACKS = [
     Attack(
         name="handles",
         kind="files",
-        must_not="A handle of a file is had without reading it, to be used later.",
+        must_not="A file is opened without reading it, for later use.",
         layer="seccomp",
         works=True,
         code="""
@@ -63,15 +63,18 @@ ATTACKS = [
     Attack(
         name="bare handles",
         kind="files",
-        must_not="A folder is opened as a mere place (O_PATH), which Landlock does not see.",
+        must_not="A folder is opened with O_PATH, which Landlock does not check.",
         layer="seccomp",
         works=True,
-        code="attempt(lambda: os.open('/', os.O_PATH), lambda: os.open('/', os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))",
+        code=(
+            "attempt(lambda: os.open('/', os.O_PATH), lambda: os.open('/', os.O_PATH | "
+            "os.O_DIRECTORY | os.O_CLOEXEC))"
+        ),
     ),
     Attack(
         name="create",
         kind="files",
-        must_not="A file is made.",
+        must_not="A file is created.",
         layer="seccomp",
         works=True,
         code="""
@@ -90,7 +93,7 @@ ATTACKS = [
     Attack(
         name="change",
         kind="files",
-        must_not="A file is written to, cut or emptied.",
+        must_not="A file is written to or truncated.",
         layer="seccomp",
         works=True,
         code="""
@@ -105,7 +108,7 @@ ATTACKS = [
     Attack(
         name="remove",
         kind="files",
-        must_not="A file is removed, moved or given a second name.",
+        must_not="A file is removed, renamed or linked.",
         layer="seccomp",
         works=True,
         code="""
@@ -135,7 +138,7 @@ ATTACKS = [
     Attack(
         name="elsewhere",
         kind="files",
-        must_not="The process moves to another folder, or to another root.",
+        must_not="The process changes its folder or its root.",
         layer="seccomp",
         works=True,
         code="attempt(lambda: os.chdir(SCRATCH), lambda: os.fchdir(0), lambda: os.chroot(SCRATCH))",
@@ -143,7 +146,10 @@ ATTACKS = [
     Attack(
         name="database and module",
         kind="files",
-        must_not="A library opens a database, or imports a module that lies where the user may write.",
+        must_not=(
+            "A library opens a database, or imports a module from a folder that the user may "
+            "write to."
+        ),
         layer="landlock",
         says="ModuleNotFoundError: No module named 'planted'",
         works=True,

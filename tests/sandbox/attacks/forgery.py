@@ -62,7 +62,7 @@ ATTACKS = [
     Attack(
         name="final and measures",
         kind="forgery",
-        must_not="A forged end changes what the host measures: time, calls, status.",
+        must_not="A forged end changes the host's own measurements: time, calls, status.",
         layer="fields",
         ends=("ok",),
         says="",
@@ -88,7 +88,7 @@ ATTACKS = [
     ),
     lost(
         "a negative count",
-        "A count is less than nothing.",
+        "A count is negative.",
         "a malformed end",
         "raw({**DONE, 'dropped': -1})",
     ),
@@ -100,48 +100,60 @@ ATTACKS = [
     ),
     lost(
         "variables without end",
-        "The list of variables is longer than any list that the host keeps.",
+        "The list of variables is longer than the host's limit.",
         "a malformed end",
         "raw({**DONE, 'locals': {str(each): 'int' for each in range(50_000)}})",
     ),
     lost(
         "variables that are no texts",
-        "What describes a variable is a value that the host stumbles over as it makes a text of it.",
+        (
+            "The description of a variable is a value that breaks the host when it is converted "
+            "to a string."
+        ),
         "a malformed end|nests deeper",
         "raw({**DONE, 'locals': {'x': nested(20_000)}})",
     ),
     lost(
         "output beyond its bound",
-        "The host keeps more output than it promised.",
+        "The host keeps more output than its limit.",
         "output that is malformed or beyond its bound",
-        "for _ in range(1000): raw({'op': 'out', 'pieces': [['stdout', {'$b': 1000}]]}, b'x' * 1000)",
+        (
+            "for _ in range(1000): raw({'op': 'out', 'pieces': [['stdout', {'$b': 1000}]]}, b'x' "
+            "* 1000)"
+        ),
     ),
     lost(
         "output that is empty",
-        "Pieces of no length, of which no bound is ever reached, fill the host's memory.",
+        "Empty pieces, which never reach a limit, fill the host's memory.",
         "output that is malformed or beyond its bound",
-        'while True: raw(b\'{"op":"out","pieces":[\' + b\'["stdout",""],\' * 60_000 + b\'["stdout",""]]}\')',
+        (
+            'while True: raw(b\'{"op":"out","pieces":[\' + b\'["stdout",""],\' * 60_000 + '
+            'b\'["stdout",""]]}\')'
+        ),
     ),
     lost(
         "an answer of the host's",
-        "A message that only the host sends is taken from the session.",
+        "A message that only the host may send is accepted from the session.",
         "an unexpected message 'answer'",
         "raw({'op': 'answer', 'call': 1, 'value': 'forged'})",
     ),
     Attack(
         name="a call of another block",
         kind="forgery",
-        must_not="A call that names another block is paid, counted or answered as if it were that block's.",
+        must_not="A call that names another block is charged, counted or answered as that block's.",
         layer="fields",
         ends=("ok",),
         says="told so",
         check=check_not_asked,
-        code="for block in (0, 2, -1, 10 ** 30): raw({**CALL, 'block': block, 'call': 7})\ntime.sleep(0.1)\nprint('told so')",
+        code=(
+            "for block in (0, 2, -1, 10 ** 30): raw({**CALL, 'block': block, 'call': "
+            "7})\ntime.sleep(0.1)\nprint('told so')"
+        ),
     ),
     Attack(
         name="a name like a line of /proc",
         kind="forgery",
-        must_not="The process's name, which it may choose, hides from the host how many threads it has.",
+        must_not="The process's name, which it may set, hides its number of threads from the host.",
         layer="watch",
         limits=dataclasses.replace(SHORT, threads=64, block_seconds=5),
         ends=("lost",),
@@ -156,7 +168,9 @@ ATTACKS = [
     Attack(
         name="an error without end",
         kind="forgery",
-        must_not="What code says of its own error is kept at any length, or breaks whoever writes it down.",
+        must_not=(
+            "An error message of code is kept at any length, or breaks the code that records it."
+        ),
         layer="fields",
         ends=("error",),
         says="",

@@ -8,7 +8,7 @@ ATTACKS = [
     Attack(
         name="environment",
         kind="introspection",
-        must_not="The host's environment, where keys are, is seen.",
+        must_not="The host's environment, which has keys, is visible.",
         layer="clean server",
         ends=("ok",),
         says="nothing",
@@ -28,7 +28,9 @@ ATTACKS = [
     Attack(
         name="objects in memory",
         kind="introspection",
-        must_not="A secret of the host or the text of another session is an object of this interpreter.",
+        must_not=(
+            "A secret of the host or the text of another session is an object of this interpreter."
+        ),
         layer="clean server",
         ends=("ok",),
         says="nothing",
@@ -61,7 +63,9 @@ ATTACKS = [
     Attack(
         name="the host's files in /proc",
         kind="introspection",
-        must_not="The memory, the descriptors, the environment or the command line of the host are read.",
+        must_not=(
+            "The memory, the descriptors, the environment or the command line of the host are read."
+        ),
         layer="landlock",
         works=True,
         code='open_each(f"/proc/{HOST}", "environ mem maps fd cmdline task")',
@@ -77,7 +81,7 @@ ATTACKS = [
     Attack(
         name="its own files in /proc",
         kind="introspection",
-        must_not="The process reads or rewrites its own memory by file, past what is read-only.",
+        must_not="The process reads or changes its own read-only memory through a file.",
         layer="landlock",
         works=True,
         code='open_each("/proc/self", "mem maps environ fd status exe cwd")',
@@ -103,7 +107,9 @@ ATTACKS = [
     Attack(
         name="the server's own code",
         kind="introspection",
-        must_not="The code that starts servers and seals children, found among the modules, starts or undoes anything.",
+        must_not=(
+            "The package's code that starts servers and seals children can start or undo something."
+        ),
         layer="seccomp",
         code="""
             import resource
@@ -124,7 +130,10 @@ ATTACKS = [
     Attack(
         name="frames",
         kind="introspection",
-        must_not="What the machinery's frames still hold (plan, channel, opening) gives anything back that was given up.",
+        must_not=(
+            "Objects in the frames of the package's code (plan, channel, opening) restore a "
+            "dropped permission."
+        ),
         layer="seccomp",
         code="""
             frame, found = sys._getframe(), {}
@@ -143,7 +152,7 @@ ATTACKS = [
     Attack(
         name="patched modules",
         kind="introspection",
-        must_not="What one session makes of the library reaches another.",
+        must_not="One session's changes of the library reach another.",
         layer="own process",
         ends=("ok", "error", "lost"),
         says="",
@@ -160,7 +169,7 @@ ATTACKS = [
     Attack(
         name="patched interpreter",
         kind="introspection",
-        must_not="What one session writes into the interpreter's own objects reaches another.",
+        must_not="One session's changes of the interpreter's own objects reach another.",
         layer="own process",
         ends=("ok", "error", "lost"),
         says="",
@@ -175,7 +184,7 @@ ATTACKS = [
     Attack(
         name="installed packages",
         kind="introspection",
-        must_not="Packages that are installed beside the library, and what lies among them, are read.",
+        must_not="Installed packages, and files next to them, are read.",
         layer="landlock",
         says="ModuleNotFoundError|PermissionError",
         code="""

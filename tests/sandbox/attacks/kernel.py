@@ -8,7 +8,9 @@ ATTACKS = [
     Attack(
         name="every other call",
         kind="kernel",
-        must_not="A system call that is not on the list, known or unknown, is looked at by the kernel.",
+        must_not=(
+            "A system call that is not on the list, known or unknown, is looked at by the kernel."
+        ),
         layer="seccomp",
         code="""
             table = sys.modules["rlm_integrations.sandbox._syscalls"]
@@ -24,7 +26,10 @@ ATTACKS = [
     Attack(
         name="foreign calls",
         kind="kernel",
-        must_not="A call is made under another numbering (x32, or the 32-bit entry), which the list would misread.",
+        must_not=(
+            "A call uses another numbering (x32, or the 32-bit entry), which the filter would "
+            "misread."
+        ),
         layer="seccomp",
         ends=("lost",),
         says=r"ended by itself[^$]*by (int 0x80|x32|none)",
@@ -73,15 +78,18 @@ ATTACKS = [
     Attack(
         name="namespaces",
         kind="kernel",
-        must_not="The process gets a namespace in which it holds capabilities.",
+        must_not="The process gets a namespace in which it has capabilities.",
         layer="seccomp",
         works=True,
-        code="reach(('unshare', 0), ('unshare', 0x10000000), ('unshare', 0x40000000), ('setns', -1, 0))",
+        code=(
+            "reach(('unshare', 0), ('unshare', 0x10000000), ('unshare', 0x40000000), ('setns', "
+            "-1, 0))"
+        ),
     ),
     Attack(
         name="mounts",
         kind="kernel",
-        must_not="The tree of mounts is changed, or looked at by the calls that change it.",
+        must_not="The mount tree is changed or inspected with the mount calls.",
         layer="seccomp",
         works=True,
         code="""
@@ -100,31 +108,42 @@ ATTACKS = [
     Attack(
         name="io_uring",
         kind="kernel",
-        must_not="System calls are made through a ring, past every filter.",
+        must_not="System calls are made through io_uring, which bypasses filters.",
         layer="seccomp",
         works=True,
-        code="reach(('io_uring_setup', 0, None), ('io_uring_enter', -1, 0, 0, 0, None, 0), ('io_uring_register', -1, 0, None, 0))",
+        code=(
+            "reach(('io_uring_setup', 0, None), ('io_uring_enter', -1, 0, 0, 0, None, 0), "
+            "('io_uring_register', -1, 0, None, 0))"
+        ),
     ),
     Attack(
         name="programs in the kernel",
         kind="kernel",
-        must_not="A program, a tracer or a handler of page faults is put into the kernel.",
+        must_not="A program, a tracer or a page fault handler is loaded into the kernel.",
         layer="seccomp",
         works=True,
-        code="reach(('bpf', 0, None, 0), ('perf_event_open', None, 0, -1, -1, -1), ('userfaultfd', 0), ('userfaultfd', 1))",
+        code=(
+            "reach(('bpf', 0, None, 0), ('perf_event_open', None, 0, -1, -1, -1), "
+            "('userfaultfd', 0), ('userfaultfd', 1))"
+        ),
     ),
     Attack(
         name="keys",
         kind="kernel",
-        must_not="The user's keyring is read or written to.",
+        must_not="The user's keyring is read or changed.",
         layer="seccomp",
         works=True,
-        code="reach(('keyctl', -1), ('keyctl', 0, -4, 0), ('add_key', None, None, None, 0, 0), ('request_key', None, None, None, 0))",
+        code=(
+            "reach(('keyctl', -1), ('keyctl', 0, -4, 0), ('add_key', None, None, None, 0, 0), "
+            "('request_key', None, None, None, 0))"
+        ),
     ),
     Attack(
         name="code of its own",
         kind="kernel",
-        must_not="Memory becomes executable: no code runs but Python's and its libraries'.",
+        must_not=(
+            "Memory becomes executable, so that code other than Python's and its libraries' runs."
+        ),
         layer="seccomp",
         works=True,
         code="""
@@ -142,7 +161,7 @@ ATTACKS = [
     Attack(
         name="files without a name",
         kind="kernel",
-        must_not="A file in memory is made, which could be executed or filled past every limit.",
+        must_not="A file in memory is created, which could be executed or exceed every limit.",
         layer="seccomp",
         works=True,
         code="attempt(lambda: os.memfd_create('x'), lambda: syscall('memfd_secret', 0))",
@@ -150,7 +169,9 @@ ATTACKS = [
     Attack(
         name="its own chains",
         kind="kernel",
-        must_not="Code looks at, replaces or adds to what holds it: filters, Landlock, filters on sockets.",
+        must_not=(
+            "Code reads, replaces or extends its confinement: filters, Landlock, socket filters."
+        ),
         layer="seccomp",
         works=True,
         code="""
@@ -172,7 +193,10 @@ ATTACKS = [
     Attack(
         name="channels between processes",
         kind="kernel",
-        must_not="Shared memory, queues, moved pages, watches or watch queues connect the session with anything.",
+        must_not=(
+            "Shared memory, queues, moved pages, watches or watch queues connect the session "
+            "with others."
+        ),
         layer="seccomp",
         works=True,
         code="""

@@ -6,7 +6,10 @@ ATTACKS = [
     Attack(
         name="a connection that was open before",
         kind="network",
-        must_not="What a package opened in the server while it was imported (here the launcher did) is used by a session.",
+        must_not=(
+            "What a package opened in the server while it was imported (here the launcher did) "
+            "is used by a session."
+        ),
         layer="rlimits",
         says="all refused",
         works=True,
@@ -32,12 +35,15 @@ ATTACKS = [
         must_not="A datagram is sent.",
         layer="seccomp",
         works=True,
-        code="import socket\nsocket.socket(type=socket.SOCK_DGRAM).sendto(b'secret', ('127.0.0.1', UDP_PORT))\nbreach('sent')",
+        code=(
+            "import socket\nsocket.socket(type=socket.SOCK_DGRAM).sendto(b'secret', "
+            "('127.0.0.1', UDP_PORT))\nbreach('sent')"
+        ),
     ),
     Attack(
         name="unix",
         kind="network",
-        must_not="A service of this machine is reached by its path.",
+        must_not="A service of this machine is reached through its path.",
         layer="seccomp",
         works=True,
         code="import socket\nsocket.socket(socket.AF_UNIX).connect(LISTENER)\nbreach('connected')",
@@ -45,7 +51,7 @@ ATTACKS = [
     Attack(
         name="abstract",
         kind="network",
-        must_not="A service of this machine is reached by a name without a path.",
+        must_not="A service of this machine is reached through an abstract name.",
         layer="seccomp",
         works=True,
         code="import socket\nsocket.socket(socket.AF_UNIX).connect(ABSTRACT)\nbreach('connected')",
@@ -53,7 +59,7 @@ ATTACKS = [
     Attack(
         name="listen",
         kind="network",
-        must_not="Others can reach the session.",
+        must_not="Other processes can connect to the session.",
         layer="seccomp",
         works=True,
         code="import socket\nserver = socket.create_server(('127.0.0.1', 0))\nbreach('listening')",
@@ -75,7 +81,7 @@ ATTACKS = [
     Attack(
         name="name look-up",
         kind="network",
-        must_not="A name leaves the machine as a question to a server, which is a way to send data.",
+        must_not="A host name is sent to a name server, which is a way to send data.",
         layer="seccomp",
         says="gaierror",
         code="""
@@ -97,7 +103,7 @@ ATTACKS = [
     Attack(
         name="datagrams from a pair",
         kind="network",
-        must_not="A pair of sockets, which event loops need, sends to another address.",
+        must_not="A socket pair, which event loops need, sends to another address.",
         layer="seccomp",
         works=True,
         code="""
@@ -111,7 +117,10 @@ ATTACKS = [
     Attack(
         name="a socket that is there",
         kind="network",
-        must_not="The protocol's own socket is connected elsewhere, listened on, or asked who is at its other end.",
+        must_not=(
+            "The protocol's own socket is connected elsewhere, listened on, or queried for its "
+            "peer."
+        ),
         layer="seccomp",
         works=True,
         code="""
@@ -141,7 +150,10 @@ ATTACKS = [
     Attack(
         name="out of band",
         kind="network",
-        must_not="Urgent data reach the kernel's handling of them, which has let code out of other sandboxes (CVE-2025-38236).",
+        must_not=(
+            "Urgent data reach the kernel's code for them, which allowed an escape from other "
+            "sandboxes (CVE-2025-38236)."
+        ),
         layer="seccomp",
         works=True,
         code="""

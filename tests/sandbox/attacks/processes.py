@@ -6,7 +6,7 @@ ATTACKS = [
     Attack(
         name="fork",
         kind="processes",
-        must_not="A second process of the session comes into being.",
+        must_not="The session gets a second process.",
         layer="seccomp",
         works=True,
         code="""
@@ -34,7 +34,7 @@ ATTACKS = [
     Attack(
         name="clone3",
         kind="processes",
-        must_not="A process is made by the newer call, whose flags no filter can see.",
+        must_not="A process is created with the newer call, whose flags a filter cannot read.",
         layer="seccomp",
         says="Function not implemented",
         code="""
@@ -48,7 +48,7 @@ ATTACKS = [
     Attack(
         name="thread with more than a thread's flags",
         kind="processes",
-        must_not="A thread gets namespaces, a tracer, a pidfd or a table of descriptors of its own.",
+        must_not="A thread gets its own namespaces, tracer, pidfd or descriptor table.",
         layer="seccomp",
         code="""
             thread = 0x10000 | 0x100 | 0x400 | 0x800
@@ -77,7 +77,10 @@ ATTACKS = [
         must_not="A command is run.",
         layer="seccomp",
         works=True,
-        code="import subprocess\nbreach(subprocess.run(['/bin/sh', '-c', 'echo run'], capture_output=True).stdout)",
+        code=(
+            "import subprocess\nbreach(subprocess.run(['/bin/sh', '-c', 'echo run'], "
+            "capture_output=True).stdout)"
+        ),
     ),
     Attack(
         name="system",
@@ -94,12 +97,15 @@ ATTACKS = [
     Attack(
         name="exec",
         kind="processes",
-        must_not="The process becomes another program, which no Python holds any more.",
+        must_not="The process becomes another program, outside Python's control.",
         layer="seccomp",
         works=True,
         # Programs that do not exist: if exec is allowed it fails with that error, and this process
         # continues.
-        code="reach(('execve', b'/nowhere/program', None, None), ('execveat', -1, b'program', None, None, 0))",
+        code=(
+            "reach(('execve', b'/nowhere/program', None, None), ('execveat', -1, b'program', "
+            "None, None, 0))"
+        ),
     ),
     Attack(
         name="another user",
@@ -107,12 +113,15 @@ ATTACKS = [
         must_not="The process becomes another user or joins another group.",
         layer="seccomp",
         works=True,
-        code="reach(('setresuid', -1, -1, -1), ('setresgid', -1, -1, -1), ('setuid', 0), ('setgroups', 0, None), ('capset', None, None))",
+        code=(
+            "reach(('setresuid', -1, -1, -1), ('setresgid', -1, -1, -1), ('setuid', 0), "
+            "('setgroups', 0, None), ('capset', None, None))"
+        ),
     ),
     Attack(
         name="scheduling",
         kind="processes",
-        must_not="The process changes how the machine schedules it, or others.",
+        must_not="The process changes its own scheduling, or that of others.",
         layer="seccomp",
         works=True,
         code="""
@@ -147,7 +156,9 @@ ATTACKS = [
     Attack(
         name="looking at others",
         kind="processes",
-        must_not="The session learns which other processes there are and what they use, by calls that need no file.",
+        must_not=(
+            "The session lists other processes and their resources with calls that need no file."
+        ),
         layer="seccomp",
         works=True,
         code="""

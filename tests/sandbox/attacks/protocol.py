@@ -27,7 +27,7 @@ def lost(
 ATTACKS = [
     lost(
         "lengths",
-        "The host waits for, or makes room for, a frame of four gigabytes.",
+        "The host waits for, or allocates, a frame of four gigabytes.",
         "a frame of 4294967295 bytes",
         "write(b'\\xff' * 8)",
     ),
@@ -39,19 +39,25 @@ ATTACKS = [
     ),
     lost(
         "blobs",
-        "A text claims more bytes than came, or comes from bytes that another has claimed.",
+        "A string claims more bytes than were sent, or bytes of another string.",
         "a blob longer than its frame",
-        "raw({'op': 'out', 'pieces': [['stdout', {'$b': 5}], ['stdout', {'$b': 1 << 40}]]}, b'hello')",
+        (
+            "raw({'op': 'out', 'pieces': [['stdout', {'$b': 5}], ['stdout', {'$b': 1 << 40}]]}, "
+            "b'hello')"
+        ),
     ),
     lost(
         "deep nesting",
-        "A value that nests without end overflows the host's stack.",
+        "A deeply nested value overflows the host's stack.",
         "does not parse|nests deeper",
         "raw(b'{\"op\":\"call\",\"args\":' + b'[' * 400_000 + b']' * 400_000 + b'}')",
     ),
     lost(
         "deep nesting in parts",
-        "Parts that hold parts nest deeper than any frame could, and overflow whoever walks the value.",
+        (
+            "Parts of parts nest deeper than a frame could, and overflow the stack of code that "
+            "walks the value."
+        ),
         "nests deeper",
         "raw({**CALL, 'args': nested(20_000)})",
     ),
@@ -63,9 +69,12 @@ ATTACKS = [
     ),
     lost(
         "parts without an end",
-        "Parts of messages that never come pile up, under one number or under many.",
+        "Parts of messages that never arrive accumulate, under one number or under many.",
         "parts of more than 8388608 bytes",
-        "for number in range(1, 1 << 30): raw({'op': 'part', 'part': number, 'items': [{'$b': 1 << 20}]}, b'x' * (1 << 20))",
+        (
+            "for number in range(1, 1 << 30): raw({'op': 'part', 'part': number, 'items': "
+            "[{'$b': 1 << 20}]}, b'x' * (1 << 20))"
+        ),
     ),
     lost(
         "call numbers",
@@ -76,22 +85,28 @@ ATTACKS = [
     ),
     lost(
         "malformed calls",
-        "Arguments that are none reach a function of the host.",
+        "Invalid arguments reach a host function.",
         "a malformed call",
         "raw({**CALL, 'kwargs': [['prompt', 1]]})",
         layer="fields",
     ),
     lost(
         "tags",
-        "Tags in the wrong places become values, or exceptions of the host's.",
+        "Tags in wrong places become values, or exceptions in the host.",
         "tag",
         "raw({**CALL, 'args': [{'$l': 7, '$b': 3}, {'$s': [{'$d': 3}, None, True]}]})",
     ),
     lost(
         "keys that grow",
-        "Keys that are themselves dicts double with each level as they become text, until the host has no memory.",
+        (
+            "Keys that are dicts double in size with each level when they are converted to "
+            "strings, until the host has no memory."
+        ),
         "malformed tag",
-        "key = b'\"\\\\\\\\\"'\nfor _ in range(28): key = b'{\"$d\":[[' + key + b',1]]}'\nraw(b'{\"op\":\"call\",\"args\":' + key + b'}')",
+        (
+            "key = b'\"\\\\\\\\\"'\nfor _ in range(28): key = b'{\"$d\":[[' + key + "
+            "b',1]]}'\nraw(b'{\"op\":\"call\",\"args\":' + key + b'}')"
+        ),
     ),
     lost(
         "text that decodes slowly",

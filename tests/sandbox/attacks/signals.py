@@ -6,10 +6,15 @@ ATTACKS = [
     Attack(
         name="kill",
         kind="signals",
-        must_not="A signal reaches the host, the server, another session, or all that can be reached.",
+        must_not=(
+            "A signal reaches the host, the server, another session, or all reachable processes."
+        ),
         layer="seccomp",
         works=True,
-        code="attempt(*[lambda pid=pid: os.kill(pid, 0) for pid in (HOST, os.getppid(), NEIGHBOUR, 0, -1)])",
+        code=(
+            "attempt(*[lambda pid=pid: os.kill(pid, 0) for pid in (HOST, os.getppid(), "
+            "NEIGHBOUR, 0, -1)])"
+        ),
     ),
     Attack(
         name="kill a group",
@@ -44,15 +49,18 @@ ATTACKS = [
     Attack(
         name="by descriptor",
         kind="signals",
-        must_not="A signal is sent by a process's descriptor.",
+        must_not="A signal is sent through a process's descriptor.",
         layer="seccomp",
         works=True,
-        code="attempt(lambda: os.pidfd_open(os.getppid()), lambda: syscall('pidfd_send_signal', -1, 0, None, 0))",
+        code=(
+            "attempt(lambda: os.pidfd_open(os.getppid()), lambda: syscall('pidfd_send_signal', "
+            "-1, 0, None, 0))"
+        ),
     ),
     Attack(
         name="owner of a socket",
         kind="signals",
-        must_not="The kernel is told to signal another process whenever something arrives on a socket.",
+        must_not="The kernel is configured to signal another process when data arrive on a socket.",
         layer="seccomp",
         works=True,
         code="""
@@ -72,7 +80,7 @@ ATTACKS = [
     Attack(
         name="timers",
         kind="signals",
-        must_not="A kernel's timer is made, which signals a thread of the caller's choice.",
+        must_not="A kernel timer is created that signals any thread.",
         layer="seccomp",
         works=True,
         code="""
@@ -83,15 +91,18 @@ ATTACKS = [
     Attack(
         name="outliving the server",
         kind="signals",
-        must_not="The process stays when its server ends, adopts others, or becomes open to a tracer.",
+        must_not="The process survives its server, adopts others, or allows a tracer.",
         layer="seccomp",
         works=True,
-        code="reach(('prctl', 1, 0, 0, 0, 0), ('prctl', 36, 0, 0, 0, 0), ('prctl', 4, 1, 0, 0, 0), ('prctl', 0x59616D61, -1, 0, 0, 0))",
+        code=(
+            "reach(('prctl', 1, 0, 0, 0, 0), ('prctl', 36, 0, 0, 0, 0), ('prctl', 4, 1, 0, 0, "
+            "0), ('prctl', 0x59616D61, -1, 0, 0, 0))"
+        ),
     ),
     Attack(
         name="ignoring the interrupt",
         kind="signals",
-        must_not="Code goes on computing after its time.",
+        must_not="Code continues to compute after its time limit.",
         layer="watch",
         limits=SHORT,
         ends=("lost",),
@@ -101,7 +112,7 @@ ATTACKS = [
     Attack(
         name="blocking and catching",
         kind="signals",
-        must_not="Code goes on computing after its time.",
+        must_not="Code continues to compute after its time limit.",
         layer="watch",
         limits=SHORT,
         ends=("lost",),
@@ -131,7 +142,10 @@ ATTACKS = [
     Attack(
         name="killing itself",
         kind="signals",
-        must_not="The death of a session is an exception of the host's, or anything but a lost session.",
+        must_not=(
+            "The death of a session raises an exception in the host, or is not reported as a "
+            "lost session."
+        ),
         layer="own process",
         ends=("lost",),
         says="its process ended by itself",
