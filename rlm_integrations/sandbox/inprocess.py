@@ -199,11 +199,15 @@ class InProcessSession:
         """Interrupt the running block; code that never returns to the interpreter cannot be
         interrupted.
         """
-        if self._thread is not None and self._thread.ident is not None and self._repl.running:
-            self._repl.interrupted = True
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread.ident), ctypes.py_object(KeyboardInterrupt)
-            )
+        if self._thread is None or self._thread.ident is None:
+            return
+        repl, raise_in = self._repl, ctypes.pythonapi.PyThreadState_SetAsyncExc
+        thread, error = ctypes.c_ulong(self._thread.ident), ctypes.py_object(KeyboardInterrupt)
+        # Without a call in between, at which the interpreter could switch threads: once the block
+        # has ended, the exception would end its thread, and the result would be lost
+        if repl.running:
+            repl.interrupted = True
+            raise_in(thread, error)
 
     async def close(self) -> None:
         """End the session; a running block is interrupted."""

@@ -3,6 +3,7 @@ functions.
 """
 
 import ast
+from functools import lru_cache
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -17,6 +18,7 @@ class _Source:
         return self._text
 
 
+@lru_cache(maxsize=256)  # every session has the same functions
 def signature_of(text: str) -> Signature | None:
     """The signature of a string such as `(query, limit=50)`, or None if it is invalid."""
     try:

@@ -5,12 +5,16 @@ truncated, no variable is lost.
 import asyncio
 import random
 import textwrap
+import threading
+import time
 from typing import Any
 
 import pytest
 
+from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import Limits
-from rlm_integrations.sandbox.base import Sandbox
+from rlm_integrations.sandbox import inprocess, sandbox_named
+from rlm_integrations.sandbox.base import Opening, Sandbox
 from rlm_integrations.sandbox.process import ProcessSandbox
 from tests._script import run_script
 
@@ -182,6 +186,33 @@ async def test_code_that_swallows_an_interrupt_gets_another(open_session: Any) -
     assert result.status == "interrupted"
     # 0 if it arrived before the code had started
     assert int((await session.execute("swallowed", 2)).stdout) in {0, 3}
+
+
+@pytest.mark.filterwarnings("ignore:sandbox='inprocess':RuntimeWarning")
+async def test_a_block_that_ends_before_its_interrupt_keeps_its_result(
+    gate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the host's own process a block may end while the interrupt looks up its thread."""
+    with Corpus.build("x") as corpus:
+        session: Any = await sandbox_named("inprocess").open(Opening(corpus, [], gate, PATIENT))
+        go = session._repl.namespace["go"] = threading.Event()
+        task = asyncio.ensure_future(session.execute("_ = go.wait()\n5", 1))
+        while not session._repl.running:
+            await asyncio.sleep(0)
+        c_ulong = inprocess.ctypes.c_ulong
+
+        def after_its_end(number: int) -> Any:
+            go.set()
+            while session._repl.running:
+                time.sleep(0)
+            return c_ulong(number)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(inprocess.ctypes, "c_ulong", after_its_end)
+            await session.interrupt()
+        result = await task
+        assert (result.status, result.stdout) == ("ok", "5\n")
+        await session.close()
 
 
 def test_a_host_that_blocks_the_signal_loses_nothing() -> None:
