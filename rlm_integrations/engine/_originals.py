@@ -1,4 +1,4 @@
-"""What to write instead of the constructor options of the original designs and of other libraries."""
+"""What replaces the constructor options of the original designs and of other libraries."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,7 +8,10 @@ from rlm_integrations.errors import InputError
 
 P = ParamSpec("P")
 
-_MODEL = 'the models first, as in RLM("gpt-5", "gpt-5-mini"): names, OpenAILM(…), or objects of LangChain or LlamaIndex'
+_MODEL = (
+    'the models first, as in RLM("gpt-5", "gpt-5-mini"): names, OpenAILM(…), or objects of '
+    "LangChain or LlamaIndex"
+)
 _BUDGET = "budget=Budget(max_cost=…, max_tokens=…, max_seconds=…, max_calls=…)"
 INSTEAD = {
     **dict.fromkeys("backend backend_kwargs llm model model_name".split(), _MODEL),
@@ -36,21 +39,21 @@ INSTEAD = {
 }
 
 
-def tells_what_to_write_instead(init: Callable[P, None]) -> Callable[P, None]:
-    """The same constructor; for an option that has another name here, its error says which."""
+def suggest_replacements(init: Callable[P, None]) -> Callable[P, None]:
+    """Decorate a constructor: an option of another library raises an error with the option here."""
 
     @wraps(init)
     def checked(*args: P.args, **kwargs: P.kwargs) -> None:
-        given = [name for name in kwargs if name in INSTEAD]
-        if given:
+        foreign = [name for name in kwargs if name in INSTEAD]
+        if foreign:
             by_advice = {
-                advice: [f"{name}=" for name in given if INSTEAD[name] == advice]
-                for advice in map(INSTEAD.get, given)
+                advice: [f"{name}=" for name in foreign if INSTEAD[name] == advice]
+                for advice in map(INSTEAD.get, foreign)
             }
-            told = [
+            messages = [
                 f"no {' or '.join(names)}: write {advice}" for advice, names in by_advice.items()
             ]
-            raise InputError(f"RLM takes {'; '.join(told)}")
+            raise InputError(f"RLM takes {'; '.join(messages)}")
         init(*args, **kwargs)
 
     return checked

@@ -1,5 +1,5 @@
-"""The façade: what users make and ask. Each door is here once, as a coroutine; the synchronous ones
-go through the portal.
+"""The public class `RLM`. Each function is a coroutine; its synchronous form runs it through the
+portal.
 """
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine._originals import tells_what_to_write_instead
+from rlm_integrations.engine._originals import suggest_replacements
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.answering import Answering, corpus_of
 from rlm_integrations.engine.chat import Chat, steps_of
@@ -32,14 +32,15 @@ from rlm_integrations.sandbox.base import Sandbox
 A = TypeVar("A")
 
 RESERVED = {
-    *"llm_query llm_query_batched llm_batch parallel_query recursive_lm recursive_batch rlm_query rlm_query_batched rlm_worker".split(),
-    *"rlm_worker_batched apply_commit cite store context context_metadata answer FINAL FINAL_VAR SUBMIT final_answer SHOW_VARS".split(),
+    *"llm_query llm_query_batched llm_batch parallel_query recursive_lm recursive_batch".split(),
+    *"rlm_query rlm_query_batched rlm_worker rlm_worker_batched apply_commit cite store".split(),
+    *"context context_metadata answer FINAL FINAL_VAR SUBMIT final_answer SHOW_VARS".split(),
     *"SpanRef LLMError LLMReply".split(),
 }
 
 
 class RLM(Generic[T_co]):
-    """Answers questions over documents that no model's window holds.
+    """Answers questions over documents that are larger than a model's context window.
 
     Args:
         root_llm: The model that writes code: a name such as "gpt-5-mini", "offline", or an object;
@@ -47,28 +48,29 @@ class RLM(Generic[T_co]):
         sub_llm: The model that its code asks; the root's by default. A dict registers several by
             name, the first being the default.
         max_iterations: Turns of the root model.
-        max_depth: From which depth on a child is one call of the sub-model, and no run with a REPL
-            of its own.
-        max_parallel_calls: Calls to models at once, in the whole tree of a run.
+        max_depth: How deep child runs may nest. At this depth, a question of code is one call of
+            the sub-model, without a REPL.
+        max_parallel_calls: The maximum of concurrent model calls, of a run and all its children.
         store_mode: "shared" gives code a store for findings, "none" does not.
         budget: What a run may spend; see `Budget`.
-        limits: Everything else that bounds it; see `Limits`.
-        retry: When failed calls of models are tried again; see `Retry`.
+        limits: All other limits of a run; see `Limits`.
+        retry: When failed model calls are retried; see `Retry`.
         on_incomplete: What happens when a run ends without a final answer: "partial" returns the
-            result with the best answer so far, "raise" raises `IncompleteError`, which has it.
-        output_type: Any type that pydantic validates, for answers of that type.
+            result with the best answer so far, "raise" raises `IncompleteError`, which contains
+            that result.
+        output_type: The type of answers: any type that pydantic validates. By default a string.
         sandbox: Where model code runs: "process", "inprocess" (for debugging), or a `Sandbox`.
-        tools: Plain functions, sync or async, that code may call by their names.
-        storage: Where runs are kept. Not in this version: only None is taken.
-        show_progress: Whether a bar on stderr shows the calls.
-        verbose: Whether each turn is printed on stderr.
+        tools: Functions, sync or async, that model code may call by their names.
+        storage: Where runs are stored. This version accepts only None.
+        show_progress: Whether to show a progress bar of the calls on stderr.
+        verbose: Whether to print each turn to stderr.
         on_event: Called with each event; see `events`.
 
     Attributes:
-        options: What it was made with, its models resolved.
+        options: The arguments, with models resolved.
 
     Raises:
-        InputError: An argument cannot work; nothing was spent.
+        InputError: An argument is invalid.
     """
 
     @overload
@@ -102,7 +104,7 @@ class RLM(Generic[T_co]):
         **options: Unpack[RLMOptions],
     ) -> None: ...
     @overload
-    def __init__(  # a type that is no class, such as `int | None`
+    def __init__(  # a type that is not a class, such as `int | None`
         self: "RLM[Any]",
         root_llm: Model,
         sub_llm: Model | Mapping[str, Model] | None = None,
@@ -111,7 +113,7 @@ class RLM(Generic[T_co]):
         on_incomplete: Literal["partial", "raise"] = "partial",
         **options: Unpack[RLMOptions],
     ) -> None: ...
-    @tells_what_to_write_instead
+    @suggest_replacements
     def __init__(
         self,
         root_llm: Model,
@@ -148,18 +150,19 @@ class RLM(Generic[T_co]):
                 raise InputError(f"{name}={flag!r}: choose True or False")
         if storage is not None:
             raise InputError(
-                "storage=…: this version keeps no runs; leave it out, and keep results with RLMResult.save"
+                "storage=…: this version does not store runs; omit it, and save results with "
+                "RLMResult.save"
             )
         if on_event is not None and not callable(on_event):
-            raise InputError(f"on_event is a function that takes an event, not {on_event!r}")
-        for name, given, kind in (
+            raise InputError(f"on_event must be a function that takes an event, not {on_event!r}")
+        for name, option, kind in (
             ("budget", budget, Budget),
             ("limits", limits, Limits),
             ("retry", retry, Retry),
         ):
-            if given is not None and not isinstance(given, kind):
-                raise InputError(f"{name} must be a {kind.__name__}, not {type(given).__name__}")
-        self._given = {"root_llm": root_llm, "sub_llm": sub_llm}
+            if option is not None and not isinstance(option, kind):
+                raise InputError(f"{name} must be a {kind.__name__}, not {type(option).__name__}")
+        self._models = {"root_llm": root_llm, "sub_llm": sub_llm}
         root = resolve(root_llm)
         subs = _subs(sub_llm, root)
         self.options = MappingProxyType(
@@ -203,17 +206,18 @@ class RLM(Generic[T_co]):
             *display_hooks(verbose=verbose, progress=show_progress),
         ]
 
-    # Ways to ask.
+    # Questions.
 
     async def acompletion(self, query: str, context: Context) -> RLMResult[T_co]:
         """The answer to a question over a context, on the caller's event loop.
 
         Args:
             query: The question.
-            context: A text, a list of texts or documents, or a `pathlib.Path`; see `Corpus.build`.
+            context: A string, a list of strings or documents, or a `pathlib.Path`; see
+                `Corpus.build`.
 
         Raises:
-            InputError: The question or the context cannot work.
+            InputError: The question or the context is invalid.
             ModelError: The root model failed at its first call.
             IncompleteError: The run ended without a final answer, and `on_incomplete` is "raise".
             BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or
@@ -222,8 +226,8 @@ class RLM(Generic[T_co]):
         return await self._complete(query, context, Emitter(*self._hooks))
 
     def completion(self, query: str, context: Context) -> RLMResult[T_co]:
-        """The answer to a question over a context, for scripts, threads and notebooks;
-        `acompletion` is the async form.
+        """The answer to a question over a context, for scripts, threads and notebooks. The async
+        version is `acompletion`.
 
         Args:
             query: The question.
@@ -231,7 +235,7 @@ class RLM(Generic[T_co]):
                 `Corpus.build`.
 
         Raises:
-            InputError: The question or the context cannot work.
+            InputError: The question or the context is invalid.
             ModelError: The root model failed at its first call.
             IncompleteError: The run ended without a final answer, and `on_incomplete` is "raise".
             BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or
@@ -242,14 +246,14 @@ class RLM(Generic[T_co]):
     def astream(
         self, query: str, context: Context, *, only: Wanted | None = None
     ) -> AsyncGenerator[Event, None]:
-        """The events of a run as they come; the last one is `RunFinished`, which has the result.
+        """The events of a run as they occur; the last one is `RunFinished`, which has the result.
         Closing it cancels the run.
 
         Args:
             query: The question.
             context: As for `acompletion`.
-            only: Says which events are wanted beside the last. A run of a thousand calls has
-                several thousand.
+            only: A filter: returns whether to yield an event. The last event is always yielded. A
+                run of a thousand calls has several thousand events.
         """
         return streamed(
             lambda hook: self._complete(query, context, Emitter(*self._hooks, hook)), only
@@ -258,8 +262,8 @@ class RLM(Generic[T_co]):
     def stream(
         self, query: str, context: Context, *, only: Wanted | None = None
     ) -> Iterator[Event]:
-        """The events of a run as they come, for scripts, threads and notebooks; `astream` is the
-        async form.
+        """The events of a run as they occur, for scripts, threads and notebooks. The async version
+        is `astream`.
 
         The last event is `RunFinished`, which has the result. Closing the iterator early cancels
         the run.
@@ -267,26 +271,26 @@ class RLM(Generic[T_co]):
         Args:
             query: The question.
             context: As for `completion`.
-            only: Says which events are wanted beside the last. A run of a thousand calls has
-                several thousand.
+            only: A filter: returns whether to yield an event. The last event is always yielded. A
+                run of a thousand calls has several thousand events.
         """
         return portal().iterate(self.astream(query, context, only=only))
 
     async def aquery(
         self, query: str, context: Context, *, verbose: bool | None = None
     ) -> tuple[T_co, list[dict[str, Any]]]:
-        """The answer and the turns that led to it, as plain dicts.
+        """The answer, and the turns of the run as plain dicts.
 
-        Each step has the fields of `Iteration`, and in `step["subcalls"]` how many calls to models
-        the turn's code and its child runs made.
+        Each step has the fields of `Iteration`; `step["subcalls"]` is the number of model calls
+        that the turn's code and its child runs made.
 
         Args:
             query: The question.
             context: As for `acompletion`.
-            verbose: Whether each turn is printed on stderr; by default what the RLM was made with.
+            verbose: Whether to print each turn to stderr; by default, as in the constructor.
 
         Raises:
-            InputError: As `acompletion`, which may also raise the other errors.
+            InputError: As in `acompletion`, which also lists the other errors.
         """
         hooks = self._hooks
         if verbose is not None:
@@ -299,14 +303,14 @@ class RLM(Generic[T_co]):
     def query(
         self, query: str, context: Context, *, verbose: bool | None = None
     ) -> tuple[T_co, list[dict[str, Any]]]:
-        """The answer and the turns that led to it, as plain dicts, for scripts, threads and
-        notebooks; see `aquery`.
+        """The answer, and the turns of the run as plain dicts, for scripts, threads and notebooks;
+        see `aquery`.
         """
         return portal().run(self.aquery(query, context, verbose=verbose))
 
     def session(self, context: Context) -> Chat:
-        """Several questions over one context and one REPL, whose variables stay; each has a store
-        and a budget of its own.
+        """Several questions over one context and one REPL, which keeps its variables. Each question
+        has its own store and budget.
         """
         return Chat(self._complete, self._corpus, context, self._hooks)
 
@@ -321,14 +325,15 @@ class RLM(Generic[T_co]):
         **options: Unpack[RLMReplacements],
     ) -> "RLM[Any]": ...
     def replace(self, **options: Any) -> "RLM[Any]":
-        """An RLM with other options; the models stay, and with them their connections.
+        """A new RLM with some options replaced. It shares the models and their connections.
 
         Raises:
-            InputError: An option cannot work, or there is none of this name.
+            InputError: An option is invalid or unknown.
         """
         if unknown := options.keys() - self.options.keys():
             raise InputError(
-                f"RLM has no option {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(self.options)}"
+                f"RLM has no option {', '.join(map(repr, sorted(unknown)))}; "
+                f"there are {', '.join(self.options)}"
             )
         return type(self)(**{**self.options, **options})
 
@@ -337,24 +342,24 @@ class RLM(Generic[T_co]):
         return f"<RLM: root {self._settings.root.name!r}, sub-models {subs}>"
 
     def __copy__(self) -> Self:
-        """Itself: nothing in it changes, and its clients are best shared.
+        """The same object: it is immutable, and sharing its clients is best.
 
-        `replace` makes one with other options.
+        `replace` returns one with other options.
         """
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself, as above."""
+        """The same object; see `__copy__`."""
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Its options, with the models as they were given.
+        """Pickle the options, with the models as they were passed.
 
-        What cannot be pickled, such as a lambda in `on_event`, raises.
+        Options that cannot be pickled, such as a lambda in `on_event`, raise.
         """
-        return _made, (type(self), {**self.options, **self._given})
+        return _rebuild, (type(self), {**self.options, **self._models})
 
-    # What is behind them.
+    # Internals.
 
     async def _corpus(self, context: object) -> Corpus:
         return await corpus_of(context, self._settings.limits)
@@ -374,17 +379,17 @@ class RLM(Generic[T_co]):
         return await answering.answer(query, context, repl=repl, start=start)
 
 
-def _made(kind: type[RLM], options: dict[str, Any]) -> RLM:
+def _rebuild(kind: type[RLM], options: dict[str, Any]) -> RLM:
     return kind(**options)
 
 
-def _subs(given: object, root: LM) -> dict[str, LM]:
-    """The models that code may ask, by name, the default first."""
-    if given is None:
+def _subs(sub_llm: object, root: LM) -> dict[str, LM]:
+    """The models that code may call, by name, the default first."""
+    if sub_llm is None:
         return {root.name: root}
-    if not isinstance(given, Mapping):
-        lm = resolve(given)
+    if not isinstance(sub_llm, Mapping):
+        lm = resolve(sub_llm)
         return {lm.name: lm}
-    if not given or not all(isinstance(name, str) and name for name in given):
+    if not sub_llm or not all(isinstance(name, str) and name for name in sub_llm):
         raise InputError('sub_llm as a dict needs a name for each model: {"fast": …, "strong": …}')
-    return {name: resolve(model) for name, model in given.items()}
+    return {name: resolve(model) for name, model in sub_llm.items()}
