@@ -56,7 +56,7 @@ def test_stdin_is_a_file_too() -> None:
     assert out == f'{FACT}\n\n[1] context_0 13-{13 + len(FACT)}: "{FACT}"\n'
 
 
-def test_json_stands_alone_on_stdout(run: Callable[..., Shell], server: StandIn) -> None:
+def test_json_prints_only_the_result(run: Callable[..., Shell], server: StandIn) -> None:
     """`--json` prints only the result, and `--save` writes the same; both can be loaded."""
     words = [
         "report.txt",
@@ -97,9 +97,7 @@ def test_models_and_their_address(run: Callable[..., Shell], server: StandIn) ->
     assert err.endswith(" s, cost unknown\n")
 
 
-def test_a_key_chooses_a_model_and_says_which(
-    run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_selects_a_model(run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch) -> None:
     """With OPENAI_API_KEY and without `--model`, gpt-5-mini is used, and stderr says so, with the
     cost.
     """
@@ -115,7 +113,7 @@ def test_a_key_chooses_a_model_and_says_which(
     assert ", $0.0" in err
 
 
-def test_quiet_says_nothing_but_never_hides_the_stand_in(run: Callable[..., Shell]) -> None:
+def test_quiet_never_hides_the_stand_in(run: Callable[..., Shell]) -> None:
     """With `--quiet` stderr is empty, unless offline is used without being requested."""
     assert run("ask", "report.txt", QUESTION, "--quiet", "--model", "offline")[2] == ""
     assert NO_MODEL in run("ask", "report.txt", QUESTION, "--quiet")[2]

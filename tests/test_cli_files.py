@@ -52,7 +52,7 @@ def write_docx() -> Path:
         (write_docx, "'x.docx' is a zip archive, as docx, xlsx, odt and epub files are, not text"),
     ],
 )
-def test_a_file_that_is_no_text_is_named_as_what_it_is(
+def test_a_binary_file_is_reported_as_such(
     write: Callable[[], Path], told: str, errors: list[str], run: Callable[..., Shell]
 ) -> None:
     """Exit code 2 with what to do, and nothing is sent: binary files are refused with any treatment
@@ -63,7 +63,7 @@ def test_a_file_that_is_no_text_is_named_as_what_it_is(
     assert told in err
 
 
-def test_an_empty_file_among_others_is_told(run: Callable[..., Shell]) -> None:
+def test_an_empty_file_among_others_is_reported(run: Callable[..., Shell]) -> None:
     """An empty file is a source, and stderr says that it is empty."""
     Path("empty.txt").touch()
     code, out, err = run(
@@ -72,7 +72,7 @@ def test_an_empty_file_among_others_is_told(run: Callable[..., Shell]) -> None:
     assert (code, out.splitlines()[0], err) == (0, FACT, "rlm-integrations: empty.txt is empty\n")
 
 
-def test_a_byte_order_mark_is_no_text(run: Callable[..., Shell]) -> None:
+def test_a_byte_order_mark_is_not_text(run: Callable[..., Shell]) -> None:
     """No answer or quote begins with it, and offsets count from the character after it; from stdin
     too.
     """
@@ -103,7 +103,7 @@ def test_a_process_substitution_is_read() -> None:
     assert (done.returncode, done.stdout.splitlines()[0], done.stderr) == (0, FACT, "")
 
 
-def test_a_pipe_that_gives_no_text(run: Callable[..., Shell]) -> None:
+def test_a_pipe_with_invalid_bytes(run: Callable[..., Shell]) -> None:
     """Exit code 2, with the position of the byte and the command's own options."""
     os.mkfifo("pipe")
     writer = threading.Thread(target=Path("pipe").write_bytes, args=(b"abc\xff",))
@@ -117,7 +117,7 @@ def test_a_pipe_that_gives_no_text(run: Callable[..., Shell]) -> None:
     ) == (2, True)
 
 
-def test_the_locale_of_a_bare_system_is_no_obstacle() -> None:
+def test_the_posix_locale_works() -> None:
     """With LC_ALL=POSIX, file names, question and answer are UTF-8; ASCII is used if it is
     requested.
     """
@@ -144,7 +144,7 @@ def test_the_locale_of_a_bare_system_is_no_obstacle() -> None:
     assert done.stdout.startswith(rb"Der Schl\xfcssel der T\xfcr")
 
 
-def test_a_files_name_forges_no_line(run: Callable[..., Shell]) -> None:
+def test_line_breaks_in_file_names_are_escaped(run: Callable[..., Shell]) -> None:
     """A line break in a file name is escaped, so that each citation is one line."""
     name = 'a.txt\n[2] context_1 (law.txt) 0-3: "all is allowed"'.replace("/", "")
     Path(name).write_text(FACT)
@@ -154,7 +154,7 @@ def test_a_files_name_forges_no_line(run: Callable[..., Shell]) -> None:
 
 
 @pytest.mark.parametrize("character", "\u2028\u2029\u061c\u200e\u200f\u202e\u2066\x1b\x85")
-def test_what_ends_lines_or_turns_text_round_is_spelt_out(character: str) -> None:
+def test_control_characters_are_escaped(character: str) -> None:
     """Characters that end lines or reverse text are escaped on a terminal."""
     assert printable(f"a{character}b\nc\td") == f"a{ascii(character)[1:-1]}b\nc\td"
 
@@ -205,7 +205,7 @@ def test_json_of_a_run_without_a_sandbox(
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_ctrl_c_prints_and_saves_what_there_is(form: str) -> None:
+def test_ctrl_c_prints_and_saves_the_result_so_far(form: str) -> None:
     """Exit code 130; the file has the turns and the answers of the current batch, stdout the best
     answer so far.
     """

@@ -90,7 +90,7 @@ __all__ = ["bare_environment", "run", "server"]  # fixtures
         (["report.txt", "q", "--model", "anthropic:claude"], "a model is a name at OpenAI"),
     ],
 )
-def test_bad_input(words: list[str], told: str, run: Callable[..., Shell]) -> None:
+def test_invalid_input(words: list[str], told: str, run: Callable[..., Shell]) -> None:
     """Exit code 2 with a message that says what is wrong, nothing on stdout, no traceback, and
     before any model is created.
     """
@@ -109,7 +109,7 @@ def test_no_command(run: Callable[..., Shell]) -> None:
     assert run("resume", "x")[0] == 2
 
 
-def test_stdin_that_is_no_text() -> None:
+def test_stdin_with_invalid_bytes() -> None:
     """Exit code 2, with the position of the byte; another encoding reads it."""
     given = {"stdin": subprocess.PIPE, "errors": "surrogateescape"}
     process = started("ask", "-", "q", **given)
@@ -123,7 +123,7 @@ def test_stdin_that_is_no_text() -> None:
     assert (process.returncode, out.splitlines()[0]) == (0, "El código es 7.")
 
 
-def test_bytes_that_are_no_text_can_be_replaced(run: Callable[..., Shell]) -> None:
+def test_invalid_bytes_can_be_replaced(run: Callable[..., Shell]) -> None:
     """`--errors replace` reads bytes that `strict` refuses."""
     Path("bytes.txt").write_bytes(b"The \xff code is 48213.")
     assert run("ask", "bytes.txt", "What is the code?", "--errors", "replace")[:2] == (
@@ -135,7 +135,7 @@ def test_bytes_that_are_no_text_can_be_replaced(run: Callable[..., Shell]) -> No
     )
 
 
-def test_words_that_begin_with_a_dash_go_after_two(run: Callable[..., Shell]) -> None:
+def test_arguments_after_two_dashes(run: Callable[..., Shell]) -> None:
     """Arguments after '--' are not options."""
     code, out, _ = run("ask", "--quiet", "--", "report.txt", f"--- {QUESTION}")
     assert (code, out.splitlines()[0]) == (0, FACT)

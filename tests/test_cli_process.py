@@ -67,7 +67,7 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
     until(lambda: not [pid for pid in below if is_there(pid)])
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     """With a closed pipe on stdout there is no traceback, and the exit code is that of the run."""
     reading, writing = os.pipe()
     os.close(reading)

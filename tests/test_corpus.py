@@ -125,7 +125,7 @@ def test_documents_of_llama_index() -> None:
         assert corpus.sources[2].metadata == {"a": 1}
 
 
-def test_generated_documents_are_taken_one_at_a_time() -> None:
+def test_generated_documents_are_pulled_one_at_a_time() -> None:
     """A generator's texts are stored as they are yielded: none is held when the next is
     requested.
     """
@@ -150,7 +150,7 @@ def test_generated_documents_are_taken_one_at_a_time() -> None:
         assert whole(corpus) == ["0", "1", "2", "3", "4"]
 
 
-def test_what_a_generator_raises_comes_out() -> None:
+def test_exceptions_of_a_generator_are_raised() -> None:
     """An error of the user's own generator is not renamed, and no descriptor stays open."""
 
     def generate() -> Iterator[str]:
@@ -210,7 +210,7 @@ def test_metadata_are_a_copy_in_json_types() -> None:
     }
 
 
-def test_the_hash_of_a_corpus_tells_texts_apart() -> None:
+def test_the_hash_of_a_corpus_distinguishes_texts() -> None:
     """The same texts have the same hash, whatever their source; other texts, another order or
     another shape have a different one.
     """

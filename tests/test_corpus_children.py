@@ -1,4 +1,4 @@
-"""Slices of a corpus, its end, and the memory and descriptors that it uses."""
+"""Slices of a corpus, closing it, and the memory and descriptors that it uses."""
 
 import os
 import subprocess
@@ -92,7 +92,7 @@ def test_made_up_text_is_not_lifted() -> None:
         assert grandchild.lift(SpanRef("context_0", 0, 2)) is None
 
 
-def test_spans_that_follow_one_another_are_one() -> None:
+def test_adjacent_spans_are_one() -> None:
     """Two adjacent spans that are joined again are lifted to one span."""
     with Corpus.build("0123456789") as root:
         child = root.slice([[SpanRef("context_0", 2, 5), SpanRef("context_0", 5, 8)]])
@@ -101,7 +101,7 @@ def test_spans_that_follow_one_another_are_one() -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(st.data())
-def test_what_is_lifted_has_the_same_text(data: st.DataObject) -> None:
+def test_lifted_spans_have_the_same_text(data: st.DataObject) -> None:
     """For any nesting of slices and made-up texts, a lifted span has the same text, and pure parts
     of the root are always lifted.
     """
@@ -149,7 +149,7 @@ def test_a_child_outlives_its_parent() -> None:
     assert open_descriptors() <= before
 
 
-def test_a_closed_corpus_says_so() -> None:
+def test_a_closed_corpus_raises() -> None:
     """Reading, slicing and handing over after `close` raise errors; closing again is allowed."""
     corpus = Corpus.build("abc")
     corpus.close()
@@ -165,7 +165,7 @@ def test_a_closed_corpus_says_so() -> None:
     assert corpus.lift(SpanRef("context_0", 0, 1)) == SpanRef("context_0", 0, 1)
 
 
-def test_a_forgotten_corpus_leaves_nothing() -> None:
+def test_an_unclosed_corpus_releases_its_descriptor() -> None:
     """An unclosed corpus releases its descriptor when it is collected, as does an unfinished
     transfer.
     """
@@ -189,7 +189,7 @@ def test_a_thousand_files_never_need_a_thousand_descriptors(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("nothing_copied")
-def test_nobody_can_write_to_what_is_handed_over(tmp_path: Path) -> None:
+def test_receivers_cannot_write(tmp_path: Path) -> None:
     """Memory is sealed and files are opened read-only, so a receiver can change neither text nor
     length.
     """

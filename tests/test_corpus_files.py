@@ -18,7 +18,7 @@ __all__ = ["nothing_copied"]  # a fixture
 
 
 @pytest.mark.usefixtures("nothing_copied")
-def test_a_large_ascii_file_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_large_ascii_file_is_used_in_place(tmp_path: Path) -> None:
     """A large ASCII file is sent itself, not as a copy, and has no open descriptor meanwhile."""
     path = written(tmp_path / "a.txt", b"one\r\ntwo\rthree\n" * 50_000)
     before = open_descriptors()
@@ -62,7 +62,7 @@ def test_a_byte_order_mark_is_a_character_of_utf_8(tmp_path: Path) -> None:
     assert whole(Corpus.build(path, encoding="utf-8-sig")) == ["abc"]
 
 
-def test_errors_says_what_becomes_of_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_errors_handles_invalid_bytes(tmp_path: Path) -> None:
     """`errors` has the meaning of `bytes.decode`."""
     path = written(tmp_path / "a.txt", b"a\xffb")
     for errors in ("replace", "ignore", "surrogateescape", "backslashreplace"):
@@ -87,7 +87,7 @@ def test_a_relative_path_outlives_a_change_of_directory(
     assert whole(corpus) == ["abc"]
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     """A file whose name is not valid UTF-8 can be a context."""
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt"))
     assert whole(Corpus.build(written(path, b"abc"))) == ["abc"]
@@ -146,7 +146,7 @@ def test_a_file_that_was_copied_may_change(tmp_path: Path, change: Any, data: by
     )
 
 
-def test_what_a_corpus_copies_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are copied up to a total size; further ASCII files are used in place."""
     monkeypatch.setattr(documents, "COPIED", 10)
     paths = [written(tmp_path / f"{number}.txt", b"words") for number in range(4)]

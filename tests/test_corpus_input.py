@@ -64,7 +64,7 @@ def test_an_open_file_is_refused(tmp_path: Path) -> None:
         Corpus.build(file)
 
 
-def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_path(tmp_path: Path) -> None:
     """The error for a missing file has the name as it was given, and the reason."""
     with pytest.raises(ContextError, match=r"a\.txt' cannot be read: No such file"):
         Corpus.build(tmp_path / "a.txt")
@@ -95,7 +95,7 @@ def test_a_pipe_does_not_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 5, 4 * BLOCK - 1, 9 * BLOCK])
-def test_bad_utf_8_says_where(tmp_path: Path, before: int) -> None:
+def test_invalid_utf_8_is_located(tmp_path: Path, before: int) -> None:
     """Invalid UTF-8 is refused with the file, the offset and the line, even in the middle of a
     character.
     """
@@ -108,13 +108,13 @@ def test_bad_utf_8_says_where(tmp_path: Path, before: int) -> None:
         Corpus.build(written(tmp_path / "a.txt", data))
 
 
-def test_a_character_cut_at_the_end_says_where(tmp_path: Path) -> None:
+def test_a_character_cut_at_the_end_is_located(tmp_path: Path) -> None:
     """A file that ends within a character is refused with that position."""
     with pytest.raises(ContextError, match="offset 1, line 1"):
         Corpus.build(written(tmp_path / "a.txt", b"a\xe2\x82"))
 
 
-def test_an_encoding_that_the_file_has_not(tmp_path: Path) -> None:
+def test_a_wrong_encoding(tmp_path: Path) -> None:
     """A codec that reports no offset still results in a clear error."""
     with pytest.raises(ContextError, match="is not valid utf-32"):
         Corpus.build(written(tmp_path / "a.txt", b"abc!efgh"), encoding="utf-32")
@@ -123,7 +123,7 @@ def test_an_encoding_that_the_file_has_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{"encoding": "utf-9"}, {"encoding": "hex"}, {"errors": "lenient"}]
 )
-def test_options_that_do_not_exist(options: dict[str, str]) -> None:
+def test_unknown_options(options: dict[str, str]) -> None:
     """An unknown encoding, a codec that does not decode to text, and an unknown treatment of errors
     are refused before anything is read.
     """
@@ -132,7 +132,7 @@ def test_options_that_do_not_exist(options: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("span", [(0, 4), (-1, 2), (2, 1), (4, 4)])
-def test_places_that_do_not_exist(span: tuple[int, int]) -> None:
+def test_spans_outside_a_source(span: tuple[int, int]) -> None:
     """A span outside its source is refused with the source's length, in reading, slicing and
     lifting.
     """
@@ -147,7 +147,7 @@ def test_places_that_do_not_exist(span: tuple[int, int]) -> None:
                 use()
 
 
-def test_sources_that_do_not_exist() -> None:
+def test_unknown_sources() -> None:
     """The error for an unknown source lists the existing names."""
     with pytest.raises(
         InputError, match="there is no source 'context_9': there are context_0 to context_1"

@@ -16,11 +16,11 @@ KEPT: ContextVar[object] = ContextVar("KEPT")
 
 
 class Thing:
-    """What a caller's context variable holds."""
+    """The value of a caller's context variable."""
 
 
 class Finishes:
-    """A model in this process whose every reply finishes a run."""
+    """A model in this process whose every reply is a final answer."""
 
     name, context_window = "finishes", None
 
@@ -38,8 +38,10 @@ async def run() -> None:
 
 
 @pytest.mark.parametrize("call", [batch, run])
-async def test_a_call_that_has_ended_keeps_no_callers_context(call: Any) -> None:
-    """The event loop keeps cancelled timers until they are due: they hold no caller's context."""
+async def test_cancelled_timers_keep_no_callers_context(call: Any) -> None:
+    """Cancelled timers, which the event loop keeps until they are due, have no reference to the
+    caller's context.
+    """
 
     async def with_a_thing(thing: Thing) -> None:
         KEPT.set(thing)
@@ -58,8 +60,8 @@ async def test_a_call_that_has_ended_keeps_no_callers_context(call: Any) -> None
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
-async def test_a_time_that_is_over_ends_the_work(seconds: float) -> None:
-    """A deadline that has passed ends the work at once, as with `asyncio.timeout`."""
+async def test_a_deadline_in_the_past_ends_the_work(seconds: float) -> None:
+    """A deadline in the past ends the work at once, as with `asyncio.timeout`."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(None) as timeout:
             end_after(timeout, seconds)

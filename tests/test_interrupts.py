@@ -122,8 +122,10 @@ LOOK = textwrap.dedent(
 )
 
 
-def test_a_look_at_the_main_thread_is_never_a_garbage_collection() -> None:
-    """One that began meanwhile would stop every thread of the process for ever, in Python 3.11."""
+def test_inspecting_the_main_thread_starts_no_garbage_collection() -> None:
+    """Inspecting the main thread's stack never starts a garbage collection, which could block every
+    thread forever in Python 3.11.
+    """
     program = LOOK.format(folder=str(Path(__file__).parents[1]))
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=250, check=False

@@ -10,7 +10,7 @@ from contextvars import Context
 
 
 def end_after(timeout: asyncio.Timeout, seconds: float | None) -> None:
-    """Let an entered timeout expire in so many seconds, or never."""
+    """Let an entered timeout expire after this number of seconds, or never."""
     if seconds is not None:
         when = asyncio.get_running_loop().time() + seconds
         Context().run(timeout.reschedule, when)

@@ -1,4 +1,4 @@
-"""Answers of a journal as JSON: whatever crossed the boundary comes back as it was."""
+"""Answers of a journal as JSON: every value that crossed the boundary is restored unchanged."""
 
 import json
 import math
@@ -57,7 +57,7 @@ VALUES = st.recursive(
 
 
 def shape(value: Any) -> Any:
-    """A value with the types that `==` does not tell apart, and with NaN as something equal."""
+    """A value with the types that `==` ignores, and with NaN equal to itself."""
     if isinstance(value, float) and math.isnan(value):
         return "NaN"
     if isinstance(value, list | tuple):
@@ -74,15 +74,19 @@ def shape(value: Any) -> Any:
 
 
 @given(value=VALUES)
-def test_a_value_comes_back_as_it_was(value: Any) -> None:
-    """Numbers, strings with broken Unicode, spans, objects, errors, and dicts with any keys."""
+def test_values_are_restored_unchanged(value: Any) -> None:
+    """Numbers, strings with invalid Unicode, spans, objects, errors, and dicts with any keys are
+    restored unchanged.
+    """
     call, answer = decode_answer(encode_answer(CALL, Answer(value, error=("KeyError", "no"))))
     assert (call, answer.error) == (CALL, ("KeyError", "no"))
     assert shape(answer.value) == shape(value)
 
 
-async def test_a_whole_journal_comes_back_as_it_was() -> None:
-    """Calls of models, child runs, blocks, tools, quotes and the store: each answer with its notes."""
+async def test_a_whole_journal_is_restored_unchanged() -> None:
+    """Each answer is restored with its notes: of model calls, child runs, blocks, tools, quotes and
+    the store.
+    """
     journal = MemoryJournal()
     await recorded(journal, Paid(SCRIPTS))
     again = dict(decode_answer(encode_answer(*item)) for item in journal.answers.items())
@@ -118,7 +122,7 @@ GOOD = json.loads(encode_answer(CALL, Answer("value")))
     ],
 )
 def test_a_damaged_record_is_an_error_that_says_so(damage: Any, told: str) -> None:
-    """No other exception comes out, whatever a file or a database holds."""
+    """Any damaged record raises a clear error, and no other exception."""
     damaged = damage(GOOD)
     encoded = damaged if isinstance(damaged, bytes) else json.dumps(damaged).encode()
     with pytest.raises(InputError, match=told):

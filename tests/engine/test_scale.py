@@ -65,8 +65,8 @@ HUNDRED = [
 
 
 async def test_a_hundred_runs_at_once() -> None:
-    """All are right, no output is mixed, and afterwards there is no process, no descriptor and no
-    memory more than before.
+    """All answers are right, no output is mixed, and afterwards no process, no descriptor and no
+    memory is left.
     """
     rlm = RLM(Scripted(HUNDRED))
     contexts = [f"document {number:03d} of a hundred" for number in range(100)]

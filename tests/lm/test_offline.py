@@ -121,7 +121,7 @@ def ten_megabytes() -> str:
     return text
 
 
-def test_it_is_a_model_that_says_that_it_is_none() -> None:
+def test_it_says_that_it_is_not_a_language_model() -> None:
     """`offline` implements the protocol, and its notice says that it is not a language model."""
     assert isinstance(OfflineLM(), LM)
     assert (OfflineLM().name, OfflineLM().context_window) == ("offline", None)
@@ -161,7 +161,7 @@ def test_other_forms_of_the_words_find_it_too(
     assert run.quotes == [needle]
 
 
-def test_two_things_asked_at_once_give_two_quotes(ten_megabytes: str) -> None:
+def test_two_questions_at_once_have_two_quotes(ten_megabytes: str) -> None:
     """A question about two names is answered with a quote for each."""
     run = ask("What are the access codes of the Lisbon and Porto vaults?", ten_megabytes)
     assert sorted(run.quotes) == [LISBON, "The access code of the Porto vault is 11975."]
@@ -171,7 +171,7 @@ def test_two_things_asked_at_once_give_two_quotes(ten_megabytes: str) -> None:
     "question",
     ["What is the access code of the Madrid vault?", "What is the boiling point of mercury?"],
 )
-def test_what_is_not_there_is_not_answered(ten_megabytes: str, question: str) -> None:
+def test_a_question_without_an_answer(ten_megabytes: str, question: str) -> None:
     """A question without an answer has no answer and no evidence, and the missing words are
     listed.
     """
@@ -181,13 +181,13 @@ def test_what_is_not_there_is_not_answered(ten_megabytes: str, question: str) ->
     assert run.evidence == []
 
 
-def test_words_that_nothing_matched_are_named() -> None:
+def test_unmatched_words_are_named() -> None:
     """An answer that misses an important word of the question says so."""
     run = ask("What is the password of the Lisbon vault?", haystack(300_000, LISBON))
     assert run.value == f"{LISBON}\n(nothing found with: password)"
 
 
-def test_a_list_question_gives_all() -> None:
+def test_a_list_question_returns_all() -> None:
     """A question about all of a kind is answered with every matching sentence, wherever it is."""
     needles = [
         f"Treaty number {number} was signed at Castle {name}."
@@ -245,7 +245,7 @@ def test_an_empty_context_has_no_answer(context: str | list[str]) -> None:
     assert ask(ASKED, context).value.startswith(NONE)
 
 
-def test_a_question_without_words_gets_opening_sentences_and_is_told() -> None:
+def test_a_question_without_words_is_answered_with_a_sample() -> None:
     """A question that cannot be searched is answered with a sample, and the answer says so."""
     run = ask("What is it about?", haystack(1_000_000))
     assert "these are opening sentences" in run.value
@@ -271,7 +271,7 @@ def test_failed_sub_calls_are_counted_in_the_answer() -> None:
     assert "Error: budget" in run.value
 
 
-def test_quotes_that_are_made_up_are_not_shown() -> None:
+def test_invented_quotes_are_not_shown() -> None:
     """A quote that is not exactly in the document is not an answer."""
     run = ask(
         ASKED, haystack(60_000), sub=lambda prompt: "- The access code of the Lisbon vault is 1."
@@ -282,14 +282,14 @@ def test_quotes_that_are_made_up_are_not_shown() -> None:
 
 
 @pytest.mark.parametrize("turn", [1, 2, 3])
-def test_an_error_in_the_history_is_admitted(turn: int) -> None:
+def test_an_error_in_the_history_is_reported(turn: int) -> None:
     """After a failed step the root's final answer names the error."""
     run = ask(ASKED, LISBON, breaks=turn)
     assert f"its step {turn} failed: NameError: name 'llm_batch' is not defined" in run.value
     assert len(run.replies) == turn + 1
 
 
-def test_the_closing_request_is_heard() -> None:
+def test_the_closing_request_is_followed() -> None:
     """After the closing request, the root answers with what has been read, or says that nothing
     has.
     """
@@ -300,7 +300,7 @@ def test_the_closing_request_is_heard() -> None:
     assert "stopped before its three steps" in ask(ASKED, LISBON, close=1).value
 
 
-def test_a_session_s_next_question_starts_anew() -> None:
+def test_a_session_s_next_question_starts_again() -> None:
     """Programs of an earlier question do not count as steps of this one."""
     before = ask(ASKED, LISBON)
     history = [

@@ -50,7 +50,7 @@ def test_forms_of_a_word_share_their_stem(forms: tuple[str, ...]) -> None:
     assert all(form.startswith(shared) for form in forms)
 
 
-def test_hard_texts_take_no_longer() -> None:
+def test_hard_texts_take_linear_time() -> None:
     """Repetitive text, without spaces or ends of sentences, takes linear time: 16 times as much
     text, far less than 16 * 16.
     """
