@@ -1,6 +1,4 @@
-"""What a run answers: the value that came out of the sandbox, as the text or the type that was
-asked for.
-"""
+"""Converts the final value of the sandbox into the answer of a run: a string, or the `output_type`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,16 +11,23 @@ from rlm_integrations.sandbox.wire import Opaque
 
 
 class InvalidAnswerError(Exception):
-    """The value does not fit the type; the message says where."""
+    """The value does not match the type; the message names the field."""
 
 
 class AnswerTooLongError(InvalidAnswerError):
-    """The value has more characters than an answer may have."""
+    """The value is longer than the limit of an answer."""
 
 
 class AnswerType:
-    """The kind of answer that a user asked for: a text where `output_type` is None, else any type
-    that pydantic validates.
+    """The type of the answers: a string if `output_type` is None, otherwise any type that pydantic
+    validates.
+
+    Args:
+        output_type: The type.
+        most: The maximum length of an answer, in characters.
+
+    Attributes:
+        schema: The JSON schema of the type; None for strings.
     """
 
     def __init__(self, output_type: Any = None, *, most: int) -> None:
@@ -38,15 +43,15 @@ class AnswerType:
             self.schema = self._adapter.json_schema()
         except Exception as error:
             raise InputError(
-                f"output_type={output_type!r} is no type that pydantic validates: {error}"
+                f"output_type={output_type!r} is not a type that pydantic validates: {error}"
             ) from error
 
     def read(self, value: Any) -> Any:
-        """The answer.
+        """The value as an answer of the type.
 
         Raises:
-            AnswerTooLongError: It has more characters than an answer may have.
-            InvalidAnswerError: The value does not fit.
+            AnswerTooLongError: The value is too long.
+            InvalidAnswerError: The value does not match the type.
         """
         if self.is_too_long(value):
             raise AnswerTooLongError(f"an answer has at most {self._most:,} characters")
@@ -57,7 +62,7 @@ class AnswerType:
         try:
             return self._validated(self._adapter.validate_python, plain)
         except InvalidAnswerError as as_value:
-            try:  # strict types take a date, a tuple or an enumeration from JSON alone
+            try:  # strict types accept a date, a tuple or an enumeration only from JSON
                 return self._validated(
                     self._adapter.validate_json, plain if is_json else json.dumps(plain)
                 )
@@ -76,11 +81,11 @@ class AnswerType:
                 for each in error.errors(include_url=False)[:10]
             ]
             raise InvalidAnswerError("\n".join(lines)) from error
-        except Exception as error:  # a validator of the user's may raise anything
+        except Exception as error:  # a user's validator may raise anything
             raise InvalidAnswerError(f"{type(error).__name__}: {error}") from error
 
     def text(self, value: Any) -> str:
-        """The value as a text, as far as an answer may be long."""
+        """The value as a string, cut at the maximum length of an answer."""
         if self.is_too_long(value) and not isinstance(value, str):
             return f"(a {type(value).__name__} of more than {self._most:,} characters)"
         plain = _plain(value)
@@ -89,8 +94,8 @@ class AnswerType:
         ]
 
     def is_too_long(self, value: Any) -> bool:
-        """Whether the texts and values in a value are more than an answer may have characters; no
-        more is looked at than that takes.
+        """Whether the strings and values in a value exceed the maximum length of an answer. The
+        traversal stops as soon as they do.
         """
         room, inside = self._most, [iter([value])]
         while inside and room >= 0:
@@ -119,8 +124,8 @@ def _is_json(text: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's types; its texts can be printed and written, whatever code has put into
-    them.
+    """The value as JSON types. Lone surrogates in its strings are replaced, so that they can be
+    printed and written.
     """
     match value:
         case str():

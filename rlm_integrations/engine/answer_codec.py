@@ -1,4 +1,4 @@
-"""Answers of a journal as JSON, and back. What is read may be damaged, and is checked."""
+"""Encodes and decodes a journal's answers as JSON. Decoding checks the input, which may be damaged."""
 
 import json
 import math
@@ -27,7 +27,7 @@ _NOTES: Final[Mapping[str, type]] = {
     "unchecked": UncheckedQuote,
 }
 _NAMES: Final = {kind: name for name, kind in _NOTES.items()}
-_EXACT_INTEGER: Final = 1 << 53  # some readers of JSON keep larger integers as floats
+_EXACT_INTEGER: Final = 1 << 53  # some JSON readers convert larger integers to floats
 
 
 def encode_answer(call: CallId, answer: Answer) -> bytes:
@@ -46,16 +46,17 @@ def encode_answer(call: CallId, answer: Answer) -> bytes:
 
 
 def decode_answer(encoded: bytes) -> tuple[CallId, Answer]:
-    """What `encode_answer` wrote.
+    """The call and the answer that `encode_answer` encoded.
 
     Raises:
-        InputError: It is damaged, or a later version wrote it.
+        InputError: The record is damaged, or was written by a later version.
     """
     try:
         record = json.loads(encoded)
         if record["version"] != VERSION:
             raise InputError(
-                f"a journal record has version {record['version']!r}, and this version of the library reads {VERSION}"
+                f"a journal record has version {record['version']!r}; "
+                f"this version of the library reads {VERSION}"
             )
         error = record["error"]
         answer = Answer(
@@ -91,7 +92,6 @@ def _encoded(value: Any) -> tuple[str, Any]:
 
 
 def _without_final(result: ExecutionResult) -> ExecutionResult:
-
     return replace(result, final=None)
 
 
@@ -110,7 +110,7 @@ def _decoded(kind: str, value: Any) -> Any:
 
 
 def _with_reply(answer: ModelAnswer) -> ModelAnswer:
-    """The answer with its reply as it was: a string that knows whether it was cut."""
+    """The answer with its reply as an `LLMReply`, which has the finish reason."""
     record = answer.record
     if isinstance(record.reply, LLMError):
         return answer
@@ -139,8 +139,8 @@ def _note(value: Any) -> CallNote:
     return cast("CallNote", read_record(kind, value, "note"))
 
 
-# Values that cross the sandbox's boundary. What JSON has no type for is an object with one key that
-# begins with a dollar sign.
+# Values that cross the sandbox's boundary. A type that JSON does not have is encoded as an object
+# with one key that begins with a dollar sign.
 
 
 def _tagged(value: Any) -> Any:
@@ -169,7 +169,7 @@ def _tagged(value: Any) -> Any:
             if all(type(key) is str and not key.startswith("$") for key in value):
                 return {key: _tagged(item) for key, item in value.items()}
             return {"$dict": [[_tagged(key), _tagged(item)] for key, item in value.items()]}
-    raise TypeError(f"a value of type {type(value).__name__} cannot be kept in a journal")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be stored in a journal")
 
 
 def _content(value: SpanRef | StoreObject) -> dict[str, Any]:
@@ -192,7 +192,6 @@ def _store_object(fields: dict[str, Any]) -> StoreObject:
     content = _untagged(fields.pop("content"))
     links = tuple((kind, id_) for kind, id_ in fields.pop("links"))
     found: StoreObject = read_record(StoreObject, {**fields, "content": None}, "object")
-
     return replace(found, content=content, links=links)
 
 

@@ -1,4 +1,4 @@
-"""What a run's model reads first: the system prompt and the question, from the run's options."""
+"""The first messages of a run, made from its options: the system prompt and the question."""
 
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import AnswerType
@@ -23,7 +23,7 @@ def system_prompt(tree: Tree, depth: int, typed: AnswerType) -> str:
 
 
 def first_question(tree: Tree, repl: LazySession, query: str) -> str:
-    """The question, with what the context is and what the run may spend."""
+    """The question, with a description of the context and of the budget."""
     corpus = repl.corpus
     first = corpus.sources[0] if corpus.sources else None
     opening = (

@@ -1,5 +1,5 @@
-"""What a run may spend, and what it has spent: one purse for a whole tree of runs, asked before
-each call and settled after it.
+"""The budget of a run and its child runs. Each call reserves its share before it is made, and is
+settled afterwards.
 """
 
 import asyncio
@@ -14,23 +14,23 @@ from rlm_integrations.spending import Spending
 
 Exhausted = Literal["budget_calls", "budget_tokens", "budget_cost", "budget_seconds"]
 
-_LEAST_REPLY = 256  # tokens; where no more are left for a reply, no call is made
-_LEAST_PROMPT = 512  # tokens; where no more are left for a prompt, a run is over
+_MIN_REPLY_TOKENS = 256  # a call that leaves fewer for its reply is not made
+_MIN_PROMPT_TOKENS = 512  # a run that has fewer left for a prompt is over
 
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """What is set aside for one call.
+    """The part of the budget that is reserved for one call.
 
     Attributes:
-        model: Who is asked.
-        depth: Where in the tree the call stands.
-        tokens: Of the request and the reply, for one try.
-        reply_tokens: How many of them the reply may have.
-        cost: US dollars, for one try.
-        uncounted: Tries so far for which the provider may want to be paid without having said how
-            much.
-        lacking: What there is too little of for a further try.
+        model: The name of the model.
+        depth: The depth of the call in the tree.
+        tokens: Tokens of the request and the reply, for one attempt.
+        reply_tokens: The limit of the reply, in tokens.
+        cost: US dollars, for one attempt.
+        uncounted: Attempts so far that the provider may charge for, and whose tokens it did not
+            report.
+        lacking: The limit that forbids a retry; None if there is none.
     """
 
     model: str
@@ -42,21 +42,21 @@ class Reservation:
     lacking: Exhausted | None = None
 
     @property
-    def tries(self) -> int:
-        """How many tries are to be reckoned with."""
+    def attempts(self) -> int:
+        """The number of attempts to reserve for."""
         return max(1, self.uncounted)
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one call took from the budget.
+    """The amount that one call took from the budget.
 
     Attributes:
         model: The model that was asked, or the one that answered for it.
         depth: The depth of the call.
         usage: Its tokens, or None if the provider did not count them.
-        answering: The name by which the provider answered.
-        tokens: What counts against the budget, with attempts that the provider did not count.
+        answering: The model name in the provider's answer.
+        tokens: Tokens that count against the budget, including uncounted attempts.
         cost: US dollars that count against the budget; 0 without a cost limit.
     """
 
@@ -69,13 +69,13 @@ class Charge:
 
 
 class BudgetSpentError(Exception):
-    """A call does not fit into what is left of the budget.
+    """The remaining budget does not cover a call.
 
     Args:
-        reason: Which limit is reached.
-        message: What the call needs and what is left.
-        was_asked: Whether the model was asked, and the call ended without an answer.
-        charge: What the call took nevertheless.
+        reason: The limit that is reached.
+        message: What the call needs, and what is left.
+        was_asked: Whether the model was called, but did not answer.
+        charge: The amount that the call took nevertheless.
     """
 
     def __init__(
@@ -93,85 +93,89 @@ class BudgetSpentError(Exception):
 
 
 class Purse:
-    """Keeps the sum of what is spent and what is reserved within the budget.
+    """Keeps the sum of spent and reserved amounts within the budget.
 
-    Where calls in flight may still give back what they do not use, a further call waits for them;
-    where none can, it gets a shorter reply, or is refused. A refused call fails alone; the budget
-    is spent once no useful call fits any more.
+    A call that does not fit waits while calls in flight may still return unused budget; otherwise
+    it gets a smaller reply limit, or is refused. A refused call fails alone. The budget is spent
+    when no useful call fits.
 
     Args:
-        budget: The bounds.
-        reply_tokens: How many tokens a reply may have.
+        budget: The limits.
+        reply_tokens: The default limit of a reply, in tokens.
         begun: When the run began, in seconds of `time.monotonic()`.
 
     Attributes:
-        spent_out: What there is too little of for any further call.
+        spent_out: The limit that allows no further call; None if there is none.
     """
 
     def __init__(self, budget: Budget, reply_tokens: int, begun: float) -> None:
         self.budget = budget
         self.spent_out: Exhausted | None = None
         self._reply_tokens = reply_tokens
-        self._calls_kept_back = 1 if (budget.max_calls or 0) > 1 else 0
-        self._tokens_kept_back = 0
+        self._closing_calls = 1 if (budget.max_calls or 0) > 1 else 0
+        self._closing_tokens = 0
         self._begun = begun
         self._calls = 0
         self._tokens = 0
         self._cost = 0.0
-        # By the name of a model, tokens of a reply that was longer than its bound
+        # By model name, the tokens of the longest reply that exceeded its limit
         self._longest: dict[str, int] = {}
-        self._answering: dict[str, str] = {}  # by the name of a model, the one that answered last
+        self._answering: dict[str, str] = {}  # by model name, the model that answered last
         self._reserved: list[Reservation] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._charges: list[Charge] = []
 
     @property
     def limits_replies(self) -> bool:
-        """Whether replies need a bound of their own, so that what is reserved holds."""
+        """Whether calls need a reply limit, so that they stay within their reservations."""
         return self.budget.max_tokens is not None or self.budget.max_cost is not None
 
     def seconds_left(self) -> float | None:
-        """Seconds until the time is spent, or None where there is no bound."""
+        """Seconds until the time limit, or None without one."""
         return (
             None
             if self.budget.max_seconds is None
             else self.budget.max_seconds - (time.monotonic() - self._begun)
         )
 
-    def keep_back(self, tokens: int) -> None:
-        """Keep so many tokens for the closing request, though never more than a quarter of all."""
-        self._tokens_kept_back = min(tokens, (self.budget.max_tokens or 0) // 4)
+    def reserve_closing(self, tokens: int) -> None:
+        """Reserve tokens for the closing request, at most a quarter of the token limit."""
+        self._closing_tokens = min(tokens, (self.budget.max_tokens or 0) // 4)
 
     async def reserve(
         self,
-        given: int,
+        prompt_tokens: int,
         model: str,
         depth: int,
         *,
         closing: bool = False,
         is_root: bool = False,
-        own_bound: int | None = None,
+        own_limit: int | None = None,
     ) -> Reservation:
-        """Set aside what a call may take.
+        """Reserve the maximum that a call can take.
 
         Args:
-            given: How many tokens the model is going to read at most.
-            model: Its name, for its price.
-            depth: Where in the tree the call stands.
-            closing: Whether this is the root's closing request, which may use what was kept back
-                for it.
-            is_root: Whether the root asks for its next turn.
-            own_bound: How many tokens the model's replies have at most by its user's own setting.
+            prompt_tokens: The maximum of tokens in the request.
+            model: The model's name, for its price.
+            depth: The depth of the call in the tree.
+            closing: Whether this is the root's closing request, which may use the budget that is
+                reserved for it.
+            is_root: Whether this is a turn of the root.
+            own_limit: The reply limit that the user has set on the model, in tokens.
 
         Raises:
-            BudgetSpentError: It does not fit, and nothing in flight could make room.
+            BudgetSpentError: The call does not fit, and calls in flight cannot make room.
         """
         while True:
             lacking: Exhausted | None = None
-            for reply in self._replies(own_bound):
-                longest = max(reply, self._longest.get(model, 0))  # some servers ignore every bound
+            for reply in self._reply_limits(own_limit):
+                longest = max(reply, self._longest.get(model, 0))  # some servers ignore every limit
                 reservation = Reservation(
-                    model, depth, given + longest, reply, self._cost_of(given, longest, model)
+                    model,
+                    depth,
+                    prompt_tokens + longest,
+                    reply,
+                    self._cost_of(prompt_tokens, longest, model),
                 )
                 lacking = self._lacking(reservation, calls=1, closing=closing)
                 if lacking is None:
@@ -183,7 +187,7 @@ class Purse:
             if lacking is not None and (
                 lacking in {"budget_calls", "budget_seconds"} or not self._reserved
             ):
-                raise self._refusal(lacking, given, model, closing=closing, is_root=is_root)
+                raise self._refusal(lacking, prompt_tokens, model, closing=closing, is_root=is_root)
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             try:
@@ -192,47 +196,56 @@ class Purse:
                 self._wake()
                 raise
 
-    def _replies(self, own_bound: int | None) -> list[int]:
-        """The bounds of a reply that are tried, longest first."""
-        bounds = [self._reply_tokens if own_bound is None else min(own_bound, self._reply_tokens)]
-        while self.limits_replies and bounds[-1] >= 2 * _LEAST_REPLY:
-            bounds.append(bounds[-1] // 2)
-        return bounds
+    def _reply_limits(self, own_limit: int | None) -> list[int]:
+        """The reply limits to try, longest first."""
+        limits = [self._reply_tokens if own_limit is None else min(own_limit, self._reply_tokens)]
+        while self.limits_replies and limits[-1] >= 2 * _MIN_REPLY_TOKENS:
+            limits.append(limits[-1] // 2)
+        return limits
 
     def _refusal(
-        self, lacking: Exhausted, given: int, model: str, *, closing: bool, is_root: bool
+        self, lacking: Exhausted, prompt_tokens: int, model: str, *, closing: bool, is_root: bool
     ) -> BudgetSpentError:
-        """Why a call is refused. Whether that spends the budget depends on what else would fit."""
+        """The error of a refused call. The budget counts as spent if a minimal call does not fit
+        either.
+        """
         budget = self.budget
         if lacking == "budget_seconds":
             self.spent_out = self.spent_out or lacking
             return BudgetSpentError(lacking, "the run's time is over")
         if lacking == "budget_calls":
-            # Else one is left, for the closing request
+            # Otherwise one call is left: the root's closing request
             if not is_root or self._calls >= (budget.max_calls or 0):
                 self.spent_out = self.spent_out or lacking
             return BudgetSpentError(lacking)
-        reply = max(_LEAST_REPLY, self._longest.get(model, 0))
+        reply = max(_MIN_REPLY_TOKENS, self._longest.get(model, 0))
         least = Reservation(
-            model, 0, _LEAST_PROMPT + reply, reply, self._cost_of(_LEAST_PROMPT, reply, model)
+            model,
+            0,
+            _MIN_PROMPT_TOKENS + reply,
+            reply,
+            self._cost_of(_MIN_PROMPT_TOKENS, reply, model),
         )
         if self._lacking(least, calls=0, closing=closing) is not None:
             self.spent_out = self.spent_out or lacking
         if lacking == "budget_tokens" and budget.max_tokens is not None:
             left = max(
-                0, budget.max_tokens - self._tokens - (0 if closing else self._tokens_kept_back)
+                0, budget.max_tokens - self._tokens - (0 if closing else self._closing_tokens)
             )
-            what = f"the prompt and its reply take up to {given + reply:,} tokens, and {left:,} of the run's {budget.max_tokens:,} are left"
+            what = (
+                f"the prompt and its reply take up to {prompt_tokens + reply:,} tokens, "
+                f"and {left:,} of the run's {budget.max_tokens:,} are left"
+            )
         else:
             left_cost = max(0.0, (budget.max_cost or 0.0) - self._cost)
             what = (
-                f"the prompt and its reply take up to {given + reply:,} tokens, "
+                f"the prompt and its reply take up to {prompt_tokens + reply:,} tokens, "
                 f"which may cost more than the ${left_cost:.4g} that are left"
             )
         return BudgetSpentError(lacking, what if self.spent_out else f"{what}: ask with less text")
 
     def remaining(self) -> dict[str, tuple[float, float]]:
-        """What is left of each bound, and how much it was: calls, tokens, dollars and seconds."""
+        """For each limit (calls, tokens, dollars, seconds): the amount that is left, and the limit."""
         budget, seconds = self.budget, self.seconds_left()
         spent = {
             "calls": (budget.max_calls, self._calls),
@@ -249,8 +262,8 @@ class Purse:
             if whole is not None
         }
 
-    def allows_another_try(self, reservation: Reservation) -> bool:
-        """Whether a call whose tries so far may have to be paid may be tried again."""
+    def allows_retry(self, reservation: Reservation) -> bool:
+        """Whether the budget covers a retry, in addition to the uncounted attempts so far."""
         reservation.uncounted += 1
         reservation.lacking = self._lacking(None, calls=0, closing=True)
         reservation.uncounted -= 1
@@ -259,13 +272,13 @@ class Purse:
     def settle(
         self, reservation: Reservation, record: CallRecord | None, *, is_several: bool = False
     ) -> Charge:
-        """Replace a reservation with what the call took; what the provider did not count is assumed
-        to be what was reserved.
+        """Replace a reservation with the actual use of the call. For an attempt whose tokens the
+        provider did not report, the reserved amount is charged.
 
         Args:
-            reservation: What was reserved.
+            reservation: The reservation.
             record: The record of the call, or None if it was cancelled.
-            is_several: Whether the model stands for several: the one that answered is charged.
+            is_several: Whether the model routes to several: the one that answered is charged.
         """
         self._reserved.remove(reservation)
         answered = record is not None and record.error is None
@@ -289,7 +302,7 @@ class Purse:
         return charge
 
     def charge(self, charge: Charge) -> None:
-        """Count a call that was paid before this process began."""
+        """Count a call that an earlier process paid for."""
         self._calls += 1
         self._take(charge)
 
@@ -299,19 +312,19 @@ class Purse:
         self._charges.append(charge)
         self._wake()
 
-    def _cost_of(self, given: int, reply: int, model: str) -> float:
-        """What a call may cost; a model that is answered for by a dearer one is as dear as that."""
+    def _cost_of(self, prompt: int, reply: int, model: str) -> float:
+        """The maximum cost of a call. If another model answers for this one, the higher price counts."""
         if self.budget.max_cost is None:
             return 0.0
-        usage = Usage(input_tokens=given, output_tokens=reply)
+        usage = Usage(input_tokens=prompt, output_tokens=reply)
         return max(
             pricing.cost(usage, model) or 0.0,
             pricing.call_cost(usage, model, self._answering.get(model, model)) or 0.0,
         )
 
     def exhausted(self) -> Exhausted | None:
-        """What there is too little of for any further call, whatever calls in flight give back;
-        None if there is enough.
+        """The limit that allows no further call, even if calls in flight return unused budget; None
+        if there is none.
         """
         lacking = self._lacking(None, calls=1, closing=False)
         return self.spent_out or (
@@ -321,20 +334,20 @@ class Purse:
     def _lacking(
         self, wanted: Reservation | None, *, calls: int, closing: bool
     ) -> Exhausted | None:
-        """What there is too little of for what is reserved and this."""
+        """The limit that the reservations exceed together with `wanted`; None if there is none."""
         budget = self.budget
         if budget.max_calls is not None and self._calls + calls > budget.max_calls - (
-            0 if closing else self._calls_kept_back
+            0 if closing else self._closing_calls
         ):
             return "budget_calls"
         held = self._reserved if wanted is None else [*self._reserved, wanted]
         if budget.max_tokens is not None:
-            tokens = self._tokens + sum(each.tokens * each.tries for each in held)
-            if tokens > budget.max_tokens - (0 if closing else self._tokens_kept_back):
+            tokens = self._tokens + sum(each.tokens * each.attempts for each in held)
+            if tokens > budget.max_tokens - (0 if closing else self._closing_tokens):
                 return "budget_tokens"
         if (
             budget.max_cost is not None
-            and self._cost + sum(each.cost * each.tries for each in held) > budget.max_cost
+            and self._cost + sum(each.cost * each.attempts for each in held) > budget.max_cost
         ):
             return "budget_cost"
         left = self.seconds_left()
@@ -348,11 +361,11 @@ class Purse:
 
     @property
     def calls(self) -> int:
-        """How many calls were made or are being made."""
+        """The number of calls, including those in flight."""
         return self._calls
 
     def tally(self) -> Spending:
-        """What was spent so far."""
+        """The spending so far."""
         return Spending(
             tuple((each.model, each.depth, each.usage, each.answering) for each in self._charges),
             pricing.call_cost,

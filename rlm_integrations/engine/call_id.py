@@ -1,9 +1,9 @@
-"""The identity of everything that a journal records."""
+"""The identities of the calls and blocks that a journal records."""
 
 from dataclasses import dataclass, replace
 from typing import Final
 
-# The letter of a path for each function that calls models; other functions are named in full
+# The letter in a path of each function that calls models; other functions have their full names
 _LETTERS: Final = {
     "llm_query": "q",
     "llm_batch": "b",
@@ -27,18 +27,18 @@ BLOCK: Final = "block"
 
 @dataclass(frozen=True, slots=True)
 class CallId:
-    """The identity of a call of model code, of a root call, or of a block. It is the same in every
-    replay, whatever the order of threads.
+    """The identity of a call of model code, a root call or a block. It is the same in every replay,
+    independent of the order of threads.
 
     Attributes:
-        run: The path of the run that makes the call.
-        block: The number of the block that makes it; 0 for the run's own calls.
-        function: What is called: the name of a host function, or one of the constants above.
+        run: The path of the calling run.
+        block: The number of the calling block; 0 for the run's own calls.
+        function: The name of the host function, or one of the constants above.
         digest: SHA-256 of the arguments, or of a block's code; "" for root calls.
-        occurrence: How many calls of the same block, function and arguments came before; of a turn,
-            its number.
-        items: The position of one prompt or task in the call, such as (17,); of a root call that is
-            made again with a shorter conversation, the number of the attempt.
+        occurrence: The number of earlier calls with the same block, function and arguments; for a
+            turn, its number.
+        items: The position of one prompt or task in the call, such as (17,); for a root call that
+            is repeated with a shorter conversation, the number of the attempt.
     """
 
     run: str

@@ -1,4 +1,4 @@
-"""Several questions over one context and one REPL."""
+"""A conversation: several questions over one context and one REPL."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
@@ -19,18 +19,18 @@ Complete = Callable[..., Awaitable[RLMResult]]
 
 
 def steps_of(result: RLMResult) -> list[dict[str, Any]]:
-    """The turns of a run as plain dicts, with how many calls to models each of them made."""
+    """The turns of a run as plain dicts, each with the number of its model calls."""
     return [{**to_plain(turn), "subcalls": turn.calls} for turn in result.trajectory]
 
 
 class Chat:
-    """A conversation: variables and messages of earlier questions stay. Close it, or use it in a
-    `with`.
+    """A conversation that keeps the variables and messages of earlier questions. Close it, or use
+    it in a `with` statement.
 
-    They stay after a question that was cancelled, too, and after one that ended at a limit. A
-    budget is that of one question.
+    They are also kept after a question that was cancelled or stopped by a limit. A budget applies
+    to each question.
 
-    It lives on the event loop of its first question: ask either through `completion` or through
+    A chat is tied to the event loop of its first question: use only `completion`, or only
     `acompletion` on one loop.
     """
 
@@ -64,7 +64,7 @@ class Chat:
             try:
                 return await self._asking
             except asyncio.CancelledError:
-                self._check()  # whoever closed it has ended this too
+                self._check()  # `aclose` cancels it too
                 raise
             finally:
                 self._asking = None
@@ -83,32 +83,30 @@ class Chat:
         return portal().run(self.acompletion(query))
 
     async def aquery(self, query: str) -> tuple[Any, list[dict[str, Any]]]:
-        """The answer to the next question and the turns that led to it, as plain dicts; see
-        `RLM.aquery`.
-        """
+        """The answer to the next question, and its turns as plain dicts; see `RLM.aquery`."""
         result = await self._ask(query)
         return result.answer, steps_of(result)
 
     def query(self, query: str) -> tuple[Any, list[dict[str, Any]]]:
-        """The answer to the next question and the turns that led to it, for scripts, threads and
+        """The answer to the next question, and its turns as plain dicts, for scripts, threads and
         notebooks; see `RLM.aquery`.
         """
         return portal().run(self.aquery(query))
 
     def astream(self, query: str, *, only: Wanted | None = None) -> AsyncGenerator[Event, None]:
-        """The events of the next question as they come; see `RLM.astream`."""
+        """The events of the next question as they occur; see `RLM.astream`."""
         return streamed(lambda hook: self._ask(query, hook), only)
 
     def stream(self, query: str, *, only: Wanted | None = None) -> Iterator[Event]:
-        """The events of the next question as they come, for scripts, threads and notebooks; see
+        """The events of the next question as they occur, for scripts, threads and notebooks; see
         `RLM.stream`.
         """
         return portal().iterate(self.astream(query, only=only))
 
     async def aclose(self) -> None:
-        """End the REPL and let go of the document.
+        """End the REPL and release the document.
 
-        A question that is being answered is cancelled.
+        A question in progress is cancelled.
         """
         self._check_loop()
         self._closed = True
@@ -124,9 +122,9 @@ class Chat:
                 await repl.end(keep=self._context)
 
     def close(self) -> None:
-        """End the REPL and let go of the document, for scripts, threads and notebooks.
+        """End the REPL and release the document, for scripts, threads and notebooks.
 
-        A question that is being answered is cancelled.
+        A question in progress is cancelled.
         """
         portal().run(self.aclose())
 
@@ -149,11 +147,12 @@ class Chat:
 
     def _check(self) -> None:
         if self._closed:
-            raise InputError("this session was closed; begin another with RLM.session")
+            raise InputError("this session is closed; create another with RLM.session")
         self._check_loop()
 
     def _check_loop(self) -> None:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise InputError(
-                "this session began on another event loop: use completion() throughout, or acompletion() on one loop"
+                "this session began on another event loop: use only completion(), or only "
+                "acompletion() on one loop"
             )

@@ -1,4 +1,4 @@
-"""What a run asks of a child run, and what comes back."""
+"""Requests to child runs, and their results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,10 @@ class ChildRequest:
     """A question for a child run.
 
     Attributes:
-        path: The child's place in the tree.
+        path: The path of the child in the tree.
         query: The question.
-        context: The string or the strings, as code passed them; None for the whole document of the
-            run that asks.
-        parent: The id in the events of the run that asks.
+        context: The string or the strings that code passed; None for the parent's whole document.
+        parent: The id of the parent run in the events.
     """
 
     path: str
@@ -32,9 +31,9 @@ class ChildResult:
 
     Attributes:
         reply: Its answer, or an `LLMError`.
-        turns: What it did.
-        citations: The verified places of the root's document that it gave as evidence.
-        dropped_citations: How many further ones it gave that are not there.
+        turns: Its turns.
+        citations: Its verified evidence, as places in the root's document.
+        dropped_citations: The number of its citations that could not be verified.
     """
 
     reply: str
@@ -45,13 +44,13 @@ class ChildResult:
 
 @dataclass(frozen=True, slots=True)
 class ChildAnswer:
-    """A child run as a journal keeps it.
+    """The answer of a child run, as a journal stores it.
 
     Attributes:
         result: Its result.
-        charges: What its calls and those of its own child runs took.
-        start: When it was asked, in seconds since the run of the tree began.
-        end: When it had answered.
+        charges: The charges of its calls and of its own child runs.
+        start: When it began, in seconds since the root's run began.
+        end: When it ended.
     """
 
     result: ChildResult
@@ -61,16 +60,16 @@ class ChildAnswer:
 
 
 class ChildRun(Protocol):
-    """A child run that is going to answer one request.
+    """A child run, which answers one request.
 
     Attributes:
-        result: Its result as far as it came: also of a run that was cancelled.
+        result: Its result. A cancelled run has a partial one.
     """
 
     result: ChildResult | None
 
     async def run(self) -> ChildResult:
-        """Answer. A child that fails answers with an `LLMError`, so that its parent goes on."""
+        """Answer the request. The answer of a failed child is an `LLMError`; its parent continues."""
         ...
 
 

@@ -1,5 +1,5 @@
-"""Child runs: on the same loop, with the same clients, limiter, budget and store, over a part of
-the document.
+"""Child runs: over a part of the document, on the same event loop, with the same clients, limiter,
+budget and store.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from rlm_integrations.events import ChildFinished, RunStarted
 from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import LLMError, SpanRef
 
-# Characters of the document that are read for short texts of one call
+# Characters of the document that are searched for the short strings of one call
 _MOST_SEARCHED = 1_000_000_000
 
 
 def spawner(tree: Tree, depth: int, corpus: Corpus) -> Spawn:
-    """Makes the child runs of a run at this depth, over this document."""
+    """A function that creates the child runs of a run at this depth, over this document."""
     return lambda request: _Child(tree, depth, corpus, request)
 
 
@@ -40,7 +40,7 @@ class _Child:
         self._request = request
 
     async def run(self) -> ChildResult:
-        # Before its document is prepared, which takes memory
+        # Wait here, before the document is prepared, which takes memory
         async with self._tree.child_run(self._depth):
             spent = self._tree.purse.exhausted()
             if spent is not None:
@@ -87,7 +87,7 @@ class _Child:
             reply = LLMError("context", str(error))
         except asyncio.CancelledError:
             run.outcome.stop_reason = "cancelled"
-            reply = LLMError("cancelled", "the block that asked ended first")
+            reply = LLMError("cancelled", "the calling block ended first")
             raise
         finally:
             outcome = run.outcome
@@ -107,8 +107,8 @@ class _Child:
         return self.result
 
     async def _part(self, context: str | list[str]) -> Corpus:
-        """What code passed, as a document: its parts that are the root's are shared, and can be
-        cited.
+        """The context that code passed, as a document. Parts of it that are in the root's document
+        are shared, and can be cited.
         """
         texts = [context] if isinstance(context, str) else context
         is_list = not isinstance(context, str)
@@ -117,7 +117,7 @@ class _Child:
             return await self._tree.threads.make(
                 _slice, self._tree.corpus, texts, located, is_list=is_list
             )
-        # The document's file has changed: the child reads what code passed, and can cite nothing
+        # The document's file has changed: the child reads the strings, and cannot cite
         except ContextError:
             return await self._tree.threads.make(self._tree.corpus.slice, texts, is_list=is_list)
 
@@ -138,7 +138,7 @@ def _slice(
     for text, pieces in zip(texts, located, strict=True):
         hits: list[Hit] = []
         spend(len(text))
-        # It may be too short for the locator
+        # A short string may be below the locator's minimum
         if not pieces.spans and len(text) <= MAX_QUOTE_CHARS and searched < _MOST_SEARCHED:
             searched += corpus.characters
             hits = find_quote(corpus, text, limit=1, exactly=True)

@@ -1,4 +1,4 @@
-"""Evidence, checked: what a model says stands in the document, looked up there."""
+"""Verifies evidence: looks up a model's quotes and spans in the document."""
 
 import time
 from collections.abc import Collection, Iterable
@@ -12,8 +12,7 @@ from rlm_integrations.trajectory import Citation
 
 MAX_CITATIONS = 1_000  # citations of one answer
 MAX_QUOTE_CHARS = 100_000  # characters of one quote
-# Characters of the document that are read in search of one answer's quotes, which takes about ten
-# seconds
+# Characters of the document that are searched for the quotes of one answer: about ten seconds
 _MOST_READ = 4_000_000_000
 
 
@@ -25,24 +24,24 @@ def verify_evidence(
     *,
     until: float | None = None,
 ) -> tuple[list[Citation], int]:
-    """The evidence that the root's document holds, each place once, and how many pieces of it do
-    not hold. Blocks; call it in a thread.
+    """The verified evidence as citations of the root's document, without duplicates, and the number
+    of pieces that could not be verified. Blocks; call it in a thread.
 
-    What cannot be looked up, because the document's file has changed, does not hold either.
+    Evidence cannot be verified either if the document's file has changed.
 
     Args:
-        evidence: What code handed to FINAL: spans of the run's own document, and quotes.
-        corpus: The run's own document.
-        root: The document of the whole tree, which `corpus` is a part of.
-        ambiguous: Spans of the run's own document whose words `cite` found at several places.
-        until: When the run's time is over, in seconds of `time.monotonic()`: no further quote is
-            searched for then.
+        evidence: The evidence that code passed to FINAL: spans of the run's document, and quotes.
+        corpus: The run's document.
+        root: The document of the root, which contains `corpus`.
+        ambiguous: Spans of the run's document whose words `cite` found in several places.
+        until: The end of the run's time, in seconds of `time.monotonic()`; later quotes are not
+            searched for.
     """
     return _Check(corpus, root, ambiguous, until).of(list(_flat(evidence)))
 
 
 class _Check:
-    """Checks one answer's evidence, within bounds."""
+    """Verifies the evidence of one answer, within limits."""
 
     def __init__(
         self, corpus: Corpus, root: Corpus, ambiguous: Collection[SpanRef], until: float | None
@@ -74,7 +73,7 @@ class _Check:
         return Citation(span.source, span.start, span.end, quote, metadata, ambiguous=ambiguous)
 
     def _place(self, piece: Any) -> SpanRef | None:
-        """The place in the run's document that a piece of evidence means."""
+        """The place in the run's document that a piece of evidence refers to, or None."""
         match piece:
             case SpanRef():
                 return piece
@@ -82,7 +81,7 @@ class _Check:
                 if piece not in self._found:
                     self._found[piece] = self._search(piece)
                 return self._found[piece]
-            # As objects of the store have them
+            # The form in objects of the store
             case {"source": str() as source, "start": int() as start, "end": int() as end}:
                 return SpanRef(source, start, end)
         return None
@@ -97,7 +96,7 @@ class _Check:
         return hits[0].span if hits else None
 
     def _lifted(self, span: SpanRef | None) -> SpanRef | None:
-        """The place in the root's document, or None where there is none."""
+        """The span in the root's document, or None if there is none."""
         if span is None or not 0 < span.end - span.start <= MAX_QUOTE_CHARS:
             return None
         try:
@@ -110,5 +109,5 @@ def _flat(evidence: Iterable[Any]) -> Iterable[Any]:
     for piece in evidence:
         if isinstance(piece, list | tuple):
             yield from piece
-        elif piece is not None:  # what `cite` gives for words that it does not find
+        elif piece is not None:  # the result of `cite` if it does not find the words
             yield piece

@@ -1,4 +1,4 @@
-"""The time of a run, which may go on in another process than it began in."""
+"""The clock of a run, which may be resumed in another process."""
 
 import time
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class RunClock:
-    """Seconds since the run began. `time.monotonic()` means nothing in another process.
+    """Measures seconds since the run began. `time.monotonic()` is not valid in another process.
 
     Attributes:
         started: When the run began, in seconds since 1970.

@@ -1,5 +1,5 @@
-"""The conversation with a root model, kept within its window: what is old is shortened, once, and
-stays so.
+"""The conversation with a root model. Old messages are shortened to keep it within the context
+window.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,20 +9,20 @@ from rlm_integrations.engine.prompt_size import estimate
 from rlm_integrations.records import Message
 
 _CHARACTERS_PER_TOKEN = 3
-# Characters of an old reply that stay, at most; of all of them together about as many as fit into
-# the window
+# The maximum length of a shortened reply, in characters; lower if the replies of a long run would
+# not fit into the window together
 _SHORTENED = 300
-_REPLIES = 200  # as many as a long run has
+_REPLIES = 200  # of a long run
 
 
 class Conversation:
-    """The messages of one run. They are only appended to, until they near the window: then a
-    provider's prefix cache is lost once.
+    """The messages of one run. Messages are only appended, so that the provider's prefix cache
+    works; near the limit of the window, older ones are shortened, which loses the cache once.
 
     Args:
-        messages: Where they are kept.
-        window: Tokens that the model reads at once.
-        compact_at: The part of the window beyond which older messages are shortened.
+        messages: The list to append to.
+        window: The context window of the model, in tokens.
+        compact_at: The part of the window above which older messages are shortened.
     """
 
     def __init__(self, messages: list[Message], *, window: int, compact_at: float) -> None:
@@ -32,60 +32,61 @@ class Conversation:
         self._shortened = min(
             _SHORTENED, int(window * compact_at * _CHARACTERS_PER_TOKEN / _REPLIES)
         )
-        self._question = 0  # where the question is
-        # The message that the request for a last answer went to
+        self._question = 0  # the index of the question
+        # The index and the message to which the closing request was appended
         self._before_closing: tuple[int, Message] | None = None
 
     def begin(self, history: Sequence[Message], question: str) -> None:
-        """Ask a question, after what was said before it."""
+        """Start with the history, and ask a question."""
         self.messages[:] = history
-        self.tell(question)
+        self.add_user(question)
         self._question = len(self.messages) - 1
 
-    def tell(self, text: str) -> None:
-        """Add to the conversation as user; two messages in a row become one, because many providers
-        want turns.
+    def add_user(self, text: str) -> None:
+        """Add a user message. It is joined to a preceding user message, because many providers
+        require alternating roles.
         """
         if self.messages and self.messages[-1].role == "user":
             text = f"{self.messages.pop().content}\n\n{text}"
         self.messages.append(Message("user", text))
 
     def close(self, request: str) -> None:
-        """Ask for the last answer."""
+        """Add the closing request."""
         if self.messages[-1].role == "user":
             self._before_closing = len(self.messages) - 1, self.messages[-1]
-        self.tell(request)
+        self.add_user(request)
 
-    def take(self, reply: str) -> None:
-        """Add what the model said; of an endless reply its beginning and its end."""
+    def add_reply(self, reply: str) -> None:
+        """Add the model's reply; of a very long one, only the beginning and the end."""
         self.messages.append(
             Message("assistant", prompts.cut_output(reply, self._longest_reply) or "(nothing)")
         )
 
     def for_next_question(self, *, complete: bool) -> list[Message]:
-        """What the next question of a session follows: without the request for a last answer, which
-        would hold for it too.
+        """The history for the next question of a session, without the closing request, which would
+        apply to it too.
 
         Args:
-            complete: Whether the question was answered, as well as it could be.
+            complete: Whether the question was answered, at least partially.
         """
         messages = list(self.messages)
         if self._before_closing is not None:
             at, message = self._before_closing
             messages[at] = message
         if not complete:
-            Conversation(messages, window=0, compact_at=0).tell(prompts.WITHDRAWN)
+            Conversation(messages, window=0, compact_at=0).add_user(prompts.WITHDRAWN)
         return messages
 
     def compact(self) -> None:
-        """Shorten older messages if the conversation nears the window."""
+        """Shorten older messages if the conversation approaches the window."""
         if estimate(self.messages) > self._most:
             self._shorten()
 
     def compact_after_refusal(self) -> bool:
-        """Shorten what can be shortened, because the provider says that the window is smaller.
+        """Shorten the conversation after the provider has refused it as too long.
 
-        Whether anything was.
+        Returns:
+            Whether it is shorter now.
         """
         before = estimate(self.messages)
         self._most = min(self._most, before / 2)
@@ -93,8 +94,8 @@ class Conversation:
         return estimate(self.messages) < before
 
     def _shorten(self) -> None:
-        """Older outputs first, then older replies, then all but the question and the last message,
-        until it fits.
+        """Shorten messages until they fit: older outputs first, then older replies, then all except
+        the question and the last message.
         """
         for messages in (
             self._of("user")[:-2],
@@ -114,8 +115,8 @@ class Conversation:
             )
 
     def _of(self, role: str) -> list[int]:
-        """Where the messages of this role are, but for the task: the first message of the user, and
-        the question.
+        """The indexes of the messages of this role, without the first user message and the
+        question.
         """
         found = [at for at, message in enumerate(self.messages) if message.role == role]
         return [at for at in (found[1:] if role == "user" else found) if at != self._question]
@@ -123,7 +124,7 @@ class Conversation:
     def _shorten_all(self, places: Iterable[int]) -> None:
         for at in places:
             role, text = self.messages[at].role, self.messages[at].content
-            # Of a session, an earlier one
+            # In a session, a user message may be an earlier question
             is_output = role == "user" and not text.startswith("Question: ")
             shorter = (
                 prompts.compacted(len(text))

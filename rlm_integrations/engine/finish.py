@@ -1,4 +1,4 @@
-"""Which answer a reply gives, if any: by its code, in its prose, or in what of it could not be run."""
+"""Finds the answer of a reply: from its code, in its prose, or in a block that could not run."""
 
 from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ RunCode = Callable[[str], Awaitable[ExecutionResult]]
 
 _USUAL_NAMES = {"answer", "context", "output", "response", "result", "results", "store", "summary"}
 _ERRORS_SEARCHED = 100
-# Letters and digits beside an error that may be no more than its label, as in "Answer: Error: …"
+# Letters and digits beside an error that may be only its label, as in "Answer: Error: …"
 _LABEL = 20
 
 
 @dataclass(frozen=True, slots=True)
 class FoundAnswer:
-    """What a reply hands over.
+    """The answer of a reply, if it has one.
 
     Attributes:
-        final: Its answer, which is still to be checked.
-        told: Where there is no answer: what the model is told about the attempt, or "" where it
-            made none.
-        refused: A value that was not taken, which is still the best there is.
+        final: The answer, before its type and evidence are checked.
+        message: If there is no answer: the message to the model about its attempt, or "" if it made
+            none.
+        refused: A value that was not accepted, but is the best so far.
     """
 
     final: FinalValue | None = None
-    told: str = ""
+    message: str = ""
     refused: FinalValue | None = None
 
 
@@ -42,10 +42,10 @@ async def answer_of(
 
     Args:
         reply: The reply.
-        results: What its blocks did.
-        run_code: Runs a line in the REPL, where variables are.
-        closing: Whether this is the last turn: nobody can be asked to write it again, so what was
-            clearly meant is taken.
+        results: The results of its blocks.
+        run_code: Runs a line in the REPL, which has the variables.
+        closing: Whether this is the last turn: the model cannot correct its reply, so an answer
+            that is clearly intended is accepted.
     """
     found = await _answer_of(reply, results, run_code, closing=closing)
     return (
@@ -61,18 +61,19 @@ async def _answer_of(
     final = _together([result.final for result in results if result.final is not None])
     if any(result.status != "ok" for result in results):
         return FoundAnswer(
-            told=prompts.note(Note("final_refused")) if final or reply.final else "", refused=final
+            message=prompts.note(Note("final_refused")) if final or reply.final else "",
+            refused=final,
         )
     if final is not None and final.several and not closing:
-        return FoundAnswer(told=prompts.SEVERAL_FINALS, refused=final)
+        return FoundAnswer(message=prompts.SEVERAL_FINALS, refused=final)
     if final is not None or reply.final is None:
         return FoundAnswer(final)
     return await _resolved(reply.final, run_code)
 
 
 def _together(finals: Sequence[FinalValue]) -> FinalValue | None:
-    """The answer of several blocks: different ones in a list, because nothing says which of them is
-    meant.
+    """The answer of several blocks. Different values become a list, because it is not known which
+    one is intended.
     """
     if not finals:
         return None
@@ -92,54 +93,52 @@ def _together(finals: Sequence[FinalValue]) -> FinalValue | None:
 
 
 async def _resolved(prose: ProseFinal, run_code: RunCode) -> FoundAnswer:
-    """The value of a final that was written as prose."""
+    """The answer of a final in prose."""
     result = await run_code(prose.code)
     if result.status in {"interrupted", "lost"}:
-        return FoundAnswer(told=prompts.note(Note("final_refused")), refused=result.final)
+        return FoundAnswer(message=prompts.note(Note("final_refused")), refused=result.final)
     if result.final is not None:
         return FoundAnswer(result.final)
     unbound = result.error is not None and result.error.type == "NameError"
     if prose.kind in {"value", "words"} or (prose.kind == "name" and unbound):
         return FoundAnswer(FinalValue(prose.text))
     if prose.kind == "variable":
-        return FoundAnswer(told=prompts.unknown_variable(prose.text, result.locals))
-    return FoundAnswer(told=prompts.unresolved(result.error))
+        return FoundAnswer(message=prompts.unknown_variable(prose.text, result.locals))
+    return FoundAnswer(message=prompts.unresolved(result.error))
 
 
 async def _last_resort(
     reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, found: FoundAnswer
 ) -> FoundAnswer:
-    """What the last turn's reply clearly means as its answer, although it is not written as it
-    should be.
-    """
+    """The answer that the last turn's reply clearly intends, although its form is not valid."""
     for block in reversed(reply.blocks):
         prose = await parse_apart(lone_final, block.code) if block.note is not None else None
         if prose is not None:
             resolved = await _resolved(prose, run_code)
             return resolved if resolved.final is not None else found
-    given = None
+    literal = None
     if reply.final is not None and reply.final.kind == "variable":
-        given = reply.final.text
+        literal = reply.final.text
     elif (
         results
         and results[-1].error is not None
         and results[-1].error.message.startswith("FINAL_VAR(")
     ):
         code = [block.code for block in reply.blocks if block.note is None][len(results) - 1]
-        given = await parse_apart(literal_of_final_var, code)
-    # A variable's name is no answer, not even at the end.
+        literal = await parse_apart(literal_of_final_var, code)
+    # The name of a variable is not an answer, even in the last turn.
     return (
-        FoundAnswer(FinalValue(given))
-        if given is not None and "_" not in given and given not in _USUAL_NAMES
+        FoundAnswer(FinalValue(literal))
+        if literal is not None and "_" not in literal and literal not in _USUAL_NAMES
         else found
     )
 
 
 def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:
-    """What was printed or said last, calls that failed and code that did not run aside.
+    """The last printed output or prose of a run, ignoring failed calls and code that did not run.
 
     Args:
-        turns: What the run did.
+        turns: The turns of the run.
         spoken: The numbers of the turns whose replies had no code.
     """
     failed = {
@@ -161,16 +160,16 @@ def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:
         if words := words_of(turn, spoken):
             return words
     last = turns[-1].reply.strip() if turns and not turns[-1].executions else ""
-    return "" if "```" in last else last  # code that did not run is no answer
+    return "" if "```" in last else last  # code that did not run is not an answer
 
 
 def words_of(turn: Iteration, spoken: Container[int]) -> str:
-    """The reply of a turn that is nothing but words; else ""."""
+    """The reply of a turn if it is only prose, otherwise ""."""
     return turn.reply.strip() if turn.iteration in spoken and not turn.executions else ""
 
 
 def _without(errors: Sequence[str], printed: str) -> str:
-    """What a block printed, without the lines that say little more than that a call failed."""
+    """The output of a block, without the lines that only report a failed call."""
     if not any(error in printed for error in errors):
         return printed.strip()
     return "\n".join(line for line in printed.splitlines() if _says_more(line, errors)).strip()

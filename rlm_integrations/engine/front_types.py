@@ -1,5 +1,5 @@
-"""The types of what users give: models, documents and options. Frameworks are described by the
-methods that they have, so that none has to be imported.
+"""The types of users' arguments: models, documents and options. Objects of frameworks are described
+by protocols, so that no framework is imported.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,16 +15,16 @@ from rlm_integrations.sandbox.base import Sandbox
 
 
 class LangChainModel(Protocol):
-    """A chat model of LangChain, or another `Runnable` that gives a message."""
+    """A chat model of LangChain, or another `Runnable` that returns a message."""
 
     @property
     def ainvoke(self) -> Callable[..., Any]:
-        """Its asynchronous call."""
+        """The asynchronous call."""
         ...
 
     @property
     def abatch(self) -> Callable[..., Any]:
-        """Its call with several inputs."""
+        """The call with several inputs."""
         ...
 
 
@@ -33,12 +33,12 @@ class LlamaIndexModel(Protocol):
 
     @property
     def achat(self) -> Callable[..., Any]:
-        """Its asynchronous call."""
+        """The asynchronous call."""
         ...
 
     @property
     def metadata(self) -> Any:
-        """What it says about itself."""
+        """The description of the model."""
         ...
 
 
@@ -47,12 +47,12 @@ class LangChainDocument(Protocol):
 
     @property
     def page_content(self) -> str:
-        """Its text."""
+        """The text of the document."""
         ...
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What is known of it."""
+        """The metadata of the document."""
         ...
 
 
@@ -61,23 +61,23 @@ class LlamaIndexDocument(Protocol):
 
     @property
     def get_content(self) -> Callable[..., str]:
-        """What gives its text."""
+        """The method that returns the text."""
         ...
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What is known of it."""
+        """The metadata of the document."""
         ...
 
 
 Model: TypeAlias = str | LM | LangChainModel | LlamaIndexModel
-"""What can be asked: a name such as "gpt-5-mini", or an object; see `lm.resolve`."""
+"""A model: a name such as "gpt-5-mini", or an object; see `lm.resolve`."""
 
 Document: TypeAlias = str | PathLike[str] | LangChainDocument | LlamaIndexDocument
-"""One document of a context: a string is its text, a `pathlib.Path` the file that holds it."""
+"""One document of a context: its text as a string, or its file as a `pathlib.Path`."""
 
 Context: TypeAlias = Document | Iterable[Document] | Corpus
-"""What questions are about: one document, several, or a `Corpus` that was built before."""
+"""The context of a question: one document, several, or a `Corpus`."""
 
 
 class RLMOptions(TypedDict, total=False):
@@ -99,7 +99,7 @@ class RLMOptions(TypedDict, total=False):
 
 
 class RLMReplacements(RLMOptions, total=False):
-    """What `RLM.replace` takes beside the options that change the type of answers."""
+    """The options of `RLM.replace`, without those that change the type of the answers."""
 
     root_llm: Model
     sub_llm: Model | Mapping[str, Model] | None

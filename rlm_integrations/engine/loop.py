@@ -1,5 +1,5 @@
-"""One run, from its question to its answer: ask the root model, run its code, show it what that
-printed, until it finishes.
+"""One run, from its question to its answer: call the root model, run its code, return the output to
+it, and repeat until it finishes.
 """
 
 import itertools
@@ -28,9 +28,9 @@ from rlm_integrations.records import CallRecord, Message, Request
 from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
 from rlm_integrations.trajectory import Execution, Iteration
 
-_SHARES_TOLD = (0.5, 0.25, 0.1)  # of a budget, at which a model is told what is left
-REPEATS = 5  # the same reply so often ends a run
-_MOST_PARSED = 1_000_000  # characters of a reply, which is more than any model may write
+_REPORTED_SHARES = (0.5, 0.25, 0.1)  # of a budget: the model is notified when less is left
+REPEATS = 5  # a run ends after so many identical replies
+_MAX_PARSED_CHARS = 1_000_000  # of a reply: more than any model may write
 _BLOCK = re.compile(r"<block-\d+>")
 
 
@@ -38,18 +38,18 @@ class Run:
     """One run of the loop over one document.
 
     Args:
-        tree: What it shares with the other runs of its tree.
-        repl: Its REPL.
+        tree: The objects that all runs of the tree share.
+        repl: The run's REPL.
         query: The question.
-        path: Its place in the tree, "r" for the root.
-        depth: 0 for the root.
-        typed: What kind of answer is wanted.
-        spawn: Has a child run answer a question.
-        worker: Its name in the store.
+        path: The run's path in the tree, "r" for the root.
+        depth: The run's depth, 0 for the root.
+        typed: The type of the answer.
+        spawn: Creates child runs.
+        worker: The run's name in the store.
 
     Attributes:
-        id: Its id in the events.
-        outcome: How far it has come.
+        id: The run's id in the events.
+        outcome: The state of the run, and at the end its result.
     """
 
     def __init__(
@@ -82,20 +82,20 @@ class Run:
         self.conversation = Conversation(
             self.outcome.messages, window=window, compact_at=limits.compact_at
         )
-        self._final: FinalValue | None = None  # the last one, whether it was taken or not
+        self._final: FinalValue | None = None  # the last one, even if it was not accepted
         self._spoken: set[int] = set()  # the turns whose replies had no code
-        self._told_unreadable = False
+        self._has_reported_unreadable = False
         self.meter = PromptMeter()
-        self._share_told = 1.0  # of the budget, when the model was last told what is left
+        self._reported_share = 1.0  # of the budget, in the last notification of the model
 
     async def run(self, history: Sequence[Message] = ()) -> Outcome:
-        """Take turns until an answer, or a limit; the outcome, whichever it was.
+        """Make turns until there is an answer, or a limit is reached.
 
         Args:
             history: The conversation of earlier questions.
 
         Raises:
-            ModelError: The root model failed at its very first call: there is nothing to give.
+            ModelError: The root model failed at its first call.
         """
         outcome, settings = self.outcome, self._tree.settings
         system = Message("system", system_prompt(self._tree, self._depth, self.typed))
@@ -112,7 +112,7 @@ class Run:
             outcome.stop_reason = spent.reason
             if not outcome.turns:
                 outcome.error = str(spent)
-            # What is kept back is the root's: the best answer of a child is what it has.
+            # The reserve is for the root's closing call; a child returns the best it has.
             if not self._depth and spent.reason == "budget_tokens":
                 await self._close("the budget is spent")
             elif not self._depth and spent.reason == "budget_calls":
@@ -124,14 +124,14 @@ class Run:
         return outcome
 
     def settle(self) -> None:
-        """Give a run that did not finish the best words that there are."""
+        """Set the partial answer of a run that did not finish."""
         self.outcome.partial = self.outcome.partial or self._partial()
         if self.typed.schema is None:
             self.outcome.answer = self.outcome.partial
 
     def history(self, before: list[Message], *, is_answered: bool = True) -> list[Message]:
-        """What the next question of a session follows; where nothing was done, what this one
-        followed.
+        """The history for the next question of a session; without any turn, the history before this
+        question.
         """
         return (
             self.conversation.for_next_question(complete=is_answered)
@@ -140,11 +140,10 @@ class Run:
         )
 
     async def _begin(self) -> None:
-        """Open the sandbox while the root model thinks; the first of a process before that: where
-        there is none, nothing is paid.
+        """Open the sandbox while the root model is thinking. The first time in a process, wait for
+        it, so that nothing is paid if no sandbox can start.
 
-        A child opens its own once it has been answered: many may wait for their first turn at a
-        model.
+        A child opens its sandbox after its first reply: many children may wait for a model.
         """
         if self._depth:
             return
@@ -157,7 +156,7 @@ class Run:
             opened.add(name)
 
     async def _turn(self, *, closing: bool = False) -> bool:
-        """One turn: ask, run, show. Whether the run is over."""
+        """Make one turn. Returns whether the run is over."""
         outcome, emit = self.outcome, self._tree.emit
         number = len(outcome.turns) + 1
         emit(TurnStarted(id=self.id, iteration=number))
@@ -181,7 +180,7 @@ class Run:
                     note,
                     repeated=_repeated(outcome.turns, record.reply, self._blocks.executions),
                 )
-        # Also where the run is cancelled in the middle of it: what was paid stays in the record
+        # Also if the run is cancelled during the turn: paid calls stay in the record
         finally:
             turn = Iteration(
                 iteration=number,
@@ -210,9 +209,9 @@ class Run:
         for attempt in itertools.count():
             messages = self.outcome.messages
             if purse.limits_replies and not self._depth:
-                # The closing request will hold this reply and what its code prints.
+                # The closing request will contain this reply and the output of its code.
                 history = await self.meter.most_tokens(messages)
-                purse.keep_back(
+                purse.reserve_closing(
                     history
                     + settings.limits.reply_tokens
                     + settings.limits.stdout_shown // 2
@@ -239,16 +238,16 @@ class Run:
         raise AssertionError("unreachable")
 
     async def _parsed(self, record: CallRecord) -> Reply:
-        """What a reply asks for; it goes into the conversation."""
+        """Parse a reply, and add it to the conversation."""
         text, is_cut = record.reply, getattr(record.reply, "truncated", False)
-        reply = await runtime.parse_apart(parse_reply, text[:_MOST_PARSED], is_cut=is_cut)
+        reply = await runtime.parse_apart(parse_reply, text[:_MAX_PARSED_CHARS], is_cut=is_cut)
         if not reply.written:
             self._spoken.add(len(self.outcome.turns) + 1)
-        self.conversation.take(text[: reply.cut].rstrip())
+        self.conversation.add_reply(text[: reply.cut].rstrip())
         return reply
 
     async def _run_blocks(self, reply: Reply) -> list[ExecutionResult]:
-        """Run what may be run, in order, until one fails."""
+        """Run the blocks in order until one fails."""
         results: list[ExecutionResult] = []
         for block in reply.blocks:
             if block.note is not None:
@@ -265,14 +264,17 @@ class Run:
         *,
         closing: bool,
     ) -> str | None:
-        """None where the reply finished the run; else what the model is told about its final, or ""
-        where there was none.
+        """Check the answer of a reply.
+
+        Returns:
+            None if the reply finished the run; otherwise the message to the model about its final,
+            or "" if there was none.
         """
-        handed = await answer_of(reply, results, self._blocks.run, closing=closing)
-        kept = handed.final or handed.refused
+        found = await answer_of(reply, results, self._blocks.run, closing=closing)
+        kept = found.final or found.refused
         self._final = self._bounded(kept) if kept is not None else self._final
-        if (final := handed.final) is None:
-            return handed.told
+        if (final := found.final) is None:
+            return found.message
         try:
             answer = await runtime.offload(self.typed.read, final.value)
         except AnswerTooLongError as error:
@@ -281,16 +283,16 @@ class Run:
             return prompts.invalid(str(error))
         outcome, quotes = self.outcome, self._blocks.quotes
         outcome.answer = answer
-        found = await self._tree.verify_evidence(
+        outcome.citations, dropped = await self._tree.verify_evidence(
             final.evidence, self._repl.corpus, quotes.ambiguous
         )
-        outcome.citations, outcome.dropped_citations = found[0], found[1] + quotes.unchecked
+        outcome.dropped_citations = dropped + quotes.unchecked
         return None
 
     def _note(
         self, reply: Reply, results: list[ExecutionResult], note: str, *, repeated: str
     ) -> None:
-        """Note what the model is told beside its output."""
+        """Add the notes that the model gets in addition to its output."""
         rebound = dict.fromkeys(name for result in results for name in result.rebound)
         self._blocks.notes[:0] = [
             *prompts.notes(reply.notes),
@@ -300,14 +302,14 @@ class Run:
             self._blocks.notes.append(note)
         if repeated:
             self._blocks.notes.append(repeated)
-        if self._blocks.quotes.unchecked and not self._told_unreadable:
-            self._told_unreadable = True
+        if self._blocks.quotes.unchecked and not self._has_reported_unreadable:
+            self._has_reported_unreadable = True
             self._blocks.notes.append(prompts.UNREADABLE)
         if not self._blocks.notes and not reply.blocks:
             self._blocks.notes.append(prompts.NOTHING_TO_DO)
 
     def _bounded(self, final: FinalValue) -> FinalValue:
-        """A final that is kept to the end of the run, as far as an answer may be long."""
+        """A final without its evidence, cut at the maximum length of an answer."""
         return (
             FinalValue(self.typed.text(final.value))
             if self.typed.is_too_long(final.value)
@@ -315,7 +317,7 @@ class Run:
         )
 
     def _observe(self, reply: Reply, results: list[ExecutionResult]) -> bool:
-        """Tell the model what its turn did. Whether a limit ends the run here."""
+        """Report the results of a turn to the model. Returns whether a limit ends the run here."""
         parts = (
             [
                 prompts.observation(
@@ -326,7 +328,7 @@ class Run:
             else []
         )
         left = prompts.turns_left(self._tree.settings.max_iterations - len(self.outcome.turns))
-        self.conversation.tell(
+        self.conversation.add_user(
             "\n\n".join([*parts, *self._blocks.notes, *left, *self._budget_left()])
         )
         if len(self._blocks.losses) > LOSSES:
@@ -337,12 +339,12 @@ class Run:
         return False
 
     def _budget_left(self) -> list[str]:
-        """What is left of the budget, each time that it has become much less."""
+        """A message about the remaining budget, each time that it falls below another share."""
         remaining = self._tree.purse.remaining()
         least = min((left / whole for left, whole in remaining.values()), default=1.0)
-        if not any(least <= share < self._share_told for share in _SHARES_TOLD):
+        if not any(least <= share < self._reported_share for share in _REPORTED_SHARES):
             return []
-        self._share_told = least
+        self._reported_share = least
         return [prompts.budget_left({kind: left for kind, (left, _) in remaining.items()})]
 
     def _is_stuck(self) -> bool:
@@ -355,10 +357,12 @@ class Run:
         return False
 
     async def _close(self, reason: str) -> bool:
-        """Ask once for the best answer that what was found allows; its code runs, and asks nobody
-        any more. Whether it gave a final.
+        """Request the best answer in one closing turn, whose code runs but cannot call models.
+
+        Returns:
+            Whether the model gave a final.
         """
-        outcome, taken = self.outcome, len(self.outcome.turns)
+        outcome, before = self.outcome, len(self.outcome.turns)
         stop_reason = outcome.stop_reason
         self.conversation.close(prompts.closing(reason))
         self._asking.closed = "this is the last turn, and no model can be asked any more"
@@ -368,16 +372,16 @@ class Run:
             pass
         except ModelError as error:
             outcome.error = str(error)
-        for turn in outcome.turns[taken:]:
+        for turn in outcome.turns[before:]:
             if outcome.stop_reason != "final":
-                # The best answer, without FINAL around it
+                # An answer in prose, without FINAL
                 outcome.partial = words_of(turn, self._spoken)
         is_final, outcome.stop_reason = outcome.stop_reason == "final", stop_reason
         return is_final
 
     def _partial(self) -> str:
-        """The best words of a run that did not finish: the last value of a FINAL, or what was
-        printed or said last.
+        """The partial answer of a run that did not finish: the last value of a FINAL, or the last
+        output or prose.
         """
         if self._final is not None:
             return self.typed.text(self._final.value)
@@ -385,7 +389,7 @@ class Run:
 
 
 def _repeated(turns: Sequence[Iteration], reply: str, executions: Sequence[Execution]) -> str:
-    """What the model is told where its reply is the one before."""
+    """The note about a reply that is the same as the previous one; otherwise ""."""
     if not turns or turns[-1].reply != reply:
         return ""
     before, now = (

@@ -6,8 +6,7 @@ from rlm_integrations.lm.base import LM, Prepared
 from rlm_integrations.lm.tokens import credible
 from rlm_integrations.records import Completion, Request
 
-# Failures for which no provider counts tokens: the request was not taken, or never came to the
-# model.
+# Failures that providers do not charge for: the request was refused, or never reached the model.
 _NOT_COUNTED = frozenset(
     {
         "auth",
@@ -24,8 +23,8 @@ _NOT_COUNTED = frozenset(
 
 
 class MeteredLM:
-    """A model as one call asks it: every try is reckoned with, and none is made that the budget
-    does not bear.
+    """Wraps a model for one call: it counts every attempt, and refuses a retry that the budget does
+    not cover.
     """
 
     def __init__(self, lm: LM, purse: Purse, reservation: Reservation) -> None:
@@ -42,15 +41,15 @@ class MeteredLM:
 
     async def complete(self, request: Request) -> Completion:
         """The model's answer; see `LM.complete`."""
-        if self._reservation.uncounted and not self._purse.allows_another_try(self._reservation):
-            raise ModelError("the run's budget bears no further try", type="budget")
+        if self._reservation.uncounted and not self._purse.allows_retry(self._reservation):
+            raise ModelError("the budget does not cover a retry of this call", type="budget")
         self._reservation.uncounted += 1
         try:
             completion = await self._lm.complete(request)
         except ModelError as error:
             self._reservation.uncounted -= error.type in _NOT_COUNTED or not error.sent
             raise
-        answer: object = completion  # a model of the user's may return anything
+        answer: object = completion  # a user's model may return anything
         if (
             isinstance(answer, Completion)
             and credible(answer.usage, request, answer.text) is not None

@@ -1,4 +1,4 @@
-"""The one door to models: turns of a root model, calls of code and closing calls pass it alike."""
+"""All model calls of a run: turns of the root, calls of code, and closing calls."""
 
 import asyncio
 import time
@@ -27,12 +27,12 @@ _HASHED_OFF_LOOP = 1 << 18  # characters of a request
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """The answer of a model call as a journal keeps it.
+    """The answer of a model call, as a journal stores it.
 
     Attributes:
         record: The record of the call; its times are in seconds since the run began.
-        charge: What the call took from the budget, or None if no model was asked.
-        spent_out: The limit that the budget had reached, if the call was refused.
+        charge: The amount that the call took from the budget, or None if no model was called.
+        spent_out: The limit that was reached, if the call was refused.
     """
 
     record: CallRecord
@@ -41,19 +41,19 @@ class ModelAnswer:
 
 
 class ModelCalls:
-    """Asks models for one run and its child runs.
+    """Makes the model calls of one run and its child runs.
 
-    An answer that the journal holds is used: it is charged, and takes no reservation, slot or
-    limiter. Otherwise a call reserves its share of the budget, waits for one of the run's slots and
-    for the model's limiter, and its answer is kept before anyone uses it.
+    If the journal has the answer of a call, it is returned and charged, without a reservation, a
+    slot or the limiter. Otherwise the call reserves its share of the budget, waits for one of the
+    run's slots and for the model's limiter, and its answer is stored before it is returned.
 
     Args:
         settings: The options of the run.
         purse: Its budget.
-        clock: Its time.
-        run_id: Its id, which the limiter is fair to.
+        clock: Its clock.
+        run_id: Its id; the limiter shares slots fairly between runs.
         emit: Receives the events.
-        journal: Keeps the answers, or None.
+        journal: Stores the answers, or None.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ModelCalls:
         self._accounts: dict[str, list[Charge]] = {}
 
     async def ask(self, call: CallId, lm: LM, request: Request, *, parent: str) -> CallRecord:
-        """Ask a model within the budget, at most `max_parallel_calls` at a time.
+        """Call a model within the budget, at most `max_parallel_calls` at a time.
 
         If the budget cannot cover the call, the record holds an `LLMError` of type "budget".
         """
@@ -102,15 +102,15 @@ class ModelCalls:
         parent: str,
         closing: bool = False,
     ) -> CallRecord:
-        """Ask the root model for the next turn of a run. A failed call is not kept: a run that is
-        resumed asks again.
+        """Call the root model for the next turn of a run. A failed call is not stored: a resumed
+        run makes it again.
 
         Args:
             call: The turn.
             request: The conversation so far.
-            meter: Knows the conversation's size.
+            meter: Measures the conversation.
             parent: The id of the run in the events.
-            closing: Whether the call may use what the budget reserves for it.
+            closing: Whether this is the closing call, which may use the budget reserved for it.
 
         Raises:
             BudgetSpentError: The budget cannot cover the call.
@@ -132,19 +132,19 @@ class ModelCalls:
         return record
 
     def refuse(self, lm: LM, request: Request, why: str, *, parent: str) -> CallRecord:
-        """The record of a call that is not made."""
+        """The record of a call that is refused without being made."""
         return self._caller(lm, parent).fail(request, LLMError("budget", why))
 
     def forget(self, parent: str) -> None:
-        """Drop what is kept for the calls of a finished batch; a run may make many thousands."""
+        """Drop the callers of a finished batch: a run may make many thousands."""
         for key in [key for key in self._callers if key[1] == parent]:
             del self._callers[key]
 
-    # What a child run took, for the record of its answer.
+    # The charges of child runs, for the records of their answers.
 
     @contextmanager
     def account(self, run: str) -> Iterator[list[Charge]]:
-        """The charges of a child run and of its own child runs, while it runs, for a journal."""
+        """Collect the charges of a child run and of its own child runs, for a journal."""
         if self._journal is None:
             yield []
             return
@@ -155,7 +155,7 @@ class ModelCalls:
             del self._accounts[run]
 
     def charge_again(self, run: str, charges: Iterable[Charge]) -> None:
-        """Count what a child run took that the run at this path asked in an earlier process."""
+        """Count the charges of a child run that the run at this path made in an earlier process."""
         for charge in charges:
             self._purse.charge(charge)
             self._note(run, charge)
@@ -182,9 +182,9 @@ class ModelCalls:
     def _recorded(
         self, call: CallId, lm: LM, request: Request, prompt: str, parent: str
     ) -> CallRecord | None:
-        """The recorded answer. A call of code whose prompt has changed is a new call: its prompt
-        may derive from other answers. A turn keeps its answer, because what its blocks printed may
-        differ in a replay.
+        """The recorded answer, or None. If the prompt of a call of code has changed, it is a new
+        call: its prompt may derive from other answers. A turn keeps its answer, because the output
+        of its blocks may differ in a replay.
         """
         answer = None if self._journal is None else self._journal.find(call)
         if answer is None or not isinstance(known := answer.value, ModelAnswer):
@@ -219,7 +219,7 @@ class ModelCalls:
     def _unanswered(
         self, lm: LM, request: Request, spent: BudgetSpentError, parent: str
     ) -> CallRecord:
-        """The record of a call that the budget ended, with its events unless it has some."""
+        """The record of a call that the budget ended. A call that was not made also gets its events."""
         if not spent.was_asked:
             return self.refuse(lm, request, str(spent), parent=parent)
         now = time.monotonic()
@@ -238,7 +238,7 @@ class ModelCalls:
     ) -> tuple[CallRecord, Charge]:
         left = self._purse.seconds_left()
         asking = self._ask(call, lm, request, parent, meter, closing=closing, is_root=is_root)
-        if left is None:  # most runs, some of which make thousands of calls
+        if left is None:  # the common case, without the cost of a timeout
             return await asking
         try:
             async with asyncio.timeout(None) as timeout:
@@ -262,17 +262,16 @@ class ModelCalls:
         is_root: bool,
     ) -> tuple[CallRecord, Charge]:
         purse = self._purse
-        given = await meter.most_tokens(request.messages) if purse.limits_replies else 0
+        tokens = await meter.most_tokens(request.messages) if purse.limits_replies else 0
         own = getattr(lm, "reply_tokens", None)
         reservation = await purse.reserve(
-            given, lm.name, request.depth, closing=closing, is_root=is_root, own_bound=own
+            tokens, lm.name, request.depth, closing=closing, is_root=is_root, own_limit=own
         )
         record: CallRecord | None = None
         try:
             async with self._slots:
                 if purse.limits_replies:
-                    # So that what is reserved holds.
-                    most = reservation.reply_tokens
+                    most = reservation.reply_tokens  # so that the call stays within it
                     bounded = replace(
                         request, params={**request.params, BOUND: most}, reply_tokens=most
                     )
@@ -287,7 +286,7 @@ class ModelCalls:
         if reservation.lacking is not None:
             raise BudgetSpentError(
                 reservation.lacking,
-                "the run's budget bears no further try of this call",
+                "the budget does not cover a retry of this call",
                 was_asked=True,
                 charge=charge,
             )

@@ -107,7 +107,7 @@ async def test_an_empty_context_is_allowed(context: Any) -> None:
         ({"show_progress": 1}, "show_progress=1: choose True or False"),
         ({"tools": ["name"]}, "a tool is a plain function"),
         ({"on_event": 5}, "on_event must be a function"),
-        ({"output_type": 5}, "is no type that pydantic validates"),
+        ({"output_type": 5}, "is not a type that pydantic validates"),
         ({"sub_llm": {}}, "needs a name for each model"),
         ({"sub_llm": {"": "offline"}}, "needs a name for each model"),
         ({"sub_llm": {5: "offline"}}, "needs a name for each model"),

@@ -151,7 +151,7 @@ async def test_a_typed_final_in_prose() -> None:
 @pytest.mark.parametrize("output_type", [5, object(), "Missing"])
 def test_an_invalid_type_is_refused_at_once(output_type: Any) -> None:
     """An `output_type` that is not a type is an error before any call."""
-    with pytest.raises(InputError, match="is no type that pydantic validates"):
+    with pytest.raises(InputError, match="is not a type that pydantic validates"):
         RLM("offline", output_type=output_type)
 
 

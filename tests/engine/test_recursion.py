@@ -383,7 +383,7 @@ async def test_children_of_an_interrupted_block_are_recorded() -> None:
         0,
     )
     for call in subcalls(result):
-        assert call.reply == "Error: cancelled: the block that asked ended first"
+        assert call.reply == "Error: cancelled: the calling block ended first"
         assert [execution.stdout for turn in call.turns for execution in turn.executions] == [
             "a turn quick\n",
             "",
