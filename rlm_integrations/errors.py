@@ -9,12 +9,14 @@
     ├── ModelError                             a model call failed, or its reply is unusable
     ├── IncompleteError                        a run without a final answer; has the result
     │   └── BudgetExceededError                it spent its budget
-    ├── JournalError                           an answer could not be kept, so it was not used
+    ├── JournalError                           the record of a run cannot be written or followed
+    │   └── ReplayDivergedError                a replay made a call that is not in the record
     ├── SandboxError                           model code could not be run
     │   ├── SandboxUnavailableError            this machine lacks a layer of protection
     │   └── SandboxClosedError                 the session was closed or cancelled
     └── StorageError                           stored data cannot be opened, read or written
         ├── StorageUnavailableError            the database or the lake cannot be reached now
+        ├── RunBusyError                       another process has the run
         └── DamagedDataError                   stored data is not what was written
 
 A failed call in a batch raises nothing: its result is a value, `records.LLMError`.
@@ -40,6 +42,25 @@ class ContextError(InputError):
 
 class JournalError(RLMError):
     """An answer could not be recorded in the journal of its run, so it was not used."""
+
+
+class ReplayDivergedError(JournalError):
+    """A block that had ended made another call in the replay of its run.
+
+    Args:
+        path: The call's place in the run.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the run cannot be resumed: its code made the call {path}, which is not in its record. "
+            "Code that depends on the time, on chance or on other machines may do so; start the run anew"
+        )
+        self.path = path
+
+    def __reduce__(self) -> tuple[type["ReplayDivergedError"], tuple[str]]:
+        """The class and its argument: an exception is copied by those."""
+        return ReplayDivergedError, (self.path,)
 
 
 class QueryError(InputError):
@@ -134,6 +155,10 @@ class StorageError(RLMError):
 
 class StorageUnavailableError(StorageError):
     """The database or the lake cannot be reached; the same call may succeed later."""
+
+
+class RunBusyError(StorageError):
+    """Another process has the run."""
 
 
 class DamagedDataError(StorageError):

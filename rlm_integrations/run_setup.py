@@ -2,6 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Final
+
+# How runs end that can be resumed
+RESUMABLE: Final = frozenset({"cancelled", "failed", "model_error", "sandbox_lost"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,3 +40,24 @@ class ModelNames:
     root: str = ""
     subs: Mapping[str, str] = field(default_factory=dict, hash=False)
     default: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSetup:
+    """What a run was made with, as its record and its storage have it.
+
+    Attributes:
+        question: The question.
+        sources: The documents.
+        models: The names of the models.
+        options: The other options, as plain JSON.
+        version: The version of this library.
+        started: When the run began, in seconds since 1970.
+    """
+
+    question: str
+    sources: tuple[SourceInfo, ...]
+    models: ModelNames
+    options: Mapping[str, Any]
+    version: str
+    started: float

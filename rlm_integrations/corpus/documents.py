@@ -74,6 +74,8 @@ def check_encoding(encoding: str, errors: str) -> None:
 
 def read_document(thing: object) -> SourceDocument | None:
     """The object as one document, or None if it is not a document."""
+    if isinstance(thing, SourceDocument):
+        return thing
     if isinstance(thing, str):
         return SourceDocument(thing)
     if isinstance(thing, os.PathLike):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from rlm_integrations._json import read_record, to_plain
+from rlm_integrations.engine.blocks import BlockOutcome
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.child_requests import ChildAnswer
 from rlm_integrations.engine.journal import Answer
@@ -14,7 +15,7 @@ from rlm_integrations.engine.model_calls import ModelAnswer
 from rlm_integrations.engine.notes import AmbiguousQuote, CallNote, UncheckedQuote
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import LLMError, LLMReply, SpanRef, StoreObject
-from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, FinalValue
+from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
 from rlm_integrations.sandbox.wire import Opaque
 from rlm_integrations.store.log import Created, Invalidated, Linked
 
@@ -78,21 +79,17 @@ def _encoded(value: Any) -> tuple[str, Any]:
             return "model", to_plain(value)
         case ChildAnswer():
             return "child", to_plain(value)
-        case ExecutionResult():
-            plain = to_plain(_without_final(value))
-            final = value.final
-            plain["final"] = (
-                None
+        case BlockOutcome(result, unanswered):
+            final = result.final
+            return "block", {
+                "result": to_plain(replace(result, final=None)),
+                "final": None
                 if final is None
-                else _tagged([final.value, list(final.evidence), final.several])
-            )
-            return "block", plain
+                else _tagged([final.value, list(final.evidence), final.several]),
+                "unanswered": to_plain(unanswered),
+            }
         case _:
             return "value", _tagged(value)
-
-
-def _without_final(result: ExecutionResult) -> ExecutionResult:
-    return replace(result, final=None)
 
 
 def _decoded(kind: str, value: Any) -> Any:
@@ -118,20 +115,12 @@ def _with_reply(answer: ModelAnswer) -> ModelAnswer:
     return replace(answer, record=replace(record, reply=reply))
 
 
-def _block(value: Any) -> ExecutionResult:
-    error, final = value.pop("error"), value.pop("final")
-    final_parts = None if final is None else _untagged(final)
-    locals_ = read_record(Mapping[str, str], value.pop("locals"), "locals")
-    rebound = tuple(map(str, value.pop("rebound")))
-    return ExecutionResult(
-        **value,
-        error=None if error is None else read_record(ExecutionError, error, "error"),
-        final=None
-        if final_parts is None
-        else FinalValue(final_parts[0], tuple(final_parts[1]), several=bool(final_parts[2])),
-        locals=locals_,
-        rebound=rebound,
-    )
+def _block(value: Any) -> BlockOutcome:
+    final = None if value["final"] is None else _untagged(value["final"])
+    found = None if final is None else FinalValue(final[0], tuple(final[1]), several=bool(final[2]))
+    result = read_record(ExecutionResult, value["result"], "result")
+    unanswered = read_record(tuple[CallId, ...], value["unanswered"], "unanswered")
+    return BlockOutcome(replace(result, final=found), unanswered)
 
 
 def _note(value: Any) -> CallNote:

@@ -1,19 +1,25 @@
 """One question answered from its beginning to its record: the run and everything around it."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Literal
 
+from rlm_integrations._concurrency import runtime
+from rlm_integrations._concurrency.cleanup import finish_despite_cancel
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.children import spawner
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.run_record import make_result, setup_of
+from rlm_integrations.engine.run_storage import KeptRun
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.single import answer_at_once
+from rlm_integrations.engine.stored_journal import StoredJournal
 from rlm_integrations.engine.threads import build_corpus
 from rlm_integrations.engine.tree import RunStart, Tree
 from rlm_integrations.errors import (
@@ -27,6 +33,8 @@ from rlm_integrations.events import Emitter, RunFailed, RunFinished, RunStarted
 from rlm_integrations.lm import pricing
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
+
+logger = logging.getLogger("rlm_integrations")
 
 
 async def corpus_of(context: object, limits: Limits) -> Corpus:
@@ -56,10 +64,10 @@ class Answering:
         *,
         on_incomplete: Literal["partial", "raise"],
     ) -> None:
-        self._settings = settings
+        self.settings = settings
+        self.on_incomplete: Literal["partial", "raise"] = on_incomplete
         self._typed = typed
         self._emit = emit
-        self._on_incomplete = on_incomplete
 
     async def answer(
         self,
@@ -83,15 +91,18 @@ class Answering:
         start = start or RunStart(run_id=secrets.token_hex(8))
         query = _checked_question(query)
         await self._check_prices()
-        emit, settings = self._emit, self._settings
+        emit, settings = self._emit, self.settings
         corpus = await corpus_of(context, settings.limits) if repl is None else repl.corpus
         setup = await setup_of(
             settings,
             corpus,
             query,
-            on_incomplete=self._on_incomplete,
+            on_incomplete=self.on_incomplete,
             started=start.clock.started,
         )
+        if settings.storage is not None and start.kept is None:
+            kept = await settings.storage.begin(start.run_id, setup, corpus)
+            start = replace(start, journal=StoredJournal(kept), kept=kept)
         tree = Tree(settings, corpus, start, emit)
         own = LazySession(corpus) if repl is None else repl
         run = Run(
@@ -118,26 +129,37 @@ class Answering:
         except BaseException as error:
             own.history = run.history(own.history, is_answered=False)
             run.settle()
-            if isinstance(error, asyncio.CancelledError):
-                run.outcome.stop_reason = "cancelled"
-                result = make_result(tree, run, setup, layers, own.recorded)
-                emit(RunFinished(id=run.id, result=result))
-            else:
-                told = _note_failure(run, error)
-                result = make_result(tree, run, setup, layers, own.recorded)
-                emit(RunFailed(id=run.id, error=told, result=result))
+            told = _note_failure(run, error)
+            result = make_result(tree, run, setup, layers, own.recorded)
+            await _keep_unfinished(start.kept, result)
+            emit(
+                RunFinished(id=run.id, result=result)
+                if isinstance(error, asyncio.CancelledError)
+                else RunFailed(id=run.id, error=told, result=result)
+            )
             raise
         own.history = run.history(own.history)
         result = make_result(tree, run, setup, layers, own.recorded)
+        if start.kept is not None:
+            plain = await runtime.offload(result.to_dict)
+            await finish_despite_cancel(start.kept.finish(plain))
         emit(RunFinished(id=run.id, result=result))
+        self._check_complete(result)
+        return result
+
+    async def typed_result(self, result: RLMResult[Any]) -> RLMResult[Any]:
+        """A stored result with its answer as a value of its type again."""
+        if self._typed.schema is not None and result.answer is not None:
+            answer = await runtime.offload(self._typed.read, result.answer)
+            result = replace(result, answer=answer)
         self._check_complete(result)
         return result
 
     def _check_complete(self, result: RLMResult[Any]) -> None:
         """Raise for a run without a final answer, if that is wanted."""
-        raises = self._on_incomplete == "raise"
+        raises = self.on_incomplete == "raise"
         if result.stop_reason.startswith("budget"):
-            if raises or self._settings.budget.on_exceeded == "raise":
+            if raises or self.settings.budget.on_exceeded == "raise":
                 raise BudgetExceededError(
                     f"the run's budget is spent ({result.stop_reason}); the error has the partial result",
                     result=result,
@@ -155,14 +177,27 @@ class Answering:
 
     async def _check_prices(self) -> None:
         """A cost limit needs prices before the first call."""
-        if self._settings.budget.max_cost is None:
+        if self.settings.budget.max_cost is None:
             return
         await pricing.prepare()
-        for lm in (self._settings.root, *self._settings.subs.values()):
+        for lm in (self.settings.root, *self.settings.subs.values()):
             if not pricing.has_price(lm.name):
                 raise InputError(
                     f"max_cost cannot hold: there is no known price of {lm.name!r}; limit max_tokens or max_calls instead"
                 )
+
+
+async def _keep_unfinished(kept: KeptRun | None, result: RLMResult[Any]) -> None:
+    """Keep what there is of a run that can be resumed. The error that ended it counts for more than
+    one of the storage.
+    """
+    if kept is None:
+        return
+    try:
+        plain = await finish_despite_cancel(runtime.offload(result.to_dict))
+        await finish_despite_cancel(kept.finish(plain))
+    except Exception:
+        logger.exception("the result of run %s could not be kept", result.run_id)
 
 
 def _note_failure(run: Run, error: BaseException) -> str:
@@ -170,7 +205,9 @@ def _note_failure(run: Run, error: BaseException) -> str:
     told = f"{type(error).__name__}: {error}"
     outcome = run.outcome
     outcome.stop_reason, outcome.error = "failed", told
-    if isinstance(error, ModelError):
+    if isinstance(error, asyncio.CancelledError):
+        outcome.stop_reason, outcome.error = "cancelled", None
+    elif isinstance(error, ModelError):
         outcome.stop_reason, outcome.error = "model_error", str(error)
     elif isinstance(error, SandboxError):
         outcome.stop_reason, outcome.error = "sandbox_lost", str(error)

@@ -1,6 +1,9 @@
 """The blocks of code of one run, one after the other."""
 
 import hashlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.engine import prompts
@@ -12,7 +15,7 @@ from rlm_integrations.engine.notebook import Notebook, Quotes
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.running import BlockUnderWay
 from rlm_integrations.engine.tree import Tree
-from rlm_integrations.errors import ContextError
+from rlm_integrations.errors import ContextError, ReplayDivergedError
 from rlm_integrations.events import BlockFinished, BlockStarted
 from rlm_integrations.sandbox.base import ExecutionError, ExecutionResult, Session
 from rlm_integrations.trajectory import Execution
@@ -21,12 +24,27 @@ LOSSES = 2  # lost sandboxes that are replaced
 _HASHED_OFF_LOOP = 1 << 18  # characters of a block
 
 
+@dataclass(frozen=True, slots=True)
+class BlockOutcome:
+    """A block as a journal keeps it.
+
+    Attributes:
+        result: How it ended.
+        unanswered: The calls that it had made and that were not answered when it ended, such as
+            those of threads that it left behind.
+    """
+
+    result: ExecutionResult
+    unanswered: tuple[CallId, ...] = ()
+
+
 class Blocks:
     """Runs the blocks of one run and records them.
 
     A block whose outcome the journal holds runs again, to bring its variables back; its recorded
     outcome counts. If it was interrupted, it is interrupted at the first call that was not
-    answered; if its sandbox was lost, it does not run.
+    answered; if its sandbox was lost, it does not run. A call that is not in a complete journal
+    ends the run: the code does something else than before.
 
     Args:
         tree: What the run shares.
@@ -73,10 +91,11 @@ class Blocks:
         id_ = CallId(self._path, number, BLOCK, await _digest(code))
         known = self._tree.find(id_)
         recorded = known.value if known is not None else None
+        recorded = recorded if isinstance(recorded, BlockOutcome) else None
         self._tree.emit(BlockStarted(id=self._parent, block=number, code=code))
-        if isinstance(recorded, ExecutionResult) and recorded.status == "lost":
+        if recorded is not None and recorded.result.status == "lost":
             await self._repl.close()
-            return self._note(number, code, recorded, notebook, self._tree.clock.now())
+            return self._note(number, code, recorded.result, notebook, self._tree.clock.now())
         try:
             session = await self._repl.opened(self._tree)
         except ContextError as error:  # a new one is needed, and the document's file has changed
@@ -87,7 +106,8 @@ class Blocks:
             return self._note(number, code, result, notebook, self._tree.clock.now())
         result = await self._run(session, number, code, notebook, recorded)
         if recorded is None:
-            await keep_answer(self._tree.journal, id_, Answer(result))
+            outcome = BlockOutcome(result, tuple(self._gate.unanswered))
+            await keep_answer(self._tree.journal, id_, Answer(outcome))
         return result
 
     async def _run(
@@ -96,7 +116,7 @@ class Blocks:
         number: int,
         code: str,
         notebook: Notebook,
-        recorded: ExecutionResult | None,
+        recorded: BlockOutcome | None,
     ) -> ExecutionResult:
         begun = self._tree.clock.now()
         unfinished, self._unfinished = self._unfinished, {}
@@ -108,8 +128,9 @@ class Blocks:
             purse=self._tree.purse,
             unfinished=unfinished,
         )
-        if recorded is not None and recorded.status == "interrupted":
-            self._gate.on_missing = self._host.asking.on_missing = running.interrupt
+        self._gate.unanswered.clear()
+        if recorded is not None:
+            self._on_missing(self._missing(recorded, running))
         try:
             try:
                 await running.done(
@@ -117,16 +138,37 @@ class Blocks:
                     and self._tree.settings.sandbox.capabilities.interruptible
                 )
             finally:
-                self._gate.on_missing = self._host.asking.on_missing = None
+                self._on_missing(None)
                 await notebook.complete()
         finally:
-            result, is_over = recorded or running.result, running.has_ended_session
+            result, is_over = running.result, running.has_ended_session
+            if recorded is not None:
+                _compare(number, recorded.result, result)
+                result = recorded.result
             del running  # it may hold an exception, whose traceback holds this frame
             self._note(number, code, result, notebook, begun)
             if is_over:
                 # The next block, or the next question of a chat, gets a new one
                 await self._repl.close()
         return result
+
+    def _missing(
+        self, recorded: BlockOutcome, running: BlockUnderWay
+    ) -> Callable[[CallId], None] | None:
+        """What is done about a call that this block did not get an answer to."""
+        if recorded.result.status == "interrupted":
+            return lambda _call: running.interrupt()
+        if self._tree.journal is None or not self._tree.journal.is_complete:
+            return None
+
+        def check(call: CallId) -> None:
+            if replace(call, items=()) not in recorded.unanswered:
+                raise ReplayDivergedError(call.path)
+
+        return check
+
+    def _on_missing(self, act: Callable[[CallId], None] | None) -> None:
+        self._gate.on_missing = self._host.asking.on_missing = act
 
     def _note(
         self,
@@ -159,3 +201,13 @@ async def _digest(code: str) -> str:
         else hashlib.sha256(encoded)
     )
     return digest.hexdigest()
+
+
+def _compare(number: int, recorded: ExecutionResult, now: ExecutionResult) -> None:
+    """Warn if a block printed something else in its replay."""
+    if (recorded.status, now.status) == ("ok", "ok") and recorded.output != now.output:
+        warnings.warn(
+            f"block {number} printed something else when it was replayed; its recorded output counts",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -113,3 +113,13 @@ def _plain(signature: inspect.Signature) -> inspect.Signature:
 
 
 STORE_METHODS = tuple(map(store_method, sorted(REPL_METHODS)))
+
+# The names of the REPL, which tools cannot have
+RESERVED = frozenset(
+    {
+        *(spec.name for spec in (*FUNCTIONS, *STORE_FUNCTIONS) if "." not in spec.name),
+        *(alias for spec in FUNCTIONS for alias in spec.aliases),
+        *"store context context_metadata answer".split(),
+        *"FINAL FINAL_VAR SUBMIT final_answer SHOW_VARS SpanRef LLMError LLMReply".split(),
+    }
+)

@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.run_storage import RunStorage
 from rlm_integrations.events import Hook
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
@@ -92,7 +93,7 @@ class RLMOptions(TypedDict, total=False):
     retry: Retry | None
     sandbox: str | Sandbox
     tools: Sequence[Callable[..., Any]]
-    storage: None
+    storage: RunStorage | None
     show_progress: bool
     verbose: bool
     on_event: Hook | None

@@ -79,7 +79,8 @@ class Gate:
     Attributes:
         notebook: Keeps what the current block does.
         on_missing: If set, a call that the journal does not hold is not answered, and this is
-            called instead: the block that is being replayed was interrupted there.
+            called with it instead: the block that is being replayed did not make it.
+        unanswered: The calls of the current block that were cancelled.
     """
 
     def __init__(
@@ -87,7 +88,8 @@ class Gate:
     ) -> None:
         self.run = run
         self.notebook = notebook
-        self.on_missing: Callable[[], None] | None = None
+        self.on_missing: Callable[[CallId], None] | None = None
+        self.unanswered: list[CallId] = []
         self._tree = tree
         self._parent = parent
         self._functions = {function.spec.name: function for function in functions}
@@ -115,6 +117,9 @@ class Gate:
         except HostCallError as raised:
             error = raised
             raise
+        except asyncio.CancelledError:
+            self.unanswered.append(id_)
+            raise
         finally:
             if not self._functions[function].asks_models:
                 self._note(call, args, kwargs, begun, error)
@@ -126,7 +131,7 @@ class Gate:
         known = None if function.asks_models else self._tree.find(call.id)
         if known is None:
             if self.on_missing is not None and not function.asks_models:
-                self.on_missing()
+                self.on_missing(call.id)
                 await asyncio.get_running_loop().create_future()  # until the block has ended
             known = await self._called(call, function, args, kwargs)
         else:

@@ -35,7 +35,14 @@ class Answer:
 
 
 class Journal(Protocol):
-    """Keeps the answers of one run and of its child runs."""
+    """Keeps the answers of one run and of its child runs.
+
+    Attributes:
+        is_complete: Whether nothing is missing before the last answer that was kept. A block that
+            had ended can then make no further call.
+    """
+
+    is_complete: bool
 
     def find(self, call: CallId) -> Answer | None:
         """The answer of this call, if it was kept. Called on the event loop: it must be quick."""
@@ -73,6 +80,8 @@ class MemoryJournal:
     Attributes:
         answers: All answers by their calls.
     """
+
+    is_complete = False
 
     def __init__(self) -> None:
         self.answers: dict[CallId, Answer] = {}

@@ -11,9 +11,12 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine._originals import suggest_replacements
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.answering import Answering, corpus_of
+from rlm_integrations.engine.catalog import RESERVED
 from rlm_integrations.engine.chat import Chat, steps_of
 from rlm_integrations.engine.front_types import Context, Model, RLMOptions, RLMReplacements
 from rlm_integrations.engine.repl import LazySession
+from rlm_integrations.engine.resuming import resume
+from rlm_integrations.engine.run_storage import RunStorage
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.show import Turns, display_hooks
 from rlm_integrations.engine.stream import Wanted, streamed
@@ -22,21 +25,13 @@ from rlm_integrations.engine.tree import RunStart
 from rlm_integrations.errors import InputError, check_count
 from rlm_integrations.events import Emitter, Event, Hook
 from rlm_integrations.lm.asker import Retry
-from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.resolve import resolve
+from rlm_integrations.lm.resolve import resolve, sub_models
 from rlm_integrations.records import Budget, Limits
 from rlm_integrations.result import RLMResult, T_co
 from rlm_integrations.sandbox import sandbox_named
 from rlm_integrations.sandbox.base import Sandbox
 
 A = TypeVar("A")
-
-RESERVED = {
-    *"llm_query llm_query_batched llm_batch parallel_query recursive_lm recursive_batch".split(),
-    *"rlm_query rlm_query_batched rlm_worker rlm_worker_batched apply_commit cite store".split(),
-    *"context context_metadata answer FINAL FINAL_VAR SUBMIT final_answer SHOW_VARS".split(),
-    *"SpanRef LLMError LLMReply".split(),
-}
 
 
 class RLM(Generic[T_co]):
@@ -61,7 +56,7 @@ class RLM(Generic[T_co]):
         output_type: The type of answers: any type that pydantic validates. By default a string.
         sandbox: Where model code runs: "process", "inprocess" (for debugging), or a `Sandbox`.
         tools: Functions, sync or async, that model code may call by their names.
-        storage: Where runs are stored. This version accepts only None.
+        storage: Where runs are stored, so that they can be resumed; see `storage.Storage`.
         show_progress: Whether to show a progress bar of the calls on stderr.
         verbose: Whether to print each turn to stderr.
         on_event: Called with each event; see `events`.
@@ -130,17 +125,14 @@ class RLM(Generic[T_co]):
         output_type: Any = None,
         sandbox: str | Sandbox = "process",
         tools: Sequence[Callable[..., Any]] = (),
-        storage: None = None,
+        storage: RunStorage | None = None,
         show_progress: bool = False,
         verbose: bool = False,
         on_event: Hook | None = None,
     ) -> None:
-        for name, value in (
-            ("max_iterations", max_iterations),
-            ("max_depth", max_depth),
-            ("max_parallel_calls", max_parallel_calls),
-        ):
-            check_count(name, value)
+        check_count("max_iterations", max_iterations)
+        check_count("max_depth", max_depth)
+        check_count("max_parallel_calls", max_parallel_calls)
         if store_mode not in ("shared", "none"):
             raise InputError(f"store_mode={store_mode!r}: choose 'shared' or 'none'")
         if on_incomplete not in ("partial", "raise"):
@@ -148,10 +140,9 @@ class RLM(Generic[T_co]):
         for name, flag in (("show_progress", show_progress), ("verbose", verbose)):
             if not isinstance(flag, bool):
                 raise InputError(f"{name}={flag!r}: choose True or False")
-        if storage is not None:
+        if storage is not None and not isinstance(storage, RunStorage):
             raise InputError(
-                "storage=…: this version does not store runs; omit it, and save results with "
-                "RLMResult.save"
+                f"storage must be a Storage, as in Storage('runs/'), not {type(storage).__name__}"
             )
         if on_event is not None and not callable(on_event):
             raise InputError(f"on_event must be a function that takes an event, not {on_event!r}")
@@ -164,7 +155,7 @@ class RLM(Generic[T_co]):
                 raise InputError(f"{name} must be a {kind.__name__}, not {type(option).__name__}")
         self._models = {"root_llm": root_llm, "sub_llm": sub_llm}
         root = resolve(root_llm)
-        subs = _subs(sub_llm, root)
+        subs = sub_models(sub_llm, root)
         self.options = MappingProxyType(
             {
                 "root_llm": root,
@@ -199,6 +190,7 @@ class RLM(Generic[T_co]):
             output_type=output_type,
             sandbox=sandbox_named(sandbox),
             tools=tools_of(tools, RESERVED),
+            storage=storage,
         )
         self._typed = AnswerType(output_type, most=self._settings.limits.answer_chars)
         self._hooks: list[Hook | None] = [
@@ -308,6 +300,28 @@ class RLM(Generic[T_co]):
         """
         return portal().run(self.aquery(query, context, verbose=verbose))
 
+    async def aresume(self, run_id: str, context: Context | None = None) -> RLMResult[T_co]:
+        """The result of a stored run; a run that has not ended goes on from its record, and pays for
+        no call twice.
+
+        Its code runs again, with the recorded answers. Models, tools and `output_type` must have the
+        names that they had.
+
+        Args:
+            run_id: The run, `result.run_id`.
+            context: Its document, for a storage that does not keep documents.
+
+        Raises:
+            InputError: No run has this id; or the models, options or document are others.
+            StorageError: Another process has the run.
+            ReplayDivergedError: Its code made a call that is not in its record.
+        """
+        return await resume(self._answering(Emitter(*self._hooks)), run_id, context)
+
+    def resume(self, run_id: str, context: Context | None = None) -> RLMResult[T_co]:
+        """The result of a stored run, for scripts, threads and notebooks; see `aresume`."""
+        return portal().run(self.aresume(run_id, context))
+
     def session(self, context: Context) -> Chat:
         """Several questions over one context and one REPL, which keeps its variables. Each question
         has its own store and budget.
@@ -373,23 +387,13 @@ class RLM(Generic[T_co]):
         repl: LazySession | None = None,
         start: RunStart | None = None,
     ) -> RLMResult[T_co]:
-        answering = Answering(
+        return await self._answering(emit).answer(query, context, repl=repl, start=start)
+
+    def _answering(self, emit: Emitter) -> Answering:
+        return Answering(
             self._settings, self._typed, emit, on_incomplete=self.options["on_incomplete"]
         )
-        return await answering.answer(query, context, repl=repl, start=start)
 
 
 def _rebuild(kind: type[RLM], options: dict[str, Any]) -> RLM:
     return kind(**options)
-
-
-def _subs(sub_llm: object, root: LM) -> dict[str, LM]:
-    """The models that code may call, by name, the default first."""
-    if sub_llm is None:
-        return {root.name: root}
-    if not isinstance(sub_llm, Mapping):
-        lm = resolve(sub_llm)
-        return {lm.name: lm}
-    if not sub_llm or not all(isinstance(name, str) and name for name in sub_llm):
-        raise InputError('sub_llm as a dict needs a name for each model: {"fast": …, "strong": …}')
-    return {name: resolve(model) for name, model in sub_llm.items()}

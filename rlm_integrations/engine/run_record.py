@@ -1,7 +1,7 @@
 """The record of a run: what it was made with, and what came of it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,29 +13,10 @@ from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.result import RLMResult
-from rlm_integrations.run_setup import ModelNames, SourceInfo
+from rlm_integrations.run_setup import ModelNames, RunSetup, SourceInfo
 
 _NAME_CHARS = 200  # that are kept of the name of a type
 _SOURCES_AT_ONCE = 1_000  # that are listed on the event loop; more take a while, in a thread
-
-
-@dataclass(frozen=True, slots=True)
-class RunSetup:
-    """What a run was made with, as its record has it.
-
-    Attributes:
-        question: The question.
-        sources: The documents.
-        models: The names of the models.
-        options: The other options, as plain JSON.
-        started: When the run began, in seconds since 1970.
-    """
-
-    question: str
-    sources: tuple[SourceInfo, ...]
-    models: ModelNames
-    options: Mapping[str, Any]
-    started: float
 
 
 async def setup_of(
@@ -64,7 +45,14 @@ async def setup_of(
             "output_type": _type_name(settings.output_type),
         }
     )
-    return RunSetup(question, sources, models, options, started)
+    return RunSetup(
+        question=question,
+        sources=sources,
+        models=models,
+        options=options,
+        version=_library_version(),
+        started=started,
+    )
 
 
 def make_result(
@@ -103,7 +91,7 @@ def make_result(
         sources=setup.sources,
         models=setup.models,
         options=setup.options,
-        version=_library_version(),
+        version=setup.version,
         started=setup.started,
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlm_integrations.engine.run_storage import RunStorage
 from rlm_integrations.engine.tools import Tool
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
@@ -27,6 +28,7 @@ class Settings:
     output_type: Any
     sandbox: Sandbox
     tools: Sequence[Tool]
+    storage: RunStorage | None
 
     @property
     def sub(self) -> LM:

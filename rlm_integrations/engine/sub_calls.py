@@ -52,7 +52,7 @@ class SubCalls:
         self._depth = depth
         self._parent = parent
         self.is_withdrawn = False
-        self.on_missing: Callable[[], None] | None = None
+        self.on_missing: Callable[[CallId], None] | None = None
         self.closed = ""
         self.refused = False
 
@@ -213,7 +213,7 @@ class SubCalls:
             return self._tree.models.refuse(lm, request, self.closed, parent=parent)
         is_missing = self.on_missing is not None and self._tree.find(id_) is None
         if is_missing and self.on_missing is not None:
-            self.on_missing()
+            self.on_missing(id_)
         if self.is_withdrawn or is_missing:
             await asyncio.get_running_loop().create_future()  # until the block ends, which is soon
         return await self._tree.models.ask(id_, lm, request, parent=parent)

@@ -4,7 +4,7 @@ import asyncio
 import builtins
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class Tool:
             ) from error
 
 
-def tools_of(functions: Sequence[Callable[..., Any]], taken: set[str]) -> list[Tool]:
+def tools_of(functions: Sequence[Callable[..., Any]], taken: Collection[str]) -> list[Tool]:
     """The user's functions as tools.
 
     Raises:

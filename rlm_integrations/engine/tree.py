@@ -15,6 +15,7 @@ from rlm_integrations.engine.journal import Answer, Journal
 from rlm_integrations.engine.locating import PromptLocator
 from rlm_integrations.engine.model_calls import ModelCalls
 from rlm_integrations.engine.notebook import RecordRoom
+from rlm_integrations.engine.run_storage import KeptRun
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.threads import TreeThreads
 from rlm_integrations.events import Emitter
@@ -33,11 +34,13 @@ class RunStart:
         run_id: Its id.
         clock: Its time; of a run that is resumed, as of when it first began.
         journal: Its record, from which it is replayed as far as that goes; None keeps none.
+        kept: The run in the storage whose journal this is, if it is in one.
     """
 
     run_id: str
     clock: RunClock = field(default_factory=RunClock)
     journal: Journal | None = None
+    kept: KeptRun | None = None
 
 
 class Tree:

@@ -1,6 +1,7 @@
 """Finds the model that a string or an object means."""
 
 import re
+from collections.abc import Mapping
 from importlib import import_module
 
 from rlm_integrations.errors import InputError, MissingExtraError
@@ -86,3 +87,15 @@ def _by_name(text: str) -> LM:
     if not text.strip() or "@" in text or text.partition(":")[0] in FOREIGN:
         raise InputError(f"{VALID_MODELS}; not {text!r}")
     return OpenAILM(text)
+
+
+def sub_models(given: object, root: LM) -> dict[str, LM]:
+    """The models that code may ask, by name, the default first."""
+    if given is None:
+        return {root.name: root}
+    if not isinstance(given, Mapping):
+        lm = resolve(given)
+        return {lm.name: lm}
+    if not given or not all(isinstance(name, str) and name for name in given):
+        raise InputError('sub_llm as a dict needs a name for each model: {"fast": …, "strong": …}')
+    return {name: resolve(model) for name, model in given.items()}

@@ -96,7 +96,7 @@ async def test_a_whole_journal_is_restored_unchanged() -> None:
     assert {type(answer.value).__name__ for answer in again.values()} >= {
         "ModelAnswer",
         "ChildAnswer",
-        "ExecutionResult",
+        "BlockOutcome",
         "SpanRef",
         "str",
     }

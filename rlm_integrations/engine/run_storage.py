@@ -1,0 +1,74 @@
+"""What a run needs of a storage. The engine owns the protocol; `rlm_integrations.storage` has what
+satisfies it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.run_setup import RunSetup
+
+
+class KeptRun(Protocol):
+    """A run in a storage, which belongs to this process until it is finished or released."""
+
+    async def append(self, call: str, record: bytes) -> None:
+        """Keep a record of the run's journal; it is safe when this returns.
+
+        Args:
+            call: The path of the call.
+            record: The record.
+        """
+        ...
+
+    async def finish(self, result: Mapping[str, Any]) -> None:
+        """Keep the result as plain JSON, and let go of the run.
+
+        A run whose `stop_reason` is one of `run_setup.RESUMABLE` can be resumed.
+        """
+        ...
+
+    async def release(self) -> None:
+        """Let go of the run, if it was not finished."""
+        ...
+
+
+class StoredRun(Protocol):
+    """A run that is going to be resumed.
+
+    Attributes:
+        setup: What it was made with.
+        corpus: Its document, or None if the storage does not keep documents.
+        records: The records of its journal, in the order in which they were kept.
+        result: The result of a run that has ended, as plain JSON; else None.
+        kept: Where it goes on; None for a run that has ended.
+    """
+
+    @property
+    def setup(self) -> RunSetup: ...  # noqa: D102 - the attributes are above
+    @property
+    def corpus(self) -> Corpus | None: ...  # noqa: D102
+    @property
+    def records(self) -> Sequence[bytes]: ...  # noqa: D102
+    @property
+    def result(self) -> Mapping[str, Any] | None: ...  # noqa: D102
+    @property
+    def kept(self) -> KeptRun | None: ...  # noqa: D102
+
+
+@runtime_checkable
+class RunStorage(Protocol):
+    """Keeps runs."""
+
+    async def begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> KeptRun:
+        """Keep a new run and its document."""
+        ...
+
+    async def take(self, run_id: str) -> StoredRun:
+        """A run to resume.
+
+        Raises:
+            InputError: No run has this id.
+            StorageError: Another process has it.
+        """
+        ...

@@ -1,0 +1,173 @@
+"""A run that this process has, and the leases that show that it is alive."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, update
+
+from rlm_integrations._concurrency.threads import in_thread
+from rlm_integrations.errors import RLMError, RunBusyError
+from rlm_integrations.storage import owner
+from rlm_integrations.storage.lake import SMALL_BYTES, Lake
+from rlm_integrations.storage.record_bodies import packed
+from rlm_integrations.storage.shared_database import SharedDatabase
+from rlm_integrations.storage.statements import RawInsert
+
+logger = logging.getLogger("rlm_integrations")
+
+
+class Leases:
+    """Extends the leases of all runs of this process, in one thread while there are any."""
+
+    def __init__(self, shared: SharedDatabase, lease: timedelta) -> None:
+        self._shared = shared
+        self._lease = lease
+        self._runs: dict[str, OwnedRun] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, run: "OwnedRun") -> None:
+        """Begin to extend the lease of a run."""
+        with self._lock:
+            self._runs[run.run_id] = run
+            if self._thread is None:
+                self._stop = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._extend_all, args=(self._stop,), daemon=True, name="rlm-leases"
+                )
+                self._thread.start()
+
+    def remove(self, run_id: str) -> None:
+        """Stop extending the lease of a run."""
+        with self._lock:
+            self._runs.pop(run_id, None)
+            if self._runs or self._thread is None:
+                return
+            self._stop.set()
+            self._thread = None
+
+    def close(self) -> None:
+        """Stop all."""
+        for run_id in list(self._runs):
+            self.remove(run_id)
+
+    def _extend_all(self, stop: threading.Event) -> None:
+        while not stop.wait(self._lease.total_seconds() / 3):
+            for run in list(self._runs.values()):
+                try:
+                    run.extend_lease(self._lease)
+                except RLMError:  # its next record fails with the same error, and is heard
+                    logger.warning("the lease of run %s could not be extended", run.run_id)
+
+
+class OwnedRun:
+    """A run in the storage that belongs to this process; see `engine.run_storage.KeptRun`.
+
+    Args:
+        run_id: Its id.
+        shared: The database.
+        lake: Where large records and the result go.
+        leases: Shows that this process is alive.
+    """
+
+    def __init__(self, run_id: str, shared: SharedDatabase, lake: Lake, leases: Leases) -> None:
+        self.run_id = run_id
+        self._shared = shared
+        self._lake = lake
+        self._leases = leases
+        self._owner = owner.own_name()
+        self._is_lost = False
+        schema = shared.database.schema
+        self._runs = schema.runs
+        dialect = shared.database.dialect
+        columns = ["run_id", "call_id", "body", "blob_sha256", "kept_at"]
+        self._insert = RawInsert(dialect, schema.records, columns)
+        self._use = RawInsert(dialect, schema.blob_uses, ["run_id", "sha256"], new_only=True)
+        leases.add(self)
+
+    async def append(self, call: str, record: bytes) -> None:
+        """Keep a record of the run's journal.
+
+        Raises:
+            RunBusyError: Another process has taken the run, because this one was not heard of.
+            StorageError: It could not be kept.
+        """
+        if self._is_lost:
+            raise RunBusyError(f"run {self.run_id!r} was taken by another process")
+        blob = await self._lake.aput(record) if len(record) > SMALL_BYTES else None
+        row = {
+            "run_id": self.run_id,
+            "call_id": call,
+            "body": packed(record) if blob is None else None,
+            "blob_sha256": blob,
+            "kept_at": time.time(),
+        }
+        rows = {self._insert: [row]}
+        if blob is not None:
+            rows[self._use] = [{"run_id": self.run_id, "sha256": blob}]
+        await self._shared.writer.submit_here(None, rows)
+
+    async def finish(self, result: Mapping[str, Any]) -> None:
+        """Keep the result as plain JSON, and let go of the run.
+
+        Raises:
+            StorageError: It could not be kept.
+        """
+        await in_thread(self._finish, result)
+
+    def _finish(self, result: Mapping[str, Any]) -> None:
+        self._leases.remove(self.run_id)
+        sha256 = self._lake.put(json.dumps(result, separators=(",", ":")).encode())
+
+        def write(connection: Connection) -> None:
+            use = {"run_id": self.run_id, "sha256": sha256}
+            self._use.run(connection, [use])
+            self._update(
+                connection,
+                status=str(result["stop_reason"])[:20],
+                result_sha256=sha256,
+                owner=None,
+                lease_until_utc=None,
+            )
+
+        self._shared.writer.submit(write).result()
+
+    async def release(self) -> None:
+        """Let go of the run, if it was not finished."""
+        await in_thread(self.let_go)
+
+    def let_go(self) -> None:
+        """The same; blocks."""
+        self._leases.remove(self.run_id)
+        self._shared.writer.submit(
+            lambda connection: self._update(connection, owner=None, lease_until_utc=None)
+        ).result()
+
+    def extend_lease(self, lease: timedelta) -> None:
+        """Show that this process is alive; blocks.
+
+        Raises:
+            StorageError: The storage cannot be reached.
+        """
+        until = datetime.now(UTC) + lease
+        work = self._shared.writer.submit(
+            lambda connection: self._update(connection, lease_until_utc=until), durable=False
+        )
+        if not work.result():
+            self._is_lost = True
+
+    def _update(self, connection: Connection, **values: Any) -> bool:
+        """Change the run's row, if the run is still this process's."""
+        runs = self._runs
+        changed = connection.execute(
+            update(runs)
+            .where(runs.c.run_id == self.run_id, runs.c.owner == self._owner)
+            .values(updated_at_utc=datetime.now(UTC), **values)
+        )
+        return changed.rowcount > 0

@@ -1,0 +1,48 @@
+"""Which process has a run: a name that says nothing of the machine to people, and enough to tell
+whether the process is alive.
+"""
+
+import os
+from pathlib import Path
+
+_START_TIME = 19  # the field of /proc/PID/stat after the command's name
+
+
+def own_name() -> str:
+    """The name of this process: boot, namespace of process ids, id and start time."""
+    return f"{_machine()} {os.getpid()} {_started(os.getpid())}"
+
+
+def is_dead(name: str) -> bool:
+    """Whether the process of this name is known to be gone: it was on this machine, in this
+    namespace, and is there no more.
+    """
+    machine, _, process = name.rpartition(" ")[0].rpartition(" ")
+    started = name.rpartition(" ")[2]
+    if not machine or machine != _machine() or not process.isdigit():
+        return False
+    return _started(int(process)) != started
+
+
+def shown(name: str) -> str:
+    """What people are told of the owner."""
+    process = name.rpartition(" ")[0].rpartition(" ")[2]
+    where = "on this machine" if name.startswith(f"{_machine()} ") else "on another machine"
+    return f"process {process} {where}"
+
+
+def _machine() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - it is no path
+    except OSError:  # not Linux: leases alone decide
+        return "unknown"
+
+
+def _started(process: int) -> str:
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "gone"
+    fields = stat.rpartition(")")[2].split()
+    return "gone" if fields[0] in {"Z", "X"} else fields[_START_TIME]

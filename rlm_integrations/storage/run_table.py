@@ -1,0 +1,255 @@
+"""Runs in a storage: begun, recorded, resumed and looked back at."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from rlm_integrations._concurrency.threads import in_thread
+from rlm_integrations._json import read_record, to_plain
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.errors import DamagedDataError, InputError, RunBusyError
+from rlm_integrations.run_setup import RESUMABLE, RunSetup
+from rlm_integrations.storage import owner
+from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.owned_run import Leases, OwnedRun
+from rlm_integrations.storage.record_bodies import unpacked
+from rlm_integrations.storage.shared_database import SharedDatabase
+from rlm_integrations.storage.stored_corpus import keep_corpus, read_corpus
+
+RUNNING = "running"
+LEASE_SECONDS = 30.0
+_SEARCHED = 10_000  # ids that are compared with one that does not exist
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedRun:
+    """A run to be resumed; see `engine.run_storage.StoredRun`."""
+
+    setup: RunSetup
+    corpus: Corpus | None
+    records: Sequence[bytes]
+    result: Mapping[str, Any] | None
+    kept: OwnedRun | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """One run in a list.
+
+    Attributes:
+        run_id: Its id.
+        status: "running", or how it ended: the `stop_reason` of its result.
+        question: Its question.
+        root_model: The name of its root model.
+        created: When it began.
+        updated: When its status last changed.
+        is_owned: Whether a process has it now.
+    """
+
+    run_id: str
+    status: str
+    question: str
+    root_model: str
+    created: datetime
+    updated: datetime
+    is_owned: bool
+
+
+class RunTable:
+    """The runs of a storage.
+
+    Args:
+        shared: The database.
+        lake: Where documents, results and large records go.
+        keep_documents: Whether documents are kept; else a resume needs them again.
+        lease_seconds: How long a process that is not heard of keeps a run. A process of this
+            machine that has ended loses it at once.
+    """
+
+    def __init__(
+        self,
+        shared: SharedDatabase,
+        lake: Lake,
+        *,
+        keep_documents: bool = True,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self._shared = shared
+        self._lake = lake
+        self._schema = shared.database.schema
+        self._keep_documents = keep_documents
+        self._lease = timedelta(seconds=lease_seconds)
+        self._leases = Leases(shared, self._lease)
+
+    async def begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> OwnedRun:
+        """Keep a new run and its document.
+
+        Raises:
+            InputError: There is a run of this id.
+            StorageError: It could not be kept.
+        """
+        return await in_thread(self._begin, run_id, setup, corpus)
+
+    def _begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> OwnedRun:
+        document, blobs = keep_corpus(self._lake, corpus) if self._keep_documents else (None, [])
+        plain = {"setup": to_plain(setup), "document": document}
+        setup_sha256 = self._lake.put(json.dumps(plain, separators=(",", ":")).encode())
+        runs, uses, now = self._schema.runs, self._schema.blob_uses, datetime.now(UTC)
+
+        def write(connection: Connection) -> bool:
+            known = select(runs.c.run_id).where(runs.c.run_id == run_id)
+            if connection.execute(known).first() is not None:
+                return False
+            connection.execute(
+                insert(runs).values(
+                    run_id=run_id,
+                    status=RUNNING,
+                    question=setup.question,
+                    root_model=setup.models.root[:200],
+                    setup_sha256=setup_sha256,
+                    owner=owner.own_name(),
+                    lease_until_utc=now + self._lease,
+                    created_at_utc=now,
+                    updated_at_utc=now,
+                )
+            )
+            rows = [{"run_id": run_id, "sha256": each} for each in {setup_sha256, *blobs}]
+            connection.execute(insert(uses), rows)
+            return True
+
+        if not self._shared.writer.submit(write).result():
+            raise InputError(f"there is a run {run_id!r} already: resume it, or give another id")
+        return OwnedRun(run_id, self._shared, self._lake, self._leases)
+
+    async def take(self, run_id: str) -> LoadedRun:
+        """A run to resume; it belongs to this process from now on, unless it has ended.
+
+        Raises:
+            InputError: No run has this id.
+            RunBusyError: Another process has it.
+            StorageError: It cannot be read.
+        """
+        return await in_thread(self._take, run_id)
+
+    def _take(self, run_id: str) -> LoadedRun:
+        row = self._shared.writer.submit(
+            lambda connection: self._claim(connection, run_id)
+        ).result()
+        if row is None:
+            raise InputError(self._unknown(run_id))
+        if isinstance(row, str):
+            raise RunBusyError(
+                f"run {run_id!r} is being run by {owner.shown(row)}; wait until it has ended"
+            )
+        setup, document = self._setup(row)
+        if is_over(row.status):
+            result = json.loads(self._lake.get(row.result_sha256))
+            return LoadedRun(setup=setup, corpus=None, records=(), result=result, kept=None)
+        kept = OwnedRun(run_id, self._shared, self._lake, self._leases)
+        try:
+            return LoadedRun(
+                setup=setup,
+                corpus=None if document is None else read_corpus(self._lake, document),
+                records=self._records(run_id),
+                result=None,
+                kept=kept,
+            )
+        except BaseException:
+            kept.let_go()
+            raise
+
+    def _claim(self, connection: Connection, run_id: str) -> Row[Any] | str | None:
+        """The run's row once it is this process's, or who has it, or None if there is none."""
+        runs, now = self._schema.runs, datetime.now(UTC)
+        row = connection.execute(
+            select(runs).where(runs.c.run_id == run_id).with_for_update()
+        ).first()
+        if row is None or is_over(row.status):
+            return row
+        has_owner = row.owner is not None and row.lease_until_utc > now
+        if has_owner and not owner.is_dead(row.owner):
+            return str(row.owner)
+        connection.execute(
+            update(runs)
+            .where(runs.c.run_id == run_id)
+            .values(
+                status=RUNNING,
+                owner=owner.own_name(),
+                lease_until_utc=now + self._lease,
+                updated_at_utc=now,
+            )
+        )
+        return row
+
+    def _setup(self, row: Row[Any]) -> tuple[RunSetup, str | None]:
+        try:
+            plain = json.loads(self._lake.get(row.setup_sha256))
+            return read_record(RunSetup, plain["setup"], "setup"), plain["document"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedDataError(
+                f"the setup of run {row.run_id!r} is damaged: {error}"
+            ) from error
+
+    def _records(self, run_id: str) -> list[bytes]:
+        records = self._schema.records
+        rows = self._shared.database.read(
+            lambda connection: connection.execute(
+                select(records.c.body, records.c.blob_sha256)
+                .where(records.c.run_id == run_id)
+                .order_by(records.c.record_no)
+            ).all()
+        )
+        return [
+            unpacked(row.body, f"a record of run {run_id!r}")
+            if row.blob_sha256 is None
+            else self._lake.get(row.blob_sha256)
+            for row in rows
+        ]
+
+    def _unknown(self, run_id: str) -> str:
+        runs = self._schema.runs
+        ids = self._shared.database.read(
+            lambda connection: connection.scalars(
+                select(runs.c.run_id).order_by(runs.c.created_at_utc.desc()).limit(_SEARCHED)
+            ).all()
+        )
+        near = get_close_matches(run_id[:64], ids, n=3, cutoff=0.5)
+        hint = f"; the nearest are {', '.join(map(repr, near))}" if near else ""
+        return f"there is no run {run_id[:80]!r} in this storage{hint}"
+
+    def infos(self, *, limit: int = 100) -> list[RunInfo]:
+        """The newest runs, newest first."""
+        runs, now = self._schema.runs, datetime.now(UTC)
+        rows = self._shared.database.read(
+            lambda connection: connection.execute(
+                select(runs).order_by(runs.c.created_at_utc.desc()).limit(limit)
+            ).all()
+        )
+        return [
+            RunInfo(
+                run_id=row.run_id,
+                status=row.status,
+                question=row.question,
+                root_model=row.root_model,
+                created=row.created_at_utc,
+                updated=row.updated_at_utc,
+                is_owned=row.owner is not None
+                and row.lease_until_utc > now
+                and not owner.is_dead(row.owner),
+            )
+            for row in rows
+        ]
+
+    def close(self) -> None:
+        """Let go of the runs of this process."""
+        self._leases.close()
+
+
+def is_over(status: str) -> bool:
+    """Whether a run of this status has ended for good."""
+    return status != RUNNING and status not in RESUMABLE

@@ -1,0 +1,56 @@
+"""Documents of runs in the lake: each text once for all runs."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.documents import SourceDocument
+from rlm_integrations.errors import DamagedDataError
+from rlm_integrations.storage.lake import Lake
+
+
+def keep_corpus(lake: Lake, corpus: Corpus) -> tuple[str, list[str]]:
+    """Keep a document. Blocks; call it in a thread.
+
+    Returns:
+        The SHA-256 of its description, and of all blobs that it needs.
+    """
+    sources: list[dict[str, Any]] = []
+    blobs: list[str] = []
+    for source, (_, text) in zip(corpus.sources, corpus, strict=True):
+        blobs.append(lake.put(text.encode("utf-8", "surrogatepass")))
+        sources.append(
+            {
+                "sha256": blobs[-1],
+                "metadata": dict(source.metadata),
+                "id": source.document_id,
+                "hidden": sorted(source.hidden),
+            }
+        )
+    described = {"is_list": corpus.is_list, "sources": sources}
+    sha256 = lake.put(json.dumps(described, separators=(",", ":")).encode())
+    return sha256, [sha256, *blobs]
+
+
+def read_corpus(lake: Lake, sha256: str) -> Corpus:
+    """The document that `keep_corpus` kept. Blocks; call it in a thread.
+
+    Raises:
+        StorageError: A blob is missing.
+        DamagedDataError: A blob is not what was written.
+    """
+    try:
+        described = json.loads(lake.get(sha256))
+        documents = _documents(lake, described["sources"])
+        return Corpus.build(documents if described["is_list"] else next(documents))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedDataError(f"the document of the run is damaged: {error}") from error
+
+
+def _documents(lake: Lake, sources: list[Any]) -> Iterator[SourceDocument]:
+    for source in sources:
+        text = lake.get(source["sha256"]).decode("utf-8", "surrogatepass")
+        yield SourceDocument(
+            text, dict(source["metadata"]), source["id"], frozenset(source["hidden"])
+        )

@@ -1,0 +1,123 @@
+"""A run with many calls for tests of the storage, and a program that begins or resumes it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import make_url
+
+from rlm_integrations import RLM, OpenAILM, RLMResult
+from rlm_integrations.storage.database_errors import Target
+from rlm_integrations.storage.files import open_files
+from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.run_table import RunTable
+from rlm_integrations.storage.shared_database import open_database
+from tests.standin.settings import Ask
+
+
+def code(*lines: str) -> str:
+    """A reply with one block."""
+    return "\n".join(["```repl", *lines, "```"])
+
+
+QUESTION = "the whole?"
+DOCUMENT = "\n".join(f"Line {n}: the value of item {n} is {n * 7 % 13}." for n in range(400))
+SCRIPTS = {
+    QUESTION: [
+        code(
+            "from concurrent.futures import ThreadPoolExecutor",
+            "first = llm_batch([f'batch {n}' for n in range(60)])",
+            "kept = [store.create('note', f'of {n}', reply) for n, reply in enumerate(first[:5])]",
+        )
+        + "\n"
+        + code(
+            "with ThreadPoolExecutor(6) as pool:",
+            "    second = list(pool.map(llm_query, {f'thread {n}' for n in range(40)}))",
+            "looked = [lookup(n) for n in range(3)]",
+        ),
+        code(
+            "batch = store.llm_map([{'name': f't{n}', 'prompt': f'map {n}'} for n in range(40)])",
+            "total = store.llm_reduce(batch, 'Add them up.')",
+            "store.link('supports', total, kept[0])",
+        ),
+        code(
+            "inner = recursive_batch([{'query': 'a child', 'context': context[n * 1000:]} for n in range(4)])",
+            "third = llm_batch([f'again {n}' for n in range(40)])",
+            "span = cite('Line 3:')",
+        ),
+        code(
+            "FINAL([sorted(first), sorted(second), looked, sorted(inner), sorted(third), total], evidence=[span])"
+        ),
+    ],
+    "a child": [
+        code("found = llm_batch([f'child {len(context)} {n}' for n in range(4)])"),
+        code("store.create('claim', 'c', found[0])", "FINAL(found)"),
+    ],
+}
+SUB_CALLS = 60 + 40 + 40 + 1 + 4 * 4 + 40
+
+
+def script_of(ask: Ask) -> str:
+    """What the server says: as root the next reply of a script, else words about the prompt."""
+    messages = ask.body["messages"]
+    if messages[0]["role"] != "system":
+        return f"re: {ask.prompt[:200]}"
+    asked = messages[1]["content"]
+    script = next(replies for key, replies in SCRIPTS.items() if f"Question: {key}" in asked)
+    return script[ask.turn]
+
+
+def lookup(number: int) -> str:
+    """A tool."""
+    return f"looked up {number}"
+
+
+def runs_of(url: str, folder: Path, **options: Any) -> RunTable:
+    """The runs of a database, with a lake in the folder."""
+    shared = open_database(Target(make_url(url)))
+    return RunTable(shared, Lake(shared, open_files(folder / "lake")), **options)
+
+
+def rlm_of(base_url: str, storage: RunTable | None, **options: Any) -> RLM[Any]:
+    """The RLM of all runs here."""
+    lm = OpenAILM("stand-in", base_url=base_url, api_key="none")
+    return RLM(lm, max_depth=2, tools=[lookup], storage=storage, **options)
+
+
+def facts(result: RLMResult) -> Any:
+    """What a run must leave, whether it was resumed or not."""
+    return json.loads(
+        json.dumps(
+            [
+                result.answer,
+                result.stop_reason,
+                [[each.source, each.start, each.end, each.quote] for each in result.citations],
+                [turn.reply for turn in result.trajectory],
+                sorted(
+                    [call.path, call.reply]
+                    for turn in result.trajectory
+                    for block in turn.executions
+                    for call in block.subcalls
+                ),
+                sorted(
+                    [card["id"], card["description"]] for card in result.store.search(limit=1000)
+                ),
+                result.total_calls,
+            ]
+        )
+    )
+
+
+def main() -> None:
+    """Begin a run, or resume it, and print what it left; the arguments are in one JSON object."""
+    given = json.loads(sys.argv[1])
+    runs = runs_of(given["url"], Path(given["folder"]), lease_seconds=given.get("lease", 30.0))
+    rlm = rlm_of(given["base_url"], runs)
+    run_id = given["run_id"]
+    result = rlm.resume(run_id) if run_id is not None else rlm.completion(QUESTION, DOCUMENT)
+    print(json.dumps(facts(result)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
