@@ -1,4 +1,4 @@
-"""Converts the final value of the sandbox into the answer of a run: a string, or the `output_type`."""
+"""Converts the final value of the sandbox into an answer: a string, or the `output_type`."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Encodes and decodes a journal's answers as JSON. Decoding checks the input, which may be damaged."""
+"""Encodes and decodes a journal's answers as JSON. The input may be damaged, and is checked."""
 
 import json
 import math

@@ -245,7 +245,7 @@ class Purse:
         return BudgetSpentError(lacking, what if self.spent_out else f"{what}: ask with less text")
 
     def remaining(self) -> dict[str, tuple[float, float]]:
-        """For each limit (calls, tokens, dollars, seconds): the amount that is left, and the limit."""
+        """The remaining amount and the limit, for each of calls, tokens, dollars and seconds."""
         budget, seconds = self.budget, self.seconds_left()
         spent = {
             "calls": (budget.max_calls, self._calls),
@@ -313,7 +313,7 @@ class Purse:
         self._wake()
 
     def _cost_of(self, prompt: int, reply: int, model: str) -> float:
-        """The maximum cost of a call. If another model answers for this one, the higher price counts."""
+        """The maximum cost of a call; the higher price if another model answers for this one."""
         if self.budget.max_cost is None:
             return 0.0
         usage = Usage(input_tokens=prompt, output_tokens=reply)

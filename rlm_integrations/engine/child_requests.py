@@ -69,7 +69,7 @@ class ChildRun(Protocol):
     result: ChildResult | None
 
     async def run(self) -> ChildResult:
-        """Answer the request. The answer of a failed child is an `LLMError`; its parent continues."""
+        """Answer the request. A failed child returns an `LLMError`, and its parent continues."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The one door for calls of model code. What comes in is hostile until it is checked."""
+"""Answers the calls of model code. All arguments are hostile until they are checked."""
 
 import asyncio
 import hashlib
@@ -22,8 +22,8 @@ from rlm_integrations.sandbox.base import HostCallError
 from rlm_integrations.sandbox.wire import Opaque
 from rlm_integrations.trajectory import FunctionCall
 
-_OFF_LOOP = 1 << 18  # characters of arguments from which they are hashed in a thread
-_ARGUMENTS = 10  # of a call, in the record
+_OFF_LOOP_CHARS = 1 << 18  # longer arguments are hashed in a thread
+_MAX_ARGUMENTS = 10  # of a call, in the record
 _ERROR_CHARS = 500  # of an exception, in the record
 
 
@@ -32,8 +32,8 @@ class HostCall:
 
     Attributes:
         id: Its identity.
-        notebook: Keeps what the block that made it does.
-        notes: What the call did so far, besides what its own model calls and child runs keep.
+        notebook: Records the activity of the calling block.
+        notes: The notes of the call so far, without those of its model calls and child runs.
     """
 
     def __init__(self, id_: CallId, notebook: Notebook) -> None:
@@ -42,20 +42,20 @@ class HostCall:
         self.notes: list[CallNote] = []
 
     def note(self, note: CallNote) -> None:
-        """Note what the call did; in any thread."""
+        """Add a note. Thread-safe."""
         self.notes.append(note)
-        self.notebook.take(note)
+        self.notebook.add_note(note)
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A host function and what answers it.
+    """A host function and its implementation.
 
     Attributes:
-        spec: What model code is told of it.
-        answer: Answers a `HostCall` with these arguments.
-        asks_models: Whether its parts are calls of models and child runs, each of which is kept in
-            the journal: a replay calls the function again, and its parts are answered from there.
+        spec: Its description for model code.
+        answer: Answers a `HostCall` with the arguments.
+        asks_models: Whether it consists of model calls and child runs, which the journal stores
+            individually. A replay calls the function again, and the journal answers its parts.
     """
 
     spec: HostFunction
@@ -64,21 +64,21 @@ class Function:
 
 
 class Gate:
-    """The one door for calls of model code: it identifies a call, asks the journal, has the call
-    answered, keeps the answer, and gives its notes to the block.
+    """Answers the calls of model code. It identifies a call, looks it up in the journal, calls the
+    host function if there is no answer, stores the answer, and passes its notes to the block.
 
-    Identities are given in the order in which calls arrive, before anything is awaited that could
-    change it.
+    Calls are identified in the order of their arrival.
 
     Args:
         run: The path of the run.
-        functions: What its code may call.
-        tree: What the run shares.
+        functions: The functions that its code may call.
+        tree: The objects that all runs of the tree share.
+        notebook: The notebook of the current block.
         parent: The id of the run in the events.
 
     Attributes:
-        notebook: Keeps what the current block does.
-        on_missing: If set, a call that the journal does not hold is not answered, and this is
+        notebook: Records the activity of the current block.
+        on_missing: If set, a call without an answer in the journal is not answered, and this is
             called with it instead: the block that is being replayed did not make it.
         unanswered: The calls of the current block that were cancelled.
     """
@@ -97,11 +97,11 @@ class Gate:
             function.spec.name: inspect.signature(function.answer) for function in functions
         }
         self._seen: Counter[tuple[int, str, str]] = Counter()
-        self._arrivals = asyncio.Lock()  # first come, first served
+        self._arrivals = asyncio.Lock()  # first in, first out
 
     @property
     def specs(self) -> list[HostFunction]:
-        """What the REPL offers."""
+        """The descriptions of all functions, for the REPL."""
         return [function.spec for function in self._functions.values()]
 
     async def __call__(
@@ -123,7 +123,7 @@ class Gate:
         finally:
             if not self._functions[function].asks_models:
                 self._note(call, args, kwargs, begun, error)
-            del error  # its traceback holds this frame
+            del error  # its traceback refers to this frame
 
     async def _answer(
         self, call: HostCall, function: Function, args: list[Any], kwargs: dict[str, Any]
@@ -145,13 +145,13 @@ class Gate:
     async def _called(
         self, call: HostCall, function: Function, args: list[Any], kwargs: dict[str, Any]
     ) -> Answer:
-        """Call the function, and keep its answer before the code gets it."""
+        """Call the function, and store its answer before the code receives it."""
         value = error = None
         try:
             value = await self._value(call, function, args, kwargs)
         except HostCallError as raised:
             error = (raised.type, str(raised))
-        # Parts that are kept in the journal by themselves are not kept twice.
+        # The journal stores model calls and child runs individually: not stored here again.
         kept = Answer(None if function.asks_models else value, tuple(call.notes), error)
         if call.notes or not function.asks_models:
             await keep_answer(self._tree.journal, call.id, kept)
@@ -170,14 +170,14 @@ class Gate:
         try:
             return await function.answer(*bound.args, **bound.kwargs)
         except JournalError:
-            raise  # the fault of the host, not of the code
+            raise  # an error of the host, not of the code
         except InputError as error:
             raise HostCallError(str(error), type="ValueError") from error
         except RLMError as error:
             raise HostCallError(str(error)) from error
         except (MemoryError, OSError) as error:
             raise HostCallError(
-                f"{name}: the host lacks what this takes; ask for less",
+                f"{name}: the host is out of memory or files; request less",
                 type=type(error).__name__,
             ) from error
 
@@ -216,14 +216,14 @@ class Gate:
 
 
 class _Shown(reprlib.Repr):
-    """Arguments of a call, each shortened before it is written."""
+    """Formats the arguments of a call, each shortened."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = 100
 
     def repr1(self, x: Any, level: int) -> str:
-        """One value."""
+        """Format one value."""
         if isinstance(x, str):
             return self.repr_str(str.__str__(x), level)
         if isinstance(x, StoreObject):
@@ -233,18 +233,18 @@ class _Shown(reprlib.Repr):
         return super().repr1(x, level)
 
     def call(self, args: list[Any], kwargs: dict[str, Any]) -> str:
-        """All arguments, up to ten of each kind."""
-        named = list(kwargs.items())[:_ARGUMENTS]
+        """Format all arguments, up to ten positional and ten keyword arguments."""
+        named = list(kwargs.items())[:_MAX_ARGUMENTS]
         return ", ".join(
             [
-                *map(self.repr, args[:_ARGUMENTS]),
+                *map(self.repr, args[:_MAX_ARGUMENTS]),
                 *(f"{name[:100]}={self.repr(value)}" for name, value in named),
             ]
         )
 
 
 def digest_of(args: list[Any], kwargs: dict[str, Any]) -> str:
-    """SHA-256 of arguments in a canonical form: every value by its type and length, keys in order."""
+    """SHA-256 of arguments in a canonical form: values with type and length, keys in order."""
     digest = hashlib.sha256()
     _feed(digest.update, [args, kwargs])
     return digest.hexdigest()
@@ -278,8 +278,8 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
 
 
 def is_large(value: Any) -> bool:
-    """Whether a value is worth a thread; no more of it is looked at than it takes to know."""
-    room, inside = _OFF_LOOP, [iter([value])]
+    """Whether to process a value in a thread. The traversal stops as soon as this is known."""
+    room, inside = _OFF_LOOP_CHARS, [iter([value])]
     while inside and room >= 0:
         each = next(inside[-1], inside)
         room -= 8

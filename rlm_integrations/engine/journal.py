@@ -1,8 +1,8 @@
-"""The record of everything that crosses the sandbox's boundary, from which a run can be replayed.
+"""The journal: the record of all calls across the sandbox's boundary, from which a run is replayed.
 
-The engine owns the protocol; a storage implements it. Three doors use it: the gate for calls that
-are answered without a model (tools, `cite`, the store), `ModelCalls` for every call of a model, and
-`ChildFunctions` for child runs. Outcomes of blocks are recorded as well.
+The engine defines the protocol; a storage implements it. Three components use it: the gate for
+calls that need no model (tools, `cite`, the store), `ModelCalls` for model calls, and
+`ChildFunctions` for child runs. The results of blocks are recorded as well.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from rlm_integrations.store.log import Created, Invalidated, Linked, StoreEvent
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call was answered with, and what it did.
+    """The answer of a call, and its side effects.
 
     Attributes:
-        value: What the code received: plain data for a host function; otherwise a `ModelAnswer`, a
-            `ChildAnswer` or an `ExecutionResult`.
-        notes: What the call did besides: store events, and what `cite` found out.
+        value: The value: plain data for a host function; otherwise a `ModelAnswer`, a `ChildAnswer`
+            or an `ExecutionResult`.
+        notes: The side effects: store events, and ambiguous or unchecked quotes of `cite`.
         error: The type and the message of the exception that the code received instead of a value.
-        prompt: SHA-256 of the messages that a model was asked with.
+        prompt: SHA-256 of the messages of a model call.
     """
 
     value: Any = None
@@ -35,36 +35,36 @@ class Answer:
 
 
 class Journal(Protocol):
-    """Keeps the answers of one run and of its child runs.
+    """Stores the answers of one run and its child runs.
 
     Attributes:
-        is_complete: Whether nothing is missing before the last answer that was kept. A block that
-            had ended can then make no further call.
+        is_complete: Whether no answer is missing before the last stored one. A block that has ended
+            can then make no further call.
     """
 
     is_complete: bool
 
     def find(self, call: CallId) -> Answer | None:
-        """The answer of this call, if it was kept. Called on the event loop: it must be quick."""
+        """The stored answer of a call, or None. Called on the event loop: it must be fast."""
         ...
 
     async def keep(self, call: CallId, answer: Answer) -> None:
-        """Keep an answer, with its notes as one unit; the call is answered when this returns.
+        """Store an answer and its notes atomically. The call is answered after this returns.
 
-        An answer of the same call that was kept before is replaced.
+        An earlier answer of the same call is replaced.
         """
         ...
 
     def store_events(self) -> Sequence[StoreEvent]:
-        """The store events of all answers, in the order in which they were written."""
+        """The store events of all answers, in the order of their writing."""
         ...
 
 
 async def keep_answer(journal: Journal | None, call: CallId, answer: Answer) -> None:
-    """Keep an answer, also if the caller is cancelled meanwhile; without a journal do nothing.
+    """Store an answer, even if the caller is cancelled meanwhile. Without a journal, do nothing.
 
     Raises:
-        JournalError: The journal could not keep it.
+        JournalError: The journal could not store it.
     """
     if journal is None:
         return
@@ -78,7 +78,7 @@ class MemoryJournal:
     """A journal in memory, which can be pickled.
 
     Attributes:
-        answers: All answers by their calls.
+        answers: All answers, by call.
     """
 
     is_complete = False
@@ -87,15 +87,15 @@ class MemoryJournal:
         self.answers: dict[CallId, Answer] = {}
 
     def find(self, call: CallId) -> Answer | None:
-        """The answer of this call, if it was kept."""
+        """The stored answer of a call, or None."""
         return self.answers.get(call)
 
     async def keep(self, call: CallId, answer: Answer) -> None:
-        """Keep an answer."""
+        """Store an answer."""
         self.answers[call] = answer
 
     def store_events(self) -> list[StoreEvent]:
-        """The store events of all answers, in the order in which they were written."""
+        """The store events of all answers, in the order of their writing."""
         notes = [note for answer in self.answers.values() for note in answer.notes]
         events = [note for note in notes if isinstance(note, Created | Invalidated | Linked)]
         return sorted(events, key=lambda event: event.seq)

@@ -1,4 +1,4 @@
-"""Prompts as the record keeps them: their own words, and spans of the document."""
+"""Converts prompts for the record: text of the document becomes spans."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from rlm_integrations.prompt_pieces import PromptPieces, literal
 
 
 class PromptLocator:
-    """Finds the parts of prompts that are the document's, off the event loop. Its index of the
-    document is built when it is first needed.
+    """Finds the parts of prompts that are text of the document, off the event loop. Its index of
+    the document is built at the first use.
     """
 
     def __init__(self, corpus: Corpus, threads: TreeThreads) -> None:
@@ -25,8 +25,8 @@ class PromptLocator:
         self._building = asyncio.Lock()
 
     async def pieces(self, prompts: Sequence[str]) -> list[PromptPieces]:
-        """The prompts as pieces. If the document's file has changed they are words alone: they were
-        paid for, so the record keeps them.
+        """The prompts as pieces. If the document's file has changed, each is recorded as one string
+        without spans.
         """
         try:
             async with self._building:
@@ -37,7 +37,7 @@ class PromptLocator:
             return await self._threads.free(list, map(literal, prompts))
 
     async def close(self) -> None:
-        """Release the index now: it may be large, and the garbage collector comes late."""
+        """Release the index now: it may be large, and garbage collection may run late."""
         if self._locator is not None:
             await finish_despite_cancel(runtime.close_apart(setattr, self, "_locator", None))
 

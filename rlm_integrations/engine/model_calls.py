@@ -219,7 +219,7 @@ class ModelCalls:
     def _unanswered(
         self, lm: LM, request: Request, spent: BudgetSpentError, parent: str
     ) -> CallRecord:
-        """The record of a call that the budget ended. A call that was not made also gets its events."""
+        """The record of a call that the budget ended. If it was not made, its events are sent."""
         if not spent.was_asked:
             return self.refuse(lm, request, str(spent), parent=parent)
         now = time.monotonic()

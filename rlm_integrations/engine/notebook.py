@@ -1,6 +1,4 @@
-"""What a block does while it runs, as the record of the run has it: within a bound, whatever code
-sends.
-"""
+"""Records the activity of a block while it runs, within a limit of size."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping
@@ -15,37 +13,37 @@ from rlm_integrations.records import LLMError, SpanRef
 from rlm_integrations.sandbox.base import ExecutionResult
 from rlm_integrations.trajectory import Execution, FunctionCall, SubCall
 
-_CALL = 1_000  # characters that a call counts as beside its texts
-_FUNCTION_CALL = 300  # likewise a call of a function
-_PIECE = 50  # likewise a span in its prompt
-# Of a store event, in an execution
+# The size of a record without its strings, in characters
+_CALL = 1_000  # a model call or a block
+_FUNCTION_CALL = 300
+_PIECE = 50  # a span in a prompt
+# The recorded fields of a store event
 _EVENT_FIELDS = ("op", "id", "type", "description", "worker", "ts")
-# Characters that are kept of a text for which there is no room: half from its start, half from its
-# end
+# Characters of a shortened string: half from its start, half from its end
 _ENDS = 1_000
 
 
 class RecordRoom:
-    """How much the record of a tree may still take.
+    """The remaining size of the record of a tree.
 
-    Long texts leave a quarter of it to the beginnings and ends of others.
+    A quarter of it is reserved for shortened strings.
     """
 
     def __init__(self, characters: int) -> None:
         self._left = characters
-        self._kept_back = characters // 4
+        self._reserve = characters // 4
 
     @property
     def is_full(self) -> bool:
-        """Whether no further call can be kept."""
+        """Whether no further call can be recorded."""
         return self._left < 2 * _CALL
 
     def has_room_for(self, call: FunctionCall) -> bool:
-        """Take the room for a call of a function, if there is any."""
+        """Take the room for a function call. Returns whether there was enough."""
         return self._take(_FUNCTION_CALL + len(call.arguments) + len(call.error or ""), whole=True)
 
     def fitted(self, call: SubCall) -> SubCall | None:
-        """The call whole, or with shorter texts, or None if it can only be counted."""
+        """The complete call, or with shortened strings, or None if it can only be counted."""
         if self._take(_CALL + _length(call.prompt) + len(call.reply), whole=True):
             return call
         shorter = replace(
@@ -58,7 +56,7 @@ class RecordRoom:
         )
 
     def fitted_output(self, execution: Execution) -> Execution:
-        """A block with what it printed, or with the beginning of that."""
+        """A block with its output, or with the beginning of its output."""
         texts = {name: getattr(execution, name) for name in ("code", "stdout", "stderr", "output")}
         if self._take(_CALL + sum(map(len, texts.values())), whole=True):
             return execution
@@ -71,7 +69,7 @@ class RecordRoom:
         )
 
     def _take(self, characters: int, *, whole: bool) -> bool:
-        if characters > self._left - (self._kept_back if whole else 0):
+        if characters > self._left - (self._reserve if whole else 0):
             return False
         self._left -= characters
         return True
@@ -94,16 +92,18 @@ def _shorter_reply(reply: str) -> str:
     if len(reply) <= 2 * _ENDS or isinstance(reply, LLMError):
         return reply
     half = _ENDS // 2
-    return f"{reply[:half]}\n[{len(reply) - _ENDS:,} characters are not in the record]\n{reply[-half:]}"
+    left_out = f"[{len(reply) - _ENDS:,} characters are not in the record]"
+    return f"{reply[:half]}\n{left_out}\n{reply[-half:]}"
 
 
 @dataclass(slots=True)
 class Quotes:
-    """What `cite` found out in a run, beside where its quotes are.
+    """The quotes of `cite` in a run that are ambiguous or could not be checked.
 
     Attributes:
         ambiguous: The first place of each quote that is in several places.
-        unchecked: How many quotes could not be looked up, because the document's file has changed.
+        unchecked: The number of quotes that could not be looked up, because the document's file
+            has changed.
     """
 
     ambiguous: set[SpanRef] = field(default_factory=set)
@@ -111,12 +111,12 @@ class Quotes:
 
 
 class Notebook:
-    """What one block does: calls of models, batches, writes to the store, calls of functions.
+    """Records one block: model calls, batches, writes to the store, and function calls.
 
     Attributes:
-        cut: How many replies were cut before their end.
-        unrecorded: How many calls of models are not among the others, because the record is full.
-        unfinished: Replies by their prompts, of calls whose results the code did not get.
+        cut: The number of truncated replies.
+        unrecorded: The number of model calls that were not recorded, because the record is full.
+        unfinished: Replies by prompt, of calls whose results the code did not receive.
     """
 
     def __init__(self, room: RecordRoom, quotes: Quotes) -> None:
@@ -131,19 +131,19 @@ class Notebook:
         self._store_events: list[Mapping[str, Any]] = []
         self._pending: set[asyncio.Task[None]] = set()
 
-    async def note_to_the_end(self, noting: Coroutine[Any, Any, None]) -> None:
-        """Run this to its end, even if the block is ended meanwhile."""
+    async def note_despite_cancel(self, noting: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine to its end, even if the block is cancelled meanwhile."""
         task = asyncio.ensure_future(noting)
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
         await asyncio.shield(task)
 
     async def complete(self) -> None:
-        """Wait until everything is noted."""
+        """Wait until everything is recorded."""
         await wait_until_done(*self._pending)
 
-    def take(self, note: CallNote) -> None:
-        """Keep what a call did besides; called in the thread that did it."""
+    def add_note(self, note: CallNote) -> None:
+        """Record a side effect of a call, in the thread of the call."""
         match note:
             case AmbiguousQuote(span):
                 if len(self._quotes.ambiguous) < MAX_CITATIONS:
@@ -155,7 +155,7 @@ class Notebook:
                 self._store_events.append({name: brief[name] for name in _EVENT_FIELDS})
 
     def add(self, call: SubCall) -> None:
-        """Keep a call of a model as far as the record has room for it, or only count it."""
+        """Record a model call, complete or shortened, or only count it."""
         kept = self._room.fitted(call)
         if kept is None:
             self.unrecorded += call.calls
@@ -163,7 +163,7 @@ class Notebook:
             self.subcalls.append(kept)
 
     def add_function(self, call: FunctionCall) -> None:
-        """Keep a call of a function, if the record has room for it."""
+        """Record a function call if there is room."""
         if self._room.has_room_for(call):
             self._functions.append(call)
 
@@ -175,7 +175,7 @@ class Notebook:
     def execution(
         self, number: int, code: str, result: ExecutionResult, *, start: float, elapsed: float
     ) -> Execution:
-        """The block with everything that is noted of it."""
+        """The record of the block."""
         return self._room.fitted_output(
             Execution(
                 block=number,

@@ -1,4 +1,4 @@
-"""What a call does besides giving an answer, as its gate and its journal are told."""
+"""The side effects of a call, which the gate and the journal record."""
 
 from dataclasses import dataclass
 

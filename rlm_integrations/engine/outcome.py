@@ -1,4 +1,4 @@
-"""How far a run has come."""
+"""The state of a run."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +10,10 @@ from rlm_integrations.trajectory import Citation, Iteration
 
 @dataclass(slots=True)
 class Outcome:
-    """How far a run has come, and in the end what became of it."""
+    """The state of a run while it runs, and its result at the end."""
 
-    answer: Any = ""  # None where one of a type was asked for
-    partial: str = ""  # the best words so far, unless `stop_reason` is "final"
+    answer: Any = ""  # None with an `output_type`
+    partial: str = ""  # the best answer so far, unless `stop_reason` is "final"
     citations: list[Citation] = field(default_factory=list)
     dropped_citations: int = 0
     stop_reason: StopReason = "max_iterations"

@@ -1,4 +1,4 @@
-"""How many tokens a request takes."""
+"""The number of tokens in a request."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,26 +6,28 @@ from rlm_integrations._concurrency import runtime
 from rlm_integrations.lm.tokens import most_tokens
 from rlm_integrations.records import Message, Usage
 
-# A token has about four characters of English, two of code, and one of Chinese, which takes three
+# A token has about four characters of English, two of code, and one of Chinese, which has three
 # bytes.
-_BYTES = 3
-_PER_MESSAGE = 8  # tokens that a message takes beside its text
-_COUNTED_OFF_LOOP = 20_000  # characters: a few milliseconds of counting
+_BYTES_PER_TOKEN = 3
+_TOKENS_PER_MESSAGE = 8  # in addition to its text
+_OFF_LOOP_CHARS = 20_000  # longer messages are counted in a thread: a few milliseconds
 
 
 def estimate(messages: Iterable[Message]) -> int:
-    """About how many tokens these messages take. It is no bound; see `most_tokens`."""
-    return sum(_bytes(message.content) // _BYTES + _PER_MESSAGE for message in messages)
+    """The approximate number of tokens of messages. It is not a maximum; see `bound`."""
+    return sum(
+        _bytes(message.content) // _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE for message in messages
+    )
 
 
 def bound(messages: Iterable[Message]) -> int:
-    """How many tokens these messages take at most."""
-    return sum(most_tokens(message.content) + _PER_MESSAGE for message in messages)
+    """The maximum number of tokens of messages."""
+    return sum(most_tokens(message.content) + _TOKENS_PER_MESSAGE for message in messages)
 
 
 class PromptMeter:
-    """Bounds the tokens of the requests of one conversation: what the provider counted of its
-    beginning, and a bound of the rest.
+    """Computes the maximum number of tokens in the requests of one conversation: the provider's
+    count for its beginning, and a maximum for the rest.
     """
 
     def __init__(self) -> None:
@@ -33,20 +35,20 @@ class PromptMeter:
         self._tokens = 0
 
     async def most_tokens(self, messages: Sequence[Message]) -> int:
-        """At most so many tokens do these messages take."""
+        """The maximum number of tokens of messages."""
         known = len(self._counted)
         if known > len(messages) or any(
             ours is not theirs for ours, theirs in zip(self._counted, messages, strict=False)
         ):
             known = 0  # its beginning was shortened
         rest = messages[known:]
-        large = sum(len(message.content) for message in rest) > _COUNTED_OFF_LOOP
+        large = sum(len(message.content) for message in rest) > _OFF_LOOP_CHARS
         return (self._tokens if known else 0) + (
             await runtime.offload(bound, rest) if large else bound(rest)
         )
 
     def count(self, messages: Sequence[Message], usage: Usage | None) -> None:
-        """Take note of what the provider counted of these messages."""
+        """Store the provider's count for messages."""
         if usage is not None:
             self._counted, self._tokens = tuple(messages), usage.input_tokens
 

@@ -13,16 +13,15 @@ from rlm_integrations.sandbox.base import Opening, Session
 
 
 class LazySession:
-    """The sandbox session of a run, opened while the model thinks, replaced where it is lost, and
-    kept by a chat for its next question.
+    """The sandbox session of a run. It is opened while the model is thinking, replaced if it is
+    lost, and kept by a chat for its next question.
 
     Attributes:
         corpus: The document.
-        history: The conversation so far, of a chat.
-        recorded: Of messages that hold the whole document: what the record has in their place.
-        is_kept: Whether a cancelled question leaves the session, with its variables, to the next
-            one.
-        blocks: How many blocks were run.
+        history: The conversation of a chat so far.
+        recorded: For messages that contain the whole document, by content: the recorded form.
+        is_kept: Whether the session and its variables are kept after a cancelled question.
+        blocks: The number of blocks that were run.
         gate: Answers the calls of the code.
     """
 
@@ -50,11 +49,11 @@ class LazySession:
 
     @property
     def is_renewed(self) -> bool:
-        """Whether the variables of earlier blocks are gone."""
+        """Whether the variables of earlier blocks are lost."""
         return self.blocks > 0 and self.session is None
 
     def begin(self, tree: Tree) -> "asyncio.Task[Session]":
-        """Begin to open the session, if there is none."""
+        """Start to open the session if there is none."""
         if self._opening is None:
             settings = tree.settings
             specs = self.gate.specs if self.gate is not None else []
@@ -68,18 +67,18 @@ class LazySession:
         try:
             return await self.begin(tree)
         except BaseException:
-            await self.close()  # the next try begins anew
+            await self.close()  # the next call opens another
             raise
 
     async def _answer(
         self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]
     ) -> Any:
         if self.gate is None:
-            raise RuntimeError("a REPL without a gate")
+            raise RuntimeError("the session has no gate")
         return await self.gate(block, function, args, kwargs)
 
     async def close(self) -> None:
-        """End the session, also one that is still being opened."""
+        """Close the session, even if it is still being opened."""
         opening, self._opening = self._opening, None
         if opening is None:
             return
@@ -91,10 +90,10 @@ class LazySession:
                 await finish_despite_cancel(opening.result().close())
 
     async def end(self, *, keep: object) -> None:
-        """Close it and its document, unless that is the one to keep."""
+        """Close the session, and its document unless it is `keep`."""
         try:
             await self.close()
         finally:
             if self.corpus is not keep:
-                # A gigabyte takes a while to give back
+                # Releasing a gigabyte takes a while
                 await finish_despite_cancel(runtime.close_apart(self.corpus.close))

@@ -1,4 +1,4 @@
-"""The record of a run: what it was made with, and what came of it."""
+"""The record of a run: its setup and its result."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -15,15 +15,15 @@ from rlm_integrations.engine.tree import Tree
 from rlm_integrations.result import RLMResult
 from rlm_integrations.run_setup import ModelNames, RunSetup, SourceInfo
 
-_NAME_CHARS = 200  # that are kept of the name of a type
-_SOURCES_AT_ONCE = 1_000  # that are listed on the event loop; more take a while, in a thread
+_NAME_CHARS = 200  # of the recorded name of a type
+_SOURCES_ON_LOOP = 1_000  # more sources are listed in a thread
 
 
 async def setup_of(
     settings: Settings, corpus: Corpus, question: str, *, on_incomplete: str, started: float
 ) -> RunSetup:
-    """What this run is made with."""
-    is_short = len(corpus.sources) <= _SOURCES_AT_ONCE
+    """The setup of a run."""
+    is_short = len(corpus.sources) <= _SOURCES_ON_LOOP
     sources = _sources(corpus) if is_short else await runtime.offload(_sources, corpus)
     models = ModelNames(
         root=settings.root.name,
@@ -58,14 +58,14 @@ async def setup_of(
 def make_result(
     tree: Tree, run: Run, setup: RunSetup, layers: Mapping[str, str], recorded: Mapping[str, str]
 ) -> RLMResult:
-    """The record of a run, as far as it has come.
+    """The record of a run in its current state.
 
     Args:
-        tree: What the run shares with its children.
+        tree: The objects that all runs of the tree share.
         run: The root's run.
-        setup: What it was made with.
-        layers: The layers of its sandbox that were on.
-        recorded: By a message's content what the record has in its place.
+        setup: The setup of the run.
+        layers: The active layers of its sandbox.
+        recorded: The recorded form of messages, by their content.
     """
     outcome = run.outcome
     return RLMResult(
@@ -110,7 +110,7 @@ def _sources(corpus: Corpus) -> tuple[SourceInfo, ...]:
 
 
 def _type_name(kind: Any) -> str | None:
-    """What a reader calls the type of an answer; None where it is a string."""
+    """The name of the `output_type`, or None without one."""
     if kind is None:
         return None
     name = kind.__qualname__ if isinstance(kind, type) else str(kind)

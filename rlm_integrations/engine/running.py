@@ -1,5 +1,5 @@
-"""A block of code while it runs, with the deadline of its run, and an orderly end if the run is
-cancelled.
+"""A block of code while it runs: it stops at the run's time limit, and is ended properly if the run
+is cancelled.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ class BlockUnderWay:
     """One block in a session.
 
     Args:
-        session: Where it runs.
-        code: The block.
+        session: The session to run it in.
+        code: Its code.
         number: Its number.
-        calls: Asks models for it.
-        purse: Knows when the run's time is over.
-        unfinished: Replies by their prompts that an earlier block did not get; this one does.
+        calls: Makes its model calls.
+        purse: The budget, which has the time limit.
+        unfinished: Replies, by prompt, that an earlier block did not receive; this one gets them.
     """
 
     def __init__(
@@ -43,17 +43,19 @@ class BlockUnderWay:
         self._session = session
         self._calls = calls
         self._purse = purse
-        self._interrupts: set[asyncio.Task[None]] = set()  # a task without a reference may vanish
+        self._interrupts: set[asyncio.Task[None]] = (
+            set()
+        )  # the event loop has only weak references to tasks
         self._task = asyncio.ensure_future(self._run(code, number, unfinished))
 
     @property
     def result(self) -> ExecutionResult:
-        """What it did, as far as it came."""
+        """Its result, which may be partial."""
         return _NOT_DONE if self._has_failed else self._task.result()
 
     @property
     def has_ended_session(self) -> bool:
-        """Whether its session is of no further use."""
+        """Whether its session cannot be used any more."""
         return self._has_failed or self._task.result().status == "lost"
 
     @property
@@ -65,11 +67,11 @@ class BlockUnderWay:
         self._interrupts.add(asyncio.ensure_future(self._session.interrupt()))
 
     async def done(self, *, keeps_session: bool) -> None:
-        """Wait for it. If the wait is cancelled, it ends first: by an interrupt, or with its
-        session.
+        """Wait for the block. If the wait is cancelled, the block is ended first: by an interrupt,
+        or together with its session.
 
         Raises:
-            Exception: What the session raised.
+            Exception: The session raised it.
         """
         try:
             await asyncio.shield(self._task)
@@ -86,10 +88,10 @@ class BlockUnderWay:
 
     async def _run(self, code: str, number: int, unfinished: Mapping[str, str]) -> ExecutionResult:
         if unfinished:
-            # The session is lost, as the block is about to find out
+            # If the session is lost, the block itself reports it
             with contextlib.suppress(SandboxError):
                 await self._session.set_vars({"unfinished_replies": unfinished})
-        if self._calls.is_withdrawn:  # before it began
+        if self._calls.is_withdrawn:  # cancelled before it began
             return _NOT_DONE
         with self._deadline():
             return await self._session.execute(code, number)

@@ -32,5 +32,5 @@ class Settings:
 
     @property
     def sub(self) -> LM:
-        """The model that code asks if it names none."""
+        """The default model of code."""
         return next(iter(self.subs.values()))

@@ -1,4 +1,4 @@
-"""What runs show on stderr while they go on. It only reads events, and never breaks a run."""
+"""Displays the progress of runs on stderr. It only reads events, and never stops a run."""
 
 import asyncio
 import contextlib
@@ -32,16 +32,16 @@ from rlm_integrations.records import LLMError
 from rlm_integrations.result import RLMResult
 from rlm_integrations.trajectory import Execution, Iteration
 
-_SHOWN = (3_000, 1_000)  # characters of a code or an output, from its start and from its end
-_LINES = (45, 15)  # and lines of these
-# What moves a cursor, ends a line, or turns text round.
+_SHOWN = (3_000, 1_000)  # characters of code or output, from its start and from its end
+_LINES = (45, 15)  # and lines, likewise
+# Characters that move the cursor, end a line, or change the direction of text
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_EVERY_RETRY = 1.0  # seconds between two failed tries that are told
-_EVERY = 0.1  # seconds between two drawings of the bar
+_RETRY_SECONDS = 1.0  # between two printed retries
+_REDRAW_SECONDS = 0.1  # between two updates of the bar
 
 
 def display_hooks(*, verbose: bool, progress: bool) -> Iterator[Hook]:
-    """The hooks that show runs; one RLM's may show several at once."""
+    """The hooks that display runs. They can display several concurrent runs."""
     if verbose:
         yield Turns()
     if progress:
@@ -51,24 +51,25 @@ def display_hooks(*, verbose: bool, progress: bool) -> Iterator[Hook]:
 class Turns:
     """Prints each turn with its code, its output and its times.
 
-    Every line group begins with its run's id; a child's is indented.
+    Every group of lines begins with the id of its run; those of child runs are indented.
     """
 
     def __init__(self) -> None:
-        self._depths: dict[str, int] = {}  # of the runs under way, by their ids
-        self._next_retry = 0.0  # when another failed try is told: there may be hundreds a second
+        self._depths: dict[str, int] = {}  # of active runs, by id
+        # When the next retry may be printed: there may be hundreds a second
+        self._next_retry = 0.0
 
     def __call__(self, event: Event) -> None:
-        """Print what the event tells, all at once."""
+        """Print the event, with one write."""
         if isinstance(event, RunStarted):
             self._depths[event.id] = event.depth
         if isinstance(event, CallRetried):
             if event.at < self._next_retry:
                 return
-            self._next_retry = event.at + _EVERY_RETRY
-        text = _told(event)
-        if text:
-            head, *rest = text
+            self._next_retry = event.at + _RETRY_SECONDS
+        lines = _lines_of(event)
+        if lines:
+            head, *rest = lines
             body = "".join(textwrap.indent(each, "    ") for each in rest)
             print_whole(
                 textwrap.indent(
@@ -79,8 +80,8 @@ class Turns:
             self._depths.pop(event.id, None)
 
 
-def _told(event: Event) -> list[str]:
-    """A line about the event, and texts that belong to it; nothing where it is not worth a line."""
+def _lines_of(event: Event) -> list[str]:
+    """A line about the event, and its code or output; empty for events that are not shown."""
     match event:
         case RunStarted(query=query, characters=characters):
             return [f"{shortened(query)} ({characters:,} characters)"]
@@ -101,11 +102,10 @@ def _told(event: Event) -> list[str]:
                 cut_for_display(turn.note),
             ]
         case CallRetried(error=error, delay=delay):
-            return [
-                f"A call failed and is tried again in {delay:.2g} s (try {error.retries + 1}): {shortened(error)}"
-            ]
+            retry = f"retried in {delay:.2g} s (attempt {error.retries + 1})"
+            return [f"A call failed and is {retry}: {shortened(error)}"]
         case ChildFinished(answer=answer, stop_reason=reason):
-            return [f"Child run over: {reason}", cut_for_display(answer)]
+            return [f"Child run finished: {reason}", cut_for_display(answer)]
         case RunFinished(result=result):
             return [summary(result)]
         case RunFailed(error=error):
@@ -130,33 +130,34 @@ def _took(turn: Iteration) -> str:
 
 
 def summary(result: RLMResult) -> str:
-    """How a run ended and what it took, in a line."""
-    told = [
+    """One line: the stop reason of a run, its turns, calls and time."""
+    parts = [
         result.stop_reason,
         counted(result.iterations, "turn"),
         counted(result.total_calls, "call"),
         f"{result.elapsed:.2f} s",
     ]
-    return ", ".join([*told, *([shortened(result.error)] if result.error else [])])
+    return ", ".join([*parts, *([shortened(result.error)] if result.error else [])])
 
 
 def counted(count: int, thing: str) -> str:
-    """Such as "1 turn" and "2 turns"."""
+    """The count with its noun, such as "1 turn" or "2 turns"."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def shortened(text: str) -> str:
-    """The text as a line of bounded length."""
+    """The text as one line of limited length."""
     return printable(textwrap.shorten(text[:1_000], 200, placeholder=" …"))
 
 
 def cut_for_display(text: str) -> str:
-    """The beginning and the end of a text, in whole lines, with a count of what is left out; it
-    ends with a new line or is empty.
+    """The beginning and the end of a text, with the number of characters or lines left out. It
+    ends with a newline, or is empty.
     """
     if len(text) > sum(_SHOWN):
         left_out = len(text) - sum(_SHOWN)
-        text = f"{text[: _SHOWN[0]]}\n… {left_out:,} characters left out …\n{text[-_SHOWN[1] :]}"
+        start, end = text[: _SHOWN[0]], text[-_SHOWN[1] :]
+        text = f"{start}\n… {left_out:,} characters left out …\n{end}"
     lines = printable(text.rstrip()).split("\n")
     if len(lines) > sum(_LINES):
         lines[_LINES[0] : -_LINES[1]] = [f"… {len(lines) - sum(_LINES):,} lines left out …"]
@@ -164,19 +165,17 @@ def cut_for_display(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with control characters spelled out, because nobody has checked what models and
-    documents say.
-    """
+    """The text with control characters escaped: models and documents are not trusted."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text.replace("\r\n", "\n"))
 
 
 def print_whole(text: str) -> None:
-    """Write lines to stderr, none of another thread between them; a bar gives way.
+    """Write lines to stderr without lines of other threads between them, above a progress bar.
 
-    Where there is no stderr, nothing happens.
+    Without a stderr, do nothing.
     """
     with shared("stderr", threading.Lock), contextlib.suppress(OSError, ValueError, AttributeError):
-        # Anybody's bar: ours, or one in the user's own loop over documents
+        # Any bar: of this library, or of the user's loop over documents
         tqdm = sys.modules.get("tqdm")
         if tqdm is not None:
             tqdm.tqdm.write(text, file=sys.stderr, end="")
@@ -186,22 +185,22 @@ def print_whole(text: str) -> None:
 
 
 class Calls:
-    """Shows how many calls to models are done, under way and failed: one bar for all runs of an RLM
-    that go on at the same time.
+    """Shows the number of finished, active and failed model calls in one bar for all concurrent runs
+    of an RLM.
     """
 
     def __init__(self) -> None:
-        self._make = bar_class()  # loaded here, and not on an event loop
+        self._make = bar_class()  # imported here, not on an event loop
         self._lock = threading.Lock()
         self._runs: set[str] = set()
         self._open: set[str] = set()
-        self._retried: dict[str, str] = {}  # of calls that failed and wait for another try, why
+        self._retried: dict[str, str] = {}  # error types of calls that wait for a retry, by id
         self._failed = 0
         self._bar: Any = None
-        self._next = 0.0  # when the bar is drawn again
+        self._next = 0.0  # when the bar may be drawn again
 
     def __call__(self, event: Event) -> None:
-        """Follow an event."""
+        """Count an event."""
         with self._lock:
             match event:
                 case RunStarted(parent=None):
@@ -231,13 +230,11 @@ class Calls:
             self._failed += error is not None
 
     def _draw_soon(self) -> None:
-        """Draw on this run's loop in a moment, unless that is to happen anyway: a thousand calls a
-        second cost ten drawings.
-        """
+        """Schedule an update of the bar on this run's loop, at most ten a second."""
         now = time.monotonic()
         if self._bar is not None and now >= self._next:
-            self._next = now + _EVERY
-            asyncio.get_running_loop().call_later(_EVERY, self._draw)
+            self._next = now + _REDRAW_SECONDS
+            asyncio.get_running_loop().call_later(_REDRAW_SECONDS, self._draw)
 
     def _draw(self) -> None:
         with self._lock:
@@ -245,11 +242,11 @@ class Calls:
                 self._bar.set_postfix_str(self._state())
 
     def _state(self) -> str:
-        told = [f"{len(self._open)} under way"] if self._open else []
-        told += [retried_state(self._retried.values())] if self._retried else []
-        told += [f"{self._failed} failed"] if self._failed else []
-        told += [f"{len(self._runs)} runs"] if len(self._runs) > 1 else []
-        return ", ".join(told)
+        parts = [f"{len(self._open)} under way"] if self._open else []
+        parts += [retried_state(self._retried.values())] if self._retried else []
+        parts += [f"{self._failed} failed"] if self._failed else []
+        parts += [f"{len(self._runs)} runs"] if len(self._runs) > 1 else []
+        return ", ".join(parts)
 
     def _close(self) -> None:
         bar, self._bar = self._bar, None

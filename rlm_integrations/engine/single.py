@@ -1,4 +1,4 @@
-"""The short way: a document that one call can read whole is answered by one call, without a REPL."""
+"""Answers a question over a short document with one model call, without a REPL."""
 
 import re
 
@@ -21,26 +21,27 @@ _FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
 
 
 async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
-    """Ask the root model once, with the whole document in the prompt; quotes become citations where
-    the document holds them.
+    """Call the root model once, with the whole document in the prompt. Quotes that are in the
+    document become citations.
 
-    Whether that answered: where an answer of a type was asked for and the reply does not fit, the
-    loop may do better.
+    Returns:
+        Whether there is an answer. If the reply does not match the `output_type`, the loop may
+        find one.
 
     Raises:
-        ModelError: It failed.
+        ModelError: The call failed.
     """
     outcome, root = run.outcome, tree.settings.root
     pieces = None
     if repl.history:
         outcome.messages += [*repl.history, Message("user", f"Question: {run.query}")]
     else:
-        asked, pieces = await runtime.offload(_prompt, tree.corpus, f"Question: {run.query}")
+        prompt, pieces = await runtime.offload(_prompt, tree.corpus, f"Question: {run.query}")
         outcome.messages += [
             Message("system", prompts.single_call(run.typed.schema)),
-            Message("user", asked),
+            Message("user", prompt),
         ]
-        repl.recorded[asked] = str(pieces)
+        repl.recorded[prompt] = str(pieces)
     call = CallId("r", 0, SINGLE)
     request = Request(tuple(outcome.messages), role="root", query=run.query, path=call.path)
     tree.emit(TurnStarted(id=run.id, iteration=1))
@@ -54,12 +55,12 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
     outcome.messages.append(Message("assistant", record.reply))
     lines = record.reply.splitlines()
     quotes = [line[2:].strip() for line in lines if line.startswith("> ")]
-    said = "\n".join(line for line in lines if not line.startswith("> ")).strip()
+    words = "\n".join(line for line in lines if not line.startswith("> ")).strip()
     note = ""
     try:
-        fenced = _FENCED.fullmatch(said) if run.typed.schema is not None else None
+        fenced = _FENCED.fullmatch(words) if run.typed.schema is not None else None
         outcome.answer = await runtime.offload(
-            run.typed.read, fenced[1] if fenced else said or record.reply
+            run.typed.read, fenced[1] if fenced else words or record.reply
         )
         outcome.stop_reason = "final"
         outcome.citations, outcome.dropped_citations = await tree.verify_evidence(
@@ -87,7 +88,7 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
 
 
 def _prompt(corpus: Corpus, question: str) -> tuple[str, PromptPieces]:
-    """The question and all texts, as one string and as the record has it. Blocks; call it in a
+    """The question and all sources, as a string and as its recorded form. Blocks; call it in a
     thread.
     """
     pieces: list[str | SpanRef] = [question]

@@ -1,4 +1,4 @@
-"""The events of a run as they come."""
+"""The events of a run as they occur."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,8 +17,8 @@ async def streamed(
     waits for its end.
 
     Args:
-        ask: Starts the run, whose events go to a hook.
-        only: Says which events are wanted beside the last.
+        ask: Starts the run with a hook for its events.
+        only: Returns whether to yield an event. The last event is always yielded.
     """
     events: asyncio.Queue[Event | None] = asyncio.Queue()
 

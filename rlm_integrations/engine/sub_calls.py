@@ -1,5 +1,5 @@
-"""How models are asked for the code of one run: in order, within bounds, and noted with the block
-that asked.
+"""The model calls of one run's code: concurrent within limits, in order, and recorded with the
+calling block.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from rlm_integrations.lm.prompts import unicode_error
 from rlm_integrations.records import CallRecord, LLMError, Message, Request
 from rlm_integrations.trajectory import SubCall
 
-_GROUP = 2_000_000  # characters of prompts that are noted at once
-_GROUPED = 500  # prompts that are noted at once, however short
+_GROUP = 2_000_000  # characters of prompts that are recorded together
+_GROUPED = 500  # the maximum of prompts that are recorded together
 
 
 def _as_it_is(item: Any) -> Any:
@@ -30,20 +30,20 @@ def _as_it_is(item: Any) -> Any:
 
 
 class SubCalls:
-    """Asks models for the code of one run.
+    """Makes the model calls of one run's code.
 
     Args:
-        tree: What the run shares with the others of its tree.
+        tree: The objects that all runs of the tree share.
         query: The run's question.
         depth: The run's depth.
         parent: The id of the run in the events.
 
     Attributes:
-        is_withdrawn: Whether the question was cancelled: no further call is made while its block is
+        is_withdrawn: Whether the question was cancelled. No further call is made while its block is
             being interrupted.
-        on_missing: As of `Gate`.
-        closed: Why no model can be asked any more, or "".
-        refused: Whether code asked one nevertheless.
+        on_missing: See `Gate`.
+        closed: The reason why models cannot be called any more, or "".
+        refused: Whether code tried to call a model after that.
     """
 
     def __init__(self, tree: Tree, *, query: str, depth: int, parent: str) -> None:
@@ -69,21 +69,20 @@ class SubCalls:
         width: int,
         *,
         fill: Callable[[Any], Any] | None = None,
-        tell: Callable[[int, str], None] = lambda _number, _reply: None,
+        on_reply: Callable[[int, str], None] = lambda _number, _reply: None,
     ) -> list[str]:
-        """The replies to many prompts, in their order; one that cannot be sent is an `LLMError` in
-        its slot.
+        """The replies to many prompts, in their order. A prompt that cannot be sent has an
+        `LLMError` in its slot.
 
         Args:
             call: The call of the code.
-            ids: The identity of the model call for each number.
-            items: What the prompts are made of. A prompt is made when its turn comes, and again to
-                be noted: never all of them at once.
+            ids: Returns the identity of each model call by its number.
+            items: The prompts, or the values that `fill` makes them from. A prompt is made just
+                before its call, and again for the record: never all of them together.
             lm: The model.
-            width: How many are asked at once.
-            fill: Makes an item's prompt, or the `LLMError` that takes its place; without it, items
-                are prompts.
-            tell: Called with each reply as it comes.
+            width: The maximum of concurrent calls.
+            fill: Makes the prompt of an item, or an `LLMError`; by default, items are prompts.
+            on_reply: Called with the number and the text of each reply.
         """
         replies: list[str] = [""] * len(items)
         records: dict[int, CallRecord] = {}
@@ -103,11 +102,11 @@ class SubCalls:
                 replies[number] = refused
             else:
                 begun = time.monotonic()
-                records[number] = _cancelled(lm, begun)  # unless it comes to an end by itself
+                records[number] = _cancelled(lm, begun)  # replaced when the call ends
                 records[number] = await self._ask(lm, prompt, ids(number), parent)
                 replies[number] = records[number].reply
                 notebook.cut += getattr(replies[number], "truncated", False)
-            tell(number, replies[number])
+            on_reply(number, replies[number])
             progress(replies[number])
 
         width = min(width, max(1, len(items)))
@@ -125,7 +124,9 @@ class SubCalls:
             raise
         finally:
             if records:
-                await notebook.note_to_the_end(self._note_calls(call, ids, items, make, records))
+                await notebook.note_despite_cancel(
+                    self._note_calls(call, ids, items, make, records)
+                )
         return replies
 
     async def _note_calls(
@@ -136,7 +137,7 @@ class SubCalls:
         fill: Callable[[Any], Any],
         records: dict[int, CallRecord],
     ) -> None:
-        """Note calls a group at a time, so that not all prompts of templates are there at once."""
+        """Record calls in groups, so that the prompts of templates do not all exist together."""
         numbers = deque(sorted(records))
         while numbers and not call.notebook.is_full:
             async with self._tree.noting:
@@ -182,9 +183,8 @@ class SubCalls:
 
     @contextmanager
     def _reported(self, total: int, width: int) -> Iterator[tuple[str, Callable[[str], None]]]:
-        """The parent of a batch's calls in the events, and what is called with each reply.
-
-        A single call has the run as its parent.
+        """Report a batch in the events: the parent of its calls, and a function to call with each
+        reply. The parent of a single call is the run.
         """
         if total == 1:
             yield self._parent, lambda _reply: None
@@ -215,12 +215,12 @@ class SubCalls:
         if is_missing and self.on_missing is not None:
             self.on_missing(id_)
         if self.is_withdrawn or is_missing:
-            await asyncio.get_running_loop().create_future()  # until the block ends, which is soon
+            await asyncio.get_running_loop().create_future()  # until the block ends, soon
         return await self._tree.models.ask(id_, lm, request, parent=parent)
 
 
 def note_batch(notebook: Notebook, count: int, lm: LM, begun: float) -> None:
-    """Note a batch that is done."""
+    """Record a finished batch."""
     spent = time.monotonic() - begun
     notebook.batches.append(
         {"prompts_count": count, "model": lm.name, "execution_time": spent, "ts": time.time()}
@@ -228,7 +228,7 @@ def note_batch(notebook: Notebook, count: int, lm: LM, begun: float) -> None:
 
 
 def refusal(prompt: Any, most: int) -> LLMError | None:
-    """Why a prompt is not sent: the error in its slot."""
+    """The error of a prompt that cannot be sent, or None."""
     if isinstance(prompt, LLMError):
         return prompt
     if not isinstance(prompt, str):
@@ -239,9 +239,10 @@ def refusal(prompt: Any, most: int) -> LLMError | None:
 
 
 def prompt_too_long(length: int, most: int) -> LLMError:
-    """The error in the slot of a prompt that is too long to be sent, or to be made."""
+    """The error of a prompt that is too long."""
     return LLMError(
-        "input", f"the prompt has {length:,} characters, and may have {most:,}: send a part of them"
+        "input",
+        f"the prompt has {length:,} characters; the maximum is {most:,}: send a part of it",
     )
 
 

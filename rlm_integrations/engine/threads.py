@@ -1,5 +1,5 @@
-"""The threads in which one tree of runs reads its document and its store, apart from those of other
-trees.
+"""The threads in which one tree of runs reads its document and its store, separate from those of
+other trees.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from rlm_integrations.corpus import Corpus
 T = TypeVar("T")
 P = ParamSpec("P")
 
-COUNT = 2  # so that a tree whose queries never end takes two threads, and nothing from other trees
+COUNT = 2  # endless queries of one tree block only its two threads, not those of other trees
 
 
 class TreeThreads:
-    """Two threads for reading, whose work ends soon after its result is no longer wanted.
+    """Two threads for reading. Work stops soon after its caller is cancelled.
 
     Args:
-        query_chars: How many characters one query may read.
+        query_chars: The maximum of characters that one query may read.
     """
 
     def __init__(self, query_chars: int) -> None:
@@ -30,7 +30,7 @@ class TreeThreads:
         self._under_way: set[Work] = set()
 
     async def query(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What this returns or raises, if it reads at most as many characters as one query may.
+        """Call a function in a thread, within the limit of one query.
 
         Raises:
             WorkSpentError: It would read more.
@@ -38,18 +38,18 @@ class TreeThreads:
         return await self.run(Work(self._query_chars), function, *args, **kwargs)
 
     async def free(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What this returns or raises, however much it reads.
+        """Call a function in a thread, without a limit.
 
-        If the wait is cancelled, it ends at its next step.
+        If the wait is cancelled, the function stops at its next step.
         """
         return await self.run(Work(), function, *args, **kwargs)
 
     async def run(
         self, work: Work, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """What this returns or raises, within the bounds of the work.
+        """Call a function in a thread, within the limit of the work.
 
-        If the wait is cancelled, it ends at its next step.
+        If the wait is cancelled, the function stops at its next step.
         """
         try:
             return await asyncio.wrap_future(self._submit(work, function, *args, **kwargs))
@@ -60,7 +60,7 @@ class TreeThreads:
             self._under_way.discard(work)
 
     async def make(self, make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwargs) -> Corpus:
-        """A corpus. If the wait is cancelled, what was made is closed at once: it may be large."""
+        """Build a corpus in a thread. If the wait is cancelled, it is closed: it may be large."""
         work = Work()
         making = self._submit(work, make, *args, **kwargs)
         try:
@@ -73,7 +73,7 @@ class TreeThreads:
             self._under_way.discard(work)
 
     def close(self) -> None:
-        """End all work at its next step, without waiting for it."""
+        """Stop all work at its next step, without waiting for it."""
         for work in self._under_way:
             work.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -90,9 +90,9 @@ class TreeThreads:
 
 
 async def build_corpus(make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwargs) -> Corpus:
-    """The corpus of a user's context, made off the event loop.
+    """Build the corpus of a user's context, off the event loop.
 
-    If the wait is cancelled, it is closed as soon as it is there.
+    If the wait is cancelled, the corpus is closed as soon as it is built.
     """
     making = runtime.threads("opening", 4).submit(make, *args, **kwargs)
     try:
@@ -103,6 +103,6 @@ async def build_corpus(make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwa
 
 
 def close_made(making: Future[Corpus]) -> None:
-    """Close a corpus that nobody waits for any more."""
+    """Close a corpus after its caller was cancelled."""
     if not making.cancelled() and making.exception() is None:
         making.result().close()

@@ -1,4 +1,4 @@
-"""The user's own functions, as model code may call them."""
+"""The user's functions that model code may call."""
 
 import asyncio
 import builtins
@@ -14,37 +14,37 @@ from rlm_integrations.records import HostFunction, SpanRef, StoreObject
 from rlm_integrations.sandbox.base import HostCallError
 
 _TAKEN = re.compile(r"context_\d+|__\w*")
-_DEEPEST = 50  # of a result
+_MAX_DEPTH = 50  # of a nested result
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function and what the model is told of it."""
+    """A function and its description for the model."""
 
     spec: HostFunction
     function: Callable[..., Any]
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it: an async function on this loop, any other in a thread of its own.
+        """Call an async function on this loop, and any other in its own thread.
 
-        What it raises, the model's code sees.
+        Its exceptions are raised in the model's code.
         """
         try:
             if inspect.iscoroutinefunction(self.function):
-                made = await self.function(*args, **kwargs)
+                result = await self.function(*args, **kwargs)
             else:
-                made = await in_thread(self.function, *args, **kwargs)
-            if inspect.isawaitable(made):  # a decorator may hide that a function is async
-                made = await made
-            return _crossing(made)
+                result = await in_thread(self.function, *args, **kwargs)
+            if inspect.isawaitable(result):  # a decorator may hide that a function is async
+                result = await result
+            return _to_sandbox(result)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise HostCallError(f"{self.spec.name}: it was cancelled from within") from None
+            raise HostCallError(f"{self.spec.name}: it cancelled itself") from None
         except (Exception, SystemExit) as error:
             raise HostCallError(
-                f"{self.spec.name}: {_said(error)}", type=type(error).__name__
+                f"{self.spec.name}: {_message_of(error)}", type=type(error).__name__
             ) from error
 
 
@@ -52,15 +52,15 @@ def tools_of(functions: Sequence[Callable[..., Any]], taken: Collection[str]) ->
     """The user's functions as tools.
 
     Raises:
-        InputError: One is no plain function, or its name is taken.
+        InputError: One is not a plain function, or its name is reserved.
     """
     if not isinstance(functions, list | tuple | set | frozenset):
-        raise InputError(f"tools= is a list of functions, not {functions!r}")
+        raise InputError(f"tools must be a list of functions, not {functions!r}")
     tools: list[Tool] = []
     for function in functions:
         name = getattr(function, "__name__", "")
         if not inspect.isroutine(function) or not name.isidentifier():
-            raise InputError(f"a tool is a plain function with a name, not {function!r}")
+            raise InputError(f"a tool must be a plain function with a name, not {function!r}")
         if (
             name in taken
             or _TAKEN.fullmatch(name)
@@ -68,44 +68,43 @@ def tools_of(functions: Sequence[Callable[..., Any]], taken: Collection[str]) ->
             or any(tool.spec.name == name for tool in tools)
         ):
             raise InputError(
-                f"a tool cannot be called {name!r}: the REPL has something of that name; rename it"
+                f"a tool cannot be named {name!r}: the REPL uses that name; rename the function"
             )
         try:
             signature = str(inspect.signature(function))
         except ValueError:
             raise InputError(
-                f"{name!r} has no signature that the model could be told: wrap it in a function"
+                f"{name!r} has no signature to show to the model: wrap it in a function"
             ) from None
         tools.append(Tool(HostFunction(name, signature, inspect.getdoc(function) or ""), function))
     return tools
 
 
-def _said(error: BaseException) -> str:
-    """What an exception says, if it can."""
+def _message_of(error: BaseException) -> str:
+    """The message of an exception."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - a class of the user's may raise anything
+    except Exception:  # noqa: BLE001 - a user's class may raise anything
         return "its message cannot be shown"
 
 
-def _crossing(value: Any, depth: int = 0) -> Any:
-    """What a tool returned, as plain data that can cross into the sandbox; anything else as its
-    text.
-    """
-    if depth > _DEEPEST:
-        raise ValueError(f"its result nests deeper than {_DEEPEST} levels")
+def _to_sandbox(value: Any, depth: int = 0) -> Any:
+    """The result of a tool as plain data for the sandbox; other objects become strings."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"its result nests deeper than {_MAX_DEPTH} levels")
     if isinstance(value, int) and abs(value) >> 10_000:
-        raise ValueError("its result holds a number of thousands of digits")
+        raise ValueError("its result has a number of thousands of digits")
     if value is None or isinstance(value, str | int | float | SpanRef | StoreObject):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _crossing(item, depth + 1) for key, item in value.items()}
+        return {str(key): _to_sandbox(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_crossing(item, depth + 1) for item in value]
+        return [_to_sandbox(item, depth + 1) for item in value]
     if hasattr(value, "model_dump") and not isinstance(value, type):  # pydantic's
-        return _crossing(value.model_dump(mode="json"), depth + 1)
+        return _to_sandbox(value.model_dump(mode="json"), depth + 1)
     if is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: _crossing(getattr(value, field.name), depth + 1) for field in fields(value)
+            field.name: _to_sandbox(getattr(value, field.name), depth + 1)
+            for field in fields(value)
         }
     return str(value)

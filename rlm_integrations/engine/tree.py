@@ -1,4 +1,4 @@
-"""What a run and its child runs share: models, budget, store, document and journal."""
+"""The objects that a run and its child runs share: models, budget, store, document and journal."""
 
 import asyncio
 import time
@@ -23,18 +23,18 @@ from rlm_integrations.records import SpanRef
 from rlm_integrations.store import SharedStore
 from rlm_integrations.trajectory import Citation
 
-NOTING = 4  # calls whose prompts are looked up in the document at once
+NOTING = 4  # concurrent groups of calls whose prompts are looked up in the document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStart:
-    """Which run this is, and where it goes on.
+    """The identity of a run, and the state to resume from.
 
     Attributes:
         run_id: Its id.
-        clock: Its time; of a run that is resumed, as of when it first began.
-        journal: Its record, from which it is replayed as far as that goes; None keeps none.
-        kept: The run in the storage whose journal this is, if it is in one.
+        clock: Its clock; a resumed run keeps its original start.
+        journal: Its journal, from which recorded answers are replayed; None records nothing.
+        kept: The stored run to which this journal belongs, if there is one.
     """
 
     run_id: str
@@ -47,14 +47,14 @@ class Tree:
     """One run and its child runs.
 
     Attributes:
-        models: The door to models.
-        locator: Finds the document's parts of prompts.
-        threads: Where the document and the store are read.
+        models: Makes all model calls.
+        locator: Finds text of the document in prompts.
+        threads: Read the document and the store.
         purse: The budget.
         store: The shared store, or None.
-        record_room: How much the record may still take.
-        filling: Bounds how many prompts of templates exist at once.
-        noting: Bounds how many calls are being noted at once.
+        record_room: The remaining size of the record.
+        filling: Limits the number of filled prompt templates in memory.
+        noting: Limits the number of groups of calls that are recorded concurrently.
     """
 
     def __init__(self, settings: Settings, corpus: Corpus, start: RunStart, emit: Emitter) -> None:
@@ -81,25 +81,22 @@ class Tree:
         self._child_runs: dict[int, asyncio.Semaphore] = {}
 
     def child_run(self, depth: int) -> asyncio.Semaphore:
-        """Bounds how many child runs of this depth run at once.
+        """Limits the number of concurrent child runs of this depth.
 
-        Each depth has its own bound, because parents wait for their children.
+        Each depth has its own limit, because parents wait for their children.
         """
         return self._child_runs.setdefault(
             depth, asyncio.Semaphore(self.settings.limits.child_runs)
         )
 
     def find(self, call: CallId) -> Answer | None:
-        """The answer that the journal holds, if there is one."""
+        """The answer of a call in the journal, or None."""
         return None if self.journal is None else self.journal.find(call)
 
     async def verify_evidence(
         self, evidence: Iterable[Any], corpus: Corpus, ambiguous: Collection[SpanRef] = ()
     ) -> tuple[list[Citation], int]:
-        """The evidence that holds, and how many pieces do not; see `citations.verified`.
-
-        It ends with the run's time.
-        """
+        """Verify evidence until the run's time limit; see `citations.verify_evidence`."""
         left = self.purse.seconds_left()
         until = None if left is None else time.monotonic() + left
         return await self.threads.free(
@@ -107,6 +104,6 @@ class Tree:
         )
 
     async def close(self) -> None:
-        """End what threads still read, and release the document's index."""
+        """Stop reading in threads, and release the document's index."""
         self.threads.close()
         await self.locator.close()

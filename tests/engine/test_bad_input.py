@@ -105,7 +105,7 @@ async def test_an_empty_context_is_allowed(context: Any) -> None:
         ({"storage": "runs/"}, "this version does not store runs"),
         ({"verbose": "no"}, "verbose='no': choose True or False"),
         ({"show_progress": 1}, "show_progress=1: choose True or False"),
-        ({"tools": ["name"]}, "a tool is a plain function"),
+        ({"tools": ["name"]}, "a tool must be a plain function"),
         ({"on_event": 5}, "on_event must be a function"),
         ({"output_type": 5}, "is not a type that pydantic validates"),
         ({"sub_llm": {}}, "needs a name for each model"),
@@ -242,7 +242,7 @@ async def test_a_model_that_was_not_registered_is_never_called(server: StandIn) 
         for kept in server.requests()
         if kept.body["model"] == "root"
     ][1:]
-    assert all("is not registered; there are: 'fast', 'strong'" in each for each in told)
+    assert all("is not registered; registered are: 'fast', 'strong'" in each for each in told)
 
 
 BAD_CALLS = [

@@ -43,7 +43,7 @@ async def test_the_length_of_a_filled_template_is_computed_first(
     root = Scripted([block, final("'done'")])
     result = await run(root)
     assert (
-        f"the prompt has {length:,} characters, and may have 20,000,000: send a part of them"
+        f"the prompt has {length:,} characters; the maximum is 20,000,000: send a part of it"
         in result.repl_history[0].stdout
     )
     assert result.answer == "done"
@@ -367,7 +367,7 @@ async def test_a_batch_has_a_bounded_number_of_items(call: str) -> None:
     function = call.partition("(")[0]
     assert (
         result.repl_history[0].stdout
-        == f"{function}: a batch has at most 10 items, not 11: make several\n10\n"
+        == f"{function}: a batch has at most 10 items, not 11: split it\n10\n"
     )
     assert len(root.asked) <= 10
 

@@ -160,6 +160,6 @@ async def test_a_lack_of_resources_fails_the_call(
     result = await run(Scripted([block, final("'done'")]), max_depth=2)
     assert (
         result.repl_history[0].stdout
-        == "recursive_lm: the host lacks what this takes; ask for less\n"
+        == "recursive_lm: the host is out of memory or files; request less\n"
     )
     assert result.answer == "done"

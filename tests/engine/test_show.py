@@ -125,7 +125,7 @@ def test_children_are_indented_and_have_their_own_ids(capsys: pytest.CaptureFixt
     assert list(depths.values()) == [{0}, {2}]
     told = [text for indent, _, text in heads if indent]
     assert told[0] == "of what? (4 characters)"
-    assert told[-1] == "Child run over: final"
+    assert told[-1] == "Child run finished: final"
 
 
 class Writes(io.StringIO):
@@ -402,7 +402,7 @@ def test_retries_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(100):
         show(retried(number, 100.0 + number / 50))
     lines = [line for line in capsys.readouterr().err.splitlines() if line]
-    told = "A call failed and is tried again in 0.5 s (try 3): Error: connection: it refuses connections"
+    told = "A call failed and is retried in 0.5 s (attempt 3): Error: connection: it refuses connections"
     assert lines == [f"[call-{number}] {told}" for number in (0, 50)]
 
 

@@ -139,7 +139,7 @@ def fails_its_own_way() -> None:
         (fails, "LookupError: fails: no such entry"),
         (fails_natively, "RuntimeError: fails_natively: the database is closed"),
         (leaves, "leaves: 3"),
-        (gives_up, "gives_up: it was cancelled from within"),
+        (gives_up, "gives_up: it cancelled itself"),
         (fails_its_own_way, "fails_its_own_way: in its own words"),
     ],
 )
@@ -247,13 +247,13 @@ def named(name: str) -> Callable[..., Any]:
 )
 def test_taken_names_are_refused(name: str) -> None:
     """A tool cannot replace a name of the REPL, builtins included."""
-    with pytest.raises(InputError, match=f"cannot be called '{name}'"):
+    with pytest.raises(InputError, match=f"cannot be named '{name}'"):
         RLM("offline", tools=[named(name)])
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
     """Two tools with the same name are refused."""
-    with pytest.raises(InputError, match="cannot be called 'twice'"):
+    with pytest.raises(InputError, match="cannot be named 'twice'"):
         RLM("offline", tools=[named("twice"), named("twice")])
 
 

@@ -1,4 +1,4 @@
-"""Checks of what model code passes to host functions: every argument is hostile."""
+"""Checks the arguments that model code passes to host functions: every argument is hostile."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class Arguments:
         self._settings = settings
 
     def model(self, name: Any) -> LM:
-        """A registered model: never an address, which could be anybody's."""
+        """A registered model, never an address, which could be any server."""
         subs = self._settings.subs
         if name is None:
             return self._settings.sub
@@ -23,12 +23,12 @@ class Arguments:
             return subs[name]
         shown = repr(name[:60]) if isinstance(name, str) else kind(name)
         raise HostCallError(
-            f"model={shown} is not registered; there are: {', '.join(map(repr, subs))}",
+            f"model={shown} is not registered; registered are: {', '.join(map(repr, subs))}",
             type="ValueError",
         )
 
     def items(self, function: str, items: Any, wanted: str) -> list[Any]:
-        """The items of a batch; `wanted` is how the message describes them."""
+        """The items of a batch; `wanted` describes them in the error message."""
         if not isinstance(items, list):
             raise HostCallError(
                 f"{function}: {wanted}, not {kind(items)}",
@@ -37,13 +37,13 @@ class Arguments:
         most = self._settings.limits.batch_items
         if len(items) > most:
             raise HostCallError(
-                f"{function}: a batch has at most {most:,} items, not {len(items):,}: make several",
+                f"{function}: a batch has at most {most:,} items, not {len(items):,}: split it",
                 type="ValueError",
             )
         return items
 
     def width(self, width: Any, name: str = "max_concurrent") -> int:
-        """How many calls of a batch are made at once."""
+        """The maximum of concurrent calls of a batch."""
         if width is None:
             return self._settings.max_parallel_calls
         if type(width) is not int or width < 1:
@@ -52,7 +52,7 @@ class Arguments:
 
 
 def required_text(function: str, name: str, value: Any) -> str:
-    """A string that is not empty."""
+    """A non-empty string, checked."""
     if not isinstance(value, str) or not value.strip():
         raise HostCallError(
             f"{function}: the {name} must be a string that is not empty, not {kind(value)}",
@@ -62,10 +62,10 @@ def required_text(function: str, name: str, value: Any) -> str:
 
 
 def kind(value: Any) -> str:
-    """The type of a value, as messages name it."""
+    """The name of a value's type, for messages."""
     return getattr(value, "type", type(value).__name__) if not isinstance(value, str) else "str"
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a string and no failed reply."""
+    """Whether a value is a string, and not a failed reply."""
     return isinstance(value, str) and not isinstance(value, LLMError)

@@ -1,5 +1,5 @@
-"""`recursive_lm`, `rlm_query` and their batches: questions for child runs, or at the limit of depth
-for the sub-model.
+"""`recursive_lm`, `rlm_query` and their batches: questions to child runs, or at the maximum depth
+to the sub-model.
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,16 +19,16 @@ from rlm_integrations.records import LLMError
 from rlm_integrations.sandbox.base import HostCallError
 from rlm_integrations.trajectory import SubCall
 
-_SMALL = 10_000  # characters of a question in which the document is not looked for
+_SMALL = 10_000  # characters: document text is not looked for in shorter questions
 
 
 class ChildFunctions:
-    """Has child runs answer what code asks them.
+    """Answers questions of code with child runs.
 
     Args:
-        tree: What the run shares.
-        asking: Asks models for the run's code.
-        spawn: Makes child runs.
+        tree: The objects that all runs of the tree share.
+        asking: Makes the model calls of the run's code.
+        spawn: Creates child runs.
         depth: The run's depth.
         parent: The id of the run in the events.
     """
@@ -42,33 +42,33 @@ class ChildFunctions:
         self._arguments = Arguments(tree.settings)
 
     async def recursive_lm(self, call: HostCall, query: Any, context_subset: Any) -> str:
-        """Have a question over a part of the document answered."""
+        """Answer a question over a part of the document."""
         return await self._over(call, call.id, query, context_subset)
 
     async def recursive_batch(self, call: HostCall, tasks: Any) -> list[str]:
-        """Have several questions answered at once; a malformed task becomes an `LLMError` in its
-        own slot.
+        """Answer several questions concurrently; a malformed task becomes an `LLMError` in its own
+        slot.
         """
         items = self._arguments.items(
             "recursive_batch", tasks, 'the tasks must be a list of {"query": …, "context": …}'
         )
 
         async def one(id_: CallId, task: Any) -> str:
-            given = task if isinstance(task, dict) else {}
-            return await self._over(call, id_, given.get("query"), given.get("context"))
+            fields = task if isinstance(task, dict) else {}
+            return await self._over(call, id_, fields.get("query"), fields.get("context"))
 
         return await self._each(call, items, one)
 
     async def rlm_query(
         self, call: HostCall, prompt: Any, context: Any = None, model: Any = None
     ) -> str:
-        """Have a prompt answered that has everything it needs, as models write it that know other
-        libraries; or a question over a context.
+        """Answer a prompt that contains its context, as in other libraries, or a question over a
+        context.
         """
         return await self._prompted(call, call.id, prompt, context, model)
 
     async def rlm_query_batched(self, call: HostCall, prompts: Any, model: Any = None) -> list[str]:
-        """Have several prompts answered at once; one may be a task of `recursive_batch`."""
+        """Answer several prompts concurrently; each may also be a task of `recursive_batch`."""
         items = self._arguments.items("rlm_query_batched", prompts, "the prompts must be a list")
         self._arguments.model(model)
 
@@ -100,7 +100,7 @@ class ChildFunctions:
         self, call: HostCall, id_: CallId, prompt: Any, context: Any, model: Any
     ) -> str:
         if model is None and isinstance(context, str) and context in self._tree.settings.subs:
-            context, model = None, context  # elsewhere the second argument is the model
+            context, model = None, context  # the second argument in other libraries
         lm = self._arguments.model(model)
         if context is not None:
             return await self._over(call, id_, prompt, context)
@@ -115,19 +115,20 @@ class ChildFunctions:
             isinstance(context, list) and await self._tree.threads.free(_are_strings, context)
         ):
             raise HostCallError(
-                f"{id_.function}: the context must be a string or a list of strings, not {kind(context)}",
+                f"{id_.function}: the context must be a string or a list of strings, "
+                f"not {kind(context)}",
                 type="TypeError",
             )
         return await self.answer(call, id_, query, context)
 
     def asks_children(self) -> bool:
-        """Whether a question goes to a child run: not at the limit of depth, nor in the last turn."""
+        """Whether child runs are possible: below the maximum depth, and before the closing turn."""
         return not self._asking.closed and self._depth + 1 < self._tree.settings.max_depth
 
     async def answer(
         self, call: HostCall, id_: CallId, query: str, context: str | list[str] | None
     ) -> str:
-        """The answer of a child run, or of the sub-model.
+        """The answer of a child run or of the sub-model.
 
         Args:
             call: The call of the code.
@@ -153,7 +154,7 @@ class ChildFunctions:
             self._tree.models.charge_again(id_.run, answer.charges)
         else:
             answer = await self._asked(call, id_, query, context)
-        await call.notebook.note_to_the_end(self._note(call, id_, query, answer))
+        await call.notebook.note_despite_cancel(self._note(call, id_, query, answer))
         return answer.result.reply
 
     async def _asked(
@@ -165,9 +166,9 @@ class ChildFunctions:
             with tree.models.account(id_.path) as charges:
                 result = await child.run()
         except BaseException:
-            if child.result is not None:  # what it has paid stays in the record
+            if child.result is not None:  # its paid calls stay in the record
                 partial = ChildAnswer(child.result, (), begun, tree.clock.now())
-                await call.notebook.note_to_the_end(self._note(call, id_, query, partial))
+                await call.notebook.note_despite_cancel(self._note(call, id_, query, partial))
             raise
         answer = ChildAnswer(result, tuple(charges), begun, tree.clock.now())
         await keep_answer(tree.journal, id_, Answer(answer))

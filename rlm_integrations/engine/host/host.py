@@ -1,4 +1,4 @@
-"""The host functions of one run, as one table."""
+"""The table of the host functions of one run."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,16 +27,16 @@ class Host:
     """Answers the calls of one run's code.
 
     Args:
-        tree: What the run shares with the others of its tree.
-        corpus: The run's own document.
+        tree: The objects that all runs of the tree share.
+        corpus: The run's document.
         query: The run's question.
         depth: The run's depth.
-        spawn: Makes child runs.
+        spawn: Creates child runs.
         worker: The run's name in the store.
         parent: The id of the run in the events.
 
     Attributes:
-        asking: Asks models for the code.
+        asking: Makes the model calls of the code.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Host:
         )
 
     def functions(self) -> list[Function]:
-        """Everything that the REPL may call."""
+        """All functions that the REPL may call."""
         by_name = {**_methods(self._models), **_methods(self._children), "cite": self.cite}
         found = [
             Function(spec, by_name[spec.name], spec.name != "cite") for spec in catalog.FUNCTIONS
@@ -79,7 +79,7 @@ class Host:
         ]
 
     async def cite(self, call: HostCall, quote: Any, source: Any = None) -> SpanRef | None:
-        """Where the run's document holds these words."""
+        """The place of these words in the run's document, or None."""
         if not isinstance(quote, str) or not isinstance(source, str | None):
             raise HostCallError(
                 f"cite: quote and source must be strings, not {kind(quote)} and {kind(source)}",
@@ -92,7 +92,7 @@ class Host:
             )
         try:
             hits = await self._tree.threads.free(locate_quote, self._corpus, quote, source)
-        # Its file has changed; what the block has paid for must not be lost for that
+        # The document's file has changed. An error here would end the block and its paid calls
         except ContextError:
             call.note(UncheckedQuote())
             return None
@@ -102,7 +102,7 @@ class Host:
 
 
 def _methods(functions: object) -> dict[str, Callable[..., Awaitable[Any]]]:
-    """The public methods of a group of functions, by their names."""
+    """The public methods of a group of functions, by name."""
     return {name: getattr(functions, name) for name in dir(functions) if not name.startswith("_")}
 
 

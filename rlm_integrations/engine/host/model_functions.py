@@ -14,11 +14,11 @@ from rlm_integrations.sandbox.base import HostCallError
 
 
 class ModelFunctions:
-    """Asks models what code asks them.
+    """Answers code's prompts with model calls.
 
     Args:
-        tree: What the run shares.
-        asking: Asks models for the run's code.
+        tree: The objects that all runs of the tree share.
+        asking: Makes the model calls of the run's code.
     """
 
     def __init__(self, tree: Tree, asking: SubCalls) -> None:
@@ -27,7 +27,7 @@ class ModelFunctions:
         self._most = tree.settings.limits.prompt_chars
 
     async def llm_query(self, call: HostCall, prompt: Any, model: Any = None) -> str:
-        """Ask a model once."""
+        """Call a model with one prompt."""
         lm = self._arguments.model(model)
         if not isinstance(prompt, str):
             raise HostCallError(
@@ -38,12 +38,12 @@ class ModelFunctions:
     async def llm_batch(
         self, call: HostCall, prompts: Any, max_concurrent: Any = None, model: Any = None
     ) -> list[str]:
-        """Ask a model many prompts at once."""
+        """Call a model with many prompts concurrently."""
         check = self._arguments
         lm, width = check.model(model), check.width(max_concurrent)
         items = check.items("llm_batch", prompts, "the prompts must be a list of strings")
         begun = time.monotonic()
-        replies = await self._asking.ask_all(call, numbered(call), items, lm, width)
+        replies = await self._asking.ask_all(call, item_ids(call), items, lm, width)
         note_batch(call.notebook, len(items), lm, begun)
         return replies
 
@@ -58,7 +58,7 @@ class ModelFunctions:
         prompt_template: Any = None,
         context_chunks: Any = None,
     ) -> list[str]:
-        """Ask the same about many chunks at once; only the literal {chunk} is replaced."""
+        """Send one template for many chunks concurrently; only the literal {chunk} is replaced."""
         template = prompt_template if template is None else template
         chunks = context_chunks if chunks is None else chunks
         if not isinstance(template, str) or CHUNK not in template:
@@ -82,11 +82,11 @@ class ModelFunctions:
                 else prompt_too_long(length, self._most)
             )
 
-        replies = await self._asking.ask_all(call, numbered(call), items, lm, width, fill=filled)
+        replies = await self._asking.ask_all(call, item_ids(call), items, lm, width, fill=filled)
         note_batch(call.notebook, len(items), lm, begun)
         return replies
 
 
-def numbered(call: HostCall) -> Callable[[int], CallId]:
+def item_ids(call: HostCall) -> Callable[[int], CallId]:
     """The identities of the items of a call."""
     return call.id.item

@@ -1,4 +1,4 @@
-"""The store of findings, as code calls it."""
+"""The store functions of model code."""
 
 import asyncio
 import time
@@ -20,18 +20,18 @@ from rlm_integrations.store.content import length
 from rlm_integrations.store.derive import AskMany, llm_map, llm_reduce
 
 _CHARS_PER_TOKEN = 3
-_SMALL = 10_000  # characters of an object that is read on the event loop
-_UNKNOWN_WINDOW = 32_000  # tokens that a sub-model is assumed to read if it does not say
+_SMALL = 10_000  # characters: shorter objects are read on the event loop
+_UNKNOWN_WINDOW = 32_000  # tokens: assumed if the sub-model does not have a context_window
 
 
 class StoreFunctions:
-    """Reads and writes of one run in the store. What a call writes has the call as its origin.
+    """The reads and writes of one run in the store. The origin of each write is the call's path.
 
     Args:
-        tree: What the run shares.
-        asking: Asks models for the run's code.
+        tree: The objects that all runs of the tree share.
+        asking: Makes the model calls of the run's code.
         store: The shared store.
-        corpus: The run's own document.
+        corpus: The run's document.
         worker: The run's name in the store.
     """
 
@@ -49,16 +49,16 @@ class StoreFunctions:
         return worker.for_call(call.id.path)
 
     def _lift(self, span: SpanRef) -> SpanRef:
-        """A span of this run's document as one of the root's."""
+        """Convert a span of this run's document to one of the root's document."""
         lifted = self._corpus.lift(span)
         if lifted is None:
             raise InputError(
-                f"{span} holds words that are not the document's: only the document can be referred to"
+                f"{span} has text that is not in the document; spans must refer to the document"
             )
         return lifted
 
     def method(self, spec: HostFunction) -> Callable[..., Awaitable[Any]]:
-        """What answers a method of the store that asks no model."""
+        """The implementation of a store method that makes no model calls."""
         name = spec.name.removeprefix("store.")
         signature = catalog.store_signature(name)
 
@@ -75,7 +75,7 @@ class StoreFunctions:
                 if name == "get" and _is_small(store, *args[:1], *kwargs.values()):
                     return method(*args, **kwargs)
                 return await self._tree.threads.query(method, *args, **kwargs)
-            except TypeError as error:  # an argument of another type
+            except TypeError as error:  # an argument of the wrong type
                 raise HostCallError(f"{spec.name}: {error}", type="TypeError") from None
 
         return answer
@@ -87,12 +87,12 @@ class StoreFunctions:
         return await self._tree.threads.query(apply_commit, self._for(call), commit, batch_prefix)
 
     async def llm_map(self, call: HostCall, tasks: Any) -> str:
-        """Ask every task's prompt and keep the replies."""
+        """Call the sub-model for every task, and store the replies."""
         away = self._tree.threads.query
         return await llm_map(self._for(call), tasks, self._ask_many(call), away=away)
 
     async def llm_reduce(self, call: HostCall, ids_or_query: Any, prompt: Any) -> str:
-        """Fold objects into one."""
+        """Reduce objects to one."""
         window = (self._tree.settings.sub.context_window or _UNKNOWN_WINDOW) * _CHARS_PER_TOKEN
         ask, away = self._ask_many(call), self._tree.threads.query
         return await llm_reduce(
@@ -105,7 +105,7 @@ class StoreFunctions:
         async def ask(prompts: Sequence[str]) -> AsyncGenerator[tuple[int, str], None]:
             nonlocal rounds
             rounds += 1
-            begun, coming = time.monotonic(), asyncio.Queue[tuple[int, str] | None]()
+            begun, arrivals = time.monotonic(), asyncio.Queue[tuple[int, str] | None]()
             sub, width = self._tree.settings.sub, self._tree.settings.max_parallel_calls
             asking = asyncio.ensure_future(
                 self._asking.ask_all(
@@ -114,12 +114,12 @@ class StoreFunctions:
                     prompts,
                     sub,
                     width,
-                    tell=lambda number, reply: coming.put_nowait((number, reply)),
+                    on_reply=lambda number, reply: arrivals.put_nowait((number, reply)),
                 )
             )
-            asking.add_done_callback(lambda _: coming.put_nowait(None))
+            asking.add_done_callback(lambda _: arrivals.put_nowait(None))
             try:
-                while (arrived := await coming.get()) is not None:
+                while (arrived := await arrivals.get()) is not None:
                     yield arrived
                 await asking
                 note_batch(call.notebook, len(prompts), sub, begun)
@@ -131,6 +131,6 @@ class StoreFunctions:
 
 
 def _is_small(store: WorkerStoreProxy, id_: Any = None, *_: Any) -> bool:
-    """Whether to read an object takes microseconds, and a thread would cost many times as much."""
+    """Whether reading an object takes only microseconds, less than starting a thread."""
     event = store.created(id_) if isinstance(id_, str) else None
     return event is None or length(event.content) <= _SMALL

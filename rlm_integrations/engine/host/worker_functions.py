@@ -15,11 +15,11 @@ from rlm_integrations.store.commit import commit_of
 
 
 class WorkerFunctions:
-    """Has workers explore the document; the answer of each is a commit for the store.
+    """Runs workers that explore the document. The answer of each is a commit for the store.
 
     Args:
-        tree: What the run shares.
-        children: Asks child runs for the run's code.
+        tree: The objects that all runs of the tree share.
+        children: Makes the child runs of the run's code.
     """
 
     def __init__(self, tree: Tree, children: ChildFunctions) -> None:
@@ -30,23 +30,23 @@ class WorkerFunctions:
     async def rlm_worker(
         self, call: HostCall, prompt: Any, store_cards: Any = None
     ) -> dict[str, Any]:
-        """Have a child explore the whole document; its answer is a commit."""
+        """Run a child over the whole document; its answer is a commit."""
         return await self._work(call, call.id, prompt, store_cards)
 
     async def rlm_worker_batched(
         self, call: HostCall, tasks: Any, max_parallel: Any = None
     ) -> list[dict[str, Any]]:
-        """Several workers at once; a task is a prompt, or {"prompt", "store_cards"}."""
+        """Run several workers concurrently; a task is a prompt, or {"prompt", "store_cards"}."""
         check = self._arguments
         items = check.items("rlm_worker_batched", tasks, "the tasks must be a list of prompts")
         commits: list[dict[str, Any]] = [{} for _ in items]
 
         async def one(number: int, task: Any) -> None:
-            given = task if isinstance(task, dict) else {"prompt": task}
+            fields = task if isinstance(task, dict) else {"prompt": task}
             id_ = call.id.item(number)
             try:
                 commits[number] = await self._work(
-                    call, id_, given.get("prompt"), given.get("store_cards")
+                    call, id_, fields.get("prompt"), fields.get("store_cards")
                 )
             except HostCallError as error:
                 commits[number] = _failed(id_, str(error))
@@ -59,7 +59,8 @@ class WorkerFunctions:
         prompt = required_text("rlm_worker", "prompt", prompt)
         if is_large(cards):
             raise HostCallError(
-                "rlm_worker: store_cards are too large: pass a few cards, such as store.card_view('type=claim')",
+                "rlm_worker: store_cards are too large: pass a few cards, such as "
+                "store.card_view('type=claim')",
                 type="ValueError",
             )
         query = prompts.worker_question(prompt, cards, has_repl=self._children.asks_children())

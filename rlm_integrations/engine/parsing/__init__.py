@@ -1,4 +1,4 @@
-"""From a model's reply to its blocks and its final."""
+"""Parses a model's reply into its code blocks and its final."""
 
 from rlm_integrations.engine.parsing.finals import ProseFinal
 from rlm_integrations.engine.parsing.reader import parse_reply

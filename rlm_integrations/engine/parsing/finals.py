@@ -1,4 +1,4 @@
-"""Finals in prose: `FINAL(…)` that a model writes beside its code. Pure functions of the text."""
+"""Finals in prose: `FINAL(…)` that a model writes outside its code. Pure functions of strings."""
 
 import ast
 import re
@@ -36,11 +36,11 @@ class ProseFinal:
     Attributes:
         kind: "value" is the literal answer. "variable" is the name in a FINAL_VAR; if there is no
             such variable, it is not a final. "name" is a bare word: the variable if there is one,
-            else the answer. "words" are also valid Python: the answer is their value, or if running
-            them fails, the words. "expression" is code: the answer is its value; if running it
-            fails, it is not a final.
+            otherwise the answer. "words" are also valid Python: the answer is their value, or the
+            words if running them fails. "expression" is code: the answer is its value; if running
+            it fails, it is not a final.
         text: The answer, the name, or the source of the expression.
-        code: The same as a call to run in the REPL.
+        code: The final as a call to run in the REPL.
     """
 
     kind: Literal["value", "variable", "name", "words", "expression"]
@@ -99,17 +99,17 @@ def is_plain(final: ProseFinal, code: str) -> bool:
 def literal_of_final_var(code: str) -> str | None:
     """The literal argument of the last FINAL_VAR in this code, or None."""
     tree = read_python(code)
-    given = None
+    literal = None
     for node in ast.walk(tree) if isinstance(tree, ast.Module) else ():
         match node:
             case ast.Call(func=ast.Name(id="FINAL_VAR"), args=[ast.Constant(value=str(value)), *_]):
-                given = value
-    return given
+                literal = value
+    return literal
 
 
 def end_of_final_over(text: str, start: int, stop: int) -> int | None:
     """The end of a final that begins in this prose and whose quoted argument extends beyond it,
-    over the fences that it quotes; else None.
+    over the fences that it quotes; otherwise None.
     """
     calls = deque(_CALL.finditer(text, start, stop), maxlen=1)
     if (
@@ -131,7 +131,7 @@ def is_final(tree: ast.Module) -> bool:
 
 
 def _place(text: str, at: int, segment: tuple[int, int]) -> Literal["line", "sentence"] | None:
-    """Whether a call is at the start of a line, or after the end of a sentence; else None."""
+    """Whether a call is at the start of a line, or after the end of a sentence; otherwise None."""
     line = max(text.rfind("\n", segment[0], at) + 1, segment[0])
     before = text[max(line, at - 200) : at].strip(_MARKUP)
     if not before:

@@ -1,4 +1,4 @@
-"""Parses code as the sandbox does, without warnings and within limits."""
+"""Parses code in the same way as the sandbox, without warnings and within limits."""
 
 import ast
 import re
@@ -28,13 +28,13 @@ def read_python(code: str) -> ast.Module | str:
 
 def _described(error: SyntaxError) -> str:
     """The message of a syntax error, its line, and a caret below its column."""
-    told = f"{type(error).__name__}: {_DETECTED.sub('', error.msg)} (line {error.lineno})"
+    message = f"{type(error).__name__}: {_DETECTED.sub('', error.msg)} (line {error.lineno})"
     line = (error.text or "").rstrip("\n")
     if not line.strip() or len(line) > _MAX_LINE_CHARS:
-        return told
+        return message
     indent = len(line) - len(line.lstrip())
     column = max((error.offset or 1) - 1 - indent, 0)
-    return f"{told}\n    {line[indent:]}\n    {' ' * column}^"
+    return f"{message}\n    {line[indent:]}\n    {' ' * column}^"
 
 
 def is_cut_string(wrong: str) -> bool:
@@ -135,7 +135,7 @@ def _acts(statement: ast.stmt) -> bool:
 
 
 def _is_call(node: ast.AST) -> bool:
-    """Whether this is a call as code has it, not words such as "Paris (France)"."""
+    """Whether this is a call in code, not words such as "Paris (France)"."""
     match node:
         case ast.Call(func=func, args=[ast.Name() as first, *_]):
             return (

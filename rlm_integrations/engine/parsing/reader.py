@@ -1,5 +1,5 @@
 """Parses a model's reply: the blocks to run, a final in prose, and notes for the model. Pure
-functions of the text.
+functions of strings.
 
 Models mention fences in prose, put fences into string literals, forget to close them, repeat
 themselves for pages, and invent the REPL's output. The rules:
@@ -268,7 +268,7 @@ class _Reader:
         return True
 
     def _unclosed(self, opener: Fence, code: str) -> str:
-        """The code of a block that ends the reply without a fence, if it is complete; else ""."""
+        """The code of a complete block that ends the reply without a fence; otherwise ""."""
         token = CHAT_TOKEN.search(code)
         if token is not None and not CHAT_TOKEN.sub("", code[token.start() :]).strip():
             code = code[: token.start()].rstrip()

@@ -18,7 +18,7 @@ NoteKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A problem of a reply that the model is told about; `prompts` has the words.
+    """A problem of a reply that is reported to the model; `prompts` has the messages.
 
     Attributes:
         kind: The kind of the problem.
@@ -58,7 +58,7 @@ class Reply:
             it is the last one and is not valid Python.
         final: A final in prose, to be resolved after all blocks ran without an error; None if the
             last block is invalid.
-        notes: The problems to tell the model about, including those of blocks, in the order of the
+        notes: The problems to report to the model, including those of blocks, in the order of the
             reply.
         cut: The length of the part that counts, in characters; None if all of it counts. The rest
             is left out of the conversation.
