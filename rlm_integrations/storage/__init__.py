@@ -9,3 +9,24 @@ try:
     import zstandard  # noqa: F401
 except ImportError as error:
     raise MissingExtraError("rlm_integrations.storage", "storage") from error
+
+from rlm_integrations.storage.artifacts import ArtifactStore, StoredArtifact
+from rlm_integrations.storage.job import DeriveJobStatus, Job
+from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.manifest import Manifest
+from rlm_integrations.storage.queue import SqlQueueStore
+from rlm_integrations.storage.run_log import JournalRecord, StoredEvent
+from rlm_integrations.storage.storage import Storage
+
+__all__ = [
+    "ArtifactStore",
+    "DeriveJobStatus",
+    "Job",
+    "JournalRecord",
+    "Lake",
+    "Manifest",
+    "SqlQueueStore",
+    "Storage",
+    "StoredArtifact",
+    "StoredEvent",
+]

@@ -123,6 +123,17 @@ class Database:
         """SQLAlchemy's dialect of the database."""
         return self._engine.dialect
 
+    @property
+    def driver_error(self) -> type[Exception]:
+        """The base class of the driver's errors."""
+        error: type[Exception] = self.dialect.loaded_dbapi.Error
+        return error
+
+    def driver_connection(self) -> Any:
+        """A connection of the driver's own, which the caller closes."""
+        arguments, options = self.dialect.create_connect_args(self.target.url)
+        return self.dialect.connect(*arguments, **options)
+
     def _prepare(self, *, may_create: bool) -> None:
         def attempt() -> None:
             with self._engine.connect() as connection:

@@ -1,6 +1,7 @@
 """Errors of databases as errors of this library, which say what to do and never show a password."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import URL
@@ -89,6 +90,11 @@ class Target:
 
     url: URL
     shown: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of an SQLite file."""
+        return Path(self.url.database or "").parent
 
     def __str__(self) -> str:
         return self.shown or self.url.render_as_string(hide_password=True)

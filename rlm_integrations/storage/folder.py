@@ -9,6 +9,8 @@ from rlm_integrations.errors import InputError, StorageError
 from rlm_integrations.storage.database_errors import Target
 
 DATABASE_FILE = "storage.sqlite"
+# What a lake and an `ArtifactStore` may have put there before
+_LAKE_FOLDERS = frozenset({"artifacts", "blobs", "manifests", "raw_responses"})
 # SQLite's write-ahead log needs memory that all processes share, which these do not offer
 NETWORK_FILE_SYSTEMS = frozenset(
     "9p afs beegfs ceph cifs fuse.glusterfs fuse.s3fs fuse.sshfs gfs2 glusterfs lustre ncpfs nfs "
@@ -30,7 +32,8 @@ def prepare_folder(path: str | os.PathLike[str]) -> Target:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"storage needs a folder, and {shown!r} is a file")
     try:
-        if folder.is_dir() and not (folder / DATABASE_FILE).exists() and any(folder.iterdir()):
+        has_database = (folder / DATABASE_FILE).exists()
+        if folder.is_dir() and not has_database and _has_files_of_others(folder):
             raise InputError(
                 f"folder {shown!r} is not a storage folder: it has files, and no {DATABASE_FILE}; "
                 "name a new or an empty folder"
@@ -42,6 +45,10 @@ def prepare_folder(path: str | os.PathLike[str]) -> Target:
             f"storage folder {shown!r} cannot be used: {error.strerror}; check its permissions"
         ) from error
     return Target(URL.create("sqlite", database=str((folder / DATABASE_FILE).resolve())), shown)
+
+
+def _has_files_of_others(folder: Path) -> bool:
+    return any(path.name not in _LAKE_FOLDERS for path in folder.iterdir())
 
 
 def prepare_file(file: Path) -> None:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from rlm_integrations.errors import DamagedDataError, InputError
 from rlm_integrations.run_setup import SourceInfo
@@ -43,6 +43,10 @@ def _task_type(name: str) -> str:
     return check_file_name("task_type", name)
 
 
+def _in_utc(time: datetime) -> datetime:
+    return time.astimezone(UTC)
+
+
 class Manifest(BaseModel):
     """What a job derives, and from what.
 
@@ -77,7 +81,10 @@ class Manifest(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     library_version: str = Field(default_factory=lambda: version("rlm-integrations"))
     prompts_sha256: str = ""
-    created_at_utc: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    # Python's own UTC: an object of pydantic's that lives until the interpreter's end can crash it
+    created_at_utc: Annotated[AwareDatetime, AfterValidator(_in_utc)] = Field(
+        default_factory=lambda: datetime.now(UTC)
+    )
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str) -> "Manifest":

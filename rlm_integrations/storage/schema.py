@@ -63,6 +63,11 @@ class UtcTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+def utc_now() -> datetime:
+    """The time, as `UtcTime` keeps it."""
+    return datetime.now(UTC)
+
+
 def row_number() -> BigInteger:
     """A number that the database gives to each row; SQLite counts only in INTEGER."""
     return BigInteger().with_variant(Integer, "sqlite")

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,14 @@ def test_a_manifest_knows_its_versions() -> None:
         Manifest(task_type="a", manifest_id="m1")
     with pytest.raises(ValidationError, match="Extra inputs"):
         Manifest(task_type="a", model="gpt-5")
+
+
+def test_times_are_in_utc() -> None:
+    """A manifest's time is Python's own UTC, whatever zone it was written in."""
+    written = '{"task_type": "a", "created_at_utc": "2026-01-01T01:00:00+01:00"}'
+    time = Manifest.from_json(written, "it").created_at_utc
+    assert time.tzinfo is UTC
+    assert time == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 JSON = st.recursive(

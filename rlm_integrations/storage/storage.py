@@ -1,0 +1,141 @@
+"""One object for everything that is kept: runs, stores, blobs, artifacts and jobs."""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Self
+
+from rlm_integrations.errors import InputError
+from rlm_integrations.storage.artifacts import ArtifactStore
+from rlm_integrations.storage.database import parse_url
+from rlm_integrations.storage.database_errors import Target
+from rlm_integrations.storage.event_feed import follow_events
+from rlm_integrations.storage.files import LocalFiles, open_files
+from rlm_integrations.storage.folder import prepare_folder
+from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.queue import SqlQueueStore
+from rlm_integrations.storage.run_log import JournalRecord, RunLog, StoredEvent
+from rlm_integrations.storage.schema import DEFAULT_SCHEMA
+from rlm_integrations.storage.settings import read_settings
+from rlm_integrations.storage.shared_database import open_database
+
+
+class Storage:
+    """A database for what is searched, and a lake for what is large.
+
+    All storages of one URL in a process share one connection pool and one writer thread. Close a
+    storage when it is no longer needed; the last one waits until everything is committed.
+
+    Args:
+        where: A folder, which is created if needed, with an SQLite database and files; or the URL
+            of a database on a server.
+        lake: The folder or the URL of an object store (extra `s3`) for large blobs and artifacts;
+            by default the folder. A database on a server without a lake keeps all blobs itself.
+        schema: The schema of the tables; on SQLite and MySQL the prefix of their names.
+        pretty_print: Whether JSON of artifacts is indented.
+        keep_documents: Whether documents are kept with runs. If not, they are needed again at a
+            resume.
+        retention: How long runs are kept; None for ever.
+
+    Raises:
+        InputError: The folder is not a storage folder, or the URL cannot work.
+        StorageError: The database cannot be opened, or its data is of another version.
+        MissingExtraError: The packages for PostgreSQL or object stores are not installed.
+    """
+
+    def __init__(
+        self,
+        where: str | os.PathLike[str] = "runs/",
+        *,
+        lake: str | os.PathLike[str] | None = None,
+        schema: str = DEFAULT_SCHEMA,
+        pretty_print: bool = True,
+        keep_documents: bool = True,
+        retention: timedelta | None = None,
+    ) -> None:
+        self.keep_documents = keep_documents
+        self.retention = retention
+        files = None if lake is None else open_files(lake)
+        if isinstance(where, str) and "://" in where:
+            target = Target(parse_url(where))
+        else:
+            target = prepare_folder(where)
+            files = files or LocalFiles(target.folder)
+        self._shared = open_database(target, schema=schema)
+        self._is_closed = False
+        self._artifacts = None if files is None else ArtifactStore(files, pretty_print=pretty_print)
+        self.lake = Lake(self._shared, files)
+        self.queue = SqlQueueStore(self._shared)
+        self._log = RunLog(self._shared, self.lake)
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str]) -> Self:
+        """The storage that the section `storage` of a YAML file describes.
+
+        Raises:
+            InputError: The file cannot be read, a key is unknown, or a value is not valid.
+        """
+        settings = read_settings(path)
+        files = settings.base_dir if settings.artifact_lake_enabled else None
+        return cls(
+            settings.database_url or settings.base_dir,
+            lake=settings.lake_url or (files if settings.database_url else None),
+            schema=settings.schema,
+            pretty_print=settings.pretty_print,
+            keep_documents=settings.keep_documents,
+            retention=settings.retention,
+        )
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """Artifacts, manifests and raw responses.
+
+        Raises:
+            InputError: The storage has a database on a server and no lake.
+        """
+        if self._artifacts is None:
+            raise InputError(
+                "this storage has no place for files: pass lake=, or enable storage.artifact_lake"
+            )
+        return self._artifacts
+
+    def __repr__(self) -> str:
+        return f"<Storage in {self._shared.database.target}>"
+
+    def close(self) -> None:
+        """Release the database; the last of its users waits until everything is committed."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._shared.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def append(self, records: Sequence[JournalRecord]) -> None:
+        """Keep records of a journal as one unit; see `RunLog.append`."""
+        await self._log.append(records)
+
+    def load(self, run_id: str) -> list[JournalRecord]:
+        """All records of a run, in order; see `RunLog.load`."""
+        return self._log.load(run_id)
+
+    async def aload(self, run_id: str) -> list[JournalRecord]:
+        """`load` without blocking the event loop."""
+        return await self._log.aload(run_id)
+
+    async def append_events(
+        self, store_id: str, bodies: Sequence[bytes], *, run_id: str | None = None
+    ) -> int:
+        """Keep events of a store as one unit; see `RunLog.append_events`."""
+        return await self._log.append_events(store_id, bodies, run_id=run_id)
+
+    def events_since(self, store_id: str, seq: int = 0) -> list[StoredEvent]:
+        """The events of a store after that number; see `RunLog.events_since`."""
+        return self._log.events_since(store_id, seq)
+
+    def follow_events(self, store_id: str, after: int = 0) -> AsyncIterator[StoredEvent]:
+        """The events of a store, and every further one as any process commits it."""
+        return follow_events(self._log, self._shared.database, store_id, after)
