@@ -114,7 +114,7 @@ def _plain(signature: inspect.Signature) -> inspect.Signature:
 
 STORE_METHODS = tuple(map(store_method, sorted(REPL_METHODS)))
 
-# The names of the REPL, which tools cannot have
+# Names in the REPL, which tools cannot use
 RESERVED = frozenset(
     {
         *(spec.name for spec in (*FUNCTIONS, *STORE_FUNCTIONS) if "." not in spec.name),

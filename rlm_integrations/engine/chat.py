@@ -10,7 +10,7 @@ from rlm_integrations._concurrency.portal import portal
 from rlm_integrations._json import to_plain
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.repl import LazySession
-from rlm_integrations.engine.stream import Wanted, streamed
+from rlm_integrations.engine.stream import Wanted, stream_events
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import Emitter, Event, Hook
 from rlm_integrations.result import RLMResult
@@ -95,7 +95,7 @@ class Chat:
 
     def astream(self, query: str, *, only: Wanted | None = None) -> AsyncGenerator[Event, None]:
         """The events of the next question as they occur; see `RLM.astream`."""
-        return streamed(lambda hook: self._ask(query, hook), only)
+        return stream_events(lambda hook: self._ask(query, hook), only)
 
     def stream(self, query: str, *, only: Wanted | None = None) -> Iterator[Event]:
         """The events of the next question as they occur, for scripts, threads and notebooks; see

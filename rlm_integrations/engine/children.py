@@ -20,8 +20,8 @@ from rlm_integrations.events import ChildFinished, RunStarted
 from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import LLMError, SpanRef
 
-# Characters of the document that are searched for the short strings of one call
-_MOST_SEARCHED = 1_000_000_000
+# Characters of the document that are searched for short strings, per call
+_MAX_SEARCHED_CHARS = 1_000_000_000
 
 
 def spawner(tree: Tree, depth: int, corpus: Corpus) -> Spawn:
@@ -139,7 +139,7 @@ def _slice(
         hits: list[Hit] = []
         spend(len(text))
         # A short string may be below the locator's minimum
-        if not pieces.spans and len(text) <= MAX_QUOTE_CHARS and searched < _MOST_SEARCHED:
+        if not pieces.spans and len(text) <= MAX_QUOTE_CHARS and searched < _MAX_SEARCHED_CHARS:
             searched += corpus.characters
             hits = find_quote(corpus, text, limit=1, exactly=True)
         if hits:

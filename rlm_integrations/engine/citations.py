@@ -13,7 +13,7 @@ from rlm_integrations.trajectory import Citation
 MAX_CITATIONS = 1_000  # citations of one answer
 MAX_QUOTE_CHARS = 100_000  # characters of one quote
 # Characters of the document that are searched for the quotes of one answer: about ten seconds
-_MOST_READ = 4_000_000_000
+_MAX_READ_CHARS = 4_000_000_000
 
 
 def verify_evidence(
@@ -58,8 +58,8 @@ class _Check:
         dropped = len(pieces[MAX_CITATIONS:])
         for piece in pieces[:MAX_CITATIONS]:
             try:
-                place = self._place(piece)
-                span = self._lifted(place)
+                place = self._find_place(piece)
+                span = self._lift(place)
                 if span is not None and span not in citations:
                     citations[span] = self._citation(span, ambiguous=place in self._ambiguous)
             except ContextError:
@@ -72,7 +72,7 @@ class _Check:
         metadata = dict(self._root.source(span.source).metadata)
         return Citation(span.source, span.start, span.end, quote, metadata, ambiguous=ambiguous)
 
-    def _place(self, piece: Any) -> SpanRef | None:
+    def _find_place(self, piece: Any) -> SpanRef | None:
         """The place in the run's document that a piece of evidence refers to, or None."""
         match piece:
             case SpanRef():
@@ -87,7 +87,9 @@ class _Check:
         return None
 
     def _search(self, quote: str) -> SpanRef | None:
-        if self._read > _MOST_READ or (self._until is not None and time.monotonic() >= self._until):
+        if self._read > _MAX_READ_CHARS or (
+            self._until is not None and time.monotonic() >= self._until
+        ):
             return None
         hits = locate_quote(self._corpus, quote)
         self._read += hits[-1].span.end if len(hits) > 1 else 5 * self._corpus.characters
@@ -95,7 +97,7 @@ class _Check:
             self._ambiguous.add(hits[0].span)
         return hits[0].span if hits else None
 
-    def _lifted(self, span: SpanRef | None) -> SpanRef | None:
+    def _lift(self, span: SpanRef | None) -> SpanRef | None:
         """The span in the root's document, or None if there is none."""
         if span is None or not 0 < span.end - span.start <= MAX_QUOTE_CHARS:
             return None

@@ -11,8 +11,8 @@ from rlm_integrations.records import Message
 _CHARACTERS_PER_TOKEN = 3
 # The maximum length of a shortened reply, in characters; lower if the replies of a long run would
 # not fit into the window together
-_SHORTENED = 300
-_REPLIES = 200  # of a long run
+_SHORTENED_CHARS = 300
+_EXPECTED_REPLIES = 200  # of a long run
 
 
 class Conversation:
@@ -30,7 +30,7 @@ class Conversation:
         self._most = window * compact_at
         self._longest_reply = int(window * compact_at * _CHARACTERS_PER_TOKEN / 4)  # characters
         self._shortened = min(
-            _SHORTENED, int(window * compact_at * _CHARACTERS_PER_TOKEN / _REPLIES)
+            _SHORTENED_CHARS, int(window * compact_at * _CHARACTERS_PER_TOKEN / _EXPECTED_REPLIES)
         )
         self._question = 0  # the index of the question
         # The index and the message to which the closing request was appended
@@ -111,7 +111,7 @@ class Conversation:
             room = int(self._most - others) * _CHARACTERS_PER_TOKEN
             text = self.messages[last].content
             self.messages[last] = Message(
-                self.messages[last].role, prompts.cut_output(text, max(room, _SHORTENED))
+                self.messages[last].role, prompts.cut_output(text, max(room, _SHORTENED_CHARS))
             )
 
     def _of(self, role: str) -> list[int]:

@@ -14,9 +14,9 @@ from rlm_integrations.trajectory import Iteration
 RunCode = Callable[[str], Awaitable[ExecutionResult]]
 
 _USUAL_NAMES = {"answer", "context", "output", "response", "result", "results", "store", "summary"}
-_ERRORS_SEARCHED = 100
+_MAX_ERRORS = 100
 # Letters and digits beside an error that may be only its label, as in "Answer: Error: …"
-_LABEL = 20
+_MAX_LABEL_CHARS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ async def answer_of(
 async def _answer_of(
     reply: Reply, results: Sequence[ExecutionResult], run_code: RunCode, *, closing: bool
 ) -> FoundAnswer:
-    final = _together([result.final for result in results if result.final is not None])
+    final = _combine([result.final for result in results if result.final is not None])
     if any(result.status != "ok" for result in results):
         return FoundAnswer(
             message=prompts.note(Note("final_refused")) if final or reply.final else "",
@@ -68,10 +68,10 @@ async def _answer_of(
         return FoundAnswer(message=prompts.SEVERAL_FINALS, refused=final)
     if final is not None or reply.final is None:
         return FoundAnswer(final)
-    return await _resolved(reply.final, run_code)
+    return await _resolve(reply.final, run_code)
 
 
-def _together(finals: Sequence[FinalValue]) -> FinalValue | None:
+def _combine(finals: Sequence[FinalValue]) -> FinalValue | None:
     """The answer of several blocks. Different values become a list, because it is not known which
     one is intended.
     """
@@ -92,7 +92,7 @@ def _together(finals: Sequence[FinalValue]) -> FinalValue | None:
     )
 
 
-async def _resolved(prose: ProseFinal, run_code: RunCode) -> FoundAnswer:
+async def _resolve(prose: ProseFinal, run_code: RunCode) -> FoundAnswer:
     """The answer of a final in prose."""
     result = await run_code(prose.code)
     if result.status in {"interrupted", "lost"}:
@@ -114,7 +114,7 @@ async def _last_resort(
     for block in reversed(reply.blocks):
         prose = await parse_apart(lone_final, block.code) if block.note is not None else None
         if prose is not None:
-            resolved = await _resolved(prose, run_code)
+            resolved = await _resolve(prose, run_code)
             return resolved if resolved.final is not None else found
     literal = None
     if reply.final is not None and reply.final.kind == "variable":
@@ -150,7 +150,7 @@ def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:
     }
     errors = [
         text.partition("\n")[0]
-        for error in sorted(failed)[:_ERRORS_SEARCHED]
+        for error in sorted(failed)[:_MAX_ERRORS]
         for text in (str(error), repr(error))
     ]
     for turn in reversed(turns):
@@ -179,4 +179,4 @@ def _says_more(line: str, errors: Sequence[str]) -> bool:
     rest = line
     for error in errors:
         rest = rest.replace(error, "")
-    return rest == line or sum(map(str.isalnum, rest)) > _LABEL
+    return rest == line or sum(map(str.isalnum, rest)) > _MAX_LABEL_CHARS

@@ -133,7 +133,7 @@ class Gate:
             if self.on_missing is not None and not function.asks_models:
                 self.on_missing(call.id)
                 await asyncio.get_running_loop().create_future()  # until the block has ended
-            known = await self._called(call, function, args, kwargs)
+            known = await self._call_function(call, function, args, kwargs)
         else:
             for note in known.notes:
                 call.note(note)
@@ -142,7 +142,7 @@ class Gate:
             raise HostCallError(message, type=kind)
         return known.value
 
-    async def _called(
+    async def _call_function(
         self, call: HostCall, function: Function, args: list[Any], kwargs: dict[str, Any]
     ) -> Answer:
         """Call the function, and store its answer before the code receives it."""
@@ -192,7 +192,7 @@ class Gate:
         done = FunctionCall(
             path=call.id.path,
             function=call.id.function,
-            arguments=_Shown().call(args, kwargs),
+            arguments=_ArgumentsRepr().call(args, kwargs),
             start=begun,
             end=self._tree.clock.now(),
             error=None if error is None else f"{error.type}: {error}"[:_ERROR_CHARS],
@@ -215,7 +215,7 @@ class Gate:
         return CallId(self.run, block, function, digest, occurrence)
 
 
-class _Shown(reprlib.Repr):
+class _ArgumentsRepr(reprlib.Repr):
     """Formats the arguments of a call, each shortened."""
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
 from rlm_integrations.trajectory import Execution, Iteration
 
 _REPORTED_SHARES = (0.5, 0.25, 0.1)  # of a budget: the model is notified when less is left
-REPEATS = 5  # a run ends after so many identical replies
+MAX_REPEATS = 5  # a run ends after so many identical replies
 _MAX_PARSED_CHARS = 1_000_000  # of a reply: more than any model may write
 _BLOCK = re.compile(r"<block-\d+>")
 
@@ -169,7 +169,7 @@ class Run:
         self._blocks.begin_turn(is_first=not outcome.turns)
         is_final = False
         try:
-            reply = await self._parsed(record)
+            reply = await self._parse(record)
             results = await self._run_blocks(reply)
             note = await self._finish(reply, results, closing=closing)
             is_final = note is None
@@ -178,7 +178,7 @@ class Run:
                     reply,
                     results,
                     note,
-                    repeated=_repeated(outcome.turns, record.reply, self._blocks.executions),
+                    repeated=_repetition_note(outcome.turns, record.reply, self._blocks.executions),
                 )
         # Also if the run is cancelled during the turn: paid calls stay in the record
         finally:
@@ -237,7 +237,7 @@ class Run:
                 return record
         raise AssertionError("unreachable")
 
-    async def _parsed(self, record: CallRecord) -> Reply:
+    async def _parse(self, record: CallRecord) -> Reply:
         """Parse a reply, and add it to the conversation."""
         text, is_cut = record.reply, getattr(record.reply, "truncated", False)
         reply = await runtime.parse_apart(parse_reply, text[:_MAX_PARSED_CHARS], is_cut=is_cut)
@@ -258,11 +258,7 @@ class Run:
         return results
 
     async def _finish(
-        self,
-        reply: Reply,
-        results: list[ExecutionResult],
-        *,
-        closing: bool,
+        self, reply: Reply, results: list[ExecutionResult], *, closing: bool
     ) -> str | None:
         """Check the answer of a reply.
 
@@ -349,8 +345,8 @@ class Run:
 
     def _is_stuck(self) -> bool:
         turns = self.outcome.turns
-        if len(turns) >= REPEATS and all(
-            turn.reply == turns[-1].reply for turn in turns[-REPEATS:]
+        if len(turns) >= MAX_REPEATS and all(
+            turn.reply == turns[-1].reply for turn in turns[-MAX_REPEATS:]
         ):
             self.outcome.stop_reason = "repeated_reply"
             return True
@@ -365,7 +361,7 @@ class Run:
         outcome, before = self.outcome, len(self.outcome.turns)
         stop_reason = outcome.stop_reason
         self.conversation.close(prompts.closing(reason))
-        self._asking.closed = "this is the last turn, and no model can be asked any more"
+        self._asking.closed = "this is the last turn, and models cannot be called any more"
         try:
             await self._turn(closing=True)
         except BudgetSpentError:
@@ -388,7 +384,9 @@ class Run:
         return best_words(self.outcome.turns, self._spoken)
 
 
-def _repeated(turns: Sequence[Iteration], reply: str, executions: Sequence[Execution]) -> str:
+def _repetition_note(
+    turns: Sequence[Iteration], reply: str, executions: Sequence[Execution]
+) -> str:
     """The note about a reply that is the same as the previous one; otherwise ""."""
     if not turns or turns[-1].reply != reply:
         return ""

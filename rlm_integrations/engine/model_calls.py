@@ -22,7 +22,7 @@ from rlm_integrations.lm.limiter import Limiter, limiter_of
 from rlm_integrations.lm.prompts import digest_of_messages
 from rlm_integrations.records import BOUND, CallRecord, LLMError, Request
 
-_HASHED_OFF_LOOP = 1 << 18  # characters of a request
+_OFF_LOOP_CHARS = 1 << 18  # characters of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class ModelCalls:
         if self._journal is None:
             return ""
         size = sum(len(message.content) for message in request.messages)
-        hashing = runtime.offload if size > _HASHED_OFF_LOOP else None
+        hashing = runtime.offload if size > _OFF_LOOP_CHARS else None
         digest = (
             await hashing(digest_of_messages, request.messages)
             if hashing

@@ -13,14 +13,14 @@ from rlm_integrations.records import LLMError, SpanRef
 from rlm_integrations.sandbox.base import ExecutionResult
 from rlm_integrations.trajectory import Execution, FunctionCall, SubCall
 
-# The size of a record without its strings, in characters
-_CALL = 1_000  # a model call or a block
-_FUNCTION_CALL = 300
-_PIECE = 50  # a span in a prompt
+# The size of a record without its strings
+_CALL_CHARS = 1_000  # a model call or a block
+_FUNCTION_CALL_CHARS = 300
+_SPAN_CHARS = 50  # a span in a prompt
 # The recorded fields of a store event
 _EVENT_FIELDS = ("op", "id", "type", "description", "worker", "ts")
-# Characters of a shortened string: half from its start, half from its end
-_ENDS = 1_000
+# Half from the start of a string, half from its end
+_SHORTENED_CHARS = 1_000
 
 
 class RecordRoom:
@@ -36,32 +36,34 @@ class RecordRoom:
     @property
     def is_full(self) -> bool:
         """Whether no further call can be recorded."""
-        return self._left < 2 * _CALL
+        return self._left < 2 * _CALL_CHARS
 
     def has_room_for(self, call: FunctionCall) -> bool:
         """Take the room for a function call. Returns whether there was enough."""
-        return self._take(_FUNCTION_CALL + len(call.arguments) + len(call.error or ""), whole=True)
+        return self._take(
+            _FUNCTION_CALL_CHARS + len(call.arguments) + len(call.error or ""), whole=True
+        )
 
-    def fitted(self, call: SubCall) -> SubCall | None:
+    def fit(self, call: SubCall) -> SubCall | None:
         """The complete call, or with shortened strings, or None if it can only be counted."""
-        if self._take(_CALL + _length(call.prompt) + len(call.reply), whole=True):
+        if self._take(_CALL_CHARS + _length(call.prompt) + len(call.reply), whole=True):
             return call
         shorter = replace(
             call, prompt=_shorter_prompt(call.prompt), reply=_shorter_reply(call.reply)
         )
         return (
             shorter
-            if self._take(_CALL + _length(shorter.prompt) + len(shorter.reply), whole=False)
+            if self._take(_CALL_CHARS + _length(shorter.prompt) + len(shorter.reply), whole=False)
             else None
         )
 
-    def fitted_output(self, execution: Execution) -> Execution:
+    def fit_output(self, execution: Execution) -> Execution:
         """A block with its output, or with the beginning of its output."""
         texts = {name: getattr(execution, name) for name in ("code", "stdout", "stderr", "output")}
-        if self._take(_CALL + sum(map(len, texts.values())), whole=True):
+        if self._take(_CALL_CHARS + sum(map(len, texts.values())), whole=True):
             return execution
-        shorter = {name: text[:_ENDS] for name, text in texts.items() if name != "code"}
-        self._take(_CALL + len(execution.code) + sum(map(len, shorter.values())), whole=False)
+        shorter = {name: text[:_SHORTENED_CHARS] for name, text in texts.items() if name != "code"}
+        self._take(_CALL_CHARS + len(execution.code) + sum(map(len, shorter.values())), whole=False)
         return replace(
             execution,
             **shorter,
@@ -76,23 +78,23 @@ class RecordRoom:
 
 
 def _length(prompt: PromptPieces) -> int:
-    return sum(len(piece) if isinstance(piece, str) else _PIECE for piece in prompt.pieces)
+    return sum(len(piece) if isinstance(piece, str) else _SPAN_CHARS for piece in prompt.pieces)
 
 
 def _shorter_prompt(prompt: PromptPieces) -> PromptPieces:
     words = "".join(piece for piece in prompt.pieces if isinstance(piece, str))
     return (
         prompt
-        if _length(prompt) <= 2 * _ENDS or len(words) <= 2 * _ENDS
-        else prompt.shortened(_ENDS)
+        if _length(prompt) <= 2 * _SHORTENED_CHARS or len(words) <= 2 * _SHORTENED_CHARS
+        else prompt.shortened(_SHORTENED_CHARS)
     )
 
 
 def _shorter_reply(reply: str) -> str:
-    if len(reply) <= 2 * _ENDS or isinstance(reply, LLMError):
+    if len(reply) <= 2 * _SHORTENED_CHARS or isinstance(reply, LLMError):
         return reply
-    half = _ENDS // 2
-    left_out = f"[{len(reply) - _ENDS:,} characters are not in the record]"
+    half = _SHORTENED_CHARS // 2
+    left_out = f"[{len(reply) - _SHORTENED_CHARS:,} characters are not in the record]"
     return f"{reply[:half]}\n{left_out}\n{reply[-half:]}"
 
 
@@ -156,7 +158,7 @@ class Notebook:
 
     def add(self, call: SubCall) -> None:
         """Record a model call, complete or shortened, or only count it."""
-        kept = self._room.fitted(call)
+        kept = self._room.fit(call)
         if kept is None:
             self.unrecorded += call.calls
         else:
@@ -176,7 +178,7 @@ class Notebook:
         self, number: int, code: str, result: ExecutionResult, *, start: float, elapsed: float
     ) -> Execution:
         """The record of the block."""
-        return self._room.fitted_output(
+        return self._room.fit_output(
             Execution(
                 block=number,
                 code=code,

@@ -19,7 +19,7 @@ from rlm_integrations.engine.resuming import resume
 from rlm_integrations.engine.run_storage import RunStorage
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.show import Turns, display_hooks
-from rlm_integrations.engine.stream import Wanted, streamed
+from rlm_integrations.engine.stream import Wanted, stream_events
 from rlm_integrations.engine.tools import tools_of
 from rlm_integrations.engine.tree import RunStart
 from rlm_integrations.errors import InputError, check_count
@@ -247,7 +247,7 @@ class RLM(Generic[T_co]):
             only: A filter: returns whether to yield an event. The last event is always yielded. A
                 run of a thousand calls has several thousand events.
         """
-        return streamed(
+        return stream_events(
             lambda hook: self._complete(query, context, Emitter(*self._hooks, hook)), only
         )
 
@@ -301,18 +301,18 @@ class RLM(Generic[T_co]):
         return portal().run(self.aquery(query, context, verbose=verbose))
 
     async def aresume(self, run_id: str, context: Context | None = None) -> RLMResult[T_co]:
-        """The result of a stored run; a run that has not ended goes on from its record, and pays for
-        no call twice.
+        """The result of a stored run. An unfinished run is resumed, without paying for a recorded
+        call again.
 
-        Its code runs again, with the recorded answers. Models, tools and `output_type` must have the
-        names that they had.
+        Its code runs again, with the recorded answers. Models, tools and `output_type` must have
+        the same names as before.
 
         Args:
-            run_id: The run, `result.run_id`.
-            context: Its document, for a storage that does not keep documents.
+            run_id: The id of the run, `result.run_id`.
+            context: The document, if the storage does not store documents.
 
         Raises:
-            InputError: No run has this id; or the models, options or document are others.
+            InputError: The run does not exist, or the models, options or document differ.
             StorageError: Another process has the run.
             ReplayDivergedError: Its code made a call that is not in its record.
         """

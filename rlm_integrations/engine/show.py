@@ -32,8 +32,8 @@ from rlm_integrations.records import LLMError
 from rlm_integrations.result import RLMResult
 from rlm_integrations.trajectory import Execution, Iteration
 
-_SHOWN = (3_000, 1_000)  # characters of code or output, from its start and from its end
-_LINES = (45, 15)  # and lines, likewise
+_SHOWN_CHARS = (3_000, 1_000)  # characters of code or output, from its start and from its end
+_SHOWN_LINES = (45, 15)  # and lines, likewise
 # Characters that move the cursor, end a line, or change the direction of text
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _RETRY_SECONDS = 1.0  # between two printed retries
@@ -91,13 +91,13 @@ def _lines_of(event: Event) -> list[str]:
             return [f"Block {block}:", cut_for_display(code)]
         case BlockFinished(execution=execution):
             return [
-                _ran(execution),
+                _block_line(execution),
                 cut_for_display(execution.output),
                 cut_for_display(execution.error or ""),
             ]
         case TurnFinished(turn=turn):
             return [
-                _took(turn),
+                _turn_line(turn),
                 *([] if turn.executions else [cut_for_display(turn.reply)]),
                 cut_for_display(turn.note),
             ]
@@ -113,14 +113,14 @@ def _lines_of(event: Event) -> list[str]:
     return []
 
 
-def _ran(execution: Execution) -> str:
+def _block_line(execution: Execution) -> str:
     calls = len(execution.subcalls)
     failed = sum(isinstance(call.reply, LLMError) for call in execution.subcalls)
     asked = f", {counted(calls, 'call')}{f' ({failed} failed)' if failed else ''}" if calls else ""
     return f"Block {execution.block}: {execution.status}, {execution.elapsed:.2f} s{asked}"
 
 
-def _took(turn: Iteration) -> str:
+def _turn_line(turn: Iteration) -> str:
     tokens = (
         f", {turn.usage.input_tokens:,} tokens read and {turn.usage.output_tokens:,} written"
         if turn.usage
@@ -154,13 +154,15 @@ def cut_for_display(text: str) -> str:
     """The beginning and the end of a text, with the number of characters or lines left out. It
     ends with a newline, or is empty.
     """
-    if len(text) > sum(_SHOWN):
-        left_out = len(text) - sum(_SHOWN)
-        start, end = text[: _SHOWN[0]], text[-_SHOWN[1] :]
+    if len(text) > sum(_SHOWN_CHARS):
+        left_out = len(text) - sum(_SHOWN_CHARS)
+        start, end = text[: _SHOWN_CHARS[0]], text[-_SHOWN_CHARS[1] :]
         text = f"{start}\n… {left_out:,} characters left out …\n{end}"
     lines = printable(text.rstrip()).split("\n")
-    if len(lines) > sum(_LINES):
-        lines[_LINES[0] : -_LINES[1]] = [f"… {len(lines) - sum(_LINES):,} lines left out …"]
+    if len(lines) > sum(_SHOWN_LINES):
+        lines[_SHOWN_LINES[0] : -_SHOWN_LINES[1]] = [
+            f"… {len(lines) - sum(_SHOWN_LINES):,} lines left out …"
+        ]
     return "\n".join([*lines, ""]) if any(lines) else ""
 
 
@@ -185,7 +187,7 @@ def print_whole(text: str) -> None:
 
 
 class Calls:
-    """Shows the number of finished, active and failed model calls in one bar for all concurrent runs
+    """Shows the numbers of finished, active and failed model calls: one bar for all concurrent runs
     of an RLM.
     """
 

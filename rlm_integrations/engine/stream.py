@@ -10,7 +10,7 @@ from rlm_integrations.result import RLMResult
 Wanted = Callable[[Event], bool]
 
 
-async def streamed(
+async def stream_events(
     ask: Callable[[Hook], Awaitable[RLMResult]], only: Wanted | None
 ) -> AsyncGenerator[Event, None]:
     """The events of a run; the last one is `RunFinished`. Closing the generator cancels the run and

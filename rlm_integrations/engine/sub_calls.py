@@ -21,8 +21,8 @@ from rlm_integrations.lm.prompts import unicode_error
 from rlm_integrations.records import CallRecord, LLMError, Message, Request
 from rlm_integrations.trajectory import SubCall
 
-_GROUP = 2_000_000  # characters of prompts that are recorded together
-_GROUPED = 500  # the maximum of prompts that are recorded together
+_MAX_GROUP_CHARS = 2_000_000  # characters of prompts that are recorded together
+_MAX_GROUP_PROMPTS = 500  # the maximum of prompts that are recorded together
 
 
 def _as_it_is(item: Any) -> Any:
@@ -156,10 +156,10 @@ class SubCalls:
         group: list[int] = []
         made: list[str] = []
         size = 0
-        while numbers and size < _GROUP:
+        while numbers and size < _MAX_GROUP_CHARS:
             group.append(numbers.popleft())
             made.append(fill(items[group[-1]]))
-            size += len(made[-1]) + _GROUP // _GROUPED
+            size += len(made[-1]) + _MAX_GROUP_CHARS // _MAX_GROUP_PROMPTS
         located = await self._tree.locator.pieces(made)
         since = self._tree.clock.since
         for number, pieces in zip(group, located, strict=True):

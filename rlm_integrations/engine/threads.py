@@ -14,7 +14,7 @@ from rlm_integrations.corpus import Corpus
 T = TypeVar("T")
 P = ParamSpec("P")
 
-COUNT = 2  # endless queries of one tree block only its two threads, not those of other trees
+THREADS = 2  # endless queries of one tree block only its two threads, not those of other trees
 
 
 class TreeThreads:
@@ -26,7 +26,7 @@ class TreeThreads:
 
     def __init__(self, query_chars: int) -> None:
         self._query_chars = query_chars
-        self._threads = ThreadPoolExecutor(COUNT, "rlm-tree")
+        self._threads = ThreadPoolExecutor(THREADS, "rlm-tree")
         self._under_way: set[Work] = set()
 
     async def query(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -13,7 +13,7 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.records import HostFunction, SpanRef, StoreObject
 from rlm_integrations.sandbox.base import HostCallError
 
-_TAKEN = re.compile(r"context_\d+|__\w*")
+_RESERVED = re.compile(r"context_\d+|__\w*")
 _MAX_DEPTH = 50  # of a nested result
 
 
@@ -48,7 +48,7 @@ class Tool:
             ) from error
 
 
-def tools_of(functions: Sequence[Callable[..., Any]], taken: Collection[str]) -> list[Tool]:
+def tools_of(functions: Sequence[Callable[..., Any]], reserved: Collection[str]) -> list[Tool]:
     """The user's functions as tools.
 
     Raises:
@@ -62,8 +62,8 @@ def tools_of(functions: Sequence[Callable[..., Any]], taken: Collection[str]) ->
         if not inspect.isroutine(function) or not name.isidentifier():
             raise InputError(f"a tool must be a plain function with a name, not {function!r}")
         if (
-            name in taken
-            or _TAKEN.fullmatch(name)
+            name in reserved
+            or _RESERVED.fullmatch(name)
             or name in dir(builtins)
             or any(tool.spec.name == name for tool in tools)
         ):

@@ -23,7 +23,7 @@ from rlm_integrations.records import SpanRef
 from rlm_integrations.store import SharedStore
 from rlm_integrations.trajectory import Citation
 
-NOTING = 4  # concurrent groups of calls whose prompts are looked up in the document
+MAX_NOTING = 4  # concurrent groups of calls whose prompts are looked up in the document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Tree:
         self.threads = TreeThreads(settings.limits.query_chars)
         self.locator = PromptLocator(corpus, self.threads)
         self.filling = asyncio.Semaphore(settings.max_parallel_calls)
-        self.noting = asyncio.Semaphore(NOTING)
+        self.noting = asyncio.Semaphore(MAX_NOTING)
         self._child_runs: dict[int, asyncio.Semaphore] = {}
 
     def child_run(self, depth: int) -> asyncio.Semaphore:

@@ -75,7 +75,7 @@ async def test_the_prompts_of_a_template_are_made_one_at_a_time(
     """No more filled prompts exist at a time than calls are in flight, even when they are
     recorded.
     """
-    monkeypatch.setattr(sub_calls, "_GROUP", 5_000)
+    monkeypatch.setattr(sub_calls, "_MAX_GROUP_CHARS", 5_000)
     noted: list[int] = []
     note = sub_calls.SubCalls._note_calls
 

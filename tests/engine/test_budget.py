@@ -111,7 +111,7 @@ async def test_the_closing_turn_makes_no_calls(server: StandIn) -> None:
     result = await rlm.acompletion("What happened?", DOCUMENT)
     assert (
         result.answer
-        == "found; Error: budget: this is the last turn, and no model can be asked any more"
+        == "found; Error: budget: this is the last turn, and models cannot be called any more"
     )
     assert server.stats().calls == 2
 

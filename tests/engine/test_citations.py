@@ -139,7 +139,7 @@ async def test_many_quotes_that_are_nowhere_end_in_time(monkeypatch: pytest.Monk
     """The search for one answer's quotes reads a limited part of the document; spans cost nothing
     and are still verified.
     """
-    monkeypatch.setattr("rlm_integrations.engine.citations._MOST_READ", 10 * len(TEXT))
+    monkeypatch.setattr("rlm_integrations.engine.citations._MAX_READ_CHARS", 10 * len(TEXT))
     with Corpus.build(TEXT) as corpus:
         evidence = [f"invented {n}" for n in range(50)] + ["Nobody", SpanRef("context_0", 4, 10)]
         citations, dropped = verify_evidence(evidence, corpus, corpus)

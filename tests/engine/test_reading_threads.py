@@ -12,7 +12,7 @@ import pytest
 from rlm_integrations import Limits
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.work import Work, WorkStoppedError, spend
-from rlm_integrations.engine.threads import COUNT, TreeThreads
+from rlm_integrations.engine.threads import THREADS, TreeThreads
 from rlm_integrations.records import Request
 from rlm_integrations.sandbox.process import ProcessSession
 from rlm_integrations.store import SharedStore, WorkerStoreProxy
@@ -70,7 +70,7 @@ async def test_one_run_queries_in_two_threads_and_others_continue(
     search = WorkerStoreProxy.search
     monkeypatch.setattr(WorkerStoreProxy, "search", endless)
     hostile = asyncio.ensure_future(run(Scripted([MANY, final("'over'")])))
-    for _ in range(COUNT):
+    for _ in range(THREADS):
         await endless.begun.get()
     monkeypatch.setattr(WorkerStoreProxy, "search", search)
     other = await run(
@@ -87,7 +87,7 @@ async def test_one_run_queries_in_two_threads_and_others_continue(
     assert (other.answer, hostile.done()) == ("root_000001", False)
     endless.let_go.set()
     assert (await hostile).answer == "over"
-    assert endless.most_open == COUNT
+    assert endless.most_open == THREADS
 
 
 async def test_a_run_is_cancelled_during_its_queries(
@@ -98,16 +98,16 @@ async def test_a_run_is_cancelled_during_its_queries(
     """
     monkeypatch.setattr(WorkerStoreProxy, "search", endless)
     hostile = asyncio.ensure_future(run(Scripted([MANY, final("'over'")])))
-    for _ in range(COUNT):
+    for _ in range(THREADS):
         await endless.begun.get()
     hostile.cancel()
     with pytest.raises(asyncio.CancelledError):
         await hostile
-    assert (endless.open, endless.begun.empty()) == (COUNT, True)
+    assert (endless.open, endless.begun.empty()) == (THREADS, True)
     endless.let_go.set()
     while endless.open:
         await asyncio.sleep(0.001)
-    assert (endless.stopped, endless.begun.empty()) == (COUNT, True)
+    assert (endless.stopped, endless.begun.empty()) == (THREADS, True)
 
 
 async def test_a_block_is_interrupted_during_its_query(

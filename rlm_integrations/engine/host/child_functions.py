@@ -19,7 +19,7 @@ from rlm_integrations.records import LLMError
 from rlm_integrations.sandbox.base import HostCallError
 from rlm_integrations.trajectory import SubCall
 
-_SMALL = 10_000  # characters: document text is not looked for in shorter questions
+_LOCATED_CHARS = 10_000  # characters: document text is not looked for in shorter questions
 
 
 class ChildFunctions:
@@ -43,7 +43,7 @@ class ChildFunctions:
 
     async def recursive_lm(self, call: HostCall, query: Any, context_subset: Any) -> str:
         """Answer a question over a part of the document."""
-        return await self._over(call, call.id, query, context_subset)
+        return await self._answer_over(call, call.id, query, context_subset)
 
     async def recursive_batch(self, call: HostCall, tasks: Any) -> list[str]:
         """Answer several questions concurrently; a malformed task becomes an `LLMError` in its own
@@ -55,7 +55,7 @@ class ChildFunctions:
 
         async def one(id_: CallId, task: Any) -> str:
             fields = task if isinstance(task, dict) else {}
-            return await self._over(call, id_, fields.get("query"), fields.get("context"))
+            return await self._answer_over(call, id_, fields.get("query"), fields.get("context"))
 
         return await self._each(call, items, one)
 
@@ -65,7 +65,7 @@ class ChildFunctions:
         """Answer a prompt that contains its context, as in other libraries, or a question over a
         context.
         """
-        return await self._prompted(call, call.id, prompt, context, model)
+        return await self._answer_prompt(call, call.id, prompt, context, model)
 
     async def rlm_query_batched(self, call: HostCall, prompts: Any, model: Any = None) -> list[str]:
         """Answer several prompts concurrently; each may also be a task of `recursive_batch`."""
@@ -77,7 +77,7 @@ class ChildFunctions:
             query, context = (
                 (prompt.get("query"), prompt.get("context")) if is_task else (prompt, None)
             )
-            return await self._prompted(call, id_, query, context, model)
+            return await self._answer_prompt(call, id_, query, context, model)
 
         return await self._each(call, items, one)
 
@@ -96,20 +96,20 @@ class ChildFunctions:
         await pool(items, one, max(1, width))
         return replies
 
-    async def _prompted(
+    async def _answer_prompt(
         self, call: HostCall, id_: CallId, prompt: Any, context: Any, model: Any
     ) -> str:
         if model is None and isinstance(context, str) and context in self._tree.settings.subs:
             context, model = None, context  # the second argument in other libraries
         lm = self._arguments.model(model)
         if context is not None:
-            return await self._over(call, id_, prompt, context)
+            return await self._answer_over(call, id_, prompt, context)
         prompt = required_text(id_.function, "prompt", prompt)
         if model is not None or not self.asks_children():
             return await self._asking.ask_one(call, id_, prompt, lm)
         return await self.answer(call, id_, prompts.IN_CONTEXT, prompt)
 
-    async def _over(self, call: HostCall, id_: CallId, query: Any, context: Any) -> str:
+    async def _answer_over(self, call: HostCall, id_: CallId, query: Any, context: Any) -> str:
         query = required_text(id_.function, "query", query)
         if not isinstance(context, str) and not (
             isinstance(context, list) and await self._tree.threads.free(_are_strings, context)
@@ -153,11 +153,11 @@ class ChildFunctions:
         if known is not None and isinstance(answer := known.value, ChildAnswer):
             self._tree.models.charge_again(id_.run, answer.charges)
         else:
-            answer = await self._asked(call, id_, query, context)
+            answer = await self._run_child(call, id_, query, context)
         await call.notebook.note_despite_cancel(self._note(call, id_, query, answer))
         return answer.result.reply
 
-    async def _asked(
+    async def _run_child(
         self, call: HostCall, id_: CallId, query: str, context: str | list[str] | None
     ) -> ChildAnswer:
         tree, begun = self._tree, self._tree.clock.now()
@@ -176,7 +176,7 @@ class ChildFunctions:
 
     async def _note(self, call: HostCall, id_: CallId, query: str, answer: ChildAnswer) -> None:
         result = answer.result
-        is_own = len(query) < _SMALL and not result.turns
+        is_own = len(query) < _LOCATED_CHARS and not result.turns
         located = [literal(query)] if is_own else await self._tree.locator.pieces([query])
         call.notebook.add(
             SubCall(

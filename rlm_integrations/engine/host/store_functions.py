@@ -20,8 +20,8 @@ from rlm_integrations.store.content import length
 from rlm_integrations.store.derive import AskMany, llm_map, llm_reduce
 
 _CHARS_PER_TOKEN = 3
-_SMALL = 10_000  # characters: shorter objects are read on the event loop
-_UNKNOWN_WINDOW = 32_000  # tokens: assumed if the sub-model does not have a context_window
+_ON_LOOP_CHARS = 10_000  # characters: shorter objects are read on the event loop
+_DEFAULT_WINDOW = 32_000  # tokens: assumed if the sub-model does not have a context_window
 
 
 class StoreFunctions:
@@ -93,7 +93,7 @@ class StoreFunctions:
 
     async def llm_reduce(self, call: HostCall, ids_or_query: Any, prompt: Any) -> str:
         """Reduce objects to one."""
-        window = (self._tree.settings.sub.context_window or _UNKNOWN_WINDOW) * _CHARS_PER_TOKEN
+        window = (self._tree.settings.sub.context_window or _DEFAULT_WINDOW) * _CHARS_PER_TOKEN
         ask, away = self._ask_many(call), self._tree.threads.query
         return await llm_reduce(
             self._for(call), ids_or_query, prompt, ask, window=window, away=away
@@ -133,4 +133,4 @@ class StoreFunctions:
 def _is_small(store: WorkerStoreProxy, id_: Any = None, *_: Any) -> bool:
     """Whether reading an object takes only microseconds, less than starting a thread."""
     event = store.created(id_) if isinstance(id_, str) else None
-    return event is None or length(event.content) <= _SMALL
+    return event is None or length(event.content) <= _ON_LOOP_CHARS
