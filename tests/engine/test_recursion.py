@@ -239,7 +239,7 @@ async def test_a_backref_to_made_up_text_is_refused() -> None:
     result = await run(root, DOCUMENT, "root?", max_depth=2)
     assert result.answer == "0"
     (call,) = subcalls(result)
-    assert "only the document can be referred to" in call.turns[0].executions[0].error
+    assert "spans must refer to the document" in call.turns[0].executions[0].error
 
 
 @pytest.mark.parametrize(
