@@ -12,9 +12,9 @@ from rlm_integrations.cli import parsers
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlm_integrations"
 README = ROOT / "README.md"
-ENGINE, LM, LANGCHAIN, LLAMA_INDEX, SANDBOX, CLI = (
+ENGINE, LM, LANGCHAIN, LLAMA_INDEX, SANDBOX, STORAGE, CLI = (
     PACKAGE / folder / "README.md"
-    for folder in ("engine", "lm", "langchain", "llama_index", "sandbox", "cli")
+    for folder in ("engine", "lm", "langchain", "llama_index", "sandbox", "storage", "cli")
 )
 PAGES = [
     README,
@@ -25,6 +25,7 @@ PAGES = [
     LANGCHAIN,
     LLAMA_INDEX,
     SANDBOX,
+    STORAGE,
     CLI,
 ]
 

@@ -3,6 +3,7 @@ command line.
 """
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import re
@@ -29,6 +30,7 @@ from tests.readme import (
     PAGES,
     README,
     ROOT,
+    STORAGE,
     all_blocks,
     blocks,
     read,
@@ -198,10 +200,35 @@ def test_the_python_of_the_llama_index_page(
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
 
 
+def test_the_python_of_the_storage_page(
+    server: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All blocks run, and their answers are right; no model is asked."""
+    _, (printed,) = run_python(STORAGE, capsys)
+    assert printed == ("Who approved the dam? {'answer': 'Ada Conti'}\ncompleted b'a document'\n")
+    assert server.calls() == []
+
+
+def test_the_configuration_of_the_storage_page(tmp_path: Path) -> None:
+    """The YAML of the page is a valid configuration, and shows every key."""
+    from rlm_integrations.storage.settings import StorageSettings, read_settings
+
+    (tmp_path / "llm.yaml").write_text(blocks(STORAGE, "yaml")[0])
+    settings = read_settings(tmp_path / "llm.yaml", {"DB_USER": "me", "DB_PASSWORD": "secret"})
+    unset = StorageSettings()
+    same = {"artifact_lake_enabled", "keep_documents", "pretty_print", "schema"}  # the defaults
+    changed = {
+        each.name
+        for each in dataclasses.fields(settings)
+        if getattr(settings, each.name) != getattr(unset, each.name)
+    }
+    assert changed | same == {each.name for each in dataclasses.fields(settings)}
+
+
 def test_every_python_block_is_run() -> None:
     """Only the pages of the tests above have Python blocks."""
     having = [page for page in PAGES if blocks(page, "python")]
-    assert having == [README, ENGINE, LM, LANGCHAIN, LLAMA_INDEX]
+    assert having == [README, ENGINE, LM, LANGCHAIN, LLAMA_INDEX, STORAGE]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
