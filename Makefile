@@ -15,7 +15,7 @@ EXTRAS3 := langchain,storage
 # What openai 3 can change: how models are asked, and the tests of the LangChain face that ask by its SDK.
 TESTS3 := tests/lm tests/cassettes $(patsubst %,tests/langchain/test_%.py,batch fast models runnable streaming trace)
 
-.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-loaded
+.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-loaded soak
 
 # Both at once; Ctrl-C reaches both.
 test:
@@ -35,6 +35,10 @@ check: lint test
 test-loaded: $(ENV2)/ready $(ENV3)/ready
 	@for core in 1 2; do (while :; do :; done) & busy="$$busy $$!"; done; trap 'kill $$busy' EXIT; \
 	for round in 1 2 3; do $(MAKE) --no-print-directory test || exit 1; done
+
+# A run that is killed twenty times, on each database; `make soak SEED=7` repeats one.
+soak: $(ENV2)/ready
+	$(ENV2)/bin/python -m tests.storage.soak $(SEED)
 
 lint: $(ENV2)/ready
 	$(ENV2)/bin/ruff check .

@@ -112,7 +112,9 @@ def killed_and_resumed(url: str, tmp_path: Path, provider: StandIn, moments: lis
     run_id: str | None = None
     for moment in moments:
         process = program(url, tmp_path, provider, run_id)
-        while len(provider.calls()) < moment and process.poll() is None:
+        reached = len(provider.calls()) + 1 if run_id is not None else 1
+        while len(provider.calls()) < max(moment, reached):
+            assert process.poll() is None, process.communicate()[1][-3_000:]
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
