@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from rlm_integrations.errors import DamagedDataError, InputError
 from rlm_integrations.run_setup import SourceInfo
 
+_USUAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
@@ -33,6 +34,8 @@ def check_manifest_id(manifest_id: object) -> str:
     Raises:
         InputError: It is not.
     """
+    if isinstance(manifest_id, str) and _USUAL_UUID.fullmatch(manifest_id):
+        return manifest_id
     try:
         return str(UUID(str(manifest_id)))
     except ValueError:
