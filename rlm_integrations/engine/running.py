@@ -43,9 +43,8 @@ class BlockUnderWay:
         self._session = session
         self._calls = calls
         self._purse = purse
-        self._interrupts: set[asyncio.Task[None]] = (
-            set()
-        )  # the event loop has only weak references to tasks
+        # Strong references: the event loop has only weak ones
+        self._interrupts: set[asyncio.Task[None]] = set()
         self._task = asyncio.ensure_future(self._run(code, number, unfinished))
 
     @property

@@ -92,7 +92,7 @@ class Host:
             )
         try:
             hits = await self._tree.threads.free(locate_quote, self._corpus, quote, source)
-        # The document's file has changed. An error here would end the block and its paid calls
+        # The document's file has changed. No error: it would lose the block's paid replies
         except ContextError:
             call.note(UncheckedQuote())
             return None
