@@ -204,8 +204,9 @@ def test_the_python_of_the_storage_page(
     server: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All blocks run, and their answers are right; no model is asked."""
-    _, (printed,) = run_python(STORAGE, capsys)
-    assert printed == ("Who approved the dam? {'answer': 'Ada Conti'}\ncompleted b'a document'\n")
+    _, (first, second) = run_python(STORAGE, capsys)
+    assert first == "Who approved the dam? {'answer': 'Ada Conti'}\ncompleted b'a document'\n"
+    assert second == "final Who approved the dam?\nTrue\n"
     assert server.calls() == []
 
 

@@ -16,6 +16,7 @@ from rlm_integrations.storage.lake import Lake
 from rlm_integrations.storage.manifest import Manifest
 from rlm_integrations.storage.queue import SqlQueueStore
 from rlm_integrations.storage.run_log import JournalRecord, StoredEvent
+from rlm_integrations.storage.run_table import RunInfo
 from rlm_integrations.storage.storage import Storage
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "JournalRecord",
     "Lake",
     "Manifest",
+    "RunInfo",
     "SqlQueueStore",
     "Storage",
     "StoredArtifact",

@@ -1,13 +1,20 @@
-"""Journal records as rows keep them: JSON, compressed unless it is short."""
+"""Journal records as rows keep them: compressed, or, if they are short, as they are; with a checksum."""
 
+import zlib
+
+from rlm_integrations.errors import DamagedDataError
 from rlm_integrations.storage.compression import compress, decompress
 
 _SHORT_BYTES = 512  # compression gains little, and costs as much time as the rest of the row
+_SHORT = b"s"  # begins a short record: no compressed one begins so
+_CHECKSUM_BYTES = 4
 
 
 def packed(record: bytes) -> bytes:
     """The record as a row keeps it."""
-    return record if len(record) < _SHORT_BYTES else compress(record)
+    if len(record) >= _SHORT_BYTES:
+        return compress(record)
+    return b"%b%b%b" % (_SHORT, zlib.crc32(record).to_bytes(_CHECKSUM_BYTES, "big"), record)
 
 
 def unpacked(body: bytes, name: str) -> bytes:
@@ -16,4 +23,11 @@ def unpacked(body: bytes, name: str) -> bytes:
     Raises:
         DamagedDataError: It is damaged.
     """
-    return body if body.startswith(b"{") else decompress(body, name)
+    if not body.startswith(_SHORT):
+        return decompress(body, name)
+    checksum, record = body[1 : 1 + _CHECKSUM_BYTES], body[1 + _CHECKSUM_BYTES :]
+    if zlib.crc32(record).to_bytes(_CHECKSUM_BYTES, "big") != checksum:
+        raise DamagedDataError(
+            f"{name} is damaged: its checksum is wrong; restore it from a backup, or remove the run"
+        )
+    return record

@@ -12,6 +12,7 @@ from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import InputError
 from rlm_integrations.storage.compression import compress, decompress
 from rlm_integrations.storage.lake import SMALL_BYTES, Lake
+from rlm_integrations.storage.record_bodies import packed, unpacked
 from rlm_integrations.storage.schema import utc_now
 from rlm_integrations.storage.shared_database import SharedDatabase
 from rlm_integrations.storage.statements import RawInsert, Row, insert_new
@@ -113,7 +114,7 @@ class RunLog:
                 {
                     "run_id": record.run_id,
                     "call_id": record.call_id,
-                    "body": None if sha256 else compress(record.body),
+                    "body": None if sha256 else packed(record.body),
                     "blob_sha256": sha256,
                     "kept_at": kept_at,
                 }
@@ -144,7 +145,7 @@ class RunLog:
                 call_id,
                 self._lake.get(sha256)
                 if sha256
-                else decompress(body, f"record {number} of run {run_id}"),
+                else unpacked(body, f"record {number} of run {run_id}"),
             )
             for number, call_id, body, sha256 in rows
         ]

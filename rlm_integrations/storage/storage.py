@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Self
 
+from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
+from rlm_integrations.run_setup import RunSetup
 from rlm_integrations.storage.artifacts import ArtifactStore
 from rlm_integrations.storage.database import parse_url
 from rlm_integrations.storage.database_errors import Target
@@ -13,8 +15,10 @@ from rlm_integrations.storage.event_feed import follow_events
 from rlm_integrations.storage.files import LocalFiles, open_files
 from rlm_integrations.storage.folder import prepare_folder
 from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.owned_run import OwnedRun
 from rlm_integrations.storage.queue import SqlQueueStore
 from rlm_integrations.storage.run_log import JournalRecord, RunLog, StoredEvent
+from rlm_integrations.storage.run_table import LoadedRun, RunInfo, RunTable
 from rlm_integrations.storage.schema import DEFAULT_SCHEMA
 from rlm_integrations.storage.settings import read_settings
 from rlm_integrations.storage.shared_database import open_database
@@ -67,6 +71,7 @@ class Storage:
         self.lake = Lake(self._shared, files)
         self.queue = SqlQueueStore(self._shared)
         self._log = RunLog(self._shared, self.lake)
+        self._runs = RunTable(self._shared, self.lake, keep_documents=keep_documents)
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Self:
@@ -106,6 +111,7 @@ class Storage:
         """Release the database; the last of its users waits until everything is committed."""
         if not self._is_closed:
             self._is_closed = True
+            self._runs.close()
             self._shared.release()
 
     def __enter__(self) -> Self:
@@ -113,6 +119,18 @@ class Storage:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> OwnedRun:
+        """Keep a new run and its document; `RLM(storage=…)` calls this. See `RunTable.begin`."""
+        return await self._runs.begin(run_id, setup, corpus)
+
+    async def take(self, run_id: str) -> LoadedRun:
+        """A run to resume; `rlm.resume` calls this. See `RunTable.take`."""
+        return await self._runs.take(run_id)
+
+    def runs(self, *, limit: int = 100) -> list[RunInfo]:
+        """The newest runs, newest first."""
+        return self._runs.infos(limit=limit)
 
     async def append(self, records: Sequence[JournalRecord]) -> None:
         """Keep records of a journal as one unit; see `RunLog.append`."""

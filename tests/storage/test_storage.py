@@ -12,6 +12,7 @@ import pytest
 from obstore.store import LocalStore
 from sqlalchemy import func, select, update
 
+from rlm_integrations import RLM
 from rlm_integrations.errors import DamagedDataError, InputError, StorageError
 from rlm_integrations.storage import DeriveJobStatus, JournalRecord, Manifest, Storage
 from rlm_integrations.storage.files import ObjectFiles
@@ -88,9 +89,10 @@ async def test_many_tasks_append_at_once(storage: Storage) -> None:
     }
 
 
-async def test_a_damaged_record_is_found(storage: Storage) -> None:
+@pytest.mark.parametrize("size", [1, 100, 1_000])
+async def test_a_damaged_record_is_found(storage: Storage, size: int) -> None:
     """A row that was changed is an error that names it, never a wrong answer."""
-    await storage.append([record(1, size=100), record(2, size=100)])
+    await storage.append([record(1, size=size), record(2, size=size)])
     table = storage._shared.database.schema.records
 
     def change(connection: Any) -> None:
@@ -316,3 +318,17 @@ def test_without_its_packages_the_extra_is_named() -> None:
     )
     for package in ("sqlalchemy", "alembic", "yaml", "zstandard"):
         assert run_script(code, package).stdout == "storage\n"
+
+
+def test_an_rlm_keeps_its_runs(storage: Storage) -> None:
+    """`RLM(storage=…)` keeps a run in the storage: it is listed, and resuming it when it has ended
+    gives its result.
+    """
+    rlm = RLM("offline", storage=storage)
+    result = rlm.completion("Who approved the dam?", "The dam was approved by Ada Conti. " * 50)
+    (info,) = storage.runs()
+    assert (info.run_id, info.question) == (result.run_id, "Who approved the dam?")
+    assert (info.status, info.is_owned) == (result.stop_reason, False)
+    assert rlm.resume(result.run_id).answer == result.answer
+    with pytest.raises(InputError, match=f"nearest are '{result.run_id}'"):
+        rlm.resume(result.run_id[:-1])
