@@ -225,9 +225,12 @@ class RunTable:
     def infos(self, *, limit: int = 100) -> list[RunInfo]:
         """The newest runs, newest first."""
         runs, now = self._schema.runs, datetime.now(UTC)
+        shown = [
+            column for column in runs.columns if not column.name.endswith(("_run_id", "_sha256"))
+        ]
         rows = self._shared.database.read(
             lambda connection: connection.execute(
-                select(runs).order_by(runs.c.created_at_utc.desc()).limit(limit)
+                select(*shown).order_by(runs.c.created_at_utc.desc()).limit(limit)
             ).all()
         )
         return [
