@@ -5,17 +5,27 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from rlm_integrations.cli import exit_codes
 from rlm_integrations.errors import InputError
 
 # With a key and without --model: it writes good enough code, at a low price.
 DEFAULT_MODEL: Final = "gpt-5-mini"
+DEFAULT_STORAGE: Final = "runs/"
 
 
-def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """The parser of the whole command line, and the one of `ask`."""
+class Parsers(NamedTuple):
+    """The parser of the whole command line, and one for each command."""
+
+    whole: argparse.ArgumentParser
+    ask: argparse.ArgumentParser
+    resume: argparse.ArgumentParser
+    runs: argparse.ArgumentParser
+
+
+def parsers() -> Parsers:
+    """All parsers."""
     whole = argparse.ArgumentParser(
         prog="rlm-integrations",
         description="Ask questions about documents larger than any model's context window.",
@@ -24,7 +34,12 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     whole.add_argument(
         "--version", action="version", version=f"%(prog)s {version('rlm-integrations')}"
     )
-    ask = whole.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser(
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    return Parsers(whole, _ask(commands), _resume(commands), _runs(commands))
+
+
+def _ask(commands: Any) -> argparse.ArgumentParser:
+    ask: argparse.ArgumentParser = commands.add_parser(
         "ask",
         help="answer a question about one or several files",
         description=(
@@ -44,10 +59,57 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     )
     _add_models(ask)
     _add_budget(ask)
-    _add_run(ask)
+    run = _add_run(ask)
+    _add_storage(run, None)
     _add_files(ask)
     _add_output(ask)
-    return whole, ask
+    return ask
+
+
+def _resume(commands: Any) -> argparse.ArgumentParser:
+    resume: argparse.ArgumentParser = commands.add_parser(
+        "resume",
+        help="go on with a run that did not end",
+        description=(
+            "Go on with a stored run; no call whose answer is stored is made again. The result of"
+            " a run that has ended is printed again."
+        ),
+        allow_abbrev=False,
+    )
+    resume.add_argument("run_id", metavar="RUN_ID", help="the run, as `runs` lists it")
+    _add_storage(resume, DEFAULT_STORAGE)
+    models = resume.add_argument_group("models")
+    models.add_argument(
+        "--base-url", metavar="URL", help="API of the run's models, if it is not the default one"
+    )
+    _add_output(resume)
+    return resume
+
+
+def _runs(commands: Any) -> argparse.ArgumentParser:
+    runs: argparse.ArgumentParser = commands.add_parser(
+        "runs",
+        help="list stored runs",
+        description="List stored runs, the newest first.",
+        allow_abbrev=False,
+    )
+    runs.add_argument("query", nargs="?", default="", metavar="WORDS", help="part of the question")
+    _add_storage(runs, DEFAULT_STORAGE)
+    runs.add_argument(
+        "--limit", type=_count, default=100, metavar="N", help="how many at most (%(default)s)"
+    )
+    runs.add_argument("--json", action="store_true", help="print a JSON list")
+    return runs
+
+
+def _add_storage(parser: Any, default: str | None) -> None:
+    kept = "keep the run" if default is None else f"where runs are kept ({default})"
+    parser.add_argument(
+        "--storage",
+        metavar="PLACE",
+        default=default,
+        help=f"{kept}: a folder, or the URL of a database",
+    )
 
 
 def _add_models(ask: argparse.ArgumentParser) -> None:
@@ -80,7 +142,7 @@ def _add_budget(ask: argparse.ArgumentParser) -> None:
     budget.add_argument("--max-seconds", type=_amount, metavar="S", help="wall time")
 
 
-def _add_run(ask: argparse.ArgumentParser) -> None:
+def _add_run(ask: argparse.ArgumentParser) -> Any:
     run = ask.add_argument_group("run")
     run.add_argument(
         "--max-iterations",
@@ -115,6 +177,7 @@ def _add_run(ask: argparse.ArgumentParser) -> None:
         default="process",
         help="where the code runs (%(default)s)",
     )
+    return run
 
 
 def _add_files(ask: argparse.ArgumentParser) -> None:
@@ -168,14 +231,19 @@ def _amount(text: str) -> float:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options of the command, with `files` and `question`. On wrong usage the process exits.
+    """The options of the command; those of `ask` have `files` and `question`. On wrong usage the
+    process exits.
 
     Raises:
         InputError: The question is empty, or is not valid UTF-8.
     """
-    whole, ask = parsers()
+    all_parsers = parsers()
+    whole, ask = all_parsers.whole, all_parsers.ask
     # argparse does not know the words that follow an option.
     options, more = whole.parse_known_args(argv)
+    if options.command != "ask":
+        whole.parse_args(argv)  # refuses what is left
+        return options
     if unknown := [word for word in more if word.startswith("-") and word != "-"]:
         ask.error(f"there is no option {unknown[0]} (a word that begins with '-' goes after '--')")
     words: list[str] = [*options.words, *more]

@@ -6,6 +6,7 @@ The answer goes to stdout, everything else to stderr.
 import argparse
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from rlm_integrations.cli import exit_codes
@@ -14,6 +15,7 @@ from rlm_integrations.cli.files import open_corpus
 from rlm_integrations.cli.models import build_rlm, choose_model
 from rlm_integrations.cli.output import check_writable, deliver, say, say_end, say_summary
 from rlm_integrations.cli.rewording import reword
+from rlm_integrations.cli.stored import list_runs, open_storage, resume
 from rlm_integrations.errors import (
     InputError,
     MissingExtraError,
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     try:
-        return _ask(parse_arguments(argv))
+        options = parse_arguments(argv)
+        if options.command == "resume":
+            return resume(options)
+        return list_runs(options) if options.command == "runs" else _ask(options)
     except KeyboardInterrupt:
         return _fail("interrupted", exit_codes.INTERRUPTED)
     except (InputError, MissingExtraError) as error:
@@ -56,7 +61,10 @@ def _ask(options: argparse.Namespace) -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rlm = build_rlm(name, options, last)
-    with open_corpus(options) as corpus:
+    with open_corpus(options) as corpus, ExitStack() as storages:
+        if options.storage is not None:
+            storage = storages.enter_context(open_storage(options.storage))
+            rlm = rlm.replace(storage=storage)
         for each in [notice, *(str(warning.message) for warning in caught)]:
             say(each)
         try:

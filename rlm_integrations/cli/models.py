@@ -46,8 +46,8 @@ def build_rlm(name: str, options: argparse.Namespace, on_event: "Callable[[Event
     from rlm_integrations.records import Budget
 
     return RLM(
-        _model(name, options.base_url),
-        None if options.sub_model is None else _model(options.sub_model, options.base_url),
+        named_model(name, options.base_url),
+        None if options.sub_model is None else named_model(options.sub_model, options.base_url),
         max_iterations=options.max_iterations,
         max_depth=options.max_depth,
         max_parallel_calls=options.max_parallel,
@@ -65,7 +65,12 @@ def build_rlm(name: str, options: argparse.Namespace, on_event: "Callable[[Event
     )
 
 
-def _model(name: str, base_url: str | None) -> "str | OpenAILM":
+def named_model(name: str, base_url: str | None) -> "str | OpenAILM":
+    """The model of this name, at the address if one is given.
+
+    Raises:
+        InputError: The offline model has no address.
+    """
     if base_url is None:
         return name
     if name == "offline":

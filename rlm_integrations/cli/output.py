@@ -41,10 +41,10 @@ def deliver(result: "RLMResult", options: argparse.Namespace) -> None:
 
     try:
         if options.json:
-            _print(json.dumps(result.to_dict()))
+            print_text(json.dumps(result.to_dict()))
         elif result.answer or result.citations:
             text = _readable(result)
-            _print(printable(text) if sys.stdout.isatty() else text)
+            print_text(printable(text) if sys.stdout.isatty() else text)
     finally:
         if options.save is not None:
             result.save(options.save)
@@ -107,7 +107,7 @@ def _price(result: "RLMResult") -> str:
     return ", cost unknown" if result.cost is None else f", ${result.cost:.4f}"
 
 
-def _print(text: str) -> None:
+def print_text(text: str) -> None:
     """Write to stdout in any encoding. If its reader has closed the pipe, that is not an error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The locale "C" does not choose an encoding; ASCII from PYTHONIOENCODING is kept.

@@ -3,7 +3,6 @@
 import json
 import logging
 import threading
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,8 +12,8 @@ from sqlalchemy import Connection, update
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import RLMError, RunBusyError
 from rlm_integrations.storage import owner
-from rlm_integrations.storage.lake import SMALL_BYTES, Lake
-from rlm_integrations.storage.record_bodies import packed
+from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.run_log import JournalRecord, RunLog
 from rlm_integrations.storage.shared_database import SharedDatabase
 from rlm_integrations.storage.statements import RawInsert
 
@@ -72,23 +71,28 @@ class OwnedRun:
     Args:
         run_id: Its id.
         shared: The database.
-        lake: Where large records and the result go.
+        lake: Where the result goes.
+        log: Where records go.
         leases: Shows that this process is alive.
     """
 
-    def __init__(self, run_id: str, shared: SharedDatabase, lake: Lake, leases: Leases) -> None:
+    def __init__(
+        self, run_id: str, shared: SharedDatabase, lake: Lake, log: RunLog, leases: Leases
+    ) -> None:
         self.run_id = run_id
         self._shared = shared
         self._lake = lake
+        self._log = log
         self._leases = leases
         self._owner = owner.own_name()
         self._is_lost = False
-        schema = shared.database.schema
-        self._runs = schema.runs
-        dialect = shared.database.dialect
-        columns = ["run_id", "call_id", "body", "blob_sha256", "kept_at"]
-        self._insert = RawInsert(dialect, schema.records, columns)
-        self._use = RawInsert(dialect, schema.blob_uses, ["run_id", "sha256"], new_only=True)
+        self._runs = shared.database.schema.runs
+        self._use = RawInsert(
+            shared.database.dialect,
+            shared.database.schema.blob_uses,
+            ["run_id", "sha256"],
+            new_only=True,
+        )
         leases.add(self)
 
     async def append(self, call: str, record: bytes) -> None:
@@ -100,18 +104,7 @@ class OwnedRun:
         """
         if self._is_lost:
             raise RunBusyError(f"run {self.run_id!r} was taken by another process")
-        blob = await self._lake.aput(record) if len(record) > SMALL_BYTES else None
-        row = {
-            "run_id": self.run_id,
-            "call_id": call,
-            "body": packed(record) if blob is None else None,
-            "blob_sha256": blob,
-            "kept_at": time.time(),
-        }
-        rows = {self._insert: [row]}
-        if blob is not None:
-            rows[self._use] = [{"run_id": self.run_id, "sha256": blob}]
-        await self._shared.writer.submit_here(None, rows)
+        await self._log.append([JournalRecord(self.run_id, call, record)])
 
     async def finish(self, result: Mapping[str, Any]) -> None:
         """Keep the result as plain JSON, and let go of the run.

@@ -12,12 +12,12 @@ from sqlalchemy import Connection, Row, insert, select, update
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations._json import read_record, to_plain
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import DamagedDataError, InputError, RunBusyError
+from rlm_integrations.errors import DamagedDataError, InputError, RunBusyError, StorageError
 from rlm_integrations.run_setup import RESUMABLE, RunSetup
 from rlm_integrations.storage import owner
 from rlm_integrations.storage.lake import Lake
 from rlm_integrations.storage.owned_run import Leases, OwnedRun
-from rlm_integrations.storage.record_bodies import unpacked
+from rlm_integrations.storage.run_log import RunLog
 from rlm_integrations.storage.shared_database import SharedDatabase
 from rlm_integrations.storage.stored_corpus import keep_corpus, read_corpus
 
@@ -65,7 +65,8 @@ class RunTable:
 
     Args:
         shared: The database.
-        lake: Where documents, results and large records go.
+        lake: Where documents and results go.
+        log: The records of all runs.
         keep_documents: Whether documents are kept; else a resume needs them again.
         lease_seconds: How long a process that is not heard of keeps a run. A process of this
             machine that has ended loses it at once.
@@ -75,12 +76,14 @@ class RunTable:
         self,
         shared: SharedDatabase,
         lake: Lake,
+        log: RunLog,
         *,
         keep_documents: bool = True,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._shared = shared
         self._lake = lake
+        self._log = log
         self._schema = shared.database.schema
         self._keep_documents = keep_documents
         self._lease = timedelta(seconds=lease_seconds)
@@ -124,7 +127,7 @@ class RunTable:
 
         if not self._shared.writer.submit(write).result():
             raise InputError(f"there is a run {run_id!r} already: resume it, or give another id")
-        return OwnedRun(run_id, self._shared, self._lake, self._leases)
+        return OwnedRun(run_id, self._shared, self._lake, self._log, self._leases)
 
     async def take(self, run_id: str) -> LoadedRun:
         """A run to resume; it belongs to this process from now on, unless it has ended.
@@ -150,12 +153,12 @@ class RunTable:
         if is_over(row.status):
             result = json.loads(self._lake.get(row.result_sha256))
             return LoadedRun(setup=setup, corpus=None, records=(), result=result, kept=None)
-        kept = OwnedRun(run_id, self._shared, self._lake, self._leases)
+        kept = OwnedRun(run_id, self._shared, self._lake, self._log, self._leases)
         try:
             return LoadedRun(
                 setup=setup,
                 corpus=None if document is None else read_corpus(self._lake, document),
-                records=self._records(run_id),
+                records=[record.body for record in self._log.load(run_id)],
                 result=None,
                 kept=kept,
             )
@@ -195,22 +198,6 @@ class RunTable:
                 f"the setup of run {row.run_id!r} is damaged: {error}"
             ) from error
 
-    def _records(self, run_id: str) -> list[bytes]:
-        records = self._schema.records
-        rows = self._shared.database.read(
-            lambda connection: connection.execute(
-                select(records.c.body, records.c.blob_sha256)
-                .where(records.c.run_id == run_id)
-                .order_by(records.c.record_no)
-            ).all()
-        )
-        return [
-            unpacked(row.body, f"a record of run {run_id!r}")
-            if row.blob_sha256 is None
-            else self._lake.get(row.blob_sha256)
-            for row in rows
-        ]
-
     def _unknown(self, run_id: str) -> str:
         runs = self._schema.runs
         ids = self._shared.database.read(
@@ -222,35 +209,78 @@ class RunTable:
         hint = f"; the nearest are {', '.join(map(repr, near))}" if near else ""
         return f"there is no run {run_id[:80]!r} in this storage{hint}"
 
-    def infos(self, *, limit: int = 100) -> list[RunInfo]:
-        """The newest runs, newest first."""
+    def infos(
+        self, query: str = "", *, status: str | None = None, limit: int = 100
+    ) -> list[RunInfo]:
+        """The newest runs, newest first.
+
+        Args:
+            query: Words that the question must contain.
+            status: A status that the runs must have.
+            limit: How many at most.
+        """
         runs, now = self._schema.runs, datetime.now(UTC)
         shown = [
             column for column in runs.columns if not column.name.endswith(("_run_id", "_sha256"))
         ]
-        rows = self._shared.database.read(
-            lambda connection: connection.execute(
-                select(*shown).order_by(runs.c.created_at_utc.desc()).limit(limit)
-            ).all()
-        )
-        return [
-            RunInfo(
-                run_id=row.run_id,
-                status=row.status,
-                question=row.question,
-                root_model=row.root_model,
-                created=row.created_at_utc,
-                updated=row.updated_at_utc,
-                is_owned=row.owner is not None
-                and row.lease_until_utc > now
-                and not owner.is_dead(row.owner),
+        wanted = select(*shown).order_by(runs.c.created_at_utc.desc()).limit(limit)
+        if query:
+            wanted = wanted.where(runs.c.question.icontains(query, autoescape=True))
+        if status is not None:
+            wanted = wanted.where(runs.c.status == status)
+        rows = self._shared.database.read(lambda connection: connection.execute(wanted).all())
+        return [_info(row, now) for row in rows]
+
+    def setup(self, run_id: str) -> RunSetup:
+        """What a run was made with.
+
+        Raises:
+            InputError: No run has this id.
+        """
+        return self._setup(self._row(run_id))[0]
+
+    def result(self, run_id: str) -> dict[str, Any]:
+        """The result of a run as plain JSON, also of one that failed or was cancelled.
+
+        Raises:
+            InputError: No run has this id.
+            StorageError: The run has no result yet.
+        """
+        row = self._row(run_id)
+        if row.result_sha256 is None:
+            raise StorageError(
+                f"run {run_id!r} has no result yet; resume it, unless a process is running it"
             )
-            for row in rows
-        ]
+        result: dict[str, Any] = json.loads(self._lake.get(row.result_sha256))
+        return result
+
+    def _row(self, run_id: str) -> Row[Any]:
+        runs = self._schema.runs
+        row = self._shared.database.read(
+            lambda connection: connection.execute(
+                select(runs).where(runs.c.run_id == run_id)
+            ).first()
+        )
+        if row is None:
+            raise InputError(self._unknown(run_id))
+        return row
 
     def close(self) -> None:
         """Let go of the runs of this process."""
         self._leases.close()
+
+
+def _info(row: Row[Any], now: datetime) -> RunInfo:
+    is_owned = row.owner is not None and row.lease_until_utc > now
+    return RunInfo(
+        run_id=row.run_id,
+        status=row.status,
+        question=row.question,
+        root_model=row.root_model,
+        created=row.created_at_utc,
+        updated=row.updated_at_utc,
+        is_owned=is_owned and not owner.is_dead(row.owner),
+    )
 
 
 def is_over(status: str) -> bool:

@@ -3,10 +3,11 @@
 import os
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
+from rlm_integrations.result import RLMResult
 from rlm_integrations.run_setup import RunSetup
 from rlm_integrations.storage.artifacts import ArtifactStore
 from rlm_integrations.storage.database import parse_url
@@ -71,7 +72,8 @@ class Storage:
         self.lake = Lake(self._shared, files)
         self.queue = SqlQueueStore(self._shared)
         self._log = RunLog(self._shared, self.lake)
-        self._runs = RunTable(self._shared, self.lake, keep_documents=keep_documents)
+        self._runs = RunTable(self._shared, self.lake, self._log, keep_documents=keep_documents)
+        self._arguments = (where, lake, schema, pretty_print, keep_documents, retention)
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Self:
@@ -104,6 +106,57 @@ class Storage:
             )
         return self._artifacts
 
+    # Runs.
+
+    async def begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> OwnedRun:
+        """Keep a new run and its document; `RLM(storage=…)` calls it."""
+        return await self._runs.begin(run_id, setup, corpus)
+
+    async def take(self, run_id: str) -> LoadedRun:
+        """A run to go on with; `RLM.resume` calls it."""
+        return await self._runs.take(run_id)
+
+    def runs(
+        self, query: str = "", *, status: str | None = None, limit: int = 100
+    ) -> list[RunInfo]:
+        """The newest runs, newest first.
+
+        Args:
+            query: Words that the question must contain.
+            status: "running", or the `stop_reason` of its result.
+            limit: How many at most.
+        """
+        return self._runs.infos(query, status=status, limit=limit)
+
+    def run(self, run_id: str) -> RLMResult:
+        """The result of a run, also of one that failed or was cancelled.
+
+        Raises:
+            InputError: No run has this id.
+            StorageError: The run has no result yet.
+        """
+        return RLMResult.from_dict(self._runs.result(run_id))
+
+    def setup(self, run_id: str) -> RunSetup:
+        """What a run was made with: question, documents, models and options.
+
+        Raises:
+            InputError: No run has this id.
+        """
+        return self._runs.setup(run_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The arguments: a copy, or the object in another process, opens the same storage."""
+        return _opened, self._arguments
+
+    def __copy__(self) -> Self:
+        """Itself: it is shared."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself, as above."""
+        return self
+
     def __repr__(self) -> str:
         return f"<Storage in {self._shared.database.target}>"
 
@@ -119,18 +172,6 @@ class Storage:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    async def begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> OwnedRun:
-        """Keep a new run and its document; `RLM(storage=…)` calls this. See `RunTable.begin`."""
-        return await self._runs.begin(run_id, setup, corpus)
-
-    async def take(self, run_id: str) -> LoadedRun:
-        """A run to resume; `rlm.resume` calls this. See `RunTable.take`."""
-        return await self._runs.take(run_id)
-
-    def runs(self, *, limit: int = 100) -> list[RunInfo]:
-        """The newest runs, newest first."""
-        return self._runs.infos(limit=limit)
 
     async def append(self, records: Sequence[JournalRecord]) -> None:
         """Keep records of a journal as one unit; see `RunLog.append`."""
@@ -157,3 +198,21 @@ class Storage:
     def follow_events(self, store_id: str, after: int = 0) -> AsyncIterator[StoredEvent]:
         """The events of a store, and every further one as any process commits it."""
         return follow_events(self._log, self._shared.database, store_id, after)
+
+
+def _opened(
+    where: str | os.PathLike[str],
+    lake: str | os.PathLike[str] | None,
+    schema: str,
+    pretty_print: bool,
+    keep_documents: bool,
+    retention: timedelta | None,
+) -> Storage:
+    return Storage(
+        where,
+        lake=lake,
+        schema=schema,
+        pretty_print=pretty_print,
+        keep_documents=keep_documents,
+        retention=retention,
+    )

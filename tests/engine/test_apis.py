@@ -647,7 +647,7 @@ async def test_a_chat_says_where_it_cannot_be_used() -> None:
             elsewhere()
     await chat.aclose()
     await chat.aclose()
-    with pytest.raises(InputError, match="was closed"):
+    with pytest.raises(InputError, match="is closed"):
         await chat.acompletion("Third?")
 
 

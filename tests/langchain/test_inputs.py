@@ -158,4 +158,5 @@ async def test_cancelling_a_question_keeps_the_document() -> None:
     await asyncio.sleep(0)
     first.cancel()
     assert (await second).characters == 600_000
+    await asyncio.wait([first])
     assert first.cancelled()

@@ -11,6 +11,7 @@ from rlm_integrations import RLM, OpenAILM, RLMResult
 from rlm_integrations.storage.database_errors import Target
 from rlm_integrations.storage.files import open_files
 from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.run_log import RunLog
 from rlm_integrations.storage.run_table import RunTable
 from rlm_integrations.storage.shared_database import open_database
 from tests.standin.settings import Ask
@@ -76,7 +77,8 @@ def lookup(number: int) -> str:
 def runs_of(url: str, folder: Path, **options: Any) -> RunTable:
     """The runs of a database, with a lake in the folder."""
     shared = open_database(Target(make_url(url)))
-    return RunTable(shared, Lake(shared, open_files(folder / "lake")), **options)
+    lake = Lake(shared, open_files(folder / "lake"))
+    return RunTable(shared, lake, RunLog(shared, lake), **options)
 
 
 def rlm_of(base_url: str, storage: RunTable | None, **options: Any) -> RLM[Any]:
