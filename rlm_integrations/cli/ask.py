@@ -15,7 +15,7 @@ from rlm_integrations.cli.files import open_corpus
 from rlm_integrations.cli.models import build_rlm, choose_model
 from rlm_integrations.cli.output import check_writable, deliver, say, say_end, say_summary
 from rlm_integrations.cli.rewording import reword
-from rlm_integrations.cli.stored import list_runs, open_storage, resume
+from rlm_integrations.cli.stored import list_runs, open_storage, resume_run
 from rlm_integrations.errors import (
     InputError,
     MissingExtraError,
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse_arguments(argv)
         if options.command == "resume":
-            return resume(options)
+            return resume_run(options)
         return list_runs(options) if options.command == "runs" else _ask(options)
     except KeyboardInterrupt:
         return _fail("interrupted", exit_codes.INTERRUPTED)

@@ -31,7 +31,7 @@ def open_storage(place: str) -> "Storage":
     return Storage(place)
 
 
-def resume(options: argparse.Namespace) -> int:
+def resume_run(options: argparse.Namespace) -> int:
     """Go on with a run, and print its result; the exit code."""
     if options.save is not None:
         check_writable(options.save)

@@ -102,7 +102,7 @@ async def test_an_empty_context_is_allowed(context: Any) -> None:
         ({"sandbox": 5}, "sandbox"),
         ({"budget": {"max_calls": 5}}, "budget must be a Budget, not dict"),
         ({"limits": 5}, "limits must be a Limits, not int"),
-        ({"storage": "runs/"}, "this version does not store runs"),
+        ({"storage": "runs/"}, "storage must be a Storage, as in Storage"),
         ({"verbose": "no"}, "verbose='no': choose True or False"),
         ({"show_progress": 1}, "show_progress=1: choose True or False"),
         ({"tools": ["name"]}, "a tool must be a plain function"),
