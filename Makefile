@@ -12,8 +12,9 @@ export PYTHONDONTWRITEBYTECODE :=
 # openai 2 with everything, LlamaIndex included; and openai 3, which LlamaIndex's own openai package excludes.
 EXTRAS2 := all
 EXTRAS3 := langchain,storage
-# What openai 3 can change: how models are asked, and the tests of the LangChain face that ask by its SDK.
-TESTS3 := tests/lm tests/cassettes $(patsubst %,tests/langchain/test_%.py,batch fast models runnable streaming trace)
+# What openai 3 can change: the tests of models that use it, and those of the LangChain face that ask by its SDK.
+TESTS3 := $(shell grep -lEi 'openai|standin|_foreign' tests/lm/test_*.py) tests/cassettes \
+  $(patsubst %,tests/langchain/test_%.py,batch fast models runnable streaming trace)
 
 .PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-loaded soak
 

@@ -1,0 +1,71 @@
+"""The commands about stored runs: `ask --storage`, `runs` and `resume`."""
+
+import json
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, started, until
+from tests.standin import serve_in_thread
+
+__all__ = ["bare_environment", "run"]  # fixtures
+
+
+def test_a_stored_run_is_listed_and_printed_again(run: Callable[..., Shell]) -> None:
+    """`resume` of a run that has ended prints its result; `runs` shows the newest first."""
+    code, out, _ = run("ask", "report.txt", QUESTION, "--storage", "runs/")
+    assert code == 0
+    run("ask", "report.txt", "Who counted the barrels?", "--storage", "runs/")
+    code, listed, _ = run("runs")
+    assert code == 0
+    newest, oldest = listed.splitlines()
+    assert newest.endswith("final           Who counted the barrels?")
+    assert oldest.endswith(f"final           {QUESTION}")
+    run_id = oldest.split()[0]
+    assert run("resume", run_id)[:2] == (0, out)
+    code, found, _ = run("runs", "lisbon", "--json")
+    assert [each["run_id"] for each in json.loads(found)] == [run_id]
+    assert stat.S_IMODE(Path("runs").stat().st_mode) == 0o700
+
+
+def test_a_run_whose_process_was_killed_goes_on() -> None:
+    """The command is killed in the middle of a batch; another one ends the run, and no answered
+    prompt is asked again.
+    """
+    script = [
+        block("replies = llm_batch([f'prompt {n}' for n in range(30)], max_concurrent=5)"),
+        block("FINAL(sum(not each.startswith('Error') for each in replies))"),
+    ]
+    with serve_in_thread(scripts={"root": script}, latency=0.05, keep_requests=True) as server:
+        words = ["ask", "report.txt", QUESTION, "--storage", "runs", "--model", "root"]
+        address = ["--base-url", server.base_url]
+        process = started(*words, *address)
+        until(lambda: len(server.calls()) > 10)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        listing = started("runs")
+        (line,) = listing.communicate()[0].splitlines()
+        assert "interrupted" in line
+        going_on = started("resume", line.split()[0], *address)
+        out, err = going_on.communicate()
+        assert (going_on.returncode, out) == (0, "30\n"), err
+        asked = [kept.body["messages"][-1]["content"] for kept in server.requests()]
+        prompts = [each for each in asked if each.startswith("prompt ")]
+        assert len(set(prompts)) == 30
+        assert len(prompts) <= 30 + 5  # those that were on their way
+
+
+def test_wrong_use_is_told_before_anything_is_opened(run: Callable[..., Shell]) -> None:
+    """An unknown run, a folder that is not a storage, and an unknown option exit with 2."""
+    run("ask", "report.txt", FACT, "--storage", "runs")
+    for words, message in [
+        (("resume", "no-such-run"), "there is no run 'no-such-run' in this storage"),
+        (("runs", "--storage", "."), "is not a storage folder"),
+        (("runs", "--storage", "postgre://host/db"), "did you mean 'postgresql'"),
+        (("runs", "--limit", "0"), "must be an integer of at least 1"),
+        (("resume", "a", "b"), "unrecognized arguments: b"),
+    ]:
+        code, out, err = run(*words)
+        assert (code, out) == (2, ""), words
+        assert message in err
