@@ -79,8 +79,10 @@ class Tape(Cassette):
         left = {call_of(each): each for each in reversed(self.unplayed)}
         if not left:
             return f"{call}: every call that the cassette holds was made already"
+        # Among all calls: which of them are left depends on the order in which calls come
+        every = {call_of(each): each for each in reversed(self.requests)}
         nearest = (
-            left.get(call) or left[(difflib.get_close_matches(call, left, 1) or list(left))[0]]
+            left.get(call) or every[(difflib.get_close_matches(call, every, 1) or list(left))[0]]
         )
         what = "" if call_of(nearest) == call else f"; nearest to it is {call_of(nearest)}"
         differ = list(
