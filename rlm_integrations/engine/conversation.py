@@ -33,12 +33,15 @@ class Conversation:
             _SHORTENED_CHARS, int(window * compact_at * _CHARACTERS_PER_TOKEN / _EXPECTED_REPLIES)
         )
         self._question = 0  # the index of the question
+        # How many messages were counted, and their tokens: a long run has many
+        self._counted = self._tokens = 0
         # The index and the message to which the closing request was appended
         self._before_closing: tuple[int, Message] | None = None
 
     def begin(self, history: Sequence[Message], question: str) -> None:
         """Start with the history, and ask a question."""
         self.messages[:] = history
+        self._counted = self._tokens = 0
         self.add_user(question)
         self._question = len(self.messages) - 1
 
@@ -79,7 +82,11 @@ class Conversation:
 
     def compact(self) -> None:
         """Shorten older messages if the conversation approaches the window."""
-        if estimate(self.messages) > self._most:
+        # The last message may still be replaced by a longer one
+        last = max(0, len(self.messages) - 1)
+        self._tokens += estimate(self.messages[self._counted : last])
+        self._counted = last
+        if self._tokens + estimate(self.messages[last:]) > self._most:
             self._shorten()
 
     def compact_after_refusal(self) -> bool:
@@ -97,6 +104,7 @@ class Conversation:
         """Shorten messages until they fit: older outputs first, then older replies, then all except
         the question and the last message.
         """
+        self._counted = self._tokens = 0
         for messages in (
             self._of("user")[:-2],
             self._of("assistant")[:-1],
