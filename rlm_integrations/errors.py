@@ -53,8 +53,9 @@ class ReplayDivergedError(JournalError):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"the run cannot be resumed: its code made the call {path}, which is not in its record. "
-            "Code that depends on the time, on chance or on other machines may do so; start the run anew"
+            f"the run cannot be resumed: its code made the call {path}, which is not in its "
+            "record. Code that depends on the time, on chance or on other machines may do so; "
+            "start the run anew"
         )
         self.path = path
 

@@ -161,7 +161,8 @@ class Answering:
         if result.stop_reason.startswith("budget"):
             if raises or self.settings.budget.on_exceeded == "raise":
                 raise BudgetExceededError(
-                    f"the run's budget is spent ({result.stop_reason}); the error has the partial result",
+                    f"the run's budget is spent ({result.stop_reason}); "
+                    "the error has the partial result",
                     result=result,
                 )
         elif raises and result.stop_reason != "final":
@@ -183,7 +184,8 @@ class Answering:
         for lm in (self.settings.root, *self.settings.subs.values()):
             if not pricing.has_price(lm.name):
                 raise InputError(
-                    f"max_cost cannot hold: there is no known price of {lm.name!r}; limit max_tokens or max_calls instead"
+                    f"max_cost cannot hold: there is no known price of {lm.name!r}; "
+                    "limit max_tokens or max_calls instead"
                 )
 
 
@@ -221,6 +223,7 @@ def _checked_question(given: object) -> str:
         given.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"the question has half of a surrogate pair at character {error.start}, which is not valid Unicode"
+            f"the question has half of a surrogate pair at character {error.start}, "
+            "which is not valid Unicode"
         ) from None
     return given

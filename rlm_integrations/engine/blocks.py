@@ -208,7 +208,8 @@ def _compare(number: int, recorded: ExecutionResult, now: ExecutionResult) -> No
     """Warn if a block printed something else in its replay."""
     if (recorded.status, now.status) == ("ok", "ok") and recorded.output != now.output:
         warnings.warn(
-            f"block {number} printed something else when it was replayed; its recorded output counts",
+            f"block {number} printed something else when it was replayed; "
+            "its recorded output counts",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -27,7 +27,8 @@ class JournalRecord:
 
     Attributes:
         run_id: The run; at most 64 characters.
-        call_id: The identity of the call, as text. Of several records with the same, the last counts.
+        call_id: The identity of the call, as a string. Of several records with the same, the last
+            counts.
         body: The answer, in the journal's encoding.
         blobs: The SHA-256 of blobs that the body names; they are kept as long as the run is.
     """

@@ -119,7 +119,8 @@ class Schema:
 
     Attributes:
         runs: One row per run: what was asked, how it ended, and who is running it.
-        records: The journal: one row per answer of a run; of several with one `call_id`, the last counts.
+        records: The journal: one row per answer of a run; of several with one `call_id`, the last
+            counts.
         stores: One row per shared store, with the number of its last event.
         events: The events of stores, numbered without gaps.
         blobs: Small blobs, compressed; all blobs if there is no lake.
