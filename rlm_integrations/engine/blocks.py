@@ -131,7 +131,7 @@ class Blocks:
         )
         self._gate.unanswered.clear()
         if recorded is not None:
-            self._on_missing(self._missing(recorded, running))
+            self._gate.on_missing = self._missing(recorded, running)
         try:
             try:
                 await running.done(
@@ -139,7 +139,7 @@ class Blocks:
                     and self._tree.settings.sandbox.capabilities.interruptible
                 )
             finally:
-                self._on_missing(None)
+                self._gate.on_missing = None
                 await notebook.complete()
         finally:
             result, is_over = running.result, running.has_ended_session
@@ -167,9 +167,6 @@ class Blocks:
                 raise ReplayDivergedError(call.path)
 
         return check
-
-    def _on_missing(self, act: Callable[[CallId], None] | None) -> None:
-        self._gate.on_missing = self._host.asking.on_missing = act
 
     def _note(
         self,

@@ -7,6 +7,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from rlm_integrations._concurrency.work import spend
@@ -25,6 +26,7 @@ from rlm_integrations.trajectory import FunctionCall
 _OFF_LOOP_CHARS = 1 << 18  # longer arguments are hashed in a thread
 _MAX_ARGUMENTS = 10  # of a call, in the record
 _ERROR_CHARS = 500  # of an exception, in the record
+_INTEGER_BITS = 300  # a longer integer is named by its length
 
 
 class HostCall:
@@ -36,10 +38,20 @@ class HostCall:
         notes: The notes of the call so far, without those of its model calls and child runs.
     """
 
-    def __init__(self, id_: CallId, notebook: Notebook) -> None:
+    def __init__(self, id_: CallId, gate: "Gate") -> None:
         self.id = id_
-        self.notebook = notebook
+        self.notebook = gate.notebook
         self.notes: list[CallNote] = []
+        self._gate = gate
+
+    async def wait_if_missing(self, id_: CallId) -> None:
+        """In the replay of a block that did not get an answer to this call or part of a call: wait
+        until the block has ended.
+
+        Raises:
+            ReplayDivergedError: The block did not make the call.
+        """
+        await self._gate.wait_if_missing(id_)
 
     def note(self, note: CallNote) -> None:
         """Add a note. Thread-safe."""
@@ -79,7 +91,7 @@ class Gate:
     Attributes:
         notebook: Records the activity of the current block.
         on_missing: If set, a call without an answer in the journal is not answered, and this is
-            called with it instead: the block that is being replayed did not make it.
+            called with it instead: the block that is being replayed got no answer to it.
         unanswered: The calls of the current block that were cancelled.
     """
 
@@ -110,7 +122,7 @@ class Gate:
         """Answer one call; see `sandbox.base.AnswerCall`."""
         async with self._arrivals:
             id_ = await self._identify(block, function, args, kwargs)
-        call, begun = HostCall(id_, self.notebook), self._tree.clock.now()
+        call, begun = HostCall(id_, self), self._tree.clock.now()
         error: HostCallError | None = None
         try:
             return await self._answer(call, self._functions[function], args, kwargs)
@@ -125,14 +137,19 @@ class Gate:
                 self._note(call, args, kwargs, begun, error)
             del error  # its traceback refers to this frame
 
+    async def wait_if_missing(self, id_: CallId) -> None:
+        """See `HostCall.wait_if_missing`."""
+        if self.on_missing is not None and self._tree.find(id_) is None:
+            self.on_missing(id_)
+            await asyncio.get_running_loop().create_future()
+
     async def _answer(
         self, call: HostCall, function: Function, args: list[Any], kwargs: dict[str, Any]
     ) -> Any:
         known = None if function.asks_models else self._tree.find(call.id)
         if known is None:
-            if self.on_missing is not None and not function.asks_models:
-                self.on_missing(call.id)
-                await asyncio.get_running_loop().create_future()  # until the block has ended
+            if not function.asks_models:
+                await self.wait_if_missing(call.id)
             known = await self._call_function(call, function, args, kwargs)
         else:
             for note in known.notes:
@@ -192,7 +209,7 @@ class Gate:
         done = FunctionCall(
             path=call.id.path,
             function=call.id.function,
-            arguments=_ArgumentsRepr().call(args, kwargs),
+            arguments=_SHORTENED.call(args, kwargs),
             start=begun,
             end=self._tree.clock.now(),
             error=None if error is None else f"{error.type}: {error}"[:_ERROR_CHARS],
@@ -230,7 +247,21 @@ class _ArgumentsRepr(reprlib.Repr):
             return f"<object {x.id[:100]}>"
         if isinstance(x, Opaque):
             return f"<{x.type[:100]}>"
+        if isinstance(x, dict):
+            return self.repr_dict(x, level)
+        if isinstance(x, int) and x.bit_length() > _INTEGER_BITS:
+            return f"<int of {x.bit_length():,} bits>"
         return super().repr1(x, level)
+
+    def repr_dict(self, x: dict[str, Any], level: int) -> str:
+        """Format the first entries of a dict, without sorting what may be a million keys."""
+        if level <= 0:
+            return "{...}" if x else "{}"
+        shown = [
+            f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}"
+            for key, value in islice(x.items(), self.maxdict)
+        ]
+        return f"{{{', '.join([*shown, *(['...'] if len(x) > self.maxdict else [])])}}}"
 
     def call(self, args: list[Any], kwargs: dict[str, Any]) -> str:
         """Format all arguments, up to ten positional and ten keyword arguments."""
@@ -241,6 +272,9 @@ class _ArgumentsRepr(reprlib.Repr):
                 *(f"{name[:100]}={self.repr(value)}" for name, value in named),
             ]
         )
+
+
+_SHORTENED = _ArgumentsRepr()
 
 
 def digest_of(args: list[Any], kwargs: dict[str, Any]) -> str:

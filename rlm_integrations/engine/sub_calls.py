@@ -41,7 +41,6 @@ class SubCalls:
     Attributes:
         is_withdrawn: Whether the question was cancelled. No further call is made while its block is
             being interrupted.
-        on_missing: See `Gate`.
         closed: The reason why models cannot be called any more, or "".
         refused: Whether code tried to call a model after that.
     """
@@ -52,7 +51,6 @@ class SubCalls:
         self._depth = depth
         self._parent = parent
         self.is_withdrawn = False
-        self.on_missing: Callable[[CallId], None] | None = None
         self.closed = ""
         self.refused = False
 
@@ -103,7 +101,7 @@ class SubCalls:
             else:
                 begun = time.monotonic()
                 records[number] = _cancelled(lm, begun)  # replaced when the call ends
-                records[number] = await self._ask(lm, prompt, ids(number), parent)
+                records[number] = await self._ask(call, lm, prompt, ids(number), parent)
                 replies[number] = records[number].reply
                 notebook.cut += getattr(replies[number], "truncated", False)
             on_reply(number, replies[number])
@@ -200,7 +198,9 @@ class SubCalls:
             report.finish()
             self._tree.models.forget(report.id)
 
-    async def _ask(self, lm: LM, prompt: str, id_: CallId, parent: str) -> CallRecord:
+    async def _ask(
+        self, call: HostCall, lm: LM, prompt: str, id_: CallId, parent: str
+    ) -> CallRecord:
         request = Request(
             (Message("user", prompt),),
             role="sub",
@@ -211,10 +211,8 @@ class SubCalls:
         if self.closed:
             self.refused = True
             return self._tree.models.refuse(lm, request, self.closed, parent=parent)
-        is_missing = self.on_missing is not None and self._tree.find(id_) is None
-        if is_missing and self.on_missing is not None:
-            self.on_missing(id_)
-        if self.is_withdrawn or is_missing:
+        await call.wait_if_missing(id_)
+        if self.is_withdrawn:
             await asyncio.get_running_loop().create_future()  # until the block ends, soon
         return await self._tree.models.ask(id_, lm, request, parent=parent)
 

@@ -4,6 +4,7 @@ same.
 
 import asyncio
 import dataclasses
+import hashlib
 import pickle
 import random
 import subprocess
@@ -314,8 +315,6 @@ async def test_an_interrupted_block_is_interrupted_where_it_was() -> None:
 
 
 def _renamed(block: CallId, reply: str) -> CallId:
-    import hashlib
-
     lines = reply.split("\n")[1:-1]
     return dataclasses.replace(block, digest=hashlib.sha256("\n".join(lines).encode()).hexdigest())
 
@@ -404,3 +403,28 @@ async def test_other_output_warns_and_the_recorded_one_counts() -> None:
         second = await recorded(journal, Scripted({"the whole": script}), output_type=None)
     assert second.repl_history[0].stdout == first.repl_history[0].stdout
     assert without_times(second.to_dict()["messages"]) == without_times(first.to_dict()["messages"])
+
+
+async def test_a_child_that_an_interrupted_block_waited_for_is_not_entered() -> None:
+    """A child run without an answer is not run in the replay of the block that waited for it."""
+    scripts = {
+        "the whole": [
+            code("kept = 1", "recursive_lm('a child', 'a part')", "kept = 2"),
+            final("kept"),
+        ],
+        "a child": [final("llm_query('first')")],
+    }
+    journal = MemoryJournal()
+    await recorded(journal, Scripted(scripts), output_type=None)
+    # As if the first block had been interrupted before its child was asked anything
+    journal.answers = {
+        call: answer
+        for call, answer in journal.answers.items()
+        if call.run == "r" and call.function == "turn"
+    }
+    code_of_block = "\n".join(scripts["the whole"][0].split("\n")[1:-1])
+    block = CallId("r", 1, BLOCK, hashlib.sha256(code_of_block.encode()).hexdigest())
+    journal.answers[block] = Answer(BlockOutcome(ExecutionResult(status="interrupted")))
+    again = Scripted(scripts)
+    result = await recorded(journal, again, output_type=None)
+    assert (result.answer, again.requests) == ("1", [])

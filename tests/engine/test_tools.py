@@ -15,7 +15,9 @@ import pytest
 from pydantic import BaseModel
 
 from rlm_integrations import RLM
+from rlm_integrations.engine.gate import _SHORTENED
 from rlm_integrations.errors import InputError
+from rlm_integrations.sandbox.wire import Opaque
 from tests.engine.conftest import Scripted, code, run
 
 
@@ -276,3 +278,33 @@ def test_only_plain_functions_are_accepted(tools: Any) -> None:
     """
     with pytest.raises(InputError, match="tool"):
         RLM("offline", tools=tools)
+
+
+class Seen(dict[str, int]):
+    """A dict that counts the entries that are looked at."""
+
+    looked = 0
+
+    def items(self) -> Any:
+        for item in super().items():
+            Seen.looked += 1
+            yield item
+
+    def __iter__(self) -> Any:
+        for key in super().__iter__():
+            Seen.looked += 1
+            yield key
+
+
+def test_arguments_are_shortened_before_they_are_written() -> None:
+    """The record of a call shows a few entries of each value, and no more of it is read, whatever
+    code passes.
+    """
+    large = Seen({f"key {number}": number for number in range(10_000)})
+    shown = _SHORTENED.call(
+        ["x" * 10**6, [1] * 10**6, large, 1 << 10**5], {"name": Opaque("T", "t")}
+    )
+    assert len(shown) < 600
+    assert Seen.looked <= 10
+    assert shown.endswith("<int of 100,001 bits>, name=<T>")
+    assert "'key 0': 0, 'key 1': 1" in shown

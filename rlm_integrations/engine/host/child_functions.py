@@ -153,6 +153,7 @@ class ChildFunctions:
         if known is not None and isinstance(answer := known.value, ChildAnswer):
             self._tree.models.charge_again(id_.run, answer.charges)
         else:
+            await call.wait_if_missing(id_)
             answer = await self._run_child(call, id_, query, context)
         await call.notebook.note_despite_cancel(self._note(call, id_, query, answer))
         return answer.result.reply
