@@ -53,6 +53,8 @@ class RunSetup:
         options: The other options, as plain JSON.
         version: The version of this library.
         started: When the run began, in seconds since 1970.
+        continues_session: Whether the run began with the variables and messages of an earlier
+            question of its session.
     """
 
     question: str
@@ -61,3 +63,4 @@ class RunSetup:
     options: Mapping[str, Any]
     version: str
     started: float
+    continues_session: bool = False

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
+from rlm_integrations._concurrency.cleanup import acquire, finish_despite_cancel, wait_until_done
 
 
 async def test_the_outcome_is_returned_or_raised() -> None:
@@ -104,3 +104,47 @@ async def test_failures_of_futures_are_not_logged() -> None:
     assert all(task.done() for task in tasks)
     del tasks
     assert complaints == []
+
+
+async def test_what_is_acquired_by_a_cancelled_task_is_released() -> None:
+    """The work ends undisturbed; its result is released once, and only if nobody receives it."""
+    go, released = asyncio.Event(), list[str]()
+
+    async def work() -> str:
+        await go.wait()
+        return "a thing"
+
+    async def release(thing: str) -> None:
+        await asyncio.sleep(0)
+        released.append(thing)
+
+    task = asyncio.create_task(acquire(work(), release))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert released == ["a thing"]
+    assert await acquire(work(), release) == "a thing"
+    assert released == ["a thing"]
+
+
+async def test_work_that_fails_has_nothing_to_release() -> None:
+    """Its exception is raised, or the cancellation of the task that waited."""
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("no thing")
+
+    async def release(_: None) -> None:
+        raise AssertionError("there is nothing")
+
+    with pytest.raises(ValueError, match="no thing"):
+        await acquire(fails(), release)
+    task = asyncio.create_task(acquire(fails(), release))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -5,7 +5,7 @@ helpers: they finish the work first, then re-raise the cancellation.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -42,6 +42,26 @@ async def finish_despite_cancel(work: Awaitable[T]) -> T:
     future = asyncio.ensure_future(work)
     try:
         await wait_until_done(future)
+        return future.result()
+    finally:
+        del future  # it may hold an exception, whose traceback holds this frame
+
+
+async def acquire(work: Awaitable[T], release: Callable[[T], Awaitable[object]]) -> T:
+    """Return or raise the work's outcome. If the waiting task is cancelled meanwhile, the work is
+    finished nevertheless, and its result is released.
+
+    Raises:
+        CancelledError: The waiting task was cancelled; nothing is left to release.
+    """
+    future = asyncio.ensure_future(work)
+    try:
+        try:
+            await wait_until_done(future)
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.exception() is None:
+                await finish_despite_cancel(release(future.result()))
+            raise
         return future.result()
     finally:
         del future  # it may hold an exception, whose traceback holds this frame

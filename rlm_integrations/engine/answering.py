@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from rlm_integrations._concurrency import runtime
-from rlm_integrations._concurrency.cleanup import finish_despite_cancel
+from rlm_integrations._concurrency.cleanup import acquire, finish_despite_cancel
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.children import spawner
@@ -28,11 +28,13 @@ from rlm_integrations.errors import (
     InputError,
     ModelError,
     SandboxError,
+    StorageError,
 )
 from rlm_integrations.events import Emitter, RunFailed, RunFinished, RunStarted
 from rlm_integrations.lm import pricing
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
+from rlm_integrations.run_setup import RunSetup
 
 logger = logging.getLogger("rlm_integrations")
 
@@ -91,7 +93,7 @@ class Answering:
         start = start or RunStart(run_id=secrets.token_hex(8))
         query = _checked_question(query)
         await self._check_prices()
-        emit, settings = self._emit, self.settings
+        settings = self.settings
         corpus = await corpus_of(context, settings.limits) if repl is None else repl.corpus
         setup = await setup_of(
             settings,
@@ -99,10 +101,31 @@ class Answering:
             query,
             on_incomplete=self.on_incomplete,
             started=start.clock.started,
+            continues_session=repl is not None and repl.blocks + len(repl.history) > 0,
         )
         if settings.storage is not None and start.kept is None:
-            kept = await settings.storage.begin(start.run_id, setup, corpus)
+            begin = settings.storage.begin(start.run_id, setup, corpus)
+            kept = await acquire(begin, release)
             start = replace(start, journal=StoredJournal(kept), kept=kept)
+        try:
+            result = await self._run(query, context, corpus, setup, repl, start)
+        finally:
+            if start.kept is not None:
+                await release(start.kept)
+        self._check_complete(result)
+        return result
+
+    async def _run(
+        self,
+        query: str,
+        context: object,
+        corpus: Corpus,
+        setup: RunSetup,
+        repl: LazySession | None,
+        start: RunStart,
+    ) -> RLMResult[Any]:
+        """The run itself, with its events; its result is stored before it is returned."""
+        emit, settings = self._emit, self.settings
         tree = Tree(settings, corpus, start, emit)
         own = LazySession(corpus) if repl is None else repl
         run = Run(
@@ -122,29 +145,30 @@ class Answering:
                 if repl is None:
                     cleanup.push_async_callback(own.end, keep=context)
                 cleanup.push_async_callback(tree.close)
+                await tree.restore_store()
                 at_once = corpus.characters < settings.limits.single_call_below
                 if not at_once or not await answer_at_once(tree, run, own):
                     await run.run(() if at_once else own.history)
                 layers = own.session.layers if own.session is not None else {}
+            result = make_result(tree, run, setup, layers, own.recorded)
+            await _store_result(start.kept, result)
         except BaseException as error:
             own.history = run.history(own.history, is_answered=False)
             run.settle()
-            told = _note_failure(run, error)
+            message = _note_failure(run, error)
             result = make_result(tree, run, setup, layers, own.recorded)
-            await _keep_unfinished(start.kept, result)
+            try:
+                await _store_result(start.kept, result)
+            except StorageError:  # the error that ended the run is raised
+                logger.exception("the result of run %s could not be stored", result.run_id)
             emit(
                 RunFinished(id=run.id, result=result)
                 if isinstance(error, asyncio.CancelledError)
-                else RunFailed(id=run.id, error=told, result=result)
+                else RunFailed(id=run.id, error=message, result=result)
             )
             raise
         own.history = run.history(own.history)
-        result = make_result(tree, run, setup, layers, own.recorded)
-        if start.kept is not None:
-            plain = await runtime.offload(result.to_dict)
-            await finish_despite_cancel(start.kept.finish(plain))
         emit(RunFinished(id=run.id, result=result))
-        self._check_complete(result)
         return result
 
     async def typed_result(self, result: RLMResult[Any]) -> RLMResult[Any]:
@@ -189,31 +213,34 @@ class Answering:
                 )
 
 
-async def _keep_unfinished(kept: KeptRun | None, result: RLMResult[Any]) -> None:
-    """Keep what there is of a run that can be resumed. The error that ended it counts for more than
-    one of the storage.
-    """
-    if kept is None:
-        return
-    try:
+async def _store_result(kept: KeptRun | None, result: RLMResult[Any]) -> None:
+    if kept is not None:
         plain = await finish_despite_cancel(runtime.offload(result.to_dict))
         await finish_despite_cancel(kept.finish(plain))
-    except Exception:
-        logger.exception("the result of run %s could not be kept", result.run_id)
+
+
+async def release(kept: KeptRun) -> None:
+    """Release a run, if it was not finished, so that others can resume it. If the storage cannot be
+    reached, its lease ends by itself.
+    """
+    try:
+        await finish_despite_cancel(kept.release())
+    except StorageError as error:
+        logger.warning("run %s could not be released: %s", kept.run_id, error)
 
 
 def _note_failure(run: Run, error: BaseException) -> str:
-    """Note how the run failed; what its event says."""
-    told = f"{type(error).__name__}: {error}"
+    """Record how the run failed; the message of its event."""
+    message = f"{type(error).__name__}: {error}"
     outcome = run.outcome
-    outcome.stop_reason, outcome.error = "failed", told
+    outcome.stop_reason, outcome.error = "failed", message
     if isinstance(error, asyncio.CancelledError):
         outcome.stop_reason, outcome.error = "cancelled", None
     elif isinstance(error, ModelError):
         outcome.stop_reason, outcome.error = "model_error", str(error)
     elif isinstance(error, SandboxError):
         outcome.stop_reason, outcome.error = "sandbox_lost", str(error)
-    return told
+    return message
 
 
 def _checked_question(given: object) -> str:

@@ -22,7 +22,7 @@ class Answer:
 
     Attributes:
         value: The value: plain data for a host function; otherwise a `ModelAnswer`, a `ChildAnswer`
-            or an `ExecutionResult`.
+            or a `BlockOutcome`.
         notes: The side effects: store events, and ambiguous or unchecked quotes of `cite`.
         error: The type and the message of the exception that the code received instead of a value.
         prompt: SHA-256 of the messages of a model call.

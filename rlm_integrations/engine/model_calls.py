@@ -171,10 +171,9 @@ class ModelCalls:
         if self._journal is None:
             return ""
         size = sum(len(message.content) for message in request.messages)
-        hashing = runtime.offload if size > _OFF_LOOP_CHARS else None
         digest = (
-            await hashing(digest_of_messages, request.messages)
-            if hashing
+            await runtime.offload(digest_of_messages, request.messages)
+            if size > _OFF_LOOP_CHARS
             else digest_of_messages(request.messages)
         )
         return digest.hex()

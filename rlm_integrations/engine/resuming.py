@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlm_integrations._concurrency import runtime
-from rlm_integrations._concurrency.cleanup import finish_despite_cancel
+from rlm_integrations._concurrency.cleanup import acquire, finish_despite_cancel
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.answering import Answering, corpus_of
+from rlm_integrations.engine.answering import Answering, corpus_of, release
 from rlm_integrations.engine.clock import RunClock
 from rlm_integrations.engine.run_record import setup_of
 from rlm_integrations.engine.run_storage import KeptRun, StoredRun
@@ -37,7 +37,7 @@ async def resume(answering: Answering, run_id: str, context: object) -> RLMResul
     storage = answering.settings.storage
     if storage is None:
         raise InputError('resume needs a storage: RLM(…, storage=Storage("runs/"))')
-    stored = await storage.take(run_id)
+    stored = await acquire(storage.take(run_id), _give_back)
     if stored.kept is None:
         return await _ended(answering, stored)
     corpus = None
@@ -48,15 +48,28 @@ async def resume(answering: Answering, run_id: str, context: object) -> RLMResul
         start = RunStart(run_id=run_id, clock=clock, journal=journal, kept=stored.kept)
         return await answering.answer(stored.setup.question, corpus, start=start)
     finally:
-        await finish_despite_cancel(stored.kept.release())
-        if corpus is not None and corpus is not context:
-            await finish_despite_cancel(runtime.close_apart(corpus.close))
+        await release(stored.kept)
+        for each in {id(each): each for each in (corpus, stored.corpus)}.values():
+            if each is not None and each is not context:
+                await finish_despite_cancel(runtime.close_apart(each.close))
+
+
+async def _give_back(stored: StoredRun) -> None:
+    if stored.kept is not None:
+        await release(stored.kept)
+    if stored.corpus is not None:
+        await runtime.close_apart(stored.corpus.close)
 
 
 async def _journal(
     answering: Answering, run_id: str, stored: StoredRun, kept: KeptRun, corpus: Corpus
 ) -> StoredJournal:
     """The journal of a run that can go on with these options and this document."""
+    if stored.setup.continues_session:
+        raise InputError(
+            f"run {run_id!r} is a later question of a session, which began with variables that are "
+            "not stored: ask it again in a new session"
+        )
     now = await setup_of(
         answering.settings,
         corpus,

@@ -20,7 +20,13 @@ _SOURCES_ON_LOOP = 1_000  # more sources are listed in a thread
 
 
 async def setup_of(
-    settings: Settings, corpus: Corpus, question: str, *, on_incomplete: str, started: float
+    settings: Settings,
+    corpus: Corpus,
+    question: str,
+    *,
+    on_incomplete: str,
+    started: float,
+    continues_session: bool = False,
 ) -> RunSetup:
     """The setup of a run."""
     is_short = len(corpus.sources) <= _SOURCES_ON_LOOP
@@ -52,6 +58,7 @@ async def setup_of(
         options=options,
         version=_library_version(),
         started=started,
+        continues_session=continues_session,
     )
 
 

@@ -10,7 +10,13 @@ from rlm_integrations.run_setup import RunSetup
 
 
 class KeptRun(Protocol):
-    """A run in a storage, which belongs to this process until it is finished or released."""
+    """A run in a storage, which belongs to this process until it is finished or released.
+
+    Attributes:
+        run_id: Its id.
+    """
+
+    run_id: str
 
     async def append(self, call: str, record: bytes) -> None:
         """Keep a record of the run's journal; it is safe when this returns.

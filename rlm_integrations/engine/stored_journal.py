@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.engine.answer_codec import decode_answer, encode_answer
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.child_requests import ChildAnswer
@@ -9,10 +10,12 @@ from rlm_integrations.engine.journal import Answer, MemoryJournal
 from rlm_integrations.engine.model_calls import ModelAnswer
 from rlm_integrations.engine.run_storage import KeptRun
 
+_OFF_LOOP_CHARS = 20_000  # of a reply; other answers may be of any size
+
 
 class StoredJournal(MemoryJournal):
-    """The journal of a run in a storage. Its records are in memory as well, because a replay looks
-    them up on the event loop.
+    """The journal of a run in a storage. Records that were stored before are in memory, because a
+    replay looks them up on the event loop; new ones are only stored.
 
     Args:
         kept: The run in the storage.
@@ -27,8 +30,16 @@ class StoredJournal(MemoryJournal):
         self.answers.update(map(decode_answer, records))
 
     async def keep(self, call: CallId, answer: Answer) -> None:
-        """Keep an answer in the storage."""
-        await self._kept.append(call.path, encode_answer(call, answer))
+        """Store an answer."""
+        is_short = isinstance(answer.value, ModelAnswer) and (
+            len(answer.value.record.reply) < _OFF_LOOP_CHARS
+        )
+        record = (
+            encode_answer(call, answer)
+            if is_short
+            else await runtime.offload(encode_answer, call, answer)
+        )
+        await self._kept.append(call.path, record)
 
     @property
     def elapsed(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.budget import Purse
 from rlm_integrations.engine.call_id import CallId
@@ -69,8 +70,6 @@ class Tree:
             if settings.store_mode == "shared"
             else None
         )
-        if self.store is not None and self.journal is not None:
-            self.store.ledger.restore(self.journal.store_events())
         self.purse = Purse(settings.budget, settings.limits.reply_tokens, self.clock.begun)
         self.models = ModelCalls(settings, self.purse, self.clock, self.run_id, emit, self.journal)
         self.record_room = RecordRoom(settings.limits.recorded_chars)
@@ -88,6 +87,11 @@ class Tree:
         return self._child_runs.setdefault(
             depth, asyncio.Semaphore(self.settings.limits.child_runs)
         )
+
+    async def restore_store(self) -> None:
+        """Write the store events of the journal to the store, off the event loop."""
+        if self.store is not None and self.journal is not None:
+            await runtime.offload(_restore, self.store, self.journal)
 
     def find(self, call: CallId) -> Answer | None:
         """The answer of a call in the journal, or None."""
@@ -107,3 +111,7 @@ class Tree:
         """Stop reading in threads, and release the document's index."""
         self.threads.close()
         await self.locator.close()
+
+
+def _restore(store: SharedStore, journal: Journal) -> None:
+    store.ledger.restore(journal.store_events())

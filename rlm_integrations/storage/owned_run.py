@@ -85,7 +85,7 @@ class OwnedRun:
         self._log = log
         self._leases = leases
         self._owner = owner.own_name()
-        self._is_lost = False
+        self._is_lost = self._is_over = False
         self._runs = shared.database.schema.runs
         self._use = RawInsert(
             shared.database.dialect,
@@ -130,6 +130,7 @@ class OwnedRun:
             )
 
         self._shared.writer.submit(write).result()
+        self._is_over = True
 
     async def release(self) -> None:
         """Let go of the run, if it was not finished."""
@@ -137,6 +138,9 @@ class OwnedRun:
 
     def let_go(self) -> None:
         """The same; blocks."""
+        if self._is_over:
+            return
+        self._is_over = True
         self._leases.remove(self.run_id)
         self._shared.writer.submit(
             lambda connection: self._update(connection, owner=None, lease_until_utc=None)

@@ -56,6 +56,7 @@ SCRIPTS = {
         code("store.create('claim', 'c', found[0])", "FINAL(found)"),
     ],
 }
+CALL = "x-rlm-call"  # the header with the path of a call
 SUB_CALLS = 60 + 40 + 40 + 1 + 4 * 4 + 40
 
 
@@ -83,7 +84,9 @@ def runs_of(url: str, folder: Path, **options: Any) -> RunTable:
 
 def rlm_of(base_url: str, storage: RunTable | None, **options: Any) -> RLM[Any]:
     """The RLM of all runs here."""
-    lm = OpenAILM("stand-in", base_url=base_url, api_key="none")
+    lm = OpenAILM(
+        "stand-in", base_url=base_url, api_key="none", headers=lambda asked: {CALL: asked.path}
+    )
     return RLM(lm, max_depth=2, tools=[lookup], storage=storage, **options)
 
 

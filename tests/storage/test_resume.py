@@ -10,16 +10,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlm_integrations import InputError, RunBusyError
+from rlm_integrations import Corpus, Event, InputError, RunBusyError, RunFailed, StorageError
+from rlm_integrations.run_setup import ModelNames, RunSetup
+from rlm_integrations.storage import owner
+from rlm_integrations.storage.owned_run import OwnedRun
 from rlm_integrations.storage.run_table import RunTable
 from tests.standin import StandIn, serve_in_thread
 from tests.storage import _runs
-from tests.storage._runs import DOCUMENT, QUESTION, SUB_CALLS, facts, rlm_of, runs_of
+from tests.storage._runs import CALL, DOCUMENT, QUESTION, SUB_CALLS, facts, rlm_of, runs_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +43,16 @@ def runs(url: str, tmp_path: Path) -> Iterator[RunTable]:
     made = runs_of(url, tmp_path)
     yield made
     made.close()
+
+
+def paths_from(provider: StandIn, first: int) -> set[str]:
+    """The calls that the server was asked from this one on."""
+    return {kept.headers[CALL] for kept in provider.requests()[first:]}
+
+
+def stored_paths(runs: RunTable, run_id: str) -> set[str]:
+    """Everything in the journal of a run."""
+    return {record.call_id for record in runs._log.load(run_id)}
 
 
 def prompts(provider: StandIn) -> Counter[str]:
@@ -78,9 +92,13 @@ async def test_a_cancelled_run_goes_on(runs: RunTable, provider: StandIn) -> Non
         await task
     (info,) = runs.infos()
     assert info.status == "cancelled"
+    stored, asked = stored_paths(runs, info.run_id), len(provider.requests())
     result = await rlm.aresume(info.run_id)
     assert facts(result) == whole
-    assert set(prompts(provider).values()) == {1}
+    # An answer that was on its way when the run was cancelled may be asked for again.
+    assert stored & paths_from(provider, asked) == set()
+    assert len(stored) > 60
+    assert sum(count - 1 for count in prompts(provider).values()) <= 10
 
 
 def program(url: str, folder: Path, provider: StandIn, run_id: str | None) -> subprocess.Popen[str]:
@@ -110,6 +128,7 @@ def killed_and_resumed(url: str, tmp_path: Path, provider: StandIn, moments: lis
     whole = facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
     provider.reset()
     run_id: str | None = None
+    stored, asked = set[str](), 0
     for moment in moments:
         process = program(url, tmp_path, provider, run_id)
         reached = len(provider.calls()) + 1 if run_id is not None else 1
@@ -120,13 +139,16 @@ def killed_and_resumed(url: str, tmp_path: Path, provider: StandIn, moments: lis
         process.communicate()
         runs = runs_of(url, tmp_path)
         (info,) = runs.infos()
-        runs.close()
         assert info.status == "running"
+        assert stored & paths_from(provider, asked) == set()
         run_id = info.run_id
+        stored, asked = stored_paths(runs, run_id), len(provider.requests())
+        runs.close()
     process = program(url, tmp_path, provider, run_id)
     output, errors = process.communicate(timeout=250)
     assert process.returncode == 0, errors[-3_000:]
     assert json.loads(output) == whole
+    assert stored & paths_from(provider, asked) == set()
     # An answer that was on its way when the process was killed may be asked for again.
     again = sum(count - 1 for count in prompts(provider).values())
     assert again <= 10 * len(moments)
@@ -225,3 +247,124 @@ def _keyed(key: str, provider: StandIn) -> Any:
     from rlm_integrations import OpenAILM
 
     return OpenAILM("stand-in", base_url=provider.base_url, api_key=key)
+
+
+async def test_a_cancelled_resume_can_be_resumed(runs: RunTable, provider: StandIn) -> None:
+    """The run is free again for the next one, which goes on where the cancelled one was."""
+    rlm = rlm_of(provider.base_url, runs)
+    task = asyncio.ensure_future(rlm.acompletion(QUESTION, DOCUMENT))
+    stored, asked = set[str](), 0
+    for reached in (30, 80, 130):
+        while len(provider.calls()) < reached:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.wait([task])
+        (info,) = runs.infos()
+        assert (info.status, info.is_owned) == ("cancelled", False)
+        assert stored & paths_from(provider, asked) == set()
+        stored, asked = stored_paths(runs, info.run_id), len(provider.requests())
+        task = asyncio.ensure_future(rlm.aresume(info.run_id))
+    assert (await task).stop_reason == "final"
+    assert stored & paths_from(provider, asked) == set()
+
+
+async def test_a_result_that_cannot_be_stored_ends_the_run_with_an_event(
+    runs: RunTable, provider: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is raised, the last event has the record, and the run can be resumed without
+    another call.
+    """
+
+    def full(self: OwnedRun, result: object) -> None:
+        raise StorageError("the disk is full")
+
+    rlm = rlm_of(provider.base_url, runs)
+    events: list[Event] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(OwnedRun, "_finish", full)
+        with pytest.raises(StorageError, match="the disk is full"):
+            await rlm.replace(on_event=events.append).acompletion(QUESTION, DOCUMENT)
+    assert isinstance(events[-1], RunFailed)
+    assert events[-1].result is not None
+    assert events[-1].result.stop_reason == "failed"
+    (info,) = runs.infos()
+    assert (info.status, info.is_owned) == ("running", False)
+    asked = len(provider.calls())
+    result = await rlm.aresume(info.run_id)
+    assert (result.stop_reason, len(provider.calls())) == ("final", asked)
+
+
+async def test_a_run_that_another_machine_took_is_not_written_to(
+    runs: RunTable, provider: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was not heard of for so long that its lease ended loses its run: its next
+    record is refused, and the other process goes on.
+    """
+    setup, corpus = _setup(), Corpus.build("a document")
+    kept = await runs.begin("the-run", setup, corpus)
+    with pytest.raises(RunBusyError, match=r"being run by process .* on this machine"):
+        await runs.take("the-run")
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, "own_name", lambda: "another-boot pid:[1] 7 8")
+        with pytest.raises(RunBusyError):
+            await runs.take("the-run")  # its lease has not ended
+        kept.extend_lease(timedelta(seconds=-1))
+        (info,) = runs.infos()
+        assert not info.is_owned
+        taken = await runs.take("the-run")
+    assert taken.kept is not None
+    kept.extend_lease(timedelta(seconds=30))
+    with pytest.raises(RunBusyError, match="was taken by another process"):
+        await kept.append("r:t1", b"{}")
+    await taken.kept.append("r:t1", b"{}")
+    with pytest.raises(RunBusyError, match="process 7 on another machine"):
+        await runs.take("the-run")
+    for each in (kept, taken.kept):
+        each.let_go()
+
+
+async def test_a_process_that_has_ended_loses_its_run_at_once(
+    runs: RunTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same machine nobody waits for a lease: not if the process is gone, nor if another one
+    has its number now.
+    """
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, "own_name", lambda: _other_start(owner._machine(), os.getpid()))
+        kept = await runs.begin("the-run", _setup(), Corpus.build("a document"))
+    taken = await runs.take("the-run")
+    assert taken.kept is not None
+    for each in (kept, taken.kept):
+        each.let_go()
+
+
+def _other_start(machine: str, process: int) -> str:
+    return f"{machine} {process} 1"
+
+
+def _setup() -> RunSetup:
+    models = ModelNames(root="root", subs={"root": "root"}, default="root")
+    return RunSetup(question="q", sources=(), models=models, options={}, version="1", started=1.0)
+
+
+async def test_a_later_question_of_a_session_is_not_resumed(
+    runs: RunTable, provider: StandIn
+) -> None:
+    """Its variables come from earlier questions, which no record brings back: an error says so, and
+    nothing is spent. The first question is resumed.
+    """
+    rlm = rlm_of(provider.base_url, runs)
+    async with rlm.session(DOCUMENT) as chat:
+        first = await chat.acompletion(QUESTION)
+        later = asyncio.ensure_future(chat.acompletion(QUESTION))
+        asked = len(provider.calls())
+        while len(provider.calls()) == asked:
+            await asyncio.sleep(0.001)
+        later.cancel()
+        await asyncio.wait([later])
+    newest, _ = runs.infos()
+    asked = len(provider.calls())
+    with pytest.raises(InputError, match="is a later question of a session"):
+        await rlm.aresume(newest.run_id)
+    assert (await rlm.aresume(first.run_id)).answer == first.answer
+    assert len(provider.calls()) == asked
