@@ -1,11 +1,16 @@
 """The commands about stored runs: `ask --storage`, `runs` and `resume`."""
 
+import dataclasses
 import json
 import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from rlm_integrations.run_setup import RunSetup
+from rlm_integrations.storage import Storage
 from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, started, until
 from tests.standin import serve_in_thread
 
@@ -69,3 +74,21 @@ def test_wrong_use_is_told_before_anything_is_opened(run: Callable[..., Shell]) 
         code, out, err = run(*words)
         assert (code, out) == (2, ""), words
         assert message in err
+
+
+def test_a_run_of_another_version_is_told_apart(
+    run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options that this version does not know end with an error that names the version."""
+    run("ask", "report.txt", QUESTION, "--storage", "runs")
+    run_id = run("runs")[1].split()[0]
+    known = Storage.setup
+
+    def other(self: Storage, run_id: str) -> RunSetup:
+        setup = known(self, run_id)
+        return dataclasses.replace(setup, version="9.9", options={"budget": {"max_beers": 3}})
+
+    monkeypatch.setattr(Storage, "setup", other)
+    code, out, err = run("resume", run_id)
+    assert (code, out) == (2, "")
+    assert "was stored by version 9.9 with options that this version does not have" in err

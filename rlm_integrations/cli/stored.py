@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.models import named_model
 from rlm_integrations.cli.output import check_writable, deliver, print_text, say_end
+from rlm_integrations.errors import InputError
 
 if TYPE_CHECKING:
     from rlm_integrations.engine.rlm import RLM
@@ -49,19 +50,26 @@ def _rlm(setup: "RunSetup", options: argparse.Namespace, storage: "Storage") -> 
     from rlm_integrations.records import Budget
 
     stored = setup.options
-    return RLM(
-        named_model(setup.models.root, options.base_url),
-        {name: named_model(model, options.base_url) for name, model in setup.models.subs.items()},
-        max_iterations=stored["max_iterations"],
-        max_depth=stored["max_depth"],
-        max_parallel_calls=stored["max_parallel_calls"],
-        store_mode=stored["store_mode"],
-        budget=Budget(**stored["budget"]),
-        sandbox=stored["sandbox"],
-        storage=storage,
-        verbose=options.verbose,
-        show_progress=not (options.quiet or options.verbose) and sys.stderr.isatty(),
-    )
+    models = setup.models
+    try:
+        return RLM(
+            named_model(models.root, options.base_url),
+            {name: named_model(model, options.base_url) for name, model in models.subs.items()},
+            max_iterations=stored["max_iterations"],
+            max_depth=stored["max_depth"],
+            max_parallel_calls=stored["max_parallel_calls"],
+            store_mode=stored["store_mode"],
+            budget=Budget(**stored["budget"]),
+            sandbox=stored["sandbox"],
+            storage=storage,
+            verbose=options.verbose,
+            show_progress=not (options.quiet or options.verbose) and sys.stderr.isatty(),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"run {options.run_id!r} was stored by version {setup.version} with options that this "
+            f"version does not have ({error}): resume it with that version"
+        ) from error
 
 
 def list_runs(options: argparse.Namespace) -> int:
@@ -74,8 +82,7 @@ def list_runs(options: argparse.Namespace) -> int:
         print_text(json.dumps([asdict(run) for run in runs], default=str))
         return exit_codes.ANSWERED
     for run in runs:
-        status = "running" if run.is_owned else run.status
-        status = "interrupted" if status == "running" and not run.is_owned else status
+        status = "interrupted" if run.status == "running" and not run.is_owned else run.status
         question = " ".join(printable(run.question).split())[:_QUESTION_CHARS]
         print_text(f"{run.run_id}  {run.created:%Y-%m-%d %H:%M}  {status:<15} {question}")
     return exit_codes.ANSWERED

@@ -35,6 +35,10 @@ class Files(Protocol):
         """The content; None if there is no such file."""
         ...
 
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        ...
+
     def list_names(self, folder: str) -> list[str]:
         """The names of all files in a folder and the folders below, sorted."""
         ...
@@ -101,6 +105,11 @@ class LocalFiles:
                 return self.path_of(name).read_bytes()
             except FileNotFoundError:
                 return None
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        with self._clear_errors(name):
+            return self.path_of(name).is_file()
 
     def list_names(self, folder: str) -> list[str]:
         """The names of all files in a folder and the folders below, sorted."""
@@ -193,6 +202,17 @@ class ObjectFiles:
                 return bytes(obstore.get(self._store, check_name(name)).bytes())
             except FileNotFoundError:  # obstore's NotFoundError is one
                 return None
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        import obstore
+
+        with self._clear_errors(name):
+            try:
+                obstore.head(self._store, check_name(name))
+            except FileNotFoundError:
+                return False
+        return True
 
     def list_names(self, folder: str) -> list[str]:
         """The names of all objects below a prefix, sorted."""

@@ -71,6 +71,15 @@ class Lake:
             "kept_at": time.time(),
         }
 
+    def has(self, sha256: str) -> bool:
+        """Whether a blob with this SHA-256 is kept. It is not read: it may be damaged."""
+        known = self._shared.database.read(
+            lambda connection: connection.scalar(
+                select(self._table.c.size).where(self._table.c.sha256 == sha256)
+            )
+        )
+        return known is not None or (self._files is not None and self._files.exists(_name(sha256)))
+
     def get(self, sha256: str) -> bytes:
         """The content with this SHA-256.
 

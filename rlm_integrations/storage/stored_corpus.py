@@ -16,21 +16,21 @@ def keep_corpus(lake: Lake, corpus: Corpus) -> tuple[str, list[str]]:
     Returns:
         The SHA-256 of its description, and of all blobs that it needs.
     """
-    sources: list[dict[str, Any]] = []
-    blobs: list[str] = []
-    for source, (_, text) in zip(corpus.sources, corpus, strict=True):
-        blobs.append(lake.put(text.encode("utf-8", "surrogatepass")))
-        sources.append(
-            {
-                "sha256": blobs[-1],
-                "metadata": dict(source.metadata),
-                "id": source.document_id,
-                "hidden": sorted(source.hidden),
-            }
-        )
+    for source in corpus.sources:
+        if not lake.has(source.sha256):  # else it was kept for another run
+            lake.put(corpus.text(source.name).encode("utf-8", "surrogatepass"))
+    sources = [
+        {
+            "sha256": source.sha256,
+            "metadata": dict(source.metadata),
+            "id": source.document_id,
+            "hidden": sorted(source.hidden),
+        }
+        for source in corpus.sources
+    ]
     described = {"is_list": corpus.is_list, "sources": sources}
     sha256 = lake.put(json.dumps(described, separators=(",", ":")).encode())
-    return sha256, [sha256, *blobs]
+    return sha256, [sha256, *(source.sha256 for source in corpus.sources)]
 
 
 def read_corpus(lake: Lake, sha256: str) -> Corpus:

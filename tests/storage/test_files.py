@@ -39,8 +39,10 @@ def test_files_are_written_read_listed_and_removed(files: Files) -> None:
     assert files.read("a/b/one") == b"first"
     assert files.read("c/three") == b""
     assert files.list_names("a") == ["a/b/one", "a/two"]
+    assert files.exists("a/two")
     files.delete("a/two")
     files.delete("a/two")
+    assert not files.exists("a/two")
     assert files.list_names("a") == ["a/b/one"]
 
 

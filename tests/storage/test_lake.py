@@ -141,3 +141,14 @@ def test_removed_blobs_are_gone(lake: Lake) -> None:
     small, large, other = lake.put(SMALL), lake.put(LARGE), lake.put(b"other")
     lake.delete([small, large])
     assert list(lake.hashes()) == [other]
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_whether_a_blob_is_kept_is_known_without_reading_it(lake: Lake, data: bytes) -> None:
+    """`has` is True from when a blob was written until it is removed."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    assert not lake.has(sha256)
+    assert lake.put(data) == sha256
+    assert lake.has(sha256)
+    lake.delete([sha256])
+    assert not lake.has(sha256)
