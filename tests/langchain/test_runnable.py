@@ -19,6 +19,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import BudgetExceededError, ContextError, InputError, ModelError
 from rlm_integrations.langchain import RLMRunnable
 from rlm_integrations.langchain.runnable import OWN
+from rlm_integrations.storage import Storage
 from tests.engine.conftest import documents_held
 from tests.langchain.conftest import Together, scripted
 from tests.langchain.test_trace import APIS, through
@@ -433,3 +434,19 @@ def test_registered_sub_models(standin: StandIn) -> None:
         "x"
     ) + answer_to("y")
     assert [call.model for call in standin.calls()] == [MODEL, MODEL, "fast"]
+
+
+@APIS
+async def test_a_run_is_stored_and_resumed(cited: RLMRunnable, api: str, tmp_path: Path) -> None:
+    """`storage=` stores the run of a chain with its documents; `RLM.resume` returns the same answer
+    and evidence without asking a model.
+    """
+    with Storage(tmp_path / "runs") as storage:
+        stored = cited.model_copy(update={"storage": storage})
+        documents = [Document("Nothing here."), Document(TEXT, id="report")]
+        output = await through(api, stored, {"question": "Who?", "context": documents})
+        (info,) = storage.runs()
+        assert (info.run_id, info.status) == (output["rlm"]["run_id"], "final")
+        result = await RLM("offline", storage=storage).aresume(info.run_id)
+        assert (result.answer, result.citations[0].quote) == ("Ada Conti", QUOTE)
+        assert [source.id for source in result.sources] == [None, "report"]

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ from rlm_integrations import RLM, Budget, Limits
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import BudgetExceededError, ContextError, InputError
 from rlm_integrations.llama_index import RLMQueryEngine
+from rlm_integrations.storage import Storage
 from tests.engine.conftest import Scripted, code, final, overlong
 
 APIS = pytest.mark.parametrize("api", ["sync", "async"])
@@ -399,3 +401,18 @@ def test_it_is_a_query_engine() -> None:
         in engine.without_streaming().query(QUESTION).source_nodes[0].node.relationships
     )
     assert engine.last_store is not None
+
+
+@APIS
+async def test_a_run_is_stored_and_resumed(api: str, tmp_path: Path) -> None:
+    """`storage=` stores the run of an engine; `RLM.resume` returns the same answer and evidence
+    without asking a model.
+    """
+    with Storage(tmp_path / "runs") as storage:
+        root = finder()
+        await ask(engine_of(root, storage=storage), api)
+        (info,) = storage.runs()
+        asked = len(root.requests)
+        result = await RLM(root, storage=storage).aresume(info.run_id)
+        assert (result.answer, result.citations[0].quote) == (ANSWER, NEEDLE)
+        assert len(root.requests) == asked

@@ -29,31 +29,52 @@ def note(about: Note) -> str:
     """What the model is told about its own reply."""
     match about.kind:
         case "unclosed_fence":
-            return f"{_not_run(about)} its fence was not closed. Write it again, shorter if it was cut, and close it with ```."
+            return (
+                f"{_not_run(about)} its fence was not closed. Write it again, shorter if it was "
+                f"cut, and close it with ```."
+            )
         case "not_python":
-            return f"{_not_run(about)} it is not valid Python.\n{about.detail}{_MULTILINE if is_cut_string(about.detail) else ''}"
+            return (
+                f"{_not_run(about)} it is not valid "
+                f"Python.\n{about.detail}{_MULTILINE if is_cut_string(about.detail) else ''}"
+            )
         case "quotation":
-            return f"Your python block of one line was taken for a quotation and not run: it is not valid Python.\n{about.detail}"
+            return (
+                f"Your python block of one line was taken for a quotation and not run: it is not "
+                f"valid Python.\n{about.detail}"
+            )
         case "other_language":
             return _other_language(about.detail, 1)
         case "chat_token":
-            return f"Your reply was cut at {about.detail}: what followed was written in another's place."
+            return (
+                f"Your reply was cut at {about.detail}: what followed was written in another's "
+                f"place."
+            )
         case "invented_output":
             return (
                 f"Your reply was cut at {about.detail!r}: you wrote the REPL's output yourself. "
                 "What it really printed is in this message."
             )
         case "final_refused":
-            return "Your final answer was not taken, because a block of the same reply failed. Mend the block first."
+            return (
+                "Your final answer was not taken, because a block of the same reply failed. Mend "
+                "the block first."
+            )
 
 
-_MULTILINE = '\nA string of several lines needs triple quotes, """…"""; or put it into a variable and finish with FINAL_VAR("name").'
+_MULTILINE = (
+    '\nA string of several lines needs triple quotes, """…"""; or put it into a variable and '
+    'finish with FINAL_VAR("name").'
+)
 
 
 def _not_run(about: Note) -> str:
     if about.blocks == 1:
         return "Your block was not run:"
-    return f"Block {about.block} of {about.blocks} was not run{', nor was what follows' if about.block < about.blocks else ''}:"
+    return (
+        f"Block {about.block} of {about.blocks} was not "
+        f"run{', nor was what follows' if about.block < about.blocks else ''}:"
+    )
 
 
 def _other_language(language: str, count: int) -> str:
@@ -72,11 +93,13 @@ def rebound(names: Sequence[str]) -> str:
 
 
 NOTHING_TO_DO = (
-    "Your reply had neither a block of code nor a final answer. Write code in a ```repl block, or finish in one with "
+    "Your reply had neither a block of code nor a final answer. Write code in a ```repl block, or "
+    "finish in one with "
     "FINAL(value, evidence=[…])."
 )
 SEVERAL_FINALS = (
-    "Your final answer was not taken, because the code called FINAL several times, with different values. Call it once, with one value "
+    "Your final answer was not taken, because the code called FINAL several times, with different "
+    "values. Call it once, with one value "
     "that holds the whole answer."
 )
 
@@ -84,7 +107,10 @@ SEVERAL_FINALS = (
 def repeated(*, same_result: bool) -> str:
     """What a model is told that says the same again."""
     result = ", and so is its result" if same_result else ""
-    return f"Your reply was the same as the one before, word for word{result}. Do something else, or finish with what you have."
+    return (
+        f"Your reply was the same as the one before, word for word{result}. Do something else, or "
+        f"finish with what you have."
+    )
 
 
 def turns_left(turns: int) -> list[str]:
@@ -116,7 +142,10 @@ def cut_replies(count: int) -> str:
 def unknown_variable(name: str, kinds: Mapping[str, str]) -> str:
     """Why FINAL_VAR of this name is no final."""
     variables = variables_shown(kinds) or " There are none yet."
-    return f"FINAL_VAR({name!r}): there is no such variable.{variables} For a string, use FINAL({name!r})."
+    return (
+        f"FINAL_VAR({name!r}): there is no such variable.{variables} For a string, use "
+        f"FINAL({name!r})."
+    )
 
 
 def unresolved(error: ExecutionError | None) -> str:
@@ -127,25 +156,35 @@ def unresolved(error: ExecutionError | None) -> str:
 
 def invalid(error: str) -> str:
     """Why a typed answer was not taken."""
-    return f"Your final answer was not taken, because it does not fit the schema:\n{error}\nGive a value to FINAL that does."
+    return (
+        f"Your final answer was not taken, because it does not fit the schema:\n{error}\nGive a "
+        f"value to FINAL that does."
+    )
 
 
 def tell_too_long(error: str) -> str:
     """Why an answer was not taken that is too long."""
-    return f"Your final answer was not taken: {error}. Give a shorter one to FINAL; keep what is long in the store, if there is one."
+    return (
+        f"Your final answer was not taken: {error}. Give a shorter one to FINAL; keep what is long "
+        f"in the store, if there is one."
+    )
 
 
 def closing(reason: str) -> str:
     """The request for a best answer when a run must end."""
     return (
-        f"This is the last turn: {reason}. No model can be asked any more. Give the best answer that what you found allows, in a block: "
+        f"This is the last turn: {reason}. No model can be asked any more. Give the best answer "
+        f"that what you found allows, in a block: "
         "FINAL(value, evidence=[…]) or FINAL_VAR(name). Say what it leaves open."
     )
 
 
 def compacted(characters: int) -> str:
     """What stands for an old output that the history no longer holds."""
-    return f"[{characters:,} characters of output are no longer shown; variables still hold their values]"
+    return (
+        f"[{characters:,} characters of output are no longer shown; variables still hold their "
+        f"values]"
+    )
 
 
 def compacted_reply(text: str, kept: int) -> str:
@@ -153,13 +192,20 @@ def compacted_reply(text: str, kept: int) -> str:
     if len(text) <= kept:
         return text
     fence = "\n```" if text[:kept].count("```") % 2 else ""
-    return f"{text[:kept]}{fence}\n[… {len(text) - kept:,} further characters of this message are no longer shown …]"
+    return (
+        f"{text[:kept]}{fence}\n[… {len(text) - kept:,} further characters of this message are no "
+        f"longer shown …]"
+    )
 
 
-WITHDRAWN = "This question was cancelled before it was answered. Do not answer it; what its code had bound before may still be there."
+WITHDRAWN = (
+    "This question was cancelled before it was answered. Do not answer it; what its code had bound "
+    "before may still be there."
+)
 NEW_REPL = "The REPL is a new one: variables of earlier questions are gone."
 UNREADABLE = (
-    "The file of the document has changed since it was read. `context` still has the text, but quotes can no longer be checked: "
+    "The file of the document has changed since it was read. `context` still has the text, but "
+    "quotes can no longer be checked: "
     "`cite` finds nothing, and evidence is dropped. Finish without it."
 )
 
@@ -167,6 +213,8 @@ UNREADABLE = (
 def unfinished(count: int) -> str:
     """Where the replies are that came before their block ended."""
     return (
-        f"Before that, {count:,} of its prompts had been answered, and the code did not get the replies. "
-        "The next block has them in the dict `unfinished_replies`, by prompt: ask only what is not in there."
+        f"Before that, {count:,} of its prompts had been answered, and the code did not get the "
+        f"replies. "
+        "The next block has them in the dict `unfinished_replies`, by prompt: ask only what is not "
+        "in there."
     )

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from typing import Any
 
 _SINGLE = (
-    "Answer the question from the document alone. After the answer, quote word for word what supports it, each quote in a line of its own "
+    "Answer the question from the document alone. After the answer, quote word for word what "
+    "supports it, each quote in a line of its own "
     'that begins with "> ". Where the document does not say, say so.'
 )
 IN_CONTEXT = "Do what the context asks for; it is one message, with all that is needed in it."
 _NO_DOCUMENT = "You see this message alone and no document: say nothing that is not in it."
 _COMMIT = (
-    '{"creates": [{"id": "e1", "type": "evidence", "description": "…", "content": "…", "backrefs": [], "tags": []}], '
+    '{"creates": [{"id": "e1", "type": "evidence", "description": "…", "content": "…", "backrefs": '
+    '[], "tags": []}], '
     '"links": [], "proposes_updates": []}.'
 )
 
@@ -20,7 +22,10 @@ def single_call(schema: Mapping[str, Any] | None) -> str:
     """The system prompt of the one call over a short document."""
     if schema is None:
         return _SINGLE
-    return f"{_SINGLE} The answer is JSON and fits this schema: {json.dumps(schema, ensure_ascii=False)}"
+    return (
+        f"{_SINGLE} The answer is JSON and fits this schema: "
+        f"{json.dumps(schema, ensure_ascii=False)}"
+    )
 
 
 def worker_question(prompt: str, cards: Any, *, has_repl: bool) -> str:

@@ -17,10 +17,12 @@ _CHUNK, _LARGEST_CHUNK = 10_000, 100_000
 _CHARACTERS_PER_TOKEN = 3  # on the safe side, and room for the question and the reply
 
 _SYSTEM = Template("""\
-You answer a question about a document that is too long to be read at once. It is the variable `context` of a Python REPL. You do not
+You answer a question about a document that is too long to be read at once. It is the variable \
+`context` of a Python REPL. You do not
 see it: you write code that looks into it, and you see what the code prints.
 
-Write code in a fenced block, then stop; what it printed comes in the next message. Never write output yourself.
+Write code in a fenced block, then stop; what it printed comes in the next message. Never write \
+output yourself.
 
 ```repl
 print(type(context), len(context))
@@ -30,20 +32,26 @@ print(context[:1000])
 $variables
 
 In the REPL:
-- `context`: the text, or a list of texts; `context_0`, `context_1`, … are its sources, `context_metadata` what is known of each.
+- `context`: the text, or a list of texts; `context_0`, `context_1`, … are its sources, \
+`context_metadata` what is known of each.
 - `llm_query(prompt, model=None) -> str`: ask a language model, which sees nothing but the prompt.
-- `llm_batch(prompts, max_concurrent=None, model=None) -> list[str]`: ask many, $width at once; the order is kept, a failed one begins
+- `llm_batch(prompts, max_concurrent=None, model=None) -> list[str]`: ask many, $width at once; \
+the order is kept, a failed one begins
   with "Error:".
 - `parallel_query("… {chunk} …", chunks) -> list[str]`: the same prompt over many chunks, likewise.
-- `recursive_lm(query, context_subset) -> str`: have a question over a part of the context answered, $child;
+- `recursive_lm(query, context_subset) -> str`: have a question over a part of the context \
+answered, $child;
   `recursive_batch([{"query": …, "context": …}, …]) -> list[str]`: several at once.
-- `cite("exact quote", source=None) -> SpanRef | None`: where the document says so word for word, None if it does not.
+- `cite("exact quote", source=None) -> SpanRef | None`: where the document says so word for word, \
+None if it does not.
 - `SHOW_VARS()`: your variables; `help(name)`: what a function takes.
-- `FINAL(value, evidence=[…])`: finish; evidence holds what `cite` gave. `FINAL_VAR("name")`: finish with a variable.
+- `FINAL(value, evidence=[…])`: finish; evidence holds what `cite` gave. `FINAL_VAR("name")`: \
+finish with a variable.
 $models
 How to work:
 1. Look at the beginning and at the structure; search with `re` where the words are known.
-2. Where meaning matters, cut the text at sensible borders into chunks of $chunks and ask about all of
+2. Where meaning matters, cut the text at sensible borders into chunks of $chunks and ask about \
+all of
    them in one batch. Do not loop over llm_query: every call would wait for the one before. Not
 
        for chunk in chunks:
@@ -53,12 +61,14 @@ How to work:
 
 ```repl
 chunks = [context[at : at + 50_000] for at in range(0, len(context), 50_000)]
-replies = llm_batch([f"Quote each sentence about the treaty, or say NONE.\\n\\n{chunk}" for chunk in chunks])
+replies = llm_batch([f"Quote each sentence about the treaty, or say NONE.\\n\\n{chunk}" for chunk \
+in chunks])
 notes = [reply for reply in replies if not reply.startswith(("NONE", "Error:"))]
 print(len(notes), "of", len(chunks), notes[:2])
 ```
 
-3. Put together what came back, in code or by one more llm_query, check it against the text, and finish in a block:
+3. Put together what came back, in code or by one more llm_query, check it against the text, and \
+finish in a block:
 
 ```repl
 answer = llm_query("Answer from these notes: when was the treaty signed?\\n\\n" + "\\n".join(notes))
@@ -69,16 +79,22 @@ Finish once you know. Where the document does not say, say so.
 """)
 
 _STORE = """
-If it helps, there is a store for findings, which everything in this run shares and can search; for simple questions variables will do.
-- `store.create(type, description, content, backrefs=None, parents=None, tags=None) -> id`: keep a finding; backrefs are SpanRefs.
-- `store.search('type=claim tag=x desc~"word"', limit=50)`, `store.search_text("any words")`, `store.summary()`, `store.get(id)`.
-- `store.llm_map([{"name": …, "prompt": …}, …]) -> batch id`: ask in parallel and keep the replies; `store.children(batch id)` are the
-  objects that hold them, in the order of the tasks: `.description` is the name, `.content` the reply.
+If it helps, there is a store for findings, which everything in this run shares and can search; \
+for simple questions variables will do.
+- `store.create(type, description, content, backrefs=None, parents=None, tags=None) -> id`: keep a \
+finding; backrefs are SpanRefs.
+- `store.search('type=claim tag=x desc~"word"', limit=50)`, `store.search_text("any words")`, \
+`store.summary()`, `store.get(id)`.
+- `store.llm_map([{"name": …, "prompt": …}, …]) -> batch id`: ask in parallel and keep the \
+replies; `store.children(batch id)` are the
+  objects that hold them, in the order of the tasks: `.description` is the name, `.content` the \
+reply.
 - `store.llm_reduce(ids, prompt) -> id`: fold objects into one.
 """
 
 _WORKERS = """\
-- `rlm_worker(prompt, store_cards=None)`, `rlm_worker_batched(tasks, max_parallel=None)`: have workers, each with a REPL and the whole
+- `rlm_worker(prompt, store_cards=None)`, `rlm_worker_batched(tasks, max_parallel=None)`: have \
+workers, each with a REPL and the whole
   context, explore; they return commits, which `apply_commit(commit)` merges into the store.
 """
 
@@ -123,8 +139,10 @@ def system(
     parts = [
         _SYSTEM.substitute(
             variables=textwrap.fill(
-                f"Variables, imports and functions stay from block to block. {rules} What is printed "
-                f"is shown up to {shown:,} characters: print little, and keep results in variables.",
+                f"Variables, imports and functions stay from block to block. {rules} What is "
+                f"printed "
+                f"is shown up to {shown:,} characters: print little, and keep results in "
+                f"variables.",
                 _LINE_CHARS,
                 break_long_words=False,
                 break_on_hyphens=False,
@@ -141,7 +159,8 @@ def system(
         parts += [_STORE, _WORKERS if children else ""]
     if schema is not None:
         parts.append(
-            f"\nThe value given to FINAL must fit this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}\n"
+            f"\nThe value given to FINAL must fit this JSON "
+            f"schema:\n{json.dumps(schema, ensure_ascii=False)}\n"
         )
     return "".join(parts)
 
