@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import RLM, Budget, allm_batch
-from rlm_integrations._concurrency.deadlines import end_after
+from rlm_integrations import RLM, Budget, CallRetried, Event, ModelError, allm_batch
+from rlm_integrations._concurrency.deadlines import end_after, sleep
 from rlm_integrations.records import Completion, Request
 
 KEPT: ContextVar[object] = ContextVar("KEPT")
@@ -73,3 +73,50 @@ async def test_none_sets_no_deadline() -> None:
     async with asyncio.timeout(None) as timeout:
         end_after(timeout, None)
         assert timeout.when() is None
+
+
+class Refuses:
+    """A model whose provider asks to wait a long time."""
+
+    name, context_window = "refuses", None
+
+    async def complete(self, request: Request) -> Completion:
+        raise ModelError("slowly", type="rate_limit", retryable=True, retry_after=200.0)
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+async def test_a_cancelled_wait_keeps_no_callers_context(calls: int) -> None:
+    """A call that waits for its retry, and calls that wait for the limiter, end with their task."""
+    retried = asyncio.Event()
+
+    def notice(event: Event) -> None:
+        if isinstance(event, CallRetried):
+            retried.set()
+
+    async def with_a_thing(thing: Thing) -> None:
+        KEPT.set(thing)
+        prompts = [str(number) for number in range(calls)]
+        await allm_batch(prompts, Refuses(), max_concurrent=calls, on_event=notice)
+
+    thing = Thing()
+    gone = weakref.ref(thing)
+    earlier = asyncio.get_running_loop().call_later(60, print)
+    task = asyncio.create_task(with_a_thing(thing))
+    await retried.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    del thing, task
+    await asyncio.sleep(0)
+    gc.collect()
+    assert gone() is None
+    earlier.cancel()
+
+
+async def test_a_sleep_ends_in_time_and_not_before() -> None:
+    """It is a wait like any other: others run meanwhile, and it returns when its time is over."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    await sleep(0.01)
+    assert loop.time() - begun >= 0.009
+    await sleep(0)

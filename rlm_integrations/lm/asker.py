@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, fields, replace
 
-from rlm_integrations._concurrency.deadlines import end_after
+from rlm_integrations._concurrency.deadlines import end_after, sleep
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.events import (
@@ -142,7 +142,7 @@ class ModelCaller:
                     self._emit(
                         CallRetried(id=call.id, parent=self._parent, error=error, delay=delay)
                     )
-                await asyncio.sleep(delay)
+                await sleep(delay)
         except asyncio.CancelledError:
             self._end(call, LLMError("cancelled", "the caller was cancelled", call.retries))
             raise

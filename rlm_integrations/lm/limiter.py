@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -162,7 +163,11 @@ class Limiter:
 
     async def _wait(self, waiter: _Waiter, pause: float) -> Slot | None:
         # Timers may be a little early
-        timer = waiter.loop.call_later(pause + 0.001, self._check_again) if pause > 0 else None
+        timer = (
+            waiter.loop.call_later(pause + 0.001, self._check_again, context=Context())
+            if pause > 0
+            else None
+        )
         try:
             await waiter.future
         except BaseException:

@@ -1,4 +1,4 @@
-"""Storage of runs, jobs and artifacts: a database for what is searched, a lake for what is large."""
+"""Storage of runs, jobs and artifacts: a database for searches, a lake for large content."""
 
 from rlm_integrations.errors import MissingExtraError
 

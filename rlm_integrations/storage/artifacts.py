@@ -1,4 +1,4 @@
-"""Derived artifacts, their manifests, and raw responses, as files with names that say what they are.
+"""Derived artifacts, their manifests, and raw responses, as files with telling names.
 
 {base_dir}/manifests/{manifest_id}.json
 {base_dir}/artifacts/{task_type}/{timestamp}_{manifest_id}.json

@@ -187,7 +187,7 @@ class SqlQueueStore:
         )
 
     def release(self, job_id: str) -> None:
-        """Hand back a job that was begun; another worker gets it, and the attempt does not count."""
+        """Hand back a running job: another worker gets it, and the attempt does not count."""
 
         def hand_back(connection: Connection) -> None:
             row = self._table.lock(connection, job_id)

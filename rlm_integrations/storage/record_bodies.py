@@ -1,4 +1,4 @@
-"""Journal records as rows keep them: compressed, or, if they are short, as they are; with a checksum."""
+"""Journal records as rows keep them: compressed unless they are short, with a checksum."""
 
 import zlib
 

@@ -74,7 +74,7 @@ def row_number() -> BigInteger:
 
 
 def binary() -> LargeBinary:
-    """Bytes of any length, where BLOB of MySQL ends at 64 KiB and IMAGE of SQL Server is outdated."""
+    """Bytes of any length: BLOB of MySQL ends at 64 KiB, and IMAGE of SQL Server is outdated."""
     return (
         LargeBinary()
         .with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
@@ -83,7 +83,7 @@ def binary() -> LargeBinary:
 
 
 def long_text() -> UnicodeText:
-    """Text of any length, where TEXT of MySQL ends at 64 KiB and NTEXT of SQL Server is outdated."""
+    """Text of any length: TEXT of MySQL ends at 64 KiB, and NTEXT of SQL Server is outdated."""
     return (
         UnicodeText()
         .with_variant(mysql.LONGTEXT(), "mysql", "mariadb")

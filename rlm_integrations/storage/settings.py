@@ -33,8 +33,8 @@ class StorageSettings:
     """What the section `storage` of a configuration file says.
 
     Attributes:
-        artifact_lake_enabled: `artifact_lake.enabled`: whether artifacts and large blobs are kept as
-            files.
+        artifact_lake_enabled: `artifact_lake.enabled`: whether artifacts and large blobs are kept
+            as files.
         base_dir: `artifact_lake.base_dir`: their folder, relative to the working directory. Without
             a database on a server it also has the SQLite database.
         pretty_print: `artifact_lake.pretty_print`: whether JSON of artifacts is indented.

@@ -47,7 +47,7 @@ def _shares(lengths: Sequence[int], shown: int) -> list[int]:
 
 
 def cut_output(text: str, shown: int, dropped: int = 0) -> str:
-    """The beginning and the end of an output or a reply, with a count of what is left out between."""
+    """The beginning and the end of an output or a reply, with a count of the characters between."""
     left_out = len(text) - shown
     if left_out <= 0 and not dropped:
         return text
