@@ -67,7 +67,7 @@ def server() -> Iterator[StandIn]:
         yield standin
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 250) -> None:
     """Wait for it."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -160,7 +160,7 @@ def documents_held() -> list[str]:
     return [link for link in descriptors() if "memfd:rlm" in link or "pidfd" in link]
 
 
-def soon(holds: Callable[[], bool], seconds: float = 60) -> bool:
+def soon(holds: Callable[[], bool], seconds: float = 250) -> bool:
     """Whether this becomes true in time; it blocks, so use it for the work of other processes and
     threads.
     """
