@@ -110,14 +110,12 @@ async def test_variables_survive_a_question_that_is_cancelled_while_the_root_thi
 
 async def test_the_model_is_told_that_variables_are_lost() -> None:
     """Code that does not end costs the session its process; the next question says so."""
-    stubborn = code(
-        "kept = 1",
-        "while True:",
-        "    try:",
-        "        llm_query('slow')",
-        "    except BaseException:",
-        "        pass",
-    )
+    # An interrupt between the end of one `try` and the beginning of the next is caught further out
+    lines = ["llm_query('slow')"]
+    for _ in range(4):
+        inner = [f"        {line}" for line in lines]
+        lines = ["while True:", "    try:", *inner, "    except BaseException:", "        pass"]
+    stubborn = code("kept = 1", *lines)
     root = Scripted([BIND, stubborn, USE], hangs := Hangs())
     async with RLM(root, limits=Limits(grace_seconds=0.05)).session("a document") as chat:
         await chat.acompletion("First?")
