@@ -3,6 +3,7 @@
     RLMError
     ├── InputError (also ValueError)           an invalid argument: type, value or name
     │   ├── ContextError                       a context that cannot be read as text
+    │   ├── RunExistsError                     a storage has a run of this id already
     │   └── QueryError                         a malformed store query; `column` is the position
     ├── MissingExtraError (also ImportError)   a feature whose packages are not installed
     ├── LoopError (also RuntimeError)          a synchronous call that would wait for itself
@@ -38,6 +39,10 @@ class InputError(RLMError, ValueError):
 
 class ContextError(InputError):
     """A context that cannot be read as text."""
+
+
+class RunExistsError(InputError):
+    """A storage has a run of this id already."""
 
 
 class JournalError(RLMError):

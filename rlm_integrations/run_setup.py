@@ -1,11 +1,31 @@
-"""The documents and models of a run, as its record names them."""
+"""The id, the documents and the models of a run, as its record names them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from rlm_integrations.errors import InputError, quote_value
+
 # How runs end that can be resumed
 RESUMABLE: Final = frozenset({"cancelled", "failed", "model_error", "sandbox_lost"})
+
+# Such an id is also a safe file name
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_run_id(run_id: object) -> str:
+    """The id, if it can be that of a run.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+        raise InputError(
+            "a run_id must be 1 to 64 letters and digits of ASCII, '.', '_' and '-', and begin "
+            f"with a letter or digit, not {quote_value(run_id)}"
+        )
+    return run_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

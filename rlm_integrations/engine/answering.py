@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import acquire, finish_despite_cancel
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.answer import AnswerType
+from rlm_integrations.engine.answer import AnswerType, InvalidAnswerError
 from rlm_integrations.engine.children import spawner
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.repl import LazySession
@@ -30,7 +30,7 @@ from rlm_integrations.errors import (
     SandboxError,
     StorageError,
 )
-from rlm_integrations.events import Emitter, RunFailed, RunFinished, RunStarted
+from rlm_integrations.events import Emitter, RunFailed, RunFinished, RunStarted, new_id
 from rlm_integrations.lm import pricing
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
@@ -88,6 +88,7 @@ class Answering:
             start: Which run this is; a new one by default.
 
         Raises:
+            RunExistsError: The storage has a run of this id.
             RLMError: See `RLM.acompletion`.
         """
         start = start or RunStart(run_id=secrets.token_hex(8))
@@ -171,11 +172,27 @@ class Answering:
         emit(RunFinished(id=run.id, result=result))
         return result
 
-    async def typed_result(self, result: RLMResult[Any]) -> RLMResult[Any]:
-        """A stored result with its answer as a value of its type again."""
+    async def stored_result(self, result: RLMResult[Any]) -> RLMResult[Any]:
+        """A stored result, with its answer as a value of its type again, and with the first and the
+        last event of its run.
+
+        Raises:
+            InputError: The answer is not of this type.
+            IncompleteError: See `RLM.acompletion`.
+        """
         if self._typed.schema is not None and result.answer is not None:
-            answer = await runtime.offload(self._typed.read, result.answer)
+            try:
+                answer = await runtime.offload(self._typed.read, result.answer)
+            except InvalidAnswerError as error:
+                raise InputError(
+                    f"the answer of run {result.run_id!r} has another type: {error}"
+                ) from error
             result = replace(result, answer=answer)
+        id_, characters = new_id("run"), sum(source.length for source in result.sources)
+        self._emit(
+            RunStarted(id=id_, query=result.question, path="r", depth=0, characters=characters)
+        )
+        self._emit(RunFinished(id=id_, result=result))
         self._check_complete(result)
         return result
 

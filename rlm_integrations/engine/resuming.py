@@ -10,18 +10,49 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answering import Answering, corpus_of, release
 from rlm_integrations.engine.clock import RunClock
 from rlm_integrations.engine.run_record import setup_of
-from rlm_integrations.engine.run_storage import KeptRun, StoredRun
+from rlm_integrations.engine.run_storage import StoredRun
 from rlm_integrations.engine.stored_journal import StoredJournal
 from rlm_integrations.engine.tree import RunStart
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import InputError, RunExistsError, quote_value
 from rlm_integrations.result import RLMResult
-from rlm_integrations.run_setup import RunSetup
+from rlm_integrations.run_setup import RunSetup, check_run_id
 
 # Options that must be the same: with others, the run's code would do something else
 _FIXED = ("max_depth", "store_mode", "sandbox", "tools", "output_type")
 
 
-async def resume(answering: Answering, run_id: str, context: object) -> RLMResult[Any]:
+async def answer_as(
+    answering: Answering, run_id: str, question: str, context: object
+) -> RLMResult[Any]:
+    """The result of a question's run under this id. If the storage has the run, it is not made
+    again: its stored result is returned, or it goes on.
+
+    Args:
+        answering: Answers with the options of the run.
+        run_id: The id.
+        question: The question.
+        context: The document.
+
+    Raises:
+        InputError: The stored run has another question, document, model or other option.
+        StorageError: Another process has it.
+    """
+    start = RunStart(run_id=check_run_id(run_id))
+    if answering.settings.storage is None:
+        return await answering.answer(question, context, start=start)
+    corpus = await corpus_of(context, answering.settings.limits)
+    try:
+        return await answering.answer(question, corpus, start=start)
+    except RunExistsError:
+        return await resume(answering, run_id, corpus, question=question)
+    finally:
+        if corpus is not context:
+            await finish_despite_cancel(runtime.close_apart(corpus.close))
+
+
+async def resume(
+    answering: Answering, run_id: str, context: object, *, question: str | None = None
+) -> RLMResult[Any]:
     """The result of a stored run: the stored one if it has ended, else it goes on. No call whose
     answer is stored is made again.
 
@@ -29,6 +60,8 @@ async def resume(answering: Answering, run_id: str, context: object) -> RLMResul
         answering: Answers with the options that the run began with.
         run_id: The run.
         context: Its document, or None if the storage has it.
+        question: Its question, if it is to be checked, and with it the document of a run that has
+            ended.
 
     Raises:
         InputError: No run has this id; or the models, options or document are others.
@@ -38,17 +71,21 @@ async def resume(answering: Answering, run_id: str, context: object) -> RLMResul
     if storage is None:
         raise InputError('resume needs a storage: RLM(…, storage=Storage("runs/"))')
     stored = await acquire(storage.take(run_id), _give_back)
-    if stored.kept is None:
-        return await _ended(answering, stored)
     corpus = None
     try:
+        if stored.kept is None and question is None:
+            return await _ended(answering, stored)
         corpus = await _document(answering, stored, context)
-        journal = await _journal(answering, run_id, stored, stored.kept, corpus)
+        await _check(answering, run_id, stored, corpus, question)
+        if stored.kept is None:
+            return await _ended(answering, stored)
+        journal = await runtime.offload(StoredJournal, stored.kept, stored.records)
         clock = RunClock(stored.setup.started, time.monotonic() - journal.elapsed)
         start = RunStart(run_id=run_id, clock=clock, journal=journal, kept=stored.kept)
         return await answering.answer(stored.setup.question, corpus, start=start)
     finally:
-        await release(stored.kept)
+        if stored.kept is not None:
+            await release(stored.kept)
         for each in {id(each): each for each in (corpus, stored.corpus)}.values():
             if each is not None and each is not context:
                 await finish_despite_cancel(runtime.close_apart(each.close))
@@ -61,11 +98,13 @@ async def _give_back(stored: StoredRun) -> None:
         await runtime.close_apart(stored.corpus.close)
 
 
-async def _journal(
-    answering: Answering, run_id: str, stored: StoredRun, kept: KeptRun, corpus: Corpus
-) -> StoredJournal:
-    """The journal of a run that can go on with these options and this document."""
-    if stored.setup.continues_session:
+async def _check(
+    answering: Answering, run_id: str, stored: StoredRun, corpus: Corpus, question: str | None
+) -> None:
+    """Check that the run can go on, or its result be returned, with this question, this document
+    and these options.
+    """
+    if stored.kept is not None and stored.setup.continues_session:
         raise InputError(
             f"run {run_id!r} is a later question of a session, which began with variables that are "
             "not stored: ask it again in a new session"
@@ -73,18 +112,18 @@ async def _journal(
     now = await setup_of(
         answering.settings,
         corpus,
-        stored.setup.question,
+        stored.setup.question if question is None else question,
         on_incomplete=answering.on_incomplete,
         started=stored.setup.started,
     )
-    if different := differences(stored.setup, now):
-        raise InputError(f"run {run_id!r} cannot be resumed: {'; '.join(different)}")
-    return await runtime.offload(StoredJournal, kept, stored.records)
+    if different := differences(stored.setup, now, has_ended=stored.kept is None):
+        refused = "cannot be resumed" if question is None else "is stored, but as another one"
+        raise InputError(f"run {run_id!r} {refused}: {'; '.join(different)}")
 
 
 async def _ended(answering: Answering, stored: StoredRun) -> RLMResult[Any]:
     result: RLMResult[Any] = await runtime.offload(RLMResult.from_dict, stored.result or {})
-    return await answering.typed_result(result)
+    return await answering.stored_result(result)
 
 
 async def _document(answering: Answering, stored: StoredRun, context: object) -> Corpus:
@@ -97,11 +136,19 @@ async def _document(answering: Answering, stored: StoredRun, context: object) ->
     return stored.corpus
 
 
-def differences(stored: RunSetup, now: RunSetup) -> Sequence[str]:
-    """What keeps a run from going on as it began, each as a sentence."""
+def differences(stored: RunSetup, now: RunSetup, *, has_ended: bool = False) -> Sequence[str]:
+    """What keeps a run from going on as it began, each as a sentence; or, if it has ended, its
+    result from being the answer.
+    """
     found = []
+    if stored.question != now.question:
+        found.append(
+            f"its question is {quote_value(stored.question)}, not {quote_value(now.question)}"
+        )
     if [source.sha256 for source in stored.sources] != [source.sha256 for source in now.sources]:
         found.append("its document is another one")
+    if has_ended:
+        return found
     if stored.models.root != now.models.root:
         found.append(f"its root model is {stored.models.root!r}, not {now.models.root!r}")
     if stored.models.subs != now.models.subs:

@@ -2,7 +2,7 @@
 portal.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
@@ -11,24 +11,20 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine._originals import suggest_replacements
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.answering import Answering, corpus_of
-from rlm_integrations.engine.catalog import RESERVED
 from rlm_integrations.engine.chat import Chat, steps_of
 from rlm_integrations.engine.front_types import Context, Model, RLMOptions, RLMReplacements
 from rlm_integrations.engine.repl import LazySession
-from rlm_integrations.engine.resuming import resume
+from rlm_integrations.engine.resuming import answer_as, resume
 from rlm_integrations.engine.run_storage import RunStorage
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.show import Turns, display_hooks
 from rlm_integrations.engine.stream import Wanted, stream_events
-from rlm_integrations.engine.tools import tools_of
-from rlm_integrations.engine.tree import RunStart
-from rlm_integrations.errors import InputError, check_count
+from rlm_integrations.errors import InputError
 from rlm_integrations.events import Emitter, Event, Hook
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.resolve import resolve, sub_models
 from rlm_integrations.records import Budget, Limits
 from rlm_integrations.result import RLMResult, T_co
-from rlm_integrations.sandbox import sandbox_named
 from rlm_integrations.sandbox.base import Sandbox
 
 A = TypeVar("A")
@@ -130,36 +126,12 @@ class RLM(Generic[T_co]):
         verbose: bool = False,
         on_event: Hook | None = None,
     ) -> None:
-        check_count("max_iterations", max_iterations)
-        check_count("max_depth", max_depth)
-        check_count("max_parallel_calls", max_parallel_calls)
-        if store_mode not in ("shared", "none"):
-            raise InputError(f"store_mode={store_mode!r}: choose 'shared' or 'none'")
-        if on_incomplete not in ("partial", "raise"):
-            raise InputError(f"on_incomplete={on_incomplete!r}: choose 'partial' or 'raise'")
-        for name, flag in (("show_progress", show_progress), ("verbose", verbose)):
-            if not isinstance(flag, bool):
-                raise InputError(f"{name}={flag!r}: choose True or False")
-        if storage is not None and not isinstance(storage, RunStorage):
-            raise InputError(
-                f"storage must be a Storage, as in Storage('runs/'), not {type(storage).__name__}"
-            )
-        if on_event is not None and not callable(on_event):
-            raise InputError(f"on_event must be a function that takes an event, not {on_event!r}")
-        for name, option, kind in (
-            ("budget", budget, Budget),
-            ("limits", limits, Limits),
-            ("retry", retry, Retry),
-        ):
-            if option is not None and not isinstance(option, kind):
-                raise InputError(f"{name} must be a {kind.__name__}, not {type(option).__name__}")
         self._models = {"root_llm": root_llm, "sub_llm": sub_llm}
         root = resolve(root_llm)
-        subs = sub_models(sub_llm, root)
         self.options = MappingProxyType(
             {
                 "root_llm": root,
-                "sub_llm": subs,
+                "sub_llm": sub_models(sub_llm, root),
                 "max_iterations": max_iterations,
                 "max_depth": max_depth,
                 "max_parallel_calls": max_parallel_calls,
@@ -177,21 +149,7 @@ class RLM(Generic[T_co]):
                 "on_event": on_event,
             }
         )
-        self._settings = Settings(
-            root=root,
-            subs=subs,
-            max_iterations=max_iterations,
-            max_depth=max_depth,
-            max_parallel_calls=max_parallel_calls,
-            store_mode=store_mode,
-            budget=budget or Budget(),
-            limits=limits or Limits(),
-            retry=retry or Retry(),
-            output_type=output_type,
-            sandbox=sandbox_named(sandbox),
-            tools=tools_of(tools, RESERVED),
-            storage=storage,
-        )
+        self._settings = Settings.of(self.options)
         self._typed = AnswerType(output_type, most=self._settings.limits.answer_chars)
         self._hooks: list[Hook | None] = [
             on_event,
@@ -200,24 +158,33 @@ class RLM(Generic[T_co]):
 
     # Questions.
 
-    async def acompletion(self, query: str, context: Context) -> RLMResult[T_co]:
+    async def acompletion(
+        self, query: str, context: Context, *, run_id: str | None = None
+    ) -> RLMResult[T_co]:
         """The answer to a question over a context, on the caller's event loop.
 
         Args:
             query: The question.
             context: A string, a list of strings or documents, or a `pathlib.Path`; see
                 `Corpus.build`.
+            run_id: The id of the run: 1 to 64 letters, digits, ".", "_" and "-"; a random one by
+                default. If the storage has a run of this id, its result is returned; an
+                unfinished one is resumed first, as by `aresume`.
 
         Raises:
-            InputError: The question or the context is invalid.
+            InputError: The question, the context or the id is invalid; or the stored run of this
+                id has another question, document, model or other option.
+            RunBusyError: Another process, or another task, has the stored run.
             ModelError: The root model failed at its first call.
             IncompleteError: The run ended without a final answer, and `on_incomplete` is "raise".
             BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or
                 the budget says "raise".
         """
-        return await self._complete(query, context, Emitter(*self._hooks))
+        return await self._complete(query, context, Emitter(*self._hooks), run_id=run_id)
 
-    def completion(self, query: str, context: Context) -> RLMResult[T_co]:
+    def completion(
+        self, query: str, context: Context, *, run_id: str | None = None
+    ) -> RLMResult[T_co]:
         """The answer to a question over a context, for scripts, threads and notebooks. The async
         version is `acompletion`.
 
@@ -225,18 +192,26 @@ class RLM(Generic[T_co]):
             query: The question.
             context: A string, a list of strings or documents, or a `pathlib.Path`; see
                 `Corpus.build`.
+            run_id: The id of the run; see `acompletion`.
 
         Raises:
-            InputError: The question or the context is invalid.
+            InputError: The question, the context or the id is invalid; or the stored run of this
+                id has another question, document, model or other option.
+            RunBusyError: Another process, or another task, has the stored run.
             ModelError: The root model failed at its first call.
             IncompleteError: The run ended without a final answer, and `on_incomplete` is "raise".
             BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or
                 the budget says "raise".
         """
-        return portal().run(self.acompletion(query, context))
+        return portal().run(self.acompletion(query, context, run_id=run_id))
 
     def astream(
-        self, query: str, context: Context, *, only: Wanted | None = None
+        self,
+        query: str,
+        context: Context,
+        *,
+        only: Wanted | None = None,
+        run_id: str | None = None,
     ) -> AsyncGenerator[Event, None]:
         """The events of a run as they occur; the last one is `RunFinished`, which has the result.
         Closing it cancels the run.
@@ -246,13 +221,21 @@ class RLM(Generic[T_co]):
             context: As for `acompletion`.
             only: A filter: returns whether to yield an event. The last event is always yielded. A
                 run of a thousand calls has several thousand events.
+            run_id: The id of the run; see `acompletion`.
         """
-        return stream_events(
-            lambda hook: self._complete(query, context, Emitter(*self._hooks, hook)), only
-        )
+
+        def ask(hook: Hook) -> Awaitable[RLMResult[T_co]]:
+            return self._complete(query, context, Emitter(*self._hooks, hook), run_id=run_id)
+
+        return stream_events(ask, only)
 
     def stream(
-        self, query: str, context: Context, *, only: Wanted | None = None
+        self,
+        query: str,
+        context: Context,
+        *,
+        only: Wanted | None = None,
+        run_id: str | None = None,
     ) -> Iterator[Event]:
         """The events of a run as they occur, for scripts, threads and notebooks. The async version
         is `astream`.
@@ -265,8 +248,9 @@ class RLM(Generic[T_co]):
             context: As for `completion`.
             only: A filter: returns whether to yield an event. The last event is always yielded. A
                 run of a thousand calls has several thousand events.
+            run_id: The id of the run; see `acompletion`.
         """
-        return portal().iterate(self.astream(query, context, only=only))
+        return portal().iterate(self.astream(query, context, only=only, run_id=run_id))
 
     async def aquery(
         self, query: str, context: Context, *, verbose: bool | None = None
@@ -385,9 +369,12 @@ class RLM(Generic[T_co]):
         emit: Emitter,
         *,
         repl: LazySession | None = None,
-        start: RunStart | None = None,
+        run_id: str | None = None,
     ) -> RLMResult[T_co]:
-        return await self._answering(emit).answer(query, context, repl=repl, start=start)
+        answering = self._answering(emit)
+        if run_id is not None:
+            return await answer_as(answering, run_id, query, context)
+        return await answering.answer(query, context, repl=repl)
 
     def _answering(self, emit: Emitter) -> Answering:
         return Answering(

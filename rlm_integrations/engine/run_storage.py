@@ -67,7 +67,12 @@ class RunStorage(Protocol):
     """Keeps runs."""
 
     async def begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> KeptRun:
-        """Keep a new run and its document."""
+        """Keep a new run and its document.
+
+        Raises:
+            RunExistsError: There is a run of this id; of several processes that begin one at once,
+                one does.
+        """
         ...
 
     async def take(self, run_id: str) -> StoredRun:

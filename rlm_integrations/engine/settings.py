@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from rlm_integrations.engine.catalog import RESERVED
 from rlm_integrations.engine.run_storage import RunStorage
-from rlm_integrations.engine.tools import Tool
+from rlm_integrations.engine.tools import Tool, tools_of
+from rlm_integrations.errors import InputError, check_count
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
 from rlm_integrations.records import Budget, Limits
+from rlm_integrations.sandbox import sandbox_named
 from rlm_integrations.sandbox.base import Sandbox
 
 
@@ -30,7 +33,57 @@ class Settings:
     tools: Sequence[Tool]
     storage: RunStorage | None
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """The settings for the options of an `RLM`, whose models are resolved.
+
+        Raises:
+            InputError: An option is invalid.
+        """
+        _check(options)
+        return cls(
+            root=options["root_llm"],
+            subs=options["sub_llm"],
+            max_iterations=options["max_iterations"],
+            max_depth=options["max_depth"],
+            max_parallel_calls=options["max_parallel_calls"],
+            store_mode=options["store_mode"],
+            budget=options["budget"] or Budget(),
+            limits=options["limits"] or Limits(),
+            retry=options["retry"] or Retry(),
+            output_type=options["output_type"],
+            sandbox=sandbox_named(options["sandbox"]),
+            tools=tools_of(options["tools"], RESERVED),
+            storage=options["storage"],
+        )
+
     @property
     def sub(self) -> LM:
         """The default model of code."""
         return next(iter(self.subs.values()))
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Check the options whose types do not check themselves."""
+    for name in ("max_iterations", "max_depth", "max_parallel_calls"):
+        check_count(name, options[name])
+    for name, *choices in (
+        ("store_mode", "shared", "none"),
+        ("on_incomplete", "partial", "raise"),
+    ):
+        if options[name] not in choices:
+            raise InputError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, choices))}")
+    for name in ("show_progress", "verbose"):
+        if not isinstance(options[name], bool):
+            raise InputError(f"{name}={options[name]!r}: choose True or False")
+    storage, on_event = options["storage"], options["on_event"]
+    if storage is not None and not isinstance(storage, RunStorage):
+        raise InputError(
+            f"storage must be a Storage, as in Storage('runs/'), not {type(storage).__name__}"
+        )
+    if on_event is not None and not callable(on_event):
+        raise InputError(f"on_event must be a function that takes an event, not {on_event!r}")
+    for name, kind in (("budget", Budget), ("limits", Limits), ("retry", Retry)):
+        if options[name] is not None and not isinstance(options[name], kind):
+            given = type(options[name]).__name__
+            raise InputError(f"{name} must be a {kind.__name__}, not {given}")

@@ -12,17 +12,25 @@ from sqlalchemy import Connection, Row, insert, select, update
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations._json import read_record, to_plain
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import DamagedDataError, InputError, RunBusyError, StorageError
+from rlm_integrations.errors import (
+    DamagedDataError,
+    InputError,
+    RunBusyError,
+    RunExistsError,
+    StorageError,
+)
 from rlm_integrations.run_setup import RESUMABLE, RunSetup
 from rlm_integrations.storage import owner
 from rlm_integrations.storage.lake import Lake
 from rlm_integrations.storage.owned_run import Leases, OwnedRun
 from rlm_integrations.storage.run_log import RunLog
 from rlm_integrations.storage.shared_database import SharedDatabase
+from rlm_integrations.storage.statements import insert_new
 from rlm_integrations.storage.stored_corpus import keep_corpus, read_corpus
 
 RUNNING = "running"
 LEASE_SECONDS = 30.0
+_EXISTS = "there is a run {!r} already: resume it, or give another id"
 _SEARCHED = 10_000  # ids that are compared with one that does not exist
 
 
@@ -93,40 +101,42 @@ class RunTable:
         """Keep a new run and its document.
 
         Raises:
-            InputError: There is a run of this id.
+            RunExistsError: There is a run of this id.
             StorageError: It could not be kept.
         """
         return await in_thread(self._begin, run_id, setup, corpus)
 
     def _begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> OwnedRun:
+        if self._find(run_id) is not None:  # before another document is kept
+            raise RunExistsError(_EXISTS.format(run_id))
         document, blobs = keep_corpus(self._lake, corpus) if self._keep_documents else (None, [])
         plain = {"setup": to_plain(setup), "document": document}
         setup_sha256 = self._lake.put(json.dumps(plain, separators=(",", ":")).encode())
         runs, uses, now = self._schema.runs, self._schema.blob_uses, datetime.now(UTC)
+        row = {
+            "run_id": run_id,
+            "status": RUNNING,
+            "question": setup.question,
+            "root_model": setup.models.root[:200],
+            "setup_sha256": setup_sha256,
+            "owner": owner.own_name(),
+            "lease_until_utc": now + self._lease,
+            "created_at_utc": now,
+            "updated_at_utc": now,
+        }
+        new = insert_new(self._shared.database.dialect.name, runs, list(row))
 
         def write(connection: Connection) -> bool:
-            known = select(runs.c.run_id).where(runs.c.run_id == run_id)
-            if connection.execute(known).first() is not None:
-                return False
-            connection.execute(
-                insert(runs).values(
-                    run_id=run_id,
-                    status=RUNNING,
-                    question=setup.question,
-                    root_model=setup.models.root[:200],
-                    setup_sha256=setup_sha256,
-                    owner=owner.own_name(),
-                    lease_until_utc=now + self._lease,
-                    created_at_utc=now,
-                    updated_at_utc=now,
-                )
-            )
+            if connection.execute(new, row).rowcount != 1:
+                known = select(runs.c.owner, runs.c.created_at_utc).where(runs.c.run_id == run_id)
+                # The same, if the connection was lost after the commit
+                return connection.execute(known).first() == (row["owner"], now)
             rows = [{"run_id": run_id, "sha256": each} for each in {setup_sha256, *blobs}]
             connection.execute(insert(uses), rows)
             return True
 
         if not self._shared.writer.submit(write).result():
-            raise InputError(f"there is a run {run_id!r} already: resume it, or give another id")
+            raise RunExistsError(_EXISTS.format(run_id))
         return OwnedRun(run_id, self._shared, self._lake, self._log, self._leases)
 
     async def take(self, run_id: str) -> LoadedRun:
@@ -255,15 +265,18 @@ class RunTable:
         return result
 
     def _row(self, run_id: str) -> Row[Any]:
+        row = self._find(run_id)
+        if row is None:
+            raise InputError(self._unknown(run_id))
+        return row
+
+    def _find(self, run_id: str) -> Row[Any] | None:
         runs = self._schema.runs
-        row = self._shared.database.read(
+        return self._shared.database.read(
             lambda connection: connection.execute(
                 select(runs).where(runs.c.run_id == run_id)
             ).first()
         )
-        if row is None:
-            raise InputError(self._unknown(run_id))
-        return row
 
     def close(self) -> None:
         """Let go of the runs of this process."""

@@ -1,5 +1,6 @@
 """A run with many calls for tests of the storage, and a program that begins or resumes it."""
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from rlm_integrations import RLM, OpenAILM, RLMResult
+from rlm_integrations import RLM, Corpus, OpenAILM, RLMResult, RunExistsError
+from rlm_integrations.run_setup import ModelNames, RunSetup
 from rlm_integrations.storage.database_errors import Target
 from rlm_integrations.storage.files import open_files
 from rlm_integrations.storage.lake import Lake
@@ -114,10 +116,30 @@ def facts(result: RLMResult) -> Any:
     )
 
 
+async def begin_all(runs: RunTable, ids: list[str]) -> list[str]:
+    """Begin runs that other processes begin too; the ids of those that were begun here."""
+    models = ModelNames(root="root", subs={"root": "root"}, default="root")
+    setup = RunSetup(question="q", sources=(), models=models, options={}, version="1", started=1.0)
+    begun = []
+    for run_id in ids:
+        try:
+            kept = await runs.begin(run_id, setup, Corpus.build("a document"))
+        except RunExistsError:
+            continue
+        begun.append(run_id)
+        await kept.release()
+    return begun
+
+
 def main() -> None:
     """Begin a run, or resume it, and print what it left; the arguments are in one JSON object."""
     given = json.loads(sys.argv[1])
     runs = runs_of(given["url"], Path(given["folder"]), lease_seconds=given.get("lease", 30.0))
+    if ids := given.get("begin"):
+        print("ready", flush=True)
+        sys.stdin.read()
+        print(json.dumps(asyncio.run(begin_all(runs, ids))))
+        return
     rlm = rlm_of(given["base_url"], runs)
     run_id = given["run_id"]
     result = rlm.resume(run_id) if run_id is not None else rlm.completion(QUESTION, DOCUMENT)

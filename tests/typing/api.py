@@ -63,6 +63,7 @@ def answers_are_strings(context: Context) -> None:
     assert_type(result, RLMResult[str])
     assert_type(result.answer, str)
     assert_type(result.answer.upper(), str)
+    assert_type(rlm.completion("?", context, run_id="mine"), RLMResult[str])
     answer, steps = rlm.query("?", context)
     assert_type(answer, str)
     assert_type(steps, list[dict[str, Any]])
