@@ -55,7 +55,7 @@ def blocks(page: Path, kind: str) -> list[str]:
 def with_help(text: str) -> str:
     """The page with the help as it is now, at a width that does not depend on the terminal."""
     os.environ["COLUMNS"] = "120"
-    help_text = parsers()[1].format_help()
+    help_text = parsers().commands["ask"].format_help()
     return _HELP.sub(lambda found: f"{found[1]}{help_text}", text)
 
 

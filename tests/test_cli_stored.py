@@ -6,10 +6,11 @@ import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rlm_integrations.run_setup import RunSetup
+from rlm_integrations.run_setup import ModelNames, RunSetup
 from rlm_integrations.storage import Storage
 from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, started, until
 from tests.standin import serve_in_thread
@@ -92,3 +93,25 @@ def test_a_run_of_another_version_is_told_apart(
     code, out, err = run("resume", run_id)
     assert (code, out) == (2, "")
     assert "was stored by version 9.9 with options that this version does not have" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {"sandbox": "inprocess"}}, "began with --sandbox inprocess"),
+        ({"models": ModelNames(root="openai:m@http://host/v1")}, "names the model 'openai:m@http"),
+    ],
+)
+def test_a_record_chooses_neither_a_sandbox_nor_an_address(
+    run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch, change: Any, message: str
+) -> None:
+    """A run of others cannot have its code run unrestricted, or this user's key sent elsewhere."""
+    run("ask", "report.txt", QUESTION, "--storage", "runs")
+    run_id = run("runs")[1].split()[0]
+    known = Storage.setup
+    monkeypatch.setattr(
+        Storage, "setup", lambda *words: dataclasses.replace(known(*words), **change)
+    )
+    code, out, err = run("resume", run_id)
+    assert (code, out) == (2, "")
+    assert message in err

@@ -1,7 +1,6 @@
 """The command line."""
 
-from rlm_integrations.cli.arguments import parsers
-from rlm_integrations.cli.ask import main
+from rlm_integrations.cli.main import main, parsers
 
 __all__ = [
     "main",

@@ -5,55 +5,133 @@ The answer goes to stdout, everything else to stderr.
 
 import argparse
 import warnings
-from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import parse_arguments
+from rlm_integrations.cli.arguments import DEFAULT_MODEL, add_output, add_storage, amount, count
 from rlm_integrations.cli.files import open_corpus
 from rlm_integrations.cli.models import build_rlm, choose_model
 from rlm_integrations.cli.output import check_writable, deliver, say, say_end, say_summary
-from rlm_integrations.cli.rewording import reword
-from rlm_integrations.cli.stored import list_runs, open_storage, resume_run
-from rlm_integrations.errors import (
-    InputError,
-    MissingExtraError,
-    ModelError,
-    RLMError,
-    SandboxError,
-)
+from rlm_integrations.cli.stored import open_storage
 
 if TYPE_CHECKING:
     from rlm_integrations.events import Event
     from rlm_integrations.result import RLMResult
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code."""
-    try:
-        options = parse_arguments(argv)
-        if options.command == "resume":
-            return resume_run(options)
-        return list_runs(options) if options.command == "runs" else _ask(options)
-    except KeyboardInterrupt:
-        return _fail("interrupted", exit_codes.INTERRUPTED)
-    except (InputError, MissingExtraError) as error:
-        return _fail(reword(str(error)), exit_codes.BAD_INPUT)
-    except ModelError as error:
-        return _fail(str(error), exit_codes.MODEL_ERROR)
-    except SandboxError as error:
-        return _fail(str(error), exit_codes.SANDBOX)
-    except (RLMError, OSError) as error:
-        return _fail(str(error), exit_codes.FAILED)
+def add_ask(commands: Any) -> None:
+    """Add the command."""
+    ask: argparse.ArgumentParser = commands.add_parser(
+        "ask",
+        help="answer a question about one or several files",
+        description=(
+            "Answer a question about files. The answer and its citations go to stdout,"
+            " everything else to stderr."
+        ),
+        usage='%(prog)s FILE [FILE ...] "QUESTION" [options]',
+        epilog=exit_codes.HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    ask.add_argument(
+        "words",
+        nargs="+",
+        metavar="FILE … QUESTION",
+        help="text files, pipes such as <(…), '-' for stdin, and last the question",
+    )
+    _add_models(ask)
+    _add_budget(ask)
+    run = _add_run(ask)
+    add_storage(run, None)
+    _add_files(ask)
+    add_output(ask)
+    ask.set_defaults(run=ask_files)
 
 
-def _fail(message: str, code: int) -> int:
-    say(message)
-    return code
+def _add_models(ask: argparse.ArgumentParser) -> None:
+    models = ask.add_argument_group("models")
+    models.add_argument(
+        "--model",
+        metavar="NAME",
+        help=(
+            "root model, which writes the code; by default"
+            f" {DEFAULT_MODEL} with OPENAI_API_KEY, else offline"
+        ),
+    )
+    models.add_argument(
+        "--sub-model",
+        metavar="NAME",
+        help="model that the code calls; by default the root model",
+    )
+    models.add_argument(
+        "--base-url",
+        metavar="URL",
+        help="API of both models, such as http://localhost:11434/v1",
+    )
 
 
-def _ask(options: argparse.Namespace) -> int:
+def _add_budget(ask: argparse.ArgumentParser) -> None:
+    budget = ask.add_argument_group("budget")
+    budget.add_argument("--max-calls", type=count, metavar="N", help="calls of models")
+    budget.add_argument("--max-tokens", type=count, metavar="N", help="input and output tokens")
+    budget.add_argument("--max-cost", type=amount, metavar="USD", help="US dollars")
+    budget.add_argument("--max-seconds", type=amount, metavar="S", help="wall time")
+
+
+def _add_run(ask: argparse.ArgumentParser) -> Any:
+    run = ask.add_argument_group("run")
+    run.add_argument(
+        "--max-iterations",
+        type=count,
+        default=20,
+        metavar="N",
+        help="turns of the root model (%(default)s)",
+    )
+    run.add_argument(
+        "--max-depth",
+        type=count,
+        default=1,
+        metavar="N",
+        help="levels of runs (%(default)s: children are plain calls)",
+    )
+    run.add_argument(
+        "--max-parallel",
+        type=count,
+        default=10,
+        metavar="N",
+        help="concurrent calls (%(default)s)",
+    )
+    run.add_argument(
+        "--store-mode",
+        choices=["shared", "none"],
+        default="shared",
+        help="whether the code has a store (%(default)s)",
+    )
+    run.add_argument(
+        "--sandbox",
+        choices=["process", "inprocess"],
+        default="process",
+        help="where the code runs (%(default)s)",
+    )
+    return run
+
+
+def _add_files(ask: argparse.ArgumentParser) -> None:
+    files = ask.add_argument_group("files")
+    files.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="encoding of the files (%(default)s)"
+    )
+    files.add_argument(
+        "--errors",
+        default="strict",
+        metavar="HOW",
+        help="handling of invalid bytes: strict, replace … (%(default)s)",
+    )
+
+
+def ask_files(options: argparse.Namespace) -> int:
+    """Answer the question, and print the result; the exit code."""
     if options.save is not None:
         check_writable(options.save)
     name, notice = choose_model(options)

@@ -1,0 +1,96 @@
+"""The command `rlm-integrations resume RUN_ID`."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rlm_integrations.cli import exit_codes
+from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_output, add_storage
+from rlm_integrations.cli.models import named_model
+from rlm_integrations.cli.output import check_writable, deliver, say_end
+from rlm_integrations.cli.stored import open_storage
+from rlm_integrations.errors import InputError, quote_value
+
+if TYPE_CHECKING:
+    from rlm_integrations.engine.rlm import RLM
+    from rlm_integrations.run_setup import RunSetup
+    from rlm_integrations.storage import Storage
+
+
+def add_resume(commands: Any) -> None:
+    """Add the command."""
+    resume: argparse.ArgumentParser = commands.add_parser(
+        "resume",
+        help="go on with a run that did not end",
+        description=(
+            "Go on with a stored run; no call whose answer is stored is made again. The result of"
+            " a run that has ended is printed again."
+        ),
+        allow_abbrev=False,
+    )
+    resume.add_argument("run_id", metavar="RUN_ID", help="the run, as `runs` lists it")
+    add_storage(resume, DEFAULT_STORAGE)
+    models = resume.add_argument_group("models")
+    models.add_argument(
+        "--base-url", metavar="URL", help="API of the run's models, if it is not the default one"
+    )
+    resume.add_argument(
+        "--sandbox",
+        choices=["process", "inprocess"],
+        default="process",
+        help="must be named again if the run began in another one than %(default)s",
+    )
+    add_output(resume)
+    resume.set_defaults(run=resume_run)
+
+
+def resume_run(options: argparse.Namespace) -> int:
+    """Go on with a run, and print its result; the exit code."""
+    if options.save is not None:
+        check_writable(options.save)
+    with open_storage(options.storage) as storage:
+        setup = storage.setup(options.run_id)
+        result = _rlm(setup, options, storage).resume(options.run_id)
+    deliver(result, options)
+    say_end(result, options)
+    return exit_codes.exit_code_of(result.stop_reason)
+
+
+def _rlm(setup: "RunSetup", options: argparse.Namespace, storage: "Storage") -> "RLM":
+    """An RLM with the models and the options that the run began with."""
+    from rlm_integrations.engine.rlm import RLM
+    from rlm_integrations.records import Budget
+
+    stored = setup.options
+    models = setup.models
+    # A run may come from others, with `import`: it may choose neither a weaker sandbox nor whom
+    # this user's key is sent to
+    if stored.get("sandbox") == "inprocess" != options.sandbox:
+        raise InputError(
+            f"run {options.run_id!r} began with --sandbox inprocess, which does not restrict its "
+            "code: name it again to go on"
+        )
+    if addresses := [name for name in (models.root, *models.subs.values()) if "@" in name]:
+        raise InputError(
+            f"run {options.run_id!r} names the model {quote_value(addresses[0])} with an address: "
+            "resume it with RLM(…).resume and a model of your own"
+        )
+    try:
+        return RLM(
+            named_model(models.root, options.base_url),
+            {name: named_model(model, options.base_url) for name, model in models.subs.items()},
+            max_iterations=stored["max_iterations"],
+            max_depth=stored["max_depth"],
+            max_parallel_calls=stored["max_parallel_calls"],
+            store_mode=stored["store_mode"],
+            budget=Budget(**stored["budget"]),
+            sandbox=options.sandbox,
+            storage=storage,
+            verbose=options.verbose,
+            show_progress=not (options.quiet or options.verbose) and sys.stderr.isatty(),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"run {options.run_id!r} was stored by version {setup.version} with options that this "
+            f"version does not have ({error}): resume it with that version"
+        ) from error

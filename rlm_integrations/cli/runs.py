@@ -1,0 +1,46 @@
+"""The command `rlm-integrations runs`."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rlm_integrations.cli import exit_codes
+from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_storage, count
+from rlm_integrations.cli.output import print_text
+from rlm_integrations.cli.stored import open_storage
+
+_QUESTION_CHARS = 60  # of a question in the list
+
+
+def add_runs(commands: Any) -> None:
+    """Add the command."""
+    runs: argparse.ArgumentParser = commands.add_parser(
+        "runs",
+        help="list stored runs",
+        description="List stored runs, the newest first.",
+        allow_abbrev=False,
+    )
+    runs.add_argument("query", nargs="?", default="", metavar="WORDS", help="part of the question")
+    add_storage(runs, DEFAULT_STORAGE)
+    runs.add_argument(
+        "--limit", type=count, default=100, metavar="N", help="how many at most (%(default)s)"
+    )
+    runs.add_argument("--json", action="store_true", help="print a JSON list")
+    runs.set_defaults(run=list_runs)
+
+
+def list_runs(options: argparse.Namespace) -> int:
+    """Print the runs of a storage; the exit code."""
+    from rlm_integrations.engine.show import printable
+
+    with open_storage(options.storage) as storage:
+        runs = storage.runs(options.query, limit=options.limit)
+    if options.json:
+        print_text(json.dumps([asdict(run) for run in runs], default=str))
+        return exit_codes.ANSWERED
+    for run in runs:
+        status = "interrupted" if run.status == "running" and not run.is_owned else run.status
+        question = " ".join(printable(run.question).split())[:_QUESTION_CHARS]
+        print_text(f"{run.run_id}  {run.created:%Y-%m-%d %H:%M}  {status:<15} {question}")
+    return exit_codes.ANSWERED
