@@ -114,4 +114,4 @@ class Tree:
 
 
 def _restore(store: SharedStore, journal: Journal) -> None:
-    store.ledger.restore(journal.store_events())
+    store.backend.restore(journal.store_events())

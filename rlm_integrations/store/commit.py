@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import checks
+from rlm_integrations.store.backend import StoreState
 from rlm_integrations.store.draft import Draft, draft
 from rlm_integrations.store.log import LINK_TYPES, Created, Linked, StoreEvent
 from rlm_integrations.store.worker import WorkerStoreProxy
@@ -148,7 +149,7 @@ class _Merge:
             ("refines", id_, proposal.parents[0]) for id_, proposal in self.proposals.items()
         ]
 
-    def events(self, seq: int, ts: float) -> list[StoreEvent]:
+    def events(self, state: StoreState, seq: int, ts: float) -> list[StoreEvent]:
         """The events that the store does not have yet.
 
         Raises:
@@ -157,16 +158,16 @@ class _Merge:
         worker, origin = self._store.name, self._store.origin
         events: list[StoreEvent] = []
         for id_, made in {**self._drafts, **self.proposals}.items():
-            kept = self._store.created(id_)
+            kept = state.find(id_)
             if kept is None:
                 events.append(Created(seq + len(events), ts, worker, id_, *made, 0, origin))
-            elif _draft_of(kept) != made:
+            elif _draft_of(kept.created) != made:
                 raise InputError(
                     f"another object is called {id_!r}: give this commit a different id, "
                     "or a batch_prefix"
                 )
         for kind, src, dst in dict.fromkeys(self._links):
-            if not self._store.has_link(kind, src, dst):
+            if not state.has_link(kind, src, dst):
                 events.append(Linked(seq + len(events), ts, worker, src, kind, dst, origin))
         return events
 

@@ -13,11 +13,10 @@ from typing import Any, Final, Never
 from rlm_integrations._files import write_whole
 from rlm_integrations.errors import InputError
 from rlm_integrations.store import checks
+from rlm_integrations.store.backend import StoreBackend, StoreState
 from rlm_integrations.store.content import decode_content
 from rlm_integrations.store.draft import draft
-from rlm_integrations.store.ledger import Ledger
 from rlm_integrations.store.log import LINK_TYPES, Created, Invalidated, Linked, StoreEvent
-from rlm_integrations.store.view import View
 
 HEADER: Final = {"format": "rlm-integrations-store", "version": 1}
 COMMON_FIELDS: Final = ("op", "seq", "ts", "worker", "id", "type")
@@ -44,7 +43,7 @@ def write(events: Iterable[StoreEvent], path: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def read_export(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> None:
+def read_export(backend: StoreBackend, path: str | os.PathLike[str], prefix: str) -> None:
     """Import all events of a file, or none.
 
     Raises:
@@ -55,7 +54,7 @@ def read_export(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> No
     source = Path(path)
     try:
         with source.open(encoding="ascii", newline="\n") as file:
-            events = Reader(ledger.corpus).events(file)
+            events = Reader(backend.corpus).events(file)
     except OSError as error:
         raise InputError(f"{str(source)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -64,14 +63,18 @@ def read_export(ledger: Ledger, path: str | os.PathLike[str], prefix: str) -> No
         ) from error
     except InputError as error:
         raise InputError(f"{str(source)!r} cannot be imported: {error}") from None
-    ledger.append(lambda view, seq, _: _prefixed(view, seq, events, prefix) if view.seq else events)
+    backend.append(
+        lambda state, seq, _: _prefixed(state, seq, events, prefix) if seq > 1 else events
+    )
 
 
-def _prefixed(view: View, seq: int, events: Sequence[StoreEvent], prefix: str) -> list[StoreEvent]:
+def _prefixed(
+    state: StoreState, seq: int, events: Sequence[StoreEvent], prefix: str
+) -> list[StoreEvent]:
     """The events renumbered and renamed so that they fit behind the store's own."""
     ids = [event.id for event in events if isinstance(event, Created)]
     if prefix:
-        taken = next((f"{prefix}/{id_}" for id_ in ids if f"{prefix}/{id_}" in view.row_of), None)
+        taken = next((f"{prefix}/{id_}" for id_ in ids if state.find(f"{prefix}/{id_}")), None)
         if taken:
             raise InputError(
                 f"the store has an object {taken!r} already: import under another prefix "
@@ -79,7 +82,7 @@ def _prefixed(view: View, seq: int, events: Sequence[StoreEvent], prefix: str) -
             )
     else:
         number = 1
-        while any(f"import{number}/{id_}" in view.row_of for id_ in ids):
+        while any(state.find(f"import{number}/{id_}") for id_ in ids):
             number += 1
         prefix = f"import{number}"
     return [_renamed(event, number, f"{prefix}/") for number, event in enumerate(events, seq)]

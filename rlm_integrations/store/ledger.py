@@ -4,10 +4,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from rlm_integrations.errors import InputError
-from rlm_integrations.store import checks
 from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.log import Created, Invalidated, Linked, StoreEvent, StoreLog
 from rlm_integrations.store.view import View, weight
@@ -42,14 +41,7 @@ class Lock:
 class Ledger:
     """Appends events to the log and then applies them to the view; or raises and does neither."""
 
-    def __init__(
-        self,
-        corpus: checks.SpanText | None,
-        log: StoreLog,
-        clock: Callable[[], float],
-        max_size: int,
-    ) -> None:
-        self.corpus = corpus
+    def __init__(self, log: StoreLog, clock: Callable[[], float], max_size: int) -> None:
         self.log = log
         self.view = View(log.since(0))
         self._clock = clock
@@ -59,24 +51,6 @@ class Ledger:
         self._gaps: dict[
             str, list[int]
         ] = {}  # by worker, numbers of objects that were not restored
-
-    def row(self, name: str, id: Any) -> int:  # noqa: A002 - the field's name is the contract
-        """The row of an object; `name` is the argument that messages mention.
-
-        Raises:
-            InputError: No object has this id.
-        """
-        row = self.view.row_of.get(id) if isinstance(id, str) else None
-        if row is None:
-            raise InputError(
-                f"{name}: no object has the id {checks.quote_value(id)}; store.view() lists "
-                "the objects"
-            )
-        return row
-
-    def required_id(self, name: str, id: Any) -> str:  # noqa: A002
-        """The id itself if it names an object; raises as `row` does."""
-        return self.view.rows[self.row(name, id)].id
 
     def create(
         self,

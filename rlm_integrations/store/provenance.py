@@ -5,8 +5,9 @@ from typing import Final, TypedDict
 
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import SpanRef
+from rlm_integrations.store.backend import StoreBackend
 from rlm_integrations.store.checks import SpanText
-from rlm_integrations.store.view import Card, View
+from rlm_integrations.store.view import Card, card_of
 
 MAX_STEPS: Final = 1_000  # objects of one trace
 MAX_SPAN_CHARS: Final = 2_000  # of one span's text
@@ -34,24 +35,26 @@ class TraceStep(Card):
     spans: list[SpanShown]
 
 
-def trace(view: View, row: int, corpus: SpanText | None) -> list[TraceStep]:
+def trace(backend: StoreBackend, id_: str) -> list[TraceStep]:
     """The object and its ancestors, each once, the nearest first; at most `MAX_STEPS`."""
     steps: list[TraceStep] = []
-    depths = {row: 0}
+    depths = {id_: 0}
     queue = deque(depths)
     room = MAX_TEXT_CHARS
     while queue and len(steps) < MAX_STEPS:
-        row = queue.popleft()
+        id_ = queue.popleft()
+        found = backend.find(id_)
+        if found is None:  # pragma: no cover - an object's parents were there before it
+            continue
         spans: list[SpanShown] = []
-        for span in view.rows[row].backrefs:
-            spans.append(_span_text(span, corpus, min(MAX_SPAN_CHARS, room)))
+        for span in found.created.backrefs:
+            spans.append(_span_text(span, backend.corpus, min(MAX_SPAN_CHARS, room)))
             room -= len(spans[-1]["text"] or "")
-        steps.append(TraceStep(**view.card(row), depth=depths[row], spans=spans))
-        for parent in view.rows[row].parents:
-            above = view.row_of[parent]
-            if above not in depths:
-                depths[above] = depths[row] + 1
-                queue.append(above)
+        steps.append(TraceStep(**card_of(*found), depth=depths[id_], spans=spans))
+        for parent in found.created.parents:
+            if parent not in depths:
+                depths[parent] = depths[id_] + 1
+                queue.append(parent)
     return steps
 
 

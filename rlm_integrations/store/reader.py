@@ -1,22 +1,21 @@
-"""Reading a store in memory: objects, queries, counts, traces and events."""
+"""Reading a store: objects, queries, counts, traces and events."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from rlm_integrations._concurrency.work import spend
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import StoreObject
 from rlm_integrations.store import checks
+from rlm_integrations.store.backend import Found, StoreBackend
 from rlm_integrations.store.base import Summary
 from rlm_integrations.store.checks import SpanText
-from rlm_integrations.store.ledger import Ledger
+from rlm_integrations.store.content import decode_content, length
 from rlm_integrations.store.log import Created
 from rlm_integrations.store.provenance import TraceStep, trace
 from rlm_integrations.store.query import Query, parse_query
-from rlm_integrations.store.search import find_rows, matching
-from rlm_integrations.store.text import TextIndex
-from rlm_integrations.store.view import MAPPED, Card
+from rlm_integrations.store.view import MAPPED, RETURNED_CHAR_COST, Card
 
 
 class StoreReader:
@@ -27,52 +26,74 @@ class StoreReader:
     with a hint.
     """
 
-    def __init__(self, ledger: Ledger, index: Callable[[], TextIndex]) -> None:
-        self.ledger = ledger
-        self._index = index
+    def __init__(self, backend: StoreBackend) -> None:
+        self.backend = backend
 
     @property
     def corpus(self) -> SpanText | None:
         """The document that spans point into; None for a store without one."""
-        return self.ledger.corpus
+        return self.backend.corpus
 
     # Here and below, the argument's name is the contract
     def required_id(self, name: str, id: Any, /) -> str:  # noqa: A002
         """The id itself if it names an object; `name` is the argument that messages mention."""
-        return self.ledger.required_id(name, id)
+        return self._required(name, id).created.id
+
+    def _required(self, name: str, id_: Any) -> Found:
+        found = self.backend.find(id_) if isinstance(id_, str) else None
+        if found is None:
+            raise InputError(
+                f"{name}: no object has the id {checks.quote_value(id_)}; store.view() lists "
+                "the objects"
+            )
+        return found
 
     def created(self, id: str, /) -> Created | None:  # noqa: A002
         """The event that created an object; None for an unknown id."""
-        view = self.ledger.view
-        row = view.row_of.get(id)
-        return None if row is None else view.rows[row]
+        found = self.backend.find(id)
+        return None if found is None else found.created
 
     def has_link(self, type: str, src: str, dst: str, /) -> bool:  # noqa: A002
         """Whether `src` already links to `dst` with this type."""
-        return (type, dst) in self.ledger.view.links.get(src, ())
+        return self.backend.has_link(type, src, dst)
 
     def get(self, id: str) -> StoreObject:  # noqa: A002
         """The object with this id."""
-        return self.ledger.view.object(self.ledger.row("id", id))
+        return self._object(self._required("id", id))
 
     def children(self, id: str) -> list[StoreObject]:  # noqa: A002
         """The objects made from this one, oldest first, including invalidated ones.
 
         The results of an `llm_map` batch come first, in the order of its tasks.
         """
-        row = self.ledger.row("id", id)
-        view = self.ledger.view
-        rows = view.postings["parent"].get(id, ())
-        return [
-            view.object(child)
-            for child in (view.in_task_order(rows) if MAPPED in view.rows[row].tags else rows)
-        ]
+        found = self._required("id", id)
+        children = self.backend.children(found.created.id)
+        if MAPPED in found.created.tags:
+            children = _in_task_order(children)
+        return [self._object(child) for child in children]
 
     def parents(self, id: str) -> list[StoreObject]:  # noqa: A002
         """The objects from which this one was made."""
-        row = self.ledger.row("id", id)
-        view = self.ledger.view
-        return [view.object(view.row_of[parent]) for parent in view.rows[row].parents]
+        found = self._required("id", id)
+        return [self.get(parent) for parent in found.created.parents]
+
+    def _object(self, found: Found) -> StoreObject:
+        event = found.created
+        spend(RETURNED_CHAR_COST * length(event.content))
+        return StoreObject(
+            id=event.id,
+            type=event.type,
+            description=event.description,
+            content=decode_content(event.content),
+            backrefs=event.backrefs,
+            parents=event.parents,
+            tags=event.tags,
+            worker=event.worker,
+            seq=event.seq,
+            ts=event.ts,
+            links=tuple(self.backend.links(event.id)),
+            invalid=found.invalid,
+        )
 
     def trace(self, id: str) -> list[TraceStep]:  # noqa: A002
         """The provenance of an object: itself, its parents, theirs and so on, with the text of
@@ -82,8 +103,7 @@ class StoreReader:
         characters, and all together at 1,000,000. A store has no document after its run or after
         loading, and the texts are then None; `SharedStore.with_document` adds it again.
         """
-        row = self.ledger.row("id", id)
-        return trace(self.ledger.view, row, self.corpus)
+        return trace(self.backend, self.required_id("id", id))
 
     def view(self, query: str = "", limit: int = 50) -> list[Card]:
         """The metadata of the objects that match."""
@@ -98,14 +118,7 @@ class StoreReader:
         `score`. The text may be anything.
         """
         checks.text("text", text, 100_000)
-        view = self.ledger.view
-        found = self._index().rank(
-            view.rows,
-            text,
-            checks.limit(limit),
-            lambda row: row in view.invalid or row >= len(view.rows),
-        )
-        return [{**view.card(row), "score": score} for row, score in found]
+        return self.backend.rank(text, checks.limit(limit))
 
     def summary(self, query: str = "", limit: int = 10) -> Summary:
         """Counts over all objects that match, and the first of them; at most `limit` of
@@ -113,28 +126,8 @@ class StoreReader:
         """
         parsed = parse_query(query)
         matches = self._found(parsed, limit)
-        most = parsed.limit or limit
-        if parsed.terms or parsed.invalid != "no":
-            view = self.ledger.view
-            events = [view.rows[row] for row in matching(view, self._index, parsed)]
-            types = Counter(event.type for event in events)
-            tags = Counter(tag for event in events for tag in event.tags)
-            return {
-                "total": len(events),
-                "matches": matches,
-                "types": dict(types.most_common(most)),
-                "tags": dict(tags.most_common(most)),
-            }
-        # The counts are always current; the lock keeps them unchanged while the highest are picked
-        with self.ledger.lock:
-            view = self.ledger.view
-            total = len(view.rows) - len(view.invalid)
-            return {
-                "total": total,
-                "matches": matches,
-                "types": view.types.top(most),
-                "tags": view.tags.top(most),
-            }
+        total, types, tags = self.backend.counts(parsed, parsed.limit or limit)
+        return {"total": total, "matches": matches, "types": types, "tags": tags}
 
     def card_view(self, query: str = "", limit: int = 20) -> list[dict[str, Any]]:
         """A short form of `view` for prompts: id, type, tags and the first 200 characters of the
@@ -159,8 +152,16 @@ class StoreReader:
             raise InputError(
                 f"seq must be the number of an event, or 0 for all, not {checks.quote_value(seq)}"
             )
-        return [event.brief() for event in islice(self.ledger.log.since(seq), checks.limit(limit))]
+        return [event.brief() for event in islice(self.backend.events(seq), checks.limit(limit))]
 
     def _found(self, query: Query, limit: int) -> list[Card]:
-        view = self.ledger.view
-        return [view.card(row) for row in find_rows(view, self._index, query, checks.limit(limit))]
+        return self.backend.cards(query, checks.limit(limit))
+
+
+def _in_task_order(children: Sequence[Found]) -> list[Found]:
+    """The children of an `llm_map` batch: first its results, whose ids follow its tasks, then the
+    others in order of creation.
+    """
+    results = [child for child in children if MAPPED in child.created.tags]
+    others = [child for child in children if MAPPED not in child.created.tags]
+    return sorted(results, key=lambda each: (len(each.created.id), each.created.id)) + others

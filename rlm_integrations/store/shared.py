@@ -4,7 +4,6 @@ of them at once.
 
 import time
 from collections.abc import Callable
-from functools import cache
 from os import PathLike
 from typing import Any, Literal, Protocol, Self
 
@@ -12,10 +11,9 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.store import checks
-from rlm_integrations.store.ledger import Ledger
-from rlm_integrations.store.log import MemoryLog, StoreEvent, StoreLog
+from rlm_integrations.store.log import Created, MemoryLog, StoreEvent, StoreLog
+from rlm_integrations.store.memory import MemoryBackend
 from rlm_integrations.store.reader import StoreReader
-from rlm_integrations.store.text_index import text_index
 from rlm_integrations.store.worker import WorkerStoreProxy
 
 
@@ -63,13 +61,12 @@ class SharedStore(StoreReader):
         if backend != "memory":
             raise InputError(f"backend must be 'memory', not {checks.quote_value(backend)}")
         super().__init__(
-            Ledger(corpus, MemoryLog() if log is None else log, clock, max_size), cache(text_index)
+            MemoryBackend(corpus, MemoryLog() if log is None else log, clock, max_size)
         )
 
     def __len__(self) -> int:
         """The number of objects, without invalidated ones."""
-        view = self.ledger.view
-        return len(view.rows) - len(view.invalid)
+        return self.backend.count_valid()
 
     def __bool__(self) -> bool:
         """True, also for an empty store."""
@@ -81,7 +78,7 @@ class SharedStore(StoreReader):
     @property
     def seq(self) -> int:
         """The number of the latest event, 0 before the first."""
-        return self.ledger.view.seq
+        return self.backend.seq
 
     def worker(
         self,
@@ -99,9 +96,7 @@ class SharedStore(StoreReader):
             lift: For a worker whose document is a part of the store's: converts a span of the
                 worker's document into one of the store's, or raises `InputError`.
         """
-        return WorkerStoreProxy(
-            self.ledger, self._index, checks.part("a worker's name", name), on_event, lift
-        )
+        return WorkerStoreProxy(self.backend, checks.part("a worker's name", name), on_event, lift)
 
     @classmethod
     def _import_new(
@@ -143,7 +138,7 @@ class SharedStore(StoreReader):
                 "this store has its document: give a corpus to SharedStore.import_(path, "
                 "corpus=…) only"
             )
-        read_export(self.ledger, path, prefix)
+        read_export(self.backend, path, prefix)
         return self
 
     import_ = _ImportMethod()
@@ -154,7 +149,7 @@ class SharedStore(StoreReader):
         """
         from rlm_integrations.store.export import write
 
-        write(self.ledger.log.since(0), path)
+        write(self.backend.events(0), path)
 
     def to_dict(self) -> dict[str, Any]:
         """The store as plain JSON: what `export` writes, as one object.
@@ -163,7 +158,7 @@ class SharedStore(StoreReader):
         """
         from rlm_integrations.store.export import HEADER, line_of
 
-        return {**HEADER, "events": [line_of(event) for event in self.ledger.log.since(0)]}
+        return {**HEADER, "events": [line_of(event) for event in self.backend.events(0)]}
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
@@ -183,7 +178,7 @@ class SharedStore(StoreReader):
         store = cls()
         try:
             events = Reader(None).values(data["events"])
-            store.ledger.append(lambda *_: events)
+            store.backend.append(lambda *_: events)
         except InputError as error:
             raise InputError(f"store: {error}") from None
         return store
@@ -216,13 +211,14 @@ class SharedStore(StoreReader):
         if isinstance(before, Corpus) and before.sha256 != corpus.sha256:
             raise InputError("this is not the document of the run: its text differs")
         copy = self._copied(corpus)
-        for row in copy.ledger.view.rows:
-            checks.existing(row.backrefs, corpus)
+        for event in copy.backend.events(0):
+            if isinstance(event, Created):
+                checks.existing(event.backrefs, corpus)
         return copy
 
     def _copied(self, corpus: checks.SpanText | None) -> Self:
         return type(self)(
-            corpus, log=MemoryLog(self.ledger.log.since(0)), max_size=self.ledger.max_size
+            corpus, log=MemoryLog(self.backend.events(0)), max_size=self.backend.max_size
         )
 
     def __copy__(self) -> Self:
@@ -237,7 +233,7 @@ class SharedStore(StoreReader):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Without the document, which may be large, and without the clock."""
-        return _restored, (tuple(self.ledger.log.since(0)), self.ledger.max_size)
+        return _restored, (tuple(self.backend.events(0)), self.backend.max_size)
 
 
 def _restored(events: tuple[StoreEvent, ...], max_size: int) -> SharedStore:

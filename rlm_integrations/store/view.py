@@ -9,8 +9,7 @@ from sys import getsizeof
 from typing import Any, Final, NotRequired, TypedDict
 
 from rlm_integrations._concurrency.work import spend
-from rlm_integrations.records import StoreObject
-from rlm_integrations.store.content import decode_content, length, memory
+from rlm_integrations.store.content import length, memory
 from rlm_integrations.store.log import Created, Invalidated, LinkType, StoreEvent
 
 MAPPED: Final = "llm_map"  # the tag of a batch and of its results
@@ -140,54 +139,7 @@ class View:
 
     def card(self, row: int) -> Card:
         """The metadata of an object."""
-        event = self.rows[row]
-        spend(
-            RETURNED_CHAR_COST
-            * (len(event.description) + ENTRY_CHARS * (len(event.tags) + len(event.parents)))
-        )
-        card = Card(
-            id=event.id,
-            type=event.type,
-            description=event.description,
-            tags=list(event.tags),
-            parents=list(event.parents),
-            worker=event.worker,
-            ts=event.ts,
-            chars=length(event.content),
-        )
-        if row in self.invalid:
-            card["invalid"] = self.invalid[row]
-        return card
-
-    def object(self, row: int) -> StoreObject:
-        """The whole object."""
-        event = self.rows[row]
-        spend(RETURNED_CHAR_COST * length(event.content))
-        return StoreObject(
-            id=event.id,
-            type=event.type,
-            description=event.description,
-            content=decode_content(event.content),
-            backrefs=event.backrefs,
-            parents=event.parents,
-            tags=event.tags,
-            worker=event.worker,
-            seq=event.seq,
-            ts=event.ts,
-            links=tuple(self.links.get(event.id, ())),
-            invalid=self.invalid.get(row),
-        )
-
-    def in_task_order(self, rows: Iterable[int]) -> list[int]:
-        """The children of an `llm_map` batch: first its results, whose ids follow its tasks, then
-        the others in order of creation.
-        """
-
-        def order(row: int) -> tuple[int, int, str]:
-            event = self.rows[row]
-            return (0, len(event.id), event.id) if MAPPED in event.tags else (1, row, "")
-
-        return sorted(rows, key=order)
+        return card_of(self.rows[row], self.invalid.get(row))
 
     def state(self) -> dict[str, Any]:
         """The whole state, as plain values that can be compared."""
@@ -195,6 +147,27 @@ class View:
             name: value for name, value in vars(self).items() if not isinstance(value, TopCounts)
         }
         return {**values, "types": self.types.top(sys.maxsize), "tags": self.tags.top(sys.maxsize)}
+
+
+def card_of(event: Created, invalid: str | None) -> Card:
+    """The metadata of an object, which is invalid if there is a reason."""
+    spend(
+        RETURNED_CHAR_COST
+        * (len(event.description) + ENTRY_CHARS * (len(event.tags) + len(event.parents)))
+    )
+    card = Card(
+        id=event.id,
+        type=event.type,
+        description=event.description,
+        tags=list(event.tags),
+        parents=list(event.parents),
+        worker=event.worker,
+        ts=event.ts,
+        chars=length(event.content),
+    )
+    if invalid is not None:
+        card["invalid"] = invalid
+    return card
 
 
 def weight(event: StoreEvent) -> int:

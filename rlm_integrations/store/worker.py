@@ -7,12 +7,11 @@ from typing import Any, Final
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.store import checks
+from rlm_integrations.store.backend import Build, StoreBackend, StoreState
 from rlm_integrations.store.draft import Draft, Spans, draft
-from rlm_integrations.store.ledger import Ledger
 from rlm_integrations.store.log import LINK_TYPES, Invalidated, Linked, StoreEvent
 from rlm_integrations.store.query import Term, parse_query
 from rlm_integrations.store.reader import StoreReader
-from rlm_integrations.store.text import TextIndex
 from rlm_integrations.store.view import Card
 
 # The methods of a proxy that the REPL's `store` offers; the engine adds `llm_map` and `llm_reduce`,
@@ -42,14 +41,13 @@ class WorkerStoreProxy(StoreReader):
 
     def __init__(
         self,
-        ledger: Ledger,
-        index: Callable[[], TextIndex],
+        backend: StoreBackend,
         worker: str,
         on_event: Callable[[StoreEvent], None] | None,
         lift: Callable[[SpanRef], SpanRef] | None,
         origin: str | None = None,
     ) -> None:
-        super().__init__(ledger, index)
+        super().__init__(backend)
         self.name = worker
         self.origin = origin
         self._lift = lift
@@ -62,15 +60,14 @@ class WorkerStoreProxy(StoreReader):
         )
 
     def __repr__(self) -> str:
-        return f"<store of {self.name}: {len(self.ledger.view.rows)} objects>"
+        return f"<store of {self.name}: {self.backend.count_valid()} objects>"
 
     def for_call(self, origin: str) -> "WorkerStoreProxy":
         """The same worker's proxy whose events have this `origin`: the id of the call that writes
         them.
         """
         return WorkerStoreProxy(
-            self.ledger,
-            self._index,
+            self.backend,
             self.name,
             self._on_event,
             self._lift,
@@ -113,19 +110,14 @@ class WorkerStoreProxy(StoreReader):
         """Mark an object as wrong: it stays, and queries skip it unless they say `invalid=yes` or
         `invalid=any`. The first reason stays.
         """
-        row = self.ledger.row("id", id)
+        kind = self._required("id", id).created.type
         reason = checks.text("reason", reason, checks.DESCRIPTION_CHARS)
 
-        view = self.ledger.view
-
-        def build(seq: int, ts: float) -> Sequence[StoreEvent]:
-            return (
-                ()
-                if row in view.invalid
-                else (
-                    Invalidated(seq, ts, self.name, id, view.rows[row].type, reason, self.origin),
-                )
-            )
+        def build(state: StoreState, seq: int, ts: float) -> Sequence[StoreEvent]:
+            found = state.find(id)
+            if found is not None and found.invalid is not None:
+                return ()
+            return (Invalidated(seq, ts, self.name, id, kind, reason, self.origin),)
 
         self.append(build)
 
@@ -137,13 +129,13 @@ class WorkerStoreProxy(StoreReader):
             raise InputError(
                 f"type must be one of {', '.join(LINK_TYPES)}, not {checks.quote_value(type)}"
             )
-        self.ledger.row("src", src)
-        self.ledger.row("dst", dst)
+        self.required_id("src", src)
+        self.required_id("dst", dst)
 
-        def build(seq: int, ts: float) -> Sequence[StoreEvent]:
+        def build(state: StoreState, seq: int, ts: float) -> Sequence[StoreEvent]:
             return (
                 ()
-                if self.has_link(type, src, dst)
+                if state.has_link(type, src, dst)
                 else (Linked(seq, ts, self.name, src, type, dst, self.origin),)
             )
 
@@ -172,20 +164,19 @@ class WorkerStoreProxy(StoreReader):
         id: str | None = None,  # noqa: A002
     ) -> str:
         """Keep a checked draft as `Ledger.create` does, and return its id."""
-        event = self.ledger.create(
+        event = self.backend.create(
             self.name, made, takes=takes, number=number, id_=id, origin=self.origin
         )
         if self._on_event is not None:
             self._on_event(event)
         return event.id
 
-    def append(self, build: Callable[[int, float], Sequence[StoreEvent]]) -> Sequence[StoreEvent]:
+    def append(self, build: Build) -> Sequence[StoreEvent]:
         """Write several events or none, and return them.
 
-        `build` gets the first event's number and the time. No other write happens while it runs,
-        so it may read the store, and it must be quick.
+        No other write happens while `build` runs.
         """
-        events = self.ledger.append(lambda _, seq, ts: build(seq, ts))
+        events = self.backend.append(build)
         if self._on_event is not None:
             for event in events:
                 self._on_event(event)

@@ -162,7 +162,7 @@ async def test_the_record_keeps_ends_and_hashes_beyond_its_bound() -> None:
         assert str(call.prompt).startswith(f"{number}xxx")
         assert str(call.prompt).endswith("xend")
     with pytest.raises(ContextError, match=r"the record was full \(Limits.recorded_chars\)"):
-        shortened[0].prompt.text(result.store.ledger.corpus)  # type: ignore[union-attr, arg-type] # a run has a store, of its document
+        shortened[0].prompt.text(result.store.corpus)  # type: ignore[union-attr, arg-type] # a run has a store, of its document
 
 
 async def test_the_record_bounds_long_replies_and_output_too() -> None:

@@ -191,7 +191,7 @@ async def test_a_write_that_waits_does_not_block_the_loop(
     monkeypatch.setattr(Ledger, "append", noted)
 
     async def answer(request: Request) -> str:
-        lock = stores[0].ledger.lock
+        lock = stores[0].backend.ledger.lock
         if request.messages[-1].content == "take":
             lock.__enter__()
         else:

@@ -53,7 +53,7 @@ def test_a_round_trip_is_byte_for_byte(store, corpus, tmp_path: Path) -> None:
     again = SharedStore.import_(tmp_path / "first", corpus=corpus)
     again.export(str(tmp_path / "second"))
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
-    assert again.ledger.view.state() == store.ledger.view.state()
+    assert again.backend.ledger.view.state() == store.backend.ledger.view.state()
     assert again.trace("b_000001") == store.trace("b_000001")
     assert again.worker("a").create("note", "d", "c") == "a_000002"
     assert SharedStore.import_(tmp_path / "first").trace("a_000001")[0]["spans"][0]["text"] is None
@@ -75,7 +75,10 @@ def test_every_history_survives_a_round_trip(
     cards = again.view("invalid=any", 10_000)
     assert len(cards) == 2 * len(store.view("invalid=any", 10_000))
     again.export(folder / "third")
-    assert SharedStore.import_(folder / "third").ledger.view.state() == again.ledger.view.state()
+    assert (
+        SharedStore.import_(folder / "third").backend.ledger.view.state()
+        == again.backend.ledger.view.state()
+    )
 
 
 def test_import_into_a_store_with_objects(store, corpus, tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_origins_are_exported_and_imported(corpus, tmp_path: Path) -> None:
     worker.link("supports", second, first)
     worker.invalidate(first, "wrong")
     apply_commit(worker, {"commit_id": "c", "proposes_updates": [{"target": second}]})
-    origins = [event.origin for event in store.ledger.log.since(0)]
+    origins = [event.origin for event in store.backend.ledger.log.since(0)]
     assert origins == [None] + ["r.1/abc.1"] * 5
     store.export(tmp_path / "file")
     lines = (tmp_path / "file").read_text(encoding="ascii").splitlines()[1:]
@@ -130,9 +133,9 @@ def test_origins_are_exported_and_imported(corpus, tmp_path: Path) -> None:
         SharedStore.from_dict(store.to_dict()),
         pickle.loads(pickle.dumps(store)),
     ):
-        assert [event.origin for event in again.ledger.log.since(0)] == origins
+        assert [event.origin for event in again.backend.ledger.log.since(0)] == origins
     store.import_(tmp_path / "file")
-    assert [event.origin for event in store.ledger.log.since(0)] == origins * 2
+    assert [event.origin for event in store.backend.ledger.log.since(0)] == origins * 2
 
 
 @pytest.mark.parametrize("origin", ["", 7, None, "x" * 1_001])

@@ -45,7 +45,7 @@ def nothing(_row: int) -> bool:
 )
 def test_the_score_is_bm25(texts: list[str], asked: str, skipped: set[int]) -> None:
     """FTS5 returns the rows and scores of BM25 by its definition, without skipped rows."""
-    rows = filled(texts).ledger.view.rows
+    rows = filled(texts).backend.ledger.view.rows
     found = FullText().rank(rows, asked, 50, skipped.__contains__)
     expected = Scan().rank(rows, asked, 50, skipped.__contains__)
     assert [score for _, score in found] == pytest.approx([score for _, score in expected])
@@ -71,7 +71,9 @@ def test_a_small_limit_is_the_head_of_a_large_one() -> None:
     and in any order of creation.
     """
     pick = random.Random(1)
-    rows = filled([" ".join(pick.choices(VOCABULARY, k=6)) for _ in range(500)]).ledger.view.rows
+    rows = filled(
+        [" ".join(pick.choices(VOCABULARY, k=6)) for _ in range(500)]
+    ).backend.ledger.view.rows
     index = FullText()
     every = index.rank(rows, "a1 b2 c3", 500, nothing)
     assert index.rank(rows, "a1 b2 c3", 10, nothing) == every[:10]
@@ -86,7 +88,7 @@ def test_rare_words_decide_in_a_large_store(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(fulltext, "SCORED", 20)
     texts = ["common filler"] * 100
     texts[3], texts[50] = "rare filler", "rare common"
-    rows = filled(texts).ledger.view.rows
+    rows = filled(texts).backend.ledger.view.rows
     found = [row for row, _ in FullText().rank(rows, "common rare", 6, nothing)]
     assert found[:2] == [50, 3]
     assert found[2:] == [99, 98, 97, 96]  # of equal ones the newest
@@ -97,7 +99,7 @@ def test_common_words_are_searched_together(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(fulltext, "SCORED", 20)
     texts = ["left filler", "right filler"] * 50
     texts[1] = "left right"
-    found = FullText().rank(filled(texts).ledger.view.rows, "left right", 5, nothing)
+    found = FullText().rank(filled(texts).backend.ledger.view.rows, "left right", 5, nothing)
     assert found[0][0] == 1
     assert len(found) == 5
 
@@ -105,7 +107,7 @@ def test_common_words_are_searched_together(monkeypatch: pytest.MonkeyPatch) -> 
 def test_invalid_objects_do_not_crowd_out_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many of the newest matches are skipped, older ones are found."""
     monkeypatch.setattr(fulltext, "SCORED", 10)
-    rows = filled(["left filler", "right filler"] * 200).ledger.view.rows
+    rows = filled(["left filler", "right filler"] * 200).backend.ledger.view.rows
     assert [row for row, _ in FullText().rank(rows, "left right", 3, lambda row: row >= 7)] == [
         6,
         5,
@@ -121,7 +123,7 @@ def test_words_that_all_objects_have(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["the thing"] * 50
     texts[10] = "the zebra"
     index = FullText()
-    rows = filled(texts).ledger.view.rows
+    rows = filled(texts).backend.ledger.view.rows
     assert [row for row, _ in index.rank(rows, "the zebra", 5, nothing)] == [10]
     assert index.rank(rows, "the", 3, lambda row: row == 49) == [(48, 1e-6), (47, 1e-6), (46, 1e-6)]
 
@@ -139,7 +141,7 @@ def test_words() -> None:
 def test_indexes_are_updated_and_not_rebuilt() -> None:
     """A search after more writes indexes only the new objects."""
     store = filled(["one two three"] * 10)
-    rows = store.ledger.view.rows
+    rows = store.backend.ledger.view.rows
     index = FullText()
     assert len(index.rank(rows, "one", 50, nothing)) == 10
     statements: list[str] = []
@@ -151,7 +153,7 @@ def test_indexes_are_updated_and_not_rebuilt() -> None:
 
 def test_a_failed_index_update_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """If indexing fails halfway, nothing of it is kept, and the next search indexes all rows."""
-    rows = filled(["one two"] * 200).ledger.view.rows
+    rows = filled(["one two"] * 200).backend.ledger.view.rows
     index = FullText()
     real, calls = fulltext.searchable_text, []
 
@@ -173,7 +175,7 @@ def test_trigrams_never_miss() -> None:
     """
     pick = random.Random(2)
     texts = ["".join(pick.choices('abcß"\0\ud800中 ', k=pick.randint(0, 30))) for _ in range(6_000)]
-    rows = filled(texts).ledger.view.rows
+    rows = filled(texts).backend.ledger.view.rows
     index = FullText()
     for length in (3, 4, 7, 12, 25):
         text = max(texts[:200], key=len).casefold()
@@ -192,12 +194,17 @@ def test_small_stores_and_short_needles_are_read() -> None:
     """No index is built if reading is as fast, or if a needle has no trigram."""
     index = FullText()
     assert (
-        index.holding(filled(["abc"] * 10).ledger.view.rows, "desc", ["abc"], newest_first=True)
+        index.holding(
+            filled(["abc"] * 10).backend.ledger.view.rows, "desc", ["abc"], newest_first=True
+        )
         is None
     )
     assert (
         index.holding(
-            filled(["abc"] * 6_000).ledger.view.rows, "desc", ["abc", "ab"], newest_first=True
+            filled(["abc"] * 6_000).backend.ledger.view.rows,
+            "desc",
+            ["abc", "ab"],
+            newest_first=True,
         )
         is None
     )
@@ -240,7 +247,7 @@ def test_the_index_is_closed_with_its_store() -> None:
         thread.start()
         thread.join()
         assert len(store.search_text("abc")) == 1
-        database = store._index()._db
+        database = store.backend._index()._db
         del store
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
             database.execute("SELECT 1")

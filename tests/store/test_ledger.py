@@ -44,7 +44,7 @@ def test_a_failed_write_is_not_shown() -> None:
     worker = store.worker("w", on_event=heard.append)
     first = worker.create("note", "one", "c")
     log.full = True
-    before = store.ledger.view.state()
+    before = store.backend.ledger.view.state()
     writes = [
         lambda: worker.create("note", "two", "c"),
         lambda: worker.invalidate(first, "r"),
@@ -54,7 +54,7 @@ def test_a_failed_write_is_not_shown() -> None:
     for write in writes:
         with pytest.raises(OSError, match="No space left"):
             write()
-    assert store.ledger.view.state() == before
+    assert store.backend.ledger.view.state() == before
     assert len(heard) == 1
     log.full = False
     assert worker.create("note", "two", "c") == "w_000002"
@@ -93,4 +93,4 @@ def test_an_empty_store_is_true() -> None:
     assert (len(store), store.seq, repr(store)) == (0, 0, "<SharedStore: 0 objects, 0 events>")
     worker = store.worker("w")
     worker.invalidate(worker.create("note", "secret", "secret"), "r")
-    assert (len(store), store.seq, repr(worker)) == (0, 2, "<store of w: 1 objects>")
+    assert (len(store), store.seq, repr(worker)) == (0, 2, "<store of w: 0 objects>")

@@ -47,7 +47,7 @@ histories = st.lists(st.tuples(st.sampled_from(WORKERS), operations), max_size=3
 def perform(store: SharedStore, worker: str, operation: tuple) -> None:
     """Perform one operation; numbers select among the existing objects."""
     proxy = store.worker(worker)
-    ids = [event.id for event in store.ledger.view.rows]
+    ids = [event.id for event in store.backend.ledger.view.rows]
     match operation:
         case "create", kind, description, content, parents, tags:
             proxy.create(
@@ -92,13 +92,13 @@ def test_the_rebuilt_view_equals_the_live_one(history: list[tuple[str, tuple]]) 
     every index and count.
     """
     store = built(history)
-    events = list(store.ledger.log.since(0))
+    events = list(store.backend.ledger.log.since(0))
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert View(events).state() == store.ledger.view.state()
+    assert View(events).state() == store.backend.ledger.view.state()
     half = View(events[: len(events) // 2])
     for event in events[len(events) // 2 :]:
         half.apply(event)
-    assert half.state() == store.ledger.view.state()
+    assert half.state() == store.backend.ledger.view.state()
 
 
 @examples(25)
@@ -117,7 +117,7 @@ def test_the_rebuilt_view_equals_the_live_one_after_any_interleaving(
 
     with ThreadPoolExecutor(len(some)) as pool:
         list(pool.map(write, range(len(some))))
-    assert View(store.ledger.log.since(0)).state() == store.ledger.view.state()
+    assert View(store.backend.ledger.log.since(0)).state() == store.backend.ledger.view.state()
     for number, history in enumerate(some):
         for worker in WORKERS:
             made = sum(name == worker and operation[0] == "create" for name, operation in history)

@@ -1,0 +1,108 @@
+"""What a store needs of the place where its objects are kept."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+from rlm_integrations.store.checks import SpanText
+from rlm_integrations.store.draft import Draft
+from rlm_integrations.store.log import Created, LinkType, StoreEvent
+from rlm_integrations.store.query import Query
+from rlm_integrations.store.view import Card
+
+
+class Found(NamedTuple):
+    """An object: the event that created it, and the reason if it is invalid."""
+
+    created: Created
+    invalid: str | None
+
+
+class Counts(NamedTuple):
+    """The number of matching objects, and the most frequent types and tags, highest first."""
+
+    total: int
+    types: dict[str, int]
+    tags: dict[str, int]
+
+
+class StoreState(Protocol):
+    """What the function that builds events may read while no other write happens."""
+
+    def find(self, id: str, /) -> Found | None:  # noqa: A002 - the field's name
+        """The object with this id, or None."""
+        ...
+
+    def has_link(self, type: str, src: str, dst: str, /) -> bool:  # noqa: A002
+        """Whether `src` already links to `dst` with this type."""
+        ...
+
+
+# Builds the events of a write from the state, the number of the first event and the time. It must
+# be quick, because other writers wait, and may be called again.
+Build: TypeAlias = Callable[[StoreState, int, float], Sequence[StoreEvent]]
+
+
+class StoreBackend(StoreState, Protocol):
+    """Keeps the events of a store and finds its objects. Arguments were checked before.
+
+    Attributes:
+        corpus: The document that spans point into; None for a store without one.
+        max_size: The most bytes; see `view.weight`.
+    """
+
+    corpus: SpanText | None
+    max_size: int
+
+    @property
+    def seq(self) -> int:
+        """The number of the latest event, 0 before the first."""
+        ...
+
+    def count_valid(self) -> int:
+        """The number of objects, without invalid ones."""
+        ...
+
+    def links(self, id: str, /) -> Sequence[tuple[LinkType, str]]:  # noqa: A002
+        """What an object links to, in order."""
+        ...
+
+    def children(self, id: str, /) -> Sequence[Found]:  # noqa: A002
+        """The objects that have this one as a parent, oldest first."""
+        ...
+
+    def cards(self, query: Query, limit: int) -> list[Card]:
+        """The metadata of the objects that match; `limit` applies if the query has none."""
+        ...
+
+    def rank(self, text: str, limit: int) -> list[Card]:
+        """The metadata of the objects that share words with a text, with scores, best first."""
+        ...
+
+    def counts(self, query: Query, most: int) -> Counts:
+        """Counts over all objects that match; at most `most` types and tags."""
+        ...
+
+    def events(self, after: int) -> Iterable[StoreEvent]:
+        """The events after that number, oldest first."""
+        ...
+
+    def create(
+        self,
+        worker: str,
+        draft: Draft,
+        *,
+        takes: int = 1,
+        number: int | None = None,
+        id_: str | None = None,
+        origin: str | None = None,
+    ) -> Created:
+        """Write one object; see `Ledger.create`."""
+        ...
+
+    def append(self, build: Build) -> Sequence[StoreEvent]:
+        """Write several events or none."""
+        ...
+
+    def restore(self, events: Iterable[StoreEvent]) -> None:
+        """Write the events that a run's journal has, unless the backend has kept them itself."""
+        ...
