@@ -12,6 +12,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.langchain.outputs import answer_text, plain_output
+from rlm_integrations.langchain.run_ids import with_visit
 
 
 class RLMNode(Runnable[Any, dict[str, Any]]):
@@ -41,7 +42,9 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The update of the state."""
-        return self._update(self._runnable.invoke(self._runnable_input(input), config, **kwargs))
+        return self._update(
+            self._runnable.invoke(self._runnable_input(input), with_visit(config), **kwargs)
+        )
 
     async def ainvoke(
         self,
@@ -51,7 +54,7 @@ class RLMNode(Runnable[Any, dict[str, Any]]):
     ) -> dict[str, Any]:
         """The update of the state."""
         return self._update(
-            await self._runnable.ainvoke(self._runnable_input(input), config, **kwargs)
+            await self._runnable.ainvoke(self._runnable_input(input), with_visit(config), **kwargs)
         )
 
     def _runnable_input(self, state: Any) -> dict[str, Any]:
@@ -102,6 +105,10 @@ def as_node(
 
     `rlm` holds the ids of the run and its store, counts, and the spans that support the answer. The
     only document text in the update, and so in a checkpoint, is what the answer itself quotes.
+
+    With `storage=`, the run has an id of its visit in the thread of a graph with a checkpointer. A
+    graph that goes on after a crash resumes the run inside as well. `durability="sync"` makes
+    sure that the visit is known after any crash.
 
     Args:
         runnable: An `RLMRunnable`, or a Runnable derived from one.

@@ -24,6 +24,7 @@ from rlm_integrations.langchain.models import model_of
 from rlm_integrations.langchain.outputs import output_of, output_schema
 from rlm_integrations.langchain.portal_runnable import PortalRunnable
 from rlm_integrations.langchain.progress import ProgressReporter
+from rlm_integrations.langchain.run_ids import ChosenId
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
 from rlm_integrations.records import Budget, Limits
 
@@ -42,7 +43,8 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
     of that type or None. `stream` yields the output once, when it is known; closing the stream
     early ends the run.
 
-    `max_concurrency` of a configuration also limits the concurrent model calls of a run. Changing
+    `max_concurrency` of a configuration also limits the concurrent model calls of a run, and
+    `{"configurable": {"rlm_run_id": "…"}}` chooses the run's id; see `RLM.acompletion`. Changing
     an option, by assignment, `model_copy`, `bind` or a configuration, takes effect at the next run.
 
     Args:
@@ -168,6 +170,7 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
         The output is a single chunk: LangChain falls back to another runnable only before the first
         one.
         """
+        chosen = ChosenId(config)
         trace = Trace(manager, stream_tokens=self.stream_tokens)
         trace.enter()
         reporter = ProgressReporter(config, has_handlers=bool(manager.handlers))
@@ -179,7 +182,9 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
         )
         corpus = await document.corpus(self.limits or Limits())
         try:
-            async with aclosing(rlm.astream(asked.query, corpus, only=is_progress)) as events:
+            run_id = await chosen.of(rlm, asked.query, corpus)
+            events = rlm.astream(asked.query, corpus, only=is_progress, run_id=run_id)
+            async with aclosing(events):
                 async for event in events:
                     await trace.note(event)
                     if (progress := progress_of(event)) is not None:

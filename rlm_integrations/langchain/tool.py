@@ -10,9 +10,11 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import patch_config
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from pydantic import BaseModel, Field, PlainSerializer
+from typing_extensions import override
 
 from rlm_integrations.errors import IncompleteError, InputError, RLMError
 from rlm_integrations.langchain.outputs import answer_text, plain_output
+from rlm_integrations.langchain.run_ids import with_visit
 from rlm_integrations.langchain.runnable import RLMRunnable
 
 P = ParamSpec("P")
@@ -52,6 +54,34 @@ class RLMTool(BaseTool):
     handle_tool_error: Any = True
     runnable: Runnable[Any, dict[str, Any]]
     context_key: str | None = None
+
+    @override
+    def run(
+        self,
+        tool_input: str | dict[str, Any],
+        *args: Any,
+        config: RunnableConfig | None = None,
+        tool_call_id: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """See `BaseTool.run`."""
+        visit = _with_call(config, tool_call_id)
+        return super().run(tool_input, *args, config=visit, tool_call_id=tool_call_id, **kwargs)
+
+    @override
+    async def arun(
+        self,
+        tool_input: str | dict[str, Any],
+        *args: Any,
+        config: RunnableConfig | None = None,
+        tool_call_id: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """See `BaseTool.arun`."""
+        visit = _with_call(config, tool_call_id)
+        return await super().arun(
+            tool_input, *args, config=visit, tool_call_id=tool_call_id, **kwargs
+        )
 
     def _run(
         self,
@@ -116,6 +146,9 @@ def create_rlm_tool(
     runnable's output in plain JSON, with the answer and quotes truncated to keep checkpoints small.
     Errors of a run are reported to the model as a message too.
 
+    With `storage=`, the run of each call has an id of its own in the agent's thread, as with
+    `as_node`.
+
     Args:
         runnable: An `RLMRunnable`, bound to its document with `with_context`, or a Runnable derived
             from one with `with_config`, `with_retry` …
@@ -159,6 +192,11 @@ def _has_document(runnable: Runnable[Any, Any]) -> bool:
             return True
         runnable = runnable.bound
     return not isinstance(runnable, RLMRunnable) or runnable.context is not None
+
+
+def _with_call(config: RunnableConfig | None, tool_call_id: str | None) -> RunnableConfig | None:
+    """The configuration with the agent's call, if it is one of a graph."""
+    return config if tool_call_id is None else with_visit(config, tool_call_id)
 
 
 def _child_config(
