@@ -119,7 +119,8 @@ async def recorded(
     """The run, replayed as far as possible from this journal."""
     start = RunStart(run_id="the-run", clock=RunClock(started=1e9), journal=journal)
     emit = Emitter(None if events is None else events.append)
-    return await rlm_of(model, **options)._complete(QUESTION, DOCUMENT, emit, start=start)
+    answering = rlm_of(model, **options)._answering(emit)
+    return await answering.answer(QUESTION, DOCUMENT, start=start)
 
 
 TIMES = {"ts", "start", "end", "call_end", "elapsed", "wait", "execution_time", "started"}
