@@ -104,7 +104,7 @@ for number in range(1_000_000):
 
 def test_a_kill_in_the_middle_of_a_write_tears_nothing(tmp_path: Path) -> None:
     """After `kill -9` at any moment every file has the whole content of one write."""
-    for written in range(4):
+    for written in range(2):
         process = subprocess.Popen(
             [sys.executable, "-c", WRITES, str(tmp_path)],
             stdout=subprocess.PIPE, text=True, cwd=ROOT,

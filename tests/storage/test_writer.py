@@ -181,7 +181,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("after", [1, 2, 5, 13])
+@pytest.mark.parametrize("after", [1, 8])
 def test_what_was_acknowledged_survives_a_kill(url: str, after: int) -> None:
     """A process that is killed with -9 at any moment loses no write whose future was done."""
     process = subprocess.Popen(
