@@ -241,6 +241,43 @@ class RLMResult(Generic[T_co]):
         except (ValueError, RecursionError) as error:
             raise InputError(f"{str(path)!r} is not a saved result: {error}") from None
 
+    def to_html(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        context: object = None,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+    ) -> str:
+        """The run as a page of HTML: one file that needs no network and no other file.
+
+        It contains the whole record, prompts and replies included, and with `context` the text of
+        the document. Blocks.
+
+        Args:
+            path: The file to write the page to, if any.
+            context: The document of the run, in any form that `RLM.completion` takes.
+            encoding: As in `Limits`.
+            errors: As `Limits.decode_errors`.
+
+        Raises:
+            ContextError: The context cannot be read.
+            InputError: It is not the document of the run, or has more than 50,000,000 characters.
+            OSError: The file cannot be written.
+        """
+        from rlm_integrations import report
+
+        page = report.run_page(self, context, encoding=encoding, errors=errors)
+        if path is not None:
+            write_whole(path, [page], encoding="utf-8")
+        return page
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """The result in a notebook: as text, and as its page in a sandboxed frame."""
+        from rlm_integrations import report
+
+        return report.notebook_bundle(self)
+
 
 def _store(data: Any) -> "SharedStore | None":
     if data is None:

@@ -12,9 +12,18 @@ from rlm_integrations.cli import parsers
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlm_integrations"
 README = ROOT / "README.md"
-ENGINE, LM, LANGCHAIN, LLAMA_INDEX, SANDBOX, STORAGE, CLI = (
+ENGINE, LM, LANGCHAIN, LLAMA_INDEX, SANDBOX, STORAGE, REPORT, CLI = (
     PACKAGE / folder / "README.md"
-    for folder in ("engine", "lm", "langchain", "llama_index", "sandbox", "storage", "cli")
+    for folder in (
+        "engine",
+        "lm",
+        "langchain",
+        "llama_index",
+        "sandbox",
+        "storage",
+        "report",
+        "cli",
+    )
 )
 PAGES = [
     README,
@@ -26,6 +35,7 @@ PAGES = [
     LLAMA_INDEX,
     SANDBOX,
     STORAGE,
+    REPORT,
     CLI,
 ]
 

@@ -31,6 +31,8 @@ LAZY_EXCEPTIONS = {
     # A saved result restores its store, and its prompts refer to the corpus.
     ("result", "store"),
     ("result", "store.SharedStore"),
+    # A result makes its page.
+    ("result", "report"),
 }
 FACADE = {"__init__", "__main__"}  # the package's __init__ exports names of every layer
 

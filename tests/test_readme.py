@@ -29,6 +29,7 @@ from tests.readme import (
     PACKAGE,
     PAGES,
     README,
+    REPORT,
     ROOT,
     STORAGE,
     all_blocks,
@@ -210,6 +211,14 @@ def test_the_python_of_the_storage_page(
     assert server.calls() == []
 
 
+def test_the_python_of_the_report_page(server: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    """The block runs: it writes a page with the record, what was read, one source, and a script."""
+    _, printed = run_python(REPORT, capsys)
+    assert printed == ["4 False\n"]
+    assert Path("run.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert server.calls() == []
+
+
 def test_the_configuration_of_the_storage_page(tmp_path: Path) -> None:
     """The YAML of the page is a valid configuration, and shows every key."""
     from rlm_integrations.storage.settings import StorageSettings, read_settings
@@ -229,7 +238,7 @@ def test_the_configuration_of_the_storage_page(tmp_path: Path) -> None:
 def test_every_python_block_is_run() -> None:
     """Only the pages of the tests above have Python blocks."""
     having = [page for page in PAGES if blocks(page, "python")]
-    assert having == [README, ENGINE, LM, LANGCHAIN, LLAMA_INDEX, STORAGE]
+    assert having == [README, ENGINE, LM, LANGCHAIN, LLAMA_INDEX, STORAGE, REPORT]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -24,6 +24,20 @@ def add_storage(parser: Any, default: str | None) -> None:
     )
 
 
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Add how files are read as text."""
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="encoding of the files (%(default)s)"
+    )
+    files.add_argument(
+        "--errors",
+        default="strict",
+        metavar="HOW",
+        help="handling of invalid bytes: strict, replace … (%(default)s)",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add how the result of a run is shown."""
     output = parser.add_argument_group("output")

@@ -9,7 +9,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import DEFAULT_MODEL, add_output, add_storage, amount, count
+from rlm_integrations.cli.arguments import (
+    DEFAULT_MODEL,
+    add_files,
+    add_output,
+    add_storage,
+    amount,
+    count,
+)
 from rlm_integrations.cli.files import open_corpus
 from rlm_integrations.cli.models import build_rlm, choose_model
 from rlm_integrations.cli.output import check_writable, deliver, say, say_end, say_summary
@@ -44,7 +51,7 @@ def add_ask(commands: Any) -> None:
     _add_budget(ask)
     run = _add_run(ask)
     add_storage(run, None)
-    _add_files(ask)
+    add_files(ask)
     add_output(ask)
     ask.set_defaults(run=ask_files)
 
@@ -115,19 +122,6 @@ def _add_run(ask: argparse.ArgumentParser) -> Any:
         help="where the code runs (%(default)s)",
     )
     return run
-
-
-def _add_files(ask: argparse.ArgumentParser) -> None:
-    files = ask.add_argument_group("files")
-    files.add_argument(
-        "--encoding", default="utf-8", metavar="NAME", help="encoding of the files (%(default)s)"
-    )
-    files.add_argument(
-        "--errors",
-        default="strict",
-        metavar="HOW",
-        help="handling of invalid bytes: strict, replace … (%(default)s)",
-    )
 
 
 def ask_files(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import split_words
 from rlm_integrations.cli.ask import add_ask
 from rlm_integrations.cli.output import say
+from rlm_integrations.cli.report import add_report
 from rlm_integrations.cli.resume import add_resume
 from rlm_integrations.cli.rewording import reword
 from rlm_integrations.cli.runs import add_runs
@@ -21,7 +22,7 @@ from rlm_integrations.errors import (
 )
 
 # Each adds a command, in the order of the help
-_COMMANDS = (add_ask, add_resume, add_runs)
+_COMMANDS = (add_ask, add_resume, add_runs, add_report)
 
 
 class Parsers(NamedTuple):

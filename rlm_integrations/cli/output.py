@@ -23,7 +23,7 @@ def say(text: str) -> None:
         print_whole(f"rlm-integrations: {printable(text)}\n")
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str = "--save") -> None:
     """Refuse a file that cannot be written.
 
     Raises:
@@ -31,7 +31,7 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InputError(
-            f"--save {str(path)!r} cannot be written: name a file in a folder that exists"
+            f"{option} {str(path)!r} cannot be written: name a file in a folder that exists"
         )
 
 

@@ -249,6 +249,16 @@ class RunTable:
         """
         return self._setup(self._row(run_id))[0]
 
+    def document(self, run_id: str) -> Corpus | None:
+        """The document of a run; None if it was not kept.
+
+        Raises:
+            InputError: No run has this id.
+            StorageError: It cannot be read.
+        """
+        document = self._setup(self._row(run_id))[1]
+        return None if document is None else read_corpus(self._lake, document)
+
     def result(self, run_id: str) -> dict[str, Any]:
         """The result of a run as plain JSON, also of one that failed or was cancelled.
 

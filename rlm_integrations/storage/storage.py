@@ -137,6 +137,15 @@ class Storage:
         """
         return RLMResult.from_dict(self._runs.result(run_id))
 
+    def document(self, run_id: str) -> Corpus | None:
+        """The document of a run, to be closed by the caller; None if the storage did not keep it.
+
+        Raises:
+            InputError: No run has this id.
+            StorageError: It cannot be read.
+        """
+        return self._runs.document(run_id)
+
     def setup(self, run_id: str) -> RunSetup:
         """What a run was made with: question, documents, models and options.
 

@@ -17,7 +17,7 @@ def observation(results: Sequence[ExecutionResult], *, written: int, shown: int)
             counted.
     """
     parts = []
-    shares = _shares([len(result.output) + result.dropped for result in results], shown)
+    shares = output_shares([len(result.output) + result.dropped for result in results], shown)
     for number, (result, share) in enumerate(zip(results, shares, strict=True), 1):
         of = f" of block {number} of {written}" if written > 1 else ""
         printed = cut_output(result.output.rstrip("\n"), share, result.dropped)
@@ -37,7 +37,7 @@ def observation(results: Sequence[ExecutionResult], *, written: int, shown: int)
     return "\n".join(parts)
 
 
-def _shares(lengths: Sequence[int], shown: int) -> list[int]:
+def output_shares(lengths: Sequence[int], shown: int) -> list[int]:
     """How many characters of each output are shown: what short ones leave is for the long ones."""
     shares = [0] * len(lengths)
     for place, at in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):

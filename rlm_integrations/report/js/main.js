@@ -1,0 +1,150 @@
+// Puts the page together; links, keys, the download and printing.
+
+const MOVE_DELAY = 250; // milliseconds: browsers refuse many changes of the address in a short time
+let moving = null;
+
+/** Remember what is selected in the address: a move replaces it, a choice can be gone back from. */
+function remember(name, isMove) {
+  clearTimeout(moving);
+  if (isMove) moving = setTimeout(() => setAddress(name, "replaceState"), MOVE_DELAY);
+  else setAddress(name, "pushState");
+}
+
+function setAddress(name, how) {
+  const hash = address(name);
+  if (location.hash === hash) return;
+  try {
+    history[how](null, "", hash);
+  } catch {
+    // The address of a frame in a notebook cannot be changed.
+  }
+}
+
+function openRow(row, { isMove = false } = {}) {
+  calls.selected = row;
+  showDetail(row);
+  remember(row.name, isMove);
+}
+
+const show = (element, isFocused = true) => {
+  element.scrollIntoView({ block: "nearest" });
+  if (isFocused) element.focus({ preventScroll: true });
+};
+
+/** Go to what a link names; whether there is such a thing. */
+function goTo(name, isMove) {
+  const row = rowOf.get(name);
+  const place = name.match(/^text-(.+)-(\d+)-(\d+)$/);
+  if (row) {
+    revealRow(row);
+    openRow(row, { isMove });
+    show(document.getElementById("calls"), false);
+    show(document.getElementById("detail-title"));
+  } else if (name.startsWith("object-") && objects.has(name.slice(7))) {
+    openObject(objects.get(name.slice(7)), { isMove });
+    show(document.getElementById("store"), false);
+    show(store.body);
+  } else if (place && sourceOf.has(place[1])) {
+    const [start, end] = [Number(place[2]), Number(place[3])];
+    const span = { source: place[1], start, end };
+    openText(place[1], start, end, [span]);
+    markOnMaps([span]);
+    remember(name, isMove);
+    show(reader.body);
+    reader.body.querySelector("mark.chosen")?.scrollIntoView({ block: "nearest" });
+  } else {
+    const element = document.getElementById(name);
+    if (!element || !element.closest("#page")) return false;
+    remember(name, isMove);
+    show(element);
+  }
+  return true;
+}
+
+function nameIn(hash) {
+  try {
+    return decodeURIComponent(hash.slice(1));
+  } catch {
+    return "";
+  }
+}
+
+/** The record as a file, exactly as it can be loaded again. */
+function download() {
+  const text = document.getElementById("data-run").textContent;
+  const address = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  const name = (run.run_id || "run").replace(/[^\w.-]/g, "_").slice(0, 80);
+  make("a", { href: address, download: `${name}.json` }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}
+
+const PARTS = [
+  ["answer", "Answer", answerSection],
+  ["totals", "Totals", totalsSection],
+  ["calls", "Calls", callsSection],
+  ["detail", "Details", detailSection],
+  ["store", "Store", storeSection],
+  ["document", "Document", mapSection],
+];
+
+function start() {
+  const page = document.getElementById("page");
+  const made = PARTS.map(([, , makePart]) => makePart());
+  const wide = make("div", { class: "calls-and-detail" }, made[2], made[3]);
+  page.replaceChildren(
+    make("a", { class: "skip", href: "#calls-title" }, "Skip to the calls"),
+    make("header", {}, make("nav", { "aria-label": "Parts of the page" }, PARTS.map(([id, label]) => link(id === "answer" ? "question" : `${id}-title`, label))), button("Download JSON", download)),
+    make("main", {}, made[0], made[1], wide, made[4], made[5]),
+  );
+  document.getElementById("question").setAttribute("tabindex", "-1");
+  if (rows.length) {
+    chooseRows();
+    openRowQuietly(rows[0]);
+  }
+  if (store.list) chooseObjects();
+  document.addEventListener("click", onLink);
+  document.addEventListener("keydown", onKey);
+  window.addEventListener("hashchange", () => goTo(nameIn(location.hash), true));
+  window.addEventListener("beforeprint", drawAll);
+  window.addEventListener("afterprint", drawView);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => strips.forEach((strip) => strip.draw()));
+  if (location.hash.length > 1) goTo(nameIn(location.hash), true);
+  document.documentElement.dataset.ready = "true";
+}
+
+function openRowQuietly(row) {
+  calls.selected = row;
+  showDetail(row);
+}
+
+/** Links within the page: the browser alone does not know rows and objects. */
+function onLink(event) {
+  const anchor = event.target.closest("a");
+  const href = anchor?.getAttribute("href") ?? "";
+  if (!href.startsWith("#") || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  goTo(nameIn(href), false);
+}
+
+function onKey(event) {
+  const isTyping = event.target.matches("input, select, textarea");
+  if (event.key === "/" && !isTyping && rows.length) {
+    event.preventDefault();
+    calls.searchBox.focus();
+  } else if (event.key === "Escape" && event.target === calls.searchBox) {
+    calls.box.focus();
+  }
+}
+
+const MAX_PRINTED_ROWS = 500;
+
+/** On paper nothing scrolls: lists of a moderate length are drawn whole. */
+function drawAll() {
+  for (const list of [calls.list, store.list]) if (list && list.length <= MAX_PRINTED_ROWS) list.drawNow(true);
+}
+
+function drawView() {
+  for (const list of [calls.list, store.list]) list?.drawNow();
+}
+
+start();

@@ -1,0 +1,136 @@
+// The record of the run as rows: turns, their blocks of code, and the calls of those.
+
+function data(name) {
+  const element = document.getElementById(`data-${name}`);
+  return element ? JSON.parse(element.textContent) : null;
+}
+
+const run = data("run");
+const reading = data("reading");
+
+/** The message of a failed call, or null. */
+const errorOf = (reply) =>
+  reply && typeof reply === "object" && reply.error ? `${reply.error.type}: ${reply.error.message}` : null;
+
+/** A reply of a call as a string. */
+const replyText = (reply) => errorOf(reply) ?? String(reply);
+
+/**
+ * All rows in order; a row is followed by its descendants. `name` is the row's link, `from` to
+ * `sent` it waited, `sent` to `end` it was answered or ran.
+ */
+const rows = [];
+const rowOf = new Map(); // by name
+const numbers = { turn: 0, block: 0, call: 0, function: 0 };
+
+function addRow(kind, parent, label, item, times, more) {
+  const number = ++numbers[kind];
+  const level = parent === null ? 1 : rows[parent].level + 1;
+  const row = { kind, number, name: `${kind}-${number}`, parent, level, label, item, ...times, ...more };
+  row.index = rows.push(row) - 1;
+  rowOf.set(row.name, row);
+  return row;
+}
+
+function addTurns(turns, parent) {
+  for (const turn of turns) {
+    const row = addRow(
+      "turn",
+      parent,
+      `Turn ${turn.iteration}`,
+      turn,
+      { from: turn.start - turn.wait, sent: turn.start, end: turn.call_end, last: turn.end },
+      { model: turn.model, usage: turn.usage, retries: turn.retries, isModelCall: true },
+    );
+    row.siblings = turns;
+    for (const block of turn.executions) addBlock(block, row.index);
+    row.descendants = rows.length - 1 - row.index;
+  }
+}
+
+function addBlock(block, parent) {
+  const end = block.start + block.elapsed;
+  const row = addRow(
+    "block",
+    parent,
+    `Block ${block.block}`,
+    block,
+    { from: block.start, sent: block.start, end, last: end },
+    { error: block.status === "ok" ? null : block.error || block.status },
+  );
+  const made = [
+    ...block.subcalls.map((call) => ["call", call]),
+    ...block.function_calls.map((call) => ["function", call]),
+  ];
+  for (const [kind, call] of made) {
+    if (kind === "call") addCall(call, row.index);
+    else addFunction(call, row.index);
+  }
+  row.descendants = rows.length - 1 - row.index;
+}
+
+function addCall(call, parent) {
+  const isChild = call.turns.length > 0;
+  const row = addRow(
+    "call",
+    parent,
+    isChild ? `${call.function} → child run` : call.function,
+    call,
+    { from: call.start - call.wait, sent: call.start, end: call.end, last: call.end },
+    {
+      model: call.model,
+      usage: call.usage,
+      retries: call.retries,
+      error: errorOf(call.reply),
+      isModelCall: !isChild,
+      isChild,
+    },
+  );
+  addTurns(call.turns, row.index);
+  row.descendants = rows.length - 1 - row.index;
+}
+
+function addFunction(call, parent) {
+  const times = { from: call.start, sent: call.start, end: call.end, last: call.end };
+  addRow("function", parent, call.function, call, times, { error: call.error, descendants: 0 });
+}
+
+addTurns(run.trajectory, null);
+
+const modelCalls = rows.filter((row) => row.isModelCall);
+const endOfRun = rows.reduce((most, row) => Math.max(most, row.last), run.elapsed || 0) || 1;
+
+/** The largest number of model calls that were being answered at one time. */
+function mostInFlight() {
+  const changes = modelCalls.flatMap((row) => [
+    [row.sent, 1],
+    [row.end, -1],
+  ]);
+  changes.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  let open = 0;
+  return changes.reduce((most, [, by]) => Math.max(most, (open += by)), 0);
+}
+
+/** The words by which a row is found, in lower case; made at the first search. */
+function wordsOf(row) {
+  if (row.words === undefined) {
+    const item = row.item;
+    const parts = {
+      turn: () => [item.reply, item.note],
+      block: () => [item.code, item.output, item.error ?? ""],
+      call: () => [item.function, promptText(item.prompt), replyText(item.reply), item.path],
+      function: () => [item.function, item.arguments, item.error ?? ""],
+    }[row.kind]();
+    row.words = [row.label, row.name, row.model ?? "", ...parts].join("\n").toLowerCase();
+  }
+  return row.words;
+}
+
+const placeText = (span) => `${span.source}, characters ${count(span.start)} to ${count(span.end)}`;
+
+/** A recorded prompt with the names of its parts of the document instead of their text. */
+const promptText = (prompt) =>
+  prompt.pieces.map((piece) => (typeof piece === "string" ? piece : `[${placeText(piece)}]`)).join("");
+
+const sourceOf = new Map(run.sources.map((source, number) => [source.name, { ...source, number }]));
+const sourceLabel = (source) => source.file ?? source.id ?? source.name;

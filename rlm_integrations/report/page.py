@@ -1,0 +1,102 @@
+"""Puts a page together: one file of HTML that needs no network.
+
+Its styles and scripts are allowed by their hashes, and everything else is forbidden. The data is
+in elements that no browser executes; the scripts create text nodes from it, never markup.
+"""
+
+import base64
+import hashlib
+import html
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.report.data import check_document, embedded_json, reading_data, texts_of
+
+if TYPE_CHECKING:
+    from rlm_integrations.result import RLMResult
+
+_TITLE_CHARS: Final = 80
+# One scope: each file uses names of those before it.
+_SCRIPTS: Final = (
+    "dom",
+    "model",
+    "list",
+    "answer",
+    "totals",
+    "calls",
+    "detail",
+    "text",
+    "store",
+    "graph",
+    "map",
+    "main",
+)
+
+
+def run_page(
+    result: "RLMResult", context: object = None, *, encoding: str = "utf-8", errors: str = "strict"
+) -> str:
+    """The page of a run, as HTML; see `RLMResult.to_html`."""
+    if context is None:
+        return _run_page(result, None)
+    if isinstance(context, Corpus):
+        check_document(result, context)
+        return _run_page(result, context)
+    with Corpus.build(context, encoding=encoding, errors=errors) as corpus:
+        check_document(result, corpus)
+        return _run_page(result, corpus)
+
+
+def _run_page(result: "RLMResult", corpus: Corpus | None) -> str:
+    data: dict[str, Any] = {"run": result.to_dict(), "reading": reading_data(result, corpus)}
+    if corpus is not None:
+        data |= {f"text-{name}": text for name, text in texts_of(corpus).items()}
+    return _document(result.question or result.run_id, data)
+
+
+def _document(title: str, data: dict[str, Any]) -> str:
+    short = " ".join(title[: 2 * _TITLE_CHARS].split())[:_TITLE_CHARS]
+    blocks = "\n".join(
+        f'<script type="application/json" id="data-{html.escape(name)}">{embedded_json(value)}</script>'
+        for name, value in data.items()
+    )
+    style, script = _style(), _script()
+    values = {
+        "csp": (
+            f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
+            "img-src data:; base-uri 'none'; form-action 'none'"
+        ),
+        "title": html.escape(_without_surrogates(short) or "A run"),
+        "style": style,
+        "data": blocks,
+        "script": script,
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], _file("page.html"))
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+@cache
+def _style() -> str:
+    return f"\n{_file('app.css')}"
+
+
+@cache
+def _script() -> str:
+    code = "\n".join(_file(f"js/{name}.js") for name in _SCRIPTS)
+    return f'\n"use strict";\n(() => {{\n{code}}})();\n'
+
+
+def _file(name: str) -> str:
+    return files(__package__).joinpath(PurePosixPath(name)).read_text(encoding="utf-8")
