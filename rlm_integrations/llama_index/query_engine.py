@@ -12,6 +12,7 @@ from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent,
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
+from llama_index.core.workflow import Context
 from pydantic import BaseModel
 
 from rlm_integrations.engine.rlm import RLM
@@ -178,6 +179,26 @@ class RLMQueryEngine(WithRuns, BaseQueryEngine):
         return type(self)(
             self._runs,
             Once(checked_documents(documents), self._runs.limits),
+            callback_manager=self.callback_manager,
+        )
+
+    def in_workflow(self, ctx: Context) -> Self:
+        """The same engine for the steps of a workflow. With `storage=`, a question that was under
+        way when the context was saved is resumed by the step that asks it again, in any process.
+
+            response = await self.engine.in_workflow(ctx).aquery(event.question)
+
+        The ids of the runs are kept in the context's store, as "rlm_runs"; a typed state needs
+        that field, a dict.
+
+        Args:
+            ctx: The context that the step was given.
+        """
+        return type(self)(
+            self._runs.in_workflow(ctx),
+            self._source,
+            streaming=self._streaming,
+            node_postprocessors=self._node_postprocessors,
             callback_manager=self.callback_manager,
         )
 

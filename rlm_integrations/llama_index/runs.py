@@ -27,12 +27,14 @@ from rlm_integrations.llama_index.progress import ProgressReporter
 from rlm_integrations.llama_index.results import Results
 from rlm_integrations.llama_index.texts import TextSource
 from rlm_integrations.llama_index.traced import traced
+from rlm_integrations.llama_index.workflow_runs import run_in_workflow
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
 from rlm_integrations.store import SharedStore
 
 if TYPE_CHECKING:
     from llama_index.core.callbacks import CallbackManager
+    from llama_index.core.workflow import Context
 
 OPTIONS = tuple(name for name in signature(RLM).parameters if name not in {"root_llm", "sub_llm"})
 QUESTION = "question_template"
@@ -63,6 +65,13 @@ class Runs:
         self._rlm = self._followed(rlm)
         self._follow = follow
         self._default: object = None
+        self._workflow: Context | None = None
+
+    def in_workflow(self, ctx: "Context") -> "Runs":
+        """These runs, inside of a workflow with this context."""
+        inside = object.__new__(type(self))
+        inside.__dict__.update(self.__dict__, _workflow=ctx)
+        return inside
 
     def _followed(self, rlm: RLM) -> RLM:
         """The RLM with its model calls traced by LlamaIndex and its results kept."""
@@ -153,6 +162,8 @@ class Runs:
 
     def run(self, query: QueryBundle, reading: TextSource) -> EvidenceOfRun | None:
         """Answer a question over texts, for sync methods; None if there is nothing to read."""
+        if self._workflow is not None:
+            raise InputError("in a workflow, ask with an asynchronous method, such as aquery")
         rlm, question, reporter = self.rlm, self.question(query), ProgressReporter()
         texts, result = portal().run(reading.open()), None
         try:
@@ -178,9 +189,11 @@ class Runs:
         try:
             if texts.is_blank:
                 return None
-            async with aclosing(rlm.astream(question, texts.corpus, only=is_progress)) as events:
-                async for event in events:
-                    result = self.note(event, reporter) or result
+            async with run_in_workflow(self._workflow, rlm, question, texts.corpus) as run_id:
+                events = rlm.astream(question, texts.corpus, only=is_progress, run_id=run_id)
+                async with aclosing(events):
+                    async for event in events:
+                        result = self.note(event, reporter) or result
             return await in_thread(found, _checked(result), texts)
         finally:
             await reading.close(texts)

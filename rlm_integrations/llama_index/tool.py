@@ -95,7 +95,8 @@ def askable(
     Put the document into the workflow's `Context` with `await ctx.store.set(context_key,
     document)`: a string, a LlamaIndex document, or a list of these, but not a path, because
     workflows serialize their context. The model supplies only the question. The document is read
-    for each question, and is in no message, event or trace.
+    for each question, and is in no message, event or trace. With `storage=`, a run that was under
+    way when the context was saved is resumed; see `RLMQueryEngine.in_workflow`.
 
         agent = FunctionAgent(tools=[askable(RLM(llm), "report")], llm=llm)
         ctx = Context(agent)
@@ -145,7 +146,7 @@ def askable(
                 True,
                 None,
             )
-        asked = engine if document is None else engine.over(document)
+        asked = (engine if document is None else engine.over(document)).in_workflow(ctx)
         try:
             response = await asked.aquery(input)
         except IncompleteError as error:
