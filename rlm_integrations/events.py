@@ -94,6 +94,21 @@ class CallReplayed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallCached(Event):
+    """A call was answered from the cache, without calling a model.
+
+    Attributes:
+        model: The model's name.
+        request: The request that was not sent.
+        record: Its record; `record.saved` has the tokens that were not paid for again.
+    """
+
+    model: str
+    request: Request
+    record: CallRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionCalled(Event):
     """Model code called a host function other than a model: a tool, `cite` or the store.
 

@@ -76,7 +76,8 @@ class RLMResult(Generic[T_co]):
         stop_reason: Why the run ended. "final" means that the model gave its final answer;
             "failed", that the run raised an exception.
         iterations: The number of turns of the root model.
-        total_calls: The number of model calls: of the root, of its code and of child runs.
+        total_calls: The number of model calls: of the root, of its code and of child runs. Those
+            that the cache answered are not in it; `spent.cached` counts them.
         spent: The calls, tokens and cost, by model and by depth.
         trajectory: Every turn.
         messages: The conversation with the root model. A document that was sent as a whole
@@ -92,7 +93,8 @@ class RLMResult(Generic[T_co]):
         models: The names of its models; see `ModelNames`.
         options: The options of the `RLM` other than its models, as plain JSON: `max_iterations`,
             `max_depth`, `max_parallel_calls`, `store_mode`, `on_incomplete`, `budget`, `limits` and
-            `retry` with all their fields, and the names of `sandbox`, `tools` and `output_type`.
+            `retry` with all their fields, `cache`, and the names of `sandbox`, `tools` and
+            `output_type`.
         version: The version of this library that ran it.
         started: When the run began, in seconds since 1970 (UTC); the other times of the record are
             seconds since then. None if it was loaded from a file without this field.

@@ -1,8 +1,10 @@
-"""The id, the documents and the models of a run, as its record names them."""
+"""The id, the documents and the models of a run, as its record names them, and its version."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from rlm_integrations.errors import InputError, quote_value
@@ -84,3 +86,12 @@ class RunSetup:
     version: str
     started: float
     continues_session: bool = False
+
+
+@cache
+def library_version() -> str:
+    """The version of this library; "" if its files were copied, not installed."""
+    try:
+        return version("rlm-integrations")
+    except PackageNotFoundError:
+        return ""

@@ -15,16 +15,18 @@ class Spent:
     """The use of some calls.
 
     Attributes:
-        calls: The number of calls.
+        calls: The number of calls that were made.
         usage: Their tokens, as far as providers reported them.
         cost: Their cost in US dollars, or None ("unknown") if any call has no known price.
         uncounted: How many calls were answered without token counts, or with impossible ones.
+        cached: How many further calls were answered from the cache, without tokens and cost.
     """
 
     calls: int = 0
     usage: Usage = field(default_factory=Usage)
     cost: float | None = 0.0
     uncounted: int = 0
+    cached: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
         """The sum of both."""
@@ -34,6 +36,7 @@ class Spent:
             self.usage + other.usage,
             cost,
             self.uncounted + other.uncounted,
+            self.cached + other.cached,
         )
 
 
@@ -48,15 +51,18 @@ class Spending:
         calls: For each call: the requested model, the depth, the tokens (None if the provider did
             not report them), and the model that answered.
         price: Returns the cost of tokens, given both models.
+        cached: For each call that was answered from the cache: the requested model and the depth.
     """
 
     def __init__(
         self,
         calls: Sequence[tuple[str, int, Usage | None, str]] = (),
         price: Price = lambda _usage, _asked, _answering: None,
+        cached: Sequence[tuple[str, int]] = (),
     ) -> None:
         self._calls = calls
         self._price = price
+        self._cached = cached
 
     @cached_property
     def _added_up(self) -> tuple[dict[str, Spent], dict[int, Spent]]:
@@ -71,6 +77,9 @@ class Spending:
             )
             by_model[model] = by_model.get(model, Spent()) + spent
             by_depth[depth] = by_depth.get(depth, Spent()) + spent
+        for model, depth in self._cached:
+            by_model[model] = by_model.get(model, Spent()) + Spent(cached=1)
+            by_depth[depth] = by_depth.get(depth, Spent()) + Spent(cached=1)
         return by_model, by_depth
 
     def calls_at(self, depth: int) -> int:
@@ -89,7 +98,14 @@ class Spending:
         found: dict[str, Usage] = {}
         for model, _, usage, _ in self._calls:
             found[model] = found.get(model, Usage()) + (usage or Usage())
-        return found
+        return {**{model: Usage() for model, _ in self._cached}, **found}
+
+    @property
+    def cached(self) -> int:
+        """How many calls the cache answered. Unlike the cost, it needs no price list."""
+        if "_added_up" in self.__dict__:
+            return sum(spent.cached for spent in self.by_model.values())
+        return len(self._cached)
 
     @property
     def uncounted(self) -> frozenset[str]:

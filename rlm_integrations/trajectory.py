@@ -49,6 +49,8 @@ class SubCall:
         usage: Its tokens, or None if the provider did not report them.
         finish_reason: The provider's reason for the end of the reply, such as "length" for a
             truncated one.
+        saved: For a reply from the cache, the tokens of the call that it saved; `usage` is zero.
+            None for a call that was made.
         turns: The turns of a child run.
         citations: The verified places in the root's document that a child run gave as evidence.
         dropped_citations: How many citations of a child run were dropped because they are not in
@@ -67,6 +69,7 @@ class SubCall:
     retries: int = 0
     usage: Usage | None = None
     finish_reason: str | None = None
+    saved: Usage | None = None
     turns: tuple["Iteration", ...] = ()
     citations: tuple[Citation, ...] = ()
     dropped_citations: int = 0
@@ -160,6 +163,8 @@ class Iteration:
         usage: The tokens of the call, or None if the provider did not report them.
         finish_reason: The provider's reason for the end of the reply, such as "length" for a
             truncated one.
+        saved: For a reply from the cache, the tokens of the call that it saved; `usage` is zero.
+            None for a call that was made.
     """
 
     iteration: int
@@ -175,6 +180,7 @@ class Iteration:
     retries: int = 0
     usage: Usage | None = None
     finish_reason: str | None = None
+    saved: Usage | None = None
 
     @property
     def calls(self) -> int:

@@ -35,6 +35,21 @@ def test_a_stored_run_is_listed_and_printed_again(run: Callable[..., Shell]) -> 
     assert stat.S_IMODE(Path("runs").stat().st_mode) == 0o700
 
 
+def test_a_cached_run_makes_no_call(run: Callable[..., Shell]) -> None:
+    """With `--cache` the same question again is answered from the storage, and the summary says so;
+    without `--storage` there is nowhere to keep replies.
+    """
+    words = ["ask", "report.txt", QUESTION, "--cache"]
+    code, out, said = run(*words, "--storage", "runs/")
+    assert (code, "from the cache" in said) == (0, False)
+    code, again, said = run(*words, "--storage", "runs/")
+    assert (code, again) == (0, out)
+    assert "0 calls, 8 from the cache" in said
+    code, _, said = run(*words)
+    assert code == 2
+    assert "--cache needs --storage" in said
+
+
 def test_a_run_whose_process_was_killed_goes_on() -> None:
     """The command is killed in the middle of a batch; another one ends the run, and no answered
     prompt is asked again.

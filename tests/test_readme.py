@@ -204,11 +204,12 @@ def test_the_python_of_the_llama_index_page(
 def test_the_python_of_the_storage_page(
     server: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All blocks run, and their answers are right; no model is asked."""
-    _, (first, second) = run_python(STORAGE, capsys)
+    """All blocks run, and their answers are right; only the block about the cache asks a model."""
+    _, (first, second, cached) = run_python(STORAGE, capsys)
     assert first == "Who approved the dam? {'answer': 'Ada Conti'}\ncompleted b'a document'\n"
     assert second == "final Who approved the dam?\nTrue\n"
-    assert server.calls() == []
+    assert cached == "4 0 0.0\n0 4 0.0\n['about Translate into Italian: dam']\n"
+    assert len(server.calls()) == 1
 
 
 def test_the_python_of_the_report_page(server: StandIn, capsys: pytest.CaptureFixture[str]) -> None:

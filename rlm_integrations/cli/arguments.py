@@ -101,6 +101,8 @@ def split_words(
         parser.error("a file and a question are needed")
     if options.files.count("-") > 1:
         parser.error("stdin ('-') can be read once")
+    if options.cache and options.storage is None:
+        parser.error("--cache needs --storage, where replies are kept")
     if not options.question.strip():
         raise InputError("the question is empty")
 

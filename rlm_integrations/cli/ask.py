@@ -51,6 +51,11 @@ def add_ask(commands: Any) -> None:
     _add_budget(ask)
     run = _add_run(ask)
     add_storage(run, None)
+    run.add_argument(
+        "--cache",
+        action="store_true",
+        help="answer calls that an earlier run in the storage made from its record",
+    )
     add_files(ask)
     add_output(ask)
     ask.set_defaults(run=ask_files)
@@ -136,7 +141,7 @@ def ask_files(options: argparse.Namespace) -> int:
     with open_corpus(options) as corpus, ExitStack() as storages:
         if options.storage is not None:
             storage = storages.enter_context(open_storage(options.storage))
-            rlm = rlm.replace(storage=storage)
+            rlm = rlm.replace(storage=storage, cache=options.cache)
         for each in [notice, *(str(warning.message) for warning in caught)]:
             say(each)
         try:

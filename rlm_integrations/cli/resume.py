@@ -86,6 +86,7 @@ def _rlm(setup: "RunSetup", options: argparse.Namespace, storage: "Storage") -> 
             budget=Budget(**stored["budget"]),
             sandbox=options.sandbox,
             storage=storage,
+            cache=stored.get("cache") is True,
             verbose=options.verbose,
             show_progress=not (options.quiet or options.verbose) and sys.stderr.isatty(),
         )

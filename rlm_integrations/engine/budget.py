@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from rlm_integrations.lm import pricing
 from rlm_integrations.records import Budget, CallRecord, Usage
@@ -58,6 +58,7 @@ class Charge:
         answering: The model name in the provider's answer.
         tokens: Tokens that count against the budget, including uncounted attempts.
         cost: US dollars that count against the budget; 0 without a cost limit.
+        cached: Whether the cache answered, so that nothing was taken.
     """
 
     model: str
@@ -66,6 +67,12 @@ class Charge:
     answering: str
     tokens: int
     cost: float
+    cached: bool = False
+
+    @classmethod
+    def of_cached(cls, model: str, depth: int) -> Self:
+        """The charge of a call that the cache answered: nothing."""
+        return cls(model, depth, Usage(), model, 0, 0.0, cached=True)
 
 
 class BudgetSpentError(Exception):
@@ -302,8 +309,8 @@ class Purse:
         return charge
 
     def charge(self, charge: Charge) -> None:
-        """Count a call that an earlier process paid for."""
-        self._calls += 1
+        """Count a call that an earlier process paid for, or that the cache answered."""
+        self._calls += not charge.cached
         self._take(charge)
 
     def _take(self, charge: Charge) -> None:
@@ -366,7 +373,13 @@ class Purse:
 
     def tally(self) -> Spending:
         """The spending so far."""
+        charges = self._charges
         return Spending(
-            tuple((each.model, each.depth, each.usage, each.answering) for each in self._charges),
+            tuple(
+                (each.model, each.depth, each.usage, each.answering)
+                for each in charges
+                if not each.cached
+            ),
             pricing.call_cost,
+            tuple((each.model, each.depth) for each in charges if each.cached),
         )

@@ -94,6 +94,7 @@ class RLMOptions(TypedDict, total=False):
     sandbox: str | Sandbox
     tools: Sequence[Callable[..., Any]]
     storage: RunStorage | None
+    cache: bool
     show_progress: bool
     verbose: bool
     on_event: Hook | None

@@ -195,6 +195,7 @@ class Run:
                 retries=record.retries,
                 usage=record.usage,
                 finish_reason=record.finish_reason,
+                saved=record.saved,
             )
             outcome.turns.append(turn)
             emit(TurnFinished(id=self.id, turn=turn))

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.deadlines import end_after
 from rlm_integrations.engine.budget import BudgetSpentError, Charge, Exhausted, Purse
 from rlm_integrations.engine.call_id import CallId
@@ -19,10 +18,8 @@ from rlm_integrations.events import CallReplayed, Emitter, new_id
 from rlm_integrations.lm.asker import ModelCaller
 from rlm_integrations.lm.base import LM, SeveralModels
 from rlm_integrations.lm.limiter import Limiter, limiter_of
-from rlm_integrations.lm.prompts import digest_of_messages
+from rlm_integrations.lm.reply_cache import CachedCalls, digest_prompt
 from rlm_integrations.records import BOUND, CallRecord, LLMError, Request
-
-_OFF_LOOP_CHARS = 1 << 18  # characters of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class ModelAnswer:
 
     Attributes:
         record: The record of the call; its times are in seconds since the run began.
-        charge: The amount that the call took from the budget, or None if no model was called.
+        charge: The amount that the call took from the budget; None if it was refused.
         spent_out: The limit that was reached, if the call was refused.
     """
 
@@ -44,8 +41,9 @@ class ModelCalls:
     """Makes the model calls of one run and its child runs.
 
     If the journal has the answer of a call, it is returned and charged, without a reservation, a
-    slot or the limiter. Otherwise the call reserves its share of the budget, waits for one of the
-    run's slots and for the model's limiter, and its answer is stored before it is returned.
+    slot or the limiter; an answer of the cache likewise, and it is free. Otherwise the call
+    reserves its share of the budget, waits for one of the run's slots and for the model's limiter,
+    and its answer is stored before it is returned.
 
     Args:
         settings: The options of the run.
@@ -71,6 +69,7 @@ class ModelCalls:
         self._run_id = run_id
         self._emit = emit
         self._journal = journal
+        self._cache = None if settings.cache is None else CachedCalls(settings.cache, emit)
         self._slots = asyncio.Semaphore(settings.max_parallel_calls)
         self._callers: dict[tuple[int, str], ModelCaller] = {}
         self._accounts: dict[str, list[Charge]] = {}
@@ -80,17 +79,18 @@ class ModelCalls:
 
         If the budget cannot cover the call, the record holds an `LLMError` of type "budget".
         """
-        prompt = await self._digest(request)
+        prompt, key = await self._identify(lm, request)
         if (known := self._recorded(call, lm, request, prompt, parent)) is not None:
             return known
-        meter = PromptMeter()
-        try:
-            answer = ModelAnswer(*await self._ask_in_time(call, lm, request, parent, meter))
-        except BudgetSpentError as spent:
-            record = self._unanswered(lm, request, spent, parent)
-            answer = ModelAnswer(record, spent.charge, self._purse.spent_out)
-        if self._journal is not None:
-            await self._keep(call, answer, prompt)
+        answer = await self._cached(call, lm, request, key, parent)
+        if answer is None:
+            meter = PromptMeter()
+            try:
+                answer = ModelAnswer(*await self._ask_in_time(call, lm, request, parent, meter))
+            except BudgetSpentError as spent:
+                record = self._unanswered(lm, request, spent, parent)
+                answer = ModelAnswer(record, spent.charge, self._purse.spent_out)
+        await self._keep(call, answer, prompt, key)
         return answer.record
 
     async def ask_root(
@@ -115,20 +115,27 @@ class ModelCalls:
         Raises:
             BudgetSpentError: The budget cannot cover the call.
         """
-        lm, prompt = self._settings.root, await self._digest(request)
+        lm = self._settings.root
+        prompt, key = await self._identify(lm, request)
         record = self._recorded(call, lm, request, prompt, parent)
         if record is None:
-            try:
-                record, charge = await self._ask_in_time(
-                    call, lm, request, parent, meter, closing=closing, is_root=request.depth == 0
-                )
-            except BudgetSpentError as spent:
-                self._unanswered(lm, request, spent, parent)
-                raise
-            if record.error is None and self._journal is not None:
-                await self._keep(call, ModelAnswer(record, charge), prompt)
+            answer = await self._cached(call, lm, request, key, parent)
+            if answer is None:
+                is_root = request.depth == 0
+                try:
+                    answer = ModelAnswer(
+                        *await self._ask_in_time(
+                            call, lm, request, parent, meter, closing=closing, is_root=is_root
+                        )
+                    )
+                except BudgetSpentError as spent:
+                    self._unanswered(lm, request, spent, parent)
+                    raise
+            record = answer.record
+            if record.error is None:
+                await self._keep(call, answer, prompt, key)
         if record.error is None:
-            meter.count(request.messages, record.usage)
+            meter.count(request.messages, record.saved or record.usage)
         return record
 
     def refuse(self, lm: LM, request: Request, why: str, *, parent: str) -> CallRecord:
@@ -155,7 +162,7 @@ class ModelCalls:
             del self._accounts[run]
 
     def charge_again(self, run: str, charges: Iterable[Charge]) -> None:
-        """Count the charges of a child run that the run at this path made in an earlier process."""
+        """Count charges of the run at this path that are not those of a call made now."""
         for charge in charges:
             self._purse.charge(charge)
             self._note(run, charge)
@@ -167,16 +174,14 @@ class ModelCalls:
 
     # The journal.
 
-    async def _digest(self, request: Request) -> str:
-        if self._journal is None:
-            return ""
-        size = sum(len(message.content) for message in request.messages)
-        digest = (
-            await runtime.offload(digest_of_messages, request.messages)
-            if size > _OFF_LOOP_CHARS
-            else digest_of_messages(request.messages)
-        )
-        return digest.hex()
+    async def _identify(self, lm: LM, request: Request) -> tuple[str, str]:
+        """The digest of the prompt for the journal, and the call's key in the cache; "" without."""
+        if self._journal is None and self._cache is None:
+            return "", ""
+        digest = await digest_prompt(request.messages)
+        # Also for calls that are replayed: equal requests are counted
+        key = "" if self._cache is None else self._cache.key(lm, request, digest)
+        return digest.hex(), key
 
     def _recorded(
         self, call: CallId, lm: LM, request: Request, prompt: str, parent: str
@@ -208,10 +213,29 @@ class ModelCalls:
             self._emit(event)
         return record
 
-    async def _keep(self, call: CallId, answer: ModelAnswer, prompt: str) -> None:
+    async def _keep(self, call: CallId, answer: ModelAnswer, prompt: str, key: str) -> None:
         since, record = self._clock.since, answer.record
-        kept = replace(record, start=since(record.start), end=since(record.end))
-        await keep_answer(self._journal, call, Answer(replace(answer, record=kept), prompt=prompt))
+        if self._journal is not None:
+            kept = replace(record, start=since(record.start), end=since(record.end))
+            value = replace(answer, record=kept)
+            await keep_answer(self._journal, call, Answer(value, prompt=prompt))
+        if self._cache is not None:  # after the journal, which must not miss it
+            await self._cache.keep(key, record)
+
+    # The cache.
+
+    async def _cached(
+        self, call: CallId, lm: LM, request: Request, key: str, parent: str
+    ) -> ModelAnswer | None:
+        """The answer that the cache has, or None."""
+        if self._cache is None:
+            return None
+        record = await self._cache.find(lm, request, key, parent=parent)
+        if record is None:
+            return None
+        charge = Charge.of_cached(lm.name, request.depth)
+        self.charge_again(call.run, (charge,))
+        return ModelAnswer(record, charge)
 
     # The call itself.
 

@@ -53,6 +53,8 @@ class RLM(Generic[T_co]):
         sandbox: Where model code runs: "process", "inprocess" (for debugging), or a `Sandbox`.
         tools: Functions, sync or async, that model code may call by their names.
         storage: Where runs are stored, so that they can be resumed; see `storage.Storage`.
+        cache: Whether a call that an earlier run of this storage made is answered from its record,
+            and costs nothing.
         show_progress: Whether to show a progress bar of the calls on stderr.
         verbose: Whether to print each turn to stderr.
         on_event: Called with each event; see `events`.
@@ -122,6 +124,7 @@ class RLM(Generic[T_co]):
         sandbox: str | Sandbox = "process",
         tools: Sequence[Callable[..., Any]] = (),
         storage: RunStorage | None = None,
+        cache: bool = False,
         show_progress: bool = False,
         verbose: bool = False,
         on_event: Hook | None = None,
@@ -144,6 +147,7 @@ class RLM(Generic[T_co]):
                 "sandbox": sandbox,
                 "tools": tools,
                 "storage": storage,
+                "cache": cache,
                 "show_progress": show_progress,
                 "verbose": verbose,
                 "on_event": on_event,

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rlm_integrations._concurrency import runtime
@@ -13,7 +11,7 @@ from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.result import RLMResult
-from rlm_integrations.run_setup import ModelNames, RunSetup, SourceInfo
+from rlm_integrations.run_setup import ModelNames, RunSetup, SourceInfo, library_version
 
 _NAME_CHARS = 200  # of the recorded name of a type
 _SOURCES_ON_LOOP = 1_000  # more sources are listed in a thread
@@ -49,6 +47,7 @@ async def setup_of(
             "sandbox": str(getattr(settings.sandbox, "name", type(settings.sandbox).__name__)),
             "tools": [tool.spec.name for tool in settings.tools],
             "output_type": _type_name(settings.output_type),
+            "cache": settings.cache is not None,
         }
     )
     return RunSetup(
@@ -56,7 +55,7 @@ async def setup_of(
         sources=sources,
         models=models,
         options=options,
-        version=_library_version(),
+        version=library_version(),
         started=started,
         continues_session=continues_session,
     )
@@ -122,11 +121,3 @@ def _type_name(kind: Any) -> str | None:
         return None
     name = kind.__qualname__ if isinstance(kind, type) else str(kind)
     return name[:_NAME_CHARS]
-
-
-@cache
-def _library_version() -> str:
-    try:
-        return version("rlm-integrations")
-    except PackageNotFoundError:  # its files were copied, not installed
-        return ""

@@ -10,6 +10,7 @@ from rlm_integrations.engine.tools import Tool, tools_of
 from rlm_integrations.errors import InputError, check_count
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.reply_cache import ReplyCache, check_cacheable
 from rlm_integrations.records import Budget, Limits
 from rlm_integrations.sandbox import sandbox_named
 from rlm_integrations.sandbox.base import Sandbox
@@ -32,6 +33,7 @@ class Settings:
     sandbox: Sandbox
     tools: Sequence[Tool]
     storage: RunStorage | None
+    cache: ReplyCache | None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -55,6 +57,7 @@ class Settings:
             sandbox=sandbox_named(options["sandbox"]),
             tools=tools_of(options["tools"], RESERVED),
             storage=options["storage"],
+            cache=_reply_cache(options) if options["cache"] else None,
         )
 
     @property
@@ -73,7 +76,7 @@ def _check(options: Mapping[str, Any]) -> None:
     ):
         if options[name] not in choices:
             raise InputError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, choices))}")
-    for name in ("show_progress", "verbose"):
+    for name in ("cache", "show_progress", "verbose"):
         if not isinstance(options[name], bool):
             raise InputError(f"{name}={options[name]!r}: choose True or False")
     storage, on_event = options["storage"], options["on_event"]
@@ -87,3 +90,13 @@ def _check(options: Mapping[str, Any]) -> None:
         if options[name] is not None and not isinstance(options[name], kind):
             given = type(options[name]).__name__
             raise InputError(f"{name} must be a {kind.__name__}, not {given}")
+
+
+def _reply_cache(options: Mapping[str, Any]) -> ReplyCache:
+    """The storage as a cache for the models."""
+    storage: object = options["storage"]
+    if not isinstance(storage, ReplyCache):
+        raise InputError("cache=True needs a storage: RLM(…, cache=True, storage=Storage('runs/'))")
+    for lm in (options["root_llm"], *options["sub_llm"].values()):
+        check_cacheable(lm)
+    return storage

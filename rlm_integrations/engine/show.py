@@ -14,6 +14,7 @@ from rlm_integrations._concurrency.runtime import shared
 from rlm_integrations.events import (
     BlockFinished,
     BlockStarted,
+    CallCached,
     CallFailed,
     CallFinished,
     CallRetried,
@@ -131,10 +132,12 @@ def _turn_line(turn: Iteration) -> str:
 
 def summary(result: RLMResult) -> str:
     """One line: the stop reason of a run, its turns, calls and time."""
+    cached = result.spent.cached
     parts = [
         result.stop_reason,
         counted(result.iterations, "turn"),
         counted(result.total_calls, "call"),
+        *([f"{cached:,} from the cache"] if cached else []),
         f"{result.elapsed:.2f} s",
     ]
     return ", ".join([*parts, *([shortened(result.error)] if result.error else [])])
@@ -213,7 +216,7 @@ class Calls:
                     self._open.add(event.id)
                 case CallRetried(error=error):
                     self._retried[event.id] = error.type
-                case CallFinished() | CallFailed():
+                case CallFinished() | CallFailed() | CallCached():
                     self._open.discard(event.id)
                     self._retried.pop(event.id, None)
                     self._count(event)
@@ -225,7 +228,7 @@ class Calls:
                     return
             self._draw_soon()
 
-    def _count(self, event: CallFinished | CallFailed) -> None:
+    def _count(self, event: CallFinished | CallFailed | CallCached) -> None:
         error = event.record.error
         if self._bar is not None and (error is None or error.type != "cancelled"):
             self._bar.n += 1

@@ -81,6 +81,7 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
         retries=record.retries,
         usage=record.usage,
         finish_reason=record.finish_reason,
+        saved=record.saved,
     )
     outcome.turns.append(turn)
     tree.emit(TurnFinished(id=run.id, turn=turn))

@@ -176,6 +176,7 @@ class SubCalls:
                     retries=record.retries,
                     usage=record.usage,
                     finish_reason=record.finish_reason,
+                    saved=record.saved,
                 )
             )
 

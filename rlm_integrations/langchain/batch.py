@@ -22,7 +22,9 @@ from rlm_integrations.langchain.progress import ProgressReporter
 from rlm_integrations.langchain.trace import ChainRun, Trace, traced
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.batch import BatchOptions, allm_batch_iter
+from rlm_integrations.lm.batch import allm_batch_iter
+from rlm_integrations.lm.batch_options import BatchOptions
+from rlm_integrations.lm.reply_cache import ReplyCache
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import LLMError, Message
 
@@ -52,6 +54,7 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
             can lower it.
         timeout: Seconds that one attempt of a call may take.
         dedupe: Whether to send identical prompts only once.
+        cache: A `storage.Storage` that keeps replies for later batches and runs.
         params: Parameters of every call, under the provider's names.
         retry: When failed calls are retried; `rlm_integrations.lm.asker.Retry(failures=0,
             refusals=0, timeouts=0)` disables retries.
@@ -69,6 +72,7 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
     max_concurrent: int = 10
     timeout: float | None = None
     dedupe: bool = False
+    cache: Any = None
     params: dict[str, Any] | None = None
     retry: Retry | None = None
     on_error: Literal["return", "raise"] = "return"
@@ -83,6 +87,7 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
         max_concurrent: int = 10,
         timeout: float | None = None,
         dedupe: bool = False,
+        cache: ReplyCache | None = None,
         params: dict[str, Any] | None = None,
         retry: Retry | None = None,
         on_error: Literal["return", "raise"] = "return",
@@ -95,6 +100,7 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
             "max_concurrent": max_concurrent,
             "timeout": timeout,
             "dedupe": dedupe,
+            "cache": cache,
             "params": params,
             "retry": retry,
         }
@@ -173,10 +179,14 @@ class LLMBatchRunnable(PortalRunnable[list[str]]):
         most = min(self.max_concurrent, config.get("max_concurrency") or self.max_concurrent)
         lm = self._lm()
         warn_of_slow([lm], min(most, len(prompts)))
+
+        def note(event: Event) -> None:
+            if isinstance(event, _REPORTED):
+                events.append(event)
+
         options = BatchOptions(
-            max_concurrent=most, timeout=self.timeout, dedupe=self.dedupe, params=self.params,
-            retry=self.retry, on_event=lambda event: events.append(event) if isinstance(event,
-            _REPORTED) else None,
+            max_concurrent=most, timeout=self.timeout, dedupe=self.dedupe, cache=self.cache,
+            params=self.params, retry=self.retry, on_event=note,
         )  # fmt: skip
         async with aclosing(
             allm_batch_iter([_prompt(each) for each in prompts], lm, **options)

@@ -14,13 +14,8 @@ from rlm_integrations.llama_index._spans import HiddenFromSpans, spanned
 from rlm_integrations.llama_index.fast import warn_of_slow
 from rlm_integrations.llama_index.progress import ProgressReporter
 from rlm_integrations.llama_index.traced import traced
-from rlm_integrations.lm.batch import (
-    BatchOptions,
-    allm_batch,
-    allm_batch_iter,
-    llm_batch,
-    llm_batch_iter,
-)
+from rlm_integrations.lm.batch import allm_batch, allm_batch_iter, llm_batch, llm_batch_iter
+from rlm_integrations.lm.batch_options import BatchOptions
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Message
 

@@ -7,6 +7,7 @@ from rlm_integrations.records import Completion, Message, Request, Usage
 
 __all__ = [
     "LM",
+    "CacheableLM",
     "Completion",
     "Message",
     "Prepared",
@@ -47,6 +48,22 @@ class StreamingLM(LM, Protocol):
 
     def astream(self, request: Request) -> AsyncIterator[str | Completion]:
         """The pieces of the answer's text as they arrive, then the whole `Completion`."""
+        ...
+
+
+@runtime_checkable
+class CacheableLM(LM, Protocol):
+    """A model whose replies can be kept in a cache, and reused by other processes."""
+
+    def cache_identity(self, request: Request) -> object:
+        """What a reply depends on besides the messages and parameters of a request: the model's
+        name, its address, its own parameters.
+
+        Plain JSON, the same in every process, without keys and other secrets.
+
+        Raises:
+            InputError: It cannot be told.
+        """
         ...
 
 

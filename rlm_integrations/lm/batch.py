@@ -3,7 +3,6 @@ they complete.
 """
 
 import asyncio
-import math
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -15,39 +14,32 @@ from collections.abc import (
 )
 from dataclasses import replace
 from functools import partial
-from reprlib import repr as shown  # bounded: values may be long
-from typing import Any, TypedDict
+from typing import Any
 
 from rlm_integrations._concurrency.cleanup import wait_until_done
 from rlm_integrations._concurrency.pool import pool
 from rlm_integrations._concurrency.portal import iterating, pulled_by_caller, synchronous
 from rlm_integrations._concurrency.runtime import offload
-from rlm_integrations.errors import InputError, check_count
+from rlm_integrations.errors import check_count
 from rlm_integrations.events import BatchProgress, Emitter, Event, Hook
 from rlm_integrations.lm import pricing
 from rlm_integrations.lm.asker import ModelCaller, Retry
+from rlm_integrations.lm.batch_options import (
+    BatchOptions,
+    OnProgress,
+    check_option,
+    check_source,
+    check_timeout,
+)
 from rlm_integrations.lm.batch_report import BatchReport
 from rlm_integrations.lm.prompts import checked_template, digest_of_messages, filled, messages_of
+from rlm_integrations.lm.reply_cache import CachedCalls, ReplyCache, check_cacheable
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.progress_bar import Bar
 from rlm_integrations.records import CallRecord, LLMError, Message, Request, Usage
 
 Prompt = str | Sequence[Message | Mapping[str, str]]
-OnProgress = Callable[[int, int | None, int], object]
 _Numbered = tuple[int, CallRecord]
-
-
-class BatchOptions(TypedDict, total=False):
-    """The options of all batches, documented at `allm_batch`."""
-
-    max_concurrent: int
-    timeout: float | None
-    show_progress: bool
-    on_progress: OnProgress | None
-    dedupe: bool
-    params: Mapping[str, Any] | None
-    retry: Retry | None
-    on_event: Hook | None
 
 
 async def allm_batch(
@@ -59,6 +51,7 @@ async def allm_batch(
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
     dedupe: bool = False,
+    cache: ReplyCache | None = None,
     params: Mapping[str, Any] | None = None,
     retry: Retry | None = None,
     on_event: Hook | None = None,
@@ -80,6 +73,8 @@ async def allm_batch(
             unknown), and how many of them failed.
         dedupe: Whether identical prompts share one call. By default each is a separate call, as
             voting needs.
+        cache: A `storage.Storage`: replies that it has cost nothing, new ones are kept for later
+            batches and runs. The second of identical prompts gets what the second one got before.
         params: Parameters of every call, by the provider's names, such as {"temperature": 0}.
         retry: When failed calls are retried.
         on_event: Receives the batch's events.
@@ -90,7 +85,8 @@ async def allm_batch(
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress,
-        on_progress=on_progress, dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+        on_progress=on_progress, dedupe=dedupe, cache=cache, params=params,
+        retry=retry, on_event=on_event,
     )  # fmt: skip
     return [record.reply for record in await _Batch(prompts, llm, options).records()]
 
@@ -104,6 +100,7 @@ def allm_batch_iter(
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
     dedupe: bool = False,
+    cache: ReplyCache | None = None,
     params: Mapping[str, Any] | None = None,
     retry: Retry | None = None,
     on_event: Hook | None = None,
@@ -116,7 +113,8 @@ def allm_batch_iter(
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress,
-        on_progress=on_progress, dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+        on_progress=on_progress, dedupe=dedupe, cache=cache, params=params,
+        retry=retry, on_event=on_event,
     )  # fmt: skip
     return _Batch(prompts, llm, options).replies()
 
@@ -130,6 +128,7 @@ async def allm_batch_records(
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
     dedupe: bool = False,
+    cache: ReplyCache | None = None,
     params: Mapping[str, Any] | None = None,
     retry: Retry | None = None,
     on_event: Hook | None = None,
@@ -139,11 +138,12 @@ async def allm_batch_records(
 
     The options are those of `allm_batch`. A `cost` is in US dollars, and None ("unknown") for a
     model without a known price. With `dedupe`, the record of a repeated prompt has the reply, and
-    counts no tokens and no cost.
+    counts no tokens and no cost; so does that of a reply from the cache, which has `saved`.
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress,
-        on_progress=on_progress, dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+        on_progress=on_progress, dedupe=dedupe, cache=cache, params=params,
+        retry=retry, on_event=on_event,
     )  # fmt: skip
     return await _Batch(prompts, llm, options, priced=True).records()
 
@@ -158,6 +158,7 @@ async def aparallel_query(
     show_progress: bool = False,
     on_progress: OnProgress | None = None,
     dedupe: bool = False,
+    cache: ReplyCache | None = None,
     params: Mapping[str, Any] | None = None,
     retry: Retry | None = None,
     on_event: Hook | None = None,
@@ -169,7 +170,8 @@ async def aparallel_query(
     """
     options = BatchOptions(
         max_concurrent=max_concurrent, timeout=timeout, show_progress=show_progress,
-        on_progress=on_progress, dedupe=dedupe, params=params, retry=retry, on_event=on_event,
+        on_progress=on_progress, dedupe=dedupe, cache=cache, params=params,
+        retry=retry, on_event=on_event,
     )  # fmt: skip
     prepare = partial(filled, checked_template(template))
     return [
@@ -203,14 +205,14 @@ class _Batch:
         prepare: Callable[[Any], tuple[Message, ...] | LLMError] = messages_of,
         priced: bool = False,
     ) -> None:
-        self._source = _check_source(source)
+        self._source = check_source(source)
         self._llm = llm
         self._prepare = prepare
         self._priced = priced
         self._concurrent = check_count("max_concurrent", options.get("max_concurrent", 10))
-        self._timeout = _check_timeout(options.get("timeout"))
-        self._retry = _check_option("retry", options.get("retry"), Retry)
-        self._params = _check_option("params", options.get("params"), Mapping) or {}
+        self._timeout = check_timeout(options.get("timeout"))
+        self._retry = check_option("retry", options.get("retry"), Retry)
+        self._params = check_option("params", options.get("params"), Mapping) or {}
         self._asked: dict[bytes, CallRecord | list[int]] | None = (
             {} if options.get("dedupe") else None
         )
@@ -218,9 +220,9 @@ class _Batch:
         # None at the end
         self._ready: asyncio.Queue[_Numbered | None] = asyncio.Queue(self._concurrent)
         self._task: asyncio.Task[None]
-        self._emit = Emitter(_check_option("on_event", options.get("on_event"), Callable))
+        self._emit = Emitter(check_option("on_event", options.get("on_event"), Callable))
         bar = Bar("prompts") if options.get("show_progress") else None
-        on_progress = _check_option("on_progress", options.get("on_progress"), Callable)
+        on_progress = check_option("on_progress", options.get("on_progress"), Callable)
         report = None if on_progress is None else partial(_report, on_progress)
         self._report = BatchReport(
             Emitter(self._emit or None, bar, report),
@@ -229,6 +231,8 @@ class _Batch:
             max_concurrent=self._concurrent,
         )
         self._calls = Emitter(self._emit or None, bar)
+        cache = check_option("cache", options.get("cache"), ReplyCache)
+        self._cache = None if cache is None else CachedCalls(cache, self._calls)
 
     async def records(self) -> list[CallRecord]:
         """All records, in the order of the prompts."""
@@ -255,6 +259,8 @@ class _Batch:
 
     async def _open(self) -> None:
         lm = await offload(resolve, self._llm) if isinstance(self._llm, str) else resolve(self._llm)
+        if self._cache is not None:
+            check_cacheable(lm, Request((), self._params))
         if self._priced:
             await pricing.prepare()
         asker = ModelCaller(
@@ -319,8 +325,13 @@ class _Batch:
     async def _ask(
         self, asker: ModelCaller, index: int, messages: tuple[Message, ...]
     ) -> CallRecord:
-        record = await asker.ask(Request(messages, self._params, path=_path(index)))
-        if self._priced and record.usage is not None:
+        request = Request(messages, self._params, path=_path(index))
+        record = await (
+            asker.ask(request)
+            if self._cache is None
+            else self._cache.ask(asker, request, parent=self._report.id)
+        )
+        if self._priced and record.usage is not None and record.cost is None:
             base_url = getattr(asker.lm, "base_url", None)
             record = replace(
                 record,
@@ -348,37 +359,3 @@ def _reused(record: CallRecord) -> CallRecord:
 def _report(on_progress: OnProgress, event: Event) -> None:
     if isinstance(event, BatchProgress):
         on_progress(event.done, event.total, event.failed)
-
-
-def _check_source(source: Any) -> Iterable[Any] | AsyncIterable[Any]:
-    if isinstance(source, str | bytes | Mapping) or not isinstance(
-        source, Iterable | AsyncIterable
-    ):
-        raise InputError(
-            f"prompts must be a list, or another iterable, of prompts, not {shown(source)}; "
-            "for a single prompt, write [prompt]"
-        )
-    return source
-
-
-def _check_option(name: str, given: Any, kind: Any) -> Any:
-    """The option, which must be None or of this type."""
-    if given is not None and not isinstance(given, kind):
-        wanted = {Retry: "a Retry", Mapping: "a dict", Callable: "a function"}[kind]
-        raise InputError(f"{name} must be {wanted} or None, not {shown(given)}")
-    return given
-
-
-def _check_timeout(seconds: Any) -> float | None:
-    if seconds is None:
-        return None
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, int | float)
-        or not 0 < seconds < math.inf
-    ):
-        raise InputError(
-            "timeout must be a number of seconds greater than 0, or None for no limit, not "
-            f"{shown(seconds)}"
-        )
-    return float(seconds)

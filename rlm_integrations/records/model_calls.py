@@ -101,6 +101,8 @@ class CallRecord:
         start: When the first attempt was sent, in seconds of `time.monotonic()`; if none was sent,
             when the call failed.
         end: When the reply arrived, or the last attempt failed.
+        saved: For a reply from a cache, the tokens of the call that it saved; `usage` and `cost`
+            are zero. None for a call that was made.
     """
 
     reply: str
@@ -112,6 +114,7 @@ class CallRecord:
     wait: float = 0.0
     start: float = 0.0
     end: float = 0.0
+    saved: Usage | None = None
 
     @property
     def error(self) -> LLMError | None:

@@ -125,6 +125,7 @@ class Schema:
         events: The events of stores, numbered without gaps.
         blobs: Small blobs, compressed; all blobs if there is no lake.
         blob_uses: Which run uses which blob, so that a run can be removed with its blobs.
+        replies: The cache of models' replies, which belong to no run.
         manifests: What jobs derive, `DeriveManifests` in the original design.
         jobs: The queue, `DeriveJobs` in the original design.
     """
@@ -137,6 +138,7 @@ class Schema:
     events: Table
     blobs: Table
     blob_uses: Table
+    replies: Table
     manifests: Table
     jobs: Table
 
@@ -210,6 +212,13 @@ def schema_for(names: Names) -> Schema:
             Column("run_id", String(64), primary_key=True),
             Column("sha256", String(64), primary_key=True),
             index("BlobUses", "sha256"),
+        ),
+        replies=table(
+            "CachedReplies",
+            Column("reply_key", String(64), primary_key=True),
+            Column("body", binary(), nullable=False),
+            Column("kept_at", Double(), nullable=False),
+            index("CachedReplies", "kept_at"),
         ),
         manifests=table(
             "DeriveManifests",

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
+from rlm_integrations.records import Completion
 from rlm_integrations.result import RLMResult
 from rlm_integrations.run_setup import RunSetup
 from rlm_integrations.storage.artifacts import ArtifactStore
@@ -18,6 +19,7 @@ from rlm_integrations.storage.folder import prepare_folder
 from rlm_integrations.storage.lake import Lake
 from rlm_integrations.storage.owned_run import OwnedRun
 from rlm_integrations.storage.queue import SqlQueueStore
+from rlm_integrations.storage.reply_table import ReplyTable
 from rlm_integrations.storage.run_log import JournalRecord, RunLog, StoredEvent
 from rlm_integrations.storage.run_table import LoadedRun, RunInfo, RunTable
 from rlm_integrations.storage.schema import DEFAULT_SCHEMA
@@ -72,6 +74,7 @@ class Storage:
         self.lake = Lake(self._shared, files)
         self.queue = SqlQueueStore(self._shared)
         self._log = RunLog(self._shared, self.lake)
+        self._replies = ReplyTable(self._shared)
         self._runs = RunTable(self._shared, self.lake, self._log, keep_documents=keep_documents)
         self._arguments = (where, lake, schema, pretty_print, keep_documents, retention)
 
@@ -153,6 +156,24 @@ class Storage:
             InputError: No run has this id.
         """
         return self._runs.setup(run_id)
+
+    # The cache; see `lm.reply_cache`.
+
+    async def find_reply(self, key: str) -> Completion | None:
+        """A cached reply; `RLM(cache=True)` and batches call it."""
+        return await self._replies.find(key)
+
+    async def keep_reply(self, key: str, completion: Completion) -> None:
+        """Cache a reply; `RLM(cache=True)` and batches call it."""
+        await self._replies.keep(key, completion)
+
+    def clear_cache(self, older_than: timedelta | None = None) -> int:
+        """Remove all cached replies, or those that were kept longer ago than this.
+
+        Returns:
+            How many were removed.
+        """
+        return self._replies.clear(older_than)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The arguments: a copy, or the object in another process, opens the same storage."""

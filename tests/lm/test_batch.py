@@ -14,7 +14,8 @@ import pytest
 import rlm_integrations
 from rlm_integrations import LLMError, allm_batch, llm_batch, llm_batch_iter, llm_batch_records
 from rlm_integrations.errors import InputError
-from rlm_integrations.lm.batch import BatchOptions, aparallel_query, parallel_query
+from rlm_integrations.lm.batch import aparallel_query, parallel_query
+from rlm_integrations.lm.batch_options import BatchOptions
 from rlm_integrations.records import Completion, Message, Request, Usage
 from tests.lm._local import APIS, Batch, Local
 
@@ -229,6 +230,7 @@ OPTIONS = {
     "show_progress",
     "on_progress",
     "dedupe",
+    "cache",
     "params",
     "retry",
     "on_event",

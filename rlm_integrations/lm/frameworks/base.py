@@ -28,6 +28,7 @@ from rlm_integrations.lm.frameworks.home_loop import (
     is_at_home_everywhere,
     per_object,
 )
+from rlm_integrations.lm.frameworks.identity import identity_of
 from rlm_integrations.records import BOUND, Completion, Request, Usage
 
 Reply = TypeVar("Reply")
@@ -75,6 +76,7 @@ class ForeignLM(ABC, Generic[Reply]):
         self.name = name
         self.context_window = context_window
         self.model = model
+        self._identified = model
         self._call = ask
         self._call_async = ask_async
         self._homes: list[HomeLoop] = []
@@ -83,6 +85,15 @@ class ForeignLM(ABC, Generic[Reply]):
         self.reply_tokens = own_bound(model)
         # All adapters of one object share its limits.
         self.limit_key = per_object("limits", model, object)
+
+    def cache_identity(self, request: Request) -> object:
+        """The object's class and settings; see `CacheableLM`.
+
+        Raises:
+            InputError: They cannot be told.
+        """
+        del request  # all of it that is sent is in the key anyway
+        return identity_of(self._identified)
 
     async def complete(self, request: Request) -> Completion:
         """The model's answer.

@@ -94,6 +94,7 @@ class LangChainLM(ForeignLM[AIMessage]):
             else None,
             clients=self.models,
         )
+        self._identified = asked
         self.is_several = len(self.models) > 1
         self._bound = _bound_of(self.models) if _takes_arguments(asked) else None
         self.reply_tokens = _own_bound(asked, self.models)

@@ -18,6 +18,7 @@ from rlm_integrations._concurrency.runtime import threads
 from rlm_integrations.lm.offline.sentences import ParsedQuestion, extract, read_question
 from rlm_integrations.lm.query import Queryable
 from rlm_integrations.records import Completion, Message, Request, Usage
+from rlm_integrations.run_setup import library_version
 
 NOTICE: Final = (
     "offline is not a language model: it finds sentences that contain the question's words, and"
@@ -49,6 +50,10 @@ class OfflineLM(Queryable):
 
     name = "offline"
     context_window: int | None = None
+
+    def cache_identity(self, request: Request) -> object:
+        """What its programs depend on; see `CacheableLM`."""
+        return [self.name, library_version(), request.role, request.query]
 
     async def complete(self, request: Request) -> Completion:
         """The next program as root; the best quotes as sub-model."""

@@ -121,6 +121,13 @@ class OpenAILM(Queryable):
         """The bound on tokens of a reply in its own parameters, or None."""
         return self._bound.own
 
+    def cache_identity(self, request: Request) -> object:
+        """The address, the name and the parameters; see `CacheableLM`. Neither the key nor
+        `headers` count.
+        """
+        del request  # all of it that is sent is in the key anyway
+        return ["openai", self.base_url, self.name, self.params]
+
     async def prepare(self) -> None:
         """Make the running loop's client now. Otherwise the first call does, which loads the SDK
         and takes about a second longer.

@@ -1,4 +1,4 @@
-"""The first schema: runs, their journal, stores, blobs, and the queue."""
+"""The first schema: runs, their journal, stores, blobs, the cache, and the queue."""
 
 from typing import Any
 
@@ -78,6 +78,13 @@ def upgrade() -> None:
         sa.Column("sha256", sa.String(64), primary_key=True),
     )
     index("BlobUses", "sha256")
+    create(
+        "CachedReplies",
+        sa.Column("reply_key", sa.String(64), primary_key=True),
+        sa.Column("body", binary(), nullable=False),
+        sa.Column("kept_at", sa.Double(), nullable=False),
+    )
+    index("CachedReplies", "kept_at")
     create(
         "DeriveManifests",
         sa.Column("manifest_id", sa.Uuid(), primary_key=True),
