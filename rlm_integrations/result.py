@@ -20,6 +20,7 @@ from rlm_integrations.trajectory import Citation, Execution, FunctionCall, Itera
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from rlm_integrations.report import RunDiff
     from rlm_integrations.store import SharedStore
 
     T_co = TypeVar("T_co", covariant=True, default=Any)
@@ -273,6 +274,14 @@ class RLMResult(Generic[T_co]):
         if path is not None:
             write_whole(path, [page], encoding="utf-8")
         return page
+
+    def diff(self, other: "RLMResult[Any]") -> "RunDiff":
+        """The comparison with another run: settings, totals, answers, and what both did at each
+        place of their trees. `print` shows it in short, `to_html` as a page.
+        """
+        from rlm_integrations import report
+
+        return report.RunDiff(self, other)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """The result in a notebook: as text, and as its page in a sandboxed frame."""

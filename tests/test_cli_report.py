@@ -76,3 +76,20 @@ def test_what_has_no_page_is_told_in_one_line(run: Callable[..., Shell]) -> None
         assert (code, out, err.count("\n")) == (2, "", 1), words
         assert message in err
     assert not list(Path().glob("*.html"))
+
+
+def test_two_runs_are_compared(run: Callable[..., Shell]) -> None:
+    """`diff` takes files and ids of stored runs; it prints text or JSON, or writes a page."""
+    run("ask", "report.txt", QUESTION, "--save", "run.json")
+    run("ask", "report.txt", QUESTION, "--storage", "runs/", "--max-calls", "9")
+    run_id = run("runs")[1].split()[0]
+    code, out, err = run("diff", "run.json", run_id)
+    assert (code, err) == (0, "")
+    assert "setting budget.max_calls: 'None' → '9'" in out
+    assert "the answers are the same" in out
+    code, out, _ = run("diff", run_id, run_id, "--json")
+    assert (code, json.loads(out)["same"]) == (0, True)
+    assert run("diff", "run.json", run_id, "-o", "diff.html") == (0, "diff.html\n", "")
+    assert Path("diff.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    code, out, err = run("diff", "run.json", "gone.json")
+    assert (code, out, "there is no file 'gone.json'" in err) == (2, "", True)

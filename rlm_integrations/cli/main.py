@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import split_words
 from rlm_integrations.cli.ask import add_ask
+from rlm_integrations.cli.diff import add_diff
 from rlm_integrations.cli.output import say
 from rlm_integrations.cli.report import add_report
 from rlm_integrations.cli.resume import add_resume
@@ -22,7 +23,7 @@ from rlm_integrations.errors import (
 )
 
 # Each adds a command, in the order of the help
-_COMMANDS = (add_ask, add_resume, add_runs, add_report)
+_COMMANDS = (add_ask, add_resume, add_runs, add_report, add_diff)
 
 
 class Parsers(NamedTuple):

@@ -21,20 +21,10 @@ if TYPE_CHECKING:
 
 _TITLE_CHARS: Final = 80
 # One scope: each file uses names of those before it.
-_SCRIPTS: Final = (
-    "dom",
-    "model",
-    "list",
-    "answer",
-    "totals",
-    "calls",
-    "detail",
-    "text",
-    "store",
-    "graph",
-    "map",
-    "main",
+_RUN_SCRIPTS: Final = tuple(
+    "dom list model answer totals calls detail text store graph map links main".split()
 )
+_DIFF_SCRIPTS: Final = ("dom", "list", "links", "compare")
 
 
 def run_page(
@@ -55,16 +45,23 @@ def _run_page(result: "RLMResult", corpus: Corpus | None) -> str:
     data: dict[str, Any] = {"run": result.to_dict(), "reading": reading_data(result, corpus)}
     if corpus is not None:
         data |= {f"text-{name}": text for name, text in texts_of(corpus).items()}
-    return _document(result.question or result.run_id, data)
+    return _document(result.question or result.run_id, data, _RUN_SCRIPTS)
 
 
-def _document(title: str, data: dict[str, Any]) -> str:
+def diff_page(data: dict[str, Any]) -> str:
+    """The page of the comparison of two runs; `data` is what `RunDiff.to_dict` has, and the
+    questions.
+    """
+    return _document(" · ".join(dict.fromkeys(data["questions"])), {"diff": data}, _DIFF_SCRIPTS)
+
+
+def _document(title: str, data: dict[str, Any], scripts: tuple[str, ...]) -> str:
     short = " ".join(title[: 2 * _TITLE_CHARS].split())[:_TITLE_CHARS]
     blocks = "\n".join(
         f'<script type="application/json" id="data-{html.escape(name)}">{embedded_json(value)}</script>'
         for name, value in data.items()
     )
-    style, script = _style(), _script()
+    style, script = _style(), _script(scripts)
     values = {
         "csp": (
             f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
@@ -93,8 +90,8 @@ def _style() -> str:
 
 
 @cache
-def _script() -> str:
-    code = "\n".join(_file(f"js/{name}.js") for name in _SCRIPTS)
+def _script(names: tuple[str, ...]) -> str:
+    code = "\n".join(_file(f"js/{name}.js") for name in names)
     return f'\n"use strict";\n(() => {{\n{code}}})();\n'
 
 

@@ -1,5 +1,11 @@
 // Elements, text and numbers. Foreign text only ever becomes text nodes.
 
+/** The data of this name, or null. */
+function data(name) {
+  const element = document.getElementById(`data-${name}`);
+  return element ? JSON.parse(element.textContent) : null;
+}
+
 const CONTROL =
   /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b\u2028-\u202e\u2060\u2066-\u2069\ufeff\ufff9-\ufffb]/g;
 

@@ -1,24 +1,4 @@
-// Puts the page together; links, keys, the download and printing.
-
-const MOVE_DELAY = 250; // milliseconds: browsers refuse many changes of the address in a short time
-let moving = null;
-
-/** Remember what is selected in the address: a move replaces it, a choice can be gone back from. */
-function remember(name, isMove) {
-  clearTimeout(moving);
-  if (isMove) moving = setTimeout(() => setAddress(name, "replaceState"), MOVE_DELAY);
-  else setAddress(name, "pushState");
-}
-
-function setAddress(name, how) {
-  const hash = address(name);
-  if (location.hash === hash) return;
-  try {
-    history[how](null, "", hash);
-  } catch {
-    // The address of a frame in a notebook cannot be changed.
-  }
-}
+// Puts the page together; keys, the download and printing.
 
 function openRow(row, { isMove = false } = {}) {
   calls.selected = row;
@@ -26,12 +6,7 @@ function openRow(row, { isMove = false } = {}) {
   remember(row.name, isMove);
 }
 
-const show = (element, isFocused = true) => {
-  element.scrollIntoView({ block: "nearest" });
-  if (isFocused) element.focus({ preventScroll: true });
-};
-
-/** Go to what a link names; whether there is such a thing. */
+/** Go to what a link names. */
 function goTo(name, isMove) {
   const row = rowOf.get(name);
   const place = name.match(/^text-(.+)-(\d+)-(\d+)$/);
@@ -54,28 +29,19 @@ function goTo(name, isMove) {
     reader.body.querySelector("mark.chosen")?.scrollIntoView({ block: "nearest" });
   } else {
     const element = document.getElementById(name);
-    if (!element || !element.closest("#page")) return false;
+    if (!element || !element.closest("#page")) return;
     remember(name, isMove);
     show(element);
-  }
-  return true;
-}
-
-function nameIn(hash) {
-  try {
-    return decodeURIComponent(hash.slice(1));
-  } catch {
-    return "";
   }
 }
 
 /** The record as a file, exactly as it can be loaded again. */
 function download() {
   const text = document.getElementById("data-run").textContent;
-  const address = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
   const name = (run.run_id || "run").replace(/[^\w.-]/g, "_").slice(0, 80);
-  make("a", { href: address, download: `${name}.json` }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  make("a", { href: url, download: `${name}.json` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 const PARTS = [
@@ -102,28 +68,17 @@ function start() {
     openRowQuietly(rows[0]);
   }
   if (store.list) chooseObjects();
-  document.addEventListener("click", onLink);
   document.addEventListener("keydown", onKey);
-  window.addEventListener("hashchange", () => goTo(nameIn(location.hash), true));
   window.addEventListener("beforeprint", drawAll);
   window.addEventListener("afterprint", drawView);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => strips.forEach((strip) => strip.draw()));
-  if (location.hash.length > 1) goTo(nameIn(location.hash), true);
+  followLinks(goTo);
   document.documentElement.dataset.ready = "true";
 }
 
 function openRowQuietly(row) {
   calls.selected = row;
   showDetail(row);
-}
-
-/** Links within the page: the browser alone does not know rows and objects. */
-function onLink(event) {
-  const anchor = event.target.closest("a");
-  const href = anchor?.getAttribute("href") ?? "";
-  if (!href.startsWith("#") || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  event.preventDefault();
-  goTo(nameIn(href), false);
 }
 
 function onKey(event) {

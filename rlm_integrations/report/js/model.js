@@ -1,10 +1,5 @@
 // The record of the run as rows: turns, their blocks of code, and the calls of those.
 
-function data(name) {
-  const element = document.getElementById(`data-${name}`);
-  return element ? JSON.parse(element.textContent) : null;
-}
-
 const run = data("run");
 const reading = data("reading");
 

@@ -1,0 +1,171 @@
+"""Two trees of turns side by side, aligned by place."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Final
+
+from rlm_integrations.records import LLMError, Usage
+from rlm_integrations.trajectory import Execution, FunctionCall, Iteration, SubCall
+
+_Item = Iteration | Execution | SubCall | FunctionCall
+# Fields that differ between any two runs, even if both did the same
+_INCIDENTAL: Final = frozenset({"seconds"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceDiff:
+    """What two runs did at one place of their trees.
+
+    Attributes:
+        place: The place, such as "turn 2, block 1, llm_batch 17".
+        level: Its depth in the tree; 1 for turns of the root.
+        one: The fields of the first run by name, such as "code" or "reply"; None if it did nothing
+            at this place.
+        other: The same for the second run.
+    """
+
+    place: str
+    level: int
+    one: Mapping[str, str] | None
+    other: Mapping[str, str] | None
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The names of the fields that differ, times excepted; empty if only one run has the
+        place.
+        """
+        if self.one is None or self.other is None:
+            return ()
+        return tuple(
+            name
+            for name, value in self.one.items()
+            if name not in _INCIDENTAL and self.other.get(name) != value
+        )
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both runs did the same."""
+        return self.one is not None and self.other is not None and not self.changed
+
+
+def align(
+    one: Sequence[Iteration], other: Sequence[Iteration], *, within: str = "", level: int = 1
+) -> Iterator[PlaceDiff]:
+    """All places of both trees, in order: the n-th turn with the n-th turn, and so on. Prompts of a
+    batch have their number in it; the calls of each function are numbered by their start.
+    """
+    for number, (turn, its) in enumerate(zip_longest(one, other), 1):
+        place = f"{within}turn {number}"
+        yield _place(place, level, turn, its)
+        blocks = zip_longest(_blocks(turn), _blocks(its))
+        for block_number, (block, theirs) in enumerate(blocks, 1):
+            inner = f"{place}, block {block_number}"
+            yield _place(inner, level + 1, block, theirs)
+            yield from _align_calls(block, theirs, inner, level + 2)
+
+
+def _align_calls(
+    one: Execution | None, other: Execution | None, within: str, level: int
+) -> Iterator[PlaceDiff]:
+    first, second = _calls_by_place(one), _calls_by_place(other)
+    for key in sorted(first.keys() | second.keys()):
+        call, theirs = first.get(key), second.get(key)
+        function = (call or theirs).function  # type: ignore[union-attr] # one of them exists
+        number = ".".join(str(each + 1) for each in key[1:])
+        place = f"{within}, {function} {number}"
+        yield _place(place, level, call, theirs)
+        turns = call.turns if isinstance(call, SubCall) else ()
+        their_turns = theirs.turns if isinstance(theirs, SubCall) else ()
+        yield from align(turns, their_turns, within=f"{place}, ", level=level + 1)
+
+
+def _blocks(turn: Iteration | None) -> Sequence[Execution]:
+    return () if turn is None else turn.executions
+
+
+def _calls_by_place(block: Execution | None) -> dict[tuple[str | int, ...], SubCall | FunctionCall]:
+    """The calls by function, number of the call, and number of the prompt in it."""
+    if block is None:
+        return {}
+    calls = sorted([*block.subcalls, *block.function_calls], key=lambda call: call.start)
+    numbers: dict[str, int] = {}  # of the calls of each function, by path without items
+    counts: dict[str, int] = {}
+    found: dict[tuple[str | int, ...], SubCall | FunctionCall] = {}
+    for call in calls:
+        path, items = _items_of(call.path)
+        if path not in numbers:
+            numbers[path] = counts.get(call.function, 0)
+            counts[call.function] = numbers[path] + 1
+        key: tuple[str | int, ...] = (call.function, numbers[path], *items)
+        while key in found:  # a record of other programs may have any paths
+            key = (*key, 0)
+        found[key] = call
+    return found
+
+
+def _items_of(path: str) -> tuple[str, tuple[int, ...]]:
+    """The path of a call, and the position of one prompt in it."""
+    folder, slash, name = path.rpartition("/")
+    call, *items = name.split(".")
+    if not all(each.isascii() and each.isdigit() and len(each) < 10 for each in items):
+        return path, ()
+    return f"{folder}{slash}{call}", tuple(map(int, items))
+
+
+def _place(place: str, level: int, one: _Item | None, other: _Item | None) -> PlaceDiff:
+    return PlaceDiff(place=place, level=level, one=_fields(one), other=_fields(other))
+
+
+def _fields(item: _Item | None) -> Mapping[str, str] | None:
+    """What is compared, as text."""
+    match item:
+        case Iteration():
+            return {
+                "reply": item.reply,
+                "note": item.note,
+                "model": item.model,
+                "tokens": _tokens(item.usage),
+                "seconds": f"{item.call_end - item.start:.3f}",
+            }
+        case Execution():
+            return {
+                "code": item.code,
+                "output": item.output,
+                "status": item.status,
+                "error": item.error or "",
+                "seconds": f"{item.elapsed:.3f}",
+            }
+        case SubCall():
+            return {
+                "prompt": str(item.prompt),
+                "reply": str(item.reply),
+                "error": item.reply.type if isinstance(item.reply, LLMError) else "",
+                "model": item.model,
+                "tokens": _tokens(item.usage),
+                "seconds": f"{item.end - item.start:.3f}",
+            }
+        case FunctionCall():
+            return {
+                "arguments": item.arguments,
+                "error": item.error or "",
+                "seconds": f"{item.end - item.start:.3f}",
+            }
+    return None
+
+
+def _tokens(usage: Usage | None) -> str:
+    if usage is None:
+        return "unknown"
+    return f"{usage.input_tokens:,} in, {usage.output_tokens:,} out"
+
+
+def settings_of(parts: Iterable[tuple[str, object]]) -> dict[str, str]:
+    """Settings as one level of names and texts: `limits.memory` for a field of a field."""
+    found: dict[str, str] = {}
+    for name, value in parts:
+        if isinstance(value, Mapping):
+            found |= settings_of((f"{name}.{key}", inner) for key, inner in value.items())
+        else:
+            found[name] = str(value)
+    return found
