@@ -6,7 +6,7 @@ from typing import Final
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.result import RLMResult
-from rlm_integrations.store.reader import StoreReader
+from rlm_integrations.store import SharedStore
 
 MAX_KEPT_RESULTS: Final = 32
 
@@ -37,7 +37,7 @@ class KeptResults:
             return self._results.get(run_id)
 
 
-def store_in(result: RLMResult) -> StoreReader:
+def store_in(result: RLMResult) -> SharedStore:
     """The store of a result.
 
     Raises:

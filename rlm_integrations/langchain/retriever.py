@@ -13,6 +13,7 @@ from typing_extensions import override
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import InputError, check_count
 from rlm_integrations.faces.evidence import search_evidence, summarize_store
+from rlm_integrations.faces.stored_runs import choose_store
 from rlm_integrations.langchain.kept_stores import store_of
 from rlm_integrations.langchain.outputs import evidence_document
 from rlm_integrations.store.query import MAX_RESULTS
@@ -28,6 +29,8 @@ class RLMStoreRetriever(BaseRetriever):
     Args:
         store: The store: `result.store`, a result, the output of an `RLMRunnable`, or its
             `store_id`.
+        storage: Instead of `store`, the storage of a run. The run is read at once, which blocks.
+        run_id: The id of that run.
         mode: "search" returns the most relevant objects, "summary" one Document with counts by type
             and tag and the most relevant objects.
         k: How many objects.
@@ -43,7 +46,9 @@ class RLMStoreRetriever(BaseRetriever):
     def __init__(
         self,
         *,
-        store: object,
+        store: object = None,
+        storage: object = None,
+        run_id: str | None = None,
         mode: Literal["search", "summary"] = "search",
         k: int = 4,
         name: str | None = None,
@@ -53,7 +58,7 @@ class RLMStoreRetriever(BaseRetriever):
         if mode not in {"search", "summary"}:
             raise InputError(f"mode={mode!r}: choose 'search' or 'summary'")
         fields: dict[str, Any] = {
-            "store": store_of(store),
+            "store": choose_store(store, storage, run_id, store_of),
             "mode": mode,
             "k": check_count("k", k, most=MAX_RESULTS),
         }

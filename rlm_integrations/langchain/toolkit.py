@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.faces.evidence import search_evidence, summarize_store
+from rlm_integrations.faces.stored_runs import choose_store
 from rlm_integrations.langchain.kept_stores import store_of
 from rlm_integrations.langchain.outputs import evidence_document
 from rlm_integrations.langchain.tool import truncate, with_tool_exceptions
@@ -45,6 +46,8 @@ class RLMStoreToolkit(BaseToolkit):
     Args:
         store: The store: `result.store`, a result, the output of an `RLMRunnable`, or its
             `store_id`.
+        storage: Instead of `store`, the storage of a run. The run is read at once, which blocks.
+        run_id: The id of that run.
 
     Raises:
         InputError: The store is not found.
@@ -52,8 +55,10 @@ class RLMStoreToolkit(BaseToolkit):
 
     store: Any
 
-    def __init__(self, *, store: object) -> None:
-        fields: dict[str, Any] = {"store": store_of(store)}
+    def __init__(
+        self, *, store: object = None, storage: object = None, run_id: str | None = None
+    ) -> None:
+        fields: dict[str, Any] = {"store": choose_store(store, storage, run_id, store_of)}
         super().__init__(**fields)
 
     def get_tools(self) -> list[BaseTool]:

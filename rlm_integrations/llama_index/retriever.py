@@ -9,6 +9,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.errors import InputError, check_count
 from rlm_integrations.faces.evidence import search_evidence, summarize_store
+from rlm_integrations.faces.stored_runs import choose_store
 from rlm_integrations.llama_index._defaults import callbacks
 from rlm_integrations.llama_index.nodes import finding
 from rlm_integrations.llama_index.results import store_of
@@ -24,7 +25,9 @@ class RLMStoreRetriever(BaseRetriever):
 
     Args:
         store: A result's `store`, an engine's `last_store`, a result, a response of an engine, or
-            its `run_id`.
+            its `run_id` if the engine is of this process.
+        storage: Instead of `store`, the storage of a run. The run is read at once, which blocks.
+        run_id: The id of that run.
         mode: "search" returns the `k` most relevant findings, "summary" one node that summarizes
             the store.
         k: How many findings.
@@ -36,13 +39,15 @@ class RLMStoreRetriever(BaseRetriever):
 
     def __init__(
         self,
-        store: object,
+        store: object = None,
         mode: Mode = "search",
         k: int = 4,
         *,
+        storage: object = None,
+        run_id: str | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        reading = store_of(store)
+        reading = choose_store(store, storage, run_id, store_of)
         if mode not in ("search", "summary"):
             raise InputError(f"mode={mode!r}: choose 'search' or 'summary'")
         super().__init__(callbacks(callback_manager))

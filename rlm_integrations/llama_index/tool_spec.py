@@ -7,6 +7,7 @@ from llama_index.core.tools.tool_spec.base import BaseToolSpec
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.errors import check_count
 from rlm_integrations.faces.evidence import Evidence, search_evidence, summarize_store
+from rlm_integrations.faces.stored_runs import choose_store
 from rlm_integrations.llama_index.results import store_of
 from rlm_integrations.store.passages import passage
 
@@ -23,7 +24,9 @@ class RLMStoreToolSpec(BaseToolSpec):
 
     Args:
         store: A result's `store`, an engine's `last_store`, a result, a response of an engine, or
-            its `run_id`.
+            its `run_id` if the engine is of this process.
+        storage: Instead of `store`, the storage of a run. The run is read at once, which blocks.
+        run_id: The id of that run.
 
     Raises:
         InputError: There is no such store.
@@ -35,8 +38,10 @@ class RLMStoreToolSpec(BaseToolSpec):
         ("read_passage", "aread_passage"),
     ]
 
-    def __init__(self, store: object) -> None:
-        self._store = store_of(store)
+    def __init__(
+        self, store: object = None, *, storage: object = None, run_id: str | None = None
+    ) -> None:
+        self._store = choose_store(store, storage, run_id, store_of)
 
     def search_findings(self, query: str, k: int = 4) -> str:
         """Search what was found in the document: words to find, or terms such as type=claim tag=x

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
 from rlm_integrations.langchain import RLMStoreRetriever, RLMStoreToolkit, toolkit
 from rlm_integrations.records import SpanRef
+from rlm_integrations.storage import Storage
 from tests.langchain._agents import DOCUMENTS, QUOTE, TEXTS, both, findings, scripted
 
 AT = TEXTS[0].index(QUOTE)
@@ -250,3 +252,27 @@ def test_no_store() -> None:
     """A toolkit without a store is an error when it is created."""
     with pytest.raises(InputError, match="no run 'gone'"):
         RLMStoreToolkit(store="gone")
+
+
+async def test_the_findings_of_a_stored_run(tmp_path: Path) -> None:
+    """The retriever and the tools open a run of a storage by its id, as another process does, with
+    the text of its spans; half of the two arguments is an error.
+    """
+    with Storage(tmp_path / "runs") as storage:
+        output = await scripted(storage=storage).ainvoke("Who approved the dam?")
+        run_id = output["rlm"]["run_id"]
+    with Storage(tmp_path / "runs") as storage:
+        (found,) = RLMStoreRetriever(storage=storage, run_id=run_id).invoke("type=claim")
+        assert found.page_content == "Ada Conti approved the Ravenna dam."
+        assert found.metadata["spans"][0]["doc_id"] == "minutes"
+        made = RLMStoreToolkit(storage=storage, run_id=run_id).get_tools()
+        read = next(tool for tool in made if tool.name == "read_span")
+        place = {"source": "minutes", "start": AT, "end": AT + len(QUOTE)}
+        assert (await tell(read, True, **place)).content == QUOTE
+        for given in ({"storage": storage}, {"store": output, "storage": storage}):
+            with pytest.raises(InputError, match=r"pass store=…, or storage=… and run_id=…"):
+                RLMStoreToolkit(**given)
+        with pytest.raises(InputError, match="there is no run 'other' in this storage"):
+            RLMStoreRetriever(storage=storage, run_id="other")
+        with pytest.raises(InputError, match="storage must be a Storage"):
+            RLMStoreRetriever(storage="runs/", run_id=run_id)

@@ -1,5 +1,6 @@
 """Tools over a run's findings, for LlamaIndex agents."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from llama_index.core.tools.tool_spec.base import BaseToolSpec
 
 from rlm_integrations import SharedStore
 from rlm_integrations.errors import InputError
-from rlm_integrations.llama_index import RLMQueryEngine, RLMStoreToolSpec
+from rlm_integrations.llama_index import RLMQueryEngine, RLMStoreRetriever, RLMStoreToolSpec
+from rlm_integrations.storage import Storage
 
 APIS = pytest.mark.parametrize("api", ["sync", "async"])
 
@@ -95,3 +97,19 @@ async def test_invalid_arguments(api: str) -> None:
         )
     with pytest.raises(InputError, match="a store, a result, a response or its run_id"):
         RLMStoreToolSpec(None)
+
+
+@APIS
+async def test_the_findings_of_a_stored_run(api: str, tmp_path: Path) -> None:
+    """The tools and the retriever open a run of a storage by its id, as another process does, with
+    the document's text.
+    """
+    with Storage(tmp_path / "runs") as storage:
+        engine = RLMQueryEngine.from_defaults(Document(text=TEXT), llm=finder(), storage=storage)
+        run_id = (await engine.aquery(QUESTION)).metadata["run_id"]
+    with Storage(tmp_path / "runs") as storage:
+        spec = RLMStoreToolSpec(storage=storage, run_id=run_id)
+        (found,) = RLMStoreRetriever(storage=storage, run_id=run_id).retrieve("needle")
+        assert found.text == "It is 42."
+    place = {"source": "context_0", "start": AT, "end": AT + len(NEEDLE)}
+    assert await call(spec, api, "read_passage", **place) == NEEDLE
