@@ -8,7 +8,9 @@ from typing import Final
 from rlm_integrations.records import LLMError, Usage
 from rlm_integrations.trajectory import Execution, FunctionCall, Iteration, SubCall
 
+_Call = SubCall | FunctionCall
 _Item = Iteration | Execution | SubCall | FunctionCall
+_Key = tuple[str, tuple[int, ...]]  # of a call in its block: function, and its numbers
 # Fields that differ between any two runs, even if both did the same
 _INCIDENTAL: Final = frozenset({"seconds"})
 
@@ -71,9 +73,8 @@ def _align_calls(
     first, second = _calls_by_place(one), _calls_by_place(other)
     for key in sorted(first.keys() | second.keys()):
         call, theirs = first.get(key), second.get(key)
-        function = (call or theirs).function  # type: ignore[union-attr] # one of them exists
-        number = ".".join(str(each + 1) for each in key[1:])
-        place = f"{within}, {function} {number}"
+        function, numbers = key
+        place = f"{within}, {function} {'.'.join(str(each + 1) for each in numbers)}"
         yield _place(place, level, call, theirs)
         turns = call.turns if isinstance(call, SubCall) else ()
         their_turns = theirs.turns if isinstance(theirs, SubCall) else ()
@@ -84,22 +85,23 @@ def _blocks(turn: Iteration | None) -> Sequence[Execution]:
     return () if turn is None else turn.executions
 
 
-def _calls_by_place(block: Execution | None) -> dict[tuple[str | int, ...], SubCall | FunctionCall]:
+def _calls_by_place(block: Execution | None) -> dict[_Key, _Call]:
     """The calls by function, number of the call, and number of the prompt in it."""
     if block is None:
         return {}
-    calls = sorted([*block.subcalls, *block.function_calls], key=lambda call: call.start)
+    calls: list[_Call] = [*block.subcalls, *block.function_calls]
+    calls.sort(key=lambda call: call.start)
     numbers: dict[str, int] = {}  # of the calls of each function, by path without items
     counts: dict[str, int] = {}
-    found: dict[tuple[str | int, ...], SubCall | FunctionCall] = {}
+    found: dict[_Key, _Call] = {}
     for call in calls:
         path, items = _items_of(call.path)
         if path not in numbers:
             numbers[path] = counts.get(call.function, 0)
             counts[call.function] = numbers[path] + 1
-        key: tuple[str | int, ...] = (call.function, numbers[path], *items)
+        key: _Key = (call.function, (numbers[path], *items))
         while key in found:  # a record of other programs may have any paths
-            key = (*key, 0)
+            key = (call.function, (*key[1], 0))
         found[key] = call
     return found
 
