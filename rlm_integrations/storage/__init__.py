@@ -9,6 +9,7 @@ if not all(map(find_spec, ("alembic", "sqlalchemy", "yaml", "zstandard"))):
     raise MissingExtraError("rlm_integrations.storage", "storage")
 
 from rlm_integrations.storage.artifacts import ArtifactStore, StoredArtifact
+from rlm_integrations.storage.forgetting import Removed
 from rlm_integrations.storage.job import DeriveJobStatus, Job
 from rlm_integrations.storage.lake import Lake
 from rlm_integrations.storage.manifest import Manifest
@@ -24,6 +25,7 @@ __all__ = [
     "JournalRecord",
     "Lake",
     "Manifest",
+    "Removed",
     "RunInfo",
     "SqlQueueStore",
     "Storage",

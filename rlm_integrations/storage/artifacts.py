@@ -110,7 +110,7 @@ class ArtifactStore:
 
     def list_manifests(self) -> list[str]:
         """The ids of all manifests, sorted."""
-        return [Path(name).stem for name in self._files.list_names("manifests")]
+        return [Path(name).stem for name in self._files.sizes("manifests")]
 
     def list_artifacts(
         self, task_type: str | None = None, manifest_id: str | None = None
@@ -129,7 +129,7 @@ class ArtifactStore:
 
     def _list(self, folder: str, manifest_id: str | None) -> list[StoredArtifact]:
         found = []
-        for name in self._files.list_names(folder):
+        for name in self._files.sizes(folder):
             file = Path(name)
             stamp, _, own_id = file.stem.partition("_")
             try:

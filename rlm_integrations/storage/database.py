@@ -29,6 +29,7 @@ PATIENCE_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
 _BUSY_SECONDS = 30.0
+_PARENTS: list[Any] = []  # in a forked process, the connections of its parent
 
 
 def parse_url(text: str) -> URL:
@@ -222,6 +223,11 @@ class Database:
         if self._stop.is_set():
             raise StorageError(f"storage in {self.target} is closed; open it again")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._stop.is_set()
+
     def close(self) -> None:
         """Close all connections. Reads and writes that wait for the database end with its error."""
         self._stop.set()
@@ -229,6 +235,7 @@ class Database:
 
     def abandon(self) -> None:
         """Leave the parent's connections alone in a forked process."""
+        _PARENTS.append(self._engine.pool)  # psycopg warns of each that is collected
         self._engine.dispose(close=False)
 
 

@@ -3,8 +3,9 @@
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -39,8 +40,8 @@ class Files(Protocol):
         """Whether there is such a file."""
         ...
 
-    def list_names(self, folder: str) -> list[str]:
-        """The names of all files in a folder and the folders below, sorted."""
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The sizes of all files in a folder and the folders below, by name, sorted."""
         ...
 
     def delete(self, name: str) -> None:
@@ -111,15 +112,15 @@ class LocalFiles:
         with self._clear_errors(name):
             return self.path_of(name).is_file()
 
-    def list_names(self, folder: str) -> list[str]:
-        """The names of all files in a folder and the folders below, sorted."""
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The sizes of all files in a folder and the folders below, by name, sorted."""
         with self._clear_errors(folder):
-            found = self.path_of(folder).rglob("*")
-            return sorted(
-                path.relative_to(self._root).as_posix()
-                for path in found
-                if not path.name.startswith(".") and path.is_file()
-            )
+            found = {}
+            for path in sorted(self.path_of(folder).rglob("[!.]*")):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    if stat.S_ISREG((seen := path.stat()).st_mode):
+                        found[path.relative_to(self._root).as_posix()] = seen.st_size
+            return found
 
     def delete(self, name: str) -> None:
         """Remove the file, if it exists."""
@@ -214,13 +215,13 @@ class ObjectFiles:
                 return False
         return True
 
-    def list_names(self, folder: str) -> list[str]:
-        """The names of all objects below a prefix, sorted."""
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The sizes of all objects below a prefix, by name, sorted."""
         import obstore
 
         with self._clear_errors(folder):
             pages = obstore.list(self._store, prefix=check_name(folder))
-            return sorted(each["path"] for page in pages for each in page)
+            return dict(sorted((each["path"], each["size"]) for page in pages for each in page))
 
     def delete(self, name: str) -> None:
         """Remove the object, if it exists."""

@@ -1,13 +1,18 @@
 """Blobs by their SHA-256: small ones compressed in the database, large ones as files.
 
-A blob is kept before the row that names it. What is read is compared with its hash, so that a torn
-or changed blob is an error, never a wrong answer.
+A blob is kept before the row that names it, and removed by others if no run uses it. The database
+decides which comes first: whoever adds a use locks the rows of its blobs, and so does whoever
+removes them. A use of a blob that was removed meanwhile is an error, and the blob is put again.
+
+What is read is compared with its hash, so that a torn or changed blob is an error, never a wrong
+answer.
 """
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import Connection, delete, select
 
@@ -15,42 +20,78 @@ from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import DamagedDataError, StorageError
 from rlm_integrations.storage.compression import compress, decompress
 from rlm_integrations.storage.files import Files
+from rlm_integrations.storage.schema import DEFAULT_SCHEMA
 from rlm_integrations.storage.shared_database import SharedDatabase
 from rlm_integrations.storage.statements import RawInsert
 
+T = TypeVar("T")
+
 SMALL_BYTES = 64 << 10  # up to this many, a row is several times as fast as a file
 _FOLDER = "blobs"
+_CHUNK = 100  # blobs that are looked up or removed in one transaction
+_TRIES = 5  # of a use whose blobs are removed each time
+
+
+class BlobGoneError(StorageError):
+    """A blob was removed between its put and its first use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedBlobs:
+    """Blobs that were removed.
+
+    Attributes:
+        count: How many.
+        size: Their bytes, before they were compressed.
+    """
+
+    count: int = 0
+    size: int = 0
+
+    def __add__(self, other: "RemovedBlobs") -> "RemovedBlobs":
+        return RemovedBlobs(count=self.count + other.count, size=self.size + other.size)
 
 
 class Lake:
-    """Keeps bytes, each content once.
+    """Keeps bytes, each content once, as long as a run uses them.
 
     Args:
-        shared: The database, for small blobs.
-        files: Where large blobs go; None keeps all in the database.
+        shared: The database.
+        files: Where large blobs go; None keeps all in the database. No other storage may use it.
     """
 
     def __init__(self, shared: SharedDatabase, files: Files | None) -> None:
         self._shared = shared
         self._files = files
-        self._table = shared.database.schema.blobs
-        self._insert = RawInsert(
-            shared.database.dialect,
-            self._table,
-            ["sha256", "size", "data", "kept_at"],
-            new_only=True,
-        )
+        schema = shared.database.schema
+        self._table, self._uses = schema.blobs, schema.blob_uses
+        names = shared.database.names
+        name = names.schema or names.prefix.removesuffix("_")
+        self._folder = _FOLDER if name == DEFAULT_SCHEMA else f"{_FOLDER}-{name}"
+        dialect = shared.database.dialect
+        columns = ["sha256", "size", "data", "kept_at"]
+        self._insert = RawInsert(dialect, schema.blobs, columns, new_only=True)
+        self._insert_use = RawInsert(dialect, schema.blob_uses, ["run_id", "sha256"], new_only=True)
 
     def put(self, data: bytes) -> str:
         """Keep the data, and return its SHA-256 in hexadecimal once it is on the disk.
 
-        Content that is kept already is not written again, unless it is damaged.
+        Content that is kept already is not written again, unless it is damaged. Until a run uses
+        it, any `forget` or `prune` may remove it.
         """
         sha256 = hashlib.sha256(data).hexdigest()
-        if self._files is None or len(data) <= SMALL_BYTES:
-            self._shared.writer.insert({self._insert: [self._row(sha256, data)]}).result()
+        is_file = self._files is not None and len(data) > SMALL_BYTES
+        row = {
+            "sha256": sha256,
+            "size": len(data),
+            "data": None if is_file else compress(data),
+            "kept_at": time.time(),
+        }
+        # The row first: it waits for a removal that has begun, which also removes the file
+        self._shared.writer.insert({self._insert: [row]}).result()
+        if self._files is None or not is_file:
             return sha256
-        name = _name(sha256)
+        name = self._name(sha256)
         if self._files.write(name, compress(data), replace=False):
             return sha256
         try:
@@ -59,26 +100,73 @@ class Lake:
             self._files.write(name, compress(data))
         return sha256
 
-    async def aput(self, data: bytes) -> str:
-        """The same without blocking the event loop."""
-        return await in_thread(self.put, data)
+    def use(self, connection: Connection, run_id: str, hashes: Collection[str]) -> None:
+        """Note that a run uses these blobs, in the transaction that adds the rows that name them.
 
-    def _row(self, sha256: str, data: bytes) -> dict[str, Any]:
-        return {
-            "sha256": sha256,
-            "size": len(data),
-            "data": compress(data),
-            "kept_at": time.time(),
-        }
+        Raises:
+            BlobGoneError: One was removed since it was put.
+        """
+        wanted = sorted(set(hashes))
+        for chunk in _chunks(wanted):
+            there = set(self._locked(connection, chunk, read=True))
+            if gone := [each for each in chunk if each not in there]:
+                raise BlobGoneError(f"blob {gone[0]} is not in the storage")
+        if wanted:
+            self._insert_use.run(
+                connection, [{"run_id": run_id, "sha256": each} for each in wanted]
+            )
+
+    def remove_unused(self, hashes: Collection[str]) -> RemovedBlobs:
+        """Remove those of the blobs that no run uses."""
+        removed = RemovedBlobs()
+        for chunk in _chunks(sorted(set(hashes))):
+            removed += self._shared.writer.submit(
+                lambda connection, chunk=chunk: self._remove(connection, chunk)  # type: ignore[misc]
+            ).result()
+        return removed
+
+    def _remove(self, connection: Connection, hashes: list[str]) -> RemovedBlobs:
+        sizes = self._locked(connection, hashes, read=False)
+        # A second statement: it sees every use that was committed before the rows were locked
+        uses = self._uses
+        used = connection.scalars(
+            select(uses.c.sha256).where(uses.c.sha256.in_(hashes)).with_for_update(read=True)
+        )
+        unused = sorted(set(sizes).difference(used))
+        connection.execute(delete(self._table).where(self._table.c.sha256.in_(unused)))
+        if self._files is not None:
+            for sha256 in unused:  # before the commit, which a new put of the same waits for
+                self._files.delete(self._name(sha256))
+        return RemovedBlobs(count=len(unused), size=sum(sizes[each] for each in unused))
+
+    def _locked(self, connection: Connection, hashes: list[str], *, read: bool) -> dict[str, int]:
+        """The sizes of those blobs that are there, until the transaction ends: with `read`, others
+        may use them meanwhile.
+        """
+        table = self._table
+        rows = connection.execute(
+            select(table.c.sha256, table.c.size)
+            .where(table.c.sha256.in_(hashes))
+            .order_by(table.c.sha256)  # two that lock several do not wait for each other
+            .with_for_update(read=read)
+            .with_hint(table, "WITH (UPDLOCK, ROWLOCK)", "mssql")
+        )
+        return {row.sha256: row.size for row in rows}
+
+    async def aput(self, data: bytes) -> str:
+        """`put` without blocking the event loop."""
+        return await in_thread(self.put, data)
 
     def has(self, sha256: str) -> bool:
         """Whether a blob with this SHA-256 is kept. It is not read: it may be damaged."""
         known = self._shared.database.read(
-            lambda connection: connection.scalar(
-                select(self._table.c.size).where(self._table.c.sha256 == sha256)
-            )
+            lambda connection: connection.execute(
+                select(self._table.c.data.is_(None)).where(self._table.c.sha256 == sha256)
+            ).first()
         )
-        return known is not None or (self._files is not None and self._files.exists(_name(sha256)))
+        if known is None:
+            return False
+        return not known[0] or (self._files is not None and self._files.exists(self._name(sha256)))
 
     def get(self, sha256: str) -> bytes:
         """The content with this SHA-256.
@@ -94,7 +182,7 @@ class Lake:
             )
         )
         if kept is None and self._files is not None:
-            kept = self._files.read(_name(sha256))
+            kept = self._files.read(self._name(sha256))
         if kept is None:
             raise StorageError(f"{name} is not in the storage")
         data = decompress(kept, name)
@@ -106,43 +194,29 @@ class Lake:
         return data
 
     async def aget(self, sha256: str) -> bytes:
-        """The same without blocking the event loop."""
+        """`get` without blocking the event loop."""
         return await in_thread(self.get, sha256)
 
-    def hashes(self) -> Iterator[str]:
-        """The SHA-256 of every blob."""
-        yield from self._shared.database.read(
-            lambda connection: connection.scalars(
-                select(self._table.c.sha256).order_by(self._table.c.blob_no)
-            ).all()
-        )
-        if self._files is not None:
-            for name in self._files.list_names(_FOLDER):
-                yield name.rpartition("/")[2].removesuffix(".zst")
+    def files(self) -> dict[str, int]:
+        """The sizes of the files, compressed, by the SHA-256 that their names say."""
+        found = {} if self._files is None else self._files.sizes(self._folder)
+        return {name.rpartition("/")[2].removesuffix(".zst"): size for name, size in found.items()}
 
-    def find_damaged(self) -> list[str]:
-        """The SHA-256 of every blob that cannot be read; reads all of them."""
-        found = []
-        for sha256 in self.hashes():
-            try:
-                self.get(sha256)
-            except DamagedDataError:
-                found.append(sha256)
-        return found
-
-    def delete(self, hashes: Iterable[str]) -> None:
-        """Remove these blobs. The caller has removed every row that names them."""
-        removed = list(hashes)
-
-        def remove(connection: Connection) -> None:
-            for sha256 in removed:
-                connection.execute(delete(self._table).where(self._table.c.sha256 == sha256))
-
-        self._shared.writer.submit(remove).result()
-        if self._files is not None:
-            for sha256 in removed:
-                self._files.delete(_name(sha256))
+    def _name(self, sha256: str) -> str:
+        return f"{self._folder}/{sha256[:2]}/{sha256}.zst"
 
 
-def _name(sha256: str) -> str:
-    return f"{_FOLDER}/{sha256[:2]}/{sha256}.zst"
+def put_again_if_gone(attempt: Callable[[], T]) -> T:
+    """What `attempt` returns, which puts blobs and adds the rows that use them; it is called again
+    if another process removed one of the blobs in between.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return attempt()
+        except BlobGoneError:
+            continue
+    return attempt()
+
+
+def _chunks(hashes: list[str]) -> Iterator[list[str]]:
+    return (hashes[start : start + _CHUNK] for start in range(0, len(hashes), _CHUNK))

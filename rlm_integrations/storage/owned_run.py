@@ -12,10 +12,9 @@ from sqlalchemy import Connection, update
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import RLMError, RunBusyError
 from rlm_integrations.storage import owner
-from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.lake import Lake, put_again_if_gone
 from rlm_integrations.storage.run_log import JournalRecord, RunLog
 from rlm_integrations.storage.shared_database import SharedDatabase
-from rlm_integrations.storage.statements import RawInsert
 
 logger = logging.getLogger("rlm_integrations")
 
@@ -87,12 +86,6 @@ class OwnedRun:
         self._owner = owner.own_name()
         self._is_lost = self._is_over = False
         self._runs = shared.database.schema.runs
-        self._use = RawInsert(
-            shared.database.dialect,
-            shared.database.schema.blob_uses,
-            ["run_id", "sha256"],
-            new_only=True,
-        )
         leases.add(self)
 
     async def append(self, call: str, record: bytes) -> None:
@@ -116,20 +109,19 @@ class OwnedRun:
 
     def _finish(self, result: Mapping[str, Any]) -> None:
         self._leases.remove(self.run_id)
-        sha256 = self._lake.put(json.dumps(result, separators=(",", ":")).encode())
+        body = json.dumps(result, separators=(",", ":")).encode()
 
-        def write(connection: Connection) -> None:
-            use = {"run_id": self.run_id, "sha256": sha256}
-            self._use.run(connection, [use])
-            self._update(
-                connection,
-                status=str(result["stop_reason"])[:20],
-                result_sha256=sha256,
-                owner=None,
-                lease_until_utc=None,
-            )
+        def attempt() -> None:
+            sha256 = self._lake.put(body)
 
-        self._shared.writer.submit(write).result()
+            def write(connection: Connection) -> None:
+                ended = {"status": str(result["stop_reason"])[:20], "result_sha256": sha256}
+                if self._update(connection, owner=None, lease_until_utc=None, **ended):
+                    self._lake.use(connection, self.run_id, [sha256])
+
+            self._shared.writer.submit(write).result()
+
+        put_again_if_gone(attempt)
         self._is_over = True
 
     async def release(self) -> None:

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, text, update
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, bindparam, select, text, update
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import InputError
 from rlm_integrations.storage.compression import compress, decompress
-from rlm_integrations.storage.lake import SMALL_BYTES, Lake
+from rlm_integrations.storage.lake import SMALL_BYTES, Lake, put_again_if_gone
 from rlm_integrations.storage.record_bodies import packed, unpacked
 from rlm_integrations.storage.schema import utc_now
 from rlm_integrations.storage.shared_database import SharedDatabase
@@ -74,9 +75,6 @@ class RunLog:
             schema.records,
             ["run_id", "call_id", "body", "blob_sha256", "kept_at"],
         )
-        self._insert_use = raw(
-            database.dialect, schema.blob_uses, ["run_id", "sha256"], new_only=True
-        )
         self._insert_event = raw(
             database.dialect,
             schema.events,
@@ -103,29 +101,31 @@ class RunLog:
         """
         if not records:
             return
-        kept_at = time.time()
-        rows: list[Row] = []
-        uses: list[Row] = []
         for record in records:
             _check_id("run_id", record.run_id)
-            sha256 = None
-            if len(record.body) > SMALL_BYTES:
-                sha256 = await self._lake.aput(record.body)  # the blob before the row that names it
-            rows.append(
-                {
-                    "run_id": record.run_id,
-                    "call_id": record.call_id,
-                    "body": None if sha256 else packed(record.body),
-                    "blob_sha256": sha256,
-                    "kept_at": kept_at,
-                }
-            )
-            used = [*record.blobs, *([sha256] if sha256 else [])]
-            uses += [{"run_id": record.run_id, "sha256": each} for each in used]
-        inserts: dict[RawInsert, Sequence[Row]] = {self._insert_record: rows}
-        if uses:
-            inserts[self._insert_use] = uses
-        await self._shared.writer.submit_here(None, inserts)
+        if any(record.blobs or len(record.body) > SMALL_BYTES for record in records):
+            await in_thread(put_again_if_gone, partial(self._append_with_blobs, records))
+            return
+        rows = _rows(records, [None] * len(records))
+        await self._shared.writer.submit_here(None, {self._insert_record: rows})
+
+    def _append_with_blobs(self, records: Sequence[JournalRecord]) -> None:
+        hashes = [
+            self._lake.put(record.body) if len(record.body) > SMALL_BYTES else None
+            for record in records
+        ]
+        rows = _rows(records, hashes)
+        uses: dict[str, set[str]] = {}
+        for record, sha256 in zip(records, hashes, strict=True):
+            used = uses.setdefault(record.run_id, set())
+            used.update(record.blobs, [sha256] if sha256 else [])
+
+        def write(connection: Connection) -> None:
+            for run_id, used in uses.items():
+                self._lake.use(connection, run_id, used)
+            self._insert_record.run(connection, rows)
+
+        self._shared.writer.submit(write).result()
 
     def load(self, run_id: str) -> list[JournalRecord]:
         """All records of a run, in the order in which they were kept.
@@ -235,6 +235,21 @@ class RunLog:
             )
             for number, body, run_id in rows
         ]
+
+
+def _rows(records: Sequence[JournalRecord], hashes: Sequence[str | None]) -> list[Row]:
+    """The rows of records, whose bodies are in the lake if they have a hash."""
+    kept_at = time.time()
+    return [
+        {
+            "run_id": record.run_id,
+            "call_id": record.call_id,
+            "body": None if sha256 else packed(record.body),
+            "blob_sha256": sha256,
+            "kept_at": kept_at,
+        }
+        for record, sha256 in zip(records, hashes, strict=True)
+    ]
 
 
 def _check_id(name: str, value: Any) -> None:

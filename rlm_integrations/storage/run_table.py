@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations._json import read_record, to_plain
@@ -21,7 +21,7 @@ from rlm_integrations.errors import (
 )
 from rlm_integrations.run_setup import RESUMABLE, RunSetup
 from rlm_integrations.storage import owner
-from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.lake import Lake, put_again_if_gone
 from rlm_integrations.storage.owned_run import Leases, OwnedRun
 from rlm_integrations.storage.run_log import RunLog
 from rlm_integrations.storage.shared_database import SharedDatabase
@@ -109,35 +109,44 @@ class RunTable:
     def _begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> OwnedRun:
         if self._find(run_id) is not None:  # before another document is kept
             raise RunExistsError(_EXISTS.format(run_id))
-        document, blobs = keep_corpus(self._lake, corpus) if self._keep_documents else (None, [])
-        plain = {"setup": to_plain(setup), "document": document}
-        setup_sha256 = self._lake.put(json.dumps(plain, separators=(",", ":")).encode())
-        runs, uses, now = self._schema.runs, self._schema.blob_uses, datetime.now(UTC)
-        row = {
-            "run_id": run_id,
-            "status": RUNNING,
-            "question": setup.question,
-            "root_model": setup.models.root[:200],
-            "setup_sha256": setup_sha256,
-            "owner": owner.own_name(),
-            "lease_until_utc": now + self._lease,
-            "created_at_utc": now,
-            "updated_at_utc": now,
-        }
-        new = insert_new(self._shared.database.dialect.name, runs, list(row))
 
-        def write(connection: Connection) -> bool:
-            if connection.execute(new, row).rowcount != 1:
-                known = select(runs.c.owner, runs.c.created_at_utc).where(runs.c.run_id == run_id)
-                # The same, if the connection was lost after the commit
-                return connection.execute(known).first() == (row["owner"], now)
-            rows = [{"run_id": run_id, "sha256": each} for each in {setup_sha256, *blobs}]
-            connection.execute(insert(uses), rows)
-            return True
+        def attempt() -> bool:
+            document, blobs = (
+                keep_corpus(self._lake, corpus) if self._keep_documents else (None, [])
+            )
+            plain = {"setup": to_plain(setup), "document": document}
+            setup_sha256 = self._lake.put(json.dumps(plain, separators=(",", ":")).encode())
+            now = datetime.now(UTC)
+            row = {
+                "run_id": run_id,
+                "status": RUNNING,
+                "question": setup.question,
+                "root_model": setup.models.root[:200],
+                "setup_sha256": setup_sha256,
+                "owner": owner.own_name(),
+                "lease_until_utc": now + self._lease,
+                "created_at_utc": now,
+                "updated_at_utc": now,
+            }
+            return self._shared.writer.submit(
+                lambda connection: self._add(connection, row, [setup_sha256, *blobs])
+            ).result()
 
-        if not self._shared.writer.submit(write).result():
+        if not put_again_if_gone(attempt):
             raise RunExistsError(_EXISTS.format(run_id))
         return OwnedRun(run_id, self._shared, self._lake, self._log, self._leases)
+
+    def _add(self, connection: Connection, row: dict[str, Any], blobs: Sequence[str]) -> bool:
+        """Insert a run; False if there is another one of its id."""
+        runs, run_id = self._schema.runs, row["run_id"]
+        new = insert_new(connection.dialect.name, runs, list(row))
+        options = {"preserve_rowcount": True}  # else SQLAlchemy does not tell it of an INSERT
+        if connection.execute(new, row, execution_options=options).rowcount != 1:
+            known = select(runs.c.owner, runs.c.created_at_utc).where(runs.c.run_id == run_id)
+            # The same, if the connection was lost after the commit
+            return connection.execute(known).first() == (row["owner"], row["created_at_utc"])
+        self._lake.use(connection, run_id, blobs)
+        return True
 
     async def take(self, run_id: str) -> LoadedRun:
         """A run to resume; it belongs to this process from now on, unless it has ended.
@@ -154,7 +163,7 @@ class RunTable:
             lambda connection: self._claim(connection, run_id)
         ).result()
         if row is None:
-            raise InputError(self._unknown(run_id))
+            raise InputError(self.unknown(run_id))
         if isinstance(row, str):
             raise RunBusyError(
                 f"run {run_id!r} is being run by {owner.shown(row)}; wait until it has ended"
@@ -184,8 +193,7 @@ class RunTable:
         ).first()
         if row is None or is_over(row.status):
             return row
-        has_owner = row.owner is not None and row.lease_until_utc > now
-        if has_owner and not owner.is_dead(row.owner):
+        if is_running(row):
             return str(row.owner)
         connection.execute(
             update(runs)
@@ -208,7 +216,8 @@ class RunTable:
                 f"the setup of run {row.run_id!r} is damaged: {error}"
             ) from error
 
-    def _unknown(self, run_id: str) -> str:
+    def unknown(self, run_id: str) -> str:
+        """What is said of a run that does not exist; it names the nearest ones."""
         runs = self._schema.runs
         ids = self._shared.database.read(
             lambda connection: connection.scalars(
@@ -229,7 +238,7 @@ class RunTable:
             status: A status that the runs must have.
             limit: How many at most.
         """
-        runs, now = self._schema.runs, datetime.now(UTC)
+        runs = self._schema.runs
         shown = [
             column for column in runs.columns if not column.name.endswith(("_run_id", "_sha256"))
         ]
@@ -239,7 +248,7 @@ class RunTable:
         if status is not None:
             wanted = wanted.where(runs.c.status == status)
         rows = self._shared.database.read(lambda connection: connection.execute(wanted).all())
-        return [_info(row, now) for row in rows]
+        return [_info(row) for row in rows]
 
     def setup(self, run_id: str) -> RunSetup:
         """What a run was made with.
@@ -277,7 +286,7 @@ class RunTable:
     def _row(self, run_id: str) -> Row[Any]:
         row = self._find(run_id)
         if row is None:
-            raise InputError(self._unknown(run_id))
+            raise InputError(self.unknown(run_id))
         return row
 
     def _find(self, run_id: str) -> Row[Any] | None:
@@ -293,8 +302,7 @@ class RunTable:
         self._leases.close()
 
 
-def _info(row: Row[Any], now: datetime) -> RunInfo:
-    is_owned = row.owner is not None and row.lease_until_utc > now
+def _info(row: Row[Any]) -> RunInfo:
     return RunInfo(
         run_id=row.run_id,
         status=row.status,
@@ -302,7 +310,16 @@ def _info(row: Row[Any], now: datetime) -> RunInfo:
         root_model=row.root_model,
         created=row.created_at_utc,
         updated=row.updated_at_utc,
-        is_owned=is_owned and not owner.is_dead(row.owner),
+        is_owned=is_running(row),
+    )
+
+
+def is_running(row: Row[Any]) -> bool:
+    """Whether a process has the run now: its lease lasts, and it is not known to be gone."""
+    return (
+        row.owner is not None
+        and row.lease_until_utc > datetime.now(UTC)
+        and not owner.is_dead(row.owner)
     )
 
 

@@ -123,7 +123,7 @@ class Schema:
             counts.
         stores: One row per shared store, with the number of its last event.
         events: The events of stores, numbered without gaps.
-        blobs: Small blobs, compressed; all blobs if there is no lake.
+        blobs: All blobs: small ones, compressed, and the hashes of those that are files.
         blob_uses: Which run uses which blob, so that a run can be removed with its blobs.
         replies: The cache of models' replies, which belong to no run.
         manifests: What jobs derive, `DeriveManifests` in the original design.
@@ -203,7 +203,7 @@ def schema_for(names: Names) -> Schema:
             Column("blob_no", row_number(), Identity(), primary_key=True),
             Column("sha256", String(64), nullable=False),
             Column("size", BigInteger(), nullable=False),
-            Column("data", binary(), nullable=False),
+            Column("data", binary()),
             Column("kept_at", Double(), nullable=False),
             UniqueConstraint("sha256", name=f"uq_{names.table('Blobs')}"),
         ),

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import yaml
 
 from rlm_integrations.errors import InputError, quote_value
+from rlm_integrations.storage.durations import parse_duration
 from rlm_integrations.storage.schema import DEFAULT_SCHEMA
 
 T = TypeVar("T")
@@ -25,7 +26,6 @@ _KEYS = {
     "storage.sql_server": {"enabled", "schema"},
 }  # fmt: skip
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,7 @@ def read_settings(
     lake = reader.section(section.get("artifact_lake"), "storage.artifact_lake")
     server = reader.section(section.get("sql_server"), "storage.sql_server")
     url = reader.value(section, "storage", "database_url", str, None)
+    kept = reader.value(section, "storage", "retention", str, None)
     settings = StorageSettings(
         artifact_lake_enabled=reader.value(lake, "storage.artifact_lake", "enabled", bool, True),
         base_dir=reader.value(lake, "storage.artifact_lake", "base_dir", str, "runs/"),
@@ -92,7 +93,7 @@ def read_settings(
         schema=reader.value(server, "storage.sql_server", "schema", str, DEFAULT_SCHEMA),
         database_url=url,
         lake_url=reader.value(section, "storage", "lake_url", str, None),
-        retention=_duration(reader.value(section, "storage", "retention", str, None)),
+        retention=None if kept is None else parse_duration("storage.retention", kept),
         keep_documents=reader.value(section, "storage", "keep_documents", bool, True),
     )
     _check_together(settings)
@@ -114,14 +115,6 @@ def _check_together(settings: StorageSettings) -> None:
         raise InputError(
             "storage.artifact_lake and storage.sql_server are both disabled: enable at least one"
         )
-
-
-def _duration(text: str | None) -> timedelta | None:
-    if text is None:
-        return None
-    if found := re.fullmatch(r"([1-9]\d{0,4}) *([hdw])", text):
-        return int(found[1]) * _UNITS[found[2]]
-    raise InputError(f"storage.retention must be like 12h, 30d or 2w, not {quote_value(text)}")
 
 
 class _Reader:

@@ -13,13 +13,16 @@ from rlm_integrations.run_setup import RunSetup
 from rlm_integrations.storage.artifacts import ArtifactStore
 from rlm_integrations.storage.database import parse_url
 from rlm_integrations.storage.database_errors import Target
+from rlm_integrations.storage.durations import parse_duration
 from rlm_integrations.storage.event_feed import follow_events
 from rlm_integrations.storage.files import LocalFiles, open_files
 from rlm_integrations.storage.folder import prepare_folder
+from rlm_integrations.storage.forgetting import Forgetting, Removed
 from rlm_integrations.storage.lake import Lake
 from rlm_integrations.storage.owned_run import OwnedRun
 from rlm_integrations.storage.queue import SqlQueueStore
 from rlm_integrations.storage.reply_table import ReplyTable
+from rlm_integrations.storage.retention import Retention
 from rlm_integrations.storage.run_log import JournalRecord, RunLog, StoredEvent
 from rlm_integrations.storage.run_table import LoadedRun, RunInfo, RunTable
 from rlm_integrations.storage.schema import DEFAULT_SCHEMA
@@ -42,7 +45,9 @@ class Storage:
         pretty_print: Whether JSON of artifacts is indented.
         keep_documents: Whether documents are kept with runs. If not, they are needed again at a
             resume.
-        retention: How long runs are kept; None for ever.
+        retention: How long runs are kept after their last change: a `timedelta`, or a string such
+            as "30d"; None for ever. Older ones are removed in a thread when the storage is opened
+            and when a run begins, at most once an hour.
 
     Raises:
         InputError: The folder is not a storage folder, or the URL cannot work.
@@ -58,10 +63,10 @@ class Storage:
         schema: str = DEFAULT_SCHEMA,
         pretty_print: bool = True,
         keep_documents: bool = True,
-        retention: timedelta | None = None,
+        retention: timedelta | str | None = None,
     ) -> None:
         self.keep_documents = keep_documents
-        self.retention = retention
+        self.retention = None if retention is None else parse_duration("retention", retention)
         files = None if lake is None else open_files(lake)
         if isinstance(where, str) and "://" in where:
             target = Target(parse_url(where))
@@ -76,6 +81,9 @@ class Storage:
         self._log = RunLog(self._shared, self.lake)
         self._replies = ReplyTable(self._shared)
         self._runs = RunTable(self._shared, self.lake, self._log, keep_documents=keep_documents)
+        self._forgetting = Forgetting(self._shared, self.lake, self._runs)
+        self._retention = Retention(self._shared.database, self._forgetting, self.retention)
+        self._retention.start()
         self._arguments = (where, lake, schema, pretty_print, keep_documents, retention)
 
     @classmethod
@@ -113,6 +121,7 @@ class Storage:
 
     async def begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> OwnedRun:
         """Keep a new run and its document; `RLM(storage=…)` calls it."""
+        self._retention.start()
         return await self._runs.begin(run_id, setup, corpus)
 
     async def take(self, run_id: str) -> LoadedRun:
@@ -157,6 +166,25 @@ class Storage:
         """
         return self._runs.setup(run_id)
 
+    def forget(self, run_id: str) -> Removed:
+        """Remove a run: its records, events and result, and every document and blob that no other
+        run uses. Artifacts, jobs and shared stores stay.
+
+        Raises:
+            InputError: No run has this id; the message names the nearest ones.
+            RunBusyError: A process is running it.
+        """
+        return self._forgetting.forget(run_id)
+
+    def prune(self, *, older_than: timedelta | str) -> Removed:
+        """Remove every run that was not changed for so long, however it ended, and blobs of that
+        age that no run uses. Runs that a process is running stay.
+
+        Args:
+            older_than: A `timedelta`, or a string such as "12h", "30d" or "2w".
+        """
+        return self._forgetting.prune(parse_duration("older_than", older_than))
+
     # The cache; see `lm.reply_cache`.
 
     async def find_reply(self, key: str) -> Completion | None:
@@ -194,6 +222,7 @@ class Storage:
         """Release the database; the last of its users waits until everything is committed."""
         if not self._is_closed:
             self._is_closed = True
+            self._retention.close()
             self._runs.close()
             self._shared.release()
 
@@ -236,7 +265,7 @@ def _opened(
     schema: str,
     pretty_print: bool,
     keep_documents: bool,
-    retention: timedelta | None,
+    retention: timedelta | str | None,
 ) -> Storage:
     return Storage(
         where,

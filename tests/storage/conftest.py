@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from rlm_integrations.storage import Storage
 from rlm_integrations.storage.database_errors import Target
 from rlm_integrations.storage.shared_database import SharedDatabase, open_database
 from tests.storage._postgres import VARIABLE, NoPostgresError, Server, own_server
@@ -61,3 +62,18 @@ def opened(url: str) -> Iterator[SharedDatabase]:
     shared = open_database(Target(make_url(url)))
     yield shared
     shared.release()
+
+
+@pytest.fixture(params=["folder", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str | None]:
+    """Where a storage is, and its lake."""
+    if request.param == "folder":
+        return str(tmp_path / "runs"), None
+    return request.getfixturevalue("postgres_url"), str(tmp_path / "lake")
+
+
+@pytest.fixture
+def storage(place: tuple[str, str | None]) -> Iterator[Storage]:
+    """An empty storage of each kind in turn."""
+    with Storage(place[0], lake=place[1]) as opened:
+        yield opened

@@ -31,19 +31,19 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
 
 def test_files_are_written_read_listed_and_removed(files: Files) -> None:
     """What is written is read as it was, listed by folder, and gone once it is removed."""
-    assert files.list_names("a") == []
+    assert files.sizes("a") == {}
     assert files.read("a/b/one") is None
     assert files.write("a/b/one", b"first")
     assert files.write("a/two", b"second")
     assert files.write("c/three", b"")
     assert files.read("a/b/one") == b"first"
     assert files.read("c/three") == b""
-    assert files.list_names("a") == ["a/b/one", "a/two"]
+    assert list(files.sizes("a").items()) == [("a/b/one", 5), ("a/two", 6)]
     assert files.exists("a/two")
     files.delete("a/two")
     files.delete("a/two")
     assert not files.exists("a/two")
-    assert files.list_names("a") == ["a/b/one"]
+    assert files.sizes("a") == {"a/b/one": 5}
 
 
 def test_an_existing_file_is_replaced_only_if_asked(files: Files) -> None:

@@ -38,6 +38,12 @@ def local(sqlite_url: str, tmp_path: Path) -> Iterator[tuple[Lake, Path]]:
     shared.release()
 
 
+def kept_in(lake: Lake) -> list[str]:
+    """The hashes of all blobs."""
+    table = lake._table
+    return lake._shared.database.read(lambda each: list(each.scalars(select(table.c.sha256))))
+
+
 @pytest.mark.parametrize("data", [b"", SMALL, LARGE[:-1], LARGE, b"\0" * 1_000_000])
 def test_blobs_are_kept_by_their_hash(lake: Lake, data: bytes) -> None:
     """Any content is named by its SHA-256 and comes back as it was."""
@@ -56,14 +62,14 @@ def test_each_content_is_kept_once(lake: Lake) -> None:
     for _ in range(3):
         lake.put(SMALL)
         lake.put(LARGE)
-    assert len(list(lake.hashes())) == 2
+    assert len(kept_in(lake)) == 2
 
 
 def test_small_blobs_are_rows_and_large_ones_files(
     local: tuple[Lake, Path], sqlite_url: str
 ) -> None:
     """A blob of up to 64 KiB is a compressed row; a larger one a file, fanned out by its first two
-    digits.
+    digits, with a row that says so.
     """
     lake, folder = local
     lake.put(SMALL)
@@ -74,8 +80,9 @@ def test_small_blobs_are_rows_and_large_ones_files(
         lambda each: each.execute(select(blobs.c.size, func.length(blobs.c.data))).all()
     )
     shared.release()
-    assert [size for size, _ in rows] == [len(SMALL)]
+    assert [size for size, _ in rows] == [len(SMALL), len(LARGE)]
     assert rows[0][1] < len(SMALL) / 5
+    assert rows[1][1] is None
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     assert files == [f"blobs/{name[:2]}/{name}.zst"]
 
@@ -96,8 +103,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_found_and_mended(local: tuple[Lake, Path], damage: str) -> None:
-    """A torn or changed file is an error that names the blob; `find_damaged` finds it, and keeping
-    the content again mends it.
+    """A torn or changed file is an error that names the blob, and keeping the content again mends
+    it.
     """
     lake, folder = local
     name = lake.put(LARGE)
@@ -105,10 +112,8 @@ def test_a_damaged_file_is_found_and_mended(local: tuple[Lake, Path], damage: st
     file.write_bytes(DAMAGES[damage](file.read_bytes()))
     with pytest.raises(DamagedDataError, match=name):
         lake.get(name)
-    assert lake.find_damaged() == [name]
     assert lake.put(LARGE) == name
     assert lake.get(name) == LARGE
-    assert lake.find_damaged() == []
 
 
 def test_a_file_with_other_content_is_found(local: tuple[Lake, Path]) -> None:
@@ -133,14 +138,32 @@ def test_a_damaged_row_is_found(lake: Lake, opened: SharedDatabase) -> None:
     opened.writer.submit(change).result()
     with pytest.raises(DamagedDataError, match=name):
         lake.get(name)
-    assert lake.find_damaged() == [name]
 
 
-def test_removed_blobs_are_gone(lake: Lake) -> None:
-    """Blobs are removed wherever they are, and the others stay."""
-    small, large, other = lake.put(SMALL), lake.put(LARGE), lake.put(b"other")
-    lake.delete([small, large])
-    assert list(lake.hashes()) == [other]
+def test_only_unused_blobs_are_removed(lake: Lake, opened: SharedDatabase) -> None:
+    """Blobs are removed wherever they are, unless a run uses them; others are not touched."""
+    small, large, used, other = map(lake.put, (SMALL, LARGE, LARGE[::-1], b"other"))
+    opened.writer.submit(lambda each: lake.use(each, "run-1", [used])).result()
+    removed = lake.remove_unused([small, large, used, "0" * 64])
+    assert (removed.count, removed.size) == (2, len(SMALL) + len(LARGE))
+    assert sorted(kept_in(lake)) == sorted([used, other])
+    assert set(lake.files()) <= {used}
+    with pytest.raises(StorageError, match="is not in the storage"):
+        opened.writer.submit(lambda each: lake.use(each, "run-2", [used, small])).result()
+    assert lake.get(used) == LARGE[::-1]
+
+
+def test_a_schema_has_a_lake_of_its_own(tmp_path: Path) -> None:
+    """Storages of two schemas in one folder do not remove each other's files."""
+    target = Target(make_url(f"sqlite:///{tmp_path}/storage.sqlite"))
+    opened = [open_database(target), open_database(target, schema="other")]
+    first, second = (Lake(each, LocalFiles(tmp_path)) for each in opened)
+    name = first.put(LARGE)
+    assert second.put(LARGE) == name
+    assert second.remove_unused([name]).count == 1
+    assert first.get(name) == LARGE
+    for each in opened:
+        each.release()
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
@@ -150,5 +173,5 @@ def test_whether_a_blob_is_kept_is_known_without_reading_it(lake: Lake, data: by
     assert not lake.has(sha256)
     assert lake.put(data) == sha256
     assert lake.has(sha256)
-    lake.delete([sha256])
+    lake.remove_unused([sha256])
     assert not lake.has(sha256)

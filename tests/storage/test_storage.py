@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,6 @@ from tests._script import run_script
 from tests.storage._postgres import Server
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(params=["folder", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str | None]:
-    """Where a storage is, and its lake."""
-    if request.param == "folder":
-        return str(tmp_path / "runs"), None
-    return request.getfixturevalue("postgres_url"), str(tmp_path / "lake")
-
-
-@pytest.fixture
-def storage(place: tuple[str, str | None]) -> Iterator[Storage]:
-    with Storage(place[0], lake=place[1]) as opened:
-        yield opened
 
 
 def record(number: int, run: str = "run-1", size: int = 10) -> JournalRecord:
@@ -61,7 +47,7 @@ async def test_records_of_any_size_are_kept(storage: Storage, size: int) -> None
     kept = JournalRecord("run-1", "r.t1", os.urandom(size))
     await storage.append([kept])
     assert storage.load("run-1") == [kept]
-    assert len(list(storage.lake.hashes())) == (size > SMALL_BYTES)
+    assert len(storage.lake.files()) == (size > SMALL_BYTES)
 
 
 async def test_blobs_that_a_run_uses_are_noted(storage: Storage) -> None:
@@ -77,7 +63,7 @@ async def test_blobs_that_a_run_uses_are_noted(storage: Storage) -> None:
     rows = storage._shared.database.read(
         lambda each: each.execute(select(uses.c.run_id, uses.c.sha256)).all()
     )
-    assert sorted(rows) == sorted(("run-1", each) for each in storage.lake.hashes())
+    assert sorted(rows) == sorted([("run-1", name), *(("run-1", n) for n in storage.lake.files())])
     assert len(rows) == 2
 
 

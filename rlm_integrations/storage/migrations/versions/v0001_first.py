@@ -68,7 +68,7 @@ def upgrade() -> None:
         sa.Column("blob_no", row_number(), sa.Identity(), primary_key=True),
         sa.Column("sha256", sa.String(64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
-        sa.Column("data", binary(), nullable=False),
+        sa.Column("data", binary()),
         sa.Column("kept_at", sa.Double(), nullable=False),
         sa.UniqueConstraint("sha256", name=f"uq_{names.table('Blobs')}"),
     )
