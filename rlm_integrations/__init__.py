@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlm_integrations.corpus import Corpus
+    from rlm_integrations.coverage import Coverage
     from rlm_integrations.engine.chat import Chat
     from rlm_integrations.engine.front_types import Context, Model
     from rlm_integrations.engine.rlm import RLM
@@ -109,6 +110,7 @@ __all__ = [
     "Context",
     "ContextError",
     "Corpus",
+    "Coverage",
     "DamagedDataError",
     "Event",
     "Execution",
@@ -166,6 +168,7 @@ __all__ = [
 
 _HOMES = {
     "corpus": ["Corpus"],
+    "coverage": ["Coverage"],
     "engine.chat": ["Chat"],
     "engine.front_types": ["Context", "Model"],
     "engine.rlm": ["RLM"],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
 from rlm_integrations._files import write_whole
 from rlm_integrations._json import read_fields, to_plain
+from rlm_integrations.coverage import Coverage
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import Message, Usage
 from rlm_integrations.run_setup import ModelNames, SourceInfo
@@ -147,6 +148,13 @@ class RLMResult(Generic[T_co]):
     def repl_history(self) -> tuple[Execution, ...]:
         """All blocks that were run, in order."""
         return tuple(execution for turn in self.trajectory for execution in turn.executions)
+
+    @property
+    def coverage(self) -> Coverage:
+        """Which parts of the document were in which prompts, by this record; computed at each
+        access.
+        """
+        return Coverage.of(self)
 
     def __repr__(self) -> str:
         counts = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rlm_integrations
-from rlm_integrations import errors, events, records, result, run_setup, spending
+from rlm_integrations import coverage, errors, events, records, result, run_setup, spending
 from rlm_integrations.lm.asker import Retry
 
 PAGE = Path(rlm_integrations.__file__).parent / "REFERENCE.md"
@@ -34,6 +34,10 @@ RECORDS = [
     result.Execution,
     result.SubCall,
     result.Citation,
+    coverage.Coverage,
+    coverage.SourceCoverage,
+    coverage.ReadPart,
+    coverage.Reading,
     run_setup.SourceInfo,
     run_setup.ModelNames,
     spending.Spent,

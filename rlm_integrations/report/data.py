@@ -2,13 +2,16 @@
 
 import json
 import re
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.corpus.spans import Locator
-from rlm_integrations.engine.coverage import Locate, read_parts, readings_of
+from rlm_integrations.coverage import Coverage
+from rlm_integrations.engine.prompts.observation import cut_output, output_shares
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef
+from rlm_integrations.trajectory import Iteration
 
 if TYPE_CHECKING:
     from rlm_integrations.result import RLMResult
@@ -47,23 +50,36 @@ def reading_data(result: "RLMResult", corpus: Corpus | None) -> dict[str, Any]:
     """What was read of each source: `readings` has the row's kind and number, the source's index,
     and the offsets; `sources` the parts with the number of prompts that had them.
     """
-    locate: Locate | None = Locator(corpus).locate if corpus is not None else None
-    shown = result.options.get("limits", {}).get("stdout_shown", _DEFAULT_SHOWN)
-    readings = readings_of(result.trajectory, shown=shown, locate=locate)
+    coverage = Coverage.of(result, None if corpus is None else _shown_parts(result, corpus))
     numbers = {source.name: number for number, source in enumerate(result.sources)}
-    spans: list[list[SpanRef]] = [[] for _ in result.sources]
-    rows = []
-    for reading in readings:
-        for span in reading.spans:
-            number = numbers.get(span.source)
-            if number is not None:
-                spans[number].append(span)
-                rows.append([reading.kind, reading.number, number, span.start, span.end])
-    parts = [
-        [[part.start, part.end, part.times] for part in read_parts(own, source.length)]
-        for own, source in zip(spans, result.sources, strict=True)
-    ]
-    return {"readings": rows, "sources": parts}
+    return {
+        "readings": [
+            [reading.kind, reading.number, numbers[span.source], span.start, span.end]
+            for reading in coverage.readings
+            for span in reading.spans
+            if span.source in numbers
+        ],
+        "sources": [
+            [[part.start, part.end, part.times] for part in source.parts]
+            for source in coverage.sources
+        ],
+    }
+
+
+def _shown_parts(result: "RLMResult", corpus: Corpus) -> Callable[[Iteration], Iterator[SpanRef]]:
+    """A function that finds the document's parts in the output that the next turn was shown."""
+    shown = result.options.get("limits", {}).get("stdout_shown", _DEFAULT_SHOWN)
+    locator = Locator(corpus)
+
+    def parts(turn: Iteration) -> Iterator[SpanRef]:
+        ran = turn.executions
+        shares = output_shares([len(each.output) + each.dropped for each in ran], shown)
+        for each, share in zip(ran, shares, strict=True):
+            yield from locator.locate(
+                cut_output(each.output.rstrip("\n"), share, each.dropped)
+            ).spans
+
+    return parts
 
 
 def texts_of(corpus: Corpus) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The page as a file: what it contains, and what it refuses."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -10,12 +11,9 @@ from pathlib import Path
 import pytest
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.spans import Locator
-from rlm_integrations.engine.coverage import read_parts, readings_of
 from rlm_integrations.errors import ContextError, InputError
-from rlm_integrations.records import SpanRef
 from rlm_integrations.report import page
-from rlm_integrations.report.data import embedded_json
+from rlm_integrations.report.data import embedded_json, reading_data
 from rlm_integrations.result import RLMResult
 from tests.report._made import DOCUMENT, made_run
 
@@ -121,31 +119,22 @@ def test_a_notebook_gets_text_and_a_sandboxed_frame(
     assert "result.to_html(path)" in bundle["text/plain"]
 
 
-def test_readings_are_those_of_the_prompts(corpus: Corpus) -> None:
-    """Each call counts the spans of its prompt, at its number in the record; with the document,
-    printed text counts for the turn that was shown it; a child's question counts for nobody.
+def test_the_map_has_what_was_read(corpus: Corpus) -> None:
+    """Its rows are the readings of `result.coverage`; with the document, printed text counts for
+    the turn that was shown it.
     """
     run = made_run(corpus)
-    readings = readings_of(run.trajectory)
-    assert [(each.kind, each.number) for each in readings] == [
-        ("call", number) for number in (1, 2, 3, 4, 5, 6, 8, 9)
+    readings = reading_data(run, None)["readings"]
+    assert [(kind, number) for kind, number, *_ in readings] == [
+        ("call", number) for number in (1, 2, 3, 4, 6, 8, 9)
     ]
-    assert readings[6].spans == (SpanRef("context_1", 100, 900),)
-    located = readings_of(run.trajectory, shown=10_000, locate=Locator(corpus).locate)
-    (printed,) = [each for each in located if each not in readings]
-    assert (printed.kind, printed.number) == ("turn", 3)
-    assert printed.spans == (SpanRef("context_1", 2000, 2300),)
-    cut = readings_of(run.trajectory, shown=40, locate=Locator(corpus).locate)
-    assert cut == readings  # what was printed was not shown
-
-
-def test_parts_have_no_gaps_and_count_their_readings() -> None:
-    """Every character of a source is in one part, with the number of spans that contain it."""
-    spans = [SpanRef("s", 2, 6), SpanRef("s", 4, 8), SpanRef("s", 9, 99), SpanRef("s", 3, 3)]
-    parts = [(part.start, part.end, part.times) for part in read_parts(spans, 12)]
-    assert parts == [(0, 2, 0), (2, 4, 1), (4, 6, 2), (6, 8, 1), (8, 9, 0), (9, 12, 1)]
-    assert [(part.start, part.end, part.times) for part in read_parts([], 5)] == [(0, 5, 0)]
-    assert read_parts(spans, 0) == []
+    assert readings[5][2:] == [1, 100, 900]
+    located = reading_data(run, corpus)
+    (printed,) = [each for each in located["readings"] if each not in readings]
+    assert printed == ["turn", 3, 1, 2000, 2300]
+    assert [2000, 2300, 1] in located["sources"][1]
+    cut = dataclasses.replace(run, options={"limits": {"stdout_shown": 40}})
+    assert reading_data(cut, corpus)["readings"] == readings  # what was printed was not shown
 
 
 def test_every_script_and_style_is_shipped_and_small() -> None:
