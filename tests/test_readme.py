@@ -205,9 +205,10 @@ def test_the_python_of_the_storage_page(
     server: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All blocks run, and their answers are right; only the block about the cache asks a model."""
-    _, (first, second, cached) = run_python(STORAGE, capsys)
+    _, (first, second, cached, found) = run_python(STORAGE, capsys)
     assert first == "Who approved the dam? {'answer': 'Ada Conti'}\ncompleted\n"
     assert second == "final Who approved the dam?\nTrue\n"
+    assert found.endswith("by Ada Conti {'dam': 1}\n")
     assert cached == "4 0 0.0\n0 4 0.0\n['about Translate into Italian: dam']\n"
     assert len(server.calls()) == 1
 

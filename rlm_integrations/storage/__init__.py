@@ -14,9 +14,10 @@ from rlm_integrations.storage.job import DeriveJobStatus, Job
 from rlm_integrations.storage.lake import Lake
 from rlm_integrations.storage.manifest import Manifest
 from rlm_integrations.storage.queue import SqlQueueStore
-from rlm_integrations.storage.run_log import JournalRecord, StoredEvent
+from rlm_integrations.storage.run_log import JournalRecord
 from rlm_integrations.storage.run_table import RunInfo
 from rlm_integrations.storage.storage import Storage
+from rlm_integrations.storage.stores.stored_store import StoredStore
 
 __all__ = [
     "ArtifactStore",
@@ -30,5 +31,5 @@ __all__ = [
     "SqlQueueStore",
     "Storage",
     "StoredArtifact",
-    "StoredEvent",
+    "StoredStore",
 ]

@@ -1,30 +1,35 @@
 """Waiting for what other processes write, at the cost of a few microseconds a look."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.storage.database import Database
-from rlm_integrations.storage.run_log import NOTIFY_CHANNEL, RunLog, StoredEvent
+from rlm_integrations.store.log import StoreEvent
 
+NOTIFY_CHANNEL = "rlm_store_events"
 _LOOK_SECONDS = 0.002  # SQLite: a look takes some microseconds
 _POLL_SECONDS = 0.05  # databases without a wake-up: a look is a query
-_PAGE_EVENTS = 1_000
 _NOTIFY_SECONDS = 1.0  # a wake-up can be lost: the table is read after this time all the same
 
 
-async def follow_events(
-    log: RunLog, database: Database, store_id: str, after: int = 0
-) -> AsyncIterator[StoredEvent]:
+async def follow(
+    page: Callable[[int], Sequence[StoreEvent]], database: Database, after: int = 0
+) -> AsyncIterator[StoreEvent]:
     """The events of a store after that number, then every further one as it is committed by any
     process. It never ends by itself.
+
+    Args:
+        page: Gives some events after a number.
+        database: Where they are.
+        after: The number.
     """
     make = _WAITERS.get(database.dialect.name, _Waiter)
     waiter = await in_thread(make, database)
     try:
         while True:
-            events = await in_thread(log.events_since, store_id, after, limit=_PAGE_EVENTS)
+            events = await in_thread(page, after)
             for event in events:
                 yield event
                 after = event.seq

@@ -87,7 +87,7 @@ class Forgetting:
         def remove(connection: Connection) -> str | None:
             nonlocal found
             schema = self._schema
-            runs, uses, events = schema.runs, schema.blob_uses, schema.events
+            runs, uses = schema.runs, schema.blob_uses
             wanted = select(runs).where(runs.c.run_id == run_id).with_for_update()
             row = connection.execute(wanted).first()
             if row is not None and is_running(row):
@@ -98,10 +98,7 @@ class Forgetting:
                 for table in (runs, schema.records, uses)
             ]
             if any(counts):  # else an earlier attempt of this may have been committed
-                found = list(used)
-                # What it wrote to a store of another name stays: that store outlives it
-                own = (events.c.store_id == run_id) & (events.c.run_id == run_id)
-                connection.execute(delete(events).where(own))
+                found = list(used)  # what it wrote to a store stays: that outlives it
             return None
 
         if busy := self._shared.writer.submit(remove).result():

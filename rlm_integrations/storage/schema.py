@@ -121,8 +121,11 @@ class Schema:
         runs: One row per run: what was asked, how it ended, and who is running it.
         records: The journal: one row per answer of a run; of several with one `call_id`, the last
             counts.
-        stores: One row per shared store, with the number of its last event.
-        events: The events of stores, numbered without gaps.
+        stores: One row per store: its totals, its document, and how far its text indexes are.
+        events: The events of stores; a key is the number of the store and that of the event.
+        objects: The metadata of the objects of stores, by the key of the event that created them.
+        terms: Which objects have a type, a tag, a parent and so on; terms are hashes.
+        counts: How many valid objects have a type or a tag, and the last number of each worker.
         blobs: All blobs: small ones, compressed, and the hashes of those that are files.
         blob_uses: Which run uses which blob, so that a run can be removed with its blobs.
         replies: The cache of models' replies, which belong to no run.
@@ -136,6 +139,9 @@ class Schema:
     records: Table
     stores: Table
     events: Table
+    objects: Table
+    terms: Table
+    counts: Table
     blobs: Table
     blob_uses: Table
     replies: Table
@@ -148,8 +154,8 @@ def schema_for(names: Names) -> Schema:
     """The tables under these names."""
     metadata = MetaData(schema=names.schema)
 
-    def table(name: str, *columns: Column[Any] | Index | UniqueConstraint) -> Table:
-        return Table(names.table(name), metadata, *columns)
+    def table(name: str, *columns: Column[Any] | Index | UniqueConstraint, **options: Any) -> Table:
+        return Table(names.table(name), metadata, *columns, **options)
 
     def index(table: str, *columns: str) -> Index:
         return Index(f"ix_{names.table(table)}_{'_'.join(columns)}", *columns)
@@ -184,19 +190,48 @@ def schema_for(names: Names) -> Schema:
         ),
         stores=table(
             "Stores",
-            Column("store_id", String(64), primary_key=True),
+            Column("store_no", row_number(), Identity(), primary_key=True),
+            Column("name", String(64), nullable=False),
+            Column("document_sha256", String(64)),
             Column("last_seq", BigInteger(), nullable=False),
+            Column("last_unit", BigInteger(), nullable=False),
+            Column("objects", BigInteger(), nullable=False),
+            Column("invalid_objects", BigInteger(), nullable=False),
+            Column("size", BigInteger(), nullable=False),
+            Column("desc_seq", BigInteger()),
+            Column("text_seq", BigInteger()),
+            Column("words_seq", BigInteger()),
             Column("created_at_utc", UtcTime(), nullable=False),
+            UniqueConstraint("name", name=f"uq_{names.table('Stores')}"),
         ),
         events=table(
             "StoreEvents",
-            Column("store_id", String(64), primary_key=True),
-            Column("seq", BigInteger(), primary_key=True, autoincrement=False),
-            Column("run_id", String(64)),
-            Column("unit", String(32), nullable=False),
+            Column("event_key", row_number(), primary_key=True, autoincrement=False),
+            Column("unit", BigInteger(), nullable=False),
             Column("body", binary(), nullable=False),
-            Column("kept_at", Double(), nullable=False),
-            index("StoreEvents", "run_id"),
+        ),
+        objects=table(
+            "StoreObjects",
+            Column("event_key", row_number(), primary_key=True, autoincrement=False),
+            Column("card", long_text(), nullable=False),
+            Column("folded", binary(), nullable=False),
+            Column("invalid", long_text()),
+        ),
+        terms=table(
+            "StoreTerms",
+            Column("term", BigInteger(), primary_key=True, autoincrement=False),
+            Column("event_key", BigInteger(), primary_key=True, autoincrement=False),
+            sqlite_with_rowid=False,
+        ),
+        counts=table(
+            "StoreCounts",
+            Column("term", row_number(), primary_key=True, autoincrement=False),
+            Column("store_no", BigInteger(), nullable=False),
+            Column("kind", Integer(), nullable=False),
+            Column("name", long_text(), nullable=False),
+            Column("total", BigInteger(), nullable=False),
+            Column("recency", BigInteger(), nullable=False),
+            index("StoreCounts", "store_no", "kind", "total", "recency"),
         ),
         blobs=table(
             "Blobs",

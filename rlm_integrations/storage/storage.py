@@ -1,7 +1,7 @@
 """One object for everything that is kept: runs, stores, blobs, artifacts and jobs."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Self
 
@@ -14,7 +14,6 @@ from rlm_integrations.storage.artifacts import ArtifactStore
 from rlm_integrations.storage.database import parse_url
 from rlm_integrations.storage.database_errors import Target
 from rlm_integrations.storage.durations import parse_duration
-from rlm_integrations.storage.event_feed import follow_events
 from rlm_integrations.storage.files import LocalFiles, open_files
 from rlm_integrations.storage.folder import prepare_folder
 from rlm_integrations.storage.forgetting import Forgetting, Removed
@@ -23,11 +22,12 @@ from rlm_integrations.storage.owned_run import OwnedRun
 from rlm_integrations.storage.queue import SqlQueueStore
 from rlm_integrations.storage.reply_table import ReplyTable
 from rlm_integrations.storage.retention import Retention
-from rlm_integrations.storage.run_log import JournalRecord, RunLog, StoredEvent
+from rlm_integrations.storage.run_log import JournalRecord, RunLog
 from rlm_integrations.storage.run_table import LoadedRun, RunInfo, RunTable
 from rlm_integrations.storage.schema import DEFAULT_SCHEMA
 from rlm_integrations.storage.settings import read_settings
 from rlm_integrations.storage.shared_database import open_database
+from rlm_integrations.storage.stores.stored_store import StoredStore, open_store
 
 
 class Storage:
@@ -244,19 +244,16 @@ class Storage:
         """`load` without blocking the event loop."""
         return await self._log.aload(run_id)
 
-    async def append_events(
-        self, store_id: str, bodies: Sequence[bytes], *, run_id: str | None = None
-    ) -> int:
-        """Keep events of a store as one unit; see `RunLog.append_events`."""
-        return await self._log.append_events(store_id, bodies, run_id=run_id)
+    def store(self, name: str) -> StoredStore:
+        """The store of this name, which any number of runs may share: `RLM(…, store=…)`.
 
-    def events_since(self, store_id: str, seq: int = 0) -> list[StoredEvent]:
-        """The events of a store after that number; see `RunLog.events_since`."""
-        return self._log.events_since(store_id, seq)
+        Args:
+            name: At most 64 letters, digits, dots, dashes and underscores.
 
-    def follow_events(self, store_id: str, after: int = 0) -> AsyncIterator[StoredEvent]:
-        """The events of a store, and every further one as any process commits it."""
-        return follow_events(self._log, self._shared.database, store_id, after)
+        Raises:
+            InputError: The name is invalid.
+        """
+        return open_store(self, self._shared, name)
 
 
 def _opened(

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from rlm_integrations.errors import InputError
 from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.log import Created, Invalidated, Linked, StoreEvent, StoreLog
-from rlm_integrations.store.view import View, weight
+from rlm_integrations.store.view import View, check_room, weight
 
 SPINS: Final = 100  # before a writer blocks, because the lock is held for long work
 
@@ -81,7 +80,7 @@ class Ledger:
             else:
                 takes = 0
             event = Created(view.seq + 1, self._clock(), worker, id_, *draft, takes, origin)
-            self._check_room(weight(event))
+            check_room(self.view.size, weight(event), self.max_size)
             self._write((event,))
             if self._waiting:
                 self._write_waiting()
@@ -96,7 +95,7 @@ class Ledger:
         with self.lock:
             events = build(self.view, self.view.seq + 1, self._clock())
             if events:
-                self._check_room(sum(map(weight, events)))
+                check_room(self.view.size, sum(map(weight, events)), self.max_size)
                 self._write(events)
         return events
 
@@ -139,13 +138,6 @@ class Ledger:
                     left.append(event)
             self._waiting = left
             is_changed = is_changed and bool(left)
-
-    def _check_room(self, size: int) -> None:
-        if self.view.size + size > self.max_size:
-            raise InputError(
-                f"the store is full: it holds {self.view.size:,} of {self.max_size:,} bytes, "
-                f"and {size:,} more do not fit"
-            )
 
 
 def _number(event: StoreEvent) -> int:

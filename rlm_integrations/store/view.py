@@ -9,6 +9,7 @@ from sys import getsizeof
 from typing import Any, Final, NotRequired, TypedDict
 
 from rlm_integrations._concurrency.work import spend
+from rlm_integrations.errors import InputError
 from rlm_integrations.store.content import length, memory
 from rlm_integrations.store.log import Created, Invalidated, LinkType, StoreEvent
 
@@ -179,6 +180,18 @@ def weight(event: StoreEvent) -> int:
         entries = len(event.tags) + len(event.parents) + 2 * len(event.backrefs)
         size += getsizeof(event.description) + memory(event.content) + entries * (WEIGHT // 10)
     return size
+
+
+def check_room(size: int, more: int, most: int) -> None:
+    """Raise if a store of this size has no room for more bytes.
+
+    Raises:
+        InputError: It has none.
+    """
+    if size + more > most:
+        raise InputError(
+            f"the store is full: it holds {size:,} of {most:,} bytes, and {more:,} more do not fit"
+        )
 
 
 def _add_posting(postings: "dict[str, array[int]]", term: str, row: int) -> None:

@@ -1,4 +1,6 @@
-"""`make bench`: every benchmark, or the named ones; exits with 1 if a goal is missed."""
+"""`make bench`: every benchmark but the long ones, or the named ones; exits with 1 if a goal is
+missed.
+"""
 
 import asyncio
 import importlib
@@ -23,6 +25,8 @@ def main(names: list[str]) -> int:
     met = True
     for name in names or known:
         module = importlib.import_module(f"tests.bench.{name}")
+        if not names and getattr(module, "IS_LONG", False):
+            continue
         rows = (
             asyncio.run(module.run()) if inspect.iscoroutinefunction(module.run) else module.run()
         )

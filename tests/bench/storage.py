@@ -83,15 +83,14 @@ def dequeued(storage: Storage, count: int) -> float:
 
 
 WRITER = """
-import asyncio, sys
+import sys
 from rlm_integrations.storage import Storage
-async def main():
-    with Storage(sys.argv[1]) as storage:
-        print("ready", flush=True)
-        while sys.stdin.readline():
-            await storage.append_events("bench", [b"x"])
-            print("written", flush=True)
-asyncio.run(main())
+with Storage(sys.argv[1]) as storage:
+    worker = storage.store("bench").worker("w")
+    print("ready", flush=True)
+    while sys.stdin.readline():
+        worker.create("note", "d", "c")
+        print("written", flush=True)
 """
 
 
@@ -109,10 +108,9 @@ def seen(place: str) -> float:
 
     async def follow() -> None:
         with Storage(place) as storage:
-            following = storage.follow_events("bench")
-            async for event in following:
+            async for event in storage.store("bench").follow():
                 came.append(time.perf_counter())
-                if event.seq == 30:
+                if event["seq"] == 30:
                     return
 
     reader = threading.Thread(target=lambda: asyncio.run(follow()))

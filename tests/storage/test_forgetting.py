@@ -31,11 +31,10 @@ def setup_of(question: str = "Who?") -> RunSetup:
 
 
 async def add_run(storage: Storage, run_id: str, document: str, *, ends: bool = True) -> None:
-    """A run with a document, a small and a large record, an event and perhaps a result."""
+    """A run with a document, a small and a large record, and perhaps a result."""
     kept = await storage.begin(run_id, setup_of(), Corpus.build(document))
     await kept.append("r:t1", b"{}")
     await kept.append("r:t2", run_id.encode() * SMALL_BYTES)
-    await storage.append_events(run_id, [b"event"], run_id=run_id)
     if ends:
         await kept.finish({"stop_reason": "final", "answer": f"of {run_id}"})
 
@@ -43,7 +42,7 @@ async def add_run(storage: Storage, run_id: str, document: str, *, ends: bool = 
 def rows_of(storage: Storage) -> dict[str, int]:
     """How many rows each table has."""
     schema = storage._shared.database.schema
-    names = ("runs", "records", "events", "blobs", "blob_uses")
+    names = ("runs", "records", "blobs", "blob_uses")
     return storage._shared.database.read(
         lambda each: {
             name: each.scalar(select(func.count()).select_from(getattr(schema, name)))
@@ -94,10 +93,10 @@ async def test_a_forgotten_run_leaves_nothing(storage: Storage) -> None:
 
 async def test_what_others_have_is_not_forgotten(storage: Storage) -> None:
     """A run that a process is running is refused, with who has it; so is an unknown one, with the
-    nearest ones. What a run wrote to a store of another name stays.
+    nearest ones. What a run wrote to a store stays.
     """
     await add_run(storage, "run-1", "short", ends=False)
-    await storage.append_events("shared", [b"event"], run_id="run-1")
+    storage.store("shared").worker("run-1.root").create("note", "d", "c")
     with pytest.raises(RunBusyError, match=f"run by process {os.getpid()} on this machine; cancel"):
         storage.forget("run-1")
     with pytest.raises(InputError, match="no run 'run-7' in this storage; the nearest are 'run-1'"):
@@ -110,7 +109,7 @@ async def test_what_others_have_is_not_forgotten(storage: Storage) -> None:
     runs = storage._shared.database.schema.runs
     storage._shared.writer.submit(lambda each: each.execute(update(runs).values(owner=None)))
     assert storage.forget("run-1").runs == 1
-    assert len(storage.events_since("shared")) == 1
+    assert len(storage.store("shared")) == 1
 
 
 async def test_old_runs_are_pruned(storage: Storage) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from rlm_integrations.storage import DeriveJobStatus, JournalRecord, Manifest, S
 from rlm_integrations.storage.files import ObjectFiles
 from rlm_integrations.storage.lake import SMALL_BYTES
 from tests._script import run_script
-from tests.storage._postgres import Server
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,122 +94,6 @@ async def test_ids_are_short_strings(storage: Storage, run_id: Any) -> None:
     """Ids that a column cannot hold are refused before anything is written."""
     with pytest.raises(InputError, match="run_id must be a string of 1 to 64 characters"):
         await storage.append([JournalRecord(run_id, "c", b"")])
-    with pytest.raises(InputError, match="store_id must be a string of 1 to 64 characters"):
-        await storage.append_events(run_id, [b""])
-    with pytest.raises(InputError, match="at least one event"):
-        await storage.append_events("s", [])
-
-
-async def test_events_are_numbered_without_gaps(storage: Storage) -> None:
-    """Each store counts its events from 1, in the order of the commits."""
-    assert await storage.append_events("a", [b"one", b"two"], run_id="run-1") == 1
-    assert await storage.append_events("b", [b"other"]) == 1
-    assert await storage.append_events("a", [b"three"]) == 3
-    events = storage.events_since("a")
-    assert [(each.seq, each.body, each.run_id) for each in events] == [
-        (1, b"one", "run-1"),
-        (2, b"two", "run-1"),
-        (3, b"three", None),
-    ]
-    assert [each.seq for each in storage.events_since("a", 2)] == [3]
-    assert storage.events_since("nothing") == []
-
-
-WRITER = """
-import asyncio, sys
-from rlm_integrations.storage import Storage
-async def main():
-    with Storage(sys.argv[1], lake=sys.argv[2] or None) as storage:
-        print("ready", flush=True)
-        sys.stdin.readline()
-        async def write(writer):
-            for number in range(25):
-                body = f"{sys.argv[3]} {writer} {number}".encode()
-                await storage.append_events("shared", [body] * (1 + number % 3))
-        await asyncio.gather(*(write(writer) for writer in range(8)))
-asyncio.run(main())
-"""
-
-
-async def test_writers_of_many_processes_share_one_store(
-    storage: Storage, place: tuple[str, str | None]
-) -> None:
-    """32 writers in 4 processes: no event is lost, no number is missing, each writer's events keep
-    their order, and a reader that follows sees all of them once and in order.
-    """
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, place[0], place[1] or "", str(number)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )
-        for number in range(4)
-    ]  # fmt: skip
-    for worker in workers:
-        assert worker.stdout is not None
-        assert await asyncio.to_thread(worker.stdout.readline) == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    total = 4 * 8 * sum(1 + number % 3 for number in range(25))
-    seen = []
-    following = storage.follow_events("shared")
-    async for event in following:
-        seen.append(event)
-        if len(seen) == total:
-            break
-    await following.aclose()  # type: ignore[attr-defined]
-    for worker in workers:
-        await asyncio.to_thread(worker.communicate)
-    assert [event.seq for event in seen] == list(range(1, total + 1))
-    assert seen == storage.events_since("shared")
-    of_writers: dict[tuple[str, str], list[int]] = {}
-    for event in seen:
-        process, writer, number = event.body.decode().split()
-        of_writers.setdefault((process, writer), []).append(int(number))
-    wanted = [number for number in range(25) for _ in range(1 + number % 3)]
-    assert list(of_writers.values()) == [wanted] * 32
-
-
-async def test_following_begins_where_it_is_told(storage: Storage) -> None:
-    """A reader gets the events after a number, then each further one, and ends when it is closed."""
-    await storage.append_events("s", [b"1", b"2", b"3"])
-    following = storage.follow_events("s", after=1)
-    assert [(await anext(following)).seq for _ in range(2)] == [2, 3]
-    waiting = asyncio.ensure_future(anext(following))
-    await asyncio.sleep(0)
-    assert await storage.append_events("s", [b"4"]) == 4
-    assert (await waiting).body == b"4"
-    await following.aclose()  # type: ignore[attr-defined]
-    with pytest.raises(StopAsyncIteration):
-        await anext(following)
-
-
-async def test_following_survives_the_servers_restart(server: Server, postgres_url: str) -> None:
-    """A reader whose connection is lost goes on when the server is back, without losing or
-    repeating an event.
-    """
-    with Storage(postgres_url) as storage:
-        await storage.append_events("s", [b"1"])
-        following = storage.follow_events("s")
-        assert (await anext(following)).seq == 1
-        waiting = asyncio.ensure_future(anext(following))
-        await asyncio.sleep(0)
-        await asyncio.to_thread(server.stop, "immediate")
-        await asyncio.to_thread(server.start)
-        await storage.append_events("s", [b"2"])
-        assert (await waiting).seq == 2
-        await following.aclose()  # type: ignore[attr-defined]
-
-
-async def test_an_unclear_commit_is_not_repeated(storage: Storage) -> None:
-    """If the connection is lost after the commit, the repeated append finds its events and adds
-    none.
-    """
-    work = storage._log._appending("s", [b"1", b"2"], None)
-    writer = storage._shared.writer
-    assert [writer.submit(work).result() for _ in range(2)] == [1, 1]
-    assert [each.seq for each in storage.events_since("s")] == [1, 2]
 
 
 def test_everything_is_in_one_object(storage: Storage, place: tuple[str, str | None]) -> None:
@@ -279,7 +160,7 @@ def test_a_closed_storage_says_so(storage: Storage) -> None:
     storage.close()
     uses: list[Callable[[], object]] = [
         lambda: storage.load("run-1"),
-        lambda: storage.events_since("s"),
+        lambda: storage.store("s").view(),
         lambda: storage.lake.put(b""),
         storage.queue.counts,
         lambda: asyncio.run(storage.append([record(1)])),

@@ -47,7 +47,7 @@ histories = st.lists(st.tuples(st.sampled_from(WORKERS), operations), max_size=3
 def perform(store: SharedStore, worker: str, operation: tuple) -> None:
     """Perform one operation; numbers select among the existing objects."""
     proxy = store.worker(worker)
-    ids = [event.id for event in store.backend.ledger.view.rows]
+    ids = [card["id"] for card in store.view("invalid=any sort=oldest", 10_000)]
     match operation:
         case "create", kind, description, content, parents, tags:
             proxy.create(

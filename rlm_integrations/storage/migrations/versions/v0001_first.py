@@ -15,8 +15,8 @@ def upgrade() -> None:
     """Create all tables."""
     names: Names = op.get_context().config.attributes["names"]  # type: ignore[union-attr]
 
-    def create(name: str, *columns: sa.Column[Any] | sa.UniqueConstraint) -> None:
-        op.create_table(names.table(name), *columns, schema=names.schema)
+    def create(name: str, *columns: sa.Column[Any] | sa.UniqueConstraint, **options: Any) -> None:
+        op.create_table(names.table(name), *columns, schema=names.schema, **options)
 
     def index(table: str, *columns: str) -> None:
         name = f"ix_{names.table(table)}_{'_'.join(columns)}"
@@ -49,20 +49,49 @@ def upgrade() -> None:
     index("JournalRecords", "run_id")
     create(
         "Stores",
-        sa.Column("store_id", sa.String(64), primary_key=True),
+        sa.Column("store_no", row_number(), sa.Identity(), primary_key=True),
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("document_sha256", sa.String(64)),
         sa.Column("last_seq", sa.BigInteger(), nullable=False),
+        sa.Column("last_unit", sa.BigInteger(), nullable=False),
+        sa.Column("objects", sa.BigInteger(), nullable=False),
+        sa.Column("invalid_objects", sa.BigInteger(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("desc_seq", sa.BigInteger()),
+        sa.Column("text_seq", sa.BigInteger()),
+        sa.Column("words_seq", sa.BigInteger()),
         sa.Column("created_at_utc", UtcTime(), nullable=False),
+        sa.UniqueConstraint("name", name=f"uq_{names.table('Stores')}"),
     )
     create(
         "StoreEvents",
-        sa.Column("store_id", sa.String(64), primary_key=True),
-        sa.Column("seq", sa.BigInteger(), primary_key=True, autoincrement=False),
-        sa.Column("run_id", sa.String(64)),
-        sa.Column("unit", sa.String(32), nullable=False),
+        sa.Column("event_key", row_number(), primary_key=True, autoincrement=False),
+        sa.Column("unit", sa.BigInteger(), nullable=False),
         sa.Column("body", binary(), nullable=False),
-        sa.Column("kept_at", sa.Double(), nullable=False),
     )
-    index("StoreEvents", "run_id")
+    create(
+        "StoreObjects",
+        sa.Column("event_key", row_number(), primary_key=True, autoincrement=False),
+        sa.Column("card", long_text(), nullable=False),
+        sa.Column("folded", binary(), nullable=False),
+        sa.Column("invalid", long_text()),
+    )
+    create(
+        "StoreTerms",
+        sa.Column("term", sa.BigInteger(), primary_key=True, autoincrement=False),
+        sa.Column("event_key", sa.BigInteger(), primary_key=True, autoincrement=False),
+        sqlite_with_rowid=False,
+    )
+    create(
+        "StoreCounts",
+        sa.Column("term", row_number(), primary_key=True, autoincrement=False),
+        sa.Column("store_no", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Integer(), nullable=False),
+        sa.Column("name", long_text(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False),
+        sa.Column("recency", sa.BigInteger(), nullable=False),
+    )
+    index("StoreCounts", "store_no", "kind", "total", "recency")
     create(
         "Blobs",
         sa.Column("blob_no", row_number(), sa.Identity(), primary_key=True),

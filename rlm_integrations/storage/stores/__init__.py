@@ -1,0 +1,1 @@
+"""Stores of findings in a database, for one run or for several."""

@@ -1,0 +1,284 @@
+"""A store in a database, as a `StoreBackend`."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Final, Self, TypeVar
+
+from sqlalchemy import Connection
+
+from rlm_integrations.errors import InputError
+from rlm_integrations.storage.shared_database import SharedDatabase
+from rlm_integrations.storage.stores import codec
+from rlm_integrations.storage.stores.queries import ObjectQuery
+from rlm_integrations.storage.stores.state import StoreView
+from rlm_integrations.storage.stores.tables import TAGS, TYPES, StoreRow, StoreTables
+from rlm_integrations.storage.stores.text_indexes import IndexBehindError, TextIndexes
+from rlm_integrations.storage.stores.writing import StoreCounts, StoreWriting
+from rlm_integrations.store.backend import Build, Counts, Found, StoreState
+from rlm_integrations.store.checks import SpanText
+from rlm_integrations.store.draft import Draft
+from rlm_integrations.store.log import Created, LinkType, StoreEvent
+from rlm_integrations.store.query import Query
+from rlm_integrations.store.view import Card
+
+T = TypeVar("T")
+# What is written in the transaction of the events, after them
+Also = Callable[[Connection, Sequence[StoreEvent]], None]
+
+_PAGE_EVENTS: Final = 1_000
+
+
+class SqlBackend:
+    """The objects of one store.
+
+    Args:
+        shared: The database.
+        name: The store's name.
+        max_size: The most bytes of its events.
+        clock: The time of a write, in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        shared: SharedDatabase,
+        name: str,
+        *,
+        max_size: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self.corpus: SpanText | None = None
+        self.max_size = max_size
+        self._shared = shared
+        self._clock = clock
+        self._tables = StoreTables(shared.database.dialect, shared.database.schema)
+        self._counts = StoreCounts()
+        self._indexes = TextIndexes(shared, self._tables, name)
+        self._also: Also | None = None
+
+    def with_corpus(self, corpus: SpanText | None) -> Self:
+        """The same store with this document."""
+        same = copy(self)
+        same.corpus = corpus
+        return same
+
+    def bind(self, sha256: str) -> None:
+        """Have the store belong to the document with this SHA-256, if it has none.
+
+        Raises:
+            InputError: It belongs to another document.
+        """
+
+        def bind(connection: Connection) -> str:
+            row = self._tables.locked_row(connection, self.name)
+            if row.document_sha256 is None:
+                self._tables.bind(connection, row, sha256)
+            return row.document_sha256 or sha256
+
+        bound = self._shared.writer.submit(bind).result()
+        if bound != sha256:
+            raise InputError(
+                f"store {self.name!r} belongs to another document (SHA-256 {bound[:12]}…, not "
+                f"{sha256[:12]}…): its spans point into that one. Use a store of another name"
+            )
+
+    def writing_also(self, also: Also) -> Self:
+        """The same store, which writes more in the transaction of each write."""
+        same = copy(self)
+        same._also = also  # noqa: SLF001 - of this class
+        return same
+
+    # Reads.
+
+    def _read(self, work: Callable[[StoreView, StoreRow], T], empty: T) -> T:
+        """What `work` finds in one transaction; `empty` if nothing was ever written."""
+
+        def read(connection: Connection) -> T:
+            row = self._tables.row(connection, self.name)
+            if row is None:
+                return empty
+            return work(StoreView(connection, self._tables, self.name, row.store_no), row)
+
+        return self._shared.database.read(read)
+
+    @property
+    def seq(self) -> int:
+        """The number of the latest event."""
+        return self._read(lambda _, row: row.last_seq, 0)
+
+    def count_valid(self) -> int:
+        """The number of objects, without invalid ones."""
+        return self._read(lambda _, row: row.objects - row.invalid_objects, 0)
+
+    # The name is the protocol's
+    def find(self, id: str, /) -> Found | None:  # noqa: A002
+        """The object with this id, or None."""
+        return self._read(lambda view, _: view.find(id), None)
+
+    def has_link(self, type: str, src: str, dst: str, /) -> bool:  # noqa: A002
+        """Whether `src` already links to `dst` with this type."""
+        return self._read(lambda view, _: view.has_link(type, src, dst), empty=False)
+
+    def links(self, id: str, /) -> Sequence[tuple[LinkType, str]]:  # noqa: A002
+        """What an object links to, in order."""
+        return self._read(lambda view, _: view.links(id), [])
+
+    def children(self, id: str, /) -> Sequence[Found]:  # noqa: A002
+        """The objects that have this one as a parent, oldest first."""
+        return self._read(lambda view, _: view.children(id), [])
+
+    def cards(self, query: Query, limit: int) -> list[Card]:
+        """The metadata of the objects that match."""
+        return self._ask(query, lambda asked, *_: asked.cards(limit), [])
+
+    def _ask(
+        self, query: Query, work: Callable[[ObjectQuery, StoreView, StoreRow], T], empty: T
+    ) -> T:
+        """What `work` finds, after a text index that it needs has become current."""
+
+        def read(view: StoreView, row: StoreRow) -> T:
+            asked = ObjectQuery(view, query, row.last_seq, self._indexes.candidates(view, row))
+            return work(asked, view, row)
+
+        while True:
+            try:
+                return self._read(read, empty)
+            except IndexBehindError as behind:
+                self._indexes.catch_up(behind.kind)
+
+    def rank(self, text: str, limit: int) -> list[Card]:
+        """The metadata of the objects that share words with a text, with scores, best first."""
+        return self._indexes.rank(text, limit)
+
+    def counts(self, query: Query, most: int) -> Counts:
+        """Counts over all objects that match."""
+        if query.terms or query.invalid != "no":
+            return self._ask(query, lambda asked, *_: _counted(asked, most), Counts(0, {}, {}))
+
+        def read(view: StoreView, row: StoreRow) -> Counts:
+            types, tags = (self._top(view, kind, most) for kind in (TYPES, TAGS))
+            return Counts(row.objects - row.invalid_objects, types, tags)
+
+        return self._read(read, Counts(0, {}, {}))
+
+    def _top(self, view: StoreView, kind: int, most: int) -> dict[str, int]:
+        rows = self._tables.select_top.fetch(
+            view.connection, store=view.store_no, of=kind, most=most
+        )
+        name = f"a count of store {self.name!r}"
+        return {codec.from_json(each, name): total for each, total in rows}
+
+    def events(self, after: int) -> Iterator[StoreEvent]:
+        """The events after that number that there are now, oldest first."""
+        last = self.seq
+        while after < last:
+            page = self.page(after)
+            yield from page
+            after = page[-1].seq
+
+    def page(self, after: int, most: int = _PAGE_EVENTS) -> list[StoreEvent]:
+        """Some events after that number, oldest first."""
+
+        def read(view: StoreView, _: StoreRow) -> list[StoreEvent]:
+            rows = self._tables.select_events.fetch(
+                view.connection,
+                after=codec.key_of(view.store_no, after),
+                last=codec.key_of(view.store_no, codec.LAST_SEQ),
+                most=most,
+            )
+            return [view.event(key, body) for key, body in rows]
+
+        return self._read(read, [])
+
+    # Writes.
+
+    def create(
+        self,
+        worker: str,
+        draft: Draft,
+        *,
+        takes: int = 1,
+        number: int | None = None,
+        id_: str | None = None,
+        origin: str | None = None,
+    ) -> Created:
+        """Write one object; see `Ledger.create`."""
+        there: list[Created] = []
+
+        def build(state: StoreState, seq: int, ts: float) -> Sequence[StoreEvent]:
+            assert isinstance(state, StoreWriting)  # noqa: S101 - for mypy
+            there.clear()
+            if id_ is not None:
+                if (found := state.find(id_)) is not None:
+                    there.append(found.created)
+                    return ()
+                return (Created(seq, ts, worker, id_, *draft, 0, origin),)
+            mine = state.number_of(worker) + 1 if number is None else number
+            own = f"{worker}_{mine:06d}"
+            return (Created(seq, ts, worker, own, *draft, takes if number is None else 0, origin),)
+
+        events = self.append(build)
+        created = events[0] if events else there[0]
+        assert isinstance(created, Created)  # noqa: S101 - for mypy
+        return created
+
+    def append(self, build: Build) -> Sequence[StoreEvent]:
+        """Write several events or none."""
+        append = _Append(self._tables, self._counts, self._clock, self, build, self._also)
+        events = self._shared.writer.submit(append).result()
+        if append.row is not None:
+            self._indexes.grow(append.row)
+        return events
+
+    def restore(self, events: Iterable[StoreEvent]) -> None:
+        """Nothing: the events are in the database."""
+
+
+@dataclass(slots=True, eq=False)
+class _Append:
+    """One write. The writer may call it again, also after a commit that it did not hear of.
+
+    Attributes:
+        row: The row of the store after the write, if there were events.
+    """
+
+    tables: StoreTables
+    counts: StoreCounts
+    clock: Callable[[], float]
+    backend: SqlBackend
+    build: Build
+    also: Also | None
+    row: StoreRow | None = None
+    first_key: int | None = None
+    events: Sequence[StoreEvent] = ()
+
+    def __call__(self, connection: Connection) -> Sequence[StoreEvent]:
+        name, most = self.backend.name, self.backend.max_size
+        writing = StoreWriting(connection, self.tables, name, self.counts, most)
+        if self.row is not None:
+            unit = self.tables.select_unit.fetch(connection, key=self.first_key)
+            if unit and unit[0][0] == self.row.last_unit:
+                return self.events
+        seq = writing.row.last_seq + 1
+        self.events = self.build(writing, seq, self.clock())
+        if self.events:
+            writing.write(self.events)
+            self.tables.wake(connection, name)
+            self.row, self.first_key = writing.row, codec.key_of(writing.store_no, seq)
+        if self.also is not None:
+            self.also(connection, self.events)
+        return self.events
+
+
+def _counted(asked: ObjectQuery, most: int) -> Counts:
+    types: Counter[str] = Counter()
+    tags: Counter[str] = Counter()
+    total = 0
+    for card in asked.all():
+        total += 1
+        types[card["type"]] += 1
+        tags.update(card["tags"])
+    return Counts(total, dict(types.most_common(most)), dict(tags.most_common(most)))
