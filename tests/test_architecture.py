@@ -22,7 +22,7 @@ LAYERS = [
     {"corpus"},
     {"lm", "sandbox", "store"},
     {"storage", "engine"},
-    {"faces"},
+    {"faces", "jobs"},
     {"langchain", "llama_index", "report", "cli"},
 ]
 ROOT = 2  # modules beside the folders

@@ -49,6 +49,8 @@ ARCHIVE = (
 DAM = {"name": "Ravenna dam", "approved_by": "Ada Conti"}
 # Lines of shell blocks: they would change the environment, or run these tests again
 NOT_RUN = ("pip install ", "make ")
+# Commands that need each other
+OF_JOBS = tuple(f"rlm-integrations {name} " for name in ("submit", "worker", "jobs"))
 
 
 def as_a_model_would(ask: Ask) -> str:
@@ -205,9 +207,11 @@ def test_the_python_of_the_storage_page(
     server: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All blocks run, and their answers are right; only the block about the cache asks a model."""
-    _, (first, second, cached, found) = run_python(STORAGE, capsys)
+    _, (first, second, answered, cached, found) = run_python(STORAGE, capsys)
     assert first == "Who approved the dam? {'answer': 'Ada Conti'}\ncompleted\n"
     assert second == "final Who approved the dam?\nTrue\n"
+    assert answered.startswith("completed ")
+    assert "Ada Conti" in answered
     assert found.endswith("by Ada Conti {'dam': 1}\n")
     assert cached == "4 0 0.0\n0 4 0.0\n['about Translate into Italian: dam']\n"
     assert len(server.calls()) == 1
@@ -291,7 +295,7 @@ def commands() -> list[str]:
     lines = [
         line.partition(" #")[0].strip() for code in shell_blocks() for line in code.splitlines()
     ]
-    return [line for line in lines if not line.startswith(NOT_RUN)]
+    return [line for line in lines if not line.startswith((*NOT_RUN, *OF_JOBS))]
 
 
 def test_shell_blocks_are_run_or_listed() -> None:
@@ -326,6 +330,23 @@ def test_the_command_line_of_the_readme(
         )
     else:
         assert "[1] context_0 (archive.txt) " in done.stdout
+
+
+def test_the_commands_of_jobs_work_together(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one command of the page submits, the next one answers, and the last one lists."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    Path("letters").mkdir()
+    Path("letters/first.txt").write_text(ARCHIVE)
+    lines = [line for code in blocks(CLI, "sh") for line in code.splitlines()]
+    script = "\n".join(line for line in lines if line.startswith(OF_JOBS))
+    program = f'rlm-integrations() {{ {sys.executable} -m rlm_integrations "$@"; }}\nset -e\n'
+    done = subprocess.run(
+        ["bash", "-c", program + script], capture_output=True, text=True, check=True
+    )
+    assert "ended: 2 completed" in done.stderr
+    assert "0 pending, 0 running, 2 completed, 0 failed" in done.stderr
 
 
 def test_the_help_is_the_programs_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,91 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     loud.add_argument("--quiet", action="store_true", help="show errors only")
 
 
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """Add the files and the question; see `split_words`."""
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="FILE … QUESTION",
+        help="text files, pipes such as <(…), '-' for stdin, and last the question",
+    )
+
+
+def add_models(parser: argparse.ArgumentParser) -> Any:
+    """Add the names of the models; the group."""
+    models = parser.add_argument_group("models")
+    models.add_argument(
+        "--model",
+        metavar="NAME",
+        help=(
+            "root model, which writes the code; by default"
+            f" {DEFAULT_MODEL} with OPENAI_API_KEY, else offline"
+        ),
+    )
+    models.add_argument(
+        "--sub-model",
+        metavar="NAME",
+        help="model that the code calls; by default the root model",
+    )
+    return models
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """Add the limits of what a run may spend."""
+    budget = parser.add_argument_group("budget")
+    budget.add_argument("--max-calls", type=count, metavar="N", help="calls of models")
+    budget.add_argument("--max-tokens", type=count, metavar="N", help="input and output tokens")
+    budget.add_argument("--max-cost", type=amount, metavar="USD", help="US dollars")
+    budget.add_argument("--max-seconds", type=amount, metavar="S", help="wall time")
+
+
+def add_run(parser: argparse.ArgumentParser) -> Any:
+    """Add the other options of a run; the group."""
+    run = parser.add_argument_group("run")
+    run.add_argument(
+        "--max-iterations",
+        type=count,
+        default=20,
+        metavar="N",
+        help="turns of the root model (%(default)s)",
+    )
+    run.add_argument(
+        "--max-depth",
+        type=count,
+        default=1,
+        metavar="N",
+        help="levels of runs (%(default)s: children are plain calls)",
+    )
+    run.add_argument(
+        "--max-parallel",
+        type=count,
+        default=10,
+        metavar="N",
+        help="concurrent calls (%(default)s)",
+    )
+    run.add_argument(
+        "--store-mode",
+        choices=["shared", "none"],
+        default="shared",
+        help="whether the code has a store (%(default)s)",
+    )
+    return run
+
+
+def add_cache(parser: Any) -> None:
+    """Add whether calls of earlier runs are used."""
+    parser.add_argument(
+        "--cache",
+        action="store_true",
+        help="answer calls that an earlier run in the storage made from its record",
+    )
+
+
+def add_sandbox(parser: Any, text: str) -> None:
+    """Add where model code runs, with this help."""
+    parser.add_argument("--sandbox", choices=["process", "inprocess"], default="process", help=text)
+
+
 def count(text: str) -> int:
     """An integer of at least 1."""
     number = int(text) if text.isascii() and text.isdigit() else 0

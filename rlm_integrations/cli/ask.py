@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import (
-    DEFAULT_MODEL,
+    add_budget,
+    add_cache,
     add_files,
+    add_models,
     add_output,
+    add_run,
+    add_sandbox,
     add_storage,
-    amount,
-    count,
+    add_words,
 )
 from rlm_integrations.cli.files import open_corpus
 from rlm_integrations.cli.models import build_rlm, choose_model
@@ -41,92 +44,20 @@ def add_ask(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    ask.add_argument(
-        "words",
-        nargs="+",
-        metavar="FILE … QUESTION",
-        help="text files, pipes such as <(…), '-' for stdin, and last the question",
-    )
-    _add_models(ask)
-    _add_budget(ask)
-    run = _add_run(ask)
-    add_storage(run, None)
-    run.add_argument(
-        "--cache",
-        action="store_true",
-        help="answer calls that an earlier run in the storage made from its record",
-    )
-    add_files(ask)
-    add_output(ask)
-    ask.set_defaults(run=ask_files)
-
-
-def _add_models(ask: argparse.ArgumentParser) -> None:
-    models = ask.add_argument_group("models")
-    models.add_argument(
-        "--model",
-        metavar="NAME",
-        help=(
-            "root model, which writes the code; by default"
-            f" {DEFAULT_MODEL} with OPENAI_API_KEY, else offline"
-        ),
-    )
-    models.add_argument(
-        "--sub-model",
-        metavar="NAME",
-        help="model that the code calls; by default the root model",
-    )
-    models.add_argument(
+    add_words(ask)
+    add_models(ask).add_argument(
         "--base-url",
         metavar="URL",
         help="API of both models, such as http://localhost:11434/v1",
     )
-
-
-def _add_budget(ask: argparse.ArgumentParser) -> None:
-    budget = ask.add_argument_group("budget")
-    budget.add_argument("--max-calls", type=count, metavar="N", help="calls of models")
-    budget.add_argument("--max-tokens", type=count, metavar="N", help="input and output tokens")
-    budget.add_argument("--max-cost", type=amount, metavar="USD", help="US dollars")
-    budget.add_argument("--max-seconds", type=amount, metavar="S", help="wall time")
-
-
-def _add_run(ask: argparse.ArgumentParser) -> Any:
-    run = ask.add_argument_group("run")
-    run.add_argument(
-        "--max-iterations",
-        type=count,
-        default=20,
-        metavar="N",
-        help="turns of the root model (%(default)s)",
-    )
-    run.add_argument(
-        "--max-depth",
-        type=count,
-        default=1,
-        metavar="N",
-        help="levels of runs (%(default)s: children are plain calls)",
-    )
-    run.add_argument(
-        "--max-parallel",
-        type=count,
-        default=10,
-        metavar="N",
-        help="concurrent calls (%(default)s)",
-    )
-    run.add_argument(
-        "--store-mode",
-        choices=["shared", "none"],
-        default="shared",
-        help="whether the code has a store (%(default)s)",
-    )
-    run.add_argument(
-        "--sandbox",
-        choices=["process", "inprocess"],
-        default="process",
-        help="where the code runs (%(default)s)",
-    )
-    return run
+    add_budget(ask)
+    run = add_run(ask)
+    add_sandbox(run, "where the code runs (%(default)s)")
+    add_storage(run, None)
+    add_cache(run)
+    add_files(ask)
+    add_output(ask)
+    ask.set_defaults(run=ask_files)
 
 
 def ask_files(options: argparse.Namespace) -> int:

@@ -9,11 +9,14 @@ from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import split_words
 from rlm_integrations.cli.ask import add_ask
 from rlm_integrations.cli.diff import add_diff
+from rlm_integrations.cli.jobs import add_jobs
 from rlm_integrations.cli.output import say
 from rlm_integrations.cli.report import add_report
 from rlm_integrations.cli.resume import add_resume
 from rlm_integrations.cli.rewording import reword
 from rlm_integrations.cli.runs import add_runs
+from rlm_integrations.cli.submit import add_submit
+from rlm_integrations.cli.worker import add_worker
 from rlm_integrations.errors import (
     InputError,
     MissingExtraError,
@@ -23,7 +26,7 @@ from rlm_integrations.errors import (
 )
 
 # Each adds a command, in the order of the help
-_COMMANDS = (add_ask, add_resume, add_runs, add_report, add_diff)
+_COMMANDS = (add_ask, add_resume, add_runs, add_submit, add_worker, add_jobs, add_report, add_diff)
 
 
 class Parsers(NamedTuple):

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli.arguments import DEFAULT_MODEL
 from rlm_integrations.errors import InputError
@@ -34,20 +34,29 @@ def choose_model(options: argparse.Namespace) -> tuple[str, str]:
     return "offline", f"no --model and no OPENAI_API_KEY: using offline. {NOTICE}"
 
 
-def build_rlm(name: str, options: argparse.Namespace, on_event: "Callable[[Event], None]") -> "RLM":
+def build_rlm(
+    name: str, options: argparse.Namespace, on_event: "Callable[[Event], None] | None" = None
+) -> "RLM":
     """The engine with the options of the command.
 
     Args:
         name: The root model.
         options: The options of the command.
-        on_event: Receives every event.
+        on_event: Receives every event; None for a job, whose models are only named.
     """
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.records import Budget
 
+    def model(name: str) -> Any:
+        if on_event is not None:
+            return named_model(name, options.base_url)
+        from rlm_integrations.jobs.models import JobModel
+
+        return JobModel(name)
+
     return RLM(
-        named_model(name, options.base_url),
-        None if options.sub_model is None else named_model(options.sub_model, options.base_url),
+        model(name),
+        None if options.sub_model is None else model(options.sub_model),
         max_iterations=options.max_iterations,
         max_depth=options.max_depth,
         max_parallel_calls=options.max_parallel,

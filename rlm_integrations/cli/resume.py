@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_output, add_storage
+from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_output, add_sandbox, add_storage
 from rlm_integrations.cli.models import named_model
 from rlm_integrations.cli.output import check_writable, deliver, say_end
 from rlm_integrations.cli.stored import open_storage
@@ -34,12 +34,7 @@ def add_resume(commands: Any) -> None:
     models.add_argument(
         "--base-url", metavar="URL", help="API of the run's models, if it is not the default one"
     )
-    resume.add_argument(
-        "--sandbox",
-        choices=["process", "inprocess"],
-        default="process",
-        help="must be named again if the run began in another one than %(default)s",
-    )
+    add_sandbox(resume, "must be named again if the run began in another one than %(default)s")
     add_output(resume)
     resume.set_defaults(run=resume_run)
 

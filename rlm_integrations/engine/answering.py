@@ -92,8 +92,8 @@ class Answering:
             RLMError: See `RLM.acompletion`.
         """
         start = start or RunStart(run_id=secrets.token_hex(8))
-        query = _checked_question(query)
-        await self._check_prices()
+        query = checked_question(query)
+        await check_prices(self.settings)
         settings = self.settings
         corpus = await corpus_of(context, settings.limits) if repl is None else repl.corpus
         setup = await setup_of(
@@ -217,17 +217,22 @@ class Answering:
                 result=result,
             )
 
-    async def _check_prices(self) -> None:
-        """A cost limit needs prices before the first call."""
-        if self.settings.budget.max_cost is None:
-            return
-        await pricing.prepare()
-        for lm in (self.settings.root, *self.settings.subs.values()):
-            if not pricing.has_price(lm.name):
-                raise InputError(
-                    f"max_cost cannot hold: there is no known price of {lm.name!r}; "
-                    "limit max_tokens or max_calls instead"
-                )
+
+async def check_prices(settings: Settings) -> None:
+    """A cost limit needs prices before the first call.
+
+    Raises:
+        InputError: A model has no known price.
+    """
+    if settings.budget.max_cost is None:
+        return
+    await pricing.prepare()
+    for lm in (settings.root, *settings.subs.values()):
+        if not pricing.has_price(lm.name):
+            raise InputError(
+                f"max_cost cannot hold: there is no known price of {lm.name!r}; "
+                "limit max_tokens or max_calls instead"
+            )
 
 
 async def _store_result(kept: KeptRun | None, result: RLMResult[Any]) -> None:
@@ -260,7 +265,12 @@ def _note_failure(run: Run, error: BaseException) -> str:
     return message
 
 
-def _checked_question(given: object) -> str:
+def checked_question(given: object) -> str:
+    """The question.
+
+    Raises:
+        InputError: It is not a string, is empty, or is not valid Unicode.
+    """
     if not isinstance(given, str) or not given.strip():
         raise InputError(f"the question must be a string that is not empty, not {given!r}")
     try:

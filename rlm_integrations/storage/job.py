@@ -31,15 +31,17 @@ class Job:
         manifest: What to derive, and from what.
         status: Where the job is.
         priority: Jobs with smaller numbers come first.
-        attempts: How often it was dequeued.
-        max_attempts: After this many lost attempts it fails.
+        attempts: How often it was dequeued, without those that were handed back.
+        max_attempts: How many attempts may be lost with their worker, or end with an error that
+            may pass, before the job fails.
         created_at: When it was enqueued.
         started_at: When it was last dequeued.
         finished_at: When it ended.
         worker: Who has it, or had it last.
         lease_until: Until when it belongs to the worker, without a further heartbeat.
+        not_before: When a waiting job may be taken; None for at once.
         run_id: The run that derives it, if the worker has named it.
-        error: Why it failed.
+        error: Why it failed, or why its last attempt did.
         artifact_path: Where the artifact is.
     """
 
@@ -54,6 +56,7 @@ class Job:
     finished_at: datetime | None = None
     worker: str | None = None
     lease_until: datetime | None = None
+    not_before: datetime | None = None
     run_id: str | None = None
     error: str | None = None
     artifact_path: str | None = None

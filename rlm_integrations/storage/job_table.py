@@ -5,9 +5,21 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import DamagedDataError, InputError
+from rlm_integrations.storage import owner
 from rlm_integrations.storage.job import DeriveJobStatus, Job
 from rlm_integrations.storage.manifest import Manifest
 from rlm_integrations.storage.schema import Schema
@@ -17,6 +29,15 @@ PENDING, RUNNING, FAILED = (
     DeriveJobStatus.PENDING,
     DeriveJobStatus.RUNNING,
     DeriveJobStatus.FAILED,
+)
+_KEPT_WHEN_TAKEN = (
+    "job_id",
+    "manifest_id",
+    "priority",
+    "created_at_utc",
+    "max_attempts",
+    "run_id",
+    "error",
 )
 
 
@@ -31,41 +52,63 @@ class JobTable:
         self._with_manifest = select(jobs, manifests.c.manifest, manifests.c.artifact_path).join(
             manifests, manifests.c.manifest_id == jobs.c.manifest_id
         )
-        # Two statements, because not every database has UPDATE … RETURNING. Only the columns that
-        # taking a job does not set: each conversion of a value costs as much as a part of the rest
-        self._select_next = lock_free_rows(
-            self._with_manifest.with_only_columns(
-                jobs.c.job_id,
-                jobs.c.priority,
-                jobs.c.created_at_utc,
-                jobs.c.attempts,
-                jobs.c.max_attempts,
-                jobs.c.run_id,
-                jobs.c.error,
-                manifests.c.manifest,
-                manifests.c.artifact_path,
-                maintain_column_froms=True,
+        next_jobs = lock_free_rows(
+            select(jobs)
+            .where(
+                jobs.c.status == PENDING,
+                or_(jobs.c.not_before_utc.is_(None), jobs.c.not_before_utc <= bindparam("now")),
             )
-            .where(jobs.c.status == PENDING)
             .order_by(jobs.c.priority, jobs.c.created_at_utc, jobs.c.job_id)
             .limit(bindparam("count")),
             jobs,
         )
-        self._take = (
-            update(jobs)
-            .where(jobs.c.job_id.in_(bindparam("ids", expanding=True)))
-            .values(
-                status=RUNNING,
-                worker=bindparam("new_worker"),
-                started_at_utc=bindparam("now"),
-                lease_until_utc=bindparam("until"),
-                attempts=jobs.c.attempts + 1,
-            )
+        take = update(jobs).values(
+            status=RUNNING,
+            worker=bindparam("new_worker"),
+            started_at_utc=bindparam("now"),
+            lease_until_utc=bindparam("until"),
+            not_before_utc=None,
+            attempts=jobs.c.attempts + 1,
         )
+        # Only what taking a job does not set: each conversion of a value costs a part of the rest
+        known = [jobs.c[name] for name in _KEPT_WHEN_TAKEN]
+        # One statement where it can be: a round trip costs more than the rest
+        self._take_next: Any = None
+        if dialect in {"sqlite", "postgresql"}:
+            ids = next_jobs.with_only_columns(jobs.c.job_id).cte("next")
+            # Literally: SQLAlchemy does not correlate what RETURNING selects
+            name = ".".join(f'"{part}"' for part in (jobs.schema, jobs.name) if part)
+            of_job = manifests.c.manifest_id == literal_column(f"{name}.manifest_id")
+            self._take_next = take.where(jobs.c.job_id.in_(select(ids.c.job_id))).returning(
+                *known,
+                jobs.c.attempts,
+                *(
+                    select(column)
+                    .where(of_job)
+                    .correlate(jobs)
+                    .scalar_subquery()
+                    .label(column.name)
+                    for column in (manifests.c.manifest, manifests.c.artifact_path)
+                ),
+            )
+        self._select_next = next_jobs.with_only_columns(
+            *known,
+            (jobs.c.attempts + 1).label("attempts"),
+            manifests.c.manifest,
+            manifests.c.artifact_path,
+        ).join(manifests, manifests.c.manifest_id == jobs.c.manifest_id)
+        self._take = take.where(jobs.c.job_id.in_(bindparam("ids", expanding=True)))
         self._select_lost = lock_free_rows(
-            select(jobs).where(jobs.c.status == RUNNING, jobs.c.lease_until_utc < bindparam("now")),
+            select(jobs).where(
+                jobs.c.status == RUNNING,
+                or_(
+                    jobs.c.lease_until_utc < bindparam("now"),
+                    jobs.c.worker.in_(bindparam("dead", expanding=True)),
+                ),
+            ),
             jobs,
         )
+        self._select_workers = select(jobs.c.worker).where(jobs.c.status == RUNNING).distinct()
         self._renew = (
             update(jobs)
             .where(
@@ -104,39 +147,57 @@ class JobTable:
         self, connection: Connection, count: int, worker: str, now: datetime, until: datetime
     ) -> Sequence[Job]:
         """The next jobs, which belong to the worker until then."""
-        rows = connection.execute(self._select_next, {"count": count}).all()
-        if not rows:
-            return []
-        connection.execute(
-            self._take,
-            {
-                "ids": [row.job_id for row in rows],
-                "new_worker": worker,
-                "now": now,
-                "until": until,
-            },
-        )
-        return [
-            _job(
-                row,
-                status=RUNNING,
-                worker=worker,
-                started_at=now,
-                lease_until=until,
-                finished_at=None,
-                attempts=row.attempts + 1,
-            )
-            for row in rows
-        ]
+        values = {"new_worker": worker, "now": now, "until": until}
+        while rows := self._take_rows(connection, count, values):
+            taken = []
+            for row in rows:
+                try:
+                    taken.append(
+                        _job(
+                            row,
+                            status=RUNNING,
+                            worker=worker,
+                            started_at=now,
+                            lease_until=until,
+                            finished_at=None,
+                            not_before=None,
+                        )
+                    )
+                except DamagedDataError as error:  # it fails alone
+                    self.change(
+                        connection,
+                        row,
+                        status=FAILED,
+                        lease_until_utc=None,
+                        finished_at_utc=now,
+                        error=str(error),
+                    )
+            if taken:
+                return taken
+        return []
+
+    def _take_rows(
+        self, connection: Connection, count: int, values: dict[str, Any]
+    ) -> Sequence[Row[Any]]:
+        if self._take_next is not None:
+            rows = connection.execute(self._take_next, {"count": count, **values}).all()
+            return sorted(rows, key=lambda row: (row.priority, row.created_at_utc, row.job_id))
+        rows = connection.execute(self._select_next, {"count": count, "now": values["now"]}).all()
+        if rows:
+            connection.execute(self._take, {"ids": [row.job_id for row in rows], **values})
+        return rows
 
     def give_back_lost(self, connection: Connection, now: datetime) -> int:
-        """Have the jobs whose lease has ended wait again; those without attempts left fail.
+        """Have the jobs whose lease or whose worker's process has ended wait again; those without
+        attempts left fail.
 
         Returns:
             How many wait again.
         """
         waiting = 0
-        for row in connection.execute(self._select_lost, {"now": now}).all():
+        workers = connection.scalars(self._select_workers).all()
+        dead = [each for each in workers if owner.is_dead(each)]
+        for row in connection.execute(self._select_lost, {"now": now, "dead": dead}).all():
             if row.attempts < row.max_attempts:
                 waiting += 1
                 self.change(connection, row, status=PENDING, lease_until_utc=None)
@@ -147,7 +208,8 @@ class JobTable:
                     status=FAILED,
                     lease_until_utc=None,
                     finished_at_utc=now,
-                    error=f"lost by its worker {row.attempts} times, the last time by {row.worker}",
+                    error=f"lost by its worker {row.attempts} times, the last time by "
+                    f"{owner.shown(row.worker)}",
                 )
         return waiting
 
@@ -237,8 +299,8 @@ def _stored_job(row: Row[Any]) -> Job:
         worker=row.worker,
         started_at=row.started_at_utc,
         lease_until=row.lease_until_utc,
+        not_before=row.not_before_utc,
         finished_at=row.finished_at_utc,
-        attempts=row.attempts,
     )
 
 
@@ -248,6 +310,7 @@ def _job(row: Row[Any], **known: Any) -> Job:
         job_id=str(row.job_id),
         manifest=Manifest.from_json(row.manifest, f"the manifest of job {row.job_id}"),
         priority=row.priority,
+        attempts=row.attempts,
         max_attempts=row.max_attempts,
         created_at=row.created_at_utc,
         run_id=row.run_id,

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID, uuid4
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from rlm_integrations.errors import DamagedDataError, InputError
 from rlm_integrations.run_setup import SourceInfo
 
+MODEL_CHARS: Final = 100  # of the name of a job's root model
 _USUAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -63,6 +64,7 @@ class Manifest(BaseModel):
         sub_models: The models that code may ask, by the names that code uses.
         question: What is asked.
         sources: The documents, with their SHA-256.
+        document: The SHA-256 under which the storage has the documents; None if it does not.
         options: The options of the run, in JSON's types.
         library_version: The version of rlm-integrations.
         prompts_sha256: The SHA-256 of the prompts that the library sends; "" if not known.
@@ -77,10 +79,11 @@ class Manifest(BaseModel):
     manifest_version: str = Field(default="1.0", max_length=20)
     task_type: Annotated[str, AfterValidator(_task_type)]
     llm_provider: str | None = Field(default=None, max_length=50)
-    llm_model: str | None = Field(default=None, max_length=100)
+    llm_model: str | None = Field(default=None, max_length=MODEL_CHARS)
     sub_models: dict[str, str] = Field(default_factory=dict)
     question: str = ""
     sources: tuple[SourceInfo, ...] = ()
+    document: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     options: dict[str, Any] = Field(default_factory=dict)
     library_version: str = Field(default_factory=lambda: version("rlm-integrations"))
     prompts_sha256: str = ""

@@ -25,7 +25,9 @@ def is_dead(name: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """What people are told of the owner."""
+    """What people are told of the owner: a name that a user gave as it is."""
+    if name.count(" ") < 2:
+        return repr(name)
     process = name.rpartition(" ")[0].rpartition(" ")[2]
     where = "on this machine" if name.startswith(f"{_machine()} ") else "on another machine"
     return f"process {process} {where}"

@@ -5,7 +5,6 @@ jobs of a dead one go to others.
 """
 
 import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,9 +14,10 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection
 
 from rlm_integrations.errors import InputError, check_count, quote_value
+from rlm_integrations.storage import owner
 from rlm_integrations.storage.folder import prepare_folder
 from rlm_integrations.storage.job import DeriveJobStatus, Job
-from rlm_integrations.storage.job_table import FAILED, PENDING, RUNNING, JobTable
+from rlm_integrations.storage.job_table import FAILED, PENDING, RUNNING, JobTable, as_uuid
 from rlm_integrations.storage.manifest import Manifest
 from rlm_integrations.storage.shared_database import SharedDatabase, open_database
 
@@ -30,13 +30,25 @@ _SWEEP_SECONDS = 1.0  # how often a busy queue looks for leases that have ended
 _MAX_PRIORITY = 1_000_000
 
 
+def check_job(priority: int, max_attempts: int) -> None:
+    """Check what a job is added with.
+
+    Raises:
+        InputError: It is invalid.
+    """
+    if type(priority) is not int or abs(priority) > _MAX_PRIORITY:
+        raise InputError(f"priority must be an integer, not {quote_value(priority)}")
+    check_count("max_attempts", max_attempts, most=1_000)
+
+
 class SqlQueueStore:
     """A queue of jobs in `DeriveJobs`, with their manifests in `DeriveManifests`.
 
     Args:
         where: A storage folder, which is created if needed; or an open database (`storage.queue`
             is such a queue).
-        worker: The name under which jobs are taken; by default the machine's and the process's.
+        worker: The name under which jobs are taken, by default this process's. The jobs of a process
+            of this machine that has ended are lost at once, those of a name when their lease ends.
         clock: The time in UTC. The clocks of all machines must agree within a part of a lease.
     """
 
@@ -51,7 +63,7 @@ class SqlQueueStore:
         self._shared = (
             where if isinstance(where, SharedDatabase) else open_database(prepare_folder(where))
         )
-        self.worker = worker or f"{socket.gethostname()}:{os.getpid()}"
+        self.worker = worker or owner.own_name()
         self._clock = clock
         self._swept_at = 0.0
         database = self._shared.database
@@ -75,15 +87,19 @@ class SqlQueueStore:
         priority: int = DEFAULT_PRIORITY,
         *,
         max_attempts: int = MAX_ATTEMPTS,
+        job_id: str | None = None,
     ) -> str:
         """Add a job, and return its id once it is on the disk.
 
         Args:
             manifest: What to derive. Several jobs may have the same manifest.
             priority: Jobs with smaller numbers come first; among equals, the older.
-            max_attempts: How many attempts may be lost with their workers before the job fails.
+            max_attempts: How many attempts may be lost with their worker, or end with an error that
+                may pass, before the job fails.
+            job_id: A UUID; a new one by default. If there is a job of this id, nothing is added.
         """
-        return self.enqueue_many([manifest], priority, max_attempts=max_attempts)[0]
+        ids = [uuid4() if job_id is None else as_uuid(job_id)]
+        return self._add(ids, [manifest], priority, max_attempts)[0]
 
     def enqueue_many(
         self,
@@ -93,9 +109,12 @@ class SqlQueueStore:
         max_attempts: int = MAX_ATTEMPTS,
     ) -> Sequence[str]:
         """Add a job for each manifest, all or none, and return their ids in the same order."""
-        if type(priority) is not int or abs(priority) > _MAX_PRIORITY:
-            raise InputError(f"priority must be an integer, not {quote_value(priority)}")
-        check_count("max_attempts", max_attempts, most=1_000)
+        return self._add([uuid4() for _ in manifests], manifests, priority, max_attempts)
+
+    def _add(
+        self, ids: Sequence[UUID], manifests: Sequence[Manifest], priority: int, max_attempts: int
+    ) -> Sequence[str]:
+        check_job(priority, max_attempts)
         for each in manifests:
             if not isinstance(each, Manifest):
                 raise InputError(f"a job needs a Manifest, not a {type(each).__name__}")
@@ -104,7 +123,7 @@ class SqlQueueStore:
         now = self._clock()
         jobs = [
             {
-                "job_id": uuid4(),
+                "job_id": job_id,
                 "manifest_id": UUID(each.manifest_id),
                 "status": PENDING,
                 "priority": priority,
@@ -112,7 +131,7 @@ class SqlQueueStore:
                 "attempts": 0,
                 "max_attempts": max_attempts,
             }
-            for number, each in enumerate(manifests)
+            for number, (job_id, each) in enumerate(zip(ids, manifests, strict=True))
         ]
         distinct = list({each.manifest_id: each for each in manifests}.values())
         self._write(lambda connection: self._table.add(connection, jobs, distinct))
@@ -164,13 +183,15 @@ class SqlQueueStore:
             row = self._table.lock(connection, job_id)
             if row.status == RUNNING and row.worker != self.worker:
                 raise InputError(
-                    f"job {job_id} belongs to worker {row.worker!r} now: its lease by "
-                    f"{self.worker!r} has ended"
+                    f"job {job_id} belongs to {owner.shown(row.worker)} now: its lease by "
+                    f"{owner.shown(self.worker)} has ended"
                 )
             known: dict[str, Any] = {"run_id": run_id, "error": error}
             values = {name: value for name, value in known.items() if value is not None}
             if status.is_final:
                 values |= {"finished_at_utc": self._clock(), "lease_until_utc": None}
+            if status == DeriveJobStatus.COMPLETED:
+                values["error"] = None  # that of an earlier attempt
             path = None if artifact_path is None else os.fspath(artifact_path)
             self._table.change(connection, row, path=path, status=status, **values)
 
@@ -186,8 +207,14 @@ class SqlQueueStore:
             durable=False,
         )
 
-    def release(self, job_id: str) -> None:
-        """Hand back a running job: another worker gets it, and the attempt does not count."""
+    def release(self, job_id: str, *, delay_seconds: float = 0.0, error: str | None = None) -> None:
+        """Hand back a running job, so that this or another worker takes it again.
+
+        Args:
+            job_id: The job; nothing happens if it is no longer this worker's.
+            delay_seconds: How long it waits at least.
+            error: What its attempt ended with; without an error, the attempt does not count.
+        """
 
         def hand_back(connection: Connection) -> None:
             row = self._table.lock(connection, job_id)
@@ -197,7 +224,9 @@ class SqlQueueStore:
                     row,
                     status=PENDING,
                     lease_until_utc=None,
-                    attempts=max(0, row.attempts - 1),
+                    not_before_utc=self._clock() + timedelta(seconds=delay_seconds),
+                    attempts=row.attempts if error else max(0, row.attempts - 1),
+                    error=error,
                 )
 
         self._write(hand_back)
@@ -237,7 +266,13 @@ class SqlQueueStore:
                     f"job {job_id} is {row.status}; only failed and cancelled jobs are retried"
                 )
             self._table.change(
-                connection, row, status=PENDING, attempts=0, error=None, finished_at_utc=None
+                connection,
+                row,
+                status=PENDING,
+                attempts=0,
+                error=None,
+                finished_at_utc=None,
+                not_before_utc=None,
             )
 
         self._write(again)

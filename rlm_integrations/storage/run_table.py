@@ -148,6 +148,32 @@ class RunTable:
         self._lake.use(connection, run_id, blobs)
         return True
 
+    async def keep_document(self, run_id: str, corpus: Corpus) -> str:
+        """Keep the document of a run that begins later, and return its SHA-256.
+
+        Raises:
+            StorageError: It could not be kept.
+        """
+        return await in_thread(self._keep_document, run_id, corpus)
+
+    def _keep_document(self, run_id: str, corpus: Corpus) -> str:
+        def attempt() -> str:
+            document, blobs = keep_corpus(self._lake, corpus)
+            self._shared.writer.submit(
+                lambda connection: self._lake.use(connection, run_id, blobs)
+            ).result()
+            return document
+
+        return put_again_if_gone(attempt)
+
+    async def read_document(self, sha256: str) -> Corpus:
+        """The document that was kept under this SHA-256.
+
+        Raises:
+            StorageError: It is not in the storage, or damaged.
+        """
+        return await in_thread(read_corpus, self._lake, sha256)
+
     async def take(self, run_id: str) -> LoadedRun:
         """A run to resume; it belongs to this process from now on, unless it has ended.
 

@@ -278,6 +278,7 @@ def schema_for(names: Names) -> Schema:
             Column("finished_at_utc", UtcTime()),
             Column("worker", Unicode(200)),
             Column("lease_until_utc", UtcTime()),
+            Column("not_before_utc", UtcTime()),
             Column("attempts", Integer(), nullable=False),
             Column("max_attempts", Integer(), nullable=False),
             Column("run_id", String(64)),

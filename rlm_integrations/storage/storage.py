@@ -105,6 +105,11 @@ class Storage:
         )
 
     @property
+    def has_artifacts(self) -> bool:
+        """Whether it has a place for artifacts."""
+        return self._artifacts is not None
+
+    @property
     def artifacts(self) -> ArtifactStore:
         """Artifacts, manifests and raw responses.
 
@@ -127,6 +132,14 @@ class Storage:
     async def take(self, run_id: str) -> LoadedRun:
         """A run to go on with; `RLM.resume` calls it."""
         return await self._runs.take(run_id)
+
+    async def keep_document(self, run_id: str, corpus: Corpus) -> str:
+        """Keep the document of a run that begins later; see `RunTable.keep_document`."""
+        return await self._runs.keep_document(run_id, corpus)
+
+    async def read_document(self, sha256: str) -> Corpus:
+        """A document that was kept; see `RunTable.read_document`."""
+        return await self._runs.read_document(sha256)
 
     def runs(
         self, query: str = "", *, status: str | None = None, limit: int = 100

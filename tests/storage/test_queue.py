@@ -130,7 +130,7 @@ def test_a_lost_job_goes_to_another_worker(
     assert taken is not None
     assert (taken.job_id, taken.worker, taken.attempts) == (job_id, "second", 2)
     assert not queue.heartbeat(job_id)
-    with pytest.raises(InputError, match="belongs to worker 'second' now"):
+    with pytest.raises(InputError, match="belongs to 'second' now"):
         queue.update_status(job_id, DeriveJobStatus.COMPLETED)
     other.update_status(job_id, DeriveJobStatus.COMPLETED)
     assert queue.get(job_id).status == "completed"
@@ -161,7 +161,7 @@ def test_lost_attempts_are_bounded(queue: SqlQueueStore, clock: Clock) -> None:
     assert queue.dequeue() is None
     failed = queue.get(job_id)
     assert failed.status == "failed"
-    assert failed.error == "lost by its worker 2 times, the last time by first"
+    assert failed.error == "lost by its worker 2 times, the last time by 'first'"
     queue.retry(job_id)
     again = queue.dequeue()
     assert again is not None

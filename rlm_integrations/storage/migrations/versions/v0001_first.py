@@ -137,6 +137,7 @@ def upgrade() -> None:
         sa.Column("finished_at_utc", UtcTime()),
         sa.Column("worker", sa.Unicode(200)),
         sa.Column("lease_until_utc", UtcTime()),
+        sa.Column("not_before_utc", UtcTime()),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
         sa.Column("run_id", sa.String(64)),

@@ -1,0 +1,88 @@
+"""The command `rlm-integrations jobs`."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rlm_integrations.cli import exit_codes
+from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_storage, count
+from rlm_integrations.cli.output import print_text, say
+from rlm_integrations.cli.stored import open_storage
+
+if TYPE_CHECKING:
+    from rlm_integrations.storage import Job
+
+_STATUSES = ("pending", "running", "completed", "failed", "cancelled")
+_SHOWN_CHARS = 60  # of a question, and of an error, in the list
+_EXAMPLE = """\
+examples:
+  rlm-integrations jobs --status failed
+  rlm-integrations jobs --retry 7b0f6a52-7d0c-4d5e-9d55-0f3a2f1f5b1e
+"""
+
+
+def add_jobs(commands: Any) -> None:
+    """Add the command."""
+    jobs: argparse.ArgumentParser = commands.add_parser(
+        "jobs",
+        help="list submitted questions, cancel or retry one",
+        description="List jobs, the newest first, and count them; or change one.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    change = jobs.add_mutually_exclusive_group()
+    change.add_argument("--cancel", metavar="ID", help="cancel this job, also if it is running")
+    change.add_argument(
+        "--retry", metavar="ID", help="have this failed or cancelled job wait again"
+    )
+    jobs.add_argument("--status", choices=_STATUSES, help="only jobs of this status")
+    jobs.add_argument(
+        "--limit", type=count, default=100, metavar="N", help="how many at most (%(default)s)"
+    )
+    add_storage(jobs, DEFAULT_STORAGE)
+    jobs.add_argument("--json", action="store_true", help="print a JSON list")
+    jobs.set_defaults(run=list_jobs)
+
+
+def list_jobs(options: argparse.Namespace) -> int:
+    """Change a job, or print the list; the exit code."""
+    from rlm_integrations.storage import DeriveJobStatus
+
+    with open_storage(options.storage) as storage:
+        queue = storage.queue
+        if options.retry is not None:
+            queue.retry(options.retry)
+            say(f"job {options.retry} waits again")
+            return exit_codes.ANSWERED
+        if options.cancel is not None:
+            was_open = queue.cancel(options.cancel)
+            say(f"job {options.cancel} {'is cancelled' if was_open else 'was over already'}")
+            return exit_codes.ANSWERED
+        status = None if options.status is None else DeriveJobStatus(options.status)
+        jobs = queue.list(status, limit=options.limit)
+        counts = queue.counts()
+    if options.json:
+        print_text(json.dumps([_plain(job) for job in jobs], default=str))
+    else:
+        for job in jobs:
+            print_text(_line(job))
+    say(", ".join(f"{number} {name}" for name, number in counts.items()))
+    return exit_codes.ANSWERED
+
+
+def _plain(job: "Job") -> dict[str, Any]:
+    return {**asdict(job), "manifest": job.manifest.model_dump(mode="json")}
+
+
+def _line(job: "Job") -> str:
+    error = f"  ({_short(job.error)})" if job.error else ""
+    question = _short(job.manifest.question)
+    return f"{job.job_id}  {job.created_at:%Y-%m-%d %H:%M}  {job.status:<9}  {question}{error}"
+
+
+def _short(text: str) -> str:
+    from rlm_integrations.engine.show import printable
+
+    return " ".join(printable(text).split())[:_SHOWN_CHARS]
