@@ -299,7 +299,8 @@ class RLMResult(Generic[T_co]):
 
 
 def _store(data: Any) -> "SharedStore | None":
-    if data is None:
+    # A store that a storage keeps is saved as its name: `Storage.run` opens it
+    if data is None or (isinstance(data, Mapping) and data.keys() == {"stored"}):
         return None
     from rlm_integrations.store import SharedStore
 

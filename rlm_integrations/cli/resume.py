@@ -81,6 +81,7 @@ def _rlm(setup: "RunSetup", options: argparse.Namespace, storage: "Storage") -> 
             budget=Budget(**stored["budget"]),
             sandbox=options.sandbox,
             storage=storage,
+            store=storage.store(stored["store"]) if stored.get("store") else None,
             cache=stored.get("cache") is True,
             verbose=options.verbose,
             show_progress=not (options.quiet or options.verbose) and sys.stderr.isatty(),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from rlm_integrations._json import read_record, to_plain
-from rlm_integrations.engine.blocks import BlockOutcome
+from rlm_integrations.engine.block_outcome import BlockOutcome
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.child_requests import ChildAnswer
 from rlm_integrations.engine.journal import Answer

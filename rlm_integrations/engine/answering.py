@@ -104,6 +104,8 @@ class Answering:
             started=start.clock.started,
             continues_session=repl is not None and repl.blocks + len(repl.history) > 0,
         )
+        if settings.store is not None:
+            await runtime.offload(settings.store.bind, corpus)
         if settings.storage is not None and start.kept is None:
             begin = settings.storage.begin(start.run_id, setup, corpus)
             kept = await acquire(begin, release)

@@ -3,10 +3,11 @@
 import hashlib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.engine import prompts
+from rlm_integrations.engine.block_outcome import BlockOutcome
 from rlm_integrations.engine.call_id import BLOCK, CallId
 from rlm_integrations.engine.gate import Gate
 from rlm_integrations.engine.host.host import Host
@@ -22,20 +23,6 @@ from rlm_integrations.trajectory import Execution
 
 LOSSES = 2  # lost sandboxes that are replaced
 _HASHED_OFF_LOOP = 1 << 18  # characters of a block
-
-
-@dataclass(frozen=True, slots=True)
-class BlockOutcome:
-    """A block as a journal keeps it.
-
-    Attributes:
-        result: How it ended.
-        unanswered: The calls that it had made and that were not answered when it ended, such as
-            those of threads that it left behind.
-    """
-
-    result: ExecutionResult
-    unanswered: tuple[CallId, ...] = ()
 
 
 class Blocks:

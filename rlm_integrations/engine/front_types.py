@@ -7,7 +7,7 @@ from os import PathLike
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.engine.run_storage import RunStorage
+from rlm_integrations.engine.run_storage import RunStorage, RunStore
 from rlm_integrations.events import Hook
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
@@ -94,6 +94,7 @@ class RLMOptions(TypedDict, total=False):
     sandbox: str | Sandbox
     tools: Sequence[Callable[..., Any]]
     storage: RunStorage | None
+    store: RunStore | None
     cache: bool
     show_progress: bool
     verbose: bool

@@ -36,12 +36,14 @@ class HostCall:
         id: Its identity.
         notebook: Records the activity of the calling block.
         notes: The notes of the call so far, without those of its model calls and child runs.
+        is_recorded: Whether the journal has the answer already: the store keeps it with the events.
     """
 
     def __init__(self, id_: CallId, gate: "Gate") -> None:
         self.id = id_
         self.notebook = gate.notebook
         self.notes: list[CallNote] = []
+        self.is_recorded = False
         self._gate = gate
 
     async def wait_if_missing(self, id_: CallId) -> None:
@@ -170,7 +172,7 @@ class Gate:
             error = (raised.type, str(raised))
         # The journal stores model calls and child runs individually: not stored here again.
         kept = Answer(None if function.asks_models else value, tuple(call.notes), error)
-        if call.notes or not function.asks_models:
+        if not call.is_recorded and (call.notes or not function.asks_models):
             await keep_answer(self._tree.journal, call.id, kept)
         return Answer(value, kept.notes, error)
 

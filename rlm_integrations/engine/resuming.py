@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rlm_integrations._concurrency import runtime
@@ -16,9 +17,10 @@ from rlm_integrations.engine.tree import RunStart
 from rlm_integrations.errors import InputError, RunExistsError, quote_value
 from rlm_integrations.result import RLMResult
 from rlm_integrations.run_setup import RunSetup, check_run_id
+from rlm_integrations.store import SharedStore
 
 # Options that must be the same: with others, the run's code would do something else
-_FIXED = ("max_depth", "store_mode", "sandbox", "tools", "output_type")
+_FIXED = ("max_depth", "store_mode", "sandbox", "tools", "output_type", "store")
 
 
 async def answer_as(
@@ -123,6 +125,9 @@ async def _check(
 
 async def _ended(answering: Answering, stored: StoredRun) -> RLMResult[Any]:
     result: RLMResult[Any] = await runtime.offload(RLMResult.from_dict, stored.result or {})
+    store: object = answering.settings.store
+    if isinstance(store, SharedStore):  # a result has only its name
+        result = replace(result, store=store)
     return await answering.stored_result(result)
 
 

@@ -15,7 +15,7 @@ from rlm_integrations.engine.chat import Chat, steps_of
 from rlm_integrations.engine.front_types import Context, Model, RLMOptions, RLMReplacements
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.resuming import answer_as, resume
-from rlm_integrations.engine.run_storage import RunStorage
+from rlm_integrations.engine.run_storage import RunStorage, RunStore
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.show import Turns, display_hooks
 from rlm_integrations.engine.stream import Wanted, stream_events
@@ -53,6 +53,8 @@ class RLM(Generic[T_co]):
         sandbox: Where model code runs: "process", "inprocess" (for debugging), or a `Sandbox`.
         tools: Functions, sync or async, that model code may call by their names.
         storage: Where runs are stored, so that they can be resumed; see `storage.Storage`.
+        store: A store that outlives the run and may be shared by several, as in
+            `storage.store("findings")`; by default each run has its own.
         cache: Whether a call that an earlier run of this storage made is answered from its record,
             and costs nothing.
         show_progress: Whether to show a progress bar of the calls on stderr.
@@ -124,6 +126,7 @@ class RLM(Generic[T_co]):
         sandbox: str | Sandbox = "process",
         tools: Sequence[Callable[..., Any]] = (),
         storage: RunStorage | None = None,
+        store: RunStore | None = None,
         cache: bool = False,
         show_progress: bool = False,
         verbose: bool = False,
@@ -147,6 +150,7 @@ class RLM(Generic[T_co]):
                 "sandbox": sandbox,
                 "tools": tools,
                 "storage": storage,
+                "store": store,
                 "cache": cache,
                 "show_progress": show_progress,
                 "verbose": verbose,

@@ -47,6 +47,7 @@ async def setup_of(
             "sandbox": str(getattr(settings.sandbox, "name", type(settings.sandbox).__name__)),
             "tools": [tool.spec.name for tool in settings.tools],
             "output_type": _type_name(settings.output_type),
+            "store": None if settings.store is None else settings.store.name,
             "cache": settings.cache is not None,
         }
     )

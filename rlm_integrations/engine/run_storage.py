@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.run_setup import RunSetup
+from rlm_integrations.store import SharedStore
 
 
 class KeptRun(Protocol):
@@ -60,6 +61,35 @@ class StoredRun(Protocol):
     def result(self) -> Mapping[str, Any] | None: ...  # noqa: D102
     @property
     def kept(self) -> KeptRun | None: ...  # noqa: D102
+
+
+@runtime_checkable
+class RunStore(Protocol):
+    """A store in a storage, which several runs may share.
+
+    Attributes:
+        name: Its name.
+    """
+
+    name: str
+
+    def belongs_to(self, storage: object) -> bool:
+        """Whether it is in the database of this storage."""
+        ...
+
+    def bind(self, corpus: Corpus) -> None:
+        """Have it belong to a document, if it has none; blocks.
+
+        Raises:
+            InputError: It belongs to another document.
+        """
+        ...
+
+    def for_run(self, run_id: str, corpus: Corpus, kept: KeptRun | None) -> SharedStore:
+        """The store as a run sees it. A write of a call and the journal's record of the call are
+        one unit.
+        """
+        ...
 
 
 @runtime_checkable

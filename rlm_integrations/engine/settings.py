@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from rlm_integrations.engine.catalog import RESERVED
-from rlm_integrations.engine.run_storage import RunStorage
+from rlm_integrations.engine.run_storage import RunStorage, RunStore
 from rlm_integrations.engine.tools import Tool, tools_of
 from rlm_integrations.errors import InputError, check_count
 from rlm_integrations.lm.asker import Retry
@@ -33,6 +33,7 @@ class Settings:
     sandbox: Sandbox
     tools: Sequence[Tool]
     storage: RunStorage | None
+    store: RunStore | None
     cache: ReplyCache | None
 
     @classmethod
@@ -57,6 +58,7 @@ class Settings:
             sandbox=sandbox_named(options["sandbox"]),
             tools=tools_of(options["tools"], RESERVED),
             storage=options["storage"],
+            store=options["store"],
             cache=_reply_cache(options) if options["cache"] else None,
         )
 
@@ -84,12 +86,30 @@ def _check(options: Mapping[str, Any]) -> None:
         raise InputError(
             f"storage must be a Storage, as in Storage('runs/'), not {type(storage).__name__}"
         )
+    _check_store(options["store"], options["store_mode"], storage)
     if on_event is not None and not callable(on_event):
         raise InputError(f"on_event must be a function that takes an event, not {on_event!r}")
     for name, kind in (("budget", Budget), ("limits", Limits), ("retry", Retry)):
         if options[name] is not None and not isinstance(options[name], kind):
             given = type(options[name]).__name__
             raise InputError(f"{name} must be a {kind.__name__}, not {given}")
+
+
+def _check_store(store: object, store_mode: str, storage: object) -> None:
+    if store is None:
+        return
+    if not isinstance(store, RunStore):
+        raise InputError(
+            "store must be a store of a Storage, as in storage.store('findings'), not "
+            f"{type(store).__name__}"
+        )
+    if store_mode == "none":
+        raise InputError("store_mode='none' removes the store: leave out store= or store_mode=")
+    if storage is not None and not store.belongs_to(storage):
+        raise InputError(
+            "store= must be in the storage of the run, so that both are written as one: "
+            "pass storage.store(name) of the storage that storage= names"
+        )
 
 
 def _reply_cache(options: Mapping[str, Any]) -> ReplyCache:

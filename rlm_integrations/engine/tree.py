@@ -53,6 +53,7 @@ class Tree:
         threads: Read the document and the store.
         purse: The budget.
         store: The shared store, or None.
+        kept: The stored run, or None.
         record_room: The remaining size of the record.
         filling: Limits the number of filled prompt templates in memory.
         noting: Limits the number of groups of calls that are recorded concurrently.
@@ -64,12 +65,13 @@ class Tree:
         self.run_id = start.run_id
         self.clock = start.clock
         self.journal = start.journal
+        self.kept = start.kept
         self.emit = emit
-        self.store = (
-            SharedStore(corpus, max_size=settings.limits.store_bytes)
-            if settings.store_mode == "shared"
-            else None
-        )
+        self.store: SharedStore | None = None
+        if settings.store is not None:
+            self.store = settings.store.for_run(start.run_id, corpus, start.kept)
+        elif settings.store_mode == "shared":
+            self.store = SharedStore(corpus, max_size=settings.limits.store_bytes)
         self.purse = Purse(settings.budget, settings.limits.reply_tokens, self.clock.begun)
         self.models = ModelCalls(settings, self.purse, self.clock, self.run_id, emit, self.journal)
         self.record_room = RecordRoom(settings.limits.recorded_chars)

@@ -35,5 +35,6 @@ def derive_run_id(rlm: RLM, place: Sequence[str], question: str, corpus: Corpus)
         sandbox if isinstance(sandbox, str) else type(sandbox).__qualname__,
         [getattr(tool, "__name__", "") for tool in options["tools"]],
         str(options["output_type"]),
+        *([] if options["store"] is None else [options["store"].name]),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_ID_CHARS]

@@ -81,6 +81,7 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
     sandbox: Any = "process"
     tools: Sequence[Any] = ()
     storage: Any = None
+    store: Any = None
     cache: bool = False
     show_progress: bool = False
     verbose: bool = False

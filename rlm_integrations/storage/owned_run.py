@@ -95,9 +95,17 @@ class OwnedRun:
             RunBusyError: Another process has taken the run, because this one was not heard of.
             StorageError: It could not be kept.
         """
+        self._check_owned()
+        await self._log.append([JournalRecord(self.run_id, call, record)])
+
+    def append_in(self, connection: Connection, call: str, record: bytes) -> None:
+        """Keep a record in a transaction of the writer; for what belongs to it."""
+        self._check_owned()
+        self._log.append_in(connection, JournalRecord(self.run_id, call, record))
+
+    def _check_owned(self) -> None:
         if self._is_lost:
             raise RunBusyError(f"run {self.run_id!r} was taken by another process")
-        await self._log.append([JournalRecord(self.run_id, call, record)])
 
     async def finish(self, result: Mapping[str, Any]) -> None:
         """Keep the result as plain JSON, and let go of the run.

@@ -91,6 +91,10 @@ class RunLog:
 
         self._shared.writer.submit(write).result()
 
+    def append_in(self, connection: Connection, record: JournalRecord) -> None:
+        """Keep a record without blobs, of any size, in a transaction of the writer."""
+        self._insert_record.run(connection, _rows([record], [None]))
+
     def load(self, run_id: str) -> list[JournalRecord]:
         """All records of a run, in the order in which they were kept.
 

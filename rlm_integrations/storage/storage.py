@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
 
@@ -160,7 +161,11 @@ class Storage:
             InputError: No run has this id.
             StorageError: The run has no result yet.
         """
-        return RLMResult.from_dict(self._runs.result(run_id))
+        plain = self._runs.result(run_id)
+        result, store = RLMResult.from_dict(plain), plain.get("store")
+        if isinstance(store, dict) and "stored" in store:
+            return replace(result, store=self.store(store["stored"]))
+        return result
 
     def document(self, run_id: str) -> Corpus | None:
         """The document of a run, to be closed by the caller; None if the storage did not keep it.

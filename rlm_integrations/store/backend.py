@@ -25,6 +25,11 @@ class Counts(NamedTuple):
     tags: dict[str, int]
 
 
+# The path of a call and its journal's record, made from the events that the call has written. Like
+# `Build`, it may be called again
+Record: TypeAlias = Callable[[Sequence[StoreEvent]], tuple[str, bytes]]
+
+
 class StoreState(Protocol):
     """What the function that builds events may read while no other write happens."""
 
@@ -48,10 +53,12 @@ class StoreBackend(StoreState, Protocol):
     Attributes:
         corpus: The document that spans point into; None for a store without one.
         max_size: The most bytes; see `view.weight`.
+        keeps_records: Whether `recording` works; the backend then also keeps its events itself.
     """
 
     corpus: SpanText | None
     max_size: int
+    keeps_records: bool
 
     @property
     def seq(self) -> int:
@@ -101,6 +108,10 @@ class StoreBackend(StoreState, Protocol):
 
     def append(self, build: Build) -> Sequence[StoreEvent]:
         """Write several events or none."""
+        ...
+
+    def recording(self, record: Record, /) -> "StoreBackend":
+        """The same store, which keeps a record of a journal in one unit with its next write."""
         ...
 
     def restore(self, events: Iterable[StoreEvent]) -> None:

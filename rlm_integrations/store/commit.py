@@ -14,7 +14,7 @@ kept as an object of type "proposal" that refines the target, for others to judg
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain, islice
@@ -63,17 +63,13 @@ def apply_commit(store: WorkerStoreProxy, commit: Any, batch_prefix: str = "") -
     }
     try:
         merge = _Merge(store, commit, batch_prefix)
-        events = store.append(merge.events)
+
+        def returned(events: Sequence[StoreEvent]) -> dict[str, Any]:
+            return {**result, **merge.written(events)}
+
+        return returned(store.append(merge.events, returned))
     except InputError as error:
         return {**result, "error": str(error)}
-    ids = [event.id for event in events if isinstance(event, Created)]
-    proposals = len(set(ids) & set(merge.proposals))
-    return {
-        **result,
-        "created_ids": merge.ids,
-        "links_created": sum(isinstance(event, Linked) for event in events) - proposals,
-        "proposals_stored": proposals,
-    }
 
 
 def commit_of(reply: Any, commit_id: str) -> dict[str, Any]:
@@ -128,7 +124,7 @@ class _Merge:
                 checks.part("batch_prefix", name)
                 for name in checks.text("batch_prefix", prefix, checks.NAME_CHARS).split("/")
             ] + names
-        self._base = "/".join(names)
+        self._base = "/".join([store.namespace, *names] if store.namespace else names)
         self._store = store
         creates, links, updates = (_entries(commit, name) for name in LISTS)
         self.ids = self._local_ids(creates)
@@ -170,6 +166,17 @@ class _Merge:
             if not state.has_link(kind, src, dst):
                 events.append(Linked(seq + len(events), ts, worker, src, kind, dst, origin))
         return events
+
+    def written(self, events: Sequence[StoreEvent]) -> dict[str, Any]:
+        """What the events contain of the commit."""
+        proposals = len(
+            {event.id for event in events if isinstance(event, Created)} & set(self.proposals)
+        )
+        return {
+            "created_ids": self.ids,
+            "links_created": sum(isinstance(event, Linked) for event in events) - proposals,
+            "proposals_stored": proposals,
+        }
 
     def _local_ids(self, creates: list[dict[str, Any]]) -> dict[str, str]:
         ids: dict[str, str] = {}

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from typing import Self
 
-from rlm_integrations.store.backend import Build, Counts, Found
+from rlm_integrations.store.backend import Build, Counts, Found, Record
 from rlm_integrations.store.checks import SpanText
 from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.ledger import Ledger
@@ -17,6 +18,8 @@ from rlm_integrations.store.view import Card
 
 class MemoryBackend:
     """A `StoreBackend` over a ledger."""
+
+    keeps_records = False
 
     def __init__(
         self,
@@ -106,6 +109,10 @@ class MemoryBackend:
     def append(self, build: Build) -> Sequence[StoreEvent]:
         """Write several events or none."""
         return self.ledger.append(lambda _, seq, ts: build(self, seq, ts))
+
+    def recording(self, record: Record, /) -> Self:
+        """Not here: the journal keeps the record and the events."""
+        raise NotImplementedError
 
     def restore(self, events: Iterable[StoreEvent]) -> None:
         """Write the events of a run's journal; see `Ledger.restore`."""

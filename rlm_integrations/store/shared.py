@@ -49,6 +49,8 @@ class SharedStore(StoreReader):
             texts.
     """
 
+    _namespace = ""  # what the names of workers and the ids of calls begin with
+
     def __init__(
         self,
         corpus: checks.SpanText | None = None,
@@ -96,7 +98,13 @@ class SharedStore(StoreReader):
             lift: For a worker whose document is a part of the store's: converts a span of the
                 worker's document into one of the store's, or raises `InputError`.
         """
-        return WorkerStoreProxy(self.backend, checks.part("a worker's name", name), on_event, lift)
+        return WorkerStoreProxy(
+            self.backend,
+            checks.part("a worker's name", name),
+            on_event,
+            lift,
+            namespace=self._namespace,
+        )
 
     @classmethod
     def _import_new(

@@ -35,6 +35,8 @@ REPL_METHODS: Final = frozenset(
     }
 )
 
+RecordCall = Callable[[Any, Sequence[StoreEvent]], tuple[str, bytes]]
+
 
 class WorkerStoreProxy(StoreReader):
     """A store as one worker sees it: it can read everything, and its writes have its name."""
@@ -46,10 +48,15 @@ class WorkerStoreProxy(StoreReader):
         on_event: Callable[[StoreEvent], None] | None,
         lift: Callable[[SpanRef], SpanRef] | None,
         origin: str | None = None,
+        *,
+        namespace: str = "",
+        record: RecordCall | None = None,
     ) -> None:
         super().__init__(backend)
-        self.name = worker
+        self.name = f"{namespace}.{worker}" if namespace and origin is None else worker
         self.origin = origin
+        self.namespace = namespace
+        self._record = record
         self._lift = lift
         self._on_event = on_event
 
@@ -62,16 +69,25 @@ class WorkerStoreProxy(StoreReader):
     def __repr__(self) -> str:
         return f"<store of {self.name}: {self.backend.count_valid()} objects>"
 
-    def for_call(self, origin: str) -> "WorkerStoreProxy":
+    def for_call(self, origin: str, record: RecordCall | None = None) -> "WorkerStoreProxy":
         """The same worker's proxy whose events have this `origin`: the id of the call that writes
         them.
+
+        Args:
+            origin: The id of the call.
+            record: Makes the journal's record of a call from what it returns and the events that it
+                has written; for backends that keep records.
         """
+        if self.namespace:
+            origin = f"{self.namespace}/{origin}"
         return WorkerStoreProxy(
             self.backend,
             self.name,
             self._on_event,
             self._lift,
             checks.word("origin", origin, checks.ID_CHARS),
+            namespace=self.namespace,
+            record=record,
         )
 
     def create(
@@ -164,20 +180,29 @@ class WorkerStoreProxy(StoreReader):
         id: str | None = None,  # noqa: A002
     ) -> str:
         """Keep a checked draft as `Ledger.create` does, and return its id."""
-        event = self.backend.create(
+        backend = self._recording(lambda events: events[0].id)
+        event = backend.create(
             self.name, made, takes=takes, number=number, id_=id, origin=self.origin
         )
         if self._on_event is not None:
             self._on_event(event)
         return event.id
 
-    def append(self, build: Build) -> Sequence[StoreEvent]:
+    def append(
+        self, build: Build, returned: Callable[[Sequence[StoreEvent]], Any] = lambda _: None
+    ) -> Sequence[StoreEvent]:
         """Write several events or none, and return them.
 
-        No other write happens while `build` runs.
+        No other write happens while `build` runs. `returned` gives what the calling method returns.
         """
-        events = self.backend.append(build)
+        events = self._recording(returned).append(build)
         if self._on_event is not None:
             for event in events:
                 self._on_event(event)
         return events
+
+    def _recording(self, returned: Callable[[Sequence[StoreEvent]], Any]) -> StoreBackend:
+        record = self._record
+        if record is None:
+            return self.backend
+        return self.backend.recording(lambda events: record(returned(events), events))

@@ -145,6 +145,7 @@ def test_the_record_describes_the_run(tmp_path: Path) -> None:
         "tools": ["count_fish"],
         "output_type": "Fish",
         "cache": False,
+        "store": None,
     }
     assert result.version == importlib.metadata.version("rlm-integrations")
     assert result.started is not None

@@ -17,7 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from rlm_integrations import RLM, Budget, JournalError, Limits, ReplayDivergedError, RLMResult
-from rlm_integrations.engine.blocks import BlockOutcome
+from rlm_integrations.engine.block_outcome import BlockOutcome
 from rlm_integrations.engine.call_id import BLOCK, CallId
 from rlm_integrations.engine.clock import RunClock
 from rlm_integrations.engine.journal import Answer, MemoryJournal

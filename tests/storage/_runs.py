@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rlm_integrations.storage.lake import Lake
 from rlm_integrations.storage.run_log import RunLog
 from rlm_integrations.storage.run_table import RunTable
 from rlm_integrations.storage.shared_database import open_database
+from rlm_integrations.storage.stores.stored_store import StoredStore, open_store
 from tests.standin.settings import Ask
 
 
@@ -92,28 +94,33 @@ def rlm_of(base_url: str, storage: RunTable | None, **options: Any) -> RLM[Any]:
     return RLM(lm, max_depth=2, tools=[lookup], storage=storage, **options)
 
 
+def store_in(url: str, name: str | None) -> StoredStore | None:
+    """A store in a database that stays open."""
+    return None if name is None else open_store(None, open_database(Target(make_url(url))), name)  # type: ignore[arg-type]
+
+
 def facts(result: RLMResult) -> Any:
     """What a run must leave, whether it was resumed or not."""
-    return json.loads(
-        json.dumps(
-            [
-                result.answer,
-                result.stop_reason,
-                [[each.source, each.start, each.end, each.quote] for each in result.citations],
-                [turn.reply for turn in result.trajectory],
-                sorted(
-                    [call.path, call.reply]
-                    for turn in result.trajectory
-                    for block in turn.executions
-                    for call in block.subcalls
-                ),
-                sorted(
-                    [card["id"], card["description"]] for card in result.store.search(limit=1000)
-                ),
-                result.total_calls,
-            ]
-        )
+    text = json.dumps(
+        [
+            result.answer,
+            result.stop_reason,
+            [[each.source, each.start, each.end, each.quote] for each in result.citations],
+            [turn.reply for turn in result.trajectory],
+            sorted(
+                [call.path, call.reply]
+                for turn in result.trajectory
+                for block in turn.executions
+                for call in block.subcalls
+            ),
+            sorted([card["id"], card["description"]] for card in result.store.search(limit=1000)),
+            result.total_calls,
+        ]
     )
+    # In a store that several runs share, ids begin with that of the run, and so do arguments of
+    # store.llm_reduce, of which its path has a hash
+    text = re.sub(rf"{result.run_id}[./]", "", text)
+    return json.loads(re.sub("/f[0-9a-f]{10}", "/f", text))
 
 
 async def begin_all(runs: RunTable, ids: list[str]) -> list[str]:
@@ -140,7 +147,7 @@ def main() -> None:
         sys.stdin.read()
         print(json.dumps(asyncio.run(begin_all(runs, ids))))
         return
-    rlm = rlm_of(given["base_url"], runs)
+    rlm = rlm_of(given["base_url"], runs, store=store_in(given["url"], given["store"]))
     run_id = given["run_id"]
     result = rlm.resume(run_id) if run_id is not None else rlm.completion(QUESTION, DOCUMENT)
     print(json.dumps(facts(result)), flush=True)

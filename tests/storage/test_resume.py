@@ -101,8 +101,16 @@ async def test_a_cancelled_run_goes_on(runs: RunTable, provider: StandIn) -> Non
     assert sum(count - 1 for count in prompts(provider).values()) <= 10
 
 
-def program(url: str, folder: Path, provider: StandIn, run_id: str | None) -> subprocess.Popen[str]:
-    given = {"url": url, "folder": str(folder), "base_url": provider.base_url, "run_id": run_id}
+def program(
+    url: str, folder: Path, provider: StandIn, run_id: str | None, store: str | None = None
+) -> subprocess.Popen[str]:
+    given = {
+        "url": url,
+        "folder": str(folder),
+        "base_url": provider.base_url,
+        "run_id": run_id,
+        "store": store,
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "tests.storage._runs", json.dumps(given)],
         cwd=ROOT,
@@ -123,14 +131,37 @@ def test_a_run_survives_the_kill_of_its_process(
     killed_and_resumed(url, tmp_path, provider, [5, 70, 150] if "sqlite" in url else [62, 130])
 
 
-def killed_and_resumed(url: str, tmp_path: Path, provider: StandIn, moments: list[int]) -> None:
+def test_a_killed_run_writes_to_its_shared_store_once(
+    url: str, tmp_path: Path, provider: StandIn
+) -> None:
+    """With a store that outlives it, a run that is killed while it writes leaves the same findings,
+    each once: a write and the record of its call are one unit.
+    """
+    killed_and_resumed(
+        url, tmp_path, provider, [120] if "sqlite" in url else [63], store="findings"
+    )
+    store = _runs.store_in(url, "findings")
+    assert store is not None
+    events = store.events_since(0, 1_000)
+    ids = [event["id"] for event in events if event["op"] == "create"]
+    assert len(ids) == len(set(ids)) == 5 + 1 + 40 + 1 + 4
+    assert [event["op"] for event in events].count("link") == 1
+    store._shared.release()
+
+
+def killed_and_resumed(
+    url: str, tmp_path: Path, provider: StandIn, moments: list[int], store: str | None = None
+) -> None:
     """A run whose process is killed once the server has got so many calls, each time."""
-    whole = facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
+    other = _runs.store_in(url, store and f"{store}-whole")
+    whole = facts(rlm_of(provider.base_url, None, store=other).completion(QUESTION, DOCUMENT))
+    if other is not None:
+        other._shared.release()
     provider.reset()
     run_id: str | None = None
     stored, asked = set[str](), 0
     for moment in moments:
-        process = program(url, tmp_path, provider, run_id)
+        process = program(url, tmp_path, provider, run_id, store)
         reached = len(provider.calls()) + 1 if run_id is not None else 1
         while len(provider.calls()) < max(moment, reached):
             assert process.poll() is None, process.communicate()[1][-3_000:]
@@ -144,7 +175,7 @@ def killed_and_resumed(url: str, tmp_path: Path, provider: StandIn, moments: lis
         run_id = info.run_id
         stored, asked = stored_paths(runs, run_id), len(provider.requests())
         runs.close()
-    process = program(url, tmp_path, provider, run_id)
+    process = program(url, tmp_path, provider, run_id, store)
     output, errors = process.communicate(timeout=250)
     assert process.returncode == 0, errors[-3_000:]
     assert json.loads(output) == whole

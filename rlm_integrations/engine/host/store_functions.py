@@ -3,21 +3,29 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rlm_integrations._concurrency.cleanup import wait_until_done
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine import catalog
+from rlm_integrations.engine.answer_codec import encode_answer
 from rlm_integrations.engine.gate import HostCall
+from rlm_integrations.engine.journal import Answer
 from rlm_integrations.engine.sub_calls import SubCalls, note_batch
 from rlm_integrations.engine.tree import Tree
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import InputError, JournalError, StorageError
 from rlm_integrations.records import HostFunction, SpanRef
 from rlm_integrations.sandbox.base import HostCallError
 from rlm_integrations.store import SharedStore, WorkerStoreProxy
 from rlm_integrations.store.commit import apply_commit
 from rlm_integrations.store.content import length
 from rlm_integrations.store.derive import AskMany, llm_map, llm_reduce
+from rlm_integrations.store.log import Created, StoreEvent
+from rlm_integrations.store.worker import RecordCall
+
+# Takes the proxy first
+Method = Callable[..., Any]
 
 _CHARS_PER_TOKEN = 3
 _ON_LOOP_CHARS = 10_000  # characters: shorter objects are read on the event loop
@@ -44,9 +52,33 @@ class StoreFunctions:
         self._corpus = corpus
         self._worker = worker
 
-    def _for(self, call: HostCall) -> WorkerStoreProxy:
-        worker = self._store.worker(self._worker, on_event=call.note, lift=self._lift)
-        return worker.for_call(call.id.path)
+    def _for(self, call: HostCall, record: RecordCall | None = None) -> WorkerStoreProxy:
+        # Events that the store itself keeps are not for the journal
+        note = call.notebook.add_note if self._store.backend.keeps_records else call.note
+        worker = self._store.worker(self._worker, on_event=note, lift=self._lift)
+        return worker.for_call(call.id.path, record)
+
+    async def _query(self, call: HostCall, method: Method, *args: Any, **kwargs: Any) -> Any:
+        """What a method returns that takes the worker's proxy and writes at most once.
+
+        If the store keeps records, it keeps that of the call in one unit with the events.
+        """
+        if not self._store.backend.keeps_records:
+            return await self._tree.threads.query(method, self._for(call), *args, **kwargs)
+
+        def record(value: Any, events: Sequence[StoreEvent]) -> tuple[str, bytes]:
+            call.is_recorded = True
+            answer = Answer(value, tuple(map(_without_content, events)))
+            return call.id.path, encode_answer(call.id, answer)
+
+        store = self._for(call, None if self._tree.kept is None else record)
+        try:
+            return await self._tree.threads.query(method, store, *args, **kwargs)
+        except InputError:
+            call.is_recorded = False
+            raise
+        except StorageError as error:
+            raise JournalError(f"the store of {call.id.path} failed: {error}") from error
 
     def _lift(self, span: SpanRef) -> SpanRef:
         """Convert a span of this run's document to one of the root's document."""
@@ -69,12 +101,12 @@ class StoreFunctions:
                 raise HostCallError(
                     f"{spec.name}{spec.signature}: {error}", type="TypeError"
                 ) from None
-            store = self._for(call)
-            method = getattr(store, name)
             try:
-                if name == "get" and _is_small(store, *args[:1], *kwargs.values()):
-                    return method(*args, **kwargs)
-                return await self._tree.threads.query(method, *args, **kwargs)
+                if name == "get" and not self._store.backend.keeps_records:
+                    store = self._for(call)
+                    if _is_small(store, *args[:1], *kwargs.values()):
+                        return store.get(*args, **kwargs)
+                return await self._query(call, getattr(WorkerStoreProxy, name), *args, **kwargs)
             except TypeError as error:  # an argument of the wrong type
                 raise HostCallError(f"{spec.name}: {error}", type="TypeError") from None
 
@@ -84,7 +116,8 @@ class StoreFunctions:
         self, call: HostCall, commit: Any, batch_prefix: Any = ""
     ) -> dict[str, Any]:
         """Merge a worker's commit into the store."""
-        return await self._tree.threads.query(apply_commit, self._for(call), commit, batch_prefix)
+        done: dict[str, Any] = await self._query(call, apply_commit, commit, batch_prefix)
+        return done
 
     async def llm_map(self, call: HostCall, tasks: Any) -> str:
         """Call the sub-model for every task, and store the replies."""
@@ -128,6 +161,11 @@ class StoreFunctions:
                 await wait_until_done(asking)
 
         return ask
+
+
+def _without_content(event: StoreEvent) -> StoreEvent:
+    """The event as a record of a call has it: the store has its content."""
+    return replace(event, content="") if isinstance(event, Created) else event
 
 
 def _is_small(store: WorkerStoreProxy, id_: Any = None, *_: Any) -> bool:

@@ -17,7 +17,7 @@ from rlm_integrations.storage.stores.state import StoreView
 from rlm_integrations.storage.stores.tables import TAGS, TYPES, StoreRow, StoreTables
 from rlm_integrations.storage.stores.text_indexes import IndexBehindError, TextIndexes
 from rlm_integrations.storage.stores.writing import StoreCounts, StoreWriting
-from rlm_integrations.store.backend import Build, Counts, Found, StoreState
+from rlm_integrations.store.backend import Build, Counts, Found, Record, StoreState
 from rlm_integrations.store.checks import SpanText
 from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.log import Created, LinkType, StoreEvent
@@ -25,8 +25,8 @@ from rlm_integrations.store.query import Query
 from rlm_integrations.store.view import Card
 
 T = TypeVar("T")
-# What is written in the transaction of the events, after them
-Also = Callable[[Connection, Sequence[StoreEvent]], None]
+# Writes the record of a call, given by its path, in a transaction
+KeepRecord = Callable[[Connection, str, bytes], None]
 
 _PAGE_EVENTS: Final = 1_000
 
@@ -40,6 +40,8 @@ class SqlBackend:
         max_size: The most bytes of its events.
         clock: The time of a write, in seconds since 1970.
     """
+
+    keeps_records = True
 
     def __init__(
         self,
@@ -57,7 +59,8 @@ class SqlBackend:
         self._tables = StoreTables(shared.database.dialect, shared.database.schema)
         self._counts = StoreCounts()
         self._indexes = TextIndexes(shared, self._tables, name)
-        self._also: Also | None = None
+        self._keep: KeepRecord | None = None
+        self._record: Record | None = None
 
     def with_corpus(self, corpus: SpanText | None) -> Self:
         """The same store with this document."""
@@ -85,10 +88,16 @@ class SqlBackend:
                 f"{sha256[:12]}…): its spans point into that one. Use a store of another name"
             )
 
-    def writing_also(self, also: Also) -> Self:
-        """The same store, which writes more in the transaction of each write."""
+    def for_run(self, corpus: SpanText, keep: KeepRecord | None) -> Self:
+        """The same store for a run over this document, whose journal keeps records with `keep`."""
+        same = self.with_corpus(corpus)
+        same._keep = keep  # noqa: SLF001 - of this class
+        return same
+
+    def recording(self, record: Record, /) -> Self:
+        """The same store, which keeps a record of a journal in one unit with its next write."""
         same = copy(self)
-        same._also = also  # noqa: SLF001 - of this class
+        same._record = record  # noqa: SLF001 - of this class
         return same
 
     # Reads.
@@ -227,11 +236,15 @@ class SqlBackend:
 
     def append(self, build: Build) -> Sequence[StoreEvent]:
         """Write several events or none."""
-        append = _Append(self._tables, self._counts, self._clock, self, build, self._also)
+        append = _Append(self._tables, self._counts, self._clock, self, build, self._journaled)
         events = self._shared.writer.submit(append).result()
         if append.row is not None:
             self._indexes.grow(append.row)
         return events
+
+    def _journaled(self, connection: Connection, events: Sequence[StoreEvent]) -> None:
+        if self._record is not None and self._keep is not None:
+            self._keep(connection, *self._record(events))
 
     def restore(self, events: Iterable[StoreEvent]) -> None:
         """Nothing: the events are in the database."""
@@ -250,7 +263,7 @@ class _Append:
     clock: Callable[[], float]
     backend: SqlBackend
     build: Build
-    also: Also | None
+    journal: Callable[[Connection, Sequence[StoreEvent]], None]
     row: StoreRow | None = None
     first_key: int | None = None
     events: Sequence[StoreEvent] = ()
@@ -268,8 +281,7 @@ class _Append:
             writing.write(self.events)
             self.tables.wake(connection, name)
             self.row, self.first_key = writing.row, codec.key_of(writing.store_no, seq)
-        if self.also is not None:
-            self.also(connection, self.events)
+        self.journal(connection, self.events)
         return self.events
 
 

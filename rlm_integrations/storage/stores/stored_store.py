@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol, Self
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError, quote_value
 from rlm_integrations.storage.event_feed import follow
+from rlm_integrations.storage.owned_run import OwnedRun
 from rlm_integrations.storage.shared_database import SharedDatabase
 from rlm_integrations.storage.stores.sql_backend import SqlBackend
 from rlm_integrations.store import SharedStore
@@ -27,7 +28,8 @@ class StoredStore(SharedStore):
     the others have written. A write is on the disk when it returns, so writes take milliseconds: do
     not call them, or reads, on an event loop.
 
-    A store belongs to one document, that of the first run that uses it: spans point into it.
+    A store belongs to one document, that of the first run that uses it: spans point into it. In a
+    run, names of workers and ids begin with the run's id.
 
     Args:
         storage: The storage.
@@ -69,6 +71,30 @@ class StoredStore(SharedStore):
         )
         self._sql.bind(corpus.sha256)
         return self._over(self._sql.with_corpus(corpus))
+
+    # For the engine; see `engine.run_storage.RunStore`.
+
+    def belongs_to(self, storage: object) -> bool:
+        """Whether it is in the database of this storage."""
+        # All storages of one URL in a process share it
+        return getattr(storage, "_shared", None) is self._shared
+
+    def bind(self, corpus: Corpus) -> None:
+        """Have it belong to a document, if it has none; blocks.
+
+        Raises:
+            InputError: It belongs to another document.
+        """
+        self._sql.bind(corpus.sha256)
+
+    def for_run(self, run_id: str, corpus: Corpus, kept: object) -> Self:
+        """The store as a run sees it: names of its workers begin with the run's id, so that runs
+        never share an id, and records of its calls are kept in one unit with their events.
+        """
+        keep = kept.append_in if isinstance(kept, OwnedRun) else None
+        same = self._over(self._sql.for_run(corpus, keep))
+        same._namespace = run_id.replace("/", ".")  # noqa: SLF001 - of this class
+        return same
 
     def _over(self, backend: SqlBackend) -> Self:
         return type(self)(self._storage, self._shared, backend)
