@@ -20,9 +20,10 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def corpus() -> Corpus:
-    return Corpus.build(DOCUMENT)
+@pytest.fixture(scope="module")
+def corpus() -> Iterator[Corpus]:
+    with Corpus.build(DOCUMENT) as built:
+        yield built
 
 
 @pytest.fixture(scope="session")

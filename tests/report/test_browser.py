@@ -347,7 +347,7 @@ def odd_runs() -> dict[str, tuple[RLMResult, list[str] | None, list[str]]]:
     }
 
 
-@pytest.mark.parametrize("name", odd_runs())
+@pytest.mark.parametrize("name", list(odd_runs()))
 def test_odd_runs_have_pages(browser: Browser, tmp_path: Path, name: str) -> None:
     """What a run does not have is named, without an error in the console; offsets are code
     points.
