@@ -3,18 +3,21 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Any, Final
 
+from rlm_integrations._json import to_plain
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.corpus.spans import Locator
 from rlm_integrations.coverage import Coverage
 from rlm_integrations.engine.prompts.observation import cut_output, output_shares
 from rlm_integrations.errors import InputError
-from rlm_integrations.records import SpanRef
-from rlm_integrations.trajectory import Iteration
-
-if TYPE_CHECKING:
-    from rlm_integrations.result import RLMResult
+from rlm_integrations.prompt_pieces import PromptPieces
+from rlm_integrations.records import SpanRef, Usage
+from rlm_integrations.result import SCHEMA, RLMResult
+from rlm_integrations.run_setup import ModelNames, SourceInfo
+from rlm_integrations.trajectory import Citation, Execution, FunctionCall, Iteration, SubCall
 
 MAX_TEXT_CHARS: Final = 50_000_000  # of the document in a page: browsers hold no more with ease
 _DEFAULT_SHOWN: Final = 10_000  # `Limits.stdout_shown`, for a record without options
@@ -30,7 +33,67 @@ def embedded_json(value: Any) -> str:
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def check_document(result: "RLMResult", corpus: Corpus) -> None:
+# What the page's scripts fill in again, by the names that they use
+_RECORDS: Final = {
+    "run": RLMResult,
+    "turn": Iteration,
+    "block": Execution,
+    "call": SubCall,
+    "function": FunctionCall,
+    "prompt": PromptPieces,
+    "span": SpanRef,
+    "citation": Citation,
+    "usage": Usage,
+    "source": SourceInfo,
+    "models": ModelNames,
+}
+_KINDS: Final = frozenset(_RECORDS.values())
+
+
+def record_of(result: RLMResult) -> dict[str, Any]:
+    """The result as plain JSON, which `RLMResult.from_dict` reads."""
+    record: dict[str, Any] = {"schema": SCHEMA, **compact_record(result)}
+    return record
+
+
+def compact_record(value: Any) -> Any:
+    """A record as plain JSON without the fields that have their default, which `from_dict` and the
+    page fill in.
+    """
+    if isinstance(value, tuple):
+        return [compact_record(each) for each in value]
+    kind: Any = type(value)
+    if kind not in _KINDS:
+        return to_plain(value)
+    given = ((name, getattr(value, name), default) for name, default in _defaults_of(kind))
+    return {name: compact_record(each) for name, each, default in given if each != default}
+
+
+def record_defaults() -> dict[str, Any]:
+    """The defaults of the fields of each record, as plain JSON."""
+    return {
+        name: {
+            field: to_plain(default)
+            for field, default in _defaults_of(kind)
+            if default is not MISSING
+        }
+        for name, kind in _RECORDS.items()
+    }
+
+
+@cache
+def _defaults_of(kind: Any) -> list[tuple[str, Any]]:
+    """The name and the default of each field."""
+    return [
+        (
+            each.name,
+            each.default if each.default_factory is MISSING else each.default_factory(),
+        )
+        for each in fields(kind)
+    ]
+
+
+def check_document(result: RLMResult, corpus: Corpus) -> None:
     """Check that this is the document of the run.
 
     Raises:
@@ -46,7 +109,7 @@ def check_document(result: "RLMResult", corpus: Corpus) -> None:
         )
 
 
-def reading_data(result: "RLMResult", corpus: Corpus | None) -> dict[str, Any]:
+def reading_data(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
     """What was read of each source: `readings` has the row's kind and number, the source's index,
     and the offsets; `sources` the parts with the number of prompts that had them.
     """
@@ -66,7 +129,7 @@ def reading_data(result: "RLMResult", corpus: Corpus | None) -> dict[str, Any]:
     }
 
 
-def _shown_parts(result: "RLMResult", corpus: Corpus) -> Callable[[Iteration], Iterator[SpanRef]]:
+def _shown_parts(result: RLMResult, corpus: Corpus) -> Callable[[Iteration], Iterator[SpanRef]]:
     """A function that finds the document's parts in the output that the next turn was shown."""
     shown = result.options.get("limits", {}).get("stdout_shown", _DEFAULT_SHOWN)
     locator = Locator(corpus)

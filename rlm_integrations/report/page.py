@@ -14,7 +14,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.report.data import check_document, embedded_json, reading_data, texts_of
+from rlm_integrations.report.data import (
+    check_document,
+    embedded_json,
+    reading_data,
+    record_defaults,
+    record_of,
+    texts_of,
+)
 
 if TYPE_CHECKING:
     from rlm_integrations.result import RLMResult
@@ -42,7 +49,11 @@ def run_page(
 
 
 def _run_page(result: "RLMResult", corpus: Corpus | None) -> str:
-    data: dict[str, Any] = {"run": result.to_dict(), "reading": reading_data(result, corpus)}
+    data: dict[str, Any] = {
+        "run": record_of(result),
+        "defaults": record_defaults(),
+        "reading": reading_data(result, corpus),
+    }
     if corpus is not None:
         data |= {f"text-{name}": text for name, text in texts_of(corpus).items()}
     return _document(result.question or result.run_id, data, _RUN_SCRIPTS)

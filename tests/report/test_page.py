@@ -64,13 +64,17 @@ def test_the_policy_allows_the_pages_own_style_and_script_by_hash(corpus: Corpus
 
 
 def test_the_page_has_the_record_that_can_be_loaded_again(corpus: Corpus, tmp_path: Path) -> None:
-    """The embedded record is exactly `to_dict()`; with the document its text is embedded too."""
+    """The embedded record is loaded as the same result; fields with their default are left out.
+    With the document its text is embedded too.
+    """
     run = made_run(corpus)
     page = run.to_html(tmp_path / "run.html", context=DOCUMENT)
     assert (tmp_path / "run.html").read_text(encoding="utf-8") == page
     blocks = {a["id"]: json.loads(text) for a, text in Elements(page).of("script") if "type" in a}
-    assert blocks["data-run"] == json.loads(json.dumps(run.to_dict()))
-    assert RLMResult.from_dict(blocks["data-run"]).trajectory == run.trajectory
+    again = RLMResult.from_dict(blocks["data-run"])
+    assert json.dumps(again.to_dict()) == json.dumps(run.to_dict())
+    assert "stop_reason" not in blocks["data-run"]
+    assert blocks["data-defaults"]["run"]["stop_reason"] == "final"
     assert [blocks["data-text-context_0"], blocks["data-text-context_1"]] == DOCUMENT
     assert "data-text-context_0" not in run.to_html()
     assert run.to_html(context=corpus) == page

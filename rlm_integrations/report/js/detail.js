@@ -43,10 +43,10 @@ const conversations = (() => {
     if (message.role === "assistant") ends.push(at);
   });
   // With an earlier question of a session, the replies of this run are the last ones.
-  const turns = run.trajectory.length;
+  const turns = rootTurns.length;
   if (!turns) return [];
   const own = ends.length >= turns ? ends.slice(-turns) : [];
-  return run.trajectory.map((turn, at) => {
+  return rootTurns.map((turn, at) => {
     const end = own[at];
     const fits = end !== undefined && sameStart(run.messages[end].content, turn.reply);
     return fits ? run.messages.slice(0, end) : null;

@@ -82,7 +82,8 @@ function table(caption, heads, rows) {
   );
 }
 
-const count = (number) => number.toLocaleString("en-US");
+const FORMAT = new Intl.NumberFormat("en-US");
+const count = (number) => FORMAT.format(number);
 const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 
 function seconds(value) {

@@ -73,6 +73,7 @@ function start() {
   window.addEventListener("afterprint", drawView);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => strips.forEach((strip) => strip.draw()));
   followLinks(goTo);
+  setTimeout(prepare, PREPARE_DELAY);
   document.documentElement.dataset.ready = "true";
 }
 
@@ -89,6 +90,18 @@ function onKey(event) {
   } else if (event.key === "Escape" && event.target === calls.searchBox) {
     calls.box.focus();
   }
+}
+
+const PREPARE_DELAY = 300; // milliseconds after the page was shown, so that it is shown at once
+const PREPARED_ROWS = 500; // in one step, so that the page reacts meanwhile
+
+/** Read the texts and the words of the rows, step by step, before they are needed. */
+function prepare(first = 0) {
+  const next = run.sources.find((source) => !texts.has(source.name));
+  if (next) loadText(next.name);
+  else for (const row of rows.slice(first, first + PREPARED_ROWS)) wordsOf(row);
+  const done = next ? first : first + PREPARED_ROWS;
+  if (next || done < rows.length) setTimeout(prepare, 0, done);
 }
 
 const MAX_PRINTED_ROWS = 500;

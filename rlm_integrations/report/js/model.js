@@ -1,6 +1,30 @@
 // The record of the run as rows: turns, their blocks of code, and the calls of those.
 
-const run = data("run");
+const defaults = data("defaults");
+
+/** A record with all its fields: those with their default are not in the data. */
+const record = (kind, given) => given && { ...defaults[kind], ...given };
+const list = (kind, given) => given.map((each) => record(kind, each));
+
+const asTurn = (given) => {
+  const turn = record("turn", given);
+  return { ...turn, usage: record("usage", turn.usage), prompt: record("prompt", turn.prompt) };
+};
+
+const asCall = (given) => {
+  const call = record("call", given);
+  return {
+    ...call,
+    usage: record("usage", call.usage),
+    prompt: record("prompt", call.prompt),
+    citations: list("citation", call.citations),
+  };
+};
+
+const run = record("run", data("run"));
+run.citations = list("citation", run.citations);
+run.sources = list("source", run.sources);
+run.models = record("models", run.models);
 const reading = data("reading");
 
 /** The message of a failed call, or null. */
@@ -28,6 +52,7 @@ function addRow(kind, parent, label, item, times, more) {
 }
 
 function addTurns(turns, parent) {
+  turns = turns.map(asTurn);
   for (const turn of turns) {
     const row = addRow(
       "turn",
@@ -43,7 +68,8 @@ function addTurns(turns, parent) {
   }
 }
 
-function addBlock(block, parent) {
+function addBlock(given, parent) {
+  const block = record("block", given);
   const end = block.start + block.elapsed;
   const row = addRow(
     "block",
@@ -64,7 +90,8 @@ function addBlock(block, parent) {
   row.descendants = rows.length - 1 - row.index;
 }
 
-function addCall(call, parent) {
+function addCall(given, parent) {
+  const call = asCall(given);
   const isChild = call.turns.length > 0;
   const row = addRow(
     "call",
@@ -85,12 +112,14 @@ function addCall(call, parent) {
   row.descendants = rows.length - 1 - row.index;
 }
 
-function addFunction(call, parent) {
+function addFunction(given, parent) {
+  const call = record("function", given);
   const times = { from: call.start, sent: call.start, end: call.end, last: call.end };
   addRow("function", parent, call.function, call, times, { error: call.error, descendants: 0 });
 }
 
 addTurns(run.trajectory, null);
+const rootTurns = rows.filter((row) => row.parent === null).map((row) => row.item);
 
 const modelCalls = rows.filter((row) => row.isModelCall);
 const endOfRun = rows.reduce((most, row) => Math.max(most, row.last), run.elapsed || 0) || 1;

@@ -24,7 +24,7 @@ const SPENT_HEADS = ["", "calls", "input tokens", "of them cached", "output toke
 /** The share of each limit that was used. */
 function budgetRows() {
   const budget = run.options.budget ?? {};
-  const total = run.spent.total ?? { calls: run.total_calls, usage: { input_tokens: 0, output_tokens: 0 }, cost: null, uncounted: run.total_calls };
+  const total = run.spent.total;
   const tokens = total.usage.input_tokens + total.usage.output_tokens;
   const used = [
     ["calls", budget.max_calls, run.total_calls, count, false],
