@@ -141,9 +141,7 @@ def test_the_keyboard_reaches_everything(browser: Browser, corpus: Corpus, tmp_p
     browser.press("ArrowRight")
     assert "never read" in browser.run(f"{ACTIVE}.getAttribute('aria-valuetext')")
     browser.press("ArrowLeft", "Enter")
-    assert browser.text(".readers").startswith(
-        "context_0, characters 0 to 12,000: read in 1 prompt"
-    )
+    assert browser.text(".readers").startswith("context_0, characters 0 to 8,000: read in 1 prompt")
     assert browser.text(".reader").startswith("Page 0: ")
     assert is_quiet(browser)
 
