@@ -85,9 +85,11 @@ class RunStore(Protocol):
         """
         ...
 
-    def for_run(self, run_id: str, corpus: Corpus, kept: KeptRun | None) -> SharedStore:
-        """The store as a run sees it. A write of a call and the journal's record of the call are
-        one unit.
+    def for_run(
+        self, run_id: str, corpus: Corpus, kept: KeptRun | None, max_bytes: int
+    ) -> SharedStore:
+        """The store as a run sees it, which may write so many bytes. A write of a call and the
+        journal's record of the call are one unit.
         """
         ...
 

@@ -69,7 +69,8 @@ class Tree:
         self.emit = emit
         self.store: SharedStore | None = None
         if settings.store is not None:
-            self.store = settings.store.for_run(start.run_id, corpus, start.kept)
+            most = settings.limits.store_bytes
+            self.store = settings.store.for_run(start.run_id, corpus, start.kept, most)
         elif settings.store_mode == "shared":
             self.store = SharedStore(corpus, max_size=settings.limits.store_bytes)
         self.purse = Purse(settings.budget, settings.limits.reply_tokens, self.clock.begun)

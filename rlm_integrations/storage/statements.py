@@ -1,6 +1,7 @@
 """Statements that differ between databases, or are run so often that they are compiled once."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -41,9 +42,12 @@ class RawStatement:
     def run(self, connection: Connection, rows: Iterable[Row]) -> None:
         """Run it with the values of each row."""
         order = self._order
-        values: Any = (
-            list(rows) if order is None else [tuple(row[name] for name in order) for row in rows]
-        )
+        if order is None:
+            values: Any = list(rows)
+        elif len(order) == 1:
+            values = [(row[order[0]],) for row in rows]
+        else:
+            values = list(map(itemgetter(*order), rows))
         if values:
             connection.exec_driver_sql(self.sql, values)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import RLM
+from rlm_integrations import RLM, Limits
 from rlm_integrations.errors import InputError, JournalError, StorageError
 from rlm_integrations.storage import Storage
 from rlm_integrations.storage.owned_run import OwnedRun
@@ -119,3 +119,18 @@ def test_what_store_takes(storage: Storage, tmp_path: Path) -> None:
         RLM("offline", store=store, storage=other)
     with Storage(tmp_path / "runs") as same:
         RLM("offline", store=store, storage=same)
+
+
+def test_a_run_has_a_bound_in_a_shared_store(storage: Storage) -> None:
+    """`store_bytes` bounds what one run writes, whatever others have written."""
+    store = storage.store("findings")
+    store.worker("w").create("note", "d", "x" * 10_000)
+    writes = code(
+        "store.create('note', 'd', 'c')",
+        "try: store.create('note', 'd', 'x' * 5_000)",
+        "except ValueError as error: FINAL(str(error))",
+    )
+    rlm = rlm_of(storage, store, writes).replace(limits=Limits(store_bytes=5_000))
+    answer = rlm.completion("Who?", DOCUMENT).answer
+    assert answer.startswith("the store is full: it holds 1,")
+    assert len(store) == 2

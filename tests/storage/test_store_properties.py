@@ -1,6 +1,5 @@
 """Random histories and queries: a store in a database answers as one in memory does."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -69,6 +68,7 @@ def test_a_stored_store_answers_as_one_in_memory(
         for module, name, value in [
             (fulltext, "READ_BELOW_OBJECTS", {"desc": 0, "text": 0}),
             (text_indexes, "READ_BELOW_OBJECTS", {"desc": 2, "text": 2}),
+            (text_indexes, "CHUNK_OBJECTS", 3),
             (search, "MAX_ROWS_READ", 0),
             (queries, "MAX_OBJECTS_READ", 0),
             (queries, "FIRST", 2),
@@ -76,9 +76,7 @@ def test_a_stored_store_answers_as_one_in_memory(
         ]:
             if indexed:
                 patch.setattr(module, name, value)
-        one, two = itertools.count(), itertools.count()
-        memory = SharedStore(clock=lambda: next(one) + 0.25)
-        stored = store_of(storage, clock=lambda: next(two) + 0.25)
+        memory, stored = SharedStore(clock=lambda: 1.25), store_of(storage, clock=lambda: 1.25)
         for part in (history, more):
             for worker, operation in part:
                 perform(memory, worker, operation)

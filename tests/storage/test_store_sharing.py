@@ -13,7 +13,7 @@ from sqlalchemy import update
 from rlm_integrations.errors import DamagedDataError, InputError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.storage import Storage
-from rlm_integrations.storage.stores.sql_backend import _Append
+from rlm_integrations.storage.stores.append import StoreAppend
 from rlm_integrations.store import SharedStore
 from tests.storage._postgres import Server
 
@@ -142,7 +142,7 @@ def test_an_unclear_commit_is_not_repeated(storage: Storage, monkeypatch) -> Non
     monkeypatch.setattr(
         writer,
         "submit",
-        lambda work, **o: (twice if isinstance(work, _Append) else submit)(work, **o),
+        lambda work, **o: (twice if isinstance(work, StoreAppend) else submit)(work, **o),
     )
     store = storage.store("s")
     worker = store.worker("w")

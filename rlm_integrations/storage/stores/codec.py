@@ -5,6 +5,7 @@ as ASCII JSON or as bytes.
 """
 
 import json
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final, get_args
 
@@ -33,6 +34,7 @@ def seq_of(key: int) -> int:
     return key & LAST_SEQ
 
 
+@lru_cache(10_000)
 def term_of(store_no: int, kind: str, value: str) -> int:
     """The hash under which objects are found by a type, a tag, an id and so on. Columns compare
     some texts as equal that are not, and keys of columns have a bound.

@@ -75,6 +75,7 @@ class ObjectQuery:
         self._last = codec.key_of(view.store_no, last)
         self._position = _POSITION.get(view.tables.dialect.name)
         in_python = {"text"} if self._position is not None else {"desc", "text"}
+        self._driver: Term | None = None  # the term that selects the keys
         self._read = [term for term in query.terms if term.key in in_python]
 
     def cards(self, limit: int) -> list[Card]:
@@ -167,6 +168,7 @@ class ObjectQuery:
                     ]
         if best is None or (best[0] > MAX_OBJECTS_READ and len(best[1].values) > 1):
             return [whole]
+        self._driver = best[1]
         keys = select(self._terms.c.event_key).where(self._has(self._terms, best[1]))
         if len(best[1].values) > 1:
             keys = keys.distinct()
@@ -188,7 +190,7 @@ class ObjectQuery:
     def _conditions(self, key: ColumnElement[int]) -> Iterator[ColumnElement[bool]]:
         """What SQL checks of each object."""
         for term in self._query.terms:
-            if term in self._read:
+            if term in self._read or term is self._driver:
                 continue
             if term.key == "desc":
                 yield self._contains(term)

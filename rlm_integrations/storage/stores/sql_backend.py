@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
 from sqlalchemy import Connection
@@ -12,9 +11,10 @@ from sqlalchemy import Connection
 from rlm_integrations.errors import InputError
 from rlm_integrations.storage.shared_database import SharedDatabase
 from rlm_integrations.storage.stores import codec
+from rlm_integrations.storage.stores.append import StoreAppend, WriteQuota
 from rlm_integrations.storage.stores.queries import ObjectQuery
 from rlm_integrations.storage.stores.state import StoreView
-from rlm_integrations.storage.stores.tables import TAGS, TYPES, StoreRow, StoreTables
+from rlm_integrations.storage.stores.tables import TYPES, VALID, StoreRow, StoreTables
 from rlm_integrations.storage.stores.text_indexes import IndexBehindError, TextIndexes
 from rlm_integrations.storage.stores.writing import StoreCounts, StoreWriting
 from rlm_integrations.store.backend import Build, Counts, Found, Record, StoreState
@@ -22,7 +22,7 @@ from rlm_integrations.store.checks import SpanText
 from rlm_integrations.store.draft import Draft
 from rlm_integrations.store.log import Created, LinkType, StoreEvent
 from rlm_integrations.store.query import Query
-from rlm_integrations.store.view import Card
+from rlm_integrations.store.view import Card, weight
 
 T = TypeVar("T")
 # Writes the record of a call, given by its path, in a transaction
@@ -59,6 +59,8 @@ class SqlBackend:
         self._tables = StoreTables(shared.database.dialect, shared.database.schema)
         self._counts = StoreCounts()
         self._indexes = TextIndexes(shared, self._tables, name)
+        self._store_no: int | None = None
+        self._quota: WriteQuota | None = None
         self._keep: KeepRecord | None = None
         self._record: Record | None = None
 
@@ -88,10 +90,12 @@ class SqlBackend:
                 f"{sha256[:12]}…): its spans point into that one. Use a store of another name"
             )
 
-    def for_run(self, corpus: SpanText, keep: KeepRecord | None) -> Self:
-        """The same store for a run over this document, whose journal keeps records with `keep`."""
+    def for_run(self, corpus: SpanText, keep: KeepRecord | None, most: int) -> Self:
+        """The same store for a run over this document, which may write `most` bytes, and whose
+        journal keeps records with `keep`.
+        """
         same = self.with_corpus(corpus)
-        same._keep = keep  # noqa: SLF001 - of this class
+        same._keep, same._quota = keep, WriteQuota(most)  # noqa: SLF001 - of this class
         return same
 
     def recording(self, record: Record, /) -> Self:
@@ -167,18 +171,23 @@ class SqlBackend:
         if query.terms or query.invalid != "no":
             return self._ask(query, lambda asked, *_: _counted(asked, most), Counts(0, {}, {}))
 
-        def read(view: StoreView, row: StoreRow) -> Counts:
-            types, tags = (self._top(view, kind, most) for kind in (TYPES, TAGS))
-            return Counts(row.objects - row.invalid_objects, types, tags)
+        def read(connection: Connection) -> Counts:
+            if self._store_no is None:  # it never changes
+                row = self._tables.row(connection, self.name)
+                if row is None:
+                    return Counts(0, {}, {})
+                self._store_no = row.store_no
+            rows = self._tables.select_top.fetch(connection, store=self._store_no, most=most)
+            total, types, tags = 0, dict[str, int](), dict[str, int]()
+            for kind, name, count, _ in sorted(rows, key=_highest):
+                if kind == VALID:
+                    total = count
+                else:
+                    names = types if kind == TYPES else tags
+                    names[codec.from_json(name, f"a count of store {self.name!r}")] = count
+            return Counts(total, types, tags)
 
-        return self._read(read, Counts(0, {}, {}))
-
-    def _top(self, view: StoreView, kind: int, most: int) -> dict[str, int]:
-        rows = self._tables.select_top.fetch(
-            view.connection, store=view.store_no, of=kind, most=most
-        )
-        name = f"a count of store {self.name!r}"
-        return {codec.from_json(each, name): total for each, total in rows}
+        return self._shared.database.read(read)
 
     def events(self, after: int) -> Iterator[StoreEvent]:
         """The events after that number that there are now, oldest first."""
@@ -236,13 +245,26 @@ class SqlBackend:
 
     def append(self, build: Build) -> Sequence[StoreEvent]:
         """Write several events or none."""
-        append = _Append(self._tables, self._counts, self._clock, self, build, self._journaled)
+        append = StoreAppend(
+            self._tables,
+            self.name,
+            self._counts,
+            self._clock,
+            self.max_size,
+            self._quota,
+            build,
+            None if self._record is None else self._keep_record,
+        )
         events = self._shared.writer.submit(append).result()
+        if append.refused is not None:
+            raise append.refused
+        if self._quota is not None:
+            self._quota.written += sum(map(weight, events))
         if append.row is not None:
             self._indexes.grow(append.row)
         return events
 
-    def _journaled(self, connection: Connection, events: Sequence[StoreEvent]) -> None:
+    def _keep_record(self, connection: Connection, events: Sequence[StoreEvent]) -> None:
         if self._record is not None and self._keep is not None:
             self._keep(connection, *self._record(events))
 
@@ -250,39 +272,8 @@ class SqlBackend:
         """Nothing: the events are in the database."""
 
 
-@dataclass(slots=True, eq=False)
-class _Append:
-    """One write. The writer may call it again, also after a commit that it did not hear of.
-
-    Attributes:
-        row: The row of the store after the write, if there were events.
-    """
-
-    tables: StoreTables
-    counts: StoreCounts
-    clock: Callable[[], float]
-    backend: SqlBackend
-    build: Build
-    journal: Callable[[Connection, Sequence[StoreEvent]], None]
-    row: StoreRow | None = None
-    first_key: int | None = None
-    events: Sequence[StoreEvent] = ()
-
-    def __call__(self, connection: Connection) -> Sequence[StoreEvent]:
-        name, most = self.backend.name, self.backend.max_size
-        writing = StoreWriting(connection, self.tables, name, self.counts, most)
-        if self.row is not None:
-            unit = self.tables.select_unit.fetch(connection, key=self.first_key)
-            if unit and unit[0][0] == self.row.last_unit:
-                return self.events
-        seq = writing.row.last_seq + 1
-        self.events = self.build(writing, seq, self.clock())
-        if self.events:
-            writing.write(self.events)
-            self.tables.wake(connection, name)
-            self.row, self.first_key = writing.row, codec.key_of(writing.store_no, seq)
-        self.journal(connection, self.events)
-        return self.events
+def _highest(row: tuple[int, str, int, int]) -> tuple[int, int]:
+    return -row[2], -row[3]
 
 
 def _counted(asked: ObjectQuery, most: int) -> Counts:

@@ -87,12 +87,12 @@ class StoredStore(SharedStore):
         """
         self._sql.bind(corpus.sha256)
 
-    def for_run(self, run_id: str, corpus: Corpus, kept: object) -> Self:
+    def for_run(self, run_id: str, corpus: Corpus, kept: object, max_bytes: int) -> Self:
         """The store as a run sees it: names of its workers begin with the run's id, so that runs
         never share an id, and records of its calls are kept in one unit with their events.
         """
         keep = kept.append_in if isinstance(kept, OwnedRun) else None
-        same = self._over(self._sql.for_run(corpus, keep))
+        same = self._over(self._sql.for_run(corpus, keep, max_bytes))
         same._namespace = run_id.replace("/", ".")  # noqa: SLF001 - of this class
         return same
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, select, update
+from sqlalchemy import Connection, Select, bindparam, literal, select, union_all, update
 
 from rlm_integrations.storage.event_feed import NOTIFY_CHANNEL
 from rlm_integrations.storage.schema import Schema, utc_now
@@ -15,6 +15,7 @@ LINK: Final = "link"  # the keys are those of the link events of an object
 INVALID: Final = "invalid"
 # The kinds of counts
 TYPES, TAGS, WORKERS = 0, 1, 2
+VALID: Final = -1  # of the row with the number of valid objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +106,13 @@ class StoreTables:
         self.select_count = self._raw(
             select(counts.c.total).where(counts.c.term == bindparam("wanted"))
         )
-        self.select_top = self._raw(
-            select(counts.c.name, counts.c.total)
-            .where(
-                counts.c.store_no == bindparam("store"),
-                counts.c.kind == bindparam("of"),
-                counts.c.total > 0,
-            )
-            .order_by(counts.c.total.desc(), counts.c.recency.desc())
-            .limit(bindparam("most"))
-        )
+        valid = select(
+            literal(VALID).label("kind"),
+            stores.c.name,
+            (stores.c.objects - stores.c.invalid_objects).label("total"),
+            stores.c.last_seq,
+        ).where(stores.c.store_no == bindparam("store"))
+        self.select_top = self._raw(union_all(valid, *map(self._top_query, (TYPES, TAGS))))
         self.select_unit = self._raw(
             select(events.c.unit).where(events.c.event_key == bindparam("key"))
         )
@@ -131,6 +129,19 @@ class StoreTables:
     def _row_query(self) -> Select[Any]:
         stores = self.schema.stores
         return select(*(stores.c[name] for name in _ROW)).where(stores.c.name == bindparam("store"))
+
+    def _top_query(self, kind: int) -> Select[Any]:
+        """The most frequent names of a kind."""
+        counts = self.schema.counts
+        top = (
+            select(counts.c.kind, counts.c.name, counts.c.total, counts.c.recency)
+            .where(
+                counts.c.store_no == bindparam("store"), counts.c.kind == kind, counts.c.total > 0
+            )
+            .order_by(counts.c.total.desc(), counts.c.recency.desc())
+            .limit(bindparam("most"))
+        )
+        return select(top.subquery(f"top{kind}"))
 
     def row(self, connection: Connection, name: str) -> StoreRow | None:
         """The row of a store, or None if nothing was ever written to it."""

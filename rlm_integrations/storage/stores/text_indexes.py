@@ -12,6 +12,7 @@ from typing import Final, Literal, overload
 
 from sqlalchemy import Connection, bindparam, column, literal_column, select, table, update
 
+from rlm_integrations.errors import StorageError
 from rlm_integrations.storage.shared_database import SharedDatabase
 from rlm_integrations.storage.stores import codec
 from rlm_integrations.storage.stores.queries import Candidates
@@ -27,7 +28,7 @@ from rlm_integrations.store.fulltext import (
 )
 from rlm_integrations.store.log import Created, StoreEvent
 from rlm_integrations.store.query import Term
-from rlm_integrations.store.text import folded, searchable_text
+from rlm_integrations.store.text import TextIndex, folded, searchable_text
 from rlm_integrations.store.text_index import text_index
 from rlm_integrations.store.view import Card
 
@@ -103,7 +104,11 @@ class TextIndexes:
             if done is None or row.last_seq - done < CHUNK_OBJECTS or kind in self._growing:
                 continue
             self._growing.add(kind)
-            self._chunk(kind).add_done_callback(lambda _, kind=kind: self._growing.discard(kind))  # type: ignore[misc]
+            try:
+                chunk = self._chunk(kind)
+            except StorageError:  # closed; the write that called this is kept all the same
+                return
+            chunk.add_done_callback(lambda _, kind=kind: self._growing.discard(kind))  # type: ignore[misc]
 
     def catch_up(self, kind: Kind) -> None:
         """Index all objects that there are now."""
@@ -208,7 +213,7 @@ class _LocalWords:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keys = array("q")  # of the objects, in order
-        self._index = text_index()
+        self._index: TextIndex | None = None  # made at the first search
 
     def rank(
         self, view: StoreView, text: str, limit: int, skip: Callable[[int], bool]
@@ -222,7 +227,8 @@ class _LocalWords:
             new = select(objects).where(objects > after, objects <= last).order_by(objects)
             keys.extend(view.connection.scalars(new))
             rows = _ObjectRows(view, keys)
-        found = self._index.rank(rows, text, limit, lambda row: skip(keys[row]))
+            index = self._index = self._index or text_index()
+        found = index.rank(rows, text, limit, lambda row: skip(keys[row]))
         return [(keys[row], score) for row, score in found]
 
 

@@ -22,7 +22,6 @@ from rlm_integrations.storage.stores.tables import (
 from rlm_integrations.store.backend import Found
 from rlm_integrations.store.log import Created, Invalidated, Linked, StoreEvent
 from rlm_integrations.store.text import folded
-from rlm_integrations.store.view import check_room, weight
 
 CACHED_COUNTS: Final = 100_000
 _POSITIONS: Final = 1_024  # more than an object has tags
@@ -57,7 +56,6 @@ class StoreWriting(StoreView):
         tables: The tables.
         name: The store's name.
         counts: The counts that the process knows.
-        max_size: The most bytes of the store.
     """
 
     def __init__(
@@ -66,7 +64,6 @@ class StoreWriting(StoreView):
         tables: StoreTables,
         name: str,
         counts: StoreCounts,
-        max_size: int,
     ) -> None:
         self.row = tables.locked_row(connection, name)
         super().__init__(connection, tables, name, self.row.store_no)
@@ -74,7 +71,6 @@ class StoreWriting(StoreView):
         self._known = counts.at(self.row.last_unit)
         self._absent: set[Count] = set()  # known, and without a row
         counts.unit, counts.totals = 0, {}  # until this is written
-        self._max_size = max_size
         self._new: dict[str, tuple[int, Found]] = {}  # the objects of this write
         self._changes: dict[Count, tuple[int, int]] = {}  # by how much, and when
 
@@ -91,10 +87,8 @@ class StoreWriting(StoreView):
             self._look_up([count])
         return self._known[count]
 
-    def write(self, events: Sequence[StoreEvent]) -> None:
-        """Write events with the next numbers."""
-        more = sum(map(weight, events))
-        check_room(self.row.size, more, self._max_size)
+    def write(self, events: Sequence[StoreEvent], size: int) -> None:
+        """Write events with the next numbers, which have this size together."""
         unit = secrets.randbits(62) + 1
         rows: dict[str, list[Row]] = {"events": [], "objects": [], "terms": []}
         objects = invalid = 0
@@ -130,7 +124,7 @@ class StoreWriting(StoreView):
             last_unit=unit,
             objects=self.row.objects + objects,
             invalid_objects=self.row.invalid_objects + invalid,
-            size=self.row.size + more,
+            size=self.row.size + size,
         )
         tables.update_row(connection, self.row)
         self._counts.unit, self._counts.totals = unit, self._known
