@@ -65,6 +65,24 @@ class ModelNames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreviousRun:
+    """The question of a session before a run, as it had ended when the run began. It may have been
+    resumed since.
+
+    Attributes:
+        run_id: Its id.
+        records: How many records its journal had.
+        stop_reason: Why it had ended; see `RLMResult`.
+        elapsed: How many seconds it had taken.
+    """
+
+    run_id: str
+    records: int
+    stop_reason: str
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSetup:
     """What a run was made with, as its record and its storage have it.
 
@@ -75,8 +93,8 @@ class RunSetup:
         options: The other options, as plain JSON.
         version: The version of this library.
         started: When the run began, in seconds since 1970.
-        continues_session: Whether the run began with the variables and messages of an earlier
-            question of its session.
+        previous: The question of its session before it, whose variables and messages it began
+            with; None for a run without a session, and for the first question of one.
     """
 
     question: str
@@ -85,7 +103,7 @@ class RunSetup:
     options: Mapping[str, Any]
     version: str
     started: float
-    continues_session: bool = False
+    previous: PreviousRun | None = None
 
 
 @cache

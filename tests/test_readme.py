@@ -207,9 +207,10 @@ def test_the_python_of_the_storage_page(
     server: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All blocks run, and their answers are right; only the block about the cache asks a model."""
-    _, (first, second, answered, cached, found) = run_python(STORAGE, capsys)
+    _, (first, second, resumed, answered, cached, found) = run_python(STORAGE, capsys)
     assert first == "Who approved the dam? {'answer': 'Ada Conti'}\ncompleted\n"
     assert second == "final Who approved the dam?\nTrue\n"
+    assert "4,200,000 lire" in resumed
     assert answered.startswith("completed ")
     assert "Ada Conti" in answered
     assert found.endswith("by Ada Conti {'dam': 1}\n")

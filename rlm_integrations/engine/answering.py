@@ -34,7 +34,7 @@ from rlm_integrations.events import Emitter, RunFailed, RunFinished, RunStarted,
 from rlm_integrations.lm import pricing
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
-from rlm_integrations.run_setup import RunSetup
+from rlm_integrations.run_setup import PreviousRun, RunSetup
 
 logger = logging.getLogger("rlm_integrations")
 
@@ -102,7 +102,7 @@ class Answering:
             query,
             on_incomplete=self.on_incomplete,
             started=start.clock.started,
-            continues_session=repl is not None and repl.blocks + len(repl.history) > 0,
+            previous=None if repl is None else repl.previous,
         )
         if settings.store is not None:
             await runtime.offload(settings.store.bind, corpus)
@@ -131,16 +131,7 @@ class Answering:
         emit, settings = self._emit, self.settings
         tree = Tree(settings, corpus, start, emit)
         own = LazySession(corpus) if repl is None else repl
-        run = Run(
-            tree,
-            own,
-            query=query,
-            path="r",
-            depth=0,
-            typed=self._typed,
-            spawn=spawner(tree, 0, corpus),
-            worker="root",
-        )
+        run = self._root(tree, own, query)
         emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
         layers: Mapping[str, str] = {}
         try:
@@ -149,9 +140,7 @@ class Answering:
                     cleanup.push_async_callback(own.end, keep=context)
                 cleanup.push_async_callback(tree.close)
                 await tree.restore_store()
-                at_once = corpus.characters < settings.limits.single_call_below
-                if not at_once or not await answer_at_once(tree, run, own):
-                    await run.run(() if at_once else own.history)
+                await _answer_question(tree, run, own)
                 layers = own.session.layers if own.session is not None else {}
             result = make_result(tree, run, setup, layers, own.recorded)
             await _store_result(start.kept, result)
@@ -160,6 +149,7 @@ class Answering:
             run.settle()
             message = _note_failure(run, error)
             result = make_result(tree, run, setup, layers, own.recorded)
+            own.previous = _as_previous(start, result)
             try:
                 await _store_result(start.kept, result)
             except StorageError:  # the error that ended the run is raised
@@ -171,8 +161,46 @@ class Answering:
             )
             raise
         own.history = run.history(own.history)
+        own.previous = _as_previous(start, result)
         emit(RunFinished(id=run.id, result=result))
         return result
+
+    async def replay(
+        self, query: str, repl: LazySession, start: RunStart, *, was_answered: bool
+    ) -> None:
+        """Run an earlier question of a session again, from its journal alone, so that the REPL and
+        the conversation are as it left them. No call is made.
+
+        Args:
+            query: Its question.
+            repl: The REPL, as the question before it left it.
+            start: The run, with its journal.
+            was_answered: Whether it ended by itself.
+        """
+        # Neither its time nor a cached answer may change how far it goes, nor it a store
+        budget = replace(self.settings.budget, max_seconds=None)
+        settings = replace(self.settings, budget=budget, cache=None, store=None)
+        tree = Tree(settings, repl.corpus, start, Emitter())
+        run = self._root(tree, repl, query)
+        try:
+            await _answer_question(tree, run, repl)
+        finally:
+            try:
+                repl.history = run.history(repl.history, is_answered=was_answered)
+            finally:
+                await tree.close()
+
+    def _root(self, tree: Tree, repl: LazySession, query: str) -> Run:
+        return Run(
+            tree,
+            repl,
+            query=query,
+            path="r",
+            depth=0,
+            typed=self._typed,
+            spawn=spawner(tree, 0, repl.corpus),
+            worker="root",
+        )
 
     async def stored_result(self, result: RLMResult[Any]) -> RLMResult[Any]:
         """A stored result, with its answer as a value of its type again, and with the first and the
@@ -235,6 +263,25 @@ async def check_prices(settings: Settings) -> None:
                 f"max_cost cannot hold: there is no known price of {lm.name!r}; "
                 "limit max_tokens or max_calls instead"
             )
+
+
+async def _answer_question(tree: Tree, run: Run, repl: LazySession) -> None:
+    """Answer the question of a run, with one call or with its REPL."""
+    at_once = tree.corpus.characters < tree.settings.limits.single_call_below
+    if not at_once or not await answer_at_once(tree, run, repl):
+        await run.run(() if at_once else repl.history)
+
+
+def _as_previous(start: RunStart, result: RLMResult[Any]) -> PreviousRun | None:
+    """A run as the next question of its session will know it; None if it is not stored."""
+    if not isinstance(start.journal, StoredJournal):
+        return None
+    return PreviousRun(
+        run_id=result.run_id,
+        records=start.journal.count,
+        stop_reason=result.stop_reason,
+        elapsed=result.elapsed,
+    )
 
 
 async def _store_result(kept: KeptRun | None, result: RLMResult[Any]) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Self
 from rlm_integrations._concurrency.cleanup import wait_until_done
 from rlm_integrations._concurrency.portal import portal
 from rlm_integrations._json import to_plain
-from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.stream import Wanted, stream_events
 from rlm_integrations.errors import InputError
@@ -37,12 +36,12 @@ class Chat:
     def __init__(
         self,
         complete: Complete,
-        corpus: Callable[[object], Awaitable[Corpus]],
+        open_repl: Callable[[], Awaitable[LazySession]],
         context: object,
         hooks: Sequence[Hook | None],
     ) -> None:
         self._complete = complete
-        self._corpus = corpus
+        self._open_repl = open_repl
         self._context = context
         self._hooks = hooks
         self._repl: LazySession | None = None
@@ -71,7 +70,7 @@ class Chat:
 
     async def _answer(self, query: str, hooks: Sequence[Hook]) -> RLMResult:
         if self._repl is None:
-            self._repl = LazySession(await self._corpus(self._context), is_kept=True)
+            self._repl = await self._open_repl()
         return await self._complete(
             query, self._context, Emitter(*self._hooks, *hooks), repl=self._repl
         )

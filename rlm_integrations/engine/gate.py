@@ -12,7 +12,7 @@ from typing import Any
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.engine.call_id import CallId
-from rlm_integrations.engine.journal import Answer, keep_answer
+from rlm_integrations.engine.journal import Answer, keep_answer, wait_if_ended
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.notes import CallNote
 from rlm_integrations.engine.tree import Tree
@@ -141,9 +141,12 @@ class Gate:
 
     async def wait_if_missing(self, id_: CallId) -> None:
         """See `HostCall.wait_if_missing`."""
-        if self.on_missing is not None and self._tree.find(id_) is None:
+        if self._tree.find(id_) is not None:
+            return
+        if self.on_missing is not None:
             self.on_missing(id_)
             await asyncio.get_running_loop().create_future()
+        await wait_if_ended(self._tree.journal)
 
     async def _answer(
         self, call: HostCall, function: Function, args: list[Any], kwargs: dict[str, Any]

@@ -5,7 +5,8 @@ calls that need no model (tools, `cite`, the store), `ModelCalls` for model call
 `ChildFunctions` for child runs. The results of blocks are recorded as well.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,9 +41,12 @@ class Journal(Protocol):
     Attributes:
         is_complete: Whether no answer is missing before the last stored one. A block that has ended
             can then make no further call.
+        on_end: Called instead of the first call that is not stored, to cancel a run that is only
+            to be replayed; None for other runs.
     """
 
     is_complete: bool
+    on_end: Callable[[], object] | None
 
     def find(self, call: CallId) -> Answer | None:
         """The stored answer of a call, or None. Called on the event loop: it must be fast."""
@@ -58,6 +62,13 @@ class Journal(Protocol):
     def store_events(self) -> Sequence[StoreEvent]:
         """The store events of all answers, in the order of their writing."""
         ...
+
+
+async def wait_if_ended(journal: Journal | None) -> None:
+    """Before a call that is not stored: if the run is only to be replayed, end it and wait."""
+    if journal is not None and journal.on_end is not None:
+        journal.on_end()
+        await asyncio.get_running_loop().create_future()
 
 
 async def keep_answer(journal: Journal | None, call: CallId, answer: Answer) -> None:
@@ -82,6 +93,7 @@ class MemoryJournal:
     """
 
     is_complete = False
+    on_end: Callable[[], object] | None = None
 
     def __init__(self) -> None:
         self.answers: dict[CallId, Answer] = {}

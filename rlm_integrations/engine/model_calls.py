@@ -10,7 +10,7 @@ from rlm_integrations._concurrency.deadlines import end_after
 from rlm_integrations.engine.budget import BudgetSpentError, Charge, Exhausted, Purse
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.clock import RunClock
-from rlm_integrations.engine.journal import Answer, Journal, keep_answer
+from rlm_integrations.engine.journal import Answer, Journal, keep_answer, wait_if_ended
 from rlm_integrations.engine.metered import MeteredLM
 from rlm_integrations.engine.prompt_size import PromptMeter
 from rlm_integrations.engine.settings import Settings
@@ -292,6 +292,7 @@ class ModelCalls:
         )
         record: CallRecord | None = None
         try:
+            await wait_if_ended(self._journal)
             async with self._slots:
                 if purse.limits_replies:
                     most = reservation.reply_tokens  # so that the call stays within it

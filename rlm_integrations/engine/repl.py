@@ -9,6 +9,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.gate import Gate
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.records import Message
+from rlm_integrations.run_setup import PreviousRun
 from rlm_integrations.sandbox.base import Opening, Session
 
 
@@ -22,6 +23,7 @@ class LazySession:
         recorded: For messages that contain the whole document, by content: the recorded form.
         is_kept: Whether the session and its variables are kept after a cancelled question.
         blocks: The number of blocks that were run.
+        previous: The stored run of the latest question of a chat.
         gate: Answers the calls of the code.
     """
 
@@ -31,6 +33,7 @@ class LazySession:
         self.recorded: dict[str, str] = {}
         self.is_kept = is_kept
         self.blocks = 0
+        self.previous: PreviousRun | None = None
         self.gate: Gate | None = None
         self._opening: asyncio.Task[Session] | None = None
 

@@ -1,7 +1,6 @@
 """Goes on with a stored run, in this or another process."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,17 +9,15 @@ from rlm_integrations._concurrency.cleanup import acquire, finish_despite_cancel
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answering import Answering, corpus_of, release
 from rlm_integrations.engine.clock import RunClock
-from rlm_integrations.engine.run_record import setup_of
+from rlm_integrations.engine.replaying import rebuild
+from rlm_integrations.engine.run_record import differences, setup_of
 from rlm_integrations.engine.run_storage import StoredRun
 from rlm_integrations.engine.stored_journal import StoredJournal
 from rlm_integrations.engine.tree import RunStart
-from rlm_integrations.errors import InputError, RunExistsError, quote_value
+from rlm_integrations.errors import InputError, RunExistsError
 from rlm_integrations.result import RLMResult
-from rlm_integrations.run_setup import RunSetup, check_run_id
+from rlm_integrations.run_setup import check_run_id
 from rlm_integrations.store import SharedStore
-
-# Options that must be the same: with others, the run's code would do something else
-_FIXED = ("max_depth", "store_mode", "sandbox", "tools", "output_type", "store")
 
 
 async def answer_as(
@@ -73,7 +70,7 @@ async def resume(
     if storage is None:
         raise InputError('resume needs a storage: RLM(…, storage=Storage("runs/"))')
     stored = await acquire(storage.take(run_id), _give_back)
-    corpus = None
+    corpus = repl = None
     try:
         if stored.kept is None and question is None:
             return await _ended(answering, stored)
@@ -81,11 +78,15 @@ async def resume(
         await _check(answering, run_id, stored, corpus, question)
         if stored.kept is None:
             return await _ended(answering, stored)
+        if stored.setup.previous is not None:
+            repl = await rebuild(answering, storage, stored.setup.previous, corpus)
         journal = await runtime.offload(StoredJournal, stored.kept, stored.records)
         clock = RunClock(stored.setup.started, time.monotonic() - journal.elapsed)
         start = RunStart(run_id=run_id, clock=clock, journal=journal, kept=stored.kept)
-        return await answering.answer(stored.setup.question, corpus, start=start)
+        return await answering.answer(stored.setup.question, corpus, repl=repl, start=start)
     finally:
+        if repl is not None:
+            await finish_despite_cancel(repl.close())
         if stored.kept is not None:
             await release(stored.kept)
         for each in {id(each): each for each in (corpus, stored.corpus)}.values():
@@ -106,11 +107,6 @@ async def _check(
     """Check that the run can go on, or its result be returned, with this question, this document
     and these options.
     """
-    if stored.kept is not None and stored.setup.continues_session:
-        raise InputError(
-            f"run {run_id!r} is a later question of a session, which began with variables that are "
-            "not stored: ask it again in a new session"
-        )
     now = await setup_of(
         answering.settings,
         corpus,
@@ -139,30 +135,3 @@ async def _document(answering: Answering, stored: StoredRun, context: object) ->
             "this storage does not keep documents: pass the run's document, resume(run_id, context)"
         )
     return stored.corpus
-
-
-def differences(stored: RunSetup, now: RunSetup, *, has_ended: bool = False) -> Sequence[str]:
-    """What keeps a run from going on as it began, each as a sentence; or, if it has ended, its
-    result from being the answer.
-    """
-    found = []
-    if stored.question != now.question:
-        found.append(
-            f"its question is {quote_value(stored.question)}, not {quote_value(now.question)}"
-        )
-    if [source.sha256 for source in stored.sources] != [source.sha256 for source in now.sources]:
-        found.append("its document is another one")
-    if has_ended:
-        return found
-    if stored.models.root != now.models.root:
-        found.append(f"its root model is {stored.models.root!r}, not {now.models.root!r}")
-    if stored.models.subs != now.models.subs:
-        names = (
-            ", ".join(map(repr, each.values())) for each in (stored.models.subs, now.models.subs)
-        )
-        found.append("its sub-models are {}, not {}".format(*names))
-    for name in _FIXED:
-        before, after = stored.options.get(name), now.options.get(name)
-        if before != after:
-            found.append(f"its {name} is {before!r}, not {after!r}")
-    return found

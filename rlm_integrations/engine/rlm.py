@@ -7,13 +7,13 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rlm_integrations._concurrency.portal import portal
-from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine._originals import suggest_replacements
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.answering import Answering, corpus_of
 from rlm_integrations.engine.chat import Chat, steps_of
 from rlm_integrations.engine.front_types import Context, Model, RLMOptions, RLMReplacements
 from rlm_integrations.engine.repl import LazySession
+from rlm_integrations.engine.replaying import reopen
 from rlm_integrations.engine.resuming import answer_as, resume
 from rlm_integrations.engine.run_storage import RunStorage, RunStore
 from rlm_integrations.engine.settings import Settings
@@ -193,8 +193,7 @@ class RLM(Generic[T_co]):
     def completion(
         self, query: str, context: Context, *, run_id: str | None = None
     ) -> RLMResult[T_co]:
-        """The answer to a question over a context, for scripts, threads and notebooks. The async
-        version is `acompletion`.
+        """The answer to a question over a context, for scripts, threads and notebooks.
 
         Args:
             query: The question.
@@ -203,13 +202,7 @@ class RLM(Generic[T_co]):
             run_id: The id of the run; see `acompletion`.
 
         Raises:
-            InputError: The question, the context or the id is invalid; or the stored run of this
-                id has another question, document, model or other option.
-            RunBusyError: Another process, or another task, has the stored run.
-            ModelError: The root model failed at its first call.
-            IncompleteError: The run ended without a final answer, and `on_incomplete` is "raise".
-            BudgetExceededError: An `IncompleteError`: the budget is spent, and `on_incomplete` or
-                the budget says "raise".
+            RLMError: As `acompletion`, its async version.
         """
         return portal().run(self.acompletion(query, context, run_id=run_id))
 
@@ -245,18 +238,8 @@ class RLM(Generic[T_co]):
         only: Wanted | None = None,
         run_id: str | None = None,
     ) -> Iterator[Event]:
-        """The events of a run as they occur, for scripts, threads and notebooks. The async version
-        is `astream`.
-
-        The last event is `RunFinished`, which has the result. Closing the iterator early cancels
-        the run.
-
-        Args:
-            query: The question.
-            context: As for `completion`.
-            only: A filter: returns whether to yield an event. The last event is always yielded. A
-                run of a thousand calls has several thousand events.
-            run_id: The id of the run; see `acompletion`.
+        """The events of a run as they occur, for scripts, threads and notebooks; see `astream`.
+        Closing the iterator early cancels the run.
         """
         return portal().iterate(self.astream(query, context, only=only, run_id=run_id))
 
@@ -318,7 +301,29 @@ class RLM(Generic[T_co]):
         """Several questions over one context and one REPL, which keeps its variables. Each question
         has its own store and budget.
         """
-        return Chat(self._complete, self._corpus, context, self._hooks)
+
+        async def opened() -> LazySession:
+            return LazySession(await corpus_of(context, self._settings.limits), is_kept=True)
+
+        return Chat(self._complete, opened, context, self._hooks)
+
+    def resume_session(self, run_id: str, context: Context | None = None) -> Chat:
+        """A session that goes on after one of its stored questions, in this or another process.
+
+        At its first question, the code of its earlier ones runs again with the recorded answers:
+        no model or tool is called. A question that was interrupted counts as withdrawn: for its
+        answer, `resume` it.
+
+        Args:
+            run_id: The run of its latest question, `result.run_id`.
+            context: The document, if the storage does not store documents.
+        """
+        return Chat(
+            self._complete,
+            lambda: reopen(self._answering(Emitter()), run_id, context),
+            context,
+            self._hooks,
+        )
 
     @overload
     def replace(self, **options: Unpack[RLMReplacements]) -> Self: ...
@@ -366,9 +371,6 @@ class RLM(Generic[T_co]):
         return _rebuild, (type(self), {**self.options, **self._models})
 
     # Internals.
-
-    async def _corpus(self, context: object) -> Corpus:
-        return await corpus_of(context, self._settings.limits)
 
     async def _complete(
         self,

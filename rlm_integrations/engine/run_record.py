@@ -1,6 +1,6 @@
 """The record of a run: its setup and its result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,9 +10,18 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.tree import Tree
+from rlm_integrations.errors import quote_value
 from rlm_integrations.result import RLMResult
-from rlm_integrations.run_setup import ModelNames, RunSetup, SourceInfo, library_version
+from rlm_integrations.run_setup import (
+    ModelNames,
+    PreviousRun,
+    RunSetup,
+    SourceInfo,
+    library_version,
+)
 
+# Options that must be the same: with others, the run's code would do something else
+_FIXED = ("max_depth", "store_mode", "sandbox", "tools", "output_type", "store")
 _NAME_CHARS = 200  # of the recorded name of a type
 _SOURCES_ON_LOOP = 1_000  # more sources are listed in a thread
 
@@ -24,7 +33,7 @@ async def setup_of(
     *,
     on_incomplete: str,
     started: float,
-    continues_session: bool = False,
+    previous: PreviousRun | None = None,
 ) -> RunSetup:
     """The setup of a run."""
     is_short = len(corpus.sources) <= _SOURCES_ON_LOOP
@@ -58,7 +67,7 @@ async def setup_of(
         options=options,
         version=library_version(),
         started=started,
-        continues_session=continues_session,
+        previous=previous,
     )
 
 
@@ -101,6 +110,33 @@ def make_result(
         version=setup.version,
         started=setup.started,
     )
+
+
+def differences(stored: RunSetup, now: RunSetup, *, has_ended: bool = False) -> Sequence[str]:
+    """What keeps a run from going on as it began, each as a sentence; or, if it has ended, its
+    result from being the answer.
+    """
+    found = []
+    if stored.question != now.question:
+        found.append(
+            f"its question is {quote_value(stored.question)}, not {quote_value(now.question)}"
+        )
+    if [source.sha256 for source in stored.sources] != [source.sha256 for source in now.sources]:
+        found.append("its document is another one")
+    if has_ended:
+        return found
+    if stored.models.root != now.models.root:
+        found.append(f"its root model is {stored.models.root!r}, not {now.models.root!r}")
+    if stored.models.subs != now.models.subs:
+        names = (
+            ", ".join(map(repr, each.values())) for each in (stored.models.subs, now.models.subs)
+        )
+        found.append("its sub-models are {}, not {}".format(*names))
+    for name in _FIXED:
+        before, after = stored.options.get(name), now.options.get(name)
+        if before != after:
+            found.append(f"its {name} is {before!r}, not {after!r}")
+    return found
 
 
 def _sources(corpus: Corpus) -> tuple[SourceInfo, ...]:

@@ -41,12 +41,13 @@ class KeptRun(Protocol):
 
 
 class StoredRun(Protocol):
-    """A run that is going to be resumed.
+    """A run that is going to be resumed, or replayed.
 
     Attributes:
         setup: What it was made with.
         corpus: Its document, or None if the storage does not keep documents.
-        records: The records of its journal, in the order in which they were kept.
+        records: The records of its journal, in the order in which they were kept; none for a run
+            that is to be resumed and has ended.
         result: The result of a run that has ended, as plain JSON; else None.
         kept: Where it goes on; None for a run that has ended.
     """
@@ -114,4 +115,21 @@ class RunStorage(Protocol):
             InputError: No run has this id.
             StorageError: Another process has it.
         """
+        ...
+
+    async def past(self, run_id: str, records: int | None = None) -> StoredRun:
+        """A run to replay: its records, and its result if it has one. Its document is not read.
+
+        Args:
+            run_id: The run.
+            records: How many of its first records; None for all, of a run that no process has.
+
+        Raises:
+            InputError: No run has this id.
+            StorageError: A process has it, or it cannot be read.
+        """
+        ...
+
+    def document(self, run_id: str) -> Corpus | None:
+        """The document of a run, or None if it was not kept. Blocks."""
         ...

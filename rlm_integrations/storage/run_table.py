@@ -31,6 +31,7 @@ from rlm_integrations.storage.stored_corpus import keep_corpus, read_corpus
 RUNNING = "running"
 LEASE_SECONDS = 30.0
 _EXISTS = "there is a run {!r} already: resume it, or give another id"
+_BUSY = "run {!r} is being run by {}; wait until it has ended"
 _SEARCHED = 10_000  # ids that are compared with one that does not exist
 
 
@@ -122,6 +123,7 @@ class RunTable:
                 "status": RUNNING,
                 "question": setup.question,
                 "root_model": setup.models.root[:200],
+                "previous_run_id": None if setup.previous is None else setup.previous.run_id,
                 "setup_sha256": setup_sha256,
                 "owner": owner.own_name(),
                 "lease_until_utc": now + self._lease,
@@ -191,9 +193,7 @@ class RunTable:
         if row is None:
             raise InputError(self.unknown(run_id))
         if isinstance(row, str):
-            raise RunBusyError(
-                f"run {run_id!r} is being run by {owner.shown(row)}; wait until it has ended"
-            )
+            raise RunBusyError(_BUSY.format(run_id, owner.shown(row)))
         setup, document = self._setup(row)
         if is_over(row.status):
             result = json.loads(self._lake.get(row.result_sha256))
@@ -210,6 +210,27 @@ class RunTable:
         except BaseException:
             kept.let_go()
             raise
+
+    async def past(self, run_id: str, records: int | None = None) -> LoadedRun:
+        """A run to replay; see `engine.run_storage.RunStorage`.
+
+        Raises:
+            InputError: No run has this id.
+            RunBusyError: A process has it, and all records are wanted.
+            StorageError: It cannot be read.
+        """
+        return await in_thread(self._past, run_id, records)
+
+    def _past(self, run_id: str, records: int | None) -> LoadedRun:
+        row = self._row(run_id)
+        if records is None and is_running(row):
+            raise RunBusyError(_BUSY.format(run_id, owner.shown(row.owner)))
+        kept = [record.body for record in self._log.load(run_id)[:records]]
+        result = (
+            None if row.result_sha256 is None else json.loads(self._lake.get(row.result_sha256))
+        )
+        setup = self._setup(row)[0]
+        return LoadedRun(setup=setup, corpus=None, records=kept, result=result, kept=None)
 
     def _claim(self, connection: Connection, run_id: str) -> Row[Any] | str | None:
         """The run's row once it is this process's, or who has it, or None if there is none."""

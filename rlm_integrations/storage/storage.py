@@ -142,6 +142,10 @@ class Storage:
         """A document that was kept; see `RunTable.read_document`."""
         return await self._runs.read_document(sha256)
 
+    async def past(self, run_id: str, records: int | None = None) -> LoadedRun:
+        """A run to replay; `RLM.resume_session` calls it."""
+        return await self._runs.past(run_id, records)
+
     def runs(
         self, query: str = "", *, status: str | None = None, limit: int = 100
     ) -> list[RunInfo]:

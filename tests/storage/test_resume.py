@@ -376,26 +376,3 @@ def _other_start(machine: str, process: int) -> str:
 def _setup() -> RunSetup:
     models = ModelNames(root="root", subs={"root": "root"}, default="root")
     return RunSetup(question="q", sources=(), models=models, options={}, version="1", started=1.0)
-
-
-async def test_a_later_question_of_a_session_is_not_resumed(
-    runs: RunTable, provider: StandIn
-) -> None:
-    """Its variables come from earlier questions, which no record brings back: an error says so, and
-    nothing is spent. The first question is resumed.
-    """
-    rlm = rlm_of(provider.base_url, runs)
-    async with rlm.session(DOCUMENT) as chat:
-        first = await chat.acompletion(QUESTION)
-        later = asyncio.ensure_future(chat.acompletion(QUESTION))
-        asked = len(provider.calls())
-        while len(provider.calls()) == asked:
-            await asyncio.sleep(0.001)
-        later.cancel()
-        await asyncio.wait([later])
-    newest, _ = runs.infos()
-    asked = len(provider.calls())
-    with pytest.raises(InputError, match="is a later question of a session"):
-        await rlm.aresume(newest.run_id)
-    assert (await rlm.aresume(first.run_id)).answer == first.answer
-    assert len(provider.calls()) == asked
