@@ -22,7 +22,7 @@ class Summary(TypedDict):
 class Store(Protocol):
     """The reads that commits, `llm_map`, `llm_reduce`, passages and evidence need.
 
-    `StoreReader` implements them over memory. Code outside this folder reads a store through these
+    `StoreReader` implements them over a `StoreBackend`. Code outside this folder reads a store through these
     methods only, never through its log or its view.
     """
 
