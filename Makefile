@@ -2,7 +2,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENV2 := .venv
 ENV3 := .venv-openai3
-ENV_RAY := .venv-ray
 # More workers than cores: tests wait, too.
 PYTEST := -m pytest --dist worksteal
 PYTEST_ARGS ?=
@@ -13,7 +12,6 @@ export PYTHONDONTWRITEBYTECODE :=
 # openai 2 with everything, LlamaIndex included; and openai 3, which LlamaIndex's own openai package excludes.
 EXTRAS2 := all
 EXTRAS3 := langchain,storage
-EXTRAS_RAY := ray
 # What openai 3 can change: tests of our client, and those of the frameworks' models that call by its SDK. Anthropic's newest
 # package is in this environment only.
 TESTS3 := $(wildcard tests/lm/test_openai*.py tests/lm/test_adapters*.py) \
@@ -21,7 +19,7 @@ TESTS3 := $(wildcard tests/lm/test_openai*.py tests/lm/test_adapters*.py) \
   langchain/test_fast langchain/test_models langchain/test_streaming langchain/test_trace)
 OF_OPENAI3 := openai or anthropic or test_cassettes or fast or loading or connections or batch_server
 
-.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-ray test-loaded soak
+.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-loaded soak coverage
 
 # Both at once; Ctrl-C reaches both.
 test:
@@ -35,11 +33,6 @@ test-openai3: $(ENV3)/ready
 	@$(ENV3)/bin/python $(PYTEST) -n 1 $(TESTS3) -k '$(OF_OPENAI3)' $(PYTEST_ARGS) >$(ENV3)/report 2>&1; status=$$?; \
 	echo; echo "openai 3:"; cat $(ENV3)/report; exit $$status
 
-# On a Ray cluster of two nodes on this machine.
-test-ray: $(ENV_RAY)/ready
-	$(ENV_RAY)/bin/python -c 'import ray'
-	$(ENV_RAY)/bin/python -m pytest tests/ray $(PYTEST_ARGS)
-
 check: lint test
 
 # The tests three times, beside two processes that never rest: no test may depend on the machine's speed.
@@ -50,6 +43,10 @@ test-loaded: $(ENV2)/ready $(ENV3)/ready
 # A run that is killed twenty times, on each database; `make soak SEED=7` repeats one.
 soak: $(ENV2)/ready
 	$(ENV2)/bin/python -m tests.storage.soak $(SEED)
+
+# The coverage of 200 random runs, compared with what the provider was sent; `make coverage SEED=7` repeats them.
+coverage: $(ENV2)/ready
+	$(ENV2)/bin/python -m tests.engine.coverage_runs 200 $(SEED)
 
 lint: $(ENV2)/ready
 	$(ENV2)/bin/ruff check .
@@ -96,17 +93,12 @@ $(ENV2)/ready: pyproject.toml tests/constraints-openai2.txt
 $(ENV3)/ready: pyproject.toml tests/constraints-openai3.txt
 	$(call make_env,$(ENV3),$(EXTRAS3),openai3)
 
-$(ENV_RAY)/ready: pyproject.toml tests/constraints-ray.txt
-	$(call make_env,$(ENV_RAY),$(EXTRAS_RAY),ray)
-
 # Takes the newest versions that fit together. Names and versions only: an address in a committed file would be a leak.
 constraints: $(ENV2)/ready
 	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra all --group openai2 -o tests/constraints-openai2.txt pyproject.toml
 	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra langchain --extra storage --group openai3 -o tests/constraints-openai3.txt pyproject.toml
-	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --extra ray --group ray -o tests/constraints-ray.txt pyproject.toml
 
 clean:
 	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

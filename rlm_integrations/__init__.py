@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.errors import (
         BudgetExceededError,
-        ClusterError,
         ContextError,
         DamagedDataError,
         IncompleteError,
@@ -107,7 +106,6 @@ __all__ = [
     "Chat",
     "ChildFinished",
     "Citation",
-    "ClusterError",
     "Completion",
     "Context",
     "ContextError",
@@ -176,7 +174,6 @@ _HOMES = {
     "engine.rlm": ["RLM"],
     "errors": [
         "BudgetExceededError",
-        "ClusterError",
         "ContextError",
         "DamagedDataError",
         "IncompleteError",

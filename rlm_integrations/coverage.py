@@ -1,13 +1,12 @@
 """Which parts of the document models had in their prompts, by the record of a run."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Literal
 
 from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import LLMError, SpanRef
-from rlm_integrations.run_setup import SourceInfo
 from rlm_integrations.trajectory import Iteration
 
 if TYPE_CHECKING:
@@ -112,7 +111,8 @@ class Coverage:
             shown: Finds the parts of the document in the output of a turn. It is used for turns
                 whose prompts are not recorded.
         """
-        return coverage_of(result.trajectory, result.sources, shown)
+        lengths = {source.name: source.length for source in result.sources}
+        return coverage_of(result.trajectory, lengths, shown)
 
     @property
     def characters(self) -> int:
@@ -154,20 +154,20 @@ class Coverage:
 
 
 def coverage_of(
-    turns: Sequence[Iteration], sources: Sequence[SourceInfo], shown: Shown | None = None
+    turns: Sequence[Iteration], lengths: Mapping[str, int], shown: Shown | None = None
 ) -> Coverage:
-    """The coverage of a run with these turns over these sources; see `Coverage.of`."""
+    """The coverage of a run with these turns over sources of these lengths; see `Coverage.of`."""
     walk = _Walk(shown)
     readings = tuple(walk.readings(turns, "r"))
-    spans: dict[str, list[SpanRef]] = {source.name: [] for source in sources}
+    spans: dict[str, list[SpanRef]] = {source: [] for source in lengths}
     for reading in readings:
         for span in reading.spans:
             if span.source in spans:  # a damaged record may name any
                 spans[span.source].append(span)
     return Coverage(
         tuple(
-            SourceCoverage(each.name, each.length, read_parts(spans[each.name], each.length))
-            for each in sources
+            SourceCoverage(source, length, read_parts(spans[source], length))
+            for source, length in lengths.items()
         ),
         readings,
         walk.uncounted,

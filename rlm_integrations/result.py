@@ -86,7 +86,8 @@ class RLMResult(Generic[T_co]):
             (`Limits.single_call_below`) is replaced by its name.
         run_id: The id of the run.
         dropped_citations: How many citations were dropped because they are not in the document.
-        error: The error's message, if the run ended with an error; otherwise None.
+        error: The error's message, if the run ended with an error; or how much was read, if that is
+            less than `require_coverage`; otherwise None.
         elapsed: Its duration in seconds.
         layers: The sandbox's layers of protection and the state of each.
         store: The store with the run's findings; None with `store_mode="none"`.
@@ -94,9 +95,9 @@ class RLMResult(Generic[T_co]):
         sources: The documents of the context; see `SourceInfo`.
         models: The names of its models; see `ModelNames`.
         options: The options of the `RLM` other than its models, as plain JSON: `max_iterations`,
-            `max_depth`, `max_parallel_calls`, `store_mode`, `on_incomplete`, `budget`, `limits` and
-            `retry` with all their fields, `cache`, and the names of `sandbox`, `tools` and
-            `output_type`.
+            `max_depth`, `max_parallel_calls`, `store_mode`, `on_incomplete`, `require_coverage`,
+            `cache`, `budget`, `limits` and `retry` with all their fields, and the names of
+            `sandbox`, `tools` and `output_type`.
         version: The version of this library that ran it.
         started: When the run began, in seconds since 1970 (UTC); the other times of the record are
             seconds since then. None if it was loaded from a file without this field.
@@ -152,7 +153,7 @@ class RLMResult(Generic[T_co]):
     @property
     def coverage(self) -> Coverage:
         """Which parts of the document were in which prompts, by this record; computed at each
-        access.
+        access. It has what root models were shown only with `RLM(require_coverage=…)`.
         """
         return Coverage.of(self)
 

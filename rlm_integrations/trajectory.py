@@ -150,8 +150,9 @@ class Iteration:
     Attributes:
         iteration: The turn's number, starting at 1.
         reply: The model's reply.
-        prompt: The prompt, if it contains the whole document, which is stored as spans; otherwise
-            None, and the prompt is in `messages`.
+        prompt: The prompt, if it contains the whole document; with `RLM(require_coverage=…)` the
+            user messages that the model was not sent before. Parts of the document are stored as
+            spans. Otherwise None, and the prompt is in `messages`.
         executions: The blocks that were run in this turn.
         note: The note that the model got in addition to their output, or "".
         start: When the call to the model began, in seconds since the start of the run.

@@ -154,7 +154,8 @@ def test_the_python_of_the_engine_page(server: StandIn, capsys: pytest.CaptureFi
     assert printed[4].startswith("final 4 ")
     cost = END + 1
     assert printed[5] == f"context_0[{cost}:{cost + 28}] The dam cost 4,200,000 lire. {{}}\n0\n"
-    assert len(printed) == 8
+    assert "% read: " in printed[6]
+    assert len(printed) == 9
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
     assert Path("findings.jsonl").exists()
 
@@ -221,7 +222,7 @@ def test_the_python_of_the_storage_page(
 def test_the_python_of_the_report_page(server: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     """The block runs: it writes a page with the record, what was read, one source, and a script."""
     _, printed = run_python(REPORT, capsys)
-    assert printed == ["4 False\n"]
+    assert printed == ["5 False\n"]
     assert Path("run.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert server.calls() == []
 

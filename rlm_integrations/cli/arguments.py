@@ -127,6 +127,12 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
         default="shared",
         help="whether the code has a store (%(default)s)",
     )
+    run.add_argument(
+        "--require-coverage",
+        type=share,
+        metavar="SHARE",
+        help="share of the files that models must read before an answer is taken, such as 1",
+    )
     return run
 
 
@@ -160,6 +166,17 @@ def amount(text: str) -> float:
         number = 0.0
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number greater than 0, not {text!r}")
+    return number
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
     return number
 
 

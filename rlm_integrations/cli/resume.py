@@ -83,6 +83,7 @@ def _rlm(setup: "RunSetup", options: argparse.Namespace, storage: "Storage") -> 
             storage=storage,
             store=storage.store(stored["store"]) if stored.get("store") else None,
             cache=stored.get("cache") is True,
+            require_coverage=stored.get("require_coverage"),
             verbose=options.verbose,
             show_progress=not (options.quiet or options.verbose) and sys.stderr.isatty(),
         )

@@ -6,7 +6,7 @@ document, or none. Run batches of them off the event loop.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import Final
@@ -91,10 +91,12 @@ def _exact_places(corpus: Corpus, name: str, needle: str) -> Iterator[tuple[int,
 _ANCHOR_CHARS: Final = 24
 _MIN_SPAN_CHARS: Final = 40  # a shorter part of the document is not referenced
 _MAX_ANCHORS: Final = 1 << 16  # about, for a document of one text
+_MAX_FINE_ANCHORS: Final = 1 << 18
 _MAX_PLACES_TRIED: Final = 4  # of those that share an anchor
 _MAX_PLACES_KEPT: Final = 16  # for each anchor
 _PATIENCE_CHARS: Final = 1 << 15  # without a hit; beyond them a prompt is searched in samples
 _MISS_CHARS: Final = 1000  # the cost of an anchor without a match, in characters without a hit
+_MAX_EXPECTED_CHARS: Final = 1 << 20  # searched for the expected place of repeated text
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,20 @@ class Locator:
     any size, 200 bytes for each text of a long list. The rest is read from the corpus on demand.
     Every part of `stride` + 23 characters is found, a shorter one by chance. After 32,768
     characters without a hit, a prompt is searched in samples. Threads may share it.
+
+    Args:
+        corpus: The document.
+        is_fine: Whether four times as much is indexed, so that shorter parts are found: in a
+            document of up to 4 million characters, all of 40.
     """
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: Corpus, *, is_fine: bool = False) -> None:
         self._corpus = corpus
-        self.stride = max(64, corpus.characters // _MAX_ANCHORS)
+        self.stride = (
+            max(_MIN_SPAN_CHARS - _ANCHOR_CHARS + 1, corpus.characters // _MAX_FINE_ANCHORS)
+            if is_fine
+            else max(64, corpus.characters // _MAX_ANCHORS)
+        )
         # The offset of each source in the concatenated sources
         self._bases = list(accumulate(corpus.lengths, initial=0))[:-1]
         self._numbers = {source.name: number for number, source in enumerate(corpus.sources)}
@@ -150,13 +161,26 @@ class Locator:
                 if len(more) < _MAX_PLACES_KEPT:
                     more.append(place)
 
-    def locate(self, prompt: str, *, after: SpanRef | None = None) -> PromptPieces:
+    @property
+    def shortest_found(self) -> int:
+        """The length from which every part of the document is found."""
+        return max(_MIN_SPAN_CHARS, self.stride + _ANCHOR_CHARS - 1)
+
+    def locate(
+        self,
+        prompt: str,
+        *,
+        after: SpanRef | None = None,
+        within: Sequence[SpanRef] | None = None,
+    ) -> PromptPieces:
         """The prompt as words and spans.
 
         Args:
             prompt: Any string.
             after: The last span of the prompt before, or None. Of several places with the same
                 text, the nearest to it is used.
+            within: The parts of the document that the prompt was probably made from: places in
+                them are preferred. None for the whole document.
 
         Raises:
             ContextError: The document's file has changed, or the corpus was closed.
@@ -164,7 +188,7 @@ class Locator:
         pieces: list[str | SpanRef] = []
         ambiguous = []
         done = 0
-        for match in self._matches(prompt, after):
+        for match in self._matches(prompt, after, within):
             if match.at > done:
                 pieces.append(prompt[done : match.at])
             if match.ambiguous:
@@ -175,10 +199,16 @@ class Locator:
             pieces.append(prompt[done:])
         return PromptPieces(tuple(pieces), tuple(ambiguous), sha256_of(prompt))
 
-    def _matches(self, prompt: str, after: SpanRef | None) -> list[_Match]:
+    def _matches(
+        self, prompt: str, after: SpanRef | None, within: Sequence[SpanRef] | None
+    ) -> list[_Match]:
         """The parts of the prompt that come from the document, in order, without overlaps."""
         found: list[_Match] = []
-        near = self._bases[self._numbers[after.source]] + after.end if after else 0
+        near = self._place(after.source, after.end) if after else 0
+        ranges = [
+            (self._place(each.source, each.start), self._place(each.source, each.end))
+            for each in within or ()
+        ]
         at = missed = 0
         while at <= len(prompt) - _ANCHOR_CHARS:
             stop = min(at + self.stride, len(prompt) - _ANCHOR_CHARS + 1)
@@ -186,13 +216,14 @@ class Locator:
                 (i for i in range(at, stop) if prompt[i : i + _ANCHOR_CHARS] in self._places), None
             )
             match = None if hit is None else self._longest(prompt, hit, near)
-            if match is None or match.length < _MIN_SPAN_CHARS:
+            if hit is None or match is None or self._is_short(match):
                 missed += stop - at if hit is None else _MISS_CHARS
                 at = (stop if hit is None else hit + 1) + min(
                     missed // _PATIENCE_CHARS, 16
                 ) * self.stride
                 continue
             missed = 0
+            match = self._likeliest(prompt, hit, match, near, ranges)
             at = match.end
             near = match.place + match.length
             # A match inside a longer one was a coincidence. If two overlap, the shorter one is cut.
@@ -221,6 +252,82 @@ class Locator:
         best = max(matches, key=lambda match: match.length)
         return replace(best, ambiguous=sum(match.length == best.length for match in matches) > 1)
 
+    def _likeliest(
+        self, prompt: str, hit: int, match: _Match, near: int, ranges: Sequence[tuple[int, int]]
+    ) -> _Match:
+        """The match, or if its text is also elsewhere, the place that the prompt was probably made
+        from: one in these ranges, or the nearest to the last one.
+        """
+        last = min(match.at + self.stride, match.end - _ANCHOR_CHARS + 1)
+        others = {
+            place - at + match.at
+            for at in range(match.at, last)
+            for anchor in [prompt[at : at + _ANCHOR_CHARS]]
+            if anchor in self._places
+            for place in (self._places[anchor], *self._more.get(anchor, ()))
+        } - {match.place}
+        if not others:
+            return match
+
+        def unlikeliness(place: int) -> tuple[bool, int, int]:
+            middle = place + match.length // 2
+            is_outside = bool(ranges) and not any(a <= middle < b for a, b in ranges)
+            distance = max(0, place - near, near - place - match.length + 1)
+            return is_outside, distance, abs(place - near)
+
+        behind = hit - match.at
+        anchor = prompt[hit : hit + _ANCHOR_CHARS]
+        others |= {place - behind for place in self._expected(anchor, behind, near, ranges)}
+        # The characters around the part that the prompt was made from may be equal by chance
+        least = match.length - _ANCHOR_CHARS
+        most = self._corpus.characters - least
+        possible = [each for each in others - {match.place} if 0 <= each <= most]
+        likely = [
+            other
+            for place in sorted(possible, key=unlikeliness)[:_MAX_PLACES_TRIED]
+            if place + behind >= 0
+            and (other := self._extended(prompt, hit, place + behind)).length >= least
+            and other.end >= hit + _ANCHOR_CHARS
+        ]
+        best = min([match, *likely], key=lambda each: unlikeliness(each.place))
+        return replace(best, ambiguous=match.ambiguous or bool(likely))
+
+    def _expected(
+        self, anchor: str, behind: int, near: int, ranges: Sequence[tuple[int, int]]
+    ) -> Iterator[int]:
+        """Places of an anchor in these ranges, and around the last place.
+
+        Args:
+            anchor: The anchor.
+            behind: Its distance from the beginning of its match.
+            near: The last place.
+            ranges: Where the prompt was probably made from.
+        """
+        near = near if near < self._corpus.characters else 0
+        source, at = self._source(near)
+        before = min(at, 2 * _ANCHOR_CHARS)
+        close = behind + _ANCHOR_CHARS
+        stop = min(at + close + self.stride + _ANCHOR_CHARS, self._corpus.length(source))
+        text = self._corpus.text(source, at - before, stop)
+        for found in (text.rfind(anchor, 0, before + close), text.find(anchor, before + behind)):
+            if found >= 0:
+                yield near - before + found
+        searched = 0
+        for start, end in ranges:
+            source, at = self._source(start)
+            searched += end - start
+            if searched > _MAX_EXPECTED_CHARS:
+                return
+            found = self._corpus.text(source, at, at + end - start).find(anchor)
+            if found >= 0:
+                yield start + found
+
+    def _is_short(self, match: _Match) -> bool:
+        """Whether it is no evidence that the prompt was made from this place."""
+        return match.length < _MIN_SPAN_CHARS and match.length < self._corpus.length(
+            self._source(match.place)[0]
+        )
+
     def _extended(self, prompt: str, at: int, place: int) -> _Match:
         """The longest common text around two places of the same anchor."""
         source, start = self._source(place)
@@ -238,6 +345,9 @@ class Locator:
         forward = _same(ahead, min(length - start, len(prompt) - at))
         backward = _same(behind, min(start, at))
         return _Match(at - backward, place - backward, backward + forward, ambiguous=False)
+
+    def _place(self, source: str, at: int) -> int:
+        return self._bases[self._numbers[source]] + at
 
     def _source(self, place: int) -> tuple[str, int]:
         number = bisect_right(self._bases, place) - 1

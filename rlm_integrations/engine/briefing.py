@@ -22,7 +22,7 @@ def system_prompt(tree: Tree, depth: int, typed: AnswerType) -> str:
     )
 
 
-def first_question(tree: Tree, repl: LazySession, query: str) -> str:
+def first_question(tree: Tree, repl: LazySession, query: str, depth: int) -> str:
     """The question, with a description of the context and of the budget."""
     corpus = repl.corpus
     first = corpus.sources[0] if corpus.sources else None
@@ -38,4 +38,7 @@ def first_question(tree: Tree, repl: LazySession, query: str) -> str:
         turns=tree.settings.max_iterations,
         budget={kind: left for kind, (left, _) in tree.purse.remaining().items()},
     )
-    return f"{asked}\n\n{prompts.NEW_REPL}" if repl.is_renewed else asked
+    share = tree.settings.require_coverage
+    required = [prompts.must_be_read(share)] if share and not depth else []
+    renewed = [prompts.NEW_REPL] if repl.is_renewed else []
+    return "\n\n".join([asked, *required, *renewed])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rlm_integrations.engine.budget import Charge
+from rlm_integrations.engine.locating import RunLocator
 from rlm_integrations.trajectory import Citation, Iteration
 
 
@@ -17,12 +18,14 @@ class ChildRequest:
         query: The question.
         context: The string or the strings that code passed; None for the parent's whole document.
         parent: The id of the parent run in the events.
+        locator: Finds text of the document in what the parent passes.
     """
 
     path: str
     query: str
     context: str | list[str] | None
     parent: str
+    locator: RunLocator
 
 
 @dataclass(frozen=True, slots=True)

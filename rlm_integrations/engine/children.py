@@ -11,6 +11,7 @@ from rlm_integrations.corpus.spans import Hit, find_quote
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.child_requests import ChildRequest, ChildResult, Spawn
 from rlm_integrations.engine.citations import MAX_QUOTE_CHARS
+from rlm_integrations.engine.locating import RunLocator
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.outcome import Outcome
 from rlm_integrations.engine.repl import LazySession
@@ -51,7 +52,11 @@ class _Child:
 
     async def _run(self) -> ChildResult:
         tree, request = self._tree, self._request
-        own = self._corpus if request.context is None else await self._part(request.context)
+        own = (
+            self._corpus
+            if request.context is None
+            else await self._part(request.context, request.locator)
+        )
         repl = LazySession(own)
         run = Run(
             tree,
@@ -106,13 +111,13 @@ class _Child:
             tree.emit(finished)
         return self.result
 
-    async def _part(self, context: str | list[str]) -> Corpus:
+    async def _part(self, context: str | list[str], locator: RunLocator) -> Corpus:
         """The context that code passed, as a document. Parts of it that are in the root's document
         are shared, and can be cited.
         """
         texts = [context] if isinstance(context, str) else context
         is_list = not isinstance(context, str)
-        located = await self._tree.locator.pieces(texts)
+        located = await locator.pieces(texts)
         try:
             return await self._tree.threads.make(
                 _slice, self._tree.corpus, texts, located, is_list=is_list

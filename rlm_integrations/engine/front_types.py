@@ -95,6 +95,7 @@ class RLMOptions(TypedDict, total=False):
     tools: Sequence[Callable[..., Any]]
     storage: RunStorage | None
     store: RunStore | None
+    require_coverage: float | None
     cache: bool
     show_progress: bool
     verbose: bool

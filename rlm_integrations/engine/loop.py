@@ -3,7 +3,6 @@ it, and repeat until it finishes.
 """
 
 import itertools
-import re
 from collections.abc import Sequence
 
 from rlm_integrations._concurrency import runtime
@@ -20,18 +19,19 @@ from rlm_integrations.engine.host.host import Host
 from rlm_integrations.engine.outcome import Outcome
 from rlm_integrations.engine.parsing import Reply, parse_reply
 from rlm_integrations.engine.prompt_size import PromptMeter
+from rlm_integrations.engine.reading import TurnReading
+from rlm_integrations.engine.repetition import is_stuck, repetition_note
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import ModelError
 from rlm_integrations.events import TurnFinished, TurnStarted, new_id
+from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import CallRecord, Message, Request
 from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
-from rlm_integrations.trajectory import Execution, Iteration
+from rlm_integrations.trajectory import Iteration
 
 _REPORTED_SHARES = (0.5, 0.25, 0.1)  # of a budget: the model is notified when less is left
-MAX_REPEATS = 5  # a run ends after so many identical replies
 _MAX_PARSED_CHARS = 1_000_000  # of a reply: more than any model may write
-_BLOCK = re.compile(r"<block-\d+>")
 
 
 class Run:
@@ -76,6 +76,7 @@ class Run:
             tree, repl.corpus, query=query, depth=depth, spawn=spawn, worker=worker, parent=self.id
         )
         self._asking = host.asking
+        self.reading = TurnReading(tree, host.asking.locator, depth)
         self._blocks = Blocks(tree, repl, host, path=path, parent=self.id)
         limits = tree.settings.limits
         window = tree.settings.root.context_window or limits.window
@@ -99,8 +100,9 @@ class Run:
         """
         outcome, settings = self.outcome, self._tree.settings
         system = Message("system", system_prompt(self._tree, self._depth, self.typed))
-        question = first_question(self._tree, self._repl, self.query)
+        question = first_question(self._tree, self._repl, self.query, self._depth)
         self.conversation.begin(history or [system], question)
+        self.reading.sent = 0
         await self._begin()
         try:
             for _ in range(settings.max_iterations):
@@ -117,8 +119,10 @@ class Run:
                 await self._close("the budget is spent")
             elif not self._depth and spent.reason == "budget_calls":
                 is_final = await self._close("the budget allows this call and no further one")
-                if is_final and self._tree.purse.spent_out is None and not self._asking.refused:
+                is_short = self._tree.purse.spent_out is not None or self._asking.refused
+                if is_final and not is_short and not await self.reading.missing(outcome.turns):
                     outcome.stop_reason = "final"  # it needed every call, and was refused none
+        outcome.error = outcome.error or await self.reading.missing(outcome.turns)
         if outcome.stop_reason != "final":
             self.settle()
         return outcome
@@ -167,24 +171,26 @@ class Run:
             outcome.stop_reason, outcome.error = "model_error", str(record.error)
             return True
         self._blocks.begin_turn(is_first=not outcome.turns)
-        is_final = False
+        is_final, prompt = False, None
         try:
+            prompt = await self.reading.prompt(outcome.messages)
             reply = await self._parse(record)
             results = await self._run_blocks(reply)
-            note = await self._finish(reply, results, closing=closing)
+            note = await self._finish(reply, results, prompt, closing=closing)
             is_final = note is None
             if note is not None:
                 self._note(
                     reply,
                     results,
                     note,
-                    repeated=_repetition_note(outcome.turns, record.reply, self._blocks.executions),
+                    repeated=repetition_note(outcome.turns, record.reply, self._blocks.executions),
                 )
         # Also if the run is cancelled during the turn: paid calls stay in the record
         finally:
             turn = Iteration(
                 iteration=number,
                 reply=record.reply,
+                prompt=prompt,
                 executions=tuple(self._blocks.executions),
                 note="\n\n".join(self._blocks.notes),
                 start=self._tree.clock.since(record.start),
@@ -259,9 +265,14 @@ class Run:
         return results
 
     async def _finish(
-        self, reply: Reply, results: list[ExecutionResult], *, closing: bool
+        self,
+        reply: Reply,
+        results: list[ExecutionResult],
+        prompt: PromptPieces | None,
+        *,
+        closing: bool,
     ) -> str | None:
-        """Check the answer of a reply.
+        """Check the answer of a reply to this prompt.
 
         Returns:
             None if the reply finished the run; otherwise the message to the model about its final,
@@ -279,6 +290,13 @@ class Run:
         except InvalidAnswerError as error:
             return prompts.invalid(str(error))
         outcome, quotes = self.outcome, self._blocks.quotes
+        if not closing:
+            ran = tuple(self._blocks.executions)
+            turn = Iteration(
+                iteration=len(outcome.turns) + 1, reply="", prompt=prompt, executions=ran
+            )
+            if unread := await self.reading.refusal([*outcome.turns, turn]):
+                return unread
         outcome.answer = answer
         outcome.citations, dropped = await self._tree.verify_evidence(
             final.evidence, self._repl.corpus, quotes.ambiguous
@@ -345,10 +363,7 @@ class Run:
         return [prompts.budget_left({kind: left for kind, (left, _) in remaining.items()})]
 
     def _is_stuck(self) -> bool:
-        turns = self.outcome.turns
-        if len(turns) >= MAX_REPEATS and all(
-            turn.reply == turns[-1].reply for turn in turns[-MAX_REPEATS:]
-        ):
+        if is_stuck(self.outcome.turns):
             self.outcome.stop_reason = "repeated_reply"
             return True
         return False
@@ -383,16 +398,3 @@ class Run:
         if self._final is not None:
             return self.typed.text(self._final.value)
         return best_words(self.outcome.turns, self._spoken)
-
-
-def _repetition_note(
-    turns: Sequence[Iteration], reply: str, executions: Sequence[Execution]
-) -> str:
-    """The note about a reply that is the same as the previous one; otherwise ""."""
-    if not turns or turns[-1].reply != reply:
-        return ""
-    before, now = (
-        [(each.output, _BLOCK.sub("", each.error or "")) for each in done]
-        for done in (turns[-1].executions, executions)
-    )
-    return prompts.repeated(same_result=before == now)

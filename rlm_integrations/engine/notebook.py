@@ -57,6 +57,14 @@ class RecordRoom:
             else None
         )
 
+    def fit_prompt(self, prompt: PromptPieces) -> PromptPieces:
+        """The complete prompt of a turn, or with shortened strings."""
+        if self._take(_length(prompt), whole=True):
+            return prompt
+        shorter = _shorter_prompt(prompt)
+        self._take(_length(shorter), whole=False)
+        return shorter
+
     def fit_output(self, execution: Execution) -> Execution:
         """A block with its output, or with the beginning of its output."""
         texts = {name: getattr(execution, name) for name in ("code", "stdout", "stderr", "output")}

@@ -52,6 +52,8 @@ class RLM(Generic[T_co]):
         output_type: The type of answers: any type that pydantic validates. By default a string.
         sandbox: Where model code runs: "process", "inprocess" (for debugging), or a `Sandbox`.
         tools: Functions, sync or async, that model code may call by their names.
+        require_coverage: The share of the document, from 0 to 1, that must have been in prompts
+            before an answer is taken; 0 only completes `result.coverage`. See the engine's README.
         storage: Where runs are stored, so that they can be resumed; see `storage.Storage`.
         store: A store that outlives the run and may be shared by several, as in
             `storage.store("findings")`; by default each run has its own.
@@ -125,6 +127,7 @@ class RLM(Generic[T_co]):
         output_type: Any = None,
         sandbox: str | Sandbox = "process",
         tools: Sequence[Callable[..., Any]] = (),
+        require_coverage: float | None = None,
         storage: RunStorage | None = None,
         store: RunStore | None = None,
         cache: bool = False,
@@ -149,6 +152,7 @@ class RLM(Generic[T_co]):
                 "output_type": output_type,
                 "sandbox": sandbox,
                 "tools": tools,
+                "require_coverage": require_coverage,
                 "storage": storage,
                 "store": store,
                 "cache": cache,

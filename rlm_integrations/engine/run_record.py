@@ -21,7 +21,15 @@ from rlm_integrations.run_setup import (
 )
 
 # Options that must be the same: with others, the run's code would do something else
-_FIXED = ("max_depth", "store_mode", "sandbox", "tools", "output_type", "store")
+_FIXED = (
+    "max_depth",
+    "store_mode",
+    "sandbox",
+    "tools",
+    "output_type",
+    "store",
+    "require_coverage",
+)
 _NAME_CHARS = 200  # of the recorded name of a type
 _SOURCES_ON_LOOP = 1_000  # more sources are listed in a thread
 
@@ -50,6 +58,7 @@ async def setup_of(
             "max_parallel_calls": settings.max_parallel_calls,
             "store_mode": settings.store_mode,
             "on_incomplete": on_incomplete,
+            "require_coverage": settings.require_coverage,
             "budget": asdict(settings.budget),
             "limits": asdict(settings.limits),
             "retry": asdict(settings.retry),

@@ -34,6 +34,7 @@ class Settings:
     tools: Sequence[Tool]
     storage: RunStorage | None
     store: RunStore | None
+    require_coverage: float | None
     cache: ReplyCache | None
 
     @classmethod
@@ -59,6 +60,7 @@ class Settings:
             tools=tools_of(options["tools"], RESERVED),
             storage=options["storage"],
             store=options["store"],
+            require_coverage=options["require_coverage"],
             cache=_reply_cache(options) if options["cache"] else None,
         )
 
@@ -81,6 +83,13 @@ def _check(options: Mapping[str, Any]) -> None:
     for name in ("cache", "show_progress", "verbose"):
         if not isinstance(options[name], bool):
             raise InputError(f"{name}={options[name]!r}: choose True or False")
+    share = options["require_coverage"]
+    if share is not None and (
+        isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1
+    ):
+        raise InputError(
+            f"require_coverage={share!r}: choose a share of the document from 0 to 1, or None"
+        )
     storage, on_event = options["storage"], options["on_event"]
     if storage is not None and not isinstance(storage, RunStorage):
         raise InputError(

@@ -35,6 +35,7 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
     pieces = None
     if repl.history:
         outcome.messages += [*repl.history, Message("user", f"Question: {run.query}")]
+        pieces = await run.reading.prompt(outcome.messages)
     else:
         prompt, pieces = await runtime.offload(_prompt, tree.corpus, f"Question: {run.query}")
         outcome.messages += [

@@ -13,6 +13,7 @@ from rlm_integrations._concurrency.pool import pool
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.gate import HostCall
 from rlm_integrations.engine.host.arguments import kind
+from rlm_integrations.engine.locating import RunLocator
 from rlm_integrations.engine.notebook import Notebook
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.lm.base import LM
@@ -34,18 +35,23 @@ class SubCalls:
 
     Args:
         tree: The objects that all runs of the tree share.
+        locator: Finds text of the document in the run's prompts.
         query: The run's question.
         depth: The run's depth.
         parent: The id of the run in the events.
 
     Attributes:
+        locator: As given.
         is_withdrawn: Whether the question was cancelled. No further call is made while its block is
             being interrupted.
         closed: The reason why models cannot be called any more, or "".
         refused: Whether code tried to call a model after that.
     """
 
-    def __init__(self, tree: Tree, *, query: str, depth: int, parent: str) -> None:
+    def __init__(
+        self, tree: Tree, locator: RunLocator, *, query: str, depth: int, parent: str
+    ) -> None:
+        self.locator = locator
         self._tree = tree
         self._query = query
         self._depth = depth
@@ -158,7 +164,7 @@ class SubCalls:
             group.append(numbers.popleft())
             made.append(fill(items[group[-1]]))
             size += len(made[-1]) + _MAX_GROUP_CHARS // _MAX_GROUP_PROMPTS
-        located = await self._tree.locator.pieces(made)
+        located = await self.locator.pieces(made)
         since = self._tree.clock.since
         for number, pieces in zip(group, located, strict=True):
             record = records[number]

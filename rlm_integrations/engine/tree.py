@@ -13,7 +13,7 @@ from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.citations import verify_evidence
 from rlm_integrations.engine.clock import RunClock
 from rlm_integrations.engine.journal import Answer, Journal
-from rlm_integrations.engine.locating import PromptLocator
+from rlm_integrations.engine.locating import PromptLocator, RunLocator
 from rlm_integrations.engine.model_calls import ModelCalls
 from rlm_integrations.engine.notebook import RecordRoom
 from rlm_integrations.engine.run_storage import KeptRun
@@ -77,7 +77,8 @@ class Tree:
         self.models = ModelCalls(settings, self.purse, self.clock, self.run_id, emit, self.journal)
         self.record_room = RecordRoom(settings.limits.recorded_chars)
         self.threads = TreeThreads(settings.limits.query_chars)
-        self.locator = PromptLocator(corpus, self.threads)
+        is_fine = settings.require_coverage is not None
+        self.locator = PromptLocator(corpus, self.threads, is_fine=is_fine)
         self.filling = asyncio.Semaphore(settings.max_parallel_calls)
         self.noting = asyncio.Semaphore(MAX_NOTING)
         self._child_runs: dict[int, asyncio.Semaphore] = {}
@@ -90,6 +91,10 @@ class Tree:
         return self._child_runs.setdefault(
             depth, asyncio.Semaphore(self.settings.limits.child_runs)
         )
+
+    def locator_of(self, corpus: Corpus) -> RunLocator:
+        """Finds text of the document in the prompts of a run over this corpus."""
+        return RunLocator(self.locator, corpus)
 
     async def restore_store(self) -> None:
         """Write the store events of the journal to the store, off the event loop."""

@@ -15,7 +15,14 @@ from rlm_integrations.storage import Manifest
 
 _OFFLINE = "offline"
 _RECORDS = {"budget": Budget, "limits": Limits, "retry": Retry}
-_PLAIN = ("max_iterations", "max_depth", "max_parallel_calls", "store_mode", "on_incomplete")
+_PLAIN = (
+    "max_iterations",
+    "max_depth",
+    "max_parallel_calls",
+    "store_mode",
+    "on_incomplete",
+    "require_coverage",
+)
 _OF_WORKER = ("tools", "output_type")  # code and types, which no name brings back
 
 

@@ -80,6 +80,7 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
     output_type: Any = None
     sandbox: Any = "process"
     tools: Sequence[Any] = ()
+    require_coverage: float | None = None
     storage: Any = None
     store: Any = None
     cache: bool = False

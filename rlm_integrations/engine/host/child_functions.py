@@ -162,7 +162,9 @@ class ChildFunctions:
         self, call: HostCall, id_: CallId, query: str, context: str | list[str] | None
     ) -> ChildAnswer:
         tree, begun = self._tree, self._tree.clock.now()
-        child = self._spawn(ChildRequest(id_.path, query, context, self._parent))
+        child = self._spawn(
+            ChildRequest(id_.path, query, context, self._parent, self._asking.locator)
+        )
         try:
             with tree.models.account(id_.path) as charges:
                 result = await child.run()
@@ -178,7 +180,7 @@ class ChildFunctions:
     async def _note(self, call: HostCall, id_: CallId, query: str, answer: ChildAnswer) -> None:
         result = answer.result
         is_own = len(query) < _LOCATED_CHARS and not result.turns
-        located = [literal(query)] if is_own else await self._tree.locator.pieces([query])
+        located = [literal(query)] if is_own else await self._asking.locator.pieces([query])
         call.notebook.add(
             SubCall(
                 path=id_.path,

@@ -50,7 +50,8 @@ class Host:
         worker: str,
         parent: str,
     ) -> None:
-        self.asking = SubCalls(tree, query=query, depth=depth, parent=parent)
+        locator = tree.locator_of(corpus)
+        self.asking = SubCalls(tree, locator, query=query, depth=depth, parent=parent)
         self._tree = tree
         self._corpus = corpus
         self._models = ModelFunctions(tree, self.asking)

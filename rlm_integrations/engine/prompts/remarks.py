@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from rlm_integrations.engine.parsing import Note
 from rlm_integrations.engine.parsing.python import is_cut_string
 from rlm_integrations.engine.prompts.observation import variables_shown
+from rlm_integrations.records import SpanRef
 from rlm_integrations.sandbox.base import ExecutionError
 
 _REBOUND_TOLD = 5
+_UNREAD_TOLD = 20
 _TURNS_TOLD = 3  # how many turns are left when the model is reminded of it
 
 
@@ -168,6 +170,36 @@ def tell_too_long(error: str) -> str:
         f"Your final answer was not taken: {error}. Give a shorter one to FINAL; keep what is long "
         f"in the store, if there is one."
     )
+
+
+def must_be_read(share: float) -> str:
+    """That a share of the document must be read before a final answer."""
+    return (
+        f"{100 * share:g}% of the document must be read before you finish: each part must be in a "
+        "prompt that you send to a model, or be printed. What only code searches is not read."
+    )
+
+
+def unread(read: str, share: float, parts: Sequence[SpanRef]) -> str:
+    """Why an answer was not taken before enough was read.
+
+    Args:
+        read: How much was read, such as "82%".
+        share: The share that must be read.
+        parts: What is unread.
+    """
+    listed = ", ".join(f"{each.source}[{each.start}:{each.end}]" for each in parts[:_UNREAD_TOLD])
+    more = len(parts) - _UNREAD_TOLD
+    return (
+        f"Your final answer was not taken: {read_too_little(read, share)}. "
+        f"Unread: {listed}{f', and {more:,} more parts' if more > 0 else ''}. Send these parts to "
+        "a model, or print them; then finish."
+    )
+
+
+def read_too_little(read: str, share: float) -> str:
+    """How much of the document was read, if more is required."""
+    return f"{read} of the document was read, and {100 * share:g}% must be"
 
 
 def closing(reason: str) -> str:

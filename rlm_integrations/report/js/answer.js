@@ -84,15 +84,9 @@ function citationItem(citation, at) {
   );
 }
 
-/** When the run began; a file may have any number. */
-function beginning() {
-  const time = new Date(run.started === null ? NaN : run.started * 1000);
-  return Number.isNaN(time.getTime()) ? "at an unknown time" : `${time.toISOString().replace("T", " ").slice(0, 19)} UTC`;
-}
-
 function answerSection() {
   const answer = answerText();
-  const began = beginning();
+  const began = run.started === null ? "at an unknown time" : new Date(run.started * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
   return make(
     "section",
     { id: "answer", "aria-labelledby": "question" },
