@@ -51,7 +51,7 @@ _PASSING: Final = frozenset(
     ]
 )
 _FIRST_PAUSE: Final = 0.02  # between two looks at an empty queue
-_LONGEST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

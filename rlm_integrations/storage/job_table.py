@@ -83,11 +83,7 @@ class JobTable:
                 *known,
                 jobs.c.attempts,
                 *(
-                    select(column)
-                    .where(of_job)
-                    .correlate(jobs)
-                    .scalar_subquery()
-                    .label(column.name)
+                    select(column).where(of_job).scalar_subquery().label(column.name)
                     for column in (manifests.c.manifest, manifests.c.artifact_path)
                 ),
             )

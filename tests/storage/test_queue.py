@@ -1,6 +1,7 @@
 """The queue of derive jobs: order, leases, and no job lost or done by two workers at once."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -8,11 +9,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import make_url, select
 
 from rlm_integrations.errors import InputError
+from rlm_integrations.storage import owner
 from rlm_integrations.storage.database_errors import Target
 from rlm_integrations.storage.job import DeriveJobStatus
 from rlm_integrations.storage.manifest import Manifest
@@ -105,6 +108,49 @@ def test_smaller_priorities_come_first_then_older_jobs(queue: SqlQueueStore) -> 
     while job := queue.dequeue():
         order += job.manifest.question
     assert order == "abcdefgh"
+
+
+def test_two_statements_take_the_same_jobs(queue: SqlQueueStore, clock: Clock) -> None:
+    """A database whose UPDATE returns no rows takes the same jobs in the same order."""
+    queue._table._take_next = None
+    ids = [queue.enqueue(manifest(), priority) for priority in (3, 1, 2)]
+    taken = queue.dequeue_many(2)
+    assert [job.job_id for job in taken] == [ids[1], ids[2]]
+    assert [queue.get(job.job_id) for job in taken] == list(taken)
+    assert {job.attempts for job in taken} == {1}
+    assert [job.job_id for job in queue.dequeue_many(2)] == [ids[0]]
+    assert queue.dequeue() is None
+
+
+def test_a_job_that_is_handed_back_can_wait(queue: SqlQueueStore, clock: Clock) -> None:
+    """It is not given out before its time; with an error its attempt counts, and is told."""
+    job_id = queue.enqueue(manifest())
+    for attempt, error in [(1, None), (1, "no answer"), (2, None)]:
+        job = queue.dequeue()
+        assert job is not None
+        assert job.attempts == attempt
+        queue.release(job_id, delay_seconds=30, error=error)
+        assert queue.dequeue() is None
+        waiting = queue.get(job_id)
+        assert (waiting.status, waiting.error) == ("pending", error)
+        clock.pass_seconds(31)
+    later = queue.enqueue(manifest(), job_id=str(uuid4()))
+    assert queue.enqueue(manifest(), job_id=later) == later  # nothing is added
+    assert len(queue.list()) == 2
+
+
+def test_the_jobs_of_a_process_that_has_ended_are_lost_at_once(
+    opened: SharedDatabase, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same machine nobody waits for a lease; the job of a living process stays its own."""
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, "own_name", lambda: f"{owner._machine()} {os.getpid()} 1")
+        gone = SqlQueueStore(opened, clock=clock)
+    living, heir = (SqlQueueStore(opened, clock=clock, worker=name) for name in (None, "heir"))
+    ids = [gone.enqueue(manifest()) for _ in range(2)]
+    assert [each.dequeue() is not None for each in (living, gone)] == [True, True]
+    taken = heir.dequeue_many(5)
+    assert [job.job_id for job in taken] == [ids[1]]
 
 
 def test_one_manifest_may_have_several_jobs(queue: SqlQueueStore) -> None:

@@ -7,12 +7,13 @@ import pytest
 import sqlglot
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Dialect, inspect, select
+from sqlalchemy import Dialect, Executable, inspect, select
 from sqlalchemy.dialects import mssql, mysql, postgresql, sqlite
 from sqlalchemy.dialects.mssql import pyodbc
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from rlm_integrations.storage.job_table import JobTable
 from rlm_integrations.storage.schema import VERSION_TABLE, Names, Schema, schema_for
 from rlm_integrations.storage.shared_database import SharedDatabase
 from rlm_integrations.storage.statements import RawInsert, insert_new, lock_free_rows
@@ -175,6 +176,18 @@ def test_free_rows_are_locked_on_each_database(dialect: Dialect, reader: str) ->
         "tsql": "WITH (UPDLOCK, READPAST, ROWLOCK)",
     }
     assert words[reader] in sql
+
+
+@each_dialect
+def test_the_statements_of_the_queue_are_valid(dialect: Dialect, reader: str) -> None:
+    """Everything that takes, renews and gives back jobs is valid SQL for each database; where it can
+    be, a job is taken by one statement.
+    """
+    table = JobTable(tables_for(dialect), dialect.name)
+    statements = [each for each in vars(table).values() if isinstance(each, Executable)]
+    for each in statements:
+        assert parse(str(each.compile(dialect=dialect)), reader).find(sqlglot.exp.Table)
+    assert len(statements) == (9 if reader in {"sqlite", "postgres"} else 8)
 
 
 @each_dialect

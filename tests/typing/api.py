@@ -36,6 +36,8 @@ from rlm_integrations import (
     llm_batch,
     llm_batch_iter,
 )
+from rlm_integrations.jobs import Worker, submit
+from rlm_integrations.storage import Storage
 
 
 class Invoice(BaseModel):
@@ -124,6 +126,17 @@ def mistakes_are_seen(rlm: RLM[str]) -> None:
     RLM("gpt-5", max_iteration=3)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     rlm.completion("?", b"bytes")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     rlm.replace(max_depth="2")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def questions_as_jobs(rlm: RLM[Invoice]) -> None:
+    """A worker takes an RLM, a function that makes one, or finds models by name."""
+    with Storage("runs/") as storage:
+        assert_type(submit(rlm.replace(storage=storage), "?", Path("a.txt"), priority=1), str)
+        worker = Worker(storage, rlm, on_event=lambda event: print(event.job.job_id, event.kind))
+        Worker(storage, lambda manifest: RLM(manifest.llm_model or "offline"), parallel=2)
+        for number in Worker(storage).run(until_empty=True).values():
+            assert_type(number, int)
+        worker.stop()
 
 
 def everything_that_bounds_a_run(store: SharedStore) -> Iterator[str]:
