@@ -56,6 +56,8 @@ StopReason = Literal[
     "sandbox_lost",
     "cancelled",
     "failed",
+    "running",
+    "interrupted",
 ]
 
 
@@ -76,7 +78,9 @@ class RLMResult(Generic[T_co]):
         partial: The best text so far of an incomplete run; None if `stop_reason` is "final".
         citations: Verified places in the document; see `Citation`.
         stop_reason: Why the run ended. "final" means that the model gave its final answer;
-            "failed", that the run raised an exception.
+            "failed", that the run raised an exception. Only `Storage.run` gives "running", for a
+            run that a process has, and "interrupted", for one whose process ended without a
+            result.
         iterations: The number of turns of the root model.
         total_calls: The number of model calls: of the root, of its code and of child runs. Those
             that the cache answered are not in it; `spent.cached` counts them.

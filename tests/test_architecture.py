@@ -33,6 +33,9 @@ LAZY_EXCEPTIONS = {
     ("result", "store.SharedStore"),
     # A result makes its page.
     ("result", "report"),
+    # The result of an unfinished run is rebuilt from records, which are in the engine's encoding.
+    ("storage.storage", "engine.partial_result"),
+    ("storage.storage", "engine.partial_result.partial_result"),
 }
 FACADE = {"__init__", "__main__"}  # the package's __init__ exports names of every layer
 

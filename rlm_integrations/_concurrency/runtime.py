@@ -121,6 +121,11 @@ def parse_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     return asyncio.wrap_future(shared("parser", _parser).submit(function, *args, **kwargs))
 
 
+def parse_waiting(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`parse_apart` for a thread that may block."""
+    return shared("parser", _parser).submit(function, *args, **kwargs).result()
+
+
 def _parser() -> ThreadPoolExecutor:
     executor = _Threads(max_workers=1, thread_name_prefix="rlm-parser")
     before = threading.stack_size()

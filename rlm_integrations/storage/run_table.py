@@ -5,20 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, select, update
 
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations._json import read_record, to_plain
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import (
-    DamagedDataError,
-    InputError,
-    RunBusyError,
-    RunExistsError,
-    StorageError,
-)
+from rlm_integrations.errors import DamagedDataError, InputError, RunBusyError, RunExistsError
 from rlm_integrations.run_setup import RESUMABLE, RunSetup
 from rlm_integrations.storage import owner
 from rlm_integrations.storage.lake import Lake, put_again_if_gone
@@ -315,20 +309,31 @@ class RunTable:
         document = self._setup(self._row(run_id))[1]
         return None if document is None else read_corpus(self._lake, document)
 
-    def result(self, run_id: str) -> dict[str, Any]:
-        """The result of a run as plain JSON, also of one that failed or was cancelled.
+    def result(self, run_id: str) -> dict[str, Any] | None:
+        """The result of a run as plain JSON, also of one that failed or was cancelled; None for one
+        that is running, or whose process ended.
 
         Raises:
             InputError: No run has this id.
-            StorageError: The run has no result yet.
         """
         row = self._row(run_id)
-        if row.result_sha256 is None:
-            raise StorageError(
-                f"run {run_id!r} has no result yet; resume it, unless a process is running it"
-            )
+        if row.status == RUNNING or row.result_sha256 is None:
+            return None
         result: dict[str, Any] = json.loads(self._lake.get(row.result_sha256))
         return result
+
+    def running(self, run_id: str) -> tuple[LoadedRun, Literal["running", "interrupted"]]:
+        """A run without a result, with its records, and whether a process has it.
+
+        Raises:
+            InputError: No run has this id.
+            StorageError: It cannot be read.
+        """
+        row = self._row(run_id)
+        records = [record.body for record in self._log.load(run_id)]
+        setup = self._setup(row)[0]
+        run = LoadedRun(setup=setup, corpus=None, records=records, result=None, kept=None)
+        return run, "running" if is_running(row) else "interrupted"
 
     def _row(self, run_id: str) -> Row[Any]:
         row = self._find(run_id)

@@ -161,11 +161,23 @@ class Storage:
     def run(self, run_id: str) -> RLMResult:
         """The result of a run, also of one that failed or was cancelled.
 
+        For a run that is running, or whose process ended, it is the result so far, from the records
+        of its calls: the turns, the code that was run and its output, the replies, what was spent,
+        and the store. Of calls, only those that were answered are in it. It has no citations,
+        messages, notes or layers, and neither the prompts of its code's calls nor its calls of
+        tools, `cite` and the store, nor child runs that had not ended.
+
         Raises:
             InputError: No run has this id.
-            StorageError: The run has no result yet.
+            StorageError: It cannot be read.
         """
         plain = self._runs.result(run_id)
+        if plain is None:
+            # Its records are in the engine's encoding
+            from rlm_integrations.engine.partial_result import partial_result
+
+            run, stop_reason = self._runs.running(run_id)
+            return partial_result(run_id, run.setup, run.records, stop_reason)
         result, store = RLMResult.from_dict(plain), plain.get("store")
         if isinstance(store, dict) and "stored" in store:
             return replace(result, store=self.store(store["stored"]))

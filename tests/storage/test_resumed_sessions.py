@@ -49,6 +49,10 @@ def test_a_killed_session_is_resumed(tmp_path: Path) -> None:
         provider.change(faults=[])
         with Storage(folder) as storage:
             third, second, first = storage.runs()
+            so_far = storage.run(third.run_id)
+            assert (so_far.stop_reason, so_far.question) == ("interrupted", "Third?")
+            assert [each.block for each in so_far.repl_history] == [4, 5]
+            assert [each.status for each in so_far.repl_history] == ["ok", "interrupted"]
             rlm = rlm_of(provider.base_url, storage)
             result = rlm.resume(third.run_id)
             asked = ["one", "two", "three", "four", "the last one"]
