@@ -98,13 +98,10 @@ class SharedStore(StoreReader):
             lift: For a worker whose document is a part of the store's: converts a span of the
                 worker's document into one of the store's, or raises `InputError`.
         """
-        return WorkerStoreProxy(
-            self.backend,
-            checks.part("a worker's name", name),
-            on_event,
-            lift,
-            namespace=self._namespace,
-        )
+        checked = checks.part("a worker's name", name)
+        namespace = self._namespace
+        own = f"{namespace}.{checked}" if namespace else checked
+        return WorkerStoreProxy(self.backend, own, on_event, lift, namespace=namespace)
 
     @classmethod
     def _import_new(

@@ -53,7 +53,7 @@ class WorkerStoreProxy(StoreReader):
         record: RecordCall | None = None,
     ) -> None:
         super().__init__(backend)
-        self.name = f"{namespace}.{worker}" if namespace and origin is None else worker
+        self.name = worker
         self.origin = origin
         self.namespace = namespace
         self._record = record

@@ -64,7 +64,7 @@ class StoreFunctions:
         If the store keeps records, it keeps that of the call in one unit with the events.
         """
         if not self._store.backend.keeps_records:
-            return await self._tree.threads.query(method, self._for(call), *args, **kwargs)
+            return await self._away(method, self._for(call), *args, **kwargs)
 
         def record(value: Any, events: Sequence[StoreEvent]) -> tuple[str, bytes]:
             call.is_recorded = True
@@ -73,12 +73,17 @@ class StoreFunctions:
 
         store = self._for(call, None if self._tree.kept is None else record)
         try:
-            return await self._tree.threads.query(method, store, *args, **kwargs)
+            return await self._away(method, store, *args, **kwargs)
         except InputError:
             call.is_recorded = False
             raise
+
+    async def _away(self, method: Method, *args: Any, **kwargs: Any) -> Any:
+        """Read or write in a thread. An error of the database is the host's, not the code's."""
+        try:
+            return await self._tree.threads.query(method, *args, **kwargs)
         except StorageError as error:
-            raise JournalError(f"the store of {call.id.path} failed: {error}") from error
+            raise JournalError(f"the store failed: {error}") from error
 
     def _lift(self, span: SpanRef) -> SpanRef:
         """Convert a span of this run's document to one of the root's document."""
@@ -121,15 +126,14 @@ class StoreFunctions:
 
     async def llm_map(self, call: HostCall, tasks: Any) -> str:
         """Call the sub-model for every task, and store the replies."""
-        away = self._tree.threads.query
-        return await llm_map(self._for(call), tasks, self._ask_many(call), away=away)
+        return await llm_map(self._for(call), tasks, self._ask_many(call), away=self._away)
 
     async def llm_reduce(self, call: HostCall, ids_or_query: Any, prompt: Any) -> str:
         """Reduce objects to one."""
         window = (self._tree.settings.sub.context_window or _DEFAULT_WINDOW) * _CHARS_PER_TOKEN
-        ask, away = self._ask_many(call), self._tree.threads.query
+        ask = self._ask_many(call)
         return await llm_reduce(
-            self._for(call), ids_or_query, prompt, ask, window=window, away=away
+            self._for(call), ids_or_query, prompt, ask, window=window, away=self._away
         )
 
     def _ask_many(self, call: HostCall) -> AskMany:
