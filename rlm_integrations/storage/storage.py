@@ -177,11 +177,11 @@ class Storage:
             from rlm_integrations.engine.partial_result import partial_result
 
             run, stop_reason = self._runs.running(run_id)
-            return partial_result(run_id, run.setup, run.records, stop_reason)
-        result, store = RLMResult.from_dict(plain), plain.get("store")
-        if isinstance(store, dict) and "stored" in store:
-            return replace(result, store=self.store(store["stored"]))
-        return result
+            result = partial_result(run_id, run.setup, run.records, stop_reason)
+        else:
+            result = RLMResult.from_dict(plain)
+        name = result.options.get("store")  # a store that outlives its runs
+        return result if name is None else replace(result, store=self.store(name))
 
     def document(self, run_id: str) -> Corpus | None:
         """The document of a run, to be closed by the caller; None if the storage did not keep it.

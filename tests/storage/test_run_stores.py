@@ -85,6 +85,7 @@ def test_a_write_and_its_record_are_one_unit(
     assert [event["op"] for event in store.events_since(0)] == ["create", "create"]
     monkeypatch.undo()
     (run,) = storage.runs()
+    assert storage.run(run.run_id).store.get(f"{run.run_id}.root_000001").content == "by Ada"
     with pytest.raises(InputError, match="its store is 'findings', not None"):
         rlm_of(storage, None, WRITES, final("'done'")).resume(run.run_id)
     result = rlm_of(storage, store, WRITES, final("'done'")).resume(run.run_id)
