@@ -40,9 +40,11 @@ test-loaded: $(ENV2)/ready $(ENV3)/ready
 	@for core in 1 2; do (while :; do :; done) & busy="$$busy $$!"; done; trap 'kill $$busy' EXIT; \
 	for round in 1 2 3; do $(MAKE) --no-print-directory test || exit 1; done
 
-# A run that is killed twenty times, on each database; `make soak SEED=7` repeats one.
+# A run that is killed twenty times, on each database; `make soak SEED=7` repeats one. Then random stores in a database,
+# compared with stores in memory.
 soak: $(ENV2)/ready
 	$(ENV2)/bin/python -m tests.storage.soak $(SEED)
+	RLM_EXAMPLES=20 $(ENV2)/bin/python -m pytest -q -n 2 tests/storage/test_store_properties.py
 
 # The coverage of 200 random runs, compared with what the provider was sent; `make coverage SEED=7` repeats them.
 coverage: $(ENV2)/ready
