@@ -1,19 +1,21 @@
 """Which parts of the document models had in their prompts, by the record of a run."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import count, pairwise
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from os import PathLike
 from typing import TYPE_CHECKING, Literal
 
-from rlm_integrations.prompt_pieces import PromptPieces
-from rlm_integrations.records import LLMError, SpanRef
+from rlm_integrations._files import write_whole
+from rlm_integrations.call_prompts import CallPrompt, PromptWalk, Shown
+from rlm_integrations.certificate import certificate_of
+from rlm_integrations.errors import InputError
+from rlm_integrations.records import SpanRef
 from rlm_integrations.trajectory import Iteration
 
 if TYPE_CHECKING:
     from rlm_integrations.result import RLMResult
-
-# The parts of the document in the output of a turn, as the next turn was shown it
-Shown = Callable[[Iteration], Iterable[SpanRef]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,13 @@ class Coverage:
         readings: The calls that read something, in the order of the record.
         uncounted: How many answered calls are not counted, or not in full, because their prompts
             are not, or not in full, in the record (`Limits.recorded_chars`).
+        result: The run, for its certificate.
     """
 
     sources: tuple[SourceCoverage, ...]
     readings: tuple[Reading, ...] = field(repr=False)
     uncounted: int = 0
+    result: "RLMResult | None" = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, result: "RLMResult", shown: Shown | None = None) -> "Coverage":
@@ -112,7 +116,7 @@ class Coverage:
                 whose prompts are not recorded.
         """
         lengths = {source.name: source.length for source in result.sources}
-        return coverage_of(result.trajectory, lengths, shown)
+        return replace(coverage_of(result.trajectory, lengths, shown), result=result)
 
     @property
     def characters(self) -> int:
@@ -145,6 +149,21 @@ class Coverage:
             )
         )
 
+    def certificate(self, path: str | PathLike[str]) -> None:
+        """Write a file from which anyone who has the documents can verify what was read, and the
+        citations: `python -m rlm_integrations.verify FILE DOCUMENT…`.
+
+        It has the question, the answer and the prompts, with the documents as hashes and spans. It
+        is not signed: it proves that it agrees with the documents, not who made it.
+
+        Raises:
+            OSError: The file cannot be written.
+            InputError: This is not the coverage of a result.
+        """
+        if self.result is None:
+            raise InputError("a certificate needs a result: result.coverage.certificate(path)")
+        write_whole(path, [json.dumps(certificate_of(self.result, self.uncounted), indent=0)])
+
     def __str__(self) -> str:
         """One line: how much was read, and in how many prompts."""
         return (
@@ -157,8 +176,9 @@ def coverage_of(
     turns: Sequence[Iteration], lengths: Mapping[str, int], shown: Shown | None = None
 ) -> Coverage:
     """The coverage of a run with these turns over sources of these lengths; see `Coverage.of`."""
-    walk = _Walk(shown)
-    readings = tuple(walk.readings(turns, "r"))
+    walk = PromptWalk(shown)
+    prompts = list(walk.prompts(turns))
+    readings = tuple(_reading(each) for each in prompts if each.prompt.spans)
     spans: dict[str, list[SpanRef]] = {source: [] for source in lengths}
     for reading in readings:
         for span in reading.spans:
@@ -170,46 +190,15 @@ def coverage_of(
             for source, length in lengths.items()
         ),
         readings,
-        walk.uncounted,
+        walk.unrecorded + sum(each.prompt.left_out > 0 for each in prompts),
     )
 
 
-class _Walk:
-    """Goes through the calls of a run and of its child runs."""
-
-    def __init__(self, shown: Shown | None) -> None:
-        self.uncounted = 0
-        self._shown = shown
-        self._turns, self._calls = count(1), count(1)
-
-    def readings(self, turns: Sequence[Iteration], run: str) -> Iterator[Reading]:
-        before: Iteration | None = None
-        for turn in turns:
-            path, number = f"{run}:t{turn.iteration}", next(self._turns)
-            if turn.prompt is not None:
-                yield from self._reading(path, "turn", number, turn.prompt)
-            elif self._shown is not None and before is not None:
-                spans = tuple(self._shown(before))
-                yield from [Reading(path, "turn", number, spans)] if spans else []
-            for execution in turn.executions:
-                self.uncounted += execution.unrecorded
-                for call in execution.subcalls:
-                    number = next(self._calls)
-                    # The prompt of a child run is its question, which no model read in this form
-                    if not call.turns and not isinstance(call.reply, LLMError):
-                        yield from self._reading(call.path, "call", number, call.prompt)
-                    yield from self.readings(call.turns, call.path)
-            before = turn
-
-    def _reading(
-        self, path: str, kind: Literal["turn", "call"], number: int, prompt: PromptPieces
-    ) -> Iterator[Reading]:
-        self.uncounted += prompt.left_out > 0
-        if spans := prompt.spans:
-            unsure = {prompt.pieces[at] for at in prompt.ambiguous if at < len(prompt.pieces)}
-            yield Reading(
-                path, kind, number, spans, tuple(each for each in spans if each in unsure)
-            )
+def _reading(call: CallPrompt) -> Reading:
+    prompt, spans = call.prompt, call.prompt.spans
+    unsure = {prompt.pieces[at] for at in prompt.ambiguous if at < len(prompt.pieces)}
+    ambiguous = tuple(each for each in spans if each in unsure) if unsure else ()
+    return Reading(call.path, call.kind, call.number, spans, ambiguous)
 
 
 def read_parts(spans: Iterable[SpanRef], length: int) -> tuple[ReadPart, ...]:

@@ -155,7 +155,7 @@ def test_the_python_of_the_engine_page(server: StandIn, capsys: pytest.CaptureFi
     cost = END + 1
     assert printed[5] == f"context_0[{cost}:{cost + 28}] The dam cost 4,200,000 lire. {{}}\n0\n"
     assert "% read: " in printed[6]
-    assert len(printed) == 9
+    assert len(printed) == 10
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
     assert Path("findings.jsonl").exists()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_integrations import RLM, Budget, InputError, RLMResult, SpanRef
+from rlm_integrations import RLM, Budget, InputError, Limits, RLMResult, SpanRef, verify
 from rlm_integrations.storage import Storage
 from tests.engine.conftest import Scripted, code, final, run
 from tests.engine.coverage_runs import check_all
@@ -147,7 +147,10 @@ async def test_a_stored_and_resumed_run_has_the_same_coverage(tmp_path: Path) ->
         kept = storage.run("again")
     assert whole.coverage == again.coverage == kept.coverage
     again.save(tmp_path / "result.json")
-    assert RLMResult.load(tmp_path / "result.json").coverage == whole.coverage
+    loaded = RLMResult.load(tmp_path / "result.json").coverage
+    assert loaded == whole.coverage
+    loaded.certificate(tmp_path / "certificate.json")
+    assert verify.main([str(tmp_path / "certificate.json"), str(path)]) == 0
 
 
 async def test_without_the_option_turns_are_not_recorded() -> None:
@@ -161,8 +164,6 @@ async def test_without_the_option_turns_are_not_recorded() -> None:
 
 async def test_a_document_in_one_call_is_read_whole() -> None:
     """A run of one call has read the document, and so has the next question of its session."""
-    from rlm_integrations import Limits
-
     root = Scripted(["The answer.\n> nothing", "Another."])
     rlm = RLM(root, limits=Limits(single_call_below=10_000), require_coverage=1.0)
     async with rlm.session(words(500)) as chat:
