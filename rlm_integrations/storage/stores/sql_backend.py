@@ -14,7 +14,7 @@ from rlm_integrations.storage.stores import codec
 from rlm_integrations.storage.stores.append import StoreAppend, WriteQuota
 from rlm_integrations.storage.stores.queries import ObjectQuery
 from rlm_integrations.storage.stores.state import StoreView
-from rlm_integrations.storage.stores.tables import TYPES, VALID, StoreRow, StoreTables
+from rlm_integrations.storage.stores.tables import TYPES, VALID, StoreRow, tables_of
 from rlm_integrations.storage.stores.text_indexes import IndexBehindError, TextIndexes
 from rlm_integrations.storage.stores.writing import StoreCounts, StoreWriting
 from rlm_integrations.store.backend import Build, Counts, Found, Record, StoreState
@@ -56,7 +56,7 @@ class SqlBackend:
         self.max_size = max_size
         self._shared = shared
         self._clock = clock
-        self._tables = StoreTables(shared.database.dialect, shared.database.schema)
+        self._tables = tables_of(shared.database.dialect, shared.database.schema)
         self._counts = StoreCounts()
         self._indexes = TextIndexes(shared, self._tables, name)
         self._store_no: int | None = None

@@ -1,6 +1,7 @@
 """The statements of stores, compiled once per database."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Connection, Select, bindparam, literal, select, union_all, update
@@ -187,6 +188,7 @@ class StoreTables:
         )
 
 
-def statements_of(tables: StoreTables) -> list[RawStatement]:
-    """All of them, for a test that they are valid for each database."""
-    return [each for each in vars(tables).values() if isinstance(each, RawStatement)]
+@lru_cache(8)
+def tables_of(dialect: Any, schema: Schema) -> StoreTables:
+    """The tables of stores in a database, made once."""
+    return StoreTables(dialect, schema)
