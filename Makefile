@@ -19,7 +19,7 @@ TESTS3 := $(wildcard tests/lm/test_openai*.py tests/lm/test_adapters*.py) \
   langchain/test_fast langchain/test_models langchain/test_streaming langchain/test_trace)
 OF_OPENAI3 := openai or anthropic or test_cassettes or fast or loading or connections or batch_server
 
-.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-loaded soak coverage
+.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-mariadb test-loaded soak coverage
 
 # Both at once; Ctrl-C reaches both.
 test:
@@ -32,6 +32,10 @@ test-openai2: $(ENV2)/ready
 test-openai3: $(ENV3)/ready
 	@$(ENV3)/bin/python $(PYTEST) -n 1 $(TESTS3) -k '$(OF_OPENAI3)' $(PYTEST_ARGS) >$(ENV3)/report 2>&1; status=$$?; \
 	echo; echo "openai 3:"; cat $(ENV3)/report; exit $$status
+
+# The tests of the storage on MariaDB, from Debian's mariadb-server-core and mariadb-client-core.
+test-mariadb: $(ENV2)/ready
+	RLM_TEST_DATABASES=mariadb $(ENV2)/bin/python $(PYTEST) -n 2 tests/storage -k mariadb $(PYTEST_ARGS)
 
 check: lint test
 

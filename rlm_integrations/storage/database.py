@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,6 +66,8 @@ def parse_url(text: str) -> URL:
     except ImportError:
         if dialect.name == "postgresql":
             raise MissingExtraError("storage on PostgreSQL", "postgres") from None
+        if url.drivername.endswith("+pymysql"):
+            raise MissingExtraError("storage on MariaDB and MySQL", "mariadb") from None
         package = _DRIVERS.get(dialect.name, url.get_driver_name())
         raise InputError(
             f"the driver of {url.drivername!r} is not installed: pip install {package}, and name "
@@ -134,6 +137,18 @@ class Database:
         """A connection of the driver's own, which the caller closes."""
         arguments, options = self.dialect.create_connect_args(self.target.url)
         return self.dialect.connect(*arguments, **options)
+
+    @cached_property
+    def max_value_bytes(self) -> int | None:
+        """How long one value may be; None without a limit that matters."""
+        if self.dialect.name not in {"mysql", "mariadb"}:
+            return None
+        packet: int = self.read(
+            lambda connection: connection.exec_driver_sql(
+                "SELECT @@SESSION.max_allowed_packet"
+            ).scalar_one()
+        )
+        return packet // 2 - 1_024  # drivers write two characters for a byte
 
     def _prepare(self, *, may_create: bool) -> None:
         def attempt() -> None:
@@ -250,7 +265,10 @@ def _prepare_file(target: Target) -> None:
 
 
 def _make_engine(url: URL) -> Engine:
-    if url.get_dialect().name != "sqlite":
+    dialect = url.get_dialect().name
+    if dialect in {"mysql", "mariadb"}:
+        return _make_mysql_engine(url)
+    if dialect != "sqlite":
         return create_engine(url, hide_parameters=True, pool_size=4, max_overflow=28)
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_SECONDS})
 
@@ -268,5 +286,24 @@ def _make_engine(url: URL) -> Engine:
     def begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("rlm_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _make_mysql_engine(url: URL) -> Engine:
+    # Its default, REPEATABLE READ, shows old rows to a transaction, and locks gaps between rows
+    engine = create_engine(
+        url, hide_parameters=True, pool_size=4, max_overflow=28, isolation_level="READ COMMITTED"
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        # Some servers cut long values, with a warning only
+        cursor.execute(
+            "SET SESSION sql_mode = "
+            "CONCAT_WS(',', NULLIF(@@SESSION.sql_mode, ''), 'STRICT_ALL_TABLES')"
+        )
+        cursor.close()
 
     return engine

@@ -15,7 +15,9 @@ from sqlalchemy.exc import (
 
 from rlm_integrations.errors import DamagedDataError, StorageError, StorageUnavailableError
 
-Kind = Literal["damaged", "denied", "duplicate", "full", "no_file", "other", "passing", "readonly"]
+Kind = Literal[
+    "damaged", "denied", "duplicate", "full", "no_file", "other", "packet", "passing", "readonly"
+]
 
 # SQLite's names of its errors, by their first words
 _SQLITE: dict[str, Kind] = {
@@ -45,6 +47,26 @@ _SQLSTATES: dict[str, Kind] = {
     "XX001": "damaged",
     "XX002": "damaged",
 }
+# MariaDB's and MySQL's own numbers, whose SQLSTATE says less
+_MYSQL: dict[int, Kind] = {
+    1020: "passing",  # the record has changed since it was read
+    1021: "full",
+    1044: "denied",
+    1049: "denied",
+    1114: "full",
+    1142: "denied",
+    1153: "packet",
+    1194: "damaged",
+    1203: "passing",  # too many connections of this user
+    1205: "passing",  # the wait for a lock was too long
+    1213: "passing",  # a deadlock, which another transaction won
+    1226: "passing",
+    1290: "readonly",
+    1712: "damaged",
+    1836: "readonly",
+    1877: "damaged",
+    1927: "passing",  # the connection was killed
+}
 # libpq reports what happens before a connection is open by its words alone
 _WORDS: dict[str, Kind] = {
     "password authentication failed": "denied",
@@ -62,6 +84,7 @@ _ADVICE: dict[Kind, str] = {
     "duplicate": "a row of this key exists already, or a value is missing",
     "full": "the disk is full; free some space and call again; what was acknowledged is kept",
     "other": "the statement failed",
+    "packet": "a value is larger than the server's max_allowed_packet: raise it, or pass lake=",
     "passing": "the database cannot be reached now; check that it is running, and call again",
     "readonly": "it cannot be written; check the permissions of the folder and its files",
     "no_file": "the file is no SQLite database; name another folder or file",
@@ -123,6 +146,9 @@ def kind_of(error: SQLAlchemyError) -> Kind:
     name = getattr(original, "sqlite_errorname", None)
     if isinstance(name, str):
         return next((kind for start, kind in _SQLITE.items() if name.startswith(start)), "other")
+    number = original.args[0] if original is not None and original.args else None
+    if isinstance(number, int) and (known := _MYSQL.get(number)) is not None:
+        return known
     state = getattr(original, "sqlstate", None)
     if isinstance(state, str):
         found = max((start for start in _SQLSTATES if state.startswith(start)), key=len, default="")

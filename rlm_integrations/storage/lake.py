@@ -81,12 +81,14 @@ class Lake:
         """
         sha256 = hashlib.sha256(data).hexdigest()
         is_file = self._files is not None and len(data) > SMALL_BYTES
-        row = {
-            "sha256": sha256,
-            "size": len(data),
-            "data": None if is_file else compress(data),
-            "kept_at": time.time(),
-        }
+        kept = None if is_file else compress(data)
+        most = self._shared.database.max_value_bytes
+        if kept is not None and most is not None and len(kept) > most:
+            raise StorageError(
+                f"a blob of {len(data):,} bytes is too long for the database, whose "
+                f"max_allowed_packet allows {most:,}: raise it, or pass lake="
+            )
+        row = {"sha256": sha256, "size": len(data), "data": kept, "kept_at": time.time()}
         # The row first: it waits for a removal that has begun, which also removes the file
         self._shared.writer.insert({self._insert: [row]}).result()
         if self._files is None or not is_file:

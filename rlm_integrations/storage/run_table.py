@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations._json import read_record, to_plain
@@ -19,7 +20,6 @@ from rlm_integrations.storage.lake import Lake, put_again_if_gone
 from rlm_integrations.storage.owned_run import Leases, OwnedRun
 from rlm_integrations.storage.run_log import RunLog
 from rlm_integrations.storage.shared_database import SharedDatabase
-from rlm_integrations.storage.statements import insert_new
 from rlm_integrations.storage.stored_corpus import keep_corpus, read_corpus
 
 RUNNING = "running"
@@ -135,9 +135,10 @@ class RunTable:
     def _add(self, connection: Connection, row: dict[str, Any], blobs: Sequence[str]) -> bool:
         """Insert a run; False if there is another one of its id."""
         runs, run_id = self._schema.runs, row["run_id"]
-        new = insert_new(connection.dialect.name, runs, list(row))
-        options = {"preserve_rowcount": True}  # else SQLAlchemy does not tell it of an INSERT
-        if connection.execute(new, row, execution_options=options).rowcount != 1:
+        try:
+            with connection.begin_nested():
+                connection.execute(insert(runs), row)
+        except IntegrityError:
             known = select(runs.c.owner, runs.c.created_at_utc).where(runs.c.run_id == run_id)
             # The same, if the connection was lost after the commit
             return connection.execute(known).first() == (row["owner"], row["created_at_utc"])

@@ -38,6 +38,16 @@ DEFAULT_SCHEMA = "llm"
 VERSION_TABLE = "SchemaVersion"
 # Databases without schemas inside a database
 PREFIXED_DIALECTS = frozenset({"sqlite", "mysql", "mariadb"})
+# Tables of MySQL and MariaDB depend on no default of the server: all characters, compared exactly.
+# MySQL has no collation of that name that counts spaces at the end
+TABLE_OPTIONS: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_nopad_bin",
+}
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -155,7 +165,7 @@ def schema_for(names: Names) -> Schema:
     metadata = MetaData(schema=names.schema)
 
     def table(name: str, *columns: Column[Any] | Index | UniqueConstraint, **options: Any) -> Table:
-        return Table(names.table(name), metadata, *columns, **options)
+        return Table(names.table(name), metadata, *columns, **TABLE_OPTIONS, **options)
 
     def index(table: str, *columns: str) -> Index:
         return Index(f"ix_{names.table(table)}_{'_'.join(columns)}", *columns)

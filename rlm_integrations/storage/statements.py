@@ -15,7 +15,7 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 Row = Mapping[str, Any]
 
@@ -84,7 +84,9 @@ def insert_new(dialect: str, table: Table, columns: Sequence[str]) -> Any:
     if dialect == "sqlite":
         return sqlite.insert(table).inline().on_conflict_do_nothing()
     if dialect in {"mysql", "mariadb"}:
-        return insert(table).inline().prefix_with("IGNORE")
+        # Not IGNORE, which would also cut long values and replace missing ones
+        first = next(iter(table.primary_key.columns))
+        return mysql.insert(table).inline().on_duplicate_key_update({first.name: first})
     values = {name: bindparam(name, type_=table.c[name].type) for name in columns}
     keys = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
     key = next(

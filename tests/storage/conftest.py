@@ -12,7 +12,14 @@ from sqlalchemy import make_url
 from rlm_integrations.storage import Storage
 from rlm_integrations.storage.database_errors import Target
 from rlm_integrations.storage.shared_database import SharedDatabase, open_database
+from tests.storage._mariadb import MariaDB, own_mariadb
 from tests.storage._postgres import VARIABLE, NoPostgresError, Server, own_server
+
+# The kinds of databases on which most tests run, one after the other; `make test-mariadb` names one
+URLS = {"sqlite": "sqlite_url", "postgresql": "postgres_url", "mariadb": "mariadb_url"}
+KINDS = os.environ.get("RLM_TEST_DATABASES", "sqlite postgresql").split()
+
+collect_ignore = [] if "mariadb" in KINDS else ["test_mariadb.py"]
 
 
 @pytest.fixture(scope="session")
@@ -50,10 +57,23 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/storage.sqlite"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """A MariaDB server; it must be there."""
+    with own_mariadb() as running:
+        yield running
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDB) -> str:
+    """An empty database on it."""
+    return mariadb.new_database()
+
+
+@pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest) -> str:
     """An empty database of each kind in turn."""
-    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    return request.getfixturevalue(URLS[request.param])
 
 
 @pytest.fixture
@@ -64,12 +84,12 @@ def opened(url: str) -> Iterator[SharedDatabase]:
     shared.release()
 
 
-@pytest.fixture(params=["folder", "postgresql"])
+@pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str | None]:
     """Where a storage is, and its lake."""
-    if request.param == "folder":
+    if request.param == "sqlite":
         return str(tmp_path / "runs"), None
-    return request.getfixturevalue("postgres_url"), str(tmp_path / "lake")
+    return request.getfixturevalue(URLS[request.param]), str(tmp_path / "lake")
 
 
 @pytest.fixture
@@ -77,3 +97,10 @@ def storage(place: tuple[str, str | None]) -> Iterator[Storage]:
     """An empty storage of each kind in turn."""
     with Storage(place[0], lake=place[1]) as opened:
         yield opened
+
+
+@pytest.fixture(params=[kind for kind in KINDS if kind != "sqlite"])
+def stoppable(request: pytest.FixtureRequest) -> tuple[Server | MariaDB, str]:
+    """A server that a test may stop and start, and an empty database on it; each kind in turn."""
+    of_kind = "server" if request.param == "postgresql" else request.param
+    return request.getfixturevalue(of_kind), request.getfixturevalue(URLS[request.param])

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 def set_version(shared: SharedDatabase, version: str) -> None:
     names = shared.database.names
     table = names.table(VERSION_TABLE)
-    place = f'{names.schema}."{table}"' if names.schema else f'"{table}"'
+    place = f'{names.schema}."{table}"' if names.schema else table
     with shared.database.write() as connection:
         connection.execute(text(f"UPDATE {place} SET version_num = :version"), {"version": version})
 
@@ -113,7 +113,7 @@ def test_one_process_shares_one_database(url: str) -> None:
         ("sqlite:///:memory:", "in memory would end with the process"),
         ("postgresql://u:sesame@h:port/d", "malformed"),
         ("mssql+pyodbc://u:sesame@h/d", "pip install pyodbc"),
-        ("mysql+pymysql://u:sesame@h/d", "pip install pymysql"),
+        ("mariadb://u:sesame@h/d", "pip install pymysql, and name it.* as mariadb\\+pymysql"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused(url: str, words: str) -> None:
@@ -124,15 +124,16 @@ def test_a_url_that_cannot_work_is_refused(url: str, words: str) -> None:
 
 
 def test_a_missing_driver_names_its_extra() -> None:
-    """PostgreSQL without its package is a missing extra, which is named."""
+    """PostgreSQL and MariaDB without their packages are missing extras, which are named."""
     code = (
-        "import sys; sys.modules['psycopg'] = None\n"
+        "import sys; sys.modules['psycopg'] = sys.modules['pymysql'] = None\n"
         "from rlm_integrations.storage.database import parse_url\n"
         "from rlm_integrations.errors import MissingExtraError\n"
-        "try: parse_url('postgresql+psycopg://h/d')\n"
-        "except MissingExtraError as error: print(error.extra)\n"
+        "for url in ('postgresql+psycopg://h/d', 'mariadb+pymysql://h/d', 'mysql+pymysql://h/d'):\n"
+        "    try: parse_url(url)\n"
+        "    except MissingExtraError as error: print(error.extra)\n"
     )
-    assert run_script(code).stdout == "postgres\n"
+    assert run_script(code).stdout == "postgres\nmariadb\nmariadb\n"
     assert issubclass(MissingExtraError, ImportError)
 
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
-from sqlalchemy import func, make_url, select, update
+from sqlalchemy import func, select, text, update
 
 from rlm_integrations import Corpus, InputError, RunBusyError
 from rlm_integrations._concurrency import runtime
@@ -182,7 +181,7 @@ async def test_a_blob_that_is_removed_before_its_first_use_is_put_again(
 
 
 async def test_a_put_waits_for_a_removal_that_has_begun(
-    storage: Storage, other: Storage, place: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+    storage: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process has removed the file of a document and not yet committed: who puts the same
     document meanwhile waits, then writes it again.
@@ -202,14 +201,14 @@ async def test_a_put_waits_for_a_removal_that_has_begun(
     forgetting = asyncio.create_task(asyncio.to_thread(other.forget, "first"))
     assert await asyncio.to_thread(removed.wait, 250)
     beginning = asyncio.create_task(storage.begin("second", setup_of(), Corpus.build(LARGE)))
-    await asyncio.to_thread(wait_for_lock, storage, place[0])
+    await asyncio.to_thread(wait_for_lock, storage)
     goes_on.set()
     assert (await forgetting).runs == 1
     assert await read_by(other, await beginning) == LARGE
 
 
 async def test_a_removal_waits_for_a_use_that_has_begun(
-    storage: Storage, other: Storage, place: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+    storage: Storage, other: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process has noted that a run uses a document and not yet committed: who removes the
     document meanwhile waits, then leaves it.
@@ -227,22 +226,27 @@ async def test_a_removal_waits_for_a_use_that_has_begun(
     beginning = asyncio.create_task(storage.begin("second", setup_of("And?"), Corpus.build(LARGE)))
     assert await asyncio.to_thread(used.wait, 250)
     forgetting = asyncio.create_task(asyncio.to_thread(other.forget, "first"))
-    await asyncio.to_thread(wait_for_lock, other, place[0])
+    await asyncio.to_thread(wait_for_lock, other)
     goes_on.set()
     assert (await forgetting).blobs == 3  # its setup, its large record and its result
     assert await read_by(other, await beginning) == LARGE
 
 
-def wait_for_lock(storage: Storage, url: str) -> None:
+# SQLite does not tell, and one of its transactions is alone in any case
+LOCK_WAITS = {
+    "postgresql": "SELECT count(*) FROM pg_locks WHERE NOT granted",
+    "mariadb": "SELECT variable_value + 0 FROM information_schema.global_status "
+    "WHERE variable_name = 'Innodb_row_lock_current_waits'",
+}
+
+
+def wait_for_lock(storage: Storage) -> None:
     """Wait until the writer of the storage waits for another's transaction."""
-    writer = storage._shared.writer
+    writer, database = storage._shared.writer, storage._shared.database
     until(lambda: writer._thread is not None and not writer._waiting)
-    if "://" not in url:  # SQLite does not tell, and one of its transactions is alone in any case
-        return
-    address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-    with psycopg.connect(address, autocommit=True) as connection:
-        until(lambda: connection.execute(query).fetchone() != (0,))
+    query = LOCK_WAITS.get(database.dialect.name)
+    if query is not None:
+        until(lambda: database.read(lambda connection: connection.scalar(text(query))) > 0)
 
 
 async def test_retention_is_applied_to_an_open_storage(

@@ -153,7 +153,7 @@ def test_inserts_that_skip_known_rows_are_valid(dialect: Dialect, reader: str) -
     words = {
         "sqlite": "ON CONFLICT DO NOTHING",
         "postgres": "ON CONFLICT DO NOTHING",
-        "mysql": "INSERT IGNORE",
+        "mysql": "ON DUPLICATE KEY UPDATE",
         "tsql": "WITH (UPDLOCK, HOLDLOCK)",
     }
     assert words[reader] in sql

@@ -11,13 +11,13 @@ from rlm_integrations.storage import Storage
 from rlm_integrations.storage.stores.sql_backend import SqlBackend
 from rlm_integrations.storage.stores.stored_store import MAX_BYTES, StoredStore
 from tests.storage._postgres import VARIABLE
-from tests.storage.conftest import new_database
+from tests.storage.conftest import KINDS, new_database
 from tests.store.contract import StoreContract
 
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=KINDS)
 def storage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Storage]:
@@ -26,6 +26,8 @@ def storage(
     if request.param == "postgresql":
         given = os.environ.get(VARIABLE)
         where = new_database(given or request.getfixturevalue("server").url())
+    elif request.param == "mariadb":
+        where = request.getfixturevalue("mariadb").new_database()
     with Storage(where) as opened:
         yield opened
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select, text
 from sqlalchemy.schema import CreateSchema
 
-from rlm_integrations.errors import StorageError
+from rlm_integrations.errors import StorageError, StorageUnavailableError
 from rlm_integrations.storage.schema import VERSION_TABLE, Names
 
 # The newest migration, and all before it
 VERSIONS = ("0001",)
 CURRENT_VERSION = VERSIONS[-1]
+_LOCK_SECONDS = 60
 
 
 def read_version(connection: Connection, names: Names) -> str | None:
@@ -74,13 +75,20 @@ def _sole_upgrade(connection: Connection, names: Names) -> Iterator[None]:
         case "postgresql":
             take = "SELECT pg_advisory_xact_lock(hashtext(:key))"
         case "mysql" | "mariadb":
-            take, release = "SELECT GET_LOCK(:key, 60)", "SELECT RELEASE_LOCK(:key)"
+            take, release = "SELECT GET_LOCK(:key, :seconds)", "SELECT RELEASE_LOCK(:key)"
         case "mssql":
             take = "EXEC sp_getapplock @Resource = :key, @LockMode = 'Exclusive'"
     if take is not None:
-        connection.execute(text(take), {"key": key})
+        values = {"key": key, "seconds": _LOCK_SECONDS}
+        is_taken = connection.execute(text(take), values).scalar()
+        if release is not None and is_taken != 1:
+            raise StorageUnavailableError(
+                "another process is creating or upgrading the tables: call again once it has ended"
+            )
     try:
         yield
     finally:
         if release is not None:
+            # Before the next process looks: this lock does not end with the transaction
+            connection.exec_driver_sql("COMMIT")
             connection.execute(text(release), {"key": key})

@@ -5,7 +5,14 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from rlm_integrations.storage.schema import Names, UtcTime, binary, long_text, row_number
+from rlm_integrations.storage.schema import (
+    TABLE_OPTIONS,
+    Names,
+    UtcTime,
+    binary,
+    long_text,
+    row_number,
+)
 
 revision = "0001"
 down_revision = None
@@ -14,13 +21,29 @@ down_revision = None
 def upgrade() -> None:
     """Create all tables."""
     names: Names = op.get_context().config.attributes["names"]  # type: ignore[union-attr]
+    # MySQL and MariaDB commit each statement: a process that was killed may have left some behind
+    dialect = op.get_bind().dialect
+    may_exist = dialect.name in {"mysql", "mariadb"} or None
+    index_may_exist = getattr(dialect, "is_mariadb", False) or None
 
     def create(name: str, *columns: sa.Column[Any] | sa.UniqueConstraint, **options: Any) -> None:
-        op.create_table(names.table(name), *columns, schema=names.schema, **options)
+        op.create_table(
+            names.table(name),
+            *columns,
+            schema=names.schema,
+            if_not_exists=may_exist,
+            **TABLE_OPTIONS,
+            **options,
+        )
 
     def index(table: str, *columns: str) -> None:
-        name = f"ix_{names.table(table)}_{'_'.join(columns)}"
-        op.create_index(name, names.table(table), list(columns), schema=names.schema)
+        op.create_index(
+            f"ix_{names.table(table)}_{'_'.join(columns)}",
+            names.table(table),
+            list(columns),
+            schema=names.schema,
+            if_not_exists=index_may_exist,
+        )
 
     create(
         "Runs",
