@@ -5,7 +5,7 @@ from typing import Any
 
 from rlm_integrations._json import read_record
 from rlm_integrations.engine.rlm import RLM
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import InputError, quote_value
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.resolve import FOREIGN
@@ -23,7 +23,8 @@ _PLAIN = (
     "on_incomplete",
     "require_coverage",
 )
-_OF_WORKER = ("tools", "output_type")  # code and types, which no name brings back
+# Objects of the submitting program, which no name brings back
+_OF_WORKER = ("tools", "output_type", "store")
 
 
 class JobModel:
@@ -109,6 +110,10 @@ def stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: One is unknown or invalid.
     """
+    if unknown := options.keys() - {*_PLAIN, *_RECORDS, *_OF_WORKER, "cache", "sandbox"}:
+        raise InputError(
+            f"it has the option {quote_value(min(unknown))}, which this version does not have"
+        )
     try:
         found = {name: options[name] for name in _PLAIN if name in options}
         for name, kind in _RECORDS.items():

@@ -124,6 +124,7 @@ def test_a_job_that_cannot_be_done_fails_alone(storage: Storage, provider: Stand
         job(llm_model="gone"): "it is for the model 'gone' with {'root': 'root'}, and this worker",
         job(options={"max_iterations": 0}): "max_iterations must be",
         job(options={"limits": {"no_such": 1}}): "limits has an unknown field 'no_such'",
+        job(options={"later": 1}): "it has the option 'later', which this version does not have",
         job(document="0" * 64): f"blob {'0' * 64} is not in the storage",
         job(document=None): "its manifest has no document",
         (damaged := job()): f"the manifest of job {damaged} is not a manifest: document",
