@@ -34,7 +34,11 @@ function answerText() {
 }
 
 const citationLink = (number) =>
-  make("sup", {}, make("a", { href: `#citation-${number}`, "aria-label": `Citation ${number}` }, `[${number}]`));
+  make(
+    "sup",
+    {},
+    make("a", { href: `#citation-${number}`, "aria-label": `Citation ${number}` }, `[${number}]`),
+  );
 
 /** The answer with links behind the words that each citation quotes, or at their own marks. */
 function citedAnswer(text) {
@@ -86,7 +90,10 @@ function citationItem(citation, at) {
 
 function answerSection() {
   const answer = answerText();
-  const began = run.started === null ? "at an unknown time" : new Date(run.started * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
+  const began =
+    run.started === null
+      ? "at an unknown time"
+      : new Date(run.started * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
   return make(
     "section",
     { id: "answer", "aria-labelledby": "question" },
@@ -97,7 +104,12 @@ function answerSection() {
       { class: "status" },
       make("span", { class: isComplete ? "end good" : "end bad" }, run.stop_reason),
       ` ${ENDS[run.stop_reason] ?? ""} `,
-      make("span", { class: "muted" }, `${modelsSentence()} · begun ${began} · run `, foreign(run.run_id)),
+      make(
+        "span",
+        { class: "muted" },
+        `${modelsSentence()} · begun ${began} · run `,
+        foreign(run.run_id),
+      ),
     ),
     run.error ? foreign(cut(run.error, 4000), "p", { class: "error" }) : null,
     make("h2", {}, isComplete ? "Answer" : "Best answer so far"),
@@ -105,10 +117,17 @@ function answerSection() {
       ? make("p", { class: "muted" }, "There is no answer.")
       : make("div", { class: "answer", dir: "auto" }, citedAnswer(answer)),
     run.citations.length
-      ? [make("h3", {}, plural(run.citations.length, "citation")), make("ol", { class: "citations" }, run.citations.map(citationItem))]
+      ? [
+          make("h3", {}, plural(run.citations.length, "citation")),
+          make("ol", { class: "citations" }, run.citations.map(citationItem)),
+        ]
       : make("p", { class: "muted" }, "No citations."),
     run.dropped_citations
-      ? make("p", {}, `${plural(run.dropped_citations, "citation")} of the model dropped: not in the document.`)
+      ? make(
+          "p",
+          {},
+          `${plural(run.dropped_citations, "citation")} of the model dropped: not in the document.`,
+        )
       : null,
   );
 }

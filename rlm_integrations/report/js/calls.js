@@ -16,7 +16,11 @@ const FILTERS = {
 
 const calls = {
   shown: [], // the indexes of the rows in the list
-  collapsed: new Set(rows.filter((row) => row.kind === "block" && row.descendants > COLLAPSED_FROM).map((row) => row.index)),
+  collapsed: new Set(
+    rows
+      .filter((row) => row.kind === "block" && row.descendants > COLLAPSED_FROM)
+      .map((row) => row.index),
+  ),
   filter: "all",
   words: "",
   window: [0, endOfRun], // the seconds that the waterfall shows
@@ -60,9 +64,13 @@ function drawCall(at, isActive) {
   const row = rows[calls.shown[at]];
   const isOpen = !calls.collapsed.has(row.index) || calls.filter !== "all" || calls.words !== "";
   const marks = [
-    row.retries ? make("span", { class: "mark" }, plural(row.retries, "retry").replace("retrys", "retries")) : null,
+    row.retries
+      ? make("span", { class: "mark" }, plural(row.retries, "retry").replace("retrys", "retries"))
+      : null,
     row.error ? make("span", { class: "mark bad" }, "error") : null,
-    row.isModelCall && row.item.finish_reason && CUT_REASONS.has(row.item.finish_reason) ? make("span", { class: "mark" }, "truncated") : null,
+    row.isModelCall && row.item.finish_reason && CUT_REASONS.has(row.item.finish_reason)
+      ? make("span", { class: "mark" }, "truncated")
+      : null,
   ];
   const toggle = row.descendants
     ? button(isOpen ? "▾" : "▸", () => toggleRow(row), {
@@ -100,7 +108,13 @@ function drawCall(at, isActive) {
   return element;
 }
 
-const CUT_REASONS = new Set(["content_filter", "length", "max_output_tokens", "max_tokens", "model_context_window_exceeded"]);
+const CUT_REASONS = new Set([
+  "content_filter",
+  "length",
+  "max_output_tokens",
+  "max_tokens",
+  "model_context_window_exceeded",
+]);
 
 function snippet(row) {
   const item = row.item;
@@ -125,11 +139,18 @@ function barParts(row) {
   const share = (time) => ((Math.min(Math.max(time, first), last) - first) / (last - first)) * 100;
   const parts = [
     ["wait", row.from, row.sent],
-    [row.kind === "turn" || row.isModelCall ? "answering" : row.isChild ? "child" : "code", row.sent, row.end],
+    [
+      row.kind === "turn" || row.isModelCall ? "answering" : row.isChild ? "child" : "code",
+      row.sent,
+      row.end,
+    ],
     ["after", row.kind === "turn" ? row.end : row.last, row.last],
   ];
   return parts
-    .filter(([kind, from, to]) => (to > from || kind === "answering" || kind === "code") && to >= first && from <= last)
+    .filter(
+      ([kind, from, to]) =>
+        (to > from || kind === "answering" || kind === "code") && to >= first && from <= last,
+    )
     .map(([kind, from, to]) => {
       const part = make("span", { class: `part ${kind}` });
       part.style.left = `${share(from)}%`;
@@ -144,7 +165,7 @@ function drawAxis() {
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((times) => times * unit).find((each) => each >= rough);
   const ticks = [];
-  for (let time = Math.ceil(first / step) * step; time < last - (last - first) * 0.1; time += step) {
+  for (let time = Math.ceil(first / step) * step; time < last - rough * 0.7; time += step) {
     const tick = make("span", { class: "tick" }, axisTime(time, step));
     tick.style.left = `${((time - first) / (last - first)) * 100}%`;
     ticks.push(tick);
@@ -153,7 +174,11 @@ function drawAxis() {
 }
 
 const axisTime = (time, step) =>
-  step >= 1 ? `${count(Math.round(time))} s` : step >= 0.001 ? `${count(Math.round(time * 1000))} ms` : `${(time * 1000).toFixed(2)} ms`;
+  step >= 1
+    ? `${count(Math.round(time))} s`
+    : step >= 0.001
+      ? `${count(Math.round(time * 1000))} ms`
+      : `${(time * 1000).toFixed(2)} ms`;
 
 /** Show a part of the time; it stays within the run. */
 function zoom(first, last) {
@@ -169,11 +194,17 @@ function zoomBy(factor) {
   const [first, last] = calls.window;
   const row = calls.selected;
   const inside = row && row.end >= first && row.sent <= last;
-  const middle = inside ? (Math.max(row.sent, first) + Math.min(row.end, last)) / 2 : (first + last) / 2;
+  const middle = inside
+    ? (Math.max(row.sent, first) + Math.min(row.end, last)) / 2
+    : (first + last) / 2;
   zoom(middle - (middle - first) * factor, middle + (last - middle) * factor);
 }
 
-const pan = (by) => zoom(calls.window[0] + by * (calls.window[1] - calls.window[0]), calls.window[1] + by * (calls.window[1] - calls.window[0]));
+const pan = (by) =>
+  zoom(
+    calls.window[0] + by * (calls.window[1] - calls.window[0]),
+    calls.window[1] + by * (calls.window[1] - calls.window[0]),
+  );
 
 function zoomToRow() {
   const row = calls.selected;
@@ -204,8 +235,14 @@ function revealRow(row) {
 function onCallKey(event) {
   const row = rows[calls.shown[calls.list.active]];
   const actions = {
-    ArrowRight: () => (calls.collapsed.has(row.index) ? toggleRow(row, true) : row.descendants && choose(rows[row.index + 1])),
-    ArrowLeft: () => (row.descendants && !calls.collapsed.has(row.index) ? toggleRow(row, false) : row.parent !== null && choose(rows[row.parent])),
+    ArrowRight: () =>
+      calls.collapsed.has(row.index)
+        ? toggleRow(row, true)
+        : row.descendants && choose(rows[row.index + 1]),
+    ArrowLeft: () =>
+      row.descendants && !calls.collapsed.has(row.index)
+        ? toggleRow(row, false)
+        : row.parent !== null && choose(rows[row.parent]),
     "+": () => zoomBy(0.5),
     "=": () => zoomBy(0.5),
     "-": () => zoomBy(2),
@@ -281,7 +318,9 @@ function callsSection() {
     ["answering", "answering"],
     ["code", "code"],
     ["child", "child run"],
-  ].map(([kind, label]) => make("span", { class: "legend" }, make("span", { class: `part ${kind}` }), label));
+  ].map(([kind, label]) =>
+    make("span", { class: "legend" }, make("span", { class: `part ${kind}` }), label),
+  );
   return section(
     "calls",
     "Turns and calls",

@@ -1,7 +1,11 @@
 // The page of two runs: what differs in settings, totals, answers, and at each place of the trees.
 
 const diff = data("diff");
-const places = diff.places.map((place, index) => ({ ...place, index, isSame: Boolean(place.one && place.other && !place.changed.length) }));
+const places = diff.places.map((place, index) => ({
+  ...place,
+  index,
+  isSame: Boolean(place.one && place.other && !place.changed.length),
+}));
 const MAX_LINES = 600; // of two texts that are compared line by line
 
 /** The lines of two texts with " ", "-" or "+": those they share, and those of one only. */
@@ -10,10 +14,18 @@ function compareLines(one, other) {
   let start = 0;
   while (start < a.length && start < b.length && a[start] === b[start]) start++;
   let end = 0;
-  while (end < a.length - start && end < b.length - start && a[a.length - 1 - end] === b[b.length - 1 - end]) end++;
+  while (
+    end < a.length - start &&
+    end < b.length - start &&
+    a[a.length - 1 - end] === b[b.length - 1 - end]
+  )
+    end++;
   const [x, y] = [a.slice(start, a.length - end), b.slice(start, b.length - end)];
   const same = (lines) => lines.map((line) => [" ", line]);
-  const middle = x.length * y.length > MAX_LINES ** 2 ? [...x.map((line) => ["-", line]), ...y.map((line) => ["+", line])] : longestCommon(x, y);
+  const middle =
+    x.length * y.length > MAX_LINES ** 2
+      ? [...x.map((line) => ["-", line]), ...y.map((line) => ["+", line])]
+      : longestCommon(x, y);
   return [...same(a.slice(0, start)), ...middle, ...same(a.slice(a.length - end))];
 }
 
@@ -22,7 +34,10 @@ function longestCommon(x, y) {
   const length = new Uint32Array((x.length + 1) * width);
   for (let i = x.length - 1; i >= 0; i--) {
     for (let j = y.length - 1; j >= 0; j--) {
-      length[i * width + j] = x[i] === y[j] ? length[(i + 1) * width + j + 1] + 1 : Math.max(length[(i + 1) * width + j], length[i * width + j + 1]);
+      length[i * width + j] =
+        x[i] === y[j]
+          ? length[(i + 1) * width + j + 1] + 1
+          : Math.max(length[(i + 1) * width + j], length[i * width + j + 1]);
     }
   }
   const lines = [];
@@ -31,7 +46,10 @@ function longestCommon(x, y) {
     if (i < x.length && j < y.length && x[i] === y[j]) {
       lines.push([" ", x[i++]]);
       j++;
-    } else if (j >= y.length || (i < x.length && length[(i + 1) * width + j] >= length[i * width + j + 1])) {
+    } else if (
+      j >= y.length ||
+      (i < x.length && length[(i + 1) * width + j] >= length[i * width + j + 1])
+    ) {
       lines.push(["-", x[i++]]);
     } else lines.push(["+", y[j++]]);
   }
@@ -45,7 +63,9 @@ const twoTexts = (one, other) =>
   make(
     "pre",
     { class: "compared", tabindex: "0", dir: "auto" },
-    compareLines(one, other).map(([kind, line]) => make("span", { class: LINE[kind] }, `${kind} `, textNodes(line), "\n")),
+    compareLines(one, other).map(([kind, line]) =>
+      make("span", { class: LINE[kind] }, `${kind} `, textNodes(line), "\n"),
+    ),
   );
 
 const found = { shown: places, onlyDiffering: true, selected: null };
@@ -58,8 +78,17 @@ function saysOf(place) {
 
 function choosePlaces() {
   const words = found.searchBox.value.trim().toLowerCase();
-  const text = (place) => (place.words ??= [place.place, ...Object.values(place.one ?? {}), ...Object.values(place.other ?? {})].join("\n").toLowerCase());
-  found.shown = places.filter((place) => (!found.onlyBox.checked || !place.isSame) && (!words || text(place).includes(words)));
+  const text = (place) =>
+    (place.words ??= [
+      place.place,
+      ...Object.values(place.one ?? {}),
+      ...Object.values(place.other ?? {}),
+    ]
+      .join("\n")
+      .toLowerCase());
+  found.shown = places.filter(
+    (place) => (!found.onlyBox.checked || !place.isSame) && (!words || text(place).includes(words)),
+  );
   found.status.textContent = `${count(found.shown.length)} of ${plural(places.length, "place")}`;
   found.list.show(found.shown.length, Math.max(0, found.shown.indexOf(found.selected)));
 }
@@ -72,7 +101,13 @@ function drawPlace(at, isActive) {
   label.style.paddingLeft = `${Math.min(place.level - 1, 12) * 14}px`;
   return make(
     "div",
-    { role: "row", id: `place-row-${place.index}`, class: `row${isActive ? " active" : ""}${place.isSame ? "" : " differs"}`, "aria-rowindex": at + 2, "aria-selected": String(isActive) },
+    {
+      role: "row",
+      id: `place-row-${place.index}`,
+      class: `row${isActive ? " active" : ""}${place.isSame ? "" : " differs"}`,
+      "aria-rowindex": at + 2,
+      "aria-selected": String(isActive),
+    },
     label,
     cell("says", saysOf(place)),
     cell("tokens", both("tokens")),
@@ -84,13 +119,26 @@ const isShort = (text) => text.length < 60 && !text.includes("\n");
 
 /** The fields of a place: short ones side by side, then those with long texts. */
 function fieldNodes(place) {
-  const fields = Object.keys(place.one ?? place.other).map((name) => [name, place.one?.[name] ?? "", place.other?.[name] ?? ""]);
+  const fields = Object.keys(place.one ?? place.other).map((name) => [
+    name,
+    place.one?.[name] ?? "",
+    place.other?.[name] ?? "",
+  ]);
   const filled = fields.filter(([, one, other]) => one || other);
   const short = filled.filter(([, one, other]) => isShort(one) && isShort(other));
   const long = filled.filter((field) => !short.includes(field));
   return [
-    short.length ? table("Short fields", ["", "A", "B"], short.map(([name, one, other]) => [name, foreign(one || "—"), foreign(other || "—")])) : null,
-    ...long.flatMap(([name, one, other]) => [make("h3", {}, one === other ? `${name} (the same)` : name), one === other ? pre(one) : twoTexts(one, other)]),
+    short.length
+      ? table(
+          "Short fields",
+          ["", "A", "B"],
+          short.map(([name, one, other]) => [name, foreign(one || "—"), foreign(other || "—")]),
+        )
+      : null,
+    ...long.flatMap(([name, one, other]) => [
+      make("h3", {}, one === other ? `${name} (the same)` : name),
+      one === other ? pre(one) : twoTexts(one, other),
+    ]),
   ];
 }
 
@@ -99,7 +147,10 @@ function openPlace(place, { isMove = false } = {}) {
   const heading = document.getElementById("detail-title");
   heading.replaceChildren(...textNodes(place.place));
   const said = place.changed.length ? `differs in: ${saysOf(place)}` : saysOf(place);
-  found.body.replaceChildren(make("p", { class: "muted" }, said), ...fieldNodes(place).filter(Boolean));
+  found.body.replaceChildren(
+    make("p", { class: "muted" }, said),
+    ...fieldNodes(place).filter(Boolean),
+  );
   remember(`place-${place.index + 1}`, isMove);
 }
 
@@ -123,31 +174,85 @@ function goToPlace(name, isMove) {
 
 function summarySection() {
   const [one, other] = diff.questions;
-  const asked = one === other ? foreign(one || "(no question was recorded)", "h1", { id: "question", tabindex: "-1" }) : [make("h1", { id: "question", tabindex: "-1" }, "Two questions"), foreign(`A: ${one}`, "p"), foreign(`B: ${other}`, "p")];
-  const totals = Object.entries(diff.totals).map(([name, values]) => [name, ...values.map((value) => foreign(value))]);
-  const settings = Object.entries(diff.settings).map(([name, values]) => [foreign(name), ...values.map((value) => (value === null ? "none" : foreign(cut(value, 300))))]);
+  const asked =
+    one === other
+      ? foreign(one || "(no question was recorded)", "h1", { id: "question", tabindex: "-1" })
+      : [
+          make("h1", { id: "question", tabindex: "-1" }, "Two questions"),
+          foreign(`A: ${one}`, "p"),
+          foreign(`B: ${other}`, "p"),
+        ];
+  const totals = Object.entries(diff.totals).map(([name, values]) => [
+    name,
+    ...values.map((value) => foreign(value)),
+  ]);
+  const settings = Object.entries(diff.settings).map(([name, values]) => [
+    foreign(name),
+    ...values.map((value) => (value === null ? "none" : foreign(cut(value, 300)))),
+  ]);
   const [first, second] = diff.answers;
   return make(
     "section",
     { id: "summary", "aria-labelledby": "question" },
     make("p", { class: "over" }, "Two runs compared"),
     asked,
-    make("p", {}, diff.same ? "Settings, answers and every turn are the same." : `${count(places.filter((place) => !place.isSame).length)} of ${plural(places.length, "place")} differ.`),
+    make(
+      "p",
+      {},
+      diff.same
+        ? "Settings, answers and every turn are the same."
+        : `${count(places.filter((place) => !place.isSame).length)} of ${plural(places.length, "place")} differ.`,
+    ),
     table("Totals", ["", "A", "B"], totals),
-    make("h2", { id: "answers", tabindex: "-1" }, first === second ? "Answers (the same)" : "Answers"),
+    make(
+      "h2",
+      { id: "answers", tabindex: "-1" },
+      first === second ? "Answers (the same)" : "Answers",
+    ),
     first === second ? pre(first || "(there is none)") : twoTexts(first, second),
     make("h2", { id: "settings", tabindex: "-1" }, "Settings"),
-    settings.length ? table("Settings that differ", ["", "A", "B"], settings) : make("p", { class: "muted" }, "All are the same."),
+    settings.length
+      ? table("Settings that differ", ["", "A", "B"], settings)
+      : make("p", { class: "muted" }, "All are the same."),
   );
 }
 
 function placesSection() {
   found.status = make("span", { class: "muted", role: "status" });
-  found.searchBox = make("input", { type: "search", id: "search", placeholder: "prompts, replies, code …", oninput: choosePlaces });
-  found.onlyBox = make("input", { type: "checkbox", id: "only", checked: !diff.same, onchange: choosePlaces });
-  const heads = [["label", "Turn, block or call"], ["says", "Differs in"], ["tokens", "Tokens A · B"], ["time", "Seconds A · B"]];
-  const head = make("div", { role: "row", class: "row head", "aria-rowindex": "1" }, heads.map(([name, label]) => make("span", { role: "columnheader", class: name }, label)));
-  const box = make("div", { class: "list places", role: "grid", tabindex: "0", "aria-label": "Places of both runs", "aria-rowcount": places.length + 1 }, head);
+  found.searchBox = make("input", {
+    type: "search",
+    id: "search",
+    placeholder: "prompts, replies, code …",
+    oninput: choosePlaces,
+  });
+  found.onlyBox = make("input", {
+    type: "checkbox",
+    id: "only",
+    checked: !diff.same,
+    onchange: choosePlaces,
+  });
+  const heads = [
+    ["label", "Turn, block or call"],
+    ["says", "Differs in"],
+    ["tokens", "Tokens A · B"],
+    ["time", "Seconds A · B"],
+  ];
+  const head = make(
+    "div",
+    { role: "row", class: "row head", "aria-rowindex": "1" },
+    heads.map(([name, label]) => make("span", { role: "columnheader", class: name }, label)),
+  );
+  const box = make(
+    "div",
+    {
+      class: "list places",
+      role: "grid",
+      tabindex: "0",
+      "aria-label": "Places of both runs",
+      "aria-rowcount": places.length + 1,
+    },
+    head,
+  );
   found.list = new LongList(box, {
     height: 28,
     draw: drawPlace,
@@ -159,16 +264,42 @@ function placesSection() {
   return make(
     "div",
     { class: "calls-and-detail" },
-    section("places", "Turns and calls", make("div", { class: "tools" }, make("label", { for: "search" }, "Search "), found.searchBox, make("label", {}, found.onlyBox, " only what differs"), found.status), places.length ? box : make("p", { class: "muted" }, "No turn was recorded.")),
+    section(
+      "places",
+      "Turns and calls",
+      make(
+        "div",
+        { class: "tools" },
+        make("label", { for: "search" }, "Search "),
+        found.searchBox,
+        make("label", {}, found.onlyBox, " only what differs"),
+        found.status,
+      ),
+      places.length ? box : make("p", { class: "muted" }, "No turn was recorded."),
+    ),
     section("detail", "Details", found.body),
   );
 }
 
-const CHAPTERS = [["question", "Runs"], ["answers", "Answers"], ["settings", "Settings"], ["places-title", "Calls"], ["detail-title", "Details"]];
+const CHAPTERS = [
+  ["question", "Runs"],
+  ["answers", "Answers"],
+  ["settings", "Settings"],
+  ["places-title", "Calls"],
+  ["detail-title", "Details"],
+];
 
 document.getElementById("page").replaceChildren(
   make("a", { class: "skip", href: "#places-title" }, "Skip to the calls"),
-  make("header", {}, make("nav", { "aria-label": "Parts of the page" }, CHAPTERS.map(([id, label]) => link(id, label)))),
+  make(
+    "header",
+    {},
+    make(
+      "nav",
+      { "aria-label": "Parts of the page" },
+      CHAPTERS.map(([id, label]) => link(id, label)),
+    ),
+  ),
   make("main", {}, summarySection(), placesSection()),
 );
 choosePlaces();

@@ -28,10 +28,21 @@ function promptNodes(prompt) {
     const place = link(`text-${piece.source}-${piece.start}-${piece.end}`, placeText(piece));
     const text = textOf(piece.source, piece.start, piece.end, SHOWN_SPAN_CHARS);
     const note = prompt.ambiguous.includes(at) ? " (also elsewhere)" : "";
-    return make("mark", { class: "part-of-document" }, make("span", { class: "where" }, place, note), text === null ? null : textNodes(`\n${text}`));
+    return make(
+      "mark",
+      { class: "part-of-document" },
+      make("span", { class: "where" }, place, note),
+      text === null ? null : textNodes(`\n${text}`),
+    );
   });
   if (prompt.left_out) {
-    nodes.push(make("p", { class: "muted" }, `${plural(prompt.left_out, "character")} of the prompt were not recorded.`));
+    nodes.push(
+      make(
+        "p",
+        { class: "muted" },
+        `${plural(prompt.left_out, "character")} of the prompt were not recorded.`,
+      ),
+    );
   }
   return make("pre", { class: "prompt", dir: "auto", tabindex: "0" }, nodes);
 }
@@ -65,18 +76,42 @@ function turnPrompt(row) {
   if (turn.prompt) return promptNodes(turn.prompt);
   if (row.parent !== null) return childPrompt(row);
   const messages = conversations[row.siblings.indexOf(turn)];
-  if (!messages || !messages.length) return make("p", { class: "muted" }, "The messages of this turn were not recorded, or were shortened later.");
+  if (!messages || !messages.length)
+    return make(
+      "p",
+      { class: "muted" },
+      "The messages of this turn were not recorded, or were shortened later.",
+    );
   const last = messages[messages.length - 1];
-  const earlier = messages.slice(0, -1).map((message) => more([`${message.role}, ${plural(message.content.length, "character")}`], pre(message.content)));
-  return [pre(last.content), earlier.length ? more(`${plural(earlier.length, "earlier message")}`, earlier) : null];
+  const earlier = messages
+    .slice(0, -1)
+    .map((message) =>
+      more(
+        [`${message.role}, ${plural(message.content.length, "character")}`],
+        pre(message.content),
+      ),
+    );
+  return [
+    pre(last.content),
+    earlier.length ? more(`${plural(earlier.length, "earlier message")}`, earlier) : null,
+  ];
 }
 
 /** The record has no messages of child runs, only what they consist of. */
 function childPrompt(row) {
   const before = row.siblings[row.siblings.indexOf(row.item) - 1];
-  if (!before) return [make("p", { class: "muted" }, "The question of the child run:"), promptNodes(rows[row.parent].item.prompt)];
-  const outputs = before.executions.map((block) => block.output || block.error || "(nothing was printed)");
-  return [make("p", { class: "muted" }, "The output of the turn before:"), pre([...outputs, before.note].filter(Boolean).join("\n"))];
+  if (!before)
+    return [
+      make("p", { class: "muted" }, "The question of the child run:"),
+      promptNodes(rows[row.parent].item.prompt),
+    ];
+  const outputs = before.executions.map(
+    (block) => block.output || block.error || "(nothing was printed)",
+  );
+  return [
+    make("p", { class: "muted" }, "The output of the turn before:"),
+    pre([...outputs, before.note].filter(Boolean).join("\n")),
+  ];
 }
 
 function usageFacts(row) {
@@ -110,7 +145,9 @@ function turnDetail(row) {
     pre(turn.reply),
     turn.note ? [make("h3", {}, "Note that it got with the output"), pre(turn.note)] : null,
     make("h3", {}, "What its code did"),
-    turn.executions.length ? childLinks(row) : make("p", { class: "muted" }, "No code was run in this turn."),
+    turn.executions.length
+      ? childLinks(row)
+      : make("p", { class: "muted" }, "No code was run in this turn."),
   ];
 }
 
@@ -130,7 +167,9 @@ function blockDetail(row) {
     make("h3", {}, "Output"),
     block.output ? pre(block.output) : make("p", { class: "muted" }, "Nothing was printed."),
     block.error ? [make("h3", {}, "Error"), pre(block.error, { class: "error" })] : null,
-    block.store_events.length ? [make("h3", {}, "Writes to the store"), storeEvents(block.store_events)] : null,
+    block.store_events.length
+      ? [make("h3", {}, "Writes to the store"), storeEvents(block.store_events)]
+      : null,
     row.descendants ? [make("h3", {}, "Calls"), childLinks(row)] : null,
   ];
 }
@@ -139,8 +178,25 @@ const storeEvents = (events) =>
   make(
     "ul",
     { class: "plain" },
-    events.slice(0, SHOWN_CALLS).map((event) => make("li", {}, `${event.op} `, link(`object-${event.id}`, foreign(event.id)), " ", foreign(oneLine(String(event.description ?? ""), 120), "span", { class: "muted" }))),
-    events.length > SHOWN_CALLS ? make("li", { class: "muted" }, `and ${count(events.length - SHOWN_CALLS)} more, in the store below`) : null,
+    events
+      .slice(0, SHOWN_CALLS)
+      .map((event) =>
+        make(
+          "li",
+          {},
+          `${event.op} `,
+          link(`object-${event.id}`, foreign(event.id)),
+          " ",
+          foreign(oneLine(String(event.description ?? ""), 120), "span", { class: "muted" }),
+        ),
+      ),
+    events.length > SHOWN_CALLS
+      ? make(
+          "li",
+          { class: "muted" },
+          `and ${count(events.length - SHOWN_CALLS)} more, in the store below`,
+        )
+      : null,
   );
 
 /** Links to the rows directly below this one, with prompt and reply. */
@@ -151,13 +207,33 @@ function childLinks(row) {
     if (items.length === SHOWN_CALLS) left += 1;
     else items.push(childItem(rows[at]));
   }
-  return make("ul", { class: "plain" }, items, left ? make("li", { class: "muted" }, `and ${count(left)} more, in the list of calls`) : null);
+  return make(
+    "ul",
+    { class: "plain" },
+    items,
+    left ? make("li", { class: "muted" }, `and ${count(left)} more, in the list of calls`) : null,
+  );
 }
 
 function childItem(row) {
-  const prompt = row.kind === "call" ? make("div", { class: "muted" }, "asked: ", foreign(oneLine(promptText(row.item.prompt), 160), "span")) : null;
+  const prompt =
+    row.kind === "call"
+      ? make(
+          "div",
+          { class: "muted" },
+          "asked: ",
+          foreign(oneLine(promptText(row.item.prompt), 160), "span"),
+        )
+      : null;
   const says = { call: "answered: ", turn: "replied: ", block: "", function: "" }[row.kind];
-  return make("li", {}, link(row.name, textNodes(`${row.label} (${row.name})`)), row.error ? [" ", make("span", { class: "mark bad" }, "error")] : null, prompt, make("div", {}, says, foreign(oneLine(snippet(row), 160), "span")));
+  return make(
+    "li",
+    {},
+    link(row.name, textNodes(`${row.label} (${row.name})`)),
+    row.error ? [" ", make("span", { class: "mark bad" }, "error")] : null,
+    prompt,
+    make("div", {}, says, foreign(oneLine(snippet(row), 160), "span")),
+  );
 }
 
 function callDetail(row) {
@@ -174,7 +250,22 @@ function callDetail(row) {
     make("h3", {}, "What came back"),
     pre(replyText(call.reply), { class: row.error ? "error" : null }),
     call.citations.length
-      ? [make("h3", {}, "Its evidence"), make("ul", { class: "plain" }, call.citations.map((each) => make("li", {}, link(`text-${each.source}-${each.start}-${each.end}`, placeText(each)), " ", foreign(each.quote, "q"))))]
+      ? [
+          make("h3", {}, "Its evidence"),
+          make(
+            "ul",
+            { class: "plain" },
+            call.citations.map((each) =>
+              make(
+                "li",
+                {},
+                link(`text-${each.source}-${each.start}-${each.end}`, placeText(each)),
+                " ",
+                foreign(each.quote, "q"),
+              ),
+            ),
+          ),
+        ]
       : null,
     row.isChild ? [make("h3", {}, "Its turns"), childLinks(row)] : null,
   ];
@@ -191,7 +282,12 @@ const functionDetail = (row) => [
   row.error ? [make("h3", {}, "Error"), pre(row.error, { class: "error" })] : null,
 ];
 
-const DETAILS = { turn: turnDetail, block: blockDetail, call: callDetail, function: functionDetail };
+const DETAILS = {
+  turn: turnDetail,
+  block: blockDetail,
+  call: callDetail,
+  function: functionDetail,
+};
 
 function showDetail(row) {
   const heading = document.getElementById("detail-title");
@@ -200,7 +296,14 @@ function showDetail(row) {
   for (let at = row.parent; at !== null; at = rows[at].parent) trail.unshift(rows[at]);
   detail.body.replaceChildren(
     ...[
-      trail.length ? make("p", { class: "trail" }, trail.map((each) => [link(each.name, textNodes(each.label)), " › "]), textNodes(row.label)) : null,
+      trail.length
+        ? make(
+            "p",
+            { class: "trail" },
+            trail.map((each) => [link(each.name, textNodes(each.label)), " › "]),
+            textNodes(row.label),
+          )
+        : null,
       ...DETAILS[row.kind](row).flat(2),
     ].filter(Boolean),
   );

@@ -76,8 +76,20 @@ function table(caption, heads, rows) {
       "table",
       {},
       make("caption", {}, caption),
-      make("thead", {}, make("tr", {}, heads.map((head) => make("th", { scope: "col" }, head)))),
-      make("tbody", {}, rows.map((row) => make("tr", {}, row.map(cell)))),
+      make(
+        "thead",
+        {},
+        make(
+          "tr",
+          {},
+          heads.map((head) => make("th", { scope: "col" }, head)),
+        ),
+      ),
+      make(
+        "tbody",
+        {},
+        rows.map((row) => make("tr", {}, row.map(cell))),
+      ),
     ),
   );
 }
@@ -91,14 +103,27 @@ function seconds(value) {
   if (value >= 100) return `${count(Math.round(value))} s`;
   if (value >= 1) return `${value.toFixed(1)} s`;
   if (value > 0 && value < 0.0001) return "<0.1 ms";
-  return value >= 0.01 || value <= 0 ? `${Math.round(value * 1000)} ms` : `${(value * 1000).toFixed(1)} ms`;
+  return value >= 0.01 || value <= 0
+    ? `${Math.round(value * 1000)} ms`
+    : `${(value * 1000).toFixed(1)} ms`;
 }
 
 const dollars = (value) =>
-  value === null || value === undefined ? "unknown" : value === 0 ? "$0" : `$${value.toFixed(value < 1 ? 4 : 2)}`;
+  value === null || value === undefined
+    ? "unknown"
+    : value === 0
+      ? "$0"
+      : `$${value.toFixed(value < 1 ? 4 : 2)}`;
 
 const percent = (part, whole) =>
   whole ? `${(Math.floor((part / whole) * 1000) / 10).toFixed(1)} %` : "0 %";
 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
-const oneLine = (text, most) => cut(text.slice(0, 4 * most).replace(/\s+/g, " ").trim(), most);
+const oneLine = (text, most) =>
+  cut(
+    text
+      .slice(0, 4 * most)
+      .replace(/\s+/g, " ")
+      .trim(),
+    most,
+  );

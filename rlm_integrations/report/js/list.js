@@ -56,7 +56,9 @@ class LongList {
 
   drawNow(isWhole = false) {
     const view = Math.max(this.box.clientHeight, 100);
-    const first = isWhole ? 0 : Math.max(0, Math.floor(this.box.scrollTop / this.height) - EXTRA_ROWS);
+    const first = isWhole
+      ? 0
+      : Math.max(0, Math.floor(this.box.scrollTop / this.height) - EXTRA_ROWS);
     const rows = isWhole ? this.length : Math.ceil(view / this.height) + 2 * EXTRA_ROWS;
     const drawn = [];
     for (let at = first; at < Math.min(this.length, first + rows); at++) {

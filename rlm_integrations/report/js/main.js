@@ -59,7 +59,16 @@ function start() {
   const wide = make("div", { class: "calls-and-detail" }, made[2], made[3]);
   page.replaceChildren(
     make("a", { class: "skip", href: "#calls-title" }, "Skip to the calls"),
-    make("header", {}, make("nav", { "aria-label": "Parts of the page" }, PARTS.map(([id, label]) => link(id === "answer" ? "question" : `${id}-title`, label))), button("Download JSON", download)),
+    make(
+      "header",
+      {},
+      make(
+        "nav",
+        { "aria-label": "Parts of the page" },
+        PARTS.map(([id, label]) => link(id === "answer" ? "question" : `${id}-title`, label)),
+      ),
+      button("Download JSON", download),
+    ),
     make("main", {}, made[0], made[1], wide, made[4], made[5]),
   );
   document.getElementById("question").setAttribute("tabindex", "-1");
@@ -71,7 +80,9 @@ function start() {
   document.addEventListener("keydown", onKey);
   window.addEventListener("beforeprint", drawAll);
   window.addEventListener("afterprint", drawView);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => strips.forEach((strip) => strip.draw()));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
+    strips.forEach((strip) => strip.draw()),
+  );
   followLinks(goTo);
   setTimeout(prepare, PREPARE_DELAY);
   document.documentElement.dataset.ready = "true";
@@ -108,7 +119,8 @@ const MAX_PRINTED_ROWS = 500;
 
 /** On paper nothing scrolls: lists of a moderate length are drawn whole. */
 function drawAll() {
-  for (const list of [calls.list, store.list]) if (list && list.length <= MAX_PRINTED_ROWS) list.drawNow(true);
+  for (const list of [calls.list, store.list])
+    if (list && list.length <= MAX_PRINTED_ROWS) list.drawNow(true);
 }
 
 function drawView() {

@@ -12,7 +12,8 @@ const readingsBySource = (() => {
   return found;
 })();
 
-const unreadOf = (parts) => parts.reduce((sum, [start, end, times]) => sum + (times ? 0 : end - start), 0);
+const unreadOf = (parts) =>
+  parts.reduce((sum, [start, end, times]) => sum + (times ? 0 : end - start), 0);
 
 class Strip {
   constructor(source, number) {
@@ -37,7 +38,11 @@ class Strip {
     this.pins = make("div", { class: "pins" });
     run.citations.forEach((citation, at) => {
       if (citation.source !== source.name) return;
-      const pin = make("a", { class: "pin", href: `#citation-${at + 1}`, "aria-label": `Citation ${at + 1}` }, String(at + 1));
+      const pin = make(
+        "a",
+        { class: "pin", href: `#citation-${at + 1}`, "aria-label": `Citation ${at + 1}` },
+        String(at + 1),
+      );
       pin.style.left = `${(citation.start / Math.max(1, source.length)) * 100}%`;
       this.pins.append(pin);
     });
@@ -54,7 +59,9 @@ class Strip {
     const paint = this.canvas.getContext("2d");
     const style = getComputedStyle(this.box);
     const unread = style.getPropertyValue("--unread");
-    const colours = Array.from({ length: MAX_STEPS }, (_, at) => style.getPropertyValue(`--read-${at + 1}`));
+    const colours = Array.from({ length: MAX_STEPS }, (_, at) =>
+      style.getPropertyValue(`--read-${at + 1}`),
+    );
     paint.fillStyle = unread;
     paint.fillRect(0, 0, width, height);
     const each = this.source.length / width;
@@ -77,12 +84,20 @@ class Strip {
     }
     paint.fillStyle = style.getPropertyValue("--ink");
     for (const span of this.marked) {
-      paint.fillRect(Math.floor(span.start / each), 0, Math.max(2 * scale, (span.end - span.start) / each), 3 * scale);
+      paint.fillRect(
+        Math.floor(span.start / each),
+        0,
+        Math.max(2 * scale, (span.end - span.start) / each),
+        3 * scale,
+      );
     }
   }
 
   partAt(place) {
-    return Math.max(0, this.parts.findIndex(([start, end]) => place >= start && place < end));
+    return Math.max(
+      0,
+      this.parts.findIndex(([start, end]) => place >= start && place < end),
+    );
   }
 
   /** Make a part the current one, and say what read it. */
@@ -92,13 +107,17 @@ class Strip {
     this.place = place ?? this.parts[this.at][0];
     this.say();
     const [start, end, times] = this.parts[this.at];
-    const names = readingsBySource[this.number].filter((each) => each.start < end && each.end > start).map((each) => each.name);
+    const names = readingsBySource[this.number]
+      .filter((each) => each.start < end && each.end > start)
+      .map((each) => each.name);
     const unique = [...new Set(names)];
     map.readers.replaceChildren(
       foreign(sourceLabel(this.source)),
       `, characters ${count(start)} to ${count(end)}: `,
       times ? `read in ${plural(times, "prompt")}, by ` : make("strong", {}, "never read"),
-      ...(times ? unique.slice(0, 12).flatMap((name, at) => [at ? ", " : "", link(name, name)]) : []),
+      ...(times
+        ? unique.slice(0, 12).flatMap((name, at) => [at ? ", " : "", link(name, name)])
+        : []),
       unique.length > 12 ? ` and ${count(unique.length - 12)} more` : "",
     );
   }
@@ -108,14 +127,22 @@ class Strip {
     const [start, end, times] = this.parts[this.at];
     const place = this.place ?? start;
     this.box.setAttribute("aria-valuenow", String(place));
-    this.box.setAttribute("aria-valuetext", `characters ${count(start)} to ${count(end)}, ${times ? `read in ${plural(times, "prompt")}` : "never read"}`);
+    this.box.setAttribute(
+      "aria-valuetext",
+      `characters ${count(start)} to ${count(end)}, ${times ? `read in ${plural(times, "prompt")}` : "never read"}`,
+    );
     this.cursor.style.left = `${(place / Math.max(1, this.source.length)) * 100}%`;
   }
 
   open() {
     const [start, end, times] = this.parts[this.at];
     const from = this.place ?? start;
-    openText(this.source.name, from, Math.min(end, from + 1), times ? [] : [{ source: this.source.name, start, end }]);
+    openText(
+      this.source.name,
+      from,
+      Math.min(end, from + 1),
+      times ? [] : [{ source: this.source.name, start, end }],
+    );
   }
 
   onclick(event) {
@@ -126,7 +153,14 @@ class Strip {
   }
 
   onkey(event) {
-    const steps = { ArrowRight: this.at + 1, ArrowDown: this.at + 1, ArrowLeft: this.at - 1, ArrowUp: this.at - 1, Home: 0, End: this.parts.length - 1 };
+    const steps = {
+      ArrowRight: this.at + 1,
+      ArrowDown: this.at + 1,
+      ArrowLeft: this.at - 1,
+      ArrowUp: this.at - 1,
+      Home: 0,
+      End: this.parts.length - 1,
+    };
     if (event.key in steps) this.go(steps[event.key]);
     else if (event.key === "Enter" && this.parts.length) this.open();
     else return;
@@ -157,8 +191,18 @@ function sourceItem(source, number) {
       "div",
       { class: "source" },
       foreign(sourceLabel(source), "b"),
-      make("span", { class: "muted" }, ` ${sourceLabel(source) === source.name ? "" : `${source.name} · `}${plural(source.length, "character")} · read ${percent(source.length - unread, source.length)}`),
-      unread ? make("span", { class: "unread" }, ` · never read: ${plural(unread, "character")} in ${plural(parts, "part")}`) : null,
+      make(
+        "span",
+        { class: "muted" },
+        ` ${sourceLabel(source) === source.name ? "" : `${source.name} · `}${plural(source.length, "character")} · read ${percent(source.length - unread, source.length)}`,
+      ),
+      unread
+        ? make(
+            "span",
+            { class: "unread" },
+            ` · never read: ${plural(unread, "character")} in ${plural(parts, "part")}`,
+          )
+        : null,
     ),
     strip.pins,
     strip.box,
@@ -166,16 +210,45 @@ function sourceItem(source, number) {
 }
 
 function mapSection() {
-  if (!run.sources.length) return section("document", "Document", make("p", { class: "muted" }, "The record does not name its documents."));
-  map.readers = make("p", { class: "readers", role: "status" }, make("span", { class: "muted" }, "Choose a place on a strip to see which calls read it."));
+  if (!run.sources.length)
+    return section(
+      "document",
+      "Document",
+      make("p", { class: "muted" }, "The record does not name its documents."),
+    );
+  map.readers = make(
+    "p",
+    { class: "readers", role: "status" },
+    make("span", { class: "muted" }, "Choose a place on a strip to see which calls read it."),
+  );
   const total = run.sources.reduce((sum, source) => sum + source.length, 0);
   const unread = reading.sources.reduce((sum, parts) => sum + unreadOf(parts), 0);
-  const legend = Array.from({ length: MAX_STEPS }, (_, at) => make("span", { class: "legend" }, make("span", { class: `swatch read-${at + 1}` }), at + 1 === MAX_STEPS ? `${at + 1} or more times` : at ? `${at + 1} times` : "read once"));
+  const legend = Array.from({ length: MAX_STEPS }, (_, at) =>
+    make(
+      "span",
+      { class: "legend" },
+      make("span", { class: `swatch read-${at + 1}` }),
+      at + 1 === MAX_STEPS ? `${at + 1} or more times` : at ? `${at + 1} times` : "read once",
+    ),
+  );
   return section(
     "document",
     "Document",
-    make("p", {}, `In the recorded prompts: ${percent(total - unread, total)} of ${plural(total, "character")}. `, unread ? make("strong", {}, `${count(unread)} characters were never read.`) : "Everything was read."),
-    make("p", { class: "muted small" }, make("span", { class: "legend" }, make("span", { class: "swatch never" }), "never read"), legend, " Keys on a strip: ← → parts, Enter the text."),
+    make(
+      "p",
+      {},
+      `In the recorded prompts: ${percent(total - unread, total)} of ${plural(total, "character")}. `,
+      unread
+        ? make("strong", {}, `${count(unread)} characters were never read.`)
+        : "Everything was read.",
+    ),
+    make(
+      "p",
+      { class: "muted small" },
+      make("span", { class: "legend" }, make("span", { class: "swatch never" }), "never read"),
+      legend,
+      " Keys on a strip: ← → parts, Enter the text.",
+    ),
     make("ul", { class: "sources" }, run.sources.map(sourceItem)),
     map.readers,
     readerBox(),

@@ -29,7 +29,9 @@ const reading = data("reading");
 
 /** The message of a failed call, or null. */
 const errorOf = (reply) =>
-  reply && typeof reply === "object" && reply.error ? `${reply.error.type}: ${reply.error.message}` : null;
+  reply && typeof reply === "object" && reply.error
+    ? `${reply.error.type}: ${reply.error.message}`
+    : null;
 
 /** A reply of a call as a string. */
 const replyText = (reply) => errorOf(reply) ?? String(reply);
@@ -45,7 +47,17 @@ const numbers = { turn: 0, block: 0, call: 0, function: 0 };
 function addRow(kind, parent, label, item, times, more) {
   const number = ++numbers[kind];
   const level = parent === null ? 1 : rows[parent].level + 1;
-  const row = { kind, number, name: `${kind}-${number}`, parent, level, label, item, ...times, ...more };
+  const row = {
+    kind,
+    number,
+    name: `${kind}-${number}`,
+    parent,
+    level,
+    label,
+    item,
+    ...times,
+    ...more,
+  };
   row.index = rows.push(row) - 1;
   rowOf.set(row.name, row);
   return row;
@@ -154,7 +166,9 @@ const placeText = (span) => `${span.source}, characters ${count(span.start)} to 
 
 /** A recorded prompt with the names of its parts of the document instead of their text. */
 const promptText = (prompt) =>
-  prompt.pieces.map((piece) => (typeof piece === "string" ? piece : `[${placeText(piece)}]`)).join("");
+  prompt.pieces
+    .map((piece) => (typeof piece === "string" ? piece : `[${placeText(piece)}]`))
+    .join("");
 
 const sourceOf = new Map(run.sources.map((source, number) => [source.name, { ...source, number }]));
 const sourceLabel = (source) => source.file ?? source.id ?? source.name;

@@ -35,11 +35,22 @@ const writers = (() => {
 function chooseObjects() {
   const words = store.searchBox.value.trim().toLowerCase();
   const says = (object) => {
-    object.words ??= [object.id, object.type, object.description, object.worker, ...object.tags, JSON.stringify(object.content)].join("\n").toLowerCase();
+    object.words ??= [
+      object.id,
+      object.type,
+      object.description,
+      object.worker,
+      ...object.tags,
+      JSON.stringify(object.content),
+    ]
+      .join("\n")
+      .toLowerCase();
     return object.words.includes(words);
   };
   store.shown = words ? store.all.filter(says) : store.all;
-  store.status.textContent = words ? `${count(store.shown.length)} of ${plural(store.all.length, "object")}` : plural(store.all.length, "object");
+  store.status.textContent = words
+    ? `${count(store.shown.length)} of ${plural(store.all.length, "object")}`
+    : plural(store.all.length, "object");
   store.list.show(store.shown.length, Math.max(0, store.shown.indexOf(store.selected)));
 }
 
@@ -48,7 +59,13 @@ function drawObject(at, isActive) {
   const cell = (name, ...children) => make("span", { role: "gridcell", class: name }, children);
   return make(
     "div",
-    { role: "row", id: `stored-${object.number}`, class: `row${isActive ? " active" : ""}${object.invalid === null ? "" : " invalid"}`, "aria-rowindex": at + 2, "aria-selected": String(isActive) },
+    {
+      role: "row",
+      id: `stored-${object.number}`,
+      class: `row${isActive ? " active" : ""}${object.invalid === null ? "" : " invalid"}`,
+      "aria-rowindex": at + 2,
+      "aria-selected": String(isActive),
+    },
     cell("number", count(object.number + 1)),
     cell("type", foreign(object.type)),
     cell("label", foreign(oneLine(object.description, 160))),
@@ -58,27 +75,42 @@ function drawObject(at, isActive) {
 }
 
 const objectLink = (id) => (objects.has(id) ? link(`object-${id}`, foreign(id)) : foreign(id));
-const objectLinks = (ids) => (ids.length ? ids.slice(0, 100).map((id, at) => [at ? ", " : "", objectLink(id)]) : "none");
+const objectLinks = (ids) =>
+  ids.length ? ids.slice(0, 100).map((id, at) => [at ? ", " : "", objectLink(id)]) : "none";
 
 function objectDetail(object) {
   const writer = writers.get(object.id);
-  const content = typeof object.content === "string" ? object.content : JSON.stringify(object.content, null, 2);
+  const content =
+    typeof object.content === "string" ? object.content : JSON.stringify(object.content, null, 2);
   return [
-    object.invalid === null ? null : make("p", { class: "error" }, "Invalidated: ", foreign(object.invalid)),
+    object.invalid === null
+      ? null
+      : make("p", { class: "error" }, "Invalidated: ", foreign(object.invalid)),
     facts([
       ["id", foreign(object.id)],
       ["type", foreign(object.type)],
       ["author", foreign(object.worker)],
-      ["written by", writer ? link(writer.name, textNodes(`${writer.label} (${writer.name})`)) : "unknown"],
+      [
+        "written by",
+        writer ? link(writer.name, textNodes(`${writer.label} (${writer.name})`)) : "unknown",
+      ],
       ["parents", objectLinks(object.parents)],
       ["children", objectLinks(object.children)],
       ["tags", object.tags.length ? foreign(object.tags.join(", ")) : "none"],
-      ...(object.links.length ? [["links", object.links.map(([word, id]) => [word, " ", objectLink(id), " "])]] : []),
+      ...(object.links.length
+        ? [["links", object.links.map(([word, id]) => [word, " ", objectLink(id), " "])]]
+        : []),
     ]),
     foreign(object.description, "p"),
     pre(cut(content ?? "null", 100_000)),
     object.backrefs.length
-      ? make("ul", { class: "plain" }, object.backrefs.map((span) => make("li", {}, link(`text-${span.source}-${span.start}-${span.end}`, placeText(span)))))
+      ? make(
+          "ul",
+          { class: "plain" },
+          object.backrefs.map((span) =>
+            make("li", {}, link(`text-${span.source}-${span.start}-${span.end}`, placeText(span))),
+          ),
+        )
       : make("p", { class: "muted" }, "It refers to no part of the document."),
   ];
 }
@@ -101,15 +133,57 @@ function openObject(object, { isMove = false } = {}) {
 
 function storeSection() {
   if (!run.store) {
-    return section("store", "Store", make("p", { class: "muted" }, run.options.store_mode === "none" ? "This run had no store." : "The record has no store."));
+    return section(
+      "store",
+      "Store",
+      make(
+        "p",
+        { class: "muted" },
+        run.options.store_mode === "none" ? "This run had no store." : "The record has no store.",
+      ),
+    );
   }
-  if (!store.all.length) return section("store", "Store", make("p", { class: "muted" }, "Nothing was written to the store."));
+  if (!store.all.length)
+    return section(
+      "store",
+      "Store",
+      make("p", { class: "muted" }, "Nothing was written to the store."),
+    );
   store.status = make("span", { class: "muted", role: "status" });
-  store.searchBox = make("input", { type: "search", id: "store-search", placeholder: "id, type, words …", oninput: chooseObjects });
-  const heads = [["number", "No."], ["type", "Type"], ["label", "Description"], ["worker", "Author"], ["parents", "Parents"]];
-  const head = make("div", { role: "row", class: "row head", "aria-rowindex": "1" }, heads.map(([name, label]) => make("span", { role: "columnheader", class: name }, label)));
-  const box = make("div", { class: "list objects", role: "grid", tabindex: "0", "aria-label": "Objects of the store", "aria-rowcount": store.all.length + 1 }, head);
-  store.body = make("div", { id: "object", role: "region", "aria-label": "The selected object", tabindex: "-1" }, make("p", { class: "muted" }, "Select an object: its parts of the document are marked below."));
+  store.searchBox = make("input", {
+    type: "search",
+    id: "store-search",
+    placeholder: "id, type, words …",
+    oninput: chooseObjects,
+  });
+  const heads = [
+    ["number", "No."],
+    ["type", "Type"],
+    ["label", "Description"],
+    ["worker", "Author"],
+    ["parents", "Parents"],
+  ];
+  const head = make(
+    "div",
+    { role: "row", class: "row head", "aria-rowindex": "1" },
+    heads.map(([name, label]) => make("span", { role: "columnheader", class: name }, label)),
+  );
+  const box = make(
+    "div",
+    {
+      class: "list objects",
+      role: "grid",
+      tabindex: "0",
+      "aria-label": "Objects of the store",
+      "aria-rowcount": store.all.length + 1,
+    },
+    head,
+  );
+  store.body = make(
+    "div",
+    { id: "object", role: "region", "aria-label": "The selected object", tabindex: "-1" },
+    make("p", { class: "muted" }, "Select an object: its parts of the document are marked below."),
+  );
   store.list = new LongList(box, {
     height: OBJECT_HEIGHT,
     draw: drawObject,
@@ -120,7 +194,13 @@ function storeSection() {
   return section(
     "store",
     "Store",
-    make("div", { class: "tools" }, make("label", { for: "store-search" }, "Search "), store.searchBox, store.status),
+    make(
+      "div",
+      { class: "tools" },
+      make("label", { for: "store-search" }, "Search "),
+      store.searchBox,
+      store.status,
+    ),
     make("div", { class: "pair" }, make("div", {}, box, graphBox()), store.body),
   );
 }

@@ -7,7 +7,10 @@ const texts = new Map(); // by source: the text, and the index of each STRIDE-th
 function loadText(source) {
   if (!texts.has(source)) {
     const text = data(`text-${source}`);
-    texts.set(source, text === null ? null : { text, marks: /[\ud800-\udfff]/.test(text) ? marksOf(text) : null });
+    texts.set(
+      source,
+      text === null ? null : { text, marks: /[\ud800-\udfff]/.test(text) ? marksOf(text) : null },
+    );
   }
   return texts.get(source);
 }
@@ -22,13 +25,18 @@ function marksOf(text) {
   return marks;
 }
 
-const isPair = (text, at) => (text.charCodeAt(at) & 0xfc00) === 0xd800 && (text.charCodeAt(at + 1) & 0xfc00) === 0xdc00;
+const isPair = (text, at) =>
+  (text.charCodeAt(at) & 0xfc00) === 0xd800 && (text.charCodeAt(at + 1) & 0xfc00) === 0xdc00;
 
 /** The index in JavaScript's string of a code point. */
 function indexOf({ text, marks }, point) {
   if (!marks) return point;
   let at = marks[Math.min(Math.floor(point / STRIDE), marks.length - 1)] ?? 0;
-  for (let left = point - Math.min(Math.floor(point / STRIDE), Math.max(0, marks.length - 1)) * STRIDE; left > 0 && at < text.length; left--) {
+  for (
+    let left = point - Math.min(Math.floor(point / STRIDE), Math.max(0, marks.length - 1)) * STRIDE;
+    left > 0 && at < text.length;
+    left--
+  ) {
     at += isPair(text, at) ? 2 : 1;
   }
   return at;
@@ -52,7 +60,10 @@ function openText(source, start, end, spans) {
   reader.source = source;
   reader.spans = spans;
   reader.from = Math.max(0, start - Math.floor(SHOWN_CHARS / 4));
-  reader.to = Math.min(length, Math.max(reader.from + SHOWN_CHARS, Math.min(end + 500, start + SHOWN_CHARS)));
+  reader.to = Math.min(
+    length,
+    Math.max(reader.from + SHOWN_CHARS, Math.min(end + 500, start + SHOWN_CHARS)),
+  );
   drawText();
   const mark = reader.body.querySelector("mark.chosen");
   if (mark) mark.scrollIntoView({ block: "nearest" });
@@ -70,15 +81,27 @@ function moveText(by) {
 function drawText() {
   const { source, from, to, spans } = reader;
   const info = sourceOf.get(source);
-  reader.title.replaceChildren(foreign(sourceLabel(info)), `, characters ${count(from)} to ${count(to)} of ${count(info.length)}`);
+  reader.title.replaceChildren(
+    foreign(sourceLabel(info)),
+    `, characters ${count(from)} to ${count(to)} of ${count(info.length)}`,
+  );
   reader.earlier.disabled = from <= 0;
   reader.later.disabled = to >= info.length;
   if (loadText(source) === null) {
     const places = spans.map((span) => make("li", {}, placeText(span)));
-    reader.body.replaceChildren(make("p", { class: "muted" }, "This page was made without the document's text: pass it to to_html(path, context=…), or to the command report with --document."), make("ul", {}, places));
+    reader.body.replaceChildren(
+      make(
+        "p",
+        { class: "muted" },
+        "This page was made without the document's text: pass it to to_html(path, context=…), or to the command report with --document.",
+      ),
+      make("ul", {}, places),
+    );
     return;
   }
-  const cited = run.citations.map((each, at) => ({ ...each, number: at + 1 })).filter((each) => each.source === source);
+  const cited = run.citations
+    .map((each, at) => ({ ...each, number: at + 1 }))
+    .filter((each) => each.source === source);
   const cuts = new Set([from, to]);
   for (const each of [...spans.filter((span) => span.source === source), ...cited]) {
     for (const place of [each.start, each.end]) if (place > from && place < to) cuts.add(place);
@@ -92,16 +115,38 @@ function drawText() {
     const text = textNodes(textOf(source, start, end));
     if (!isChosen && !numbers.length) return text;
     const kinds = [isChosen ? "chosen" : "", numbers.length ? "cited" : ""].join(" ").trim();
-    const ends = cited.filter((each) => holds(each) && each.end === end).map((each) => citationLink(each.number));
+    const ends = cited
+      .filter((each) => holds(each) && each.end === end)
+      .map((each) => citationLink(each.number));
     return [make("mark", { class: kinds }, text), ends];
   });
   reader.body.replaceChildren(...nodes.flat(3));
 }
 
 function readerBox() {
-  reader.title = make("p", { class: "muted", role: "status" }, "Choose a part of the map, a citation or an object.");
+  reader.title = make(
+    "p",
+    { class: "muted", role: "status" },
+    "Choose a part of the map, a citation or an object.",
+  );
   reader.earlier = button("Earlier", () => moveText(-1), { disabled: true });
   reader.later = button("Later", () => moveText(1), { disabled: true });
-  reader.body = make("div", { class: "reader", dir: "auto", tabindex: "0", role: "region", "aria-label": "Text of the document" });
-  return make("div", { class: "reading" }, make("div", { class: "tools" }, reader.title, make("span", { class: "group" }, reader.earlier, reader.later)), reader.body);
+  reader.body = make("div", {
+    class: "reader",
+    dir: "auto",
+    tabindex: "0",
+    role: "region",
+    "aria-label": "Text of the document",
+  });
+  return make(
+    "div",
+    { class: "reading" },
+    make(
+      "div",
+      { class: "tools" },
+      reader.title,
+      make("span", { class: "group" }, reader.earlier, reader.later),
+    ),
+    reader.body,
+  );
 }

@@ -19,7 +19,15 @@ function spentRow(name, spent) {
   ];
 }
 
-const SPENT_HEADS = ["", "calls", "input tokens", "of them cached", "output tokens", "of them reasoning", "cost"];
+const SPENT_HEADS = [
+  "",
+  "calls",
+  "input tokens",
+  "of them cached",
+  "output tokens",
+  "of them reasoning",
+  "cost",
+];
 
 /** The share of each limit that was used. */
 function budgetRows() {
@@ -47,7 +55,10 @@ function totalsSection() {
   const total = run.spent.total;
   const answering = modelCalls.reduce((sum, row) => sum + Math.max(0, row.end - row.sent), 0);
   const waiting = modelCalls.reduce((sum, row) => sum + Math.max(0, row.sent - row.from), 0);
-  const unrecorded = rows.reduce((sum, row) => sum + (row.kind === "block" ? row.item.unrecorded : 0), 0);
+  const unrecorded = rows.reduce(
+    (sum, row) => sum + (row.kind === "block" ? row.item.unrecorded : 0),
+    0,
+  );
   const isKnown = modelCalls.length > 0;
   const tokens = total.usage.input_tokens + total.usage.output_tokens;
   const budget = budgetRows();
@@ -70,8 +81,16 @@ function totalsSection() {
       "details",
       {},
       make("summary", {}, "By model, by depth, and the budget"),
-      table("Use by model", SPENT_HEADS, Object.entries(run.spent.by_model).map(([name, spent]) => spentRow(foreign(name), spent))),
-      table("Use by depth (0 is the root)", SPENT_HEADS, depths.map(([depth, spent]) => spentRow(`depth ${depth}`, spent))),
+      table(
+        "Use by model",
+        SPENT_HEADS,
+        Object.entries(run.spent.by_model).map(([name, spent]) => spentRow(foreign(name), spent)),
+      ),
+      table(
+        "Use by depth (0 is the root)",
+        SPENT_HEADS,
+        depths.map(([depth, spent]) => spentRow(`depth ${depth}`, spent)),
+      ),
       budget.length ? table("Limits", ["", "used", "limit", "share"], budget) : null,
       table("Setup", ["", "value"], setupRows()),
     ),
@@ -83,7 +102,14 @@ function setupRows() {
   const documents = run.sources.reduce((sum, source) => sum + source.length, 0);
   return [
     ["root model", foreign(run.models.root || "unknown")],
-    ["models of the code", foreign(Object.entries(run.models.subs).map(([name, model]) => `${name} = ${model}`).join(", ") || "unknown")],
+    [
+      "models of the code",
+      foreign(
+        Object.entries(run.models.subs)
+          .map(([name, model]) => `${name} = ${model}`)
+          .join(", ") || "unknown",
+      ),
+    ],
     ["document", `${plural(run.sources.length, "source")}, ${count(documents)} characters`],
     ["sandbox", foreign([run.options.sandbox, ...layers].filter(Boolean).join("; ") || "unknown")],
     ["library", foreign(run.version || "unknown")],
