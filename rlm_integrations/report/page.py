@@ -31,6 +31,7 @@ _TITLE_CHARS: Final = 80
 _RUN_SCRIPTS: Final = tuple(
     "dom list model answer totals calls detail text store graph map links main".split()
 )
+_STYLES: Final = ("base", "calls", "parts")
 _DIFF_SCRIPTS: Final = ("dom", "list", "links", "compare")
 
 
@@ -69,7 +70,8 @@ def diff_page(data: dict[str, Any]) -> str:
 def _document(title: str, data: dict[str, Any], scripts: tuple[str, ...]) -> str:
     short = " ".join(title[: 2 * _TITLE_CHARS].split())[:_TITLE_CHARS]
     blocks = "\n".join(
-        f'<script type="application/json" id="data-{html.escape(name)}">{embedded_json(value)}</script>'
+        f'<script type="application/json" id="data-{html.escape(name)}">'
+        f"{embedded_json(value)}</script>"
         for name, value in data.items()
     )
     style, script = _style(), _script(scripts)
@@ -97,7 +99,7 @@ def _hash(text: str) -> str:
 
 @cache
 def _style() -> str:
-    return f"\n{_file('app.css')}"
+    return "\n" + "\n".join(_file(f"css/{name}.css") for name in _STYLES)
 
 
 @cache

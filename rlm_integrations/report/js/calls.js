@@ -130,7 +130,8 @@ function tokensOf(row) {
 
 function barLabel(row) {
   const wait = row.sent - row.from;
-  return `${wait > 0.001 ? `waited ${seconds(wait)}, ` : ""}from ${seconds(row.sent)} to ${seconds(row.end)}`;
+  const waited = wait > 0.001 ? `waited ${seconds(wait)}, ` : "";
+  return `${waited}from ${seconds(row.sent)} to ${seconds(row.end)}`;
 }
 
 /** The pieces of a row's bar: waiting, answering, and the code that a turn ran. */
@@ -154,7 +155,8 @@ function barParts(row) {
     .map(([kind, from, to]) => {
       const part = make("span", { class: `part ${kind}` });
       part.style.left = `${share(from)}%`;
-      part.style.width = `max(${kind === "wait" || kind === "after" ? 0 : 2}px, ${share(to) - share(from)}%)`;
+      const least = kind === "wait" || kind === "after" ? 0 : 2;
+      part.style.width = `max(${least}px, ${share(to) - share(from)}%)`;
       return part;
     });
 }
@@ -219,7 +221,7 @@ function toggleRow(row, isOpen = calls.collapsed.has(row.index)) {
   chooseRows();
 }
 
-/** Select a row, and show it in the list: its ancestors are expanded, a filter that hides it ends. */
+/** Select a row, and show it in the list: ancestors are expanded, a filter that hides it ends. */
 function revealRow(row) {
   calls.selected = row;
   for (let at = row.parent; at !== null; at = rows[at].parent) calls.collapsed.delete(at);
@@ -347,7 +349,8 @@ function callsSection() {
       "p",
       { class: "muted small", id: "calls-keys" },
       legend,
-      " Keys: ↑ ↓ move, ← → collapse and expand, Enter details, + − zoom, z zoom to the row, 0 whole run, [ ] pan, / search.",
+      " Keys: ↑ ↓ move, ← → collapse and expand, Enter details, + − zoom, ",
+      "z zoom to the row, 0 whole run, [ ] pan, / search.",
     ),
   );
 }

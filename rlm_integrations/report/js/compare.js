@@ -6,6 +6,7 @@ const places = diff.places.map((place, index) => ({
   index,
   isSame: Boolean(place.one && place.other && !place.changed.length),
 }));
+const differing = places.filter((place) => !place.isSame);
 const MAX_LINES = 600; // of two texts that are compared line by line
 
 /** The lines of two texts with " ", "-" or "+": those they share, and those of one only. */
@@ -201,7 +202,7 @@ function summarySection() {
       {},
       diff.same
         ? "Settings, answers and every turn are the same."
-        : `${count(places.filter((place) => !place.isSame).length)} of ${plural(places.length, "place")} differ.`,
+        : `${count(differing.length)} of ${plural(places.length, "place")} differ.`,
     ),
     table("Totals", ["", "A", "B"], totals),
     make(

@@ -3,8 +3,16 @@
 const SHOWN_SPAN_CHARS = 1500; // of a part of the document inside a prompt, at each of its ends
 const SHOWN_CALLS = 50; // sub-calls that a block lists
 
-const PYTHON =
-  /(#[^\n]*)|("""[\s\S]*?"""|'''[\s\S]*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|\b(and|as|assert|async|await|break|class|continue|def|del|elif|else|except|finally|for|from|global|if|import|in|is|lambda|nonlocal|not|or|pass|raise|return|try|while|with|yield|None|True|False)\b/g;
+const KEYWORDS =
+  "and|as|assert|async|await|break|class|continue|def|del|elif|else|except|finally|for|from|" +
+  "global|if|import|in|is|lambda|nonlocal|not|or|pass|raise|return|try|while|with|yield|None|True|False";
+const STRINGS = [
+  /"""[\s\S]*?"""/,
+  /'''[\s\S]*?'''/,
+  /"(?:\\.|[^"\\\n])*"/,
+  /'(?:\\.|[^'\\\n])*'/,
+].map((pattern) => pattern.source);
+const PYTHON = new RegExp(`(#[^\\n]*)|(${STRINGS.join("|")})|\\b(${KEYWORDS})\\b`, "g");
 const MAX_COLOURED_CHARS = 50_000;
 
 /** Python code with its comments, strings and keywords marked. */
@@ -47,7 +55,7 @@ function promptNodes(prompt) {
   return make("pre", { class: "prompt", dir: "auto", tabindex: "0" }, nodes);
 }
 
-/** The messages before each reply of the root, by the reply's number; null where they are unknown. */
+/** The messages before each reply of the root, by the reply's number; null if they are unknown. */
 const conversations = (() => {
   const ends = [];
   run.messages.forEach((message, at) => {

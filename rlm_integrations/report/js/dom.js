@@ -6,8 +6,11 @@ function data(name) {
   return element ? JSON.parse(element.textContent) : null;
 }
 
-const CONTROL =
-  /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b\u2028-\u202e\u2060\u2066-\u2069\ufeff\ufff9-\ufffb]/g;
+const CONTROL = new RegExp(
+  "[\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f\\u061c\\u200b" +
+    "\\u2028-\\u202e\\u2060\\u2066-\\u2069\\ufeff\\ufff9-\\ufffb]",
+  "g",
+);
 
 /** The text as nodes; characters that are invisible or change its direction are shown by code. */
 function textNodes(text) {

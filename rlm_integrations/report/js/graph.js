@@ -111,7 +111,8 @@ function drawGraph(selected) {
   });
   graph.note.textContent =
     nodes.length < store.all.length
-      ? `The ${count(nodes.length)} nearest relatives of the selected object, of ${plural(store.all.length, "object")}.`
+      ? `The ${count(nodes.length)} nearest relatives of the selected object, of ` +
+        `${plural(store.all.length, "object")}.`
       : "";
   graph.box.replaceChildren(
     svg(

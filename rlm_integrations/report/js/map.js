@@ -129,7 +129,8 @@ class Strip {
     this.box.setAttribute("aria-valuenow", String(place));
     this.box.setAttribute(
       "aria-valuetext",
-      `characters ${count(start)} to ${count(end)}, ${times ? `read in ${plural(times, "prompt")}` : "never read"}`,
+      `characters ${count(start)} to ${count(end)}, ` +
+        (times ? `read in ${plural(times, "prompt")}` : "never read"),
     );
     this.cursor.style.left = `${(place / Math.max(1, this.source.length)) * 100}%`;
   }
@@ -194,7 +195,9 @@ function sourceItem(source, number) {
       make(
         "span",
         { class: "muted" },
-        ` ${sourceLabel(source) === source.name ? "" : `${source.name} · `}${plural(source.length, "character")} · read ${percent(source.length - unread, source.length)}`,
+        sourceLabel(source) === source.name ? " " : ` ${source.name} · `,
+        `${plural(source.length, "character")} · `,
+        `read ${percent(source.length - unread, source.length)}`,
       ),
       unread
         ? make(

@@ -115,7 +115,7 @@ function objectDetail(object) {
   ];
 }
 
-/** Select an object: its details, its place in the list and the graph, its spans in the document. */
+/** Select an object: details, its place in list and graph, and its spans in the document. */
 function openObject(object, { isMove = false } = {}) {
   store.selected = object;
   if (!store.shown.includes(object)) {

@@ -48,7 +48,8 @@ function textOf(source, start, end, most = Infinity) {
   if (!known) return null;
   const slice = (from, to) => known.text.slice(indexOf(known, from), indexOf(known, to));
   if (end - start <= 2 * most) return slice(start, end);
-  return `${slice(start, start + most)}\n[… ${count(end - start - 2 * most)} characters …]\n${slice(end - most, end)}`;
+  const between = `[… ${count(end - start - 2 * most)} characters …]`;
+  return [slice(start, start + most), between, slice(end - most, end)].join("\n");
 }
 
 const reader = { source: null, from: 0, to: 0, spans: [] };
@@ -93,7 +94,8 @@ function drawText() {
       make(
         "p",
         { class: "muted" },
-        "This page was made without the document's text: pass it to to_html(path, context=…), or to the command report with --document.",
+        "This page was made without the document's text: pass it to to_html(path, context=…), ",
+        "or to the command report with --document.",
       ),
       make("ul", {}, places),
     );
