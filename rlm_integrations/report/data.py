@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, Final
@@ -131,7 +131,9 @@ def reading_data(result: RLMResult, corpus: Corpus | None) -> dict[str, Any]:
 
 def _shown_parts(result: RLMResult, corpus: Corpus) -> Callable[[Iteration], Iterator[SpanRef]]:
     """A function that finds the document's parts in the output that the next turn was shown."""
-    shown = result.options.get("limits", {}).get("stdout_shown", _DEFAULT_SHOWN)
+    limits = result.options.get("limits")  # a file may have anything here
+    shown = limits.get("stdout_shown") if isinstance(limits, Mapping) else None
+    shown = shown if isinstance(shown, int) else _DEFAULT_SHOWN
     locator = Locator(corpus)
 
     def parts(turn: Iteration) -> Iterator[SpanRef]:

@@ -331,6 +331,17 @@ def odd_runs() -> dict[str, tuple[RLMResult, list[str] | None, list[str]]]:
             ["Cancelled before its end", "There is no answer", "No turn was recorded"],
         ),
         "bare": (RLMResult(answer=""), None, ["(no question was recorded)", "unknown time"]),
+        "odd numbers": (
+            made_run(
+                whole,
+                started=1e300,
+                elapsed=-5.0,
+                options={"limits": "x", "budget": None, "max_iterations": "many"},
+                trajectory=(turn(1, "x", -1e300, block(1, "y", 1e300), call_end=1e300),),
+            ),
+            DOCUMENT,
+            ["begun at an unknown time", "Turn 1"],
+        ),
         "no store": (
             made_run(whole, store=None, options={"store_mode": "none"}),
             None,

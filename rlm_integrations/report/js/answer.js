@@ -88,12 +88,17 @@ function citationItem(citation, at) {
   );
 }
 
+/** When the run began; a file may have any number. */
+function beginning() {
+  const time = new Date(run.started === null ? NaN : run.started * 1000);
+  return Number.isNaN(time.getTime())
+    ? "at an unknown time"
+    : `${time.toISOString().replace("T", " ").slice(0, 19)} UTC`;
+}
+
 function answerSection() {
   const answer = answerText();
-  const began =
-    run.started === null
-      ? "at an unknown time"
-      : new Date(run.started * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
+  const began = beginning();
   return make(
     "section",
     { id: "answer", "aria-labelledby": "question" },

@@ -134,7 +134,8 @@ addTurns(run.trajectory, null);
 const rootTurns = rows.filter((row) => row.parent === null).map((row) => row.item);
 
 const modelCalls = rows.filter((row) => row.isModelCall);
-const endOfRun = rows.reduce((most, row) => Math.max(most, row.last), run.elapsed || 0) || 1;
+const endOfRun =
+  rows.reduce((most, row) => Math.max(most, row.last), Math.max(run.elapsed, 0)) || 1;
 
 /** The largest number of model calls that were being answered at one time. */
 function mostInFlight() {
