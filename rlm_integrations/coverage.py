@@ -96,7 +96,7 @@ class Coverage:
     Attributes:
         sources: What was read of each source.
         readings: The calls that read something, in the order of the record.
-        uncounted: How many answered calls are not counted, or not in full, because their prompts
+        uncounted: How many calls are not counted, or not in full, because their prompts
             are not, or not in full, in the record (`Limits.recorded_chars`).
         result: The run, for its certificate.
     """

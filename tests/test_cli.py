@@ -155,6 +155,22 @@ def test_a_limit_ends_with_the_best_answer_so_far(
     assert f"stopped by a limit ({reason}); this is the best answer so far" in err
 
 
+def test_an_answer_may_require_that_all_was_read(
+    run: Callable[..., Shell], server: StandIn
+) -> None:
+    """With `--require-coverage 1` an early answer is not taken, and a limit says what was read."""
+    read_all = "replies = llm_batch([context[at:at + 900] for at in range(0, len(context), 900)])"
+    turns = [block("FINAL('early')"), block(read_all), block("FINAL('late')")]
+    server.change(scripts={"root": turns})
+    words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url]
+    code, out, _ = run(*words, "--require-coverage", "1", "--json")
+    assert code == 0
+    assert json.loads(out)["answer"] == "late"
+    code, out, err = run(*words, "--require-coverage", "1", "--max-iterations", "1")
+    assert (code, out) == (3, "early\n")
+    assert err.count("of the document was read, and 100% must be") == 1
+
+
 def test_time_and_cost_are_limits_too(run: Callable[..., Shell]) -> None:
     """`--max-seconds` ends a run; `--max-cost` is refused for a model without a price, before any
     call.

@@ -60,6 +60,10 @@ __all__ = ["bare_environment", "run", "server"]  # fixtures
             "--max-cost: must be a number greater than 0, not 'inf'",
         ),
         (
+            ["report.txt", "q", "--require-coverage", "90%"],
+            "--require-coverage: must be a number from 0 to 1, not '90%'",
+        ),
+        (
             ["report.txt", "q", "--max-seconds", "0"],
             "--max-seconds: must be a number greater than 0, not '0'",
         ),

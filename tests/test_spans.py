@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from rlm_integrations.corpus import Corpus, documents, single_spaced
 from rlm_integrations.corpus import spans as module
+from rlm_integrations.corpus.likely_parts import LikelyParts
+from rlm_integrations.corpus.short_parts import ShortParts
 from rlm_integrations.corpus.spans import Hit, Locator, find_quote
 from rlm_integrations.errors import ContextError, InputError
-from rlm_integrations.prompt_pieces import PromptPieces
+from rlm_integrations.prompt_pieces import PromptPieces, literal
 from rlm_integrations.records import SpanRef
 
 
@@ -265,6 +267,47 @@ def test_repeated_text_is_ambiguous_and_the_nearest_is_taken() -> None:
         assert locator.locate(page, after=SpanRef("context_0", third - 500, third - 300)).spans == (
             SpanRef("context_0", third, third + 256),
         )
+
+
+def test_a_place_in_the_likely_parts_is_preferred() -> None:
+    """Of several places with the same text, one in the parts that a run reads is taken, however far
+    it is from the last one, and in any number of parts.
+    """
+    page = words(40, seed=5)
+    text = "".join(page + words(60, seed) for seed in range(10, 40))
+    places = [at for at in range(len(text)) if text.startswith(page, at)]
+    with Corpus.build(text) as corpus:
+        locator = Locator(corpus)
+        for at in (places[0], places[17], places[-1]):
+            spans = [SpanRef("context_0", at - 5 * n, at + len(page)) for n in range(3) if at >= 10]
+            within = locator.likely_parts(spans or [SpanRef("context_0", 0, len(page))])
+            found = locator.locate(f"# {page}#", within=within)
+            assert found.pieces == ("# ", SpanRef("context_0", at, at + len(page)), "#")
+            assert found.ambiguous == (1,)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=8), st.integers(-2, 33))
+def test_likely_parts_contain_what_one_of_them_contains(
+    parts: list[tuple[int, int]], place: int
+) -> None:
+    """For any parts, overlapping or empty."""
+    assert (place in LikelyParts(parts)) == any(start <= place < end for start, end in parts)
+
+
+@given(st.lists(st.text("ab c", max_size=20), max_size=6), st.text("ab c", max_size=60))
+def test_short_parts_are_found_once_and_whole(parts: list[str], prompt: str) -> None:
+    """The prompt stays the same, each part is found at most once, and what was found is the text of
+    its place.
+    """
+    with Corpus.build(parts) as corpus:
+        spans = [SpanRef(f"context_{n}", 0, len(text)) for n, text in enumerate(parts) if text]
+        short = ShortParts(corpus, spans)
+        found = [short.split(literal(prompt)) for _ in range(2)]
+        assert [each.text(corpus) for each in found] == [prompt, prompt]
+        seen = [span for each in found for span in each.spans]
+        assert len(seen) == len(set(seen))
+        if not seen:
+            assert not any(text in prompt for text in parts if text)
 
 
 def test_a_longer_match_replaces_what_it_covers() -> None:

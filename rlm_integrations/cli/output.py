@@ -65,8 +65,6 @@ def say_end(result: "RLMResult", options: argparse.Namespace) -> None:
             "this is the best answer so far" if result.answer else "nothing was found until then"
         )
         say(f"stopped by a limit ({result.stop_reason}); {found}")
-        if result.options.get("require_coverage") and result.error:
-            say(shortened(result.error))
     if result.dropped_citations:
         say(
             f"{result.dropped_citations} of the model's citations were not found in the document,"

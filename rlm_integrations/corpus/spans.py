@@ -6,12 +6,13 @@ document, or none. Run batches of them off the event loop.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import Final
 
 from rlm_integrations.corpus import Corpus, single_spaced
+from rlm_integrations.corpus.likely_parts import LikelyParts
 from rlm_integrations.corpus.single_spaced import STEP, candidates, loose_places
 from rlm_integrations.prompt_pieces import PromptPieces, sha256_of
 from rlm_integrations.records import SpanRef
@@ -131,6 +132,7 @@ class Locator:
 
     def __init__(self, corpus: Corpus, *, is_fine: bool = False) -> None:
         self._corpus = corpus
+        self._is_fine = is_fine
         self.stride = (
             max(_MIN_SPAN_CHARS - _ANCHOR_CHARS + 1, corpus.characters // _MAX_FINE_ANCHORS)
             if is_fine
@@ -161,6 +163,13 @@ class Locator:
                 if len(more) < _MAX_PLACES_KEPT:
                     more.append(place)
 
+    def likely_parts(self, spans: Iterable[SpanRef]) -> LikelyParts:
+        """These spans, to locate prompts within them."""
+        return LikelyParts(
+            (self._place(each.source, each.start), self._place(each.source, each.end))
+            for each in spans
+        )
+
     @property
     def shortest_found(self) -> int:
         """The length from which every part of the document is found."""
@@ -171,7 +180,7 @@ class Locator:
         prompt: str,
         *,
         after: SpanRef | None = None,
-        within: Sequence[SpanRef] | None = None,
+        within: LikelyParts | None = None,
     ) -> PromptPieces:
         """The prompt as words and spans.
 
@@ -200,15 +209,11 @@ class Locator:
         return PromptPieces(tuple(pieces), tuple(ambiguous), sha256_of(prompt))
 
     def _matches(
-        self, prompt: str, after: SpanRef | None, within: Sequence[SpanRef] | None
+        self, prompt: str, after: SpanRef | None, within: LikelyParts | None
     ) -> list[_Match]:
         """The parts of the prompt that come from the document, in order, without overlaps."""
         found: list[_Match] = []
         near = self._place(after.source, after.end) if after else 0
-        ranges = [
-            (self._place(each.source, each.start), self._place(each.source, each.end))
-            for each in within or ()
-        ]
         at = missed = 0
         while at <= len(prompt) - _ANCHOR_CHARS:
             stop = min(at + self.stride, len(prompt) - _ANCHOR_CHARS + 1)
@@ -223,7 +228,8 @@ class Locator:
                 ) * self.stride
                 continue
             missed = 0
-            match = self._likeliest(prompt, hit, match, near, ranges)
+            if self._is_fine or match.ambiguous or within is not None:
+                match = self._likeliest(prompt, hit, match, near, within)
             at = match.end
             near = match.place + match.length
             # A match inside a longer one was a coincidence. If two overlap, the shorter one is cut.
@@ -253,10 +259,10 @@ class Locator:
         return replace(best, ambiguous=sum(match.length == best.length for match in matches) > 1)
 
     def _likeliest(
-        self, prompt: str, hit: int, match: _Match, near: int, ranges: Sequence[tuple[int, int]]
+        self, prompt: str, hit: int, match: _Match, near: int, within: LikelyParts | None
     ) -> _Match:
         """The match, or if its text is also elsewhere, the place that the prompt was probably made
-        from: one in these ranges, or the nearest to the last one.
+        from: one in these parts, or the nearest to the last one.
         """
         last = min(match.at + self.stride, match.end - _ANCHOR_CHARS + 1)
         others = {
@@ -270,14 +276,13 @@ class Locator:
             return match
 
         def unlikeliness(place: int) -> tuple[bool, int, int]:
-            middle = place + match.length // 2
-            is_outside = bool(ranges) and not any(a <= middle < b for a, b in ranges)
+            is_outside = within is not None and place + match.length // 2 not in within
             distance = max(0, place - near, near - place - match.length + 1)
             return is_outside, distance, abs(place - near)
 
         behind = hit - match.at
         anchor = prompt[hit : hit + _ANCHOR_CHARS]
-        others |= {place - behind for place in self._expected(anchor, behind, near, ranges)}
+        others |= {place - behind for place in self._expected(anchor, behind, near, within)}
         # The characters around the part that the prompt was made from may be equal by chance
         least = match.length - _ANCHOR_CHARS
         most = self._corpus.characters - least
@@ -293,15 +298,15 @@ class Locator:
         return replace(best, ambiguous=match.ambiguous or bool(likely))
 
     def _expected(
-        self, anchor: str, behind: int, near: int, ranges: Sequence[tuple[int, int]]
+        self, anchor: str, behind: int, near: int, within: LikelyParts | None
     ) -> Iterator[int]:
-        """Places of an anchor in these ranges, and around the last place.
+        """Places of an anchor in these parts, and around the last place.
 
         Args:
             anchor: The anchor.
             behind: Its distance from the beginning of its match.
             near: The last place.
-            ranges: Where the prompt was probably made from.
+            within: Where the prompt was probably made from.
         """
         near = near if near < self._corpus.characters else 0
         source, at = self._source(near)
@@ -313,7 +318,7 @@ class Locator:
             if found >= 0:
                 yield near - before + found
         searched = 0
-        for start, end in ranges:
+        for start, end in within.around(near) if within is not None else ():
             source, at = self._source(start)
             searched += end - start
             if searched > _MAX_EXPECTED_CHARS:

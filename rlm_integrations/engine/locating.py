@@ -1,12 +1,13 @@
 """Converts prompts for the record: text of the document becomes spans."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.likely_parts import LikelyParts
 from rlm_integrations.corpus.short_parts import ShortParts
 from rlm_integrations.corpus.spans import Locator
 from rlm_integrations.engine.threads import TreeThreads
@@ -54,7 +55,9 @@ class PromptLocator:
     def _build(self) -> Locator:
         return Locator(self._corpus, is_fine=self._is_fine)
 
-    def _short_parts(self, unread: Iterable[SpanRef]) -> ShortParts:
+    def _short_parts(self, unread: Sequence[SpanRef]) -> ShortParts:
+        for first in unread[:1]:  # so that a changed file is noticed if no part is short
+            self._corpus.text(first.source, first.start, first.start + 1)
         longest = self._locator.shortest_found if self._locator is not None else 0
         return ShortParts(
             self._corpus, (each for each in unread if each.end - each.start < longest)
@@ -76,13 +79,13 @@ class RunLocator:
         corpus: The run's document.
 
     Attributes:
-        within: The run's part of the root's document; None for all of it.
         last: The part that was found last, or from which the run is expected to read.
     """
 
     def __init__(self, tree: PromptLocator, corpus: Corpus) -> None:
-        self.within = corpus.root_spans
-        first = self.within[0] if self.within else None
+        self._spans = corpus.root_spans
+        self._parts: LikelyParts | None = None
+        first = self._spans[0] if self._spans else None
         self.last = None if first is None else SpanRef(first.source, first.start, first.start)
         self._tree = tree
 
@@ -92,14 +95,21 @@ class RunLocator:
         """
         return await self._tree.pieces(prompts, self)
 
+    def within(self, locator: Locator) -> LikelyParts | None:
+        """The run's part of the root's document; None for all of it."""
+        if self._parts is None and self._spans:
+            self._parts = locator.likely_parts(self._spans)
+        return self._parts
+
 
 def _locate(
     locator: Locator, short: ShortParts | None, prompts: Sequence[str], run: RunLocator
 ) -> list[PromptPieces]:
     located: list[PromptPieces] = []
+    within = run.within(locator)
     for prompt in prompts:
         spend(len(prompt))
-        found = locator.locate(prompt, after=run.last, within=run.within)
+        found = locator.locate(prompt, after=run.last, within=within)
         spans = found.spans
         run.last = spans[-1] if spans else run.last
         located.append(found if short is None else short.split(found))

@@ -63,15 +63,16 @@ class TurnReading:
     async def refusal(self, turns: Sequence[Iteration]) -> str:
         """The message to the root model if too little was read in these turns, else "".
 
-        Parts that it names are found in later prompts even if they are short.
+        Parts that it names are found in later prompts even if they are short. If the document's
+        file has changed, nothing more is required.
         """
         state = await self._lacking(turns)
         if state is None:
             return ""
         try:
             await self._tree.locator.look_for(state.unread[:_MAX_PARTS])
-        except ContextError:  # then no part can be found
-            return prompts.UNREADABLE
+        except ContextError:  # what it reads from now on cannot be found
+            return ""
         first = state.unread[0]
         self._locator.last = replace(first, end=first.start)
         return prompts.unread(self._percent(state), self._required, state.unread)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from rlm_integrations import RLM, Budget, InputError, Limits, RLMResult, SpanRef, verify
+from rlm_integrations.corpus import documents
+from rlm_integrations.records import Request
 from rlm_integrations.storage import Storage
 from tests.engine.conftest import Scripted, code, final, run
 from tests.engine.coverage_runs import check_all
@@ -94,8 +96,8 @@ async def test_a_limit_ends_the_run_and_says_how_much_was_read(
     ids=["sentence", "lines", "pages", "short", "mixed"],
 )
 async def test_repeated_and_short_texts_can_all_be_read(document: object) -> None:
-    """Whoever sends every part of the document has read all of it, also where a text occurs
-    several times or is short; at most it is asked for again. White space alone need not be read.
+    """A model that sends every part of the document has read all of it, also where a text occurs
+    several times or is short; at most it is asked again. White space alone need not be read.
     """
     root = Scripted([READ_ALL, final("1"), READ_ALL, final("2")])
     result = await run(root, document, require_coverage=1.0)
@@ -151,6 +153,27 @@ async def test_a_stored_and_resumed_run_has_the_same_coverage(tmp_path: Path) ->
     assert loaded == whole.coverage
     loaded.certificate(tmp_path / "certificate.json")
     assert verify.main([str(tmp_path / "certificate.json"), str(path)]) == 0
+
+
+async def test_a_changed_file_requires_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the document's file changes during the run, what is read cannot be found any more: the
+    answer is taken, and the error says how much was read until then.
+    """
+    monkeypatch.setattr(documents, "COPIED", 0)  # read in place
+    path = tmp_path / "document.txt"
+    path.write_text(words(1000), encoding="utf-8")
+
+    def change(request: Request) -> str:
+        path.write_text("another text", encoding="utf-8")
+        return "noted"
+
+    root = Scripted([code("reply = llm_query(context[:1000])"), final("'done'")], change)
+    result = await run(root, path, require_coverage=1.0)
+    assert (result.answer, result.stop_reason) == ("done", "final")
+    assert result.error is not None
+    assert "of the document was read, and 100% must be" in result.error
 
 
 async def test_without_the_option_turns_are_not_recorded() -> None:
