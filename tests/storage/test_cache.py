@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from rlm_integrations import (
     RLMResult,
     StorageError,
     Usage,
+    allm_batch,
     allm_batch_records,
     llm_batch,
     llm_batch_records,
@@ -256,7 +257,7 @@ def test_a_damaged_reply_is_asked_for_again(
     damage(storage, body=b"s\x00\x00\x00\x00not what was written")
     with caplog.at_level(logging.WARNING):
         assert llm_batch(["x"], lm, cache=storage) == ["re: x #2"]
-    assert "cannot be used" in caplog.text
+    assert "the model is asked" in caplog.text
     assert llm_batch(["x"], lm, cache=storage) == ["re: x #2"]
 
 
@@ -269,6 +270,37 @@ def test_a_reply_of_another_key_is_not_used(storage: Storage) -> None:
     llm_batch(["y"], lm, cache=storage)
     damage(storage, body=body)
     assert llm_batch(["y"], lm, cache=storage) == ["re: y #3"]
+
+
+async def test_lookups_that_come_together_are_one_query(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancelled one does not end the others; an error reaches each of them."""
+    prompts = [str(number) for number in range(50)]
+    lm = Named()
+    first = await allm_batch(prompts, lm, cache=storage, max_concurrent=50)
+    read, groups = storage._replies._find_all, []
+
+    def count_keys(keys: Sequence[str]) -> dict[str, Completion]:
+        groups.append(len(keys))
+        return read(keys)
+
+    monkeypatch.setattr(storage._replies, "_find_all", count_keys)
+    storage._replies._lookups.clear()
+    again = asyncio.create_task(allm_batch(prompts, lm, cache=storage, max_concurrent=50))
+    cancelled = asyncio.create_task(storage.find_reply("x"))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    assert await again == first
+    assert sum(groups) in {50, 51}
+    assert len(groups) <= 5
+    monkeypatch.setattr(storage._shared.database, "read", _raise)
+    failed = await asyncio.gather(*map(storage.find_reply, "abc"), return_exceptions=True)
+    assert [str(each) for each in failed] == ["gone"] * 3
+
+
+def _raise(*_: object) -> None:
+    raise StorageError("gone")
 
 
 async def test_a_storage_that_fails_loses_no_reply(
