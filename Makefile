@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENV2 := .venv
 ENV3 := .venv-openai3
+ENV_RAY := .venv-ray
 # More workers than cores: tests wait, too.
 PYTEST := -m pytest --dist worksteal
 PYTEST_ARGS ?=
@@ -12,6 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # openai 2 with everything, LlamaIndex included; and openai 3, which LlamaIndex's own openai package excludes.
 EXTRAS2 := all
 EXTRAS3 := langchain,storage
+EXTRAS_RAY := ray
 # What openai 3 can change: tests of our client, and those of the frameworks' models that call by its SDK. Anthropic's newest
 # package is in this environment only.
 TESTS3 := $(wildcard tests/lm/test_openai*.py tests/lm/test_adapters*.py) \
@@ -19,7 +21,7 @@ TESTS3 := $(wildcard tests/lm/test_openai*.py tests/lm/test_adapters*.py) \
   langchain/test_fast langchain/test_models langchain/test_streaming langchain/test_trace)
 OF_OPENAI3 := openai or anthropic or test_cassettes or fast or loading or connections or batch_server
 
-.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-mariadb test-loaded soak coverage
+.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-mariadb test-ray test-loaded soak coverage
 
 # Both at once; Ctrl-C reaches both.
 test:
@@ -36,6 +38,11 @@ test-openai3: $(ENV3)/ready
 # The tests of the storage on MariaDB, from Debian's mariadb-server-core and mariadb-client-core.
 test-mariadb: $(ENV2)/ready
 	RLM_TEST_DATABASES=mariadb $(ENV2)/bin/python $(PYTEST) -n 2 tests/storage -k mariadb $(PYTEST_ARGS)
+
+# On a Ray cluster of two nodes on this machine.
+test-ray: $(ENV_RAY)/ready
+	$(ENV_RAY)/bin/python -c 'import ray'
+	$(ENV_RAY)/bin/python -m pytest tests/ray $(PYTEST_ARGS)
 
 check: lint test
 
@@ -99,12 +106,17 @@ $(ENV2)/ready: pyproject.toml tests/constraints-openai2.txt
 $(ENV3)/ready: pyproject.toml tests/constraints-openai3.txt
 	$(call make_env,$(ENV3),$(EXTRAS3),openai3)
 
+$(ENV_RAY)/ready: pyproject.toml tests/constraints-ray.txt
+	$(call make_env,$(ENV_RAY),$(EXTRAS_RAY),ray)
+
 # Takes the newest versions that fit together. Names and versions only: an address in a committed file would be a leak.
 constraints: $(ENV2)/ready
 	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra all --group openai2 -o tests/constraints-openai2.txt pyproject.toml
 	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra langchain --extra storage --group openai3 -o tests/constraints-openai3.txt pyproject.toml
+	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --extra ray --group ray -o tests/constraints-ray.txt pyproject.toml
 
 clean:
 	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.errors import (
         BudgetExceededError,
+        ClusterError,
         ContextError,
         DamagedDataError,
         IncompleteError,
@@ -106,6 +107,7 @@ __all__ = [
     "Chat",
     "ChildFinished",
     "Citation",
+    "ClusterError",
     "Completion",
     "Context",
     "ContextError",
@@ -174,6 +176,7 @@ _HOMES = {
     "engine.rlm": ["RLM"],
     "errors": [
         "BudgetExceededError",
+        "ClusterError",
         "ContextError",
         "DamagedDataError",
         "IncompleteError",

@@ -15,6 +15,7 @@
     ├── SandboxError                           model code could not be run
     │   ├── SandboxUnavailableError            this machine lacks a layer of protection
     │   └── SandboxClosedError                 the session was closed or cancelled
+    ├── ClusterError                           a Ray cluster cannot be reached, or an actor ended
     └── StorageError                           stored data cannot be opened, read or written
         ├── StorageUnavailableError            the database or the lake cannot be reached now
         ├── RunBusyError                       another process has the run
@@ -23,7 +24,7 @@
 A failed call in a batch raises nothing: its result is a value, `records.LLMError`.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlm_integrations.result import RLMResult
@@ -31,6 +32,19 @@ if TYPE_CHECKING:
 
 class RLMError(Exception):
     """Base class of every error of this library."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The class, the arguments and the attributes; not a call of the constructor, whose
+        arguments may have other names.
+        """
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[RLMError], args: tuple[Any, ...], attributes: dict[str, Any]) -> RLMError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class InputError(RLMError, ValueError):
@@ -63,10 +77,6 @@ class ReplayDivergedError(JournalError):
             "start the run anew"
         )
         self.path = path
-
-    def __reduce__(self) -> tuple[type["ReplayDivergedError"], tuple[str]]:
-        """The class and its argument: an exception is copied by those."""
-        return ReplayDivergedError, (self.path,)
 
 
 class QueryError(InputError):
@@ -153,6 +163,10 @@ class SandboxUnavailableError(SandboxError):
 
 class SandboxClosedError(SandboxError):
     """The session was closed or cancelled before this use."""
+
+
+class ClusterError(RLMError):
+    """A Ray cluster cannot be reached, or an actor ended during its work."""
 
 
 class StorageError(RLMError):

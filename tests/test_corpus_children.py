@@ -256,3 +256,23 @@ def test_the_host_never_holds_a_second_text(tmp_path: Path, kind: str, unit: str
         [sys.executable, "-c", MEASURE, kind, str(path)], capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 0.1
+
+
+def test_a_slice_can_be_made_again_elsewhere() -> None:
+    """Another corpus of the root's text makes an equal slice from its parts: with the same texts,
+    metadata and origins.
+    """
+    texts = [SimpleNamespace(page_content="hello world", metadata={"page": 1}, id=None), "second"]
+    with Corpus.build(texts) as root, Corpus.build(texts) as elsewhere:
+        middle = SpanRef("context_0", 2, 9)
+        parts = [SpanRef("context_1", 0, 6), ["say ", middle, "!"], "", [middle]]
+        first = root.slice(parts)
+        for child in (first, first.slice([SpanRef("context_1", 3, 8)], is_list=False)):
+            found = child.parts()
+            assert found is not None
+            assert found[0] is root
+            again = elsewhere.slice(found[1], is_list=child.is_list)
+            assert (whole(again), again.metadata) == (whole(child), child.metadata)
+            assert again.sha256 == child.sha256
+            assert again.lift(SpanRef("context_0", 2, 4)) == child.lift(SpanRef("context_0", 2, 4))
+        assert root.parts() is None

@@ -45,12 +45,14 @@ class Corpus:
         *,
         is_list: bool,
         origins: Sequence[tuple[SpanOrigin, ...]] | None = None,
+        root: "Corpus | None" = None,
     ) -> None:
         self.sources = tuple(sources)
         self.is_list = is_list
         self._numbers = {source.name: number for number, source in enumerate(self.sources)}
         self._places: Sequence[Place] | None = places
         self._origins = origins  # None for the root, whose spans need no lifting
+        self._root = root
         self.lengths = tuple(source.length for source in self.sources)
         self.characters = sum(self.lengths)
         self._kept: dict[str, Any] = {}
@@ -134,7 +136,41 @@ class Corpus:
                     origins.append(made_of)
                 sources.append(source)
                 places.append(place)
-        return Corpus(sources, places, is_list=is_list, origins=origins)
+        root = self if self._root is None else self._root
+        return Corpus(sources, places, is_list=is_list, origins=origins, root=root)
+
+    def parts(self) -> "tuple[Corpus, list[SpanRef | str | list[SpanRef | str]]] | None":
+        """For a child corpus: the root, and the parts of which its `slice` makes an equal one. None
+        for the root. Blocks.
+
+        Raises:
+            ContextError: As `text`.
+        """
+        if self._root is None or self._origins is None:
+            return None
+        root = self._root
+        return root, [
+            self._part(root, source, origins)
+            for source, origins in zip(self.sources, self._origins, strict=True)
+        ]
+
+    def _part(
+        self, root: "Corpus", source: Source, origins: tuple[SpanOrigin, ...]
+    ) -> SpanRef | str | list[SpanRef | str]:
+        if len(origins) == 1 and length_of(origins[0].span) == source.length:
+            span = origins[0].span
+            # A span as a part has its source's metadata; in a sequence it has none
+            return span if root.source(span.source).metadata == source.metadata else [span]
+        parts: list[SpanRef | str] = []
+        at = 0
+        for origin in origins:
+            if at < origin.at:
+                parts.append(self.text(source.name, at, origin.at))
+            parts.append(origin.span)
+            at = origin.at + length_of(origin.span)
+        if at < source.length or not parts:
+            parts.append(self.text(source.name, at))
+        return parts
 
     def __enter__(self) -> Self:
         return self

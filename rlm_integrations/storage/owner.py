@@ -10,7 +10,7 @@ _START_TIME = 19  # the field of /proc/PID/stat after the command's name
 
 def own_name() -> str:
     """The name of this process: boot, namespace of process ids, id and start time."""
-    return f"{_machine()} {os.getpid()} {_started(os.getpid())}"
+    return f"{this_machine()} {os.getpid()} {_started(os.getpid())}"
 
 
 def is_dead(name: str) -> bool:
@@ -19,7 +19,7 @@ def is_dead(name: str) -> bool:
     """
     machine, _, process = name.rpartition(" ")[0].rpartition(" ")
     started = name.rpartition(" ")[2]
-    if not machine or machine != _machine() or not process.isdigit():
+    if not machine or machine != this_machine() or not process.isdigit():
         return False
     return _started(int(process)) != started
 
@@ -29,11 +29,12 @@ def shown(name: str) -> str:
     if name.count(" ") < 2:
         return repr(name)
     process = name.rpartition(" ")[0].rpartition(" ")[2]
-    where = "on this machine" if name.startswith(f"{_machine()} ") else "on another machine"
+    where = "on this machine" if name.startswith(f"{this_machine()} ") else "on another machine"
     return f"process {process} {where}"
 
 
-def _machine() -> str:
+def this_machine() -> str:
+    """The name of this machine, and of its namespace of process ids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - it is no path

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Self
 
 from rlm_integrations.corpus import Corpus
@@ -11,6 +12,7 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.records import Completion
 from rlm_integrations.result import RLMResult
 from rlm_integrations.run_setup import RunSetup
+from rlm_integrations.storage import owner
 from rlm_integrations.storage.artifacts import ArtifactStore
 from rlm_integrations.storage.database import parse_url
 from rlm_integrations.storage.database_errors import Target
@@ -85,7 +87,8 @@ class Storage:
         self._forgetting = Forgetting(self._shared, self.lake, self._runs)
         self._retention = Retention(self._shared.database, self._forgetting, self.retention)
         self._retention.start()
-        self._arguments = (where, lake, schema, pretty_print, keep_documents, retention)
+        places = (_absolute(where), None if lake is None else _absolute(lake))
+        self._arguments = (*places, schema, pretty_print, keep_documents, retention)
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str]) -> Self:
@@ -237,6 +240,12 @@ class Storage:
         """
         return self._replies.clear(older_than)
 
+    @property
+    def machine(self) -> str | None:
+        """The machine that has its SQLite database; None for a database on a server."""
+        is_local = self._shared.database.dialect.name == "sqlite"
+        return owner.this_machine() if is_local else None
+
     def __reduce__(self) -> tuple[Any, ...]:
         """The arguments: a copy, or the object in another process, opens the same storage."""
         return _opened, self._arguments
@@ -288,6 +297,12 @@ class Storage:
             InputError: The name is invalid.
         """
         return open_store(self, self._shared, name)
+
+
+def _absolute(place: str | os.PathLike[str]) -> str:
+    """A folder for processes in other working directories, or a URL as it is."""
+    shown = os.fspath(place)
+    return shown if "://" in shown else str(Path(shown).expanduser().absolute())
 
 
 def _opened(

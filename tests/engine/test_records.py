@@ -25,7 +25,16 @@ from pydantic import BaseModel, TypeAdapter
 
 from rlm_integrations import RLM, Budget, Limits, LLMError, Retry, RLMResult, SharedStore
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import ContextError, InputError
+from rlm_integrations.errors import (
+    ContextError,
+    IncompleteError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    QueryError,
+    ReplayDivergedError,
+    RLMError,
+)
 from rlm_integrations.run_setup import ModelNames, SourceInfo
 from tests.engine.conftest import Scripted, code, final, run
 
@@ -477,3 +486,20 @@ def test_with_document_of_a_store(tmp_path: Path) -> None:
         loaded.with_document("short")
     with pytest.raises(ContextError, match="the context is None"):
         store.with_document(None)
+
+
+def test_every_error_can_be_pickled() -> None:
+    """An error has the same message and attributes in another process."""
+    errors: list[RLMError] = [
+        ModelError("slow down", type="rate_limit", retry_after=2.0),
+        QueryError("bad", column=3),
+        IncompleteError("no answer", result=rich()),
+        MissingExtraError("a feature", "ray"),
+        ReplayDivergedError("r.b1/q0"),
+    ]
+    for error in errors:
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))
+        assert again.__dict__.keys() == error.__dict__.keys()
+    again = pickle.loads(pickle.dumps(errors[0]))
+    assert (again.type, again.retry_after, again.sent) == ("rate_limit", 2.0, True)

@@ -361,7 +361,7 @@ async def test_a_process_that_has_ended_loses_its_run_at_once(
     has its number now.
     """
     with monkeypatch.context() as patched:
-        patched.setattr(owner, "own_name", lambda: _other_start(owner._machine(), os.getpid()))
+        patched.setattr(owner, "own_name", lambda: _other_start(owner.this_machine(), os.getpid()))
         kept = await runs.begin("the-run", _setup(), Corpus.build("a document"))
     taken = await runs.take("the-run")
     assert taken.kept is not None

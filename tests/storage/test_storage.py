@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,21 @@ def test_an_rlm_keeps_its_runs(storage: Storage) -> None:
     assert rlm.resume(result.run_id).answer == result.answer
     with pytest.raises(InputError, match=f"nearest are '{result.run_id}'"):
         rlm.resume(result.run_id[:-1])
+
+
+def test_a_pickled_storage_is_the_same_folder_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage that is unpickled in another working directory opens the same folder; it names its
+    machine, which a database on a server does not have.
+    """
+    monkeypatch.chdir(tmp_path)
+    with Storage("runs", lake="lake") as storage:
+        large = os.urandom(10 * SMALL_BYTES)
+        sha256 = storage.lake.put(large)
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        with pickle.loads(pickle.dumps(storage)) as again:
+            assert again.lake.get(sha256) == large
+            assert again.machine == storage.machine is not None
+    assert list((tmp_path / "elsewhere").iterdir()) == []
