@@ -100,7 +100,8 @@ class ObjectQuery:
         """All matches in order, read in portions that begin with this size."""
         sources = self._sources()
         for source in sources if self._is_newest_first else reversed(sources):
-            yield from self._matches_in(source, size)
+            if source.first <= source.last:
+                yield from self._matches_in(source, size)
 
     def _matches_in(self, source: KeySource, size: int) -> Iterator[Card]:
         objects, events = self._objects, self._view.tables.schema.events

@@ -88,6 +88,8 @@ class TextIndexes:
             done = row.desc_seq if kind == "desc" else row.text_seq
             if done is None or row.last_seq - done > enough:
                 raise IndexBehindError(kind)
+            if done < row.last_seq:
+                self._grow(kind)  # this search reads the rest, later ones need not
             name = self._table(view.store_no, kind)
             index = table(name, column("rowid"))
             matches = literal_column(name).op("MATCH")(bindparam(None, trigrams_of(needles)))
@@ -101,14 +103,19 @@ class TextIndexes:
     def grow(self, row: StoreRow) -> None:
         """Index more objects in the writer's thread, if there are indexes that lack a chunk."""
         for kind, done in _marks(row).items():
-            if done is None or row.last_seq - done < CHUNK_OBJECTS or kind in self._growing:
-                continue
-            self._growing.add(kind)
-            try:
-                chunk = self._chunk(kind)
-            except StorageError:  # closed; the write that called this is kept all the same
-                return
-            chunk.add_done_callback(lambda _, kind=kind: self._growing.discard(kind))  # type: ignore[misc]
+            if done is not None and row.last_seq - done >= CHUNK_OBJECTS:
+                self._grow(kind)
+
+    def _grow(self, kind: Kind) -> None:
+        """Index a chunk without waiting for it."""
+        if kind in self._growing:
+            return
+        self._growing.add(kind)
+        try:
+            chunk = self._chunk(kind)
+        except StorageError:  # closed; what called this is done all the same
+            return
+        chunk.add_done_callback(lambda _: self._growing.discard(kind))
 
     def catch_up(self, kind: Kind) -> None:
         """Index all objects that there are now."""
