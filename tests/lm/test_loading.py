@@ -17,6 +17,7 @@ from rlm_integrations import RLM, Budget, Limits, allm_batch
 from rlm_integrations._concurrency.per_loop import PerLoop
 from rlm_integrations.errors import ModelError
 from rlm_integrations.records import Completion, LLMError, Request, Usage
+from tests._script import run_script
 
 LOADING = "import time\nprint('loading', flush=True)\ntime.sleep(600)\n"
 APIS = {
@@ -122,3 +123,15 @@ async def test_a_resource_dropped_while_it_is_made_leaks_nothing() -> None:
     await entry.ending
     go.set()
     assert (complaints, entry.opening.cancelled()) == ([], True)
+
+
+def test_no_call_meets_a_module_that_another_thread_imports() -> None:
+    """Openai looks for httpx2 in `sys.modules` at each call, and the price list imports it: if it is
+    installed, it is loaded before the first call.
+    """
+    code = (
+        "import importlib.util, sys\n"
+        "import rlm_integrations.lm.openai.transport\n"
+        "print('httpx2' in sys.modules or importlib.util.find_spec('httpx2') is None)"
+    )
+    assert run_script(code).stdout == "True\n"

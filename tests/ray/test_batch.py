@@ -31,6 +31,12 @@ async def until(holds: Any) -> None:
         await asyncio.sleep(0.005)
 
 
+def failures(result: RLMResult) -> list[str | None]:
+    """Why a run, and blocks of its code, failed."""
+    blocks = [block for turn in result.trajectory for block in turn.executions]
+    return [result.error, *(block.error for block in blocks if block.error is not None)]
+
+
 def test_results_equal_those_of_local_runs(executor: RayExecutor, provider: StandIn) -> None:
     """Answers, citations, trajectories and stores are those of local runs, in the order of the
     questions; a run that raises leaves its error, and the others continue.
@@ -39,6 +45,7 @@ def test_results_equal_those_of_local_runs(executor: RayExecutor, provider: Stan
     local = facts(rlm.completion(QUESTION, DOCUMENT))
     questions = [(QUESTION, DOCUMENT), ("", DOCUMENT), (QUESTION, DOCUMENT), (QUESTION, 17)]
     first, second, third, fourth = executor.batch(rlm, questions)
+    assert failures(first) == failures(third) == [None]
     assert facts(first) == facts(third) == local
     assert isinstance(second, InputError)
     assert "the question must be a string" in str(second)

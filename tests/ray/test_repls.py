@@ -72,31 +72,16 @@ async def open_session(executor: RayExecutor, gate: Any, max_restarts: int = 2) 
     return await RaySandbox(executor._actors, max_restarts).open(opening)
 
 
-async def test_a_session_keeps_the_contract(executor: RayExecutor) -> None:
-    """Variables, errors, threads, refused calls, interrupts and results are those of a local
-    session.
-    """
+async def test_a_running_block_is_interrupted(executor: RayExecutor) -> None:
+    """Its calls are cancelled here, and its session and its variables stay."""
     gate = RecordingGate()
     session = await open_session(executor, gate)
-    await session.set_vars({"given": [1, 2]})
-    result = await session.execute("x = [*given, len(context_0)]\nprint(context_1, x)", 1)
-    assert (result.status, result.output) == ("ok", "é ü 😀 [1, 2, 19]\n")
-    result = await session.execute("fail('KeyError', 'no such key')", 2)
-    assert result.error is not None
-    assert (result.error.type, "no such key" in result.error.message) == ("KeyError", True)
-    threads = (
-        "from concurrent.futures import ThreadPoolExecutor\n"
-        "with ThreadPoolExecutor(3) as pool: print(list(pool.map(lambda _: together(), range(3))))"
-    )
-    assert (await session.execute(threads, 3)).output == "['met', 'met', 'met']\n"
-    running = asyncio.ensure_future(session.execute("slow(1000)", 4))
+    running = asyncio.ensure_future(session.execute("x = len(context_1)\nslow(1000)", 1))
     await until(lambda: gate.open)
     await session.interrupt()
     assert (await running).status == "interrupted"
     assert gate.cancelled == 1
-    result = await session.execute("FINAL({'x': x}, evidence=['fox'])", 5)
-    assert result.final is not None
-    assert (result.final.value, result.final.evidence) == ({"x": [1, 2, 19]}, ("fox",))
+    assert (await session.execute("print(x)", 2)).output == "5\n"
     await session.close()
     assert soon(lambda: not sandboxes())
 

@@ -5,7 +5,7 @@ and aiohttp.
 import importlib
 import io
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 else:
     # openai 2 is built on httpx, openai 3 on its successor httpx2.
     httpx = importlib.import_module("httpx" if openai.__version__.startswith("2.") else "httpx2")
+
+# openai looks for httpx2 in `sys.modules` at each call, and one that another thread is importing (for
+# the price list) would fail the call: if it is installed, it is loaded before the first call.
+with suppress(ImportError):
+    importlib.import_module("httpx2")
 
 # Headers that aiohttp sets itself
 AIOHTTP_HEADERS = {b"host", b"connection", b"content-length", b"accept-encoding"}
