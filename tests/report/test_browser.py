@@ -330,6 +330,11 @@ def odd_runs() -> dict[str, tuple[RLMResult, list[str] | None, list[str]]]:
             None,
             ["Cancelled before its end", "There is no answer", "No turn was recorded"],
         ),
+        "running": (
+            made_run(whole, stop_reason="running", answer=None),
+            None,
+            ["Still running: this is the record so far.", "There is no answer"],
+        ),
         "bare": (RLMResult(answer=""), None, ["(no question was recorded)", "unknown time"]),
         "odd numbers": (
             made_run(

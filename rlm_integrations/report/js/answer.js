@@ -12,6 +12,8 @@ const ENDS = {
   sandbox_lost: "Failed: the sandbox was lost.",
   cancelled: "Cancelled before its end.",
   failed: "Failed with an exception.",
+  running: "Still running: this is the record so far.",
+  interrupted: "Its process ended before the run: it can be resumed.",
 };
 
 /** Whether language models were asked, as a sentence. */
