@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from sqlalchemy import Connection
 
@@ -20,6 +20,15 @@ T = TypeVar("T")
 
 _GROUP_UNITS = 1_000
 Rows = Mapping[RawInsert, Sequence[Row]]
+
+
+@runtime_checkable
+class GroupWork(Protocol):
+    """Work that collects rows, to write those of a whole group at once."""
+
+    def finish(self, connection: Connection) -> None:
+        """Write them, after the work of all units; each of them calls this."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -145,6 +154,10 @@ class DatabaseWriter:
             for unit in group:
                 if unit.work is not None:
                     unit.outcome = unit.work(connection)
+            for unit in group:
+                work: object = unit.work
+                if isinstance(work, GroupWork):
+                    work.finish(connection)
 
 
 def _settle(group: list[_Unit[Any]]) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from rlm_integrations.errors import InputError
 from rlm_integrations.storage.stores import codec
 from rlm_integrations.storage.stores.tables import StoreRow, StoreTables
-from rlm_integrations.storage.stores.writing import StoreCounts, StoreWriting
+from rlm_integrations.storage.stores.writing import StoreCounts, open_writing
 from rlm_integrations.store.backend import Build
 from rlm_integrations.store.log import StoreEvent
 from rlm_integrations.store.view import check_room, weight
@@ -55,7 +55,7 @@ class StoreAppend:
 
     def __call__(self, connection: Connection) -> Sequence[StoreEvent]:
         """The events that are written, none if the write is refused."""
-        writing = StoreWriting(connection, self.tables, self.name, self.counts)
+        writing = open_writing(connection, self.tables, self.name, self.counts)
         if self.row is not None:
             unit = self.tables.select_unit.fetch(connection, key=self._first_key)
             if unit and unit[0][0] == self.row.last_unit:
@@ -73,9 +73,12 @@ class StoreAppend:
             return ()
         if events:
             writing.write(events, size)
-            self.tables.wake(connection, self.name)
             self.row, self._first_key = writing.row, codec.key_of(writing.store_no, seq)
         if self.journal is not None:
             self.journal(connection, events)
         self._events = events
         return events
+
+    def finish(self, connection: Connection) -> None:
+        """Write the rows of all writes of the group to this store, once."""
+        open_writing(connection, self.tables, self.name, self.counts).flush()

@@ -1,7 +1,7 @@
 """Writes to a store: events and all that is derived from them, in one transaction."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,12 +20,13 @@ from rlm_integrations.storage.stores.tables import (
     StoreTables,
 )
 from rlm_integrations.store.backend import Found
-from rlm_integrations.store.log import Created, Invalidated, Linked, StoreEvent
+from rlm_integrations.store.log import Created, Invalidated, Linked, LinkType, StoreEvent
 from rlm_integrations.store.text import folded
 
 CACHED_COUNTS: Final = 100_000
 _POSITIONS: Final = 1_024  # more than an object has tags
 _LOOKED_UP: Final = 500  # counts in one query: SQLite had a bound of 999 values
+_WRITINGS: Final = "rlm store writings"  # of a connection
 _KINDS: Final = {TYPES: "type", TAGS: "tag", WORKERS: "worker"}
 
 Count = tuple[int, str]  # a kind and a name
@@ -48,8 +49,23 @@ class StoreCounts:
         return self.totals
 
 
+def open_writing(
+    connection: Connection, tables: StoreTables, name: str, counts: StoreCounts
+) -> "StoreWriting":
+    """The writing of a store in the connection's transaction: one for all writes of its group."""
+    transaction = connection.get_transaction()
+    held = connection.info.get(_WRITINGS)
+    if held is None or held[0] is not transaction:
+        held = connection.info[_WRITINGS] = transaction, {}
+    writings: dict[str, StoreWriting] = held[1]
+    if name not in writings:
+        writings[name] = StoreWriting(connection, tables, name, counts)
+    return writings[name]
+
+
 class StoreWriting(StoreView):
-    """A store that is locked for one write.
+    """A store that is locked for the writes of one transaction. Rows are collected, and written by
+    `flush`.
 
     Args:
         connection: The transaction.
@@ -71,26 +87,32 @@ class StoreWriting(StoreView):
         self._known = counts.at(self.row.last_unit)
         self._absent: set[Count] = set()  # known, and without a row
         counts.unit, counts.totals = 0, {}  # until this is written
-        self._new: dict[str, tuple[int, Found]] = {}  # the objects of this write
+        self._new: dict[str, tuple[int, Found]] = {}  # the objects of this transaction
         self._changes: dict[Count, tuple[int, int]] = {}  # by how much, and when
+        self._events: list[Row] = []
+        self._objects_made: list[Row] = []
+        self._terms: list[Row] = []
+        self._marks: list[Row] = []
 
     def find_key(self, id_: str) -> tuple[int, Found] | None:
-        """The key of an object, also of this write, and the object."""
+        """The key of an object, also of this transaction, and the object."""
         return self._new.get(id_) or super().find_key(id_)
+
+    def links(self, src: str) -> Sequence[tuple[LinkType, str]]:
+        """What an object links to, in order."""
+        self.flush()
+        return super().links(src)
 
     def number_of(self, worker: str) -> int:
         """The last number that a worker has used or reserved."""
-        return self._total((WORKERS, worker))
-
-    def _total(self, count: Count) -> int:
+        count = WORKERS, worker
         if count not in self._known:
             self._look_up([count])
-        return self._known[count]
+        return self._known[count] + self._changes.get(count, (0, 0))[0]
 
     def write(self, events: Sequence[StoreEvent], size: int) -> None:
         """Write events with the next numbers, which have this size together."""
         unit = secrets.randbits(62) + 1
-        rows: dict[str, list[Row]] = {"events": [], "objects": [], "terms": []}
         objects = invalid = 0
         for event in events:
             key = codec.key_of(self.store_no, event.seq)
@@ -98,26 +120,15 @@ class StoreWriting(StoreView):
             match event:
                 case Created():
                     card = codec.encode_card(event)
-                    self._create(key, event, card, rows)
+                    self._create(key, event, card)
                     objects += 1
                 case Invalidated():
-                    self._invalidate(key, event, rows)
+                    self._invalidate(event)
                     invalid += 1
                 case Linked():
-                    self._link(key, event, rows)
+                    self._link(key, event)
             body = codec.encode_event(event, card)
-            rows["events"].append({"event_key": key, "unit": unit, "body": body})
-        tables, connection = self.tables, self.connection
-        tables.insert_events.run(connection, rows["events"])
-        tables.insert_objects.run(connection, rows["objects"])
-        tables.insert_terms.run(connection, rows["terms"])
-        for event in events:
-            if isinstance(event, Invalidated):
-                reason = codec.as_json(event.reason)
-                tables.mark_invalid.run(
-                    connection, [{"key": self._key(event.id), "reason": reason}]
-                )
-        self._write_counts()
+            self._events.append({"event_key": key, "unit": unit, "body": body})
         self.row = replace(
             self.row,
             last_seq=events[-1].seq,
@@ -126,13 +137,30 @@ class StoreWriting(StoreView):
             invalid_objects=self.row.invalid_objects + invalid,
             size=self.row.size + size,
         )
-        tables.update_row(connection, self.row)
-        self._counts.unit, self._counts.totals = unit, self._known
 
-    def _create(self, key: int, event: Created, card: str, rows: Mapping[str, list[Row]]) -> None:
+    def flush(self) -> None:
+        """Write the rows that were collected."""
+        if not self._events:
+            return
+        tables, connection = self.tables, self.connection
+        tables.insert_events.run(connection, self._events)
+        tables.insert_objects.run(connection, self._objects_made)
+        tables.insert_terms.run(connection, self._terms)
+        tables.mark_invalid.run(connection, self._marks)
+        self._write_counts()
+        tables.update_row(connection, self.row)
+        tables.wake(connection, self.name)
+        for rows in (self._events, self._objects_made, self._terms, self._marks):
+            rows.clear()
+        self._changes.clear()
+        self._new.clear()
+        self._counts.unit, self._counts.totals = self.row.last_unit, self._known
+
+    def _create(self, key: int, event: Created, card: str) -> None:
         self._new[event.id] = key, Found(event, None)
         text = codec.as_bytes(folded(event, "desc"))
-        rows["objects"].append({"event_key": key, "card": card, "folded": text, "invalid": None})
+        made = {"event_key": key, "card": card, "folded": text, "invalid": None}
+        self._objects_made.append(made)
         terms = [
             (ID, event.id),
             ("type", event.type),
@@ -140,28 +168,27 @@ class StoreWriting(StoreView):
             *(("tag", tag) for tag in event.tags),
             *(("parent", parent) for parent in event.parents),
         ]
-        rows["terms"] += [{"term": self.term(*term), "event_key": key} for term in terms]
+        self._terms += [{"term": self.term(*term), "event_key": key} for term in terms]
         self._change((WORKERS, event.worker), event.takes, 0)
         self._count(event, 1, event.seq)
 
-    def _invalidate(self, key: int, event: Invalidated, rows: Mapping[str, list[Row]]) -> None:
+    def _invalidate(self, event: Invalidated) -> None:
         of, found = self._known_object(event.id)
-        rows["terms"].append({"term": self.term(INVALID, ""), "event_key": of})
-        self._count(found.created, -1, codec.seq_of(key))
+        self._new[event.id] = of, found._replace(invalid=event.reason)
+        self._marks.append({"key": of, "reason": codec.as_json(event.reason)})
+        self._terms.append({"term": self.term(INVALID, ""), "event_key": of})
+        self._count(found.created, -1, event.seq)
 
-    def _link(self, key: int, event: Linked, rows: Mapping[str, list[Row]]) -> None:
+    def _link(self, key: int, event: Linked) -> None:
         of, _ = self._known_object(event.id)
-        rows["terms"].append({"term": self.term(LINK, event.id), "event_key": key})
-        rows["terms"].append({"term": self.term(event.type, event.dst), "event_key": of})
+        self._terms.append({"term": self.term(LINK, event.id), "event_key": key})
+        self._terms.append({"term": self.term(event.type, event.dst), "event_key": of})
 
     def _known_object(self, id_: str) -> tuple[int, Found]:
         found = self.find_key(id_)
         if found is None:
             raise KeyError(id_)  # the caller has checked it
         return found
-
-    def _key(self, id_: str) -> int:
-        return self._known_object(id_)[0]
 
     def _count(self, event: Created, by: int, seq: int) -> None:
         self._change((TYPES, event.type), by, seq * _POSITIONS)
@@ -192,6 +219,7 @@ class StoreWriting(StoreView):
                 )
             else:
                 changed.append({"key": term, "new": total, "at": -at})
+        self._absent.clear()
         self.tables.insert_counts.run(self.connection, new)
         self.tables.update_counts.run(self.connection, changed)
 
