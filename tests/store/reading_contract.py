@@ -306,7 +306,7 @@ class ReadingContract:
                 )
                 for _ in range(2)
             ]
-            for _ in range(1_100):
+            for _ in range(520):
                 layer = [worker.create("note", "d", "c", parents=layer) for _ in range(2)]
             steps = worker.trace(layer[0])
             assert len(steps) == 1_000
