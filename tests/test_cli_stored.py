@@ -130,3 +130,84 @@ def test_a_record_chooses_neither_a_sandbox_nor_an_address(
     code, out, err = run("resume", run_id)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_a_stored_run_is_shown(run: Callable[..., Shell]) -> None:
+    """`show` prints question, status, document and usage, then the answer with its citations."""
+    _, answer, _ = run("ask", "report.txt", QUESTION, "--storage", "runs")
+    run_id = run("runs")[1].split()[0]
+    code, out, err = run("show", run_id)
+    assert (code, err) == (0, "")
+    head, shown = out.split("\n\n", 1)
+    rows = dict(line.split(maxsplit=1) for line in head.splitlines())
+    assert shown == answer
+    assert (rows["question"], rows["status"], rows["model"]) == (QUESTION, "final", "offline")
+    assert rows["document"].startswith("context_0 (report.txt), ")
+    assert "tokens in" in rows["usage"]
+    code, out, _ = run("show", run_id, "--json")
+    plain = json.loads(out)
+    assert (plain["run_id"], plain["result"]["run_id"]) == (run_id, run_id)
+    code, out, err = run("show", f"{run_id[:-1]}x")
+    assert (code, out) == (2, "")
+    assert f"the nearest are '{run_id}'" in err
+
+
+def test_a_storage_is_kept_in_order(run: Callable[..., Shell]) -> None:
+    """`storage check | stats | prune | forget`, each also as JSON; a damaged storage exits with 1."""
+    run("ask", "report.txt", QUESTION, "--storage", "runs")
+    run_id = run("runs")[1].split()[0]
+    code, out, _ = run("storage", "check")
+    assert (code, out.splitlines()[-1]) == (0, "no problem")
+    assert json.loads(run("storage", "stats", "--json")[1])["runs"] == {"final": 1}
+    assert run("storage", "stats")[1].startswith("runs: 1 final\n")
+    assert run("storage", "prune", "--older-than", "1h")[:2] == (
+        0, "removed: 0 runs, 0 blobs (0 B of content)\n",
+    )  # fmt: skip
+    code, _, err = run("storage", "prune", "--older-than", "soon")
+    assert code == 2
+    assert "--older-than must be like 12h, 30d or 2w, not 'soon'" in err
+    with Storage("runs") as storage:
+        table = storage._shared.database.schema.records
+        storage._shared.writer.submit(
+            lambda each: each.execute(table.update().values(body=b"s12345"))
+        ).result()
+    code, out, _ = run("storage", "check")
+    assert (code, "is damaged" in out) == (1, True)
+    report = json.loads(run("storage", "check", "--json")[1])
+    assert (report["is_sound"], report["problems"][0]["run_id"]) == (False, run_id)
+    removed = json.loads(run("storage", "forget", run_id, "--json")[1])
+    assert removed["runs"] == 1
+    assert run("storage", "forget", run_id)[0] == 2
+    assert run("runs")[1] == ""
+
+
+def test_a_run_is_carried_by_a_file(run: Callable[..., Shell]) -> None:
+    """`export` writes it, `import` prints its id, and the other storage shows the same."""
+    run("ask", "report.txt", QUESTION, "--storage", "runs")
+    run_id = run("runs")[1].split()[0]
+    assert run("export", run_id, "run.zip")[:2] == (0, "run.zip\n")
+    assert run("import", "run.zip", "--storage", "other")[:2] == (0, f"{run_id}\n")
+    shown = [run("show", run_id, "--storage", place)[1] for place in ("runs", "other")]
+    assert shown[0] == shown[1]
+    Path("bad.zip").write_bytes(Path("run.zip").read_bytes()[:-30])
+    for words, message in [
+        (("import", "run.zip", "--storage", "other"), "there is a run"),
+        (("import", "bad.zip"), "is not a zip file"),
+        (("export", run_id, "nowhere/run.zip"), "cannot be written"),
+        (("show", run_id, "--storage", "nowhere"), "there is no storage in 'nowhere'"),
+    ]:
+        code, out, err = run(*words)
+        assert (code, out) == (2, ""), words
+        assert message in err
+    assert not Path("nowhere").exists()
+
+
+def test_each_command_has_an_example(run: Callable[..., Shell]) -> None:
+    """The help of what keeps a storage in order ends with a line to copy, which is valid."""
+    commands = [["show"], ["export"], ["import"]]
+    commands += [["storage", each] for each in ("check", "stats", "prune", "forget")]
+    for words in commands:
+        *_, last = run(*words, "--help")[1].splitlines()
+        assert last.startswith(f"example: rlm-integrations {' '.join(words)}")
+        code, _, err = run(*last.split()[2:], "--storage", "nowhere")
+        assert (code, "there is no" in err) == (2, True), last

@@ -38,6 +38,11 @@ def add_files(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_example(parser: argparse.ArgumentParser, words: str) -> None:
+    """End the help of a command with an example."""
+    parser.epilog = f"example: rlm-integrations {words}"
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add how the result of a run is shown."""
     output = parser.add_argument_group("output")

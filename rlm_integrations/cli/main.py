@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import split_words
 from rlm_integrations.cli.ask import add_ask
+from rlm_integrations.cli.carry import add_export, add_import
 from rlm_integrations.cli.diff import add_diff
 from rlm_integrations.cli.jobs import add_jobs
 from rlm_integrations.cli.output import say
@@ -15,7 +16,9 @@ from rlm_integrations.cli.report import add_report
 from rlm_integrations.cli.resume import add_resume
 from rlm_integrations.cli.rewording import reword
 from rlm_integrations.cli.runs import add_runs
+from rlm_integrations.cli.show import add_show
 from rlm_integrations.cli.submit import add_submit
+from rlm_integrations.cli.upkeep import add_upkeep
 from rlm_integrations.cli.worker import add_worker
 from rlm_integrations.errors import (
     InputError,
@@ -26,7 +29,20 @@ from rlm_integrations.errors import (
 )
 
 # Each adds a command, in the order of the help
-_COMMANDS = (add_ask, add_resume, add_runs, add_submit, add_worker, add_jobs, add_report, add_diff)
+_COMMANDS = (
+    add_ask,
+    add_resume,
+    add_runs,
+    add_show,
+    add_submit,
+    add_worker,
+    add_jobs,
+    add_report,
+    add_diff,
+    add_export,
+    add_import,
+    add_upkeep,
+)
 
 
 class Parsers(NamedTuple):

@@ -43,7 +43,7 @@ def deliver(result: "RLMResult", options: argparse.Namespace) -> None:
         if options.json:
             print_text(json.dumps(result.to_dict()))
         elif result.answer or result.citations:
-            text = _readable(result)
+            text = readable(result)
             print_text(printable(text) if sys.stdout.isatty() else text)
     finally:
         if options.save is not None:
@@ -77,7 +77,7 @@ def say_summary(result: "RLMResult") -> None:
     """Say in one line what a run took."""
     from rlm_integrations.engine.show import summary
 
-    say(f"{summary(result)}{_price(result)}")
+    say(f"{summary(result)}{price(result)}")
 
 
 def quote_file(file: str) -> str:
@@ -91,7 +91,7 @@ def quote_file(file: str) -> str:
     )
 
 
-def _readable(result: "RLMResult") -> str:
+def readable(result: "RLMResult") -> str:
     """The answer, and a line for each citation: source, place, and quote as a JSON string."""
     lines = []
     for number, each in enumerate(result.citations, 1):
@@ -101,7 +101,8 @@ def _readable(result: "RLMResult") -> str:
     return "\n".join([str(result.answer), *([""] if lines else []), *lines])
 
 
-def _price(result: "RLMResult") -> str:
+def price(result: "RLMResult") -> str:
+    """What a run cost, as the end of a line; "" if its models cost nothing."""
     if set(result.spent.by_model) <= {"offline"}:
         return ""
     return ", cost unknown" if result.cost is None else f", ${result.cost:.4f}"

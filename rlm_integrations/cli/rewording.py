@@ -8,6 +8,7 @@ _OPTIONS: Final = {
     "max_cost": "--max-cost",
     "max_tokens": "--max-tokens",
     "max_calls": "--max-calls",
+    "older_than": "--older-than",
 }
 _PHRASES: Final = {
     r"pass its encoding, or errors='replace'": "give its --encoding, or --errors replace",

@@ -3,12 +3,15 @@
 import argparse
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_storage, count
 from rlm_integrations.cli.output import print_text
 from rlm_integrations.cli.stored import open_storage
+
+if TYPE_CHECKING:
+    from rlm_integrations.storage import RunInfo
 
 _QUESTION_CHARS = 60  # of a question in the list
 
@@ -40,7 +43,13 @@ def list_runs(options: argparse.Namespace) -> int:
         print_text(json.dumps([asdict(run) for run in runs], default=str))
         return exit_codes.ANSWERED
     for run in runs:
-        status = "interrupted" if run.status == "running" and not run.is_owned else run.status
         question = " ".join(printable(run.question).split())[:_QUESTION_CHARS]
-        print_text(f"{run.run_id}  {run.created:%Y-%m-%d %H:%M}  {status:<15} {question}")
+        print_text(
+            f"{run.run_id}  {run.created:%Y-%m-%d %H:%M}  {shown_status(run):<15} {question}"
+        )
     return exit_codes.ANSWERED
+
+
+def shown_status(run: "RunInfo") -> str:
+    """The status of a run; "interrupted" if no process runs it any more."""
+    return "interrupted" if run.status == "running" and not run.is_owned else run.status

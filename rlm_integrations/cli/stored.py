@@ -26,6 +26,17 @@ def open_storage(place: str) -> "Storage":
     return Storage(place)
 
 
+def existing_storage(place: str) -> "Storage":
+    """The storage of a folder or a URL; no folder is created.
+
+    Raises:
+        InputError: There is none.
+    """
+    if "://" not in place and not Path(place).is_dir():
+        raise InputError(f"there is no storage in {place!r}: name its folder with --storage")
+    return open_storage(place)
+
+
 def load_run(name: str, place: str) -> "RLMResult":
     """The run that a file has, or that the storage has under this id.
 

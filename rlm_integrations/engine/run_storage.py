@@ -19,12 +19,13 @@ class KeptRun(Protocol):
 
     run_id: str
 
-    async def append(self, call: str, record: bytes) -> None:
+    async def append(self, call: str, record: bytes, *, durable: bool = True) -> None:
         """Keep a record of the run's journal; it is safe when this returns.
 
         Args:
             call: The path of the call.
             record: The record.
+            durable: Whether it must survive a power failure. A killed process never loses it.
         """
         ...
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.engine.answer_codec import decode_answer, encode_answer
+from rlm_integrations.engine.block_outcome import BlockOutcome
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.child_requests import ChildAnswer
 from rlm_integrations.engine.journal import Answer, MemoryJournal
@@ -79,5 +80,7 @@ class StoredJournal(PastJournal):
             if is_short
             else await runtime.offload(encode_answer, call, answer)
         )
-        await self._kept.append(call.path, record)
+        # A block whose end is lost in a power failure runs again, with the answers of its calls
+        is_paid = not isinstance(answer.value, BlockOutcome)
+        await self._kept.append(call.path, record, durable=is_paid)
         self.count += 1

@@ -127,6 +127,11 @@ class ArtifactStore:
         """The raw responses, oldest first; or those of one manifest."""
         return self._list("raw_responses", manifest_id)
 
+    def sizes(self) -> dict[str, int]:
+        """The sizes of all files, by their names below `base_dir`."""
+        folders = ("artifacts", "manifests", "raw_responses")
+        return {name: size for each in folders for name, size in self._files.sizes(each).items()}
+
     def _list(self, folder: str, manifest_id: str | None) -> list[StoredArtifact]:
         found = []
         for name in self._files.sizes(folder):

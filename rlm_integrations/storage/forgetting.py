@@ -9,7 +9,8 @@ from sqlalchemy import Connection, delete, func, select
 from rlm_integrations.errors import InputError, RunBusyError
 from rlm_integrations.storage import owner
 from rlm_integrations.storage.lake import Lake, RemovedBlobs
-from rlm_integrations.storage.run_table import RunTable, is_running
+from rlm_integrations.storage.run_rows import is_running
+from rlm_integrations.storage.run_table import RunTable
 from rlm_integrations.storage.shared_database import SharedDatabase
 
 

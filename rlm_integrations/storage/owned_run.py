@@ -86,17 +86,19 @@ class OwnedRun:
         self._owner = owner.own_name()
         self._is_lost = self._is_over = False
         self._runs = shared.database.schema.runs
+        owner.reserve(run_id)
         leases.add(self)
 
-    async def append(self, call: str, record: bytes) -> None:
-        """Keep a record of the run's journal.
+    async def append(self, call: str, record: bytes, *, durable: bool = True) -> None:
+        """Keep a record of the run's journal. Only if it is not `durable` may a power failure lose
+        it, and then with all later ones.
 
         Raises:
             RunBusyError: Another process has taken the run, because this one was not heard of.
             StorageError: It could not be kept.
         """
         self._check_owned()
-        await self._log.append([JournalRecord(self.run_id, call, record)])
+        await self._log.append([JournalRecord(self.run_id, call, record)], durable=durable)
 
     def append_in(self, connection: Connection, call: str, record: bytes) -> None:
         """Keep a record in a transaction of the writer; for what belongs to it."""
@@ -131,6 +133,7 @@ class OwnedRun:
 
         put_again_if_gone(attempt)
         self._is_over = True
+        owner.give_back(self._owner, self.run_id)
 
     async def release(self) -> None:
         """Let go of the run, if it was not finished."""
@@ -142,9 +145,12 @@ class OwnedRun:
             return
         self._is_over = True
         self._leases.remove(self.run_id)
-        self._shared.writer.submit(
-            lambda connection: self._update(connection, owner=None, lease_until_utc=None)
-        ).result()
+        try:
+            self._shared.writer.submit(
+                lambda connection: self._update(connection, owner=None, lease_until_utc=None)
+            ).result()
+        finally:  # without the storage, too: this process may resume it once it is back
+            owner.give_back(self._owner, self.run_id)
 
     def extend_lease(self, lease: timedelta) -> None:
         """Show that this process is alive; blocks.
@@ -158,6 +164,7 @@ class OwnedRun:
         )
         if not work.result():
             self._is_lost = True
+            owner.give_back(self._owner, self.run_id)
 
     def _update(self, connection: Connection, **values: Any) -> bool:
         """Change the run's row, if the run is still this process's."""

@@ -3,7 +3,11 @@ whether the process is alive.
 """
 
 import os
+import threading
 from pathlib import Path
+
+_lock = threading.Lock()
+_runs_here: set[tuple[str, str]] = set()  # what this process runs, by its name and the runs' ids
 
 _START_TIME = 19  # the field of /proc/PID/stat after the command's name
 
@@ -11,6 +15,27 @@ _START_TIME = 19  # the field of /proc/PID/stat after the command's name
 def own_name() -> str:
     """The name of this process: boot, namespace of process ids, id and start time."""
     return f"{this_machine()} {os.getpid()} {_started(os.getpid())}"
+
+
+def reserve(run_id: str) -> bool:
+    """Note that this process runs it; False if it does already."""
+    key = (own_name(), run_id)
+    with _lock:
+        is_new = key not in _runs_here
+        _runs_here.add(key)
+        return is_new
+
+
+def give_back(name: str, run_id: str) -> None:
+    """Note that the process of this name, which is this one, does not run it any more."""
+    with _lock:
+        _runs_here.discard((name, run_id))
+
+
+def is_here(run_id: str) -> bool:
+    """Whether this process runs it."""
+    with _lock:
+        return (own_name(), run_id) in _runs_here
 
 
 def is_dead(name: str) -> bool:

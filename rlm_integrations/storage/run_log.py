@@ -55,8 +55,9 @@ class RunLog:
             ["run_id", "call_id", "body", "blob_sha256", "kept_at"],
         )
 
-    async def append(self, records: Sequence[JournalRecord]) -> None:
-        """Keep records as one unit; they are on the disk when this returns.
+    async def append(self, records: Sequence[JournalRecord], *, durable: bool = True) -> None:
+        """Keep records as one unit; they are on the disk when this returns, unless they need not
+        survive a power failure.
 
         Cancelling the wait does not stop the write.
 
@@ -71,7 +72,7 @@ class RunLog:
             await in_thread(put_again_if_gone, partial(self._append_with_blobs, records))
             return
         rows = _rows(records, [None] * len(records))
-        await self._shared.writer.submit_here(None, {self._insert_record: rows})
+        await self._shared.writer.submit_here(None, {self._insert_record: rows}, durable=durable)
 
     def _append_with_blobs(self, records: Sequence[JournalRecord]) -> None:
         hashes = [

@@ -7,22 +7,29 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations._json import read_record, to_plain
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import DamagedDataError, InputError, RunBusyError, RunExistsError
-from rlm_integrations.run_setup import RESUMABLE, RunSetup
+from rlm_integrations.run_setup import RunSetup
 from rlm_integrations.storage import owner
 from rlm_integrations.storage.lake import Lake, put_again_if_gone
 from rlm_integrations.storage.owned_run import Leases, OwnedRun
 from rlm_integrations.storage.run_log import RunLog
+from rlm_integrations.storage.run_rows import (
+    RUNNING,
+    RunClaim,
+    RunInfo,
+    info_of,
+    is_over,
+    is_running,
+)
 from rlm_integrations.storage.shared_database import SharedDatabase
 from rlm_integrations.storage.stored_corpus import keep_corpus, read_corpus
 
-RUNNING = "running"
 LEASE_SECONDS = 30.0
 _EXISTS = "there is a run {!r} already: resume it, or give another id"
 _BUSY = "run {!r} is being run by {}; wait until it has ended"
@@ -38,29 +45,6 @@ class LoadedRun:
     records: Sequence[bytes]
     result: Mapping[str, Any] | None
     kept: OwnedRun | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunInfo:
-    """One run in a list.
-
-    Attributes:
-        run_id: Its id.
-        status: "running", or how it ended: the `stop_reason` of its result.
-        question: Its question.
-        root_model: The name of its root model.
-        created: When it began.
-        updated: When its status last changed.
-        is_owned: Whether a process has it now.
-    """
-
-    run_id: str
-    status: str
-    question: str
-    root_model: str
-    created: datetime
-    updated: datetime
-    is_owned: bool
 
 
 class RunTable:
@@ -102,7 +86,7 @@ class RunTable:
         return await in_thread(self._begin, run_id, setup, corpus)
 
     def _begin(self, run_id: str, setup: RunSetup, corpus: Corpus) -> OwnedRun:
-        if self._find(run_id) is not None:  # before another document is kept
+        if self.exists(run_id):  # before another document is kept
             raise RunExistsError(_EXISTS.format(run_id))
 
         def attempt() -> bool:
@@ -125,15 +109,19 @@ class RunTable:
                 "updated_at_utc": now,
             }
             return self._shared.writer.submit(
-                lambda connection: self._add(connection, row, [setup_sha256, *blobs])
+                lambda connection: self.add(connection, row, [setup_sha256, *blobs])
             ).result()
 
         if not put_again_if_gone(attempt):
             raise RunExistsError(_EXISTS.format(run_id))
         return OwnedRun(run_id, self._shared, self._lake, self._log, self._leases)
 
-    def _add(self, connection: Connection, row: dict[str, Any], blobs: Sequence[str]) -> bool:
-        """Insert a run; False if there is another one of its id."""
+    def add(self, connection: Connection, row: Mapping[str, Any], blobs: Sequence[str]) -> bool:
+        """Insert a run in the caller's transaction; False if there is another one of its id.
+
+        Raises:
+            BlobGoneError: One of its blobs was removed since it was put.
+        """
         runs, run_id = self._schema.runs, row["run_id"]
         try:
             with connection.begin_nested():
@@ -141,7 +129,7 @@ class RunTable:
         except IntegrityError:
             known = select(runs.c.owner, runs.c.created_at_utc).where(runs.c.run_id == run_id)
             # The same, if the connection was lost after the commit
-            return connection.execute(known).first() == (row["owner"], row["created_at_utc"])
+            return connection.execute(known).first() == (row.get("owner"), row["created_at_utc"])
         self._lake.use(connection, run_id, blobs)
         return True
 
@@ -182,13 +170,23 @@ class RunTable:
         return await in_thread(self._take, run_id)
 
     def _take(self, run_id: str) -> LoadedRun:
-        row = self._shared.writer.submit(
-            lambda connection: self._claim(connection, run_id)
-        ).result()
-        if row is None:
-            raise InputError(self.unknown(run_id))
-        if isinstance(row, str):
-            raise RunBusyError(_BUSY.format(run_id, owner.shown(row)))
+        claim = RunClaim(run_id, self._schema.runs, self._lease)
+        kept = None
+        try:
+            row = self._shared.writer.submit(claim).result()
+            if row is None:
+                raise InputError(self.unknown(run_id))
+            if isinstance(row, str):
+                raise RunBusyError(_BUSY.format(run_id, owner.shown(row)))
+            loaded = self._loaded(row)
+            kept = loaded.kept
+            return loaded
+        finally:
+            if claim.is_reserved and kept is None:
+                owner.give_back(claim.owner, run_id)
+
+    def _loaded(self, row: Row[Any]) -> LoadedRun:
+        run_id = row.run_id
         setup, document = self._setup(row)
         if is_over(row.status):
             result = json.loads(self._lake.get(row.result_sha256))
@@ -227,28 +225,6 @@ class RunTable:
         setup = self._setup(row)[0]
         return LoadedRun(setup=setup, corpus=None, records=kept, result=result, kept=None)
 
-    def _claim(self, connection: Connection, run_id: str) -> Row[Any] | str | None:
-        """The run's row once it is this process's, or who has it, or None if there is none."""
-        runs, now = self._schema.runs, datetime.now(UTC)
-        row = connection.execute(
-            select(runs).where(runs.c.run_id == run_id).with_for_update()
-        ).first()
-        if row is None or is_over(row.status):
-            return row
-        if is_running(row):
-            return str(row.owner)
-        connection.execute(
-            update(runs)
-            .where(runs.c.run_id == run_id)
-            .values(
-                status=RUNNING,
-                owner=owner.own_name(),
-                lease_until_utc=now + self._lease,
-                updated_at_utc=now,
-            )
-        )
-        return row
-
     def _setup(self, row: Row[Any]) -> tuple[RunSetup, str | None]:
         try:
             plain = json.loads(self._lake.get(row.setup_sha256))
@@ -282,7 +258,9 @@ class RunTable:
         """
         runs = self._schema.runs
         shown = [
-            column for column in runs.columns if not column.name.endswith(("_run_id", "_sha256"))
+            column
+            for column in runs.columns
+            if column.name not in {"previous_run_id", "setup_sha256"}
         ]
         wanted = select(*shown).order_by(runs.c.created_at_utc.desc()).limit(limit)
         if query:
@@ -290,7 +268,19 @@ class RunTable:
         if status is not None:
             wanted = wanted.where(runs.c.status == status)
         rows = self._shared.database.read(lambda connection: connection.execute(wanted).all())
-        return [_info(row) for row in rows]
+        return [info_of(row) for row in rows]
+
+    def info(self, run_id: str) -> RunInfo:
+        """One run as a list shows it.
+
+        Raises:
+            InputError: No run has this id.
+        """
+        return info_of(self._row(run_id))
+
+    def exists(self, run_id: str) -> bool:
+        """Whether there is a run of this id."""
+        return self._find(run_id) is not None
 
     def setup(self, run_id: str) -> RunSetup:
         """What a run was made with.
@@ -353,29 +343,3 @@ class RunTable:
     def close(self) -> None:
         """Let go of the runs of this process."""
         self._leases.close()
-
-
-def _info(row: Row[Any]) -> RunInfo:
-    return RunInfo(
-        run_id=row.run_id,
-        status=row.status,
-        question=row.question,
-        root_model=row.root_model,
-        created=row.created_at_utc,
-        updated=row.updated_at_utc,
-        is_owned=is_running(row),
-    )
-
-
-def is_running(row: Row[Any]) -> bool:
-    """Whether a process has the run now: its lease lasts, and it is not known to be gone."""
-    return (
-        row.owner is not None
-        and row.lease_until_utc > datetime.now(UTC)
-        and not owner.is_dead(row.owner)
-    )
-
-
-def is_over(status: str) -> bool:
-    """Whether a run of this status has ended for good."""
-    return status != RUNNING and status not in RESUMABLE

@@ -14,6 +14,7 @@ from rlm_integrations.result import RLMResult
 from rlm_integrations.run_setup import RunSetup
 from rlm_integrations.storage import owner
 from rlm_integrations.storage.artifacts import ArtifactStore
+from rlm_integrations.storage.checking import StorageCheck, StorageReport
 from rlm_integrations.storage.database import parse_url
 from rlm_integrations.storage.database_errors import Target
 from rlm_integrations.storage.durations import parse_duration
@@ -21,12 +22,16 @@ from rlm_integrations.storage.files import LocalFiles, open_files
 from rlm_integrations.storage.folder import prepare_folder
 from rlm_integrations.storage.forgetting import Forgetting, Removed
 from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.measures import StorageStats, measure_storage
 from rlm_integrations.storage.owned_run import OwnedRun
 from rlm_integrations.storage.queue import SqlQueueStore
 from rlm_integrations.storage.reply_table import ReplyTable
 from rlm_integrations.storage.retention import Retention
+from rlm_integrations.storage.run_archive import RunArchive
+from rlm_integrations.storage.run_file import MAX_BYTES
 from rlm_integrations.storage.run_log import JournalRecord, RunLog
-from rlm_integrations.storage.run_table import LoadedRun, RunInfo, RunTable
+from rlm_integrations.storage.run_rows import RunInfo
+from rlm_integrations.storage.run_table import LoadedRun, RunTable
 from rlm_integrations.storage.schema import DEFAULT_SCHEMA
 from rlm_integrations.storage.settings import read_settings
 from rlm_integrations.storage.shared_database import open_database
@@ -85,6 +90,7 @@ class Storage:
         self._replies = ReplyTable(self._shared)
         self._runs = RunTable(self._shared, self.lake, self._log, keep_documents=keep_documents)
         self._forgetting = Forgetting(self._shared, self.lake, self._runs)
+        self._archive = RunArchive(self._shared, self.lake, self._runs)
         self._retention = Retention(self._shared.database, self._forgetting, self.retention)
         self._retention.start()
         places = (_absolute(where), None if lake is None else _absolute(lake))
@@ -195,6 +201,14 @@ class Storage:
         """
         return self._runs.document(run_id)
 
+    def info(self, run_id: str) -> RunInfo:
+        """One run as `runs` lists it, whether it has a result or not.
+
+        Raises:
+            InputError: No run has this id.
+        """
+        return self._runs.info(run_id)
+
     def setup(self, run_id: str) -> RunSetup:
         """What a run was made with: question, documents, models and options.
 
@@ -204,8 +218,8 @@ class Storage:
         return self._runs.setup(run_id)
 
     def forget(self, run_id: str) -> Removed:
-        """Remove a run: its records, events and result, and every document and blob that no other
-        run uses. Artifacts, jobs and shared stores stay.
+        """Remove a run: its records and its result, and every document and blob that no other run
+        uses. Artifacts, jobs, stores and cached replies stay.
 
         Raises:
             InputError: No run has this id; the message names the nearest ones.
@@ -221,6 +235,46 @@ class Storage:
             older_than: A `timedelta`, or a string such as "12h", "30d" or "2w".
         """
         return self._forgetting.prune(parse_duration("older_than", older_than))
+
+    def check(self) -> StorageReport:
+        """Read everything: the database, records, events, blobs, cached replies, jobs and
+        artifacts; and find what is damaged, missing or unused. Other processes may go on.
+
+        Raises:
+            StorageError: The storage cannot be read at all.
+        """
+        return StorageCheck(self._shared, self.lake, self._runs, self._artifacts).report()
+
+    def stats(self) -> StorageStats:
+        """How many runs, jobs, records and so on there are, and how much space they take."""
+        return measure_storage(self._shared, self.lake, self._artifacts)
+
+    def export(self, run_id: str, file: str | os.PathLike[str]) -> None:
+        """Write a run with its document, journal and result to a zip file, which another storage
+        imports. It has everything that was asked and answered, and no keys.
+
+        Raises:
+            InputError: No run has this id.
+            RunBusyError: A process is running it.
+            StorageError: The run cannot be read, or the file cannot be written.
+        """
+        self._archive.export(run_id, Path(file))
+
+    def import_run(self, file: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> str:
+        """Read a run from a file that `export` wrote, and return its id: it is listed, shown and
+        resumed as if it had begun here. The file may come from anybody; what it says is checked,
+        and whether it is true is not.
+
+        Args:
+            file: The zip file.
+            max_bytes: The most bytes of its content that are read.
+
+        Raises:
+            InputError: There is no such file, or it is no zip or too large.
+            RunExistsError: The storage has a run of this id.
+            DamagedDataError: It is not a file of `export`, or was changed.
+        """
+        return self._archive.import_run(Path(file), max_bytes=max_bytes)
 
     # The cache; see `lm.reply_cache`.
 

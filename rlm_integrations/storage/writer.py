@@ -83,7 +83,7 @@ class DatabaseWriter:
         return future
 
     def submit_here(
-        self, work: Callable[[Connection], T] | None, rows: Rows
+        self, work: Callable[[Connection], T] | None, rows: Rows, *, durable: bool = True
     ) -> "asyncio.Future[T]":
         """The same for the running event loop: rows and work as one unit.
 
@@ -91,7 +91,7 @@ class DatabaseWriter:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._add(_Unit(work, rows, True, future, loop))
+        self._add(_Unit(work, rows, durable, future, loop))
         return future
 
     def _add(self, unit: _Unit[Any]) -> None:

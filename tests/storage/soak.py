@@ -1,7 +1,9 @@
 """`make soak`: a run of 200 calls whose process is killed at twenty random moments, on SQLite and on
-PostgreSQL; each time it is resumed, and no finished call is asked again.
+PostgreSQL; each time it is resumed, and no finished call is asked again. Then runs whose sandboxes
+and whose database are killed at random moments.
 """
 
+import asyncio
 import random
 import sys
 import tempfile
@@ -9,11 +11,14 @@ from pathlib import Path
 
 from tests.standin import serve_in_thread
 from tests.storage import _runs
-from tests.storage._postgres import own_server
+from tests.storage._postgres import Server, own_server
+from tests.storage._runs import runs_of
 from tests.storage.conftest import new_database
+from tests.storage.test_outages import kill_code, kill_fork_server, outlived
 from tests.storage.test_resume import killed_and_resumed
 
 KILLS = 20
+ROUNDS = 10
 
 
 def main() -> None:
@@ -33,6 +38,24 @@ def main() -> None:
             ) as provider:
                 killed_and_resumed(url, Path(folder) / name, provider, moments)
             print(f"{name}: killed after {moments} calls, and the same result in the end")
+            asyncio.run(outlive(url, Path(folder) / f"{name} of parts", server))
+            print(f"{name}: {ROUNDS} runs outlived the ends of their sandboxes and databases")
+
+
+async def outlive(url: str, folder: Path, server: Server) -> None:
+    """Runs in which processes are killed that they need, at most one in each of two blocks."""
+
+    def crash() -> None:
+        server.stop("immediate")
+        server.start()
+
+    runs = runs_of(url, folder)
+    for _ in range(ROUNDS):
+        moments = [random.randrange(3, 38), random.randrange(44, 79)]
+        kinds = random.choices([kill_code, kill_fork_server, crash], k=2)
+        disturbances = list(zip(moments, kinds, strict=True))
+        await outlived(runs, disturbances, random.randrange(84, 120))
+    runs.close()
 
 
 if __name__ == "__main__":

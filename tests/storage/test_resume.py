@@ -3,13 +3,12 @@
 import asyncio
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -102,17 +101,20 @@ async def test_a_cancelled_run_goes_on(runs: RunTable, provider: StandIn) -> Non
 
 
 def program(
-    url: str, folder: Path, provider: StandIn, run_id: str | None, store: str | None = None
+    url: str,
+    folder: Path,
+    provider: StandIn,
+    run_id: str | None,
+    store: str | None = None,
+    *,
+    machine: Sequence[str] = (),
+    **more: Any,
 ) -> subprocess.Popen[str]:
-    given = {
-        "url": url,
-        "folder": str(folder),
-        "base_url": provider.base_url,
-        "run_id": run_id,
-        "store": store,
-    }
+    """Begins or resumes a run in a process; `machine` is what it is begun with."""
+    given = {"url": url, "folder": str(folder), "base_url": provider.base_url, "run_id": run_id}
+    more["store"] = store
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.storage._runs", json.dumps(given)],
+        [*machine, sys.executable, "-m", "tests.storage._runs", json.dumps({**given, **more})],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -261,23 +263,6 @@ async def test_documents_need_not_be_kept(url: str, tmp_path: Path, provider: St
         await rlm.aresume(info.run_id)
     assert (await rlm.aresume(info.run_id, DOCUMENT)).stop_reason == "final"
     runs.close()
-
-
-async def test_no_secret_is_kept(runs: RunTable, provider: StandIn, tmp_path: Path) -> None:
-    """The key of a model is in no file of the storage."""
-    secret = f"sk-{random.getrandbits(200):x}"
-    lm = _keyed(secret, provider)
-    rlm = rlm_of(provider.base_url, runs).replace(root_llm=lm)
-    await rlm.acompletion(QUESTION, DOCUMENT)
-    for file in tmp_path.rglob("*"):
-        if file.is_file():
-            assert secret.encode() not in file.read_bytes(), file.name
-
-
-def _keyed(key: str, provider: StandIn) -> Any:
-    from rlm_integrations import OpenAILM
-
-    return OpenAILM("stand-in", base_url=provider.base_url, api_key=key)
 
 
 async def test_a_cancelled_resume_can_be_resumed(runs: RunTable, provider: StandIn) -> None:

@@ -1,0 +1,240 @@
+"""What a run needs is killed or goes away in the middle of it: nothing that was stored is paid twice."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url
+
+from rlm_integrations import Corpus, JournalError, RLMResult, RunBusyError
+from rlm_integrations.storage.database import Database
+from rlm_integrations.storage.database_errors import Target
+from rlm_integrations.storage.files import open_files
+from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.run_log import RunLog
+from rlm_integrations.storage.run_table import RunTable
+from rlm_integrations.storage.shared_database import SharedDatabase
+from tests._processes import children_of
+from tests.sandbox.process_state import server as fork_server
+from tests.standin import StandIn, serve_in_thread
+from tests.standin.settings import Ask
+from tests.storage import _runs
+from tests.storage._postgres import Server
+from tests.storage._runs import DOCUMENT, QUESTION, code, facts, rlm_of, runs_of
+from tests.storage.test_forgetting import setup_of
+from tests.storage.test_resume import paths_from, program, prompts, stored_paths
+
+
+@pytest.fixture
+def provider() -> Iterator[StandIn]:
+    """A server that answers after a while, so that something can happen in a run."""
+    with serve_in_thread(
+        scripts={"stand-in": _runs.script_of}, latency=0.01, keep_requests=True
+    ) as standin:
+        yield standin
+
+
+async def until_calls(provider: StandIn, count: int) -> None:
+    while len(provider.calls()) < count:
+        await asyncio.sleep(0.001)
+
+
+BATCH = code("replies = llm_batch([f'{{n}} of {0}' for n in range(40)])", "print(len(replies))")
+LOSSES = [BATCH.format("one"), BATCH.format("two"), BATCH.format("three"), code("FINAL(replies)")]
+
+
+def loses(ask: Ask) -> str:
+    is_root = ask.body["messages"][0]["role"] == "system"
+    return LOSSES[ask.turn] if is_root else f"re: {ask.prompt}"
+
+
+def kill_code() -> None:
+    """Kill the process that runs the code."""
+    for child in children_of(fork_server()._process.pid):
+        os.kill(child, 9)
+
+
+def kill_fork_server() -> None:
+    """Kill the process that starts those of the code, and them with it."""
+    fork_server()._process.kill()
+
+
+async def outlived(
+    runs: RunTable, disturbances: Sequence[tuple[int, Callable[[], None]]], cancelled_at: int
+) -> RLMResult[Any]:
+    """The result of a run in which something happens once so many calls came, which is then
+    cancelled and resumed; no stored answer is asked for again.
+    """
+    with serve_in_thread(scripts={"stand-in": loses}, latency=0.01, keep_requests=True) as provider:
+        rlm = rlm_of(provider.base_url, runs).replace(max_depth=1)
+        task = asyncio.ensure_future(rlm.acompletion(QUESTION, DOCUMENT))
+        for calls, disturb in disturbances:
+            await until_calls(provider, calls)
+            await asyncio.to_thread(disturb)
+        await until_calls(provider, cancelled_at)
+        task.cancel()
+        await asyncio.wait([task])
+        info = runs.infos()[0]
+        stored, asked = stored_paths(runs, info.run_id), len(provider.requests())
+        result = await rlm.aresume(info.run_id)
+        assert stored & paths_from(provider, asked) == set()
+        assert len(stored) > 15
+    assert json.loads(str(result.answer)) == [f"re: {n} of three" for n in range(40)]
+    return result
+
+
+async def test_a_run_outlives_its_sandboxes(sqlite_url: str, tmp_path: Path) -> None:
+    """The process of the code is killed in one block and the fork server in the next: the model
+    goes on in a new one. Cancelled later and resumed, the run has the same blocks and its answer,
+    and no stored answer is asked for again. `make soak` does this at random moments.
+    """
+    runs = runs_of(sqlite_url, tmp_path)
+    disturbances = [(15, kill_code), (1 + 40 + 1 + 15, kill_fork_server)]
+    result = await outlived(runs, disturbances, 2 * (1 + 40) + 1 + 15)
+    runs.close()
+    blocks = [block for turn in result.trajectory for block in turn.executions]
+    assert [block.status for block in blocks] == ["lost", "lost", "ok", "ok"]
+
+
+async def test_a_run_waits_for_a_database_that_comes_back(
+    server: Server, postgres_url: str, tmp_path: Path, provider: StandIn
+) -> None:
+    """The server of the database crashes in the middle of a run and is started again: the run ends
+    as if nothing had happened, and asks nothing twice.
+    """
+    whole = facts(await rlm_of(provider.base_url, None).acompletion(QUESTION, DOCUMENT))
+    provider.reset()
+    runs = runs_of(postgres_url, tmp_path)
+    task = asyncio.ensure_future(rlm_of(provider.base_url, runs).acompletion(QUESTION, DOCUMENT))
+    await until_calls(provider, 70)
+    await asyncio.to_thread(server.stop, "immediate")
+    await asyncio.to_thread(server.start)
+    assert facts(await task) == whole
+    assert set(prompts(provider).values()) == {1}
+    runs.close()
+
+
+async def test_a_run_whose_database_stays_away_is_resumed_later(
+    server: Server, postgres_url: str, tmp_path: Path, provider: StandIn
+) -> None:
+    """It ends with an error once patience is over. When the database is back, the same process
+    resumes it at once, with every answer that was stored.
+    """
+    whole = facts(await rlm_of(provider.base_url, None).acompletion(QUESTION, DOCUMENT))
+    provider.reset()
+    shared = SharedDatabase((postgres_url,), Database(Target(make_url(postgres_url)), patience=0.2))
+    lake = Lake(shared, open_files(tmp_path / "lake"))
+    runs = RunTable(shared, lake, RunLog(shared, lake))
+    rlm = rlm_of(provider.base_url, runs)
+    task = asyncio.ensure_future(rlm.acompletion(QUESTION, DOCUMENT))
+    await until_calls(provider, 70)
+    await asyncio.to_thread(server.stop, "immediate")
+    with pytest.raises(JournalError, match=r"could not be kept: .* cannot be reached now"):
+        await task
+    await asyncio.to_thread(server.start)
+    (info,) = runs.infos()
+    assert (info.status, info.is_owned) == ("running", False)
+    stored, asked = stored_paths(runs, info.run_id), len(provider.requests())
+    assert facts(await rlm.aresume(info.run_id)) == whole
+    assert stored & paths_from(provider, asked) == set()
+    assert len(stored) > 40
+    shared.release()
+
+
+def test_a_run_moves_to_another_machine(
+    postgres_url: str, tmp_path: Path, provider: StandIn
+) -> None:
+    """A run of a machine that is gone, in a tree of processes of its own, is resumed here once its
+    lease has ended, and not before.
+    """
+    whole = facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
+    provider.reset()
+    process = program(postgres_url, tmp_path, provider, None, machine=other_machine(), lease=1.0)
+    while len(provider.calls()) < 70:
+        assert process.poll() is None, process.communicate()[1][-3_000:]
+        time.sleep(0.002)
+    runs = runs_of(postgres_url, tmp_path)
+    (info,) = runs.infos()
+    rlm = rlm_of(provider.base_url, runs)
+    with pytest.raises(RunBusyError, match="on another machine"):
+        rlm.resume(info.run_id)
+    process.kill()
+    process.communicate()
+    stored, asked = stored_paths(runs, info.run_id), len(provider.requests())
+    while True:
+        try:
+            result = rlm.resume(info.run_id)
+            break
+        except RunBusyError:
+            time.sleep(0.01)
+    assert facts(result) == whole
+    assert stored & paths_from(provider, asked) == set()
+    runs.close()
+
+
+def other_machine() -> list[str]:
+    """What begins a program with process ids of its own, which end with it."""
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    as_user = [*command[:1], "--user", "--map-root-user", *command[1:]]
+    prefix = command if os.geteuid() == 0 else as_user
+    done = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        if os.environ.get("CI"):
+            raise AssertionError(done.stderr)
+        pytest.skip(f"no namespace of process ids can be made: {done.stderr}")
+    return prefix
+
+
+async def test_one_of_two_that_resume_at_once_gets_the_run(url: str, tmp_path: Path) -> None:
+    """Of many that take a free run at the same time one gets it, and the others are told who has
+    it; also of those in other processes.
+    """
+    runs = runs_of(url, tmp_path)
+    await (await runs.begin("the-run", setup_of(), Corpus.build("a document"))).release()
+    takes = [asyncio.create_task(runs.take("the-run")) for _ in range(5)]
+    others = [taker(url, tmp_path) for _ in range(2)]
+    await asyncio.wait(takes)
+    taken = [each.result() for each in takes if each.exception() is None]
+    busy = [each.exception() for each in takes if each.exception() is not None]
+    told = [await asyncio.to_thread(each.communicate) for each in others]
+    assert len(taken) == 1
+    assert all(isinstance(each, RunBusyError) for each in busy)
+    assert [out for out, _ in told] == [f"run by process {os.getpid()} on this machine\n"] * 2, told
+    assert taken[0].kept is not None
+    taken[0].kept.let_go()
+    last = taker(url, tmp_path)
+    assert (await asyncio.to_thread(last.communicate))[0] == "taken\n"
+    runs.close()
+
+
+TAKER = """
+import asyncio, re, sys
+from pathlib import Path
+from typing import Any
+from rlm_integrations import RunBusyError
+from tests.storage._runs import runs_of
+runs = runs_of(sys.argv[1], Path(sys.argv[2]))
+try:
+    asyncio.run(runs.take("the-run")).kept.let_go()
+    print("taken")
+except RunBusyError as error:
+    print(re.search("run by process .* machine", str(error))[0])
+runs.close()
+"""
+
+
+def taker(url: str, folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", TAKER, url, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
