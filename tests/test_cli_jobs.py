@@ -2,9 +2,12 @@
 
 import json
 import signal
+import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from rlm_integrations.storage import Storage
 from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, started, until
@@ -18,6 +21,21 @@ SCRIPT = [
     ),
     block("FINAL(sum(not each.startswith('Error') for each in replies))"),
 ]
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start a command in a new process, which does not outlive the test."""
+    processes = []
+
+    def start_one(*words: str) -> "subprocess.Popen[str]":
+        processes.append(started(*words))
+        return processes[-1]
+
+    yield start_one
+    for each in processes:
+        each.kill()
+        each.communicate()
 
 
 def prompts(server: StandIn) -> Counter[str]:
@@ -89,14 +107,16 @@ def test_what_a_worker_cannot_do_is_told(run: Callable[..., Shell]) -> None:
     assert "set OPENAI_API_KEY" in run("jobs", "--json")[1]
 
 
-def test_the_jobs_of_a_killed_worker_go_to_others(run: Callable[..., Shell]) -> None:
+def test_the_jobs_of_a_killed_worker_go_to_others(
+    run: Callable[..., Shell], start: Callable[..., "subprocess.Popen[str]"]
+) -> None:
     """Two workers share the jobs, none of them twice; when one is killed with -9, the other resumes
     its runs, and no answered prompt is asked again.
     """
     with serve_in_thread(scripts={"root": SCRIPT}, latency=0.03, keep_requests=True) as server:
         ids = submitted(run, 6)
         words = ["worker", "-n", "2", "--until-empty", "--base-url", server.base_url]
-        killed, heir = started(*words), started(*words)
+        killed, heir = start(*words), start(*words)
         with Storage("runs") as storage:
             until(lambda: len(prompts(server)) > 20 and len(_owners(storage)) == 2)
             killed.send_signal(signal.SIGKILL)
@@ -117,14 +137,16 @@ def _owners(storage: Storage) -> set[str | None]:
     return {job.worker for job in storage.queue.list() if job.status == "running"}
 
 
-def test_a_signal_stops_a_worker(run: Callable[..., Shell]) -> None:
+def test_a_signal_stops_a_worker(
+    run: Callable[..., Shell], start: Callable[..., "subprocess.Popen[str]"]
+) -> None:
     """SIGTERM and SIGINT do the same: after the first one no job is taken, at the second one running
     jobs are handed back at once; the worker exits with 0, and the next one pays for nothing twice.
     """
     with serve_in_thread(scripts={"root": SCRIPT}, latency=0.3, keep_requests=True) as server:
         ids = submitted(run, 2)
         words = ["worker", "-n", "1", "--base-url", server.base_url]
-        process = started(*words, "--grace", "200")
+        process = start(*words, "--grace", "200")
         until(lambda: len(prompts(server)) > 5)
         process.send_signal(signal.SIGTERM)
         lines = iter(process.stderr or [])
@@ -132,7 +154,6 @@ def test_a_signal_stops_a_worker(run: Callable[..., Shell]) -> None:
         process.send_signal(signal.SIGINT)
         assert "ended: 1 released" in "".join(lines)
         assert process.wait() == 0
-        process.communicate()
         server.change(latency=0.0)
         assert run(*words, "--until-empty")[0] == 0
         with Storage("runs") as storage:
