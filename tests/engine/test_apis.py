@@ -395,8 +395,9 @@ async def stage(provider: StandIn, request: pytest.FixtureRequest) -> AsyncItera
     made = Stage(provider.base_url, request.param)
     provider.change(
         scripts=made.scripts,
-        faults=[Fault("hang", match="hang")],
-        latency=0.2 if request.param == "root call" else 0.0,
+        faults=[
+            Fault("hang", match="root" if request.param in {"opening", "root call"} else "hang")
+        ],
     )
     yield made
     assert soon(lambda: not children())
