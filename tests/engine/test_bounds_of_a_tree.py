@@ -82,9 +82,9 @@ async def test_the_prompts_of_a_template_are_made_one_at_a_time(
     async def watched(self: Any, *args: Any) -> None:
         pieces = self._tree.locator.pieces
 
-        async def counted(prompts: list[str]) -> list[PromptPieces]:
+        async def counted(prompts: list[str], *given: Any) -> list[PromptPieces]:
             noted.append(sum(map(len, prompts)))
-            return list(await pieces(prompts))
+            return list(await pieces(prompts, *given))
 
         monkeypatch.setattr(self._tree.locator, "pieces", counted)
         await note(self, *args)

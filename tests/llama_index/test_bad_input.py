@@ -35,7 +35,11 @@ class Answer(BaseModel):
         ({"retriever": DOCUMENT}, "expected BaseRetriever, not Document"),
         (
             {"documents": DOCUMENT, "store": "shared"},
-            "there is no option 'store'; there are documents, nodes, .*store_mode",
+            r"store must be a store of a Storage, as in storage.store\('findings'\), not str",
+        ),
+        (
+            {"documents": DOCUMENT, "stored": "shared"},
+            "there is no option 'stored'; there are documents, nodes, .*store_mode",
         ),
         ({"documents": DOCUMENT, "max_iterations": 0}, "at least 1"),
         ({"documents": DOCUMENT, "root_llm": "offline"}, "use llm="),

@@ -144,7 +144,7 @@ def test_the_jobs_of_a_process_that_has_ended_are_lost_at_once(
 ) -> None:
     """On the same machine nobody waits for a lease; the job of a living process stays its own."""
     with monkeypatch.context() as patched:
-        patched.setattr(owner, "own_name", lambda: f"{owner._machine()} {os.getpid()} 1")
+        patched.setattr(owner, "own_name", lambda: f"{owner.this_machine()} {os.getpid()} 1")
         gone = SqlQueueStore(opened, clock=clock)
     living, heir = (SqlQueueStore(opened, clock=clock, worker=name) for name in (None, "heir"))
     ids = [gone.enqueue(manifest()) for _ in range(2)]
