@@ -90,6 +90,13 @@ def chat(server: StandIn, name: str, **options: Any) -> ChatOpenAI:
     return ChatOpenAI(model=name, base_url=server.base_url, api_key="sk-0123456789", **options)
 
 
+async def closed(server: StandIn) -> None:
+    """LangChain's asynchronous client for this address, closed at the end if only an agent used it;
+    otherwise it would stay open with its loop.
+    """
+    await chat(server, "agent").root_async_client.close()
+
+
 def over_http(server: StandIn, context: Any = DOCUMENTS, **options: Any) -> RLMRunnable:
     """A runnable whose models are LangChain models over real HTTP."""
     return RLMRunnable(chat(server, "root"), chat(server, "sub"), context=context, **options)

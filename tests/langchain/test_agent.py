@@ -27,6 +27,7 @@ from tests.langchain._agents import (
     agent,
     both,
     chat,
+    closed,
     kept,
     over_http,
     scripted,
@@ -58,13 +59,6 @@ async def finished(agent: Any, asynchronously: bool, **options: Any) -> dict[str
         await agent.ainvoke(INPUT, **options) if asynchronously else agent.invoke(INPUT, **options)
     )
     return output
-
-
-async def closed(server: StandIn) -> None:
-    """LangChain's asynchronous client for this address, closed at the end if only an agent used it;
-    otherwise it would stay open with its loop.
-    """
-    await chat(server, "agent").root_async_client.close()
 
 
 async def streamed(agent: Any, mode: str, asynchronously: bool, **options: Any) -> list[Any]:

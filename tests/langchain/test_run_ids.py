@@ -24,7 +24,7 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.langchain import RLMRunnable, as_node, create_rlm_tool
 from rlm_integrations.storage import Storage
 from tests.engine.conftest import Scripted, code, final, soon
-from tests.langchain._agents import agent, told
+from tests.langchain._agents import agent, closed, told
 from tests.langchain._graph import DOCUMENT, PROGRAM, runnable
 from tests.standin import Fault, Reply, StandIn, serve_in_thread
 
@@ -118,6 +118,7 @@ async def test_an_agent_resumes_the_run_of_its_tool(provider: StandIn, storage: 
     ids = [message.artifact["rlm"]["run_id"] for message in told(state["messages"])]
     assert sorted(ids) == sorted(run.run_id for run in storage.runs())
     assert len(set(ids)) == 2
+    await closed(provider)
     counts = answered(provider)
     assert {counts.pop(key) for key in list(counts) if key[0] == "agent"} == {1}
     assert set(counts.values()) == {2}  # once for each of the two runs
