@@ -8,9 +8,16 @@ from sqlalchemy import Column, Connection, func, select, text
 
 from rlm_integrations.storage.artifacts import ArtifactStore
 from rlm_integrations.storage.lake import Lake
+from rlm_integrations.storage.schema import Names
 from rlm_integrations.storage.shared_database import SharedDatabase
 
+_SIZE_IN_MARIADB = (
+    "SELECT sum(data_length + index_length) FROM information_schema.tables "
+    "WHERE table_schema = DATABASE() AND LEFT(table_name, CHAR_LENGTH(:prefix)) = :prefix"
+)
 _SIZE = {
+    "mariadb": _SIZE_IN_MARIADB,
+    "mysql": _SIZE_IN_MARIADB,
     "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
     "postgresql": (
         "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c "
@@ -88,7 +95,7 @@ def measure_storage(
             runs=by_status(connection, schema.runs.c.status),
             jobs=by_status(connection, schema.jobs.c.status),
             kinds=kinds,
-            database_size=_database_size(connection, database.names.schema),
+            database_size=_database_size(connection, database.names),
         )
 
     found = database.read(read)
@@ -102,8 +109,11 @@ def measure_storage(
     )
 
 
-def _database_size(connection: Connection, schema: str | None) -> int | None:
-    query = _SIZE.get(connection.dialect.name)
-    if query is None:
+def _database_size(connection: Connection, names: Names) -> int | None:
+    size = _SIZE.get(connection.dialect.name)
+    if size is None:
         return None
-    return int(connection.scalar(text(query), {"schema": schema} if schema else {}) or 0)
+    query = text(size)
+    given = {"schema": names.schema, "prefix": names.prefix}
+    wanted = {name: given[name] for name in query.compile().params}
+    return int(connection.scalar(query, wanted) or 0)
