@@ -19,7 +19,8 @@ from rlm_integrations.errors import ModelError
 from rlm_integrations.records import Completion, LLMError, Request, Usage
 from tests._script import run_script
 
-LOADING = "import time\nprint('loading', flush=True)\ntime.sleep(600)\n"
+# Not by print: the interpreter's end would fail if the loading thread still held the lock of stdout
+LOADING = "import os, time\nos.write(1, b'loading\\n')\ntime.sleep(600)\n"
 APIS = {
     "stream": "for event in RLM(lm).stream('q', 't'): pass",
     "completion": "RLM(lm).completion('q', 't')",
