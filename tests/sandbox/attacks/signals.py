@@ -120,13 +120,15 @@ ATTACKS = [
         code="""
             import signal
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-            rounds = 0
-            while True:
-                try:
-                    while True:
-                        rounds += 1
-                except BaseException:
-                    continue
+            def compute(outer):
+                while True:
+                    try:
+                        while not outer:
+                            pass
+                        compute(outer - 1)
+                    except BaseException:
+                        continue
+            compute(4)  # an interrupt between two tries is caught further out
         """,
     ),
     Attack(
