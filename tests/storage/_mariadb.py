@@ -15,8 +15,13 @@ import pymysql
 
 PASSWORD = "p@ss/word"
 ABSENT = "MariaDB is not installed: apt-get install mariadb-server-core mariadb-client-core"
-# A server of users may have any of these: tables must not depend on its defaults
-OPTIONS = ("--character-set-server=latin1", "--collation-server=latin1_swedish_ci")
+OPTIONS = (
+    # A server of users may have any of these: tables must not depend on its defaults
+    *("--character-set-server=latin1", "--collation-server=latin1_swedish_ci"),
+    # Small: each worker of pytest has a server
+    *("--innodb-buffer-pool-size=32M", "--innodb-log-file-size=16M"),
+    *("--innodb-flush-log-at-trx-commit=2", "--table-open-cache=200"),
+)
 
 
 class NoMariaDBError(Exception):
@@ -59,8 +64,9 @@ class MariaDB:
                     *(_server(), "--no-defaults", f"--datadir={self._folder}/data", *self._user()),
                     *(f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve"),
                     *(f"--socket={self._folder}/socket", f"--pid-file={self._folder}/pid"),
-                    *(f"--init-file={self._folder}/init.sql", "--innodb-flush-log-at-trx-commit=2"),
-                    *OPTIONS,
+                    # A server that starts removes temporary tables there, those of other servers too
+                    f"--tmpdir={self._folder}",
+                    *(f"--init-file={self._folder}/init.sql", *OPTIONS),
                 ],
                 stdout=log,
                 stderr=log,
@@ -68,9 +74,11 @@ class MariaDB:
         until = time.monotonic() + 120
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until:
-                text = (self._folder / "log").read_text(errors="replace")
-                raise NoMariaDBError(f"mariadbd does not start: {text[-500:]}")
+                raise NoMariaDBError(f"mariadbd does not start: {self._log()}")
             time.sleep(0.05)
+
+    def _log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")[-3000:]
 
     def _answers(self) -> bool:
         try:
@@ -84,7 +92,13 @@ class MariaDB:
         return pymysql.connect(host="127.0.0.1", port=self.port, user="rlm", password=PASSWORD)
 
     def new_database(self) -> str:
-        """The URL of a new database."""
+        """The URL of a new database.
+
+        Raises:
+            NoMariaDBError: The server ended by itself; its log says why.
+        """
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise NoMariaDBError(f"mariadbd ended with {code}: {self._log()}")
         name = f"rlm_{secrets.token_hex(8)}"
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {name}")
