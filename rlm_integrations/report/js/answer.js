@@ -26,7 +26,8 @@ function modelsSentence() {
   return names.has("offline") ? "live and offline models" : "live models";
 }
 
-const isComplete = run.stop_reason === "final";
+const isComplete = () => run.stop_reason === "final";
+const isRunning = () => run.stop_reason === "running";
 
 /** The answer as a string; that of an incomplete run may be partial or missing. */
 function answerText() {
@@ -109,7 +110,11 @@ function answerSection() {
     make(
       "p",
       { class: "status" },
-      make("span", { class: isComplete ? "end good" : "end bad" }, run.stop_reason),
+      make(
+        "span",
+        { class: isRunning() ? "end" : isComplete() ? "end good" : "end bad" },
+        run.stop_reason,
+      ),
       ` ${ENDS[run.stop_reason] ?? ""} `,
       make(
         "span",
@@ -119,9 +124,9 @@ function answerSection() {
       ),
     ),
     run.error ? foreign(cut(run.error, 4000), "p", { class: "error" }) : null,
-    make("h2", {}, isComplete ? "Answer" : "Best answer so far"),
+    make("h2", {}, isComplete() ? "Answer" : "Best answer so far"),
     answer === null || answer === ""
-      ? make("p", { class: "muted" }, "There is no answer.")
+      ? make("p", { class: "muted" }, `There is no answer${isRunning() ? " yet" : ""}.`)
       : make("div", { class: "answer", dir: "auto" }, citedAnswer(answer)),
     run.citations.length
       ? [

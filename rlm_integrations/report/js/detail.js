@@ -56,7 +56,10 @@ function promptNodes(prompt) {
 }
 
 /** The messages before each reply of the root, by the reply's number; null if they are unknown. */
-const conversations = (() => {
+let conversations;
+derive(() => (conversations = readConversations()));
+
+function readConversations() {
   const ends = [];
   run.messages.forEach((message, at) => {
     if (message.role === "assistant") ends.push(at);
@@ -70,7 +73,7 @@ const conversations = (() => {
     const fits = end !== undefined && sameStart(run.messages[end].content, turn.reply);
     return fits ? run.messages.slice(0, end) : null;
   });
-})();
+}
 
 function sameStart(one, other) {
   const size = Math.min(one.length, other.length, 60);

@@ -4,13 +4,16 @@ const MAX_STEPS = 5; // of the colour: read this often, or more often
 const strips = [];
 
 /** The spans of all readings by source, in the order of their start. */
-const readingsBySource = (() => {
+let readingsBySource;
+derive(() => (readingsBySource = readingsOf()));
+
+function readingsOf() {
   const found = run.sources.map(() => []);
   for (const [kind, number, source, start, end] of reading.readings) {
     found[source].push({ name: `${kind}-${number}`, start, end });
   }
   return found;
-})();
+}
 
 const unreadOf = (parts) =>
   parts.reduce((sum, [start, end, times]) => sum + (times ? 0 : end - start), 0);

@@ -21,11 +21,22 @@ const asCall = (given) => {
   };
 };
 
-const run = record("run", data("run"));
-run.citations = list("citation", run.citations);
-run.sources = list("source", run.sources);
-run.models = record("models", run.models);
-const reading = data("reading");
+/** What follows from the record: it is computed now, and again when a live page gets an update. */
+const derivations = [];
+function derive(compute) {
+  derivations.push(compute);
+  compute();
+}
+
+const given = { run: data("run"), reading: data("reading") }; // a live page updates it
+let run, reading;
+derive(() => {
+  run = record("run", given.run);
+  run.citations = list("citation", run.citations);
+  run.sources = list("source", run.sources);
+  run.models = record("models", run.models);
+  reading = given.reading;
+});
 
 /** The message of a failed call, or null. */
 const errorOf = (reply) =>
@@ -42,7 +53,7 @@ const replyText = (reply) => errorOf(reply) ?? String(reply);
  */
 const rows = [];
 const rowOf = new Map(); // by name
-const numbers = { turn: 0, block: 0, call: 0, function: 0 };
+let numbers;
 
 function addRow(kind, parent, label, item, times, more) {
   const number = ++numbers[kind];
@@ -89,7 +100,7 @@ function addBlock(given, parent) {
     `Block ${block.block}`,
     block,
     { from: block.start, sent: block.start, end, last: end },
-    { error: block.status === "ok" ? null : block.error || block.status },
+    { error: ["ok", "running"].includes(block.status) ? null : block.error || block.status },
   );
   const made = [
     ...block.subcalls.map((call) => ["call", call]),
@@ -130,12 +141,16 @@ function addFunction(given, parent) {
   addRow("function", parent, call.function, call, times, { error: call.error, descendants: 0 });
 }
 
-addTurns(run.trajectory, null);
-const rootTurns = rows.filter((row) => row.parent === null).map((row) => row.item);
-
-const modelCalls = rows.filter((row) => row.isModelCall);
-const endOfRun =
-  rows.reduce((most, row) => Math.max(most, row.last), Math.max(run.elapsed, 0)) || 1;
+let rootTurns, modelCalls, endOfRun;
+derive(() => {
+  rows.length = 0;
+  rowOf.clear();
+  numbers = { turn: 0, block: 0, call: 0, function: 0 };
+  addTurns(run.trajectory, null);
+  rootTurns = rows.filter((row) => row.parent === null).map((row) => row.item);
+  modelCalls = rows.filter((row) => row.isModelCall);
+  endOfRun = rows.reduce((most, row) => Math.max(most, row.last), Math.max(run.elapsed, 0)) || 1;
+});
 
 /** The largest number of model calls that were being answered at one time. */
 function mostInFlight() {

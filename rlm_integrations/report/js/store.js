@@ -3,7 +3,13 @@
 const OBJECT_HEIGHT = 28;
 
 /** The objects after all events of the store, by id. */
-const objects = (() => {
+let objects, writers;
+derive(() => {
+  objects = readObjects();
+  writers = readWriters();
+});
+
+function readObjects() {
   const found = new Map();
   for (const event of run.store?.events ?? []) {
     if (event.op === "create") {
@@ -18,19 +24,20 @@ const objects = (() => {
     for (const parent of object.parents) found.get(parent)?.children.push(object.id);
   }
   return found;
-})();
+}
 
-const store = { all: [...objects.values()], shown: [], selected: null };
+const store = { all: [], shown: [], selected: null };
+derive(() => (store.all = [...objects.values()]));
 
 /** The blocks that wrote each object. */
-const writers = (() => {
+function readWriters() {
   const found = new Map();
   for (const row of rows) {
     if (row.kind !== "block") continue;
     for (const event of row.item.store_events) if (event.op === "create") found.set(event.id, row);
   }
   return found;
-})();
+}
 
 function chooseObjects() {
   const words = store.searchBox.value.trim().toLowerCase();
