@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from rlm_integrations.prompt_pieces import PromptPieces
-from rlm_integrations.records import Usage
+from rlm_integrations.records import CallRecord, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ class SubCall:
             truncated one.
         saved: For a reply from the cache, the tokens of the call that it saved; `usage` is zero.
             None for a call that was made.
+        replayed: Whether the reply is from the journal of a resumed run: the call was made before
+            the resumption, and with a child run all calls in `turns`.
         turns: The turns of a child run.
         citations: The verified places in the root's document that a child run gave as evidence.
         dropped_citations: How many citations of a child run were dropped because they are not in
@@ -70,6 +72,7 @@ class SubCall:
     usage: Usage | None = None
     finish_reason: str | None = None
     saved: Usage | None = None
+    replayed: bool = False
     turns: tuple["Iteration", ...] = ()
     citations: tuple[Citation, ...] = ()
     dropped_citations: int = 0
@@ -166,6 +169,7 @@ class Iteration:
             truncated one.
         saved: For a reply from the cache, the tokens of the call that it saved; `usage` is zero.
             None for a call that was made.
+        replayed: Whether the reply is from the journal of a resumed run: the call was made before.
     """
 
     iteration: int
@@ -182,9 +186,21 @@ class Iteration:
     usage: Usage | None = None
     finish_reason: str | None = None
     saved: Usage | None = None
+    replayed: bool = False
 
     @property
     def calls(self) -> int:
         """The number of model calls that its code and its child runs made."""
         noted = sum(call.calls for execution in self.executions for call in execution.subcalls)
         return noted + sum(execution.unrecorded for execution in self.executions)
+
+
+_OF_THE_RECORD: Final = (
+    *("model", "wait", "retries", "usage"),
+    *("finish_reason", "saved", "replayed"),
+)
+
+
+def call_fields(record: CallRecord) -> dict[str, Any]:
+    """The fields that a turn and a sub-call have from the record of their call, without times."""
+    return {name: getattr(record, name) for name in _OF_THE_RECORD}

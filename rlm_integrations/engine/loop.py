@@ -28,7 +28,7 @@ from rlm_integrations.events import TurnFinished, TurnStarted, new_id
 from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import CallRecord, Message, Request
 from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
-from rlm_integrations.trajectory import Iteration
+from rlm_integrations.trajectory import Iteration, call_fields
 
 _REPORTED_SHARES = (0.5, 0.25, 0.1)  # of a budget: the model is notified when less is left
 _MAX_PARSED_CHARS = 1_000_000  # of a reply: more than any model may write
@@ -196,12 +196,7 @@ class Run:
                 start=self._tree.clock.since(record.start),
                 call_end=self._tree.clock.since(record.end),
                 end=self._tree.clock.now(),
-                model=record.model,
-                wait=record.wait,
-                retries=record.retries,
-                usage=record.usage,
-                finish_reason=record.finish_reason,
-                saved=record.saved,
+                **call_fields(record),
             )
             outcome.turns.append(turn)
             emit(TurnFinished(id=self.id, turn=turn))

@@ -197,7 +197,8 @@ class ModelCalls:
         if not is_same and request.role != "root":
             return None
         at = self._clock.at
-        record = replace(known.record, start=at(known.record.start), end=at(known.record.end))
+        start, end = at(known.record.start), at(known.record.end)
+        record = replace(known.record, start=start, end=end, replayed=True)
         if known.charge is not None:
             self.charge_again(call.run, (known.charge,))
         self._purse.spent_out = self._purse.spent_out or known.spent_out

@@ -25,7 +25,7 @@ from rlm_integrations.result import RLMResult, StopReason
 from rlm_integrations.run_setup import RunSetup
 from rlm_integrations.sandbox.base import ExecutionResult
 from rlm_integrations.store import SharedStore
-from rlm_integrations.trajectory import Execution, Iteration, SubCall
+from rlm_integrations.trajectory import Execution, Iteration, SubCall, call_fields
 
 _ROOT: Final = "r"
 _ROOT_CALLS: Final = frozenset({TURN, CLOSE, SINGLE})
@@ -123,12 +123,7 @@ class _Record:
                 start=record.start,
                 call_end=record.end,
                 end=max([record.end, *(each.start + each.elapsed for each in executions)]),
-                model=record.model,
-                wait=record.wait,
-                retries=record.retries,
-                usage=record.usage,
-                finish_reason=record.finish_reason,
-                saved=record.saved,
+                **call_fields(record),
             )
 
     def _executions(
@@ -165,17 +160,12 @@ class _Record:
                     yield SubCall(
                         path=call.path,
                         function=call.function,
-                        model=record.model,
                         prompt=_UNKNOWN_PROMPT,
                         reply=record.reply,
                         depth=depth,
                         start=record.start,
                         end=record.end,
-                        wait=record.wait,
-                        retries=record.retries,
-                        usage=record.usage,
-                        finish_reason=record.finish_reason,
-                        saved=record.saved,
+                        **call_fields(record),
                     )
                 case ChildAnswer(result):
                     yield SubCall(

@@ -15,7 +15,7 @@ from rlm_integrations.errors import ModelError
 from rlm_integrations.events import TurnFinished, TurnStarted
 from rlm_integrations.prompt_pieces import PromptPieces, made_of
 from rlm_integrations.records import Message, Request, SpanRef
-from rlm_integrations.trajectory import Iteration
+from rlm_integrations.trajectory import Iteration, call_fields
 
 _FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
 
@@ -77,12 +77,7 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
         start=tree.clock.since(record.start),
         call_end=tree.clock.since(record.end),
         end=tree.clock.now(),
-        model=record.model,
-        wait=record.wait,
-        retries=record.retries,
-        usage=record.usage,
-        finish_reason=record.finish_reason,
-        saved=record.saved,
+        **call_fields(record),
     )
     outcome.turns.append(turn)
     tree.emit(TurnFinished(id=run.id, turn=turn))

@@ -20,7 +20,7 @@ from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.batch_report import BatchReport
 from rlm_integrations.lm.prompts import unicode_error
 from rlm_integrations.records import CallRecord, LLMError, Message, Request
-from rlm_integrations.trajectory import SubCall
+from rlm_integrations.trajectory import SubCall, call_fields
 
 _MAX_GROUP_CHARS = 2_000_000  # characters of prompts that are recorded together
 _MAX_GROUP_PROMPTS = 500  # the maximum of prompts that are recorded together
@@ -172,17 +172,12 @@ class SubCalls:
                 SubCall(
                     path=ids(number).path,
                     function=call.id.function,
-                    model=record.model,
                     prompt=pieces,
                     reply=record.reply,
                     depth=self._depth + 1,
                     start=since(record.start),
                     end=since(record.end),
-                    wait=record.wait,
-                    retries=record.retries,
-                    usage=record.usage,
-                    finish_reason=record.finish_reason,
-                    saved=record.saved,
+                    **call_fields(record),
                 )
             )
 

@@ -103,6 +103,7 @@ class CallRecord:
         end: When the reply arrived, or the last attempt failed.
         saved: For a reply from a cache, the tokens of the call that it saved; `usage` and `cost`
             are zero. None for a call that was made.
+        replayed: Whether the reply is from the journal of a resumed run: the call was made before.
     """
 
     reply: str
@@ -115,6 +116,7 @@ class CallRecord:
     start: float = 0.0
     end: float = 0.0
     saved: Usage | None = None
+    replayed: bool = False
 
     @property
     def error(self) -> LLMError | None:

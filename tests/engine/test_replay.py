@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from rlm_integrations import RLM, Budget, JournalError, Limits, ReplayDivergedError, RLMResult
 from rlm_integrations.engine.block_outcome import BlockOutcome
-from rlm_integrations.engine.call_id import BLOCK, CallId
+from rlm_integrations.engine.call_id import BLOCK, CLOSE, CallId
 from rlm_integrations.engine.clock import RunClock
 from rlm_integrations.engine.journal import Answer, MemoryJournal
 from rlm_integrations.engine.model_calls import ModelAnswer
@@ -124,24 +124,25 @@ async def recorded(
 
 
 TIMES = {"ts", "start", "end", "call_end", "elapsed", "wait", "execution_time", "started"}
+INCIDENTAL = {*TIMES, "replayed"}
 
 
-def without_times(value: Any) -> Any:
-    """Plain data without the values that depend on the clock; calls are sorted by path."""
+def repeatable(value: Any) -> Any:
+    """Plain data without times and the marks of replayed calls; calls are sorted by path."""
     if isinstance(value, dict):
-        kept = {name: without_times(each) for name, each in value.items() if name not in TIMES}
+        kept = {name: repeatable(each) for name, each in value.items() if name not in INCIDENTAL}
         for name in ("subcalls", "function_calls"):
             if isinstance(kept.get(name), list):
                 kept[name].sort(key=lambda call: str(call["path"]))
         return kept
     if isinstance(value, list):
-        return [without_times(each) for each in value]
+        return [repeatable(each) for each in value]
     return value
 
 
 def facts(result: RLMResult) -> Any:
-    """Everything in the result of a run except times."""
-    found = without_times(result.to_dict())
+    """Everything in the result of a run that a replay repeats."""
+    found = repeatable(result.to_dict())
     found["store"] = result.store.to_dict()
     return found
 
@@ -220,12 +221,24 @@ async def test_only_missing_calls_are_made(seed: int) -> None:
     assert second.usage == first.usage
 
 
+def marks(result: RLMResult) -> set[bool]:
+    """Whether its turns, and the calls and child runs of their code, are marked as replayed."""
+    calls = (call for block in result.repl_history for call in block.subcalls)
+    return {each.replayed for each in (*result.trajectory, *calls)}
+
+
 async def test_a_replayed_call_is_reported_as_such() -> None:
-    """A hook gets `CallReplayed` with the recorded call, and no CallStarted."""
+    """A hook gets `CallReplayed` with the recorded call, and no CallStarted. In the result, replayed
+    turns, calls and child runs are marked, and no others.
+    """
     journal = MemoryJournal()
-    await recorded(journal, Paid(SCRIPTS))
+    first = await recorded(journal, Paid(SCRIPTS))
     events: list[Event] = []
-    await recorded(journal, Paid(SCRIPTS), events)
+    second = await recorded(journal, Paid(SCRIPTS), events)
+    assert (marks(first), marks(second)) == ({False}, {True})
+    del journal.answers[next(call for call in journal.answers if call.function == CLOSE)]
+    third = await recorded(journal, Paid(SCRIPTS))
+    assert [turn.replayed for turn in third.trajectory] == [True] * 5 + [False]
     replayed = [event for event in events if isinstance(event, CallReplayed)]
     assert not any(isinstance(event, CallStarted) for event in events)
     assert {event.request.path for event in replayed} >= {"r:t1", "r:close"}
@@ -245,7 +258,7 @@ async def test_a_hit_is_charged_and_reserves_nothing() -> None:
     second = await recorded(journal, again, **options)
     assert again.requests == []
     assert (second.answer, second.stop_reason) == (first.answer, first.stop_reason)
-    assert without_times(second.to_dict()["spent"]) == without_times(first.to_dict()["spent"])
+    assert repeatable(second.to_dict()["spent"]) == repeatable(first.to_dict()["spent"])
     assert second.total_calls == first.total_calls == 6
 
 
@@ -403,7 +416,7 @@ async def test_other_output_warns_and_the_recorded_one_counts() -> None:
     with pytest.warns(RuntimeWarning, match="block 1 printed something else"):
         second = await recorded(journal, Scripted({"the whole": script}), output_type=None)
     assert second.repl_history[0].stdout == first.repl_history[0].stdout
-    assert without_times(second.to_dict()["messages"]) == without_times(first.to_dict()["messages"])
+    assert repeatable(second.to_dict()["messages"]) == repeatable(first.to_dict()["messages"])
 
 
 async def test_a_child_that_an_interrupted_block_waited_for_is_not_entered() -> None:

@@ -152,10 +152,12 @@ class ChildFunctions:
         known = self._tree.find(id_)
         if known is not None and isinstance(answer := known.value, ChildAnswer):
             self._tree.models.charge_again(id_.run, answer.charges)
+            note = self._note(call, id_, query, answer, replayed=True)
         else:
             await call.wait_if_missing(id_)
             answer = await self._run_child(call, id_, query, context)
-        await call.notebook.note_despite_cancel(self._note(call, id_, query, answer))
+            note = self._note(call, id_, query, answer)
+        await call.notebook.note_despite_cancel(note)
         return answer.result.reply
 
     async def _run_child(
@@ -177,7 +179,15 @@ class ChildFunctions:
         await keep_answer(tree.journal, id_, Answer(answer))
         return answer
 
-    async def _note(self, call: HostCall, id_: CallId, query: str, answer: ChildAnswer) -> None:
+    async def _note(
+        self,
+        call: HostCall,
+        id_: CallId,
+        query: str,
+        answer: ChildAnswer,
+        *,
+        replayed: bool = False,
+    ) -> None:
         result = answer.result
         is_own = len(query) < _LOCATED_CHARS and not result.turns
         located = [literal(query)] if is_own else await self._asking.locator.pieces([query])
@@ -191,6 +201,7 @@ class ChildFunctions:
                 depth=self._depth + 1,
                 start=answer.start,
                 end=answer.end,
+                replayed=replayed,
                 turns=result.turns,
                 citations=result.citations,
                 dropped_citations=result.dropped_citations,
