@@ -130,8 +130,9 @@ def decode_event(seq: int, body: bytes, store: str) -> StoreEvent:
 
 
 def _created(seq: int, head: bytes, rest: bytes, content: bytes, name: str) -> Created:
-    id_, kind, description, tags, parents, worker, ts, _ = json.loads(head)
-    spans, takes, origin, is_json = json.loads(rest)
+    # Decoded first: for bytes, `json` looks for their encoding
+    id_, kind, description, tags, parents, worker, ts, _ = json.loads(head.decode("ascii"))
+    spans, takes, origin, is_json = json.loads(rest.decode("ascii"))
     _check_texts(name, id_, kind, description, worker, *tags, *parents)
     text = content.decode("utf-8", "surrogatepass")
     kept: Content = Json(text) if is_json else text
