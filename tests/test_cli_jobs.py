@@ -2,9 +2,11 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -56,7 +58,7 @@ def submitted(run: Callable[..., Shell], count: int) -> list[str]:
 
 def test_a_question_is_submitted_answered_and_listed(run: Callable[..., Shell]) -> None:
     """`submit` prints the id of a job; `worker --until-empty` answers it, `resume` prints its
-    answer, and `jobs` lists, cancels and retries.
+    answer, and `jobs` lists, cancels and retries; also a job whose manifest is damaged.
     """
     code, out, err = run("submit", "report.txt", QUESTION)
     assert code == 0
@@ -81,6 +83,11 @@ def test_a_question_is_submitted_answered_and_listed(run: Callable[..., Shell]) 
     (newest,) = json.loads(out)
     assert (newest["job_id"], newest["status"]) == (cancelled, "pending")
     assert newest["manifest"]["sources"][0]["file"] == "other.txt"
+    with closing(sqlite3.connect("runs/storage.sqlite")) as database, database:
+        database.execute("UPDATE llm_DeriveManifests SET manifest = '{'")
+    code, out, _ = run("jobs")
+    assert (code, out.count("(its manifest is damaged)")) == (0, 3)
+    assert "is not a manifest" in json.loads(run("jobs", "--json")[1])[0]["damage"]
 
 
 def test_what_a_worker_cannot_do_is_told(run: Callable[..., Shell]) -> None:

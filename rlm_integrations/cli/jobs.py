@@ -77,7 +77,8 @@ def _plain(job: "Job") -> dict[str, Any]:
 
 
 def _line(job: "Job") -> str:
-    error = f"  ({_short(job.error)})" if job.error else ""
+    why = "its manifest is damaged" if job.damage else job.error
+    error = f"  ({_short(why)})" if why else ""
     question = _short(job.manifest.question)
     return f"{job.job_id}  {job.created_at:%Y-%m-%d %H:%M}  {job.status:<9}  {question}{error}"
 

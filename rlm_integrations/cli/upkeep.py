@@ -111,7 +111,8 @@ def _say_removed(removed: "Removed", options: argparse.Namespace) -> int:
         print_text(json.dumps(asdict(removed)))
     else:
         runs, blobs = counted(removed.runs, "run"), counted(removed.blobs, "blob")
-        print_text(f"removed: {runs}, {blobs} ({_size(removed.blob_bytes)} of content)")
+        replies = f", {counted(removed.replies, 'cached answer')}" if removed.replies else ""
+        print_text(f"removed: {runs}, {blobs} ({_size(removed.blob_bytes)} of content){replies}")
     return exit_codes.ANSWERED
 
 

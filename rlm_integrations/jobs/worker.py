@@ -331,7 +331,11 @@ class Worker:
         await in_thread(self._queue.release, job.job_id, delay_seconds=delay, error=error)
 
     def _write_artifact(self, job: Job, result: RLMResult[Any]) -> Any:
-        """Write the answer and its manifest; the path, or None without a place for it. Blocks."""
+        """Write the answer and its manifest; the path, or None without a place for it. Blocks.
+
+        The time in its name is that of the run's end: if the worker is killed before the job is
+        completed, the next one writes the same artifact.
+        """
         if not self._storage.has_artifacts:
             return None
         manifest, artifacts = job.manifest, self._storage.artifacts
@@ -347,6 +351,7 @@ class Worker:
                 "citations": result.citations,
                 "stop_reason": result.stop_reason,
             },
+            at=self._storage.info(job.job_id).updated,
         )
 
     def _emit(self, event: JobEvent) -> None:

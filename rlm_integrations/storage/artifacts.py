@@ -60,7 +60,9 @@ class ArtifactStore:
         self._files.write(name, self._json(manifest.model_dump(mode="json")))
         return self._files.path_of(name)
 
-    def write_artifact(self, manifest_id: str, task_type: str, data: Any) -> Path:
+    def write_artifact(
+        self, manifest_id: str, task_type: str, data: Any, *, at: datetime | None = None
+    ) -> Path:
         """Write an artifact, as JSON, and return its path. None is ever replaced.
 
         Args:
@@ -68,10 +70,12 @@ class ArtifactStore:
             task_type: The kind of task, which names the folder.
             data: What was derived: JSON's types, records and pydantic models; other values become
                 strings.
+            at: The time in its name, with a time zone; by default now. The same data with the same
+                time is the same artifact: whoever writes it again gets its path.
         """
         check_file_name("task_type", task_type)
         content = self._json(to_plain(data))
-        return self._write_new(f"artifacts/{task_type}", manifest_id, "json", content)
+        return self._write_new(f"artifacts/{task_type}", manifest_id, "json", content, at)
 
     def write_raw_response(self, manifest_id: str, text: str) -> Path:
         """Write what a model replied, as it is, and return its path. None is ever replaced."""
@@ -148,14 +152,23 @@ class ArtifactStore:
                 )
         return sorted(found, key=lambda each: (each.written_at, each.manifest_id))
 
-    def _write_new(self, folder: str, manifest_id: str, ending: str, content: bytes) -> Path:
+    def _write_new(
+        self,
+        folder: str,
+        manifest_id: str,
+        ending: str,
+        content: bytes,
+        at: datetime | None = None,
+    ) -> Path:
         check_file_name("manifest_id", str(manifest_id))
-        now = datetime.now(UTC)
+        time = datetime.now(UTC) if at is None else at.astimezone(UTC)
         while True:
-            name = f"{folder}/{now.strftime(_TIMESTAMP)}_{manifest_id}.{ending}"
-            if self._files.write(name, content, replace=False):
+            name = f"{folder}/{time.strftime(_TIMESTAMP)}_{manifest_id}.{ending}"
+            if self._files.write(name, content, replace=False) or (
+                at is not None and self._files.read(name) == content
+            ):
                 return self._files.path_of(name)
-            now += timedelta(microseconds=1)  # another was written in the same microsecond
+            time += timedelta(microseconds=1)  # another was written in the same microsecond
 
     def _read(self, name: str) -> bytes:
         content = self._files.read(name)

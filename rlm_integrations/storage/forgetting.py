@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, func, select
 from rlm_integrations.errors import InputError, RunBusyError
 from rlm_integrations.storage import owner
 from rlm_integrations.storage.lake import Lake, RemovedBlobs
+from rlm_integrations.storage.reply_table import ReplyTable
 from rlm_integrations.storage.run_rows import is_running
 from rlm_integrations.storage.run_table import RunTable
 from rlm_integrations.storage.shared_database import SharedDatabase
@@ -22,11 +23,13 @@ class Removed:
         runs: How many runs.
         blobs: How many blobs: documents, results and large records that no other run used.
         blob_bytes: The size of the blobs, before they were compressed.
+        replies: How many cached replies.
     """
 
     runs: int = 0
     blobs: int = 0
     blob_bytes: int = 0
+    replies: int = 0
 
 
 class Forgetting:
@@ -36,12 +39,16 @@ class Forgetting:
         shared: The database.
         lake: Where the blobs are.
         runs: Names the nearest runs, if one does not exist.
+        replies: The cache.
     """
 
-    def __init__(self, shared: SharedDatabase, lake: Lake, runs: RunTable) -> None:
+    def __init__(
+        self, shared: SharedDatabase, lake: Lake, runs: RunTable, replies: ReplyTable
+    ) -> None:
         self._shared = shared
         self._lake = lake
         self._runs = runs
+        self._replies = replies
         self._schema = shared.database.schema
 
     def forget(self, run_id: str) -> Removed:
@@ -59,8 +66,8 @@ class Forgetting:
     def prune(
         self, older_than: timedelta, is_stopped: Callable[[], bool] = lambda: False
     ) -> Removed:
-        """Remove the runs that were not changed for so long, and the blobs of that age that no run
-        uses. Runs that a process is running are kept.
+        """Remove the runs that were not changed for so long, and the cached replies of that age, and
+        the blobs of that age that no run uses. Runs that a process is running are kept.
         """
         cutoff = datetime.now(UTC) - older_than
         count, blobs = 0, RemovedBlobs()
@@ -74,9 +81,10 @@ class Forgetting:
             if hashes is not None:  # else another process has just removed it
                 count += 1
                 blobs += self._lake.remove_unused(hashes)
+        replies = 0 if is_stopped() else self._replies.clear(older_than)
         if not is_stopped():
             blobs += self._lake.remove_unused(self._unused(cutoff))
-        return _removed(count, blobs)
+        return _removed(count, blobs, replies)
 
     def _remove_rows(self, run_id: str) -> list[str] | None:
         """Remove the rows of a run, and return the blobs that it used; None if there is no run.
@@ -136,5 +144,5 @@ class Forgetting:
         return self._shared.database.read(lambda connection: list(connection.scalars(wanted)))
 
 
-def _removed(runs: int, blobs: RemovedBlobs) -> Removed:
-    return Removed(runs=runs, blobs=blobs.count, blob_bytes=blobs.size)
+def _removed(runs: int, blobs: RemovedBlobs, replies: int = 0) -> Removed:
+    return Removed(runs=runs, blobs=blobs.count, blob_bytes=blobs.size, replies=replies)

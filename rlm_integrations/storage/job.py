@@ -43,6 +43,8 @@ class Job:
         run_id: The run that derives it, if the worker has named it.
         error: Why it failed, or why its last attempt did.
         artifact_path: Where the artifact is.
+        damage: In a list, what is wrong with the manifest, of which only the id and the task type
+            are known then.
     """
 
     job_id: str
@@ -60,3 +62,4 @@ class Job:
     run_id: str | None = None
     error: str | None = None
     artifact_path: str | None = None
+    damage: str | None = None

@@ -49,9 +49,9 @@ class JobTable:
         jobs, manifests = schema.jobs, schema.manifests
         self._insert_jobs = insert(jobs)
         self._insert_manifests = insert_new(dialect, manifests, list(manifests.c.keys()))
-        self._with_manifest = select(jobs, manifests.c.manifest, manifests.c.artifact_path).join(
-            manifests, manifests.c.manifest_id == jobs.c.manifest_id
-        )
+        self._with_manifest = select(
+            jobs, manifests.c.task_type, manifests.c.manifest, manifests.c.artifact_path
+        ).join(manifests, manifests.c.manifest_id == jobs.c.manifest_id)
         next_jobs = lock_free_rows(
             select(jobs)
             .where(
@@ -259,14 +259,16 @@ class JobTable:
         task_type: str | None,
         limit: int,
     ) -> Sequence[Job]:
-        """The jobs of a status and a kind of task, the newest first."""
+        """The jobs of a status and a kind of task, the newest first; also those whose manifest is
+        damaged.
+        """
         query: Select[Any] = self._with_manifest.limit(limit)
         if status is not None:
             query = query.where(self._jobs.c.status == status)
         if task_type is not None:
             query = query.where(self._manifests.c.task_type == task_type)
         query = query.order_by(self._jobs.c.created_at_utc.desc(), self._jobs.c.job_id)
-        return [_stored_job(row) for row in connection.execute(query)]
+        return [_listed_job(row) for row in connection.execute(query)]
 
     def counts(self, connection: Connection) -> dict[DeriveJobStatus, int]:
         """How many jobs have each status."""
@@ -287,10 +289,25 @@ def as_uuid(job_id: object) -> UUID:
         raise InputError(f"no job has the id {str(job_id)[:80]!r}: ids are UUIDs") from None
 
 
-def _stored_job(row: Row[Any]) -> Job:
+def _listed_job(row: Row[Any]) -> Job:
+    """The record of a row with all columns, with the damage of its manifest."""
+    try:
+        return _stored_job(row)
+    except DamagedDataError as error:
+        manifest = Manifest.model_construct(
+            manifest_id=str(row.manifest_id),
+            task_type=row.task_type,
+            library_version="",
+            created_at_utc=row.created_at_utc,
+        )
+        return _stored_job(row, manifest=manifest, damage=str(error))
+
+
+def _stored_job(row: Row[Any], **known: Any) -> Job:
     """The record of a row with all columns."""
     return _job(
         row,
+        **known,
         status=DeriveJobStatus(row.status),
         worker=row.worker,
         started_at=row.started_at_utc,
@@ -301,10 +318,16 @@ def _stored_job(row: Row[Any]) -> Job:
 
 
 def _job(row: Row[Any], **known: Any) -> Job:
-    """The record of a row, with what it does not have, or the transaction has changed."""
+    """The record of a row, with what it does not have, or the transaction has changed.
+
+    Raises:
+        DamagedDataError: Its manifest is damaged.
+    """
+    if "manifest" not in known:
+        name = f"the manifest of job {row.job_id}"
+        known["manifest"] = Manifest.from_json(row.manifest, name)
     return Job(
         job_id=str(row.job_id),
-        manifest=Manifest.from_json(row.manifest, f"the manifest of job {row.job_id}"),
         priority=row.priority,
         attempts=row.attempts,
         max_attempts=row.max_attempts,

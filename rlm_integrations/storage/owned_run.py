@@ -73,16 +73,25 @@ class OwnedRun:
         lake: Where the result goes.
         log: Where records go.
         leases: Shows that this process is alive.
+        before: The columns that a run which was taken had before. They are set again if this
+            process lets go of it without a record.
     """
 
     def __init__(
-        self, run_id: str, shared: SharedDatabase, lake: Lake, log: RunLog, leases: Leases
+        self,
+        run_id: str,
+        shared: SharedDatabase,
+        lake: Lake,
+        log: RunLog,
+        leases: Leases,
+        before: Mapping[str, Any] | None = None,
     ) -> None:
         self.run_id = run_id
         self._shared = shared
         self._lake = lake
         self._log = log
         self._leases = leases
+        self._before = dict(before or {})
         self._owner = owner.own_name()
         self._is_lost = self._is_over = False
         self._runs = shared.database.schema.runs
@@ -97,17 +106,18 @@ class OwnedRun:
             RunBusyError: Another process has taken the run, because this one was not heard of.
             StorageError: It could not be kept.
         """
-        self._check_owned()
+        self._will_change()
         await self._log.append([JournalRecord(self.run_id, call, record)], durable=durable)
 
     def append_in(self, connection: Connection, call: str, record: bytes) -> None:
         """Keep a record in a transaction of the writer; for what belongs to it."""
-        self._check_owned()
+        self._will_change()
         self._log.append_in(connection, JournalRecord(self.run_id, call, record))
 
-    def _check_owned(self) -> None:
+    def _will_change(self) -> None:
         if self._is_lost:
             raise RunBusyError(f"run {self.run_id!r} was taken by another process")
+        self._before = {}
 
     async def finish(self, result: Mapping[str, Any]) -> None:
         """Keep the result as plain JSON, and let go of the run.
@@ -146,9 +156,8 @@ class OwnedRun:
         self._is_over = True
         self._leases.remove(self.run_id)
         try:
-            self._shared.writer.submit(
-                lambda connection: self._update(connection, owner=None, lease_until_utc=None)
-            ).result()
+            free = {"owner": None, "lease_until_utc": None, **self._before}
+            self._shared.writer.submit(lambda connection: self._update(connection, **free)).result()
         finally:  # without the storage, too: this process may resume it once it is back
             owner.give_back(self._owner, self.run_id)
 
@@ -172,6 +181,6 @@ class OwnedRun:
         changed = connection.execute(
             update(runs)
             .where(runs.c.run_id == self.run_id, runs.c.owner == self._owner)
-            .values(updated_at_utc=datetime.now(UTC), **values)
+            .values({"updated_at_utc": datetime.now(UTC), **values})
         )
         return changed.rowcount > 0

@@ -282,6 +282,7 @@ class SqlQueueStore:
 
         Raises:
             InputError: There is none.
+            DamagedDataError: Its manifest is damaged.
         """
         return self._read(lambda connection: self._table.find(connection, job_id))
 
@@ -296,7 +297,9 @@ class SqlQueueStore:
         task_type: str | None = None,
         limit: int = 100,
     ) -> Sequence[Job]:
-        """The jobs, the newest first; those of one status or one kind of task."""
+        """The jobs, the newest first; those of one status or one kind of task. Jobs whose manifest
+        is damaged are listed too, with `Job.damage`.
+        """
         check_count("limit", limit)
         wanted = None if status is None else DeriveJobStatus(status)
         return self._read(

@@ -46,9 +46,12 @@ class RunClaim:
         self._run_id = run_id
         self._runs = runs
         self._lease = lease
+        self._before: Row[Any] | None = None
 
     def __call__(self, connection: Connection) -> Row[Any] | str | None:
-        """The run's row once it is this process's, or has ended; or who has it; or None."""
+        """The run's row before it was taken, now that it is this process's, or if it has ended; or
+        who has it; or None.
+        """
         runs, now = self._runs, datetime.now(UTC)
         wanted = select(runs).where(runs.c.run_id == self._run_id)
         row = connection.execute(wanted.with_for_update()).first()
@@ -60,6 +63,8 @@ class RunClaim:
         self.is_reserved = self.is_reserved or owner.reserve(self._run_id)
         if not self.is_reserved:
             return self.owner
+        if self._before is None or row.owner != self.owner:
+            self._before = row
         connection.execute(
             update(runs)
             .where(runs.c.run_id == self._run_id)
@@ -70,7 +75,7 @@ class RunClaim:
                 updated_at_utc=now,
             )
         )
-        return row
+        return self._before
 
 
 def info_of(row: Row[Any]) -> RunInfo:

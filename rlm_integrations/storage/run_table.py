@@ -191,7 +191,8 @@ class RunTable:
         if is_over(row.status):
             result = json.loads(self._lake.get(row.result_sha256))
             return LoadedRun(setup=setup, corpus=None, records=(), result=result, kept=None)
-        kept = OwnedRun(run_id, self._shared, self._lake, self._log, self._leases)
+        before = {"status": row.status, "updated_at_utc": row.updated_at_utc}
+        kept = OwnedRun(run_id, self._shared, self._lake, self._log, self._leases, before)
         try:
             return LoadedRun(
                 setup=setup,

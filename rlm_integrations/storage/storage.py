@@ -53,9 +53,9 @@ class Storage:
         pretty_print: Whether JSON of artifacts is indented.
         keep_documents: Whether documents are kept with runs. If not, they are needed again at a
             resume.
-        retention: How long runs are kept after their last change: a `timedelta`, or a string such
-            as "30d"; None for ever. Older ones are removed in a thread when the storage is opened
-            and when a run begins, at most once an hour.
+        retention: How long runs are kept after their last change, and cached replies: a
+            `timedelta`, or a string such as "30d"; None for ever. Older ones are removed in a
+            thread when the storage is opened and when a run begins, at most once an hour.
 
     Raises:
         InputError: The folder is not a storage folder, or the URL cannot work.
@@ -89,7 +89,7 @@ class Storage:
         self._log = RunLog(self._shared, self.lake)
         self._replies = ReplyTable(self._shared)
         self._runs = RunTable(self._shared, self.lake, self._log, keep_documents=keep_documents)
-        self._forgetting = Forgetting(self._shared, self.lake, self._runs)
+        self._forgetting = Forgetting(self._shared, self.lake, self._runs, self._replies)
         self._archive = RunArchive(self._shared, self.lake, self._runs)
         self._retention = Retention(self._shared.database, self._forgetting, self.retention)
         self._retention.start()
@@ -228,8 +228,9 @@ class Storage:
         return self._forgetting.forget(run_id)
 
     def prune(self, *, older_than: timedelta | str) -> Removed:
-        """Remove every run that was not changed for so long, however it ended, and blobs of that
-        age that no run uses. Runs that a process is running stay.
+        """Remove every run that was not changed for so long, however it ended, and the cached
+        replies of that age, and blobs of that age that no run uses. Runs that a process is running
+        stay.
 
         Args:
             older_than: A `timedelta`, or a string such as "12h", "30d" or "2w".

@@ -139,7 +139,9 @@ async def begin_all(runs: RunTable, ids: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Begin a run, or resume it, and print what it left; the arguments are in one JSON object."""
+    """Begin a run, or resume it, and print what it left; the arguments are in one JSON object. A run
+    that `waits` goes on after its first event when stdin ends.
+    """
     given = json.loads(sys.argv[1])
     runs = runs_of(given["url"], Path(given["folder"]), lease_seconds=given.get("lease", 30.0))
     if ids := given.get("begin"):
@@ -147,7 +149,9 @@ def main() -> None:
         sys.stdin.read()
         print(json.dumps(asyncio.run(begin_all(runs, ids))))
         return
-    rlm = rlm_of(given["base_url"], runs, store=store_in(given["url"], given["store"]))
+    store = store_in(given["url"], given["store"])
+    on_event = (lambda _: sys.stdin.read()) if given.get("waits") else None
+    rlm = rlm_of(given["base_url"], runs, store=store, on_event=on_event)
     run_id = given["run_id"]
     result = rlm.resume(run_id) if run_id is not None else rlm.completion(QUESTION, DOCUMENT)
     print(json.dumps(facts(result)), flush=True)

@@ -86,10 +86,11 @@ def opened(url: str) -> Iterator[SharedDatabase]:
 
 @pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str | None]:
-    """Where a storage is, and its lake."""
+    """Where a storage is, and its lake: a folder, or an object store beside a server."""
     if request.param == "sqlite":
         return str(tmp_path / "runs"), None
-    return request.getfixturevalue(URLS[request.param]), str(tmp_path / "lake")
+    (tmp_path / "lake").mkdir()
+    return request.getfixturevalue(URLS[request.param]), f"file://{tmp_path}/lake"
 
 
 @pytest.fixture

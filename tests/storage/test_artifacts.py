@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,17 @@ def test_records_become_json(store: ArtifactStore) -> None:
     span, manifest = store.read_artifact(path)
     assert (span["source"], span["start"], span["end"]) == ("context_0", 1, 2)
     assert manifest["question"] == "Wer ist 東京?"
+
+
+def test_the_same_data_at_the_same_time_is_one_artifact(store: ArtifactStore) -> None:
+    """A second write of what is there gives its path; other data of that time is another file."""
+    at = datetime(2026, 3, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
+    first = store.write_artifact("m1", "notes", ["one"], at=at)
+    assert first.name == "20260301T103000.000000Z_m1.json"
+    assert store.write_artifact("m1", "notes", ["one"], at=at) == first
+    second = store.write_artifact("m1", "notes", ["two"], at=at)
+    assert store.write_artifact("m1", "notes", ["two"], at=at) == second
+    assert [store.read_artifact(each.path) for each in store.list_artifacts()] == [["one"], ["two"]]
 
 
 def test_lists_are_in_the_order_of_writing(store: ArtifactStore) -> None:

@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Connection, delete, update
 
 from rlm_integrations.storage import Amount, Manifest, Storage
-from rlm_integrations.storage.files import LocalFiles
 from tests.storage.test_forgetting import LARGE, add_run
 
 
@@ -137,4 +136,3 @@ async def test_everything_is_counted(storage: Storage) -> None:
     assert stats.kinds["files"] == Amount(3, sum(storage.lake.files().values()))
     assert stats.database_size is not None
     assert stats.database_size > sum(each.size for each in stats.kinds.values()) / 10
-    assert isinstance(storage.artifacts._files, LocalFiles)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text, update
 
-from rlm_integrations import Corpus, InputError, RunBusyError
+from rlm_integrations import Completion, Corpus, InputError, RunBusyError
 from rlm_integrations._concurrency import runtime
 from rlm_integrations.run_setup import ModelNames, RunSetup
 from rlm_integrations.storage import JournalRecord, Removed, Storage
@@ -41,7 +41,7 @@ async def add_run(storage: Storage, run_id: str, document: str, *, ends: bool = 
 def rows_of(storage: Storage) -> dict[str, int]:
     """How many rows each table has."""
     schema = storage._shared.database.schema
-    names = ("runs", "records", "blobs", "blob_uses")
+    names = ("runs", "records", "blobs", "blob_uses", "replies")
     return storage._shared.database.read(
         lambda each: {
             name: each.scalar(select(func.count()).select_from(getattr(schema, name)))
@@ -51,14 +51,14 @@ def rows_of(storage: Storage) -> dict[str, int]:
 
 
 def age(storage: Storage, run_id: str, days: int) -> None:
-    """Make a run, and all blobs, look as if they were not changed for so long."""
+    """Make a run, and all blobs and replies, look as if they were not changed for so long."""
     schema, then = storage._shared.database.schema, datetime.now(UTC) - timedelta(days=days)
 
     def change(connection: Any) -> None:
         runs = schema.runs
         old = update(runs).where(runs.c.run_id == run_id).values(updated_at_utc=then)
         connection.execute(old)
-        for table in (schema.blobs, schema.records):
+        for table in (schema.blobs, schema.records, schema.replies):
             connection.execute(update(table).values(kept_at=then.timestamp()))
 
     storage._shared.writer.submit(change).result()
@@ -110,14 +110,20 @@ async def test_what_others_have_is_not_forgotten(storage: Storage) -> None:
 
 
 async def test_old_runs_are_pruned(storage: Storage) -> None:
-    """Runs that were not changed for so long go, and journals without a run; younger ones stay."""
+    """Runs that were not changed for so long go, and journals without a run, and cached replies;
+    younger ones stay.
+    """
     await add_run(storage, "old", LARGE)
+    await storage.keep_reply("old", Completion("a reply"))
     await storage.append([JournalRecord("alone", "r:t1", b"{}")])
     age(storage, "old", 40)
     await add_run(storage, "new", LARGE)
-    assert storage.prune(older_than="6w").runs == 0
+    await storage.keep_reply("new", Completion("a reply"))
+    assert storage.prune(older_than="6w") == Removed()
     removed = storage.prune(older_than="30d")
-    assert (removed.runs, removed.blobs) == (2, 2)
+    assert (removed.runs, removed.blobs, removed.replies) == (2, 2, 1)
+    assert await storage.find_reply("old") is None
+    assert await storage.find_reply("new") == Completion("a reply")
     assert [each.run_id for each in storage.runs()] == ["new"]
     with pytest.raises(InputError, match="older_than must be like 12h, 30d or 2w, not '30 days'"):
         storage.prune(older_than="30 days")

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -192,49 +191,17 @@ def other_machine() -> list[str]:
     return prefix
 
 
-async def test_one_of_two_that_resume_at_once_gets_the_run(url: str, tmp_path: Path) -> None:
-    """Of many that take a free run at the same time one gets it, and the others are told who has
-    it; also of those in other processes.
+async def test_one_of_many_that_take_a_run_gets_it(url: str, tmp_path: Path) -> None:
+    """Of many tasks that take a free run at the same time one gets it, and the others are told that
+    this process has it.
     """
     runs = runs_of(url, tmp_path)
     await (await runs.begin("the-run", setup_of(), Corpus.build("a document"))).release()
     takes = [asyncio.create_task(runs.take("the-run")) for _ in range(5)]
-    others = [taker(url, tmp_path) for _ in range(2)]
     await asyncio.wait(takes)
-    taken = [each.result() for each in takes if each.exception() is None]
-    busy = [each.exception() for each in takes if each.exception() is not None]
-    told = [await asyncio.to_thread(each.communicate) for each in others]
-    assert len(taken) == 1
-    assert all(isinstance(each, RunBusyError) for each in busy)
-    assert [out for out, _ in told] == [f"run by process {os.getpid()} on this machine\n"] * 2, told
-    assert taken[0].kept is not None
-    taken[0].kept.let_go()
-    last = taker(url, tmp_path)
-    assert (await asyncio.to_thread(last.communicate))[0] == "taken\n"
+    (taken,) = [each.result() for each in takes if each.exception() is None]
+    busy = [str(each.exception()) for each in takes if each.exception() is not None]
+    assert all(f"run by process {os.getpid()} on this machine" in each for each in busy)
+    assert taken.kept is not None
+    taken.kept.let_go()
     runs.close()
-
-
-TAKER = """
-import asyncio, re, sys
-from pathlib import Path
-from typing import Any
-from rlm_integrations import RunBusyError
-from tests.storage._runs import runs_of
-runs = runs_of(sys.argv[1], Path(sys.argv[2]))
-try:
-    asyncio.run(runs.take("the-run")).kept.let_go()
-    print("taken")
-except RunBusyError as error:
-    print(re.search("run by process .* machine", str(error))[0])
-runs.close()
-"""
-
-
-def taker(url: str, folder: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", TAKER, url, str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import make_url, select
+from sqlalchemy import make_url, select, update
 
-from rlm_integrations.errors import InputError
+from rlm_integrations.errors import DamagedDataError, InputError
 from rlm_integrations.storage import owner
 from rlm_integrations.storage.database_errors import Target
 from rlm_integrations.storage.job import DeriveJobStatus
@@ -241,7 +241,9 @@ def test_cancelled_jobs_are_not_given_out(queue: SqlQueueStore) -> None:
 
 
 def test_jobs_are_counted_and_listed(queue: SqlQueueStore) -> None:
-    """Counts have every status; lists are the newest first, by status and by task."""
+    """Counts have every status; lists are the newest first, by status and by task. A job whose
+    manifest is damaged is among them, with the damage.
+    """
     ids = [queue.enqueue(manifest(task_type=each)) for each in ("a", "b", "a", "b")]
     queue.dequeue_many(2)
     queue.update_status(ids[0], DeriveJobStatus.FAILED, error="no key")
@@ -256,6 +258,17 @@ def test_jobs_are_counted_and_listed(queue: SqlQueueStore) -> None:
     assert [job.job_id for job in queue.list(DeriveJobStatus.PENDING)] == [ids[3], ids[2]]
     assert [job.job_id for job in queue.list(task_type="a", limit=1)] == [ids[2]]
     assert [job.error for job in queue.list(DeriveJobStatus.FAILED)] == ["no key"]
+    manifests = queue._shared.database.schema.manifests
+    first = UUID(queue.get(ids[0]).manifest.manifest_id)
+    damage = update(manifests).where(manifests.c.manifest_id == first).values(manifest="{")
+    queue._shared.writer.submit(lambda each: each.execute(damage).rowcount).result()
+    *fine, damaged = queue.list()
+    assert [job.job_id for job in fine] == ids[:0:-1]
+    assert {job.damage for job in fine} == {None}
+    assert f"the manifest of job {ids[0]} is not a manifest" in str(damaged.damage)
+    assert (damaged.status, damaged.error, damaged.manifest.task_type) == ("failed", "no key", "a")
+    with pytest.raises(DamagedDataError, match="is not a manifest"):
+        queue.get(ids[0])
 
 
 def test_what_cannot_work_is_refused(queue: SqlQueueStore) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import Corpus, Event, InputError, RunBusyError, RunFailed, StorageError
+from rlm_integrations import RLM, Corpus, Event, InputError, RunBusyError, RunFailed, StorageError
 from rlm_integrations.run_setup import ModelNames, RunSetup
 from rlm_integrations.storage import owner
 from rlm_integrations.storage.owned_run import OwnedRun
 from rlm_integrations.storage.run_table import RunTable
+from tests._cli import until
 from tests.standin import StandIn, serve_in_thread
 from tests.storage import _runs
 from tests.storage._runs import CALL, DOCUMENT, QUESTION, SUB_CALLS, facts, rlm_of, runs_of
@@ -83,12 +84,7 @@ async def test_a_cancelled_run_goes_on(runs: RunTable, provider: StandIn) -> Non
     whole = facts(await rlm_of(provider.base_url, None).acompletion(QUESTION, DOCUMENT))
     provider.reset()
     rlm = rlm_of(provider.base_url, runs)
-    task = asyncio.ensure_future(rlm.acompletion(QUESTION, DOCUMENT))
-    while len(provider.calls()) < 90:
-        await asyncio.sleep(0.001)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cancelled(rlm, provider, 90)
     (info,) = runs.infos()
     assert info.status == "cancelled"
     stored, asked = stored_paths(runs, info.run_id), len(provider.requests())
@@ -116,6 +112,7 @@ def program(
     return subprocess.Popen(
         [*machine, sys.executable, "-m", "tests.storage._runs", json.dumps({**given, **more})],
         cwd=ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -188,37 +185,47 @@ def killed_and_resumed(
     assert len(prompts(provider)) == SUB_CALLS + 4 + 4 * 2
 
 
-def test_a_run_is_resumed_by_one_process_at_a_time(
-    url: str, tmp_path: Path, provider: StandIn
-) -> None:
-    """While one has it, another one is told which, and nothing is asked twice."""
-    process = program(url, tmp_path, provider, None)
-    while len(provider.calls()) < 20:
-        time.sleep(0.002)
+async def cancelled(rlm: RLM[Any], provider: StandIn, calls: int) -> None:
+    """Begin the run, and cancel it once the server has got so many calls."""
+    task = asyncio.ensure_future(rlm.acompletion(QUESTION, DOCUMENT))
+    while len(provider.calls()) < calls:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_two_processes_resume_a_run_at_once(url: str, tmp_path: Path, provider: StandIn) -> None:
+    """One of them does it, and no stored answer is asked for again; the other one, and this one,
+    are told which process has it.
+    """
     runs = runs_of(url, tmp_path)
+    rlm = rlm_of(provider.base_url, runs)
+    asyncio.run(cancelled(rlm, provider, 20))
     (info,) = runs.infos()
-    assert info.is_owned
-    with pytest.raises(
-        RunBusyError, match=rf"is being run by process {process.pid} on this machine"
-    ):
-        rlm_of(provider.base_url, runs).resume(info.run_id)
-    output, errors = process.communicate(timeout=250)
-    assert process.returncode == 0, errors[-3_000:]
-    assert set(prompts(provider).values()) == {1}
-    assert facts(rlm_of(provider.base_url, runs).resume(info.run_id)) == json.loads(output)
+    stored, asked = stored_paths(runs, info.run_id), len(provider.requests())
+    both = [program(url, tmp_path, provider, info.run_id, waits=True) for _ in range(2)]
+    until(lambda: any(each.poll() is not None for each in both))
+    winner, loser = sorted(both, key=lambda each: each.poll() is not None)
+    busy = f"run '{info.run_id}' is being run by process {winner.pid} on this machine"
+    assert f"RunBusyError: {busy}" in loser.communicate()[1]
+    with pytest.raises(RunBusyError, match=busy):
+        rlm.resume(info.run_id)
+    output, errors = winner.communicate("", timeout=250)  # it has waited after its first event
+    assert winner.returncode == 0, errors[-3_000:]
+    assert stored & paths_from(provider, asked) == set()
+    assert facts(rlm.resume(info.run_id)) == json.loads(output)
     runs.close()
 
 
 async def test_what_differs_is_said_before_anything_is_spent(
     runs: RunTable, provider: StandIn, tmp_path: Path, url: str
 ) -> None:
-    """An unknown id names the nearest; another document, model, tool or type of answer is refused."""
+    """An unknown id names the nearest; another document, model, tool or type of answer is refused,
+    and the run stays as it was.
+    """
     rlm = rlm_of(provider.base_url, runs)
-    task = asyncio.ensure_future(rlm.acompletion(QUESTION, DOCUMENT))
-    while len(provider.calls()) < 30:
-        await asyncio.sleep(0.001)
-    task.cancel()
-    await asyncio.wait([task])
+    await cancelled(rlm, provider, 30)
     (info,) = runs.infos()
     asked = len(provider.calls())
     wrong = info.run_id[:-1] + "x"
@@ -240,6 +247,8 @@ async def test_what_differs_is_said_before_anything_is_spent(
     with pytest.raises(InputError, match="resume needs a storage"):
         await rlm.replace(storage=None).aresume(info.run_id)
     assert len(provider.calls()) == asked
+    assert info.status == "cancelled"
+    assert runs.infos() == [info]
     assert (await rlm.aresume(info.run_id, DOCUMENT)).stop_reason == "final"
 
 
@@ -253,11 +262,7 @@ async def test_documents_need_not_be_kept(url: str, tmp_path: Path, provider: St
     """Then a resume needs the document, and checks that it is the same."""
     runs = runs_of(url, tmp_path, keep_documents=False)
     rlm = rlm_of(provider.base_url, runs)
-    task = asyncio.ensure_future(rlm.acompletion(QUESTION, DOCUMENT))
-    while len(provider.calls()) < 30:
-        await asyncio.sleep(0.001)
-    task.cancel()
-    await asyncio.wait([task])
+    await cancelled(rlm, provider, 30)
     (info,) = runs.infos()
     with pytest.raises(InputError, match="does not keep documents"):
         await rlm.aresume(info.run_id)

@@ -108,6 +108,29 @@ async def test_an_rlm_gives_what_names_do_not_bring_back(storage: Storage) -> No
     assert storage.queue.get(job_id).artifact_path == str(artifact.path)
 
 
+def test_a_job_has_one_artifact(
+    storage: Storage, provider: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its worker ends after it has written the artifact and before it has completed the job, the
+    next one asks nothing and writes the same artifact.
+    """
+    rlm, queue = rlm_of(provider, storage), storage.queue
+    job_id = submit(rlm, QUESTION, DOCUMENT)
+    update_status, lost = queue.update_status, list[str]()
+
+    def ends(job_id: str, *given: Any, **known: Any) -> None:
+        if lost:
+            return update_status(job_id, *given, **known)
+        lost.append(job_id)
+        return queue.release(job_id)  # as if its lease had ended
+
+    monkeypatch.setattr(queue, "update_status", ends)
+    assert Worker(storage, rlm).run(until_empty=True) == {"completed": 2}
+    (artifact,) = storage.artifacts.list_artifacts()
+    assert queue.get(job_id).artifact_path == str(artifact.path)
+    assert len(provider.calls()) == 22
+
+
 def test_a_job_that_cannot_be_done_fails_alone(storage: Storage, provider: StandIn) -> None:
     """An unknown task, another model, an invalid option, a missing document and a damaged manifest
     each fail with an error that says why, and ask nothing; the worker goes on.
