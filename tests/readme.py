@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from rlm_integrations.cli import parsers
+from rlm_integrations.cli import build_parser
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlm_integrations"
@@ -65,7 +65,7 @@ def blocks(page: Path, kind: str) -> list[str]:
 def with_help(text: str) -> str:
     """The page with the help as it is now, at a width that does not depend on the terminal."""
     os.environ["COLUMNS"] = "120"
-    help_text = parsers().commands["ask"].format_help()
+    help_text = build_parser().commands["ask"].format_help()
     return _HELP.sub(lambda found: f"{found[1]}{help_text}", text)
 
 

@@ -108,9 +108,19 @@ def test_invalid_input(words: list[str], told: str, run: Callable[..., Shell]) -
 
 
 def test_no_command(run: Callable[..., Shell]) -> None:
-    """Exit code 2 without a command, or with an unknown one."""
-    assert run()[0] == 2
-    assert run("resume", "x")[0] == 2
+    """Exit code 2 without a command, with an overview of all or of the group's; and with an unknown
+    one.
+    """
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert "answer a question about one or several files" in err
+    assert 'rlm-integrations ask archive.txt "Who approved the Ravenna dam?"\n' in err
+    assert "  130  interrupted by Ctrl-C\n" in err
+    code, out, err = run("storage")
+    assert (code, out) == (2, "")
+    assert "read everything, and report what is damaged" in err
+    code, out, err = run("answer")
+    assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 def test_stdin_with_invalid_bytes() -> None:
@@ -158,6 +168,7 @@ def test_help_and_version(run: Callable[..., Shell]) -> None:
         "4",
         "5",
         "130",
+        "141",
     ]
 
 
@@ -171,7 +182,7 @@ def test_help_is_quick_to_load() -> None:
     """Parsing the command line loads no client, no sandbox and no progress bar."""
     heavy = ["openai", "tqdm", "pydantic", "asyncio"]
     code = (
-        "import sys, rlm_integrations.cli as cli; cli.parsers();"
+        "import sys, rlm_integrations.cli as cli; cli.build_parser();"
         f" print([name for name in {heavy} if name in sys.modules])"
     )
     assert (

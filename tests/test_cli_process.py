@@ -9,6 +9,7 @@ import termios
 from collections.abc import Callable
 from pathlib import Path
 
+from rlm_integrations.result import RLMResult
 from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, server, started, until
 from tests.standin import Fault, serve_in_thread
 
@@ -67,15 +68,17 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
     until(lambda: not [pid for pid in below if is_there(pid)])
 
 
-def test_a_closed_pipe_is_not_an_error() -> None:
-    """With a closed pipe on stdout there is no traceback, and the exit code is that of the run."""
+def test_a_closed_pipe_ends_quietly() -> None:
+    """With a closed pipe on stdout there is no traceback, the result is saved all the same, and the
+    exit code is that of a process that SIGPIPE ends.
+    """
     reading, writing = os.pipe()
     os.close(reading)
-    process = started(
-        "ask", "report.txt", QUESTION, "--model", "offline", "--quiet", stdout=writing
-    )
+    words = ["ask", "report.txt", QUESTION, "--model", "offline", "--quiet", "--save", "run.json"]
+    process = started(*words, stdout=writing)
     os.close(writing)
-    assert (process.communicate()[1], process.returncode) == ("", 0)
+    assert (process.communicate()[1], process.returncode) == ("", 141)
+    assert RLMResult.load("run.json").answer == FACT
 
 
 def test_a_result_that_cannot_be_written() -> None:

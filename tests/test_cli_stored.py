@@ -200,14 +200,3 @@ def test_a_run_is_carried_by_a_file(run: Callable[..., Shell]) -> None:
         assert (code, out) == (2, ""), words
         assert message in err
     assert not Path("nowhere").exists()
-
-
-def test_each_command_has_an_example(run: Callable[..., Shell]) -> None:
-    """The help of what keeps a storage in order ends with a line to copy, which is valid."""
-    commands = [["show"], ["export"], ["import"]]
-    commands += [["storage", each] for each in ("check", "stats", "prune", "forget")]
-    for words in commands:
-        *_, last = run(*words, "--help")[1].splitlines()
-        assert last.startswith(f"example: rlm-integrations {' '.join(words)}")
-        code, _, err = run(*last.split()[2:], "--storage", "nowhere")
-        assert (code, "there is no" in err) == (2, True), last

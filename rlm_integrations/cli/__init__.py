@@ -1,8 +1,8 @@
 """The command line."""
 
-from rlm_integrations.cli.main import main, parsers
+from rlm_integrations.cli.main import build_parser, main
 
 __all__ = [
+    "build_parser",
     "main",
-    "parsers",
 ]

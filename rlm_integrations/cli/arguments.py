@@ -1,11 +1,13 @@
 """Arguments that several commands have."""
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from rlm_integrations.cli.parser import Parser, PrintAndExit
 from rlm_integrations.errors import InputError
 
 # With a key and without --model: it writes good enough code, at a low price.
@@ -38,19 +40,27 @@ def add_files(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_example(parser: argparse.ArgumentParser, words: str) -> None:
-    """End the help of a command with an example."""
-    parser.epilog = f"example: rlm-integrations {words}"
+def add_json(parser: Any, help_text: str = "print JSON") -> None:
+    """Add `--json`, and `--json-schema`, which describes what it prints."""
+    parser.add_argument("--json", action="store_true", help=help_text)
+    parser.add_argument(
+        "--json-schema",
+        action=PrintAndExit,
+        make=_json_schema,
+        help="print the JSON schema of what --json prints, and exit",
+    )
+
+
+def _json_schema(parser: Parser, _: Any) -> str:
+    from rlm_integrations.cli.schemas import schema_of
+
+    return json.dumps(schema_of(parser.path), indent=2)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add how the result of a run is shown."""
     output = parser.add_argument_group("output")
-    output.add_argument(
-        "--json",
-        action="store_true",
-        help="print the whole result as JSON, also if the run fails",
-    )
+    add_json(output, "print the whole result as JSON, also if the run fails")
     output.add_argument(
         "--save",
         type=Path,

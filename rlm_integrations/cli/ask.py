@@ -23,6 +23,7 @@ from rlm_integrations.cli.arguments import (
 from rlm_integrations.cli.files import open_corpus
 from rlm_integrations.cli.models import build_rlm, choose_model
 from rlm_integrations.cli.output import check_writable, deliver, say, say_end, say_summary
+from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import open_storage
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 def add_ask(commands: Any) -> None:
     """Add the command."""
-    ask: argparse.ArgumentParser = commands.add_parser(
+    ask: Parser = commands.add_parser(
         "ask",
         help="answer a question about one or several files",
         description=(
@@ -40,10 +41,13 @@ def add_ask(commands: Any) -> None:
             " everything else to stderr."
         ),
         usage='%(prog)s FILE [FILE ...] "QUESTION" [options]',
-        epilog=exit_codes.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
+    ask.examples = (
+        'ask archive.txt "Who approved the Ravenna dam?"',
+        'ask archive.txt letters/*.txt "Who approved it?" --model gpt-5-mini --max-cost 0.50',
+        'ask - "Who approved it?" --model offline --json < archive.txt',
+    )
+    ask.notes = exit_codes.HELP
     add_words(ask)
     add_models(ask).add_argument(
         "--base-url",

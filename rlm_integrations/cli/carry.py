@@ -1,55 +1,53 @@
 """The commands `rlm-integrations export` and `import`, which carry a run to another storage."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_example, add_storage
-from rlm_integrations.cli.output import check_writable, print_text
+from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_json, add_storage
+from rlm_integrations.cli.output import check_writable, print_json, print_text
+from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import existing_storage, open_storage
 from rlm_integrations.errors import InputError
 
 
 def add_export(commands: Any) -> None:
     """Add the command."""
-    export: argparse.ArgumentParser = commands.add_parser(
+    export: Parser = commands.add_parser(
         "export",
         help="write a stored run to a file",
         description=(
             "Write a stored run with its document, its record and its result to a zip file, which"
             " `import` reads into another storage of any kind."
         ),
-        allow_abbrev=False,
     )
     export.add_argument("run_id", metavar="RUN_ID", help="the run, as `runs` lists it")
     export.add_argument("file", type=Path, metavar="FILE.zip", help="the file to write")
     _add_options(export)
-    add_example(export, "export 1f0c9a3e57d24b1c dam.zip")
+    export.examples = ("export 1f0c9a3e57d24b1c dam.zip",)
     export.set_defaults(run=export_run)
 
 
 def add_import(commands: Any) -> None:
     """Add the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         "import",
         help="read a run from a file into a storage",
         description=(
             "Read a run from a file that `export` wrote into a storage, where it is listed, shown"
             " and resumed like any other. Its id is printed."
         ),
-        allow_abbrev=False,
     )
     parser.add_argument("file", type=Path, metavar="FILE.zip", help="the file to read")
     _add_options(parser)
-    add_example(parser, "import dam.zip --storage team/")
+    parser.examples = ("import dam.zip --storage team/",)
     parser.set_defaults(run=import_run)
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: Parser) -> None:
     add_storage(parser, DEFAULT_STORAGE)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def export_run(options: argparse.Namespace) -> int:
@@ -70,6 +68,8 @@ def import_run(options: argparse.Namespace) -> int:
 
 
 def _say(options: argparse.Namespace, run_id: str, text: str) -> int:
-    plain = {"run_id": run_id, "file": str(options.file)}
-    print_text(json.dumps(plain) if options.json else text)
+    if options.json:
+        print_json({"run_id": run_id, "file": str(options.file)})
+    else:
+        print_text(text)
     return exit_codes.ANSWERED

@@ -9,6 +9,7 @@ STOPPED: Final = 3
 MODEL_ERROR: Final = 4
 SANDBOX: Final = 5
 INTERRUPTED: Final = 130
+PIPE_CLOSED: Final = 141
 
 _BY_STOP_REASON: Final = {
     "final": ANSWERED,
@@ -26,6 +27,7 @@ exit codes:
   {MODEL_ERROR}    the model cannot be called, or gave no usable reply
   {SANDBOX}    the sandbox is not available on this machine, or was lost
   {INTERRUPTED}  interrupted by Ctrl-C
+  {PIPE_CLOSED}  stdout was closed by its reader, such as `head`
 """
 
 

@@ -1,13 +1,12 @@
 """The command `rlm-integrations jobs`."""
 
 import argparse
-import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_storage, count
-from rlm_integrations.cli.output import print_text, say
+from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_json, add_storage, count
+from rlm_integrations.cli.output import print_json, print_text, say
+from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import open_storage
 
 if TYPE_CHECKING:
@@ -15,22 +14,14 @@ if TYPE_CHECKING:
 
 _STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 _SHOWN_CHARS = 60  # of a question, and of an error, in the list
-_EXAMPLE = """\
-examples:
-  rlm-integrations jobs --status failed
-  rlm-integrations jobs --retry 7b0f6a52-7d0c-4d5e-9d55-0f3a2f1f5b1e
-"""
 
 
 def add_jobs(commands: Any) -> None:
     """Add the command."""
-    jobs: argparse.ArgumentParser = commands.add_parser(
+    jobs: Parser = commands.add_parser(
         "jobs",
         help="list submitted questions, cancel or retry one",
         description="List jobs, the newest first, and count them; or change one.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     change = jobs.add_mutually_exclusive_group()
     change.add_argument("--cancel", metavar="ID", help="cancel this job, also if it is running")
@@ -42,7 +33,8 @@ def add_jobs(commands: Any) -> None:
         "--limit", type=count, default=100, metavar="N", help="how many at most (%(default)s)"
     )
     add_storage(jobs, DEFAULT_STORAGE)
-    jobs.add_argument("--json", action="store_true", help="print a JSON list")
+    add_json(jobs, "print a JSON list")
+    jobs.examples = ("jobs --status failed", "jobs --retry 7b0f6a52-7d0c-4d5e-9d55-0f3a2f1f5b1e")
     jobs.set_defaults(run=list_jobs)
 
 
@@ -52,28 +44,27 @@ def list_jobs(options: argparse.Namespace) -> int:
 
     with open_storage(options.storage) as storage:
         queue = storage.queue
+        changed = options.retry or options.cancel
         if options.retry is not None:
             queue.retry(options.retry)
             say(f"job {options.retry} waits again")
-            return exit_codes.ANSWERED
-        if options.cancel is not None:
+        elif options.cancel is not None:
             was_open = queue.cancel(options.cancel)
             say(f"job {options.cancel} {'is cancelled' if was_open else 'was over already'}")
+        if changed:
+            if options.json:
+                print_json([queue.get(changed)])
             return exit_codes.ANSWERED
         status = None if options.status is None else DeriveJobStatus(options.status)
         jobs = queue.list(status, limit=options.limit)
         counts = queue.counts()
     if options.json:
-        print_text(json.dumps([_plain(job) for job in jobs], default=str))
+        print_json(jobs)
     else:
         for job in jobs:
             print_text(_line(job))
     say(", ".join(f"{number} {name}" for name, number in counts.items()))
     return exit_codes.ANSWERED
-
-
-def _plain(job: "Job") -> dict[str, Any]:
-    return {**asdict(job), "manifest": job.manifest.model_dump(mode="json")}
 
 
 def _line(job: "Job") -> str:

@@ -1,9 +1,11 @@
 """The command line: which command is run, and how errors become exit codes."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+import sys
+import traceback
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Final
 
 from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import split_words
@@ -11,7 +13,8 @@ from rlm_integrations.cli.ask import add_ask
 from rlm_integrations.cli.carry import add_export, add_import
 from rlm_integrations.cli.diff import add_diff
 from rlm_integrations.cli.jobs import add_jobs
-from rlm_integrations.cli.output import say
+from rlm_integrations.cli.output import PipeClosedError, prepare_stdout, say
+from rlm_integrations.cli.parser import Parser, PrintAndExit, commands_of
 from rlm_integrations.cli.report import add_report
 from rlm_integrations.cli.resume import add_resume
 from rlm_integrations.cli.rewording import reword
@@ -34,68 +37,97 @@ _COMMANDS = (
     add_resume,
     add_runs,
     add_show,
+    add_report,
+    add_diff,
     add_submit,
     add_worker,
     add_jobs,
-    add_report,
-    add_diff,
     add_export,
     add_import,
     add_upkeep,
 )
+_DEBUG: Final = "--debug"
+# The first class that an error is of decides
+_EXIT_CODES: Final = {
+    InputError: exit_codes.BAD_INPUT,
+    MissingExtraError: exit_codes.BAD_INPUT,
+    ModelError: exit_codes.MODEL_ERROR,
+    SandboxError: exit_codes.SANDBOX,
+    RLMError: exit_codes.FAILED,
+    OSError: exit_codes.FAILED,
+    MemoryError: exit_codes.FAILED,
+}
 
 
-class Parsers(NamedTuple):
-    """The parser of the whole command line, and one for each command."""
-
-    whole: argparse.ArgumentParser
-    commands: Mapping[str, argparse.ArgumentParser]
-
-
-def parsers() -> Parsers:
-    """All parsers."""
-    whole = argparse.ArgumentParser(
+def build_parser() -> Parser:
+    """The parser of the whole command line."""
+    whole = Parser(
         prog="rlm-integrations",
         description="Ask questions about documents larger than any model's context window.",
-        allow_abbrev=False,
     )
     whole.add_argument(
-        "--version", action="version", version=f"%(prog)s {version('rlm-integrations')}"
+        "--version",
+        action=PrintAndExit,
+        make=lambda parser, _: f"{parser.prog} {version('rlm-integrations')}",
+        help="show the version and exit",
     )
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    whole.examples = (
+        'ask archive.txt "Who approved the Ravenna dam?"',
+        'ask archive.txt "Who approved the Ravenna dam?" --storage runs/',
+        'runs "Ravenna"',
+        "ask --help",
+    )
+    whole.notes = exit_codes.HELP
+    commands = whole.add_commands("command")
     for add in _COMMANDS:
         add(commands)
-    return Parsers(whole, commands.choices)
+    for each in commands_of(whole):
+        each.add_argument(_DEBUG, action="store_true", help="show the traceback of an error")
+        each.set_defaults(parser=each)
+    return whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. On wrong usage the process exits."""
+    words = sys.argv[1:] if argv is None else argv
+    prepare_stdout()
     try:
-        options = _parse(argv)
+        options = _parse(words)
         code: int = options.run(options)
     except KeyboardInterrupt:
-        return _fail("interrupted", exit_codes.INTERRUPTED)
-    except (InputError, MissingExtraError) as error:
-        return _fail(reword(str(error)), exit_codes.BAD_INPUT)
-    except ModelError as error:
-        return _fail(str(error), exit_codes.MODEL_ERROR)
-    except SandboxError as error:
-        return _fail(str(error), exit_codes.SANDBOX)
-    except (RLMError, OSError) as error:
-        return _fail(str(error), exit_codes.FAILED)
+        say("interrupted")
+        return exit_codes.INTERRUPTED
+    except PipeClosedError:
+        return exit_codes.PIPE_CLOSED
+    except Exception as error:  # noqa: BLE001 - the user is told in one line
+        if _DEBUG in words:
+            say(traceback.format_exc())
+        say(_in_one_line(error))
+        return next(
+            (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)),
+            exit_codes.FAILED,
+        )
     return code
 
 
-def _fail(message: str, code: int) -> int:
-    say(message)
-    return code
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    whole, commands = parsers()
-    options, more = whole.parse_known_args(argv)
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    options, more = build_parser().parse_known_args(words)
     if "words" in options:
-        split_words(commands[options.command], options, more)
-    else:
-        whole.parse_args(argv)  # refuses what is left
+        split_words(options.parser, options, more)
+    elif more:
+        options.parser.error(f"unrecognized arguments: {' '.join(more)}")
     return options
+
+
+def _in_one_line(error: Exception) -> str:
+    """What the user is told of an error."""
+    if isinstance(error, MemoryError):
+        message = "there is not enough memory"
+    elif isinstance(error, tuple(_EXIT_CODES)):
+        message = reword(str(error))
+    else:
+        message = (
+            f"a defect of this program: {type(error).__name__}: {error};"
+            f" run it again with {_DEBUG}, and report the traceback"
+        )
+    return " ".join(message.splitlines())

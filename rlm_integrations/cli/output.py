@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
 from rlm_integrations.errors import InputError
@@ -37,14 +37,11 @@ def check_writable(path: Path, option: str = "--save") -> None:
 
 def deliver(result: "RLMResult", options: argparse.Namespace) -> None:
     """Print the result, if it has anything to print, and save it."""
-    from rlm_integrations.engine.show import printable
-
     try:
         if options.json:
-            print_text(json.dumps(result.to_dict()))
+            print_json(result.to_dict())
         elif result.answer or result.citations:
-            text = readable(result)
-            print_text(printable(text) if sys.stdout.isatty() else text)
+            print_text(readable(result))
     finally:
         if options.save is not None:
             result.save(options.save)
@@ -108,8 +105,12 @@ def price(result: "RLMResult") -> str:
     return ", cost unknown" if result.cost is None else f", ${result.cost:.4f}"
 
 
-def print_text(text: str) -> None:
-    """Write to stdout in any encoding. If its reader has closed the pipe, that is not an error."""
+class PipeClosedError(Exception):
+    """The reader of stdout has closed it, such as `head`."""
+
+
+def prepare_stdout() -> None:
+    """Have stdout take every text, in any encoding."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The locale "C" does not choose an encoding; ASCII from PYTHONIOENCODING is kept.
         is_default = sys.stdout.encoding.lower() in {
@@ -117,10 +118,38 @@ def print_text(text: str) -> None:
             "ansi_x3.4-1968",
         } and not os.environ.get("PYTHONIOENCODING")
         sys.stdout.reconfigure(encoding="utf-8" if is_default else None, errors="backslashreplace")
+
+
+def print_text(text: str) -> None:
+    """Write to stdout; what could change a terminal is escaped if it is one.
+
+    Raises:
+        PipeClosedError: Its reader has closed it.
+    """
+    from rlm_integrations.engine.show import printable
+
+    if sys.stdout is not None and sys.stdout.isatty():
+        text = printable(text)
+    _print(text)
+
+
+def print_json(value: Any) -> None:
+    """Write a value as JSON in ASCII, on one line.
+
+    Raises:
+        PipeClosedError: The reader of stdout has closed it.
+    """
+    from rlm_integrations._json import to_plain
+
+    _print(json.dumps(value, default=to_plain))
+
+
+def _print(text: str) -> None:
     try:
         print(text, flush=True)  # noqa: T201 - this is a command
     except OSError as error:
         # The interpreter flushes again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            raise
+        if isinstance(error, BrokenPipeError):
+            raise PipeClosedError from None
+        raise

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_files, add_storage
+from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_files, add_json, add_storage
 from rlm_integrations.cli.files import open_corpus
-from rlm_integrations.cli.output import check_writable, print_text, say
+from rlm_integrations.cli.output import check_writable, print_json, print_text, say
+from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import RUN_HELP, load_document, load_run
 from rlm_integrations.errors import InputError
 
 
 def add_report(commands: Any) -> None:
     """Add the command."""
-    report: argparse.ArgumentParser = commands.add_parser(
+    report: Parser = commands.add_parser(
         "report",
         help="make a page that shows a run",
         description=(
@@ -24,7 +25,6 @@ def add_report(commands: Any) -> None:
             " whole record, and the text of the document if the storage has it or --document"
             " names it."
         ),
-        allow_abbrev=False,
     )
     report.add_argument("target", metavar="RUN", help=RUN_HELP)
     report.add_argument(
@@ -46,6 +46,11 @@ def add_report(commands: Any) -> None:
     )
     add_files(report)
     add_storage(report, DEFAULT_STORAGE)
+    add_json(report, "print the page's path and the run's id as JSON")
+    report.examples = (
+        "report 1f0c9a3e57d24b1c --open",
+        "report run.json --document archive.txt -o dam.html",
+    )
     report.set_defaults(run=make_report)
 
 
@@ -66,7 +71,10 @@ def make_report(options: argparse.Namespace) -> int:
                     raise
                 say(f"the page has no text of the document: {error}")
                 result.to_html(output)
-    print_text(str(output))
+    if options.json:
+        print_json({"run_id": result.run_id, "file": str(output)})
+    else:
+        print_text(str(output))
     if options.open and not webbrowser.open(output.resolve().as_uri()):
         say("there is no browser to open it with")
     return exit_codes.ANSWERED

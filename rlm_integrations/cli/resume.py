@@ -8,6 +8,7 @@ from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_output, add_sandbox, add_storage
 from rlm_integrations.cli.models import named_model
 from rlm_integrations.cli.output import check_writable, deliver, say_end
+from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import open_storage
 from rlm_integrations.errors import InputError, quote_value
 
@@ -19,14 +20,13 @@ if TYPE_CHECKING:
 
 def add_resume(commands: Any) -> None:
     """Add the command."""
-    resume: argparse.ArgumentParser = commands.add_parser(
+    resume: Parser = commands.add_parser(
         "resume",
         help="go on with a run that did not end",
         description=(
             "Go on with a stored run; no call whose answer is stored is made again. The result of"
             " a run that has ended is printed again."
         ),
-        allow_abbrev=False,
     )
     resume.add_argument("run_id", metavar="RUN_ID", help="the run, as `runs` lists it")
     add_storage(resume, DEFAULT_STORAGE)
@@ -36,6 +36,8 @@ def add_resume(commands: Any) -> None:
     )
     add_sandbox(resume, "must be named again if the run began in another one than %(default)s")
     add_output(resume)
+    resume.examples = ("resume 1f0c9a3e57d24b1c", "resume 1f0c9a3e57d24b1c --json --storage runs/")
+    resume.notes = exit_codes.HELP
     resume.set_defaults(run=resume_run)
 
 

@@ -1,13 +1,12 @@
 """The command `rlm-integrations runs`."""
 
 import argparse
-import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_storage, count
-from rlm_integrations.cli.output import print_text
+from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_json, add_storage, count
+from rlm_integrations.cli.output import print_json, print_text
+from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import open_storage
 
 if TYPE_CHECKING:
@@ -18,18 +17,18 @@ _QUESTION_CHARS = 60  # of a question in the list
 
 def add_runs(commands: Any) -> None:
     """Add the command."""
-    runs: argparse.ArgumentParser = commands.add_parser(
+    runs: Parser = commands.add_parser(
         "runs",
         help="list stored runs",
         description="List stored runs, the newest first.",
-        allow_abbrev=False,
     )
     runs.add_argument("query", nargs="?", default="", metavar="WORDS", help="part of the question")
     add_storage(runs, DEFAULT_STORAGE)
     runs.add_argument(
         "--limit", type=count, default=100, metavar="N", help="how many at most (%(default)s)"
     )
-    runs.add_argument("--json", action="store_true", help="print a JSON list")
+    add_json(runs, "print a JSON list")
+    runs.examples = ('runs "Ravenna" --limit 10', "runs --json --storage runs/")
     runs.set_defaults(run=list_runs)
 
 
@@ -40,7 +39,7 @@ def list_runs(options: argparse.Namespace) -> int:
     with open_storage(options.storage) as storage:
         runs = storage.runs(options.query, limit=options.limit)
     if options.json:
-        print_text(json.dumps([asdict(run) for run in runs], default=str))
+        print_json(runs)
         return exit_codes.ANSWERED
     for run in runs:
         question = " ".join(printable(run.question).split())[:_QUESTION_CHARS]

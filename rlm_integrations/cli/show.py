@@ -1,14 +1,13 @@
 """The command `rlm-integrations show RUN_ID`."""
 
 import argparse
-import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_example, add_storage
-from rlm_integrations.cli.output import price, print_text, quote_file, readable
+from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_json, add_storage
+from rlm_integrations.cli.output import price, print_json, print_text, quote_file, readable
+from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.runs import shown_status
 from rlm_integrations.cli.stored import existing_storage
 
@@ -20,35 +19,30 @@ if TYPE_CHECKING:
 
 def add_show(commands: Any) -> None:
     """Add the command."""
-    show: argparse.ArgumentParser = commands.add_parser(
+    show: Parser = commands.add_parser(
         "show",
         help="show a stored run",
         description=(
             "Show a stored run: question, status, documents, usage, and the answer with its"
             " citations. Nothing is resumed, and no model is asked."
         ),
-        allow_abbrev=False,
     )
     show.add_argument("run_id", metavar="RUN_ID", help="the run, as `runs` lists it")
     add_storage(show, DEFAULT_STORAGE)
-    show.add_argument("--json", action="store_true", help="print the run and its result as JSON")
-    add_example(show, "show 1f0c9a3e57d24b1c --storage runs/")
+    add_json(show, "print the run and its result as JSON")
+    show.examples = ("show 1f0c9a3e57d24b1c --storage runs/",)
     show.set_defaults(run=show_run)
 
 
 def show_run(options: argparse.Namespace) -> int:
     """Print the run; the exit code."""
-    from rlm_integrations.engine.show import printable
-
     with existing_storage(options.storage) as storage:
         info, setup = storage.info(options.run_id), storage.setup(options.run_id)
         result = storage.run(options.run_id)  # of one without a result, what there is so far
     if options.json:
-        shown = {**asdict(info), "result": result.to_dict()}
-        print_text(json.dumps(shown, default=str))
+        print_json({**asdict(info), "result": result.to_dict()})
         return exit_codes.ANSWERED
-    text = "\n".join(_lines(info, setup, result))
-    print_text(printable(text) if sys.stdout.isatty() else text)
+    print_text("\n".join(_lines(info, setup, result)))
     return exit_codes.ANSWERED
 
 

@@ -1,7 +1,6 @@
 """The command `rlm-integrations submit FILE… "question"`."""
 
 import argparse
-import json
 from typing import Any
 
 from rlm_integrations.cli import exit_codes
@@ -10,6 +9,7 @@ from rlm_integrations.cli.arguments import (
     add_budget,
     add_cache,
     add_files,
+    add_json,
     add_models,
     add_run,
     add_storage,
@@ -17,19 +17,14 @@ from rlm_integrations.cli.arguments import (
 )
 from rlm_integrations.cli.files import open_corpus
 from rlm_integrations.cli.models import build_rlm, choose_model
-from rlm_integrations.cli.output import print_text, say
+from rlm_integrations.cli.output import print_json, print_text, say
+from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import open_storage
-
-_EXAMPLE = """\
-examples:
-  rlm-integrations submit archive.txt "Who approved the dam?" --model gpt-5-mini
-  rlm-integrations submit letters/*.txt "Who wrote it?" --each --priority 10 --storage postgresql+psycopg://…
-"""
 
 
 def add_submit(commands: Any) -> None:
     """Add the command."""
-    submit: argparse.ArgumentParser = commands.add_parser(
+    submit: Parser = commands.add_parser(
         "submit",
         help="have workers answer a question about one or several files",
         description=(
@@ -37,9 +32,6 @@ def add_submit(commands: Any) -> None:
             " the job's id; `rlm-integrations resume ID` prints its answer."
         ),
         usage='%(prog)s FILE [FILE ...] "QUESTION" [options]',
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_words(submit)
     add_models(submit)
@@ -56,8 +48,12 @@ def add_submit(commands: Any) -> None:
         help="smaller numbers come first (%(default)s)",
     )
     add_storage(job, DEFAULT_STORAGE)
-    submit.add_argument("--json", action="store_true", help="print a JSON list of jobs")
+    add_json(submit, "print a JSON list of jobs")
     submit.add_argument("--quiet", action="store_true", help="show errors only")
+    submit.examples = (
+        'submit archive.txt "Who approved the Ravenna dam?" --model gpt-5-mini',
+        'submit letters/*.txt "Who wrote it?" --each --priority 10 --storage runs/',
+    )
     # What the worker has
     submit.set_defaults(run=submit_jobs, base_url=None, sandbox="process", verbose=False)
 
@@ -79,5 +75,5 @@ def submit_jobs(options: argparse.Namespace) -> int:
             if not options.json:
                 print_text(job_id)
     if options.json:
-        print_text(json.dumps(jobs))
+        print_json(jobs)
     return exit_codes.ANSWERED

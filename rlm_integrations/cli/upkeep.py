@@ -1,14 +1,14 @@
 """The command `rlm-integrations storage`, which keeps a storage in order."""
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_example, add_storage
-from rlm_integrations.cli.output import print_text
+from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_json, add_storage
+from rlm_integrations.cli.output import print_json, print_text
+from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import existing_storage
 
 if TYPE_CHECKING:
@@ -19,23 +19,22 @@ _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 def add_upkeep(commands: Any) -> None:
     """Add the command with its own commands."""
-    upkeep: argparse.ArgumentParser = commands.add_parser(
+    upkeep: Parser = commands.add_parser(
         "storage",
         help="check a storage, measure it, and remove runs",
         description="Check a storage, measure it, and remove runs.",
-        allow_abbrev=False,
     )
-    actions = upkeep.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = upkeep.add_commands("action")
 
     def action(
         name: str, words: str, example: str, run: Callable[[argparse.Namespace], int]
-    ) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = actions.add_parser(
-            name, help=words, description=f"{words[0].upper()}{words[1:]}.", allow_abbrev=False
+    ) -> Parser:
+        parser: Parser = actions.add_parser(
+            name, help=words, description=f"{words[0].upper()}{words[1:]}."
         )
         add_storage(parser, DEFAULT_STORAGE)
-        parser.add_argument("--json", action="store_true", help="print JSON")
-        add_example(parser, f"storage {example}")
+        add_json(parser)
+        parser.examples = (f"storage {example}",)
         parser.set_defaults(run=run)
         return parser
 
@@ -62,16 +61,16 @@ def _opened(options: argparse.Namespace) -> "Storage":
 
 
 def _check(options: argparse.Namespace) -> int:
-    from rlm_integrations.engine.show import counted, printable
+    from rlm_integrations.engine.show import counted
 
     with _opened(options) as storage:
         report = storage.check()
     if options.json:
-        print_text(json.dumps({"is_sound": report.is_sound, **asdict(report)}))
+        print_json({"is_sound": report.is_sound, **asdict(report)})
     else:
         for each in report.problems:
             whose = f" of run {each.run_id}" if each.run_id not in {None, each.name} else ""
-            print_text(printable(f"{each.kind} {each.name}{whose}: {each.message}"))
+            print_text(f"{each.kind} {each.name}{whose}: {each.message}")
         print_text(f"read: {_counts(report.checked)}")
         print_text(f"unused: {_counts(report.unused)}")
         found = counted(len(report.problems), "problem") if report.problems else "no problem"
@@ -83,7 +82,7 @@ def _stats(options: argparse.Namespace) -> int:
     with _opened(options) as storage:
         stats = storage.stats()
     if options.json:
-        print_text(json.dumps(asdict(stats)))
+        print_json(stats)
         return exit_codes.ANSWERED
     print_text(f"runs: {_counts(stats.runs)}")
     print_text(f"jobs: {_counts(stats.jobs)}")
@@ -108,7 +107,7 @@ def _say_removed(removed: "Removed", options: argparse.Namespace) -> int:
     from rlm_integrations.engine.show import counted
 
     if options.json:
-        print_text(json.dumps(asdict(removed)))
+        print_json(removed)
     else:
         runs, blobs = counted(removed.runs, "run"), counted(removed.blobs, "blob")
         replies = f", {counted(removed.replies, 'cached answer')}" if removed.replies else ""

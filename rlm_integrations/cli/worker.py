@@ -8,17 +8,22 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_sandbox, add_storage, amount, count
-from rlm_integrations.cli.output import say
+from rlm_integrations.cli.arguments import (
+    DEFAULT_STORAGE,
+    add_json,
+    add_sandbox,
+    add_storage,
+    amount,
+    count,
+)
+from rlm_integrations.cli.output import print_json, say
+from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import open_storage
 
 if TYPE_CHECKING:
     from rlm_integrations.jobs import JobEvent, Worker
 
-_EXAMPLE = """\
-example:
-  rlm-integrations worker -n 8 --storage postgresql+psycopg://…
-
+_NOTES = """\
 The first Ctrl-C or SIGTERM lets running jobs finish for --grace seconds, and hands back the others; the
 second one hands back all at once. Another worker goes on with them, and pays for no call twice.
 """
@@ -29,16 +34,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def add_worker(commands: Any) -> None:
     """Add the command."""
-    worker: argparse.ArgumentParser = commands.add_parser(
+    worker: Parser = commands.add_parser(
         "worker",
         help="answer the questions that were submitted",
         description=(
             "Answer submitted questions, several at once, until it is stopped. Any number of"
             " workers, on any machines, share one storage."
         ),
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     worker.add_argument(
         "-n",
@@ -66,6 +68,9 @@ def add_worker(commands: Any) -> None:
     add_sandbox(worker, "where the code runs (%(default)s)")
     add_storage(worker, DEFAULT_STORAGE)
     worker.add_argument("--quiet", action="store_true", help="show errors only")
+    add_json(worker, "print how many jobs ended how as JSON, at the end")
+    worker.examples = ("worker -n 8 --until-empty --storage runs/",)
+    worker.notes = _NOTES
     worker.set_defaults(run=run_worker)
 
 
@@ -89,6 +94,8 @@ def run_worker(options: argparse.Namespace) -> int:
             ended = worker.run(until_empty=options.until_empty)
     if not options.quiet:
         say(f"ended: {_shown(ended) or 'no job'}")
+    if options.json:
+        print_json(ended)
     has_failed = options.until_empty and ended.get("failed", 0)
     return exit_codes.FAILED if has_failed else exit_codes.ANSWERED
 

@@ -1,0 +1,143 @@
+"""What each command prints with `--json`, as types, from which `--json-schema` makes its schema.
+
+A test compares them with what the commands print.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from rlm_integrations.records import Message
+from rlm_integrations.result import Citation, StopReason
+from rlm_integrations.run_setup import ModelNames, SourceInfo
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
+
+
+class Result(_Shape):
+    """The result of a run; `RLMResult` in REFERENCE.md describes each field, and
+    `RLMResult.from_dict` reads it.
+    """
+
+    schema_: int = Field(alias="schema")
+    answer: Any
+    partial: str | None
+    citations: list[Citation]
+    stop_reason: StopReason
+    iterations: int
+    total_calls: int
+    spent: dict[str, Any]
+    trajectory: list[dict[str, Any]]
+    messages: list[Message]
+    run_id: str
+    dropped_citations: int
+    error: str | None
+    elapsed: float
+    layers: dict[str, str]
+    store: dict[str, Any] | None
+    question: str
+    sources: list[SourceInfo]
+    models: ModelNames
+    options: dict[str, Any]
+    version: str
+    started: float | None
+
+
+class RunFile(_Shape):
+    """A file that was written, or read by `import`, and the run in it."""
+
+    run_id: str
+    file: str
+
+
+class Submitted(_Shape):
+    """A job that was submitted, and its files."""
+
+    job_id: str
+    files: list[str]
+
+
+class EndedJobs(_Shape):
+    """How many jobs ended in each way; those of no job are left out."""
+
+    completed: int = 0
+    failed: int = 0
+    released: int = 0
+    lost: int = 0
+
+
+class ComparedPlace(_Shape):
+    """A place in the trees of two runs; `changed` names what differs, and a run without this place
+    is null.
+    """
+
+    place: str
+    level: int
+    changed: list[str]
+    one: dict[str, Any] | None
+    other: dict[str, Any] | None
+
+
+class Comparison(_Shape):
+    """Two runs compared: by name, both values of what differs."""
+
+    runs: tuple[str, str]
+    same: bool
+    settings: dict[str, tuple[str | None, str | None]]
+    totals: dict[str, tuple[Any, Any]]
+    answers: tuple[str, str]
+    places: list[ComparedPlace]
+
+
+def schema_of(path: str) -> dict[str, Any]:
+    """The JSON schema of what a command prints, given by its words, such as "storage check"."""
+    return TypeAdapter(type_of(path)).json_schema(mode="serialization")
+
+
+def type_of(path: str) -> Any:
+    """The type of what a command prints."""
+    match path:
+        case "ask" | "resume":
+            return Result
+        case "report" | "export" | "import":
+            return RunFile
+        case "diff":
+            return Comparison
+        case "submit":
+            return list[Submitted]
+        case "worker":
+            return EndedJobs
+    return _stored_type(path)
+
+
+def _stored_type(path: str) -> Any:
+    """The types of commands that need a storage, whose packages are an extra."""
+    from rlm_integrations.storage import Job, Removed, RunInfo, StorageStats
+    from rlm_integrations.storage.checking import Problem
+
+    @dataclass(frozen=True, kw_only=True)
+    class ShownRun(RunInfo):
+        """A run with its result."""
+
+        result: Result
+
+    class CheckedStorage(_Shape):
+        """What was read, what is damaged or missing, and what nothing needs."""
+
+        is_sound: bool
+        checked: dict[str, int]
+        problems: list[Problem]
+        unused: dict[str, int]
+
+    return {
+        "runs": list[RunInfo],
+        "show": ShownRun,
+        "jobs": list[Job],
+        "storage check": CheckedStorage,
+        "storage stats": StorageStats,
+        "storage prune": Removed,
+        "storage forget": Removed,
+    }[path]
