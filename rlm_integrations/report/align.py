@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Final
 
+from rlm_integrations.lm.pricing import cost
 from rlm_integrations.records import LLMError, Usage
 from rlm_integrations.trajectory import Execution, FunctionCall, Iteration, SubCall
 
 _Call = SubCall | FunctionCall
 _Item = Iteration | Execution | SubCall | FunctionCall
 _Key = tuple[str, tuple[int, ...]]  # of a call in its block: function, and its numbers
-# Fields that differ between any two runs, even if both did the same
-_INCIDENTAL: Final = frozenset({"seconds"})
+# Fields that differ between any two runs even if both did the same, or that only sum up others
+_INCIDENTAL: Final = frozenset({"seconds", "tokens within", "cost within"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +24,9 @@ class PlaceDiff:
     Attributes:
         place: The place, such as "turn 2, block 1, llm_batch 17".
         level: Its depth in the tree; 1 for turns of the root.
-        one: The fields of the first run by name, such as "code" or "reply"; None if it did nothing
-            at this place.
+        one: The fields of the first run by name, such as "code", "reply" or "tokens"; None if it did
+            nothing at this place. "tokens within" and "cost within" are sums over the calls of a
+            block or a child run. Costs are list prices by the model's name, as of this version.
         other: The same for the second run.
     """
 
@@ -34,8 +37,8 @@ class PlaceDiff:
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """The names of the fields that differ, times excepted; empty if only one run has the
-        place.
+        """The names of the fields that differ, times and sums excepted; empty if only one run has
+        the place.
         """
         if self.one is None or self.other is None:
             return ()
@@ -126,9 +129,7 @@ def _fields(item: _Item | None) -> Mapping[str, str] | None:
             return {
                 "reply": item.reply,
                 "note": item.note,
-                "model": item.model,
-                "tokens": _tokens(item.usage),
-                "seconds": f"{item.call_end - item.start:.3f}",
+                **_call_fields(item, item.call_end),
             }
         case Execution():
             return {
@@ -136,6 +137,7 @@ def _fields(item: _Item | None) -> Mapping[str, str] | None:
                 "output": item.output,
                 "status": item.status,
                 "error": item.error or "",
+                **_sums(_uses_of(item)),
                 "seconds": f"{item.elapsed:.3f}",
             }
         case SubCall():
@@ -143,9 +145,8 @@ def _fields(item: _Item | None) -> Mapping[str, str] | None:
                 "prompt": str(item.prompt),
                 "reply": str(item.reply),
                 "error": item.reply.type if isinstance(item.reply, LLMError) else "",
-                "model": item.model,
-                "tokens": _tokens(item.usage),
-                "seconds": f"{item.end - item.start:.3f}",
+                **(_sums(_uses_of(item)) if item.turns else {}),
+                **_call_fields(item, item.end),
             }
         case FunctionCall():
             return {
@@ -156,10 +157,59 @@ def _fields(item: _Item | None) -> Mapping[str, str] | None:
     return None
 
 
-def _tokens(usage: Usage | None) -> str:
-    if usage is None:
+def _call_fields(call: Iteration | SubCall, end: float) -> Mapping[str, str]:
+    """What turns and calls of models have; a child run has only its time."""
+    seconds = {"seconds": f"{end - call.start:.3f}"}
+    if isinstance(call, SubCall) and call.turns:
+        return seconds
+    used = [(call.model, call.usage)]
+    return {"model": call.model, "tokens": _tokens(used), "cost": _cost(used), **seconds}
+
+
+_Uses = Sequence[tuple[str, Usage | None]]  # the model and the tokens of calls
+
+
+def _uses_of(item: _Item) -> _Uses:
+    """What the calls of models within an item used."""
+    match item:
+        case Iteration():
+            within = [use for block in item.executions for use in _uses_of(block)]
+            return [(item.model, item.usage), *within]
+        case Execution():
+            return [use for call in item.subcalls for use in _uses_of(call)]
+        case SubCall() if item.turns:
+            return [use for turn in item.turns for use in _uses_of(turn)]
+        case SubCall():
+            return [(item.model, item.usage)]
+    return []
+
+
+def _sums(used: _Uses) -> Mapping[str, str]:
+    return {"tokens within": _tokens(used), "cost within": _cost(used)} if used else {}
+
+
+def _tokens(used: _Uses) -> str:
+    known = [usage for _, usage in used if usage is not None]
+    if not known:
         return "unknown"
-    return f"{usage.input_tokens:,} in, {usage.output_tokens:,} out"
+    total = sum(known, Usage())
+    more = " + unknown" if len(known) < len(used) else ""
+    return f"{total.input_tokens:,} in, {total.output_tokens:,} out{more}"
+
+
+def _cost(used: _Uses) -> str:
+    total = 0.0
+    for model, usage in used:
+        price = None if usage is None else _list_price(usage, model)
+        if price is None:
+            return "unknown"
+        total += price
+    return f"${total:,.6f}"
+
+
+@lru_cache(10_000)
+def _list_price(usage: Usage, model: str) -> float | None:
+    return 0.0 if usage == Usage() else cost(usage, model)
 
 
 def settings_of(parts: Iterable[tuple[str, object]]) -> dict[str, str]:

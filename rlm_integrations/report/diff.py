@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rlm_integrations._files import write_whole
 from rlm_integrations._json import to_plain
+from rlm_integrations.engine.show import counted
 from rlm_integrations.report.align import PlaceDiff, align, settings_of
 from rlm_integrations.report.page import diff_page
+from rlm_integrations.spending import Spent
 
 if TYPE_CHECKING:
     from rlm_integrations.result import RLMResult
@@ -47,6 +49,15 @@ class RunDiff:
         return {name: (value, second[name]) for name, value in first.items()}
 
     @cached_property
+    def spent(self) -> Mapping[str, tuple[str, str]]:
+        """Tokens and cost of both runs by model and by depth, such as "model sub" and "depth 1"."""
+        first, second = _spent(self.one), _spent(self.other)
+        return {
+            name: (first.get(name, "no calls"), second.get(name, "no calls"))
+            for name in dict.fromkeys([*first, *second])
+        }
+
+    @cached_property
     def places(self) -> tuple[PlaceDiff, ...]:
         """Every turn, block and call of both runs, aligned by its place in the tree."""
         return tuple(align(self.one.trajectory, self.other.trajectory))
@@ -63,6 +74,9 @@ class RunDiff:
     def _lines(self) -> Iterator[str]:
         for name, (first, second) in self.totals.items():
             yield f"{name:<12} {first:>16} {second:>16}"
+        for name, (first, second) in self.spent.items():
+            if first != second:
+                yield f"{name}: {first} → {second}"
         for name, values in self.settings.items():
             first, second = (_short(each) for each in values)
             yield f"setting {name}: {first} → {second}"
@@ -81,13 +95,14 @@ class RunDiff:
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain JSON: `runs` (the two ids), `same`, `settings`, `totals`,
-        `answers`, and `places` with `place`, `level`, `changed`, `one` and `other`.
+        `spent`, `answers`, and `places` with `place`, `level`, `changed`, `one` and `other`.
         """
         return {
             "runs": [self.one.run_id, self.other.run_id],
             "same": self.is_same,
             "settings": to_plain(self.settings),
             "totals": to_plain(self.totals),
+            "spent": to_plain(self.spent),
             "answers": [_text(self.one.answer), _text(self.other.answer)],
             "places": [
                 {
@@ -145,19 +160,37 @@ def _differing(
 
 def _totals(run: "RLMResult") -> dict[str, str]:
     total = run.spent.total
-    tokens = f"{total.usage.input_tokens + total.usage.output_tokens:,}"
-    if total.uncounted:
-        tokens = f"{tokens} + unknown" if total.uncounted < total.calls else "unknown"
     return {
         "run": run.run_id[:16],
         "end": run.stop_reason,
         "turns": f"{run.iterations:,}",
         "model calls": f"{run.total_calls:,}",
-        "tokens": tokens,
-        "cost": "unknown" if total.cost is None else f"${total.cost:,.4f}",
+        "from cache": f"{total.cached:,}",
+        "tokens": _tokens(total),
+        "cost": _dollars(total.cost),
         "wall time": f"{run.elapsed:,.2f} s",
         "citations": f"{len(run.citations):,}",
     }
+
+
+def _spent(run: "RLMResult") -> dict[str, str]:
+    by_model = {f"model {name}": spent for name, spent in run.spent.by_model.items()}
+    by_depth = {f"depth {depth}": run.spent.by_depth[depth] for depth in sorted(run.spent.by_depth)}
+    return {
+        name: f"{counted(spent.calls, 'call')}, {_tokens(spent)} tokens, cost {_dollars(spent.cost)}"
+        for name, spent in (by_model | by_depth).items()
+    }
+
+
+def _tokens(spent: Spent) -> str:
+    tokens = f"{spent.usage.input_tokens + spent.usage.output_tokens:,}"
+    if not spent.uncounted:
+        return tokens
+    return f"{tokens} + unknown" if spent.uncounted < spent.calls else "unknown"
+
+
+def _dollars(cost: float | None) -> str:
+    return "unknown" if cost is None else f"${cost:,.4f}"
 
 
 def _text(answer: Any) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
+from rlm_integrations._json import to_plain
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.prompt_pieces import made_of
 from rlm_integrations.records import LLMError, Message, SpanRef, Usage
@@ -171,3 +172,23 @@ def made_run(corpus: Corpus, **changes: Any) -> RLMResult:
         "started": 1_700_000_000.0,
     }
     return RLMResult(**(values | changes))
+
+
+def resumed_run(corpus: Corpus) -> RLMResult:
+    """The run as one that was resumed with a cache: its first turn, three calls and the child run
+    are from the journal, and another call from the cache.
+    """
+    run = made_run(corpus)
+    first, second = run.trajectory
+    calls = list(first.executions[0].subcalls)
+    for number in (0, 1, 2, 6):
+        calls[number] = dataclasses.replace(calls[number], replayed=True)
+    calls[5] = dataclasses.replace(calls[5], usage=Usage(), saved=Usage(700, 5))
+    ran = dataclasses.replace(first.executions[0], subcalls=tuple(calls))
+    first = dataclasses.replace(first, executions=(ran,), replayed=True)
+    models = dict(run.spent.by_model)
+    models["sub"] = dataclasses.replace(models["sub"], cached=1)
+    spent = {"by_model": models, "by_depth": {str(d): s for d, s in run.spent.by_depth.items()}}
+    return dataclasses.replace(
+        run, trajectory=(first, second), spent=Spending.from_dict(to_plain(spent))
+    )

@@ -16,7 +16,7 @@ from rlm_integrations.store import SharedStore
 from rlm_integrations.trajectory import Citation, FunctionCall
 from tests.report._browser import Browser
 from tests.report._hostile import PAYLOADS
-from tests.report._made import DOCUMENT, FACT, block, call, made_run, sources_of, turn
+from tests.report._made import DOCUMENT, FACT, block, call, made_run, resumed_run, sources_of, turn
 
 ACTIVE = "document.activeElement"
 
@@ -50,7 +50,7 @@ def test_the_page_shows_the_run(browser: Browser, corpus: Corpus, tmp_path: Path
     answer = browser.text("#answer")
     assert "Who approved the Ravenna dam?" in answer
     assert f"{FACT}[1] Nobody knows the cost." in answer
-    assert "final The model gave its final answer. live models" in answer
+    assert "final The model gave its final answer.\n\nLive models · begun 2023" in answer
     totals = browser.text("#totals").replace("\n", " ")
     for shown in (
         "wall time 3.5 s",
@@ -63,7 +63,7 @@ def test_the_page_shows_the_run(browser: Browser, corpus: Corpus, tmp_path: Path
         assert shown in totals
     browser.run("document.querySelector('#totals details').open = true")
     totals = browser.text("#totals")
-    assert "sub\t10\t6,300 + unknown\t0 + unknown\t45 + unknown\t0 + unknown\tunknown" in totals
+    assert "sub\t10\t0\t6,300 + unknown\t0 + unknown\t45 + unknown\t0 + unknown\tunknown" in totals
     assert "calls\t11\t100\t11.0 %" in totals
     assert is_quiet(browser)
 
@@ -138,9 +138,10 @@ def test_the_keyboard_reaches_everything(browser: Browser, corpus: Corpus, tmp_p
     browser.press("ArrowDown", "Enter")
     assert browser.run(f"{ACTIVE}.id") == "object"
     tab_to(browser, f"{ACTIVE}.getAttribute('role') === 'slider'")
+    assert browser.text(".readers").startswith("context_0, characters 19,541 to 19,691: read in")
     browser.press("ArrowRight")
     assert "never read" in browser.run(f"{ACTIVE}.getAttribute('aria-valuetext')")
-    browser.press("ArrowLeft", "Enter")
+    browser.press("Home", "Enter")
     assert browser.text(".readers").startswith("context_0, characters 0 to 8,000: read in 1 prompt")
     assert browser.text(".reader").startswith("Page 0: ")
     assert is_quiet(browser)
@@ -161,8 +162,8 @@ def test_the_map_names_the_calls_that_read_a_part(
         said.append(browser.text(".readers"))
         browser.press("ArrowRight")
     browser.press("End")
-    assert any("100 to 900: read in 1 prompt, by call-8" in each for each in said)
-    assert any("2,000 to 2,300: read in 1 prompt, by turn-3" in each for each in said)
+    assert any("100 to 900: read in 1 prompt.\n\nllm_batch (call-8)" in each for each in said)
+    assert any("2,000 to 2,300: read in 1 prompt.\n\nTurn 2 (turn-3)" in each for each in said)
     browser.click("[role=slider]")
     place = browser.run("document.querySelector('[role=slider]').getAttribute('aria-valuenow')")
     length = len(DOCUMENT[0])
@@ -284,15 +285,22 @@ def test_hostile_text_stays_text(browser: Browser, tmp_path: Path) -> None:
     opened(browser, hostile_run(corpus, PAYLOADS), tmp_path, context=corpus)
     browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     seen = browser.text("body")
-    seen += browser.run(
+    opened_texts = browser.run(
         """['.calls', '.objects'].flatMap((list) => {
             const box = document.querySelector(list);
-            return Array.from({ length: box.ariaRowCount }, () => {
-                box.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowDown', bubbles: true }));
-                return ['detail', 'object'].map((id) => document.getElementById(id).textContent);
-            });
-        }).join(' ')"""
+            const press = (key) =>
+                box.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+            const texts = [];
+            for (let at = 0; at < Number(box.ariaRowCount); at++) {
+                press('ArrowDown');
+                if (box.querySelector('.active').ariaExpanded === 'false') press('ArrowRight');
+                texts.push(...['detail', 'object'].map((id) => document.getElementById(id).textContent));
+            }
+            return texts;
+        })"""
     )
+    assert len(opened_texts) > 2 * 3 * len(PAYLOADS)  # calls, tools and objects
+    seen += "\n".join(opened_texts)
     links = browser.run("[...document.querySelectorAll('a')].map((a) => a.getAttribute('href'))")
     assert all(each.startswith("#") for each in links)
     made = "#page :is(script, img, iframe, object, embed, link, style, form, base, meta, video)"
@@ -352,6 +360,16 @@ def odd_runs() -> dict[str, tuple[RLMResult, list[str] | None, list[str]]]:
             None,
             ["This run had no store."],
         ),
+        "resumed": (
+            resumed_run(whole),
+            None,
+            [
+                "Live models, 6 calls replayed from the journal, 1 reply from the cache",
+                "replayed calls\n6",
+                "cached replies\n1",
+                "answered by\nthe journal",
+            ],
+        ),
         "typed": (made_run(whole, answer={"name": "dam"}), None, ['"name": "dam"']),
         "sources": (
             made_run(whole, sources=sources_of(Corpus.build(many)), citations=(), trajectory=()),
@@ -374,14 +392,21 @@ def test_odd_runs_have_pages(browser: Browser, tmp_path: Path, name: str) -> Non
     if name == "emoji":
         browser.click("#answer .place a")
         assert browser.run("document.querySelector('mark.chosen').innerText") == FACT
+    if name == "resumed":
+        marked = "[...document.querySelectorAll('.calls .mark')].map((mark) => mark.innerText)"
+        found = browser.run(marked)
+        assert (found.count("replayed"), found.count("cached")) == (7, 1)  # one is the child run
+        browser.run("document.querySelector('#filter').value = 'unmade'")
+        browser.run("document.querySelector('#filter').dispatchEvent(new Event('change'))")
+        assert browser.text("#calls [role=status]") == "8 matches of 16 rows"
     assert is_quiet(browser)
 
 
 def test_a_long_list_draws_what_is_seen_and_prints_all(
     browser: Browser, corpus: Corpus, tmp_path: Path
 ) -> None:
-    """Of 400 calls few rows are elements, the last is reached by its link, and on paper all are
-    drawn.
+    """Of 400 calls few rows are elements, and the last is reached by its link. On paper all are
+    drawn, nothing is cut, and the tables of totals are open.
     """
     calls = tuple(call(corpus, n, [f"prompt {n}"], f"reply {n}") for n in range(400))
     run = made_run(corpus, trajectory=(turn(1, "all", 0, block(1, "x", 0, subcalls=calls)),))
@@ -393,7 +418,14 @@ def test_a_long_list_draws_what_is_seen_and_prints_all(
     assert browser.text("#detail").endswith("reply 399")
     assert 10 < browser.run(rows) < 60
     assert "reply 399" in browser.text(".calls .row.active")
+    browser.send("Emulation.setEmulatedMedia", media="print")
     browser.run("dispatchEvent(new Event('beforeprint'))")
     assert browser.run(rows) == 402
+    cut = "[...document.querySelectorAll('.list, pre, table')].filter((each) =>"
+    cut += "each.scrollHeight > each.clientHeight + 1 || each.getBoundingClientRect().right > innerWidth)"
+    assert browser.run(f"{cut}.length") == 0
+    assert "from the cache" in browser.text("#totals table")
+    assert browser.run("getComputedStyle(document.querySelector('header')).display") == "none"
+    browser.send("Emulation.setEmulatedMedia", media="")
     browser.run("dispatchEvent(new Event('afterprint'))")
     assert browser.run(rows) < 60

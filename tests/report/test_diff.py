@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.lm.pricing import cost
+from rlm_integrations.records import Usage
 from rlm_integrations.result import RLMResult
 from tests.report._browser import Browser
 from tests.report._hostile import PAYLOADS
@@ -52,10 +54,12 @@ def test_runs_are_aligned_by_place(corpus: Corpus) -> None:
 
 
 def test_a_child_run_is_compared_turn_by_turn(corpus: Corpus) -> None:
-    """A change inside a child run is found at its place, and its callers' own fields are equal."""
+    """A change inside a child run is found at its place, and its callers' own fields are equal. A
+    child run and a block have the sums of tokens and cost of what is in them.
+    """
 
     def with_inner(reply: str) -> RLMResult:
-        inner = call(corpus, 0, ["deep"], reply)
+        inner = call(corpus, 0, ["deep"], reply, model="gpt-5-mini")
         child = call(
             corpus, 1, ["ask"], turns=(turn(1, "x", 0, block(1, "y", 0, subcalls=(inner,))),)
         )
@@ -65,6 +69,11 @@ def test_a_child_run_is_compared_turn_by_turn(corpus: Corpus) -> None:
     assert [
         (each.place, each.level, each.changed) for each in compared.places if not each.is_same
     ] == [("turn 1, block 1, llm_batch 1.2, turn 1, block 1, llm_batch 1.1", 6, ("reply",))]
+    block_of_root, child, _, _, inner = (dict(each.one or {}) for each in compared.places[1:])
+    price = f"${cost(Usage(700, 5), 'gpt-5-mini'):.6f}"
+    assert (inner["tokens"], inner["cost"]) == ("700 in, 5 out", price)
+    assert child["tokens within"] == block_of_root["tokens within"] == "1,600 in, 65 out"
+    assert child["cost within"] == "unknown"  # the turn's model has no known price
 
 
 def test_settings_totals_and_answers_are_compared(corpus: Corpus) -> None:
@@ -73,6 +82,7 @@ def test_settings_totals_and_answers_are_compared(corpus: Corpus) -> None:
     compared = run.diff(changed(run, version="9"))
     assert dict(compared.settings) == {"budget.max_calls": ("100", "50"), "version": ("0.1.0", "9")}
     assert compared.totals["cost"] == ("unknown", "unknown")
+    assert compared.spent["depth 2"] == ("1 call, 705 tokens, cost unknown",) * 2
     assert compared.totals["tokens"] == ("7,305 + unknown", "7,305 + unknown")
     shown = str(compared)
     assert "setting budget.max_calls: '100' → '50'" in shown

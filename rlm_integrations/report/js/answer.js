@@ -16,14 +16,26 @@ const ENDS = {
   interrupted: "Its process ended before the run: it can be resumed.",
 };
 
+/** How many model calls were not made: the cache or the journal of a resumed run had their replies. */
+function unmadeCalls() {
+  const replayed = modelCalls.filter((row) => row.origin === "journal").length;
+  const made = run.total_calls - replayed;
+  return [
+    replayed ? `${made > 0 ? plural(replayed, "call") : "all calls"} replayed from the journal` : "",
+    run.spent.total.cached ? `${plural(run.spent.total.cached, "reply")} from the cache` : "",
+  ].filter(Boolean);
+}
+
 /** Whether language models were asked, as a sentence. */
-function modelsSentence() {
+const modelsSentence = () => [modelsUsed(), ...unmadeCalls()].join(", ");
+
+function modelsUsed() {
   const names = new Set([run.models.root, ...Object.values(run.models.subs)].filter(Boolean));
-  if (!names.size) return "models unknown";
+  if (!names.size) return "Models unknown";
   if ([...names].every((name) => name === "offline")) {
-    return "offline: a stand-in that quotes sentences, no language model";
+    return "Offline: a stand-in that quotes sentences, no language model";
   }
-  return names.has("offline") ? "live and offline models" : "live models";
+  return names.has("offline") ? "Live and offline models" : "Live models";
 }
 
 const isComplete = () => run.stop_reason === "final";
@@ -115,13 +127,13 @@ function answerSection() {
         { class: isRunning() ? "end" : isComplete() ? "end good" : "end bad" },
         run.stop_reason,
       ),
-      ` ${ENDS[run.stop_reason] ?? ""} `,
-      make(
-        "span",
-        { class: "muted" },
-        `${modelsSentence()} · begun ${began} · run `,
-        foreign(run.run_id),
-      ),
+      ` ${ENDS[run.stop_reason] ?? ""}`,
+    ),
+    make(
+      "p",
+      { class: "muted" },
+      `${modelsSentence()} · begun ${began} · run `,
+      foreign(run.run_id),
     ),
     run.error ? foreign(cut(run.error, 4000), "p", { class: "error" }) : null,
     make("h2", {}, isComplete() ? "Answer" : "Best answer so far"),

@@ -11,6 +11,7 @@ const FILTERS = {
   functions: ["other functions", (row) => row.kind === "function"],
   errors: ["errors", (row) => Boolean(row.error)],
   retried: ["retried calls", (row) => row.retries > 0],
+  unmade: ["cached or replayed", (row) => row.origin in ORIGIN_MARKS],
   waited: ["calls that waited", (row) => row.isModelCall && row.sent - row.from > 0.05],
 };
 
@@ -54,7 +55,7 @@ function chooseRows() {
   calls.shown = shown;
   calls.status.textContent = isFree
     ? `${plural(rows.length, "row")}, ${count(shown.length)} expanded`
-    : `${plural(found, "match").replace("matchs", "matches")} of ${plural(rows.length, "row")}`;
+    : `${plural(found, "match")} of ${plural(rows.length, "row")}`;
   const active = calls.selected ? shown.indexOf(calls.selected.index) : 0;
   calls.list.show(shown.length, Math.max(0, active));
   drawAxis();
@@ -64,9 +65,10 @@ function drawCall(at, isActive) {
   const row = rows[calls.shown[at]];
   const isOpen = !calls.collapsed.has(row.index) || calls.filter !== "all" || calls.words !== "";
   const marks = [
-    row.retries
-      ? make("span", { class: "mark" }, plural(row.retries, "retry").replace("retrys", "retries"))
+    row.origin in ORIGIN_MARKS
+      ? make("span", { class: "mark" }, ORIGIN_MARKS[row.origin])
       : null,
+    row.retries ? make("span", { class: "mark" }, plural(row.retries, "retry")) : null,
     row.error ? make("span", { class: "mark bad" }, "error") : null,
     row.isModelCall && row.item.finish_reason && CUT_REASONS.has(row.item.finish_reason)
       ? make("span", { class: "mark" }, "truncated")
@@ -79,35 +81,28 @@ function drawCall(at, isActive) {
         "aria-label": `${isOpen ? "Collapse" : "Expand"} ${row.label}`,
       })
     : make("span", { class: "toggle" });
-  const label = make(
-    "span",
-    { role: "gridcell", class: "label" },
+  const label = gridCell(
+    "label",
     toggle,
     make("span", { class: `kind ${row.kind}` }),
     make("b", {}, textNodes(row.label)),
     marks,
     make("span", { class: "muted snippet", dir: "auto" }, textNodes(snippet(row))),
   );
-  label.style.paddingLeft = `${Math.min(row.level - 1, 12) * 14}px`;
-  const element = make(
-    "div",
-    {
-      role: "row",
-      id: `row-${row.index}`,
-      class: `row${isActive ? " active" : ""}${row.error ? " failed" : ""}`,
-      "aria-level": row.level,
-      "aria-rowindex": at + 2,
-      "aria-selected": isActive ? "true" : "false",
-      "aria-expanded": row.descendants ? String(isOpen) : null,
-    },
-    label,
-    make("span", { role: "gridcell", class: "time" }, seconds(row.end - row.sent)),
-    make("span", { role: "gridcell", class: "tokens" }, tokensOf(row)),
-    make("span", { role: "gridcell", class: "bar", "aria-label": barLabel(row) }, barParts(row)),
+  label.style.setProperty("--level", Math.min(row.level - 1, MAX_INDENT));
+  const bar = gridCell("bar", barParts(row));
+  bar.setAttribute("aria-label", barLabel(row));
+  return gridRow(
+    `row-${row.index}`,
+    at,
+    isActive,
+    [row.error ? "failed" : null],
+    [label, gridCell("time", seconds(row.end - row.sent)), gridCell("tokens", tokensOf(row)), bar],
+    { "aria-level": row.level, "aria-expanded": row.descendants ? String(isOpen) : null },
   );
-  return element;
 }
 
+const ORIGIN_MARKS = { cache: "cached", journal: "replayed" };
 const CUT_REASONS = new Set([
   "content_filter",
   "length",
@@ -287,34 +282,22 @@ function callsSection() {
     },
     Object.entries(FILTERS).map(([value, [label]]) => make("option", { value }, label)),
   );
-  const head = make(
-    "div",
-    { role: "row", class: "row head", "aria-rowindex": "1" },
-    make("span", { role: "columnheader", class: "label" }, "Turn, block or call"),
-    make("span", { role: "columnheader", class: "time" }, "Time"),
-    make("span", { role: "columnheader", class: "tokens" }, "Tokens"),
-    make("span", { role: "columnheader", class: "bar", "aria-label": "Waterfall" }, calls.axis),
-  );
-  calls.box = make(
-    "div",
-    {
-      class: "list calls",
-      role: "treegrid",
-      tabindex: "0",
-      "aria-label": "Turns, blocks and calls",
-      "aria-rowcount": rows.length + 1,
-      "aria-describedby": "calls-keys",
-    },
-    head,
-  );
-  calls.list = new LongList(calls.box, {
+  const heads = [
+    ["label", "Turn, block or call"],
+    ["time", "Time"],
+    ["tokens", "Tokens"],
+    ["bar", make("span", { class: "hidden" }, "Waterfall"), calls.axis],
+  ];
+  calls.list = gridOf("calls", "Turns, blocks and calls", heads, {
+    role: "treegrid",
+    describedBy: "calls-keys",
     height: ROW_HEIGHT,
     draw: drawCall,
     onmove: (at) => openRow((calls.selected = rows[calls.shown[at]]), { isMove: true }),
     onenter: () => document.getElementById("detail-title").focus(),
     keys: onCallKey,
   });
-  calls.list.room.setAttribute("role", "rowgroup");
+  calls.box = calls.list.box;
   const legend = [
     ["wait", "waiting"],
     ["answering", "answering"],
@@ -349,8 +332,12 @@ function callsSection() {
       "p",
       { class: "muted small", id: "calls-keys" },
       legend,
-      " Keys: ↑ ↓ move, ← → collapse and expand, Enter details, + − zoom, ",
-      "z zoom to the row, 0 whole run, [ ] pan, / search.",
+      make(
+        "span",
+        { class: "keys" },
+        "Keys: ↑ ↓ move, ← → collapse and expand, Enter details, + − zoom, ",
+        "z zoom to the row, 0 whole run, [ ] pan, / search.",
+      ),
     ),
   );
 }

@@ -94,26 +94,29 @@ function choosePlaces() {
   found.list.show(found.shown.length, Math.max(0, found.shown.indexOf(found.selected)));
 }
 
+/** The tokens of a call, or of all calls within a block or a child run, in and out together. */
+function tokensAt(side) {
+  const text = side.tokens ?? side["tokens within"];
+  const counts = text?.match(/\d[\d,]*/g)?.map((each) => Number(each.replaceAll(",", "")));
+  if (!counts) return text;
+  return count(counts.reduce((sum, each) => sum + each)) + (text.includes("unknown") ? " + ?" : "");
+}
+
+const costAt = (side) => (side.cost ?? side["cost within"])?.replace(/(\.\d{2}\d*?)0+$/, "$1");
+
 function drawPlace(at, isActive) {
   const place = found.shown[at];
-  const cell = (name, text) => make("span", { role: "gridcell", class: name }, textNodes(text));
-  const both = (name) => [place.one, place.other].map((side) => side?.[name] ?? "—").join(" · ");
-  const label = cell("label", place.place.split(", ").slice(-1)[0]);
-  label.style.paddingLeft = `${Math.min(place.level - 1, 12) * 14}px`;
-  return make(
-    "div",
-    {
-      role: "row",
-      id: `place-row-${place.index}`,
-      class: `row${isActive ? " active" : ""}${place.isSame ? "" : " differs"}`,
-      "aria-rowindex": at + 2,
-      "aria-selected": String(isActive),
-    },
+  const both = (show) =>
+    [...new Set([place.one, place.other].map((side) => show(side ?? {}) ?? "—"))].join(" · ");
+  const label = gridCell("label", textNodes(place.place.split(", ").slice(-1)[0]));
+  label.style.setProperty("--level", Math.min(place.level - 1, MAX_INDENT));
+  return gridRow(`place-row-${place.index}`, at, isActive, [place.isSame ? null : "differs"], [
     label,
-    cell("says", saysOf(place)),
-    cell("tokens", both("tokens")),
-    cell("time", both("seconds")),
-  );
+    gridCell("says", textNodes(saysOf(place))),
+    gridCell("tokens", textNodes(both(tokensAt))),
+    gridCell("cost", textNodes(both(costAt))),
+    gridCell("time", textNodes(both((side) => side.seconds))),
+  ]);
 }
 
 const isShort = (text) => text.length < 60 && !text.includes("\n");
@@ -131,14 +134,14 @@ function fieldNodes(place) {
   return [
     short.length
       ? table(
-          "Short fields",
+          "Values",
           ["", "A", "B"],
           short.map(([name, one, other]) => [name, foreign(one || "—"), foreign(other || "—")]),
         )
       : null,
     ...long.flatMap(([name, one, other]) => [
       make("h3", {}, one === other ? `${name} (the same)` : name),
-      one === other ? pre(one) : twoTexts(one, other),
+      place.one && place.other && one !== other ? twoTexts(one, other) : pre(one || other),
     ]),
   ];
 }
@@ -173,6 +176,13 @@ function goToPlace(name, isMove) {
   }
 }
 
+/** Rows of a table of both runs' values; those that differ are in bold. */
+const valueRows = (pairs) =>
+  Object.entries(pairs).map(([name, values]) => [
+    foreign(name),
+    ...values.map((value) => foreign(value, values[0] === values[1] ? "bdi" : "b")),
+  ]);
+
 function summarySection() {
   const [one, other] = diff.questions;
   const asked =
@@ -183,10 +193,6 @@ function summarySection() {
           foreign(`A: ${one}`, "p"),
           foreign(`B: ${other}`, "p"),
         ];
-  const totals = Object.entries(diff.totals).map(([name, values]) => [
-    name,
-    ...values.map((value) => foreign(value)),
-  ]);
   const settings = Object.entries(diff.settings).map(([name, values]) => [
     foreign(name),
     ...values.map((value) => (value === null ? "none" : foreign(cut(value, 300)))),
@@ -204,7 +210,12 @@ function summarySection() {
         ? "Settings, answers and every turn are the same."
         : `${count(differing.length)} of ${plural(places.length, "place")} differ.`,
     ),
-    table("Totals", ["", "A", "B"], totals),
+    make(
+      "div",
+      { class: "tables" },
+      table("Totals", ["", "A", "B"], valueRows(diff.totals)),
+      table("Calls, tokens and cost", ["", "A", "B"], valueRows(diff.spent)),
+    ),
     make(
       "h2",
       { id: "answers", tabindex: "-1" },
@@ -236,31 +247,15 @@ function placesSection() {
     ["label", "Turn, block or call"],
     ["says", "Differs in"],
     ["tokens", "Tokens A · B"],
+    ["cost", "Cost A · B"],
     ["time", "Seconds A · B"],
   ];
-  const head = make(
-    "div",
-    { role: "row", class: "row head", "aria-rowindex": "1" },
-    heads.map(([name, label]) => make("span", { role: "columnheader", class: name }, label)),
-  );
-  const box = make(
-    "div",
-    {
-      class: "list places",
-      role: "grid",
-      tabindex: "0",
-      "aria-label": "Places of both runs",
-      "aria-rowcount": places.length + 1,
-    },
-    head,
-  );
-  found.list = new LongList(box, {
+  found.list = gridOf("places", "Places of both runs", heads, {
     height: 28,
     draw: drawPlace,
     onmove: (at) => openPlace(found.shown[at], { isMove: true }),
     onenter: () => document.getElementById("detail-title").focus(),
   });
-  found.list.room.setAttribute("role", "rowgroup");
   found.body = make("div", {}, make("p", { class: "muted" }, "Select a row."));
   return make(
     "div",
@@ -276,7 +271,7 @@ function placesSection() {
         make("label", {}, found.onlyBox, " only what differs"),
         found.status,
       ),
-      places.length ? box : make("p", { class: "muted" }, "No turn was recorded."),
+      places.length ? found.list.box : make("p", { class: "muted" }, "No turn was recorded."),
     ),
     section("detail", "Details", found.body),
   );
@@ -292,14 +287,9 @@ const CHAPTERS = [
 
 document.getElementById("page").replaceChildren(
   make("a", { class: "skip", href: "#places-title" }, "Skip to the calls"),
-  make(
-    "header",
-    {},
-    make(
-      "nav",
-      { "aria-label": "Parts of the page" },
-      CHAPTERS.map(([id, label]) => link(id, label)),
-    ),
+  pageHeader(
+    CHAPTERS,
+    downloadButton("diff", () => document.getElementById("data-diff").textContent),
   ),
   make("main", {}, summarySection(), placesSection()),
 );

@@ -80,6 +80,11 @@ function sameStart(one, other) {
   return size === 0 || one.slice(0, size) === other.slice(0, size);
 }
 
+const ORIGINS = {
+  cache: "the cache",
+  journal: "the journal: replayed when the run was resumed",
+};
+
 const more = (summary, ...children) => make("details", {}, make("summary", {}, summary), children);
 
 function turnPrompt(row) {
@@ -126,11 +131,13 @@ function childPrompt(row) {
 }
 
 function usageFacts(row) {
-  const usage = row.usage;
+  const { usage, item } = row;
+  const saved = item.saved;
   const wait = row.sent - row.from;
   const model = row.model || "unknown";
   return facts([
     ["model", foreign(row.isChild ? "a child run" : model)],
+    ...(row.origin in ORIGINS ? [["answered by", ORIGINS[row.origin]]] : []),
     ["answered in", seconds(row.end - row.sent)],
     ["waited", seconds(wait)],
     ["began at", seconds(row.sent)],
@@ -141,7 +148,8 @@ function usageFacts(row) {
           ["input tokens", usage ? count(usage.input_tokens) : "unknown"],
           ["of them cached", usage ? count(usage.cached_tokens) : "unknown"],
           ["output tokens", usage ? count(usage.output_tokens) : "unknown"],
-          ["end of the reply", foreign(row.item.finish_reason ?? "unknown")],
+          ...(saved ? [["tokens saved", count(saved.input_tokens + saved.output_tokens)]] : []),
+          ["end of the reply", foreign(item.finish_reason ?? "unknown")],
         ]),
   ]);
 }

@@ -99,7 +99,8 @@ function table(caption, heads, rows) {
 
 const FORMAT = new Intl.NumberFormat("en-US");
 const count = (number) => FORMAT.format(number);
-const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+const manyOf = (noun) => (/ch$/.test(noun) ? `${noun}es` : `${noun}s`.replace(/ys$/, "ies"));
+const plural = (number, noun) => `${count(number)} ${number === 1 ? noun : manyOf(noun)}`;
 
 function seconds(value) {
   if (value === null || value === undefined) return "unknown";

@@ -33,6 +33,28 @@ function nameIn(hash) {
   }
 }
 
+/** A button that gives this text as a JSON file. */
+const downloadButton = (name, textOf) =>
+  button([make("span", { class: "long" }, "Download "), "JSON"], () => {
+    const url = URL.createObjectURL(new Blob([textOf()], { type: "application/json" }));
+    const file = name.replace(/[^\w.-]/g, "_").slice(0, 80);
+    make("a", { href: url, download: `${file}.json` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  });
+
+/** The bar at the top: links to the parts of the page, `[id, label]` each, and the download. */
+const pageHeader = (parts, download) =>
+  make(
+    "header",
+    {},
+    make(
+      "nav",
+      { "aria-label": "Parts of the page" },
+      parts.map(([id, label]) => link(id, label)),
+    ),
+    download,
+  );
+
 /** Follow links within the page by `goTo(name, isMove)`, also the one in the address. */
 function followLinks(goTo) {
   document.addEventListener("click", (event) => {

@@ -1,6 +1,47 @@
 // A list of any length: only the rows in view are elements.
 
 const EXTRA_ROWS = 6; // drawn above and below the view
+const MAX_INDENT = 12; // levels of a tree that are indented
+
+/** A grid with a row of heads, `[class, ...content]` each, and the long list below it. */
+function gridOf(kind, label, heads, { role = "grid", describedBy, ...options }) {
+  const head = make(
+    "div",
+    { role: "row", class: "row head", "aria-rowindex": "1" },
+    heads.map(([name, ...content]) => make("span", { role: "columnheader", class: name }, content)),
+  );
+  const box = make(
+    "div",
+    {
+      class: `list ${kind}`,
+      role,
+      tabindex: "0",
+      "aria-label": label,
+      "aria-describedby": describedBy,
+    },
+    head,
+  );
+  const list = new LongList(box, options);
+  list.room.setAttribute("role", "rowgroup");
+  return list;
+}
+
+const gridCell = (name, ...content) => make("span", { role: "gridcell", class: name }, content);
+
+/** A row of a grid; `at` is its position in the list, `marks` are classes or null. */
+const gridRow = (id, at, isActive, marks, cells, properties) =>
+  make(
+    "div",
+    {
+      role: "row",
+      id,
+      class: ["row", isActive ? "active" : null, ...marks].filter(Boolean).join(" "),
+      "aria-rowindex": at + 2,
+      "aria-selected": String(isActive),
+      ...properties,
+    },
+    cells,
+  );
 
 /**
  * Rows of one height inside a scrolling element, one of which is active.
@@ -24,6 +65,7 @@ class LongList {
   /** Show this many rows, and the active one. */
   show(length, active) {
     this.length = length;
+    this.box.setAttribute("aria-rowcount", length + 1);
     this.active = Math.max(0, Math.min(active, length - 1));
     this.room.style.height = `${length * this.height}px`;
     this.drawNow();

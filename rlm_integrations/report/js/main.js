@@ -24,6 +24,7 @@ function goTo(name, isMove) {
     const span = { source: place[1], start, end };
     openText(place[1], start, end, [span]);
     markOnMaps([span]);
+    strips[sourceOf.get(place[1]).number].goToPlace(start);
     remember(name, isMove);
     show(reader.body);
     reader.body.querySelector("mark.chosen")?.scrollIntoView({ block: "nearest" });
@@ -35,14 +36,8 @@ function goTo(name, isMove) {
   }
 }
 
-/** The record as a file, exactly as it can be loaded again. */
-function download() {
-  const text = document.getElementById("data-run").textContent;
-  const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-  const name = (run.run_id || "run").replace(/[^\w.-]/g, "_").slice(0, 80);
-  make("a", { href: url, download: `${name}.json` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
-}
+/** The record, exactly as it can be loaded again. */
+const recordText = () => document.getElementById("data-run").textContent;
 
 const PARTS = [
   ["answer", "Answer", answerSection],
@@ -59,15 +54,9 @@ function start() {
   const wide = make("div", { class: "calls-and-detail" }, made[2], made[3]);
   page.replaceChildren(
     make("a", { class: "skip", href: "#calls-title" }, "Skip to the calls"),
-    make(
-      "header",
-      {},
-      make(
-        "nav",
-        { "aria-label": "Parts of the page" },
-        PARTS.map(([id, label]) => link(id === "answer" ? "question" : `${id}-title`, label)),
-      ),
-      button("Download JSON", download),
+    pageHeader(
+      PARTS.map(([id, label]) => [id === "answer" ? "question" : `${id}-title`, label]),
+      downloadButton(run.run_id || "run", recordText),
     ),
     make("main", {}, made[0], made[1], wide, made[4], made[5]),
   );
@@ -117,13 +106,17 @@ function prepare(first = 0) {
 
 const MAX_PRINTED_ROWS = 500;
 
-/** On paper nothing scrolls: lists of a moderate length are drawn whole. */
+/** On paper nothing scrolls or opens: lists of a moderate length are drawn whole. */
 function drawAll() {
+  setOpen(true);
   for (const list of [calls.list, store.list])
     if (list && list.length <= MAX_PRINTED_ROWS) list.drawNow(true);
 }
 
+const setOpen = (isOpen) => (document.querySelector("#totals details").open = isOpen);
+
 function drawView() {
+  setOpen(false);
   for (const list of [calls.list, store.list]) list?.drawNow();
 }
 

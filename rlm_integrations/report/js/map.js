@@ -1,6 +1,7 @@
 // A strip for each source of the document: what was read, how often, and what was never read.
 
 const MAX_STEPS = 5; // of the colour: read this often, or more often
+const SHOWN_READERS = 12; // calls that are named of those that read a part
 const strips = [];
 
 /** The spans of all readings by source, in the order of their start. */
@@ -115,14 +116,22 @@ class Strip {
       .map((each) => each.name);
     const unique = [...new Set(names)];
     map.readers.replaceChildren(
-      foreign(sourceLabel(this.source)),
-      `, characters ${count(start)} to ${count(end)}: `,
-      times ? `read in ${plural(times, "prompt")}, by ` : make("strong", {}, "never read"),
-      ...(times
-        ? unique.slice(0, 12).flatMap((name, at) => [at ? ", " : "", link(name, name)])
-        : []),
-      unique.length > 12 ? ` and ${count(unique.length - 12)} more` : "",
+      make(
+        "p",
+        {},
+        foreign(sourceLabel(this.source)),
+        `, characters ${count(start)} to ${count(end)}: `,
+        times ? `read in ${plural(times, "prompt")}.` : make("strong", {}, "never read."),
+      ),
+      make("ul", { class: "plain" }, unique.slice(0, SHOWN_READERS).map(readerItem)),
+      unique.length > SHOWN_READERS
+        ? make("p", { class: "muted" }, `and ${count(unique.length - SHOWN_READERS)} more`)
+        : "",
     );
+  }
+
+  goToPlace(place) {
+    this.go(this.partAt(place), Math.max(0, Math.min(place, this.source.length - 1)));
   }
 
   say() {
@@ -152,7 +161,7 @@ class Strip {
   onclick(event) {
     const box = this.box.getBoundingClientRect();
     const place = Math.floor(((event.clientX - box.left) / box.width) * this.source.length);
-    this.go(this.partAt(place), Math.max(0, Math.min(place, this.source.length - 1)));
+    this.goToPlace(place);
     this.open();
   }
 
@@ -173,6 +182,17 @@ class Strip {
 }
 
 const map = { readers: null };
+
+/** A call that read a part, with what it answered. */
+function readerItem(name) {
+  const row = rowOf.get(name);
+  return make(
+    "li",
+    {},
+    link(name, row ? textNodes(`${row.label} (${name})`) : name),
+    row ? foreign(snippet(row), "div", { class: "muted" }) : null,
+  );
+}
 
 /** Mark these spans on the strips, and no others. */
 function markOnMaps(spans) {
@@ -223,9 +243,9 @@ function mapSection() {
       make("p", { class: "muted" }, "The record does not name its documents."),
     );
   map.readers = make(
-    "p",
+    "div",
     { class: "readers", role: "status" },
-    make("span", { class: "muted" }, "Choose a place on a strip to see which calls read it."),
+    make("p", { class: "muted" }, "Choose a place on a strip, a citation or an object to see the text and which calls read it."),
   );
   const total = run.sources.reduce((sum, source) => sum + source.length, 0);
   const unread = reading.sources.reduce((sum, parts) => sum + unreadOf(parts), 0);
@@ -253,10 +273,9 @@ function mapSection() {
       { class: "muted small" },
       make("span", { class: "legend" }, make("span", { class: "swatch never" }), "never read"),
       legend,
-      " Keys on a strip: ← → parts, Enter the text.",
+      make("span", { class: "keys" }, "Keys on a strip: ← → parts, Enter the text."),
     ),
     make("ul", { class: "sources" }, run.sources.map(sourceItem)),
-    map.readers,
-    readerBox(),
+    make("div", { class: "text-and-readers" }, map.readers, readerBox()),
   );
 }

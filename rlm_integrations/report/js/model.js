@@ -8,7 +8,7 @@ const list = (kind, given) => given.map((each) => record(kind, each));
 
 const asTurn = (given) => {
   const turn = record("turn", given);
-  return { ...turn, usage: record("usage", turn.usage), prompt: record("prompt", turn.prompt) };
+  return { ...turn, usage: record("usage", turn.usage), saved: record("usage", turn.saved), prompt: record("prompt", turn.prompt) };
 };
 
 const asCall = (given) => {
@@ -16,6 +16,7 @@ const asCall = (given) => {
   return {
     ...call,
     usage: record("usage", call.usage),
+    saved: record("usage", call.saved),
     prompt: record("prompt", call.prompt),
     citations: list("citation", call.citations),
   };
@@ -49,15 +50,21 @@ const replyText = (reply) => errorOf(reply) ?? String(reply);
 
 /**
  * All rows in order; a row is followed by its descendants. `name` is the row's link, `from` to
- * `sent` it waited, `sent` to `end` it was answered or ran.
+ * `sent` it waited, `sent` to `end` it was answered or ran. `origin` says where a reply is from: "model",
+ * "cache", or "journal" for a call that a resumed run did not make again.
  */
 const rows = [];
 const rowOf = new Map(); // by name
 let numbers;
 
+const originOf = (item, isInReplayed) =>
+  item.saved ? "cache" : item.replayed || isInReplayed ? "journal" : "model";
+
 function addRow(kind, parent, label, item, times, more) {
   const number = ++numbers[kind];
   const level = parent === null ? 1 : rows[parent].level + 1;
+  const isInReplayed = parent !== null && rows[parent].isReplayedWhole;
+  const isAnswered = kind === "turn" || kind === "call";
   const row = {
     kind,
     number,
@@ -66,6 +73,8 @@ function addRow(kind, parent, label, item, times, more) {
     level,
     label,
     item,
+    origin: isAnswered ? originOf(item, isInReplayed) : null,
+    isReplayedWhole: isInReplayed || (kind === "call" && item.replayed), // a child run, with its calls
     ...times,
     ...more,
   };

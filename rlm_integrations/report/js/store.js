@@ -63,22 +63,13 @@ function chooseObjects() {
 
 function drawObject(at, isActive) {
   const object = store.shown[at];
-  const cell = (name, ...children) => make("span", { role: "gridcell", class: name }, children);
-  return make(
-    "div",
-    {
-      role: "row",
-      id: `stored-${object.number}`,
-      class: `row${isActive ? " active" : ""}${object.invalid === null ? "" : " invalid"}`,
-      "aria-rowindex": at + 2,
-      "aria-selected": String(isActive),
-    },
-    cell("number", count(object.number + 1)),
-    cell("type", foreign(object.type)),
-    cell("label", foreign(oneLine(object.description, 160))),
-    cell("worker", foreign(object.worker)),
-    cell("parents", textNodes(object.parents.length ? cut(object.parents.join(", "), 80) : "—")),
-  );
+  return gridRow(`stored-${object.number}`, at, isActive, [object.invalid === null ? null : "invalid"], [
+    gridCell("number", count(object.number + 1)),
+    gridCell("type", foreign(object.type)),
+    gridCell("label", foreign(oneLine(object.description, 160))),
+    gridCell("worker", foreign(object.worker)),
+    gridCell("parents", textNodes(object.parents.length ? cut(object.parents.join(", "), 80) : "—")),
+  ]);
 }
 
 const objectLink = (id) => (objects.has(id) ? link(`object-${id}`, foreign(id)) : foreign(id));
@@ -133,7 +124,10 @@ function openObject(object, { isMove = false } = {}) {
   store.body.replaceChildren(...objectDetail(object).filter(Boolean));
   drawGraph(object);
   const spans = object.backrefs.filter((span) => sourceOf.has(span.source));
-  if (spans.length) openText(spans[0].source, spans[0].start, spans[0].end, spans);
+  if (spans.length) {
+    openText(spans[0].source, spans[0].start, spans[0].end, spans);
+    strips[sourceOf.get(spans[0].source).number].goToPlace(spans[0].start);
+  }
   markOnMaps(spans);
   remember(`object-${object.id}`, isMove);
 }
@@ -170,34 +164,17 @@ function storeSection() {
     ["worker", "Author"],
     ["parents", "Parents"],
   ];
-  const head = make(
-    "div",
-    { role: "row", class: "row head", "aria-rowindex": "1" },
-    heads.map(([name, label]) => make("span", { role: "columnheader", class: name }, label)),
-  );
-  const box = make(
-    "div",
-    {
-      class: "list objects",
-      role: "grid",
-      tabindex: "0",
-      "aria-label": "Objects of the store",
-      "aria-rowcount": store.all.length + 1,
-    },
-    head,
-  );
   store.body = make(
     "div",
     { id: "object", role: "region", "aria-label": "The selected object", tabindex: "-1" },
-    make("p", { class: "muted" }, "Select an object: its parts of the document are marked below."),
+    make("p", { class: "muted hint" }, "Select an object: its parts of the document are marked below."),
   );
-  store.list = new LongList(box, {
+  store.list = gridOf("objects", "Objects of the store", heads, {
     height: OBJECT_HEIGHT,
     draw: drawObject,
     onmove: (at) => openObject(store.shown[at], { isMove: true }),
     onenter: () => store.body.focus(),
   });
-  store.list.room.setAttribute("role", "rowgroup");
   return section(
     "store",
     "Store",
@@ -208,6 +185,6 @@ function storeSection() {
       store.searchBox,
       store.status,
     ),
-    make("div", { class: "pair" }, make("div", {}, box, graphBox()), store.body),
+    make("div", { class: "pair" }, make("div", {}, store.list.box, graphBox()), store.body),
   );
 }

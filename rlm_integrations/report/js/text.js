@@ -58,6 +58,7 @@ const reader = { source: null, from: 0, to: 0, spans: [] };
 function openText(source, start, end, spans) {
   if (!sourceOf.has(source)) return;
   const length = sourceOf.get(source).length;
+  reader.box.hidden = false;
   reader.source = source;
   reader.spans = spans;
   reader.from = Math.max(0, start - Math.floor(SHOWN_CHARS / 4));
@@ -126,11 +127,7 @@ function drawText() {
 }
 
 function readerBox() {
-  reader.title = make(
-    "p",
-    { class: "muted", role: "status" },
-    "Choose a part of the map, a citation or an object.",
-  );
+  reader.title = make("p", { class: "muted", role: "status" });
   reader.earlier = button("Earlier", () => moveText(-1), { disabled: true });
   reader.later = button("Later", () => moveText(1), { disabled: true });
   reader.body = make("div", {
@@ -140,9 +137,9 @@ function readerBox() {
     role: "region",
     "aria-label": "Text of the document",
   });
-  return make(
+  reader.box = make(
     "div",
-    { class: "reading" },
+    { class: "reading", hidden: true },
     make(
       "div",
       { class: "tools" },
@@ -151,4 +148,5 @@ function readerBox() {
     ),
     reader.body,
   );
+  return reader.box;
 }

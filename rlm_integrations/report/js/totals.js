@@ -7,10 +7,11 @@ function tokenText(tokens, missing, calls) {
 }
 
 function spentRow(name, spent) {
-  const { calls, usage, uncounted, cost } = spent;
+  const { calls, usage, uncounted, cost, cached = 0 } = spent;
   return [
     name,
     calls,
+    cached,
     tokenText(usage.input_tokens, uncounted, calls),
     tokenText(usage.cached_tokens, uncounted, calls),
     tokenText(usage.output_tokens, uncounted, calls),
@@ -22,6 +23,7 @@ function spentRow(name, spent) {
 const SPENT_HEADS = [
   "",
   "calls",
+  "from the cache",
   "input tokens",
   "of them cached",
   "output tokens",
@@ -59,6 +61,7 @@ function totalsSection() {
     (sum, row) => sum + (row.kind === "block" ? row.item.unrecorded : 0),
     0,
   );
+  const replayed = modelCalls.filter((row) => row.origin === "journal").length;
   const isKnown = modelCalls.length > 0;
   const tokens = total.usage.input_tokens + total.usage.output_tokens;
   const budget = budgetRows();
@@ -69,9 +72,11 @@ function totalsSection() {
     facts([
       ["wall time", seconds(run.elapsed)],
       ["summed call time", isKnown ? seconds(answering) : "unknown"],
-      ["summed wait for slots", isKnown ? seconds(waiting) : "unknown"],
+      ["waited for slots", isKnown ? seconds(waiting) : "unknown"],
       ["most calls in flight", isKnown ? count(mostInFlight()) : "unknown"],
       ["model calls", count(run.total_calls)],
+      ...(replayed ? [["replayed calls", count(replayed)]] : []),
+      ...(total.cached ? [["cached replies", count(total.cached)]] : []),
       ["turns", count(run.iterations)],
       ["tokens", tokenText(tokens, total.uncounted, total.calls)],
       ["cost", dollars(total.cost)],
