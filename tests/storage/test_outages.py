@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from tests.storage import _runs
 from tests.storage._postgres import Server
 from tests.storage._runs import DOCUMENT, QUESTION, code, facts, rlm_of, runs_of
 from tests.storage.test_forgetting import setup_of
-from tests.storage.test_resume import paths_from, program, prompts, stored_paths
+from tests.storage.test_resume import ROOT, paths_from, program, prompts, stored_paths
 
 
 @pytest.fixture
@@ -155,7 +156,8 @@ def test_a_run_moves_to_another_machine(
     """
     whole = facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
     provider.reset()
-    process = program(postgres_url, tmp_path, provider, None, machine=other_machine(), lease=1.0)
+    machine = in_namespace("--pid", "--fork", "--kill-child", "--mount-proc")
+    process = program(postgres_url, tmp_path, provider, None, machine=machine, lease=1.0)
     while len(provider.calls()) < 70:
         assert process.poll() is None, process.communicate()[1][-3_000:]
         time.sleep(0.002)
@@ -178,17 +180,77 @@ def test_a_run_moves_to_another_machine(
     runs.close()
 
 
-def other_machine() -> list[str]:
-    """What begins a program with process ids of its own, which end with it."""
-    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    as_user = [*command[:1], "--user", "--map-root-user", *command[1:]]
-    prefix = command if os.geteuid() == 0 else as_user
+def in_namespace(*kinds: str) -> list[str]:
+    """What begins a program in namespaces of its own, which end with it."""
+    as_user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    prefix = ["unshare", *as_user, *kinds]
     done = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
     if done.returncode:
         if os.environ.get("CI"):
             raise AssertionError(done.stderr)
-        pytest.skip(f"no namespace of process ids can be made: {done.stderr}")
+        pytest.skip(f"no namespace can be made: {done.stderr}")
     return prefix
+
+
+FULL_DISK = """
+import json, subprocess, sys
+from pathlib import Path
+from rlm_integrations import CallFinished, JournalError
+from tests.storage._runs import DOCUMENT, QUESTION, facts, rlm_of, runs_of
+
+base_url, folder = sys.argv[1], Path(sys.argv[2])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
+runs = runs_of(f"sqlite:///{folder}/storage.sqlite", folder)
+finished = []
+
+def fill(event):
+    finished.append(isinstance(event, CallFinished))
+    if sum(finished) == 70 and finished[-1]:
+        try:
+            with (folder / "filler").open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+        except OSError:
+            return
+
+rlm = rlm_of(base_url, runs, on_event=fill)
+try:
+    rlm.completion(QUESTION, DOCUMENT)
+except JournalError as error:
+    print(error)
+(info,) = runs.infos()
+print(json.dumps([record.call_id for record in runs._log.load(info.run_id)]), flush=True)
+sys.stdin.readline()
+(folder / "filler").unlink()
+print(json.dumps(facts(rlm.resume(info.run_id))))
+runs.close()
+"""
+
+
+def test_a_run_outlives_a_full_disk(tmp_path: Path, provider: StandIn) -> None:
+    """The disk of the storage is full in the middle of a run: it ends with an error that says so. Once
+    there is room, the same process resumes it, and no stored answer is asked for again.
+    """
+    whole = facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
+    provider.reset()
+    command = [*in_namespace("--mount"), sys.executable, "-c", FULL_DISK, provider.base_url]
+    process = subprocess.Popen(
+        [*command, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    error, stored = process.stdout.readline(), process.stdout.readline()
+    asked = len(provider.requests())
+    output, errors = process.communicate("\n", timeout=250)
+    assert process.returncode == 0, errors[-3_000:]
+    assert "the disk is full; free some space" in error
+    assert json.loads(output) == whole
+    assert set(json.loads(stored)) & paths_from(provider, asked) == set()
+    assert len(json.loads(stored)) > 40
 
 
 async def test_one_of_many_that_take_a_run_gets_it(url: str, tmp_path: Path) -> None:
