@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # openai 2 with everything, LlamaIndex included; and openai 3, which LlamaIndex's own openai package excludes.
 EXTRAS2 := all
 EXTRAS3 := langchain,storage
-EXTRAS_RAY := ray
+EXTRAS_RAY := ray,postgres
 # What openai 3 can change: tests of our client, and those of the frameworks' models that call by its SDK. Anthropic's newest
 # package is in this environment only.
 TESTS3 := $(wildcard tests/lm/test_openai*.py tests/lm/test_adapters*.py) \
@@ -116,7 +116,7 @@ constraints: $(ENV2)/ready
 	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra langchain --extra storage --group openai3 -o tests/constraints-openai3.txt pyproject.toml
 	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --extra ray --group ray -o tests/constraints-ray.txt pyproject.toml
+	  --extra ray --extra postgres --group ray -o tests/constraints-ray.txt pyproject.toml
 
 clean:
 	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, for all tests here."""
+"""A Ray cluster of two nodes on this machine, for all tests here, and storages."""
 
 import gc
 import importlib.util
@@ -16,6 +16,9 @@ import pytest
 from rlm_integrations.storage import Storage
 from tests.standin import StandIn, serve_in_thread
 from tests.storage import _runs
+from tests.storage._postgres import server
+
+__all__ = ["server"]  # a fixture
 
 if importlib.util.find_spec("ray") is not None:
     # Ray reads its settings as it is imported. It listens on all interfaces, so it needs a token.
@@ -27,20 +30,28 @@ if importlib.util.find_spec("ray") is not None:
     )
 
 
+NODE = {"num_cpus": 2, "object_store_memory": 100_000_000}
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
-    """Two nodes with loopback addresses of their own."""
+    """Two nodes with loopback addresses of their own. A lost node is noticed within seconds."""
     import ray
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 2, "object_store_memory": 100_000_000}
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={**node, "node_ip_address": "127.0.0.2", "include_dashboard": False},
-        shutdown_at_exit=False,
-    )
+    head = {
+        **NODE,
+        "node_ip_address": "127.0.0.2",
+        "include_dashboard": False,
+        "_system_config": {
+            "health_check_initial_delay_ms": 500,
+            "health_check_period_ms": 500,
+            "health_check_failure_threshold": 3,
+        },
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
     try:
-        cluster.add_node(**node, node_ip_address="127.0.0.3")
+        cluster.add_node(**NODE, node_ip_address="127.0.0.3", resources={"spot": 2})
         yield cluster
     finally:
         ray.shutdown()
@@ -58,6 +69,14 @@ def executor(cluster: Any) -> Iterator[Any]:
 
     with RayExecutor(cluster.address, actors=2) as executor:
         yield executor
+
+
+@pytest.fixture(scope="session")
+def local() -> Any:
+    """What a local run leaves."""
+    with serve_in_thread(scripts={"stand-in": _runs.script_of}) as standin:
+        rlm = _runs.rlm_of(standin.base_url, None)
+        return _runs.facts(rlm.completion(_runs.QUESTION, _runs.DOCUMENT))
 
 
 @pytest.fixture

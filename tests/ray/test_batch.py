@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from rlm_integrations.events import Event, RunFinished, RunStarted
 from rlm_integrations.ray import RayExecutor
 from rlm_integrations.storage import Storage
 from tests.engine.conftest import soon
-from tests.ray.conftest import actors, kill_an_actor, sandboxes
+from tests.ray.conftest import NODE, actors, is_actor, kill_an_actor, sandboxes
 from tests.standin import StandIn
+from tests.storage._postgres import Server
 from tests.storage._runs import CALL, DOCUMENT, QUESTION, facts, rlm_of
 
 TEXT = "Ada Conti approved the Ravenna dam in 1961. It cost nine million."
@@ -37,12 +39,13 @@ def failures(result: RLMResult) -> list[str | None]:
     return [result.error, *(block.error for block in blocks if block.error is not None)]
 
 
-def test_results_equal_those_of_local_runs(executor: RayExecutor, provider: StandIn) -> None:
+def test_results_equal_those_of_local_runs(
+    executor: RayExecutor, provider: StandIn, local: Any
+) -> None:
     """Answers, citations, trajectories and stores are those of local runs, in the order of the
     questions; a run that raises leaves its error, and the others continue.
     """
     rlm = rlm_of(provider.base_url, None)
-    local = facts(rlm.completion(QUESTION, DOCUMENT))
     questions = [(QUESTION, DOCUMENT), ("", DOCUMENT), (QUESTION, DOCUMENT), (QUESTION, 17)]
     first, second, third, fourth = executor.batch(rlm, questions)
     assert failures(first) == failures(third) == [None]
@@ -81,13 +84,11 @@ async def test_limits_hold_and_events_arrive(executor: RayExecutor, provider: St
 
 
 async def test_a_killed_actor_loses_nothing_that_is_stored(
-    executor: RayExecutor, storage: Storage, provider: StandIn
+    executor: RayExecutor, storage: Storage, provider: StandIn, local: Any
 ) -> None:
     """When its actor is killed with -9, a stored run continues on another one with the same
     outcome, and no call whose answer was stored is made again.
     """
-    local = facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
-    provider.reset()
     rlm = rlm_of(provider.base_url, storage)
     batch = asyncio.ensure_future(
         executor.abatch(rlm, [(QUESTION, DOCUMENT)], run_ids=["killed-twice"])
@@ -106,6 +107,42 @@ async def test_a_killed_actor_loses_nothing_that_is_stored(
 
 def stored_calls(storage: Storage) -> set[str]:
     return {record.call_id for record in storage._log.load("killed-twice")}
+
+
+async def test_a_lost_node_loses_nothing_that_is_stored(
+    cluster: Any, server: Server, provider: StandIn, local: Any
+) -> None:
+    """When a node is lost in the middle of a batch, its runs continue on another one from their
+    records in PostgreSQL, with the same outcomes; no call whose answer was stored is made again.
+    """
+    cluster.add_node(**NODE, node_ip_address="127.0.0.4", resources={"spot": 2})
+    places = {"num_cpus": 0, "resources": {"spot": 1}}
+    ids = ["first", "second"]
+    with (
+        Storage(server.url()) as storage,
+        RayExecutor(cluster.address, actors=2, actor_options=places) as executor,
+    ):
+        rlm = rlm_of(provider.base_url, storage)
+        batch = asyncio.ensure_future(
+            executor.abatch(rlm, [(QUESTION, DOCUMENT)] * len(ids), run_ids=ids)
+        )
+        await until(lambda: len(provider.calls()) >= 70 * len(ids))
+        lost = next(node for node in cluster.worker_nodes if any(map(sandboxes, actors_on(node))))
+        ending = actors_on(lost)
+        await asyncio.to_thread(cluster.remove_node, lost, allow_graceful=False)
+        await until(lambda: not any(map(is_actor, ending)))
+        stored = Counter(each.call_id for run_id in ids for each in storage.load(run_id))
+        asked = len(provider.requests())
+        results = await batch
+    assert [facts(result) for result in results] == [local] * len(ids)
+    assert stored.total() > 50 * len(ids)
+    again = Counter(request.headers[CALL] for request in provider.requests()[asked:])
+    assert {path for path in again if again[path] + stored[path] > len(ids)} == set()
+    assert again.total() > 0
+
+
+def actors_on(node: Any) -> list[int]:
+    return actors(node.all_processes["raylet"][0].process.pid)
 
 
 async def test_a_killed_actor_without_storage_leaves_an_error(

@@ -20,12 +20,12 @@ from tests.standin import StandIn
 from tests.storage._runs import CALL, DOCUMENT, QUESTION, facts, rlm_of
 
 
-async def test_results_equal_those_of_local_repls(executor: RayExecutor, provider: StandIn) -> None:
+async def test_results_equal_those_of_local_repls(
+    executor: RayExecutor, provider: StandIn, local: Any
+) -> None:
     """With all REPLs on actors, answer, citations, trajectory, store and calls are the same, and
     the budget and the parallel calls of the whole tree hold.
     """
-    local = facts(await rlm_of(provider.base_url, None).acompletion(QUESTION, DOCUMENT))
-    provider.reset()
     rlm = rlm_of(provider.base_url, None, sandbox=executor.sandbox, max_parallel_calls=5)
     result = await rlm.acompletion(QUESTION, DOCUMENT)
     assert facts(result) == local
@@ -37,12 +37,12 @@ async def test_results_equal_those_of_local_repls(executor: RayExecutor, provide
     assert not sandboxes()
 
 
-async def test_a_killed_actor_changes_nothing(executor: RayExecutor, provider: StandIn) -> None:
+async def test_a_killed_actor_changes_nothing(
+    executor: RayExecutor, provider: StandIn, local: Any
+) -> None:
     """REPLs whose actor was killed with -9 continue on another one: the outcome is the same, and no
     call is made twice, not even one that was under way.
     """
-    local = facts(await rlm_of(provider.base_url, None).acompletion(QUESTION, DOCUMENT))
-    provider.reset()
     rlm = rlm_of(provider.base_url, None, sandbox=executor.sandbox)
     run = asyncio.ensure_future(rlm.acompletion(QUESTION, DOCUMENT))
     for moment in (30, 160):

@@ -1,6 +1,7 @@
 """Workers on actors."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,11 @@ from tests.storage._runs import CALL, DOCUMENT, QUESTION, facts, rlm_of
 
 
 async def test_the_jobs_of_a_killed_actor_are_resumed(
-    executor: RayExecutor, storage: Storage, provider: StandIn
+    executor: RayExecutor, storage: Storage, provider: StandIn, local: Any
 ) -> None:
     """Workers on actors answer the jobs of a queue as a local run does. When an actor is killed
     with -9, its jobs are resumed, and no call whose answer was stored is made again.
     """
-    local = facts(await rlm_of(provider.base_url, None).acompletion(QUESTION, DOCUMENT))
-    provider.reset()
     rlm = rlm_of(provider.base_url, storage)
     job = await asubmit(rlm, QUESTION, DOCUMENT)
     working = asyncio.ensure_future(

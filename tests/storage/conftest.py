@@ -13,25 +13,15 @@ from rlm_integrations.storage import Storage
 from rlm_integrations.storage.database_errors import Target
 from rlm_integrations.storage.shared_database import SharedDatabase, open_database
 from tests.storage._mariadb import MariaDB, own_mariadb
-from tests.storage._postgres import VARIABLE, NoPostgresError, Server, own_server
+from tests.storage._postgres import VARIABLE, Server, server
+
+__all__ = ["server"]  # a fixture
 
 # The kinds of databases on which most tests run, one after the other; `make test-mariadb` names one
 URLS = {"sqlite": "sqlite_url", "postgresql": "postgres_url", "mariadb": "mariadb_url"}
 KINDS = os.environ.get("RLM_TEST_DATABASES", "sqlite postgresql").split()
 
 collect_ignore = [] if "mariadb" in KINDS else ["test_mariadb.py"]
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """A PostgreSQL server that tests may stop and start; in CI it must be there."""
-    try:
-        with own_server() as running:
-            yield running
-    except NoPostgresError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
 
 
 def new_database(server_url: str) -> str:
