@@ -2,14 +2,15 @@
 store and report if no key is set.
 
 As root it writes the same three programs for every question, as a good root model would: look at
-the context, ask sub-models about the relevant parts in one batch, and finish with cited quotes. As
+the context, ask sub-models about the relevant parts in one batch, and finish with cited quotes. If
+more of the document must be read first, a fourth asks about the rest before it finishes again. As
 sub-model it quotes the sentences that contain most of the question's words. It neither understands
 nor reasons; if it finds nothing, or if something failed, its answer says so.
 """
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -38,7 +39,11 @@ _STEPS: Final = {
     2: ("map", "Now I ask about the parts that may contain the answer, in one batch."),
     3: ("reduce", "I rank the quotes, check them against the document, and finish."),
 }
+_REST: Final = ("rest", "More of the document must be read: I ask about the rest, and finish then.")
 _STEP: Final = re.compile(r"^# Step (\d) of 3:", re.MULTILINE)
+# In the engine's refusal of an answer before enough was read, and the parts that it lists
+_UNREAD: Final = re.compile(r"\bUnread: ((?:\w+_\d+\[\d+:\d+\](?:, )?)+)")
+_PART: Final = re.compile(r"_(\d+)\[(\d+):(\d+)\]")
 _ERROR: Final = re.compile(r"^\w*(?:Error|Exception|Interrupt|Exit)\w*\b.*", re.MULTILINE)
 
 
@@ -96,6 +101,9 @@ def _root(request: Request) -> str:
         )
     if is_done:
         return _program(step + 1, query)
+    if step == 3 and (unread := _UNREAD.search(seen)):
+        parts = [tuple(map(int, part)) for part in _PART.findall(unread[1])]
+        return _filled(*_REST, {"unread": parts})
     # The conversation of a session still shows the programs of earlier questions.
     if step == 0 or query in seen:
         return _program(1, query)
@@ -108,9 +116,12 @@ def _root(request: Request) -> str:
 
 
 def _program(step: int, query: str) -> str:
-    name, said = _STEPS[step]
+    return _filled(*_STEPS[step], _parameters(step, query, read_question(query)))
+
+
+def _filled(name: str, said: str, values: Mapping[str, Any]) -> str:
+    """A program with its values, after the words before it."""
     heading, body = _read_program(name)
-    values = _parameters(step, query, read_question(query))
     assignments = "\n".join(f"{key} = {value!r}" for key, value in values.items())
     return _fenced(said, f"{heading}\n{assignments}\n{body}")
 
