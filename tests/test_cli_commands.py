@@ -43,6 +43,7 @@ def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with Storage("runs") as storage:
         rlm = RLM("offline", storage=storage)
         result = rlm.completion(QUESTION, Path("archive.txt"), run_id=RUN_ID)
+        rlm.replace(store=storage.store("letters")).completion(QUESTION, Path("archive.txt"))
     for file in ("run.json", "other.json"):
         result.save(file)
     with serve_in_thread(scripts={"gpt-5-mini": [block("FINAL('yes')")]}) as server:
@@ -144,6 +145,10 @@ def test_a_terminal_is_safe(
     Path(name).write_text(f"The code is 48213{EVIL}.")
     run("ask", name, f"What is the code{EVIL}?", "--model", "offline", "--storage", "evil")
     run_id = run("runs", "--storage", "evil")[1].split()[0]
+    with Storage("evil") as storage:
+        worker = storage.store("vaults").worker("w")
+        found = worker.create("claim", f"{EVIL}\n{EVIL}", EVIL, tags=["x"])
+        worker.invalidate(found, EVIL)
     run("submit", name, f"Who{EVIL}?", "--model", f"m{EVIL}", "--storage", "evil")
     for words in (
         ["ask", name, f"What is the code{EVIL}?", "--model", "offline"],
@@ -158,6 +163,11 @@ def test_a_terminal_is_safe(
         ["report", run_id, "-o", f"{EVIL.replace('/', '')}.html"],
         ["jobs"],
         ["worker", "--until-empty"],
+        ["store", "search", run_id],
+        ["store", "search", "vaults", "invalid=any", "--shared"],
+        ["store", "summary", "vaults", "invalid=any", "--shared"],
+        ["store", "export", "vaults", "--shared"],
+        ["store", "search", EVIL, EVIL],
         ["storage", "check"],
         ["storage", "forget", EVIL],
         [EVIL],

@@ -57,6 +57,19 @@ def _json_schema(parser: Parser, _: Any) -> str:
     return json.dumps(schema_of(parser.path), indent=2)
 
 
+def add_document(parser: Parser, help_text: str) -> None:
+    """Add `--document`, which names the files of a run."""
+    parser.add_argument(
+        "--document",
+        nargs="+",
+        action="extend",
+        default=[],
+        dest="files",
+        metavar="FILE",
+        help=help_text,
+    )
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add how the result of a run is shown."""
     output = parser.add_argument_group("output")

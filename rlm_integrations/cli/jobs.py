@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_json, add_storage, count
-from rlm_integrations.cli.output import print_json, print_text, say
+from rlm_integrations.cli.output import one_line, print_json, print_text, say
 from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import open_storage
 
@@ -69,12 +69,6 @@ def list_jobs(options: argparse.Namespace) -> int:
 
 def _line(job: "Job") -> str:
     why = "its manifest is damaged" if job.damage else job.error
-    error = f"  ({_short(why)})" if why else ""
-    question = _short(job.manifest.question)
+    error = f"  ({one_line(why, _SHOWN_CHARS)})" if why else ""
+    question = one_line(job.manifest.question, _SHOWN_CHARS)
     return f"{job.job_id}  {job.created_at:%Y-%m-%d %H:%M}  {job.status:<9}  {question}{error}"
-
-
-def _short(text: str) -> str:
-    from rlm_integrations.engine.show import printable
-
-    return " ".join(printable(text).split())[:_SHOWN_CHARS]

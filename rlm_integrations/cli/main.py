@@ -20,6 +20,7 @@ from rlm_integrations.cli.resume import add_resume
 from rlm_integrations.cli.rewording import reword
 from rlm_integrations.cli.runs import add_runs
 from rlm_integrations.cli.show import add_show
+from rlm_integrations.cli.store import add_store
 from rlm_integrations.cli.submit import add_submit
 from rlm_integrations.cli.upkeep import add_upkeep
 from rlm_integrations.cli.worker import add_worker
@@ -39,6 +40,7 @@ _COMMANDS = (
     add_show,
     add_report,
     add_diff,
+    add_store,
     add_submit,
     add_worker,
     add_jobs,

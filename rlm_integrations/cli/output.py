@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,13 @@ def quote_file(file: str) -> str:
     )
 
 
+def one_line(text: str, most: int | None = None) -> str:
+    """The text on one line, without what could change a terminal, and cut."""
+    from rlm_integrations.engine.show import printable
+
+    return " ".join(printable(text).split())[:most]
+
+
 def readable(result: "RLMResult") -> str:
     """The answer, and a line for each citation: source, place, and quote as a JSON string."""
     lines = []
@@ -130,7 +138,7 @@ def print_text(text: str) -> None:
 
     if sys.stdout is not None and sys.stdout.isatty():
         text = printable(text)
-    _print(text)
+    print_lines([text])
 
 
 def print_json(value: Any) -> None:
@@ -141,12 +149,19 @@ def print_json(value: Any) -> None:
     """
     from rlm_integrations._json import to_plain
 
-    _print(json.dumps(value, default=to_plain))
+    print_lines([json.dumps(value, default=to_plain)])
 
 
-def _print(text: str) -> None:
+def print_lines(lines: Iterable[str]) -> None:
+    """Write lines to stdout as they come, unchanged.
+
+    Raises:
+        PipeClosedError: The reader of stdout has closed it.
+    """
     try:
-        print(text, flush=True)  # noqa: T201 - this is a command
+        for line in lines:
+            print(line)  # noqa: T201 - this is a command
+        print(end="", flush=True)  # noqa: T201
     except OSError as error:
         # The interpreter flushes again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rlm_integrations.cli import exit_codes
-from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_files, add_json, add_storage
+from rlm_integrations.cli.arguments import (
+    DEFAULT_STORAGE,
+    add_document,
+    add_files,
+    add_json,
+    add_storage,
+)
 from rlm_integrations.cli.files import open_corpus
 from rlm_integrations.cli.output import check_writable, print_json, print_text, say
 from rlm_integrations.cli.parser import Parser
@@ -35,15 +41,7 @@ def add_report(commands: Any) -> None:
         help="the page; by default RUN_ID.html in this folder",
     )
     report.add_argument("--open", action="store_true", help="show the page in the browser")
-    report.add_argument(
-        "--document",
-        nargs="+",
-        action="extend",
-        default=[],
-        dest="files",
-        metavar="FILE",
-        help="the files of the run, in the order of its `ask`",
-    )
+    add_document(report, "the files of the run, in the order of its `ask`")
     add_files(report)
     add_storage(report, DEFAULT_STORAGE)
     add_json(report, "print the page's path and the run's id as JSON")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_json, add_storage, count
-from rlm_integrations.cli.output import print_json, print_text
+from rlm_integrations.cli.output import one_line, print_json, print_text
 from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.stored import open_storage
 
@@ -34,15 +34,13 @@ def add_runs(commands: Any) -> None:
 
 def list_runs(options: argparse.Namespace) -> int:
     """Print the runs of a storage; the exit code."""
-    from rlm_integrations.engine.show import printable
-
     with open_storage(options.storage) as storage:
         runs = storage.runs(options.query, limit=options.limit)
     if options.json:
         print_json(runs)
         return exit_codes.ANSWERED
     for run in runs:
-        question = " ".join(printable(run.question).split())[:_QUESTION_CHARS]
+        question = one_line(run.question, _QUESTION_CHARS)
         print_text(
             f"{run.run_id}  {run.created:%Y-%m-%d %H:%M}  {shown_status(run):<15} {question}"
         )

@@ -92,6 +92,73 @@ class Comparison(_Shape):
     places: list[ComparedPlace]
 
 
+class QuotedPlace(_Shape):
+    """A place in the document: `quote` is the document's text from `start` to `end`; null if there
+    is no document.
+    """
+
+    source: str
+    file: str | None
+    start: int
+    end: int
+    quote: str | None
+
+
+class Finding(_Shape):
+    """A finding of a store, as `store export` writes it; `StoreObject` in REFERENCE.md describes
+    each field.
+    """
+
+    id: str
+    type: str
+    description: str
+    content: Any
+    backrefs: list[QuotedPlace]
+    parents: list[str]
+    tags: list[str]
+    worker: str
+    seq: int
+    ts: float
+    links: list[tuple[str, str]]
+    invalid: str | None
+
+
+class RankedFinding(Finding):
+    """A finding, and how well it matches the words of `--text`; null without them."""
+
+    score: float | None
+
+
+class FindingCard(_Shape):
+    """A finding without its content, which has so many characters."""
+
+    id: str
+    type: str
+    description: str
+    tags: list[str]
+    parents: list[str]
+    worker: str
+    ts: float
+    chars: int
+    invalid: str = ""
+
+
+class FindingCounts(_Shape):
+    """How many findings match, the first of them, and the most frequent types and tags."""
+
+    total: int
+    matches: list[FindingCard]
+    types: dict[str, int]
+    tags: dict[str, int]
+
+
+class ExportedFindings(_Shape):
+    """The file that was written, and how many findings it has."""
+
+    file: str
+    findings: int
+
+
 def schema_of(path: str) -> dict[str, Any]:
     """The JSON schema of what a command prints, given by its words, such as "storage check"."""
     return TypeAdapter(type_of(path)).json_schema(mode="serialization")
@@ -110,6 +177,12 @@ def type_of(path: str) -> Any:
             return list[Submitted]
         case "worker":
             return EndedJobs
+        case "store search":
+            return list[RankedFinding]
+        case "store summary":
+            return FindingCounts
+        case "store export":
+            return ExportedFindings
     return _stored_type(path)
 
 

@@ -46,7 +46,7 @@ def load_run(name: str, place: str) -> "RLMResult":
     """
     from rlm_integrations.result import RLMResult
 
-    if _is_file(name):
+    if is_file(name):
         return RLMResult.load(name)
     with _existing_storage(name, place) as storage:
         return storage.run(name)
@@ -60,13 +60,18 @@ def load_document(name: str, place: str) -> "Corpus | None":
         InputError: There is no such file or run.
         StorageError: It cannot be read.
     """
-    if _is_file(name):
+    if is_file(name):
         return None
     with _existing_storage(name, place) as storage:
         return storage.document(name)
 
 
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
+    """Whether the name is that of a file, not of a run.
+
+    Raises:
+        InputError: It is that of a file that does not exist.
+    """
     path = Path(name)
     if path.is_file():
         return True

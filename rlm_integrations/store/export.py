@@ -36,11 +36,18 @@ def write(events: Iterable[StoreEvent], path: str | os.PathLike[str]) -> None:
         InputError: It cannot be written.
     """
     try:
-        write_whole(path, (json.dumps(line) + "\n" for line in (HEADER, *map(line_of, events))))
+        write_whole(path, (f"{line}\n" for line in export_lines(events)))
     except OSError as error:
         raise InputError(
             f"the store cannot be written to {str(path)!r}: {error.strerror}"
         ) from error
+
+
+def export_lines(events: Iterable[StoreEvent]) -> Iterator[str]:
+    """The lines of the file, one after the other."""
+    yield json.dumps(HEADER)
+    for event in events:
+        yield json.dumps(line_of(event))
 
 
 def read_export(backend: StoreBackend, path: str | os.PathLike[str], prefix: str) -> None:

@@ -11,8 +11,9 @@ from rlm_integrations.store import checks
 from rlm_integrations.store.backend import Found, StoreBackend
 from rlm_integrations.store.base import Summary
 from rlm_integrations.store.checks import SpanText
-from rlm_integrations.store.content import decode_content, length
+from rlm_integrations.store.content import length
 from rlm_integrations.store.log import Created
+from rlm_integrations.store.objects import object_of
 from rlm_integrations.store.provenance import TraceStep, trace
 from rlm_integrations.store.query import Query, parse_query
 from rlm_integrations.store.view import MAPPED, RETURNED_CHAR_COST, Card
@@ -80,20 +81,7 @@ class StoreReader:
     def _object(self, found: Found) -> StoreObject:
         event = found.created
         spend(RETURNED_CHAR_COST * length(event.content))
-        return StoreObject(
-            id=event.id,
-            type=event.type,
-            description=event.description,
-            content=decode_content(event.content),
-            backrefs=event.backrefs,
-            parents=event.parents,
-            tags=event.tags,
-            worker=event.worker,
-            seq=event.seq,
-            ts=event.ts,
-            links=tuple(self.backend.links(event.id)),
-            invalid=found.invalid,
-        )
+        return object_of(event, found.invalid, self.backend.links(event.id))
 
     def trace(self, id: str) -> list[TraceStep]:  # noqa: A002
         """The provenance of an object: itself, its parents, theirs and so on, with the text of
