@@ -52,7 +52,7 @@ def test_findings_are_searched(run: Callable[..., Shell], findings: SharedStore)
     place = f'    context_0 (report.txt) {START}-{START + len(FACT)}: "{FACT}"\n'
     head = "clerk_000001  claim  The vault has a code  [vault, code]\n"
     assert out == f'{head}    {{"code": 48213}}\n{place}'
-    code, out, _ = run("store", "search", "vaults", "invalid=yes", "--shared")
+    code, out, _ = run("store", "search", "vaults", "--shared", "invalid=yes")
     assert out == (
         "clerk_000002  claim  The vault has none  [vault]  (invalid: it has one)\n    none\n"
     )

@@ -116,6 +116,10 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     options, more = build_parser().parse_known_args(words)
     if "words" in options:
         split_words(options.parser, options, more)
+        return options
+    if len(more) == 1 and not more[0].startswith("-") and getattr(options, "query", None) == "":
+        # argparse has taken it for absent where an option comes before it
+        options.query = more[0]
     elif more:
         options.parser.error(f"unrecognized arguments: {' '.join(more)}")
     return options

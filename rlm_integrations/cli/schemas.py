@@ -88,6 +88,7 @@ class Comparison(_Shape):
     same: bool
     settings: dict[str, tuple[str | None, str | None]]
     totals: dict[str, tuple[Any, Any]]
+    spent: dict[str, tuple[str, str]]
     answers: tuple[str, str]
     places: list[ComparedPlace]
 
