@@ -176,7 +176,8 @@ class RLMResult(Generic[T_co]):
         best = self.partial if self.answer is None and self.partial is not None else self.answer
         answer = best if isinstance(best, str) and len(best) <= _SHOWN else _cut(best, _SHOWN)
         cited = [
-            f"[{number}] {each.source}[{each.start}:{each.end}] {_cut(each.quote, 200)}"
+            f"[{number}] {each.location or f'{each.source}[{each.start}:{each.end}]'} "
+            f"{_cut(each.quote, 200)}"
             for number, each in enumerate(self.citations[:_CITATIONS_SHOWN], 1)
         ]
         more = len(self.citations) - _CITATIONS_SHOWN

@@ -14,13 +14,15 @@ class Citation:
     when it was created.
 
     Attributes:
-        source: The name of the source, such as `context_0`.
+        source: The name of the source: the key of a named text, else `context_0` and so on.
         start: The offset of its first character in the source.
         end: The offset after its last character.
         quote: The exact text at this place.
         metadata: The metadata of the source.
         ambiguous: Whether the place was found by its quote, and the quote occurs more than once;
             the first place is given.
+        location: The name or file of the source, and the line on which the place begins, such as
+            `app.py:120`; "" for a text without a name.
     """
 
     source: str
@@ -29,6 +31,7 @@ class Citation:
     quote: str
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     ambiguous: bool = False
+    location: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,10 @@ def test_an_answer_with_its_citations(run: Callable[..., Shell]) -> None:
     code, out, err = run("ask", "report.txt", QUESTION)
     start = len(FILLER) + 1
     assert code == 0
-    assert out == f'{FACT}\n\n[1] context_0 (report.txt) {start}-{start + len(FACT)}: "{FACT}"\n'
+    assert (
+        out
+        == f'{FACT}\n\n[1] report.txt:{FILLER.count(chr(10)) + 2} {start}-{start + len(FACT)}: "{FACT}"\n'
+    )
     assert err.startswith(f"rlm-integrations: {NO_MODEL}")
     assert err.splitlines()[-1].startswith("rlm-integrations: final, 3 turns, ")
 
@@ -43,7 +46,7 @@ def test_several_files_are_a_list_of_sources(run: Callable[..., Shell]) -> None:
     """Each file is a separate source, in the given order; options may be between them."""
     code, out, _ = run("ask", "other.txt", "--max-calls", "50", "report.txt", QUESTION)
     assert code == 0
-    assert "[1] context_1 (report.txt) " in out
+    assert "[1] report.txt:" in out
 
 
 def test_stdin_is_a_file_too() -> None:
@@ -53,7 +56,7 @@ def test_stdin_is_a_file_too() -> None:
     )
     out, _ = process.communicate(f"Ünïcödé, \U0001f512.\n\n{FACT}\n")
     assert process.returncode == 0
-    assert out == f'{FACT}\n\n[1] context_0 13-{13 + len(FACT)}: "{FACT}"\n'
+    assert out == f'{FACT}\n\n[1] stdin:3 13-{13 + len(FACT)}: "{FACT}"\n'
 
 
 def test_json_prints_only_the_result(run: Callable[..., Shell], server: StandIn) -> None:

@@ -77,10 +77,10 @@ def test_a_byte_order_mark_is_not_text(run: Callable[..., Shell]) -> None:
     too.
     """
     Path("bom.txt").write_bytes(b"\xef\xbb\xbf" + FACT.encode())
-    expected = f'{FACT}\n\n[1] context_0 (bom.txt) 0-{len(FACT)}: "{FACT}"\n'
+    expected = f'{FACT}\n\n[1] bom.txt:1 0-{len(FACT)}: "{FACT}"\n'
     assert run("ask", "bom.txt", QUESTION)[1] == expected
     process = started("ask", "-", QUESTION, stdin=subprocess.PIPE)
-    assert process.communicate(f"\ufeff{FACT}")[0] == expected.replace(" (bom.txt)", "")
+    assert process.communicate(f"\ufeff{FACT}")[0] == expected.replace("bom.txt:1", "context_0")
 
 
 def test_a_named_pipe_is_read(run: Callable[..., Shell]) -> None:
@@ -90,7 +90,7 @@ def test_a_named_pipe_is_read(run: Callable[..., Shell]) -> None:
     writer.start()
     code, out, _ = run("ask", "pipe", QUESTION)
     writer.join()
-    assert (code, out) == (0, f'{FACT}\n\n[1] context_0 (pipe) 0-{len(FACT)}: "{FACT}"\n')
+    assert (code, out) == (0, f'{FACT}\n\n[1] pipe:1 0-{len(FACT)}: "{FACT}"\n')
 
 
 def test_a_process_substitution_is_read() -> None:
@@ -136,7 +136,7 @@ def test_the_posix_locale_works() -> None:
     bare = {**os.environ, "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run(command, capture_output=True, check=False, env=bare)
     assert done.returncode == 0
-    place = f"context_0 (schlüssel.txt) 0-{len(text)}"
+    place = f"schlüssel.txt:1 0-{len(text)}"
     assert done.stdout.decode() == f'{text}\n\n[1] {place}: "{text}"\n'
     done = subprocess.run(
         command, capture_output=True, check=False, env={**bare, "PYTHONIOENCODING": "ascii"}
@@ -150,7 +150,7 @@ def test_line_breaks_in_file_names_are_escaped(run: Callable[..., Shell]) -> Non
     Path(name).write_text(FACT)
     code, out, _ = run("ask", name, QUESTION)
     assert (code, len(out.splitlines())) == (0, 3)
-    assert "(a.txt\\n[2] context_1 (law.txt) 0-3: " in out
+    assert "[1] a.txt\\n[2] context_1 (law.txt) 0-3: " in out
 
 
 @pytest.mark.parametrize("character", "\u2028\u2029\u061c\u200e\u200f\u202e\u2066\x1b\x85")
@@ -258,3 +258,19 @@ def test_a_limit_before_anything_was_found_says_so(
     assert (code, out) == (3, "")
     assert "stopped by a limit (budget_tokens); nothing was found until then" in err
     assert "best answer" not in err
+
+
+def test_several_files_have_names(run: Callable[..., Shell]) -> None:
+    """Citations name a file by as much of the end of its path as tells it from the others, and the
+    line.
+    """
+    for folder in ("north", "south"):
+        Path(folder).mkdir()
+        Path(folder, "notes.txt").write_text(f"Notes of the {folder}.\n")
+    Path("south", "notes.txt").write_text(f"Notes.\n{FACT}\n")
+    files = ("north/notes.txt", "south/notes.txt", "report.txt", "report.txt")
+    code, out, _ = run("ask", *files, QUESTION, "--json")
+    assert code == 0
+    result = RLMResult.from_dict(json.loads(out))
+    assert [source.name for source in result.sources] == [*files[:3], "report.txt (2)"]
+    assert "south/notes.txt:2" in {each.location for each in result.citations}

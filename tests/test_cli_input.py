@@ -142,10 +142,7 @@ def test_invalid_bytes_can_be_replaced(run: Callable[..., Shell]) -> None:
     Path("bytes.txt").write_bytes(b"The \xff code is 48213.")
     assert run("ask", "bytes.txt", "What is the code?", "--errors", "replace")[:2] == (
         0,
-        (
-            "The \ufffd code is 48213.\n\n"
-            '[1] context_0 (bytes.txt) 0-20: "The \ufffd code is 48213."\n'
-        ),
+        ('The \ufffd code is 48213.\n\n[1] bytes.txt:1 0-20: "The \ufffd code is 48213."\n'),
     )
 
 

@@ -154,8 +154,9 @@ def test_the_python_of_the_engine_page(server: StandIn, capsys: pytest.CaptureFi
     assert printed[4].startswith("final 4 ")
     cost = END + 1
     assert printed[5] == f"context_0[{cost}:{cost + 28}] The dam cost 4,200,000 lire. {{}}\n0\n"
-    assert "% read: " in printed[6]
-    assert len(printed) == 10
+    assert printed[6] == "contract.txt:2\n"
+    assert "% read: " in printed[7]
+    assert len(printed) == 11
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
     assert Path("findings.jsonl").exists()
 
@@ -331,7 +332,7 @@ def test_the_command_line_of_the_readme(
             == "The Ravenna dam was approved by Ada Conti in March 1911."
         )
     else:
-        assert "[1] context_0 (archive.txt) " in done.stdout
+        assert "[1] archive.txt:" in done.stdout
 
 
 def test_the_commands_of_jobs_work_together(

@@ -3,8 +3,8 @@
 import argparse
 import stat
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,11 @@ def open_corpus(options: argparse.Namespace) -> "Corpus":
         "utf-8-sig" if options.encoding.lower() in {"utf-8", "utf8", "utf_8"} else options.encoding
     )
     documents = [_document(file, encoding, options.errors) for file in options.files]
+    names = _names(options.files)
     corpus = Corpus.build(
-        documents if len(documents) > 1 else documents[0], encoding=encoding, errors=options.errors
+        dict(zip(names, documents, strict=True)) if len(documents) > 1 else documents[0],
+        encoding=encoding,
+        errors=options.errors,
     )
     empty = [
         quote_file(file)
@@ -44,12 +47,25 @@ def open_corpus(options: argparse.Namespace) -> "Corpus":
     return corpus
 
 
-@dataclass(frozen=True)
-class _PipedDocument:
-    """The content of a pipe."""
+def _names(files: Sequence[str]) -> list[str]:
+    """The names of the texts: as much of the end of each path as tells it from the others. A file
+    that is given again has a number.
+    """
+    from rlm_integrations.corpus.source import is_name
 
-    text: str
-    metadata: Mapping[str, str]
+    paths = [("stdin",) if file == "-" else Path(file).parts for file in files]
+    names = [""] * len(files)
+    for length in range(1, max(map(len, paths)) + 1):
+        ends = [quote_file("/".join(path[-length:])) for path in paths]
+        counts = Counter(ends)
+        for number, end in enumerate(ends):
+            if not names[number] and (counts[end] == 1 or length == len(paths[number])):
+                names[number] = end if is_name(end) else ascii(end)[1:-1]
+    seen: Counter[str] = Counter()
+    for number, name in enumerate(names):
+        seen[name] += 1
+        names[number] = name if seen[name] == 1 else f"{name} ({seen[name]})"
+    return names
 
 
 def _document(file: str, encoding: str, errors: str) -> object:
@@ -65,8 +81,10 @@ def _document(file: str, encoding: str, errors: str) -> object:
         return path  # reading it raises the error that names the reason
     if not stat.S_ISFIFO(mode):
         return path
+    from rlm_integrations.corpus.documents import SourceDocument
+
     text = _decode(path.read_bytes(), repr(file), encoding, errors)
-    return _PipedDocument(text, {"file": path.name})
+    return SourceDocument(text, {"file": path.name}, label=path.name)
 
 
 def _decode(data: bytes, name: str, encoding: str, errors: str) -> str:

@@ -97,12 +97,14 @@ def one_line(text: str, most: int | None = None) -> str:
 
 
 def readable(result: "RLMResult") -> str:
-    """The answer, and a line for each citation: source, place, and quote as a JSON string."""
+    """The answer, and a line for each citation: file and line, or the source; place; and quote as
+    a JSON string.
+    """
     lines = []
     for number, each in enumerate(result.citations, 1):
-        file = f" ({quote_file(str(each.metadata['file']))})" if "file" in each.metadata else ""
         quote = json.dumps(each.quote, ensure_ascii=False)
-        lines.append(f"[{number}] {each.source}{file} {each.start}-{each.end}: {quote}")
+        where = quote_file(each.location or each.source)
+        lines.append(f"[{number}] {where} {each.start}-{each.end}: {quote}")
     return "\n".join([str(result.answer), *([""] if lines else []), *lines])
 
 

@@ -8,7 +8,8 @@ at fixed width in one sealed memory file, into which files are decoded in steps.
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Self, TypeVar
+from dataclasses import replace
+from typing import Any, Final, Literal, Self, TypeVar
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus.documents import check_encoding, documents, read_document
@@ -26,14 +27,15 @@ _MAX_GROUP_TEXTS: Final = 256  # texts that are read at once
 
 
 class Corpus:
-    """A string, or a list of strings, stored once and read in slices.
+    """A string, a list of strings, or strings by name, stored once and read in slices.
 
     `Corpus.build` creates it, and `slice` that of a child run. Threads may share it; a child may
     outlive its parent.
 
     Attributes:
         sources: The properties of each source, in order.
-        is_list: Whether the context is a list, not a single string.
+        is_list: Whether the context has several texts, not a single string.
+        is_named: Whether its texts have names; it is then a mapping in the REPL.
         lengths: How many characters each source has.
         characters: The sum of the lengths.
     """
@@ -44,12 +46,17 @@ class Corpus:
         places: Sequence[Place],
         *,
         is_list: bool,
+        is_named: bool = False,
         origins: Sequence[tuple[SpanOrigin, ...]] | None = None,
         root: "Corpus | None" = None,
     ) -> None:
         self.sources = tuple(sources)
         self.is_list = is_list
+        self.is_named = is_named
         self._numbers = {source.name: number for number, source in enumerate(self.sources)}
+        if is_named:
+            for number in range(len(self.sources)):
+                self._numbers.setdefault(f"context_{number}", number)
         self._places: Sequence[Place] | None = places
         self._origins = origins  # None for the root, whose spans need no lifting
         self._root = root
@@ -60,14 +67,14 @@ class Corpus:
 
     @classmethod
     def build(cls, context: object, *, encoding: str = "utf-8", errors: str = "strict") -> Self:
-        """The corpus of a string, a path, a document of LangChain or LlamaIndex, or an iterable of
-        these.
+        """The corpus of a string, a path, a document of LangChain or LlamaIndex, or an iterable or
+        a mapping of these.
 
         It blocks, and holds the GIL for less than a millisecond at a time: run it off the event
         loop.
 
         Args:
-            context: The string, path or document, or an iterable of these.
+            context: The string, path or document, or an iterable or a mapping of these.
             encoding: The encoding of files.
             errors: How bytes that are invalid in it are handled, as in `bytes.decode`.
 
@@ -76,6 +83,7 @@ class Corpus:
         """
         check_encoding(encoding, errors)
         single = read_document(context)
+        is_named = False
         sources, places = [], []
         with Memory() as memory:
             writer = Writer(memory)
@@ -89,14 +97,21 @@ class Corpus:
                     metadata=each.metadata,
                     document_id=each.id,
                     hidden=each.hidden,
+                    name=each.name,
+                    label=each.label,
                 )
                 sources.append(source)
-        return cls(sources, places, is_list=single is None)
+                is_named = is_named or each.name is not None
+        return cls(sources, places, is_list=single is None, is_named=is_named)
 
     def slice(
-        self, parts: Sequence[SpanRef | str | Sequence[SpanRef | str]], *, is_list: bool = True
+        self,
+        parts: Sequence[SpanRef | str | Sequence[SpanRef | str]],
+        *,
+        is_list: bool = True,
+        names: Sequence[str] | None = None,
     ) -> "Corpus":
-        """A child corpus with one source for each part.
+        """A child corpus with one source for each part, by name if there are names.
 
         A span is shared, not copied. A string is written, and so is a sequence of spans and strings
         that make one source together. Every part is read once for its hash: run it off the event
@@ -111,33 +126,31 @@ class Corpus:
         with Memory() as memory:
             writer = Writer(memory)
             for number, part in enumerate(parts):
+                name = f"context_{number}" if names is None else names[number]
                 if isinstance(part, SpanRef):
-                    place, parent = self._place(part), self.sources[self._numbers[part.source]]
-                    sha256 = (
-                        parent.sha256
-                        if place.end - place.start == parent.length
-                        else _sha256(place)
-                    )
-                    source = Source.of_place(
-                        number,
-                        place,
-                        sha256,
-                        metadata=parent.metadata,
-                        document_id=parent.document_id,
-                        hidden=parent.hidden,
-                    )
+                    place, parent = self._place(part), self.source(part.source)
+                    is_whole = place.end - place.start == parent.length
+                    sha256 = parent.sha256 if is_whole else _sha256(place)
+                    source = parent.cut(name, place, sha256)
                     origins.append(self._origins_of(part))
                 else:
                     made_of, run, sha256 = self._written(
                         [part] if isinstance(part, str) else part, writer
                     )
                     place = Place(run, 0, run.length)
-                    source = Source.of_place(number, place, sha256)
+                    source = Source.of_place(number, place, sha256, name=name)
                     origins.append(made_of)
                 sources.append(source)
                 places.append(place)
         root = self if self._root is None else self._root
-        return Corpus(sources, places, is_list=is_list, origins=origins, root=root)
+        return Corpus(
+            sources,
+            places,
+            is_list=is_list,
+            is_named=names is not None,
+            origins=origins,
+            root=root,
+        )
 
     def parts(self) -> "tuple[Corpus, list[SpanRef | str | list[SpanRef | str]]] | None":
         """For a child corpus: the root, and the parts of which its `slice` makes an equal one. None
@@ -204,11 +217,17 @@ class Corpus:
 
     @property
     def sha256(self) -> str:
-        """The hash of its content: whether it is a list, and the hashes of its sources in order,
-        without metadata.
+        """The hash of its content: its kind, and the hashes of its sources in order, with their
+        names if they are named, without metadata.
         """
-        lines = "".join(f"{source.sha256}\n" for source in self.sources)
-        return hashlib.sha256(f"{'list' if self.is_list else 'text'}\n{lines}".encode()).hexdigest()
+        names = (f" {each.name}" if self.is_named else "" for each in self.sources)
+        lines = (f"{each.sha256}{name}\n" for each, name in zip(self.sources, names, strict=True))
+        return hashlib.sha256(f"{self.kind}\n{''.join(lines)}".encode()).hexdigest()
+
+    @property
+    def kind(self) -> Literal["text", "list of texts", "texts by name"]:
+        """What `context` is in the REPL."""
+        return "texts by name" if self.is_named else "list of texts" if self.is_list else "text"
 
     @property
     def root_spans(self) -> tuple[SpanRef, ...] | None:
@@ -221,21 +240,9 @@ class Corpus:
     def metadata(self) -> dict[str, Any]:
         """The REPL's `context_metadata`, in JSON's types."""
         return {
-            "type": "list of texts" if self.is_list else "text",
+            "type": self.kind,
             "characters": self.characters,
-            "sources": [
-                {
-                    "name": source.name,
-                    "characters": source.length,
-                    **({"id": source.document_id} if source.document_id is not None else {}),
-                    "metadata": {
-                        key: value
-                        for key, value in source.metadata.items()
-                        if key not in source.hidden
-                    },
-                }
-                for source in self.sources
-            ],
+            "sources": [source.described for source in self.sources],
         }
 
     def length(self, source: str) -> int:
@@ -309,7 +316,7 @@ class Corpus:
         """
         self._check(span)
         if self._origins is None:
-            return span
+            return replace(span, source=self.source(span.source).name)
         origins = self._origins_of(span)
         return (
             origins[0].span
@@ -359,7 +366,7 @@ class Corpus:
     def _origins_of(self, span: SpanRef) -> tuple[SpanOrigin, ...]:
         """The parts of these characters that come from the root's document."""
         if self._origins is None:
-            return (SpanOrigin(0, span),)
+            return (SpanOrigin(0, replace(span, source=self.source(span.source).name)),)
         return tuple(
             cut
             for origin in self._origins[self._numbers[span.source]]

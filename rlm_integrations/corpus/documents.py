@@ -6,7 +6,7 @@ import os
 import zlib
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import IOBase
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,7 @@ from rlm_integrations.corpus.fixed_width import (
     identity,
     open_regular,
 )
+from rlm_integrations.corpus.source import is_name
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import undecodable
 
@@ -42,12 +43,16 @@ class SourceDocument:
         metadata: In JSON's types.
         id: The document's own id, or None.
         hidden: The keys of `metadata` that no model may see.
+        name: The key of a named text, or None.
+        label: The name by which people know it: its key, or the name of its file. None for others.
     """
 
     content: str | os.PathLike[Any]
     metadata: dict[str, Any] = field(default_factory=dict)
     id: str | None = None
     hidden: frozenset[str] = frozenset()
+    name: str | None = None
+    label: str | None = None
 
     def read(self, writer: Writer, encoding: str, errors: str) -> tuple[StoredText, str]:
         """The text at fixed width, written with `writer` unless it is read in place, and the
@@ -79,7 +84,8 @@ def read_document(thing: object) -> SourceDocument | None:
     if isinstance(thing, str):
         return SourceDocument(thing)
     if isinstance(thing, os.PathLike):
-        return SourceDocument(thing, {"file": Path(os.fsdecode(thing)).name})
+        name = Path(os.fsdecode(thing)).name
+        return SourceDocument(thing, {"file": name}, label=name)
     metadata = getattr(thing, "metadata", None)
     if not isinstance(metadata, Mapping):
         return None
@@ -107,13 +113,17 @@ def _hidden(thing: object) -> frozenset[str]:
 
 
 def documents(context: object) -> Iterator[SourceDocument]:
-    """The documents that a list, a generator or another iterable yields, one at a time.
+    """The documents that a list, a generator or another iterable yields, or the named ones of a
+    mapping, one at a time.
 
     Raises:
         ContextError: The context, or one of its items, is not a document.
     """
+    if isinstance(context, Mapping):
+        yield from _named(context)
+        return
     if isinstance(
-        context, str | bytes | bytearray | memoryview | Mapping | AbstractSet | IOBase
+        context, str | bytes | bytearray | memoryview | AbstractSet | IOBase
     ) or not isinstance(context, Iterable):
         raise ContextError(f"the context is {_described(context)}")
     for number, item in enumerate(context):
@@ -121,6 +131,18 @@ def documents(context: object) -> Iterator[SourceDocument]:
         if found is None:
             raise ContextError(f"item {number} of the context is {_described(item)}")
         yield found
+
+
+def _named(texts: Mapping[Any, Any]) -> Iterator[SourceDocument]:
+    for name, item in texts.items():
+        if not is_name(name):
+            raise ContextError(
+                f"the name of a text must be a printable string that is not empty, not {name!r:.99}"
+            )
+        found = read_document(item)
+        if found is None:
+            raise ContextError(f"{name!r} of the context is {_described(item)}")
+        yield replace(found, name=str(name), label=str(name))
 
 
 def _described(thing: object) -> str:
@@ -134,7 +156,7 @@ def _described(thing: object) -> str:
             " file's path"
         )
     if isinstance(thing, Mapping):
-        return f"a {kind}: pass its texts as a list, or json.dumps(…) of it"
+        return f"a {kind}: pass its texts, or json.dumps(…) of it"
     if isinstance(thing, AbstractSet):
         return f"a {kind}, which has no order: pass a list, such as sorted(…)"
     if isinstance(thing, IOBase):
@@ -143,7 +165,7 @@ def _described(thing: object) -> str:
         return f"asynchronous ({kind}): collect it first, [item async for item in …]"
     if isinstance(thing, list | tuple):
         return f"a {kind}: pass one flat list of strings, paths or documents"
-    return f"of type {kind}: pass a string, a path, a document, or a list of these"
+    return f"of type {kind}: pass a string, a path, a document, or a list or dict of these"
 
 
 def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:

@@ -32,7 +32,7 @@ def candidates(
     Without `fold` the search is literal, else as in `loose_places`.
     """
     if source is not None:
-        yield source
+        yield corpus.source(source).name
         return
     word = needle if fold is None else max(needle.split(" "), key=len)
     for name, text in corpus.short_texts(STEP):

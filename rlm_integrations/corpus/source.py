@@ -1,7 +1,7 @@
 """The properties of one source of a corpus."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from rlm_integrations.corpus.fixed_width import MAXCHARS, WIDTHS
@@ -10,12 +10,17 @@ from rlm_integrations.corpus.places import Place
 _EMPTY: Final[Mapping[str, Any]] = {}
 
 
+def is_name(name: object) -> bool:
+    """Whether a source may have this name: a printable string."""
+    return isinstance(name, str) and bool(name) and name.isprintable()
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The properties of one source.
 
     Attributes:
-        name: `context_0`, `context_1` and so on.
+        name: The key of a named text; else `context_0`, `context_1` and so on.
         length: How many characters it has.
         sha256: The hash of its UTF-8 bytes in hexadecimal; lone surrogates are encoded with
             "surrogatepass".
@@ -23,6 +28,8 @@ class Source:
         metadata: The document's metadata, in JSON's types.
         document_id: The document's own id, or None.
         hidden: The keys of `metadata` that `context_metadata` omits: no model may see them.
+        label: The name by which people know the text: its key, or the name of its file. None for
+            others.
     """
 
     name: str
@@ -32,6 +39,7 @@ class Source:
     metadata: Mapping[str, Any]
     document_id: str | None = None
     hidden: frozenset[str] = frozenset()
+    label: str | None = None
 
     @classmethod
     def of_place(
@@ -43,11 +51,27 @@ class Source:
         metadata: Mapping[str, Any] = _EMPTY,
         document_id: str | None = None,
         hidden: frozenset[str] = frozenset(),
+        name: str | None = None,
+        label: str | None = None,
     ) -> Self:
         """The source number `number` of a corpus, whose text is at this place."""
         maxchar = MAXCHARS[place.run.widest(place.start, place.end)]
         length = place.end - place.start
-        return cls(f"context_{number}", length, sha256, maxchar, metadata, document_id, hidden)
+        name = f"context_{number}" if name is None else name
+        return cls(name, length, sha256, maxchar, metadata, document_id, hidden, label)
+
+    def cut(self, name: str, place: Place, sha256: str) -> "Source":
+        """The properties of a part of this source."""
+        maxchar = MAXCHARS[place.run.widest(place.start, place.end)]
+        length = place.end - place.start
+        return replace(self, name=name, length=length, sha256=sha256, maxchar=maxchar)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Its entry in the REPL's `context_metadata`."""
+        shown = {key: value for key, value in self.metadata.items() if key not in self.hidden}
+        own_id = {"id": self.document_id} if self.document_id is not None else {}
+        return {"name": self.name, "characters": self.length, **own_id, "metadata": shown}
 
     @property
     def width(self) -> int:

@@ -31,9 +31,10 @@ def first_question(tree: Tree, repl: LazySession, query: str, depth: int) -> str
     )
     asked = prompts.question(
         query,
-        lengths=corpus.lengths,
+        sources={each.name: each.length for each in corpus.sources[: prompts.SOURCES_LISTED]},
+        count=len(corpus.sources),
         characters=corpus.characters,
-        is_list=corpus.is_list,
+        kind=corpus.kind,
         opening=opening,
         turns=tree.settings.max_iterations,
         budget={kind: left for kind, (left, _) in tree.purse.remaining().items()},

@@ -8,6 +8,8 @@ from rlm_integrations.engine.budget import Charge
 from rlm_integrations.engine.locating import RunLocator
 from rlm_integrations.trajectory import Citation, Iteration
 
+ChildContext = str | list[str] | dict[str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class ChildRequest:
@@ -16,14 +18,15 @@ class ChildRequest:
     Attributes:
         path: The path of the child in the tree.
         query: The question.
-        context: The string or the strings that code passed; None for the parent's whole document.
+        context: The string, the strings, or the strings by name that code passed; None for the
+            parent's whole document.
         parent: The id of the parent run in the events.
         locator: Finds text of the document in what the parent passes.
     """
 
     path: str
     query: str
-    context: str | list[str] | None
+    context: ChildContext | None
     parent: str
     locator: RunLocator
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.source import is_name
 from rlm_integrations.corpus.spans import Hit, find_quote
 from rlm_integrations.engine.answer import AnswerType
-from rlm_integrations.engine.child_requests import ChildRequest, ChildResult, Spawn
+from rlm_integrations.engine.child_requests import ChildContext, ChildRequest, ChildResult, Spawn
 from rlm_integrations.engine.citations import MAX_QUOTE_CHARS
 from rlm_integrations.engine.locating import RunLocator
 from rlm_integrations.engine.loop import Run
@@ -111,20 +112,25 @@ class _Child:
             tree.emit(finished)
         return self.result
 
-    async def _part(self, context: str | list[str], locator: RunLocator) -> Corpus:
+    async def _part(self, context: ChildContext, locator: RunLocator) -> Corpus:
         """The context that code passed, as a document. Parts of it that are in the root's document
         are shared, and can be cited.
         """
-        texts = [context] if isinstance(context, str) else context
-        is_list = not isinstance(context, str)
+        is_list, names = not isinstance(context, str), None
+        texts = [context] if isinstance(context, str) else list(context)
+        if isinstance(context, dict):
+            texts = list(context.values())
+            names = list(context) if all(map(is_name, context)) else None
         located = await locator.pieces(texts)
         try:
             return await self._tree.threads.make(
-                _slice, self._tree.corpus, texts, located, is_list=is_list
+                _slice, self._tree.corpus, texts, located, is_list=is_list, names=names
             )
         # The document's file has changed: the child reads the strings, and cannot cite
         except ContextError:
-            return await self._tree.threads.make(self._tree.corpus.slice, texts, is_list=is_list)
+            return await self._tree.threads.make(
+                self._tree.corpus.slice, texts, is_list=is_list, names=names
+            )
 
 
 def _no_answer(outcome: Outcome) -> LLMError:
@@ -136,7 +142,12 @@ def _no_answer(outcome: Outcome) -> LLMError:
 
 
 def _slice(
-    corpus: Corpus, texts: Sequence[str], located: Sequence[PromptPieces], *, is_list: bool
+    corpus: Corpus,
+    texts: Sequence[str],
+    located: Sequence[PromptPieces],
+    *,
+    is_list: bool,
+    names: Sequence[str] | None,
 ) -> Corpus:
     parts: list[SpanRef | str | Sequence[SpanRef | str]] = []
     searched = 0
@@ -151,4 +162,4 @@ def _slice(
             parts.append(hits[0].span)
         else:
             parts.append(pieces.pieces[0] if len(pieces.pieces) == 1 else pieces.pieces or "")
-    return corpus.slice(parts, is_list=is_list)
+    return corpus.slice(parts, is_list=is_list, names=names)

@@ -1,10 +1,12 @@
 """Verifies evidence: looks up a model's quotes and spans in the document."""
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.locations import locate_lines
 from rlm_integrations.corpus.quotes import locate_quote
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
@@ -65,7 +67,14 @@ class _Check:
             except ContextError:
                 span = None
             dropped += span is None
-        return list(citations.values()), dropped
+        return self._located(citations), dropped
+
+    def _located(self, citations: Mapping[SpanRef, Citation]) -> list[Citation]:
+        try:
+            found = locate_lines(self._root, citations)
+        except ContextError:  # a file changed after it was cited: its lines are unknown
+            found = {}
+        return [replace(each, location=found.get(span, "")) for span, each in citations.items()]
 
     def _citation(self, span: SpanRef, *, ambiguous: bool) -> Citation:
         quote = self._root.text(span.source, span.start, span.end)

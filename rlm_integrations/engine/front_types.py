@@ -77,8 +77,8 @@ Model: TypeAlias = str | LM | LangChainModel | LlamaIndexModel
 Document: TypeAlias = str | PathLike[str] | LangChainDocument | LlamaIndexDocument
 """One document of a context: its text as a string, or its file as a `pathlib.Path`."""
 
-Context: TypeAlias = Document | Iterable[Document] | Corpus
-"""The context of a question: one document, several, or a `Corpus`."""
+Context: TypeAlias = Document | Iterable[Document] | Mapping[str, Document] | Corpus
+"""The context of a question: one document, several, several by name, or a `Corpus`."""
 
 
 class RLMOptions(TypedDict, total=False):

@@ -90,5 +90,9 @@ def _prompt(corpus: Corpus, question: str) -> tuple[str, PromptPieces]:
     """
     pieces: list[str | SpanRef] = [question]
     for source in corpus.sources:
-        pieces += ["\n\n", *([SpanRef(source.name, 0, source.length)] if source.length else [])]
+        named = f"{source.name}:\n" if corpus.is_named else ""
+        pieces += [
+            f"\n\n{named}",
+            *([SpanRef(source.name, 0, source.length)] if source.length else []),
+        ]
     return made_of(pieces, corpus)

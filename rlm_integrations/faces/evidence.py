@@ -44,6 +44,8 @@ class Evidence:
         call: The name of the worker that found it; "root" for the run itself.
         score: Relevance to the query, above 0.
         source_metadata: The metadata of that document.
+        location: For a citation of a named text or a file, its name and line, such as
+            `app.py:120`; else "".
     """
 
     id: str
@@ -59,6 +61,7 @@ class Evidence:
     call: str = "root"
     score: float = 1.0
     source_metadata: Mapping[str, Any] = field(default_factory=dict)
+    location: str = ""
 
     def metadata(self) -> dict[str, Any]:
         """All fields except the id and the text, copied, in JSON types."""
@@ -74,6 +77,7 @@ class Evidence:
             "call": self.call,
             "score": self.score,
             "source_metadata": deepcopy(dict(self.source_metadata)),
+            "location": self.location,
         }
 
 
@@ -89,7 +93,15 @@ def citations_as_evidence(citations: Iterable[Citation], corpus: Corpus | None) 
         room -= len(each.quote)
         places = _Spans(corpus, [SpanRef(each.source, each.start, each.end)])
         id_ = f"{each.source}:{each.start}-{each.end}"
-        found.append(Evidence(id=id_, text=each.quote, kind="citation", **places.fields()))
+        found.append(
+            Evidence(
+                id=id_,
+                text=each.quote,
+                kind="citation",
+                location=each.location,
+                **places.fields(),
+            )
+        )
     return found
 
 

@@ -260,8 +260,9 @@ def _message_and_artifact(output: Mapping[str, Any]) -> tuple[str, dict[str, Any
     for each in artifact["context"][:_MAX_QUOTES]:
         (span,) = each["metadata"]["spans"]
         quote = each["page_content"]
+        place = f"{span['doc_id']}:{span['start']}-{span['end']}"
         lines.append(
-            f"[{span['doc_id']}:{span['start']}-{span['end']}] "
+            f"[{each['metadata']['location'] or place}] "
             f"{quote[:_MAX_QUOTE_CHARS]}{'…' if len(quote) > _MAX_QUOTE_CHARS else ''}"
         )
     run = artifact["rlm"]

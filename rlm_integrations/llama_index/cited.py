@@ -12,6 +12,7 @@ from rlm_integrations.result import RLMResult
 
 # The metadata key of the document's id, if the document is not the node's SOURCE
 DOCUMENT_ID = "document_id"
+LOCATION = "location"  # the metadata key of a citation's name and line
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,13 @@ def _node(evidence: Evidence, texts: Texts, place: int | None) -> NodeWithScore:
             fields=fields,
         )
     excluded: tuple[str, ...] = ()
+    if evidence.location:
+        metadata = {**metadata, LOCATION: evidence.location}
+        excluded = (LOCATION,)
     document_id = origin.document.node_id if origin.document is not None else evidence.doc_id
     if document_id != own_id:
         metadata.setdefault(DOCUMENT_ID, document_id)
-        excluded = (DOCUMENT_ID,)
+        excluded = (*excluded, DOCUMENT_ID)
     return slice_of(
         read,
         span["start"],

@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pickle import PickleBuffer
 from typing import Any
 
@@ -38,11 +38,11 @@ class PackedDocument:
 
     Attributes:
         is_list: Whether the context is a list.
-        sources: The text of each source, its metadata, its id, and the keys that no model may see.
+        sources: The text of each source, and its other properties as a document without text.
     """
 
     is_list: bool
-    sources: list[tuple[PackedText, dict[str, Any], str | None, frozenset[str]]]
+    sources: list[tuple[PackedText, SourceDocument]]
 
     @classmethod
     def of(cls, corpus: Corpus) -> "PackedDocument":
@@ -52,7 +52,17 @@ class PackedDocument:
             for source in corpus.sources
         )
         sources = [
-            (text, dict(source.metadata), source.document_id, source.hidden)
+            (
+                text,
+                SourceDocument(
+                    "",
+                    dict(source.metadata),
+                    source.document_id,
+                    source.hidden,
+                    source.name if corpus.is_named else None,
+                    source.label,
+                ),
+            )
             for text, source in zip(texts, corpus.sources, strict=True)
         ]
         return cls(corpus.is_list, sources)
@@ -63,8 +73,8 @@ class PackedDocument:
         return Corpus.build(documents if self.is_list else next(documents))
 
     def _documents(self) -> Iterator[SourceDocument]:
-        for text, metadata, id_, hidden in self.sources:
-            yield SourceDocument(str(text.data, "utf-8", "surrogatepass"), metadata, id_, hidden)
+        for text, document in self.sources:
+            yield replace(document, content=str(text.data, "utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +85,13 @@ class SentDocument:
         whole: The `PackedDocument`.
         parts: What its slice is made of; None for the whole.
         is_list: Whether the slice is a list.
+        names: The names of its texts, if it has names.
     """
 
     whole: ObjectRef
     parts: list[SpanRef | str | list[SpanRef | str]] | None = None
     is_list: bool = False
+    names: list[str] | None = None
 
     @classmethod
     def of(cls, corpus: Corpus) -> "SentDocument":
@@ -90,7 +102,8 @@ class SentDocument:
         if sliced is not None:
             root, parts = sliced
             with suppress(ContextError):  # the root was closed
-                return cls(root.kept(_KEPT, _put), parts, corpus.is_list)
+                names = [each.name for each in corpus.sources] if corpus.is_named else None
+                return cls(root.kept(_KEPT, _put), parts, corpus.is_list, names)
         return cls(corpus.kept(_KEPT, _put))
 
 
@@ -119,7 +132,9 @@ class HeldDocuments:
             if sent.parts is None:
                 yield whole
                 return
-            child = await runtime.open_apart(whole.slice, sent.parts, is_list=sent.is_list)
+            child = await runtime.open_apart(
+                whole.slice, sent.parts, is_list=sent.is_list, names=sent.names
+            )
             try:
                 yield child
             finally:

@@ -37,7 +37,7 @@ def _encode_description(context: Corpus) -> ContextMessage:
     handover, metadata = context.handover(), context.metadata
     fields = {
         "is_list": context.is_list,
-        "names": pack(source.name for source in context.sources),
+        "names": pack(each.name for each in context.sources) if context.is_named else None,
         "pieces": pack(
             [each.file, each.offset, each.chars, each.stored, each.maxchar]
             for each in handover.pieces

@@ -183,9 +183,9 @@ class ChildMain:
             output.OutputStream(printed, "stdout"),
             output.OutputStream(printed, "stderr"),
         )
-        reserved: dict[str, Any] = dict(zip(opening["names"], texts, strict=True))
-        reserved["context"] = texts if opening["is_list"] else texts[0]
-        reserved["context_metadata"] = opening["metadata"]
+        reserved = repl.context_variables(
+            texts, opening["names"], is_list=opening["is_list"], metadata=opening["metadata"]
+        )
         functions = [
             HostFunction(name, signature, doc, tuple(aliases))
             for name, signature, doc, aliases in opening["functions"]

@@ -27,7 +27,7 @@ from rlm_integrations.sandbox.decoder import Decoder
 from rlm_integrations.sandbox.describe import opaque
 from rlm_integrations.sandbox.encoder import Encoder
 from rlm_integrations.sandbox.output import Output, OutputStream, Stream, replace_surrogates
-from rlm_integrations.sandbox.repl import Repl
+from rlm_integrations.sandbox.repl import Repl, context_variables
 from rlm_integrations.sandbox.wire import LENGTH
 
 
@@ -62,11 +62,10 @@ class InProcessSandbox:
         """
         context = opening.context
         texts = [context.text(source.name) for source in context.sources]
-        reserved: dict[str, Any] = dict(
-            zip([source.name for source in context.sources], texts, strict=True)
+        names = [source.name for source in context.sources] if context.is_named else None
+        reserved = context_variables(
+            texts, names, is_list=context.is_list, metadata=context.metadata
         )
-        reserved["context"] = texts if context.is_list else texts[0]
-        reserved["context_metadata"] = context.metadata
         return InProcessSession(reserved, opening)
 
 

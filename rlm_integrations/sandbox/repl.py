@@ -36,6 +36,26 @@ class Variables(dict[str, str]):
         return "\n".join(f"{name}: {kind}" for name, kind in self.items()) or "no variables yet"
 
 
+def context_variables(
+    texts: Sequence[str], names: Sequence[str] | None, *, is_list: bool, metadata: Any
+) -> dict[str, Any]:
+    """The variables of the context: `context`, `context_0` and so on, and `context_metadata`.
+
+    Args:
+        texts: The sources.
+        names: Their names, if `context` is a mapping.
+        is_list: Whether there may be several.
+        metadata: The value of `context_metadata`.
+    """
+    numbered: dict[str, Any] = {f"context_{number}": text for number, text in enumerate(texts)}
+    named = texts if names is None else dict(zip(names, texts, strict=True))
+    return {
+        **numbered,
+        "context": named if is_list else texts[0],
+        "context_metadata": metadata,
+    }
+
+
 class Repl:
     """One namespace and the names bound in it.
 

@@ -25,6 +25,8 @@ def keep_corpus(lake: Lake, corpus: Corpus) -> tuple[str, list[str]]:
             "metadata": dict(source.metadata),
             "id": source.document_id,
             "hidden": sorted(source.hidden),
+            "name": source.name if corpus.is_named else None,
+            "label": source.label,
         }
         for source in corpus.sources
     ]
@@ -52,5 +54,10 @@ def _documents(lake: Lake, sources: list[Any]) -> Iterator[SourceDocument]:
     for source in sources:
         text = lake.get(source["sha256"]).decode("utf-8", "surrogatepass")
         yield SourceDocument(
-            text, dict(source["metadata"]), source["id"], frozenset(source["hidden"])
+            text,
+            dict(source["metadata"]),
+            source["id"],
+            frozenset(source["hidden"]),
+            source["name"],
+            source["label"],
         )

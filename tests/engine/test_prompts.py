@@ -100,9 +100,10 @@ def test_the_question_shows_the_size_and_never_the_context() -> None:
     opening = "Call me Ishmael.\n" * 1_000
     text = prompts.question(
         "Who speaks?",
-        lengths=[len(opening)],
+        sources={"context_0": len(opening)},
+        count=1,
         characters=len(opening),
-        is_list=False,
+        kind="text",
         opening=opening,
         turns=20,
     )
@@ -110,16 +111,18 @@ def test_the_question_shows_the_size_and_never_the_context() -> None:
         f"Question: Who speaks?\n\nThe context is a text of 17,000 characters.\nIt begins: {opening[:200]!r}\n"
         "You have 20 turns: each of your replies is one."
     )
-    many = prompts.question(
-        "Who?", lengths=[10] * 20_000, characters=200_000, is_list=True, opening="a", turns=1
-    )
+    first = {f"context_{number}": 10 for number in range(prompts.SOURCES_LISTED)}
+    several = {"sources": first, "count": 20_000, "characters": 200_000, "opening": "a"}
+    many = prompts.question("Who?", kind="list of texts", turns=1, **several)
     assert many.endswith("You have one turn: your next reply.")
     assert "a list of 20,000 texts of 200,000 characters in all" in many
     assert "context_9: 10, and 19,990 more." in many
     assert len(many) < 500
     assert "The context is empty: there is no text in it." in prompts.question(
-        "Who?", lengths=[], characters=0, is_list=True, opening="", turns=20
+        "Who?", sources={}, count=0, characters=0, kind="list of texts", opening="", turns=20
     )
+    named = prompts.question("Who?", kind="texts by name", turns=1, **several)
+    assert "a dict of 20,000 texts by name, also in context_0 and so on, of 200,000" in named
 
 
 def test_long_output_is_shortened_and_counted() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rlm_integrations._concurrency.pool import pool
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.call_id import CallId
-from rlm_integrations.engine.child_requests import ChildAnswer, ChildRequest, Spawn
+from rlm_integrations.engine.child_requests import ChildAnswer, ChildContext, ChildRequest, Spawn
 from rlm_integrations.engine.gate import HostCall
 from rlm_integrations.engine.host.arguments import Arguments, kind, required_text
 from rlm_integrations.engine.journal import Answer, keep_answer
@@ -111,11 +111,12 @@ class ChildFunctions:
 
     async def _answer_over(self, call: HostCall, id_: CallId, query: Any, context: Any) -> str:
         query = required_text(id_.function, "query", query)
-        if not isinstance(context, str) and not (
-            isinstance(context, list) and await self._tree.threads.free(_are_strings, context)
+        texts = [*context, *context.values()] if isinstance(context, dict) else context
+        if not isinstance(texts, str) and not (
+            isinstance(texts, list) and await self._tree.threads.free(_are_strings, texts)
         ):
             raise HostCallError(
-                f"{id_.function}: the context must be a string or a list of strings, "
+                f"{id_.function}: the context must be a string, or a list or dict of strings, "
                 f"not {kind(context)}",
                 type="TypeError",
             )
@@ -126,7 +127,7 @@ class ChildFunctions:
         return not self._asking.closed and self._depth + 1 < self._tree.settings.max_depth
 
     async def answer(
-        self, call: HostCall, id_: CallId, query: str, context: str | list[str] | None
+        self, call: HostCall, id_: CallId, query: str, context: ChildContext | None
     ) -> str:
         """The answer of a child run or of the sub-model.
 
@@ -138,7 +139,13 @@ class ChildFunctions:
         """
         if self.asks_children():
             return await self._child_answer(call, id_, query, context)
-        texts = [context] if isinstance(context, str) else context or []
+        texts = (
+            [context]
+            if isinstance(context, str)
+            else [part for named in context.items() for part in named]
+            if isinstance(context, dict)
+            else context or []
+        )
         most = self._tree.settings.limits.prompt_chars
         length = len(query) + sum(map(len, texts)) + 2 * len(texts)
         if length > most:
@@ -147,7 +154,7 @@ class ChildFunctions:
         return await self._asking.ask_one(call, id_, prompt, self._tree.settings.sub)
 
     async def _child_answer(
-        self, call: HostCall, id_: CallId, query: str, context: str | list[str] | None
+        self, call: HostCall, id_: CallId, query: str, context: ChildContext | None
     ) -> str:
         known = self._tree.find(id_)
         if known is not None and isinstance(answer := known.value, ChildAnswer):
@@ -161,7 +168,7 @@ class ChildFunctions:
         return answer.result.reply
 
     async def _run_child(
-        self, call: HostCall, id_: CallId, query: str, context: str | list[str] | None
+        self, call: HostCall, id_: CallId, query: str, context: ChildContext | None
     ) -> ChildAnswer:
         tree, begun = self._tree, self._tree.clock.now()
         child = self._spawn(

@@ -29,7 +29,7 @@ from rlm_integrations.engine.prompts.remarks import (
     unresolved,
 )
 from rlm_integrations.engine.prompts.requests import IN_CONTEXT, single_call, worker_question
-from rlm_integrations.engine.prompts.system import OPENING, question, system
+from rlm_integrations.engine.prompts.system import OPENING, SOURCES_LISTED, question, system
 
 __all__ = [
     "IN_CONTEXT",
@@ -37,6 +37,7 @@ __all__ = [
     "NOTHING_TO_DO",
     "OPENING",
     "SEVERAL_FINALS",
+    "SOURCES_LISTED",
     "UNREADABLE",
     "WITHDRAWN",
     "budget_left",

@@ -11,7 +11,7 @@ from rlm_integrations.engine.prompts.remarks import budget_left
 from rlm_integrations.records import HostFunction
 
 OPENING = 200  # characters of the context that the model sees before it looks itself
-_SOURCES_LISTED = 10
+SOURCES_LISTED = 10
 _LINE_CHARS = 140  # of the paragraph that says what code may use
 _CHUNK, _LARGEST_CHUNK = 10_000, 100_000
 _CHARACTERS_PER_TOKEN = 3  # on the safe side, and room for the question and the reply
@@ -186,9 +186,10 @@ def _tool(tool: HostFunction) -> str:
 def question(
     query: str,
     *,
-    lengths: Sequence[int],
+    sources: Mapping[str, int],
+    count: int,
     characters: int,
-    is_list: bool,
+    kind: str,
     opening: str,
     turns: int,
     budget: Mapping[str, float] = MappingProxyType({}),
@@ -198,9 +199,10 @@ def question(
 
     Args:
         query: The user's question.
-        lengths: How many characters each source has.
-        characters: How many all have together.
-        is_list: Whether `context` is a list of texts.
+        sources: The first sources and how many characters each has.
+        count: How many sources there are.
+        characters: How many characters all have together.
+        kind: What `context` is; see `Corpus.kind`.
         opening: How the first source begins.
         turns: How many replies the model has.
         budget: What the run may spend, as for `budget_left`.
@@ -214,18 +216,16 @@ def question(
         allowance = f"{allowance}\n{budget_left(budget)}"
     if not characters:
         return f"Question: {query}\n\nThe context is empty: there is no text in it.\n{allowance}"
-    kind = f"a list of {len(lengths):,} texts" if is_list else "a text"
-    lines = [
-        f"Question: {query}",
-        "",
-        f"The context is {kind} of {characters:,} characters{' in all' if is_list else ''}.",
-    ]
-    if is_list:
-        listed = ", ".join(
-            f"context_{number}: {length:,}"
-            for number, length in enumerate(lengths[:_SOURCES_LISTED])
-        )
-        more = len(lengths) - _SOURCES_LISTED
+    several = {
+        "text": "",
+        "list of texts": f"a list of {count:,} texts",
+        "texts by name": f"a dict of {count:,} texts by name, also in context_0 and so on,",
+    }[kind]
+    size = f"{characters:,} characters{' in all' if several else ''}"
+    lines = [f"Question: {query}", "", f"The context is {several or 'a text'} of {size}."]
+    if several:
+        listed = ", ".join(f"{name}: {length:,}" for name, length in sources.items())
+        more = count - len(sources)
         lines.append(f"Characters of each: {listed}{f', and {more:,} more' if more > 0 else ''}.")
     lines += [f"It begins: {opening[:OPENING]!r}", allowance]
     return "\n".join(lines)

@@ -4,7 +4,8 @@ import re
 import unicodedata
 
 names = set(names)
-sources = [context] if isinstance(context, str) else list(context)
+texts = context.values() if hasattr(context, "values") else context
+sources = [texts] if isinstance(texts, str) else list(texts)
 total = sum(map(len, sources))
 size = min(max(total // 20, 10_000), 50_000)  # characters of a chunk
 
