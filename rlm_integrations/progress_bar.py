@@ -1,5 +1,6 @@
 """Progress on stderr, with tqdm."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -13,23 +14,31 @@ from rlm_integrations.events import (
     CallRetried,
     Event,
 )
+from rlm_integrations.terminal import has_terminal, printable
 
 
 def bar_class() -> Any:
-    """Tqdm's bar class without its monitor thread."""
-    from tqdm import tqdm
+    """Tqdm's bar class without its monitor thread; in a notebook, that of its widget."""
+    with warnings.catch_warnings():  # a notebook without ipywidgets has text
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
 
     return type("Bar", (tqdm,), {"monitor_interval": 0})
+
+
+def is_shown(bars: Any) -> bool:
+    """Whether bars of this class are shown: stderr is a terminal, or they are widgets."""
+    return has_terminal() or any(each.__module__ == "tqdm.notebook" for each in bars.__mro__)
 
 
 def retried_state(reasons: Iterable[str]) -> str:
     """How many calls are being retried, and the most frequent reason."""
     counts = Counter(reasons)
-    return f"{counts.total()} retried ({counts.most_common(1)[0][0]})"
+    return f"{counts.total()} retried ({printable(counts.most_common(1)[0][0])})"
 
 
 class Bar:
-    """A hook that shows a batch's progress."""
+    """A hook that shows a batch's progress, if stderr is a terminal or in a notebook."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -40,7 +49,11 @@ class Bar:
     def __call__(self, event: Event) -> None:
         """Update the bar from an event."""
         if isinstance(event, BatchStarted):
-            self._bar = bar_class()(total=event.total, desc=self._title, unit="prompt")
+            bar = bar_class()
+            if is_shown(bar):
+                self._bar = bar(total=event.total, desc=self._title, unit="prompt")
+        elif self._bar is None:
+            return
         elif isinstance(event, BatchProgress):
             self._failed = event.failed
             self._refresh(refresh=False)

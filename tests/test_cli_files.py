@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from rlm_integrations.engine.show import printable
 from rlm_integrations.result import RLMResult
+from rlm_integrations.terminal import printable
 from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, server, started, until
 from tests.standin import Fault, StandIn, serve_in_thread
 

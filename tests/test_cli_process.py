@@ -1,16 +1,11 @@
 """The command line as a process: interrupts, closed pipes, full disks and terminals."""
 
 import os
-import pty
 import signal
-import subprocess
-import sys
-import termios
-from collections.abc import Callable
 from pathlib import Path
 
 from rlm_integrations.result import RLMResult
-from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, server, started, until
+from tests._cli import FACT, QUESTION, bare_environment, block, run, server, started, until
 from tests.standin import Fault, serve_in_thread
 
 __all__ = ["bare_environment", "run", "server"]  # fixtures
@@ -100,37 +95,3 @@ def test_a_result_that_cannot_be_written() -> None:
     out, err = process.communicate()
     assert (process.returncode, out.splitlines()[0]) == (1, FACT)
     assert err == "rlm-integrations: [Errno 28] No space left on device\n"
-
-
-def test_a_terminal_gets_a_bar_and_no_control_characters(run: Callable[..., Shell]) -> None:
-    """A terminal shows a bar, and control characters of a model are escaped; a pipe gets the
-    unchanged answer.
-    """
-    with serve_in_thread(scripts={"root": [block("FINAL('\\x1b[31mred')")]}) as server:
-        words = ["ask", "report.txt", "q", "--model", "root", "--base-url", server.base_url]
-        terminal, other = pty.openpty()
-        termios.tcsetwinsize(other, (24, 120))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rlm_integrations", *words],
-            stdout=other,
-            stderr=other,
-            stdin=other,
-        )
-        os.close(other)
-        shown = b""
-        while piece := _read(terminal):
-            shown += piece
-        os.close(terminal)
-        assert process.wait() == 0
-        piped = run(*words, "--quiet")[1]
-    assert b"models: 1 calls" in shown
-    assert b"\\x1b[31mred\r\n" in shown
-    assert b"\x1b[31m" not in shown
-    assert piped == "\x1b[31mred\n"
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 1 << 16)
-    except OSError:  # the other side is closed
-        return b""

@@ -2,11 +2,11 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli.arguments import DEFAULT_MODEL
+from rlm_integrations.cli.progress import run_lines
 from rlm_integrations.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def build_rlm(
         on_event: Receives every event; None for a job, whose models are only named.
     """
     from rlm_integrations.engine.rlm import RLM
+    from rlm_integrations.events import Emitter
     from rlm_integrations.records import Budget
 
     def model(name: str) -> Any:
@@ -70,8 +71,7 @@ def build_rlm(
         ),
         sandbox=options.sandbox,
         verbose=options.verbose,
-        on_event=on_event,
-        show_progress=not (options.quiet or options.verbose) and sys.stderr.isatty(),
+        on_event=None if on_event is None else Emitter(on_event, run_lines(options)),
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """Write a message to stderr; an empty one is left out."""
-    from rlm_integrations.engine.show import print_whole, printable
+    from rlm_integrations.terminal import print_whole, printable
 
     if text:
         print_whole(f"rlm-integrations: {printable(text)}\n")
@@ -80,7 +80,7 @@ def say_summary(result: "RLMResult") -> None:
 
 def quote_file(file: str) -> str:
     """The name of a file on one line, whatever characters it has."""
-    from rlm_integrations.engine.show import printable
+    from rlm_integrations.terminal import printable
 
     return (
         printable(os.fsencode(file).decode(errors="backslashreplace"))
@@ -91,7 +91,7 @@ def quote_file(file: str) -> str:
 
 def one_line(text: str, most: int | None = None) -> str:
     """The text on one line, without what could change a terminal, and cut."""
-    from rlm_integrations.engine.show import printable
+    from rlm_integrations.terminal import printable
 
     return " ".join(printable(text).split())[:most]
 
@@ -136,7 +136,7 @@ def print_text(text: str) -> None:
     Raises:
         PipeClosedError: Its reader has closed it.
     """
-    from rlm_integrations.engine.show import printable
+    from rlm_integrations.terminal import printable
 
     if sys.stdout is not None and sys.stdout.isatty():
         text = printable(text)

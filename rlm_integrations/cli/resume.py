@@ -1,7 +1,6 @@
 """The command `rlm-integrations resume RUN_ID`."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
@@ -9,6 +8,7 @@ from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_output, add_sand
 from rlm_integrations.cli.models import named_model
 from rlm_integrations.cli.output import check_writable, deliver, say_end
 from rlm_integrations.cli.parser import Parser
+from rlm_integrations.cli.progress import run_lines
 from rlm_integrations.cli.stored import open_storage
 from rlm_integrations.errors import InputError, quote_value
 
@@ -87,7 +87,7 @@ def _rlm(setup: "RunSetup", options: argparse.Namespace, storage: "Storage") -> 
             cache=stored.get("cache") is True,
             require_coverage=stored.get("require_coverage"),
             verbose=options.verbose,
-            show_progress=not (options.quiet or options.verbose) and sys.stderr.isatty(),
+            on_event=run_lines(options),
         )
     except (KeyError, TypeError) as error:
         raise InputError(

@@ -18,6 +18,7 @@ from rlm_integrations.cli.arguments import (
 )
 from rlm_integrations.cli.output import print_json, say
 from rlm_integrations.cli.parser import Parser
+from rlm_integrations.cli.progress import run_lines
 from rlm_integrations.cli.stored import open_storage
 
 if TYPE_CHECKING:
@@ -80,10 +81,13 @@ def run_worker(options: argparse.Namespace) -> int:
     from rlm_integrations.jobs.models import ModelsByName, models_of
 
     models = ModelsByName(options.base_url, options.sandbox)
+    progress = run_lines(options)  # of all jobs
     with open_storage(options.storage) as storage:
         worker = Worker(
             storage,
-            lambda manifest: models.rlm(models_of(manifest), manifest.options),
+            lambda manifest: models.rlm(models_of(manifest), manifest.options).replace(
+                on_event=progress
+            ),
             parallel=options.parallel,
             grace_seconds=options.grace,
             on_event=lambda event: _say_event(event, worker, is_quiet=options.quiet),

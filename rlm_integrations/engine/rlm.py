@@ -11,13 +11,13 @@ from rlm_integrations.engine._originals import suggest_replacements
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.answering import Answering, corpus_of
 from rlm_integrations.engine.chat import Chat, steps_of
+from rlm_integrations.engine.display import display_hooks, with_turns
 from rlm_integrations.engine.front_types import Context, Model, RLMOptions, RLMReplacements
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.replaying import reopen
 from rlm_integrations.engine.resuming import answer_as, resume
 from rlm_integrations.engine.run_storage import RunStorage, RunStore
 from rlm_integrations.engine.settings import Settings
-from rlm_integrations.engine.show import Turns, display_hooks
 from rlm_integrations.engine.stream import Wanted, stream_events
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import Emitter, Event, Hook
@@ -59,7 +59,8 @@ class RLM(Generic[T_co]):
             `storage.store("findings")`; by default each run has its own.
         cache: Whether a call that an earlier run of this storage made is answered from its record,
             and costs nothing.
-        show_progress: Whether to show a progress bar of the calls on stderr.
+        show_progress: Whether to show a line for each run and child run, with its turn, calls,
+            tokens and cost, while stderr is a terminal, or in a notebook.
         verbose: Whether to print each turn to stderr.
         on_event: Called with each event; see `events`.
 
@@ -263,11 +264,7 @@ class RLM(Generic[T_co]):
         Raises:
             InputError: As in `acompletion`, which also lists the other errors.
         """
-        hooks = self._hooks
-        if verbose is not None:
-            hooks = [hook for hook in hooks if not isinstance(hook, Turns)] + [
-                *display_hooks(verbose=verbose, progress=False)
-            ]
+        hooks = with_turns(self._hooks, verbose=verbose)
         result = await self._complete(query, context, Emitter(*hooks))
         return result.answer, steps_of(result)
 

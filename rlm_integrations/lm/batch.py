@@ -68,7 +68,7 @@ async def allm_batch(
         max_concurrent: How many calls of this batch may be in flight. The model's limiter may allow
             fewer at times.
         timeout: Seconds that one attempt of a call may take.
-        show_progress: Whether to show a progress bar on stderr.
+        show_progress: Whether to show a progress bar while stderr is a terminal, or in a notebook.
         on_progress: Called with how many prompts are done, how many there are (None if
             unknown), and how many of them failed.
         dedupe: Whether identical prompts share one call. By default each is a separate call, as

@@ -13,9 +13,9 @@ from ray import cloudpickle
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
 from rlm_integrations.engine.answering import corpus_of
+from rlm_integrations.engine.display import display_hooks
 from rlm_integrations.engine.front_types import Context
 from rlm_integrations.engine.rlm import RLM
-from rlm_integrations.engine.show import display_hooks
 from rlm_integrations.errors import ClusterError, InputError, RLMError
 from rlm_integrations.events import Emitter, Event
 from rlm_integrations.ray.actor import RunTask

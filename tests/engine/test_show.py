@@ -1,4 +1,4 @@
-"""What runs print to stderr: turns and a bar, based on events only."""
+"""The turns that runs print to stderr, based on events only."""
 
 import asyncio
 import io
@@ -6,34 +6,18 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from rlm_integrations import RLM
-from rlm_integrations.engine.show import (
-    Calls,
-    Turns,
-    cut_for_display,
-    display_hooks,
-    print_whole,
-    printable,
-    summary,
-)
+from rlm_integrations.engine.display import display_hooks
+from rlm_integrations.engine.progress import RunLines
+from rlm_integrations.engine.show import Turns, cut_for_display, summary
 from rlm_integrations.errors import ModelError
-from rlm_integrations.events import (
-    CallFailed,
-    CallFinished,
-    CallRetried,
-    CallStarted,
-    Event,
-    RunFailed,
-    RunFinished,
-    RunStarted,
-    TurnStarted,
-)
-from rlm_integrations.records import CallRecord, Completion, LLMError, Message, Request, Usage
+from rlm_integrations.events import CallRetried, TurnStarted
+from rlm_integrations.records import Completion, LLMError, Request, Usage
 from rlm_integrations.result import RLMResult
+from rlm_integrations.terminal import print_whole, printable
 
 
 class Scripted:
@@ -246,132 +230,9 @@ def test_an_unusable_stderr_breaks_nothing(
     assert caplog.records == []
 
 
-# The bar.
-
-
-class Shown:
-    """The text written to stderr so far."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self._text = ""
-
-    @property
-    def text(self) -> str:
-        self._text += self._capsys.readouterr().err
-        return self._text
-
-    @property
-    def bar(self) -> str:
-        """The last state of the bar, without its times."""
-        return re.sub(r"\[.*?/s(, )?", "[", self.text.rstrip("\n").rpartition("\r")[2]).strip()
-
-
-@pytest.fixture
-def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Shown]:
-    yield Shown(capsys)
-    assert not [thread for thread in threading.enumerate() if "tqdm" in type(thread).__module__]
-
-
-def test_the_bar_counts_calls_and_failures(stderr: Shown) -> None:
-    """`show_progress` ends with the number of calls and of failures; each run starts at zero."""
-    rlm = RLM(Scripted(ASKS, block("FINAL('42')")), show_progress=True)
-    rlm.completion("q", "text")
-    assert stderr.bar == "models: 5 calls [1 failed]"
-    assert stderr.text.endswith("\n")
-    rlm.completion("q", "text")
-    assert stderr.bar == "models: 5 calls [1 failed]"
-
-
-async def test_the_bar_shows_calls_in_flight_and_ends_with_a_cancelled_run(stderr: Shown) -> None:
-    """The bar shows calls in flight without waiting for their end; cancelling closes it, and
-    cancelled calls do not count.
-    """
-    lm = Scripted(HANGS)
-    run = asyncio.ensure_future(RLM(lm, show_progress=True, verbose=True).acompletion("q", "text"))
-    async with asyncio.timeout(60):
-        while "2 under way" not in stderr.text:
-            await asyncio.sleep(0.01)
-    assert lm.hanging == 2
-    run.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await run
-    assert stderr.bar == "models: 2 calls []"
-    assert re.search(r"\[run-\d+\] cancelled, ", stderr.text)
-    written = len(stderr.text)
-    await asyncio.sleep(0.15)  # longer than a drawing that was planned is away
-    assert len(stderr.text) == written
-
-
-def test_the_bar_ends_with_a_run_that_raises(stderr: Shown) -> None:
-    """If a root model fails at once, the bar's line is complete."""
-
-    class Failing(Scripted):
-        async def complete(self, request: Request) -> Completion:
-            raise ModelError("no such model", type="not_found")
-
-    with pytest.raises(ModelError, match="no such model"):
-        RLM(Failing(), show_progress=True, verbose=True).completion("q", "text")
-    assert "Run failed: ModelError: no such model" in stderr.text
-    assert stderr.bar == "models: 1 calls [1 failed]"
-    assert stderr.text.endswith("\n")
-
-
-def finished(number: int, error: LLMError | None = None) -> Event:
-    kind = CallFailed if error else CallFinished
-    return kind(
-        id=f"call-{number}", parent="run-1", record=CallRecord(reply=error or "yes", model="m")
-    )
-
-
-async def test_runs_at_the_same_time_share_a_bar(stderr: Shown) -> None:
-    """All concurrent runs of an RLM share one bar, which the last one closes; later events do not
-    reopen it.
-    """
-    bar = Calls()
-    result = RLMResult(answer="")
-    for name in ("run-1", "run-2"):
-        bar(RunStarted(id=name, query="q", path="r", depth=0, characters=4))
-    bar(
-        RunStarted(
-            id="run-3", parent="run-1", query="q", path="r.b1/c1f0c9a3e57", depth=1, characters=4
-        )
-    )
-    for number in range(3):
-        bar(
-            CallStarted(
-                id=f"call-{number}",
-                parent="run-3",
-                model="m",
-                request=Request((Message("user", "hi"),)),
-            )
-        )
-    bar(finished(0))
-    async with asyncio.timeout(60):
-        while "[2 under way, 2 runs]" not in stderr.bar:
-            await asyncio.sleep(0.01)
-    bar(RunFinished(id="run-1", result=result))
-    assert not stderr.text.endswith("\n")
-    bar(RunFailed(id="run-2", error="boom"))
-    assert stderr.text.endswith("\n")
-    written = stderr.text
-    bar(finished(1, LLMError("cancelled", "the caller gave up")))
-    bar(finished(2))
-    await asyncio.sleep(0.15)  # longer than a drawing that was planned is away
-    assert stderr.text == written
-
-
-def test_the_bar_is_cleared_for_lines(stderr: Shown) -> None:
-    """The bar is cleared before a line is printed, and drawn again below it."""
-    RLM(Scripted(block("FINAL('42')")), show_progress=True, verbose=True).completion("q", "text")
-    heads = [line for line in stderr.text.split("\n") if "[run-" in line]
-    assert len(heads) > 5
-    assert not [line for line in heads if not line.rpartition("\r")[2].startswith("[run-")]
-
-
 def test_hooks_are_created_on_request() -> None:
     """Nothing is shown unless it is requested; unknown events are ignored."""
-    assert [type(each) for each in display_hooks(verbose=True, progress=True)] == [Turns, Calls]
+    assert [type(each) for each in display_hooks(verbose=True, progress=True)] == [Turns, RunLines]
     assert list(display_hooks(verbose=False, progress=False)) == []
     Turns()(TurnStarted(id="run-1", iteration=1))
 
@@ -404,16 +265,3 @@ def test_retries_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for line in capsys.readouterr().err.splitlines() if line]
     told = "A call failed and is retried in 0.5 s (attempt 3): Error: connection: it refuses connections"
     assert lines == [f"[call-{number}] {told}" for number in (0, 50)]
-
-
-def test_the_bar_shows_calls_that_are_retried() -> None:
-    """While a server cannot be reached, the bar shows how many calls are being retried, and why;
-    not after their end.
-    """
-    bar = Calls()
-    for number in range(2):
-        bar._open.add(f"call-{number}")
-        bar._retried[f"call-{number}"] = "rate_limit"
-    assert bar._state() == "2 under way, 2 retried (rate_limit)"
-    bar._retried.clear()
-    assert bar._state() == "2 under way"

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -103,9 +104,17 @@ def test_progress_is_reported(batch: Batch) -> None:
     assert heard == [(1, None, 0)]
 
 
-def test_a_progress_bar_on_stderr(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The progress bar is written to stderr, counts failures, and leaves no thread behind."""
+def test_a_progress_bar_on_stderr(
+    batch: Batch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The progress bar is written to stderr if that is a terminal, counts failures, and leaves no
+    thread behind.
+    """
     threads = set(threading.enumerate())
+    batch(["a", None, "b"], Local(), show_progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     batch(["a", None, "b"], Local(), show_progress=True)
     shown = capsys.readouterr()
     assert shown.out == ""

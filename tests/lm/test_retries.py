@@ -2,6 +2,8 @@
 meanwhile.
 """
 
+import sys
+
 import pytest
 
 from rlm_integrations import RLM, OpenAILM, Retry, llm_batch
@@ -47,10 +49,14 @@ def test_a_retry_of_another_type_is_refused() -> None:
         RLM("offline", retry=3)  # type: ignore[arg-type]
 
 
-def test_a_batch_shows_that_it_waits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_batch_shows_that_it_waits(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The progress bar of a batch shows that a call is being retried, and why; events report it
     too.
     """
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     events: list[Event] = []
     with serve_in_thread(faults=[Fault("server", times=2)]) as server:
         lm = OpenAILM("m", base_url=server.base_url, api_key="a-key")
