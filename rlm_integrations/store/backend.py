@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from rlm_integrations.store.checks import SpanText
-from rlm_integrations.store.draft import Draft
+from rlm_integrations.store.draft import NewObject
 from rlm_integrations.store.log import Created, LinkType, StoreEvent
 from rlm_integrations.store.query import Query
 from rlm_integrations.store.view import Card
@@ -93,17 +93,8 @@ class StoreBackend(StoreState, Protocol):
         """The events after that number, oldest first."""
         ...
 
-    def create(
-        self,
-        worker: str,
-        draft: Draft,
-        *,
-        takes: int = 1,
-        number: int | None = None,
-        id_: str | None = None,
-        origin: str | None = None,
-    ) -> Created:
-        """Write one object; see `Ledger.create`."""
+    def create(self, new: NewObject) -> Created:
+        """Write one object."""
         ...
 
     def append(self, build: Build) -> Sequence[StoreEvent]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from rlm_integrations.store.draft import Draft
+from rlm_integrations.store.draft import NewObject
 from rlm_integrations.store.log import Created, Invalidated, Linked, StoreEvent, StoreLog
 from rlm_integrations.store.view import View, check_room, weight
 
@@ -51,35 +51,15 @@ class Ledger:
             str, list[int]
         ] = {}  # by worker, numbers of objects that were not restored
 
-    def create(
-        self,
-        worker: str,
-        draft: Draft,
-        *,
-        takes: int = 1,
-        number: int | None = None,
-        id_: str | None = None,
-        origin: str | None = None,
-    ) -> Created:
-        """Write one object with the worker's next number, or with one that an earlier object's
-        `takes` reserved, or with an id without a number: an existing object with that id is not
-        changed.
-        """
+    def create(self, new: NewObject) -> Created:
+        """Write one object."""
         with self.lock:
             view = self.view
-            if id_ is None:
-                if number is None and (gaps := self._gaps.get(worker)):
-                    number = gaps.pop(0)
-                if number is None:
-                    number = view.taken.get(worker, 0) + 1
-                else:
-                    takes = 0
-                id_ = f"{worker}_{number:06d}"
-            elif (row := view.row_of.get(id_)) is not None:
+            if new.id is not None and (row := view.row_of.get(new.id)) is not None:
                 return view.rows[row]
-            else:
-                takes = 0
-            event = Created(view.seq + 1, self._clock(), worker, id_, *draft, takes, origin)
+            if self._gaps and new.needs_number and (gaps := self._gaps.get(new.worker)):
+                new = new._replace(number=gaps.pop(0))
+            event = new.event(view.seq + 1, self._clock(), view.taken.get(new.worker, 0) + 1)
             check_room(self.view.size, weight(event), self.max_size)
             self._write((event,))
             if self._waiting:

@@ -7,7 +7,7 @@ from typing import Self
 
 from rlm_integrations.store.backend import Build, Counts, Found, Record
 from rlm_integrations.store.checks import SpanText
-from rlm_integrations.store.draft import Draft
+from rlm_integrations.store.draft import NewObject
 from rlm_integrations.store.ledger import Ledger
 from rlm_integrations.store.log import Created, LinkType, StoreEvent, StoreLog
 from rlm_integrations.store.query import Query
@@ -93,18 +93,9 @@ class MemoryBackend:
         """The events after that number, oldest first."""
         return self.ledger.log.since(after)
 
-    def create(
-        self,
-        worker: str,
-        draft: Draft,
-        *,
-        takes: int = 1,
-        number: int | None = None,
-        id_: str | None = None,
-        origin: str | None = None,
-    ) -> Created:
-        """Write one object; see `Ledger.create`."""
-        return self.ledger.create(worker, draft, takes=takes, number=number, id_=id_, origin=origin)
+    def create(self, new: NewObject) -> Created:
+        """Write one object."""
+        return self.ledger.create(new)
 
     def append(self, build: Build) -> Sequence[StoreEvent]:
         """Write several events or none."""

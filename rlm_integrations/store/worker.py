@@ -8,7 +8,7 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.store import checks
 from rlm_integrations.store.backend import Build, StoreBackend, StoreState
-from rlm_integrations.store.draft import Draft, Spans, draft
+from rlm_integrations.store.draft import Draft, NewObject, Spans, draft
 from rlm_integrations.store.log import LINK_TYPES, Invalidated, Linked, StoreEvent
 from rlm_integrations.store.query import Term, parse_query
 from rlm_integrations.store.reader import StoreReader
@@ -179,11 +179,9 @@ class WorkerStoreProxy(StoreReader):
         number: int | None = None,
         id: str | None = None,  # noqa: A002
     ) -> str:
-        """Keep a checked draft as `Ledger.create` does, and return its id."""
+        """Keep a checked draft, and return its id; see `NewObject`."""
         backend = self._recording(lambda events: events[0].id)
-        event = backend.create(
-            self.name, made, takes=takes, number=number, id_=id, origin=self.origin
-        )
+        event = backend.create(NewObject(self.name, made, takes, number, id, self.origin))
         if self._on_event is not None:
             self._on_event(event)
         return event.id

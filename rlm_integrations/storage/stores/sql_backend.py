@@ -19,7 +19,7 @@ from rlm_integrations.storage.stores.text_indexes import IndexBehindError, TextI
 from rlm_integrations.storage.stores.writing import StoreCounts, StoreWriting
 from rlm_integrations.store.backend import Build, Counts, Found, Record, StoreState
 from rlm_integrations.store.checks import SpanText
-from rlm_integrations.store.draft import Draft
+from rlm_integrations.store.draft import NewObject
 from rlm_integrations.store.log import Created, LinkType, StoreEvent
 from rlm_integrations.store.query import Query
 from rlm_integrations.store.view import Card, weight
@@ -213,30 +213,18 @@ class SqlBackend:
 
     # Writes.
 
-    def create(
-        self,
-        worker: str,
-        draft: Draft,
-        *,
-        takes: int = 1,
-        number: int | None = None,
-        id_: str | None = None,
-        origin: str | None = None,
-    ) -> Created:
-        """Write one object; see `Ledger.create`."""
+    def create(self, new: NewObject) -> Created:
+        """Write one object."""
         there: list[Created] = []
 
         def build(state: StoreState, seq: int, ts: float) -> Sequence[StoreEvent]:
             assert isinstance(state, StoreWriting)  # noqa: S101 - for mypy
             there.clear()
-            if id_ is not None:
-                if (found := state.find(id_)) is not None:
-                    there.append(found.created)
-                    return ()
-                return (Created(seq, ts, worker, id_, *draft, 0, origin),)
-            mine = state.number_of(worker) + 1 if number is None else number
-            own = f"{worker}_{mine:06d}"
-            return (Created(seq, ts, worker, own, *draft, takes if number is None else 0, origin),)
+            if new.id is not None and (found := state.find(new.id)) is not None:
+                there.append(found.created)
+                return ()
+            number = state.number_of(new.worker) + 1 if new.needs_number else 0
+            return (new.event(seq, ts, number),)
 
         events = self.append(build)
         created = events[0] if events else there[0]
