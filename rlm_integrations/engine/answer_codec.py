@@ -3,18 +3,20 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any, Final, cast
 
 from rlm_integrations._json import read_record, to_plain
 from rlm_integrations.engine.block_outcome import BlockOutcome
+from rlm_integrations.engine.budget import Charge
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.child_requests import ChildAnswer
 from rlm_integrations.engine.journal import Answer
 from rlm_integrations.engine.model_calls import ModelAnswer
 from rlm_integrations.engine.notes import AmbiguousQuote, CallNote, UncheckedQuote
 from rlm_integrations.errors import InputError
-from rlm_integrations.records import LLMError, LLMReply, SpanRef, StoreObject
+from rlm_integrations.records import CallRecord, LLMError, LLMReply, SpanRef, StoreObject, Usage
 from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
 from rlm_integrations.sandbox.wire import Opaque
 from rlm_integrations.store.log import Created, Invalidated, Linked
@@ -29,6 +31,13 @@ _NOTES: Final[Mapping[str, type]] = {
 }
 _NAMES: Final = {kind: name for name, kind in _NOTES.items()}
 _EXACT_INTEGER: Final = 1 << 53  # some JSON readers convert larger integers to floats
+# Records of which a run has thousands are encoded as the list of their fields, without names
+_FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
+    kind: tuple(each.name for each in fields(kind))
+    for kind in (CallId, ModelAnswer, CallRecord, Charge, Usage)
+}
+_VALUES: Final = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
+_REPLY: Final = _FIELDS[CallRecord].index("reply")
 
 
 def encode_answer(call: CallId, answer: Answer) -> bytes:
@@ -36,14 +45,14 @@ def encode_answer(call: CallId, answer: Answer) -> bytes:
     kind, value = _encoded(answer.value)
     record = {
         "version": VERSION,
-        "call": to_plain(call),
+        "call": call,
         "kind": kind,
         "value": value,
         "notes": [{"note": _NAMES[type(note)], **to_plain(note)} for note in answer.notes],
         "error": answer.error,
         "prompt": answer.prompt,
     }
-    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(record).encode()
 
 
 def decode_answer(encoded: bytes) -> tuple[CallId, Answer]:
@@ -66,17 +75,39 @@ def decode_answer(encoded: bytes) -> tuple[CallId, Answer]:
             None if error is None else (str(error[0]), str(error[1])),
             str(record["prompt"]),
         )
-        return read_record(CallId, record["call"], "call"), answer
+        return read_record(CallId, _named(CallId, record["call"]), "call"), answer
     except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"a journal record is damaged: {type(error).__name__}: {error}") from error
 
 
+def _values(record: Any) -> tuple[Any, ...]:
+    """The values of a record's fields, for the encoder."""
+    values: tuple[Any, ...] = _VALUES[type(record)](record)
+    if isinstance(record, CallRecord) and isinstance(record.reply, LLMError):
+        return (*values[:_REPLY], to_plain(record.reply), *values[_REPLY + 1 :])
+    return values
+
+
+_ENCODER: Final = json.JSONEncoder(
+    separators=(",", ":"), allow_nan=False, check_circular=False, default=_values
+)
+
+
+def _named(kind: type, values: Any) -> Any:
+    """The fields of a record by their names, from the list of their values."""
+    if values is None:
+        return None
+    if not isinstance(values, list):
+        raise TypeError(f"the fields of {kind.__name__} must be a list")
+    return dict(zip(_FIELDS[kind], values, strict=True))
+
+
 def _encoded(value: Any) -> tuple[str, Any]:
     match value:
         case ModelAnswer():
-            return "model", to_plain(value)
+            return "model", value
         case ChildAnswer():
             return "child", to_plain(value)
         case BlockOutcome(result, unanswered):
@@ -95,8 +126,7 @@ def _encoded(value: Any) -> tuple[str, Any]:
 def _decoded(kind: str, value: Any) -> Any:
     match kind:
         case "model":
-            answer: ModelAnswer = read_record(ModelAnswer, value, "answer")
-            return _with_reply(answer)
+            return _model_answer(value)
         case "child":
             return read_record(ChildAnswer, value, "answer")
         case "block":
@@ -106,13 +136,20 @@ def _decoded(kind: str, value: Any) -> Any:
     raise InputError(f"a journal record has the unknown kind {kind!r}")
 
 
-def _with_reply(answer: ModelAnswer) -> ModelAnswer:
-    """The answer with its reply as an `LLMReply`, which has the finish reason."""
-    record = answer.record
-    if isinstance(record.reply, LLMError):
+def _model_answer(values: Any) -> ModelAnswer:
+    """The answer, with its reply as an `LLMReply`, which has the finish reason."""
+    named = _named(ModelAnswer, values)
+    record = named["record"] = _named(CallRecord, named["record"])
+    charge = named["charge"] = _named(Charge, named["charge"])
+    for part, name in ((record, "usage"), (record, "saved"), (charge, "usage")):
+        if part is not None:
+            part[name] = _named(Usage, part[name])
+    answer: ModelAnswer = read_record(ModelAnswer, named, "answer")
+    found = answer.record
+    if isinstance(found.reply, LLMError):
         return answer
-    reply = LLMReply(record.reply, record.finish_reason)
-    return replace(answer, record=replace(record, reply=reply))
+    reply = LLMReply(found.reply, found.finish_reason)
+    return replace(answer, record=replace(found, reply=reply))
 
 
 def _block(value: Any) -> BlockOutcome:

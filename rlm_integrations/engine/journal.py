@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rlm_integrations._concurrency.cleanup import finish_despite_cancel
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.notes import CallNote
 from rlm_integrations.errors import JournalError
@@ -55,7 +54,8 @@ class Journal(Protocol):
     async def keep(self, call: CallId, answer: Answer) -> None:
         """Store an answer and its notes atomically. The call is answered after this returns.
 
-        An earlier answer of the same call is replaced.
+        An earlier answer of the same call is replaced. If the caller is cancelled meanwhile, this
+        ends when the answer is stored.
         """
         ...
 
@@ -80,7 +80,7 @@ async def keep_answer(journal: Journal | None, call: CallId, answer: Answer) -> 
     if journal is None:
         return
     try:
-        await finish_despite_cancel(journal.keep(call, answer))
+        await journal.keep(call, answer)
     except Exception as error:
         raise JournalError(f"the answer of {call.path} could not be kept: {error}") from error
 

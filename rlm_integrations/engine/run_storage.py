@@ -20,7 +20,8 @@ class KeptRun(Protocol):
     run_id: str
 
     async def append(self, call: str, record: bytes, *, durable: bool = True) -> None:
-        """Keep a record of the run's journal; it is safe when this returns.
+        """Keep a record of the run's journal; it is safe when this returns, also if the caller is
+        cancelled meanwhile.
 
         Args:
             call: The path of the call.

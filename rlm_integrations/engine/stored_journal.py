@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from rlm_integrations._concurrency import runtime
+from rlm_integrations._concurrency.cleanup import finish_despite_cancel
 from rlm_integrations.engine.answer_codec import decode_answer, encode_answer
 from rlm_integrations.engine.block_outcome import BlockOutcome
 from rlm_integrations.engine.call_id import CallId
@@ -75,11 +76,15 @@ class StoredJournal(PastJournal):
         is_short = isinstance(answer.value, ModelAnswer) and (
             len(answer.value.record.reply) < _OFF_LOOP_CHARS
         )
-        record = (
-            encode_answer(call, answer)
-            if is_short
-            else await runtime.offload(encode_answer, call, answer)
-        )
+        if is_short:
+            await self._append(call, answer, encode_answer(call, answer))
+        else:
+            await finish_despite_cancel(self._keep_long(call, answer))
+
+    async def _keep_long(self, call: CallId, answer: Answer) -> None:
+        await self._append(call, answer, await runtime.offload(encode_answer, call, answer))
+
+    async def _append(self, call: CallId, answer: Answer, record: bytes) -> None:
         # A block whose end is lost in a power failure runs again, with the answers of its calls
         is_paid = not isinstance(answer.value, BlockOutcome)
         await self._kept.append(call.path, record, durable=is_paid)

@@ -99,8 +99,8 @@ class OwnedRun:
         leases.add(self)
 
     async def append(self, call: str, record: bytes, *, durable: bool = True) -> None:
-        """Keep a record of the run's journal. Only if it is not `durable` may a power failure lose
-        it, and then with all later ones.
+        """Keep a record of the run's journal, also if the caller is cancelled meanwhile. Only if it
+        is not `durable` may a power failure lose it, and then with all later ones.
 
         Raises:
             RunBusyError: Another process has taken the run, because this one was not heard of.

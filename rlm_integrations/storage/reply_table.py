@@ -66,7 +66,8 @@ class ReplyTable:
         return found
 
     async def keep(self, key: str, completion: Completion) -> None:
-        """Keep a reply, unless one of this key is kept already.
+        """Keep a reply, unless one of this key is kept already. Cancelling the wait does not stop
+        the write.
 
         Raises:
             StorageError: It could not be kept.
@@ -78,7 +79,7 @@ class ReplyTable:
             else await runtime.offload(_encoded, key, completion)
         )
         row = {"reply_key": key, "body": body, "kept_at": time.time()}
-        await self._shared.writer.submit_here(None, {self._insert: [row]})
+        await asyncio.shield(self._shared.writer.submit_here(None, {self._insert: [row]}))
 
     def clear(self, older_than: timedelta | None = None) -> int:
         """Remove all replies, or those that were kept longer ago than this; how many these were."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from rlm_integrations._concurrency.cleanup import finish_despite_cancel
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import InputError
 from rlm_integrations.storage.lake import SMALL_BYTES, Lake, put_again_if_gone
@@ -57,9 +58,7 @@ class RunLog:
 
     async def append(self, records: Sequence[JournalRecord], *, durable: bool = True) -> None:
         """Keep records as one unit; they are on the disk when this returns, unless they need not
-        survive a power failure.
-
-        Cancelling the wait does not stop the write.
+        survive a power failure. If the caller is cancelled meanwhile, this ends when they are kept.
 
         Raises:
             StorageError: They could not be kept, and none of them is.
@@ -69,7 +68,8 @@ class RunLog:
         for record in records:
             _check_id("run_id", record.run_id)
         if any(record.blobs or len(record.body) > SMALL_BYTES for record in records):
-            await in_thread(put_again_if_gone, partial(self._append_with_blobs, records))
+            attempt = partial(self._append_with_blobs, records)
+            await finish_despite_cancel(in_thread(put_again_if_gone, attempt))
             return
         rows = _rows(records, [None] * len(records))
         await self._shared.writer.submit_here(None, {self._insert_record: rows}, durable=durable)

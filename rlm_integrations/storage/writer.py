@@ -31,6 +31,14 @@ class GroupWork(Protocol):
         ...
 
 
+class _Write(asyncio.Future[T]):
+    """The outcome of a write. Cancelling a task that awaits it takes effect when it is done."""
+
+    def cancel(self, msg: Any = None) -> bool:  # noqa: ARG002 - asyncio's signature
+        """Refuse: the write goes on."""
+        return False
+
+
 @dataclass(slots=True, eq=False)
 class _Unit(Generic[T]):
     """What is committed completely or not at all.
@@ -87,10 +95,10 @@ class DatabaseWriter:
     ) -> "asyncio.Future[T]":
         """The same for the running event loop: rows and work as one unit.
 
-        Cancelling the wait does not stop the write.
+        A task that awaits it and is cancelled meanwhile ends when the write is done.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[T] = _Write(loop=loop)
         self._add(_Unit(work, rows, durable, future, loop))
         return future
 

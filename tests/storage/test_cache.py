@@ -31,6 +31,8 @@ from rlm_integrations import (
     llm_batch,
     llm_batch_records,
 )
+from rlm_integrations.engine.answer_codec import decode_answer
+from rlm_integrations.engine.model_calls import ModelAnswer
 from rlm_integrations.events import CallCached, CallStarted, Event
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.storage import Storage
@@ -143,7 +145,8 @@ async def test_cached_answers_are_journalled(storage: Storage, provider: StandIn
         await task
     storage.clear_cache()
     (cancelled,) = storage.runs(status="cancelled")
-    journalled = sum(b'"saved":{' in each.body for each in storage.load(cancelled.run_id))
+    answers = [decode_answer(each.body)[1].value for each in storage.load(cancelled.run_id)]
+    journalled = sum(isinstance(a, ModelAnswer) and a.record.saved is not None for a in answers)
     result = await rlm.aresume(cancelled.run_id)
     assert facts(result)[:-1] == facts(first)[:-1]
     assert journalled >= 90
