@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlm_integrations.cli import main
+from tests._forked import Forked
 from tests.standin import StandIn, serve_in_thread
 
 FILLER = "The clerk counted the barrels before noon. " * 500
@@ -43,8 +44,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Shell]:
     return run_one
 
 
+def forked(*words: str) -> Forked:
+    """The command in another process."""
+    return Forked("-m", "rlm_integrations.__main__", *words)
+
+
 def started(*words: str, **options: object) -> "subprocess.Popen[str]":
-    """The command in a new process."""
+    """The command in a new interpreter, as a shell starts it."""
     command = [sys.executable, "-m", "rlm_integrations", *words]
     return subprocess.Popen(
         command,

@@ -5,10 +5,14 @@ import ipaddress
 import os
 import signal
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests._forked import starter
 
 # Collection loads a million objects, and makes hardly any garbage.
 gc.disable()
@@ -63,3 +67,10 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop() -> Generator[None, object, object]:
+    """Fork off what starts the tests' other processes, before any test."""
+    with starter():
+        return (yield)

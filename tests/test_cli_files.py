@@ -17,7 +17,18 @@ import pytest
 
 from rlm_integrations.result import RLMResult
 from rlm_integrations.terminal import printable
-from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, server, started, until
+from tests._cli import (
+    FACT,
+    QUESTION,
+    Shell,
+    bare_environment,
+    block,
+    forked,
+    run,
+    server,
+    started,
+    until,
+)
 from tests.standin import Fault, StandIn, serve_in_thread
 
 __all__ = ["bare_environment", "run", "server"]  # fixtures
@@ -225,10 +236,10 @@ def test_ctrl_c_prints_and_saves_the_result_so_far(form: str) -> None:
             "kept.json",
             *(["--json"] if form == "json" else []),
         ]
-        process = started("ask", "report.txt", "q", *words, start_new_session=True)
+        process = forked("ask", "report.txt", "q", *words)
         until(lambda: server.stats().in_flight == 1 and server.stats().calls == 4)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
     assert process.returncode == 130
     assert err.splitlines()[-1] == "rlm-integrations: interrupted"
     kept = json.loads(Path("kept.json").read_text())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlm_integrations.storage import Storage
-from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, started, until
+from tests._cli import FACT, QUESTION, Shell, bare_environment, block, forked, run, started, until
 from tests.standin import StandIn, serve_in_thread
 
 __all__ = ["bare_environment", "run"]  # fixtures
@@ -114,19 +114,17 @@ def test_what_a_worker_cannot_do_is_told(run: Callable[..., Shell]) -> None:
     assert "set OPENAI_API_KEY" in run("jobs", "--json")[1]
 
 
-def test_the_jobs_of_a_killed_worker_go_to_others(
-    run: Callable[..., Shell], start: Callable[..., "subprocess.Popen[str]"]
-) -> None:
+def test_the_jobs_of_a_killed_worker_go_to_others(run: Callable[..., Shell]) -> None:
     """Two workers share the jobs, none of them twice; when one is killed with -9, the other resumes
     its runs, and no answered prompt is asked again.
     """
     with serve_in_thread(scripts={"root": SCRIPT}, latency=0.03, keep_requests=True) as server:
         ids = submitted(run, 6)
         words = ["worker", "-n", "2", "--until-empty", "--base-url", server.base_url]
-        killed, heir = start(*words), start(*words)
+        killed, heir = forked(*words), forked(*words)
         with Storage("runs") as storage:
             until(lambda: len(prompts(server)) > 20 and len(_owners(storage)) == 2)
-            killed.send_signal(signal.SIGKILL)
+            killed.kill()
             killed.communicate()
             err = heir.communicate()[1]
             assert heir.returncode == 0, err

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from rlm_integrations.run_setup import ModelNames, RunSetup
 from rlm_integrations.storage import Storage
-from tests._cli import FACT, QUESTION, Shell, bare_environment, block, run, started, until
+from tests._cli import FACT, QUESTION, Shell, bare_environment, block, forked, run, until
 from tests.standin import serve_in_thread
 
 __all__ = ["bare_environment", "run"]  # fixtures
@@ -61,14 +60,14 @@ def test_a_run_whose_process_was_killed_goes_on() -> None:
     with serve_in_thread(scripts={"root": script}, latency=0.05, keep_requests=True) as server:
         words = ["ask", "report.txt", QUESTION, "--storage", "runs", "--model", "root"]
         address = ["--base-url", server.base_url]
-        process = started(*words, *address)
+        process = forked(*words, *address)
         until(lambda: len(server.calls()) > 10)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
-        listing = started("runs")
+        listing = forked("runs")
         (line,) = listing.communicate()[0].splitlines()
         assert "interrupted" in line
-        going_on = started("resume", line.split()[0], *address)
+        going_on = forked("resume", line.split()[0], *address)
         out, err = going_on.communicate()
         assert (going_on.returncode, out) == (0, "30\n"), err
         asked = [kept.body["messages"][-1]["content"] for kept in server.requests()]

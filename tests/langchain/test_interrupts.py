@@ -4,48 +4,33 @@ charged.
 
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
 import pytest
 
 from rlm_integrations import RLM, OpenAILM
 from rlm_integrations._concurrency.interrupts import is_main_thread_interrupted, is_worker
+from tests._forked import Forked
 from tests.engine.conftest import code, soon
 from tests.langchain._agents import ASKED
 from tests.standin import Fault, StandIn
 
-ROOT = Path(__file__).parents[2]
 MANY = 200  # sub-calls of each run, none of which is ever answered
 AT_ONCE = 5
 PROGRAM = code(f"llm_batch(['hang'] * {MANY}, max_concurrent={AT_ONCE})", "FINAL('over')")
 
-PREPARED = """
-    import os, sys
+ASKS = """
+    import sys
     from langchain.agents import create_agent
     from langchain_core.runnables import RunnableParallel
     from langchain_openai import ChatOpenAI
     from rlm_integrations import OpenAILM
     from rlm_integrations.langchain import RLMRunnable, create_rlm_tool
 
-    # LangChain is loaded once; each test has a process of its own, which has done nothing yet.
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            break
-        print(child, flush=True)
-        print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-    else:
-        sys.exit()
-
-    address, kind, way = line.rstrip("\\n").split("|")
+    _, address, kind, way = sys.argv
 
     def chat(name):
         return ChatOpenAI(model=name, base_url=address, api_key="x", max_retries=0)
@@ -61,7 +46,7 @@ PREPARED = """
 
     asked = {"messages": [("user", "Who?")]}
     try:
-        exec(compile(way, "way", "exec"))  # of a string, it would end the process by the signal
+        exec(way)
     except KeyboardInterrupt:
         print("interrupted")
 """
@@ -75,47 +60,8 @@ WAYS = {  # the called code, and the number of its runs
 }
 
 
-class Starter:
-    """Starts processes that have LangChain loaded and have done nothing yet."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
-
-    def start(self, *words: str) -> int:
-        """The id of a new process."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("|".join(words) + "\n")
-        self._process.stdin.flush()
-        while not (line := self._line()).isdigit():
-            pass  # the end of a process whose test failed
-        return int(line)
-
-    def output(self) -> list[str]:
-        """What the process printed, once it has ended, and its exit code."""
-        lines = [self._line()]
-        while not lines[-1].startswith("ended"):
-            lines.append(self._line())
-        return lines
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the process that loads LangChain ended"
-        return line.rstrip("\n")
-
-
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PREPARED)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-    ) as process:  # fmt: skip
-        yield Starter(process)
-        process.kill()
-
-
 @pytest.mark.parametrize(("way", "model"), [*((way, "chat") for way in WAYS), ("batch", "own")])
-def test_ctrl_c_ends_the_spending(standin: StandIn, starter: Starter, way: str, model: str) -> None:
+def test_ctrl_c_ends_the_spending(standin: StandIn, way: str, model: str) -> None:
     """After Ctrl-C no further call is made, from worker threads or from the main thread; the error
     is KeyboardInterrupt.
     """
@@ -124,16 +70,12 @@ def test_ctrl_c_ends_the_spending(standin: StandIn, starter: Starter, way: str, 
     )
     lines, runs = WAYS[way]
     most = runs * (2 if way == "batch of bounded runs" else AT_ONCE)
-    process = starter.start(standin.base_url, model, lines)
-    try:
+    with Forked("-c", textwrap.dedent(ASKS), standin.base_url, model, lines) as process:
         assert soon(lambda: standin.stats().in_flight == most, 250)
         made = standin.stats().calls
-        os.kill(process, signal.SIGINT)
-        assert (starter.output(), standin.stats().calls) == (["interrupted", "ended 0"], made)
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-        raise
+        os.kill(process.pid, signal.SIGINT)
+        assert process.communicate() == ("interrupted\n", "")
+        assert (process.returncode, standin.stats().calls) == (0, made)
     assert soon(lambda: standin.stats().in_flight == 0, 60)
 
 

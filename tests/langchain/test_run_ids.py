@@ -7,8 +7,6 @@ import json
 import operator
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +21,12 @@ from langgraph.types import Send
 from rlm_integrations.errors import InputError
 from rlm_integrations.langchain import RLMRunnable, as_node, create_rlm_tool
 from rlm_integrations.storage import Storage
+from tests._forked import Forked
 from tests.engine.conftest import Scripted, code, final, soon
 from tests.langchain._agents import agent, closed, told
 from tests.langchain._graph import DOCUMENT, PROGRAM, runnable
 from tests.standin import Fault, Reply, StandIn, serve_in_thread
 
-ROOT = Path(__file__).parents[2]
 THREAD: Any = {"configurable": {"thread_id": "thread 1"}}
 CALLS = 7  # of one run: three turns and four sub-calls, of which the last is the sixth call
 
@@ -62,16 +60,9 @@ def hanging(provider: StandIn) -> int:
     return provider.stats().in_flight
 
 
-def program(provider: StandIn, folder: Path, *, goes_on: bool) -> subprocess.Popen[str]:
+def program(provider: StandIn, folder: Path, *, goes_on: bool) -> Forked:
     given = {"base_url": provider.base_url, "folder": str(folder), "goes_on": goes_on}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.langchain._graph", json.dumps(given)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return Forked("-m", "tests.langchain._graph", json.dumps(given))
 
 
 def test_a_killed_graph_resumes_the_run_inside(provider: StandIn, tmp_path: Path) -> None:
@@ -84,7 +75,7 @@ def test_a_killed_graph_resumes_the_run_inside(provider: StandIn, tmp_path: Path
         os.killpg(process.pid, signal.SIGKILL)
     provider.change(faults=[])
     with program(provider, tmp_path, goes_on=True) as process:
-        output, errors = process.communicate(timeout=250)
+        output, errors = process.communicate()
     assert process.returncode == 0, errors[-3_000:]
     state = json.loads(output)
     assert state["first"] == state["answer"]

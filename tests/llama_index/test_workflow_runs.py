@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -38,11 +36,10 @@ from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import RLMQueryEngine, askable
 from rlm_integrations.records import Request
 from rlm_integrations.storage import Storage
+from tests._forked import Forked
 from tests.engine.conftest import Scripted, code, final, soon
 from tests.llama_index._workflow import PROGRAM, QUESTION, TEXT, Asking
 from tests.standin import Fault, StandIn, serve_in_thread
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -52,15 +49,8 @@ def provider() -> Iterator[StandIn]:
         yield standin
 
 
-def program(provider: StandIn, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.llama_index._workflow", provider.base_url, str(folder)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def program(provider: StandIn, folder: Path) -> Forked:
+    return Forked("-m", "tests.llama_index._workflow", provider.base_url, str(folder))
 
 
 def test_a_killed_workflow_resumes_the_runs_inside(provider: StandIn, tmp_path: Path) -> None:
@@ -80,7 +70,7 @@ def test_a_killed_workflow_resumes_the_runs_inside(provider: StandIn, tmp_path: 
         os.killpg(process.pid, signal.SIGKILL)
     provider.change(faults=[])
     with program(provider, tmp_path) as process:
-        output, errors = process.communicate(timeout=250)
+        output, errors = process.communicate()
     assert process.returncode == 0, errors[-3_000:]
     answers = json.loads(output)
     assert len({text for text, _ in answers}) == 1

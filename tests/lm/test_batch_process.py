@@ -1,9 +1,10 @@
-"""Batches and their process: Ctrl-C, a fork, the exit. Each in a separate interpreter."""
+"""Batches and their process: Ctrl-C, a fork, the exit. Each in another process."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests._forked import Forked
 from tests._script import run_script
 from tests.lm.test_batch_server import settled
 from tests.standin import Fault, RemoteStandIn, serve_in_process
@@ -43,8 +44,8 @@ except KeyboardInterrupt:
     assert right("second")
     print("interrupted")
 """
-    done = run_script(PREPARE + code, far_server.base_url)
-    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+    process = Forked("-c", PREPARE + code, far_server.base_url)
+    assert process.communicate() == ("interrupted\n", "")
     assert settled(far_server, 10)
     assert far_server.stats().calls == 20 + 10 + 20
 
@@ -61,8 +62,8 @@ for number in range(2):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 print("done")
 """
-    done = run_script(PREPARE + code, far_server.base_url)
-    assert (done.stdout, done.stderr) == ("done\n", "")
+    process = Forked("-c", PREPARE + code, far_server.base_url)
+    assert process.communicate() == ("done\n", "")
     assert far_server.stats().calls == 5 * 20
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests._forked import starter
 from tests.standin import serve_in_thread
 from tests.storage import _runs
 from tests.storage._postgres import Server, own_server
@@ -26,7 +27,7 @@ def main() -> None:
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else random.randrange(10**6)
     random.seed(seed)
     print(f"seed {seed}")
-    with own_server() as server, tempfile.TemporaryDirectory() as folder:
+    with starter(), own_server() as server, tempfile.TemporaryDirectory() as folder:
         urls = {
             "sqlite": f"sqlite:///{folder}/storage.sqlite",
             "postgresql": new_database(server.url()),

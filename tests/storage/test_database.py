@@ -2,8 +2,6 @@
 
 import os
 import stat
-import subprocess
-import sys
 import tempfile
 import traceback
 from pathlib import Path
@@ -24,10 +22,9 @@ from rlm_integrations.storage.folder import file_system_of, prepare_folder
 from rlm_integrations.storage.migrations.upgrade import CURRENT_VERSION, read_version
 from rlm_integrations.storage.schema import VERSION_TABLE
 from rlm_integrations.storage.shared_database import SharedDatabase, open_database
+from tests._forked import Forked
 from tests._script import run_script
 from tests.storage._postgres import PASSWORD, Server
-
-ROOT = Path(__file__).parents[2]
 
 
 def set_version(shared: SharedDatabase, version: str) -> None:
@@ -62,18 +59,8 @@ def test_a_database_is_created_once_by_many_processes(url: str) -> None:
         "sys.stdin.readline()\n"
         "open_database(Target(make_url(sys.argv[1]))).release()\n"
     )
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, url],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        for _ in range(4)
-    ]
+    started = [Forked("-c", code, url) for _ in range(4)]
     for process in started:
-        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     errors = [process.communicate()[1] for process in started]
@@ -285,8 +272,8 @@ def test_a_forked_process_must_open_it_again(url: str) -> None:
         "    again.release(); os._exit(0)\n"
         "os.wait(); print(shared.writer.submit(one).result()); shared.release()\n"
     )
-    done = run_script(code, url)
-    assert (done.stdout.split(), done.stderr) == (["True", "True", "1", "1"], "")
+    out, err = Forked("-c", code, url).communicate()
+    assert (out.split(), err) == (["True", "True", "1", "1"], "")
 
 
 @pytest.mark.parametrize("schema", ["", "a b", "x;drop", "1a", "a" * 31])

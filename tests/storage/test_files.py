@@ -3,8 +3,6 @@
 import errno
 import os
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +11,8 @@ from obstore.store import LocalStore, MemoryStore
 
 from rlm_integrations.errors import InputError, StorageError, StorageUnavailableError
 from rlm_integrations.storage.files import Files, LocalFiles, ObjectFiles, open_files
+from tests._forked import Forked
 from tests._script import run_script
-
-ROOT = Path(__file__).parents[2]
 
 MAKERS: dict[str, Callable[[Path], Files]] = {
     "local": lambda folder: LocalFiles(folder / "new"),
@@ -105,11 +102,7 @@ for number in range(1_000_000):
 def test_a_kill_in_the_middle_of_a_write_tears_nothing(tmp_path: Path) -> None:
     """After `kill -9` at any moment every file has the whole content of one write."""
     for written in range(2):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITES, str(tmp_path)],
-            stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
-        assert process.stdout is not None
+        process = Forked("-c", WRITES, str(tmp_path))
         for _ in range(written + 1):
             process.stdout.readline()
         while written % 2 and not list(tmp_path.glob(".*.tmp")):

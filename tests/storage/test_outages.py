@@ -29,7 +29,9 @@ from tests.storage import _runs
 from tests.storage._postgres import Server
 from tests.storage._runs import DOCUMENT, QUESTION, code, facts, rlm_of, runs_of
 from tests.storage.test_forgetting import setup_of
-from tests.storage.test_resume import ROOT, paths_from, program, prompts, stored_paths
+from tests.storage.test_resume import command, paths_from, prompts, stored_paths
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -157,7 +159,13 @@ def test_a_run_moves_to_another_machine(
     whole = facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
     provider.reset()
     machine = in_namespace("--pid", "--fork", "--kill-child", "--mount-proc")
-    process = program(postgres_url, tmp_path, provider, None, machine=machine, lease=1.0)
+    words = command(postgres_url, tmp_path, provider, None, lease=1.0)
+    process = subprocess.Popen(
+        [*machine, sys.executable, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while len(provider.calls()) < 70:
         assert process.poll() is None, process.communicate()[1][-3_000:]
         time.sleep(0.002)
@@ -233,9 +241,9 @@ def test_a_run_outlives_a_full_disk(tmp_path: Path, provider: StandIn) -> None:
     """
     whole = facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
     provider.reset()
-    command = [*in_namespace("--mount"), sys.executable, "-c", FULL_DISK, provider.base_url]
+    words = [*in_namespace("--mount"), sys.executable, "-c", FULL_DISK, provider.base_url]
     process = subprocess.Popen(
-        [*command, str(tmp_path)],
+        [*words, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,8 +19,8 @@ from rlm_integrations.storage.job import DeriveJobStatus
 from rlm_integrations.storage.manifest import Manifest
 from rlm_integrations.storage.queue import SqlQueueStore
 from rlm_integrations.storage.shared_database import SharedDatabase, open_database
+from tests._forked import Forked
 
-ROOT = Path(__file__).parents[2]
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
@@ -342,17 +340,12 @@ def test_no_job_is_lost_or_done_twice(database: tuple[str, SharedDatabase]) -> N
     queue = SqlQueueStore(shared)
     ids = queue.enqueue_many([manifest() for _ in range(100)])
     workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, url, f"worker-{number}", str(1 + 3 * number), "0"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )
+        Forked("-c", WORKER, url, f"worker-{number}", str(1 + 3 * number), "0")
         for number in range(3)
-    ]  # fmt: skip
+    ]
     for worker in workers:
-        assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
     for worker in workers:
-        assert worker.stdin is not None
         worker.stdin.write("go\n")
         worker.stdin.flush()
     done = [json.loads(line) for worker in workers for line in worker.communicate()[0].split()]
@@ -370,12 +363,7 @@ def test_a_killed_workers_jobs_go_to_others(database: tuple[str, SharedDatabase]
     late.now = datetime.now(UTC) + timedelta(hours=1)
     queue = SqlQueueStore(shared, worker="heir", clock=late)
     ids = SqlQueueStore(shared).enqueue_many([manifest() for _ in range(30)])
-    worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, url, "killed", "10", "13"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
-    assert worker.stdin is not None
-    assert worker.stdout is not None
+    worker = Forked("-c", WORKER, url, "killed", "10", "13")
     worker.stdin.write("go\n")
     worker.stdin.flush()
     while worker.stdout.readline() != "done\n":

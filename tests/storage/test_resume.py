@@ -4,11 +4,9 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,10 @@ from rlm_integrations.storage import owner
 from rlm_integrations.storage.owned_run import OwnedRun
 from rlm_integrations.storage.run_table import RunTable
 from tests._cli import until
+from tests._forked import Forked
 from tests.standin import StandIn, serve_in_thread
 from tests.storage import _runs
 from tests.storage._runs import CALL, DOCUMENT, QUESTION, SUB_CALLS, facts, rlm_of, runs_of
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -102,22 +99,18 @@ def program(
     provider: StandIn,
     run_id: str | None,
     store: str | None = None,
-    *,
-    machine: Sequence[str] = (),
     **more: Any,
-) -> subprocess.Popen[str]:
-    """Begins or resumes a run in a process; `machine` is what it is begun with."""
+) -> Forked:
+    """Begins or resumes a run in a process."""
+    return Forked(*command(url, folder, provider, run_id, store=store, **more))
+
+
+def command(
+    url: str, folder: Path, provider: StandIn, run_id: str | None, **more: Any
+) -> tuple[str, str, str]:
+    """What begins or resumes a run, with the options of `_runs.main`."""
     given = {"url": url, "folder": str(folder), "base_url": provider.base_url, "run_id": run_id}
-    more["store"] = store
-    return subprocess.Popen(
-        [*machine, sys.executable, "-m", "tests.storage._runs", json.dumps({**given, **more})],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return "-m", "tests.storage._runs", json.dumps({"store": None, **given, **more})
 
 
 def test_a_run_survives_the_kill_of_its_process(
@@ -175,7 +168,7 @@ def killed_and_resumed(
         stored, asked = stored_paths(runs, run_id), len(provider.requests())
         runs.close()
     process = program(url, tmp_path, provider, run_id, store)
-    output, errors = process.communicate(timeout=250)
+    output, errors = process.communicate()
     assert process.returncode == 0, errors[-3_000:]
     assert json.loads(output) == whole
     assert stored & paths_from(provider, asked) == set()
@@ -211,7 +204,7 @@ def test_two_processes_resume_a_run_at_once(url: str, tmp_path: Path, provider: 
     assert f"RunBusyError: {busy}" in loser.communicate()[1]
     with pytest.raises(RunBusyError, match=busy):
         rlm.resume(info.run_id)
-    output, errors = winner.communicate("", timeout=250)  # it has waited after its first event
+    output, errors = winner.communicate()  # it has waited after its first event
     assert winner.returncode == 0, errors[-3_000:]
     assert stored & paths_from(provider, asked) == set()
     assert facts(rlm.resume(info.run_id)) == json.loads(output)

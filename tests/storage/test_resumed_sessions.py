@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,11 +14,10 @@ import pytest
 from rlm_integrations import RLM, InputError, RunBusyError
 from rlm_integrations.records import Completion, Message, Request
 from rlm_integrations.storage import Storage
+from tests._forked import Forked
 from tests.engine.conftest import code, soon
 from tests.standin import Fault, serve_in_thread
 from tests.storage._session import DOCUMENT, rlm_of, script_of
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_killed_session_is_resumed(tmp_path: Path) -> None:
@@ -33,11 +30,7 @@ def test_a_killed_session_is_resumed(tmp_path: Path) -> None:
         faults=[Fault("hang", match="the last one")],
         keep_requests=True,
     ) as provider:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.storage._session", provider.base_url, str(folder)],
-            cwd=ROOT,
-            start_new_session=True,
-        )
+        process = Forked("-m", "tests.storage._session", provider.base_url, str(folder))
         assert soon(
             lambda: (
                 process.poll() is not None
@@ -45,7 +38,7 @@ def test_a_killed_session_is_resumed(tmp_path: Path) -> None:
             )
         )
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         provider.change(faults=[])
         with Storage(folder) as storage:
             third, second, first = storage.runs()

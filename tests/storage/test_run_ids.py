@@ -2,23 +2,19 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
-from subprocess import PIPE, Popen
 
 import pytest
 
 from rlm_integrations import RLM, InputError, RunBusyError, RunFinished, RunStarted
 from rlm_integrations.storage.run_table import RunTable
+from tests._forked import Forked
 from tests.engine.conftest import Scripted, final
 from tests.standin import StandIn, serve_in_thread
 from tests.storage import _runs
 from tests.storage._runs import CALL, DOCUMENT, QUESTION, facts, rlm_of, runs_of
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -115,20 +111,11 @@ def test_one_of_several_processes_begins_a_run(url: str, tmp_path: Path) -> None
     runs_of(url, tmp_path).close()  # the tables exist
     ids = [f"run-{number}" for number in range(40)]
     given = json.dumps({"url": url, "folder": str(tmp_path), "begin": ids})
-    command = [sys.executable, "-m", "tests.storage._runs", given]
-    with ExitStack() as ended:
-        processes = [
-            ended.enter_context(
-                Popen(command, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True, bufsize=1)
-            )
-            for _ in range(3)
-        ]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        begun = [json.loads(process.stdout.read()) for process in processes if process.stdout]
+    processes = [Forked("-m", "tests.storage._runs", given) for _ in range(3)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.close()
+    begun = [json.loads(process.communicate()[0]) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert sorted(each for some in begun for each in some) == sorted(ids)

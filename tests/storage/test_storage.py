@@ -16,6 +16,7 @@ from rlm_integrations.errors import DamagedDataError, InputError, StorageError
 from rlm_integrations.storage import DeriveJobStatus, JournalRecord, Manifest, Storage
 from rlm_integrations.storage.files import ObjectFiles
 from rlm_integrations.storage.lake import SMALL_BYTES
+from tests._forked import Forked
 from tests._script import run_script
 
 ROOT = Path(__file__).parents[2]
@@ -115,8 +116,8 @@ def test_everything_is_in_one_object(storage: Storage, place: tuple[str, str | N
         "    print(len(storage.lake.get(sys.argv[5])))\n"
         "    storage.queue.update_status(job.job_id, DeriveJobStatus.COMPLETED, artifact_path=sys.argv[4])\n"
     )
-    done = run_script(code, place[0], place[1] or "", job_id, str(path), blob)
-    assert (done.stdout.split(), done.stderr) == (["True", "42", "True", "160000"], "")
+    out, err = Forked("-c", code, place[0], place[1] or "", job_id, str(path), blob).communicate()
+    assert (out.split(), err) == (["True", "42", "True", "160000"], "")
     assert storage.queue.get(job_id).status == DeriveJobStatus.COMPLETED
 
 

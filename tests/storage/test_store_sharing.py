@@ -2,8 +2,6 @@
 
 import asyncio
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +13,8 @@ from rlm_integrations.records import SpanRef
 from rlm_integrations.storage import Storage
 from rlm_integrations.storage.stores.append import StoreAppend
 from rlm_integrations.store import SharedStore
+from tests._forked import Forked
 from tests.storage._postgres import Server
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -53,18 +50,10 @@ async def test_32_writers_in_4_processes_lose_nothing(storage: Storage, place: s
     """No event is lost, no number is missing, ids of a worker that all processes share never
     collide, each writer's events keep their order, and a reader that follows sees all of them.
     """
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, place, str(number)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )
-        for number in range(4)
-    ]  # fmt: skip
+    processes = [Forked("-c", WRITER, place, str(number)) for number in range(4)]
     for process in processes:
-        assert process.stdout is not None
         assert await asyncio.to_thread(process.stdout.readline) == "ready\n"
     for process in processes:
-        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     total = 4 * 8 * 10 * 3

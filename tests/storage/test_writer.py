@@ -2,11 +2,8 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +15,9 @@ from rlm_integrations.storage.database_errors import Target
 from rlm_integrations.storage.shared_database import SharedDatabase, open_database
 from rlm_integrations.storage.statements import RawInsert
 from rlm_integrations.storage.writer import DatabaseWriter
+from tests._forked import Forked
 from tests.storage._mariadb import MariaDB
 from tests.storage._postgres import Server
-
-ROOT = Path(__file__).parents[2]
 
 
 def insert_of(database: Database) -> RawInsert:
@@ -186,16 +182,12 @@ while True:
 @pytest.mark.parametrize("after", [1, 8])
 def test_what_was_acknowledged_survives_a_kill(url: str, after: int) -> None:
     """A process that is killed with -9 at any moment loses no write whose future was done."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert process.stdout is not None
+    process = Forked("-c", KILLED, url)
     for _ in range(after):
         acknowledged = int(process.stdout.readline())
     process.kill()
-    rest = process.stdout.read().split()
-    assert process.wait() == -signal.SIGKILL
-    process.stdout.close()
+    rest = process.communicate()[0].split()
+    assert process.returncode == -signal.SIGKILL
     acknowledged = max([acknowledged, *(int(each) for each in rest)])
     shared = open_database(Target(make_url(url)))
     kept = count(shared.database)
