@@ -144,8 +144,10 @@ class Browser:
         """Wait until the page was drawn."""
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
-    def press(self, *keys: str) -> None:
-        """Press keys one after another, as a keyboard does; "Shift+Tab" with its modifier."""
+    def press(self, *keys: str, is_drawn: bool = True) -> None:
+        """Press keys one after another, as a keyboard does, "Shift+Tab" with its modifier; then wait
+        until the page was drawn.
+        """
         for key in keys:
             *modifiers, name = key.split("+") if len(key) > 1 else [key]
             event: dict[str, Any] = {"key": name, "modifiers": 8 if "Shift" in modifiers else 0}
@@ -154,7 +156,8 @@ class Browser:
             text = "\r" if name == "Enter" else name if len(name) == 1 else ""
             self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
             self.send("Input.dispatchKeyEvent", type="keyUp", **event)
-        self.frame()
+        if is_drawn:
+            self.frame()
 
     def type(self, text: str) -> None:
         self.send("Input.insertText", text=text)
@@ -189,9 +192,9 @@ class Browser:
         sent = [each for each in self.events if each["method"] == "Network.requestWillBeSent"]
         return [each["params"]["request"]["url"] for each in sent]
 
-    def picture(self, path: Path, *, whole: bool = False) -> None:
-        shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(shot["data"]))
+    def picture(self) -> bytes:
+        """What is seen, as PNG."""
+        return base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"])
 
     def violations(self, axe: str, rules: Sequence[str] = ()) -> list[str]:
         """The rules of axe-core that the page breaks, with the places."""

@@ -116,8 +116,9 @@ def test_a_notebook_gets_text_and_a_sandboxed_frame(
     assert bundle["text/plain"] == str(run)
     (frame,) = [attributes for attributes, _ in Elements(bundle["text/html"]).of("iframe")]
     assert frame["srcdoc"] == run.to_html()
+    assert len(bundle["text/html"]) < 1.02 * len(run.to_html())
     assert frame["sandbox"] == "allow-scripts allow-downloads"
-    monkeypatch.setattr("rlm_integrations.report.notebook._MAX_PAGE_CHARS", 100)
+    monkeypatch.setattr("rlm_integrations.report.notebook._MAX_FRAME_CHARS", 100)
     bundle = run._repr_mimebundle_()
     assert list(bundle) == ["text/plain"]
     assert "result.to_html(path)" in bundle["text/plain"]

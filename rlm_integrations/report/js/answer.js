@@ -16,6 +16,8 @@ const ENDS = {
   interrupted: "Its process ended before the run: it can be resumed.",
 };
 
+const LONG_QUESTION = 300; // characters of one that is set like other text
+
 /** How many model calls were not made: the cache or the journal of a resumed run had their replies. */
 function unmadeCalls() {
   const replayed = modelCalls.filter((row) => row.origin === "journal").length;
@@ -118,7 +120,10 @@ function answerSection() {
     "section",
     { id: "answer", "aria-labelledby": "question" },
     make("p", { class: "over" }, "Question"),
-    foreign(run.question || "(no question was recorded)", "h1", { id: "question" }),
+    foreign(run.question || "(no question was recorded)", "h1", {
+      id: "question",
+      class: run.question.length > LONG_QUESTION ? "long-question" : null,
+    }),
     make(
       "p",
       { class: "status" },

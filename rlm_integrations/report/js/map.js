@@ -31,6 +31,7 @@ class Strip {
         role: "slider",
         tabindex: "0",
         "aria-label": `Parts of ${oneLine(sourceLabel(source), 80)}`,
+        "aria-valuenow": "0",
         "aria-valuemin": "0",
         "aria-valuemax": String(source.length),
         onclick: (event) => this.onclick(event),
