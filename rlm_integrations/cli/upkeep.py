@@ -42,7 +42,7 @@ def add_upkeep(commands: Any) -> None:
     action("stats", "count runs and jobs, and measure what they take", "stats --json", _stats)
     prune = action(
         "prune",
-        "remove the runs that were not changed for so long",
+        "remove the runs that were not changed for so long, and cached answers of that age",
         "prune --older-than 30d",
         _prune,
     )

@@ -1,5 +1,8 @@
 """Questions as jobs of a queue."""
 
+import hashlib
+from functools import cache
+from importlib.resources import files
 from typing import Any, Final
 from uuid import uuid4
 
@@ -80,6 +83,7 @@ async def asubmit(
             sources=setup.sources,
             document=await storage.keep_document(job_id, corpus),
             options=dict(setup.options),
+            prompts_sha256=await in_thread(_prompts_sha256),
         )
         return await in_thread(
             storage.queue.enqueue, manifest, priority, max_attempts=max_attempts, job_id=job_id
@@ -90,3 +94,11 @@ async def asubmit(
 
 
 submit = synchronous(asubmit)
+
+
+@cache
+def _prompts_sha256() -> str:
+    """The SHA-256 of the modules that have every word that the engine says to models. Blocks."""
+    modules = files("rlm_integrations.engine.prompts").iterdir()
+    contents = {each.name: each.read_bytes() for each in modules if each.name.endswith(".py")}
+    return hashlib.sha256(b"".join(contents[name] for name in sorted(contents))).hexdigest()

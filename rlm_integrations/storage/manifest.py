@@ -67,7 +67,7 @@ class Manifest(BaseModel):
         document: The SHA-256 under which the storage has the documents; None if it does not.
         options: The options of the run, in JSON's types.
         library_version: The version of rlm-integrations.
-        prompts_sha256: The SHA-256 of the prompts that the library sends; "" if not known.
+        prompts_sha256: The SHA-256 of the library's modules with its prompts; "" if not known.
         created_at_utc: When the manifest was made.
     """
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from rlm_integrations.storage.owned_run import OwnedRun
 from rlm_integrations.storage.run_table import RunTable
 from tests._cli import until
 from tests._forked import Forked
+from tests._processes import descendants_of, is_running
 from tests.standin import StandIn, serve_in_thread
 from tests.storage import _runs
 from tests.storage._runs import CALL, DOCUMENT, QUESTION, SUB_CALLS, facts, rlm_of, runs_of
@@ -144,22 +144,26 @@ def test_a_killed_run_writes_to_its_shared_store_once(
 def killed_and_resumed(
     url: str, tmp_path: Path, provider: StandIn, moments: list[int], store: str | None = None
 ) -> None:
-    """A run whose process is killed once the server has got so many calls, each time."""
+    """A run whose process is killed once the server has got so many calls, each time; none of the
+    processes that it had started is left.
+    """
     other = _runs.store_in(url, store and f"{store}-whole")
     whole = facts(rlm_of(provider.base_url, None, store=other).completion(QUESTION, DOCUMENT))
     if other is not None:
         other._shared.release()
     provider.reset()
     run_id: str | None = None
-    stored, asked = set[str](), 0
+    stored, asked, below = set[str](), 0, set[int]()
     for moment in moments:
         process = program(url, tmp_path, provider, run_id, store)
         reached = len(provider.calls()) + 1 if run_id is not None else 1
         while len(provider.calls()) < max(moment, reached):
             assert process.poll() is None, process.communicate()[1][-3_000:]
             time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
+        below |= descendants_of(process.pid)
+        process.kill()
         process.communicate()
+        until_ended(below)
         runs = runs_of(url, tmp_path)
         (info,) = runs.infos()
         assert info.status == "running"
@@ -176,6 +180,7 @@ def killed_and_resumed(
     again = sum(count - 1 for count in prompts(provider).values())
     assert again <= 10 * len(moments)
     assert len(prompts(provider)) == SUB_CALLS + 4 + 4 * 2
+    assert len(below) > 1  # a fork server and a sandbox
 
 
 async def cancelled(rlm: RLM[Any], provider: StandIn, calls: int) -> None:
@@ -186,6 +191,10 @@ async def cancelled(rlm: RLM[Any], provider: StandIn, calls: int) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def until_ended(pids: set[int]) -> None:
+    until(lambda: not any(map(is_running, pids)))
 
 
 def test_two_processes_resume_a_run_at_once(url: str, tmp_path: Path, provider: StandIn) -> None:

@@ -71,6 +71,7 @@ def test_a_submitted_question_is_answered(url: str, provider: StandIn, tmp_path:
         waiting = storage.queue.get(job_id)
         assert (waiting.status, waiting.priority) == ("pending", 3)
         assert (waiting.manifest.llm_model, waiting.manifest.llm_provider) == ("root", "openai")
+        assert len(waiting.manifest.prompts_sha256) == 64
         assert provider.calls() == []
         models = ModelsByName(provider.base_url)
         worker = Worker(storage, lambda each: models.rlm(models_of(each), each.options))
