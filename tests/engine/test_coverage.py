@@ -60,14 +60,16 @@ async def test_a_final_is_sent_back_until_all_was_read() -> None:
     assert [each.path for each in printed] == ["r:t1", "r:t4"]  # the question shows the beginning
 
 
-async def test_the_offline_model_reads_the_rest() -> None:
-    """Of many sources, some too short to be found at first, it reads what its first answer left
-    unread, and its final answer is taken.
+@pytest.mark.parametrize("are_named", [False, True])
+async def test_the_offline_model_reads_the_rest(are_named: bool) -> None:
+    """Of many sources, some too short to be found at first and one that repeats itself, it reads what
+    its first answer left unread, and its final answer is taken.
     """
     draw = random.Random(5)
     sources = [words(draw.choice([1, 5, 2_000]), seed) for seed in range(60)]
-    sources[30] += " Ada Conti approved the dam. "
-    result = await RLM("offline", require_coverage=1).acompletion("Who approved the dam?", sources)
+    sources[30] = "Ada Conti approved the dam.\n" + "Rain fell. " * 3_000
+    context = {f"a, b[{at}].py": text for at, text in enumerate(sources)} if are_named else sources
+    result = await RLM("offline", require_coverage=1).acompletion("Who approved the dam?", context)
     assert (result.stop_reason, result.error, result.coverage.unread) == ("final", None, ())
     assert "Ada Conti approved the dam." in result.answer
     assert result.iterations > 3

@@ -40,10 +40,13 @@ _STEPS: Final = {
     3: ("reduce", "I rank the quotes, check them against the document, and finish."),
 }
 _REST: Final = ("rest", "More of the document must be read: I ask about the rest, and finish then.")
+_MARK: Final = "¶"  # before a passage whose place is known
 _STEP: Final = re.compile(r"^# Step (\d) of 3:", re.MULTILINE)
 # In the engine's refusal of an answer before enough was read, and the parts that it lists
-_UNREAD: Final = re.compile(r"\bUnread: ((?:\w+_\d+\[\d+:\d+\](?:, )?)+)")
-_PART: Final = re.compile(r"_(\d+)\[(\d+):(\d+)\]")
+_UNREAD: Final = re.compile(
+    r"^Your final answer was not taken: .* Unread: (.*)\. Send", re.MULTILINE
+)
+_PART: Final = re.compile(r"(?:^|, )(.+?)\[(\d+):(\d+)\]")
 _ERROR: Final = re.compile(r"^\w*(?:Error|Exception|Interrupt|Exit)\w*\b.*", re.MULTILINE)
 
 
@@ -102,7 +105,7 @@ def _root(request: Request) -> str:
     if is_done:
         return _program(step + 1, query)
     if step == 3 and (unread := _UNREAD.search(seen)):
-        parts = [tuple(map(int, part)) for part in _PART.findall(unread[1])]
+        parts = [(name, int(start), int(end)) for name, start, end in _PART.findall(unread[1])]
         return _filled(*_REST, {"unread": parts})
     # The conversation of a session still shows the programs of earlier questions.
     if step == 0 or query in seen:
@@ -167,7 +170,7 @@ def _parts(prompt: str, query: str) -> tuple[str, str]:
     """The question of a prompt, and the passage that it is about."""
     if prompt.startswith(_ASK):
         ours, _, passage = prompt.removeprefix(_ASK).partition("\n\nPassage:\n")
-        return ours.removeprefix("\n\nQuestion: "), passage
+        return ours.removeprefix("\n\nQuestion: "), passage.removeprefix(_MARK)
     first, _, rest = prompt.strip().partition("\n\n")
     before, _, last = prompt.strip().rpartition("\n\n")
     if _is_question(first) or (not query and not _is_question(last)):

@@ -97,7 +97,7 @@ function citationItem(citation, at) {
       { class: "place" },
       link(
         place,
-        foreign(source ? sourceLabel(source) : citation.source),
+        foreign(citation.location || (source ? sourceLabel(source) : citation.source)),
         `, characters ${count(citation.start)} to ${count(citation.end)}`,
       ),
       citation.ambiguous ? " (these words occur more than once; this is the first place)" : null,

@@ -9,7 +9,7 @@ function openRow(row, { isMove = false } = {}) {
 /** Go to what a link names. */
 function goTo(name, isMove) {
   const row = rowOf.get(name);
-  const place = name.match(/^text-(.+)-(\d+)-(\d+)$/);
+  const place = name.match(/^text-(.+)-(\d+)-(\d+)$/s);
   if (row) {
     revealRow(row);
     openRow(row, { isMove });

@@ -2,9 +2,12 @@
 rest = [at for at in range(len(chunks)) if at not in asked]
 passages = [text_of(chunks[at]) for at in rest]
 if not rest:  # of these parts, only pieces are missing
-    passages = [
-        sources[number][at : min(at + size, end)]
-        for number, start, end in unread
+    keys = context if hasattr(context, "values") else map("context_{}".format, range(len(sources)))
+    by_name = dict(zip(keys, sources, strict=True))
+    passages = [  # with a mark, or a repeated text after a line end may seem to be another place
+        "¶" + by_name[name][at : min(at + size, end)]
+        for name, start, end in unread
+        if name in by_name
         for at in range(start, end, size)
     ]
 replies += llm_batch([f"{ask}\n\nQuestion: {question}\n\nPassage:\n{text}" for text in passages])
