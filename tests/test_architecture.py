@@ -24,7 +24,7 @@ LAYERS = [
     {"lm", "sandbox", "store"},
     {"storage", "engine"},
     {"faces", "jobs"},
-    {"langchain", "llama_index", "ray", "report", "cli"},
+    {"langchain", "llama_index", "otel", "ray", "report", "cli"},
 ]
 ROOT = 2  # modules beside the folders
 # Imports against the direction: lazy, inside a function, each with its reason.
@@ -253,6 +253,7 @@ HEAVY = [
     "llama_index",
     "obstore",
     "openai",
+    "opentelemetry",
     "psycopg",
     "pydantic",
     "ray",

@@ -156,7 +156,7 @@ def test_the_python_of_the_engine_page(server: StandIn, capsys: pytest.CaptureFi
     assert printed[5] == f"context_0[{cost}:{cost + 28}] The dam cost 4,200,000 lire. {{}}\n0\n"
     assert printed[6] == "contract.txt:2\n"
     assert "% read: " in printed[7]
-    assert len(printed) == 11
+    assert len(printed) == 12
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
     assert Path("findings.jsonl").exists()
 

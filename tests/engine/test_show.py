@@ -238,11 +238,11 @@ def test_hooks_are_created_on_request() -> None:
 
 
 def test_a_silent_run_loads_no_bar() -> None:
-    """Without `show_progress`, tqdm is not imported."""
+    """Without `show_progress`, tqdm is not imported; nor is OpenTelemetry without its hook."""
     run = "from rlm_integrations import RLM; RLM('offline', verbose=True).completion('Who?', 'Anna did.')"
-    code = f"import sys; {run}; print('tqdm' in sys.modules)"
+    code = f"import sys; {run}; print({{'tqdm', 'opentelemetry'}} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "set()\n"
 
 
 def retried(number: int, at: float, kind: str = "connection") -> CallRetried:

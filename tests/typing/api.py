@@ -37,6 +37,7 @@ from rlm_integrations import (
     llm_batch_iter,
 )
 from rlm_integrations.jobs import Worker, submit
+from rlm_integrations.otel import OTelHook
 from rlm_integrations.storage import Storage
 
 
@@ -151,7 +152,7 @@ def everything_that_bounds_a_run(store: SharedStore) -> Iterator[str]:
         limits=Limits(block_seconds=5),
         retry=Retry(failures=1),
         on_event=watch,
-    )
+    ).replace(on_event=OTelHook(include_content=True, provider={"mine": "groq"}))
     try:
         result = rlm.completion("?", "text")
     except BudgetExceededError as error:
