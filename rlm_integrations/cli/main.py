@@ -11,6 +11,7 @@ from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import split_words
 from rlm_integrations.cli.ask import add_ask
 from rlm_integrations.cli.carry import add_export, add_import
+from rlm_integrations.cli.completion import SCRIPTS, complete
 from rlm_integrations.cli.diff import add_diff
 from rlm_integrations.cli.jobs import add_jobs
 from rlm_integrations.cli.output import PipeClosedError, prepare_stdout, say
@@ -72,6 +73,21 @@ def build_parser() -> Parser:
         action=PrintAndExit,
         make=lambda parser, _: f"{parser.prog} {version('rlm-integrations')}",
         help="show the version and exit",
+    )
+    whole.add_argument(
+        "--print-completion",
+        action=PrintAndExit,
+        nargs=None,
+        choices=list(SCRIPTS),
+        make=lambda _, shell: SCRIPTS[shell],
+        help="print the script that completes commands in a shell, and exit",
+    )
+    whole.add_argument(  # for these scripts
+        "--complete",
+        action=PrintAndExit,
+        nargs=argparse.REMAINDER,
+        make=lambda parser, words: "\n".join(complete(parser, words or [""])),
+        help=argparse.SUPPRESS,
     )
     whole.examples = (
         'ask archive.txt "Who approved the Ravenna dam?"',

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 from rlm_integrations.cli import exit_codes
@@ -31,6 +31,11 @@ class Parser(argparse.ArgumentParser):
     def path(self) -> str:
         """The words of the command, such as "storage check"; "" for the whole command line."""
         return self.prog.partition(" ")[2]
+
+    @property
+    def actions(self) -> Sequence[argparse.Action]:
+        """All options and arguments."""
+        return self._actions
 
     def add_commands(self, dest: str) -> Any:
         """Make it a group, and return what commands are added to. Without a command the group
@@ -79,7 +84,8 @@ class PrintAndExit(argparse.Action):
 
     def __call__(self, parser: Any, _: Any, values: Any, __: Any = None) -> NoReturn:
         """Print the text, and exit."""
-        print_text(self._make(parser, values))
+        if text := self._make(parser, values):
+            print_text(text)
         raise SystemExit(exit_codes.ANSWERED)
 
 
