@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
 from rlm_integrations._files import write_whole
 from rlm_integrations._json import read_fields, to_plain
+from rlm_integrations.cited_answer import AnswerCitation, answer_citations
 from rlm_integrations.coverage import Coverage
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import Message, Usage
 from rlm_integrations.run_setup import ModelNames, SourceInfo
 from rlm_integrations.spending import Spending
-from rlm_integrations.trajectory import Citation, Execution, FunctionCall, Iteration, SubCall
+from rlm_integrations.trajectory import (
+    Citation,
+    DroppedEvidence,
+    Execution,
+    FunctionCall,
+    Iteration,
+    SubCall,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -33,7 +41,9 @@ else:
     T_co = TypeVar("T_co", covariant=True)  # defaults need Python 3.13
 
 __all__ = [
+    "AnswerCitation",
     "Citation",
+    "DroppedEvidence",
     "Execution",
     "FunctionCall",
     "Iteration",
@@ -90,6 +100,7 @@ class RLMResult(Generic[T_co]):
             (`Limits.single_call_below`) is replaced by its name.
         run_id: The id of the run.
         dropped_citations: How many citations were dropped because they are not in the document.
+        dropped: What was dropped, and why; the first hundred.
         error: The error's message, if the run ended with an error; or how much was read, if that is
             less than `require_coverage`; otherwise None.
         elapsed: Its duration in seconds.
@@ -118,6 +129,7 @@ class RLMResult(Generic[T_co]):
     messages: tuple[Message, ...] = ()
     run_id: str = ""
     dropped_citations: int = 0
+    dropped: tuple[DroppedEvidence, ...] = ()
     error: str | None = None
     elapsed: float = 0.0
     layers: Mapping[str, str] = field(default_factory=dict)
@@ -160,6 +172,24 @@ class RLMResult(Generic[T_co]):
         access. It has what root models were shown only with `RLM(require_coverage=…)`.
         """
         return Coverage.of(self)
+
+    @property
+    def answer_citations(self) -> tuple[AnswerCitation, ...]:
+        """The statements of the answer that numbers in brackets follow, with their citations:
+        `[1]` is `citations[0]`. Empty for an answer that is no string.
+        """
+        return self._cited[0]
+
+    @property
+    def uncited(self) -> tuple[str, ...]:
+        """The sentences of the answer that no number follows."""
+        return self._cited[1]
+
+    @property
+    def _cited(self) -> tuple[tuple[AnswerCitation, ...], tuple[str, ...]]:
+        text = self.answer if isinstance(self.answer, str) else ""
+        cited, uncited = answer_citations(text, self.citations)
+        return tuple(cited), tuple(uncited)
 
     def __repr__(self) -> str:
         counts = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import CallRecord, Usage
@@ -32,6 +32,35 @@ class Citation:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     ambiguous: bool = False
     location: str = ""
+
+
+DropReason = Literal[
+    "not found",
+    "found with other words between",
+    "stands in another source",
+    "unknown number",
+    "no evidence",
+    "document changed",
+    "limit reached",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedEvidence:
+    """Evidence that a model gave for its answer, and that is not shown as a citation.
+
+    Attributes:
+        evidence: What it gave: a quote, cut at 1,000 characters, a span, or a number in brackets.
+        reason: Why it was dropped. "not found": the document does not say so word for word. "found
+            with other words between": only parts of it are there, in order. "stands in another
+            source": the document says so, but not in the source, or the part, that it was given
+            for. "unknown number": the answer refers to evidence that was not given. "no evidence":
+            it is neither a quote nor a span of the document. "document changed": the document's
+            file has changed. "limit reached": there was too much evidence, or no time to search.
+    """
+
+    evidence: str
+    reason: DropReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,92 @@ def test_a_quote_that_does_not_clearly_mean_one_place(quote: str, why: str) -> N
     assert found(TEXT, quote) == [], why
 
 
+HYPHENATED = (
+    "The infor-\nmation was well-\r\n  known, the ef\u00adfect of\nthe o\ufb03ce clear.\n"
+    "A soft-\nware sys-\ntem may re-sign; a re-\u2010\nport is two hy\u2010\nphens.\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("quote", "words"),
+    [
+        ("The information was", "The infor-\nmation was"),
+        ("information", "infor-\nmation"),
+        ("well-known, the", "well-\r\n  known, the"),
+        ("wellknown, the", "well-\r\n  known, the"),
+        ("the effect of the office clear", "the ef\u00adfect of\nthe o\ufb03ce clear"),
+        ("a software system may", "A soft-\nware sys-\ntem may"),
+        ("a software sys-tem may", "A soft-\nware sys-\ntem may"),
+        ("two hyphens.", "two hy\u2010\nphens."),
+        (
+            "\u201cThe information was wellknown, the effect of the office clear.\u201d",
+            HYPHENATED[: HYPHENATED.index("\nA soft")],
+        ),
+    ],
+)
+def test_words_that_are_hyphenated_at_the_end_of_a_line(quote: str, words: str) -> None:
+    """A quote has the word whole, or with its hyphen; the place has the line's end."""
+    assert found(HYPHENATED, quote) == [words]
+
+
+@pytest.mark.parametrize(
+    "quote",
+    ["may resign", "infor mation was", "soft ware system", "a re-port", "he information"],
+)
+def test_a_hyphen_within_a_line_is_a_part_of_the_word(quote: str) -> None:
+    """Only hyphens at ends of lines may be missing, and words are whole."""
+    assert found(HYPHENATED, quote) == []
+
+
+NEAR = [
+    # What a model makes of a sentence when it does not copy it
+    lambda words, at: [*words[:at], *words[at + 1 :]],  # a word is missing
+    lambda words, at: [*words[:at], "indeed", *words[at:]],  # added
+    lambda words, at: [*words[:at], "other", *words[at + 1 :]],  # another
+    lambda words, at: [*words[:at], *reversed(words[at : at + 2]), *words[at + 2 :]],  # moved
+    lambda words, at: [*words[:at], words[at] + "s", *words[at + 1 :]],  # inflected
+    lambda words, at: [*words[:at], words[at].translate(_OTHER_DIGITS), *words[at + 1 :]],
+]
+_OTHER_DIGITS = str.maketrans("0123456789aeiou", "1234567890eioua")
+
+
+def test_no_near_quote_is_a_citation() -> None:
+    """Of more than 500 quotes that are nearly in the document none has a place, and each honest one
+    has its own.
+    """
+    random_ = random.Random(7)
+    sentences = [
+        " ".join(random_.choices(PLAIN_WORDS, k=12)) + f" {random_.randrange(1000)} {number}."
+        for number in range(30)
+    ]
+    text = "".join(map(_broken, sentences))
+    near = honest = 0
+    with Corpus.build(text) as corpus:
+        for sentence in sentences:
+            words = sentence.split(" ")
+            for change in NEAR:
+                for at in (2, 6, 10):
+                    quote = " ".join(change(words, at))
+                    if quote != sentence:
+                        assert locate_quote(corpus, quote) == [], quote
+                        near += 1
+            (hit,) = locate_quote(corpus, sentence)
+            there = corpus.text(hit.span.source, hit.span.start, hit.span.end)
+            plain = there.replace("-\n", "").replace("\u201c", '"').replace("\ufb01", "fi")
+            assert " ".join(plain.split()).strip('"') == sentence.strip('"')
+            honest += 1
+    assert near > 500 and honest == 30
+
+
+PLAIN_WORDS = """the river "ends" at an old bridge where nobody finds information of difference in autumn""".split()
+
+
+def _broken(sentence: str) -> str:
+    """A sentence as a typesetter breaks it."""
+    text = sentence.replace('"', "\u201c").replace("fi", "\ufb01")
+    return text.replace("information", "infor-\nmation").replace(" bridge", "\n   bridge") + "\n"
+
+
 def test_exact_places_are_preferred() -> None:
     """If the quote occurs exactly, inexact places do not count, and several exact ones are all
     reported.

@@ -155,8 +155,9 @@ def test_the_python_of_the_engine_page(server: StandIn, capsys: pytest.CaptureFi
     cost = END + 1
     assert printed[5] == f"context_0[{cost}:{cost + 28}] The dam cost 4,200,000 lire. {{}}\n0\n"
     assert printed[6] == "contract.txt:2\n"
-    assert "% read: " in printed[7]
-    assert len(printed) == 12
+    assert printed[7] == "('The dam cost 4,200,000 lire.',)\n"
+    assert "% read: " in printed[8]
+    assert len(printed) == 13
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
     assert Path("findings.jsonl").exists()
 

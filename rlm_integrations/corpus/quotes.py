@@ -1,5 +1,5 @@
 """Finds quotes that models changed: other typographic marks, composed or decomposed accents, other
-case, added quotation marks, an ellipsis.
+case, added quotation marks, an ellipsis, words that are hyphenated at the end of a line.
 
 The search is lenient, but the result is a span of the document. It takes time in proportion to the
 document, like `find_quote`.
@@ -12,6 +12,7 @@ from typing import Final
 from unicodedata import combining, normalize
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.hyphenation import hyphenated_places
 from rlm_integrations.corpus.single_spaced import candidates, loose_places
 from rlm_integrations.corpus.spans import Hit, find_quote
 from rlm_integrations.records import SpanRef
@@ -21,6 +22,7 @@ MIN_CHARS: Final = 4  # of a quote that is searched for leniently
 MIN_PART_CHARS: Final = 8  # before and after an ellipsis
 MAX_PARTS: Final = 8  # of a quote with ellipses
 PIECE_CHARS: Final = 1_000  # normalized at once
+MAX_SEARCHES: Final = 24  # for the parts of a quote with other words between
 MAX_PLACES: Final = 32  # of a quote or a part; with more, it does not mean one place
 
 _MARKS: Final = {
@@ -40,7 +42,7 @@ def locate_quote(
     clearly means.
 
     That place may differ in case, in typographic and straight marks, in composed and decomposed
-    characters, and in quotation marks around the quote. An ellipsis between two parts of a quote
+    characters, in quotation marks around the quote, and in hyphens at ends of lines. An ellipsis between two parts of a quote
     replaces up to 1,000 characters, which belong to the place. If a quote could mean several
     places, none is returned.
 
@@ -66,7 +68,33 @@ def locate_quote(
             if not found[-1]:
                 break
         places = _joined(found)
+    if not places and len(needle) >= MIN_CHARS:
+        places = hyphenated_places(corpus, source, needle, fold=fold_quote, most=MAX_PLACES)
     return [Hit(places[0], exact=False)] if len(places) == 1 else []
+
+
+def has_words_between(corpus: Corpus, quote: str) -> bool:
+    """Whether a quote that has no place is found in a few parts, in order, with other words of the
+    document between them.
+    """
+    words = _bare(fold_quote(" ".join(quote.split()))).split()
+    found: list[list[SpanRef]] = []
+    searches = MAX_SEARCHES
+    while words and len(found) < MAX_PARTS:
+        least, most = 0, len(words)  # words at the beginning: occur, and do not occur
+        while least < most and searches > 0:
+            searches -= 1
+            middle = (least + most + 1) // 2
+            if _occurs(corpus, " ".join(words[:middle])):
+                least = middle
+            else:
+                most = middle - 1
+        part = " ".join(words[:least])
+        if len(part) < MIN_PART_CHARS or searches == 0:
+            return False
+        found.append(_places(corpus, None, part))
+        words = words[least:]
+    return not words and len(found) > 1 and bool(_joined(found))
 
 
 def fold_quote(text: str) -> str:
@@ -126,6 +154,15 @@ def _is_whole(corpus: Corpus, span: SpanRef, needle: str) -> bool:
         return False
     return not (before.isalnum() and text[0].isalnum()) and not (
         text[-1].isalnum() and after.isalnum()
+    )
+
+
+def _occurs(corpus: Corpus, needle: str) -> bool:
+    """Whether folded words occur."""
+    return any(
+        True
+        for name in candidates(corpus, None, needle, fold=fold_quote)
+        for _ in loose_places(corpus, name, needle, fold=fold_quote)
     )
 
 

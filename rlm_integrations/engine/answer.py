@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef, StoreObject
+from rlm_integrations.sandbox.base import FinalValue
 from rlm_integrations.sandbox.output import replace_surrogates
 from rlm_integrations.sandbox.wire import Opaque
 
@@ -69,6 +71,23 @@ class AnswerType:
             except InvalidAnswerError as as_json:
                 raise (as_json if is_json else as_value) from None
 
+    def joined(self, final: FinalValue) -> FinalValue:
+        """A final whose value is one or several of `{"text": …, "evidence": …}` as the text of all,
+        with a number in brackets for each piece of evidence; any other as it is.
+        """
+        sentences = final.value if isinstance(final.value, list) else [final.value]
+        if self.schema is not None or not sentences or not all(map(_is_sentence, sentences)):
+            return final
+        texts: list[str] = []
+        evidence = list(final.evidence)
+        for each in sentences:
+            own = each["evidence"] if isinstance(each["evidence"], list) else [each["evidence"]]
+            first = len(evidence) + 1
+            evidence += own
+            marks = "".join(f"[{number}]" for number in range(first, first + len(own)))
+            texts.append(f"{each['text'].rstrip()} {marks}".rstrip())
+        return replace(final, value=" ".join(texts), evidence=tuple(evidence))
+
     @staticmethod
     def _validated(validate: Callable[[Any], Any], value: Any) -> Any:
         from pydantic import ValidationError
@@ -113,6 +132,14 @@ class AnswerType:
             elif isinstance(each, dict):
                 inside += [iter(each), iter(each.values())]
         return room < 0
+
+
+def _is_sentence(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"text", "evidence"}
+        and isinstance(value["text"], str)
+    )
 
 
 def _is_json(text: str) -> bool:

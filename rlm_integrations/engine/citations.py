@@ -1,21 +1,55 @@
 """Verifies evidence: looks up a model's quotes and spans in the document."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.corpus.locations import locate_lines
-from rlm_integrations.corpus.quotes import locate_quote
+from rlm_integrations.corpus.quotes import has_words_between, locate_quote
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
-from rlm_integrations.trajectory import Citation
+from rlm_integrations.trajectory import Citation, DroppedEvidence, DropReason
 
 MAX_CITATIONS = 1_000  # citations of one answer
 MAX_QUOTE_CHARS = 100_000  # characters of one quote
+MAX_DROPPED = 100  # pieces that were dropped of which is said what and why
+_DROPPED_CHARS = 1_000  # of such a piece
 # Characters of the document that are searched for the quotes of one answer: about ten seconds
 _MAX_READ_CHARS = 4_000_000_000
+
+
+@dataclass(slots=True)
+class VerifiedEvidence:
+    """The evidence of one answer.
+
+    Attributes:
+        citations: The verified pieces, without duplicates.
+        numbers: For each item of the evidence the numbers of its citations, from 1.
+        dropped: Pieces that could not be verified, with the reason; at most `MAX_DROPPED`.
+        dropped_count: The number of all of them.
+    """
+
+    citations: list[Citation] = field(default_factory=list)
+    numbers: list[list[int]] = field(default_factory=list)
+    dropped: list[DroppedEvidence] = field(default_factory=list)
+    dropped_count: int = 0
+
+    def drop(self, evidence: str, reason: DropReason) -> None:
+        """Count a piece that is not shown."""
+        self.dropped_count += 1
+        if len(self.dropped) < MAX_DROPPED:
+            self.dropped.append(DroppedEvidence(evidence[:_DROPPED_CHARS], reason))
+
+
+class _DroppedError(Exception):
+    """A piece of evidence is not shown, for this reason."""
+
+    def __init__(self, reason: DropReason) -> None:
+        super().__init__(reason)
+        self.reason: DropReason = reason
 
 
 def verify_evidence(
@@ -25,9 +59,8 @@ def verify_evidence(
     ambiguous: Collection[SpanRef] = (),
     *,
     until: float | None = None,
-) -> tuple[list[Citation], int]:
-    """The verified evidence as citations of the root's document, without duplicates, and the number
-    of pieces that could not be verified. Blocks; call it in a thread.
+) -> VerifiedEvidence:
+    """The evidence of an answer, verified in the root's document. Blocks; call it in a thread.
 
     Evidence cannot be verified either if the document's file has changed.
 
@@ -39,7 +72,7 @@ def verify_evidence(
         until: The end of the run's time, in seconds of `time.monotonic()`; later quotes are not
             searched for.
     """
-    return _Check(corpus, root, ambiguous, until).of(list(_flat(evidence)))
+    return _Check(corpus, root, ambiguous, until).of(evidence)
 
 
 class _Check:
@@ -53,72 +86,128 @@ class _Check:
         self._root = root
         self._ambiguous = set(ambiguous)
         self._read = 0
-        self._found: dict[str, SpanRef | None] = {}
+        self._found: dict[tuple[str, str | None], SpanRef | DropReason] = {}
+        self._verified = VerifiedEvidence()
+        self._numbers: dict[SpanRef, int] = {}
 
-    def of(self, pieces: list[Any]) -> tuple[list[Citation], int]:
-        citations: dict[SpanRef, Citation] = {}
-        dropped = len(pieces[MAX_CITATIONS:])
-        for piece in pieces[:MAX_CITATIONS]:
-            try:
-                place = self._find_place(piece)
-                span = self._lift(place)
-                if span is not None and span not in citations:
-                    citations[span] = self._citation(span, ambiguous=place in self._ambiguous)
-            except ContextError:
-                span = None
-            dropped += span is None
-        return self._located(citations), dropped
+    def of(self, evidence: Iterable[Any]) -> VerifiedEvidence:
+        verified = self._verified
+        checked = 0
+        for item in evidence:
+            verified.numbers.append(numbers := [])
+            for piece in _pieces(item):
+                checked += 1
+                try:
+                    numbers.append(self._number(piece, is_late=checked > MAX_CITATIONS))
+                except _DroppedError as dropped:
+                    verified.drop(_shown(piece), dropped.reason)
+                except ContextError:
+                    verified.drop(_shown(piece), "document changed")
+        verified.citations = self._located()
+        return verified
 
-    def _located(self, citations: Mapping[SpanRef, Citation]) -> list[Citation]:
+    def _located(self) -> list[Citation]:
         try:
-            found = locate_lines(self._root, citations)
+            found = locate_lines(self._root, self._numbers)
         except ContextError:  # a file changed after it was cited: its lines are unknown
             found = {}
-        return [replace(each, location=found.get(span, "")) for span, each in citations.items()]
+        pairs = zip(self._numbers, self._verified.citations, strict=True)
+        return [replace(each, location=found.get(span, "")) for span, each in pairs]
 
-    def _citation(self, span: SpanRef, *, ambiguous: bool) -> Citation:
-        quote = self._root.text(span.source, span.start, span.end)
-        metadata = dict(self._root.source(span.source).metadata)
-        return Citation(span.source, span.start, span.end, quote, metadata, ambiguous=ambiguous)
+    def _number(self, piece: Any, *, is_late: bool) -> int:
+        """The number of the citation of a piece of evidence."""
+        if is_late:
+            raise _DroppedError("limit reached")
+        place = self._place(piece)
+        span = self._lift(place)
+        if span not in self._numbers:
+            quote = self._root.text(span.source, span.start, span.end)
+            metadata = dict(self._root.source(span.source).metadata)
+            citations = self._verified.citations
+            is_ambiguous = place in self._ambiguous
+            citations.append(
+                Citation(span.source, span.start, span.end, quote, metadata, is_ambiguous)
+            )
+            self._numbers[span] = len(citations)
+        return self._numbers[span]
 
-    def _find_place(self, piece: Any) -> SpanRef | None:
-        """The place in the run's document that a piece of evidence refers to, or None."""
+    def _place(self, piece: Any) -> SpanRef:
+        """The place in the run's document that a piece of evidence refers to."""
         match piece:
             case SpanRef():
                 return piece
-            case str() if len(piece) <= MAX_QUOTE_CHARS:
-                if piece not in self._found:
-                    self._found[piece] = self._search(piece)
-                return self._found[piece]
+            case str():
+                return self._place_of_quote(piece, None)
             # The form in objects of the store
             case {"source": str() as source, "start": int() as start, "end": int() as end}:
                 return SpanRef(source, start, end)
-        return None
+            case {"quote": str() as quote, "source": str() as source}:
+                return self._place_of_quote(quote, source)
+            case {"quote": str() as quote}:
+                return self._place_of_quote(quote, None)
+        raise _DroppedError("no evidence")
 
-    def _search(self, quote: str) -> SpanRef | None:
-        if self._read > _MAX_READ_CHARS or (
-            self._until is not None and time.monotonic() >= self._until
-        ):
-            return None
-        hits = locate_quote(self._corpus, quote)
+    def _place_of_quote(self, quote: str, source: str | None) -> SpanRef:
+        if (quote, source) not in self._found:
+            self._found[quote, source] = self._search(quote, source)
+        found = self._found[quote, source]
+        if isinstance(found, SpanRef):
+            return found
+        raise _DroppedError(found)
+
+    def _search(self, quote: str, source: str | None) -> SpanRef | DropReason:
+        """The place of a quote, or why there is none."""
+        if len(quote) > MAX_QUOTE_CHARS or self._is_late():
+            return "limit reached"
+        try:
+            hits = locate_quote(self._corpus, quote, source)
+        except InputError:  # an unknown source
+            hits = []
         self._read += hits[-1].span.end if len(hits) > 1 else 5 * self._corpus.characters
         if len(hits) > 1:
             self._ambiguous.add(hits[0].span)
-        return hits[0].span if hits else None
+        return hits[0].span if hits else self._why_not(quote, source)
 
-    def _lift(self, span: SpanRef | None) -> SpanRef | None:
-        """The span in the root's document, or None if there is none."""
-        if span is None or not 0 < span.end - span.start <= MAX_QUOTE_CHARS:
-            return None
-        try:
-            return self._corpus.lift(span)
-        except InputError:
-            return None
+    def _why_not(self, quote: str, source: str | None) -> DropReason:
+        if len(quote) <= _DROPPED_CHARS and not self._is_late():
+            self._read += 5 * self._root.characters
+            if (source is not None or self._corpus is not self._root) and locate_quote(
+                self._root, quote
+            ):
+                return "stands in another source"
+            if has_words_between(self._corpus, quote):
+                return "found with other words between"
+        return "not found"
+
+    def _is_late(self) -> bool:
+        return self._read > _MAX_READ_CHARS or (
+            self._until is not None and time.monotonic() >= self._until
+        )
+
+    def _lift(self, span: SpanRef) -> SpanRef:
+        """The span in the root's document."""
+        if 0 < span.end - span.start <= MAX_QUOTE_CHARS:
+            with suppress(InputError):
+                if (lifted := self._corpus.lift(span)) is not None:
+                    return lifted
+        raise _DroppedError("not found")
 
 
-def _flat(evidence: Iterable[Any]) -> Iterable[Any]:
-    for piece in evidence:
-        if isinstance(piece, list | tuple):
-            yield from piece
-        elif piece is not None:  # the result of `cite` if it does not find the words
-            yield piece
+def _pieces(item: Any) -> Iterator[Any]:
+    """The pieces of an item of the evidence; none if `cite` did not find the words."""
+    if isinstance(item, list | tuple):
+        yield from item
+    elif item is not None:
+        yield item
+
+
+def _shown(piece: Any) -> str:
+    """A piece of evidence in a few words."""
+    match piece:
+        case str():
+            return piece
+        case {"quote": str() as quote}:
+            return quote
+        case SpanRef():
+            return f"{piece.source[:_DROPPED_CHARS]}[{piece.start}:{piece.end}]"
+    return type(piece).__name__

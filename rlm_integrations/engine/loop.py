@@ -278,6 +278,7 @@ class Run:
         self._final = self._bounded(kept) if kept is not None else self._final
         if (final := found.final) is None:
             return found.message
+        final = self.typed.joined(final)
         try:
             answer = await runtime.offload(self.typed.read, final.value)
         except AnswerTooLongError as error:
@@ -293,10 +294,10 @@ class Run:
             if unread := await self.reading.refusal([*outcome.turns, turn]):
                 return unread
         outcome.answer = answer
-        outcome.citations, dropped = await self._tree.verify_evidence(
+        verified = await self._tree.verify_evidence(
             final.evidence, self._repl.corpus, quotes.ambiguous
         )
-        outcome.dropped_citations = dropped + quotes.unchecked
+        outcome.cite(verified, unchecked=quotes.unchecked, in_place=self._depth == 0)
         return None
 
     def _note(

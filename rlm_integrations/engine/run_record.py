@@ -107,6 +107,7 @@ def make_result(
             for each in outcome.messages
         ),
         run_id=tree.run_id,
+        dropped=tuple(outcome.dropped),
         dropped_citations=outcome.dropped_citations,
         error=outcome.error,
         elapsed=tree.clock.now(),

@@ -64,9 +64,7 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
             run.typed.read, fenced[1] if fenced else words or record.reply
         )
         outcome.stop_reason = "final"
-        outcome.citations, outcome.dropped_citations = await tree.verify_evidence(
-            quotes, tree.corpus
-        )
+        outcome.cite(await tree.verify_evidence(quotes, tree.corpus))
     except InvalidAnswerError as error:
         note = prompts.invalid(str(error))
     turn = Iteration(

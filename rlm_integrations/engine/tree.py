@@ -10,7 +10,7 @@ from rlm_integrations._concurrency import runtime
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.budget import Purse
 from rlm_integrations.engine.call_id import CallId
-from rlm_integrations.engine.citations import verify_evidence
+from rlm_integrations.engine.citations import VerifiedEvidence, verify_evidence
 from rlm_integrations.engine.clock import RunClock
 from rlm_integrations.engine.journal import Answer, Journal
 from rlm_integrations.engine.locating import PromptLocator, RunLocator
@@ -22,7 +22,6 @@ from rlm_integrations.engine.threads import TreeThreads
 from rlm_integrations.events import Emitter
 from rlm_integrations.records import SpanRef
 from rlm_integrations.store import SharedStore
-from rlm_integrations.trajectory import Citation
 
 MAX_NOTING = 4  # concurrent groups of calls whose prompts are looked up in the document
 
@@ -107,7 +106,7 @@ class Tree:
 
     async def verify_evidence(
         self, evidence: Iterable[Any], corpus: Corpus, ambiguous: Collection[SpanRef] = ()
-    ) -> tuple[list[Citation], int]:
+    ) -> VerifiedEvidence:
         """Verify evidence until the run's time limit; see `citations.verify_evidence`."""
         left = self.purse.seconds_left()
         until = None if left is None else time.monotonic() + left

@@ -82,14 +82,14 @@ class Evidence:
 
 
 def citations_as_evidence(citations: Iterable[Citation], corpus: Corpus | None) -> list[Evidence]:
-    """An answer's citations, already verified, with at most `MAX_SHOWN_CHARS` characters of quotes
-    in total: an answer may cite the whole document.
+    """An answer's first citations, already verified, with at most `MAX_SHOWN_CHARS` characters of
+    quotes in total: an answer may cite the whole document.
     """
     found: list[Evidence] = []
     room = MAX_SHOWN_CHARS
     for each in citations:
         if len(each.quote) > room:
-            continue
+            break  # so that the n-th is the one that the answer calls [n]
         room -= len(each.quote)
         places = _Spans(corpus, [SpanRef(each.source, each.start, each.end)])
         id_ = f"{each.source}:{each.start}-{each.end}"

@@ -12,6 +12,7 @@ except ImportError as error:
 from rlm_integrations.langchain.batch import LLMBatchRunnable
 from rlm_integrations.langchain.fast import fast_chat_openai
 from rlm_integrations.langchain.kept_stores import result_of
+from rlm_integrations.langchain.message import answer_message
 from rlm_integrations.langchain.node import as_node
 from rlm_integrations.langchain.retriever import RLMStoreRetriever
 from rlm_integrations.langchain.runnable import RLMRunnable
@@ -23,6 +24,7 @@ __all__ = [
     "RLMRunnable",
     "RLMStoreRetriever",
     "RLMStoreToolkit",
+    "answer_message",
     "as_node",
     "create_rlm_tool",
     "fast_chat_openai",

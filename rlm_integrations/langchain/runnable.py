@@ -5,7 +5,8 @@ from contextlib import aclosing
 from typing import Any, Final, Literal, Self
 
 from langchain_core.documents import Document
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.utils import AddableDict
 from pydantic import BaseModel, PrivateAttr
 from typing_extensions import override
@@ -20,6 +21,7 @@ from rlm_integrations.langchain import kept_stores
 from rlm_integrations.langchain.fast import warn_of_slow
 from rlm_integrations.langchain.functions import function_of
 from rlm_integrations.langchain.inputs import AskedDocument, Question, RLMInput, asked, bound_to
+from rlm_integrations.langchain.message import answer_message
 from rlm_integrations.langchain.models import model_of
 from rlm_integrations.langchain.outputs import output_of, output_schema
 from rlm_integrations.langchain.portal_runnable import PortalRunnable
@@ -132,6 +134,12 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
         of these.
         """
         return self.model_copy(update={"context": bound_to(context)})
+
+    def as_message(self) -> Runnable[Any, AIMessage]:
+        """This runnable with its output as an `AIMessage` whose content carries the citations; see
+        `rlm_integrations.langchain.answer_message`.
+        """
+        return self | RunnableLambda(answer_message)
 
     @property
     @override

@@ -257,12 +257,12 @@ def _message_and_artifact(output: Mapping[str, Any]) -> tuple[str, dict[str, Any
         for each in artifact["context"][:_MAX_KEPT_QUOTES]
     ]
     lines = [truncate(answer, _MAX_ANSWER_CHARS)] if answer else []
-    for each in artifact["context"][:_MAX_QUOTES]:
+    for number, each in enumerate(artifact["context"][:_MAX_QUOTES], 1):
         (span,) = each["metadata"]["spans"]
         quote = each["page_content"]
         place = f"{span['doc_id']}:{span['start']}-{span['end']}"
         lines.append(
-            f"[{each['metadata']['location'] or place}] "
+            f"[{number}] {each['metadata']['location'] or place} "
             f"{quote[:_MAX_QUOTE_CHARS]}{'…' if len(quote) > _MAX_QUOTE_CHARS else ''}"
         )
     run = artifact["rlm"]

@@ -9,6 +9,7 @@ try:
     from rlm_integrations.llama_index.batch import LLMBatch
     from rlm_integrations.llama_index.chat_engine import RLMChatEngine
     from rlm_integrations.llama_index.fast import fast_openai, fast_openai_like
+    from rlm_integrations.llama_index.message import cited_message
     from rlm_integrations.llama_index.progress import RLMProgressEvent, RLMWorkflowEvent
     from rlm_integrations.llama_index.query_engine import RLMQueryEngine
     from rlm_integrations.llama_index.results import result_of
@@ -33,6 +34,7 @@ __all__ = [
     "SlowTransportWarning",
     "as_query_engine_tool",
     "askable",
+    "cited_message",
     "fast_openai",
     "fast_openai_like",
     "result_of",

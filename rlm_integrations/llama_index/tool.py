@@ -3,15 +3,17 @@ context.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.response.schema import RESPONSE_TYPE
+from llama_index.core.schema import NodeWithScore
 from llama_index.core.tools import FunctionTool, QueryEngineTool, ToolOutput
 from llama_index.core.tools.types import ToolMetadata
 from llama_index.core.workflow import Context
 
+from rlm_integrations.cited_answer import statements
 from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import IncompleteError, InputError
 from rlm_integrations.llama_index.query_engine import RLMQueryEngine
@@ -28,6 +30,8 @@ _VALID_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_DESCRIPTION_CHARS = 1024
 # Maximum length of an answer for the model: a run can answer with its whole document
 _MAX_ANSWER_CHARS: Final = 50_000
+_MAX_QUOTE_CHARS: Final = 300  # of each quote in the message
+_MAX_QUOTES: Final = 20  # in the message
 
 
 class RLMEngineTool(QueryEngineTool):
@@ -195,10 +199,21 @@ def _message_of(response: RESPONSE_TYPE) -> tuple[str, bool]:
     )
     reason = metadata.get("stop_reason", "final")
     return (
-        (_truncate(text), False)
+        ("\n".join([_truncate(text), *_quotes(text, response.source_nodes)]), False)
         if reason == "final"
         else _partial_message(text, reason, metadata.get("error"))
     )
+
+
+def _quotes(answer: str, sources: Sequence[NodeWithScore]) -> list[str]:
+    """The quotes whose numbers are in the answer."""
+    found, _ = statements(answer, len(sources))
+    numbers = sorted({number for each in found for number in each.numbers})
+    quotes = [(each, sources[each - 1].node.get_content()) for each in numbers[:_MAX_QUOTES]]
+    return [
+        f"[{number}] {quote[:_MAX_QUOTE_CHARS]}{'…' if len(quote) > _MAX_QUOTE_CHARS else ''}"
+        for number, quote in quotes
+    ]
 
 
 def _message_of_incomplete(result: RLMResult) -> tuple[str, bool]:

@@ -142,8 +142,10 @@ async def test_many_quotes_that_are_nowhere_end_in_time(monkeypatch: pytest.Monk
     monkeypatch.setattr("rlm_integrations.engine.citations._MAX_READ_CHARS", 10 * len(TEXT))
     with Corpus.build(TEXT) as corpus:
         evidence = [f"invented {n}" for n in range(50)] + ["Nobody", SpanRef("context_0", 4, 10)]
-        citations, dropped = verify_evidence(evidence, corpus, corpus)
-    assert ([each.quote for each in citations], dropped) == (["bridge"], 51)
+        verified = verify_evidence(evidence, corpus, corpus)
+    quotes = [each.quote for each in verified.citations]
+    assert (quotes, verified.dropped_count) == (["bridge"], 51)
+    assert verified.dropped[-1].reason == "limit reached"
 
 
 PIECES = st.one_of(
@@ -178,14 +180,14 @@ def test_hostile_evidence_never_makes_a_wrong_citation(
     citation, a duplicate or counted.
     """
     with Corpus.build([one, other]) as corpus:
-        citations, dropped = verify_evidence(evidence, corpus, corpus)
-    for citation in citations:
+        verified = verify_evidence(evidence, corpus, corpus)
+    for citation in verified.citations:
         assert (
             {"context_0": one, "context_1": other}[citation.source][citation.start : citation.end]
             == citation.quote
             != ""
         )
-    assert len(citations) + dropped <= sum(
+    assert len(verified.citations) + verified.dropped_count <= sum(
         len(each) if isinstance(each, list) else 1 for each in evidence
     )
 

@@ -79,7 +79,7 @@ async def test_an_agent_asks_a_document(asynchronously: bool, server: StandIn) -
     assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
     assert messages[-1].content == END
     (answer,) = told(messages)
-    assert answer.content.startswith(f"{ANSWER}\n[minutes:")
+    assert answer.content.startswith(f"{ANSWER}\n[1] minutes:")
     assert QUOTE in answer.content
     assert answer.artifact["rlm"]["sub_calls"] == SUB_CALLS
     first, second = (each.body for each in server.requests() if each.body["model"] == "agent")

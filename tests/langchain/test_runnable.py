@@ -59,6 +59,7 @@ async def test_the_output(cited: RLMRunnable, api: str) -> None:
         "description": "",
         "tags": [],
         "source": "report",
+        "location": "",
         "doc_id": "report",
         "spans": [place],
         "parents": [],

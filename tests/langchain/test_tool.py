@@ -137,7 +137,7 @@ async def test_calling_the_tool_directly(asynchronously: bool) -> None:
     tool = create_rlm_tool(scripted())
     for asked in ({"question": QUESTION}, QUESTION):
         content = await tool.ainvoke(asked) if asynchronously else tool.invoke(asked)
-        assert content.startswith(f"{ANSWER}\n[minutes:")
+        assert content.startswith(f"{ANSWER}\n[1] minutes:")
 
 
 def test_nothing_of_the_document_is_in_its_repr() -> None:
@@ -156,7 +156,7 @@ async def test_the_message_and_the_artifact(asynchronously: bool) -> None:
     """
     message = await tell(create_rlm_tool(scripted()), asynchronously)
     at = TEXTS[0].index(QUOTE)
-    assert message.content == f"{ANSWER}\n[minutes:{at}-{at + len(QUOTE)}] {QUOTE}"
+    assert message.content == f"{ANSWER}\n[1] minutes:{at}-{at + len(QUOTE)} {QUOTE}"
     assert (message.status, message.name, message.tool_call_id) == (
         "success",
         "ask_document",
@@ -219,7 +219,7 @@ def test_quotes_are_truncated_for_the_model() -> None:
     )
     lines = message.content.splitlines()
     assert len(lines) == 21
-    assert lines[1] == f"[context_0:0-1000] {'0123456789' * 30}…"
+    assert lines[1] == f"[1] context_0:0-1000 {'0123456789' * 30}…"
     assert [len(each["page_content"]) for each in message.artifact["context"]] == [1000] * 30
 
 

@@ -308,7 +308,8 @@ async def test_documents_that_cannot_be_read_yet(tmp_path: Any) -> None:
         await engine.aquery(QUESTION)
     (tmp_path / "late.txt").write_text(TEXT)
     response = await engine.aquery(QUESTION)
-    assert (str(response), response.source_nodes[0].node.metadata) == (ANSWER, {"file": "late.txt"})
+    metadata = {"file": "late.txt", "location": "late.txt:1"}
+    assert (str(response), response.source_nodes[0].node.metadata) == (ANSWER, metadata)
 
 
 async def test_an_engine_of_an_rlm() -> None:

@@ -47,6 +47,8 @@ None if it does not.
 - `SHOW_VARS()`: your variables; `help(name)`: what a function takes.
 - `FINAL(value, evidence=[…])`: finish; evidence holds what `cite` gave. `FINAL_VAR("name")`: \
 finish with a variable.
+  If value is an answer in words, number its statements: `[1]` after what the first piece of \
+evidence supports, `[2]` after the second.
 $models
 How to work:
 1. Look at the beginning and at the structure; search with `re` where the words are known.
