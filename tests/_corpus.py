@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from rlm_integrations.corpus import Corpus, documents
+from rlm_integrations.corpus import Corpus, reading
 from rlm_integrations.corpus.fixed_width import BLOCK, MAXCHARS
 from rlm_integrations.sandbox.fill import fill
 
@@ -67,4 +67,4 @@ def written(path: Path, data: bytes) -> Path:
 @pytest.fixture
 def nothing_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ASCII files are treated like large ones."""
-    monkeypatch.setattr(documents, "COPIED", 0)
+    monkeypatch.setattr(reading, "COPIED", 0)

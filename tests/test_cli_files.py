@@ -285,3 +285,18 @@ def test_several_files_have_names(run: Callable[..., Shell]) -> None:
     result = RLMResult.from_dict(json.loads(out))
     assert [source.name for source in result.sources] == [*files[:3], "report.txt (2)"]
     assert "south/notes.txt:2" in {each.location for each in result.citations}
+
+
+def test_a_folder_is_read(run: Callable[..., Shell]) -> None:
+    """`ask src/` cites a file by its path and line; stderr says what is left out."""
+    Path("src/deep").mkdir(parents=True)
+    Path("src/deep/notes.md").write_text(f"Notes\n\n{FACT}\n")
+    Path("src/empty.py").touch()
+    Path("src/image").write_bytes(b"\0\1")
+    for words in (["src/"], ["src/**/*"], ["report.md", "src"]):
+        Path("report.md").write_text("Nothing is in here.\n")
+        code, out, err = run("ask", *words, QUESTION, "--quiet", "--model", "offline")
+        assert (code, out.splitlines()[0]) == (0, FACT)
+        assert f'src/deep/notes.md:3 7-{7 + len(FACT)}: "{FACT}"' in out
+        assert "rlm-integrations: 1 file is left out (1 binary)\n" in err
+        assert "is empty" not in err

@@ -21,7 +21,6 @@ __all__ = ["bare_environment", "run", "server"]  # fixtures
         (["report.txt", " \n"], "the question is empty"),
         (["report.txt"], "a file and a question are needed"),
         (["missing.txt", "q"], "'missing.txt' cannot be read: No such file"),
-        ([".", "q"], "'.' is a directory"),
         (["-", "-", "q"], "stdin ('-') can be read once"),
         (
             ["bytes.txt", "q"],
@@ -30,7 +29,7 @@ __all__ = ["bare_environment", "run", "server"]  # fixtures
                 " give its --encoding, or --errors replace"
             ),
         ),
-        ([".", "q"], "'.' is a directory: name its files"),
+        (["empty", "q"], "there is no file in 'empty', or all are ignored"),
         (["/dev/zero", "q"], "'/dev/zero' is not a regular file: name a file or a pipe"),
         (["empty.txt", "q"], "there is no text in empty.txt"),
         (["empty.txt", "empty.txt", "q"], "there is no text in empty.txt, empty.txt"),
@@ -100,6 +99,7 @@ def test_invalid_input(words: list[str], told: str, run: Callable[..., Shell]) -
     """
     Path("bytes.txt").write_bytes(b"abc\xff")
     Path("empty.txt").touch()
+    Path("empty").mkdir()
     code, out, err = run("ask", *words)
     assert (code, out) == (2, "")
     assert told in err

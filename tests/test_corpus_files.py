@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations.corpus import Corpus, documents
+from rlm_integrations.corpus import Corpus, reading
 from rlm_integrations.corpus.fixed_width import BLOCK
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import SpanRef
@@ -148,7 +148,7 @@ def test_a_file_that_was_copied_may_change(tmp_path: Path, change: Any, data: by
 
 def test_copies_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are copied up to a total size; further ASCII files are used in place."""
-    monkeypatch.setattr(documents, "COPIED", 10)
+    monkeypatch.setattr(reading, "COPIED", 10)
     paths = [written(tmp_path / f"{number}.txt", b"words") for number in range(4)]
     with Corpus.build(paths) as corpus:
         for path in paths:

@@ -75,10 +75,8 @@ def test_a_missing_path(tmp_path: Path) -> None:
 
 
 def test_a_directory(tmp_path: Path) -> None:
-    """The error for a directory says how to pass its files."""
-    with pytest.raises(
-        ContextError, match=r"is a directory: pass its files, such as sorted\(Path\("
-    ):
+    """The error for a directory in a list says how to pass it."""
+    with pytest.raises(ContextError, match=r"is a directory: pass it alone, or in a dict, such as"):
         Corpus.build([tmp_path])
 
 

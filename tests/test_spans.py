@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_integrations.corpus import Corpus, documents, single_spaced
+from rlm_integrations.corpus import Corpus, reading, single_spaced
 from rlm_integrations.corpus import spans as module
 from rlm_integrations.corpus.likely_parts import LikelyParts
 from rlm_integrations.corpus.short_parts import ShortParts
@@ -420,7 +420,7 @@ def test_another_document_is_refused() -> None:
 
 def test_a_large_file_that_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a document on disk has changed, locating a prompt is an error, never a wrong span."""
-    monkeypatch.setattr(documents, "COPIED", 0)
+    monkeypatch.setattr(reading, "COPIED", 0)
     path = tmp_path / "a.txt"
     text = words(500)
     path.write_text(text, encoding="utf-8")

@@ -22,6 +22,7 @@ def open_corpus(options: argparse.Namespace) -> "Corpus":
         InputError: All are empty, or one cannot be read as text.
     """
     from rlm_integrations.corpus import Corpus
+    from rlm_integrations.corpus.folder import count_reasons, split_pattern
 
     # A byte order mark at the start of a UTF-8 file is not part of its text.
     encoding = (
@@ -29,21 +30,23 @@ def open_corpus(options: argparse.Namespace) -> "Corpus":
     )
     documents = [_document(file, encoding, options.errors) for file in options.files]
     names = _names(options.files)
+    is_alone = len(documents) == 1 and (
+        options.files == ["."] or split_pattern(options.files[0]) is None
+    )
     corpus = Corpus.build(
-        dict(zip(names, documents, strict=True)) if len(documents) > 1 else documents[0],
+        documents[0] if is_alone else dict(zip(names, documents, strict=True)),
         encoding=encoding,
         errors=options.errors,
     )
-    empty = [
-        quote_file(file)
-        for file, source in zip(options.files, corpus.sources, strict=True)
-        if not source.length
-    ]
-    if len(empty) == len(options.files):
+    if not corpus.characters:
         corpus.close()
-        raise InputError(f"there is no text in {', '.join(empty)}")
-    for each in empty:
-        say(f"{each} is empty")
+        raise InputError(f"there is no text in {', '.join(map(quote_file, options.files))}")
+    given = dict(zip(names, options.files, strict=True))
+    for source in corpus.sources:
+        if not source.length and source.name in given:  # in a folder, that is common
+            say(f"{quote_file(given[source.name])} is empty")
+    if corpus.left_out:
+        say(count_reasons(corpus.left_out))
     return corpus
 
 
@@ -53,7 +56,7 @@ def _names(files: Sequence[str]) -> list[str]:
     """
     from rlm_integrations.corpus.source import is_name
 
-    paths = [("stdin",) if file == "-" else Path(file).parts for file in files]
+    paths = [_parts(file) for file in files]
     names = [""] * len(files)
     for length in range(1, max(map(len, paths)) + 1):
         ends = [quote_file("/".join(path[-length:])) for path in paths]
@@ -66,6 +69,16 @@ def _names(files: Sequence[str]) -> list[str]:
         seen[name] += 1
         names[number] = name if seen[name] == 1 else f"{name} ({seen[name]})"
     return names
+
+
+def _parts(file: str) -> tuple[str, ...]:
+    from rlm_integrations.corpus.folder import split_pattern
+
+    if file == "-":
+        return ("stdin",)
+    folder = split_pattern(file)
+    path = Path(file) if folder is None else folder[0]
+    return path.parts if path.name not in {"", ".."} else (path.resolve().name or "files",)
 
 
 def _document(file: str, encoding: str, errors: str) -> object:

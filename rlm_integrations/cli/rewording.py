@@ -15,7 +15,6 @@ _PHRASES: Final = {
     r"choose an encoding such as 'utf-8', and errors such as": (
         "choose an --encoding such as utf-8, and --errors such as"
     ),
-    r"pass its files, such as sorted\(Path\('.*'\)\.glob\('\*\.txt'\)\)": "name its files",
     r"pass api_key=…, set OPENAI_API_KEY, or use the model 'offline', which needs none": (
         "set OPENAI_API_KEY, or use --model offline"
     ),

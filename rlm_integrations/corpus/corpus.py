@@ -7,13 +7,15 @@ at fixed width in one sealed memory file, into which files are decoded in steps.
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final, Literal, Self, TypeVar
 
 from rlm_integrations._concurrency.work import spend
-from rlm_integrations.corpus.documents import check_encoding, documents, read_document
+from rlm_integrations.corpus.documents import check_encoding, documents, read_all
 from rlm_integrations.corpus.fixed_width import Memory, StoredText, Writer
+from rlm_integrations.corpus.folder import count_reasons, describe_left_out
 from rlm_integrations.corpus.handover import Handover
 from rlm_integrations.corpus.origins import OriginsBuilder, SpanOrigin, length_of
 from rlm_integrations.corpus.places import Place, read_together
@@ -36,6 +38,7 @@ class Corpus:
         sources: The properties of each source, in order.
         is_list: Whether the context has several texts, not a single string.
         is_named: Whether its texts have names; it is then a mapping in the REPL.
+        left_out: The files of folders that are not in it, by name, and why.
         lengths: How many characters each source has.
         characters: The sum of the lengths.
     """
@@ -47,12 +50,14 @@ class Corpus:
         *,
         is_list: bool,
         is_named: bool = False,
+        left_out: Mapping[str, str] = MappingProxyType({}),
         origins: Sequence[tuple[SpanOrigin, ...]] | None = None,
         root: "Corpus | None" = None,
     ) -> None:
         self.sources = tuple(sources)
         self.is_list = is_list
         self.is_named = is_named
+        self.left_out = left_out
         self._numbers = {source.name: number for number, source in enumerate(self.sources)}
         if is_named:
             for number in range(len(self.sources)):
@@ -66,9 +71,16 @@ class Corpus:
         self._keeping = threading.RLock()
 
     @classmethod
-    def build(cls, context: object, *, encoding: str = "utf-8", errors: str = "strict") -> Self:
-        """The corpus of a string, a path, a document of LangChain or LlamaIndex, or an iterable or
-        a mapping of these.
+    def build(
+        cls,
+        context: object,
+        *,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+        left_out: Mapping[str, str] = MappingProxyType({}),
+    ) -> Self:
+        """The corpus of a string, a path, a document of LangChain or LlamaIndex, an iterable or a
+        mapping of these, or a folder.
 
         It blocks, and holds the GIL for less than a millisecond at a time: run it off the event
         loop.
@@ -77,32 +89,26 @@ class Corpus:
             context: The string, path or document, or an iterable or a mapping of these.
             encoding: The encoding of files.
             errors: How bytes that are invalid in it are handled, as in `bytes.decode`.
+            left_out: Files that are left out already; see the attribute.
 
         Raises:
             ContextError: It cannot be read as text; the message says what to do.
         """
         check_encoding(encoding, errors)
-        single = read_document(context)
+        not_text = dict(left_out)
+        each_document, is_list = documents(context, not_text)
         is_named = False
-        sources, places = [], []
+        sources: list[Source] = []
+        places = []
         with Memory() as memory:
-            writer = Writer(memory)
-            for number, each in enumerate([single] if single else documents(context)):
-                run, sha256 = each.read(writer, encoding, errors)
+            read = read_all(each_document, Writer(memory), encoding, errors, not_text)
+            for document, run, sha256 in read:
                 places.append(Place(run, 0, run.length))
-                source = Source.of_place(
-                    number,
-                    places[-1],
-                    sha256,
-                    metadata=each.metadata,
-                    document_id=each.id,
-                    hidden=each.hidden,
-                    name=each.name,
-                    label=each.label,
-                )
-                sources.append(source)
-                is_named = is_named or each.name is not None
-        return cls(sources, places, is_list=single is None, is_named=is_named)
+                sources.append(document.source(len(sources), places[-1], sha256))
+                is_named = is_named or document.name is not None
+        if not_text and not sources:
+            raise ContextError(f"no file of the context is text: {count_reasons(not_text)}")
+        return cls(sources, places, is_list=is_list, is_named=is_named, left_out=not_text)
 
     def slice(
         self,
@@ -130,7 +136,7 @@ class Corpus:
                 if isinstance(part, SpanRef):
                     place, parent = self._place(part), self.source(part.source)
                     is_whole = place.end - place.start == parent.length
-                    sha256 = parent.sha256 if is_whole else _sha256(place)
+                    sha256 = parent.sha256 if is_whole else place.sha256()
                     source = parent.cut(name, place, sha256)
                     origins.append(self._origins_of(part))
                 else:
@@ -243,6 +249,7 @@ class Corpus:
             "type": self.kind,
             "characters": self.characters,
             "sources": [source.described for source in self.sources],
+            **describe_left_out(self.left_out),
         }
 
     def length(self, source: str) -> int:
@@ -387,10 +394,3 @@ class Corpus:
                 writer.append(text)
             origins.append(length_of(part), self._origins_of(part))
         return (origins.finish(), *writer.finish())
-
-
-def _sha256(place: Place) -> str:
-    digest = hashlib.sha256()
-    for text in place.steps():
-        digest.update(text.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()

@@ -1,37 +1,23 @@
 """Reads a context into stored texts: strings, paths and documents of frameworks, one at a time."""
 
-import codecs
-import hashlib
 import os
-import zlib
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from io import IOBase
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from rlm_integrations.corpus.fixed_width import (
-    BLOCK,
-    AsciiFile,
-    StoredText,
-    Writer,
-    identity,
-    open_regular,
-)
-from rlm_integrations.corpus.source import is_name
+from rlm_integrations.corpus.fixed_width import StoredText, Writer
+from rlm_integrations.corpus.folder import Folder
+from rlm_integrations.corpus.places import Place
+from rlm_integrations.corpus.reading import read_file
+from rlm_integrations.corpus.source import Source, is_name
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import undecodable
 
-_STEP: Final = 4 * BLOCK
 # Integers with more bits become hexadecimal: Python writes at most 4,300 decimal digits.
 _MAX_DECIMAL_BITS: Final = 10_000
-# Bytes of files that one corpus copies into its memory, so that later changes of the files do not
-# matter. Larger ASCII files are read in place: a copy of gigabytes would cost more than it saves.
-COPIED: Final = 64 << 20
-# Encodings in which every byte below 128 is that ASCII character, wherever it is.
-_ASCII_COMPATIBLE: Final = {"ascii", "utf-8", "utf-8-sig", "iso8859-1", "iso8859-15", "cp1252"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +31,7 @@ class SourceDocument:
         hidden: The keys of `metadata` that no model may see.
         name: The key of a named text, or None.
         label: The name by which people know it: its key, or the name of its file. None for others.
+        is_optional: Whether it is left out if it is not text, as the files of a folder are.
     """
 
     content: str | os.PathLike[Any]
@@ -53,16 +40,32 @@ class SourceDocument:
     hidden: frozenset[str] = frozenset()
     name: str | None = None
     label: str | None = None
+    is_optional: bool = False
+
+    def source(self, number: int, place: Place, sha256: str) -> Source:
+        """Its properties as source number `number` of a corpus, with its text at this place."""
+        return Source.of_place(
+            number,
+            place,
+            sha256,
+            metadata=self.metadata,
+            document_id=self.id,
+            hidden=self.hidden,
+            name=self.name,
+            label=self.label,
+        )
 
     def read(self, writer: Writer, encoding: str, errors: str) -> tuple[StoredText, str]:
         """The text at fixed width, written with `writer` unless it is read in place, and the
         SHA-256 of its UTF-8 bytes.
 
         Raises:
-            ContextError: The file cannot be read as text.
+            NotTextError: The file is not text.
+            ContextError: It cannot be read.
         """
         if not isinstance(self.content, str):
-            return _read_file(os.fsdecode(self.content), writer, encoding, errors)
+            path = os.fsdecode(self.content)
+            return read_file(path, writer, encoding, errors, checks_zeros=self.is_optional)
         writer.append(self.content)
         return writer.finish()
 
@@ -112,20 +115,55 @@ def _hidden(thing: object) -> frozenset[str]:
     )
 
 
-def documents(context: object) -> Iterator[SourceDocument]:
-    """The documents that a list, a generator or another iterable yields, or the named ones of a
-    mapping, one at a time.
+def documents(context: object, left_out: dict[str, str]) -> tuple[Iterator[SourceDocument], bool]:
+    """The documents of a context, one at a time, and whether it may have several.
+
+    Args:
+        context: One document, an iterable or a mapping of documents, or a folder.
+        left_out: Receives the files of folders that are left out, and why.
 
     Raises:
         ContextError: The context, or one of its items, is not a document.
     """
+    if (folder := open_folder(context)) is not None:
+        return _files(folder, "", left_out), True
+    if (single := read_document(context)) is not None:
+        return iter([single]), False
     if isinstance(context, Mapping):
-        yield from _named(context)
-        return
+        return _named(context, left_out), True
     if isinstance(
         context, str | bytes | bytearray | memoryview | AbstractSet | IOBase
     ) or not isinstance(context, Iterable):
         raise ContextError(f"the context is {_described(context)}")
+    return _items(context), True
+
+
+def read_all(
+    each_document: Iterable[SourceDocument],
+    writer: Writer,
+    encoding: str,
+    errors: str,
+    left_out: dict[str, str],
+) -> Iterator[tuple[SourceDocument, StoredText, str]]:
+    """The documents with what `SourceDocument.read` returns. Optional ones that cannot be read are
+    left out.
+
+    Raises:
+        ContextError: Another one cannot be read.
+    """
+    for document in each_document:
+        try:
+            run, sha256 = document.read(writer, encoding, errors)
+        except ContextError as error:
+            if not document.is_optional:
+                raise
+            writer.finish()  # the next text begins after what was written
+            left_out[document.name or ""] = getattr(error, "reason", "unreadable")
+        else:
+            yield document, run, sha256
+
+
+def _items(context: Iterable[Any]) -> Iterator[SourceDocument]:
     for number, item in enumerate(context):
         found = read_document(item)
         if found is None:
@@ -133,12 +171,25 @@ def documents(context: object) -> Iterator[SourceDocument]:
         yield found
 
 
-def _named(texts: Mapping[Any, Any]) -> Iterator[SourceDocument]:
+def _named(texts: Mapping[Any, Any], left_out: dict[str, str]) -> Iterator[SourceDocument]:
+    seen: set[str] = set()
+    for document in _each_named(texts, left_out):
+        if document.name in seen:
+            raise ContextError(f"two texts of the context have the name {document.name!r}")
+        seen.add(document.name or "")
+        yield document
+
+
+def _each_named(texts: Mapping[Any, Any], left_out: dict[str, str]) -> Iterator[SourceDocument]:
     for name, item in texts.items():
         if not is_name(name):
             raise ContextError(
                 f"the name of a text must be a printable string that is not empty, not {name!r:.99}"
             )
+        folder = open_folder(item)
+        if folder is not None:
+            yield from _files(folder, f"{name}/", left_out)
+            continue
         found = read_document(item)
         if found is None:
             raise ContextError(f"{name!r} of the context is {_described(item)}")
@@ -168,6 +219,24 @@ def _described(thing: object) -> str:
     return f"of type {kind}: pass a string, a path, a document, or a list or dict of these"
 
 
+def open_folder(thing: object) -> Folder | None:
+    """The folder or the glob pattern that a `pathlib.Path` names, or None.
+
+    Raises:
+        ContextError: As `Folder.of`.
+    """
+    return Folder.of(thing) if isinstance(thing, os.PathLike) else None
+
+
+def _files(folder: Folder, prefix: str, left_out: dict[str, str]) -> Iterator[SourceDocument]:
+    left_out.update((f"{prefix}{path}", why) for path, why in folder.left_out.items())
+    for path in folder.files:
+        name = f"{prefix}{path}"
+        yield SourceDocument(
+            folder.root / path, {"file": name}, name=name, label=name, is_optional=True
+        )
+
+
 def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:
     """A copy in JSON's types.
 
@@ -192,137 +261,3 @@ def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:
 
 def _key(key: object) -> str:
     return str(json_safe(key)) if isinstance(key, int) and not isinstance(key, bool) else str(key)
-
-
-def _read_file(path: str, writer: Writer, encoding: str, errors: str) -> tuple[StoredText, str]:
-    fd, before = open_regular(path)
-    try:
-        _refuse_other_formats(fd, path)
-        is_large = (
-            writer.size + before.st_size > COPIED
-            and codecs.lookup(encoding).name in _ASCII_COMPATIBLE
-        )
-        found = _ascii_run(fd, path, before) if is_large else None
-        is_copied = found is None
-        reading = _Reading(fd, before.st_size)
-        found = found or _decoded(reading, path, writer, encoding, errors)
-        after = os.fstat(fd)
-        if identity(after) != identity(before) and not (
-            is_copied and reading.has_only_grown(after.st_size)
-        ):
-            raise ContextError(
-                f"{path!r} changed while it was read: wait until it is written, then start again"
-            )
-    except OSError as error:
-        raise ContextError(f"{path!r} cannot be read: {error.strerror}") from error
-    finally:
-        os.close(fd)
-    return found
-
-
-def _ascii_run(fd: int, path: str, info: os.stat_result) -> tuple[StoredText, str] | None:
-    """The file on the disk as a stored text, or None if it is not ASCII."""
-    digest = hashlib.sha256()
-    size = 0
-    while data := os.pread(fd, _STEP, size):
-        if not data.isascii():
-            return None
-        digest.update(data)
-        size += len(data)
-    return StoredText(
-        AsciiFile(Path(path).absolute(), identity(info)), 0, size, 1, b""
-    ), digest.hexdigest()
-
-
-class _Reading:
-    """Reads a file in steps, up to the size that it had when it was opened: a log may grow.
-
-    Args:
-        fd: The file.
-        size: Its size in bytes; 0 if the system does not know it, as in /proc.
-    """
-
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
-        self._most = size or None
-        self._size = self._checksum = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for data in self._steps(self._most):
-            self._size += len(data)
-            self._checksum = zlib.crc32(data, self._checksum)
-            yield data
-
-    def has_only_grown(self, size: int) -> bool:
-        """Whether the file, which now has this size, still begins with the bytes that were read."""
-        checksum = 0
-        for data in self._steps(self._size):
-            checksum = zlib.crc32(data, checksum)
-        return size > self._size and checksum == self._checksum
-
-    def _steps(self, most: int | None) -> Iterator[bytes]:
-        at = 0
-        while data := os.pread(self.fd, _STEP if most is None else min(_STEP, most - at), at):
-            at += len(data)
-            yield data
-
-
-def _decoded(
-    reading: _Reading, path: str, writer: Writer, encoding: str, errors: str
-) -> tuple[StoredText, str]:
-    """The file decoded in steps."""
-    decoder = codecs.getincrementaldecoder(encoding)(errors)
-    size = 0
-    for data in chain(reading, [b""]):  # the final call reports a truncated character
-        size += len(data)
-        try:
-            writer.append(decoder.decode(data, final=not data))
-        except UnicodeDecodeError as error:
-            offset = size - len(error.object) + error.start
-            line = _line(reading.fd, offset, encoding)
-            where = f"byte 0x{error.object[error.start]:02x} at offset {offset:,}, line {line:,}"
-            raise _not_text(path, encoding, f"{where} ({error.reason})") from error
-        except UnicodeError as error:
-            raise _not_text(path, encoding, str(error)) from error
-    return writer.finish()
-
-
-_FORMATS: Final = {  # by their first bytes
-    b"%PDF-": ("a PDF", "extract its text first, for example with pdftotext"),
-    b"\x1f\x8b": ("gzip-compressed", "unpack it first, for example with gunzip"),
-    b"BZh91AY&SY": ("bzip2-compressed", "unpack it first, for example with bunzip2"),
-    b"\xfd7zXZ": ("xz-compressed", "unpack it first, for example with unxz"),
-    b"(\xb5/\xfd": ("zstd-compressed", "unpack it first, for example with unzstd"),
-    b"7z\xbc\xaf": ("a 7z archive", "unpack it first, and take the files in it"),
-    b"PK\x03\x04": (
-        "a zip archive, as docx, xlsx, odt and epub files are",
-        "unpack it, or save the document as plain text first",
-    ),
-    b"\xd0\xcf\x11\xe0": ("a document of an old Office version", "save it as plain text first"),
-    b"\x89PNG": ("an image", "recognise its text first, for example with tesseract"),
-    b"\xff\xd8\xff": ("an image", "recognise its text first, for example with tesseract"),
-    b"SQLite format 3": ("an SQLite database", "export what you need as text first"),
-}
-
-
-def _refuse_other_formats(fd: int, path: str) -> None:
-    """Refuse files that are not text in any encoding."""
-    start = os.pread(fd, 16, 0)
-    for mark, (what, advice) in _FORMATS.items():
-        if start.startswith(mark):
-            raise ContextError(f"{path!r} is {what}, not text: {advice}")
-
-
-def _not_text(path: str, encoding: str, what: str) -> ContextError:
-    return ContextError(
-        f"{path!r} is not valid {encoding}: {what}; pass its encoding, or errors='replace'"
-    )
-
-
-def _line(fd: int, offset: int, encoding: str) -> int:
-    """The line number of this byte, counted from 1."""
-    decoder = codecs.getincrementaldecoder(encoding)("replace")
-    return 1 + sum(
-        decoder.decode(os.pread(fd, min(_STEP, offset - at), at)).count("\n")
-        for at in range(0, offset, _STEP)
-    )

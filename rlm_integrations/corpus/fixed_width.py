@@ -181,8 +181,8 @@ def open_regular(path: str | Path) -> tuple[int, os.stat_result]:
     os.close(fd)
     if stat.S_ISDIR(info.st_mode):
         raise ContextError(
-            f"{str(path)!r} is a directory: pass its files, such as"
-            f" sorted(Path({str(path)!r}).glob('*.txt'))"
+            f"{str(path)!r} is a directory: pass it alone, or in a dict, such as"
+            f" {{'notes': Path({str(path)!r})}}"
         )
     raise ContextError(
         f"{str(path)!r} is not a regular file: read it yourself and pass its content"

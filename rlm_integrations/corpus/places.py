@@ -1,5 +1,6 @@
 """The places of texts in byte sources, and how adjacent ones are read at once."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,13 @@ class Place:
         for at in range(self.start, self.end, BLOCK):
             spend(BLOCK)
             yield self.run.read(at, min(at + BLOCK, self.end))
+
+    def sha256(self) -> str:
+        """The hash of the text's UTF-8 bytes."""
+        digest = hashlib.sha256()
+        for text in self.steps():
+            digest.update(text.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
 
 def read_together(group: Sequence[tuple[str, Place]]) -> Iterator[tuple[str, str]]:

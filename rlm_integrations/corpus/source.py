@@ -1,5 +1,6 @@
 """The properties of one source of a corpus."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -10,9 +11,14 @@ from rlm_integrations.corpus.places import Place
 _EMPTY: Final[Mapping[str, Any]] = {}
 
 
+_UNPRINTABLE: Final = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
 def is_name(name: object) -> bool:
-    """Whether a source may have this name: a printable string."""
-    return isinstance(name, str) and bool(name) and name.isprintable()
+    """Whether a source may have this name: a string without line breaks, control characters and
+    lone surrogates.
+    """
+    return isinstance(name, str) and bool(name) and _UNPRINTABLE.search(name) is None
 
 
 @dataclass(frozen=True, slots=True)

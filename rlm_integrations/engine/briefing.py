@@ -1,5 +1,6 @@
 """The first messages of a run, made from its options: the system prompt and the question."""
 
+from rlm_integrations.corpus.folder import count_reasons
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.repl import LazySession
@@ -35,6 +36,7 @@ def first_question(tree: Tree, repl: LazySession, query: str, depth: int) -> str
         count=len(corpus.sources),
         characters=corpus.characters,
         kind=corpus.kind,
+        left_out=count_reasons(corpus.left_out) if corpus.left_out else "",
         opening=opening,
         turns=tree.settings.max_iterations,
         budget={kind: left for kind, (left, _) in tree.purse.remaining().items()},

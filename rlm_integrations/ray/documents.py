@@ -39,10 +39,12 @@ class PackedDocument:
     Attributes:
         is_list: Whether the context is a list.
         sources: The text of each source, and its other properties as a document without text.
+        left_out: The files that are left out, and why.
     """
 
     is_list: bool
     sources: list[tuple[PackedText, SourceDocument]]
+    left_out: dict[str, str]
 
     @classmethod
     def of(cls, corpus: Corpus) -> "PackedDocument":
@@ -65,12 +67,12 @@ class PackedDocument:
             )
             for text, source in zip(texts, corpus.sources, strict=True)
         ]
-        return cls(corpus.is_list, sources)
+        return cls(corpus.is_list, sources, dict(corpus.left_out))
 
     def corpus(self) -> Corpus:
         """The corpus again. Blocks; call it in a thread."""
         documents = self._documents()
-        return Corpus.build(documents if self.is_list else next(documents))
+        return Corpus.build(documents if self.is_list else next(documents), left_out=self.left_out)
 
     def _documents(self) -> Iterator[SourceDocument]:
         for text, document in self.sources:

@@ -19,6 +19,7 @@ from ..records import HostFunction, LLMError, LLMReply, SpanRef
 from . import rewrite
 from .describe import describe_exception, describe_value, message_of
 from .finals import Finals, HostObject, listed, present
+from .grep import grep_over
 from .output import Output
 from .replies import AwaitableList, AwaitableText
 
@@ -39,7 +40,8 @@ class Variables(dict[str, str]):
 def context_variables(
     texts: Sequence[str], names: Sequence[str] | None, *, is_list: bool, metadata: Any
 ) -> dict[str, Any]:
-    """The variables of the context: `context`, `context_0` and so on, and `context_metadata`.
+    """The variables of the context: `context`, `context_0` and so on, `context_metadata`, and
+    `grep` for named texts.
 
     Args:
         texts: The sources.
@@ -48,12 +50,14 @@ def context_variables(
         metadata: The value of `context_metadata`.
     """
     numbered: dict[str, Any] = {f"context_{number}": text for number, text in enumerate(texts)}
-    named = texts if names is None else dict(zip(names, texts, strict=True))
-    return {
-        **numbered,
-        "context": named if is_list else texts[0],
-        "context_metadata": metadata,
-    }
+    variables = {**numbered, "context": texts, "context_metadata": metadata}
+    if names is not None:
+        variables["context"] = dict(zip(names, texts, strict=True))
+        # Its own mapping: code may change `context`
+        variables["grep"] = grep_over(dict(variables["context"]))
+    elif not is_list:
+        variables["context"] = texts[0]
+    return variables
 
 
 class Repl:

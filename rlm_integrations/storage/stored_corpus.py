@@ -30,7 +30,7 @@ def keep_corpus(lake: Lake, corpus: Corpus) -> tuple[str, list[str]]:
         }
         for source in corpus.sources
     ]
-    described = {"is_list": corpus.is_list, "sources": sources}
+    described = {"is_list": corpus.is_list, "sources": sources, "left_out": dict(corpus.left_out)}
     sha256 = lake.put(json.dumps(described, separators=(",", ":")).encode())
     return sha256, [sha256, *(source.sha256 for source in corpus.sources)]
 
@@ -45,7 +45,10 @@ def read_corpus(lake: Lake, sha256: str) -> Corpus:
     try:
         described = json.loads(lake.get(sha256))
         documents = _documents(lake, described["sources"])
-        return Corpus.build(documents if described["is_list"] else next(documents))
+        return Corpus.build(
+            documents if described["is_list"] else next(documents),
+            left_out=dict(described["left_out"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedDataError(f"the document of the run is damaged: {error}") from error
 

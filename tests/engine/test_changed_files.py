@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlm_integrations import RLM, RLMResult
-from rlm_integrations.corpus import documents
+from rlm_integrations.corpus import reading
 from rlm_integrations.events import BlockFinished, Event
 from rlm_integrations.langchain import RLMRunnable
 from rlm_integrations.records import Request
@@ -26,7 +26,7 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def large_log(log: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that is read in place, like files above 64 MB."""
-    monkeypatch.setattr(documents, "COPIED", 0)
+    monkeypatch.setattr(reading, "COPIED", 0)
     return log
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlm_integrations import RLM, Budget, InputError, Limits, RLMResult, SpanRef, verify
-from rlm_integrations.corpus import documents
+from rlm_integrations.corpus import reading
 from rlm_integrations.records import Request
 from rlm_integrations.storage import Storage
 from tests.engine.conftest import Scripted, code, final, run
@@ -176,7 +176,7 @@ async def test_a_changed_file_requires_nothing_more(
     """If the document's file changes during the run, what is read cannot be found any more: the
     answer is taken, and the error says how much was read until then.
     """
-    monkeypatch.setattr(documents, "COPIED", 0)  # read in place
+    monkeypatch.setattr(reading, "COPIED", 0)  # read in place
     path = tmp_path / "document.txt"
     path.write_text(words(1000), encoding="utf-8")
 

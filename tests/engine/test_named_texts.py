@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from rlm_integrations import RLM
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.corpus.locations import locate_lines
+from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import RLMResult
 from rlm_integrations.storage import Storage
@@ -105,3 +107,61 @@ def test_lines_are_counted_across_steps(monkeypatch: pytest.MonkeyPatch) -> None
     with Corpus.build({"a": text}) as corpus, Corpus.build(text) as plain:
         assert [*locate_lines(corpus, spans).values()] == ["a:1", "a:2", "a:59"]
         assert locate_lines(plain, [SpanRef("context_0", 0, 1)]) == {}
+
+
+async def test_grep_finds_lines_with_their_spans(tmp_path: Path) -> None:
+    """`grep` returns path, line, text and span of each matching line once, in chosen texts, up to a
+    limit; its spans are evidence, and code that changes `context` does not change it.
+    """
+    root = Scripted(
+        [
+            code(
+                "print(grep('rent|RENT', limit=1))",
+                "print([(f.path, f.line) for f in grep(re.compile('the', re.I), 'annexes/')])",
+                "print(len(grep('^', limit=3)), len(grep('', '*.txt')), grep('x.y', ['nowhere']))",
+                "context.clear()",
+                "FINAL('x', evidence=[f.span for f in grep('coins.$')])",
+            )
+        ]
+    )
+    result = await run(root, texts(tmp_path))
+    assert result.repl_history[0].stdout.splitlines() == [
+        "[contract.txt:3: The rent is 800 a month.]",
+        "[('annexes/annex.md', 2), ('annexes/annex.md', 43)]",
+        "3 5 []",
+    ]
+    assert [each.location for each in result.citations] == ["annexes/annex.md:43"]
+    assert "`grep(pattern, paths=None)` finds lines" in root.requests[0].messages[-1].content
+
+
+@pytest.mark.filterwarnings("ignore:sandbox='inprocess':RuntimeWarning")
+async def test_a_folder_is_read_cited_and_kept(tmp_path: Path) -> None:
+    """A run over a folder cites path and line, in any sandbox; what is left out is in the metadata,
+    in the question and in the stored document; and a changed file is noticed.
+    """
+    src = tmp_path / "src"
+    src.mkdir()
+    (src / "app.py").write_text("import os\n\n\ndef main(): ...\n")
+    (src / "logo").write_bytes(b"\0")
+    script = [
+        code(
+            "print(context_metadata['left_out'])",
+            "FINAL(list(context), evidence=[cite('def main')])",
+        )
+    ]
+    with Storage(tmp_path / "runs") as storage:
+        for sandbox in ("process", "inprocess"):
+            root = Scripted(script)
+            result = await run(root, tmp_path / "src", storage=storage, sandbox=sandbox)
+            assert result.answer == '["app.py"]'
+            assert [each.location for each in result.citations] == ["app.py:4"]
+            told = "{'files': 1, 'reasons': {'binary': 1}, 'names': {'logo': 'binary'}}\n"
+            assert result.repl_history[0].stdout == told
+            assert "1 file is left out (1 binary)" in root.requests[0].messages[-1].content
+        with storage.document(result.run_id) as again:
+            assert again.left_out == {"logo": "binary"}
+        (src / "app.py").write_text("import sys\n")
+        with pytest.raises(InputError, match="its document is another one"):
+            await RLM(root, storage=storage, sandbox=sandbox).acompletion(
+                "What is it?", src, run_id=result.run_id
+            )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations.corpus import Corpus, documents
+from rlm_integrations.corpus import Corpus, reading
 from rlm_integrations.errors import ContextError, SandboxClosedError, SandboxError
 from rlm_integrations.records import Limits
 from rlm_integrations.sandbox.base import Opening, Sandbox
@@ -280,7 +280,7 @@ async def test_a_file_that_changed_is_refused(
     tmp_path: Any, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that is too large to be copied, and was changed after it was read, is refused."""
-    monkeypatch.setattr(documents, "COPIED", 0)
+    monkeypatch.setattr(reading, "COPIED", 0)
     file = tmp_path / "a.txt"
     file.write_text("before")
     with Corpus.build(file) as corpus:

@@ -51,7 +51,7 @@ def test_a_host_that_is_killed_leaves_no_process() -> None:
     async def main():
         s = await session()
         await s.execute("import threading; threading.Thread(target=threading.Event().wait).start()", 1)
-        from rlm_integrations.corpus import documents
+        from rlm_integrations.corpus import reading
         from rlm_integrations._concurrency import runtime
         server = next(v for v in runtime._shared.values() if type(v).__name__ == "ForkServer")
         print(server._process.pid, s.child._pid, flush=True)

@@ -194,6 +194,7 @@ def question(
     kind: str,
     opening: str,
     turns: int,
+    left_out: str = "",
     budget: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
     """The question, and what the context is: type, size, number of sources and how it begins; never
@@ -207,6 +208,7 @@ def question(
         kind: What `context` is; see `Corpus.kind`.
         opening: How the first source begins.
         turns: How many replies the model has.
+        left_out: How many files are left out, and why.
         budget: What the run may spend, as for `budget_left`.
     """
     allowance = (
@@ -229,5 +231,12 @@ def question(
         listed = ", ".join(f"{name}: {length:,}" for name, length in sources.items())
         more = count - len(sources)
         lines.append(f"Characters of each: {listed}{f', and {more:,} more' if more > 0 else ''}.")
+    if left_out:
+        lines.append(f"{left_out}: see context_metadata['left_out'].")
+    if kind == "texts by name":
+        lines.append(
+            "`grep(pattern, paths=None)` finds lines in them; each has `.path`, `.line`, `.text` and "
+            "`.span`, which is evidence for FINAL."
+        )
     lines += [f"It begins: {opening[:OPENING]!r}", allowance]
     return "\n".join(lines)
