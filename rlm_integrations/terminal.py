@@ -3,6 +3,7 @@ models and documents.
 """
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -63,20 +64,31 @@ class ProgressScreen:
                 for name in ("stdout", "stderr"):
                     stream = getattr(sys, name)
                     if _is_terminal(stream):
-                        self._replaced[name] = _StreamAbove(stream, drawn_on)
-                        setattr(sys, name, self._replaced[name])
+                        above = self._replaced[name] = _StreamAbove(stream, drawn_on)
+                        setattr(sys, name, above)
+                        _redirect_logs(stream, above)
 
     def leave(self) -> None:
         """A user's progress lines are gone. After the last one, the streams are as before."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                for name, above in self._replaced.items():
+                for above in self._replaced.values():
                     with contextlib.suppress(OSError, ValueError):
                         above.flush()
-                    if getattr(sys, name) is above:  # others may have replaced it meanwhile
-                        setattr(sys, name, above.stream)
-                self._replaced.clear()
+                self.close()
+
+    def close(self) -> None:
+        """Put the streams back."""
+        for name, above in self._replaced.items():
+            if getattr(sys, name) is above:  # others may have replaced it meanwhile
+                setattr(sys, name, above.stream)
+            _redirect_logs(above, above.stream)
+        self._replaced.clear()
+
+    def abandon(self) -> None:
+        """Put the streams back in a forked process, which has no lines, but maybe a held lock."""
+        self.close()
 
     @property
     def stderr(self) -> TextIO:
@@ -129,6 +141,16 @@ class _StreamAbove:
         if self._begun:
             self.write("\n")
         self.stream.flush()
+
+
+def _redirect_logs(before: Any, after: Any) -> None:
+    """Have the log handlers of one stream write to another one."""
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    for logger in loggers:
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+                with contextlib.suppress(OSError, ValueError):
+                    handler.setStream(after)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

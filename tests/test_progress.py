@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -98,21 +99,33 @@ def server(scripts: Scripts) -> Iterator[StandIn]:
         yield server
 
 
-@pytest.fixture
-def ask(server: StandIn, scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shown]:
-    """Run `ask` in this process, on a terminal."""
+Command = Callable[..., Shown]
 
-    def ask_on(*words: str, columns: int = 120) -> Shown:
+
+@pytest.fixture
+def on_terminal(scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command in this process, on a terminal."""
+
+    def run_on(*words: str, columns: int = 120, log: logging.Logger | None = None) -> Shown:
         with Terminal(columns) as terminal, monkeypatch.context() as patched:
             scripts.terminal = terminal
             with terminal.stream() as stdout, terminal.stream() as stderr:
                 patched.setattr(sys, "stdout", stdout)
                 patched.setattr(sys, "stderr", stderr)
-                code = main([*_words(server), *words])
-                assert (sys.stdout, sys.stderr) == (stdout, stderr)
+                handler = logging.StreamHandler()  # as `logging.basicConfig` adds it
+                if log is not None:
+                    patched.setattr(log, "handlers", [handler])
+                code = main(words)
+                assert (sys.stdout, sys.stderr, handler.stream) == (stdout, stderr, stderr)
         return Shown(code, terminal)
 
-    return ask_on
+    return run_on
+
+
+@pytest.fixture
+def ask(server: StandIn, on_terminal: Command) -> Command:
+    """Run `ask` in this process, on a terminal."""
+    return partial(on_terminal, *_words(server))
 
 
 def _words(server: StandIn) -> list[str]:
@@ -120,7 +133,7 @@ def _words(server: StandIn) -> list[str]:
     return ["ask", "report.txt", "Who\x1b[2J?", *models, "--max-depth", "2"]
 
 
-def test_a_run_on_a_terminal(ask: Callable[..., Shown], scripts: Scripts) -> None:
+def test_a_run_on_a_terminal(ask: Command, scripts: Scripts) -> None:
     """One line shows turn, calls, tokens, cost, rate and time; a child run has a line below it;
     nothing of both remains; and no escape of a model reaches the terminal.
     """
@@ -137,7 +150,7 @@ def test_a_run_on_a_terminal(ask: Callable[..., Shown], scripts: Scripts) -> Non
 
 
 def test_no_colour_on_request(
-    ask: Callable[..., Shown], scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+    ask: Command, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With NO_COLOR there are lines without colours."""
     monkeypatch.setenv("NO_COLOR", "1")
@@ -145,7 +158,7 @@ def test_no_colour_on_request(
     assert "\x1b[3" not in ask().terminal.text
 
 
-def test_a_narrow_terminal(ask: Callable[..., Shown], scripts: Scripts) -> None:
+def test_a_narrow_terminal(ask: Command, scripts: Scripts) -> None:
     """No line wraps: the least important parts are left out."""
     scripts.awaits = {1: r"turn 2, 4/5 calls, ", 99: r"\n\r  Of\\x1b\[2J.*turn 1"}
     lines = re.split(r"[\r\n]+", ask(columns=30).terminal.text)
@@ -154,9 +167,7 @@ def test_a_narrow_terminal(ask: Callable[..., Shown], scripts: Scripts) -> None:
 
 
 @pytest.mark.parametrize("words", [["--quiet"], ["TERM=dumb"]])
-def test_a_silent_terminal(
-    words: list[str], ask: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_terminal(words: list[str], ask: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is drawn with `--quiet`, nor on a terminal that cannot redraw one."""
     if words == ["TERM=dumb"]:
         monkeypatch.setenv("TERM", "dumb")
@@ -174,7 +185,7 @@ def test_a_pipe(run: Callable[..., Shell], server: StandIn) -> None:
     assert "\r" not in err
 
 
-def test_a_run_that_fails(ask: Callable[..., Shown], server: StandIn) -> None:
+def test_a_run_that_fails(ask: Command, server: StandIn) -> None:
     """The line is gone when the error is reported."""
     server.change(faults=[Fault("auth", rate=1.0)])
     shown = ask(columns=300)
@@ -185,10 +196,9 @@ def test_a_run_that_fails(ask: Callable[..., Shown], server: StandIn) -> None:
 
 
 def test_what_others_write_goes_above_the_line(
-    ask: Callable[..., Shown], scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+    ask: Command, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Log records, output and prompts of the process do not mix with the line, and are complete."""
-    monkeypatch.setattr(logging, "lastResort", logging._StderrHandler(logging.WARNING))  # type: ignore[attr-defined]
     log = logging.getLogger("tests.progress")
     monkeypatch.setattr(log, "propagate", False)
     before = scripts._wait
@@ -205,9 +215,28 @@ def test_what_others_write_goes_above_the_line(
             assert sys.stdout.isatty()
 
     monkeypatch.setattr(scripts, "_wait", wait)
-    lines = ask().terminal.screen
+    lines = ask(log=log).terminal.screen
     assert lines[:5] == ["logged", "on stdout", "in parts", "a prompt:", "left open"]
     assert lines[5] == r"found \x1b[31mit"
+
+
+def test_workers_and_resumed_runs(server: StandIn, scripts: Scripts, on_terminal: Command) -> None:
+    """A worker has a line for each job, with its question, below what it says about its jobs;
+    `resume` has one, too.
+    """
+    scripts.blocks = [block("FINAL(1)")]
+    scripts.awaits = {0: r"\?: turn 1, [^\n]*\n\r[^\n]*\?: turn 1, "}
+    for question in ("Who?", "When?"):
+        submitted = on_terminal("submit", "report.txt", question, "--model", "root")
+    job = submitted.terminal.screen[0]
+    words = ["worker", "--until-empty", "--base-url", server.base_url]
+    lines = on_terminal(*words).terminal.screen
+    assert all(line.startswith("rlm-integrations: ") for line in lines)
+    assert sum(" completed after " in line for line in lines) == 2
+    resumed = on_terminal("resume", job, "--base-url", server.base_url)
+    assert "turn 0, 0/0 calls" in resumed.terminal.text
+    assert resumed.terminal.screen[0] == "1"
+    assert "turn 1" not in on_terminal(*words, "--quiet").terminal.text
 
 
 def test_ctrl_c_on_a_terminal(server: StandIn, scripts: Scripts) -> None:
@@ -393,6 +422,37 @@ async def test_a_terminal_that_is_gone(
         assert (await task).answer == "re: a"
         monkeypatch.undo()
     assert caplog.records == []
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_its_streams_back() -> None:
+    """A process that is forked while lines are shown writes to its streams directly, even if a
+    line was just being drawn.
+    """
+    from tqdm import tqdm
+
+    with terminal_as_stderr() as stderr:
+        stream = sys.stderr
+        progress_screen().enter()
+        held, done = threading.Event(), threading.Event()
+
+        def draw() -> None:
+            with tqdm.get_lock():  # type: ignore[no-untyped-call]
+                held.set()
+                done.wait(250)
+
+        drawing = threading.Thread(target=draw)
+        drawing.start()
+        held.wait(250)
+        child = os.fork()
+        if not child:
+            print("from the child", file=sys.stderr, flush=True)
+            os._exit(0 if sys.stderr is stream else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        done.set()
+        drawing.join()
+        progress_screen().leave()
+        until(lambda: "from the child" in stderr.text)
 
 
 def test_notebooks() -> None:

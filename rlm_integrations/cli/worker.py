@@ -29,6 +29,7 @@ The first Ctrl-C or SIGTERM lets running jobs finish for --grace seconds, and ha
 second one hands back all at once. Another worker goes on with them, and pays for no call twice.
 """
 _STDERR = 2
+_CLEAR = b"\r\x1b[J"  # progress lines; they are drawn again below
 _STOPPING = b"rlm-integrations: stopping; the next signal hands running jobs back at once\n"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -94,7 +95,7 @@ def run_worker(options: argparse.Namespace) -> int:
         )
         if not options.quiet:
             say(f"{_shown(storage.queue.counts())}; Ctrl-C ends the worker")
-        with _stopped_by_signals(worker, is_quiet=options.quiet):
+        with _stopped_by_signals(worker, is_quiet=options.quiet, has_lines=progress is not None):
             ended = worker.run(until_empty=options.until_empty)
     if not options.quiet:
         say(f"ended: {_shown(ended) or 'no job'}")
@@ -105,13 +106,13 @@ def run_worker(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _stopped_by_signals(worker: "Worker", *, is_quiet: bool) -> Iterator[None]:
+def _stopped_by_signals(worker: "Worker", *, is_quiet: bool, has_lines: bool) -> Iterator[None]:
     def stop(*_: object) -> None:
         worker.stop()
         if not is_quiet:
             # Not `say`, whose lock a handler that this one interrupts may have
             with suppress(OSError):
-                os.write(_STDERR, _STOPPING)
+                os.write(_STDERR, (_CLEAR if has_lines else b"") + _STOPPING)
 
     before = {each: signal.signal(each, stop) for each in _SIGNALS}
     try:
