@@ -17,7 +17,7 @@ from rlm_integrations.engine.display import display_hooks
 from rlm_integrations.engine.front_types import Context
 from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import ClusterError, InputError, RLMError
-from rlm_integrations.events import Emitter, Event
+from rlm_integrations.events import Emitter, Event, RunFailed, RunFinished, RunStarted
 from rlm_integrations.ray.actor import RunTask
 from rlm_integrations.ray.cluster import ACTOR_ENDED, Actors
 from rlm_integrations.ray.documents import SentDocument
@@ -103,6 +103,7 @@ class RunBatch:
 
     async def _run(self, task: RunTask) -> Outcome:
         actor, has_ended = await self._actors.take(), False
+        begun: str | None = None  # the run whose end was not told
         try:
             async for reference in actor.run.remote(task):
                 message = await reference
@@ -110,6 +111,10 @@ class RunBatch:
                     outcome: Outcome = message
                     return outcome
                 self._emit(message)
+                if isinstance(message, RunStarted) and message.parent is None:
+                    begun = message.id
+                elif isinstance(message, RunFinished | RunFailed):
+                    begun = None
         except asyncio.CancelledError:
             with suppress(*ACTOR_ENDED):
                 await finish_despite_cancel(actor.stop.remote(task.key))
@@ -119,6 +124,8 @@ class RunBatch:
             actor.stop.options(max_task_retries=-1).remote(task.key)
             raise
         finally:
+            if begun is not None:
+                self._emit(RunFailed(id=begun, error="ClusterError: the run was left on its actor"))
             self._actors.release(actor, has_ended=has_ended)
         raise AssertionError("the last message is the outcome")
 

@@ -16,7 +16,7 @@ pytest.importorskip("ray", reason="Ray has an environment of its own: `make test
 import ray
 
 from rlm_integrations import RLM, Budget, ClusterError, InputError, RLMResult
-from rlm_integrations.events import Event, RunFinished, RunStarted
+from rlm_integrations.events import Event, RunFailed, RunFinished, RunStarted
 from rlm_integrations.ray import RayExecutor
 from rlm_integrations.storage import Storage
 from tests.engine.conftest import soon
@@ -148,15 +148,19 @@ def actors_on(node: Any) -> list[int]:
 async def test_a_killed_actor_without_storage_leaves_an_error(
     executor: RayExecutor, provider: StandIn
 ) -> None:
-    """A run that is not stored is not paid twice: its outcome is an error that says what to do."""
-    batch = asyncio.ensure_future(
-        executor.abatch(rlm_of(provider.base_url, None), [(QUESTION, DOCUMENT)])
-    )
+    """A run that is not stored is not paid twice: its outcome is an error that says what to do. Its
+    events have an end.
+    """
+    events: list[Event] = []
+    rlm = rlm_of(provider.base_url, None).replace(on_event=events.append)
+    batch = asyncio.ensure_future(executor.abatch(rlm, [(QUESTION, DOCUMENT)]))
     await until(lambda: len(provider.calls()) >= 20)
     kill_an_actor()
     (outcome,) = await batch
     assert isinstance(outcome, ClusterError)
     assert "with RLM(storage=…)" in str(outcome)
+    assert isinstance(events[-1], RunFailed)
+    assert events[-1].id == events[0].id
 
 
 def test_a_closed_executor_says_so(cluster: Any) -> None:
