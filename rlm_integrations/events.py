@@ -177,12 +177,15 @@ class RunStarted(Event):
         path: The run's path in its tree; "r" for the root.
         depth: The run's depth; 0 for the root.
         characters: The length of its document.
+        result: For the root, its record at this moment, with the `stop_reason` "running": documents,
+            models, options, and the store, which fills as the run goes on. None for a child run.
     """
 
     query: str
     path: str
     depth: int
     characters: int
+    result: "RLMResult | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from rlm_integrations._json import read_record, to_plain
 from rlm_integrations.errors import InputError
@@ -40,6 +40,7 @@ class Spent:
         )
 
 
+K = TypeVar("K")
 Price = Callable[[Usage, str, str], float | None]
 
 
@@ -162,6 +163,12 @@ class Spending:
         tally.__dict__["_added_up"] = by_model, by_depth
         return tally
 
+    def __add__(self, other: "Spending") -> "Spending":
+        """The use of both."""
+        return Spending._of(
+            _added(self.by_model, other.by_model), _added(self.by_depth, other.by_depth)
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the sums, without the price list."""
         return Spending._of, self._added_up
@@ -179,3 +186,7 @@ class Spending:
         )
         # Without the cost, which would need the price list
         return f"<Spending of {calls} calls>"
+
+
+def _added(one: Mapping[K, Spent], other: Mapping[K, Spent]) -> dict[K, Spent]:
+    return {**one, **{key: one.get(key, Spent()) + spent for key, spent in other.items()}}

@@ -9,6 +9,7 @@ import shutil
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from rlm_integrations.cli.parser import Parser, commands_of
 from rlm_integrations.cli.schemas import type_of
 from rlm_integrations.storage import Storage
 from tests._cli import QUESTION, Shell, bare_environment, block, run
+from tests.report._page import browse
 from tests.standin import serve_in_thread
 
 __all__ = ["bare_environment", "run"]  # fixtures
@@ -35,8 +37,14 @@ UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the examples name: files, a storage with a run and a cancelled job, and a model."""
-    opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) is None)
+    readers = ThreadPoolExecutor(1)
+
+    def open_page(url: str) -> bool:
+        if url.startswith("http"):
+            readers.submit(browse, url)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", open_page)
     Path("letters").mkdir()
     for file in ("archive.txt", "letters/a.txt", "letters/b.txt"):
         shutil.copy("report.txt", file)
@@ -50,6 +58,7 @@ def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789")
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         yield
+    readers.shutdown()
 
 
 def words_of(example: str, job_id: str) -> list[str]:

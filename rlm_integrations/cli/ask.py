@@ -24,10 +24,12 @@ from rlm_integrations.cli.files import open_corpus
 from rlm_integrations.cli.models import build_rlm, choose_model
 from rlm_integrations.cli.output import check_writable, deliver, say, say_end, say_summary
 from rlm_integrations.cli.parser import Parser
+from rlm_integrations.cli.serving import add_serve, served_run
 from rlm_integrations.cli.stored import open_storage
+from rlm_integrations.events import RunFailed, RunFinished
 
 if TYPE_CHECKING:
-    from rlm_integrations.events import Event
+    from rlm_integrations.events import Event, Hook
     from rlm_integrations.result import RLMResult
 
 
@@ -45,6 +47,7 @@ def add_ask(commands: Any) -> None:
     ask.examples = (
         'ask archive.txt "Who approved the Ravenna dam?"',
         'ask archive.txt letters/*.txt "Who approved it?" --model gpt-5-mini --max-cost 0.50',
+        'ask archive.txt "Who approved it?" --serve --open',
         'ask - "Who approved it?" --model offline --json < archive.txt',
     )
     ask.notes = exit_codes.HELP
@@ -61,6 +64,7 @@ def add_ask(commands: Any) -> None:
     add_cache(run)
     add_files(ask)
     add_output(ask)
+    add_serve(ask)
     ask.set_defaults(run=ask_files)
 
 
@@ -73,12 +77,13 @@ def ask_files(options: argparse.Namespace) -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rlm = build_rlm(name, options, last)
-    with open_corpus(options) as corpus, ExitStack() as storages:
+    with open_corpus(options) as corpus, ExitStack() as stack:
         if options.storage is not None:
-            storage = storages.enter_context(open_storage(options.storage))
+            storage = stack.enter_context(open_storage(options.storage))
             rlm = rlm.replace(storage=storage, cache=options.cache)
         for each in [notice, *(str(warning.message) for warning in caught)]:
             say(each)
+        last.follower = stack.enter_context(served_run(options, corpus))
         try:
             result = rlm.completion(options.question, corpus)
         except BaseException as error:
@@ -87,17 +92,26 @@ def ask_files(options: argparse.Namespace) -> int:
                 if isinstance(error, KeyboardInterrupt) and not options.quiet:
                     say_summary(last.result)
             raise
-    deliver(result, options)
-    say_end(result, options)
+        deliver(result, options)
+        say_end(result, options)
     return exit_codes.exit_code_of(result.stop_reason)
 
 
 class _LastResult:
-    """Keeps the result of a run from its events, also if the run is interrupted or fails."""
+    """Keeps the result of a run from its events, also if the run is interrupted or fails.
+
+    Attributes:
+        result: The result; None until the run has ended.
+        follower: Gets all events, too.
+    """
 
     def __init__(self) -> None:
         self.result: RLMResult | None = None
+        self.follower: Hook | None = None
 
     def __call__(self, event: "Event") -> None:
-        """Keep the result of an event that has one."""
-        self.result = getattr(event, "result", None) or self.result
+        """Keep the result of an event that ends the run."""
+        if isinstance(event, RunFinished | RunFailed):
+            self.result = event.result
+        if self.follower is not None:
+            self.follower(event)

@@ -1,6 +1,7 @@
 """The command `rlm-integrations resume RUN_ID`."""
 
 import argparse
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.cli import exit_codes
@@ -9,11 +10,14 @@ from rlm_integrations.cli.models import named_model
 from rlm_integrations.cli.output import check_writable, deliver, say_end
 from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.progress import run_lines
+from rlm_integrations.cli.serving import add_serve, served_run
 from rlm_integrations.cli.stored import open_storage
 from rlm_integrations.errors import InputError, quote_value
+from rlm_integrations.events import Emitter
 
 if TYPE_CHECKING:
     from rlm_integrations.engine.rlm import RLM
+    from rlm_integrations.events import Hook
     from rlm_integrations.run_setup import RunSetup
     from rlm_integrations.storage import Storage
 
@@ -36,6 +40,7 @@ def add_resume(commands: Any) -> None:
     )
     add_sandbox(resume, "must be named again if the run began in another one than %(default)s")
     add_output(resume)
+    add_serve(resume)
     resume.examples = ("resume 1f0c9a3e57d24b1c", "resume 1f0c9a3e57d24b1c --json --storage runs/")
     resume.notes = exit_codes.HELP
     resume.set_defaults(run=resume_run)
@@ -47,13 +52,17 @@ def resume_run(options: argparse.Namespace) -> int:
         check_writable(options.save)
     with open_storage(options.storage) as storage:
         setup = storage.setup(options.run_id)
-        result = _rlm(setup, options, storage).resume(options.run_id)
-    deliver(result, options)
-    say_end(result, options)
+        document = storage.document(options.run_id) if options.serve else None
+        with document or nullcontext(), served_run(options, document) as follower:
+            result = _rlm(setup, options, storage, follower).resume(options.run_id)
+            deliver(result, options)
+            say_end(result, options)
     return exit_codes.exit_code_of(result.stop_reason)
 
 
-def _rlm(setup: "RunSetup", options: argparse.Namespace, storage: "Storage") -> "RLM":
+def _rlm(
+    setup: "RunSetup", options: argparse.Namespace, storage: "Storage", follower: "Hook | None"
+) -> "RLM":
     """An RLM with the models and the options that the run began with."""
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.records import Budget
@@ -87,7 +96,7 @@ def _rlm(setup: "RunSetup", options: argparse.Namespace, storage: "Storage") -> 
             cache=stored.get("cache") is True,
             require_coverage=stored.get("require_coverage"),
             verbose=options.verbose,
-            on_event=run_lines(options),
+            on_event=Emitter(run_lines(options), follower),
         )
     except (KeyError, TypeError) as error:
         raise InputError(

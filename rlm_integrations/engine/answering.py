@@ -132,7 +132,17 @@ class Answering:
         tree = Tree(settings, corpus, start, emit)
         own = LazySession(corpus) if repl is None else repl
         run = self._root(tree, own, query)
-        emit(RunStarted(id=run.id, query=query, path="r", depth=0, characters=corpus.characters))
+        begun = replace(make_result(tree, run, setup, {}, {}), stop_reason="running", partial=None)
+        emit(
+            RunStarted(
+                id=run.id,
+                query=query,
+                path="r",
+                depth=0,
+                characters=corpus.characters,
+                result=begun,
+            )
+        )
         layers: Mapping[str, str] = {}
         try:
             async with AsyncExitStack() as cleanup:

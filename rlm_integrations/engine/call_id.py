@@ -19,6 +19,8 @@ _LETTERS: Final = {
 }
 _DIGEST_CHARS: Final = 10  # of a digest, in a path
 
+_FUNCTIONS: Final = {letter: name for name, letter in _LETTERS.items()}
+
 TURN: Final = "turn"
 CLOSE: Final = "close"  # the root model's last call, after a limit was reached
 SINGLE: Final = "single"  # the one call that answers a question over a short document
@@ -68,3 +70,10 @@ class CallId:
         name = _LETTERS.get(self.function, f"{self.function}-")
         again = f"~{self.occurrence + 1}" if self.occurrence else ""
         return f"{self.run}.b{self.block}/{name}{self.digest[:_DIGEST_CHARS]}{again}{items}"
+
+
+def function_in(path: str) -> str:
+    """The function that the path of a call names; "" for a call of the root model."""
+    last = path.rpartition("/")[2] if "/" in path else ""
+    name, dash, _ = last.partition("-")
+    return name if dash else _FUNCTIONS.get(last[:1], "")

@@ -50,6 +50,11 @@ _RECORDS: Final = {
 _KINDS: Final = frozenset(_RECORDS.values())
 
 
+def is_record(value: Any) -> bool:
+    """Whether the page knows this kind of record."""
+    return type(value) in _KINDS
+
+
 def record_of(result: RLMResult) -> dict[str, Any]:
     """The result as plain JSON, which `RLMResult.from_dict` reads."""
     record: dict[str, Any] = {"schema": SCHEMA, **compact_record(result)}

@@ -32,6 +32,8 @@ _RUN_SCRIPTS: Final = tuple(
     "dom list model answer totals calls detail text store graph map links main".split()
 )
 _STYLES: Final = ("base", "calls", "parts")
+_LIVE_SCRIPTS: Final = (*_RUN_SCRIPTS, "follow", "live")
+_LIST_SCRIPTS: Final = ("dom", "follow", "live_list")
 _DIFF_SCRIPTS: Final = ("dom", "list", "links", "compare")
 
 
@@ -50,14 +52,36 @@ def run_page(
 
 
 def _run_page(result: "RLMResult", corpus: Corpus | None) -> str:
-    data: dict[str, Any] = {
-        "run": record_of(result),
+    data = {"run": record_of(result), "reading": reading_data(result, corpus)}
+    return _document(result.question or result.run_id, _with_texts(data, corpus), _RUN_SCRIPTS)
+
+
+def _with_texts(data: dict[str, Any], corpus: Corpus | None) -> dict[str, Any]:
+    """The data of a run, with what its scripts need further."""
+    texts = {} if corpus is None else texts_of(corpus)
+    return {
+        **data,
         "defaults": record_defaults(),
-        "reading": reading_data(result, corpus),
+        **{f"text-{name}": text for name, text in texts.items()},
     }
-    if corpus is not None:
-        data |= {f"text-{name}": text for name, text in texts_of(corpus).items()}
-    return _document(result.question or result.run_id, data, _RUN_SCRIPTS)
+
+
+def live_page(state: dict[str, Any], number: int, corpus: Corpus | None = None) -> str:
+    """The page of a run that follows it.
+
+    Args:
+        state: What `plain_state` has.
+        number: The number of the state.
+        corpus: The document.
+    """
+    data = {**{name: state[name] for name in ("run", "reading")}, "live": [number, state["calls"]]}
+    title = state["run"]["question"] or state["run"]["run_id"]
+    return _document(title, _with_texts(data, corpus), _LIVE_SCRIPTS, is_live=True)
+
+
+def list_page(state: dict[str, Any], number: int) -> str:
+    """The page of a list of runs that follows it."""
+    return _document("Runs", {"list": state, "live": [number, 0]}, _LIST_SCRIPTS, is_live=True)
 
 
 def diff_page(data: dict[str, Any]) -> str:
@@ -67,7 +91,9 @@ def diff_page(data: dict[str, Any]) -> str:
     return _document(" · ".join(dict.fromkeys(data["questions"])), {"diff": data}, _DIFF_SCRIPTS)
 
 
-def _document(title: str, data: dict[str, Any], scripts: tuple[str, ...]) -> str:
+def _document(
+    title: str, data: dict[str, Any], scripts: tuple[str, ...], *, is_live: bool = False
+) -> str:
     short = " ".join(title[: 2 * _TITLE_CHARS].split())[:_TITLE_CHARS]
     blocks = "\n".join(
         f'<script type="application/json" id="data-{html.escape(name)}">'
@@ -79,6 +105,7 @@ def _document(title: str, data: dict[str, Any], scripts: tuple[str, ...]) -> str
         "csp": (
             f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
             "img-src data:; base-uri 'none'; form-action 'none'"
+            + ("; connect-src 'self'" if is_live else "")
         ),
         "title": html.escape(_without_surrogates(short) or "A run"),
         "style": style,

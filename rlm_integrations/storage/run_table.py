@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from rlm_integrations._concurrency.threads import in_thread
@@ -313,6 +313,17 @@ class RunTable:
             return None
         result: dict[str, Any] = json.loads(self._lake.get(row.result_sha256))
         return result
+
+    def revision(self, run_id: str) -> tuple[str, bool, int]:
+        """What changes with the status of a run, its process, and each record that is kept.
+
+        Raises:
+            InputError: No run has this id.
+        """
+        row, records = self._row(run_id), self._schema.records
+        last = select(func.max(records.c.record_no)).where(records.c.run_id == run_id)
+        number = self._shared.database.read(lambda connection: connection.scalar(last))
+        return row.status, is_running(row), number or 0
 
     def running(self, run_id: str) -> tuple[LoadedRun, Literal["running", "interrupted"]]:
         """A run without a result, with its records, and whether a process has it.

@@ -192,6 +192,14 @@ class Storage:
         name = result.options.get("store")  # a store that outlives its runs
         return result if name is None else replace(result, store=self.store(name))
 
+    def revision(self, run_id: str) -> object:
+        """A value that changes whenever `run` would return something else; cheap to look at.
+
+        Raises:
+            InputError: No run has this id.
+        """
+        return self._runs.revision(run_id)
+
     def document(self, run_id: str) -> Corpus | None:
         """The document of a run, to be closed by the caller; None if the storage did not keep it.
 

@@ -116,11 +116,11 @@ class Browser:
         feature = {"name": "prefers-color-scheme", "value": name}
         self.send("Emulation.setEmulatedMedia", features=[feature])
 
-    def open(self, path: Path, fragment: str = "") -> None:
-        """Open a page, and wait until it is ready."""
+    def open(self, page: Path | str, fragment: str = "") -> None:
+        """Open a file or an address, and wait until the page is ready."""
         self._go("about:blank")
         self.events.clear()
-        self._go(f"{path.as_uri()}{fragment}")
+        self._go(f"{page if isinstance(page, str) else page.as_uri()}{fragment}")
         is_ready = self.run("document.documentElement.dataset.ready === 'true'")
         assert is_ready, self.messages()
         self.frame()

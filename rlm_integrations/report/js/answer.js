@@ -123,6 +123,7 @@ function answerSection() {
     foreign(run.question || "(no question was recorded)", "h1", {
       id: "question",
       class: run.question.length > LONG_QUESTION ? "long-question" : null,
+      tabindex: "-1",
     }),
     make(
       "p",

@@ -327,7 +327,9 @@ function callsSection() {
       ),
       calls.status,
     ),
-    rows.length ? calls.box : make("p", { class: "muted" }, "No turn was recorded."),
+    rows.length || isLive
+      ? calls.box
+      : make("p", { class: "muted" }, "No turn was recorded."),
     make(
       "p",
       { class: "muted small", id: "calls-keys" },

@@ -308,24 +308,31 @@ const DETAILS = {
   function: functionDetail,
 };
 
+const detailTitle = (row) => [
+  ...textNodes(row.label),
+  " ",
+  make("span", { class: "muted" }, row.name),
+];
+
 function showDetail(row) {
-  const heading = document.getElementById("detail-title");
-  heading.replaceChildren(...textNodes(row.label), " ", make("span", { class: "muted" }, row.name));
+  document.getElementById("detail-title").replaceChildren(...detailTitle(row));
+  detail.body.replaceChildren(...detailNodes(row));
+}
+
+function detailNodes(row) {
   const trail = [];
   for (let at = row.parent; at !== null; at = rows[at].parent) trail.unshift(rows[at]);
-  detail.body.replaceChildren(
-    ...[
-      trail.length
-        ? make(
-            "p",
-            { class: "trail" },
-            trail.map((each) => [link(each.name, textNodes(each.label)), " › "]),
-            textNodes(row.label),
-          )
-        : null,
-      ...DETAILS[row.kind](row).flat(2),
-    ].filter(Boolean),
-  );
+  return [
+    trail.length
+      ? make(
+          "p",
+          { class: "trail" },
+          trail.map((each) => [link(each.name, textNodes(each.label)), " › "]),
+          textNodes(row.label),
+        )
+      : null,
+    ...DETAILS[row.kind](row).flat(2),
+  ].filter(Boolean);
 }
 
 const detail = { body: make("div", {}, make("p", { class: "muted" }, "Select a row.")) };

@@ -36,8 +36,9 @@ function goTo(name, isMove) {
   }
 }
 
-/** The record, exactly as it can be loaded again. */
-const recordText = () => document.getElementById("data-run").textContent;
+/** The record, exactly as it can be loaded again; of a live page what it has by now. */
+const recordText = () =>
+  given.isUpdated ? JSON.stringify(given.run) : document.getElementById("data-run").textContent;
 
 const PARTS = [
   ["answer", "Answer", answerSection],
@@ -60,7 +61,6 @@ function start() {
     ),
     make("main", {}, made[0], made[1], wide, made[4], made[5]),
   );
-  document.getElementById("question").setAttribute("tabindex", "-1");
   if (rows.length) {
     chooseRows();
     openRowQuietly(rows[0]);

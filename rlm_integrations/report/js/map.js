@@ -264,7 +264,7 @@ function mapSection() {
     make(
       "p",
       {},
-      `In the recorded prompts: ${percent(total - unread, total)} of ${plural(total, "character")}. `,
+      `${isRunning() ? "So far in" : "In"} the recorded prompts: ${percent(total - unread, total)} of ${plural(total, "character")}. `,
       unread
         ? make("strong", {}, `${count(unread)} characters were never read.`)
         : "Everything was read.",

@@ -29,6 +29,7 @@ function derive(compute) {
   compute();
 }
 
+const isLive = data("live") !== null;
 const given = { run: data("run"), reading: data("reading") }; // a live page updates it
 let run, reading;
 derive(() => {
