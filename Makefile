@@ -55,7 +55,7 @@ test-loaded: $(ENV2)/ready $(ENV3)/ready
 # compared with stores in memory.
 soak: $(ENV2)/ready
 	$(ENV2)/bin/python -m tests.storage.soak $(SEED)
-	RLM_EXAMPLES=20 $(ENV2)/bin/python -m pytest -q -n 2 tests/storage/test_store_properties.py
+	RLM_EXAMPLES=10 $(ENV2)/bin/python -m pytest -q -n 2 tests/storage/test_store_properties.py
 
 # The coverage of 200 random runs, compared with what the provider was sent; `make coverage SEED=7` repeats them.
 coverage: $(ENV2)/ready

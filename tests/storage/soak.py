@@ -44,7 +44,7 @@ def main() -> None:
 
 
 async def outlive(url: str, folder: Path, server: Server) -> None:
-    """Runs in which processes are killed that they need, at most one in each of two blocks."""
+    """Runs in which processes are killed that they need, one in each of two batches."""
 
     def crash() -> None:
         server.stop("immediate")
@@ -52,10 +52,9 @@ async def outlive(url: str, folder: Path, server: Server) -> None:
 
     runs = runs_of(url, folder)
     for _ in range(ROUNDS):
-        moments = [random.randrange(3, 38), random.randrange(44, 79)]
         kinds = random.choices([kill_code, kill_fork_server, crash], k=2)
-        disturbances = list(zip(moments, kinds, strict=True))
-        await outlived(runs, disturbances, random.randrange(84, 120))
+        disturbances = [(random.randrange(1, 28), kind) for kind in kinds]
+        await outlived(runs, disturbances, random.randrange(1, 40))
     runs.close()
 
 
